@@ -1,0 +1,34 @@
+# Everything runs in .venv, made on first use; PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
+	@echo "make test          run all tests"
+	@echo "make lint          ruff, mypy, import-linter"
+	@echo "make clean         remove .venv and caches"
+
+# A stamp per set of extras: a changed pyproject or constraints file installs again.
+$(VENV)/.%-installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "devroute needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.demo-installed
+	@$(BIN)/devroute demo $(if $(KEEP),--keep)
+
+test: $(VENV)/.test-installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint-installed $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,202 @@
+"""The one tree of errors. Each leaf carries an HTTP status and a stable code; nothing here does I/O.
+
+Codes are part of the public interface: scripts and dashboards match on them, so they never change meaning.
+"""
+
+import json
+from typing import ClassVar
+
+
+class DevrouteError(Exception):
+    """Something a person has to hear about: what was wrong, where, and what to do.
+
+    `message` is one line without secrets. `hint` says what to do about it. `service` and `target` name the
+    place in the contract where they are known.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    default_hint: ClassVar[str] = ""
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, service: str | None = None, target: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = self.default_hint if hint is None else hint
+        self.service = service
+        self.target = target
+
+    def as_dict(self, request_id: str | None = None) -> dict[str, str | None]:
+        """The JSON body of an error response, the same keys for every error."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "service": self.service,
+            "target": self.target,
+            "request_id": request_id,
+        }
+
+    def as_json(self, request_id: str | None = None) -> bytes:
+        return json.dumps(self.as_dict(request_id), ensure_ascii=False).encode() + b"\n"
+
+
+# --- the request itself --------------------------------------------------------------------------------------
+
+
+class RequestMalformed(DevrouteError):
+    """The bytes are not an HTTP/1.1 request that may be forwarded (RFC 9112)."""
+
+    code, status = "request-malformed", 400
+
+
+class HeadTooLarge(DevrouteError):
+    code, status = "head-too-large", 431
+
+
+class RequestTimeout(DevrouteError):
+    """The client did not finish its head or body in time (RFC 9110 §15.5.9)."""
+
+    code, status = "request-timeout", 408
+
+
+class NotSupported(DevrouteError):
+    """A method or transfer coding that a gateway does not forward (RFC 9110 §15.6.2)."""
+
+    code, status = "not-supported", 501
+
+
+# --- the contract --------------------------------------------------------------------------------------------
+
+
+class ContractMissing(DevrouteError):
+    code, status = "contract-missing", 400
+    default_hint = 'send the header X-devroute: {"SERVICE": "TARGET"}'
+
+
+class ContractInvalid(DevrouteError):
+    """The contract breaks its grammar; the message names the place."""
+
+    code, status = "contract-invalid", 400
+    default_hint = "devroute contract check '<contract>' explains a contract"
+
+
+class ServiceNotInContract(DevrouteError):
+    """The sidecar matched a service that the contract does not name."""
+
+    code, status = "service-not-in-contract", 400
+
+
+class MarkerMissing(DevrouteError):
+    """A request reached the data port without the sidecar's word for which service it is."""
+
+    code, status = "marker-missing", 400
+    default_hint = "the data port is for sidecars that carry the devroute filter; send requests to the service"
+
+
+# --- who may go where ----------------------------------------------------------------------------------------
+
+
+class TargetDenied(DevrouteError):
+    code, status = "target-denied", 403
+
+
+class LaptopOffline(DevrouteError):
+    code, status = "laptop-offline", 503
+
+
+class ServiceNotServed(DevrouteError):
+    """The laptop is online, but serves other services."""
+
+    code, status = "service-not-served", 503
+
+
+# --- the way to the target -----------------------------------------------------------------------------------
+
+
+class TargetUnreachable(DevrouteError):
+    """No connection to a direct target."""
+
+    code, status = "target-unreachable", 502
+
+
+class AppUnreachable(DevrouteError):
+    """The tunnel works, but nothing listens on the laptop's local port."""
+
+    code, status = "app-unreachable", 502
+    default_hint = "start the app on the laptop, then send the request again"
+
+
+class UpstreamReset(DevrouteError):
+    """The connection or stream to the target died before the response was complete."""
+
+    code, status = "upstream-reset", 502
+
+
+class UpstreamInvalid(DevrouteError):
+    """The target's answer is not HTTP/1.1 that may be forwarded."""
+
+    code, status = "upstream-invalid", 502
+
+
+class UpstreamTimeout(DevrouteError):
+    code, status = "upstream-timeout", 504
+
+
+class TargetOverloaded(DevrouteError):
+    """A limit of requests in flight, or an open circuit breaker."""
+
+    code, status = "target-overloaded", 503
+
+
+# --- registration --------------------------------------------------------------------------------------------
+
+
+class TokenInvalid(DevrouteError):
+    code, status = "token-invalid", 401
+    default_hint = "ask the platform team for a token (devroute token new NAME), and set DEVROUTE_TOKEN"
+
+
+class NameNotOwned(DevrouteError):
+    """A subject may register `subject` and `subject-*`, nothing else."""
+
+    code, status = "name-not-owned", 403
+
+
+class NameTaken(DevrouteError):
+    code, status = "name-taken", 409
+
+
+class ProtocolError(DevrouteError):
+    """The peer of a tunnel broke tunnel/PROTOCOL.md; the link ends."""
+
+    code, status = "tunnel-protocol", 400
+
+
+class NotFound(DevrouteError):
+    code, status = "not-found", 404
+
+
+# --- the laptop ----------------------------------------------------------------------------------------------
+
+
+class ConfigInvalid(DevrouteError):
+    """A setting, policy or token file is wrong; the message names the file and the field."""
+
+    code, status = "config-invalid", 500
+
+
+class ServerUnreachable(DevrouteError):
+    code, status = "server-unreachable", 502
+
+
+def _leaves(kind: type[DevrouteError]) -> dict[str, type[DevrouteError]]:
+    found = {kind.code: kind}
+    for child in kind.__subclasses__():
+        found |= _leaves(child)
+    return found
+
+
+#: Every code with its class, for errors that travel by name (a RESET frame, a GOAWAY, a JSON body).
+BY_CODE: dict[str, type[DevrouteError]] = _leaves(DevrouteError)
