@@ -1,5 +1,5 @@
-"""The contract: which services a request wants answered elsewhere. Owns the whole grammar of `X-devroute`, and
-is its only parser. Pure; never judges whether something is allowed (policy.py) or there (registry.py).
+"""The contract: which services a request wants answered elsewhere. Owns the whole grammar of `X-devroute`,
+and is its only parser. Pure; never judges whether a target is allowed (policy.py) or there (registry.py).
 
     {"foo": "192.168.1.12:8001", "bar.shop": "alice", "baz": {"to": "version:v2", "methods": ["GET"]}}
 """

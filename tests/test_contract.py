@@ -125,7 +125,8 @@ def test_explain_says_what_happens_in_words() -> None:
     lines = explain(
         parse(
             '{"foo": "192.168.1.12:8001",'
-            ' "bar.shop": {"to": "alice", "methods": ["GET"], "path": "/x", "percent": 20, "fallback": "fail"},'
+            ' "bar.shop": {"to": "alice", "methods": ["GET"], "path": "/x",'
+            ' "percent": 20, "fallback": "fail"},'
             ' "baz": {"to": "version:v2", "mirror": true},'
             ' "qux": {"to": "bob", "abort": 503, "delay": "500ms"}}'
         )
