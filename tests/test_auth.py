@@ -1,0 +1,88 @@
+import pytest
+import yaml
+
+from devroute.auth import MAX_SECRET, Tokens, new_token, owns
+from devroute.errors import ConfigInvalid, TokenInvalid
+
+
+def test_a_new_token_is_known_by_its_file_and_the_file_does_not_hold_it() -> None:
+    secret, record = new_token("alice", created="2026-01-31")
+    text = record.as_yaml()
+    assert secret not in text
+    assert secret.removeprefix("dvr_") not in text
+    assert Tokens.parse(text).subject_of(secret) == "alice"
+    assert yaml.safe_load(text)[0]["created"] == "2026-01-31"
+
+
+def test_each_token_is_another_and_a_subject_may_have_several() -> None:
+    first, one = new_token("alice")
+    second, two = new_token("alice")
+    other, three = new_token("bob")
+    tokens = Tokens.parse("# the team\n" + one.as_yaml() + two.as_yaml() + three.as_yaml())
+    assert [tokens.subject_of(secret) for secret in (first, second, other)] == ["alice", "alice", "bob"]
+    assert len({first, second, other}) == 3
+    assert len(first) == len("dvr_") + 64
+
+
+@pytest.mark.parametrize("secret", ["", "dvr_", "dvr_" + "0" * 64, "x" * 10_000, "\udcff", "é"])
+def test_an_unknown_secret_is_refused_without_repeating_it(secret: str) -> None:
+    tokens = Tokens((new_token("alice")[1],))
+    with pytest.raises(TokenInvalid) as caught:
+        tokens.subject_of(secret)
+    assert len(secret) < 5 or secret not in caught.value.message
+    assert "devroute token new" in caught.value.hint
+
+
+def test_a_secret_with_something_after_it_is_refused_even_beyond_the_limit() -> None:
+    secret, record = new_token("alice", entropy=b"x" * ((MAX_SECRET - 4) // 2))
+    assert len(secret) == MAX_SECRET
+    assert Tokens((record,)).subject_of(secret) == "alice"
+    with pytest.raises(TokenInvalid):
+        Tokens((record,)).subject_of(secret + "x")
+
+
+def test_the_bearer_scheme_is_read_in_any_case_and_nothing_else_is() -> None:
+    secret, record = new_token("alice")
+    tokens = Tokens((record,))
+    assert tokens.subject_of_header(f"Bearer {secret}") == "alice"
+    assert tokens.subject_of_header(f"bearer  {secret} ") == "alice"
+    for field in (None, "", secret, f"Basic {secret}", "Bearer", f"Bearer {secret} x"):
+        with pytest.raises(TokenInvalid):
+            tokens.subject_of_header(field)
+
+
+def test_a_subject_owns_its_name_and_what_begins_with_it_and_a_hyphen() -> None:
+    assert owns("alice", "alice")
+    assert owns("alice", "alice-laptop")
+    assert not owns("alice", "alicent")
+    assert not owns("alice-laptop", "alice")
+    assert not owns("alice", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[", "not valid YAML at line"),
+        ("alice: dvr_secret", "write a list of tokens"),
+        ("- dvr_secret", "0:"),
+        ("- {subject: Alice, sha256: dvr_secret}", "0.subject: a subject consists of"),
+        ("- {subject: alice, sha256: dvr_secret}", "0.sha256: not a SHA-256"),
+        ("- {subject: alice, token: dvr_secret}", "0.sha256"),
+        ("- !!python/name:os.system dvr_secret", "not valid YAML"),
+    ],
+)
+def test_a_wrong_token_file_is_refused_naming_the_place_and_never_a_secret(text: str, problem: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        Tokens.parse(text, "t.yaml")
+    assert caught.value.message.startswith("t.yaml: ")
+    assert problem in caught.value.message
+    assert "dvr_secret" not in caught.value.message
+
+
+def test_an_empty_file_knows_nobody() -> None:
+    assert Tokens.parse("# none yet\n").records == ()
+
+
+def test_a_wrong_subject_gets_no_token() -> None:
+    with pytest.raises(ConfigInvalid, match="write alice"):
+        new_token("Alice")
