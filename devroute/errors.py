@@ -61,6 +61,12 @@ class RequestTimeout(DevrouteError):
     code, status = "request-timeout", 408
 
 
+class ClientClosed(DevrouteError):
+    """The client went away before its answer was complete. Only logs show it; the status is nginx's."""
+
+    code, status = "client-closed", 499
+
+
 class NotSupported(DevrouteError):
     """A method or transfer coding that a gateway does not forward (RFC 9110 §15.6.2)."""
 
@@ -92,7 +98,9 @@ class MarkerMissing(DevrouteError):
     """A request reached the data port without the sidecar's word for which service it is."""
 
     code, status = "marker-missing", 400
-    default_hint = "the data port is for sidecars that carry the devroute filter; send requests to the service"
+    default_hint = (
+        "the data port is for sidecars that carry the devroute filter; send requests to the service"
+    )
 
 
 # --- who may go where ----------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ whether an HTTP/1.1 client, an HTTP/2 client or a tunnel asked. Everything is a 
 tasks, no queues, no awaits. Flow control is two pairs of calls, pause and resume, one pair in each direction.
 
 The order of calls on a sink:  on_informational*  on_head  on_data*  (on_end | on_error),  or  on_error  alone.
-After on_end or on_error the upstream never calls the sink again; after cancel() it calls nothing at all.
+After on_end or on_error the upstream never calls the sink again, save for pause and resume of an upgrade's
+other half; after cancel() it calls nothing at all.
 """
 
 from typing import Protocol

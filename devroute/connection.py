@@ -1,0 +1,119 @@
+"""What every HTTP connection of the data path shares: one receive buffer, few writes, flow control.
+
+It knows nothing of HTTP. Figures for each choice are in bench/ and in ARCHITECTURE.md.
+"""
+
+import asyncio
+from typing import Final, cast
+
+#: Larger blocks cross glibc's mmap threshold (128 KiB) and cost more than they carry. One buffer serves every
+#: connection of the process, since what was read is taken out before anything else runs.
+RECEIVE_BYTES: Final = 100 * 1024
+
+#: From here on, joining small writes costs more than a system call of its own.
+FLUSH_BYTES: Final = 32 * 1024
+
+#: Bytes that the transport may hold before the source is told to pause, and where it may go on.
+WRITE_HIGH_BYTES: Final = 256 * 1024
+WRITE_LOW_BYTES: Final = 64 * 1024
+
+_buffer = bytearray(RECEIVE_BYTES)
+_view = memoryview(_buffer)
+
+
+class _Turn:
+    """Connections that got something to write while another one was being read: flushed when that read is
+    done, so that a head and its body leave in one write without waiting for the loop."""
+
+    __slots__ = ("dirty", "reading")
+
+    def __init__(self) -> None:
+        self.reading = False
+        self.dirty: list[Connection] = []
+
+
+_turn = _Turn()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Subclasses say what to do with what arrives: received, ended, lost, write_paused, write_resumed."""
+
+    __slots__ = ("_flush_due", "_loop", "_out", "_out_bytes", "closed", "transport")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._flush_due = False
+        self.closed = False
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
+
+    # --- what subclasses implement
+
+    def received(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def lost(self, error: Exception | None) -> None:
+        raise NotImplementedError
+
+    # --- asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        turn = _turn
+        turn.reading = True
+        try:
+            self.received(bytes(_view[:nbytes]))
+        finally:
+            turn.reading = False
+            if turn.dirty:
+                dirty, turn.dirty = turn.dirty, []
+                for connection in dirty:
+                    connection.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._out.clear()
+        self.lost(exc)
+
+    # --- writing
+
+    def write(self, data: bytes) -> None:
+        """Send soon: with everything else that is written in this turn."""
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes >= FLUSH_BYTES:
+            self.flush()
+        elif not self._flush_due:
+            self._flush_due = True
+            if _turn.reading:
+                _turn.dirty.append(self)
+            else:
+                self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        self._flush_due = False
+        out = self._out
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._out_bytes = 0
+        if not self.closed and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def close(self) -> None:
+        """Send what is left, then close."""
+        self.flush()
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once, so that nobody takes what was sent for complete."""
+        self._out.clear()
+        self.transport.abort()
