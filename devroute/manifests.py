@@ -1,0 +1,220 @@
+"""What a platform team applies to its mesh, generated from one typed model. Pure: values in, YAML out.
+
+The output has a stable order and no timestamps, so that it can live in a GitOps repository.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import yaml
+
+#: A manifest or a part of an Envoy configuration, as YAML and JSON know it.
+Document = dict[str, Any]
+
+#: Name of the HTTP filter, and of the metadata in which it leaves its decision.
+FILTER = "devroute"
+
+LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
+LUA_ROUTE_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyService:
+    """Where the mesh finds `devroute proxy`: a Kubernetes service and its ports."""
+
+    name: str = "devroute-proxy"
+    namespace: str = "devroute"
+    data_port: int = 8080
+    control_port: int = 8081
+    domain: str = "cluster.local"
+
+    @property
+    def data_cluster(self) -> str:
+        """Istio's name of the cluster that takes detoured requests."""
+        return self._cluster(self.data_port)
+
+    @property
+    def control_cluster(self) -> str:
+        """Istio's name of the cluster that the filter asks."""
+        return self._cluster(self.control_port)
+
+    def _cluster(self, port: int) -> str:
+        return f"outbound|{port}||{self.name}.{self.namespace}.svc.{self.domain}"
+
+
+@dataclass(frozen=True, slots=True)
+class MeshScope:
+    """Every sidecar; each learns its service's name by itself."""
+
+    root_namespace: str = "istio-system"
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceScope:
+    """Every sidecar of one namespace."""
+
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadScope:
+    """The sidecars of one service, whose name is given instead of learnt."""
+
+    namespace: str
+    service: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def selector(self) -> dict[str, str]:
+        return dict(sorted(self.labels.items())) or {"app": self.service}
+
+
+Scope = MeshScope | NamespaceScope | WorkloadScope
+
+
+def lua_source() -> str:
+    """The filter, `lua/devroute.lua`."""
+    return resources.files("devroute.lua").joinpath("devroute.lua").read_text(encoding="utf-8")
+
+
+def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
+    """The EnvoyFilter (networking.istio.io/v1alpha3) that puts the filter into the sidecars of a scope."""
+    proxy = proxy or ProxyService()
+    metadata: Document
+    spec: Document = {}
+    settings = {"control": proxy.control_cluster}
+    match scope:
+        case MeshScope(root_namespace):
+            metadata = {"name": "devroute", "namespace": root_namespace}
+        case NamespaceScope(namespace):
+            metadata = {"name": "devroute", "namespace": namespace}
+            settings |= {"namespace": namespace}
+        case WorkloadScope(namespace, service):
+            metadata = {"name": f"devroute-{service}", "namespace": namespace}
+            spec = {"workloadSelector": {"labels": scope.selector}}
+            settings |= {"namespace": namespace, "service": service}
+    metadata["labels"] = {"app.kubernetes.io/part-of": "devroute"}
+    spec["configPatches"] = [
+        _filter_patch(),
+        _patch("HTTP_ROUTE", "INSERT_FIRST", _ask_route(settings)),
+        _patch("HTTP_ROUTE", "INSERT_FIRST", _detour_route(proxy)),
+        _patch("VIRTUAL_HOST", "MERGE", {"response_headers_to_add": _response_headers()}),
+    ]
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def render(scope: Scope, proxy: ProxyService | None = None) -> str:
+    """The manifests of a scope as YAML, ready for `kubectl apply -f -`."""
+    return to_yaml(envoy_filter(scope, proxy))
+
+
+def _patch(apply_to: str, operation: str, value: Document) -> Document:
+    return {
+        "applyTo": apply_to,
+        "match": {"context": "SIDECAR_INBOUND"},
+        "patch": {"operation": operation, "value": value},
+    }
+
+
+def _filter_patch() -> Document:
+    """The filter itself is empty: code comes with the one route that needs it, so nobody else pays."""
+    router = {"name": "envoy.filters.http.router"}
+    connection_manager = {"name": "envoy.filters.network.http_connection_manager", "subFilter": router}
+    patch = _patch("HTTP_FILTER", "INSERT_BEFORE", {"name": FILTER, "typed_config": {"@type": LUA_TYPE}})
+    patch["match"]["listener"] = {"filterChain": {"filter": connection_manager}}
+    return patch
+
+
+def _decision(value: Document, **options: bool) -> Document:
+    return {"filter": FILTER, "path": [{"key": "decision"}], "value": value, **options}
+
+
+def _carries_contract() -> Document:
+    """Cheap to test and false for everybody else, so it stands in each of our routes."""
+    return {"name": "x-devroute", "present_match": True}
+
+
+def _ask_route(settings: Document) -> Document:
+    """Carries a contract, no decision yet: the Lua runs, decides, and has the route chosen again.
+
+    Its own answer is seen only if the Lua dies without a decision, which the Lua prevents as well as it can.
+    """
+    body = (
+        '{"code": "internal", "message": "the devroute filter made no decision", '
+        '"hint": "see the log of the sidecar", "service": null, "target": null, "request_id": null}\n'
+    )
+    return {
+        "name": "devroute-ask",
+        "match": {
+            "prefix": "/",
+            "headers": [_carries_contract()],
+            "dynamic_metadata": [_decision({"present_match": True}, invert=True)],
+        },
+        "direct_response": {"status": 500, "body": {"inline_string": body}},
+        "response_headers_to_add": [
+            _header("content-type", "application/json", "OVERWRITE_IF_EXISTS_OR_ADD"),
+            _header("x-devroute-result", "error", "ADD_IF_ABSENT"),
+        ],
+        "metadata": {"filter_metadata": {FILTER: settings}},
+        "typed_per_filter_config": {
+            FILTER: {"@type": LUA_ROUTE_TYPE, "source_code": {"inline_string": lua_source()}}
+        },
+    }
+
+
+def _detour_route(proxy: ProxyService) -> Document:
+    """Decided: to the proxy, as a stream. Without timeouts, since a laptop may stand in a breakpoint."""
+    return {
+        "name": "devroute-detour",
+        "match": {
+            "prefix": "/",
+            "headers": [_carries_contract()],
+            "dynamic_metadata": [_decision({"string_match": {"exact": "detour"}})],
+        },
+        "route": {"cluster": proxy.data_cluster, "timeout": "0s", "idle_timeout": "0s"},
+        "request_headers_to_add": [
+            _header("x-devroute-matched", _metadata("service"), "OVERWRITE_IF_EXISTS_OR_ADD")
+        ],
+    }
+
+
+def _response_headers() -> list[Document]:
+    """Only decided requests have the metadata; what the proxy has set on a detoured response stays."""
+    return [
+        _header("x-devroute-result", _metadata("result"), "ADD_IF_ABSENT"),
+        _header("x-devroute-reason", _metadata("reason"), "ADD_IF_ABSENT"),
+    ]
+
+
+def _metadata(key: str) -> str:
+    return f"%DYNAMIC_METADATA({FILTER}:{key})%"
+
+
+def _header(name: str, value: str, action: str) -> Document:
+    return {"header": {"key": name, "value": value}, "append_action": action, "keep_empty_value": False}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style, no aliases, several lines as a literal: what people expect of a manifest."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text[:-1] else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(*documents: Document) -> str:
+    several = len(documents) > 1
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=120, explicit_start=several)

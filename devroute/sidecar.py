@@ -1,0 +1,175 @@
+"""An Istio-shaped sidecar, as Envoy's bootstrap configuration. Pure: a typed description in, a document out.
+
+The names, nesting and order are those that istiod sends (listener, route configuration, virtual host,
+clusters), so that an EnvoyFilter's patches find the places they name. Three things differ, since there is no
+iptables here: the inbound listener has a port of its own, the application's cluster is STATIC instead of
+ORIGINAL_DST, and the outbound listener takes requests for any service and tells them apart by their Host.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Document = dict[str, Any]
+
+HCM = "envoy.filters.network.http_connection_manager"
+HCM_TYPE = (
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+)
+#: The filters of an Istio sidecar that stock Envoy has too, in their order.
+HTTP_FILTERS = {
+    "envoy.filters.http.grpc_stats": "grpc_stats.v3.FilterConfig",
+    "envoy.filters.http.fault": "fault.v3.HTTPFault",
+    "envoy.filters.http.cors": "cors.v3.Cors",
+    "envoy.filters.http.router": "router.v3.Router",
+}
+
+INBOUND, OUTBOUND = "virtualInbound", "virtualOutbound"
+
+
+class Endpoint(NamedTuple):
+    """An IP address and a port; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+
+ANY_PORT = Endpoint("127.0.0.1", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """One workload: its service, where the app listens, and which services and clusters it can reach.
+
+    `services` maps the names that the app may call to the inbound listeners of their sidecars; `clusters`
+    maps further cluster names, as an EnvoyFilter names them, to endpoints; `tls` is a DownstreamTlsContext.
+    """
+
+    service: str
+    app: Endpoint
+    namespace: str = "default"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    port: int = 8080
+    services: Mapping[str, Endpoint] = field(default_factory=dict)
+    clusters: Mapping[str, Endpoint] = field(default_factory=dict)
+    tls: Document | None = None
+
+    @property
+    def host(self) -> str:
+        return self.host_of(self.service)
+
+    def host_of(self, service: str) -> str:
+        return f"{service}.{self.namespace}.svc.cluster.local"
+
+
+def bootstrap(sidecar: Sidecar) -> Document:
+    """The whole configuration of one sidecar; the kernel chooses the ports of all its listeners."""
+    local = f"inbound|{sidecar.port}||"
+    clusters = {local: sidecar.app}
+    clusters |= {_outbound_name(sidecar, service): each for service, each in sidecar.services.items()}
+    clusters |= sidecar.clusters
+    listeners = [_inbound(sidecar, local)]
+    if sidecar.services:
+        listeners.append(_outbound(sidecar))
+    return {
+        "node": {"id": f"sidecar~127.0.0.1~{sidecar.host}", "cluster": sidecar.service},
+        "admin": {"address": _address(ANY_PORT)},
+        "static_resources": {
+            "listeners": listeners,
+            "clusters": [_cluster(name, endpoint) for name, endpoint in clusters.items()],
+        },
+    }
+
+
+def _outbound_name(sidecar: Sidecar, service: str) -> str:
+    return f"outbound|{sidecar.port}||{sidecar.host_of(service)}"
+
+
+def _inbound(sidecar: Sidecar, local: str) -> Document:
+    host = {
+        "name": f"inbound|http|{sidecar.port}",
+        "domains": ["*"],
+        "routes": [{"name": "default", **_to(local, f"{sidecar.host}:{sidecar.port}/*")}],
+    }
+    manager = _connection_manager(f"inbound_0.0.0.0_{sidecar.port}", f"inbound|{sidecar.port}||", [host])
+    manager["forward_client_cert_details"] = "APPEND_FORWARD"
+    manager["set_current_client_cert_details"] = {"subject": True, "dns": True, "uri": True}
+    return _listener(INBOUND, "INBOUND", manager, sidecar.tls)
+
+
+def _outbound(sidecar: Sidecar) -> Document:
+    hosts = [_outbound_host(sidecar, service) for service in sidecar.services]
+    manager = _connection_manager(f"outbound_0.0.0.0_{sidecar.port}", str(sidecar.port), hosts)
+    return _listener(OUTBOUND, "OUTBOUND", manager, None)
+
+
+def _outbound_host(sidecar: Sidecar, service: str) -> Document:
+    host, namespace = sidecar.host_of(service), sidecar.namespace
+    names = [service, f"{service}.{namespace}", f"{service}.{namespace}.svc", host]
+    return {
+        "name": f"{host}:{sidecar.port}",
+        "domains": [domain for name in names for domain in (name, f"{name}:{sidecar.port}")],
+        "routes": [{"name": "default", **_to(_outbound_name(sidecar, service), f"{host}:{sidecar.port}/*")}],
+    }
+
+
+def _to(cluster: str, operation: str) -> Document:
+    return {
+        "match": {"prefix": "/"},
+        "route": {
+            "cluster": cluster,
+            "timeout": "0s",
+            "max_stream_duration": {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"},
+        },
+        "decorator": {"operation": operation},
+    }
+
+
+def _connection_manager(prefix: str, route_name: str, hosts: list[Document]) -> Document:
+    return {
+        "@type": HCM_TYPE,
+        "stat_prefix": prefix,
+        "server_name": "istio-envoy",
+        "use_remote_address": False,
+        "stream_idle_timeout": "0s",
+        "normalize_path": True,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "route_config": {"name": route_name, "virtual_hosts": hosts, "validate_clusters": False},
+        "http_filters": [_http_filter(name, kind) for name, kind in HTTP_FILTERS.items()],
+    }
+
+
+def _http_filter(name: str, kind: str) -> Document:
+    return {
+        "name": name,
+        "typed_config": {"@type": f"type.googleapis.com/envoy.extensions.filters.http.{kind}"},
+    }
+
+
+def _listener(name: str, direction: str, manager: Document, tls: Document | None) -> Document:
+    chain: Document = {"filters": [{"name": HCM, "typed_config": manager}]}
+    if tls is not None:
+        chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
+    return {
+        "name": name,
+        "traffic_direction": direction,
+        "address": _address(ANY_PORT),
+        "filter_chains": [chain],
+    }
+
+
+def _cluster(name: str, endpoint: Endpoint) -> Document:
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "10s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(endpoint)}}]}],
+        },
+    }
+
+
+def _address(endpoint: Endpoint) -> Document:
+    return {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
