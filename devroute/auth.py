@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, Valida
 from devroute.errors import ConfigInvalid, TokenInvalid
 from devroute.target import Malformed, check_label
 
-#: Random bytes of a secret: 256 bits cannot be guessed, so a plain hash is safe to keep (no salt, no stretching).
+#: Random bytes of a secret: 256 bits cannot be guessed, so a plain unsalted hash is safe to keep.
 ENTROPY = 32
 #: The beginning of each secret, so that people and secret scanners recognise one.
 PREFIX = "dvr_"

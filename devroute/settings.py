@@ -1,0 +1,307 @@
+"""Settings of the proxy and the agent: names, types, defaults, and where they come from. The only place with
+defaults. Pure: the environment, the flags and the files' texts are passed in (cli.py reads them).
+
+Flags come before DEVROUTE_* variables, these before ./devroute.yaml; ~/.config/devroute/config.yaml is last.
+The agent's settings stand at the top of a file, the proxy's under `proxy:`.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from devroute.errors import ConfigInvalid
+from devroute.target import Address, Malformed, check_label, parse_address, parse_host, parse_port, quote
+
+#: What stands before a variable's name in the environment.
+ENV_PREFIX = "DEVROUTE_"
+#: Services of one agent: as many as a contract can name.
+MAX_SERVICES = 64
+
+
+# --- where settings come from -------------------------------------------------------------------------------
+
+
+class Source(NamedTuple):
+    """Some settings and where they were found, for messages: "the flags", "./devroute.yaml"."""
+
+    name: str
+    values: Mapping[str, object]
+
+
+def read_file(text: str, source: str) -> Source:
+    """A configuration file. Raises ConfigInvalid naming the file."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)  # not the text around it: it may hold a token
+        raise ConfigInvalid(
+            f"{source}: not valid YAML{f' at line {mark.line + 1}' if mark else ''}"
+        ) from None
+    if document is None:
+        return Source(source, {})
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise ConfigInvalid(f"{source}: write one setting a line, such as server: https://devroute.example")
+    known = {*AgentSettings.model_fields, "proxy"} - {"command"}
+    for key in document:
+        if key not in known:
+            raise ConfigInvalid(
+                f"{source}: there is no setting {quote(key)}", hint=f"there are {', '.join(sorted(known))}"
+            )
+    return Source(source, document)
+
+
+def read_environment(environment: Mapping[str, str]) -> Source:
+    """The DEVROUTE_* variables that name a setting, no others. Empty ones count as absent."""
+    found: dict[str, object] = {}
+    for name in {*AgentSettings.model_fields, *ProxySettings.model_fields} - {"command", "services"}:
+        if value := environment.get(ENV_PREFIX + name.upper()):
+            found[name] = value
+    if services := environment.get(ENV_PREFIX + "SERVICES"):
+        found["services"] = services.replace(",", " ").split()
+    return Source("the environment", found)
+
+
+# --- the laptop ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """A service and where it runs on the laptop; with `direct`, requests come to that address."""
+
+    service: str
+    host: str
+    port: int
+    scheme: Literal["http", "grpc"] = "http"
+    direct: Address | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ServiceSpec":
+        """`foo=8001`, `foo=host:8001`, `foo=http://host:8001`, `foo=grpc://localhost:9000`. Or Malformed."""
+        service, equals, place = text.partition("=")
+        if not equals:
+            raise Malformed(f"{quote(text)}: write SERVICE=PORT, such as foo=8001")
+        try:
+            check_label(service, "a service's name")
+            scheme, host, port = _local(place)
+        except Malformed as problem:
+            raise Malformed(f"{quote(text)}: {problem}") from None
+        return cls(service, host, port, scheme)
+
+
+def _local(place: str) -> tuple[Literal["http", "grpc"], str, int]:
+    scheme: Literal["http", "grpc"] = "http"
+    named, separator, rest = place.partition("://")
+    if separator:
+        place = rest.removesuffix("/")
+        if named == "grpc":
+            scheme = "grpc"
+        elif named != "http":
+            raise Malformed(f"scheme {quote(named)} is not supported; write http:// or grpc://")
+    if not place:
+        raise Malformed("the port is missing; write SERVICE=PORT, such as foo=8001")
+    if place.isdigit():
+        # localhost and not 127.0.0.1: what listens on "localhost" has ::1 only on many machines.
+        return scheme, "localhost", parse_port(place)
+    if ":" not in place:
+        raise Malformed(f"port {quote(place)} is not a number from 1 to 65535")
+    address = parse_address(place)
+    return scheme, address.host, address.port
+
+
+def with_direct(services: Iterable[ServiceSpec], direct: str) -> tuple[ServiceSpec, ...]:
+    """The services, each registered at an address of the laptop's own: `HOST` with each service's port, or
+    `HOST:PORT` for the only service. Raises Malformed."""
+    specs = tuple(services)
+    try:
+        whole = parse_address(direct)
+    except Malformed:
+        host = _bare_host(direct)
+        return tuple(replace(spec, direct=Address(host, spec.port)) for spec in specs)
+    if len(specs) != 1:
+        raise Malformed(
+            f"{quote(direct)} has a port, but there are {len(specs)} services; write the host only"
+        )
+    return (replace(specs[0], direct=whole),)
+
+
+def _bare_host(text: str) -> str:
+    literal = text.removeprefix("[").removesuffix("]")
+    if ":" in literal:
+        try:
+            return str(ipaddress.IPv6Address(literal))
+        except ValueError:
+            raise Malformed(f"{quote(text)} is not an address; write HOST or HOST:PORT") from None
+    return parse_host(literal)
+
+
+def _server(value: object) -> str:
+    """The control port's URL without a final slash."""
+    text = str(value)
+    url: SplitResult | None
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError:
+        url, host, port = None, None, None
+    if url is None or url.scheme not in ("http", "https", "ws", "wss") or not host or port == 0:
+        raise ValueError(
+            f"{quote(text)} is not a URL; write it like https://devroute.example or http://localhost:8081"
+        )
+    if url.username is not None or url.password is not None:
+        raise ValueError("the URL holds a user or password; use a token")
+    if url.query or url.fragment or re.search(r"[^!-~]", text):
+        raise ValueError(
+            f"{quote(text)} has parts that a server's URL has not; write it like https://devroute.example"
+        )
+    return text.rstrip("/")
+
+
+def _specs(value: object) -> object:
+    if isinstance(value, Mapping):
+        value = [f"{service}={place}" for service, place in value.items()]
+    if not isinstance(value, list | tuple):
+        raise ValueError("write a list such as [foo=8001]")
+    specs = tuple(spec if isinstance(spec, ServiceSpec) else ServiceSpec.parse(str(spec)) for spec in value)
+    if len(specs) > MAX_SERVICES:
+        raise ValueError(f"{len(specs)} services are given; at most {MAX_SERVICES} are allowed")
+    for index, spec in enumerate(specs):
+        if any(other.service == spec.service for other in specs[:index]):
+            raise ValueError(f"service '{spec.service}' is given twice")
+    return specs
+
+
+def _name(value: object) -> str | None:
+    return None if value is None else check_label(str(value), "a laptop's name")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ClientSettings(_Settings):
+    """What every command needs that talks to a server."""
+
+    server: Annotated[str, BeforeValidator(_server)] = "http://localhost:8081"
+    token: SecretStr = SecretStr("")
+    output: Literal["text", "json"] = "text"
+
+
+class AgentSettings(ClientSettings):
+    """`devroute up`. Without a name, the laptop is registered as the token's subject."""
+
+    name: Annotated[str | None, BeforeValidator(_name)] = None
+    services: Annotated[tuple[ServiceSpec, ...], BeforeValidator(_specs)] = ()
+    direct: str | None = None
+    command: tuple[str, ...] = ()
+
+
+# --- the mesh -----------------------------------------------------------------------------------------------
+
+_Port = Annotated[int, Field(ge=0, le=65535)]
+_Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class ProxySettings(_Settings):
+    """`devroute proxy`. A port of 0 takes any free one. Times in seconds."""
+
+    data_host: str = "0.0.0.0"
+    data_port: _Port = 8080
+    control_host: str = "0.0.0.0"
+    control_port: _Port = 8081
+    admin_host: str = "0.0.0.0"
+    admin_port: _Port = 9090
+    #: Without a policy no address is permitted, without tokens nobody can register.
+    policy: Path | None = None
+    tokens: Path | None = None
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    #: How often the policy and token files are looked at for changes.
+    reload_interval: _Seconds = 1.0
+    #: How long a client may take for its request's head, and between two pieces of its body.
+    head_timeout: _Seconds = 10.0
+    body_timeout: _Seconds = 60.0
+    #: How long a laptop may take: generous, because of breakpoints.
+    first_byte_timeout: _Seconds = 3600.0
+    idle_timeout: _Seconds = 3600.0
+    #: How long a sidecar's connection may wait for its next request.
+    keep_alive_timeout: _Seconds = 620.0
+    connect_timeout: _Seconds = 5.0
+    #: How long /resolve looks for a direct target: below the 500 ms that the filter waits.
+    probe_timeout: _Seconds = 0.3
+    #: How long requests may go on after SIGTERM: below Kubernetes' 30 s.
+    drain_timeout: _Seconds = 20.0
+    #: Requests in flight to one target.
+    max_in_flight: Annotated[int, Field(ge=1)] = 2048
+    #: Laptops that one subject may have online.
+    max_links_per_subject: Annotated[int, Field(ge=1)] = 16
+
+
+# --- putting them together ----------------------------------------------------------------------------------
+
+_S = TypeVar("_S", bound=_Settings)
+
+
+def client_settings(sources: Iterable[Source]) -> ClientSettings:
+    """For `ls` and `status`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
+    return _build(ClientSettings, sources)
+
+
+def agent_settings(sources: Iterable[Source]) -> AgentSettings:
+    """For `up`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
+    settings = _build(AgentSettings, sources)
+    if not settings.token.get_secret_value():
+        raise ConfigInvalid(
+            "no token is given",
+            hint="set DEVROUTE_TOKEN; the platform team makes one with: devroute token new NAME",
+        )
+    if not settings.services:
+        raise ConfigInvalid("no service is given", hint="write it like: devroute up foo=8001")
+    if settings.direct is not None:
+        try:
+            services = with_direct(settings.services, settings.direct)
+        except Malformed as problem:
+            raise ConfigInvalid(f"direct: {problem}") from None
+        settings = settings.model_copy(update={"services": services})
+    return settings
+
+
+def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
+    """For `proxy`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
+    return _build(ProxySettings, sources)
+
+
+def _build(model: type[_S], sources: Iterable[Source]) -> _S:
+    chosen: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, values in sources:
+        section = _section(model, name, values)
+        for field, value in section.items():
+            if field in model.model_fields and value is not None and field not in chosen:
+                chosen[field], origin[field] = value, name
+    try:
+        return model.model_validate(chosen)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        field = str(first["loc"][0])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ConfigInvalid(f"{origin[field]}: {field}: {problem}") from None
+
+
+def _section(model: type[_S], name: str, values: Mapping[str, object]) -> Mapping[str, object]:
+    """The proxy's settings stand under `proxy:` in files, and by themselves in flags and environment."""
+    section = values.get("proxy") if model is ProxySettings else None
+    if section is None:
+        return values
+    if not isinstance(section, Mapping):
+        raise ConfigInvalid(f"{name}: proxy: write one setting a line below it, such as data_port: 8080")
+    for key in section:
+        if key not in model.model_fields:
+            raise ConfigInvalid(f"{name}: proxy: there is no setting {quote(str(key))}")
+    return section
