@@ -1,0 +1,167 @@
+"""Where a request goes: contract + policy + who is online -> a decision. The answer of /resolve is made here.
+
+Pure; never awaits, resolves a name or connects. A decision that carries an `address` holds only if that can be
+reached: the shell (control.py) tries it, and calls `Decision.unreachable` if not.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Protocol
+
+from devroute.contract import Address, Contract, Entry, Laptop, parse
+from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
+from devroute.policy import Policy
+from devroute.upstream import Upstream
+
+#: First line of the answer; a filter that does not know it leaves the request alone.
+VERSION_LINE: Final = "devroute 1"
+#: Milliseconds a sidecar may keep an answer: long enough that busy services hardly ask, short enough that nobody
+#: waits long for the service after a laptop has gone.
+HOLD_MS: Final = 1000
+#: Milliseconds for an answer that a person is about to change: by starting the laptop, the app or the tunnel.
+FALLBACK_HOLD_MS: Final = 250
+#: Bytes of a reason: it becomes a response header.
+MAX_REASON: Final = 200
+#: Names that a sidecar may have for its own service, in order of trust; there are three sources (DESIGN 2).
+MAX_CANDIDATES: Final = 8
+
+Kind = Literal["detour", "service", "fallback", "error"]
+
+
+class Served(Protocol):
+    """How a registered laptop serves a service: one of the two is there."""
+
+    @property
+    def address(self) -> Address | None: ...
+    @property
+    def upstream(self) -> Upstream | None: ...
+
+
+class Directory(Protocol):
+    """Who is online (registry.py)."""
+
+    def lookup(self, name: str, service: str) -> Served:
+        """Raises LaptopOffline or ServiceNotServed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the sidecar is to do. `service` is the contract's key; `entry` and `error` where there are any."""
+
+    kind: Kind
+    service: str = ""
+    target: str = ""
+    reason: str = ""
+    error: DevrouteError | None = None
+    ttl_ms: int = HOLD_MS
+    address: Address | None = None
+    entry: Entry | None = None
+
+    def unreachable(self, error: DevrouteError) -> "Decision":
+        """What becomes of a detour whose target turns out not to be there, or not to be permitted."""
+        return _failed(self.entry, error)
+
+    def as_lines(self) -> bytes:
+        """The answer of /resolve: lines of "key value", ASCII, LF."""
+        lines = [VERSION_LINE, f"decision {self.kind}", f"ttl {self.ttl_ms}"]
+        if self.service:
+            lines.append(f"service {self.service}")
+        if self.reason:
+            lines.append(f"reason {printable(self.reason)}")
+        if self.kind == "error" and self.error is not None:
+            lines.append(f"status {self.error.status}")
+            lines.append(f"body {json.dumps(self.error.as_dict(), separators=(',', ':'))}")
+        return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def decide(
+    raw: str, candidates: Sequence[str], namespace: str | None, policy: Policy, directory: Directory
+) -> Decision:
+    """The decision for one contract at one service. Never raises DevrouteError: errors become decisions.
+
+    `candidates` are the names the service may have, in order of trust.
+    """
+    try:
+        contract = parse(raw)
+    except DevrouteError as error:
+        return Decision("error", reason=error.message, error=error)
+    return decide_parsed(contract, candidates, namespace, policy, directory)
+
+
+def decide_parsed(
+    contract: Contract, candidates: Sequence[str], namespace: str | None, policy: Policy, directory: Directory
+) -> Decision:
+    """As `decide`, for a contract that was parsed before."""
+    entry = contract.find(candidates[:MAX_CANDIDATES], namespace)
+    if entry is None:
+        return Decision("service")
+    try:
+        route = choose(entry, policy, directory)
+    except DevrouteError as error:
+        return _failed(entry, error)
+    address = route if isinstance(route, Address) else None
+    return Decision("detour", entry.key, str(entry.target), address=address, entry=entry)
+
+
+def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upstream:
+    """Where an entry's requests go: an address to connect to (a name in it is still to be resolved, and each
+    address to be permitted), or the upstream of a laptop's tunnel.
+
+    Raises TargetDenied, LaptopOffline, ServiceNotServed or NotSupported.
+    """
+    policy.permit(entry)
+    if (option := _not_enforced(entry)) is not None:
+        raise NotSupported(
+            f"service '{entry.key}': {option} is not supported by this server yet",
+            hint="leave it out to have the request detoured",
+            service=entry.key,
+            target=str(entry.target),
+        )
+    if isinstance(entry.target, Address):
+        return entry.target
+    served = directory.lookup(str(entry.target), entry.service)
+    if served.upstream is not None:
+        return served.upstream
+    if served.address is None:
+        raise ServiceNotServed(
+            f"laptop '{entry.target}' serves '{entry.service}' neither by tunnel nor by address",
+            service=entry.key,
+            target=str(entry.target),
+        )
+    policy.permit_target(served.address, service=entry.key)
+    return served.address
+
+
+def printable(reason: str) -> str:
+    """A reason as it may stand in a header: one line of printable ASCII, at most MAX_REASON bytes."""
+    line = re.sub(r"[^ -~]", "?", " ".join(reason.split()))
+    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."
+
+
+def _failed(entry: Entry | None, error: DevrouteError) -> Decision:
+    if entry is None:
+        return Decision("error", reason=error.message, error=error, ttl_ms=FALLBACK_HOLD_MS)
+    base = Decision(
+        "fallback", entry.key, str(entry.target), error.message, error, FALLBACK_HOLD_MS, entry=entry
+    )
+    return replace(base, kind="error") if entry.fallback == "fail" else base
+
+
+def _not_enforced(entry: Entry) -> str | None:
+    """What an entry asks for that the sidecar cannot do yet. Detouring without it would be wrong: a request
+    that the contract leaves to the service would reach the laptop."""
+    if not isinstance(entry.target, Address | Laptop):
+        return f"target '{entry.target}'"
+    asked = {
+        "methods": bool(entry.methods),
+        "path": entry.path is not None,
+        "from": bool(entry.callers),
+        "percent": entry.percent < 100,
+        "mirror": entry.mirror,
+        "timeout": entry.timeout_s is not None,
+        "delay": entry.delay_s is not None,
+        "abort": entry.abort_status is not None,
+    }
+    return next((f"option '{option}'" for option, given in asked.items() if given), None)

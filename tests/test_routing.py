@@ -1,0 +1,162 @@
+import json
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devroute.contract import Address, parse
+from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
+from devroute.http1 import RequestHead
+from devroute.policy import Policy
+from devroute.routing import FALLBACK_HOLD_MS, Decision, choose, decide, printable
+from devroute.upstream import ResponseSink, UpstreamStream
+
+
+class Tunnel:
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        raise NotImplementedError
+
+
+@dataclass
+class Serving:
+    address: Address | None = None
+    upstream: Tunnel | None = None
+
+
+@dataclass
+class Laptops:
+    online: dict[str, dict[str, Serving]] = field(default_factory=dict)
+
+    def lookup(self, name: str, service: str) -> Serving:
+        if name not in self.online:
+            raise LaptopOffline(f"laptop '{name}' is offline", service=service, target=name)
+        if service not in self.online[name]:
+            raise ServiceNotServed(
+                f"laptop '{name}' does not serve '{service}'", service=service, target=name
+            )
+        return self.online[name][service]
+
+
+TUNNEL = Tunnel()
+LAPTOPS = Laptops(
+    {
+        "alice": {"foo": Serving(upstream=TUNNEL)},
+        "bob": {"foo": Serving(address=Address("192.168.1.12", 8001))},
+        "mallory": {"foo": Serving(address=Address("169.254.169.254", 8001))},
+    }
+)
+POLICY = Policy.parse("direct: {networks: [192.168.0.0/16]}\nservices: [foo, bar]")
+
+
+def decided(contract: object, *, candidates: str = "foo", namespace: str | None = None) -> Decision:
+    raw = contract if isinstance(contract, str) else json.dumps(contract)
+    return decide(raw, candidates.split(","), namespace, POLICY, LAPTOPS)
+
+
+def lines(decision: Decision) -> dict[str, str]:
+    text = decision.as_lines().decode("ascii")
+    first, *rest = text.removesuffix("\n").split("\n")
+    assert first == "devroute 1"
+    return dict(line.split(" ", 1) for line in rest)
+
+
+def test_a_laptop_with_a_tunnel_is_a_detour_without_an_address_to_try() -> None:
+    decision = decided({"foo": "alice"})
+    assert (decision.kind, decision.service, decision.address) == ("detour", "foo", None)
+    assert lines(decision) == {"decision": "detour", "ttl": "1000", "service": "foo"}
+
+
+@pytest.mark.parametrize("target", ["192.168.1.12:8001", "bob"])
+def test_an_address_in_the_contract_or_of_a_laptop_is_to_be_tried(target: str) -> None:
+    decision = decided({"foo": target})
+    assert (decision.kind, decision.address) == ("detour", Address("192.168.1.12", 8001))
+
+
+def test_a_name_is_to_be_tried_too() -> None:
+    assert decided({"foo": "bobs.laptop:8001"}).address == Address("bobs.laptop", 8001)
+
+
+def test_a_contract_for_others_is_left_to_the_service() -> None:
+    assert lines(decided({"other": "alice"})) == {"decision": "service", "ttl": "1000"}
+    assert decided({"foo": "alice"}, candidates="").kind == "service"
+
+
+def test_the_contracts_key_is_the_matched_service_so_that_it_is_found_again() -> None:
+    decision = decided({"foo.shop": "alice", "foo": "bob"}, candidates="foo-v1,foo", namespace="shop")
+    assert (decision.kind, decision.service) == ("detour", "foo.shop")
+    assert decided({"foo.shop": "alice"}, namespace="other").kind == "service"
+
+
+@pytest.mark.parametrize(
+    ("contract", "code"),
+    [
+        ({"foo": "carol"}, "laptop-offline"),
+        ({"bar": "alice"}, "service-not-served"),
+        ({"foo": "8.8.8.8:8001"}, "target-denied"),
+        ({"foo": "mallory"}, "target-denied"),
+        ({"baz": "alice"}, "target-denied"),
+        ({"foo": "version:v2"}, "not-supported"),
+        *(
+            ({"foo": {"to": "alice", option: value}}, "not-supported")
+            for option, value in {
+                "methods": ["GET"],
+                "path": "/",
+                "from": "shop/web",
+                "percent": 50,
+                "mirror": True,
+                "timeout": 1,
+                "delay": 1,
+                "abort": 503,
+            }.items()
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_a_short_fallback_with_its_reason(contract: object, code: str) -> None:
+    decision = decided(contract, candidates="foo,bar,baz")
+    assert decision.kind == "fallback"
+    assert decision.error is not None
+    assert decision.error.code == code
+    answer = lines(decision)
+    assert answer["reason"] == printable(decision.error.message)
+    assert answer["ttl"] == str(FALLBACK_HOLD_MS)
+    assert "body" not in answer
+
+
+def test_with_fallback_fail_it_is_an_error_with_status_and_body() -> None:
+    answer = lines(decided({"foo": {"to": "carol", "fallback": "fail"}}))
+    assert (answer["decision"], answer["status"], answer["service"]) == ("error", "503", "foo")
+    assert json.loads(answer["body"])["code"] == "laptop-offline"
+
+
+def test_a_malformed_contract_is_an_error_400_that_names_the_place() -> None:
+    answer = lines(decided('{"foo": "192.168.1.12"}'))
+    assert (answer["decision"], answer["status"]) == ("error", "400")
+    body = json.loads(answer["body"])
+    assert body["code"] == "contract-invalid"
+    assert "a port is missing; write 192.168.1.12:8001" in body["message"]
+    assert "service" not in answer
+
+
+def test_a_target_that_turns_out_unreachable_is_a_fallback_or_an_error_as_the_contract_says() -> None:
+    refused = TargetUnreachable("192.168.1.12:8001 refused the connection")
+    assert decided({"foo": "bob"}).unreachable(refused).kind == "fallback"
+    insisting = decided({"foo": {"to": "bob", "fallback": "fail"}}).unreachable(refused)
+    assert (insisting.kind, insisting.reason) == ("error", refused.message)
+    assert lines(insisting)["status"] == "502"
+
+
+def test_choose_gives_the_upstream_of_a_tunnel() -> None:
+    assert choose(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS) is TUNNEL
+
+
+def test_a_reason_is_one_short_printable_line() -> None:
+    assert printable("a\r\nx: y\x00é") == "a x: y??"
+    assert len(printable("x" * 500)) == 200
+
+
+@given(st.text(max_size=60), st.lists(st.text(max_size=8), max_size=3), st.none() | st.text(max_size=8))
+@settings(max_examples=40)
+def test_any_input_gives_a_well_formed_answer(raw: str, candidates: list[str], namespace: str | None) -> None:
+    answer = lines(decide(raw, candidates, namespace, POLICY, LAPTOPS))
+    assert answer["decision"] in ("service", "error")
