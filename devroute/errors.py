@@ -186,6 +186,10 @@ class NotFound(DevrouteError):
     code, status = "not-found", 404
 
 
+class MethodNotAllowed(DevrouteError):
+    code, status = "method-not-allowed", 405
+
+
 # --- the laptop ----------------------------------------------------------------------------------------------
 
 
