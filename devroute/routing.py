@@ -1,7 +1,7 @@
 """Where a request goes: contract + policy + who is online -> a decision. The answer of /resolve is made here.
 
-Pure; never awaits, resolves a name or connects. A decision that carries an `address` holds only if that can be
-reached: the shell (control.py) tries it, and calls `Decision.unreachable` if not.
+Pure; never awaits, resolves a name or connects. A decision that carries an `address` holds only if that can
+be reached: the shell (control.py) tries it, and calls `Decision.unreachable` if not.
 """
 
 import json
@@ -17,8 +17,8 @@ from devroute.upstream import Upstream
 
 #: First line of the answer; a filter that does not know it leaves the request alone.
 VERSION_LINE: Final = "devroute 1"
-#: Milliseconds a sidecar may keep an answer: long enough that busy services hardly ask, short enough that nobody
-#: waits long for the service after a laptop has gone.
+#: Milliseconds a sidecar may keep an answer: long enough that busy services hardly ask, short enough that
+#: nobody waits long for the service after a laptop has gone.
 HOLD_MS: Final = 1000
 #: Milliseconds for an answer that a person is about to change: by starting the laptop, the app or the tunnel.
 FALLBACK_HOLD_MS: Final = 250

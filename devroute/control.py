@@ -1,0 +1,172 @@
+"""The control port's HTTP application: /resolve for the sidecars, /api for people and the CLI.
+
+Owns the form of the answers; decides nothing (routing.py does) and knows nothing of sockets (proxy.py listens,
+tunnel/accept.py takes /tunnel before it gets here).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+from aiohttp import web
+
+from devroute import __version__
+from devroute.auth import Tokens
+from devroute.contract import Address
+from devroute.errors import (
+    ContractMissing,
+    DevrouteError,
+    MethodNotAllowed,
+    NotFound,
+    TargetUnreachable,
+    TokenInvalid,
+)
+from devroute.policy import Policy
+from devroute.routing import Decision, Directory, decide
+
+#: Bytes of one header field: a contract has 8 KiB, and baggage may carry it once more among other members;
+#: Envoy itself takes 60 KiB of headers.
+MAX_FIELD_BYTES: Final = 64 * 1024
+
+log = structlog.stdlib.get_logger("devroute.control")
+
+
+class Listing(Directory, Protocol):
+    """Who is online, for the sidecars and for people."""
+
+    def listing(self) -> Sequence[Mapping[str, object]]:
+        """A JSON object for each laptop; its keys are the registry's to choose, `name` among them."""
+
+
+#: Connects to a direct target, an IP address or a name whose addresses are each to be permitted.
+#: Raises TargetUnreachable or TargetDenied.
+Probe = Callable[[Address, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the application asks. Policy and tokens are asked for on each request, so that a reload is seen;
+    `probe(address, service)` may take `probe_timeout` seconds."""
+
+    directory: Listing
+    policy: Callable[[], Policy]
+    tokens: Callable[[], Tokens]
+    probe: Probe
+    probe_timeout: float
+
+    async def resolve(self, request: web.Request) -> web.Response:
+        """GET /resolve: the decision for one contract at one service, in the lines of routing.py."""
+        contracts = request.headers.getall("x-devroute", [])
+        if not contracts:
+            raise ContractMissing("the header X-devroute is missing")
+        decision = decide(
+            # A repeated field is one list (RFC 9110 §5.3), and so is found to be two contracts.
+            ", ".join(contracts),
+            request.headers.get("x-devroute-candidates", "").replace(",", " ").split(),
+            request.headers.get("x-devroute-namespace") or None,
+            self.policy(),
+            self.directory,
+        )
+        if decision.address is not None:
+            decision = await self._tried(decision, decision.address)
+        return web.Response(body=decision.as_lines(), content_type="text/plain", charset="us-ascii")
+
+    async def _tried(self, decision: Decision, address: Address) -> Decision:
+        try:
+            async with asyncio.timeout(self.probe_timeout):
+                await self.probe(address, decision.service)
+        except TimeoutError:
+            return decision.unreachable(
+                TargetUnreachable(
+                    f"service '{decision.service}': {address} did not answer within {self.probe_timeout:g} s",
+                    hint="is the app running, and is the laptop on the network (VPN, firewall)?",
+                    service=decision.service,
+                    target=decision.target,
+                )
+            )
+        except DevrouteError as error:
+            return decision.unreachable(error)
+        return decision
+
+    async def laptops(self, request: web.Request) -> web.Response:
+        """GET /api/laptops: who is online and serves what."""
+        self._authorise(request)
+        return web.json_response({"laptops": list(self.directory.listing())})
+
+    async def status(self, request: web.Request) -> web.Response:
+        """GET /api/status: the server as it is; `you` is the token's subject."""
+        subject = self._authorise(request)
+        policy = self.policy()
+        return web.json_response(
+            {
+                "version": __version__,
+                "you": subject,
+                "uptime_s": round(time.monotonic() - request.app[_STARTED], 1),
+                "laptops": len(self.directory.listing()),
+                "policy": {
+                    "networks": [str(network) for network in policy.networks],
+                    "ports": [str(a) if a == b else f"{a}-{b}" for a, b in policy.ports],
+                    "services": list(policy.services),
+                },
+            }
+        )
+
+    def _authorise(self, request: web.Request) -> str:
+        return self.tokens().subject_of_header(request.headers.get("authorization"))
+
+
+_STARTED = web.AppKey("started", float)
+
+
+def create_app(control: Control) -> web.Application:
+    app = web.Application(middlewares=[_errors_as_json])
+    app[_STARTED] = time.monotonic()
+    app.router.add_get("/resolve", control.resolve)
+    app.router.add_get("/api/laptops", control.laptops)
+    app.router.add_get("/api/status", control.status)
+    return app
+
+
+def create_runner(app: web.Application) -> web.AppRunner:
+    """The application with this port's limits, and without aiohttp's own access log."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        max_field_size=MAX_FIELD_BYTES,
+        max_line_size=MAX_FIELD_BYTES,
+    )
+
+
+def error_response(error: DevrouteError) -> web.Response:
+    headers = {"x-devroute-result": "error"}
+    if isinstance(error, TokenInvalid):
+        headers["www-authenticate"] = 'Bearer realm="devroute"'  # RFC 9110 §11.6.1
+    return web.Response(
+        body=error.as_json(), status=error.status, content_type="application/json", headers=headers
+    )
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """The one place of this port where errors become responses."""
+    try:
+        return await handler(request)
+    except DevrouteError as error:
+        return error_response(error)
+    except web.HTTPMethodNotAllowed as error:
+        response = error_response(MethodNotAllowed(f"{request.method} is not for {request.path}"))
+        response.headers["allow"] = ", ".join(sorted(error.allowed_methods))
+        return response
+    except web.HTTPNotFound:
+        return error_response(NotFound(f"there is no {request.path}", hint="this is devroute's control port"))
+    except web.HTTPException:
+        raise
+    except Exception as error:  # the last resort: a bug must not cost the others their port
+        log.error("control.failed", path=request.path, exc_info=error)
+        return error_response(DevrouteError("devroute made a mistake; its log says more"))
