@@ -4,6 +4,9 @@ It knows nothing of HTTP. Figures for each choice are in bench/ and in ARCHITECT
 """
 
 import asyncio
+import os
+import socket
+import struct
 from typing import Final, cast
 
 #: Larger blocks cross glibc's mmap threshold (128 KiB) and cost more than they carry. One buffer serves every
@@ -16,6 +19,8 @@ FLUSH_BYTES: Final = 32 * 1024
 #: Bytes that the transport may hold before the source is told to pause, and where it may go on.
 WRITE_HIGH_BYTES: Final = 256 * 1024
 WRITE_LOW_BYTES: Final = 64 * 1024
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0) if os.name != "nt" else struct.pack("hh", 1, 0)
 
 _buffer = bytearray(RECEIVE_BYTES)
 _view = memoryview(_buffer)
@@ -114,6 +119,10 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.close()
 
     def abort(self) -> None:
-        """Close at once, so that nobody takes what was sent for complete."""
+        """Reset the connection: nobody may take what was sent for complete, as a plain close would let them
+        where a body ends with its connection."""
         self._out.clear()
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.closed:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()

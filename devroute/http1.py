@@ -149,20 +149,21 @@ def split_fields(head: bytes) -> Headers:
 
 
 class _Fields:
-    """What llhttp reports of one head. One object and its parser serve until a head comes with a body:
-    then llhttp waits for that body, and a new parser is cheaper than feeding it."""
+    """What llhttp reports of one head. One object and its parser serve until a head announces a body or the
+    connection's end: llhttp waits for either, and a new parser is cheaper than feeding it."""
 
-    __slots__ = ("complete", "fields")
+    __slots__ = ("fields", "parser", "reusable")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Callable[[object], Any]) -> None:
         self.fields: Headers = []
-        self.complete = False
+        self.reusable = False
+        self.parser = kind(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.append((name, value))
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        self.reusable = self.parser.should_keep_alive()
 
 
 class _Validator:
@@ -173,24 +174,23 @@ class _Validator:
         self._fresh()
 
     def _fresh(self) -> None:
-        self._seen = _Fields()
-        self._parser = self._kind(self._seen)
+        self._seen = _Fields(self._kind)
 
     def fields(self, head: bytes) -> Headers:
         """Raises httptools.HttpParserError; an upgrade is no error."""
         seen = self._seen
         fields: Headers = []
         seen.fields = fields
-        seen.complete = False
+        seen.reusable = False
         try:
-            self._parser.feed_data(head)
+            seen.parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             self._fresh()
             return fields
         except httptools.HttpParserError:
             self._fresh()
             raise
-        if not seen.complete:
+        if not seen.reusable:
             self._fresh()
         return fields
 

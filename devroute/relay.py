@@ -35,7 +35,7 @@ from devroute.upstream import Upstream, UpstreamStream
 #: it the connection is closed.
 MAX_DISCARDED_BYTES: Final = 1024 * 1024
 
-#: How long a connection that is to be closed still reads, so that no reset overtakes the answer (RFC 9112 §9.6).
+#: How long a connection that is to be closed still reads: a reset could overtake the answer (RFC 9112 §9.6).
 LINGER_SECONDS: Final = 2.0
 
 #: Bytes of pipelined requests that wait while an answer is under way.
