@@ -1,0 +1,288 @@
+"""The envelope around the frames: RFC 6455, binary messages only, both sides. Pure: no clock, no socket.
+
+Payload is passed on as it arrives; where a message ends does not matter here, and neither does fragmentation.
+No extensions: the frames inside carry what is compressed already.
+"""
+
+import base64
+import hashlib
+import struct
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from devroute.errors import ProtocolError
+
+try:  # aiohttp's C routine; without it (PyPy, no wheel) arithmetic does the same at a fifth of the speed
+    from aiohttp._websocket.mask import (  # type: ignore[import-not-found]  # C, without a stub
+        _websocket_mask_cython as _xor,
+    )
+except ImportError:
+    _xor = None
+
+Buffer = bytes | bytearray | memoryview
+
+_CONTINUATION, _TEXT, _BINARY = 0x0, 0x1, 0x2
+_CLOSE, _PING, _PONG = 0x8, 0x9, 0xA
+_FIN: Final = 0x80
+_MASKED: Final = 0x80
+
+#: RFC 6455 §5.5: control frames carry at most 125 bytes.
+MAX_CONTROL: Final = 125
+
+#: No limit of memory, since payload is not collected; a length above it is a broken peer.
+MAX_MESSAGE: Final = 1 << 40
+
+#: RFC 6455 §1.3.
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class CloseCode:
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+
+
+def _mask_arithmetically(key: bytes, data: bytearray) -> None:
+    size = len(data)
+    repeated = (key * (size // 4 + 1))[:size]
+    data[:] = (int.from_bytes(data, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
+
+
+def mask(key: bytes, data: bytearray) -> None:
+    """XOR data in place with a key of 4 bytes (RFC 6455 §5.3)."""
+    if _xor is None:
+        _mask_arithmetically(key, data)
+    else:
+        _xor(key, data)
+
+
+def _header(opcode: int, size: int, masked: int) -> bytes:
+    if size < 126:
+        return bytes((_FIN | opcode, masked | size))
+    if size < 65536:
+        return struct.pack("!BBH", _FIN | opcode, masked | 126, size)
+    return struct.pack("!BBQ", _FIN | opcode, masked | 127, size)
+
+
+class WebSocket:
+    """One side of a connection after its handshake.
+
+    `replies` holds what must be sent now (pongs, the answer to a close) until the owner takes it; `closed` is
+    the peer's close code, or 1002 after an error; `error` says what the peer broke. After either, nothing is
+    read.
+    """
+
+    def __init__(self, *, client: bool, random: Callable[[int], bytes]) -> None:
+        self._client = client
+        self._random = random
+        self.replies: list[bytes] = []
+        self.closed: int | None = None
+        self.error: ProtocolError | None = None
+        self._held = b""  # an incomplete header or control frame
+        self._left = 0  # payload bytes of the current data frame still to come
+        self._key: bytes | None = None  # turned so that its first byte meets the next payload byte
+        self._in_message = False
+
+    # --- sending ------------------------------------------------------------------------------------------
+
+    def encode(self, pieces: list[bytes], size: int) -> bytes | bytearray:
+        """One binary message of these pieces; `size` is their total length."""
+        return self._encode(_BINARY, pieces, size)
+
+    def ping_reply(self, payload: bytes) -> bytes:
+        return bytes(self._encode(_PONG, [payload], len(payload)))
+
+    def close(self, code: int) -> bytes:
+        """The close frame that ends our side (RFC 6455 §5.5.1)."""
+        return bytes(self._encode(_CLOSE, [struct.pack("!H", code)], 2))
+
+    def _encode(self, opcode: int, pieces: list[bytes], size: int) -> bytes | bytearray:
+        if not self._client:
+            return b"".join((_header(opcode, size, 0), *pieces))
+        key = self._random(4)
+        header = _header(opcode, size, _MASKED) + key
+        # The whole message is masked in one pass, so the header is masked twice: here, and by that pass. The
+        # key is turned so that it stands at its first byte where the payload begins.
+        turn = -len(header) % 4
+        turned = key[turn:] + key[:turn]
+        start = bytearray(header)
+        mask(turned, start)
+        message = bytearray().join((start, *pieces))
+        mask(turned, message)
+        return message
+
+    # --- receiving ----------------------------------------------------------------------------------------
+
+    def receive(self, data: Buffer) -> list[Buffer]:
+        """The payload in these bytes. A memoryview in it is a part of `data`: use it before that changes."""
+        payload: list[Buffer] = []
+        if self.closed is None:
+            try:
+                self._parse(data, payload)
+            except ProtocolError as error:
+                self.error = error
+                self.closed = CloseCode.PROTOCOL_ERROR
+                self.replies.append(self.close(CloseCode.PROTOCOL_ERROR))
+        return payload
+
+    def _parse(self, data: Buffer, payload: list[Buffer]) -> None:
+        if self._held:
+            data = self._held + bytes(data)
+            self._held = b""
+        view = memoryview(data)
+        size = len(view)
+        at = 0
+        while True:
+            if self._left:
+                take = min(self._left, size - at)
+                if take:
+                    payload.append(self._unmasked(view[at : at + take]))
+                    self._left -= take
+                    at += take
+            if at == size:
+                return
+            # A header has 2 to 14 bytes.
+            if size - at < 2:
+                break
+            first, second = view[at], view[at + 1]
+            short = second & 0x7F
+            start = at + 2 + (0 if short < 126 else 2 if short == 126 else 8)
+            body = start + (4 if second & _MASKED else 0)
+            if first & 0x70:
+                raise ProtocolError("a WebSocket frame with reserved bits: no extension was agreed on")
+            if bool(second & _MASKED) is self._client:
+                raise ProtocolError("a WebSocket frame masked on the wrong side (RFC 6455 §5.1)")
+            if first & 0x08 and (short > MAX_CONTROL or not first & _FIN):
+                raise ProtocolError("a long or fragmented WebSocket control frame (RFC 6455 §5.5)")
+            if body > size:
+                break
+            length = short if short < 126 else int.from_bytes(view[at + 2 : start], "big")
+            key = bytes(view[start:body]) if second & _MASKED else None
+            if first & 0x08:
+                if body + length > size:
+                    break
+                self._key = key
+                self._control(first & 0x0F, bytes(self._unmasked(view[body : body + length])))
+                if self.closed is not None:
+                    return
+                at = body + length
+                continue
+            self._data_header(first, length)
+            self._left, self._key = length, key
+            at = body
+        self._held = bytes(view[at:])
+
+    def _data_header(self, first: int, length: int) -> None:
+        opcode = first & 0x0F
+        if opcode not in (_CONTINUATION, _BINARY):
+            raise ProtocolError(
+                f"a WebSocket frame with opcode {opcode}: only binary messages are spoken here"
+            )
+        if (opcode == _CONTINUATION) is not self._in_message:
+            raise ProtocolError("a WebSocket continuation out of place (RFC 6455 §5.4)")
+        if length > MAX_MESSAGE:
+            raise ProtocolError(f"a WebSocket frame of {length} bytes")
+        self._in_message = not first & _FIN
+
+    def _unmasked(self, view: memoryview) -> Buffer:
+        key = self._key
+        if key is None:
+            return view
+        data = bytearray(view)
+        mask(key, data)
+        turn = len(data) % 4
+        if turn:
+            self._key = key[turn:] + key[:turn]
+        return data
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        if opcode == _PING:
+            if len(self.replies) < 2:  # a flood is answered only as fast as answers can leave (§5.5.3)
+                self.replies.append(self.ping_reply(payload))
+        elif opcode == _CLOSE:
+            if len(payload) == 1:
+                raise ProtocolError("a WebSocket close of one byte (RFC 6455 §5.5.1)")
+            self.closed = int.from_bytes(payload[:2], "big") if payload else CloseCode.NORMAL
+            self.replies.append(self.close(CloseCode.NORMAL))
+        elif opcode != _PONG:
+            raise ProtocolError(f"a WebSocket frame with opcode {opcode}")
+
+
+# --- the handshake (RFC 6455 §4) --------------------------------------------------------------------------
+
+
+class HeadLines(NamedTuple):
+    """A head taken apart for the handshake alone: `start` is its first line; names are in lower case."""
+
+    start: bytes
+    fields: dict[bytes, bytes]
+
+    def options(self, name: bytes) -> list[bytes]:
+        return [option.strip().lower() for option in self.fields.get(name, b"").split(b",")]
+
+
+def split_head(raw: bytes) -> HeadLines:
+    """`raw` ends with CRLF CRLF; a repeated field is joined with commas (RFC 9110 §5.3).
+
+    Raises ProtocolError.
+    """
+    start, *lines = raw[:-4].split(b"\r\n")
+    fields: dict[bytes, bytes] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not name or name != name.strip() or b"\n" in line or b"\r" in line:
+            raise ProtocolError("a handshake with a malformed field line")
+        name, value = name.lower(), value.strip()
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return HeadLines(start, fields)
+
+
+def _accept(key: bytes) -> bytes:
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def is_upgrade(head: HeadLines) -> bool:
+    """Whether a client asks for a WebSocket, rightly or not."""
+    return b"websocket" in head.options(b"upgrade") and b"upgrade" in head.options(b"connection")
+
+
+def accept_upgrade(head: HeadLines) -> bytes:
+    """The 101 for a client's request. Raises ProtocolError."""
+    key = head.fields.get(b"sec-websocket-key", b"")
+    if not is_upgrade(head):
+        raise ProtocolError("not a WebSocket upgrade", hint="an ingress in between may not pass upgrades")
+    if head.fields.get(b"sec-websocket-version") != b"13":
+        raise ProtocolError("a WebSocket version other than 13")
+    try:
+        nonce = base64.b64decode(key, validate=True)
+    except ValueError:
+        nonce = b""
+    if len(nonce) != 16:
+        raise ProtocolError("a Sec-WebSocket-Key that is not 16 bytes in base64")
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+        b"sec-websocket-accept: " + _accept(key) + b"\r\n\r\n"
+    )
+
+
+def request_upgrade(host: str, path: str, fields: dict[str, str], nonce: bytes) -> tuple[bytes, bytes]:
+    """(request, key) for a nonce of 16 random bytes."""
+    key = base64.b64encode(nonce)
+    lines = [
+        f"GET {path} HTTP/1.1",
+        f"host: {host}",
+        "upgrade: websocket",
+        "connection: Upgrade",
+        "sec-websocket-version: 13",
+        f"sec-websocket-key: {key.decode()}",
+        *(f"{name}: {value}" for name, value in fields.items()),
+    ]
+    return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n", key
+
+
+def check_upgraded(head: HeadLines, key: bytes) -> None:
+    """Check the server's 101 against the key that was sent. Raises ProtocolError."""
+    if head.fields.get(b"sec-websocket-accept") != _accept(key) or not is_upgrade(head):
+        raise ProtocolError("the server's answer to the WebSocket handshake does not fit the request")
+    if b"sec-websocket-extensions" in head.fields or b"sec-websocket-protocol" in head.fields:
+        raise ProtocolError("the server agreed to a WebSocket extension that was not asked for")
