@@ -333,9 +333,9 @@ class DirectUpstream:
         self._loop = asyncio.get_running_loop()
 
     @property
-    def idle(self) -> int:
-        """How many connections wait for a request."""
-        return len(self._idle)
+    def busy(self) -> bool:
+        """Whether anything is connected, or about to be."""
+        return bool(self._in_flight or self._idle or self._tasks)
 
     @property
     def in_flight(self) -> int:
@@ -365,12 +365,15 @@ class DirectUpstream:
         if not self._idle and not self._in_flight:
             self.release(await self._connect())
 
+    def close_idle(self) -> None:
+        for connection in list(self._idle):
+            connection.close()
+
     async def close(self) -> None:
         """Close idle connections and give up pending ones; streams that are under way are their owners'."""
         if self._sweep is not None:
             self._sweep.cancel()
-        for connection in list(self._idle):
-            connection.close()
+        self.close_idle()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -111,6 +111,14 @@ def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upst
 
     Raises TargetDenied, LaptopOffline, ServiceNotServed or NotSupported.
     """
+    permit_entry(entry, policy)
+    if isinstance(entry.target, Address):
+        return entry.target
+    return way_to(entry, directory.lookup(str(entry.target), entry.service), policy)
+
+
+def permit_entry(entry: Entry, policy: Policy) -> None:
+    """What can be judged without knowing who is online. Raises TargetDenied or NotSupported."""
     policy.permit(entry)
     if (option := _not_enforced(entry)) is not None:
         raise NotSupported(
@@ -119,9 +127,10 @@ def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upst
             service=entry.key,
             target=str(entry.target),
         )
-    if isinstance(entry.target, Address):
-        return entry.target
-    served = directory.lookup(str(entry.target), entry.service)
+
+
+def way_to(entry: Entry, served: Served, policy: Policy) -> Address | Upstream:
+    """How a laptop that is online is reached. Raises TargetDenied or ServiceNotServed."""
     if served.upstream is not None:
         return served.upstream
     if served.address is None:
