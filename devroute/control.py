@@ -1,7 +1,7 @@
 """The control port's HTTP application: /resolve for the sidecars, /api for people and the CLI.
 
-Owns the form of the answers; decides nothing (routing.py does) and knows nothing of sockets (proxy.py listens,
-tunnel/accept.py takes /tunnel before it gets here).
+Owns the form of the answers. Decides nothing (routing.py does) and knows no sockets: proxy.py listens, and
+tunnel/accept.py takes /tunnel before it gets here.
 """
 
 import asyncio

@@ -1,0 +1,428 @@
+"""The command line. The only reader of arguments, environment and configuration files; turns errors into one
+line, a hint and an exit code. Each command builds settings and calls the part that does the work.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Final, ParamSpec
+
+import typer
+
+from devroute import __version__, contract, log
+from devroute.auth import Tokens, new_token
+from devroute.client import fetch
+from devroute.errors import (
+    ConfigInvalid,
+    ContractInvalid,
+    DevrouteError,
+    NameNotOwned,
+    NameTaken,
+    NotFound,
+    ServerUnreachable,
+    TargetDenied,
+    TokenInvalid,
+)
+from devroute.settings import (
+    ENV_PREFIX,
+    ClientSettings,
+    Source,
+    agent_settings,
+    client_settings,
+    proxy_settings,
+    read_environment,
+    read_file,
+)
+
+FAILURE: Final = 1
+INTERRUPTED: Final = 130
+#: Exit codes of errors; scripts depend on them.
+EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
+    ConfigInvalid: 20,
+    TokenInvalid: 30,
+    NameNotOwned: 30,
+    NameTaken: 30,
+    TargetDenied: 30,
+    ServerUnreachable: 40,
+    NotFound: 50,
+}
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What surrounds a command: the environment, and what stands after `--`."""
+
+    environment: Mapping[str, str]
+    command: tuple[str, ...]
+
+    def sources(self, flags: Mapping[str, object]) -> list[Source]:
+        """Where settings come from, in order of precedence. Raises ConfigInvalid."""
+        files = [Path("devroute.yaml")]
+        home = self.environment.get("HOME") or self.environment.get("USERPROFILE")
+        if home:
+            files.append(Path(home, ".config", "devroute", "config.yaml"))
+        found = [read_file(text, str(file)) for file in files if (text := _text(file)) is not None]
+        return [Source("command line", flags), read_environment(self.environment), *found]
+
+
+def _text(file: Path) -> str | None:
+    """A file's text, None where there is no file. Raises ConfigInvalid where it cannot be read."""
+    try:
+        return file.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"{file}: not UTF-8 at byte {error.start}") from None
+
+
+# --- errors and exit codes ----------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """The entry point of `devroute`."""
+    sys.exit(run(sys.argv[1:], os.environ))
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run one command line; returns its exit code. What stands after `--` is `up`'s command for the app."""
+    own = list(arguments)
+    cut = own.index("--") if own[:1] == ["up"] and "--" in own else len(own)
+    try:
+        app(own[:cut], prog_name="devroute", obj=Invocation(environment, tuple(own[cut + 1 :])))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILURE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # a person never gets a traceback they did not ask for
+        if environment.get(ENV_PREFIX + "DEBUG"):
+            traceback.print_exc()
+        typer.echo(f"devroute: a mistake in devroute itself: {type(error).__name__}: {error}", err=True)
+        typer.echo(f"  hint: please report it, with what {ENV_PREFIX}DEBUG=1 shows", err=True)
+        return FAILURE
+    return 0
+
+
+def _reported(command: Callable[P, int | None]) -> Callable[P, None]:
+    """A command whose errors are printed and become its exit code."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except DevrouteError as error:
+            _complain(error)
+            code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), FAILURE)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        raise typer.Exit(code or 0)
+
+    return wrapper
+
+
+def _complain(error: DevrouteError) -> None:
+    typer.echo(f"devroute: {error.message}", err=True)
+    if error.hint:
+        typer.echo(f"  hint: {error.hint}", err=True)
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+app = typer.Typer(
+    help="Make a laptop part of a service mesh, for one request at a time.",
+    epilog="Settings: flags, then DEVROUTE_* variables, ./devroute.yaml, ~/.config/devroute/config.yaml.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+contract_app = typer.Typer(help="Look at contracts.", no_args_is_help=True, rich_markup_mode=None)
+token_app = typer.Typer(help="Make tokens for laptops.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(contract_app, name="contract")
+app.add_typer(token_app, name="token")
+
+Server = Annotated[str | None, typer.Option(help="URL of the control port [DEVROUTE_SERVER]")]
+Token = Annotated[str | None, typer.Option(help="your token; better in DEVROUTE_TOKEN, unseen by ps")]
+Output = Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"devroute {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _devroute(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("up")
+@_reported
+def up(
+    context: typer.Context,
+    services: Annotated[
+        list[str] | None, typer.Argument(metavar="SERVICE=PORT...", help="service and local port, or URL")
+    ] = None,
+    server: Server = None,
+    token: Token = None,
+    name: Annotated[
+        str | None, typer.Option(help="the laptop's name, if not the token's [DEVROUTE_NAME]")
+    ] = None,
+    direct: Annotated[
+        str | None, typer.Option(metavar="HOST[:PORT]", help="have requests sent here, not through a tunnel")
+    ] = None,
+    output: Output = None,
+) -> int:
+    """Answer requests for services on this laptop.
+
+    What stands after -- is run as the app, and its exit code is passed on.
+
+    \b
+    Example: devroute up foo=8001 bar=grpc://localhost:9000 -- uvicorn app:app
+    """
+    invocation: Invocation = context.obj
+    flags = {
+        "services": services or None,
+        "server": server,
+        "token": token,
+        "name": name,
+        "direct": direct,
+        "output": output,
+    }
+    settings = agent_settings(invocation.sources(flags)).model_copy(update={"command": invocation.command})
+    from devroute import agent
+
+    log.configure("console", "warning")
+    return asyncio.run(agent.run(settings))
+
+
+@app.command("proxy")
+@_reported
+def proxy(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="address to listen on, for all three ports")] = None,
+    data_port: Annotated[int | None, typer.Option(help="for detoured requests; 0 takes a free one")] = None,
+    control_port: Annotated[int | None, typer.Option(help="for sidecars and laptops")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="for health checks and metrics")] = None,
+    policy: Annotated[Path | None, typer.Option(help="what may be detoured, and to where")] = None,
+    tokens: Annotated[Path | None, typer.Option(help="who may register laptops")] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="json|console")] = None,
+    log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error")] = None,
+) -> int:
+    """Run the proxy in the mesh (for the platform).
+
+    \b
+    Example: devroute proxy --policy policy.yaml --tokens tokens.yaml
+    """
+    flags = {
+        "data_host": host,
+        "control_host": host,
+        "admin_host": host,
+        "data_port": data_port,
+        "control_port": control_port,
+        "admin_port": admin_port,
+        "policy": policy,
+        "tokens": tokens,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
+    settings = proxy_settings(context.obj.sources(flags))
+    from devroute import proxy as server
+
+    log.configure(settings.log_format, settings.log_level)
+    return asyncio.run(server.run(settings))
+
+
+@app.command("demo")
+@_reported
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="leave it running and print curl lines to try")
+    ] = False,
+) -> int:
+    """Show it all on this machine, on real Envoy.
+
+    \b
+    Example: devroute demo --keep
+    """
+    from devroute import demo as shown
+
+    return asyncio.run(shown.run(keep))
+
+
+@app.command("ls")
+@_reported
+def ls(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
+    """List the laptops that are online.
+
+    \b
+    Example: devroute ls --output json
+    """
+    settings = _client(context, server, token, output)
+    answer = asyncio.run(fetch(settings, "/api/laptops"))
+    if settings.output == "json":
+        _print_json(answer)
+        return
+    laptops = answer.get("laptops")
+    rows = [row for row in laptops if isinstance(row, dict)] if isinstance(laptops, list) else []
+    typer.echo(table(rows) if rows else "no laptop is online; start one with: devroute up SERVICE=PORT")
+
+
+@app.command("status")
+@_reported
+def status(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
+    """Say who you are to the server, and its rules.
+
+    \b
+    Example: devroute status
+    """
+    settings = _client(context, server, token, output)
+    answer = {"server": settings.server} | asyncio.run(fetch(settings, "/api/status"))
+    if settings.output == "json":
+        _print_json(answer)
+        return
+    width = max(len(key) for key in answer)
+    for key, value in answer.items():
+        typer.echo(f"{key:<{width}}  {cell(value)}")
+
+
+@contract_app.command("check")
+@_reported
+def contract_check(
+    text: Annotated[str, typer.Argument(metavar="CONTRACT", help="the value of X-devroute")],
+    output: Output = None,
+) -> int:
+    """Say what a contract means, or what is wrong.
+
+    \b
+    Example: devroute contract check '{"foo": "alice"}'
+    """
+    as_json = _client_output(output) == "json"
+    try:
+        parsed = contract.parse(text)
+    except ContractInvalid as error:
+        error.hint = ""  # it says to run this very command
+        if as_json:
+            _print_json({"valid": False, "error": error.as_dict()})
+        else:
+            _complain(error)
+        return FAILURE
+    if as_json:
+        entries = {
+            key: asdict(entry) | {"target": str(entry.target)} for key, entry in parsed.entries.items()
+        }
+        _print_json({"valid": True, "explanation": contract.explain(parsed), "entries": entries})
+    else:
+        typer.echo("\n".join(contract.explain(parsed)))
+    return 0
+
+
+@token_app.command("new")
+@_reported
+def token_new(
+    name: Annotated[str, typer.Argument(help="whose it is: may register NAME and NAME-*")],
+    file: Annotated[Path, typer.Option(help="the proxy's token file")] = Path("tokens.yaml"),
+) -> None:
+    """Make a token, and print its secret once.
+
+    The file keeps only a hash of it.
+
+    \b
+    Example: devroute token new alice --file tokens.yaml
+    """
+    secret, record = new_token(name, created=datetime.now(UTC).date().isoformat())
+    known = _text(file) or ""
+    Tokens.parse(known, str(file))
+    joined = known + ("\n" if known and not known.endswith("\n") else "") + record.as_yaml()
+    if Tokens.parse(joined, str(file)).subject_of(secret) != name:
+        raise ConfigInvalid(f"{file}: the new token would not be found in it")
+    _replace(file, joined)
+    typer.echo(secret)
+    typer.echo(f"added to {file} (as a hash); give the line above to {name}, it is not shown again", err=True)
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version.
+
+    \b
+    Example: devroute version
+    """
+    typer.echo(f"devroute {__version__}")
+
+
+# --- helpers of the commands --------------------------------------------------------------------------------
+
+
+def _client(
+    context: typer.Context, server: str | None, token: str | None, output: str | None
+) -> ClientSettings:
+    flags = {"server": server, "token": token, "output": output}
+    return client_settings(context.obj.sources(flags))
+
+
+def _client_output(output: str | None) -> str:
+    return client_settings([Source("command line", {"output": output})]).output
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file as a whole or not at all, readable by its owner only. Raises ConfigInvalid."""
+    target = file.resolve()
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be written: {error.strerror}") from error
+
+
+def _print_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows of the same keys as aligned columns under their names in capitals."""
+    keys = list(rows[0])
+    lines = [[key.upper().replace("_", " ") for key in keys]]
+    lines += [[cell(row.get(key)) for key in keys] for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(keys))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def cell(value: object) -> str:
+    """A JSON value as a person reads it."""
+    if value is None or value == [] or value == "":
+        return "-"
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {cell(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(cell(inner) for inner in value)
+    text = str(value) if not isinstance(value, bool) else ("yes" if value else "no")
+    return "".join(character if character.isprintable() else "?" for character in text)
