@@ -16,6 +16,7 @@ HCM = "envoy.filters.network.http_connection_manager"
 HCM_TYPE = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
+TLS_INSPECTOR_TYPE = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
 #: The filters of an Istio sidecar that stock Envoy has too, in their order.
 HTTP_FILTERS = {
     "envoy.filters.http.grpc_stats": "grpc_stats.v3.FilterConfig",
@@ -155,6 +156,10 @@ def _listener(name: str, direction: str, manager: Document, tls: Document | None
         "name": name,
         "traffic_direction": direction,
         "address": _address(ANY_PORT),
+        # Without it nobody learns the SNI (`requestedServerName` in Lua).
+        "listener_filters": [
+            {"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": TLS_INSPECTOR_TYPE}}
+        ],
         "filter_chains": [chain],
     }
 

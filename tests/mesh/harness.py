@@ -1,7 +1,7 @@
 """A real Envoy in front of an app and a fake devroute proxy."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from aiohttp import ClientSession, ClientTimeout, web
 from devroute.envoy import Envoy, running
 from devroute.envoyfilter import apply
 from devroute.manifests import ProxyService, Scope, envoy_filter, lua_source
-from devroute.sidecar import INBOUND, Endpoint, Sidecar, bootstrap
+from devroute.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -67,8 +67,11 @@ class Mesh:
 
     @property
     def url(self) -> str:
-        host, port = self.envoy.listeners[INBOUND]
-        return f"http://{host}:{port}"
+        return f"http://{self.address}"
+
+    @property
+    def address(self) -> str:
+        return "{}:{}".format(*self.envoy.listeners[INBOUND])
 
 
 async def echo(request: web.Request, who: str) -> web.StreamResponse:
@@ -101,6 +104,8 @@ async def sidecar_of_foo(
     data: Endpoint | None = None,
     clusters: bool = True,
     lua: str | None = None,
+    tls: Document | None = None,
+    environment: Mapping[str, str] = ENVIRONMENT,
 ) -> AsyncIterator[Mesh]:
     """The shipped EnvoyFilters applied to an Istio-shaped sidecar.
 
@@ -113,12 +118,12 @@ async def sidecar_of_foo(
         fake_data = await stack.enter_async_context(serving(from_proxy))
         fake_control = await stack.enter_async_context(serving(proxy.resolve))
         known = {PROXY.data_cluster: data or fake_data, PROXY.control_cluster: control or fake_control}
-        sidecar = Sidecar("foo", app, labels={"app": "foo"}, clusters=known if clusters else {})
+        sidecar = Sidecar("foo", app, labels={"app": "foo"}, clusters=known if clusters else {}, tls=tls)
         configuration = apply(map(envoy_filter, scopes), sidecar, bootstrap(sidecar))
         if lua is not None:
             text = json.dumps(configuration).replace(json.dumps(lua_source()), json.dumps(lua))
             configuration = json.loads(text)
-        envoy = await stack.enter_async_context(running(configuration, folder, "foo", ENVIRONMENT))
+        envoy = await stack.enter_async_context(running(configuration, folder, "foo", environment))
         client = await stack.enter_async_context(
             ClientSession(timeout=ClientTimeout(total=20), max_field_size=1 << 16, max_line_size=1 << 16)
         )

@@ -13,6 +13,7 @@ from aiohttp import ClientResponse, web
 from devroute.manifests import MeshScope, NamespaceScope, WorkloadScope
 from devroute.sidecar import Endpoint
 
+from .certificates import MeshCa
 from .harness import Mesh, serving, sidecar_of_foo
 
 pytestmark = pytest.mark.mesh
@@ -301,3 +302,27 @@ async def test_a_namespaces_filter_gives_the_namespace(tmp_path: Path) -> None:
         mesh.proxy.says("detour", service="foo", ttl=0)
         await get(mesh, {"x-devroute": CONTRACT})
         assert mesh.proxy.asked[0].headers["x-devroute-namespace"] == "default"
+
+
+async def test_under_mtls_the_sni_names_the_service_and_the_certificate_the_caller(tmp_path: Path) -> None:
+    ca = MeshCa(tmp_path)
+    mtls = ca.for_sidecar("spiffe://cluster.local/ns/shop/sa/foo")
+    async with sidecar_of_foo(tmp_path, MeshScope(), tls=mtls, environment={}) as mesh:
+        mesh.proxy.says("detour", service="foo", ttl=1000)
+        context = ca.for_caller("spiffe://cluster.local/ns/shop/sa/web")
+        dialled = "outbound_.8080_._.foo.shop.svc.cluster.local"
+        headers = {"x-devroute": CONTRACT, "x-devroute-caller": "spiffe://cluster.local/ns/shop/sa/boss"}
+        url = f"https://{mesh.address}/"
+        async with mesh.client.get(url, ssl=context, server_hostname=dialled, headers=headers) as response:
+            assert (await response.json())["who"] == "proxy"
+    asked = mesh.proxy.asked[0].headers
+    assert asked["x-devroute-candidates"] == "foo"
+    assert asked["x-devroute-namespace"] == "shop"
+    assert asked.getall("x-devroute-caller") == ["spiffe://cluster.local/ns/shop/sa/web"]
+
+
+async def test_a_sidecar_that_cannot_know_its_name_says_so(tmp_path: Path) -> None:
+    async with sidecar_of_foo(tmp_path, MeshScope(), environment={}) as mesh:
+        response, seen = await get(mesh, {"x-devroute": CONTRACT})
+    assert (seen["who"], response.headers["x-devroute-result"]) == ("app", "fallback")
+    assert "DEVROUTE_SERVICE" in response.headers["x-devroute-reason"]
