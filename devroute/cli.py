@@ -246,8 +246,7 @@ def proxy(
     settings = proxy_settings(context.obj.sources(flags))
     from devroute import proxy as server
 
-    log.configure(settings.log_format, settings.log_level)
-    return asyncio.run(server.run(settings))
+    return server.run(settings)
 
 
 @app.command("demo")

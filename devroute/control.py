@@ -25,7 +25,7 @@ from devroute.errors import (
     TokenInvalid,
 )
 from devroute.policy import Policy
-from devroute.routing import Decision, Directory, decide
+from devroute.routing import HOLD_MS, Decision, Directory, decide
 
 #: Bytes of one header field: a contract has 8 KiB, and baggage may carry it once more among other members;
 #: Envoy itself takes 60 KiB of headers.
@@ -85,7 +85,8 @@ class Control:
                     hint="is the app running, and is the laptop on the network (VPN, firewall)?",
                     service=decision.service,
                     target=decision.target,
-                )
+                ),
+                HOLD_MS,  # asking again would cost the next request the same wait
             )
         except DevrouteError as error:
             return decision.unreachable(error)

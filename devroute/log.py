@@ -4,13 +4,25 @@ loggers; decides nothing about what is logged, and is called once, by the comman
 
 import logging
 import sys
-from typing import Literal
+from io import TextIOBase
+from typing import Literal, TextIO, cast
 
 import structlog
 
 
+class _StandardError(TextIOBase):
+    """Standard error as it is when a line is written, not as it was at set-up."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure(form: Literal["json", "console"], level: str = "info") -> None:
     """`json` for machines, `console` for people; `level` is debug, info, warning or error."""
+    stream = cast(TextIO, _StandardError())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -26,10 +38,10 @@ def configure(form: Literal["json", "console"], level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=True,
     )
     # aiohttp and asyncio log through logging: the same form, on the same stream, warnings and worse only.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)

@@ -59,9 +59,9 @@ class Decision:
     address: Address | None = None
     entry: Entry | None = None
 
-    def unreachable(self, error: DevrouteError) -> "Decision":
+    def unreachable(self, error: DevrouteError, ttl_ms: int = FALLBACK_HOLD_MS) -> "Decision":
         """What becomes of a detour whose target turns out not to be there, or not to be permitted."""
-        return _failed(self.entry, error)
+        return replace(_failed(self.entry, error), ttl_ms=ttl_ms)
 
     def as_lines(self) -> bytes:
         """The answer of /resolve: lines of "key value", ASCII, LF."""

@@ -168,12 +168,16 @@ def test_a_bug_is_one_line_and_a_traceback_only_on_demand(
 def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 
-    async def part(given: object) -> int:
-        seen.append(given)
+    def proxy(settings: ProxySettings) -> int:
+        seen.append(settings)
         return 0
 
-    replace_part(monkeypatch, "proxy", part)
-    replace_part(monkeypatch, "demo", part)
+    async def demo(keep: bool) -> int:
+        seen.append(keep)
+        return 0
+
+    replace_part(monkeypatch, "proxy", proxy)
+    replace_part(monkeypatch, "demo", demo)
     assert (
         run(
             ["proxy", "--host", "127.0.0.1", "--data-port", "0", "--policy", "p.yaml"],

@@ -105,6 +105,7 @@ async def test_a_target_that_refuses_is_denied_or_stays_silent_is_a_fallback_wit
         answer = await server.resolve(f'{{"foo": "{target}"}}')
         assert answer["decision"] == "fallback"
         assert reason in answer["reason"]
+    assert answer["ttl"] == "1000"  # the silent one is not asked again by the next request
     insisting = await server.resolve('{"foo": {"to": "10.0.0.1:8001", "fallback": "fail"}}')
     assert (insisting["decision"], insisting["status"]) == ("error", "502")
 
