@@ -176,6 +176,16 @@ class NameTaken(DevrouteError):
     code, status = "name-taken", 409
 
 
+class LinkReplaced(DevrouteError):
+    """A newer link of the same owner took this one's name."""
+
+    code, status = "link-replaced", 409
+
+
+class TooManyLinks(DevrouteError):
+    code, status = "too-many-links", 429
+
+
 class ProtocolError(DevrouteError):
     """The peer of a tunnel broke tunnel/PROTOCOL.md; the link ends."""
 
