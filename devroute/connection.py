@@ -110,19 +110,23 @@ class Connection(asyncio.BufferedProtocol):
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self._out_bytes = 0
-        if not self.closed and not self.transport.is_closing():
+        if not self.closed:
             self.transport.write(data)
 
     def close(self) -> None:
         """Send what is left, then close."""
         self.flush()
+        self.closed = True
         self.transport.close()
 
     def abort(self) -> None:
         """Reset the connection: nobody may take what was sent for complete, as a plain close would let them
         where a body ends with its connection."""
         self._out.clear()
+        if self.closed and self.transport.get_write_buffer_size() == 0:
+            return
+        self.closed = True
         sock = self.transport.get_extra_info("socket")
-        if sock is not None and not self.closed:
+        if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()

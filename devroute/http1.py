@@ -59,10 +59,13 @@ class RequestHead:
         return split_fields(self.wire)
 
 
+#: Where a field line starts and where the next one does, as offsets into a head.
+Span = tuple[int, int]
+
+
 @dataclass(slots=True)
 class InboundRequest:
-    """A request as a client sent it, checked. `lines` are the start line and the field lines, `drop` the
-    indexes of those that end at this hop."""
+    """A request as a client sent it, checked. `drop` are the spans of the fields that end at this hop."""
 
     method: bytes
     target: bytes
@@ -76,63 +79,73 @@ class InboundRequest:
     request_id: bytes
     contract: list[bytes]
     matched: list[bytes]
-    lines: list[bytes]
-    drop: list[int]
+    start_line: bytes
+    raw: bytes
+    drop: list[Span]
 
     def forward(self) -> RequestHead:
-        """The head for the next hop, with fresh hop-by-hop fields and a Via (RFC 9110 §7.6.3).
-
-        Call it once: it takes the lines apart.
-        """
-        lines = self.lines
-        for index in reversed(self.drop):
-            del lines[index]
-        lines[0] = b"%b %b HTTP/1.1" % (self.method, self.target)
-        if self.framing is Framing.UPGRADE:
-            lines.append(b"connection: upgrade\r\nupgrade: " + self.upgrade)
+        """The head for the next hop, with fresh hop-by-hop fields and a Via (RFC 9110 §7.6.3)."""
+        framing = self.framing
+        if framing is _UPGRADING:
+            extra = b"connection: upgrade\r\nupgrade: %b\r\n%b" % (self.upgrade, _VIA)
         elif self.trailers_ok:
-            lines.append(b"connection: te\r\nte: trailers")
-        if self.framing is Framing.CHUNKED:
-            lines.append(b"transfer-encoding: chunked")
-        lines.append(b"via: 1.1 devroute\r\n\r\n")
-        return RequestHead(self.method, self.target, self.framing, self.length, b"\r\n".join(lines))
+            extra = b"connection: te\r\nte: trailers\r\n" + _VIA
+        else:
+            extra = _VIA
+        if framing is _CHUNKED:
+            extra = b"transfer-encoding: chunked\r\n" + extra
+        wire = _without(self.raw, self.drop, self.start_line, extra)
+        return RequestHead(self.method, self.target, framing, self.length, wire)
 
 
 @dataclass(slots=True)
 class ResponseHead:
     """A response as an upstream gave it, parsed and checked, nothing removed yet.
 
-    `raw` is the head as it was received, final CRLF CRLF included; `drop` holds the indexes (into its lines,
-    the status line being 0) of fields that end at this hop.
+    `raw` is the head as it was received, final CRLF CRLF included; `drop` holds the spans of the field lines
+    that end at this hop.
     """
 
     status: int
     reason: bytes
-    headers: Headers
     framing: Framing
     length: int
     keep_alive: bool
     raw: bytes
-    drop: list[int]
+    drop: list[Span]
+
+    @property
+    def headers(self) -> Headers:
+        """All field lines; split on each call."""
+        return split_fields(self.raw)
 
     def end_to_end(self) -> Headers:
         """The fields for the next hop, names in lower case."""
-        drop = self.drop
-        return [(name.lower(), value) for i, (name, value) in enumerate(self.headers, 1) if i not in drop]
+        kept = _without(self.raw, self.drop, b"\r\n", b"\r\n")
+        return [(name.lower(), value) for name, value in split_fields(kept)]
 
     def forward(self, extra: bytes, *, chunked: bool, close: bool) -> bytes:
         """The head for an HTTP/1.1 client. `extra` is whole field lines, each with its CRLF."""
-        lines = self.raw.split(b"\r\n")
-        del lines[-2:]
-        for index in reversed(self.drop):
-            del lines[index]
-        lines[0] = b"HTTP/1.1 %d %b" % (self.status, self.reason)
         if chunked:
-            lines.append(b"transfer-encoding: chunked")
+            extra += b"transfer-encoding: chunked\r\n"
         if close:
-            lines.append(b"connection: close")
-        lines.append(extra + b"\r\n")
-        return b"\r\n".join(lines)
+            extra += b"connection: close\r\n"
+        start = b"HTTP/1.1 %d %b\r\n" % (self.status, self.reason)
+        return _without(self.raw, self.drop, start, extra + b"\r\n")
+
+
+def _without(raw: bytes, drop: list[Span], start_line: bytes, end: bytes) -> bytes:
+    """A head with another start line, without some of its field lines, and with `end` for its empty line."""
+    at = raw.index(b"\n") + 1
+    if not drop:
+        return b"%b%b%b" % (start_line, raw[at:-2], end)
+    pieces = [start_line]
+    for first, last in drop:
+        pieces.append(raw[at:first])
+        at = last
+    pieces.append(raw[at:-2])
+    pieces.append(end)
+    return b"".join(pieces)
 
 
 def split_fields(head: bytes) -> Headers:
@@ -148,51 +161,32 @@ def split_fields(head: bytes) -> Headers:
 # --- llhttp -------------------------------------------------------------------------------------------
 
 
-class _Fields:
-    """What llhttp reports of one head. One object and its parser serve until a head announces a body or the
-    connection's end: llhttp waits for either, and a new parser is cheaper than feeding it."""
-
-    __slots__ = ("fields", "parser", "reusable")
-
-    def __init__(self, kind: Callable[[object], Any]) -> None:
-        self.fields: Headers = []
-        self.reusable = False
-        self.parser = kind(self)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name, value))
-
-    def on_message_complete(self) -> None:
-        self.reusable = self.parser.should_keep_alive()
-
-
 class _Validator:
-    """Runs heads through one kind of httptools parser, reusing it where that is possible."""
+    """Runs heads through one kind of httptools parser, for its verdict only: without callbacks for fields
+    that costs a quarter. A parser serves until a head announces a body or the connection's end: llhttp waits
+    for either, and a new parser is cheaper than feeding it."""
 
     def __init__(self, kind: Callable[[object], Any]) -> None:
         self._kind = kind
-        self._fresh()
+        self._reusable = False
+        self._parser = kind(self)
 
-    def _fresh(self) -> None:
-        self._seen = _Fields(self._kind)
+    def on_message_complete(self) -> None:
+        self._reusable = self._parser.should_keep_alive()
 
-    def fields(self, head: bytes) -> Headers:
+    def check(self, head: bytes) -> None:
         """Raises httptools.HttpParserError; an upgrade is no error."""
-        seen = self._seen
-        fields: Headers = []
-        seen.fields = fields
-        seen.reusable = False
+        self._reusable = False
         try:
-            seen.parser.feed_data(head)
+            self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            self._fresh()
-            return fields
+            self._reusable = False
         except httptools.HttpParserError:
-            self._fresh()
+            self._reusable = False  # it may come after the message was complete, and would come again
             raise
-        if not seen.reusable:
-            self._fresh()
-        return fields
+        finally:
+            if not self._reusable:
+                self._parser = self._kind(self)
 
 
 _requests = _Validator(httptools.HttpRequestParser)
@@ -202,35 +196,25 @@ _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\"$-~]+) HTTP/1
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
 
-# What the loops below look for. Numbers, so that the common fields cost one dictionary miss.
-_HOST, _LENGTH, _CODING, _CONNECTION, _HOP, _UPGRADE, _TE, _EXPECT, _ID, _CONTRACT, _MATCHED = range(11)
+# An enum's member costs as much as a call in Python 3.11; these are looked up for every message.
+_NONE: Final = Framing.NONE
+_LENGTH: Final = Framing.LENGTH
+_CHUNKED: Final = Framing.CHUNKED
+_CLOSING: Final = Framing.CLOSE
+_UPGRADING: Final = Framing.UPGRADE
 
-_REQUEST_FIELDS: Final = {
-    b"host": _HOST,
-    b"content-length": _LENGTH,
-    b"transfer-encoding": _CODING,
-    b"connection": _CONNECTION,
-    b"keep-alive": _HOP,
-    b"proxy-connection": _HOP,
-    b"proxy-authorization": _HOP,
-    b"upgrade": _UPGRADE,
-    b"te": _TE,
-    b"expect": _EXPECT,
-    b"x-request-id": _ID,
-    b"x-devroute": _CONTRACT,
-    b"x-devroute-matched": _MATCHED,
-}
+_VIA: Final = b"via: 1.1 devroute\r\n\r\n"
 
-_RESPONSE_FIELDS: Final = {
-    b"content-length": _LENGTH,
-    b"transfer-encoding": _CODING,
-    b"connection": _CONNECTION,
-    b"keep-alive": _HOP,
-    b"proxy-connection": _HOP,
-    b"upgrade": _UPGRADE,
-    b"x-devroute-result": _HOP,
-    b"x-devroute-reason": _HOP,
-}
+# The fields that mean something here. One search over the head in lower case finds those that are there, with
+# their values; a loop over all fields would cost three times as much.
+_REQUEST_FIELD = re.compile(
+    rb"\n(host|x-(?:devroute(?:-matched)?|request-id)|con(?:tent-length|nection)|t(?:e|ransfer-encoding)|expect"
+    rb"|upgrade|keep-alive|proxy-(?:connection|authorization)):[ \t]*([^\r]*)"
+)
+_RESPONSE_FIELD = re.compile(
+    rb"\n(con(?:tent-length|nection)|transfer-encoding|keep-alive|upgrade|proxy-connection"
+    rb"|x-devroute-(?:result|reason)):[ \t]*([^\r]*)"
+)
 
 #: Fields that a Connection option may not take away: without them the message would mean something else.
 _NEVER_DROPPED: Final = frozenset(
@@ -249,10 +233,31 @@ def _options(value: bytes) -> list[bytes]:
     return [option.strip(b" \t") for option in value.lower().split(b",")]
 
 
-def _named_by_connection(options: list[bytes], fields: Headers) -> list[int]:
-    """Indexes of the lines that Connection names (RFC 9110 §7.6.1)."""
-    named = {option for option in options if option and option not in _NEVER_DROPPED}
-    return [i for i, (name, _) in enumerate(fields, 1) if name.lower() in named] if named else []
+def _spans(low: bytes, name: bytes) -> list[Span]:
+    """Where the lines of a field stand. `low` is the head in lower case."""
+    needle = b"\n" + name + b":"
+    spans: list[Span] = []
+    at = low.find(needle)
+    while at >= 0:
+        end = low.index(b"\n", at + 1)
+        spans.append((at + 1, end + 1))
+        at = low.find(needle, end)
+    return spans
+
+
+def _named_by_connection(options: list[bytes], low: bytes) -> list[Span]:
+    """The lines that Connection names (RFC 9110 §7.6.1)."""
+    return [
+        span
+        for option in {o for o in options if o and o not in _NEVER_DROPPED}
+        for span in _spans(low, option)
+    ]
+
+
+def _value(raw: bytes, low: bytes, needle: bytes) -> bytes:
+    """A field's first value as it was written; `needle` is LF name colon, and it is there."""
+    first = low.find(needle) + len(needle)
+    return raw[first : low.find(b"\r", first)].strip(b" \t")
 
 
 def parse_request_head(raw: bytes) -> InboundRequest:
@@ -266,91 +271,97 @@ def parse_request_head(raw: bytes) -> InboundRequest:
         raise RequestMalformed("the request line is not 'METHOD target HTTP/1.1'", hint="RFC 9112 §3")
     method, target, version = start.groups()
     try:
-        fields = _requests.fields(raw)
+        _requests.check(raw)
     except httptools.HttpParserInvalidMethodError:
         raise NotSupported(f"method {method[:32].decode('ascii')} is not one that is forwarded") from None
     except httptools.HttpParserError as error:
         raise _refusal(raw, error) from None
     if method == b"CONNECT":
         raise NotSupported("CONNECT is not forwarded", hint="devroute is a gateway, not a forward proxy")
-    if len(fields) > MAX_FIELD_LINES:
-        raise RequestMalformed(f"{len(fields)} field lines; at most {MAX_FIELD_LINES} are accepted")
+    if len(raw) > MAX_FIELD_LINES * 4 and (count := raw.count(b"\n") - 2) > MAX_FIELD_LINES:
+        raise RequestMalformed(f"{count} field lines; at most {MAX_FIELD_LINES} are accepted")
     minor = version[0] - 48
-    lines = raw.split(b"\r\n")
-    del lines[-2:]
-    drop: list[int] = []
     hosts: list[bytes] = []
     contract: list[bytes] = []
     matched: list[bytes] = []
     options: list[bytes] = []
+    ending: list[bytes] = []  # the names of fields that end here
     upgrade = request_id = b""
     length = -1
     chunked = te = expects = False
-    for index, (name, value) in enumerate(fields, 1):
-        special = _REQUEST_FIELDS.get(name.lower())
-        if special is None:
-            continue
-        if special == _HOST:
-            hosts.append(value.strip(b" \t"))
-        elif special == _CONTRACT:
-            contract.append(value.strip(b" \t"))
-        elif special == _MATCHED:
-            matched.append(value.strip(b" \t"))
-            drop.append(index)
-        elif special == _ID:
+    low = raw.lower()
+    for name, value in _REQUEST_FIELD.findall(low):
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"x-devroute":
+            contract.append(value)
+        elif name == b"x-devroute-matched":
+            matched.append(value.rstrip(b" \t"))
+            ending.append(name)
+        elif name == b"x-request-id":
             request_id = value
-        elif special == _LENGTH:
+        elif name == b"content-length":
             if length >= 0:
                 raise RequestMalformed("content-length is repeated", hint="RFC 9112 §6.3")
             length = _length_of(value, RequestMalformed)
-        elif special == _CODING:
-            if chunked or value.strip(b" \t").lower() != b"chunked":
+        elif name == b"transfer-encoding":
+            if chunked or value.rstrip(b" \t") != b"chunked":
                 raise NotSupported("the only transfer coding accepted is one 'chunked'", hint="RFC 9112 §6.1")
             chunked = True
-            drop.append(index)
-        elif special == _EXPECT:
-            expects = value.strip(b" \t").lower() == b"100-continue"
+            ending.append(name)
+        elif name == b"expect":
+            expects = value.rstrip(b" \t") == b"100-continue"
         else:
-            drop.append(index)
-            if special == _CONNECTION:
+            ending.append(name)
+            if name == b"connection":
                 options += _options(value)
-            elif special == _UPGRADE:
+            elif name == b"upgrade":
                 upgrade = value if not upgrade else upgrade + b", " + value
-            elif special == _TE:
+            elif name == b"te":
                 te = te or any(o.partition(b";")[0] == b"trailers" for o in _options(value))
+    if contract:
+        contract[0] = _value(raw, low, b"\nx-devroute:")
+    if request_id:
+        request_id = _value(raw, low, b"\nx-request-id:")
     if chunked and (length >= 0 or minor == 0):
         raise RequestMalformed(
             "transfer-encoding with content-length, or in HTTP/1.0",
             hint="RFC 9112 §6.1: this is how smuggling starts",
         )
-    if target[:1] != b"/":
+    start_line: bytes = start[0]
+    if target[:1] != b"/" or minor == 0:
         target = _origin_form(method, target, hosts)
+        start_line = b"%b %b HTTP/1.1\r\n" % (method, target)
     if len(hosts) != 1 and (minor or hosts):
         raise RequestMalformed(f"{len(hosts)} host fields; HTTP/1.1 has exactly one", hint="RFC 9112 §3.2")
+    if len(ending) == 1:
+        drop = _spans(low, ending[0])
+    else:
+        drop = sorted(span for name in set(ending) for span in _spans(low, name))
+    keep_alive = minor == 1
     if options:
         if [o for o in options if o not in (b"close", b"keep-alive", b"upgrade", b"te", b"")]:
-            drop = sorted({*drop, *_named_by_connection(options, fields)})
-        if b"upgrade" not in options or minor == 0:
-            upgrade = b""
+            drop = sorted({*drop, *_named_by_connection(options, low)})
         keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-    else:
-        upgrade = b""
-        keep_alive = minor == 1
+    if upgrade:
+        asked = b"upgrade" in options and minor == 1 and not chunked and length <= 0
+        upgrade = _value(raw, low, b"\nupgrade:") if asked else b""
     if chunked:
-        framing = Framing.CHUNKED
+        framing = _CHUNKED
     elif length > 0:
-        framing = Framing.LENGTH
+        framing = _LENGTH
     else:
-        framing = Framing.UPGRADE if upgrade else Framing.NONE
+        framing = _UPGRADING if upgrade else _NONE
+        length = 0
     return InboundRequest(
         method, target, minor, framing, max(length, 0), keep_alive, expects and minor == 1,
-        upgrade, te, request_id, contract, matched, lines, drop,
+        upgrade, te, request_id, contract, matched, start_line, raw, drop,
     )  # fmt: skip
 
 
 def _origin_form(method: bytes, target: bytes, hosts: list[bytes]) -> bytes:
     """absolute-form becomes origin-form, asterisk-form stays (RFC 9112 §3.2)."""
-    if target == b"*" and method == b"OPTIONS":
+    if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
         return target
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
@@ -385,52 +396,54 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
     version, code, reason = start.groups()
     status = int(code)
     try:
-        fields = _responses.fields(raw)
+        _responses.check(raw)
     except httptools.HttpParserError as error:
         raise UpstreamInvalid(f"the answer's head is not valid HTTP/1.1: {str(error).lower()}") from None
-    if len(fields) > MAX_FIELD_LINES:
-        raise UpstreamInvalid(
-            f"the answer has {len(fields)} field lines; at most {MAX_FIELD_LINES} are accepted"
-        )
-    drop: list[int] = []
+    if len(raw) > MAX_FIELD_LINES * 4 and (count := raw.count(b"\n") - 2) > MAX_FIELD_LINES:
+        raise UpstreamInvalid(f"the answer has {count} field lines; at most {MAX_FIELD_LINES} are accepted")
     options: list[bytes] = []
-    length = length_at = -1
+    ending: list[bytes] = []
+    length = -1
     chunked = False
-    for index, (name, value) in enumerate(fields, 1):
-        special = _RESPONSE_FIELDS.get(name.lower())
-        if special is None:
-            continue
-        if special == _LENGTH:
+    low = raw.lower()
+    for name, value in _RESPONSE_FIELD.findall(low):
+        if name == b"content-length":
             if length >= 0:
                 raise UpstreamInvalid("the answer repeats content-length")
-            length, length_at = _length_of(value, UpstreamInvalid), index
-        elif special == _CODING:
-            if chunked or value.strip(b" \t").lower() != b"chunked":
+            length = _length_of(value, UpstreamInvalid)
+        elif name == b"transfer-encoding":
+            if chunked or value.rstrip(b" \t") != b"chunked":
                 raise UpstreamInvalid("the answer has a transfer coding other than one 'chunked'")
             chunked = True
-            drop.append(index)
-        elif special == _CONNECTION:
+            ending.append(name)
+        elif name == b"connection":
             options += _options(value)
-            drop.append(index)
-        elif special != _UPGRADE or status != 101:
-            drop.append(index)
+            ending.append(name)
+        elif name != b"upgrade" or status != 101:
+            ending.append(name)
     if chunked and (length >= 0 or version == b"0"):
         raise UpstreamInvalid("the answer has transfer-encoding with content-length, or in HTTP/1.0")
-    if [o for o in options if o not in (b"close", b"keep-alive", b"upgrade", b"")]:
-        drop = sorted({*drop, *_named_by_connection(options, fields)})
-    keep_alive = b"close" not in options and (version == b"1" or b"keep-alive" in options)
-    if status == 101:
-        framing = Framing.UPGRADE
-    elif request_method == b"HEAD" or status in (204, 304) or status < 200:
-        framing = Framing.NONE
-    elif chunked:
-        framing = Framing.CHUNKED
-    elif length >= 0:
-        framing = Framing.LENGTH if length else Framing.NONE
+    if length >= 0 and (status == 204 or status < 200):
+        ending.append(b"content-length")  # RFC 9110 §8.6: such answers have none
+    if len(ending) == 1:
+        drop = _spans(low, ending[0])
     else:
-        framing = Framing.CLOSE
-    if length_at >= 0 and (status == 204 or status < 200):  # RFC 9110 §8.6: such answers have none
-        drop = sorted([*drop, length_at])
-    if framing is not Framing.LENGTH:
+        drop = sorted(span for name in set(ending) for span in _spans(low, name))
+    keep_alive = version == b"1"
+    if options:
+        if [o for o in options if o not in (b"close", b"keep-alive", b"upgrade", b"")]:
+            drop = sorted({*drop, *_named_by_connection(options, low)})
+        keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
+    if status == 101:
+        framing = _UPGRADING
+    elif request_method == b"HEAD" or status == 204 or status == 304 or status < 200:
+        framing = _NONE
+    elif chunked:
+        framing = _CHUNKED
+    elif length > 0:
+        framing = _LENGTH
+    else:
+        framing = _NONE if length == 0 else _CLOSING
+    if framing is not _LENGTH:
         length = 0
-    return ResponseHead(status, reason or b"", fields, framing, length, keep_alive, raw, drop)
+    return ResponseHead(status, reason or b"", framing, length, keep_alive, raw, drop)

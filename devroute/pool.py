@@ -8,20 +8,11 @@ was checked.
 import asyncio
 import socket
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Final
 
-from devroute.body import BodyReader, CloseBody, body_reader, encode_last_chunk
-from devroute.connection import Connection
-from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable, UpstreamInvalid, UpstreamReset
-from devroute.http1 import (
-    END_OF_HEAD,
-    MAX_HEAD_BYTES,
-    Framing,
-    Headers,
-    RequestHead,
-    parse_response_head,
-)
+from devroute.direct import DirectStream, UpstreamConnection
+from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
+from devroute.http1 import RequestHead
 from devroute.upstream import ResponseSink
 
 #: Below the 5 s after which Node.js and uvicorn close an idle connection.
@@ -35,270 +26,7 @@ CONNECT_SECONDS: Final = 5.0
 #: A laptop's app that has this many requests open is stuck, and more of them would not help it.
 MAX_IN_FLIGHT: Final = 2048
 
-#: Safe to send again on a new connection (RFC 9110 §9.2.2); requests with a body are never sent twice.
-_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
-
 Permit = Callable[[str, int], None]
-
-
-class _State(Enum):
-    CONNECTING = auto()
-    HEAD = auto()
-    BODY = auto()
-    DONE = auto()
-
-
-class UpstreamConnection(Connection):
-    """One connection: idle in its pool, or serving one stream."""
-
-    __slots__ = ("_pool", "_reading_paused", "idle_since", "stream")
-
-    def __init__(self, pool: "DirectUpstream", loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self._pool = pool
-        self._reading_paused = False
-        self.idle_since = 0.0
-        self.stream: DirectStream | None = None
-
-    def received(self, data: bytes) -> None:
-        if self.stream is None:
-            self.abort()  # nobody asked: whatever it is, it must not become the next request's answer
-        else:
-            self.stream.received(data)
-
-    def eof_received(self) -> bool:
-        return self.stream is not None and self.stream.ended()
-
-    def lost(self, error: Exception | None) -> None:
-        self._pool.forget(self)
-        stream, self.stream = self.stream, None
-        if stream is not None:
-            stream.lost()
-
-    def pause_writing(self) -> None:
-        if self.stream is not None:
-            self.stream.sink.pause_request()
-
-    def resume_writing(self) -> None:
-        if self.stream is not None:
-            self.stream.sink.resume_request()
-
-    def pause_reading(self) -> None:
-        if not self._reading_paused and not self.closed:
-            self._reading_paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._reading_paused and not self.closed:
-            self._reading_paused = False
-            self.transport.resume_reading()
-
-
-class DirectStream:
-    """One request on a connection; implements devroute.upstream.UpstreamStream."""
-
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_head",
-        "_held",
-        "_keep_alive",
-        "_paused",
-        "_pending",
-        "_pool",
-        "_reader",
-        "_request_done",
-        "_reused",
-        "_state",
-        "sink",
-    )
-
-    def __init__(self, pool: "DirectUpstream", head: RequestHead, sink: ResponseSink) -> None:
-        self._pool = pool
-        self._head = head
-        self.sink = sink
-        self._connection: UpstreamConnection | None = None
-        self._state = _State.CONNECTING
-        self._chunked = head.framing is Framing.CHUNKED
-        self._request_done = head.framing is Framing.NONE
-        self._pending: list[bytes] | None = None
-        self._held = b""
-        self._reader: BodyReader = CloseBody()
-        self._keep_alive = False
-        self._paused = False
-        self._reused = False
-
-    # --- the request
-
-    def attach(self, connection: UpstreamConnection, *, reused: bool) -> None:
-        self._connection = connection
-        self._reused = reused
-        self._state = _State.HEAD
-        connection.stream = self
-        connection.write(self._head.wire)
-        if self._pending is not None:
-            for piece in self._pending:
-                connection.write(piece)
-            self._pending = None
-            self.sink.resume_request()
-        if self._paused:
-            connection.pause_reading()
-
-    def send_data(self, data: bytes) -> None:
-        if self._state is _State.DONE:
-            return
-        if self._chunked:
-            self._write(b"%x\r\n" % len(data))
-            self._write(data)
-            self._write(b"\r\n")
-        else:
-            self._write(data)
-
-    def send_end(self, trailers: Headers) -> None:
-        if self._state is _State.DONE:
-            return
-        self._request_done = True
-        if self._chunked:
-            self._write(encode_last_chunk(trailers))
-        elif self._head.framing is Framing.UPGRADE and self._connection is not None:
-            self._connection.flush()
-            if self._connection.transport.can_write_eof():
-                self._connection.transport.write_eof()
-            if self._reader.done:
-                self._connection.close()
-
-    def _write(self, data: bytes) -> None:
-        if self._connection is not None:
-            self._connection.write(data)
-        elif self._pending is None:
-            self._pending = [data]
-            self.sink.pause_request()
-        else:
-            self._pending.append(data)
-
-    def cancel(self) -> None:
-        if self._state is _State.DONE:
-            return
-        self._state = _State.DONE
-        self._pending = None
-        connection = self._detach()
-        if connection is not None:
-            connection.abort()
-
-    def pause_response(self) -> None:
-        self._paused = True
-        if self._connection is not None:
-            self._connection.pause_reading()
-
-    def resume_response(self) -> None:
-        self._paused = False
-        if self._connection is not None:
-            self._connection.resume_reading()
-
-    # --- the response
-
-    def received(self, data: bytes) -> None:
-        try:
-            while self._state is _State.HEAD and data:
-                data = self._receive_head(data)
-            if self._state is not _State.BODY:
-                return
-            body, rest = self._reader.feed(data) if data else (b"", b"")
-        except UpstreamInvalid as error:
-            self.fail(error)
-            return
-        if body:
-            self.sink.on_data(body)
-        if self._reader.done and not self.finished:  # the sink may have cancelled
-            self._finish(reusable=not rest)
-
-    def _receive_head(self, data: bytes) -> bytes:
-        """Take one head off `data`; what is left is body, or the head after a 1xx."""
-        if self._held:
-            data = self._held + data
-        end = data.find(END_OF_HEAD)
-        if end < 0:
-            if len(data) > MAX_HEAD_BYTES:
-                raise UpstreamInvalid(f"the answer's head is longer than {MAX_HEAD_BYTES} bytes")
-            self._held = data
-            return b""
-        self._held = b""
-        end += 4
-        head = parse_response_head(data[:end], self._head.method)
-        if head.status < 200 and head.status != 101:
-            self.sink.on_informational(head)
-            return data[end:]
-        if head.status == 101 and self._head.framing is not Framing.UPGRADE:
-            raise UpstreamInvalid("the answer switches protocols (101), but nobody asked for it")
-        self._state = _State.BODY
-        self._keep_alive = head.keep_alive
-        self._reader = body_reader(head.framing, head.length, UpstreamInvalid)
-        self.sink.on_head(head)
-        return data[end:]
-
-    def ended(self) -> bool:
-        """The other side will send nothing more. True keeps our half open."""
-        if self._state is _State.BODY and isinstance(self._reader, CloseBody):
-            if (
-                self._head.framing is Framing.UPGRADE
-                and not self._request_done
-                and self._connection is not None
-            ):
-                self._reader.done = True
-                self.sink.on_end([])
-                return True
-            self._finish(reusable=False)
-        return False
-
-    def lost(self) -> None:
-        """The connection is gone; `ended` ran before where that was in order."""
-        self._connection = None
-        if self._state is _State.DONE:
-            return
-        if self._state is _State.HEAD and self._may_retry():
-            self._state = _State.CONNECTING
-            self._pool.retry(self)
-        elif self._state is _State.BODY and self._reader.done:
-            self._state = _State.DONE  # an upgrade whose other half had ended before
-            self._pool.ended()
-        else:
-            when = "before it answered" if self._state is _State.HEAD else "in the middle of its answer"
-            self.fail(UpstreamReset(f"{self._pool.label} closed the connection {when}"))
-
-    def _may_retry(self) -> bool:
-        head = self._head
-        return self._reused and not self._held and head.framing is Framing.NONE and head.method in _IDEMPOTENT
-
-    def fail(self, error: DevrouteError) -> None:
-        if self._state is _State.DONE:
-            return
-        self._state = _State.DONE
-        connection = self._detach()
-        if connection is not None:
-            connection.abort()
-        self.sink.on_error(error)
-
-    def _finish(self, *, reusable: bool) -> None:
-        self._state = _State.DONE
-        trailers = self._reader.trailers
-        connection = self._detach()
-        if connection is not None:
-            if reusable and self._keep_alive and self._request_done:
-                self._pool.release(connection)
-            else:
-                connection.close()
-        self.sink.on_end(trailers)
-
-    def _detach(self) -> UpstreamConnection | None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.stream = None
-        self._pool.ended()
-        return connection
-
-    @property
-    def finished(self) -> bool:
-        return self._state is _State.DONE
 
 
 class DirectUpstream:
@@ -383,14 +111,14 @@ class DirectUpstream:
     def _take(self) -> UpstreamConnection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed and not connection.transport.is_closing():
+            if not connection.closed:
                 return connection
         return None
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose exchange is complete; a slow client may have left it paused."""
         connection.resume_reading()
-        if connection.closed or connection.transport.is_closing():
+        if connection.closed:
             return
         if len(self._idle) >= MAX_IDLE:
             connection.close()

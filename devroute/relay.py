@@ -357,6 +357,10 @@ class Exchange:
         self.route = route
         self.stream = route.upstream.open(self.request.forward(), self)
 
+    def elapsed(self) -> float:
+        """Seconds since the request's head was complete."""
+        return self._connection.time() - self.started
+
     # --- from the client
 
     def forward(self, body: bytes, reader: BodyReader) -> None:
@@ -437,6 +441,7 @@ class Exchange:
         if self.switched:
             self._end_pipe()
             return
+        self.stream = _NOWHERE  # no cycle: an exchange is freed when it is over, not by the collector
         if self._chunked:
             self._connection.write(encode_last_chunk(trailers))
         self._server.observe(self)

@@ -1,7 +1,7 @@
 """Which upstream a detoured request gets: parse, permit, choose. Never trusts the sidecar's own decision.
 
-Judging a contract costs more than relaying its request, so each judgement is kept by the header's raw bytes for
-as long as its policy is in force. Who is online is asked for every request.
+Judging a contract costs more than relaying its request, so each judgement is kept by the header's raw bytes
+for as long as its policy is in force. Who is online is asked for every request.
 """
 
 from collections.abc import Callable

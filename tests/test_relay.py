@@ -115,8 +115,8 @@ async def test_a_request_reaches_the_app_without_its_hop_by_hop_fields(bench: Be
     answer = await bench.send(request(fields=fields, close=False))
     assert seen == [b"GET / HTTP/1.1\r\nhost: foo\r\nX-Devroute: {}\r\nvia: 1.1 devroute\r\n\r\n"]
     assert answer == (
-        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nX-App: 1\r\nconnection: close\r\n"
-        b"x-devroute-result: laptop\r\n\r\nhi"
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nX-App: 1\r\nx-devroute-result: laptop\r\n"
+        b"connection: close\r\n\r\nhi"
     )
 
 
