@@ -9,7 +9,8 @@ import pytest
 from devroute.errors import DevrouteError, LaptopOffline
 from devroute.http1 import InboundRequest
 from devroute.pool import DirectUpstream
-from devroute.relay import Exchange, Route, Server, Timeouts
+from devroute.relay import Exchange, Route, Timeouts
+from devroute.server import Server
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

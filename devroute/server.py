@@ -1,0 +1,263 @@
+"""The HTTP/1.1 side of the data port: connections from sidecars, requests on them one after the other.
+
+It reads requests and hands each to an Exchange (relay.py). It never buffers a body.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from devroute.body import BodyReader, CloseBody, body_reader
+from devroute.connection import Connection
+from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
+from devroute.http1 import END_OF_HEAD, MAX_HEAD_BYTES, Framing, InboundRequest, parse_request_head
+from devroute.relay import Exchange, Router, Timeouts, error_head
+
+#: What is read and thrown away of a request that was answered early, so that its connection can go on; beyond
+#: it the connection is closed.
+MAX_DISCARDED_BYTES: Final = 1024 * 1024
+
+#: How long a connection that is to be closed still reads: a reset could overtake the answer (RFC 9112 §9.6).
+LINGER_SECONDS: Final = 2.0
+
+#: Bytes of pipelined requests that wait while an answer is under way.
+MAX_PIPELINED_BYTES: Final = 128 * 1024
+
+
+_LENGTH: Final = Framing.LENGTH
+_CHUNKED: Final = Framing.CHUNKED
+
+
+class Server:
+    """What all connections of one data port share. `now` is a coarse clock: `tick` moves it and looks for
+    whatever waited too long, so that no request needs a timer of its own."""
+
+    def __init__(
+        self, router: Router, timeouts: Timeouts, observe: Callable[["Exchange"], None], now: float
+    ) -> None:
+        self.router = router
+        self.timeouts = timeouts
+        self.observe = observe
+        self.now = now
+        self.draining = False
+        self.connections: set[ServerConnection] = set()
+
+    def __call__(self) -> "ServerConnection":
+        return ServerConnection(self, asyncio.get_running_loop())
+
+    def tick(self, now: float) -> None:
+        self.now = now
+        for connection in list(self.connections):
+            connection.check(now)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(1 for connection in self.connections if connection.exchange is not None)
+
+    def drain(self) -> None:
+        """Close what is idle; what is busy closes with its answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            if connection.exchange is None:
+                connection.close()
+
+
+class ServerConnection(Connection):
+    """One connection of a sidecar; requests on it are served one after the other (RFC 9112 §9.3)."""
+
+    __slots__ = (
+        "_discarded",
+        "_held",
+        "_lingering",
+        "_parsing",
+        "_paused",
+        "_reader",
+        "_server",
+        "_since",
+        "exchange",
+    )
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._server = server
+        self._held = b""
+        self._reader: BodyReader | None = None  # of a request body that is not complete
+        self._discarded = 0
+        self._paused = False
+        self._parsing = False
+        self._lingering = False
+        self._since = server.now  # when the client last made progress
+        self.exchange: Exchange | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server.connections.add(self)
+
+    def time(self) -> float:
+        return self._loop.time()
+
+    # --- reading
+
+    def received(self, data: bytes) -> None:
+        if self._lingering:
+            self._discard(len(data))
+            return
+        self._since = self._server.now
+        if self._reader is not None:
+            data = self._receive_body(self._reader, data)
+            if not data:
+                return
+        self._held = self._held + data if self._held else data
+        if self.exchange is None:
+            self._next_request()
+        elif len(self._held) > MAX_PIPELINED_BYTES:
+            self.pause_reading()
+
+    def _next_request(self) -> None:
+        """Serve what is held, up to the request that has to wait."""
+        self._parsing = True  # an exchange may end before it has begun: a loop, not a recursion
+        while self.exchange is None and self._reader is None and self._held and not self._lingering:
+            held = self._held
+            if held.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line before a request is ignored
+                self._held = held[2:]
+                continue
+            end = held.find(END_OF_HEAD) + 4
+            if end < 4 or end > MAX_HEAD_BYTES:
+                if len(held) > MAX_HEAD_BYTES:
+                    message = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
+                    self._refuse(HeadTooLarge(message))
+                break
+            self._held = held[end:]
+            try:
+                request = parse_request_head(held[:end])
+            except DevrouteError as error:
+                self._refuse(error)
+                break
+            self._serve(request)
+        self._parsing = False
+
+    def _serve(self, request: InboundRequest) -> None:
+        exchange = self.exchange = Exchange(self, self._server, request)
+        if request.framing is _LENGTH or request.framing is _CHUNKED:
+            self._reader = body_reader(request.framing, request.length, RequestMalformed)
+        exchange.start()
+        if self._reader is not None and self._held:
+            held, self._held = self._held, b""
+            self._held = self._receive_body(self._reader, held)
+
+    def _receive_body(self, reader: BodyReader, data: bytes) -> bytes:
+        """Pass the body on, or throw it away where it was answered already; returns what follows it."""
+        try:
+            body, rest = reader.feed(data)
+        except RequestMalformed as error:
+            self._reader = None
+            if self.exchange is not None:
+                self.exchange.break_off(error)
+            else:
+                self.abort()
+            return b""
+        exchange = self.exchange
+        if reader.done:
+            self._reader = None
+        if exchange is not None:
+            exchange.forward(body, reader)
+        elif reader.done:
+            self._discarded = 0
+        else:
+            self._discard(len(body))
+        return rest
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > MAX_DISCARDED_BYTES:
+            self.close()
+
+    def _refuse(self, error: DevrouteError) -> None:
+        """Answer a request that could not be read. What follows on this connection cannot be trusted."""
+        self._held = b""
+        body = error.as_json()
+        self.write(error_head(error, len(body), close=True) + body)
+        self._linger()
+
+    def switch(self) -> None:
+        """101: from here on everything is bytes for the upstream."""
+        self._reader = CloseBody()
+        if self._held:
+            held, self._held = self._held, b""
+            self._receive_body(self._reader, held)
+
+    # --- the end of an exchange
+
+    @property
+    def body_pending(self) -> bool:
+        """Whether the request's body has not been read to its end."""
+        return self._reader is not None
+
+    def finished(self, *, keep_alive: bool) -> None:
+        """The answer is written."""
+        self.exchange = None
+        self.resume_reading()
+        if not keep_alive or self._server.draining:
+            self._linger()
+        elif self._held and not self._parsing:
+            self._next_request()
+
+    def _linger(self) -> None:
+        """Close our half, and the connection as soon as the client has closed its own."""
+        self._lingering = True
+        self._held = b""
+        self._since = self._server.now
+        self.flush()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    # --- flow control
+
+    def pause_reading(self) -> None:
+        if not self._paused and not self.closed:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused and not self.closed:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.stream.pause_response()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.stream.resume_response()
+
+    # --- the end of the connection
+
+    def eof_received(self) -> bool:
+        """A client that ends its half has gone away, unless the connection is a pipe (101)."""
+        return self.exchange is not None and self.exchange.client_ended()
+
+    def lost(self, error: Exception | None) -> None:
+        self._server.connections.discard(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def check(self, now: float) -> None:
+        """Called once in a while: end what waited too long."""
+        timeouts = self._server.timeouts
+        waited = now - self._since
+        if self.exchange is not None:
+            body_due = self._reader is not None and not self._paused and not self.exchange.switched
+            self.exchange.check(now, body_late=body_due and waited > timeouts.body)
+        elif self._lingering:
+            if waited > LINGER_SECONDS:
+                self.close()
+        elif self._held:
+            if waited > timeouts.head:
+                message = f"the request's head was not complete after {timeouts.head:g} s"
+                self._refuse(RequestTimeout(message))
+        elif waited > timeouts.keep_alive or (self._reader is not None and waited > timeouts.body):
+            self.close()
