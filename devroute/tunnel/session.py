@@ -131,6 +131,7 @@ class Session:
         self.pending = 0
         self.greeted = False
         self.leaving = False
+        self.finished = False
         self._max_streams = max_streams
         self._last_id = 0
         self._out: list[bytes] = []
@@ -171,7 +172,7 @@ class Session:
     def receive(self, data: Buffer) -> list[Event]:
         """What these bytes say. Frames may be split anywhere; a body is passed on as far as it is there."""
         events = self._events = []
-        if self._broken:
+        if self._broken or self.finished:
             return events
         try:
             self._parse(data)
@@ -529,3 +530,11 @@ class Session:
         """Say that no new stream will be opened or accepted by this side."""
         self.leaving = True
         self._frame(FrameType.GOAWAY, 0, 0, frames.encode_reason(code, message, hint))
+
+    def finish(self) -> list[Stream]:
+        """The connection is over: the streams that were open, which are now closed on both sides."""
+        self.finished = self.leaving = True
+        streams = list(self.streams.values())
+        for stream in streams:
+            self._drop(stream)
+        return streams

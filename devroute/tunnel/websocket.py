@@ -85,9 +85,9 @@ class WebSocket:
 
     # --- sending ------------------------------------------------------------------------------------------
 
-    def encode(self, pieces: list[bytes], size: int) -> bytes | bytearray:
-        """One binary message of these pieces; `size` is their total length."""
-        return self._encode(_BINARY, pieces, size)
+    def encode(self, pieces: list[bytes]) -> bytes | bytearray:
+        """One binary message of these pieces."""
+        return self._encode(_BINARY, pieces, sum(map(len, pieces)))
 
     def ping_reply(self, payload: bytes) -> bytes:
         return bytes(self._encode(_PONG, [payload], len(payload)))

@@ -30,22 +30,22 @@ def payload(end: WebSocket, data: bytes, *cuts: int) -> bytes:
 def test_the_example_of_the_rfc_is_masked_as_it_says() -> None:
     # RFC 6455 §5.7 has "Hello" as text; the opcode differs, the masking is the same.
     client, _ = pair()
-    assert client.encode([b"Hel", b"lo"], 5).hex() == "8285" + "37fa213d" + "7f9f4d5158"
+    assert client.encode([b"Hel", b"lo"]).hex() == "8285" + "37fa213d" + "7f9f4d5158"
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70001])
 def test_every_length_form_goes_both_ways(size: int) -> None:
     client, server = pair()
     data = bytes(i * 7 % 256 for i in range(size))
-    assert payload(server, bytes(client.encode([data[:3], data[3:]], size))) == data
-    assert payload(client, bytes(server.encode([data], size))) == data
+    assert payload(server, bytes(client.encode([data[:3], data[3:]]))) == data
+    assert payload(client, bytes(server.encode([data]))) == data
 
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.lists(st.integers(1, 1500), max_size=20))
 def test_any_split_gives_the_same_payload(messages: list[bytes], cuts: list[int]) -> None:
     for sender, receiver in (pair(), pair()[::-1]):
-        data = b"".join(bytes(sender.encode([m], len(m))) for m in messages)
+        data = b"".join(bytes(sender.encode([m])) for m in messages)
         assert payload(receiver, data, *(c for c in cuts if c < len(data))) == b"".join(messages)
 
 
@@ -73,7 +73,7 @@ def test_a_flood_of_pings_costs_no_memory() -> None:
 
 def test_a_close_is_answered_and_nothing_is_read_after_it() -> None:
     client, server = pair()
-    assert payload(server, client.close(1001) + bytes(client.encode([b"late"], 4))) == b""
+    assert payload(server, client.close(1001) + bytes(client.encode([b"late"]))) == b""
     assert server.closed == 1001
     assert server.error is None
     assert server.replies == [b"\x88\x02\x03\xe8"]

@@ -1,0 +1,210 @@
+"""The proxy's control listener: upgrades of GET /tunnel become links, everything else is for aiohttp.
+
+Owns a connection until its first head is read; then a ProxyLink or aiohttp has it for good. Registers each
+laptop, and takes it offline when its link goes.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Final, cast
+
+import structlog
+
+from devroute.errors import (
+    DevrouteError,
+    HeadTooLarge,
+    LinkReplaced,
+    ProtocolError,
+    RequestTimeout,
+    UpstreamReset,
+)
+from devroute.registry import Registry
+from devroute.target import Address
+from devroute.tunnel import hello
+from devroute.tunnel.link import LIVENESS, Liveness
+from devroute.tunnel.proxy_end import ProxyLink
+from devroute.tunnel.websocket import WebSocket, accept_upgrade, split_head
+
+#: An upgrade has a token and what ingresses add.
+MAX_HEAD: Final = 16 * 1024
+
+#: Seconds for the first request's head, and for HELLO after the upgrade.
+HEAD_SECONDS: Final = 10.0
+HELLO_SECONDS: Final = 10.0
+
+_PATHS: Final = (b"GET /tunnel ", b"GET /tunnel?")
+_LONGEST: Final = max(map(len, _PATHS))
+
+Authenticate = Callable[[str], str]
+Permit = Callable[[Address, str], None]
+
+log = structlog.stdlib.get_logger("devroute.tunnel")
+
+
+class TunnelListener:
+    """What the control port's connections share, and the factory of their protocols.
+
+    `http()` makes aiohttp's protocol. `authenticate(secret)` gives the subject or raises TokenInvalid.
+    `permit(address, service)` is asked about each address that a laptop registers, and raises TargetDenied.
+    """
+
+    def __init__(
+        self,
+        *,
+        http: Callable[[], asyncio.BaseProtocol],
+        authenticate: Authenticate,
+        registry: Registry,
+        server_version: str,
+        permit: Permit,
+        random: Callable[[int], bytes] = os.urandom,
+        liveness: Liveness = LIVENESS,
+        head_seconds: float = HEAD_SECONDS,
+        hello_seconds: float = HELLO_SECONDS,
+    ) -> None:
+        self.http = http
+        self.authenticate = authenticate
+        self.head_seconds = head_seconds
+        self.waiting: set[FirstHead] = set()
+        self.links: dict[ProxyLink, str] = {}
+        self._registry = registry
+        self._server_version = server_version
+        self._permit = permit
+        self._random = random
+        self._liveness = liveness
+        self._hello_seconds = hello_seconds
+        self._deadlines: dict[ProxyLink, asyncio.TimerHandle] = {}
+
+    def __call__(self) -> "FirstHead":
+        return FirstHead(self, asyncio.get_running_loop())
+
+    async def close(self) -> None:
+        """Tell every agent to dial anew, end all links, and return once their connections are closed."""
+        for connection in list(self.waiting):
+            connection.transport.abort()
+        links = list(self.links)
+        for link in links:
+            link.turn_away(UpstreamReset("the server is stopping", hint="dial anew"))
+        for link in links:
+            await link.disconnected
+
+    # --- links
+
+    def link(self, subject: str, loop: asyncio.AbstractEventLoop) -> ProxyLink:
+        websocket = WebSocket(client=False, random=self._random)
+        link = ProxyLink(websocket, loop, self._hello, self._gone, self._liveness)
+        self.links[link] = subject
+        late = ProtocolError(f"no HELLO within {self._hello_seconds:g} s")
+        self._deadlines[link] = loop.call_later(self._hello_seconds, link.turn_away, late)
+        return link
+
+    def _hello(self, link: ProxyLink, body: bytes) -> None:
+        self._deadlines.pop(link).cancel()
+        subject = self.links[link]
+        try:
+            message = hello.decode(hello.Hello, body)
+            for offer in message.services:
+                if offer.direct is not None:
+                    self._permit(offer.direct, offer.service)
+            registration, older = self._registry.register(subject, message, link, time.time())
+        except DevrouteError as error:
+            log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
+            link.turn_away(error)
+            return
+        if isinstance(older, ProxyLink):
+            older.turn_away(
+                LinkReplaced(f"a newer `devroute up` of '{subject}' took the name '{registration.name}'")
+            )
+        welcome = hello.Welcome(server=self._server_version, name=registration.name)
+        link.session.send_welcome(welcome.encode())
+        link.wake()
+        services = [offer.service for offer in message.services]
+        log.info("laptop.online", laptop=registration.name, subject=subject, services=services)
+
+    def _gone(self, link: ProxyLink) -> None:
+        if (deadline := self._deadlines.pop(link, None)) is not None:
+            deadline.cancel()
+        if link.over is not None:
+            self.links.pop(link, None)
+        registration = self._registry.unregister(link)
+        if registration is not None:
+            why = link.over.message if link.over is not None else "it is leaving"
+            log.info("laptop.offline", laptop=registration.name, reason=why)
+
+
+class FirstHead(asyncio.Protocol):
+    """A new connection, until it is known whose it is."""
+
+    def __init__(self, listener: TunnelListener, loop: asyncio.AbstractEventLoop) -> None:
+        self._listener = listener
+        self._loop = loop
+        self._read = b""
+        self._deadline: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._listener.waiting.add(self)
+        self._deadline = self._loop.call_later(self._listener.head_seconds, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._listener.waiting.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        read = self._read = self._read + data
+        if not any(read.startswith(path) or path.startswith(read[:_LONGEST]) for path in _PATHS):
+            self._hand_over(self._listener.http(), read)
+            return
+        end = read.find(b"\r\n\r\n") + 4
+        if end < 4 or end > MAX_HEAD:
+            if len(read) > MAX_HEAD:
+                self._refuse(HeadTooLarge(f"the head of the upgrade is longer than {MAX_HEAD} bytes"))
+            return
+        try:
+            head = split_head(read[:end])
+            answer = accept_upgrade(head)
+            subject = self._listener.authenticate(_secret(head.fields.get(b"authorization", b"")))
+        except DevrouteError as error:
+            self._refuse(error)
+            return
+        self.transport.write(answer)
+        link = self._listener.link(subject, self._loop)
+        self._hand_over(link, b"")
+        link.feed(read[end:])
+
+    def _hand_over(self, protocol: asyncio.BaseProtocol, read: bytes) -> None:
+        self._let_go()
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        if read:
+            cast(asyncio.Protocol, protocol).data_received(read)
+
+    def _late(self) -> None:
+        self._refuse(RequestTimeout(f"no request within {self._listener.head_seconds:g} s"))
+
+    def _refuse(self, error: DevrouteError) -> None:
+        body = error.as_json()
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"connection: close\r\n%b\r\n"
+            % (error.status, error.code.encode(), len(body), _CHALLENGE if error.status == 401 else b"")
+            + body
+        )
+        self.transport.close()
+
+
+#: RFC 9110 §11.6.1.
+_CHALLENGE: Final = b'www-authenticate: Bearer realm="devroute"\r\n'
+
+
+def _secret(authorization: bytes) -> str:
+    scheme, _, secret = authorization.decode("latin-1").strip().partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""

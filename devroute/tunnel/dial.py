@@ -1,0 +1,175 @@
+"""How the agent makes a link: connect to the control port, upgrade, hand the connection to an AgentLink.
+
+Every way in which this fails becomes an error that says what to do; it never retries (agent.py does).
+"""
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+from devroute import __version__
+from devroute.errors import BY_CODE, DevrouteError, ProtocolError, ServerUnreachable, TokenInvalid
+from devroute.tunnel.agent_end import AgentLink
+from devroute.tunnel.websocket import HeadLines, WebSocket, check_upgraded, request_upgrade, split_head
+
+#: For name, connection, TLS and upgrade together, in seconds.
+DIAL_SECONDS: Final = 10.0
+
+#: Bytes of an answer other than 101 that are read for its reason.
+MAX_ANSWER: Final = 64 * 1024
+
+_HINT: Final = "is the server's URL right (--server, DEVROUTE_SERVER), and is the VPN up?"
+
+MakeLink = Callable[[WebSocket, asyncio.AbstractEventLoop], AgentLink]
+
+
+async def dial(
+    server: str,
+    token: str,
+    make_link: MakeLink,
+    *,
+    tls: ssl.SSLContext | None = None,
+    seconds: float = DIAL_SECONDS,
+    random: Callable[[int], bytes] = os.urandom,
+) -> AgentLink:
+    """Connect to `server` (an http, https, ws or wss URL; `tls` replaces the system's trust) in time.
+
+    Raises ServerUnreachable, TokenInvalid, or the error that the server answered with.
+    """
+    url = urlsplit(server)
+    secure = url.scheme in ("https", "wss")
+    host = url.hostname or ""
+    port = url.port or (443 if secure else 80)
+    if not token.isascii() or not token.isprintable():
+        raise TokenInvalid("the token has characters that no token has")
+    fields = {"authorization": f"Bearer {token}", "user-agent": f"devroute/{__version__}"}
+    request, key = request_upgrade(url.netloc, url.path.rstrip("/") + "/tunnel", fields, random(16))
+    loop = asyncio.get_running_loop()
+
+    def upgraded() -> AgentLink:
+        return make_link(WebSocket(client=True, random=random), loop)
+
+    handshake = _Handshake(request, key, upgraded, loop)
+    try:
+        async with asyncio.timeout(seconds):
+            context = (tls or ssl.create_default_context()) if secure else None
+            await loop.create_connection(
+                lambda: handshake, host, port, ssl=context, happy_eyeballs_delay=None if secure else 0.25
+            )
+            return await handshake.outcome
+    except TimeoutError:
+        raise ServerUnreachable(f"{server} did not answer within {seconds:g} s", hint=_HINT) from None
+    except ssl.SSLCertVerificationError as error:
+        raise ServerUnreachable(
+            f"{server}: its certificate is not trusted: {error.verify_message}",
+            hint="is the company's CA installed? SSL_CERT_FILE names a file of trusted certificates",
+        ) from None
+    except ssl.SSLError as error:
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        raise ServerUnreachable(f"{server}: TLS failed: {reason}", hint="is it https or http?") from None
+    except socket.gaierror:
+        raise ServerUnreachable(f"{server}: the name '{host}' does not resolve", hint=_HINT) from None
+    except OSError as error:
+        why = "refused the connection" if isinstance(error, ConnectionRefusedError) else _words(error)
+        raise ServerUnreachable(f"{server}: {why}", hint=_HINT) from None
+    except ProtocolError as error:
+        raise ServerUnreachable(f"{server}: {error.message}", hint=_HINT) from None
+    finally:
+        handshake.give_up()
+
+
+def _words(error: OSError) -> str:
+    """In the system's words; asyncio's own say which call failed."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+
+
+class _Handshake(asyncio.Protocol):
+    """The connection until the server's answer is there. `outcome` gets the link, or raises."""
+
+    def __init__(
+        self, request: bytes, key: bytes, upgraded: Callable[[], AgentLink], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.outcome: asyncio.Future[AgentLink] = loop.create_future()
+        self._request = request
+        self._key = key
+        self._upgraded = upgraded
+        self._read = b""
+        self._transport: asyncio.Transport | None = None
+
+    def give_up(self) -> None:
+        """Close the connection unless it has become a link."""
+        if self.outcome.cancelled() or not self.outcome.done() or self.outcome.exception() is not None:
+            self.outcome.cancel()
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        end = self._read.find(b"\r\n\r\n") + 4
+        if self.outcome.done() or (end < 4 and len(self._read) <= MAX_ANSWER):
+            return
+        try:
+            if end < 4:
+                raise ProtocolError("it does not answer in HTTP")
+            self._answered(split_head(self._read[:end]), self._read[end:])
+        except DevrouteError as error:
+            self.outcome.set_exception(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.outcome.done():
+            end = self._read.find(b"\r\n\r\n") + 4
+            if end < 4:
+                self.outcome.set_exception(ProtocolError("it closed the connection before it answered"))
+            else:
+                self.outcome.set_exception(_refused(split_head(self._read[:end]), self._read[end:]))
+
+    def _answered(self, head: HeadLines, rest: bytes) -> None:
+        if not head.start.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
+            raise ProtocolError("it does not answer in HTTP")
+        if _status(head) != 101:
+            length = head.fields.get(b"content-length", b"")
+            if len(rest) < (int(length) if length.isdigit() else MAX_ANSWER) and len(rest) < MAX_ANSWER:
+                return  # the reason is still on its way
+            raise _refused(head, rest)
+        check_upgraded(head, self._key)
+        assert self._transport is not None
+        link = self._upgraded()
+        self._transport.set_protocol(link)
+        link.connection_made(self._transport)
+        self.outcome.set_result(link)
+        link.feed(rest)
+
+
+def _status(head: HeadLines) -> int:
+    status = head.start[9:12]
+    return int(status) if status.isdigit() else 0
+
+
+def _refused(head: HeadLines, body: bytes) -> DevrouteError:
+    """The error in an answer: devroute's own JSON, or what something in between said."""
+    status = _status(head)
+    try:
+        document = json.loads(body)
+        kind = BY_CODE[document["code"]]
+        return kind(str(document["message"]), hint=str(document.get("hint") or "") or None)
+    except (ValueError, KeyError, TypeError):
+        pass
+    if status in (401, 403):
+        return TokenInvalid(
+            f"something in front of the server answered {status}: it wants another credential"
+        )
+    if status in (301, 302, 307, 308):
+        where = head.fields.get(b"location", b"").decode("latin-1")
+        return ServerUnreachable(f"the server is elsewhere: it answered {status} to {where}", hint=_HINT)
+    return ServerUnreachable(
+        f"it answered {status} and no tunnel", hint="the URL has to be that of devroute's control port"
+    )

@@ -1,0 +1,98 @@
+"""What the two ends tell each other first: the bodies of HELLO and WELCOME. Pure.
+
+Both come from the network, so pydantic checks them. Fields that this version does not know are ignored: a
+newer peer may say more, as long as the protocol's version is the same.
+"""
+
+import json
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from devroute.errors import ProtocolError
+from devroute.settings import MAX_SERVICES
+from devroute.target import Address, check_label, parse_address
+from devroute.tunnel.frames import VERSION
+
+
+def _service(text: str) -> str:
+    return check_label(text, "a service's name")
+
+
+def _name(text: str) -> str:
+    return check_label(text, "a laptop's name")
+
+
+def _direct(value: object) -> object:
+    return parse_address(value) if isinstance(value, str) else value
+
+
+def _version(version: int) -> int:
+    if version != VERSION:
+        newer = "server" if version > VERSION else "agent"
+        raise ValueError(f"protocol version {version}, but {VERSION} is spoken here: upgrade the {newer}")
+    return version
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+    version: Annotated[int, AfterValidator(_version)] = VERSION
+
+
+class Offer(BaseModel):
+    """A service on the laptop; with `direct`, the proxy reaches it at that address and not by the tunnel."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+    service: Annotated[str, AfterValidator(_service)]
+    scheme: Literal["http", "grpc"] = "http"
+    direct: Annotated[Address | None, BeforeValidator(_direct)] = None
+
+
+def _unique(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    if len({offer.service for offer in offers}) != len(offers):
+        raise ValueError("a service is offered twice")
+    return offers
+
+
+class Hello(_Message):
+    """The agent's. `name`: what the laptop wants to be called, or None for the token's subject."""
+
+    agent: Annotated[str, Field(max_length=64, pattern=r"^[!-~]*$")]
+    name: Annotated[str, AfterValidator(_name)] | None = None
+    services: Annotated[
+        tuple[Offer, ...], Field(min_length=1, max_length=MAX_SERVICES), AfterValidator(_unique)
+    ]
+
+    def encode(self) -> bytes:
+        document = self.model_dump(exclude={"services"})
+        document["services"] = [
+            {**offer.model_dump(exclude={"direct"}), "direct": str(offer.direct) if offer.direct else None}
+            for offer in self.services
+        ]
+        return json.dumps(document, separators=(",", ":")).encode()
+
+
+class Welcome(_Message):
+    """The proxy's. `name`: what the laptop is called from now on."""
+
+    server: str
+    name: str
+
+    def encode(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+_M = TypeVar("_M", Hello, Welcome)
+
+
+def decode(kind: type[_M], body: bytes) -> _M:
+    """Raises ProtocolError naming the field."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "it"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ProtocolError(f"{kind.__name__.upper()}: {place}: {reason}") from None

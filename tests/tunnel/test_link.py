@@ -1,0 +1,399 @@
+"""The two ends of a tunnel over real sockets."""
+
+import asyncio
+import gc
+import tracemalloc
+
+import pytest
+
+from devroute.errors import AppUnreachable, DevrouteError, UpstreamReset
+from devroute.http1 import Framing, RequestHead
+from devroute.tunnel.agent_end import AgentStream, Finished
+from devroute.tunnel.frames import WINDOW
+from devroute.tunnel.link import Liveness
+
+from .loopback import App, AppStream, BulkApp, Client, answer, connect, get, head, post, site, tunnel
+
+pytestmark = pytest.mark.asyncio
+
+
+async def until(condition: object) -> None:
+    """Let the loop turn until condition() holds."""
+    assert callable(condition)
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
+
+
+async def fetch(upstream: object, head_: RequestHead) -> Client:
+    client = Client()
+    upstream.open(head_, client)  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        await client.done.wait()
+    return client
+
+
+async def test_a_request_reaches_the_app_and_its_answer_the_client() -> None:
+    observed: list[Finished] = []
+    app = App(answer(b"hello"))
+    async with tunnel(app, observed=observed) as (where, _):
+        client = await fetch(where.upstream(), get(b"/a?b=c"))
+    assert client.error is None
+    assert client.heads[0].status == 200
+    assert client.body == b"hello"
+    assert app.streams[0].head.wire == b"GET /a?b=c HTTP/1.1\r\nhost: foo\r\n\r\n"
+    assert app.streams[0].head.headers == [(b"host", b"foo")]
+    (line,) = observed
+    assert (line.service, line.method, line.target, line.status, line.size, line.code) == (
+        "foo", "GET", "/a?b=c", 200, 5, "",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("request_head", "framing", "length"),
+    [
+        (post(5), Framing.LENGTH, 5),
+        (RequestHead(b"PUT", b"/", Framing.CHUNKED, 0, b"PUT / HTTP/1.1\r\n\r\n"), Framing.CHUNKED, 0),
+    ],
+)
+async def test_a_body_and_its_trailers_reach_the_app(
+    request_head: RequestHead, framing: Framing, length: int
+) -> None:
+    app = App()
+    async with tunnel(app) as (where, _):
+        stream = where.upstream().open(request_head, Client())
+        stream.send_data(b"he")
+        stream.send_data(b"llo")
+        stream.send_end([(b"digest", b"x")] if framing is Framing.CHUNKED else [])
+        await app.opened.wait()
+        await app.streams[0].complete.wait()
+        got = app.streams[0]
+    assert (got.head.framing, got.head.length, got.body) == (framing, length, b"hello")
+    assert got.trailers == ([(b"digest", b"x")] if framing is Framing.CHUNKED else [])
+
+
+async def test_early_hints_and_trailers_reach_the_client() -> None:
+    def serve(stream: AppStream) -> None:
+        stream.sink.on_informational(head(103))
+        stream.sink.on_head(head(200))
+        stream.sink.on_data(b"x")
+        stream.sink.on_end([(b"grpc-status", b"0")])
+
+    async with tunnel(App(serve)) as (where, _):
+        client = await fetch(where.upstream(), get())
+    assert client.hints == [103]
+    assert client.trailers == [(b"grpc-status", b"0")]
+
+
+async def test_an_upgrade_becomes_two_pipes_that_close_one_after_the_other() -> None:
+    def serve(stream: AppStream) -> None:
+        stream.sink.on_head(head(101))
+        stream.sink.on_data(b"from the app")
+
+    app = App(serve)
+    async with tunnel(app) as (where, link):
+        client = Client()
+        upgrade = RequestHead(b"GET", b"/ws", Framing.UPGRADE, 0, b"GET /ws HTTP/1.1\r\n\r\n")
+        stream = where.upstream().open(upgrade, client)
+        await until(lambda: client.body == b"from the app")
+        stream.send_data(b"from the client")
+        stream.send_end([])
+        await until(lambda: app.streams[0].ended)
+        assert app.streams[0].body == b"from the client"
+        app.streams[0].sink.on_data(b"!")
+        app.streams[0].sink.on_end([])
+        await client.done.wait()
+        assert client.body == b"from the app!"
+        await until(lambda: not link.session.streams)
+
+
+async def test_a_client_that_goes_away_cancels_the_app_s_work() -> None:
+    app = App()
+    observed: list[Finished] = []
+    async with tunnel(app, observed=observed) as (where, link):
+        stream = where.upstream().open(get(), Client())
+        await app.opened.wait()
+        stream.cancel()
+        await app.streams[0].cancelled.wait()
+        assert not link.session.streams
+    assert [line.code for line in observed] == ["cancelled"]
+
+
+async def test_an_app_that_cannot_be_reached_is_named_to_the_client() -> None:
+    def serve(stream: AppStream) -> None:
+        stream.sink.on_error(AppUnreachable("nothing listens on localhost:8001"))
+
+    observed: list[Finished] = []
+    async with tunnel(App(serve), observed=observed) as (where, _):
+        client = await fetch(where.upstream(), get())
+    assert isinstance(client.error, AppUnreachable)
+    assert client.error.message == "nothing listens on localhost:8001"
+    assert client.error.hint == AppUnreachable.default_hint
+    assert observed[0].code == "app-unreachable"
+
+
+async def test_an_answer_that_is_complete_before_its_request_withdraws_the_rest() -> None:
+    app = App(answer(b"too large"))
+    async with tunnel(app) as (where, link):
+        client = Client()
+        stream = where.upstream().open(post(10 * WINDOW), client)
+        stream.send_data(b"x")
+        await client.done.wait()
+        assert client.error is None
+        stream.send_data(b"x")
+        await until(lambda: not link.session.streams)
+
+
+@pytest.mark.parametrize(
+    ("promised", "sent", "complaint"), [(10, 9, "1 bytes short"), (10, 11, "longer"), (0, 1, "longer")]
+)
+async def test_an_answer_of_another_length_than_promised_is_an_error(
+    promised: int, sent: int, complaint: str
+) -> None:
+    def serve(stream: AppStream) -> None:
+        stream.sink.on_head(head(200, promised))
+        stream.sink.on_data(bytes(sent))
+        stream.sink.on_end([])
+
+    async with tunnel(App(serve)) as (where, _):
+        client = await fetch(where.upstream(), get())
+    assert isinstance(client.error, UpstreamReset)
+    assert complaint in client.error.message
+    assert client.trailers is None
+
+
+async def test_a_request_of_another_length_than_promised_never_reaches_the_app_whole() -> None:
+    app = App()
+    async with tunnel(app) as (where, _):
+        client = Client()
+        stream = where.upstream().open(post(3), client)
+        stream.send_data(b"four")
+        await client.done.wait()
+        assert client.error is not None
+        assert client.error.code == "request-malformed"
+        assert app.streams[0].cancelled.is_set()
+
+
+@pytest.mark.parametrize(
+    "raw", [b"no head at all", b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n", b"HTTP/1.1 101 Switch\r\n\r\n"]
+)
+async def test_a_head_that_the_agent_made_up_is_not_passed_on(raw: bytes) -> None:
+    def serve(stream: AppStream) -> None:
+        assert isinstance(stream.sink, AgentStream)
+        end = stream.sink
+        end.link.session.send_head(end.stream, raw)
+        end.link.wake()
+
+    app = App(serve)
+    async with tunnel(app) as (where, _):
+        client = await fetch(where.upstream(), get())
+        assert client.error is not None
+        assert client.error.code == "upstream-invalid"
+        assert not client.heads
+        await app.streams[0].cancelled.wait()
+
+
+async def test_a_service_that_the_agent_does_not_know_is_refused() -> None:
+    async with site() as where:
+        link = await connect(where, {"foo": App(), "bar": App()})
+        await link.welcome
+        link._services.pop(b"bar")
+        client = await fetch(where.upstream(service="bar"), get())
+        assert client.error is not None
+        assert client.error.code == "service-not-served"
+        link.end(DevrouteError("over"))
+
+
+# --- many at once ------------------------------------------------------------------------------------------
+
+
+async def test_a_thousand_interleaved_streams_keep_their_bodies_apart() -> None:
+    def serve(stream: AppStream) -> None:
+        loop = asyncio.get_running_loop()
+        body = stream.head.target * 50
+        stream.sink.on_head(head(200, len(body)))
+        pieces = [body[i : i + 37] for i in range(0, len(body), 37)]
+
+        def step() -> None:
+            stream.sink.on_data(pieces.pop(0))
+            if pieces:
+                loop.call_soon(step)
+            else:
+                stream.sink.on_end([])
+
+        step()
+
+    async with tunnel(App(serve)) as (where, link):
+        upstream = where.upstream()
+        clients = [Client() for _ in range(1000)]
+        for number, client in enumerate(clients):
+            upstream.open(get(b"/%d" % number), client)
+        async with asyncio.timeout(20):
+            for client in clients:
+                await client.done.wait()
+        assert not link.session.streams
+    assert [bytes(c.body) for c in clients] == [b"/%d" % n * 50 for n in range(1000)]
+
+
+async def test_a_stream_that_nobody_reads_delays_no_other_and_costs_one_window() -> None:
+    app = BulkApp()
+    async with tunnel(app) as (where, _):
+        upstream = where.upstream()
+        stalled = Client()
+        stream = upstream.open(get(b"/%d" % (8 * WINDOW)), stalled)
+        stream.pause_response()
+        await until(lambda: app.streams and app.streams[0].paused)
+        for _ in range(20):
+            client = await fetch(upstream, get(b"/100000"))
+            assert len(client.body) == 100_000
+        assert stalled.size == 0
+        assert app.streams[0].paused
+        assert 8 * WINDOW - app.streams[0]._left <= WINDOW + len(app.streams[0].PIECE)
+        stream.resume_response()
+        await stalled.done.wait()
+        assert stalled.size == 8 * WINDOW
+
+
+async def test_an_app_that_does_not_read_stops_its_client() -> None:
+    app = App()
+    async with tunnel(app) as (where, _):
+        client = Client()
+        stream = where.upstream().open(post(2 * WINDOW), client)
+        await app.opened.wait()
+        app.streams[0].sink.pause_request()
+        stream.send_data(bytes(2 * WINDOW))
+        assert client.paused
+        stream.send_end([])
+        other = where.upstream().open(post(1), Client())
+        other.send_data(b"x")
+        await until(lambda: len(app.streams) == 2 and app.streams[1].body == b"x")
+        assert not app.streams[0].body
+        app.streams[0].sink.resume_request()
+        await until(lambda: app.streams[0].ended)
+        assert len(app.streams[0].body) == 2 * WINDOW
+
+
+async def test_bulk_streams_share_a_full_connection() -> None:
+    app = BulkApp()
+    async with tunnel(app) as (where, _):
+        clients = [Client(keep=False) for _ in range(8)]
+        for client in clients:
+            where.upstream().open(get(b"/%d" % (6 * WINDOW)), client)
+        slowest = []
+        for client in clients:
+            await client.done.wait()
+            slowest.append(min(c.size for c in clients))
+        assert all(c.error is None and c.size == 6 * WINDOW for c in clients)
+        assert slowest[0] >= 3 * WINDOW, "nobody starves while the first one finishes"
+
+
+async def test_200_mb_through_one_stream_need_a_few_mb_of_memory() -> None:
+    size = 200_000_000
+    async with tunnel(BulkApp()) as (where, _):
+        gc.collect()
+        tracemalloc.start()
+        try:
+            client = Client(keep=False)
+            where.upstream().open(get(b"/%d" % size), client)
+            async with asyncio.timeout(30):
+                await client.done.wait()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert client.size == size
+    assert client.error is None
+    assert peak < 8_000_000
+
+
+# --- the end of a link -------------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_dies_is_told_to_every_stream_on_both_sides() -> None:
+    app = App()
+    async with site() as where:
+        link = await connect(where, {"foo": app})
+        await link.welcome
+        clients = [Client() for _ in range(50)]
+        for client in clients:
+            where.upstream().open(get(), client)
+        await until(lambda: len(app.streams) == 50)
+        link.transport.abort()
+        async with asyncio.timeout(2):
+            for client in clients:
+                await client.done.wait()
+            for stream in app.streams:
+                await stream.cancelled.wait()
+        assert all(isinstance(c.error, UpstreamReset) for c in clients)
+        assert where.registry.listing() == []
+
+
+async def test_a_stream_opened_on_a_dead_link_fails_after_open_has_returned() -> None:
+    async with site() as where:
+        link = await connect(where, {"foo": App()})
+        await link.welcome
+        upstream = where.upstream()
+        link.transport.abort()
+        await until(lambda: not where.registry.listing())
+        client = Client()
+        stream = upstream.open(get(), client)
+        assert client.error is None
+        stream.send_data(b"ignored")
+        stream.send_end([])
+        await client.done.wait()
+        assert client.error is not None
+        assert client.error.code == "laptop-offline"
+
+
+async def test_a_silent_peer_is_dead_after_a_while() -> None:
+    short = Liveness(ping_after=0.02, dead_after=0.05)
+    async with site() as where:
+        link = await connect(where, {"foo": App()}, liveness=short)
+        await link.welcome
+        (theirs,) = where.listener.links
+        theirs.transport.pause_reading()
+        error = await asyncio.wait_for(link.closed_because, 2)
+        assert "silent" in error.message
+        theirs.transport.abort()
+
+
+async def test_pings_keep_an_idle_link_alive_and_a_probe_finds_it_so() -> None:
+    short = Liveness(ping_after=0.02, dead_after=0.2)
+    async with site(liveness=short) as where:
+        link = await connect(where, {"foo": App()}, liveness=short)
+        await link.welcome
+        link.probe(0.2)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(link.closed_because), 0.5)
+        assert where.registry.listing()
+        link.end(DevrouteError("over"))
+
+
+async def test_leaving_lets_open_streams_end_and_takes_the_name_away_at_once() -> None:
+    app = App()
+    async with site() as where:
+        link = await connect(where, {"foo": app})
+        await link.welcome
+        client = Client()
+        where.upstream().open(get(), client)
+        await app.opened.wait()
+        link.leave("leaving", "Ctrl-C")
+        await until(lambda: not where.registry.listing())
+        answer(b"still here")(app.streams[0])
+        await client.done.wait()
+        assert client.body == b"still here"
+        await asyncio.wait_for(link.closed_because, 2)
+
+
+async def test_an_agent_that_breaks_the_protocol_is_told_and_cut_off() -> None:
+    async with site() as where:
+        link = await connect(where, {"foo": App()})
+        await link.welcome
+        client = Client()
+        where.upstream().open(get(), client)
+        link.session._frame(99, 0, 0, b"")
+        link.wake()
+        await client.done.wait()
+        assert isinstance(client.error, UpstreamReset)
+        await link.closed_because
+        assert link.goodbye is not None
+        assert link.goodbye.code == "tunnel-protocol"
