@@ -15,20 +15,28 @@ MAX_CHUNK_LINE_BYTES: Final = 512
 #: Trailers are gRPC statuses and digests.
 MAX_TRAILER_BYTES: Final = 16 * 1024
 
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,12})[ \t]*(?:;[\t -~\x80-\xff]*)?")
-_TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+# Each can match in one way only: no line makes them go over it twice.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+_TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
 
-#: Fields that frame or route a message may not stand in a trailer section (RFC 9110 §6.5.1).
+#: Fields that frame or route a message, and the marks that the mesh trusts, may not stand in a trailer
+#: section (RFC 9110 §6.5.1): a next hop that merges trailers into the head would act on them.
 _NOT_IN_TRAILERS: Final = frozenset(
     (
         b"transfer-encoding",
         b"content-length",
         b"host",
         b"connection",
+        b"keep-alive",
+        b"proxy-connection",
         b"te",
         b"trailer",
         b"upgrade",
+        b"expect",
         b"x-devroute",
+        b"x-devroute-matched",
+        b"x-devroute-result",
+        b"x-devroute-reason",
     )
 )
 
@@ -162,14 +170,16 @@ class ChunkedBody:
         if not line:
             self.done = True
             return
-        self._trailer_bytes += len(line)
-        self._check_line_length(0)
         match = _TRAILER_LINE.fullmatch(line)
         if match is None:
             raise self._error("a trailer field is malformed", hint="RFC 9112 §7.1.2")
-        if match[1].lower() in _NOT_IN_TRAILERS:
-            raise self._error(f"{match[1].decode('ascii')} in a trailer section", hint="RFC 9110 §6.5.1")
-        self.trailers.append((match[1], match[2]))
+        name, value = match[1], match[2].strip(b" \t")
+        if name.lower() in _NOT_IN_TRAILERS:
+            raise self._error(f"{name.decode('ascii')} in a trailer section", hint="RFC 9110 §6.5.1")
+        # As long as it came, or as it will be written: what is accepted here fits the next hop's limit too.
+        self._trailer_bytes += max(len(line) + 2, len(name) + len(value) + 4)
+        self._check_line_length(0)
+        self.trailers.append((name, value))
 
     def _check_line_length(self, held: int) -> None:
         if self._state == self._SIZE and held > MAX_CHUNK_LINE_BYTES:
