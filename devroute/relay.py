@@ -22,12 +22,14 @@ _UPGRADE: Final = Framing.UPGRADE
 
 @dataclass(slots=True, frozen=True)
 class Route:
-    """Where a request goes, and what is said about it. `marks` are whole header lines for the answer."""
+    """Where a request goes, and what is said about it. `marks` are whole header lines for the answer, `label`
+    is service and target as members of a JSON object, for the log."""
 
     upstream: Upstream
     service: str
     target: str
     marks: bytes
+    label: str
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ Judging a contract costs more than relaying its request, so each judgement is ke
 for as long as its policy is in force. Who is online is asked for every request.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -128,7 +129,8 @@ class ContractRouter:
             who = f"{target} (tunnel)"
         reason = printable(f"{entry.key} answered by {who}").encode("ascii")
         marks = b"x-devroute-result: laptop\r\nx-devroute-reason: %b\r\n" % reason
-        return Route(way, entry.key, target, marks)
+        label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'
+        return Route(way, entry.key, target, marks, label)
 
     def _judge(self, raw: bytes, matched: bytes) -> Entry:
         try:

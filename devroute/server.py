@@ -40,6 +40,7 @@ class Server:
         self.observe = observe
         self.now = now
         self.draining = False
+        self.quiet = asyncio.Event()  # draining, and nothing is in flight any more
         self.connections: set[ServerConnection] = set()
 
     def __call__(self) -> "ServerConnection":
@@ -60,6 +61,11 @@ class Server:
         for connection in list(self.connections):
             if connection.exchange is None:
                 connection.close()
+        self.exchange_over()
+
+    def exchange_over(self) -> None:
+        if self.draining and not self.in_flight:
+            self.quiet.set()
 
 
 class ServerConnection(Connection):
@@ -199,6 +205,7 @@ class ServerConnection(Connection):
         self.resume_reading()
         if not keep_alive or self._server.draining:
             self._linger()
+            self._server.exchange_over()
         elif self._held and not self._parsing:
             self._next_request()
 
@@ -244,6 +251,8 @@ class ServerConnection(Connection):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_gone()
+        if self._server.draining:
+            self._server.exchange_over()
 
     def check(self, now: float) -> None:
         """Called once in a while: end what waited too long."""

@@ -1,0 +1,64 @@
+"""Files that may change while the proxy runs: policy and tokens. A broken one keeps what was in force."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import structlog
+
+from devroute.errors import ConfigInvalid
+
+T = TypeVar("T")
+log = structlog.stdlib.get_logger("devroute.files")
+
+
+class Watched(Generic[T]):
+    """One file and what was last read of it. `problem` says why the newest version is not in force."""
+
+    def __init__(self, path: Path | None, parse: Callable[[str, str], T], default: T) -> None:
+        """Raises ConfigInvalid: at the start there is nothing to keep."""
+        self._path = path
+        self._parse = parse
+        self._stamp: tuple[int, int, int] | None = None
+        self.problem: str | None = None
+        self.value = default
+        if path is not None:
+            self._stamp = self._look(path)
+            self.value = self._read(path)
+
+    def refresh(self) -> bool:
+        """Read the file if it has changed; whether there is a new value."""
+        path = self._path
+        if path is None:
+            return False
+        try:
+            stamp = self._look(path)
+            if stamp == self._stamp:
+                return False
+            self._stamp = stamp
+            self.value = self._read(path)
+        except ConfigInvalid as error:
+            if error.message != self.problem:
+                log.error("file.rejected", path=str(path), problem=error.message)
+            self.problem = error.message
+            return False
+        self.problem = None
+        log.info("file.loaded", path=str(path))
+        return True
+
+    def _look(self, path: Path) -> tuple[int, int, int]:
+        """What changes when the file does; a ConfigMap is another inode each time."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise ConfigInvalid(f"{path}: {error.strerror}") from None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+    def _read(self, path: Path) -> T:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigInvalid(f"{path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigInvalid(f"{path}: not UTF-8") from None
+        return self._parse(text, str(path))

@@ -1,0 +1,220 @@
+"""`devroute proxy`: the three listeners in the mesh, and what they share. Owns their start, reload and end.
+
+data     requests that a sidecar detoured, and nothing else (server.py, relay.py)
+control  /resolve, the laptops' tunnels and the JSON API (tunnel/accept.py, control.py)
+admin    health, readiness, metrics (admin.py)
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from devroute import __version__, admin, control
+from devroute.accesslog import observer
+from devroute.auth import Tokens
+from devroute.errors import ConfigInvalid
+from devroute.files import Watched
+from devroute.log import configure
+from devroute.policy import Policy
+from devroute.registry import Registry
+from devroute.relay import Exchange, Timeouts
+from devroute.router import ContractRouter, Pools
+from devroute.server import Server
+from devroute.settings import ProxySettings
+from devroute.target import Address
+from devroute.tunnel.accept import TunnelListener
+
+#: How coarse the data path's clock is; its timeouts are seconds.
+TICK_SECONDS: Final = 0.5
+
+#: Pools that nobody uses are looked for this often, in ticks.
+PRUNE_TICKS: Final = 120
+
+#: Sidecars open many connections at once when a proxy starts.
+BACKLOG: Final = 1024
+
+log = structlog.stdlib.get_logger("devroute.proxy")
+
+
+class Proxy:
+    """One replica. `start` listens, `stop` drains; in between everything happens in callbacks."""
+
+    def __init__(self, settings: ProxySettings) -> None:
+        """Raises ConfigInvalid for a policy or token file that cannot be used."""
+        self._settings = settings
+        self._policy = Watched(settings.policy, Policy.parse, Policy())
+        self._tokens = Watched(settings.tokens, Tokens.parse, Tokens())
+        self._counters = admin.Counters()
+        self._log_exchange, self._flush_log = observer(settings.log_format, settings.log_level)
+        self._draining = False
+        self._ticks = 0
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self.registry = Registry(max_links_per_subject=settings.max_links_per_subject)
+        self._pools = Pools(
+            self.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
+        )
+        self._router = ContractRouter(self.registry, self.policy, self._pools)
+        timeouts = Timeouts(
+            head=settings.head_timeout,
+            body=settings.body_timeout,
+            first_byte=settings.first_byte_timeout,
+            idle=settings.idle_timeout,
+            keep_alive=settings.keep_alive_timeout,
+        )
+        self._server = Server(self._router, timeouts, self._observe, loop.time())
+        self._control = control.create_runner(
+            control.create_app(
+                control.Control(
+                    directory=self.registry,
+                    policy=self.policy,
+                    tokens=self.tokens,
+                    probe=self._pools.probe,
+                    probe_timeout=settings.probe_timeout,
+                )
+            )
+        )
+        self._admin = web.AppRunner(
+            admin.create_app(self._counters, self._gauges, self._readiness),
+            access_log=None,
+            handle_signals=False,
+        )
+        self._listeners: list[asyncio.Server] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._tunnels: TunnelListener | None = None
+        self.data_port = self.control_port = self.admin_port = 0
+
+    def policy(self) -> Policy:
+        return self._policy.value
+
+    def tokens(self) -> Tokens:
+        return self._tokens.value
+
+    def _permit_registration(self, address: Address, service: str) -> None:
+        self.policy().permit_target(address, service=service)
+
+    # --- life
+
+    async def start(self) -> None:
+        """Raises ConfigInvalid where a port cannot be had."""
+        settings = self._settings
+        await self._control.setup()
+        await self._admin.setup()
+        assert self._control.server is not None
+        assert self._admin.server is not None
+        self._tunnels = TunnelListener(
+            http=self._control.server,
+            authenticate=lambda secret: self.tokens().subject_of(secret),
+            registry=self.registry,
+            server_version=__version__,
+            permit=self._permit_registration,
+        )
+        self.control_port = await self._listen(self._tunnels, settings.control_host, settings.control_port)
+        self.data_port = await self._listen(self._server, settings.data_host, settings.data_port)
+        self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        log.info(
+            "proxy.ready",
+            version=__version__,
+            data_port=self.data_port,
+            control_port=self.control_port,
+            admin_port=self.admin_port,
+        )
+
+    async def _listen(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
+    ) -> int:
+        try:
+            server = await self._loop.create_server(protocol_factory, host, port, backlog=BACKLOG)
+        except OSError as error:
+            raise ConfigInvalid(
+                f"cannot listen on {host}:{port}: {error.strerror}", hint="is another proxy running?"
+            ) from None
+        self._listeners.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Take nothing new, let what runs come to its end for `drain_timeout` seconds, then break it off."""
+        self._draining = True
+        log.info("proxy.draining", in_flight=self._server.in_flight)
+        self._server.drain()
+        for listener in self._listeners:
+            listener.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await self._server.quiet.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self._server.connections):
+            connection.abort()
+        if self._tunnels is not None:
+            await self._tunnels.close()
+        await self._pools.close()
+        await self._control.cleanup()
+        await self._admin.cleanup()
+        self._flush_log()
+        log.info("proxy.stopped")
+
+    # --- while it runs
+
+    def _observe(self, exchange: Exchange) -> None:
+        self._counters.count(exchange)
+        if self._log_exchange is not None:
+            self._log_exchange(exchange)
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._server.tick(self._loop.time())
+        self._ticks += 1
+        if self._ticks % PRUNE_TICKS == 0:
+            self._pools.prune()
+        if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
+            self._tokens.refresh()
+            if self._policy.refresh():
+                self._router.forget()
+                self._pools.close_idle()
+
+    def _gauges(self) -> dict[str, int]:
+        return {
+            "requests_in_flight": self._server.in_flight,
+            "sidecar_connections": len(self._server.connections),
+            "laptops_online": len(self.registry.listing()),
+        }
+
+    def _readiness(self) -> dict[str, object]:
+        return {
+            "ready": not self._draining,
+            "draining": self._draining,
+            "policy_problem": self._policy.problem,
+            "tokens_problem": self._tokens.problem,
+        }
+
+
+async def serve(settings: ProxySettings) -> int:
+    """Run until SIGTERM or SIGINT; a second signal ends without draining."""
+    proxy = Proxy(settings)
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
+            loop.add_signal_handler(name, ending.set)
+    try:
+        await proxy.start()
+        await ending.wait()
+    finally:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(name)
+        await proxy.stop()
+    return 0
+
+
+def run(settings: ProxySettings) -> int:
+    """Set up logging and the event loop, then serve. Raises ConfigInvalid."""
+    configure(settings.log_format, settings.log_level)
+    return asyncio.run(serve(settings))
