@@ -85,7 +85,8 @@ class TunnelListener:
             connection.transport.abort()
         links = list(self.links)
         for link in links:
-            link.turn_away(UpstreamReset("the server is stopping", hint="dial anew"))
+            link.leave("draining", "the server is stopping", "dial anew")
+            link.end(UpstreamReset("the server is stopping"))
         for link in links:
             await link.disconnected
 
