@@ -38,7 +38,7 @@ def fields(seen: dict[str, Any]) -> list[tuple[str, str]]:
     return sorted((key, value) for key, value in seen["headers"] if key.lower() not in VOLATILE)
 
 
-# --- nobody else notices -----------------------------------------------------------------------------------
+# --- nobody else notices ---------------------------------------------------------------------------------
 
 
 async def test_a_request_without_a_contract_is_unchanged(tmp_path: Path, mesh: Mesh) -> None:
@@ -78,7 +78,7 @@ async def test_a_spoofed_marker_decides_nothing(mesh: Mesh) -> None:
     assert (seen["who"], verdict(response)) == ("app", ("service", None))
 
 
-# --- a detour ----------------------------------------------------------------------------------------------
+# --- a detour --------------------------------------------------------------------------------------------
 
 
 async def test_a_detour_reaches_the_proxy_with_contract_and_service(mesh: Mesh) -> None:
@@ -137,7 +137,7 @@ async def test_a_proxy_that_dies_after_its_decision_is_an_error_that_says_so(tmp
             assert verdict(response)[0] == "error"
 
 
-# --- the real service, whatever happens --------------------------------------------------------------------
+# --- the real service, whatever happens ------------------------------------------------------------------
 
 
 async def closed_port() -> Endpoint:
@@ -226,7 +226,7 @@ async def test_a_filter_that_makes_no_decision_is_an_error_and_no_detour(tmp_pat
         assert await mesh.envoy.counter("http.inbound_0.0.0.0_8080.lua.errors") == 1
 
 
-# --- errors ------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------
 
 
 async def test_the_proxys_error_is_the_answer(mesh: Mesh) -> None:
@@ -259,7 +259,7 @@ async def test_a_contract_of_9_kib_is_an_error_and_59_kib_of_headers_are_none(me
     assert many.items() <= dict(seen["headers"]).items()
 
 
-# --- the cache and the name --------------------------------------------------------------------------------
+# --- the cache and the name ------------------------------------------------------------------------------
 
 
 async def test_an_answer_is_asked_for_once_in_its_time(mesh: Mesh) -> None:
