@@ -228,6 +228,7 @@ class DirectStream:
         end += 4
         head = parse_response_head(data[:end], self._head.method)
         if head.status < 200 and head.status != 101:
+            self._reused = False  # it is alive: no retry
             self.sink.on_informational(head)
             return data[end:]
         if head.status == 101 and self._head.framing is not _UPGRADE:

@@ -193,8 +193,12 @@ _requests = _Validator(httptools.HttpRequestParser)
 _responses = _Validator(httptools.HttpResponseParser)
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
+_METHOD_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
+
+# uri-host [":" port] (RFC 9110 §7.2) without the comma, which only repeated fields that were joined have.
+_AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z!$%&'()*+\-.;=_~]*)(?::[0-9]*)?")
 
 # An enum's member costs as much as a call in Python 3.11; these are looked up for every message.
 _NONE: Final = Framing.NONE
@@ -249,7 +253,7 @@ def _named_by_connection(options: list[bytes], low: bytes) -> list[Span]:
     """The lines that Connection names (RFC 9110 §7.6.1)."""
     return [
         span
-        for option in {o for o in options if o and o not in _NEVER_DROPPED}
+        for option in {o for o in options if o and b":" not in o and o not in _NEVER_DROPPED}
         for span in _spans(low, option)
     ]
 
@@ -292,7 +296,7 @@ def parse_request_head(raw: bytes) -> InboundRequest:
     low = raw.lower()
     for name, value in _REQUEST_FIELD.findall(low):
         if name == b"host":
-            hosts.append(value)
+            hosts.append(value.rstrip(b" \t"))
         elif name == b"x-devroute":
             contract.append(value)
         elif name == b"x-devroute-matched":
@@ -330,10 +334,15 @@ def parse_request_head(raw: bytes) -> InboundRequest:
         )
     start_line: bytes = start[0]
     if target[:1] != b"/" or minor == 0:
-        target = _origin_form(method, target, hosts)
+        target, authority = _origin_form(method, target, hosts)
         start_line = b"%b %b HTTP/1.1\r\n" % (method, target)
-    if len(hosts) != 1 and (minor or hosts):
+        if minor == 0 and not hosts:  # the next hop gets HTTP/1.1, which has to have one
+            hosts.append(authority)
+            start_line += b"host: %b\r\n" % authority
+    if len(hosts) != 1:
         raise RequestMalformed(f"{len(hosts)} host fields; HTTP/1.1 has exactly one", hint="RFC 9112 §3.2")
+    if _AUTHORITY.fullmatch(hosts[0]) is None:
+        raise RequestMalformed("the host field is not a host with or without a port", hint="RFC 9112 §3.2")
     if len(ending) == 1:
         drop = _spans(low, ending[0])
     else:
@@ -342,7 +351,7 @@ def parse_request_head(raw: bytes) -> InboundRequest:
     if options:
         if [o for o in options if o not in (b"close", b"keep-alive", b"upgrade", b"te", b"")]:
             drop = sorted({*drop, *_named_by_connection(options, low)})
-        keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+        keep_alive = minor == 1 and b"close" not in options  # HTTP/1.0 never: RFC 9112 §9.3
     if upgrade:
         asked = b"upgrade" in options and minor == 1 and not chunked and length <= 0
         upgrade = _value(raw, low, b"\nupgrade:") if asked else b""
@@ -359,10 +368,10 @@ def parse_request_head(raw: bytes) -> InboundRequest:
     )  # fmt: skip
 
 
-def _origin_form(method: bytes, target: bytes, hosts: list[bytes]) -> bytes:
-    """absolute-form becomes origin-form, asterisk-form stays (RFC 9112 §3.2)."""
+def _origin_form(method: bytes, target: bytes, hosts: list[bytes]) -> tuple[bytes, bytes]:
+    """(target, authority): absolute-form becomes origin-form, asterisk-form stays (RFC 9112 §3.2)."""
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
-        return target
+        return target, b""
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise RequestMalformed("the request target is neither a path nor an http URL", hint="RFC 9112 §3.2")
@@ -372,8 +381,19 @@ def _origin_form(method: bytes, target: bytes, hosts: list[bytes]) -> bytes:
             "the request target and the host field name different hosts", hint="RFC 9112 §3.2.2"
         )
     if path is None:
-        return b"/"
-    return bytes(path) if path[:1] == b"/" else b"/" + bytes(path)
+        return (b"*" if method == b"OPTIONS" else b"/"), authority  # §3.2.4
+    return (path if path[:1] == b"/" else b"/" + path), authority
+
+
+def check_partial_head(held: bytes) -> None:
+    """Refuse what no further byte can make a head, so that its sender need not wait for a timeout.
+
+    Raises RequestMalformed.
+    """
+    if held.count(b"\n") != held.count(b"\r\n"):
+        raise RequestMalformed("a bare LF in the head", hint="RFC 9112 §2.2: lines end with CR LF")
+    if _METHOD_START.match(held) is None or (b"\n" in held and _REQUEST_LINE.match(held) is None):
+        raise RequestMalformed("the request line is not 'METHOD target HTTP/1.1'", hint="RFC 9112 §3")
 
 
 def _refusal(raw: bytes, error: Exception) -> RequestMalformed:
@@ -434,6 +454,8 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         if [o for o in options if o not in (b"close", b"keep-alive", b"upgrade", b"")]:
             drop = sorted({*drop, *_named_by_connection(options, low)})
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
+    if status == 204 and (chunked or length > 0):
+        keep_alive = False  # it may send the body that it announced
     if status == 101:
         framing = _UPGRADING
     elif request_method == b"HEAD" or status == 204 or status == 304 or status < 200:

@@ -4,13 +4,21 @@ It reads requests and hands each to an Exchange (relay.py). It never buffers a b
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Final
 
 from devroute.body import BodyReader, CloseBody, body_reader
 from devroute.connection import Connection
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
-from devroute.http1 import END_OF_HEAD, MAX_HEAD_BYTES, Framing, InboundRequest, parse_request_head
+from devroute.http1 import (
+    END_OF_HEAD,
+    MAX_HEAD_BYTES,
+    Framing,
+    InboundRequest,
+    check_partial_head,
+    parse_request_head,
+)
 from devroute.relay import Exchange, Router, Timeouts, error_head
 
 #: What is read and thrown away of a request that was answered early, so that its connection can go on; beyond
@@ -23,6 +31,8 @@ LINGER_SECONDS: Final = 2.0
 #: Bytes of pipelined requests that wait while an answer is under way.
 MAX_PIPELINED_BYTES: Final = 128 * 1024
 
+# All at once: taking them off one by one would copy what follows as often.
+_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 
 _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
@@ -92,7 +102,7 @@ class ServerConnection(Connection):
         self._paused = False
         self._parsing = False
         self._lingering = False
-        self._since = server.now  # when the client last made progress
+        self._since = server.now  # when a head began, a body went on, an answer was complete
         self.exchange: Exchange | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -108,11 +118,13 @@ class ServerConnection(Connection):
         if self._lingering:
             self._discard(len(data))
             return
-        self._since = self._server.now
         if self._reader is not None:
+            self._since = self._server.now
             data = self._receive_body(self._reader, data)
             if not data:
                 return
+        elif not self._held:  # a head has one deadline, however often a byte of it comes
+            self._since = self._server.now
         self._held = self._held + data if self._held else data
         if self.exchange is None:
             self._next_request()
@@ -124,17 +136,17 @@ class ServerConnection(Connection):
         self._parsing = True  # an exchange may end before it has begun: a loop, not a recursion
         while self.exchange is None and self._reader is None and self._held and not self._lingering:
             held = self._held
-            if held.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line before a request is ignored
-                self._held = held[2:]
+            if held.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
+                self._held = _EMPTY_LINES.sub(b"", held, 1)
                 continue
             end = held.find(END_OF_HEAD) + 4
-            if end < 4 or end > MAX_HEAD_BYTES:
-                if len(held) > MAX_HEAD_BYTES:
-                    message = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
-                    self._refuse(HeadTooLarge(message))
-                break
-            self._held = held[end:]
             try:
+                if end < 4 or end > MAX_HEAD_BYTES:
+                    if len(held) > MAX_HEAD_BYTES:
+                        raise HeadTooLarge(f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
+                    check_partial_head(held)
+                    break
+                self._held = held[end:]
                 request = parse_request_head(held[:end])
             except DevrouteError as error:
                 self._refuse(error)
@@ -202,6 +214,7 @@ class ServerConnection(Connection):
     def finished(self, *, keep_alive: bool) -> None:
         """The answer is written."""
         self.exchange = None
+        self._since = self._server.now
         self.resume_reading()
         if not keep_alive or self._server.draining:
             self._linger()

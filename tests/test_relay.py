@@ -142,19 +142,20 @@ async def test_thousands_of_pipelined_refusals_need_no_stack(bench: Bench) -> No
 
 
 @pytest.mark.parametrize(
-    ("head", "body"),
+    ("head", "connections"),
     [
-        (b"HTTP/1.1 204 No Content\r\ncontent-length: 3\r\n", b""),
-        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 3\r\n", b""),
+        (b"HTTP/1.1 204 No Content\r\n", 1),
+        (b"HTTP/1.1 204 No Content\r\ncontent-length: 3\r\n", 2),  # the 3 bytes might still come
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 3\r\n", 1),
     ],
 )
-async def test_answers_without_a_body_end_at_their_head(bench: Bench, head: bytes, body: bytes) -> None:
+async def test_answers_without_a_body_end_at_their_head(bench: Bench, head: bytes, connections: int) -> None:
     bench.handler = answers(head + b"\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")
     answer = await bench.send(request(close=False) + request())
     first, second = answer.split(b"HTTP/1.1 200")
     assert first.endswith(b"\r\n\r\n")
     assert second.endswith(b"\r\n\r\nx")
-    assert bench.connections == 1
+    assert bench.connections == connections
 
 
 async def test_an_answer_to_head_keeps_its_length_and_has_no_body(bench: Bench) -> None:
