@@ -234,18 +234,22 @@ def _length_of(value: bytes, error: type[DevrouteError]) -> int:
 
 
 def _options(value: bytes) -> list[bytes]:
+    if value == b"keep-alive" or value == b"close":
+        return [value]
     return [option.strip(b" \t") for option in value.lower().split(b",")]
 
 
 def _spans(low: bytes, name: bytes) -> list[Span]:
     """Where the lines of a field stand. `low` is the head in lower case."""
     needle = b"\n" + name + b":"
-    spans: list[Span] = []
     at = low.find(needle)
-    while at >= 0:
-        end = low.index(b"\n", at + 1)
+    if at < 0:
+        return []
+    end = low.find(b"\n", at + 1)
+    spans = [(at + 1, end + 1)]
+    while (at := low.find(needle, end)) >= 0:
+        end = low.find(b"\n", at + 1)
         spans.append((at + 1, end + 1))
-        at = low.find(needle, end)
     return spans
 
 
@@ -343,7 +347,9 @@ def parse_request_head(raw: bytes) -> InboundRequest:
         raise RequestMalformed(f"{len(hosts)} host fields; HTTP/1.1 has exactly one", hint="RFC 9112 §3.2")
     if _AUTHORITY.fullmatch(hosts[0]) is None:
         raise RequestMalformed("the host field is not a host with or without a port", hint="RFC 9112 §3.2")
-    if len(ending) == 1:
+    if not ending:
+        drop = []
+    elif len(ending) == 1:
         drop = _spans(low, ending[0])
     else:
         drop = sorted(span for name in set(ending) for span in _spans(low, name))
@@ -405,16 +411,32 @@ def _refusal(raw: bytes, error: Exception) -> RequestMalformed:
     return RequestMalformed(f"the head is not valid HTTP/1.1: {str(error).lower()}")
 
 
+#: Status lines that were seen: apps have a handful. Cleared when it is full, so that nobody can fill memory.
+_status_lines: dict[bytes, tuple[int, int, bytes]] = {}
+_MAX_STATUS_LINES: Final = 512
+
+
+def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
+    """Minor version, status and reason. Raises UpstreamInvalid."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise UpstreamInvalid("the answer does not start with an HTTP/1.1 status line")
+    if len(_status_lines) >= _MAX_STATUS_LINES:
+        _status_lines.clear()
+    known = _status_lines[line] = (int(match[1]), int(match[2]), match[3] or b"")
+    return known
+
+
 def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
     """Check a response's head and decide its framing (RFC 9112 §6.3).
 
     `raw` ends with CRLF CRLF. Raises UpstreamInvalid.
     """
-    start = _STATUS_LINE.match(raw)
-    if start is None:
-        raise UpstreamInvalid("the answer does not start with an HTTP/1.1 status line")
-    version, code, reason = start.groups()
-    status = int(code)
+    line = raw[: raw.find(b"\n") + 1]
+    known = _status_lines.get(line)
+    if known is None:
+        known = _parse_status_line(line)
+    version, status, reason = known
     try:
         _responses.check(raw)
     except httptools.HttpParserError as error:
@@ -441,15 +463,17 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
             ending.append(name)
         elif name != b"upgrade" or status != 101:
             ending.append(name)
-    if chunked and (length >= 0 or version == b"0"):
+    if chunked and (length >= 0 or version == 0):
         raise UpstreamInvalid("the answer has transfer-encoding with content-length, or in HTTP/1.0")
     if length >= 0 and (status == 204 or status < 200):
         ending.append(b"content-length")  # RFC 9110 §8.6: such answers have none
-    if len(ending) == 1:
+    if not ending:
+        drop = []
+    elif len(ending) == 1:
         drop = _spans(low, ending[0])
     else:
         drop = sorted(span for name in set(ending) for span in _spans(low, name))
-    keep_alive = version == b"1"
+    keep_alive = version == 1
     if options:
         if [o for o in options if o not in (b"close", b"keep-alive", b"upgrade", b"")]:
             drop = sorted({*drop, *_named_by_connection(options, low)})
@@ -468,4 +492,4 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         framing = _NONE if length == 0 else _CLOSING
     if framing is not _LENGTH:
         length = 0
-    return ResponseHead(status, reason or b"", framing, length, keep_alive, raw, drop)
+    return ResponseHead(status, reason, framing, length, keep_alive, raw, drop)
