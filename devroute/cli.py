@@ -357,6 +357,46 @@ def token_new(
     typer.echo(f"added to {file} (as a hash); give the line above to {name}, it is not shown again", err=True)
 
 
+@app.command("manifests")
+@_reported
+def manifests(
+    scope: Annotated[
+        str, typer.Option(metavar="mesh|namespace|workload", help="which sidecars get the filter")
+    ] = "mesh",
+    namespace: Annotated[
+        str | None, typer.Option(help="of the sidecars; for the mesh, Istio's root namespace")
+    ] = None,
+    service: Annotated[str | None, typer.Option(help="of the workload: the name that contracts use")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="selects the workload; default app=SERVICE")
+    ] = None,
+) -> None:
+    """Print the EnvoyFilter for a mesh, a namespace or a workload, as YAML for kubectl.
+
+    \b
+    Example: devroute manifests --scope workload --namespace shop --service foo | kubectl apply -f -
+    """
+    from devroute import manifests as generator
+
+    generated: generator.Scope
+    if scope == "mesh":
+        generated = generator.MeshScope(namespace or "istio-system")
+    elif scope not in ("namespace", "workload"):
+        raise typer.BadParameter(f"'{scope}' is not one of mesh, namespace, workload", param_hint="--scope")
+    elif not namespace:
+        raise typer.BadParameter("is needed for this scope", param_hint="--namespace")
+    elif scope == "namespace":
+        generated = generator.NamespaceScope(namespace)
+    elif not service:
+        raise typer.BadParameter("is needed for a workload", param_hint="--service")
+    else:
+        labels = dict(text.partition("=")[::2] for text in label or [])
+        if not all(labels.values()):
+            raise typer.BadParameter("write KEY=VALUE", param_hint="--label")
+        generated = generator.WorkloadScope(namespace, service, labels)
+    typer.echo(generator.render(generated), nl=False)
+
+
 @app.command("version")
 def version() -> None:
     """Print the version.

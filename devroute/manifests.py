@@ -217,4 +217,7 @@ _Dumper.add_representer(str, _text)
 
 def to_yaml(*documents: Document) -> str:
     several = len(documents) > 1
-    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=120, explicit_start=several)
+    # Not in ASCII only: a literal block, which people can read, cannot hold escapes.
+    return yaml.dump_all(
+        documents, Dumper=_Dumper, sort_keys=False, width=120, explicit_start=several, allow_unicode=True
+    )
