@@ -25,7 +25,7 @@ _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 
 class Finished(NamedTuple):
     """An exchange that is over. Times in seconds; `status` is 0 without an answer; `code` is "" if all went
-    well, else a code of devroute.errors or "cancelled"."""
+    well, else a code of devroute.errors or "cancelled", with its reason."""
 
     service: str
     method: str
@@ -35,6 +35,7 @@ class Finished(NamedTuple):
     duration: float
     size: int
     code: str
+    reason: str
 
 
 Observe = Callable[[Finished], None]
@@ -69,22 +70,22 @@ class AgentStream(StreamEnd):
     def broken(self, error: DevrouteError) -> None:
         self.done = True
         self._to_app.cancel()
-        self._over(error.code)
+        self._over(error.code, error.message)
 
     def wrong_length(self, message: str) -> DevrouteError:
         return RequestMalformed(f"the request: {message}")
 
     def receive_reset(self, reason: Reason) -> None:
-        self._abandon(reason.code)
+        self._abandon(reason.code, reason.message)
 
     def link_lost(self, error: DevrouteError) -> None:
-        self._abandon(error.code)
+        self._abandon(error.code, error.message)
 
-    def _abandon(self, code: str) -> None:
+    def _abandon(self, code: str, reason: str) -> None:
         self.done = True
         self.link.dismiss(self)
         self._to_app.cancel()
-        self._over(code)
+        self._over(code, reason)
 
     # --- the response
 
@@ -109,14 +110,14 @@ class AgentStream(StreamEnd):
         link.session.send_end(self.stream, trailers)
         link.dismiss(self)
         link.wake()
-        self._over("")
+        self._over("", "")
 
     def on_error(self, error: DevrouteError) -> None:
         self.done = True
         self.reset(error)
-        self._over(error.code)
+        self._over(error.code, error.message)
 
-    def _over(self, code: str) -> None:
+    def _over(self, code: str, reason: str) -> None:
         link = self.link
         observe, head, started = link.observe, self._head, self._started
         if started >= 0:
@@ -131,6 +132,7 @@ class AgentStream(StreamEnd):
                     link.time() - started,
                     self._size,
                     code,
+                    reason,
                 )
             )
 
@@ -166,9 +168,13 @@ class AgentLink(Link):
         self.welcome: asyncio.Future[bytes] = loop.create_future()
         self.closed_because: asyncio.Future[DevrouteError] = loop.create_future()
         self.goodbye: Reason | None = None
-        self._rare[Welcome] = lambda event: self.welcome.set_result(event.body)
+        self._rare[Welcome] = self._welcomed
         self.observe = observe
         self._services = {name.encode(): upstream for name, upstream in services.items()}
+
+    def _welcomed(self, event: Welcome) -> None:
+        if not self.welcome.done():  # whoever waited for it may have given up
+            self.welcome.set_result(event.body)
 
     def leaving(self, reason: Reason) -> None:
         self.goodbye = reason

@@ -1,0 +1,265 @@
+"""`devroute up`: keeps a laptop online, and the app's child process with it.
+
+Owns the life of the link (dial, register, dial again) and the order in which everything ends. Requests pass
+through tunnel/agent_end.py and never through here.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Final, NoReturn
+
+from devroute import __version__
+from devroute.child import Child
+from devroute.errors import (
+    BY_CODE,
+    AppUnreachable,
+    ConfigInvalid,
+    DevrouteError,
+    LinkReplaced,
+    NameNotOwned,
+    NameTaken,
+    ProtocolError,
+    ServerUnreachable,
+    TargetDenied,
+    TokenInvalid,
+)
+from devroute.pool import DirectUpstream
+from devroute.report import Printer, Report
+from devroute.settings import AgentSettings
+from devroute.tunnel import hello
+from devroute.tunnel.agent_end import AgentLink
+from devroute.tunnel.dial import DIAL_SECONDS, dial
+from devroute.tunnel.websocket import WebSocket
+
+#: Seconds between two attempts: up to the first after a link has gone, doubled each time up to the last.
+FIRST_DELAY: Final = 0.2
+LAST_DELAY: Final = 15.0
+
+#: A link that lasted this long ended for a new reason, so the next delay is the first again.
+STEADY_SECONDS: Final = 10.0
+
+#: How often the clocks are compared, the jump that means the laptop slept, and how soon the link then has to
+#: answer. In seconds.
+WATCH_SECONDS: Final = 1.0
+SLEPT_SECONDS: Final = 5.0
+PROBE_SECONDS: Final = 2.0
+
+#: How long requests under way may go on after a Ctrl-C, in seconds.
+LEAVE_SECONDS: Final = 2.0
+
+#: Lines for people leave this often, in seconds.
+REPORT_SECONDS: Final = 0.02
+
+INTERRUPTED: Final = 130
+
+#: Another attempt would get the same answer.
+FINAL: Final = (TokenInvalid, NameNotOwned, NameTaken, TargetDenied, LinkReplaced)
+
+
+def delay_before(attempt: int, draw: float) -> float:
+    """Full jitter: a `draw` from 0 to 1 of a ceiling that doubles with each attempt, the first being 0."""
+    return draw * min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 10))
+
+
+async def run(settings: AgentSettings) -> int:
+    """Stay online until a signal comes or the app ends; returns the exit code.
+
+    Raises what makes the first attempt to register fail, and afterwards only what no further attempt can
+    mend: TokenInvalid, NameNotOwned, NameTaken, TargetDenied, LinkReplaced. ConfigInvalid for an app that
+    cannot be started.
+    """
+    printer = Printer(sys.stdout)
+    report = Report(settings.output, printer)
+    agent = Agent(settings, report)
+    try:
+        return await agent.run()
+    finally:
+        report.flush()
+        printer.close()
+
+
+class Agent:
+    def __init__(self, settings: AgentSettings, report: Report) -> None:
+        for spec in settings.services:
+            if spec.scheme == "grpc":
+                raise ConfigInvalid(f"service '{spec.service}': grpc:// is not served by this version yet")
+        self._settings = settings
+        self._report = report
+        self._upstreams = {
+            spec.service: DirectUpstream(spec.host, spec.port, unreachable=AppUnreachable)
+            for spec in settings.services
+        }
+        offers = tuple(
+            hello.Offer(service=spec.service, scheme=spec.scheme, direct=spec.direct)
+            for spec in settings.services
+        )
+        self._hello = hello.Hello(agent=__version__, name=settings.name, services=offers).encode()
+        self._loop = asyncio.get_running_loop()
+        self._link: AgentLink | None = None
+        self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
+        self._woken = asyncio.Event()  # something happened that makes waiting pointless
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def run(self) -> int:
+        with self._signals():
+            tasks: set[asyncio.Future[Any]] = {self._ending}
+            child: Child | None = None
+            try:
+                first = self._loop.create_task(self._first())
+                tasks.add(first)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if not first.done():
+                    return self._ending.result()
+                tasks.remove(first)
+                link = first.result()
+                self._tick_report()
+                self._tick_clock(time.time(), self._loop.time())
+                tasks.add(self._loop.create_task(self._stay(link)))
+                if self._settings.command:
+                    child = await Child.start(self._settings.command)
+                    tasks.add(self._loop.create_task(child.wait()))
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                code: int = next(iter(done)).result()
+                return code
+            finally:
+                await self._close(tasks, child)
+
+    # --- the link
+
+    async def _first(self) -> AgentLink:
+        link, name = await self._register()
+        self._report.online(name, self._settings.server, self._settings.services)
+        return link
+
+    async def _register(self) -> tuple[AgentLink, str]:
+        """A link that the server has welcomed, and the laptop's name on it. Raises why there is none."""
+        link = await dial(self._settings.server, self._settings.token.get_secret_value(), self._make_link)
+        self._link = link
+        link.wake()
+        try:
+            async with asyncio.timeout(DIAL_SECONDS):
+                welcome = hello.decode(hello.Welcome, await link.welcome)
+        except TimeoutError:
+            self._give_up(link, ServerUnreachable(f"the server did not welcome us in {DIAL_SECONDS:g} s"))
+        except ProtocolError as error:
+            self._give_up(link, error)
+        except asyncio.CancelledError:
+            if link.over is None:  # it was not the link that ended, but we
+                link.end(DevrouteError("the agent is ending"))
+                raise
+            self._give_up(link, _why_turned_away(link))
+        return link, welcome.name
+
+    @staticmethod
+    def _give_up(link: AgentLink, error: DevrouteError) -> NoReturn:
+        link.end(error)
+        raise error from None
+
+    def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
+        link = AgentLink(websocket, loop, self._upstreams, self._report.request)
+        link.session.send_hello(self._hello)
+        return link
+
+    async def _stay(self, link: AgentLink) -> NoReturn:
+        """Keep the laptop online. Ends only by an error that is final."""
+        attempt = 0
+        while True:
+            since = self._loop.time()
+            error = await asyncio.shield(link.closed_because)
+            if link.goodbye is not None:
+                error = _why_turned_away(link)
+            if isinstance(error, FINAL):
+                raise error
+            self._report.offline(error.message)
+            attempt = 0 if self._loop.time() - since > STEADY_SECONDS else attempt + 1
+            link, name, attempt = await self._again(attempt)
+            self._report.back(name)
+
+    async def _again(self, attempt: int) -> tuple[AgentLink, str, int]:
+        while True:
+            await self._pause(delay_before(max(0, attempt - 1), random.random()))
+            try:
+                return *(await self._register()), attempt
+            except FINAL:
+                raise
+            except DevrouteError as error:
+                attempt += 1
+                self._report.retry(error, delay_before(attempt - 1, 1.0))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless the laptop wakes up meanwhile: then the network is likely to be back."""
+        self._woken.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+
+    # --- time
+
+    def _tick_report(self) -> None:
+        self._report.flush()
+        self._timers["report"] = self._loop.call_later(REPORT_SECONDS, self._tick_report)
+
+    def _tick_clock(self, wall: float, steady: float) -> None:
+        """The steady clock stands still while a laptop sleeps, or it runs on and this call comes late: either
+        way more time has gone by than we waited for."""
+        now_wall, now_steady = time.time(), self._loop.time()
+        if max(now_wall - wall, now_steady - steady) > WATCH_SECONDS + SLEPT_SECONDS:
+            self._woken.set()
+            if self._link is not None:
+                self._link.probe(PROBE_SECONDS)
+        self._timers["clock"] = self._loop.call_later(WATCH_SECONDS, self._tick_clock, now_wall, now_steady)
+
+    # --- the end
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end us in good order; a second one does not wait for requests under way."""
+        caught = (signal.SIGINT, signal.SIGTERM)
+        for number in caught:
+            with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
+                self._loop.add_signal_handler(number, self._signalled, number)
+        try:
+            yield
+        finally:
+            for number in caught:
+                with contextlib.suppress(NotImplementedError):
+                    self._loop.remove_signal_handler(number)
+
+    def _signalled(self, number: int) -> None:
+        if not self._ending.done():
+            self._ending.set_result(INTERRUPTED if number == signal.SIGINT else 0)
+        elif self._link is not None:
+            self._link.end(DevrouteError("the agent was told twice to end"))
+
+    async def _close(self, tasks: set[asyncio.Future[Any]], child: Child | None) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        link = self._link
+        if link is not None:
+            link.leave("leaving", "devroute up has ended")
+            await asyncio.wait({link.closed_because}, timeout=LEAVE_SECONDS)
+            link.end(DevrouteError("the agent has ended"))
+            await asyncio.wait({link.disconnected}, timeout=LEAVE_SECONDS)
+        if child is not None:
+            await child.stop()
+        for upstream in self._upstreams.values():
+            await upstream.close()
+
+
+def _why_turned_away(link: AgentLink) -> DevrouteError:
+    """The error behind a link's end: the server's GOAWAY if there was one."""
+    if link.goodbye is None:
+        why = link.over.message if link.over is not None else "the link ended"
+        return ServerUnreachable(f"the server broke off the registration: {why}")
+    error = link.goodbye.as_error(ServerUnreachable, BY_CODE)
+    if isinstance(error, LinkReplaced):
+        error.hint = "one name is for one `devroute up`; give the other one another name with --name"
+    return error

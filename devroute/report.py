@@ -1,0 +1,203 @@
+"""What `devroute up` prints: who is online and how to reach them, a line for each request, and hints.
+
+Lines leave through a thread of their own, a batch at a time: a terminal that stands still must not stop the
+tunnel. What does not fit into the queue is counted, and said.
+"""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final, Literal, TextIO
+
+from devroute.errors import AppUnreachable, DevrouteError
+from devroute.settings import ServiceSpec
+from devroute.tunnel.agent_end import Finished
+
+#: Batches of lines that wait for the terminal; each holds what happened in one turn of `flush`.
+MAX_BATCHES: Final = 256
+
+#: Lines of one batch; more in a fiftieth of a second nobody reads.
+MAX_LINES: Final = 2048
+
+#: How long the last lines may take when devroute ends, in seconds.
+LAST_SECONDS: Final = 1.0
+
+
+class Printer:
+    """Writes batches of text to a stream that may block, and forgets those that do not fit."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._batches: queue.Queue[str | None] = queue.Queue(MAX_BATCHES)
+        self._thread = threading.Thread(target=self._write, name="devroute-printer", daemon=True)
+        self._thread.start()
+
+    def put(self, text: str) -> bool:
+        """False: the stream is too far behind, and this text is lost."""
+        try:
+            self._batches.put_nowait(text)
+        except queue.Full:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let what is queued be written, if the stream takes it in time."""
+        try:
+            self._batches.put(None, timeout=LAST_SECONDS)
+        except queue.Full:
+            return
+        self._thread.join(LAST_SECONDS)
+
+    def _write(self) -> None:
+        while (text := self._batches.get()) is not None:
+            try:
+                self._out.write(text)
+                self._out.flush()
+            except (OSError, ValueError):  # the reader has gone: run on in silence
+                continue
+
+
+class Report:
+    """Turns events into lines, as text or as one JSON object a line. `flush` passes them on."""
+
+    def __init__(self, form: Literal["text", "json"], printer: Printer) -> None:
+        self._json = form == "json"
+        self._printer = printer
+        self._lines: list[str] = []
+        self._finished: list[Finished] = []
+        self._lost = 0
+        self._unreachable: set[str] = set()
+        self._several = False
+
+    def request(self, finished: Finished) -> None:
+        """On the request path: everything else happens in `flush`."""
+        if len(self._finished) < MAX_LINES:
+            self._finished.append(finished)
+        else:
+            self._lost += 1
+
+    def online(self, name: str, server: str, services: Sequence[ServiceSpec]) -> None:
+        contract = json.dumps({spec.service: name for spec in services})
+        self._several = len(services) > 1
+        curl = f"curl -H 'X-devroute: {contract}' http://{services[0].service}/"
+        if self._json:
+            offers = [
+                {"service": s.service, "local": _local(s), "direct": str(s.direct) if s.direct else None}
+                for s in services
+            ]
+            self._event("online", name=name, server=server, services=offers, contract=contract, curl=curl)
+            return
+        self._say(f"{name} is online at {server}")
+        for spec in services:
+            way = f"{spec.direct} (direct)" if spec.direct else _local(spec)
+            self._say(f"  {spec.service} -> {way}")
+        self._say("", "Requests with this header come here:", f"  X-devroute: {contract}", f"  {curl}", "")
+
+    def back(self, name: str) -> None:
+        if self._json:
+            self._event("back", name=name)
+        else:
+            self._say(f"{_clock()}  {name} is online again")
+
+    def offline(self, reason: str) -> None:
+        if self._json:
+            self._event("offline", reason=reason)
+        else:
+            self._say(f"{_clock()}  the tunnel is down: {reason}; dialling again")
+
+    def retry(self, error: DevrouteError, delay: float) -> None:
+        if self._json:
+            self._event("retry", code=error.code, reason=error.message, delay_s=round(delay, 2))
+
+    def flush(self) -> None:
+        finished, self._finished = self._finished, []
+        for each in finished:
+            self._lines.append(self._request_as_json(each) if self._json else self._request_as_text(each))
+            self._watch_app(each)
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            if self._json:
+                self._event("lost", lines=lost)
+            else:
+                self._say(f"{_clock()}  ({lost} more requests are not shown)")
+        if self._lines:
+            text = "\n".join(self._lines) + "\n"
+            if not self._printer.put(text):
+                self._lost += len(self._lines)
+            self._lines.clear()
+
+    def _request_as_json(self, each: Finished) -> str:
+        return json.dumps(
+            {
+                "event": "request",
+                "time": round(time.time(), 3),
+                "service": each.service,
+                "method": each.method,
+                "path": each.target,
+                "status": each.status,
+                "ms": round(each.duration * 1000, 1),
+                "bytes": each.size,
+                "code": each.code or None,
+            }
+        )
+
+    def _request_as_text(self, each: Finished) -> str:
+        service = f"{each.service}  " if self._several else ""
+        status = each.status or "---"
+        path = each.target if each.target.isprintable() else ascii(each.target)
+        problem = f"  {each.code}" if each.code else ""
+        return (
+            f"{_clock()}  {service}{each.method} {path}  {status}  {_duration(each.duration)}"
+            f"  {_size(each.size)}{problem}"
+        )
+
+    def _watch_app(self, each: Finished) -> None:
+        """A hint for the engineer when the app goes away, once until it is back."""
+        if each.code != AppUnreachable.code:
+            if each.status:
+                self._unreachable.discard(each.service)
+            return
+        if each.service in self._unreachable:
+            return
+        self._unreachable.add(each.service)
+        if self._json:
+            self._event("app-unreachable", service=each.service, reason=each.reason)
+        else:
+            self._say(f"          {each.reason}: start the app of '{each.service}', or give its port")
+
+    def _say(self, *lines: str) -> None:
+        self._lines += lines
+
+    def _event(self, event: str, **fields: object) -> None:
+        self._lines.append(json.dumps({"event": event, "time": round(time.time(), 3), **fields}))
+
+
+def _local(spec: ServiceSpec) -> str:
+    host = f"[{spec.host}]" if ":" in spec.host else spec.host
+    return f"{spec.scheme}://{host}:{spec.port}"
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.1f} s"
+        if seconds >= 10
+        else f"{seconds * 1000:.0f} ms"
+        if seconds >= 0.01
+        else f"{seconds * 1000:.1f} ms"
+    )
+
+
+def _size(size: int) -> str:
+    if size < 1000:
+        return f"{size} B"
+    for unit in ("kB", "MB", "GB"):
+        if size < 1_000_000 or unit == "GB":
+            return f"{size / 1000:.1f} {unit}"
+        size //= 1000
+    raise AssertionError("unreachable")
