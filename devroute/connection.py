@@ -102,6 +102,15 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._loop.call_soon(self.flush)
 
+    def flush_soon(self) -> None:
+        """Flush with everything else of this turn; for subclasses whose output is made by `flush`."""
+        if not self._flush_due:
+            self._flush_due = True
+            if _turn.reading:
+                _turn.dirty.append(self)
+            else:
+                self._loop.call_soon(self.flush)
+
     def flush(self) -> None:
         self._flush_due = False
         out = self._out
