@@ -6,10 +6,9 @@ was checked.
 """
 
 import asyncio
-import socket
-from collections.abc import Callable
 from typing import Final
 
+from devroute.dialer import Dialer, Permit
 from devroute.direct import DirectStream, UpstreamConnection
 from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
 from devroute.http1 import RequestHead
@@ -25,8 +24,6 @@ CONNECT_SECONDS: Final = 5.0
 
 #: A laptop's app that has this many requests open is stuck, and more of them would not help it.
 MAX_IN_FLIGHT: Final = 2048
-
-Permit = Callable[[str, int], None]
 
 
 class DirectUpstream:
@@ -47,12 +44,10 @@ class DirectUpstream:
         connect_timeout: float = CONNECT_SECONDS,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
-        self.label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._host = host
-        self._port = port
-        self._unreachable = unreachable
-        self._permit = permit
-        self._connect_timeout = connect_timeout
+        self._dialer = Dialer(
+            host, port, unreachable=unreachable, permit=permit, connect_timeout=connect_timeout
+        )
+        self.label = self._dialer.label
         self._max_in_flight = max_in_flight
         self._in_flight = 0
         self._idle: list[UpstreamConnection] = []
@@ -160,40 +155,4 @@ class DirectUpstream:
             stream.attach(connection, reused=False)
 
     async def _connect(self) -> UpstreamConnection:
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                if self._permit is None:
-                    return await self._dial(self._host)
-                return await self._dial_permitted(self._permit)
-        except TimeoutError:
-            why = f"did not accept a connection within {self._connect_timeout:g} s"
-        except socket.gaierror:
-            why = "is a name that does not resolve"
-        except OSError as error:
-            why = (
-                "refused the connection"
-                if isinstance(error, ConnectionRefusedError)
-                else f"failed: {error.strerror}"
-            )
-        raise self._unreachable(f"{self.label} {why}")
-
-    async def _dial_permitted(self, permit: Permit) -> UpstreamConnection:
-        """Resolve, check every address, and connect to one that was checked: what a name means may change."""
-        found = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        for address in addresses:
-            permit(address, self._port)
-        refused: OSError | None = None
-        for address in addresses:
-            try:
-                return await self._dial(address)
-            except OSError as error:
-                refused = error
-        raise refused or OSError("no address")
-
-    async def _dial(self, host: str) -> UpstreamConnection:
-        loop = self._loop
-        _, connection = await loop.create_connection(
-            lambda: UpstreamConnection(self, loop), host, self._port, happy_eyeballs_delay=0.25
-        )
-        return connection
+        return await self._dialer.connect(lambda: UpstreamConnection(self, self._loop))
