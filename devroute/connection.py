@@ -26,7 +26,7 @@ _buffer = bytearray(RECEIVE_BYTES)
 _view = memoryview(_buffer)
 
 
-class _Turn:
+class Turn:
     """Connections that got something to write while another one was being read: flushed when that read is
     done, so that a head and its body leave in one write without waiting for the loop."""
 
@@ -36,8 +36,13 @@ class _Turn:
         self.reading = False
         self.dirty: list[Connection] = []
 
+    def flush(self) -> None:
+        dirty, self.dirty = self.dirty, []
+        for connection in dirty:
+            connection.flush()
 
-_turn = _Turn()
+
+TURN = Turn()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -71,16 +76,14 @@ class Connection(asyncio.BufferedProtocol):
         return _view
 
     def buffer_updated(self, nbytes: int) -> None:
-        turn = _turn
+        turn = TURN
         turn.reading = True
         try:
             self.received(bytes(_view[:nbytes]))
         finally:
             turn.reading = False
             if turn.dirty:
-                dirty, turn.dirty = turn.dirty, []
-                for connection in dirty:
-                    connection.flush()
+                turn.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -97,8 +100,8 @@ class Connection(asyncio.BufferedProtocol):
             self.flush()
         elif not self._flush_due:
             self._flush_due = True
-            if _turn.reading:
-                _turn.dirty.append(self)
+            if TURN.reading:
+                TURN.dirty.append(self)
             else:
                 self._loop.call_soon(self.flush)
 
@@ -106,8 +109,8 @@ class Connection(asyncio.BufferedProtocol):
         """Flush with everything else of this turn; for subclasses whose output is made by `flush`."""
         if not self._flush_due:
             self._flush_due = True
-            if _turn.reading:
-                _turn.dirty.append(self)
+            if TURN.reading:
+                TURN.dirty.append(self)
             else:
                 self._loop.call_soon(self.flush)
 

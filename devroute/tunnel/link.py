@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from devroute.connection import FLUSH_BYTES, Connection
+from devroute.connection import FLUSH_BYTES, TURN, Connection
 from devroute.errors import DevrouteError, ProtocolError, UpstreamReset
 from devroute.http1 import Headers
 from devroute.tunnel.frames import Reason
@@ -36,6 +36,10 @@ CLOSE_SECONDS: Final = 5.0
 
 #: Sources of pieces from here on are stopped once the connection is full; others, with their next piece.
 LARGE_PIECE: Final = 4 * 1024
+
+
+#: Up to so many open streams, waiting for the loop turn's end costs more (a poll) than it saves (writes).
+FEW_STREAMS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,14 @@ class Link(Connection):
         self._watch_on()
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.feed(self.get_buffer(-1)[:nbytes])
+        turn = TURN
+        turn.reading = True
+        try:
+            self.feed(self.get_buffer(-1)[:nbytes])
+        finally:
+            turn.reading = False
+            if turn.dirty:
+                turn.flush()
 
     def feed(self, data: Buffer) -> None:
         """Bytes from the peer; they are read before this returns."""
@@ -178,11 +189,15 @@ class Link(Connection):
 
     def wake(self) -> None:
         """Something is to be sent: with everything else of this loop turn, or at once if it is much."""
-        if self.session.pending >= FLUSH_BYTES:
+        session = self.session
+        if session.pending >= FLUSH_BYTES:
             self.flush()
         elif not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self.flush)
+            if TURN.reading and len(session.streams) <= FEW_STREAMS:
+                TURN.dirty.append(self)
+            else:
+                self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         self._flush_due = False
