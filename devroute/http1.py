@@ -162,31 +162,48 @@ def split_fields(head: bytes) -> Headers:
 
 
 class _Validator:
-    """Runs heads through one kind of httptools parser, for its verdict only: without callbacks for fields
-    that costs a quarter. A parser serves until a head announces a body or the connection's end: llhttp waits
-    for either, and a new parser is cheaper than feeding it."""
+    """Runs heads through one kind of httptools parser, for its verdict and a dictionary of its fields.
+
+    llhttp reports each field to dict.setdefault, which is C: a callback in Python would double the cost. A
+    parser serves until a head announces a body or the connection's end: llhttp waits for either, and a new
+    parser is cheaper than feeding it.
+    """
 
     def __init__(self, kind: Callable[[object], Any]) -> None:
         self._kind = kind
         self._reusable = False
+        self._seen: dict[bytes, bytes] = {}
+        self.on_header = self._seen.setdefault
         self._parser = kind(self)
 
     def on_message_complete(self) -> None:
         self._reusable = self._parser.should_keep_alive()
 
-    def check(self, head: bytes) -> None:
-        """Raises httptools.HttpParserError; an upgrade is no error."""
+    def fields(self, head: bytes) -> dict[bytes, bytes]:
+        """The fields by name in lower case; the values of a repeated one are joined by LF, which no value
+        holds. Good until the next call. Raises httptools.HttpParserError; an upgrade is no error."""
         self._reusable = False
+        seen = self._seen
+        seen.clear()
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            self._reusable = False
-        except httptools.HttpParserError:
-            self._reusable = False  # it may come after the message was complete, and would come again
-            raise
+            pass
         finally:
             if not self._reusable:
                 self._parser = self._kind(self)
+        count = head.count(b"\n") - 2
+        if len(seen) == count:
+            if b"".join(seen).islower():  # as Envoy writes them
+                return seen
+            fields = {name.lower(): value for name, value in seen.items()}
+            if len(fields) == count:
+                return fields
+        fields = {}
+        for name, value in split_fields(head):
+            key = name.lower()
+            fields[key] = value if key not in fields else b"%b\n%b" % (fields[key], value)
+        return fields
 
 
 _requests = _Validator(httptools.HttpRequestParser)
@@ -209,20 +226,21 @@ _UPGRADING: Final = Framing.UPGRADE
 
 _VIA: Final = b"via: 1.1 devroute\r\n\r\n"
 
-# The fields that mean something here. One search over the head in lower case finds those that are there, with
-# their values; a loop over all fields would cost three times as much.
-_REQUEST_FIELD = re.compile(
-    rb"\n(host|x-(?:devroute(?:-matched)?|request-id)|con(?:tent-length|nection)|t(?:e|ransfer-encoding)|expect"
-    rb"|upgrade|keep-alive|proxy-(?:connection|authorization)):[ \t]*([^\r]*)"
-)
-_RESPONSE_FIELD = re.compile(
-    rb"\n(con(?:tent-length|nection)|transfer-encoding|keep-alive|upgrade|proxy-connection"
-    rb"|x-devroute-(?:result|reason)):[ \t]*([^\r]*)"
-)
+#: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1), and our own.
+_REQUEST_HOP: Final = frozenset((
+    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding",
+    b"upgrade", b"x-devroute-matched",
+))  # fmt: skip
+_RESPONSE_HOP: Final = frozenset((
+    b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade",
+    b"x-devroute-result", b"x-devroute-reason",
+))  # fmt: skip
+_NO_BODY_HOP: Final = _RESPONSE_HOP | {b"content-length"}  # RFC 9110 §8.6: such answers have none
+_SWITCHING_HOP: Final = _NO_BODY_HOP - {b"upgrade"}
 
 #: Fields that a Connection option may not take away: without them the message would mean something else.
 _NEVER_DROPPED: Final = frozenset(
-    (b"host", b"content-length", b"x-devroute", b"x-request-id", b"te", b"close")
+    (b"host", b"content-length", b"x-devroute", b"x-request-id", b"te", b"close", b"upgrade")
 )
 
 
@@ -236,7 +254,7 @@ def _length_of(value: bytes, error: type[DevrouteError]) -> int:
 def _options(value: bytes) -> list[bytes]:
     if value == b"keep-alive" or value == b"close":
         return [value]
-    return [option.strip(b" \t") for option in value.lower().split(b",")]
+    return [option.strip(b" \t") for option in value.lower().replace(b"\n", b",").split(b",")]
 
 
 def _spans(low: bytes, name: bytes) -> list[Span]:
@@ -253,19 +271,20 @@ def _spans(low: bytes, name: bytes) -> list[Span]:
     return spans
 
 
-def _named_by_connection(options: list[bytes], low: bytes) -> list[Span]:
-    """The lines that Connection names (RFC 9110 §7.6.1)."""
-    return [
-        span
-        for option in {o for o in options if o and b":" not in o and o not in _NEVER_DROPPED}
-        for span in _spans(low, option)
-    ]
-
-
-def _value(raw: bytes, low: bytes, needle: bytes) -> bytes:
-    """A field's first value as it was written; `needle` is LF name colon, and it is there."""
-    first = low.find(needle) + len(needle)
-    return raw[first : low.find(b"\r", first)].strip(b" \t")
+def _dropped(
+    raw: bytes, fields: dict[bytes, bytes], hop: frozenset[bytes], options: list[bytes]
+) -> list[Span]:
+    """The lines of fields that end here: of `hop`, and those that Connection names (RFC 9110 §7.6.1)."""
+    names = hop & fields.keys()
+    for option in options:
+        if option in fields and option not in _NEVER_DROPPED:
+            names |= {option}
+    if not names:
+        return []
+    low = raw.lower()
+    if len(names) == 1:
+        return _spans(low, *names)
+    return sorted(span for name in names for span in _spans(low, name))
 
 
 def parse_request_head(raw: bytes) -> InboundRequest:
@@ -279,7 +298,7 @@ def parse_request_head(raw: bytes) -> InboundRequest:
         raise RequestMalformed("the request line is not 'METHOD target HTTP/1.1'", hint="RFC 9112 §3")
     method, target, version = start.groups()
     try:
-        _requests.check(raw)
+        fields = _requests.fields(raw)
     except httptools.HttpParserInvalidMethodError:
         raise NotSupported(f"method {method[:32].decode('ascii')} is not one that is forwarded") from None
     except httptools.HttpParserError as error:
@@ -289,92 +308,74 @@ def parse_request_head(raw: bytes) -> InboundRequest:
     if len(raw) > MAX_FIELD_LINES * 4 and (count := raw.count(b"\n") - 2) > MAX_FIELD_LINES:
         raise RequestMalformed(f"{count} field lines; at most {MAX_FIELD_LINES} are accepted")
     minor = version[0] - 48
-    hosts: list[bytes] = []
-    contract: list[bytes] = []
-    matched: list[bytes] = []
-    options: list[bytes] = []
-    ending: list[bytes] = []  # the names of fields that end here
-    upgrade = request_id = b""
+    get = fields.get
+    coding = get(b"transfer-encoding")
     length = -1
-    chunked = te = expects = False
-    low = raw.lower()
-    for name, value in _REQUEST_FIELD.findall(low):
-        if name == b"host":
-            hosts.append(value.rstrip(b" \t"))
-        elif name == b"x-devroute":
-            contract.append(value)
-        elif name == b"x-devroute-matched":
-            matched.append(value.rstrip(b" \t"))
-            ending.append(name)
-        elif name == b"x-request-id":
-            request_id = value
-        elif name == b"content-length":
-            if length >= 0:
-                raise RequestMalformed("content-length is repeated", hint="RFC 9112 §6.3")
-            length = _length_of(value, RequestMalformed)
-        elif name == b"transfer-encoding":
-            if chunked or value.rstrip(b" \t") != b"chunked":
-                raise NotSupported("the only transfer coding accepted is one 'chunked'", hint="RFC 9112 §6.1")
-            chunked = True
-            ending.append(name)
-        elif name == b"expect":
-            expects = value.rstrip(b" \t") == b"100-continue"
-        else:
-            ending.append(name)
-            if name == b"connection":
-                options += _options(value)
-            elif name == b"upgrade":
-                upgrade = value if not upgrade else upgrade + b", " + value
-            elif name == b"te":
-                te = te or any(o.partition(b";")[0] == b"trailers" for o in _options(value))
-    if contract:
-        contract[0] = _value(raw, low, b"\nx-devroute:")
-    if request_id:
-        request_id = _value(raw, low, b"\nx-request-id:")
-    if chunked and (length >= 0 or minor == 0):
-        raise RequestMalformed(
-            "transfer-encoding with content-length, or in HTTP/1.0",
-            hint="RFC 9112 §6.1: this is how smuggling starts",
-        )
+    if (given := get(b"content-length")) is not None:
+        length = _length_of(given, RequestMalformed)
+    if coding is not None:
+        if coding.strip(b" \t").lower() != b"chunked":
+            raise NotSupported("the only transfer coding accepted is one 'chunked'", hint="RFC 9112 §6.1")
+        if length >= 0 or minor == 0:
+            raise RequestMalformed(
+                "transfer-encoding with content-length, or in HTTP/1.0",
+                hint="RFC 9112 §6.1: this is how smuggling starts",
+            )
+    host = get(b"host")
     start_line: bytes = start[0]
     if target[:1] != b"/" or minor == 0:
-        target, authority = _origin_form(method, target, hosts)
+        target, authority = _origin_form(method, target, host)
         start_line = b"%b %b HTTP/1.1\r\n" % (method, target)
-        if minor == 0 and not hosts:  # the next hop gets HTTP/1.1, which has to have one
-            hosts.append(authority)
+        if minor == 0 and host is None:  # the next hop gets HTTP/1.1, which has to have one
+            host = authority
             start_line += b"host: %b\r\n" % authority
-    if len(hosts) != 1:
-        raise RequestMalformed(f"{len(hosts)} host fields; HTTP/1.1 has exactly one", hint="RFC 9112 §3.2")
-    if _AUTHORITY.fullmatch(hosts[0]) is None:
+    if host is None or b"\n" in host:
+        count = 0 if host is None else host.count(b"\n") + 1
+        raise RequestMalformed(f"{count} host fields; HTTP/1.1 has exactly one", hint="RFC 9112 §3.2")
+    if _AUTHORITY.fullmatch(host.rstrip(b" \t")) is None:
         raise RequestMalformed("the host field is not a host with or without a port", hint="RFC 9112 §3.2")
-    if not ending:
-        drop = []
-    elif len(ending) == 1:
-        drop = _spans(low, ending[0])
-    else:
-        drop = sorted(span for name in set(ending) for span in _spans(low, name))
-    keep_alive = minor == 1
-    if options:
-        if [o for o in options if o not in (b"close", b"keep-alive", b"upgrade", b"te", b"")]:
-            drop = sorted({*drop, *_named_by_connection(options, low)})
-        keep_alive = minor == 1 and b"close" not in options  # HTTP/1.0 never: RFC 9112 §9.3
-    if upgrade:
-        asked = b"upgrade" in options and minor == 1 and not chunked and length <= 0
-        upgrade = _value(raw, low, b"\nupgrade:") if asked else b""
-    if chunked:
+    keep_alive = minor == 1  # HTTP/1.0 never: RFC 9112 §9.3
+    options: list[bytes] = []
+    if (connection := get(b"connection")) is not None:
+        options = _options(connection)
+        keep_alive = keep_alive and b"close" not in options
+    upgrade = b""
+    if coding is not None:
         framing = _CHUNKED
     elif length > 0:
         framing = _LENGTH
     else:
-        framing = _UPGRADING if upgrade else _NONE
+        framing = _NONE
         length = 0
+        if b"upgrade" in options and minor == 1 and (asked := get(b"upgrade")):
+            framing = _UPGRADING
+            upgrade = asked.replace(b"\n", b", ")
+    te = get(b"te")
     return InboundRequest(
-        method, target, minor, framing, max(length, 0), keep_alive, expects and minor == 1,
-        upgrade, te, request_id, contract, matched, start_line, raw, drop,
-    )  # fmt: skip
+        method,
+        target,
+        minor,
+        framing,
+        max(length, 0),
+        keep_alive,
+        minor == 1 and get(b"expect", b"").strip(b" \t").lower() == b"100-continue",
+        upgrade,
+        te is not None and b"trailers" in (o.partition(b";")[0] for o in _options(te)),
+        get(b"x-request-id", b""),
+        _values(get(b"x-devroute")),
+        _values(get(b"x-devroute-matched")),
+        start_line,
+        raw,
+        _dropped(raw, fields, _REQUEST_HOP, options),
+    )
 
 
-def _origin_form(method: bytes, target: bytes, hosts: list[bytes]) -> tuple[bytes, bytes]:
+def _values(joined: bytes | None) -> list[bytes]:
+    """The values of a field that may be repeated, one for each line."""
+    return [] if joined is None else [value.strip(b" \t") for value in joined.split(b"\n")]
+
+
+def _origin_form(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes]:
     """(target, authority): absolute-form becomes origin-form, asterisk-form stays (RFC 9112 §3.2)."""
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
         return target, b""
@@ -382,7 +383,7 @@ def _origin_form(method: bytes, target: bytes, hosts: list[bytes]) -> tuple[byte
     if absolute is None:
         raise RequestMalformed("the request target is neither a path nor an http URL", hint="RFC 9112 §3.2")
     authority, path = absolute.groups()
-    if hosts and hosts[0].lower() != authority.lower():
+    if host is not None and host.lower() != authority.lower():
         raise RequestMalformed(
             "the request target and the host field name different hosts", hint="RFC 9112 §3.2.2"
         )
@@ -427,6 +428,15 @@ def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
     return known
 
 
+def check_partial_answer(held: bytes) -> None:
+    """As check_partial_head, for what an app sends: it may speak another protocol, and wait for us now.
+
+    Raises UpstreamInvalid.
+    """
+    if held[:7] != b"HTTP/1."[: len(held)] or held.count(b"\n") != held.count(b"\r\n"):
+        raise UpstreamInvalid("the answer does not start like HTTP/1.1", hint="is it an HTTP/1.1 server?")
+
+
 def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
     """Check a response's head and decide its framing (RFC 9112 §6.3).
 
@@ -438,48 +448,34 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         known = _parse_status_line(line)
     version, status, reason = known
     try:
-        _responses.check(raw)
+        fields = _responses.fields(raw)
     except httptools.HttpParserError as error:
         raise UpstreamInvalid(f"the answer's head is not valid HTTP/1.1: {str(error).lower()}") from None
     if len(raw) > MAX_FIELD_LINES * 4 and (count := raw.count(b"\n") - 2) > MAX_FIELD_LINES:
         raise UpstreamInvalid(f"the answer has {count} field lines; at most {MAX_FIELD_LINES} are accepted")
-    options: list[bytes] = []
-    ending: list[bytes] = []
+    get = fields.get
     length = -1
+    if (given := get(b"content-length")) is not None:
+        length = _length_of(given, UpstreamInvalid)
     chunked = False
-    low = raw.lower()
-    for name, value in _RESPONSE_FIELD.findall(low):
-        if name == b"content-length":
-            if length >= 0:
-                raise UpstreamInvalid("the answer repeats content-length")
-            length = _length_of(value, UpstreamInvalid)
-        elif name == b"transfer-encoding":
-            if chunked or value.rstrip(b" \t") != b"chunked":
-                raise UpstreamInvalid("the answer has a transfer coding other than one 'chunked'")
-            chunked = True
-            ending.append(name)
-        elif name == b"connection":
-            options += _options(value)
-            ending.append(name)
-        elif name != b"upgrade" or status != 101:
-            ending.append(name)
-    if chunked and (length >= 0 or version == 0):
-        raise UpstreamInvalid("the answer has transfer-encoding with content-length, or in HTTP/1.0")
-    if length >= 0 and (status == 204 or status < 200):
-        ending.append(b"content-length")  # RFC 9110 §8.6: such answers have none
-    if not ending:
-        drop = []
-    elif len(ending) == 1:
-        drop = _spans(low, ending[0])
-    else:
-        drop = sorted(span for name in set(ending) for span in _spans(low, name))
+    if (coding := get(b"transfer-encoding")) is not None:
+        chunked = True
+        if coding.strip(b" \t").lower() != b"chunked":
+            raise UpstreamInvalid("the answer has a transfer coding other than one 'chunked'")
+        if length >= 0 or version == 0:
+            raise UpstreamInvalid("the answer has transfer-encoding with content-length, or in HTTP/1.0")
     keep_alive = version == 1
-    if options:
-        if [o for o in options if o not in (b"close", b"keep-alive", b"upgrade", b"")]:
-            drop = sorted({*drop, *_named_by_connection(options, low)})
+    options: list[bytes] = []
+    if (connection := get(b"connection")) is not None:
+        options = _options(connection)
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
-    if status == 204 and (chunked or length > 0):
-        keep_alive = False  # it may send the body that it announced
+    hop = _RESPONSE_HOP
+    if status < 200:
+        hop = _SWITCHING_HOP if status == 101 else _NO_BODY_HOP
+    elif status == 204:
+        hop = _NO_BODY_HOP
+        if chunked or length > 0:
+            keep_alive = False  # it may send the body that it announced
     if status == 101:
         framing = _UPGRADING
     elif request_method == b"HEAD" or status == 204 or status == 304 or status < 200:
@@ -492,4 +488,5 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         framing = _NONE if length == 0 else _CLOSING
     if framing is not _LENGTH:
         length = 0
+    drop = _dropped(raw, fields, hop, options)
     return ResponseHead(status, reason, framing, length, keep_alive, raw, drop)
