@@ -75,8 +75,14 @@ class Mesh:
 
 
 async def echo(request: web.Request, who: str) -> web.StreamResponse:
-    """All that arrived, as JSON; at /stream, the body as it comes."""
+    """All that arrived, as JSON; at /stream, the body as it comes; at /socket, a WebSocket."""
     headers = {"x-devroute-result": "laptop"} if who == "proxy" else {}
+    if request.path == "/socket":
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f"{who} heard {message.data}")
+        return socket
     if request.path == "/stream":
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)

@@ -114,6 +114,14 @@ async def test_a_detoured_body_streams_both_ways(mesh: Mesh) -> None:
         assert await response.content.read() == b""
 
 
+@pytest.mark.parametrize(("decision", "who"), [("detour", "proxy"), ("service", "app")])
+async def test_an_upgrade_follows_the_decision(mesh: Mesh, decision: str, who: str) -> None:
+    mesh.proxy.says(decision, service="foo", ttl=1000)
+    async with mesh.client.ws_connect(mesh.url + "/socket", headers={"x-devroute": CONTRACT}) as socket:
+        await socket.send_str("hello")
+        assert await socket.receive_str(timeout=5) == f"{who} heard hello"
+
+
 async def test_a_large_body_waits_for_a_slow_decision(mesh: Mesh) -> None:
     decided = asyncio.Event()
 
