@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 import structlog
 
-from devroute.relay import Exchange
+from devroute.relay import Observed
 
 log = structlog.stdlib.get_logger("devroute.request")
 
@@ -40,7 +40,7 @@ class AccessLog:
         self._second = 0
         self._stamp = ""
 
-    def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Observed) -> None:
         """Log an exchange that is over."""
         request = exchange.request
         route = exchange.route
@@ -84,7 +84,7 @@ class AccessLog:
             self._stream.flush()
 
 
-def log_exchange(exchange: Exchange) -> None:
+def log_exchange(exchange: Observed) -> None:
     """The same through structlog, for the console: people read a few lines, and want them in colour."""
     request = exchange.request
     route = exchange.route
@@ -99,7 +99,7 @@ def log_exchange(exchange: Exchange) -> None:
     )
 
 
-def observer(form: str, level: str) -> tuple[Callable[[Exchange], None] | None, Callable[[], None]]:
+def observer(form: str, level: str) -> tuple[Callable[[Observed], None] | None, Callable[[], None]]:
     """What to call with each exchange, if anything, and what to call at the end."""
     if level in ("warning", "error"):
         return None, lambda: None

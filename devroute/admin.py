@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from devroute.relay import Exchange
+from devroute.relay import Observed
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class Counters:
     bytes_in: int = 0
     bytes_out: int = 0
 
-    def count(self, exchange: Exchange) -> None:
+    def count(self, exchange: Observed) -> None:
         if exchange.error is None:
             self.answered[exchange.status] += 1
         else:

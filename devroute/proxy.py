@@ -22,7 +22,7 @@ from devroute.files import Watched
 from devroute.log import configure
 from devroute.policy import Policy
 from devroute.registry import Registry
-from devroute.relay import Exchange, Timeouts
+from devroute.relay import Observed, Timeouts
 from devroute.router import ContractRouter, Pools
 from devroute.server import Server
 from devroute.settings import ProxySettings
@@ -162,7 +162,7 @@ class Proxy:
 
     # --- while it runs
 
-    def _observe(self, exchange: Exchange) -> None:
+    def _observe(self, exchange: Observed) -> None:
         self._counters.count(exchange)
         if self._log_exchange is not None:
             self._log_exchange(exchange)

@@ -23,13 +23,15 @@ _UPGRADE: Final = Framing.UPGRADE
 @dataclass(slots=True, frozen=True)
 class Route:
     """Where a request goes, and what is said about it. `marks` are whole header lines for the answer, `label`
-    is service and target as members of a JSON object, for the log."""
+    is service and target as members of a JSON object, for the log. `http2` is for requests that cannot do
+    without it (gRPC), where that is another upstream."""
 
     upstream: Upstream
     service: str
     target: str
     marks: bytes
     label: str
+    http2: Upstream | None = None
 
 
 @dataclass(slots=True)
@@ -49,12 +51,28 @@ class Router(Protocol):
         """Raises DevrouteError."""
 
 
+class Observed(Protocol):
+    """An exchange that is over, as logs and counters see it. `error` says why it failed; `status` is 0 where
+    nobody got an answer."""
+
+    request: InboundRequest
+    request_id: bytes
+    route: Route | None
+    error: DevrouteError | None
+    status: int
+    bytes_in: int
+    bytes_out: int
+
+    def elapsed(self) -> float:
+        """Seconds since the request's head was complete."""
+
+
 class Port(Protocol):
     """What the exchanges of one data port share; `now` is a coarse clock in seconds."""
 
     router: Router
     timeouts: Timeouts
-    observe: Callable[["Exchange"], None]
+    observe: Callable[[Observed], None]
     now: float
     draining: bool
 

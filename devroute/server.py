@@ -1,16 +1,19 @@
-"""The HTTP/1.1 side of the data port: connections from sidecars, requests on them one after the other.
+"""The data port, and the HTTP/1.1 connections of sidecars to it: requests one after the other.
 
-It reads requests and hands each to an Exchange (relay.py). It never buffers a body.
+It reads requests and hands each to an Exchange (relay.py). It never buffers a body. A connection that begins
+with HTTP/2's preface is h2_server.py's from then on.
 """
 
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from devroute.body import BodyReader, CloseBody, body_reader
 from devroute.connection import Connection
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
+from devroute.h2_server import H2ServerConnection
+from devroute.h2_wire import PREFACE
 from devroute.http1 import (
     END_OF_HEAD,
     MAX_HEAD_BYTES,
@@ -19,7 +22,7 @@ from devroute.http1 import (
     check_partial_head,
     parse_request_head,
 )
-from devroute.relay import Exchange, Router, Timeouts, error_head
+from devroute.relay import Exchange, Observed, Router, Timeouts, error_head
 
 #: What is read and thrown away of a request that was answered early, so that its connection can go on; beyond
 #: it the connection is closed.
@@ -38,12 +41,26 @@ _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
 
 
+class Client(Protocol):
+    """A connection to the data port, whatever it speaks."""
+
+    @property
+    def in_flight(self) -> int: ...
+    def check(self, now: float) -> None:
+        """Called once in a while: end what waited too long."""
+
+    def drain(self) -> None:
+        """Take nothing new: close if idle, else with the last answer."""
+
+    def abort(self) -> None: ...
+
+
 class Server:
     """What all connections of one data port share. `now` is a coarse clock: `tick` moves it and looks for
     whatever waited too long, so that no request needs a timer of its own."""
 
     def __init__(
-        self, router: Router, timeouts: Timeouts, observe: Callable[["Exchange"], None], now: float
+        self, router: Router, timeouts: Timeouts, observe: Callable[[Observed], None], now: float
     ) -> None:
         self.router = router
         self.timeouts = timeouts
@@ -51,7 +68,7 @@ class Server:
         self.now = now
         self.draining = False
         self.quiet = asyncio.Event()  # draining, and nothing is in flight any more
-        self.connections: set[ServerConnection] = set()
+        self.connections: set[Client] = set()
 
     def __call__(self) -> "ServerConnection":
         return ServerConnection(self, asyncio.get_running_loop())
@@ -63,14 +80,13 @@ class Server:
 
     @property
     def in_flight(self) -> int:
-        return sum(1 for connection in self.connections if connection.exchange is not None)
+        return sum(connection.in_flight for connection in self.connections)
 
     def drain(self) -> None:
         """Close what is idle; what is busy closes with its answer."""
         self.draining = True
         for connection in list(self.connections):
-            if connection.exchange is None:
-                connection.close()
+            connection.drain()
         self.exchange_over()
 
     def exchange_over(self) -> None:
@@ -83,6 +99,7 @@ class ServerConnection(Connection):
 
     __slots__ = (
         "_discarded",
+        "_fresh",
         "_held",
         "_lingering",
         "_parsing",
@@ -102,6 +119,7 @@ class ServerConnection(Connection):
         self._paused = False
         self._parsing = False
         self._lingering = False
+        self._fresh = True  # no request was seen yet
         self._since = server.now  # when a head began, a body went on, an answer was complete
         self.exchange: Exchange | None = None
 
@@ -149,12 +167,22 @@ class ServerConnection(Connection):
                 self._held = held[end:]
                 request = parse_request_head(held[:end])
             except DevrouteError as error:
-                self._refuse(error)
+                if self._fresh and (held.startswith(PREFACE) or PREFACE.startswith(held)):
+                    self._become_http2(held)
+                else:
+                    self._refuse(error)
                 break
             self._serve(request)
         self._parsing = False
 
+    def _become_http2(self, held: bytes) -> None:
+        """The client's first bytes are HTTP/2's preface (RFC 9113 §3.4)."""
+        self._held = b""
+        self._server.connections.discard(self)
+        H2ServerConnection(self._server, self._loop).adopt(self.transport, held)
+
     def _serve(self, request: InboundRequest) -> None:
+        self._fresh = False
         exchange = self.exchange = Exchange(self, self._server, request)
         if request.framing is _LENGTH or request.framing is _CHUNKED:
             self._reader = body_reader(request.framing, request.length, RequestMalformed)
@@ -267,8 +295,15 @@ class ServerConnection(Connection):
         if self._server.draining:
             self._server.exchange_over()
 
+    @property
+    def in_flight(self) -> int:
+        return 0 if self.exchange is None else 1
+
+    def drain(self) -> None:
+        if self.exchange is None:
+            self.close()
+
     def check(self, now: float) -> None:
-        """Called once in a while: end what waited too long."""
         timeouts = self._server.timeouts
         waited = now - self._since
         if self.exchange is not None:

@@ -125,7 +125,7 @@ REQUEST_LINES = [
     line_refused("absolute-form of ftp", b"GET ftp://foo/ HTTP/1.1"),
     line_refused("backslash target", b"GET \\x HTTP/1.1"),
     line_refused("HTTP/2 preface's method", b"PRI * HTTP/1.1"),
-    refused("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    refused("HTTP/2 preface, but another end", b"PRI * HTTP/2.0\r\n\r\nHI\r\n\r\n"),
     refused("TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     refused("NUL first", b"\x00" + head()),
     refused("PROXY protocol", b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n" + head()),

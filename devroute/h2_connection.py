@@ -1,0 +1,583 @@
+"""One HTTP/2 connection of either side, and the streams on it: frames in and out, windows, fairness, floods.
+
+Knows nothing of requests: h2_server.py and h2_upstream.py say what streams mean. It never awaits, and the
+memory of a stream is bounded: what arrives is acknowledged when its consumer took it, and a source is stopped
+when the peer's window or the connection is full.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    InformationalResponseReceived,
+    PingAckReceived,
+    PingReceived,
+    PriorityUpdated,
+    RemoteSettingsChanged,
+    RequestReceived,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    UnknownFrameReceived,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+
+from devroute.connection import FLUSH_BYTES, Connection
+from devroute.errors import DevrouteError, UpstreamReset
+from devroute.h2_heads import Fields
+from devroute.h2_wire import (
+    IDLE_BURST,
+    IDLE_PER_FRAME,
+    IDLE_PER_SECOND,
+    RESET_BURST,
+    RESETS_PER_SECOND,
+    Allowance,
+    Wire,
+)
+from devroute.http1 import Headers
+
+#: Bytes that one stream may send before it is the next one's turn.
+TURN_BYTES: Final = 64 * 1024
+
+
+class Http2Stream:
+    """One stream: what is to be sent, and what arrived and waits for its consumer.
+
+    `over`: nothing more is sent or passed on. `stopped`: our source was told to send no more.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_heads",
+        "_held",
+        "_held_end",
+        "_paused",
+        "_received_end",
+        "_sent_end",
+        "_trailers",
+        "connection",
+        "number",
+        "over",
+        "pieces",
+        "queued",
+        "stopped",
+    )
+
+    def __init__(self) -> None:
+        self.connection: Http2Connection | None = None  # until it has one
+        self.number = 0
+        self.over = False
+        self.stopped = False
+        self.pieces: deque[bytes | memoryview] = deque()
+        self.queued = 0  # bytes in pieces
+        self._heads: list[tuple[Headers, bool]] = []
+        self._ended = False
+        self._trailers: Headers = []
+        self._sent_end = False
+        self._received_end = False
+        self._paused = False
+        self._held: deque[tuple[bytes, int]] = deque()
+        self._held_end: Headers | None = None
+
+    # --- what the two sides say
+
+    def receive_head(self, fields: Fields, *, ended: bool) -> None:
+        raise NotImplementedError
+
+    def receive_informational(self, fields: Fields) -> None:
+        raise NotImplementedError
+
+    def receive_trailers(self, fields: Fields) -> None:
+        raise NotImplementedError
+
+    def receive_reset(self, code: int) -> None:
+        """The peer ended both halves."""
+        raise NotImplementedError
+
+    def connection_lost(self, error: DevrouteError) -> None:
+        raise NotImplementedError
+
+    def consume(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def complete(self, trailers: Headers) -> None:
+        """The peer's half is over, and all of it consumed."""
+        raise NotImplementedError
+
+    def sent(self) -> None:
+        """Our half is over, and all of it written."""
+        raise NotImplementedError
+
+    def stop_source(self) -> None:
+        raise NotImplementedError
+
+    def start_source(self) -> None:
+        raise NotImplementedError
+
+    # --- sending
+
+    def send_head(self, fields: Headers, *, end: bool = False) -> None:
+        """`end`: nothing follows, known now. An end that comes within the loop turn rides on it too."""
+        self._heads.append((fields, end))
+        self._ended = self._ended or end
+        self._wake()
+
+    def send(self, data: bytes) -> None:
+        if self._ended or self.over:
+            return
+        self.pieces.append(data)
+        self.queued += len(data)
+        self._wake()
+
+    def end(self, trailers: Headers) -> None:
+        if self._ended or self.over:
+            return
+        self._ended = True
+        self._trailers = trailers
+        self._wake()
+
+    def _wake(self) -> None:
+        connection = self.connection
+        if connection is None:
+            if self.pieces:
+                self.stop()
+        else:
+            connection.wake(self)
+
+    def stop(self) -> None:
+        if not self.stopped and not self._ended:
+            self.stopped = True
+            if self.connection is not None:
+                self.connection.stopped[self] = None
+            self.stop_source()
+
+    def start(self) -> None:
+        """All that was sent has left; the source may go on."""
+        self.stopped = False
+        if self.connection is not None:
+            self.connection.stopped.pop(self, None)
+        if not self.over and not self._ended:
+            self.start_source()
+
+    def pump(self, wire: Wire) -> int:
+        """Hand the wire what the windows allow, but no more than one turn. The number of bytes."""
+        number = self.number
+        if self.over or not (wire.alive(number) or wire.is_new(number)):
+            return 0
+        cost = 0
+        pieces = self.pieces
+        for fields, end in self._heads:
+            end = end or (self._ended and not pieces and not self._trailers and fields is self._heads[-1][0])
+            wire.send_headers(number, fields, end_stream=end)
+            self._sent_end = self._sent_end or end
+            cost += 64
+        self._heads.clear()
+        if pieces:
+            cost += self._pump_data(wire)
+        if self._ended and not pieces and not self._sent_end:
+            self._sent_end = True
+            if self._trailers:
+                wire.send_headers(number, self._trailers, end_stream=True)
+            else:
+                wire.end_stream(number)
+            cost += 64
+        if self._sent_end:
+            self.sent()
+        return cost
+
+    def _pump_data(self, wire: Wire) -> int:
+        number = self.number
+        pieces = self.pieces
+        largest = wire.max_outbound_frame_size
+        room = min(TURN_BYTES, wire.local_flow_control_window(number))
+        total = 0
+        while pieces and room > 0:
+            most = min(room, largest)
+            piece = pieces.popleft()
+            if len(piece) > most:
+                view = memoryview(piece)
+                pieces.appendleft(view[most:])
+                piece = view[:most]
+            elif pieces and len(piece) + len(pieces[0]) <= most:
+                several = [piece]
+                size = len(piece)
+                while pieces and size + len(pieces[0]) <= most:
+                    size += len(pieces[0])
+                    several.append(pieces.popleft())
+                piece = b"".join(several)
+            last = self._ended and not pieces and not self._trailers
+            wire.send_data(number, piece, end_stream=last)
+            self._sent_end = last
+            room -= len(piece)
+            total += len(piece)
+        self.queued -= total
+        return total
+
+    # --- receiving
+
+    def receive_data(self, data: bytes, size: int) -> None:
+        """`size`: with its padding, as flow control counts."""
+        if self._paused and not self.over:
+            self._held.append((data, size))
+            return
+        if data and not self.over:
+            self.consume(data)
+        if self.connection is not None:
+            self.connection.acknowledge(self.number, size)
+
+    def receive_end(self, trailers: Headers) -> None:
+        if self._received_end:
+            return
+        self._received_end = True
+        if self._held:
+            self._held_end = trailers
+        elif not self.over:
+            self.complete(trailers)
+
+    def hold(self) -> None:
+        """Pass nothing on until `release`; the peer's window runs out by itself."""
+        self._paused = True
+
+    def release(self) -> None:
+        self._paused = False
+        held = self._held
+        while held and not self._paused:
+            self.receive_data(*held.popleft())
+        if self._held_end is not None and not held and not self.over:
+            trailers, self._held_end = self._held_end, None
+            self.complete(trailers)
+
+    def discard_queued(self) -> None:
+        self.pieces.clear()
+        self.queued = 0
+
+    def discard(self) -> None:
+        """The peer reads nothing more: what would have been sent is thrown away."""
+        self._ended = True
+        self.discard_queued()
+
+    def restart(self, pieces: list[bytes], trailers: Headers | None) -> None:
+        """As if nothing had been sent, for another connection. `trailers`: the end was there already."""
+        self.connection = None
+        self.over = False
+        self.pieces.extend(pieces)
+        self.queued = sum(map(len, pieces))
+        self._ended = trailers is not None
+        self._trailers = trailers or []
+        self._sent_end = False
+
+    @property
+    def all_received(self) -> bool:
+        """Whether the peer's half is here whole, consumed or not."""
+        return self._received_end
+
+    # --- the end
+
+    def reset(self, code: ErrorCodes) -> None:
+        """End both halves now, if they have not ended."""
+        connection = self.connection
+        if connection is not None and connection.wire.alive(self.number):
+            connection.wire.reset_stream(self.number, code)
+            connection.flush_soon()
+        self.leave()
+
+    def leave(self) -> None:
+        """Nothing more is sent or passed on."""
+        self.over = True
+        self.pieces.clear()
+        self._heads.clear()
+        connection = self.connection
+        if connection is not None:
+            connection.dismiss(self)
+            for _, size in self._held:
+                connection.acknowledge(self.number, size)
+        self._held.clear()
+
+
+class Http2Connection(Connection):
+    """`full`: the transport takes no more for now. `stopped`: the streams whose sources were stopped."""
+
+    __slots__ = (
+        "_blocked",
+        "_dirty",
+        "_flushing",
+        "_idle_frames",
+        "_resets",
+        "full",
+        "over",
+        "stopped",
+        "streams",
+        "wire",
+    )
+
+    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.wire = wire
+        self.full = False
+        self.over = False
+        self.streams: dict[int, Http2Stream] = {}
+        self.stopped: dict[Http2Stream, None] = {}
+        self._dirty: dict[Http2Stream, None] = {}  # with something to send, in the order of their turns
+        self._blocked: dict[Http2Stream, None] = {}  # with something to send, and no window for it
+        self._flushing = False
+        now = loop.time()
+        self._resets = Allowance(RESET_BURST, RESETS_PER_SECOND, now)
+        self._idle_frames = Allowance(IDLE_BURST, IDLE_PER_SECOND, now)
+
+    # --- what the two sides say
+
+    def opened(self, number: int, fields: Fields, *, ended: bool) -> None:
+        """The peer opened a stream."""
+        raise NotImplementedError
+
+    def settled(self) -> None:
+        """The peer's settings have changed."""
+
+    def pinged_back(self, payload: bytes) -> None: ...
+
+    def leaving(self, code: int, last: int) -> None:
+        """GOAWAY: the peer takes no streams above `last`."""
+
+    def dismissed(self) -> None:
+        """A stream is over."""
+
+    # --- receiving
+
+    def received(self, data: bytes) -> None:
+        if not self.over:
+            try:
+                events = self.wire.receive_data(data)
+            except ProtocolError as error:
+                self.fail(f"broke HTTP/2: {error}")
+            else:
+                self._handle(events)
+                self.flush()
+
+    def _handle(self, events: list[Event]) -> None:
+        handlers = _HANDLERS
+        for event in events:
+            handler = handlers.get(type(event))
+            if handler is not None:
+                handler(self, event)
+                if self.over:
+                    return
+
+    def _on_request(self, event: RequestReceived) -> None:
+        self._idle_frames.earn(IDLE_PER_FRAME)
+        self.opened(event.stream_id, event.headers, ended=event.stream_ended is not None)
+
+    def _on_response(self, event: ResponseReceived) -> None:
+        self._idle_frames.earn(IDLE_PER_FRAME)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_head(event.headers, ended=event.stream_ended is not None)
+
+    def _on_informational(self, event: InformationalResponseReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_informational(event.headers)
+
+    def _on_data(self, event: DataReceived) -> None:
+        if event.data:
+            self._idle_frames.earn(IDLE_PER_FRAME)
+        elif event.stream_ended is None:
+            self._on_idle_frame(event)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_data(event.data, event.flow_controlled_length)
+        else:
+            self.acknowledge(event.stream_id, event.flow_controlled_length)
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_trailers(event.headers)
+
+    def _on_end(self, event: StreamEnded) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_end([])
+
+    def _on_reset(self, event: StreamReset) -> None:
+        if event.remote_reset:
+            self.count_reset()
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and not self.over:
+            stream.receive_reset(int(event.error_code))
+
+    def _on_window(self, event: WindowUpdated) -> None:
+        self._on_idle_frame(event)
+        if not self._blocked:
+            return
+        if event.stream_id == 0:
+            self._dirty.update(self._blocked)
+            self._blocked.clear()
+        else:
+            stream = self.streams.get(event.stream_id)
+            if stream in self._blocked:
+                del self._blocked[stream]
+                self._dirty[stream] = None
+
+    def _on_settings(self, event: RemoteSettingsChanged) -> None:
+        self._on_idle_frame(event)
+        self._dirty.update(self._blocked)  # their windows may have grown
+        self._blocked.clear()
+        self.settled()
+
+    def _on_pong(self, event: PingAckReceived) -> None:
+        self._on_idle_frame(event)
+        self.pinged_back(event.ping_data)
+
+    def _on_goaway(self, event: ConnectionTerminated) -> None:
+        self.leaving(int(event.error_code or 0), event.last_stream_id or 0)
+
+    # --- floods
+
+    def _on_idle_frame(self, event: Event) -> None:
+        if not self._idle_frames.spend(self._loop.time()):
+            self.fail("sent a flood of frames that carry nothing", ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def count_reset(self) -> None:
+        """The peer took a stream back, or opened one more than it may."""
+        if not self._resets.spend(self._loop.time()):
+            self.fail("reset too many streams in a short time", ErrorCodes.ENHANCE_YOUR_CALM)
+
+    # --- sending
+
+    def wake(self, stream: Http2Stream) -> None:
+        """A stream has something to send: with everything else of this turn, or at once if it is much."""
+        if stream in self._blocked:
+            stream.stop()
+            return
+        self._dirty[stream] = None
+        if self.full:
+            stream.stop()
+        elif stream.queued >= FLUSH_BYTES:
+            self.flush()
+        else:
+            self.flush_soon()
+
+    def acknowledge(self, number: int, size: int) -> None:
+        if size and not self.over:
+            self.wire.acknowledge_received_data(size, number)
+            self.flush_soon()
+
+    def flush(self) -> None:
+        self._flush_due = False
+        if self._flushing or self.over or self.closed:
+            return
+        self._flushing = True
+        dirty = self._dirty
+        wire = self.wire
+        pending = 0
+        while dirty and not self.full:
+            stream = next(iter(dirty))
+            del dirty[stream]
+            size = stream.pump(wire)
+            self._idle_frames.earn(IDLE_PER_FRAME)
+            pending += size
+            if pending >= FLUSH_BYTES:
+                pending = 0
+                self.transport.write(wire.data_to_send())
+            if stream.over or not wire.alive(stream.number):
+                continue
+            if stream.pieces:
+                self._wait(stream)
+            elif stream.stopped and not self.full:
+                stream.start()
+        data = wire.data_to_send()
+        if data:
+            self.transport.write(data)
+        self._flushing = False
+
+    def _wait(self, stream: Http2Stream) -> None:
+        """There is more to send: in its next turn, or when the peer opens its window."""
+        if self.wire.local_flow_control_window(stream.number) > 0:
+            self._dirty[stream] = None
+        else:
+            self._blocked[stream] = None
+        stream.stop()
+
+    def pause_writing(self) -> None:
+        self.full = True
+        for stream in list(self._dirty):
+            if stream.pieces:
+                stream.stop()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self.flush()
+        for stream in list(self.stopped):
+            if self.full:
+                return
+            if not stream.pieces:
+                stream.start()
+
+    # --- the end
+
+    def dismiss(self, stream: Http2Stream) -> None:
+        number = stream.number
+        if self.streams.get(number) is stream:
+            del self.streams[number]
+            self._dirty.pop(stream, None)
+            self._blocked.pop(stream, None)
+            self.stopped.pop(stream, None)
+            self.wire.forget(number)
+            self.dismissed()
+
+    def fail(self, what: str, code: ErrorCodes | None = None) -> None:
+        """End the connection because of what the peer did; with `code`, h2 has not said so itself."""
+        if self.over:
+            return
+        if code is not None:
+            self.wire.close_connection(code)
+        data = self.wire.data_to_send()
+        if data and not self.closed:
+            self.transport.write(data)
+        self.finish(UpstreamReset(f"the other end of the HTTP/2 connection {what}"))
+        self.close()
+
+    def finish(self, error: DevrouteError) -> None:
+        """The connection is over: tell the owner of every stream, once."""
+        if self.over:
+            return
+        self.over = True
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self._dirty.clear()
+        self._blocked.clear()
+        self.stopped.clear()
+        for stream in streams:
+            stream.connection_lost(error)
+
+    def lost(self, error: Exception | None) -> None:
+        self.finish(UpstreamReset("the HTTP/2 connection was lost"))
+
+    def eof_received(self) -> bool:
+        return False  # closes the transport, then `lost`
+
+
+_HANDLERS: Final[dict[type[Event], Callable[[Any, Any], None]]] = {
+    RequestReceived: Http2Connection._on_request,
+    ResponseReceived: Http2Connection._on_response,
+    InformationalResponseReceived: Http2Connection._on_informational,
+    DataReceived: Http2Connection._on_data,
+    TrailersReceived: Http2Connection._on_trailers,
+    StreamEnded: Http2Connection._on_end,
+    StreamReset: Http2Connection._on_reset,
+    WindowUpdated: Http2Connection._on_window,
+    RemoteSettingsChanged: Http2Connection._on_settings,
+    PingReceived: Http2Connection._on_idle_frame,
+    PingAckReceived: Http2Connection._on_pong,
+    PriorityUpdated: Http2Connection._on_idle_frame,
+    UnknownFrameReceived: Http2Connection._on_idle_frame,
+    ConnectionTerminated: Http2Connection._on_goaway,
+}

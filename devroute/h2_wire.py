@@ -1,0 +1,150 @@
+"""The h2 library as a relay needs it: settings, windows, a GOAWAY that lets streams finish, limits on floods.
+
+Pure: bytes in, events out. Each limit is here with its reason; tests/test_h2.py attacks each.
+"""
+
+from typing import Final
+
+from h2.config import H2Configuration
+from h2.connection import (
+    ConnectionInputs,
+    ConnectionState,
+    H2Connection,
+    H2ConnectionStateMachine,
+)
+from h2.settings import SettingCodes, Settings
+from hpack import Encoder
+
+from devroute.http1 import MAX_HEAD_BYTES
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+#: What one stream may send beyond what its consumer took: as much as the tunnel's credit.
+STREAM_WINDOW: Final = 1024 * 1024
+
+#: What all streams of a connection may have waiting here: 64 that nobody reads, before they stop the others.
+CONNECTION_WINDOW: Final = 64 * STREAM_WINDOW
+
+#: Fewer frames for bulk than with the 16 KiB that everybody has to accept, and still below the size from
+#: which blocks cost more than they carry (connection.py).
+MAX_FRAME_BYTES: Final = 64 * 1024
+
+#: Envoy's own default; more are refused, which a client may try again.
+MAX_STREAMS: Final = 1024
+
+#: As h2 counts (32 bytes more a field). Above MAX_HEAD_BYTES a request gets its 431; above this limit
+#: somebody means harm (a decompression bomb), and the connection ends.
+MAX_HEADER_LIST_BYTES: Final = 4 * MAX_HEAD_BYTES
+
+#: Streams that the peer may reset, or open beyond MAX_STREAMS, at once and for each second: "rapid reset"
+#: (CVE-2023-44487) makes work and takes it back. One connection carries the cancelled calls of many clients.
+RESET_BURST: Final = 1000
+RESETS_PER_SECOND: Final = 100
+
+#: Frames that carry nothing (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty DATA, unknown ones), at once and
+#: for each second. gRPC measures its bandwidth by PINGs and opens windows as data flows, so frames that do
+#: carry something earn more of them.
+IDLE_BURST: Final = 1000
+IDLE_PER_SECOND: Final = 100
+IDLE_PER_FRAME: Final = 4
+
+#: Streams whose end h2 remembers, to judge frames that were under way when they ended: a round trip's worth.
+#: h2's own 65,536 may take 10 MB a connection.
+MAX_CLOSED_STREAMS: Final = 4096
+
+#: The last stream id there is (RFC 9113 §5.1.1).
+LAST_STREAM_ID: Final = 2**31 - 1
+
+_GOAWAYS: Final = (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY)
+_ALIVE: Final = (ConnectionState.IDLE, ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+
+
+class _States(H2ConnectionStateMachine):
+    """To h2 a GOAWAY is the end; but what is open may finish (RFC 9113 §6.8)."""
+
+    _transitions = {  # noqa: RUF012
+        **H2ConnectionStateMachine._transitions,
+        **{(state, goaway): (None, state) for state in _ALIVE for goaway in _GOAWAYS},
+    }
+
+
+class _Plain(Encoder):
+    """HPACK without Huffman coding: in Python it costs more than the bytes it saves in a mesh."""
+
+    def encode(self, headers, huffman=False):  # type: ignore[no-untyped-def]
+        return super().encode(headers, huffman=False)
+
+
+class Wire(H2Connection):
+    """One connection's protocol state, of either side."""
+
+    MAX_CLOSED_STREAMS = MAX_CLOSED_STREAMS
+
+    def __init__(self, *, client: bool) -> None:
+        super().__init__(H2Configuration(client_side=client, header_encoding=None))
+        self.state_machine = _States()
+        self.encoder = _Plain()
+        self.decoder.max_header_list_size = MAX_HEADER_LIST_BYTES
+        self.local_settings = Settings(
+            client=client,
+            initial_values={
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingCodes.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
+                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES,
+            },
+        )
+        self.max_inbound_frame_size = MAX_FRAME_BYTES
+        self.initiate_connection()
+        self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    @property
+    def open_inbound_streams(self) -> int:
+        """None, for h2 would end the connection where a refusal is enough, and walk all streams to count."""
+        return 0
+
+    @property
+    def open_outbound_streams(self) -> int:
+        """None; whoever opens streams counts them."""
+        return 0
+
+    def clear_outbound_data_buffer(self) -> None:
+        """Not on a GOAWAY either: the peer's HPACK table needs every head that was encoded."""
+
+    def alive(self, number: int) -> bool:
+        """Whether anything can still be sent on a stream. An event that says otherwise may be under way."""
+        stream = self.streams.get(number)
+        return stream is not None and not stream.closed
+
+    def is_new(self, number: int) -> bool:
+        """Whether this is a stream of ours that its first head will open."""
+        return number > self.highest_outbound_stream_id and number % 2 == self.config.client_side
+
+    def forget(self, number: int) -> None:
+        """A stream is over: h2 would keep it until it counts."""
+        stream = self.streams.pop(number, None)
+        if stream is not None:
+            self._closed_streams[number] = stream.closed_by
+
+
+class Allowance:
+    """A token bucket: `burst` at once, `rate` more a second, and what is earned."""
+
+    __slots__ = ("_at", "_burst", "_left", "_rate")
+
+    def __init__(self, burst: int, rate: int, now: float) -> None:
+        self._burst = burst
+        self._rate = rate
+        self._left = float(burst)
+        self._at = now
+
+    def earn(self, amount: float) -> None:
+        self._left = min(self._burst, self._left + amount)
+
+    def spend(self, now: float) -> bool:
+        """False: there was none left."""
+        self.earn((now - self._at) * self._rate)
+        self._at = now
+        self._left -= 1
+        return self._left >= 0
