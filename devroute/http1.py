@@ -188,7 +188,7 @@ class _Validator:
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            pass
+            self._reusable = False
         finally:
             if not self._reusable:
                 self._parser = self._kind(self)
@@ -426,15 +426,6 @@ def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
         _status_lines.clear()
     known = _status_lines[line] = (int(match[1]), int(match[2]), match[3] or b"")
     return known
-
-
-def check_partial_answer(held: bytes) -> None:
-    """As check_partial_head, for what an app sends: it may speak another protocol, and wait for us now.
-
-    Raises UpstreamInvalid.
-    """
-    if held[:7] != b"HTTP/1."[: len(held)] or held.count(b"\n") != held.count(b"\r\n"):
-        raise UpstreamInvalid("the answer does not start like HTTP/1.1", hint="is it an HTTP/1.1 server?")
 
 
 def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
