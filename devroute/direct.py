@@ -219,9 +219,12 @@ class DirectStream:
         if self._held:
             data = self._held + data
         end = data.find(END_OF_HEAD)
-        if end < 0:
+        if end < 0 or end + 4 > MAX_HEAD_BYTES:
             if len(data) > MAX_HEAD_BYTES:
                 raise UpstreamInvalid(f"the answer's head is longer than {MAX_HEAD_BYTES} bytes")
+            if data[:7] != b"HTTP/1."[: len(data)] or data.count(b"\n") != data.count(b"\r\n"):
+                message = f"what answers at {self._pool.label} does not speak HTTP/1.1"
+                raise UpstreamInvalid(message, hint="it may wait for us now; is it another kind of server?")
             self._held = data
             return b""
         self._held = b""

@@ -189,6 +189,9 @@ class _Validator:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             self._reusable = False
+        except httptools.HttpParserError:
+            self._reusable = False  # it may come after the message was complete, and would come again
+            raise
         finally:
             if not self._reusable:
                 self._parser = self._kind(self)
