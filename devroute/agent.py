@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from devroute import __version__
+from devroute.app_upstream import AppUpstream
 from devroute.child import Child
 from devroute.errors import (
     BY_CODE,
     AppUnreachable,
-    ConfigInvalid,
     DevrouteError,
     LinkReplaced,
     NameNotOwned,
@@ -28,7 +28,7 @@ from devroute.errors import (
     TargetDenied,
     TokenInvalid,
 )
-from devroute.pool import DirectUpstream
+from devroute.h2_upstream import H2Upstream
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings
 from devroute.tunnel import hello
@@ -56,6 +56,12 @@ LEAVE_SECONDS: Final = 2.0
 REPORT_SECONDS: Final = 0.02
 
 INTERRUPTED: Final = 130
+
+#: What serves an app, by the scheme of its address.
+_SCHEMES: Final[dict[str, type[AppUpstream] | type[H2Upstream]]] = {
+    "http": AppUpstream,
+    "grpc": H2Upstream,
+}
 
 #: Another attempt would get the same answer.
 FINAL: Final = (TokenInvalid, NameNotOwned, NameTaken, TargetDenied, LinkReplaced)
@@ -85,13 +91,10 @@ async def run(settings: AgentSettings) -> int:
 
 class Agent:
     def __init__(self, settings: AgentSettings, report: Report) -> None:
-        for spec in settings.services:
-            if spec.scheme == "grpc":
-                raise ConfigInvalid(f"service '{spec.service}': grpc:// is not served by this version yet")
         self._settings = settings
         self._report = report
-        self._upstreams = {
-            spec.service: DirectUpstream(spec.host, spec.port, unreachable=AppUnreachable)
+        self._upstreams: dict[str, AppUpstream | H2Upstream] = {
+            spec.service: _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
             for spec in settings.services
         }
         offers = tuple(

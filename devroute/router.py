@@ -7,7 +7,7 @@ for as long as its policy is in force. Who is online is asked for every request.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from devroute.contract import Address, Entry, parse
 from devroute.errors import (
@@ -17,6 +17,7 @@ from devroute.errors import (
     RequestMalformed,
     ServiceNotInContract,
 )
+from devroute.h2_upstream import H2Upstream
 from devroute.http1 import InboundRequest
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
@@ -31,27 +32,40 @@ MAX_REMEMBERED: Final = 4096
 MAX_POOLS: Final = 4096
 
 
+Pool = DirectUpstream | H2Upstream
+P = TypeVar("P", DirectUpstream, H2Upstream)
+
+
 class Pools:
-    """The connections to direct targets, by service and address. Asks `policy` about every IP address."""
+    """The connections to direct targets, by service and address, and apart from each other those of HTTP/1.1
+    and of HTTP/2. Asks `policy` about every IP address."""
 
     def __init__(self, policy: Callable[[], Policy], *, connect_timeout: float, max_in_flight: int) -> None:
         self._policy = policy
         self._connect_timeout = connect_timeout
         self._max_in_flight = max_in_flight
-        self._pools: dict[tuple[str, Address], DirectUpstream] = {}
+        self._pools: dict[tuple[type[Pool], str, Address], Pool] = {}
 
     def get(self, service: str, address: Address) -> DirectUpstream:
-        pool = self._pools.get((service, address))
+        return self._get(DirectUpstream, service, address)
+
+    def get_http2(self, service: str, address: Address) -> H2Upstream:
+        return self._get(H2Upstream, service, address)
+
+    def _get(self, kind: type[P], service: str, address: Address) -> P:
+        key = (kind, service, address)
+        pool = self._pools.get(key)
         if pool is None:
             if len(self._pools) >= MAX_POOLS:
                 self.prune()
-            pool = self._pools[service, address] = DirectUpstream(
+            pool = self._pools[key] = kind(
                 address.host,
                 address.port,
                 permit=lambda ip, port: self._policy().permit_address(ip, port, service=service),
                 connect_timeout=self._connect_timeout,
                 max_in_flight=self._max_in_flight,
             )
+        assert isinstance(pool, kind)
         return pool
 
     async def probe(self, address: Address, service: str) -> None:
@@ -122,15 +136,17 @@ class ContractRouter:
 
     def _route(self, entry: Entry, way: Address | Upstream) -> Route:
         target = str(entry.target)
+        http2: Upstream | None = None
         if isinstance(way, Address):
             who = target if target == str(way) else f"{target} ({way})"
+            http2 = self._pools.get_http2(entry.service, way)
             way = self._pools.get(entry.service, way)
         else:
             who = f"{target} (tunnel)"
         reason = printable(f"{entry.key} answered by {who}").encode("ascii")
         marks = b"x-devroute-result: laptop\r\nx-devroute-reason: %b\r\n" % reason
         label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'
-        return Route(way, entry.key, target, marks, label)
+        return Route(way, entry.key, target, marks, label, http2)
 
     def _judge(self, raw: bytes, matched: bytes) -> Entry:
         try:
