@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tunnel.loopback import Client, Site, connect, get, site, start_site
 
 from devroute import agent
 from devroute.agent import LAST_DELAY, Agent, delay_before
+from devroute.child import Child
 from devroute.errors import (
     AppUnreachable,
     ConfigInvalid,
@@ -274,16 +276,26 @@ async def test_a_command_that_does_not_exist_is_a_clear_error() -> None:
 
 
 CHILD = """
-import pathlib, signal, sys, time
-pathlib.Path(sys.argv[1]).write_text(str(__import__("os").getpid()))
+import os, pathlib, signal, sys
 if sys.argv[2] == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 signal.pause()
 """
 
 
+def content(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+async def written(file: Path) -> None:
+    async with asyncio.timeout(10):
+        while not content(file):
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-async def test_a_signal_ends_link_and_child_in_good_order(tmp_path: Any, number: int, code: int) -> None:
+async def test_a_signal_ends_link_and_child_in_good_order(tmp_path: Path, number: int, code: int) -> None:
     pid_file = tmp_path / "pid"
     async with site() as where:
         process = await asyncio.create_subprocess_exec(
@@ -296,16 +308,22 @@ async def test_a_signal_ends_link_and_child_in_good_order(tmp_path: Any, number:
             stderr=asyncio.subprocess.STDOUT,
         )
         async with asyncio.timeout(15):
-            while not (pid_file.exists() and pid_file.read_text()):
-                assert process.returncode is None
-                await asyncio.sleep(0.01)
+            await written(pid_file)
             process.send_signal(number)
             out, _ = await process.communicate()
         assert process.returncode == code, out
         assert b"Traceback" not in out
         assert where.registry.listing() == []
         with pytest.raises(ProcessLookupError):
-            os.kill(int(pid_file.read_text()), 0)
+            os.kill(int(content(pid_file)), 0)
+
+
+async def test_a_child_that_will_not_end_is_killed(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    child = await Child.start((sys.executable, "-c", CHILD, str(pid_file), "stubborn"))
+    await written(pid_file)
+    await asyncio.wait_for(child.stop(grace=0.1), 5)
+    assert await child.wait() == 128 + signal.SIGKILL
 
 
 # --- the report ---------------------------------------------------------------------------------------

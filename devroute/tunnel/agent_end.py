@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 
 from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
 from devroute.http1 import Framing, Headers, RequestHead, ResponseHead
+from devroute.tunnel.events import Opened, Welcome
 from devroute.tunnel.frames import Flag, Reason
 from devroute.tunnel.link import LIVENESS, Link, Liveness
-from devroute.tunnel.session import Opened, Role, Session, Welcome
+from devroute.tunnel.session import Role, Session
 from devroute.tunnel.stream_end import UNBOUNDED, StreamEnd
 from devroute.tunnel.websocket import WebSocket
 from devroute.upstream import Upstream, UpstreamStream

@@ -16,9 +16,10 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.http1 import Framing, Headers, RequestHead, ResponseHead, parse_response_head
+from devroute.tunnel.events import Hello, Opened
 from devroute.tunnel.frames import MAX_SERVICE_BYTES, Flag, Reason
 from devroute.tunnel.link import LIVENESS, Link, Liveness
-from devroute.tunnel.session import Hello, Opened, Role, Session
+from devroute.tunnel.session import Role, Session
 from devroute.tunnel.stream_end import UNBOUNDED, StreamEnd
 from devroute.tunnel.streams import CLOSED, Stream
 from devroute.tunnel.websocket import WebSocket

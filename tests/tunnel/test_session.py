@@ -8,22 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devroute.errors import ProtocolError
-from devroute.tunnel import frames, session
+from devroute.tunnel import frames
+from devroute.tunnel.events import Broken, Data, Ended, GoAway, Head, Opened, Pong, Reset, Writable
 from devroute.tunnel.frames import WINDOW, Flag, FrameType
-from devroute.tunnel.session import (
-    Broken,
-    Data,
-    Ended,
-    GoAway,
-    Head,
-    Opened,
-    Pong,
-    Reset,
-    Role,
-    Session,
-    Writable,
-)
-from devroute.tunnel.streams import BODY, CLOSED, HEADLESS, NEXT, TRANSITIONS, after
+from devroute.tunnel.session import Role, Session
+from devroute.tunnel.streams import BODY, CLOSED, HEADLESS, NEXT, TRANSITIONS, Stream, after
 
 from .wire import HEAD, OK, Wire, in_pieces
 
@@ -364,7 +353,7 @@ def _told(events: list[Any]) -> dict[int, list[Any]]:
             else:
                 lines.append(("data", event.data, event.end))
         else:
-            lines.append((type(event).__name__, *(v for v in event if not isinstance(v, session.Stream))))
+            lines.append((type(event).__name__, *(v for v in event if not isinstance(v, Stream))))
     return told
 
 

@@ -3,8 +3,9 @@
 import itertools
 from collections.abc import Iterable
 
-from devroute.tunnel import session
-from devroute.tunnel.session import Event, Role, Session
+from devroute.tunnel import events
+from devroute.tunnel.events import Event
+from devroute.tunnel.session import Role, Session
 
 HEAD = b"GET / HTTP/1.1\r\nhost: foo\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"
@@ -16,9 +17,9 @@ class Wire:
         self.agent = Session(Role.AGENT, max_streams=max_streams)
         if greeted:
             self.agent.send_hello(b"{}")
-            assert self.to_proxy() == [session.Hello(b"{}")]
+            assert self.to_proxy() == [events.Hello(b"{}")]
             self.proxy.send_welcome(b"{}")
-            assert self.to_agent() == [session.Welcome(b"{}")]
+            assert self.to_agent() == [events.Welcome(b"{}")]
 
     def to_proxy(self) -> list[Event]:
         return self.proxy.receive(b"".join(self.agent.data_to_send()))
@@ -29,8 +30,8 @@ class Wire:
 
 def in_pieces(receiver: Session, data: bytes, cuts: Iterable[int]) -> list[Event]:
     """Feed data in the pieces that these positions make of it."""
-    events: list[Event] = []
+    told: list[Event] = []
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, stop in itertools.pairwise(places):
-        events += receiver.receive(data[start:stop])
-    return events
+        told += receiver.receive(data[start:stop])
+    return told
