@@ -17,6 +17,7 @@ from devroute import __version__
 from devroute.auth import Tokens
 from devroute.contract import Address
 from devroute.errors import (
+    ConnectionUsed,
     ContractMissing,
     DevrouteError,
     MethodNotAllowed,
@@ -128,6 +129,7 @@ def create_app(control: Control) -> web.Application:
     app.router.add_get("/resolve", control.resolve)
     app.router.add_get("/api/laptops", control.laptops)
     app.router.add_get("/api/status", control.status)
+    app.router.add_get("/tunnel", _late_tunnel)
     return app
 
 
@@ -149,6 +151,14 @@ def error_response(error: DevrouteError) -> web.Response:
     return web.Response(
         body=error.as_json(), status=error.status, content_type="application/json", headers=headers
     )
+
+
+async def _late_tunnel(request: web.Request) -> web.Response:
+    """GET /tunnel on a connection that served something else before, so that it is ours and not the tunnel's:
+    an ingress pools its connections. Closed, so that the agent's next attempt gets another one."""
+    response = error_response(ConnectionUsed("this connection has served another request before"))
+    response.force_close()
+    return response
 
 
 @web.middleware

@@ -186,6 +186,13 @@ class TooManyLinks(DevrouteError):
     code, status = "too-many-links", 429
 
 
+class ConnectionUsed(DevrouteError):
+    """A tunnel has to be the first request of its connection; an ingress may have used this one before."""
+
+    code, status = "connection-used", 503
+    default_hint = "the connection is closed now: try again"
+
+
 class ProtocolError(DevrouteError):
     """The peer of a tunnel broke tunnel/PROTOCOL.md; the link ends."""
 

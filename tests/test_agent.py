@@ -290,7 +290,7 @@ def content(file: Path) -> str:
 
 async def written(file: Path) -> None:
     async with asyncio.timeout(10):
-        while not content(file):
+        while not content(file):  # noqa: ASYNC110 - a file has no event
             await asyncio.sleep(0.01)
 
 

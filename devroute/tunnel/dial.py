@@ -13,7 +13,14 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from devroute import __version__
-from devroute.errors import BY_CODE, DevrouteError, ProtocolError, ServerUnreachable, TokenInvalid
+from devroute.errors import (
+    BY_CODE,
+    ConnectionUsed,
+    DevrouteError,
+    ProtocolError,
+    ServerUnreachable,
+    TokenInvalid,
+)
 from devroute.tunnel.agent_end import AgentLink
 from devroute.tunnel.websocket import HeadLines, WebSocket, check_upgraded, request_upgrade, split_head
 
@@ -22,6 +29,9 @@ DIAL_SECONDS: Final = 10.0
 
 #: Bytes of an answer other than 101 that are read for its reason.
 MAX_ANSWER: Final = 64 * 1024
+
+#: Connections of an ingress's pool that may have to be used up before it opens one for the tunnel.
+MAX_USED_CONNECTIONS: Final = 8
 
 _HINT: Final = "is the server's URL right (--server, DEVROUTE_SERVER), and is the VPN up?"
 
@@ -41,6 +51,25 @@ async def dial(
 
     Raises ServerUnreachable, TokenInvalid, or the error that the server answered with.
     """
+    for _ in range(MAX_USED_CONNECTIONS):
+        try:
+            return await _attempt(server, token, make_link, tls, seconds, random)
+        except ConnectionUsed:
+            continue
+    raise ServerUnreachable(
+        f"{server}: something in between keeps sending the tunnel on used connections",
+        hint="let the ingress use a connection of its own for WebSocket upgrades",
+    )
+
+
+async def _attempt(
+    server: str,
+    token: str,
+    make_link: MakeLink,
+    tls: ssl.SSLContext | None,
+    seconds: float,
+    random: Callable[[int], bytes],
+) -> AgentLink:
     url = urlsplit(server)
     secure = url.scheme in ("https", "wss")
     host = url.hostname or ""

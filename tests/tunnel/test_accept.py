@@ -6,6 +6,7 @@ import json
 import pytest
 
 from devroute.errors import (
+    ConnectionUsed,
     DevrouteError,
     NameNotOwned,
     ServerUnreachable,
@@ -18,7 +19,7 @@ from devroute.target import Address
 from devroute.tunnel.agent_end import AgentLink
 from devroute.tunnel.dial import dial
 from devroute.tunnel.hello import Hello, Offer
-from devroute.tunnel.websocket import WebSocket, request_upgrade
+from devroute.tunnel.websocket import WebSocket, accept_upgrade, request_upgrade, split_head
 
 from .loopback import App, Client, Site, connect, get, site
 
@@ -217,6 +218,25 @@ async def test_a_server_that_is_something_else_says_so(
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(error, match=text):
             await dial(f"http://127.0.0.1:{port}", "t", no_link)
+
+
+async def test_a_used_connection_of_an_ingress_is_dialled_past() -> None:
+    """An ingress with one pooled connection: the first upgrade meets it, the next one a fresh one."""
+    used = ConnectionUsed("used").as_json()
+    answers = [b"HTTP/1.1 503 Used\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(used), used)]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        writer.write(answers.pop() if answers else accept_upgrade(split_head(request)))
+
+    def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
+        return AgentLink(websocket, loop, {}, lambda finished: None)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        link = await dial(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "t", make)
+        assert not answers
+        link.end(DevrouteError("over"))
+        await link.disconnected
 
 
 async def test_a_server_that_never_answers_is_given_up() -> None:
