@@ -1,6 +1,7 @@
 """A proxy's listener and an agent's link on loopback, with hand-written apps and clients at the ends."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -62,6 +63,7 @@ async def start_site(
     *,
     liveness: Liveness = LIVENESS,
     permit: Callable[[Address, str], None] | None = None,
+    tls: ssl.SSLContext | None = None,
     **seconds: float,
 ) -> Site:
     registry = Registry()
@@ -74,7 +76,7 @@ async def start_site(
         liveness=liveness,
         **seconds,
     )
-    server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", port, ssl=tls)
     return Site(listener, registry, server)
 
 
@@ -95,6 +97,7 @@ async def connect(
     name: str | None = None,
     observed: list[Finished] | None = None,
     liveness: Liveness = LIVENESS,
+    tls: ssl.SSLContext | None = None,
 ) -> AgentLink:
     """A link that has said HELLO; its welcome may still be on the way."""
 
@@ -105,7 +108,7 @@ async def connect(
         link.session.send_hello(hello.Hello(agent="test", name=name, services=offers).encode())
         return link
 
-    link = await dial(where.url, token, make)
+    link = await dial(where.url, token, make, tls=tls)
     link.wake()
     return link
 

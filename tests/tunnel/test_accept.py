@@ -2,9 +2,16 @@
 
 import asyncio
 import json
+import shutil
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
 
 import pytest
 
+from devroute.auth import Tokens
+from devroute.control import Control, create_app, create_runner
 from devroute.errors import (
     ConnectionUsed,
     DevrouteError,
@@ -15,13 +22,16 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.http1 import RequestHead
+from devroute.policy import Policy
+from devroute.registry import Registry
 from devroute.target import Address
+from devroute.tunnel.accept import TunnelListener
 from devroute.tunnel.agent_end import AgentLink
 from devroute.tunnel.dial import dial
 from devroute.tunnel.hello import Hello, Offer
 from devroute.tunnel.websocket import WebSocket, accept_upgrade, request_upgrade, split_head
 
-from .loopback import App, Client, Site, connect, get, site
+from .loopback import App, BulkApp, Client, Site, authenticate, connect, get, site
 
 pytestmark = pytest.mark.asyncio
 
@@ -266,3 +276,68 @@ async def test_a_request_s_head_is_what_the_relay_made() -> None:
         await app.opened.wait()
         assert app.streams[0].head == head
         link.end(DevrouteError("over"))
+
+
+# --- what stands around it --------------------------------------------------------------------------------
+
+
+async def test_an_upgrade_on_a_connection_that_aiohttp_has_is_closed_for_another_attempt() -> None:
+    registry = Registry()
+
+    async def probe(address: Address, service: str) -> None:
+        raise AssertionError("nothing is probed here")
+
+    runner = create_runner(create_app(Control(registry, Policy, Tokens, probe, 1.0)))
+    await runner.setup()
+    assert runner.server is not None
+    listener = TunnelListener(
+        http=cast(Callable[[], asyncio.BaseProtocol], runner.server),
+        authenticate=authenticate,
+        registry=registry,
+        server_version="test",
+        permit=lambda address, service: None,
+    )
+    server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    async with asyncio.timeout(3):
+        writer.write(b"GET /api/status HTTP/1.1\r\nhost: a\r\n\r\n")
+        first = await reader.readuntil(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 401 "), "aiohttp got the bytes that were read before"
+        writer.write(upgrade())
+        second = await reader.read()
+    assert b"HTTP/1.1 503 " in second
+    assert b'"code": "connection-used"' in second
+    assert b"connection: close" in second.lower()
+    writer.close()
+    server.close()
+    await runner.cleanup()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+async def test_a_tunnel_over_tls_trusts_the_right_certificate_only(tmp_path: Path) -> None:
+    making = await asyncio.create_subprocess_exec(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+        *("-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"),
+        cwd=tmp_path,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await making.wait() == 0
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    async with site(tls=ours) as where:
+        url = f"wss://localhost:{where.port}"
+        with pytest.raises(ServerUnreachable, match="certificate is not trusted"):
+            await dial(url, "alice-token", no_link)
+        where.url = url
+        link = await connect(
+            where, {"foo": BulkApp()}, tls=ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+        )
+        await link.welcome
+        client = Client(keep=False)
+        where.upstream().open(get(b"/20000000"), client)
+        async with asyncio.timeout(10):
+            await client.done.wait()
+        assert client.size == 20_000_000
+        assert client.error is None
+        link.end(DevrouteError("over"))
+        await link.disconnected
