@@ -1,4 +1,4 @@
-"""One HTTP/1.1 exchange with an upstream, and the connection that carries it. It knows no pool but by name."""
+"""One HTTP/1.1 exchange with an upstream, and the connection that carries it. The pool is pool.py's."""
 
 import asyncio
 from typing import Final, Protocol

@@ -42,7 +42,7 @@ class DevrouteError(Exception):
         return json.dumps(self.as_dict(request_id), ensure_ascii=False).encode() + b"\n"
 
 
-# --- the request itself --------------------------------------------------------------------------------------
+# --- the request itself -------------------------------------------------------------------------------------
 
 
 class RequestMalformed(DevrouteError):
@@ -73,7 +73,7 @@ class NotSupported(DevrouteError):
     code, status = "not-supported", 501
 
 
-# --- the contract --------------------------------------------------------------------------------------------
+# --- the contract -------------------------------------------------------------------------------------------
 
 
 class ContractMissing(DevrouteError):
@@ -103,7 +103,7 @@ class MarkerMissing(DevrouteError):
     )
 
 
-# --- who may go where ----------------------------------------------------------------------------------------
+# --- who may go where ---------------------------------------------------------------------------------------
 
 
 class TargetDenied(DevrouteError):
@@ -120,7 +120,7 @@ class ServiceNotServed(DevrouteError):
     code, status = "service-not-served", 503
 
 
-# --- the way to the target -----------------------------------------------------------------------------------
+# --- the way to the target ----------------------------------------------------------------------------------
 
 
 class TargetUnreachable(DevrouteError):
@@ -158,7 +158,7 @@ class TargetOverloaded(DevrouteError):
     code, status = "target-overloaded", 503
 
 
-# --- registration --------------------------------------------------------------------------------------------
+# --- registration -------------------------------------------------------------------------------------------
 
 
 class TokenInvalid(DevrouteError):
@@ -207,7 +207,7 @@ class MethodNotAllowed(DevrouteError):
     code, status = "method-not-allowed", 405
 
 
-# --- the laptop ----------------------------------------------------------------------------------------------
+# --- the laptop ---------------------------------------------------------------------------------------------
 
 
 class ConfigInvalid(DevrouteError):

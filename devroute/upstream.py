@@ -1,10 +1,10 @@
 """The seam of the data path: who answers a request (`Upstream`), and who asked (`ResponseSink`).
 
 The relay does not know whether it has a direct connection or a stream of a tunnel; an upstream does not know
-whether an HTTP/1.1 client, an HTTP/2 client or a tunnel asked. Everything is a plain call on one event loop: no
-tasks, no queues, no awaits. Flow control is two pairs of calls, pause and resume, one pair in each direction.
+whether an HTTP/1.1 client, an HTTP/2 client or a tunnel asked. Everything is a plain call on one event loop:
+no tasks, no queues, no awaits. Flow control is two pairs of calls, pause and resume, one in each direction.
 
-The order of calls on a sink:  on_informational*  on_head  on_data*  (on_end | on_error),  or  on_error  alone.
+The order of calls on a sink: on_informational* on_head on_data* (on_end | on_error), or on_error alone.
 After on_end or on_error the upstream never calls the sink again, save for pause and resume of an upgrade's
 other half; after cancel() it calls nothing at all.
 """
