@@ -32,7 +32,7 @@ from devroute.h2_upstream import H2Upstream
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings
 from devroute.tunnel import hello
-from devroute.tunnel.agent_end import AgentLink
+from devroute.tunnel.agent_end import AgentLink, Finished
 from devroute.tunnel.dial import DIAL_SECONDS, dial
 from devroute.tunnel.websocket import WebSocket
 
@@ -52,7 +52,7 @@ PROBE_SECONDS: Final = 2.0
 #: How long requests under way may go on after a Ctrl-C, in seconds.
 LEAVE_SECONDS: Final = 2.0
 
-#: Lines for people leave this often, in seconds.
+#: Lines for people leave at most this often, in seconds.
 REPORT_SECONDS: Final = 0.02
 
 INTERRUPTED: Final = 130
@@ -120,7 +120,6 @@ class Agent:
                     return self._ending.result()
                 tasks.remove(first)
                 link = first.result()
-                self._tick_report()
                 self._tick_clock(time.time(), self._loop.time())
                 tasks.add(self._loop.create_task(self._stay(link)))
                 if self._settings.command:
@@ -137,6 +136,7 @@ class Agent:
     async def _first(self) -> AgentLink:
         link, name = await self._register()
         self._report.online(name, self._settings.server, self._settings.services)
+        self._report.flush()
         return link
 
     async def _register(self) -> tuple[AgentLink, str]:
@@ -164,7 +164,7 @@ class Agent:
         raise error from None
 
     def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
-        link = AgentLink(websocket, loop, self._upstreams, self._report.request)
+        link = AgentLink(websocket, loop, self._upstreams, self._observe)
         link.session.send_hello(self._hello)
         return link
 
@@ -179,9 +179,11 @@ class Agent:
             if isinstance(error, FINAL):
                 raise error
             self._report.offline(error.message)
+            self._report.flush()
             attempt = 0 if self._loop.time() - since > STEADY_SECONDS else attempt + 1
             link, name, attempt = await self._again(attempt)
             self._report.back(name)
+            self._report.flush()
 
     async def _again(self, attempt: int) -> tuple[AgentLink, str, int]:
         while True:
@@ -193,6 +195,7 @@ class Agent:
             except DevrouteError as error:
                 attempt += 1
                 self._report.retry(error, delay_before(attempt - 1, 1.0))
+                self._report.flush()
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the laptop wakes up meanwhile: then the network is likely to be back."""
@@ -203,9 +206,14 @@ class Agent:
 
     # --- time
 
-    def _tick_report(self) -> None:
+    def _observe(self, finished: Finished) -> None:
+        self._report.request(finished)
+        if "report" not in self._timers:
+            self._timers["report"] = self._loop.call_later(REPORT_SECONDS, self._flush_report)
+
+    def _flush_report(self) -> None:
+        del self._timers["report"]
         self._report.flush()
-        self._timers["report"] = self._loop.call_later(REPORT_SECONDS, self._tick_report)
 
     def _tick_clock(self, wall: float, steady: float) -> None:
         """The steady clock stands still while a laptop sleeps, or it runs on and this call comes late: either
