@@ -1,77 +1,14 @@
-"""What a platform team applies to its mesh, generated from one typed model. Pure: values in, YAML out.
+"""The EnvoyFilter that puts `lua/devroute.lua` into the sidecars of a scope. Pure."""
 
-The output has a stable order and no timestamps, so that it can live in a GitOps repository.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
 
-import yaml
-
-#: A manifest or a part of an Envoy configuration, as YAML and JSON know it.
-Document = dict[str, Any]
+from devroute.manifests.model import Document, MeshScope, NamespaceScope, ProxyService, Scope, WorkloadScope
 
 #: Name of the HTTP filter, and of the metadata in which it leaves its decision.
 FILTER = "devroute"
 
 LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 LUA_ROUTE_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyService:
-    """Where the mesh finds `devroute proxy`: a Kubernetes service and its ports."""
-
-    name: str = "devroute-proxy"
-    namespace: str = "devroute"
-    data_port: int = 8080
-    control_port: int = 8081
-    domain: str = "cluster.local"
-
-    @property
-    def data_cluster(self) -> str:
-        """Istio's name of the cluster that takes detoured requests."""
-        return self._cluster(self.data_port)
-
-    @property
-    def control_cluster(self) -> str:
-        """Istio's name of the cluster that the filter asks."""
-        return self._cluster(self.control_port)
-
-    def _cluster(self, port: int) -> str:
-        return f"outbound|{port}||{self.name}.{self.namespace}.svc.{self.domain}"
-
-
-@dataclass(frozen=True, slots=True)
-class MeshScope:
-    """Every sidecar; each learns its service's name by itself."""
-
-    root_namespace: str = "istio-system"
-
-
-@dataclass(frozen=True, slots=True)
-class NamespaceScope:
-    """Every sidecar of one namespace."""
-
-    namespace: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadScope:
-    """The sidecars of one service, whose name is given instead of learnt."""
-
-    namespace: str
-    service: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def selector(self) -> dict[str, str]:
-        return dict(sorted(self.labels.items())) or {"app": self.service}
-
-
-Scope = MeshScope | NamespaceScope | WorkloadScope
 
 
 def lua_source() -> str:
@@ -108,11 +45,6 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
         "metadata": metadata,
         "spec": spec,
     }
-
-
-def render(scope: Scope, proxy: ProxyService | None = None) -> str:
-    """The manifests of a scope as YAML, ready for `kubectl apply -f -`."""
-    return to_yaml(envoy_filter(scope, proxy))
 
 
 def _patch(apply_to: str, operation: str, value: Document) -> Document:
@@ -199,25 +131,3 @@ def _metadata(key: str) -> str:
 
 def _header(name: str, value: str, action: str) -> Document:
     return {"header": {"key": name, "value": value}, "append_action": action, "keep_empty_value": False}
-
-
-class _Dumper(yaml.SafeDumper):
-    """Block style, no aliases, several lines as a literal: what people expect of a manifest."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text[:-1] else None)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def to_yaml(*documents: Document) -> str:
-    several = len(documents) > 1
-    # Not in ASCII only: a literal block, which people can read, cannot hold escapes.
-    return yaml.dump_all(
-        documents, Dumper=_Dumper, sort_keys=False, width=120, explicit_start=several, allow_unicode=True
-    )

@@ -1,0 +1,34 @@
+"""What a platform team applies to its mesh, generated from one typed model. Pure: values in, YAML out.
+
+The output has a stable order and no timestamps, so that it can live in a GitOps repository.
+"""
+
+from devroute.manifests.filter import FILTER, envoy_filter, lua_source
+from devroute.manifests.model import (
+    Document,
+    MeshScope,
+    NamespaceScope,
+    ProxyService,
+    Scope,
+    WorkloadScope,
+)
+from devroute.manifests.text import to_yaml
+
+__all__ = [
+    "FILTER",
+    "Document",
+    "MeshScope",
+    "NamespaceScope",
+    "ProxyService",
+    "Scope",
+    "WorkloadScope",
+    "envoy_filter",
+    "lua_source",
+    "render",
+    "to_yaml",
+]
+
+
+def render(scope: Scope, proxy: ProxyService | None = None) -> str:
+    """The manifests of a scope as YAML, ready for `kubectl apply -f -`."""
+    return to_yaml(envoy_filter(scope, proxy))

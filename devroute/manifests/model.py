@@ -1,0 +1,62 @@
+"""What the manifests are made from: where the proxy is, and which sidecars get the filter. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: A manifest or a part of an Envoy configuration, as YAML and JSON know it.
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyService:
+    """Where the mesh finds `devroute proxy`: a Kubernetes service and its ports."""
+
+    name: str = "devroute-proxy"
+    namespace: str = "devroute"
+    data_port: int = 8080
+    control_port: int = 8081
+    domain: str = "cluster.local"
+
+    @property
+    def data_cluster(self) -> str:
+        """Istio's name of the cluster that takes detoured requests."""
+        return self._cluster(self.data_port)
+
+    @property
+    def control_cluster(self) -> str:
+        """Istio's name of the cluster that the filter asks."""
+        return self._cluster(self.control_port)
+
+    def _cluster(self, port: int) -> str:
+        return f"outbound|{port}||{self.name}.{self.namespace}.svc.{self.domain}"
+
+
+@dataclass(frozen=True, slots=True)
+class MeshScope:
+    """Every sidecar; each learns its service's name by itself."""
+
+    root_namespace: str = "istio-system"
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceScope:
+    """Every sidecar of one namespace."""
+
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadScope:
+    """The sidecars of one service, whose name is given instead of learnt."""
+
+    namespace: str
+    service: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def selector(self) -> dict[str, str]:
+        return dict(sorted(self.labels.items())) or {"app": self.service}
+
+
+Scope = MeshScope | NamespaceScope | WorkloadScope
