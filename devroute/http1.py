@@ -418,6 +418,7 @@ def _refusal(raw: bytes, error: Exception) -> RequestMalformed:
 #: Status lines that were seen: apps have a handful. Cleared when it is full, so that nobody can fill memory.
 _status_lines: dict[bytes, tuple[int, int, bytes]] = {}
 _MAX_STATUS_LINES: Final = 512
+_MAX_KNOWN_LINE: Final = 64
 
 
 def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
@@ -425,9 +426,11 @@ def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
         raise UpstreamInvalid("the answer does not start with an HTTP/1.1 status line")
-    if len(_status_lines) >= _MAX_STATUS_LINES:
-        _status_lines.clear()
-    known = _status_lines[line] = (int(match[1]), int(match[2]), match[3] or b"")
+    known = (int(match[1]), int(match[2]), match[3] or b"")
+    if len(line) <= _MAX_KNOWN_LINE:
+        if len(_status_lines) >= _MAX_STATUS_LINES:
+            _status_lines.clear()
+        _status_lines[line] = known
     return known
 
 

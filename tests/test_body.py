@@ -56,7 +56,7 @@ NAMES = st.from_regex(rb"x-[!#$%&'*+.^_`|~0-9A-Za-z-]{1,8}", fullmatch=True)
 VALUES = st.from_regex(rb"([!-~\x80-\xff]([\t -~\x80-\xff]{0,8}[!-~\x80-\xff])?)?", fullmatch=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=6), st.lists(st.tuples(NAMES, VALUES), max_size=3), CUTS)
 def test_what_was_chunked_comes_back_however_it_is_cut(
     pieces: list[bytes], trailers: Headers, cuts: list[int]
@@ -83,7 +83,7 @@ SCRAPS = st.sampled_from(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(SCRAPS, max_size=8).map(b"".join), CUTS)
 def test_any_split_of_any_bytes_gives_the_same_verdict(data: bytes, cuts: list[int]) -> None:
     assert verdict(data, cuts) == verdict(data, range(len(data)))

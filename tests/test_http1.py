@@ -1,0 +1,481 @@
+"""Heads: what is forwarded of them, and that it does not matter how their bytes arrive."""
+
+import asyncio
+import contextlib
+import itertools
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import h11
+import pytest
+from conformance.requests import CASES, SMUGGLED, Case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devroute.errors import DevrouteError, LaptopOffline, NotSupported, RequestMalformed, UpstreamInvalid
+from devroute.http1 import (
+    MAX_HEAD_BYTES,
+    Framing,
+    Headers,
+    InboundRequest,
+    RequestHead,
+    check_partial_head,
+    parse_request_head,
+    parse_response_head,
+)
+from devroute.relay import Observed, Route, Timeouts
+from devroute.server import Server, ServerConnection
+from devroute.upstream import ResponseSink
+
+HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
+ENDS_HERE = HOP | {b"transfer-encoding", b"x-devroute-matched"}
+PROTECTED = {b"host", b"content-length", b"x-devroute", b"x-request-id"}
+
+
+def head(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> bytes:
+    return b"\r\n".join((start, *lines)) + b"\r\n\r\n"
+
+
+def parse(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> InboundRequest:
+    return parse_request_head(head(b"host: foo", *lines, start=start))
+
+
+# --- what is forwarded ------------------------------------------------------------------------------------
+
+NAMES = st.one_of(
+    st.sampled_from(
+        [
+            b"X-A",
+            b"x-a",
+            b"x-b",
+            b"Cookie",
+            b"via",
+            b"X-Request-Id",
+            b"keep-alive",
+            b"x-devroute-matched",
+            b"Proxy-Connection",
+            b"proxy-authorization",
+            b"x-hop",
+            b"Trailer",
+            b"Expect",
+            b"X-Devroute",
+        ]
+    ),
+    st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}", fullmatch=True).filter(
+        lambda name: name.lower() not in ENDS_HERE | PROTECTED
+    ),
+)
+VALUES = st.from_regex(rb"([!-~\x80-\xff]([\t -~\x80-\xff]{0,12}[!-~\x80-\xff])?)?", fullmatch=True)
+OPTIONS = st.lists(
+    st.sampled_from(
+        [
+            b"close",
+            b"Keep-Alive",
+            b"X-A",
+            b"x-hop",
+            b"Cookie",
+            b"host",
+            b"content-length",
+            b"upgrade",
+            b"x-devroute",
+            b"X-Request-ID",
+            b"te",
+            b"host: foo",
+            b"",
+            b"via",
+            b"transfer-encoding",
+        ]
+    ),
+    max_size=4,
+)
+SPACE = st.sampled_from([b"", b" ", b"\t", b"  "])
+
+
+def as_line(field: tuple[bytes, bytes], before: bytes, after: bytes) -> bytes:
+    return field[0] + b":" + before + field[1] + after
+
+
+def as_a_second_parser_reads(wire: bytes) -> h11.Request:
+    reader = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES * 2)
+    reader.receive_data(wire)
+    event = reader.next_event()
+    assert isinstance(event, h11.Request)
+    return event
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(NAMES, VALUES), max_size=8),
+    OPTIONS,
+    st.sampled_from([(), (b"content-length", b"5"), (b"Transfer-Encoding", b"chunked")]),
+    st.integers(0, 8),
+    SPACE,
+    SPACE,
+)
+def test_a_valid_head_is_forwarded_with_exactly_the_fields_of_the_next_hop(
+    fields: Headers,
+    options: list[bytes],
+    framing: tuple[bytes, bytes],
+    place: int,
+    before: bytes,
+    after: bytes,
+) -> None:
+    fields = [(b"Host", b"foo:80"), *fields, (b"Connection", b", ".join(options))]
+    if framing:
+        fields.insert(min(place, len(fields)), framing)
+    lines = [as_line(field, before, after if field[1] != b"chunked" else b"") for field in fields]
+    request = parse_request_head(head(*lines, start=b"POST /a?b HTTP/1.1"))
+
+    named = {option.lower() for option in options} - PROTECTED
+    chunked = framing[:1] == (b"Transfer-Encoding",)
+    expected = [field for field in fields if field[0].lower() not in ENDS_HERE | named]
+    expected += [(b"transfer-encoding", b"chunked")] if chunked else []
+    expected.append((b"via", b"1.1 devroute"))
+    forwarded = request.forward()
+    assert forwarded.wire.startswith(b"POST /a?b HTTP/1.1\r\n")
+    assert forwarded.headers == expected
+    assert (request.framing is Framing.CHUNKED) is chunked
+    assert request.keep_alive is (b"close" not in options)
+    second = as_a_second_parser_reads(forwarded.wire)
+    assert (second.method, second.target) == (b"POST", b"/a?b")
+    assert list(second.headers) == [(name.lower(), value) for name, value in expected]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=6), OPTIONS, SPACE, SPACE)
+def test_a_valid_answer_is_passed_on_with_exactly_its_end_to_end_fields(
+    fields: Headers, options: list[bytes], before: bytes, after: bytes
+) -> None:
+    fields = [
+        *fields,
+        (b"Connection", b",".join(options)),
+        (b"X-Devroute-Result", b"x"),
+        (b"Upgrade", b"h2c"),
+    ]
+    lines = [as_line(field, before, after) for field in fields]
+    answer = parse_response_head(head(*lines, b"content-length: 2", start=b"HTTP/1.1 200 Fine"), b"GET")
+
+    here = {b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"x-devroute-result"}
+    named = {option.lower() for option in options} - PROTECTED - {b"te"}
+    kept = [(name.lower(), value) for name, value in fields if name.lower() not in here | named]
+    assert answer.end_to_end() == [*kept, (b"content-length", b"2")]
+    passed = answer.forward(b"x-mark: 1\r\n", chunked=False, close=True)
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method=b"GET", target=b"/", headers=[(b"host", b"foo")]))
+    reader.receive_data(passed + b"hi")
+    event = reader.next_event()
+    assert isinstance(event, h11.Response)
+    assert (event.status_code, event.reason) == (200, b"Fine")
+    extra = [(b"x-mark", b"1"), (b"connection", b"close")]
+    assert sorted(event.headers) == sorted([*kept, (b"content-length", b"2"), *extra])
+
+
+@pytest.mark.parametrize(
+    ("lines", "framing", "length"),
+    [
+        ([], Framing.NONE, 0),
+        ([b"content-length: 0"], Framing.NONE, 0),
+        ([b"content-length: 007"], Framing.LENGTH, 7),
+        ([b"transfer-encoding: CHUNKED"], Framing.CHUNKED, 0),
+        ([b"connection: upgrade", b"upgrade: websocket"], Framing.UPGRADE, 0),
+        ([b"connection: x, Upgrade", b"Upgrade: websocket"], Framing.UPGRADE, 0),
+        ([b"connection: upgrade"], Framing.NONE, 0),
+        ([b"upgrade: websocket"], Framing.NONE, 0),
+        ([b"connection: upgrade", b"upgrade: x", b"content-length: 1"], Framing.LENGTH, 1),
+        ([b"connection: upgrade", b"upgrade: x", b"transfer-encoding: chunked"], Framing.CHUNKED, 0),
+    ],
+)
+def test_the_framing_of_a_request(lines: list[bytes], framing: Framing, length: int) -> None:
+    request = parse(*lines)
+    assert (request.framing, request.length) == (framing, length)
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "lines", "framing"),
+    [
+        (200, b"GET", [], Framing.CLOSE),
+        (200, b"GET", [b"content-length: 0"], Framing.NONE),
+        (200, b"GET", [b"content-length: 9"], Framing.LENGTH),
+        (200, b"GET", [b"transfer-encoding: chunked"], Framing.CHUNKED),
+        (200, b"HEAD", [b"content-length: 9"], Framing.NONE),
+        (200, b"HEAD", [b"transfer-encoding: chunked"], Framing.NONE),
+        (200, b"HEAD", [], Framing.NONE),
+        (204, b"GET", [], Framing.NONE),
+        (304, b"GET", [b"content-length: 9"], Framing.NONE),
+        (103, b"GET", [], Framing.NONE),
+        (101, b"GET", [b"upgrade: x", b"connection: upgrade"], Framing.UPGRADE),
+    ],
+)
+def test_the_framing_of_an_answer(status: int, method: bytes, lines: list[bytes], framing: Framing) -> None:
+    answer = parse_response_head(head(*lines, start=b"HTTP/1.1 %d x" % status), method)
+    assert answer.framing is framing
+    assert answer.length == (9 if framing is Framing.LENGTH else 0)
+
+
+def test_what_the_relay_needs_to_know_keeps_the_case_it_was_written_in() -> None:
+    contract = b'{"foo": "Alice"}'
+    request = parse(b"X-DEVROUTE:\t" + contract + b" ", b"x-request-ID: Ab-1", b"X-Devroute-Matched: foo")
+    assert (request.contract, request.matched, request.request_id) == ([contract], [b"foo"], b"Ab-1")
+    assert parse(b"connection: upgrade", b"Upgrade: WebSocket").upgrade == b"WebSocket"
+
+
+def test_each_line_of_a_repeated_contract_is_counted() -> None:
+    request = parse(b"x-devroute: {}", b"X-Devroute: {}", b"x-devroute-matched: a", b"x-devroute-matched: a")
+    assert (len(request.contract), len(request.matched)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("lines", "version", "expects"),
+    [
+        ([b"expect: 100-Continue"], b"1.1", True),
+        ([b"expect: 100-continue "], b"1.1", True),
+        ([b"expect: 100-continue"], b"1.0", False),
+        ([b"expect: 200-ok"], b"1.1", False),
+        ([], b"1.1", False),
+    ],
+)
+def test_an_expectation_counts_in_1_1_only(lines: list[bytes], version: bytes, expects: bool) -> None:
+    assert parse(*lines, start=b"PUT / HTTP/" + version).expects_continue is expects
+
+
+def test_te_passes_as_trailers_or_not_at_all() -> None:
+    assert parse(b"TE: trailers, gzip;q=0.5").forward().headers[1:3] == [
+        (b"connection", b"te"),
+        (b"te", b"trailers"),
+    ]
+    assert parse(b"TE: gzip").forward().headers == [(b"host", b"foo"), (b"via", b"1.1 devroute")]
+
+
+def test_http_1_0_goes_on_as_1_1_with_a_host_and_never_keeps_its_connection() -> None:
+    request = parse_request_head(head(b"connection: keep-alive", start=b"GET http://Foo:80/a HTTP/1.0"))
+    assert not request.keep_alive
+    assert request.forward().wire == b"GET /a HTTP/1.1\r\nhost: Foo:80\r\nvia: 1.1 devroute\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        head(b"host: foo", b"connection: upgrade", b"upgrade: x"),
+        head(b"host: foo", b"connection: upgrade", b"upgrade: x", b"content-length: 5"),
+        head(b"host: foo", b"content-length: 5"),
+        head(b"host: foo", b"transfer-encoding: chunked"),
+        head(b"host: foo", start=b"CONNECT foo:1 HTTP/1.1"),
+        head(b"host: foo", start=b"SMUGGLE / HTTP/1.1"),
+        head(b"host: foo", start=b"PRI * HTTP/1.1"),
+        head(b"host: foo", b"x : y"),
+        head(b"host: foo", b"connection: close"),
+        head(b"host: foo", start=b"HEAD / HTTP/1.1"),
+        head(start=b"GET / HTTP/1.0"),
+    ],
+)
+def test_no_head_changes_how_the_next_one_is_judged(before: bytes) -> None:
+    """The parser behind is shared by all connections."""
+
+    def judge() -> None:
+        with contextlib.suppress(DevrouteError):
+            parse_request_head(before)
+
+    judge()
+    assert parse(b"x: y").forward().headers[:2] == [(b"host", b"foo"), (b"x", b"y")]
+    judge()
+    with pytest.raises(RequestMalformed):
+        parse(b"x : y")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        head(b"connection: upgrade", b"upgrade: x", start=b"HTTP/1.1 101 x"),
+        head(b"content-length: 5", start=b"HTTP/1.1 200 x"),
+        head(start=b"HTTP/1.1 200 x"),
+        head(start=b"HTTP/1.0 200 x"),
+        head(start=b"HTTP/1.1 204 x"),
+        head(start=b"HTTP/1.1 100 x"),
+        head(b"x : y", start=b"HTTP/1.1 200 x"),
+    ],
+)
+def test_no_answer_changes_how_the_next_one_is_judged(before: bytes) -> None:
+    def judge() -> None:
+        with contextlib.suppress(DevrouteError):
+            parse_response_head(before, b"GET")
+
+    judge()
+    fine = parse_response_head(head(b"x: y", b"content-length: 0", start=b"HTTP/1.1 200 x"), b"GET")
+    assert fine.end_to_end() == [(b"x", b"y"), (b"content-length", b"0")]
+    judge()
+    with pytest.raises(UpstreamInvalid):
+        parse_response_head(head(b"x : y", start=b"HTTP/1.1 200 x"), b"GET")
+
+
+def test_the_message_says_what_is_wrong() -> None:
+    for lines, message in [
+        ((b"a: b\r\n c",), "obs-fold"),
+        ((b"a: b\rc",), "bare CR or LF"),
+        ((b"a : b",), "header token"),
+        ((b"host: bar",), "2 host fields"),
+        ((b"x: y",) * 200, "201 field lines"),
+    ]:
+        with pytest.raises(RequestMalformed, match=message):
+            parse(*lines)
+    with pytest.raises(NotSupported, match="CONNECT"):
+        parse(start=b"CONNECT foo:1 HTTP/1.1")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([case for case in CASES if not case.name.startswith("chunks")]), st.integers(0, 400))
+def test_a_beginning_is_refused_only_where_the_whole_is(case: Case, size: int) -> None:
+    raw = re.sub(rb"\A(\r\n)+", b"", case.raw)
+    end = raw.find(b"\r\n\r\n") + 4
+    if end < 4 or size >= end:
+        return
+    try:
+        check_partial_head(raw[: max(size, 1)])
+    except RequestMalformed:
+        with pytest.raises(DevrouteError):
+            parse_request_head(raw[:end])
+
+
+# --- a whole connection, cut anywhere ---------------------------------------------------------------------
+
+
+class Loop:
+    """Runs what is due soon when it is told to."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
+        self.due.append((callback, args))
+
+    def time(self) -> float:
+        return 0.0
+
+    def run(self) -> None:
+        while self.due:
+            callback, args = self.due.pop(0)
+            callback(*args)
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.written = b""
+        self.ended = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.ended
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.ended = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def get_extra_info(self, name: str) -> None: ...
+
+
+class Recorder:
+    """Notes each request that is whole, and answers it then; implements Upstream and UpstreamStream."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.whole: list[tuple[bytes, bytes, Headers]] = []
+        self.head: RequestHead | None = None
+        self.body = b""
+        self.sink: ResponseSink | None = None
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> "Recorder":
+        self.head, self.sink, self.body = head, sink, b""
+        if head.framing is Framing.NONE or head.framing is Framing.UPGRADE:
+            self.loop.call_soon(self.answer, [])
+        return self
+
+    def send_data(self, data: bytes) -> None:
+        self.body += data
+
+    def send_end(self, trailers: Headers) -> None:
+        self.loop.call_soon(self.answer, trailers)
+
+    def answer(self, trailers: Headers) -> None:
+        if self.sink is None or self.head is None:
+            return
+        self.whole.append((self.head.wire, self.body, trailers))
+        sink, self.sink = self.sink, None
+        answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+        sink.on_head(parse_response_head(answer, self.head.method))
+        sink.on_end([])
+
+    def cancel(self) -> None:
+        self.sink = None
+
+    def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...
+
+
+TIMEOUTS = Timeouts(head=1, body=1, first_byte=1, idle=1, keep_alive=1)
+
+
+def conversation(raw: bytes, cuts: Iterable[int]) -> tuple[object, ...]:
+    """Answers, what went on, and whether the connection ended, for these bytes cut at the positions."""
+    loop = Loop()
+    upstream = Recorder(loop)
+
+    def route(request: InboundRequest) -> Route:
+        if len(request.matched) != 1:
+            raise LaptopOffline("nobody")
+        return Route(upstream, "foo", "alice", b"", "")
+
+    def observe(_: Observed) -> None: ...
+
+    server = Server(route, TIMEOUTS, observe, 0.0)
+    connection = ServerConnection(server, cast(asyncio.AbstractEventLoop, loop))
+    transport = Transport()
+    connection.connection_made(cast(asyncio.Transport, transport))
+    places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
+    for start, stop in itertools.pairwise(places):
+        connection.received(raw[start:stop])
+        loop.run()
+    answers = re.findall(rb'HTTP/1\.1 (\d{3})|"code": "([a-z-]+)"', transport.written)
+    return answers, upstream.whole, transport.ended
+
+
+SHORT = [case for case in CASES if len(case.raw) < 2000 and "preface" not in case.name]
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.sampled_from(SHORT), st.sampled_from([b"", SMUGGLED]), st.lists(st.integers(1, 700), max_size=20))
+def test_any_split_of_a_connections_bytes_gives_the_same_answers(
+    case: Case, more: bytes, cuts: list[int]
+) -> None:
+    raw = case.raw + more
+    assert conversation(raw, cuts) == conversation(raw, ())
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(SHORT))
+def test_a_connection_byte_by_byte_gives_the_same_answers(case: Case) -> None:
+    assert conversation(case.raw, range(len(case.raw))) == conversation(case.raw, ())
+
+
+def test_the_conversation_is_what_the_table_says() -> None:
+    """Else the two tests above could agree on nothing at all."""
+    case = next(case for case in CASES if case.name == "chunks: a request after the end")
+    answers, whole, ended = cast(Any, conversation(case.raw, ()))
+    assert [answer[0] for answer in answers] == [b"200", b"200"]
+    assert [(wire.split(b" HTTP")[0], body) for wire, body, _ in whole] == list(case.reached)
+    assert not ended
