@@ -1,7 +1,8 @@
 """HTTP/2 field lists to HTTP/1.1 heads and back (RFC 9113 §8.3, RFC 9110 §7.6). Pure.
 
 Between the two halves of a relay heads are HTTP/1.1 text, so an HTTP/2 head becomes text and passes the same
-strict parser as everybody else's. Nothing may pass that would become two lines there.
+strict parser as everybody else's. What RFC 9113 calls malformed is refused before: it could become another
+line or another field there.
 """
 
 import re
@@ -22,7 +23,7 @@ from devroute.http1 import (
     parse_response_head,
 )
 
-#: As the h2 library gives them: pseudo-header fields first, names in lower case.
+#: As HPACK gave them, not checked.
 Fields = Sequence[tuple[bytes, bytes]]
 
 #: What a reader of HTTP/2 must not see (RFC 9113 §8.2.2). `te` may only say "trailers".
@@ -31,8 +32,14 @@ _CONNECTION_SPECIFIC: Final = frozenset(
 )
 
 _NONE: Final = Framing.NONE
-_COLON: Final = ord(":")
+_REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority", b":protocol"))
+_RESPONSE_PSEUDO: Final = frozenset((b":status",))
+_NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
 _REASONS: Final = {b"%d" % status: status.phrase.encode() for status in HTTPStatus}
+# A request line, a status line, or what stands before trailers; nothing in it may end it early.
+_START = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.1|HTTP/1\.1 [1-5][0-9][0-9] [A-Za-z' -]*|0")
+_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]*")
+_SECTION = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*(?<![\t ]))?\r\n)*")
 _GRPC = re.compile(rb"\ncontent-type:[ \t]*application/grpc(?=[+;\r \t])", re.IGNORECASE)
 
 
@@ -41,13 +48,38 @@ def is_grpc(head: bytes) -> bool:
     return _GRPC.search(head) is not None
 
 
-def _text(lines: list[bytes], error: type[DevrouteError]) -> bytes:
-    """The lines as a head. A CR or LF inside one would make it two, so they are counted."""
-    raw = b"\r\n".join(lines) + b"\r\n\r\n"
-    breaks = len(lines) + 1
-    if raw.count(b"\n") != breaks or raw.count(b"\r") != breaks:
-        raise error("a line break in a field", hint="RFC 9113 §8.2.1")
-    return raw
+def _text(start: bytes, fields: Fields, error: type[DevrouteError]) -> bytes:
+    """A head as text. Raises `error` for what RFC 9113 §8.2 calls malformed.
+
+    The check of the names is not one with that of the lines: a name may not hold what ends a name.
+    """
+    if _START.fullmatch(start) is None:
+        raise error("a pseudo-header field has characters that it may not have", hint="RFC 9113 §8.3")
+    section = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if _NAMES.fullmatch(b"".join([name for name, _ in fields])) is None:
+        raise error("a field name has upper case or characters that no name has", hint="RFC 9113 §8.2.1")
+    if _SECTION.fullmatch(section) is None:
+        raise error("a field value has control characters or white space at its ends", hint="RFC 9113 §8.2.1")
+    return b"%b\r\n%b\r\n" % (start, section)
+
+
+def _split(
+    fields: Fields, wanted: frozenset[bytes], error: type[DevrouteError]
+) -> tuple[dict[bytes, bytes], Headers]:
+    """Pseudo-header fields (RFC 9113 §8.3) and the others. Raises `error` for those that are out of place."""
+    pseudo: dict[bytes, bytes] = {}
+    rest: Headers = []
+    for field in fields:
+        name, value = field
+        if name[:1] == b":":
+            if rest or name in pseudo or name not in wanted:
+                raise error("a pseudo-header field is unknown, repeated or late", hint="RFC 9113 §8.3")
+            pseudo[name] = value
+        elif name in _CONNECTION_SPECIFIC and (name != b"te" or value != b"trailers"):
+            raise error(f"{name.decode()} is a field of HTTP/1.1 connections", hint="RFC 9113 §8.2.2")
+        else:
+            rest.append(field)
+    return pseudo, rest
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -58,35 +90,43 @@ def read_request(fields: Fields, *, ended: bool) -> InboundRequest:
 
     Raises RequestMalformed, HeadTooLarge or NotSupported.
     """
-    method = target = authority = b""
-    lines = [b"", b""]
-    framed = ended
-    for name, value in fields:
-        if name[0] == _COLON:
-            if name == b":path":
-                target = value
-            elif name == b":method":
-                method = value
-            elif name == b":authority":
-                authority = value
-        elif name == b"host":
-            authority = authority or value
-        else:
-            framed = framed or name == b"content-length"
-            lines.append(b"%b: %b" % (name, value))
-    if method == b"CONNECT":
+    pseudo, rest = _split(fields, _REQUEST_PSEUDO, RequestMalformed)
+    if pseudo.get(b":method") == b"CONNECT":
         raise NotSupported("CONNECT is not forwarded", hint="devroute is a gateway, not a forward proxy")
-    lines[0] = b"%b %b HTTP/1.1" % (method, target)
-    lines[1] = b"host: " + authority
-    if not framed:
-        lines.append(b"transfer-encoding: chunked")
-    raw = _text(lines, RequestMalformed)
+    if b":scheme" not in pseudo or b":protocol" in pseudo:
+        raise RequestMalformed("the request has no :scheme, or a :protocol", hint="RFC 9113 §8.3.1")
+    try:
+        start = b"%b %b HTTP/1.1" % (pseudo[b":method"], pseudo[b":path"])
+    except KeyError:
+        raise RequestMalformed("the request has no :method or no :path", hint="RFC 9113 §8.3.1") from None
+    hosts = {value for name, value in rest if name == b"host"}
+    if b":authority" in pseudo:
+        hosts.add(pseudo[b":authority"])
+    if len(hosts) != 1:
+        raise RequestMalformed(
+            f":authority and host name {len(hosts)} hosts; it has to be one", hint="RFC 9113 §8.3.1"
+        )
+    names = {name for name, _ in rest}
+    if b"host" in names:
+        rest = [field for field in rest if field[0] != b"host"]
+    if b"cookie" in names:
+        rest = _join_cookies(rest)
+    if not ended and b"content-length" not in names:
+        rest.append((b"transfer-encoding", b"chunked"))
+    rest.insert(0, (b"host", hosts.pop()))
+    raw = _text(start, rest, RequestMalformed)
     if len(raw) > MAX_HEAD_BYTES:
         raise HeadTooLarge(f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
     request = parse_request_head(raw)
     if ended and request.framing is not _NONE:
         raise RequestMalformed("content-length announces a body, but there is none", hint="RFC 9113 §8.1.1")
     return request
+
+
+def _join_cookies(fields: Headers) -> Headers:
+    """One line again, which HTTP/2 may split (RFC 9113 §8.2.3)."""
+    cookies = b"; ".join([value for name, value in fields if name == b"cookie"])
+    return [*(field for field in fields if field[0] != b"cookie"), (b"cookie", cookies)]
 
 
 def write_request(head: RequestHead) -> Headers:
@@ -119,26 +159,17 @@ def read_response(fields: Fields, method: bytes, *, ended: bool) -> ResponseHead
 
     An ended head gets "content-length: 0", for HTTP/1.1 has no other way to say so. Raises UpstreamInvalid.
     """
-    status = b""
-    lines = [b""]
-    framed = False
-    for name, value in fields:
-        if name[0] == _COLON:
-            status = value
-        else:
-            framed = framed or name == b"content-length"
-            lines.append(b"%b: %b" % (name, value))
+    pseudo, rest = _split(fields, _RESPONSE_PSEUDO, UpstreamInvalid)
+    status = pseudo.get(b":status", b"")
     if status == b"101":
-        raise UpstreamInvalid(
-            "the answer switches protocols (101), which HTTP/2 cannot", hint="RFC 9113 §8.6"
-        )
-    lines[0] = b"HTTP/1.1 %b %b" % (status, _REASONS.get(status, b""))
-    if not framed and status[:1] != b"1":
+        raise UpstreamInvalid("the answer switches protocols (101), which HTTP/2 cannot")
+    if status[:1] != b"1" and not any(name == b"content-length" for name, _ in rest):
         if not ended:
-            lines.append(b"transfer-encoding: chunked")
+            rest.append((b"transfer-encoding", b"chunked"))
         elif status not in (b"204", b"304") and method != b"HEAD":
-            lines.append(b"content-length: 0")
-    head = parse_response_head(_text(lines, UpstreamInvalid), method)
+            rest.append((b"content-length", b"0"))
+    start = b"HTTP/1.1 %b %b" % (status, _REASONS.get(status, b""))
+    head = parse_response_head(_text(start, rest, UpstreamInvalid), method)
     if ended and head.framing is not _NONE:
         raise UpstreamInvalid("the answer's content-length announces a body, but there is none")
     return head
@@ -163,7 +194,8 @@ def write_response(head: ResponseHead, marks: Headers) -> Headers:
 
 def read_trailers(fields: Fields, error: type[DevrouteError]) -> Headers:
     """Raises `error` for what may not stand in a trailer section or is too much of it (RFC 9110 §6.5.1)."""
-    text = _text([b"0", *(b"%b: %b" % field for field in fields)], error)
+    _, rest = _split(fields, _NO_PSEUDO, error)
+    text = _text(b"0", rest, error)
     reader = ChunkedBody(error)
     reader.feed(text)
     return reader.trailers

@@ -13,8 +13,8 @@ from h2.connection import (
     H2ConnectionStateMachine,
 )
 from h2.settings import SettingCodes, Settings
-from hpack import Encoder
 
+from devroute.h2_hpack import Decoder, Encoder
 from devroute.http1 import MAX_HEAD_BYTES
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -68,23 +68,26 @@ class _States(H2ConnectionStateMachine):
     }
 
 
-class _Plain(Encoder):
-    """HPACK without Huffman coding: in Python it costs more than the bytes it saves in a mesh."""
-
-    def encode(self, headers, huffman=False):  # type: ignore[no-untyped-def]
-        return super().encode(headers, huffman=False)
-
-
 class Wire(H2Connection):
-    """One connection's protocol state, of either side."""
+    """One connection's protocol state, of either side. Heads are checked by h2_heads.py: h2 would end the
+    connection, and with it other callers' requests, where RFC 9113 §8.1.1 has one stream refused."""
 
     MAX_CLOSED_STREAMS = MAX_CLOSED_STREAMS
 
     def __init__(self, *, client: bool) -> None:
-        super().__init__(H2Configuration(client_side=client, header_encoding=None))
+        super().__init__(
+            H2Configuration(
+                client_side=client,
+                header_encoding=None,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
         self.state_machine = _States()
-        self.encoder = _Plain()
-        self.decoder.max_header_list_size = MAX_HEADER_LIST_BYTES
+        self.encoder = Encoder()  # type: ignore[assignment]  # all of it that h2 uses
+        self.decoder = Decoder(MAX_HEADER_LIST_BYTES)
         self.local_settings = Settings(
             client=client,
             initial_values={
