@@ -278,7 +278,7 @@ def _dropped(
     raw: bytes, fields: dict[bytes, bytes], hop: frozenset[bytes], options: list[bytes]
 ) -> list[Span]:
     """The lines of fields that end here: of `hop`, and those that Connection names (RFC 9110 §7.6.1)."""
-    names = hop & fields.keys()
+    names = hop.intersection(fields)
     for option in options:
         if option in fields and option not in _NEVER_DROPPED:
             names |= {option}

@@ -8,6 +8,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final, Protocol
 
 from devroute.body import BodyReader, encode_last_chunk
@@ -30,7 +31,7 @@ class Route:
     service: str
     target: str
     marks: bytes
-    label: str
+    label: bytes
     http2: Upstream | None = None
 
 
@@ -85,7 +86,6 @@ class Downstream(Protocol):
 
     @property
     def body_pending(self) -> bool: ...
-    def time(self) -> float: ...
     def write(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
@@ -125,7 +125,7 @@ class Exchange:
         self._server = server
         self.request = request
         self.request_id = request.request_id
-        self.started = connection.time()
+        self.started = monotonic()
         self.stream: UpstreamStream = _NOWHERE
         self.route: Route | None = None
         self.error: DevrouteError | None = None
@@ -151,7 +151,7 @@ class Exchange:
 
     def elapsed(self) -> float:
         """Seconds since the request's head was complete."""
-        return self._connection.time() - self.started
+        return monotonic() - self.started
 
     # --- from the client
 

@@ -145,7 +145,7 @@ class ContractRouter:
             who = f"{target} (tunnel)"
         reason = printable(f"{entry.key} answered by {who}").encode("ascii")
         marks = b"x-devroute-result: laptop\r\nx-devroute-reason: %b\r\n" % reason
-        label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'
+        label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'.encode()
         return Route(way, entry.key, target, marks, label, http2)
 
     def _judge(self, raw: bytes, matched: bytes) -> Entry:

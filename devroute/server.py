@@ -127,9 +127,6 @@ class ServerConnection(Connection):
         super().connection_made(transport)
         self._server.connections.add(self)
 
-    def time(self) -> float:
-        return self._loop.time()
-
     # --- reading
 
     def received(self, data: bytes) -> None:

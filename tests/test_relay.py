@@ -44,7 +44,7 @@ class Bench:
     def _route(self, request: InboundRequest) -> Route:
         if self.refuse is not None:
             raise self.refuse
-        return Route(self.upstream, "foo", "alice", MARKS, "")
+        return Route(self.upstream, "foo", "alice", MARKS, b"")
 
     async def _app(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
