@@ -1,32 +1,25 @@
 """Heads: what is forwarded of them, and that it does not matter how their bytes arrive."""
 
-import asyncio
 import contextlib
-import itertools
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, cast
 
 import h11
 import pytest
+from conformance.memory import conversation
 from conformance.requests import CASES, SMUGGLED, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devroute.errors import DevrouteError, LaptopOffline, NotSupported, RequestMalformed, UpstreamInvalid
+from devroute.errors import DevrouteError, NotSupported, RequestMalformed, UpstreamInvalid
 from devroute.http1 import (
     MAX_HEAD_BYTES,
     Framing,
     Headers,
     InboundRequest,
-    RequestHead,
     check_partial_head,
     parse_request_head,
     parse_response_head,
 )
-from devroute.relay import Observed, Route, Timeouts
-from devroute.server import Server, ServerConnection
-from devroute.upstream import ResponseSink
 
 HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
 ENDS_HERE = HOP | {b"transfer-encoding", b"x-devroute-matched"}
@@ -339,121 +332,6 @@ def test_a_beginning_is_refused_only_where_the_whole_is(case: Case, size: int) -
 # --- a whole connection, cut anywhere ---------------------------------------------------------------------
 
 
-class Loop:
-    """Runs what is due soon when it is told to."""
-
-    def __init__(self) -> None:
-        self.due: list[tuple[Callable[..., object], tuple[object, ...]]] = []
-
-    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
-        self.due.append((callback, args))
-
-    def time(self) -> float:
-        return 0.0
-
-    def run(self) -> None:
-        while self.due:
-            callback, args = self.due.pop(0)
-            callback(*args)
-
-
-class Transport:
-    def __init__(self) -> None:
-        self.written = b""
-        self.ended = False
-
-    def write(self, data: bytes) -> None:
-        assert not self.ended
-        self.written += data
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.ended = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.ended
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def set_write_buffer_limits(self, high: int, low: int) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def get_extra_info(self, name: str) -> None: ...
-
-
-class Recorder:
-    """Notes each request that is whole, and answers it then; implements Upstream and UpstreamStream."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.whole: list[tuple[bytes, bytes, Headers]] = []
-        self.head: RequestHead | None = None
-        self.body = b""
-        self.sink: ResponseSink | None = None
-
-    def open(self, head: RequestHead, sink: ResponseSink) -> "Recorder":
-        self.head, self.sink, self.body = head, sink, b""
-        if head.framing is Framing.NONE or head.framing is Framing.UPGRADE:
-            self.loop.call_soon(self.answer, [])
-        return self
-
-    def send_data(self, data: bytes) -> None:
-        self.body += data
-
-    def send_end(self, trailers: Headers) -> None:
-        self.loop.call_soon(self.answer, trailers)
-
-    def answer(self, trailers: Headers) -> None:
-        if self.sink is None or self.head is None:
-            return
-        self.whole.append((self.head.wire, self.body, trailers))
-        sink, self.sink = self.sink, None
-        answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-        sink.on_head(parse_response_head(answer, self.head.method))
-        sink.on_end([])
-
-    def cancel(self) -> None:
-        self.sink = None
-
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
-
-
-TIMEOUTS = Timeouts(head=1, body=1, first_byte=1, idle=1, keep_alive=1)
-
-
-def conversation(raw: bytes, cuts: Iterable[int]) -> tuple[object, ...]:
-    """Answers, what went on, and whether the connection ended, for these bytes cut at the positions."""
-    loop = Loop()
-    upstream = Recorder(loop)
-
-    def route(request: InboundRequest) -> Route:
-        if len(request.matched) != 1:
-            raise LaptopOffline("nobody")
-        return Route(upstream, "foo", "alice", b"", "")
-
-    def observe(_: Observed) -> None: ...
-
-    server = Server(route, TIMEOUTS, observe, 0.0)
-    connection = ServerConnection(server, cast(asyncio.AbstractEventLoop, loop))
-    transport = Transport()
-    connection.connection_made(cast(asyncio.Transport, transport))
-    places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
-    for start, stop in itertools.pairwise(places):
-        connection.received(raw[start:stop])
-        loop.run()
-    answers = re.findall(rb'HTTP/1\.1 (\d{3})|"code": "([a-z-]+)"', transport.written)
-    return answers, upstream.whole, transport.ended
-
-
 SHORT = [case for case in CASES if len(case.raw) < 2000 and "preface" not in case.name]
 
 
@@ -463,19 +341,19 @@ def test_any_split_of_a_connections_bytes_gives_the_same_answers(
     case: Case, more: bytes, cuts: list[int]
 ) -> None:
     raw = case.raw + more
-    assert conversation(raw, cuts) == conversation(raw, ())
+    assert conversation(raw, cuts) == conversation(raw)
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(SHORT))
 def test_a_connection_byte_by_byte_gives_the_same_answers(case: Case) -> None:
-    assert conversation(case.raw, range(len(case.raw))) == conversation(case.raw, ())
+    assert conversation(case.raw, range(len(case.raw))) == conversation(case.raw)
 
 
 def test_the_conversation_is_what_the_table_says() -> None:
     """Else the two tests above could agree on nothing at all."""
     case = next(case for case in CASES if case.name == "chunks: a request after the end")
-    answers, whole, ended = cast(Any, conversation(case.raw, ()))
-    assert [answer[0] for answer in answers] == [b"200", b"200"]
-    assert [(wire.split(b" HTTP")[0], body) for wire, body, _ in whole] == list(case.reached)
-    assert not ended
+    seen = conversation(case.raw)
+    assert [status for status, _ in seen.answers] == [b"200", b"200"]
+    assert [(one.head.wire.split(b" HTTP")[0], one.body) for one in seen.whole] == list(case.reached)
+    assert not seen.ended

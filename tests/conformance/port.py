@@ -13,7 +13,7 @@ import h11
 from devroute.errors import LaptopOffline
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
-from devroute.relay import Exchange, Timeouts
+from devroute.relay import Observed, Timeouts
 from devroute.router import ContractRouter, Pools
 from devroute.server import Server
 from devroute.target import Address
@@ -168,7 +168,7 @@ class Port:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.problems: list[str] = []
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[Observed] = []
         self._writers: list[asyncio.StreamWriter] = []
 
     async def dial(self) -> Client:
