@@ -115,8 +115,8 @@ class DirectUpstream:
         connection.resume_reading()
         if connection.closed:
             return
-        if len(self._idle) >= MAX_IDLE:
-            connection.close()
+        if len(self._idle) >= MAX_IDLE or connection.transport.get_write_buffer_size():
+            connection.close()  # what it still has to send would delay the next request, or stall it
             return
         connection.idle_since = self._loop.time()
         self._idle.append(connection)

@@ -100,6 +100,7 @@ class ServerConnection(Connection):
     __slots__ = (
         "_discarded",
         "_fresh",
+        "_full",
         "_held",
         "_lingering",
         "_parsing",
@@ -117,6 +118,7 @@ class ServerConnection(Connection):
         self._reader: BodyReader | None = None  # of a request body that is not complete
         self._discarded = 0
         self._paused = False
+        self._full = False  # the client does not take what was written
         self._parsing = False
         self._lingering = False
         self._fresh = True  # no request was seen yet
@@ -143,13 +145,13 @@ class ServerConnection(Connection):
         self._held = self._held + data if self._held else data
         if self.exchange is None:
             self._next_request()
-        elif len(self._held) > MAX_PIPELINED_BYTES:
+        if len(self._held) > MAX_PIPELINED_BYTES:
             self.pause_reading()
 
     def _next_request(self) -> None:
         """Serve what is held, up to the request that has to wait."""
         self._parsing = True  # an exchange may end before it has begun: a loop, not a recursion
-        while self.exchange is None and self._reader is None and self._held and not self._lingering:
+        while self._held and not (self.exchange or self._reader or self._lingering or self._full):
             held = self._held
             if held.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
                 self._held = _EMPTY_LINES.sub(b"", held, 1)
@@ -271,12 +273,17 @@ class ServerConnection(Connection):
             self.transport.resume_reading()
 
     def pause_writing(self) -> None:
+        self._full = True  # asyncio says it once: an answer to a further request would fill memory
         if self.exchange is not None:
             self.exchange.stream.pause_response()
 
     def resume_writing(self) -> None:
+        self._full = False
         if self.exchange is not None:
             self.exchange.stream.resume_response()
+        elif not self._parsing:
+            self.resume_reading()
+            self._next_request()
 
     # --- the end of the connection
 

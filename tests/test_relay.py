@@ -404,6 +404,37 @@ async def test_memory_of_a_stalled_answer_is_bounded(bench: Bench) -> None:
     assert connection.transport.get_write_buffer_size() < 1024 * 1024
 
 
+async def test_answers_to_pipelined_requests_wait_for_a_client_that_does_not_read(bench: Bench) -> None:
+    half = 512 * 1024  # more than a transport takes before it says that it is full
+    served = 0
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        while True:
+            await read_head(reader)
+            served += 1
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % half + b"x" * half)
+
+    bench.handler = app
+    reader, writer = await bench.dial()
+    writer.transport.pause_reading()
+    writer.write(request(close=False) * 100)
+    async with asyncio.timeout(10):
+        while not any(c._full for c in bench.server.connections):
+            await asyncio.sleep(0)  # noqa: ASYNC110  # nothing announces it
+    for _ in range(200):
+        await asyncio.sleep(0)
+    (connection,) = bench.server.connections
+    assert connection.transport.get_write_buffer_size() < 4 * half
+    assert served < 100
+    writer.transport.resume_reading()
+    async with asyncio.timeout(20):
+        for _ in range(100):
+            await read_head(reader)
+            await reader.readexactly(half)
+    assert served == 100
+
+
 async def test_a_slow_head_is_answered_with_408(bench: Bench) -> None:
     reader, writer = await bench.dial()
     writer.write(b"GET / HTTP/1.1\r\nhost:")
