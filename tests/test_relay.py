@@ -421,7 +421,7 @@ async def test_answers_to_pipelined_requests_wait_for_a_client_that_does_not_rea
     writer.write(request(close=False) * 100)
     async with asyncio.timeout(10):
         while not any(c._full for c in bench.server.connections):
-            await asyncio.sleep(0)  # noqa: ASYNC110  # nothing announces it
+            await asyncio.sleep(0)  # nothing announces it
     for _ in range(200):
         await asyncio.sleep(0)
     (connection,) = bench.server.connections
@@ -440,7 +440,7 @@ async def test_a_slow_head_is_answered_with_408(bench: Bench) -> None:
     writer.write(b"GET / HTTP/1.1\r\nhost:")
     async with asyncio.timeout(5):
         while not any(connection._held for connection in bench.server.connections):
-            await asyncio.sleep(0)  # noqa: ASYNC110  # the bytes are on their way; nothing announces them
+            await asyncio.sleep(0)  # the bytes are on their way; nothing announces them
     bench.server.tick(asyncio.get_running_loop().time() + 11)
     assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 408 ")
 
