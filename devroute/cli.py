@@ -8,29 +8,23 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Final, ParamSpec
+from typing import Annotated
 
 import typer
 
 from devroute import __version__, contract, log
 from devroute.auth import Tokens, new_token
+from devroute.cli_manifests import manifests_app
 from devroute.client import fetch
 from devroute.errors import (
     ConfigInvalid,
     ContractInvalid,
-    DevrouteError,
-    NameNotOwned,
-    NameTaken,
-    NotFound,
-    ServerUnreachable,
-    TargetDenied,
-    TokenInvalid,
 )
+from devroute.exits import FAILURE, INTERRUPTED, complain, reported
 from devroute.settings import (
     ENV_PREFIX,
     ClientSettings,
@@ -41,21 +35,6 @@ from devroute.settings import (
     read_environment,
     read_file,
 )
-
-FAILURE: Final = 1
-INTERRUPTED: Final = 130
-#: Exit codes of errors; scripts depend on them.
-EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
-    ConfigInvalid: 20,
-    TokenInvalid: 30,
-    NameNotOwned: 30,
-    NameTaken: 30,
-    TargetDenied: 30,
-    ServerUnreachable: 40,
-    NotFound: 50,
-}
-
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,29 +93,6 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     return 0
 
 
-def _reported(command: Callable[P, int | None]) -> Callable[P, None]:
-    """A command whose errors are printed and become its exit code."""
-
-    @wraps(command)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            code = command(*args, **kwargs)
-        except DevrouteError as error:
-            _complain(error)
-            code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), FAILURE)
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-        raise typer.Exit(code or 0)
-
-    return wrapper
-
-
-def _complain(error: DevrouteError) -> None:
-    typer.echo(f"devroute: {error.message}", err=True)
-    if error.hint:
-        typer.echo(f"  hint: {error.hint}", err=True)
-
-
 # --- commands -----------------------------------------------------------------------------------------------
 
 app = typer.Typer(
@@ -152,6 +108,7 @@ contract_app = typer.Typer(help="Look at contracts.", no_args_is_help=True, rich
 token_app = typer.Typer(help="Make tokens for laptops.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(contract_app, name="contract")
 app.add_typer(token_app, name="token")
+app.add_typer(manifests_app, name="manifests")
 
 Server = Annotated[str | None, typer.Option(help="URL of the control port [DEVROUTE_SERVER]")]
 Token = Annotated[str | None, typer.Option(help="your token; better in DEVROUTE_TOKEN, unseen by ps")]
@@ -174,7 +131,7 @@ def _devroute(
 
 
 @app.command("up")
-@_reported
+@reported
 def up(
     context: typer.Context,
     services: Annotated[
@@ -214,7 +171,7 @@ def up(
 
 
 @app.command("proxy")
-@_reported
+@reported
 def proxy(
     context: typer.Context,
     host: Annotated[str | None, typer.Option(help="address to listen on, for all three ports")] = None,
@@ -250,7 +207,7 @@ def proxy(
 
 
 @app.command("demo")
-@_reported
+@reported
 def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="leave it running and print curl lines to try")
@@ -267,7 +224,7 @@ def demo(
 
 
 @app.command("ls")
-@_reported
+@reported
 def ls(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
     """List the laptops that are online.
 
@@ -285,7 +242,7 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
 
 
 @app.command("status")
-@_reported
+@reported
 def status(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
     """Say who you are to the server, and its rules.
 
@@ -303,7 +260,7 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
 
 
 @contract_app.command("check")
-@_reported
+@reported
 def contract_check(
     text: Annotated[str, typer.Argument(metavar="CONTRACT", help="the value of X-devroute")],
     output: Output = None,
@@ -321,7 +278,7 @@ def contract_check(
         if as_json:
             _print_json({"valid": False, "error": error.as_dict()})
         else:
-            _complain(error)
+            complain(error)
         return FAILURE
     if as_json:
         entries = {
@@ -334,7 +291,7 @@ def contract_check(
 
 
 @token_app.command("new")
-@_reported
+@reported
 def token_new(
     name: Annotated[str, typer.Argument(help="whose it is: may register NAME and NAME-*")],
     file: Annotated[Path, typer.Option(help="the proxy's token file")] = Path("tokens.yaml"),
@@ -355,46 +312,6 @@ def token_new(
     _replace(file, joined)
     typer.echo(secret)
     typer.echo(f"added to {file} (as a hash); give the line above to {name}, it is not shown again", err=True)
-
-
-@app.command("manifests")
-@_reported
-def manifests(
-    scope: Annotated[
-        str, typer.Option(metavar="mesh|namespace|workload", help="which sidecars get the filter")
-    ] = "mesh",
-    namespace: Annotated[
-        str | None, typer.Option(help="of the sidecars; for the mesh, Istio's root namespace")
-    ] = None,
-    service: Annotated[str | None, typer.Option(help="of the workload: the name that contracts use")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="selects the workload; default app=SERVICE")
-    ] = None,
-) -> None:
-    """Print the EnvoyFilter for a mesh, a namespace or a workload, as YAML for kubectl.
-
-    \b
-    Example: devroute manifests --scope workload --namespace shop --service foo | kubectl apply -f -
-    """
-    from devroute import manifests as generator
-
-    generated: generator.Scope
-    if scope == "mesh":
-        generated = generator.MeshScope(namespace or "istio-system")
-    elif scope not in ("namespace", "workload"):
-        raise typer.BadParameter(f"'{scope}' is not one of mesh, namespace, workload", param_hint="--scope")
-    elif not namespace:
-        raise typer.BadParameter("is needed for this scope", param_hint="--namespace")
-    elif scope == "namespace":
-        generated = generator.NamespaceScope(namespace)
-    elif not service:
-        raise typer.BadParameter("is needed for a workload", param_hint="--service")
-    else:
-        labels = dict(text.partition("=")[::2] for text in label or [])
-        if not all(labels.values()):
-            raise typer.BadParameter("write KEY=VALUE", param_hint="--label")
-        generated = generator.WorkloadScope(namespace, service, labels)
-    typer.echo(generator.render(generated), nl=False)
 
 
 @app.command("version")

@@ -1,0 +1,57 @@
+"""How a command ends: its exit code, and an error as one line and a hint. Scripts depend on the codes."""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Final, ParamSpec
+
+import typer
+
+from devroute.errors import (
+    ConfigInvalid,
+    DevrouteError,
+    NameNotOwned,
+    NameTaken,
+    NotFound,
+    ServerUnreachable,
+    TargetDenied,
+    TokenInvalid,
+)
+
+FAILURE: Final = 1
+INTERRUPTED: Final = 130
+#: Exit codes of errors; scripts depend on them.
+EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
+    ConfigInvalid: 20,
+    TokenInvalid: 30,
+    NameNotOwned: 30,
+    NameTaken: 30,
+    TargetDenied: 30,
+    ServerUnreachable: 40,
+    NotFound: 50,
+}
+
+P = ParamSpec("P")
+
+
+def reported(command: Callable[P, int | None]) -> Callable[P, None]:
+    """A command whose errors are printed and become its exit code."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except DevrouteError as error:
+            complain(error)
+            code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), FAILURE)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        raise typer.Exit(code or 0)
+
+    return wrapper
+
+
+def complain(error: DevrouteError) -> None:
+    """Tell a person what was wrong and what to do."""
+    typer.echo(f"devroute: {error.message}", err=True)
+    if error.hint:
+        typer.echo(f"  hint: {error.hint}", err=True)
