@@ -22,6 +22,13 @@ async def read_head(reader: asyncio.StreamReader) -> bytes:
     return await reader.readuntil(b"\r\n\r\n")
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """For what nothing announces: let the loop turn until it is so."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
 class Bench:
     """A data port in front of an app that `handler` plays, one call for each connection."""
 
@@ -419,9 +426,7 @@ async def test_answers_to_pipelined_requests_wait_for_a_client_that_does_not_rea
     reader, writer = await bench.dial()
     writer.transport.pause_reading()
     writer.write(request(close=False) * 100)
-    async with asyncio.timeout(10):
-        while not any(c._full for c in bench.server.connections):
-            await asyncio.sleep(0)  # nothing announces it
+    await until(lambda: any(c._full for c in bench.server.connections))
     for _ in range(200):
         await asyncio.sleep(0)
     (connection,) = bench.server.connections
@@ -438,9 +443,7 @@ async def test_answers_to_pipelined_requests_wait_for_a_client_that_does_not_rea
 async def test_a_slow_head_is_answered_with_408(bench: Bench) -> None:
     reader, writer = await bench.dial()
     writer.write(b"GET / HTTP/1.1\r\nhost:")
-    async with asyncio.timeout(5):
-        while not any(connection._held for connection in bench.server.connections):
-            await asyncio.sleep(0)  # the bytes are on their way; nothing announces them
+    await until(lambda: any(c._held for c in bench.server.connections))
     bench.server.tick(asyncio.get_running_loop().time() + 11)
     assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 408 ")
 
