@@ -51,14 +51,14 @@ def is_grpc(head: bytes) -> bool:
 def _text(start: bytes, fields: Fields, error: type[DevrouteError]) -> bytes:
     """A head as text. Raises `error` for what RFC 9113 §8.2 calls malformed.
 
-    The check of the names is not one with that of the lines: a name may not hold what ends a name.
+    That every line is a field is not enough: a name may not hold what ends a name, nor a value a line.
     """
     if _START.fullmatch(start) is None:
         raise error("a pseudo-header field has characters that it may not have", hint="RFC 9113 §8.3")
     section = b"".join([b"%b: %b\r\n" % field for field in fields])
     if _NAMES.fullmatch(b"".join([name for name, _ in fields])) is None:
         raise error("a field name has upper case or characters that no name has", hint="RFC 9113 §8.2.1")
-    if _SECTION.fullmatch(section) is None:
+    if _SECTION.fullmatch(section) is None or section.count(b"\n") != len(fields):
         raise error("a field value has control characters or white space at its ends", hint="RFC 9113 §8.2.1")
     return b"%b\r\n%b\r\n" % (start, section)
 

@@ -149,5 +149,7 @@ class Allowance:
         """False: there was none left."""
         self.earn((now - self._at) * self._rate)
         self._at = now
+        if self._left < 1:
+            return False
         self._left -= 1
-        return self._left >= 0
+        return True
