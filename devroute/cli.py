@@ -237,7 +237,7 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
         _print_json(answer)
         return
     laptops = answer.get("laptops")
-    rows = [row for row in laptops if isinstance(row, dict)] if isinstance(laptops, list) else []
+    rows = [_row(each) for each in laptops if isinstance(each, dict)] if isinstance(laptops, list) else []
     typer.echo(table(rows) if rows else "no laptop is online; start one with: devroute up SERVICE=PORT")
 
 
@@ -354,6 +354,19 @@ def _replace(file: Path, text: str) -> None:
             raise
     except OSError as error:
         raise ConfigInvalid(f"{file}: cannot be written: {error.strerror}") from error
+
+
+def _row(laptop: dict[str, object]) -> dict[str, object]:
+    """A laptop of the API as a line of `ls`: its services as people write them."""
+    services = laptop.get("services")
+    if isinstance(services, list):
+        served = [
+            f"{each.get('service')} ({each.get('address') or each.get('via')})"
+            for each in services
+            if isinstance(each, dict)
+        ]
+        return laptop | {"services": served}
+    return laptop
 
 
 def _print_json(document: object) -> None:

@@ -27,6 +27,11 @@ class DevrouteError(Exception):
         self.service = service
         self.target = target
 
+    def at(self, service: str, target: str) -> None:
+        """Name the place, unless whoever raised it knew better."""
+        if self.service is None:
+            self.service, self.target = service, target
+
     def as_dict(self, request_id: str | None = None) -> dict[str, str | None]:
         """The JSON body of an error response, the same keys for every error."""
         return {

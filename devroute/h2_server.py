@@ -322,6 +322,8 @@ class H2Exchange(_Answering):
 
     def on_error(self, error: DevrouteError) -> None:
         self.error = error
+        if self.route is not None:
+            error.at(self.route.service, self.route.target)
         self._stream = None
         if self._head_sent:
             self._over()

@@ -256,6 +256,8 @@ class Exchange:
 
     def on_error(self, error: DevrouteError) -> None:
         self.error = error
+        if self.route is not None:
+            error.at(self.route.service, self.route.target)
         self.stream = _NOWHERE
         connection = self._connection
         if self._head_sent:

@@ -232,6 +232,11 @@ def test_a_wrong_configuration_file_is_named(capsys: Captured, tmp_path: Path) -
 # --- ls and status ------------------------------------------------------------------------------------------
 
 
+#: As registry.py lists them.
+TUNNELLED = {"scheme": "http", "via": "tunnel", "address": None}
+DIRECT = {"service": "foo", "scheme": "http", "via": "direct", "address": "10.0.0.1:8001"}
+
+
 class Directory:
     laptops: Sequence[Mapping[str, object]] = ()
 
@@ -261,12 +266,12 @@ async def test_ls_and_status_show_the_server_in_text_and_json(capsys: Captured) 
 
     assert "no laptop is online" in (await devroute_prints("ls"))[1]
     directory.laptops = [
-        {"name": "alice", "services": ["foo", "bar"], "address": None},
-        {"name": "bob-2", "services": ["foo"], "address": "10.0.0.1:8001"},
+        {"name": "alice", "services": [TUNNELLED | {"service": "foo"}, TUNNELLED | {"service": "bar"}]},
+        {"name": "bob-2", "services": [DIRECT]},
     ]
     assert (await devroute_prints("ls"))[:2] == (
         0,
-        "NAME   SERVICES  ADDRESS\nalice  foo, bar  -\nbob-2  foo       10.0.0.1:8001\n",
+        "NAME   SERVICES\nalice  foo (tunnel), bar (tunnel)\nbob-2  foo (10.0.0.1:8001)\n",
     )
     code, out, _ = await devroute_prints("ls", "--output", "json")
     assert json.loads(out)["laptops"] == directory.laptops
