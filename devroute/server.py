@@ -199,7 +199,7 @@ class ServerConnection(Connection):
             if self.exchange is not None:
                 self.exchange.break_off(error)
             else:
-                self.abort()
+                self._linger()  # its answer is complete, and may be on its way
             return b""
         exchange = self.exchange
         if reader.done:
