@@ -6,7 +6,7 @@ iptables here: the inbound listener has a port of its own, the application's clu
 ORIGINAL_DST, and the outbound listener takes requests for any service and tells them apart by their Host.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +23,16 @@ HTTP_FILTERS = {
     "envoy.filters.http.fault": "fault.v3.HTTPFault",
     "envoy.filters.http.cors": "cors.v3.Cors",
     "envoy.filters.http.router": "router.v3.Router",
+}
+
+#: What istiod adds to a cluster for useClientProtocol.
+_AS_CLIENT: Document = {
+    "typed_extension_protocol_options": {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
+        }
+    }
 }
 
 INBOUND, OUTBOUND = "virtualInbound", "virtualOutbound"
@@ -44,6 +54,8 @@ class Sidecar:
 
     `services` maps the names that the app may call to the inbound listeners of their sidecars; `clusters`
     maps further cluster names, as an EnvoyFilter names them, to endpoints; `tls` is a DownstreamTlsContext.
+    `as_client` names the clusters that are spoken to as the client spoke, as a DestinationRule's
+    `connectionPool.http.useClientProtocol` has it; to all others it is HTTP/1.1.
     """
 
     service: str
@@ -54,6 +66,12 @@ class Sidecar:
     services: Mapping[str, Endpoint] = field(default_factory=dict)
     clusters: Mapping[str, Endpoint] = field(default_factory=dict)
     tls: Document | None = None
+    as_client: Collection[str] = ()
+
+    @property
+    def local(self) -> str:
+        """The name of the app's own cluster."""
+        return f"inbound|{self.port}||"
 
     @property
     def host(self) -> str:
@@ -65,7 +83,7 @@ class Sidecar:
 
 def bootstrap(sidecar: Sidecar) -> Document:
     """The whole configuration of one sidecar; the kernel chooses the ports of all its listeners."""
-    local = f"inbound|{sidecar.port}||"
+    local = sidecar.local
     clusters = {local: sidecar.app}
     clusters |= {_outbound_name(sidecar, service): each for service, each in sidecar.services.items()}
     clusters |= sidecar.clusters
@@ -77,7 +95,10 @@ def bootstrap(sidecar: Sidecar) -> Document:
         "admin": {"address": _address(ANY_PORT)},
         "static_resources": {
             "listeners": listeners,
-            "clusters": [_cluster(name, endpoint) for name, endpoint in clusters.items()],
+            "clusters": [
+                _cluster(name, endpoint) | (_AS_CLIENT if name in sidecar.as_client else {})
+                for name, endpoint in clusters.items()
+            ],
         },
     }
 

@@ -141,7 +141,8 @@ async def laptop(
 async def sidecar(folder: Path, description: Sidecar, serving: Proxy) -> AsyncIterator[Envoy]:
     """A sidecar's Envoy with the shipped, mesh-wide EnvoyFilter. Raises EnvoyFailed."""
     known = {PROXY.data_cluster: serving.data, PROXY.control_cluster: serving.control}
-    description = replace(description, clusters={**description.clusters, **known})
+    as_client = {*description.as_client, PROXY.data_cluster}
+    description = replace(description, clusters={**description.clusters, **known}, as_client=as_client)
     configuration = apply([envoy_filter(MeshScope())], description, bootstrap(description))
     # What istiod sets in a sidecar's container, and the filter learns its service's name from.
     environment = {"ISTIO_META_WORKLOAD_NAME": description.service, "POD_NAMESPACE": description.namespace}
