@@ -1,6 +1,7 @@
 """The app under development on a laptop, as a process of its own: `python app.py NAME` prints its port.
 
-Imports nothing of devroute. /upload counts, /download and /echo stream, any other path says who answers.
+Imports nothing of devroute. /upload counts, /download and /echo stream, /socket echoes WebSocket messages,
+/events sends one for each POST to /tick, any other path says who answers.
 """
 
 import asyncio
@@ -9,10 +10,11 @@ import time
 import zlib
 from collections.abc import Iterator
 
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 PIECE = 64 * 1024
 NAME = web.AppKey("name", str)
+TICKS = web.AppKey("ticks", asyncio.Queue[str])
 
 
 def pieces(size: int) -> Iterator[bytes]:
@@ -52,10 +54,36 @@ async def echo(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def socket(request: web.Request) -> web.WebSocketResponse:
+    response = web.WebSocketResponse(max_msg_size=0)
+    await response.prepare(request)
+    async for message in response:
+        if message.type is WSMsgType.BINARY:
+            await response.send_bytes(message.data)
+        else:
+            await response.send_str(message.data)
+    return response
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    while (tick := await request.app[TICKS].get()) != "end":
+        await response.write(f"data: {tick}\n\n".encode())
+    return response
+
+
+async def tick(request: web.Request) -> web.Response:
+    request.app[TICKS].put_nowait(await request.text())
+    return web.Response()
+
+
 def create(name: str) -> web.Application:
     app = web.Application(client_max_size=1 << 30)
     app[NAME] = name
-    for path, handler in [("/upload", upload), ("/download", download), ("/echo", echo), ("/{any:.*}", who)]:
+    app[TICKS] = asyncio.Queue()
+    handlers = [upload, download, echo, socket, events, tick]
+    for path, handler in [*((f"/{each.__name__}", each) for each in handlers), ("/{any:.*}", who)]:
         app.router.add_route("*", path, handler)
     return app
 
