@@ -1,4 +1,4 @@
-"""python -m fuzz SECONDS [TARGET...]: every target in turn, and a table of what was done."""
+"""python -m fuzz [--own] SECONDS [TARGET...]: every target in turn, and a table of what was done."""
 
 import argparse
 import json
@@ -16,6 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("seconds", type=float, help="for all targets together")
     parser.add_argument("targets", nargs="*", choices=[[], *TARGETS], help="default: all")
+    parser.add_argument("--own", action="store_true", help="do without atheris")
     options = parser.parse_args()
     names = options.targets or list(TARGETS)
     print(f"{'target':<12}" + "".join(f"{column:>12}" for column in COLUMNS), flush=True)
@@ -24,14 +25,9 @@ def main() -> int:
         for name in names:
             figures = Path(folder) / name
             figures.write_text("{}")
-            command = [
-                sys.executable,
-                "-m",
-                "fuzz.worker",
-                name,
-                str(options.seconds / len(names)),
-                str(figures),
-            ]
+            share = str(options.seconds / len(names))
+            command = [sys.executable, "-m", "fuzz.worker", name, share, str(figures)]
+            command += ["--own"] if options.own else []
             done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
             row = json.loads(figures.read_text())
             verdict = "" if done.returncode == 0 else f"   FAILED ({done.returncode})"

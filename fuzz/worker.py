@@ -1,4 +1,4 @@
-"""One target for some seconds: python -m fuzz.worker TARGET SECONDS FIGURES
+"""One target for some seconds: python -m fuzz.worker [--own] TARGET SECONDS FIGURES
 
 Ends with 1 if a target's rule was broken, an input took too long, or memory grew; the input is kept under
 artefacts/fuzz. With atheris, coverage leads; without, the targets' own verdicts do.
@@ -42,7 +42,8 @@ MAX_BYTES: Final = 32 * 1024 * 1024
 class Watch:
     """Runs inputs and keeps account of them."""
 
-    def __init__(self, name: str, seconds: float, figures: Path) -> None:
+    def __init__(self, name: str, seconds: float, figures: Path, engine: ModuleType | None) -> None:
+        self.engine = engine
         module = self._load()
         self.name = name
         self.seconds = seconds
@@ -55,11 +56,10 @@ class Watch:
         self.baseline: tuple[int, int] | None = None
         faulthandler.enable()
 
-    @staticmethod
-    def _load() -> ModuleType:
-        if atheris is None:
+    def _load(self) -> ModuleType:
+        if self.engine is None:
             return importlib.import_module("fuzz.targets")
-        with atheris.instrument_imports(include=["devroute"]):
+        with self.engine.instrument_imports(include=["devroute"]):
             return importlib.import_module("fuzz.targets")
 
     def one(self, data: bytes) -> object:
@@ -102,12 +102,14 @@ class Watch:
             "slowest_ms": round(self.slowest * 1000, 1),
             "more_blocks": more_blocks,
             "more_kib": more_bytes // 1024,
-            "engine": "atheris" if atheris else "own",
+            "engine": "atheris" if self.engine else "own",
         }
         self.figures.write_text(json.dumps(figures))
         assert more_blocks < MAX_BLOCKS, f"{more_blocks} objects more than after a fifth of the time"
         # libFuzzer's own corpus and counters are in there too, so the bound on bytes is for our driver.
-        assert atheris or more_bytes < MAX_BYTES, f"{more_bytes} bytes more than after a fifth of the time"
+        assert self.engine or more_bytes < MAX_BYTES, (
+            f"{more_bytes} bytes more than after a fifth of the time"
+        )
 
 
 def with_verdicts(watch: Watch, seeds: list[bytes], tokens: list[bytes], random: Random) -> None:
@@ -163,13 +165,14 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("seconds", type=float)
     parser.add_argument("figures", type=Path)
-    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--own", action="store_true", help="do without atheris")
     options = parser.parse_args()
-    watch = Watch(options.target, options.seconds, options.figures)
+    engine = None if options.own else atheris
+    watch = Watch(options.target, options.seconds, options.figures, engine)
     from .seeds import TOKENS, seeds
 
-    run = with_coverage if atheris else with_verdicts
-    run(watch, seeds(options.target), TOKENS, Random(options.seed))
+    run = with_coverage if engine else with_verdicts
+    run(watch, seeds(options.target), TOKENS, Random())
 
 
 if __name__ == "__main__":
