@@ -48,7 +48,9 @@ def test_every_package_is_listed_for_installation() -> None:
 
 def test_the_filter_is_shipped_byte_for_byte() -> None:
     shipped = yaml.safe_load(render(MeshScope()))
-    source = ask_route(shipped)["typed_per_filter_config"]["devroute"]["source_code"]["inline_string"]
+    source = ask_route(shipped)["typed_per_filter_config"]["devroute"]["config"]["source_code"][
+        "inline_string"
+    ]
     assert source == lua_source() == (ROOT / "lua/devroute.lua").read_text()
 
 
@@ -94,9 +96,10 @@ def test_patches_reach_the_inbound_side_only() -> None:
     inbound, outbound = after["static_resources"]["listeners"]
     assert outbound == before["static_resources"]["listeners"][1]
     manager = inbound["filter_chains"][0]["filters"][0]["typed_config"]
-    assert [each["name"] for each in manager["http_filters"]][-2:] == [
-        "devroute",
-        "envoy.filters.http.router",
+    assert [(each["name"], each.get("disabled")) for each in manager["http_filters"]][-3:] == [
+        ("devroute", True),
+        ("devroute.result", True),
+        ("envoy.filters.http.router", None),
     ]
     (host,) = manager["route_config"]["virtual_hosts"]
     assert [route["name"] for route in host["routes"]] == ["devroute-detour", "devroute-ask", "default"]

@@ -6,9 +6,14 @@ from devroute.manifests.model import Document, MeshScope, NamespaceScope, ProxyS
 
 #: Name of the HTTP filter, and of the metadata in which it leaves its decision.
 FILTER = "devroute"
+#: Name of the HTTP filter that tells the caller what was decided.
+RESULT_FILTER = "devroute.result"
 
 LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 LUA_ROUTE_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
+MUTATION_TYPE = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+#: Carries a filter's settings on a route, and switches on there what is off elsewhere.
+ROUTE_FILTER_TYPE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
 
 def lua_source() -> str:
@@ -34,10 +39,12 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
             settings |= {"namespace": namespace, "service": service}
     metadata["labels"] = {"app.kubernetes.io/part-of": "devroute"}
     spec["configPatches"] = [
-        _filter_patch(),
+        _filter_patch(FILTER, {"@type": LUA_TYPE}),
+        _filter_patch(
+            RESULT_FILTER, {"@type": MUTATION_TYPE, "mutations": {"response_mutations": _results()}}
+        ),
         _patch("HTTP_ROUTE", "INSERT_FIRST", _ask_route(settings)),
         _patch("HTTP_ROUTE", "INSERT_FIRST", _detour_route(proxy)),
-        _patch("VIRTUAL_HOST", "MERGE", {"response_headers_to_add": _response_headers()}),
     ]
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
@@ -55,11 +62,15 @@ def _patch(apply_to: str, operation: str, value: Document) -> Document:
     }
 
 
-def _filter_patch() -> Document:
-    """The filter itself is empty: code comes with the one route that needs it, so nobody else pays."""
+def _filter_patch(name: str, config: Document) -> Document:
+    """A filter that is off: Envoy builds it only for requests whose first route, the ask route, turns it on.
+
+    Such a request keeps it when its route is chosen again; for all others it does not exist
+    (bench/mesh_cost.md has what an idle filter in the chain would cost them).
+    """
     router = {"name": "envoy.filters.http.router"}
     connection_manager = {"name": "envoy.filters.network.http_connection_manager", "subFilter": router}
-    patch = _patch("HTTP_FILTER", "INSERT_BEFORE", {"name": FILTER, "typed_config": {"@type": LUA_TYPE}})
+    patch = _patch("HTTP_FILTER", "INSERT_BEFORE", {"name": name, "disabled": True, "typed_config": config})
     patch["match"]["listener"] = {"filterChain": {"filter": connection_manager}}
     return patch
 
@@ -96,7 +107,8 @@ def _ask_route(settings: Document) -> Document:
         ],
         "metadata": {"filter_metadata": {FILTER: settings}},
         "typed_per_filter_config": {
-            FILTER: {"@type": LUA_ROUTE_TYPE, "source_code": {"inline_string": lua_source()}}
+            FILTER: _turned_on({"@type": LUA_ROUTE_TYPE, "source_code": {"inline_string": lua_source()}}),
+            RESULT_FILTER: _turned_on({}),
         },
     }
 
@@ -117,11 +129,15 @@ def _detour_route(proxy: ProxyService) -> Document:
     }
 
 
-def _response_headers() -> list[Document]:
-    """Only decided requests have the metadata; what the proxy has set on a detoured response stays."""
+def _turned_on(config: Document) -> Document:
+    return {"@type": ROUTE_FILTER_TYPE, "config": config}
+
+
+def _results() -> list[Document]:
+    """From the decision's metadata; what the proxy has set on a detoured response stays."""
     return [
-        _header("x-devroute-result", _metadata("result"), "ADD_IF_ABSENT"),
-        _header("x-devroute-reason", _metadata("reason"), "ADD_IF_ABSENT"),
+        {"append": _header("x-devroute-result", _metadata("result"), "ADD_IF_ABSENT")},
+        {"append": _header("x-devroute-reason", _metadata("reason"), "ADD_IF_ABSENT")},
     ]
 
 
