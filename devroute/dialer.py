@@ -8,7 +8,8 @@ import socket
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from devroute.errors import DevrouteError
+from devroute.breaker import Breaker
+from devroute.errors import CircuitOpen, DevrouteError
 
 #: Raises TargetDenied for an IP address and port that may not be reached.
 Permit = Callable[[str, int], None]
@@ -21,7 +22,8 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 class Dialer:
     """`label` is the address for messages; `unreachable` the class of the error for refused and timed-out
-    connections; without `permit` the host is trusted (the agent's own app). Times in seconds."""
+    connections. Without `permit` the host is trusted, and tried each time: it is the agent's own app, which
+    its engineer is about to start. Others have a circuit breaker. Times in seconds."""
 
     def __init__(
         self,
@@ -38,9 +40,25 @@ class Dialer:
         self._port = port
         self._unreachable = unreachable
         self._permit = permit
+        self._breaker = Breaker() if permit is not None else None
 
     async def connect(self, protocol: Callable[[], P]) -> P:
-        """Raises `unreachable`, or what `permit` raises."""
+        """Raises `unreachable`, CircuitOpen, or what `permit` raises."""
+        breaker = self._breaker
+        if breaker is None:
+            return await self._attempt(protocol)
+        clock = asyncio.get_running_loop().time
+        if not breaker.admits(clock()):
+            raise CircuitOpen(f"{self.label} could not be reached several times, and is not tried just now")
+        try:
+            made = await self._attempt(protocol)
+        except self._unreachable:
+            breaker.failed(clock())
+            raise
+        breaker.succeeded()
+        return made
+
+    async def _attempt(self, protocol: Callable[[], P]) -> P:
         try:
             async with asyncio.timeout(self.connect_timeout):
                 if self._permit is None:

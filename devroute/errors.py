@@ -99,6 +99,33 @@ class ServiceNotInContract(DevrouteError):
     code, status = "service-not-in-contract", 400
 
 
+class ConditionUnmet(DevrouteError):
+    """The sidecar detoured a request that the contract leaves to the service."""
+
+    code, status = "condition-unmet", 400
+    default_hint = "are the sidecar's filter and the proxy of the same release?"
+
+
+class LoopDetected(DevrouteError):
+    """The contract leads back to a service that has sent the request away before (RFC 5842 §7.2)."""
+
+    code, status = "loop", 508
+    default_hint = "each service is detoured at most once for a request; does the target call the mesh again?"
+
+
+class VersionMissing(DevrouteError):
+    """The mesh has no such version of the service. The sidecar finds it out (lua/devroute.lua)."""
+
+    code, status = "version-missing", 503
+    default_hint = "devroute manifests versions makes the DestinationRule that names the versions"
+
+
+class FaultInjected(DevrouteError):
+    """What the contract's `abort` asks for; the status is the contract's."""
+
+    code, status = "fault-injected", 503
+
+
 class MarkerMissing(DevrouteError):
     """A request reached the data port without the sidecar's word for which service it is."""
 
@@ -157,8 +184,15 @@ class UpstreamTimeout(DevrouteError):
     code, status = "upstream-timeout", 504
 
 
+class CircuitOpen(DevrouteError):
+    """A target that failed several times in a row is left alone for a second."""
+
+    code, status = "circuit-open", 503
+    default_hint = "is the laptop awake and on the network? It is tried again each second"
+
+
 class TargetOverloaded(DevrouteError):
-    """A limit of requests in flight, or an open circuit breaker."""
+    """A limit of requests in flight."""
 
     code, status = "target-overloaded", 503
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -287,6 +288,17 @@ async def test_a_target_that_refuses_is_a_502(bench: Bench) -> None:
     answer = await bench.send(request())
     assert b"502 Bad Gateway" in answer
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "target-unreachable"
+
+
+async def test_a_target_that_fails_again_and_again_is_left_alone_for_a_while(bench: Bench) -> None:
+    bench.handler = answers(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    with socket.socket() as closed:  # bound and not listening: refuses, and nobody else gets the port
+        closed.bind(("127.0.0.1", 0))
+        bench.upstream = DirectUpstream("127.0.0.1", closed.getsockname()[1], permit=lambda ip, port: None)
+        codes = [
+            json.loads((await bench.send(request())).partition(b"\r\n\r\n")[2])["code"] for _ in range(7)
+        ]
+    assert codes == ["target-unreachable"] * 5 + ["circuit-open"] * 2
 
 
 async def test_a_stale_kept_connection_is_replaced_for_requests_that_can_be_repeated(bench: Bench) -> None:

@@ -1,0 +1,39 @@
+"""A circuit breaker for connections to one address. Pure: the caller passes the time.
+
+closed      connect as asked
+open        after FAILURES failed attempts in a row: nobody connects for OPEN_SECONDS
+half-open   then one attempt is let through, and its outcome closes the circuit or opens it again
+"""
+
+from typing import Final
+
+#: A laptop that went to sleep costs each request the whole connect timeout; so many learn it the hard way.
+FAILURES: Final = 5
+
+#: Short, since a person waits for the laptop to be back.
+OPEN_SECONDS: Final = 1.0
+
+
+class Breaker:
+    __slots__ = ("_failures", "_retry_at")
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._retry_at = 0.0
+
+    def admits(self, now: float) -> bool:
+        """Whether an attempt may be made; `succeeded` or `failed` has to follow. `now` is in seconds."""
+        if self._failures < FAILURES:
+            return True
+        if now < self._retry_at:
+            return False
+        self._retry_at = now + OPEN_SECONDS  # the others wait for this one's outcome
+        return True
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def failed(self, now: float) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES:
+            self._retry_at = now + OPEN_SECONDS
