@@ -26,6 +26,7 @@ CODES: Final = {
     502: 14,  # UNAVAILABLE
     503: 14,
     504: DEADLINE_EXCEEDED,
+    508: 9,  # FAILED_PRECONDITION
 }
 
 _TIMEOUT = re.compile(rb"\ngrpc-timeout:[ \t]*([0-9]{1,8})([HMSmun])\r")

@@ -7,6 +7,7 @@ line or another field there.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -19,9 +20,14 @@ from devroute.http1 import (
     InboundRequest,
     RequestHead,
     ResponseHead,
+    Span,
     parse_request_head,
     parse_response_head,
 )
+
+#: An app's answers differ little: heads and trailers up to this size are judged once, and so many remembered.
+MAX_REMEMBERED: Final = 1024
+MAX_REMEMBERED_BYTES: Final = 1024
 
 #: As HPACK gave them, not checked.
 Fields = Sequence[tuple[bytes, bytes]]
@@ -46,6 +52,10 @@ _GRPC = re.compile(rb"\ncontent-type:[ \t]*application/grpc(?=[+;\r \t])", re.IG
 def is_grpc(head: bytes) -> bool:
     """Whether a head is gRPC's, and not gRPC-Web's, which travels over HTTP/1.1 too."""
     return _GRPC.search(head) is not None
+
+
+def _is_short(fields: Fields) -> bool:
+    return sum([len(name) + len(value) for name, value in fields]) <= MAX_REMEMBERED_BYTES
 
 
 def _text(start: bytes, fields: Fields, error: type[DevrouteError]) -> bytes:
@@ -155,10 +165,16 @@ def write_request(head: RequestHead) -> Headers:
 
 
 def read_response(fields: Fields, method: bytes, *, ended: bool) -> ResponseHead:
-    """An upstream's response or its 1xx. `ended`: nothing follows (END_STREAM on its HEADERS).
+    """An upstream's response or its 1xx, not to be changed. `ended`: END_STREAM is on its HEADERS.
 
     An ended head gets "content-length: 0", for HTTP/1.1 has no other way to say so. Raises UpstreamInvalid.
     """
+    if _is_short(fields):
+        return _read_short_response(tuple(fields), method, ended)
+    return _read_response(fields, method, ended)
+
+
+def _read_response(fields: Fields, method: bytes, ended: bool) -> ResponseHead:
     pseudo, rest = _split(fields, _RESPONSE_PSEUDO, UpstreamInvalid)
     status = pseudo.get(b":status", b"")
     if status == b"101":
@@ -177,6 +193,12 @@ def read_response(fields: Fields, method: bytes, *, ended: bool) -> ResponseHead
 
 def write_response(head: ResponseHead, marks: Headers) -> Headers:
     """A response for a client, with `marks` at its end."""
+    if len(head.raw) <= MAX_REMEMBERED_BYTES:
+        return [*_write_short_response(head.raw, head.status, head.framing, tuple(head.drop)), *marks]
+    return _write_response(head) + marks
+
+
+def _write_response(head: ResponseHead) -> Headers:
     fields = [(b":status", b"%d" % head.status)]
     for field in head.end_to_end():
         name = field[0]
@@ -186,7 +208,15 @@ def write_response(head: ResponseHead, marks: Headers) -> Headers:
     if head.framing is _NONE and any(name == b"grpc-status" for name, _ in fields):
         # gRPC's "Trailers-Only" has no length; it was added on its way through HTTP/1.1.
         fields = [field for field in fields if field[0] != b"content-length"]
-    return fields + marks
+    return fields
+
+
+_read_short_response = lru_cache(MAX_REMEMBERED)(_read_response)
+
+
+@lru_cache(MAX_REMEMBERED)
+def _write_short_response(raw: bytes, status: int, framing: Framing, drop: tuple[Span, ...]) -> Headers:
+    return _write_response(ResponseHead(status, b"", framing, 0, True, raw, list(drop)))
 
 
 # --- trailers -----------------------------------------------------------------------------------------------
@@ -194,11 +224,20 @@ def write_response(head: ResponseHead, marks: Headers) -> Headers:
 
 def read_trailers(fields: Fields, error: type[DevrouteError]) -> Headers:
     """Raises `error` for what may not stand in a trailer section or is too much of it (RFC 9110 §6.5.1)."""
+    if _is_short(fields):
+        return list(_read_short_trailers(tuple(fields), error))  # type: ignore[arg-type]  # a class has a hash
+    return _read_trailers(fields, error)
+
+
+def _read_trailers(fields: Fields, error: type[DevrouteError]) -> Headers:
     _, rest = _split(fields, _NO_PSEUDO, error)
     text = _text(b"0", rest, error)
     reader = ChunkedBody(error)
     reader.feed(text)
     return reader.trailers
+
+
+_read_short_trailers = lru_cache(MAX_REMEMBERED)(_read_trailers)
 
 
 def write_trailers(trailers: Headers) -> Headers:

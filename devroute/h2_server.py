@@ -1,45 +1,24 @@
-"""The HTTP/2 side of the data port: connections that began with its preface, and their requests.
+"""The HTTP/2 side of the data port: connections that began with its preface, many requests on each.
 
-Each request is an H2Exchange, as relay.py's Exchange is one of HTTP/1.1: it asks the router where the request
-goes and moves bytes both ways as they come. It never lets an incomplete answer look complete.
+It reads requests and hands each to an H2Exchange (h2_exchange.py).
 """
 
 import asyncio
-import uuid
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from h2.errors import ErrorCodes
 
-from devroute.errors import (
-    ClientClosed,
-    DevrouteError,
-    HeadTooLarge,
-    NotSupported,
-    RequestMalformed,
-    RequestTimeout,
-    UpstreamTimeout,
-)
-from devroute.grpc_status import error_answer, status_trailers, timeout_of
-from devroute.h2_connection import Http2Connection, Http2Stream
-from devroute.h2_heads import (
-    Fields,
-    is_grpc,
-    read_request,
-    read_trailers,
-    write_response,
-    write_trailers,
-)
+from devroute.errors import HeadTooLarge, NotSupported, RequestMalformed
+from devroute.h2_connection import Http2Connection
+from devroute.h2_exchange import H2Exchange, Refusal
+from devroute.h2_heads import Fields, read_request
+from devroute.h2_stream import Http2Stream
 from devroute.h2_wire import LAST_STREAM_ID, MAX_STREAMS, Wire
-from devroute.http1 import Framing, Headers, InboundRequest, ResponseHead, split_fields
-from devroute.relay import Port, Route
-from devroute.upstream import UpstreamStream
+from devroute.relay import Port
 
 #: Says that our GOAWAY has arrived, so that a last stream can be named (RFC 9113 §6.8).
 _GOAWAY_PING: Final = b"devroute"
-
-_NONE: Final = Framing.NONE
 
 
 class H2Port(Port, Protocol):
@@ -94,7 +73,7 @@ class H2ServerConnection(Http2Connection):
         try:
             request = read_request(fields, ended=ended)
         except (RequestMalformed, HeadTooLarge, NotSupported) as error:
-            stream = _Refusal()
+            stream = Refusal()
             self._accept(stream, number)
             stream.answer(error, grpc=_wants_grpc(fields))
             return
@@ -154,254 +133,5 @@ class H2ServerConnection(Http2Connection):
             self._server.exchange_over()
 
 
-class _Answering(Http2Stream):
-    """The client's half is only read to be thrown away, unless a subclass knows better."""
-
-    __slots__ = ()
-
-    def answer(
-        self, error: DevrouteError, *, grpc: bool, request_id: str | None = None, body: bool = True
-    ) -> int:
-        """The whole of an error's answer; the size of its body."""
-        text = b"" if grpc else error.as_json(request_id)
-        self.send_head(error_answer(error, grpc=grpc, length=len(text)))
-        if text and body:
-            self.send(text)
-        self.end([])
-        return len(text) if body else 0
-
-    def sent(self) -> None:
-        if self.all_received:
-            self.leave()
-        else:
-            self.reset(ErrorCodes.NO_ERROR)  # the rest of the request is of no use (RFC 9113 §8.1)
-
-    def receive_trailers(self, fields: Fields) -> None:
-        self.receive_end([])
-
-    def consume(self, data: bytes) -> None: ...
-    def complete(self, trailers: Headers) -> None: ...
-    def stop_source(self) -> None: ...
-    def start_source(self) -> None: ...
-
-    def receive_reset(self, code: int) -> None:
-        self.leave()
-
-    def connection_lost(self, error: DevrouteError) -> None:
-        self.leave()
-
-
-class _Refusal(_Answering):
-    """The answer to a request that could not be read."""
-
-    __slots__ = ()
-
-
-class H2Exchange(_Answering):
-    """One request and its answer; implements devroute.upstream.ResponseSink and devroute.relay.Observed."""
-
-    __slots__ = (
-        "_active",
-        "_client",
-        "_deadline",
-        "_grpc",
-        "_head_sent",
-        "_observed",
-        "_server",
-        "_stream",
-        "bytes_in",
-        "bytes_out",
-        "error",
-        "request",
-        "request_id",
-        "route",
-        "started",
-        "status",
-    )
-
-    def __init__(self, client: H2ServerConnection, server: H2Port, request: InboundRequest) -> None:
-        super().__init__()
-        self._client = client
-        self._server = server
-        self.request = request
-        self.request_id = request.request_id
-        self.started = client.time()
-        self.route: Route | None = None
-        self.error: DevrouteError | None = None
-        self.status = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self._stream: UpstreamStream | None = None  # while the upstream is at work
-        self._grpc = is_grpc(request.raw)
-        self._deadline: asyncio.TimerHandle | None = None
-        self._active = server.now
-        self._head_sent = False
-        self._observed = False
-
-    def begin(self) -> None:
-        request = self.request
-        try:
-            route = self._server.router(request)
-        except DevrouteError as error:
-            self.on_error(error)
-            return
-        self.route = route
-        if self._grpc and (timeout := timeout_of(request.raw)) is not None:
-            self._deadline = self._client.after(timeout, self._deadline_over)
-        upstream = route.http2 if self._grpc and route.http2 is not None else route.upstream
-        self._stream = upstream.open(request.forward(), self)
-
-    def elapsed(self) -> float:
-        """Seconds since the request's head was complete."""
-        return self._client.time() - self.started
-
-    def _over(self) -> None:
-        """Told once: the answer is given, or will not be."""
-        self._stream = None
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        if not self._observed:
-            self._observed = True
-            self._server.observe(self)
-
-    # --- from the client
-
-    def consume(self, data: bytes) -> None:
-        self._active = self._server.now
-        self.bytes_in += len(data)
-        if self._stream is not None:
-            self._stream.send_data(data)
-
-    def complete(self, trailers: Headers) -> None:
-        if self._stream is not None and self.request.framing is not _NONE:
-            self._stream.send_end(trailers)
-
-    def receive_trailers(self, fields: Fields) -> None:
-        try:
-            trailers = read_trailers(fields, RequestMalformed)
-        except RequestMalformed as error:
-            self._break_off(error)
-        else:
-            self.receive_end(trailers)
-
-    def receive_reset(self, code: int) -> None:
-        self._client_gone("the client cancelled the request")
-
-    def connection_lost(self, error: DevrouteError) -> None:
-        self._client_gone("the client's connection ended before the answer was complete")
-
-    def _client_gone(self, why: str) -> None:
-        if self._stream is not None:
-            self._stream.cancel()
-        if not self._observed:
-            self.error = ClientClosed(why)
-            self._over()
-        self.leave()
-
-    # --- from the upstream
-
-    def on_informational(self, head: ResponseHead) -> None:
-        self.send_head(write_response(head, []))
-
-    def on_head(self, head: ResponseHead) -> None:
-        self._active = self._server.now
-        self.status = head.status
-        self._head_sent = True
-        marks = _fields_of(self.route.marks) if self.route is not None else []
-        self.send_head(write_response(head, marks), end=head.framing is _NONE)
-
-    def on_data(self, data: bytes) -> None:
-        self._active = self._server.now
-        self.bytes_out += len(data)
-        self.send(data)
-
-    def on_end(self, trailers: Headers) -> None:
-        self.end(write_trailers(trailers))
-        self._over()
-
-    def on_error(self, error: DevrouteError) -> None:
-        self.error = error
-        if self.route is not None:
-            error.at(self.route.service, self.route.target)
-        self._stream = None
-        if self._head_sent:
-            self._over()
-            self.reset(ErrorCodes.INTERNAL_ERROR)  # never a short answer that looks complete
-            return
-        self.status = error.status
-        if not self.request_id:
-            self.request_id = str(uuid.uuid4()).encode()
-        request_id = self.request_id.decode("latin-1")
-        with_body = self.request.method != b"HEAD"
-        self.bytes_out = self.answer(error, grpc=self._grpc, request_id=request_id, body=with_body)
-        self._over()
-
-    def _break_off(self, error: DevrouteError) -> None:
-        """The request cannot go on: stop the upstream, tell the client if that is still possible."""
-        if self._stream is not None:
-            self._stream.cancel()
-            self._stream = None
-        self.on_error(error)
-
-    # --- flow control
-
-    def pause_request(self) -> None:
-        self.hold()
-
-    def resume_request(self) -> None:
-        self.release()
-
-    def stop_source(self) -> None:
-        if self._stream is not None:
-            self._stream.pause_response()
-
-    def start_source(self) -> None:
-        if self._stream is not None:
-            self._stream.resume_response()
-
-    # --- time
-
-    def _deadline_over(self) -> None:
-        """The caller's deadline has passed, and the app has not said so itself."""
-        self._deadline = None
-        target = self.route.target if self.route is not None else "the target"
-        error = UpstreamTimeout(f"{target} did not answer within the caller's deadline")
-        if not self._head_sent:
-            self._break_off(error)
-            return
-        if self._stream is not None:
-            self._stream.cancel()
-        self.error = error
-        self.discard_queued()
-        self.end(status_trailers(error))
-        self._over()
-
-    def check(self, now: float) -> None:
-        timeouts = self._server.timeouts
-        waited = now - self._active
-        if self._observed:
-            if waited > timeouts.idle:
-                self.reset(ErrorCodes.CANCEL)  # nobody reads the rest of the answer
-        elif not self._head_sent and waited > timeouts.first_byte:
-            target = self.route.target if self.route is not None else "the target"
-            self._break_off(UpstreamTimeout(f"{target} did not answer within {timeouts.first_byte:g} s"))
-        elif self._head_sent and waited > timeouts.idle:
-            self._break_off(UpstreamTimeout(f"no byte either way for {timeouts.idle:g} s"))
-        elif self._body_late(waited):
-            self._break_off(RequestTimeout(f"the request's body made no progress for {timeouts.body:g} s"))
-
-    def _body_late(self, waited: float) -> bool:
-        """gRPC's calls may be silent for as long as they like; a request's body may not."""
-        due = not self.all_received and not self._paused and not self._grpc
-        return due and waited > self._server.timeouts.body
-
-
 def _wants_grpc(fields: Fields) -> bool:
     return any(name == b"content-type" and value.startswith(b"application/grpc") for name, value in fields)
-
-
-@lru_cache(maxsize=1024)
-def _fields_of(marks: bytes) -> Headers:
-    """A route's marks as fields."""
-    return split_fields(b"\r\n" + marks)
