@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz clean
+.PHONY: help demo test lint bench fuzz clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
 	@echo "make test          run all tests"
 	@echo "make lint          ruff, mypy, import-linter"
 	@echo "make fuzz          feed the parsers what nobody wrote, for FUZZ_SECONDS (600)"
+	@echo "make bench         compare speed with other programs, some minutes (QUICK=1: one; RECORD=1 keeps it)"
 	@echo "make clean         remove .venv and caches"
 
 # A stamp per set of extras: a changed pyproject or constraints file installs again.
@@ -36,6 +37,9 @@ FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.test-installed
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt atheris || echo "atheris does not install here: the own driver does it"
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_SECONDS) $(ARGS)
+
+bench: $(VENV)/.bench-installed
+	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(RECORD),--record) $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,1 @@
+"""devroute beside what people would pick instead, in one run: `make bench` (README.md)."""

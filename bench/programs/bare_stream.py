@@ -1,0 +1,20 @@
+"""devroute with the tunnel's frames on the bare upgraded connection, for the price of WebSocket framing.
+
+bare_stream.py ARGUMENTS... is `devroute ARGUMENTS...` with the envelope taken off, on both ends.
+"""
+
+from devroute.cli import main
+from devroute.tunnel.websocket import WebSocket
+
+
+def encode(self, pieces):
+    return b"".join(pieces)
+
+
+def receive(self, data):
+    return [memoryview(data)]
+
+
+if __name__ == "__main__":
+    WebSocket.encode, WebSocket.receive = encode, receive
+    main()

@@ -1,0 +1,43 @@
+"""Many agents that are online and get no requests: idle_links.py SERVER COUNT, the token in DEVROUTE_TOKEN.
+
+Prints `online` when all are registered, then answers pings until it is ended.
+"""
+
+import asyncio
+import os
+import sys
+
+from devroute.tunnel import hello
+from devroute.tunnel.agent_end import AgentLink
+from devroute.tunnel.dial import dial
+
+AT_ONCE = 50
+
+
+async def register(server, token, number, gate):
+    offer = hello.Offer(service="foo", scheme="http", direct=None)
+    greeting = hello.Hello(agent="bench", name=f"bench-{number}", services=(offer,)).encode()
+
+    def make_link(websocket, loop):
+        link = AgentLink(websocket, loop, {}, lambda finished: None)
+        link.session.send_hello(greeting)
+        return link
+
+    async with gate:
+        link = await dial(server, token, make_link)
+        link.wake()
+        await link.welcome
+    return link
+
+
+async def main(server, count):
+    gate = asyncio.Semaphore(AT_ONCE)
+    token = os.environ["DEVROUTE_TOKEN"]
+    links = await asyncio.gather(*(register(server, token, number, gate) for number in range(count)))
+    print("online", flush=True)
+    await asyncio.wait([link.closed_because for link in links], return_when=asyncio.FIRST_COMPLETED)
+    sys.exit("a link ended")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

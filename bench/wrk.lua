@@ -1,0 +1,8 @@
+-- Ends a run of wrk with one line of JSON: times in microseconds.
+function done(summary, latency, _)
+  local e = summary.errors
+  print(string.format(
+    '{"requests": %d, "seconds": %.6f, "p50": %.1f, "p99": %.1f, "errors": %d}',
+    summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99),
+    e.connect + e.read + e.write + e.status + e.timeout))
+end
