@@ -168,7 +168,7 @@ class Http2Stream:
         pieces = self.pieces
         for fields, end in self._heads:
             end = end or (self._ended and not pieces and not self._trailers and fields is self._heads[-1][0])
-            wire.send_headers(number, fields, end_stream=end)
+            wire.send_head(number, fields, end=end)
             self._sent_end = self._sent_end or end
             cost += HEAD_BYTES
         self._heads.clear()
@@ -177,7 +177,7 @@ class Http2Stream:
         if self._ended and not pieces and not self._sent_end:
             self._sent_end = True
             if self._trailers:
-                wire.send_headers(number, self._trailers, end_stream=True)
+                wire.send_head(number, self._trailers, end=True)
             else:
                 wire.end_stream(number)
             cost += HEAD_BYTES
@@ -206,7 +206,7 @@ class Http2Stream:
                     several.append(pieces.popleft())
                 piece = b"".join(several)
             last = self._ended and not pieces and not self._trailers
-            wire.send_data(number, piece, end_stream=last)
+            wire.send_piece(number, piece, end=last)
             self._sent_end = last
             room -= len(piece)
             total += len(piece)

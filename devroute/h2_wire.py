@@ -3,19 +3,22 @@
 Pure: bytes in, events out. Each limit is here with its reason; tests/test_h2.py attacks each.
 """
 
+import struct
 from typing import Final
 
 from h2.config import H2Configuration
 from h2.connection import (
+    AllowedStreamIDs,
     ConnectionInputs,
     ConnectionState,
     H2Connection,
     H2ConnectionStateMachine,
 )
 from h2.settings import SettingCodes, Settings
+from h2.stream import StreamInputs
 
 from devroute.h2_hpack import Decoder, Encoder
-from devroute.http1 import MAX_HEAD_BYTES
+from devroute.http1 import MAX_HEAD_BYTES, Headers
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -54,6 +57,11 @@ MAX_CLOSED_STREAMS: Final = 4096
 
 #: The last stream id there is (RFC 9113 §5.1.1).
 LAST_STREAM_ID: Final = 2**31 - 1
+
+# Frames (RFC 9113 §4.1, §6.1, §6.2, §6.10).
+_FRAME: Final = struct.Struct("!BHBBL")
+DATA, HEADERS, CONTINUATION = 0, 1, 9
+END_STREAM, END_HEADERS = 1, 4
 
 _GOAWAYS: Final = (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY)
 _ALIVE: Final = (ConnectionState.IDLE, ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
@@ -101,6 +109,50 @@ class Wire(H2Connection):
         self.max_inbound_frame_size = MAX_FRAME_BYTES
         self.initiate_connection()
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    # --- what is sent most: h2's own state, without its objects for each frame, which cost as much again
+
+    def send_head(self, number: int, fields: Headers, *, end: bool) -> None:
+        """HEADERS, and CONTINUATION where it has to be (§6.2): of a request, a response or trailers."""
+        name, value = fields[0]
+        if number not in self.streams:
+            self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+            self._begin_new_stream(number, AllowedStreamIDs.ODD).request_method = value
+        states = self.streams[number].state_machine
+        if name == b":status" and value[:1] == b"1":
+            states.process_input(StreamInputs.SEND_INFORMATIONAL_HEADERS)
+        else:
+            states.process_input(StreamInputs.SEND_HEADERS)
+        if end:
+            states.process_input(StreamInputs.SEND_END_STREAM)
+        block = self.encoder.encode(fields)
+        most = self.max_outbound_frame_size
+        flags = END_STREAM if end else 0
+        kind = HEADERS
+        while len(block) > most:
+            self._frame(kind, flags, number, block[:most])
+            block = block[most:]
+            kind, flags = CONTINUATION, 0
+        self._frame(kind, flags | END_HEADERS, number, block)
+
+    def send_piece(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
+        """DATA, of no more than the windows and the largest frame allow."""
+        stream = self.streams[number]
+        states = stream.state_machine
+        states.process_input(StreamInputs.SEND_DATA)
+        if end:
+            states.process_input(StreamInputs.SEND_END_STREAM)
+        size = len(data)
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+        self._frame(DATA, END_STREAM if end else 0, number, data)
+
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes | memoryview) -> None:
+        size = len(payload)
+        self._data_to_send += _FRAME.pack(size >> 16, size & 0xFFFF, kind, flags, number)
+        self._data_to_send += payload
+
+    # --- what h2 does otherwise
 
     @property
     def open_inbound_streams(self) -> int:
