@@ -1,4 +1,5 @@
-"""Which upstream a detoured request gets: parse, permit, choose. Never trusts the sidecar's own decision.
+"""Which upstream a detoured request gets: parse, permit, choose. Never trusts the sidecar's own decision, and
+judges again what can be seen from here: all but the caller and the dice of `percent`.
 
 Judging a contract costs more than relaying its request, so each judgement is kept by the header's raw bytes
 for as long as its policy is in force. Who is online is asked for every request.
@@ -9,20 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from devroute.contract import Address, Entry, parse
+from devroute.contract import Address, Entry, Version, parse
 from devroute.errors import (
+    ConditionUnmet,
     ContractInvalid,
     ContractMissing,
+    LoopDetected,
     MarkerMissing,
     RequestMalformed,
     ServiceNotInContract,
 )
+from devroute.faults import Aborting, Delayed, Limited
 from devroute.h2_upstream import H2Upstream
 from devroute.http1 import InboundRequest
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.relay import Route
 from devroute.routing import Directory, Served, permit_entry, printable, way_to
+from devroute.shadow import Copies, Shadowed
 from devroute.upstream import Upstream
 
 #: Contracts that are remembered; people at work at the same time are far fewer.
@@ -31,6 +36,8 @@ MAX_REMEMBERED: Final = 4096
 #: A pool for each service and address that somebody uses.
 MAX_POOLS: Final = 4096
 
+#: The services that have sent the request away before (sidecars write it, as one line in lower case).
+_VIA: Final = b"\r\nx-devroute-via: "
 
 Pool = DirectUpstream | H2Upstream
 P = TypeVar("P", DirectUpstream, H2Upstream)
@@ -90,9 +97,12 @@ class Pools:
 
 @dataclass(slots=True)
 class _Judged:
-    """A contract's entry that policy permits, and the route that was last made of it."""
+    """A contract's entry that policy permits, and the route that was last made of it. `conditional`: it is
+    not for every request. `static`: its way never changes."""
 
     entry: Entry
+    conditional: bool
+    static: bool
     served: Served | None = None
     route: Route | None = None
 
@@ -104,6 +114,7 @@ class ContractRouter:
         self._directory = directory
         self._policy = policy
         self._pools = pools
+        self._copies = Copies()
         self._judged: dict[tuple[bytes, bytes], _Judged] = {}
 
     def forget(self) -> None:
@@ -111,7 +122,8 @@ class ContractRouter:
         self._judged.clear()
 
     def __call__(self, request: InboundRequest) -> Route:
-        """Raises the errors of contract, policy and directory, and MarkerMissing."""
+        """Raises the errors of contract, policy and directory, MarkerMissing, ConditionUnmet, or
+        LoopDetected."""
         contract = request.contract
         matched = request.matched
         if len(contract) != 1 or len(matched) != 1:
@@ -119,20 +131,34 @@ class ContractRouter:
         key = (contract[0], matched[0])
         judged = self._judged.get(key)
         if judged is None:
-            judged = _Judged(self._judge(*key))
+            judged = self._judge(*key)
             if len(self._judged) >= MAX_REMEMBERED:
                 self._judged.clear()
             self._judged[key] = judged
         entry = judged.entry
-        if isinstance(entry.target, Address):
+        if judged.conditional:
+            _check_conditions(entry, request)
+        raw = request.raw
+        if (at := raw.find(_VIA)) >= 0 and raw[at + len(_VIA) : raw.index(b"\r\n", at + 2)] != key[1]:
+            _check_loop(raw, key[1])
+        if judged.static:
             if judged.route is None:
-                judged.route = self._route(entry, entry.target)
+                judged.route = self._static_route(entry)
             return judged.route
         served = self._directory.lookup(str(entry.target), entry.service)
         if judged.route is None or judged.served is not served:
             judged.route = self._route(entry, way_to(entry, served, self._policy()))
             judged.served = served
         return judged.route
+
+    def _static_route(self, entry: Entry) -> Route:
+        if entry.abort_status is None:
+            assert isinstance(entry.target, Address)
+            return self._route(entry, entry.target)
+        abort: Upstream = Aborting(entry.abort_status, entry.key)
+        if entry.delay_s is not None:
+            abort = Delayed(abort, entry.delay_s)
+        return _marked(entry, abort, None, "error", f"answered {entry.abort_status} as the contract asks")
 
     def _route(self, entry: Entry, way: Address | Upstream) -> Route:
         target = str(entry.target)
@@ -143,12 +169,29 @@ class ContractRouter:
             way = self._pools.get(entry.service, way)
         else:
             who = f"{target} (tunnel)"
-        reason = printable(f"{entry.key} answered by {who}").encode("ascii")
-        marks = b"x-devroute-result: laptop\r\nx-devroute-reason: %b\r\n" % reason
-        label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'.encode()
-        return Route(way, entry.key, target, marks, label, http2)
+        if entry.mirror:
+            result, reason = "mirror", f"{entry.key} copied to {who}"
+        else:
+            result, reason = "laptop", f"{entry.key} answered by {who}"
+        return _marked(
+            entry,
+            self._as_asked(entry, way),
+            None if http2 is None else self._as_asked(entry, http2),
+            result,
+            reason,
+        )
 
-    def _judge(self, raw: bytes, matched: bytes) -> Entry:
+    def _as_asked(self, entry: Entry, upstream: Upstream) -> Upstream:
+        """The upstream with the entry's options around it; the timeout counts the delay in."""
+        if entry.mirror:
+            return Shadowed(upstream, self._copies, entry.timeout_s)
+        if entry.delay_s is not None:
+            upstream = Delayed(upstream, entry.delay_s)
+        if entry.timeout_s is not None:
+            upstream = Limited(upstream, entry.timeout_s, str(entry.target))
+        return upstream
+
+    def _judge(self, raw: bytes, matched: bytes) -> _Judged:
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -162,7 +205,50 @@ class ContractRouter:
                 f"the sidecar matched '{service}', but the contract names {names}", service=service
             )
         permit_entry(entry, self._policy())
-        return entry
+        aborts = entry.abort_status is not None
+        if isinstance(entry.target, Version) and not aborts:
+            raise ConditionUnmet(
+                f"service '{entry.key}': {entry.target} is inside the mesh; the sidecar should have sent the"
+                " request there",
+                service=entry.key,
+                target=str(entry.target),
+            )
+        conditional = bool(entry.methods or entry.path is not None or entry.percent == 0)
+        return _Judged(entry, conditional, aborts or isinstance(entry.target, Address))
+
+
+def _marked(entry: Entry, way: Upstream, http2: Upstream | None, result: str, reason: str) -> Route:
+    target = str(entry.target)
+    marks = f"x-devroute-result: {result}\r\nx-devroute-reason: {printable(reason)}\r\n".encode("ascii")
+    label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'.encode()
+    return Route(way, entry.key, target, marks, label, http2)
+
+
+def _check_conditions(entry: Entry, request: InboundRequest) -> None:
+    """Raises ConditionUnmet. An upgrade over HTTP/2 is a CONNECT there, and a GET here (RFC 8441)."""
+    problem = None
+    if entry.methods and request.method.decode("ascii") not in entry.methods:
+        problem = f"is for {', '.join(entry.methods)}"
+    elif entry.path is not None and not request.target.startswith(entry.path.encode("ascii")):
+        problem = f"is for {entry.path}"
+    elif entry.percent == 0:
+        problem = "is for 0% of all requests"
+    if problem is not None:
+        raise ConditionUnmet(
+            f"service '{entry.key}': the contract {problem}; the sidecar should have left this request to the"
+            " service",
+            service=entry.key,
+            target=str(entry.target),
+        )
+
+
+def _check_loop(raw: bytes, matched: bytes) -> None:
+    """Raises LoopDetected where a service has sent the request away more than once."""
+    at = raw.index(_VIA) + len(_VIA)
+    via = [name.strip() for name in raw[at : raw.index(b"\r\n", at)].split(b",")]
+    if via.count(matched) > 1:
+        service = matched.decode("latin-1")
+        raise LoopDetected(f"service '{service}': the contract leads back to itself", service=service)
 
 
 def _miscounted(

@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
-from devroute.contract import Address, Contract, Entry, Laptop, parse
+from devroute.contract import Address, Contract, Entry, Version, parse
 from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy import Policy
 from devroute.upstream import Upstream
 
 #: First line of the answer; a filter that does not know it leaves the request alone.
 VERSION_LINE: Final = "devroute 1"
-#: Milliseconds a sidecar may keep an answer: long enough that busy services hardly ask, short enough that
-#: nobody waits long for the service after a laptop has gone.
+#: Milliseconds a sidecar may keep an answer that only another contract or policy would change.
 HOLD_MS: Final = 1000
+#: Milliseconds for an answer that leads to a laptop: for so long requests may still be sent to one that has
+#: gone, and get an error instead of the service. Four questions a second and worker are cheap.
+LAPTOP_HOLD_MS: Final = 250
 #: Milliseconds for an answer that a person is about to change: by starting the laptop, the app or the tunnel.
 FALLBACK_HOLD_MS: Final = 250
 #: Bytes of a reason: it becomes a response header.
@@ -27,7 +29,7 @@ MAX_REASON: Final = 200
 #: Names that a sidecar may have for its own service, in order of trust; there are three sources (DESIGN 2).
 MAX_CANDIDATES: Final = 8
 
-Kind = Literal["detour", "service", "fallback", "error"]
+Kind = Literal["detour", "mirror", "version", "service", "fallback", "error"]
 
 
 class Served(Protocol):
@@ -70,6 +72,10 @@ class Decision:
             lines.append(f"service {self.service}")
         if self.reason:
             lines.append(f"reason {printable(self.reason)}")
+        if self.entry is not None:
+            lines += _conditions(self.entry)
+            if self.kind == "version":
+                lines += _version(self.entry)
         if self.kind == "error" and self.error is not None:
             lines.append(f"status {self.error.status}")
             lines.append(f"body {json.dumps(self.error.as_dict(), separators=(',', ':'))}")
@@ -97,21 +103,27 @@ def decide_parsed(
     entry = contract.find(candidates[:MAX_CANDIDATES], namespace)
     if entry is None:
         return Decision("service")
+    target = str(entry.target)
     try:
+        permit_entry(entry, policy)
+        if entry.abort_status is not None:  # the proxy answers by itself
+            return Decision("detour", entry.key, target, entry=entry)
+        if isinstance(entry.target, Version):
+            return Decision("version", entry.key, target, entry=entry)
         route = choose(entry, policy, directory)
     except DevrouteError as error:
         return _failed(entry, error)
+    kind: Kind = "mirror" if entry.mirror else "detour"
     address = route if isinstance(route, Address) else None
-    return Decision("detour", entry.key, str(entry.target), address=address, entry=entry)
+    return Decision(kind, entry.key, target, ttl_ms=LAPTOP_HOLD_MS, address=address, entry=entry)
 
 
 def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upstream:
-    """Where an entry's requests go: an address to connect to (a name in it is still to be resolved, and each
-    address to be permitted), or the upstream of a laptop's tunnel.
+    """Where the requests of an entry that policy permits go: an address to connect to (a name in it is still
+    to be resolved, and each address to be permitted), or the upstream of a laptop's tunnel.
 
-    Raises TargetDenied, LaptopOffline, ServiceNotServed or NotSupported.
+    Raises TargetDenied, LaptopOffline or ServiceNotServed.
     """
-    permit_entry(entry, policy)
     if isinstance(entry.target, Address):
         return entry.target
     return way_to(entry, directory.lookup(str(entry.target), entry.service), policy)
@@ -120,10 +132,10 @@ def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upst
 def permit_entry(entry: Entry, policy: Policy) -> None:
     """What can be judged without knowing who is online. Raises TargetDenied or NotSupported."""
     policy.permit(entry)
-    if (option := _not_enforced(entry)) is not None:
+    if (problem := _impossible(entry)) is not None:
         raise NotSupported(
-            f"service '{entry.key}': {option} is not supported by this server yet",
-            hint="leave it out to have the request detoured",
+            f"service '{entry.key}': {problem}",
+            hint="leave the option out",
             service=entry.key,
             target=str(entry.target),
         )
@@ -158,19 +170,36 @@ def _failed(entry: Entry | None, error: DevrouteError) -> Decision:
     return replace(base, kind="error") if entry.fallback == "fail" else base
 
 
-def _not_enforced(entry: Entry) -> str | None:
-    """What an entry asks for that the sidecar cannot do yet. Detouring without it would be wrong: a request
-    that the contract leaves to the service would reach the laptop."""
-    if not isinstance(entry.target, Address | Laptop):
-        return f"target '{entry.target}'"
-    asked = {
-        "methods": bool(entry.methods),
-        "path": entry.path is not None,
-        "from": bool(entry.callers),
-        "percent": entry.percent < 100,
-        "mirror": entry.mirror,
-        "timeout": entry.timeout_s is not None,
-        "delay": entry.delay_s is not None,
-        "abort": entry.abort_status is not None,
-    }
-    return next((f"option '{option}'" for option, given in asked.items() if given), None)
+def _impossible(entry: Entry) -> str | None:
+    """Options that are each fine, and cannot be had together."""
+    if entry.mirror and isinstance(entry.target, Version):
+        return "option 'mirror' is for laptops: a version that stops reading would hold up the real service"
+    if entry.mirror and entry.delay_s is not None:
+        return "option 'delay' is not for copies: nobody waits for their answer"
+    if entry.delay_s is not None and isinstance(entry.target, Version) and entry.abort_status is None:
+        return "option 'delay' is not for versions: the request does not pass the devroute proxy"
+    return None
+
+
+def _conditions(entry: Entry) -> list[str]:
+    """Which requests the decision is for; the sidecar leaves all others to the service."""
+    lines = []
+    if entry.methods:
+        lines.append(f"methods {','.join(entry.methods)}")
+    if entry.path is not None:
+        lines.append(f"path {entry.path}")
+    if entry.callers:
+        lines.append(f"from {','.join(entry.callers)}")
+    if entry.percent < 100:
+        lines.append(f"percent {entry.percent:.6f}")
+    if entry.fallback == "fail":
+        lines.append("fallback fail")
+    return lines
+
+
+def _version(entry: Entry) -> list[str]:
+    """What the sidecar has to know, since the proxy does not see the request."""
+    lines = [f"version {getattr(entry.target, 'name', '')}"]
+    if entry.timeout_s is not None:
+        lines.append(f"timeout {max(1, round(entry.timeout_s * 1000))}")
+    return lines

@@ -1,47 +1,77 @@
 -- devroute's filter: for one request with a contract, decide whether it leaves the mesh at this service.
 --
--- It hangs on the route "devroute-ask", which matches requests that carry a contract and have no decision yet, so that
+-- It runs on the routes "devroute-ask" only, which match requests that carry a contract and have no decision yet, so that
 -- nobody else pays for it. It leaves its decision as dynamic metadata, which no client can set, and has the route chosen
--- again: the route "devroute-detour" matches the decision "detour", and everything else falls to the service's own route.
+-- again: what is to go elsewhere matches the route "devroute-decided", which takes its cluster from a header that is
+-- overwritten here, and everything else falls to the service's own route.
 --
 -- It never parses the contract (it asks the proxy, who does), never takes a decision from what a client can set, and never
 -- takes a service down: whatever goes wrong here, the real service answers and the response says why.
 
 local CONTRACT = "x-devroute"
+local MATCHED = "x-devroute-matched" -- for the proxy: the service that it stands in for
+local CLUSTER = "x-devroute-cluster" -- for the route: where the request goes
+local SHADOW = "x-devroute-shadow" -- for the route: where a copy goes
+local VIA = "x-devroute-via" -- the services that have sent the request away, as baggage has it in devroute-via
+local BAGGAGE = "baggage"
+local TIMEOUT = "x-envoy-upstream-rq-timeout-ms" -- the router's own
+
 local NAMESPACE = "devroute" -- of the metadata: the decision here, the settings on the route
 local MAX_CONTRACT = 8192 -- bytes; the grammar's own limit (devroute/contract.py)
+local MAX_BAGGAGE = 8192 -- bytes (W3C Baggage §3.3.2)
+local MAX_MEMBERS = 64 -- of baggage (W3C Baggage §3.3.2)
+local MAX_VIA = 1024 -- bytes; a chain of detours that long leads nowhere
 local RESOLVE_TIMEOUT_MS = 500 -- what a proxy that hangs may cost a request
-local MAX_TTL_MS = 1000 -- how long a laptop that has gone may still be believed in
+local MAX_TTL_MS = 1000 -- how long an answer may be believed at all
 local FAILURE_TTL_MS = 1000 -- so that a dead proxy costs its timeout once a second, not for every request
-local MAX_CACHED = 256 -- entries a worker; with keys of 8 KiB at most, 2 MiB
+local MAX_CACHED = 256 -- contracts a worker remembers; with keys of 8 KiB at most, 4 MiB
+local MAX_IDENTITIES = 16 -- services behind one sidecar; it has one, as a rule
 local MAX_ANSWER = 65536 -- bytes of an answer; ours have a few hundred
 local MAX_REASON = 200 -- bytes of a header that people read
 local MAX_NAME = 253 -- bytes of a service's name (RFC 1035 §2.3.4)
 
 --- Outcomes -----------------------------------------------------------------------------------------------------
--- decision: which route comes next. result, reason: the response's x-devroute-result and x-devroute-reason.
--- service: what the proxy is told it stands in for. status, body: an answer given at once.
+-- result, reason: the response's x-devroute-result and x-devroute-reason; any result at all ends the asking.
+-- status, body: an answer given at once.
 
 local function printable(text)
   return (text:sub(1, MAX_REASON):gsub("[^\32-\126]", "?"))
 end
 
 local function fallback(reason)
-  return { decision = "fallback", result = "fallback", reason = printable(reason) }
+  return { result = "fallback", reason = printable(reason) }
+end
+
+local function left(condition)
+  return { result = "service", reason = "the contract leaves this request to the service: " .. condition }
+end
+
+local function failure(code, status, message, hint, service, target)
+  local body = '{"code": "%s", "message": "%s", "hint": "%s", "service": %s, "target": %s, "request_id": null}'
+  service = service and '"' .. service .. '"' or "null"
+  target = target and '"' .. target .. '"' or "null"
+  return { reason = printable(message), status = status, body = body:format(code, message, hint, service, target) }
 end
 
 local function refusal(message, hint)
-  local body = '{"code": "contract-invalid", "message": "%s", "hint": "%s", "service": null, "target": null, "request_id": null}'
-  return { decision = "error", reason = message, status = "400", body = body:format(message, hint) }
+  return failure("contract-invalid", "400", message, hint)
 end
 
-local UNCONCERNED = { decision = "service", result = "service" }
+local UNCONCERNED = { result = "service" }
+local SILENT = { result = "" } -- an empty value becomes no header: somebody else says what was decided
+local DETOURED = { result = "error" } -- the proxy sets the result of what it answers; this stands where it could not
+local MIRRORED = { result = "mirror" }
+local OTHER_METHOD = left("its method")
+local OTHER_PATH = left("its path")
+local OTHER_CALLER = left("its caller")
+local OTHER_SHARE = left("its percentage")
 local NAMELESS = fallback("the sidecar does not know which service it stands for; set DEVROUTE_SERVICE on it")
 local NO_CLUSTER = fallback("the sidecar does not know the cluster of the devroute proxy")
 local NONSENSE = fallback("the devroute proxy's answer was not understood")
 local BROKEN = fallback("the devroute filter failed; the sidecar's log says why")
 local REPEATED = refusal("the header x-devroute is repeated", "send one header with all services in one object")
 local TOO_LONG = refusal("the contract is longer than 8192 bytes", "name fewer services")
+local UNREADABLE = refusal("the contract in baggage is not one line of ASCII", "percent-encode the JSON")
 
 --- The service's own name ---------------------------------------------------------------------------------------
 
@@ -51,17 +81,19 @@ end
 
 -- Mesh peers name the service they dial in the SNI: outbound_.8080_.SUBSET_.foo.default.svc.cluster.local
 local function service_of_sni(sni)
-  local host = sni:match("^outbound_%.%d+_%..-_%.(.+)$")
+  local port, host = sni:match("^outbound_%.(%d+)_%..-_%.(.+)$")
   if host == nil then
     return nil, nil
   end
-  return host:match("^([%w%-]+)%.([%w%-]+)%.svc%.")
+  local name, namespace = host:match("^([%w%-]+)%.([%w%-]+)%.svc%.")
+  return name, namespace, port, host
 end
 
 local ENVIRONMENT_NAMES = { os.getenv("DEVROUTE_SERVICE") or "", os.getenv("ISTIO_META_WORKLOAD_NAME") or "" }
 local ENVIRONMENT_NAMESPACE = os.getenv("POD_NAMESPACE") or os.getenv("ISTIO_META_NAMESPACE")
 
 -- The names this sidecar may be meant by, most trusted first. A name given on the route is the only one.
+-- `known` holds what is remembered of each contract.
 local function identity_of(given, given_namespace, sni)
   local sni_name, sni_namespace = service_of_sni(sni)
   local offered = { sni_name or "", ENVIRONMENT_NAMES[1], ENVIRONMENT_NAMES[2] }
@@ -81,8 +113,7 @@ local function identity_of(given, given_namespace, sni)
   if not valid_name(namespace) then
     namespace = nil
   end
-  local joined = table.concat(names, ",")
-  return { names = joined, needles = needles, namespace = namespace, key = joined .. "\n" .. (namespace or "") .. "\n" }
+  return { names = table.concat(names, ","), needles = needles, namespace = namespace, known = {}, size = 0 }
 end
 
 -- True unless the contract surely names others only. What is not an object (signed, or broken) and what hides names
@@ -99,31 +130,152 @@ local function may_concern(raw, needles)
   return false
 end
 
+--- Baggage ------------------------------------------------------------------------------------------------------
+-- The contract travels as the member "devroute", percent-encoded compact JSON, so that apps with OpenTelemetry pass it on.
+
+local function encode(text)
+  return (text:gsub("[^%w%-%._~]", function(char)
+    return ("%%%02X"):format(char:byte())
+  end))
+end
+
+local function decode(text)
+  return (text:gsub("%%(%x%x)", function(digits)
+    return string.char(tonumber(digits, 16))
+  end))
+end
+
+-- JSON without the white space between its tokens.
+local function compact(json)
+  if not json:find("[ \t]") then
+    return json
+  end
+  local kept, inside, escaped = {}, false, false
+  for char in json:gmatch(".") do
+    if inside then
+      if escaped then
+        escaped = false
+      elseif char == "\\" then
+        escaped = true
+      elseif char == '"' then
+        inside = false
+      end
+    elseif char == '"' then
+      inside = true
+    elseif char == " " or char == "\t" then
+      char = ""
+    end
+    kept[#kept + 1] = char
+  end
+  return table.concat(kept)
+end
+
+-- The value of a member as it is written, without its properties; `key` ends with its equals sign.
+local function member_of(baggage, key)
+  local at = 1
+  while true do
+    local first, last = baggage:find(key, at, true)
+    if first == nil then
+      return nil
+    end
+    if first == 1 or baggage:find("^[, \t]", first - 1) then
+      return baggage:match("^[^,; \t]*", last + 1)
+    end
+    at = last + 1
+  end
+end
+
+-- Baggage with a member set, in the place of one of that name; all others stay byte for byte. Where it does not fit, or
+-- `value` is nil, an old one is taken out all the same: it would be believed. Returns nil where nothing is left.
+local function with_member(baggage, key, value)
+  local kept, place = {}, nil
+  for member in ((baggage or "") .. ","):gmatch("([^,]*),") do
+    if (member:match("^[ \t]*([^=]*)=") or ""):gsub("[ \t]+$", "") .. "=" ~= key then
+      kept[#kept + 1] = member
+    elseif place == nil then
+      place = #kept + 1
+    end
+  end
+  if #kept == 1 and kept[1] == "" then
+    kept = {}
+  end
+  local bare = kept[1] and table.concat(kept, ",")
+  if value == nil or #kept >= MAX_MEMBERS then
+    return bare
+  end
+  table.insert(kept, place or #kept + 1, key .. value)
+  local joined = table.concat(kept, ",")
+  return #joined <= MAX_BAGGAGE and joined or bare
+end
+
+local function set_baggage(headers, value)
+  if value == nil then
+    headers:remove(BAGGAGE)
+  else
+    headers:replace(BAGGAGE, value)
+  end
+end
+
+local decoded, decoded_size = {}, 0
+
+-- The contract in baggage: nil where there is none, false where it cannot be one.
+local function contract_in(baggage)
+  local value = member_of(baggage, "devroute=")
+  if value == nil or value == "" then
+    return nil
+  end
+  local raw = decoded[value]
+  if raw == nil then
+    raw = decode(value)
+    if #raw > MAX_CONTRACT or not raw:find("^[\t\32-\126]+$") then
+      return false
+    end
+    if decoded_size >= MAX_CACHED then
+      decoded, decoded_size = {}, 0
+    end
+    decoded[value], decoded_size = raw, decoded_size + 1
+  end
+  return raw
+end
+
 --- The proxy's answer -------------------------------------------------------------------------------------------
--- Lines of "key value", the first one "devroute 1". Each decision checks what it needs and returns an outcome, or nil
--- for nonsense; further decisions (mirror, version) get their entry here.
+-- Lines of "key value", the first one "devroute 1". Each decision checks what it needs and returns a rule, or nil for
+-- nonsense: `outcome` where it is the same for every request, or `service` with what leads elsewhere.
 
 local DECISIONS = {
   service = function(_)
-    return UNCONCERNED
+    return { outcome = UNCONCERNED }
   end,
   fallback = function(answer)
-    return answer.reason and fallback(answer.reason)
+    return answer.reason and { outcome = fallback(answer.reason) }
   end,
-  -- The proxy sets the result of what it answers; "error" stands where it could not.
   detour = function(answer)
-    return valid_name(answer.service) and { decision = "detour", result = "error", service = answer.service } or nil
+    return valid_name(answer.service) and {} or nil
+  end,
+  mirror = function(answer)
+    return valid_name(answer.service) and {} or nil
+  end,
+  version = function(answer)
+    return valid_name(answer.service) and valid_name(answer.version) and { version = answer.version } or nil
   end,
   error = function(answer)
     local status = answer.status
     if status == nil or not status:find("^[45]%d%d$") or answer.body == nil or answer.reason == nil then
       return nil
     end
-    return { decision = "error", reason = printable(answer.reason), status = status, body = answer.body }
+    return { outcome = { reason = printable(answer.reason), status = status, body = answer.body } }
   end,
 }
 
--- Returns an outcome and the milliseconds it holds, or nil for nonsense.
+local function set_of(list)
+  local set = list and {}
+  for item in (list or ""):gmatch("[^,]+") do
+    set[item] = true
+  end
+  return set
+end
+
+-- Returns a rule and the milliseconds it holds, or nil for nonsense.
 local function parse_answer(body)
   if body == nil or #body > MAX_ANSWER or body:sub(1, 11) ~= "devroute 1\n" then
     return nil
@@ -137,14 +289,23 @@ local function parse_answer(body)
     answer[key] = value
   end
   local decide = DECISIONS[answer.decision]
+  local rule = decide and decide(answer)
   local ttl = answer.ttl or "0"
-  if decide == nil or not ttl:find("^%d%d?%d?%d?$") then
+  local percent = answer.percent and tonumber(answer.percent)
+  if not rule or not ttl:find("^%d%d?%d?%d?$") or (answer.percent and not (percent and percent >= 0 and percent <= 100)) then
     return nil
   end
-  return decide(answer), math.min(tonumber(ttl), MAX_TTL_MS)
+  if answer.timeout and not answer.timeout:find("^%d+$") then
+    return nil
+  end
+  rule.decision, rule.service, rule.timeout = answer.decision, answer.service, answer.timeout
+  rule.methods, rule.path, rule.callers, rule.percent = set_of(answer.methods), answer.path, set_of(answer.from), percent
+  rule.conditional = (answer.methods or answer.path or answer.from or percent) ~= nil
+  rule.strict = answer.fallback == "fail"
+  return rule, math.min(tonumber(ttl), MAX_TTL_MS)
 end
 
-local function ask(handle, control, identity, raw, caller)
+local function ask(handle, control, identity, raw)
   local called, headers, body = pcall(handle.httpCall, handle, control, {
     [":method"] = "GET",
     [":path"] = "/resolve",
@@ -152,106 +313,271 @@ local function ask(handle, control, identity, raw, caller)
     [CONTRACT] = raw,
     ["x-devroute-candidates"] = identity.names,
     ["x-devroute-namespace"] = identity.namespace,
-    ["x-devroute-caller"] = caller,
   }, nil, RESOLVE_TIMEOUT_MS)
   if not called then
-    return NO_CLUSTER, FAILURE_TTL_MS
+    return { outcome = NO_CLUSTER }, FAILURE_TTL_MS
   end
   local status = headers[":status"]
+  local outcome = nil
   if status == "200" then
-    local outcome, ttl = parse_answer(body)
-    if outcome ~= nil then
-      return outcome, ttl
+    local rule, ttl = parse_answer(body)
+    if rule ~= nil then
+      return rule, ttl
     end
-    return NONSENSE, FAILURE_TTL_MS
+    outcome = NONSENSE
   elseif status == "504" then
-    return fallback("the devroute proxy did not answer within " .. RESOLVE_TIMEOUT_MS .. " ms"), FAILURE_TTL_MS
+    outcome = fallback("the devroute proxy did not answer within " .. RESOLVE_TIMEOUT_MS .. " ms")
   elseif status == "503" then
-    return fallback("the devroute proxy cannot be reached"), FAILURE_TTL_MS
+    outcome = fallback("the devroute proxy cannot be reached")
+  else
+    outcome = fallback("the devroute proxy answered the sidecar with status " .. tostring(status))
   end
-  return fallback("the devroute proxy answered the sidecar with status " .. tostring(status)), FAILURE_TTL_MS
+  return { outcome = outcome }, FAILURE_TTL_MS
 end
 
 --- What this worker remembers -----------------------------------------------------------------------------------
+-- Of each contract: `concerns` us or others only, `member` for baggage (false where it is too long), and of those that
+-- concern us the last `rule` until it `expires`.
 
-local cache, cached = {}, 0
-
-local function recall(key, now)
-  local entry = cache[key]
-  -- The clock is the wall's: an entry from its future is not believed.
-  if entry ~= nil and now < entry.expires and entry.expires <= now + MAX_TTL_MS then
-    return entry.outcome
+local function remember(identity, raw)
+  if identity.size >= MAX_CACHED then
+    identity.known, identity.size = {}, 0
   end
-  return nil
+  local member = encode(compact(raw))
+  local entry = { concerns = may_concern(raw, identity.needles), expires = 0 }
+  entry.member = #member + #"devroute=" <= MAX_BAGGAGE and member
+  identity.known[raw], identity.size = entry, identity.size + 1
+  return entry
 end
 
-local function remember(key, outcome, ttl, now)
-  if ttl <= 0 then
-    return
-  end
-  if cache[key] == nil then
-    if cached >= MAX_CACHED then
-      cache, cached = {}, 0
-    end
-    cached = cached + 1
-  end
-  cache[key] = { outcome = outcome, expires = now + ttl }
+local function fresh(entry, now)
+  -- The clock is the wall's: an answer from its future is not believed.
+  return now < entry.expires and entry.expires <= now + MAX_TTL_MS
 end
 
 --- One request --------------------------------------------------------------------------------------------------
 
--- The caller's mesh identity, from the certificate that it proved to own.
-local function caller_of(info)
+local settings -- the route's metadata; the routes of one configuration have the same
+local identities, identities_size = {}, 0
+
+local function identity_for(info)
+  local sni = settings.service and "" or info:requestedServerName()
+  local identity = identities[sni]
+  if identity == nil then
+    if identities_size >= MAX_IDENTITIES then
+      identities, identities_size = {}, 0
+    end
+    identity = identity_of(settings.service, settings.namespace, sni)
+    identities[sni], identities_size = identity, identities_size + 1
+  end
+  return identity
+end
+
+-- Whether the caller's mesh identity, from the certificate that it proved to own, is one of `callers`: as a whole, or as
+-- namespace/serviceaccount.
+local function from_one_of(callers, info)
   local tls = info:downstreamSslConnection()
   if tls == nil or not tls:peerCertificateValidated() then
-    return nil
+    return false
   end
   local names = tls:uriSanPeerCertificate()
-  local name = names and names[1]
-  return name and name:find("^[\33-\126]+$") and name or nil
+  local name = names and names[1] or ""
+  if callers[name] then
+    return true
+  end
+  local namespace, account = name:match("^spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)$")
+  return namespace ~= nil and callers[namespace .. "/" .. account] == true
 end
 
-local settings -- the route's metadata; this script's state belongs to one route's configuration
-local last_sni, last_identity
-
-local function decide(handle)
-  local headers = handle:headers()
-  if headers:getNumValues(CONTRACT) > 1 then
-    return REPEATED
+-- The outcome of a request that the rule is not for, or nil.
+local function unmet(rule, handle, headers)
+  if rule.methods and not rule.methods[headers:get(":method")] then
+    return OTHER_METHOD
+  elseif rule.path and headers:get(":path"):sub(1, #rule.path) ~= rule.path then
+    return OTHER_PATH
+  elseif rule.callers and not from_one_of(rule.callers, handle:streamInfo()) then
+    return OTHER_CALLER
+  elseif rule.percent and math.random() * 100 >= rule.percent then
+    return OTHER_SHARE
   end
-  local raw = headers:get(CONTRACT) or ""
-  if #raw > MAX_CONTRACT then
-    return TOO_LONG
-  end
+  return nil
+end
 
+-- Whether a cluster is there, without a request to it: Envoy looks for the cluster before it looks at the headers, which
+-- are missing here.
+local function has_cluster(handle, name)
+  local _, problem = pcall(handle.httpCall, handle, name, {}, nil, 1)
+  return tostring(problem):find("headers must include", 1, true) ~= nil
+end
+
+local function port_of(address)
+  return address and address:match(":(%d+)$")
+end
+
+-- The cluster of the service itself, as Istio names it: by the port that the request was redirected from.
+local function own_cluster(handle)
+  return ("inbound|%s||"):format(port_of(handle:streamInfo():downstreamLocalAddress()) or "")
+end
+
+-- The clusters that a version of the service may have, the likeliest first. The service's port is in the SNI; without
+-- mTLS it is the one that the caller named, or the app's own.
+local function version_clusters(handle, headers, rule, identity)
   local info = handle:streamInfo()
-  if settings == nil then
-    local metadata = handle:metadata()
-    settings = { control = metadata:get("control"), service = metadata:get("service"), namespace = metadata:get("namespace") }
+  local name, namespace = rule.service:match("^([^%.]+)%.?(.*)$")
+  local sni_name, _, port, host = service_of_sni(info:requestedServerName())
+  local ports = { port }
+  if sni_name ~= name then
+    namespace = namespace ~= "" and namespace or identity.namespace or "default"
+    host = ("%s.%s.svc.%s"):format(name, namespace, settings.domain or "cluster.local")
+    ports = { port_of(headers:get(":authority")) or "80", port_of(info:downstreamLocalAddress()) }
   end
-  local sni = info:requestedServerName()
-  if sni ~= last_sni then
-    last_sni, last_identity = sni, identity_of(settings.service, settings.namespace, sni)
+  local names = {}
+  for _, each in ipairs(ports) do
+    names[#names + 1] = ("outbound|%s|%s|%s"):format(each, rule.version, host)
   end
-  local identity = last_identity
-  if identity.names == "" then
-    return NAMELESS
-  end
-  if not may_concern(raw, identity.needles) then
-    return UNCONCERNED
-  end
+  return names
+end
 
-  local caller = caller_of(info)
-  local key = identity.key .. (caller or "") .. "\n" .. raw
-  local outcome = recall(key, tonumber(handle:timestamp()))
-  if outcome == nil then
-    local ttl
-    -- Headers and everything else taken from the handle die over the call.
-    outcome, ttl = ask(handle, settings.control, identity, raw, caller)
-    remember(key, outcome, ttl, tonumber(handle:timestamp()))
+local function prevented(rule, code, status, message, hint)
+  if rule.strict then
+    return failure(code, status, message, hint, rule.service, rule.version and "version:" .. rule.version)
   end
+  return fallback(code .. ": " .. message)
+end
+
+local function contains(list, name)
+  for each in list:gmatch("[^%s,~]+") do
+    if each == name then
+      return true
+    end
+  end
+  return false
+end
+
+-- The services that have sent the request away, and whether ours is one of them.
+local function via_of(rule, headers, baggage)
+  local via = headers:get(VIA) or (baggage and member_of(baggage, "devroute-via=") or ""):gsub("~", ", ")
+  return via, #via > MAX_VIA or contains(via, rule.service)
+end
+
+-- Send the request elsewhere, or a copy of it; returns the outcome.
+local function send(rule, handle, headers, identity)
+  local baggage = headers:get(BAGGAGE)
+  local via, passed = via_of(rule, headers, baggage)
+  if passed then
+    if rule.version then
+      return SILENT -- it has arrived
+    end
+    local message = ("the contract leads back to service '%s', which has sent this request away before"):format(rule.service)
+    return prevented(rule, "loop", "508", message, "each service is detoured at most once for a request")
+  end
+  local outcome, cluster = DETOURED, settings.data
+  if rule.decision == "version" then
+    for _, name in ipairs(version_clusters(handle, headers, rule, identity)) do
+      outcome = has_cluster(handle, name) and { result = "version", reason = rule.service .. " answered by " .. name }
+      if outcome then
+        cluster = name
+        break
+      end
+    end
+    if not outcome then
+      local message = ("the sidecar knows no version '%s' of service '%s'"):format(rule.version, rule.service)
+      return prevented(rule, "version-missing", "503", message, "is it a subset of the service's DestinationRule?")
+    end
+  elseif not has_cluster(handle, settings.data) then
+    return NO_CLUSTER
+  elseif rule.decision == "mirror" then
+    outcome, cluster = MIRRORED, own_cluster(handle)
+    if not has_cluster(handle, cluster) then
+      return fallback("the sidecar cannot copy requests: it has no cluster " .. cluster)
+    end
+  end
+  headers:replace(CLUSTER, cluster)
+  headers:replace(MATCHED, rule.service)
+  if outcome == MIRRORED then
+    headers:replace(SHADOW, settings.data)
+  else
+    headers:remove(SHADOW)
+  end
+  if rule.timeout then
+    headers:replace(TIMEOUT, rule.timeout)
+  end
+  via = via == "" and rule.service or via .. ", " .. rule.service
+  headers:replace(VIA, via)
+  set_baggage(headers, with_member(baggage, "devroute-via=", (via:gsub("[%s,]+", "~"))))
   return outcome
 end
+
+-- Header and baggage say the same from here on, and the header wins. Returns the contract, or the outcome of a request
+-- that has none.
+local function contract_of(headers, identity)
+  local raw, baggage = headers:get(CONTRACT), headers:get(BAGGAGE)
+  if raw == nil then
+    raw = baggage and contract_in(baggage)
+    if not raw then
+      return nil, nil, raw == false and UNREADABLE or SILENT
+    end
+    headers:replace(CONTRACT, raw)
+    return raw, identity.known[raw] or remember(identity, raw)
+  end
+  local entry = identity.known[raw]
+  if entry == nil then
+    if headers:getNumValues(CONTRACT) > 1 then
+      return nil, nil, REPEATED
+    elseif #raw > MAX_CONTRACT then
+      return nil, nil, TOO_LONG
+    end
+    entry = remember(identity, raw)
+  end
+  if baggage == nil then
+    if entry.member then
+      headers:replace(BAGGAGE, "devroute=" .. entry.member)
+    end
+  elseif member_of(baggage, "devroute=") ~= entry.member then
+    set_baggage(headers, with_member(baggage, "devroute=", entry.member or nil))
+  end
+  return raw, entry
+end
+
+local function decide(handle)
+  if settings == nil then
+    local metadata = handle:metadata()
+    settings = {}
+    for _, key in ipairs({ "control", "data", "service", "namespace", "domain" }) do
+      settings[key] = metadata:get(key)
+    end
+  end
+  local identity = identity_for(handle:streamInfo())
+  local headers = handle:headers()
+  local raw, entry, outcome = contract_of(headers, identity)
+  if outcome ~= nil then
+    return outcome
+  elseif identity.names == "" then
+    return NAMELESS
+  elseif not entry.concerns then
+    return UNCONCERNED
+  end
+  if not fresh(entry, tonumber(handle:timestamp())) then
+    local rule, ttl = ask(handle, settings.control, identity, raw)
+    -- Headers and everything else taken from the handle have died over the call.
+    headers = handle:headers()
+    entry = identity.known[raw] or entry
+    entry.rule, entry.expires = rule, tonumber(handle:timestamp()) + ttl
+  end
+  local rule = entry.rule
+  local arrived = false
+  if rule.version and rule.conditional then -- the other sidecar has thrown the dice
+    local _
+    _, arrived = via_of(rule, headers, headers:get(BAGGAGE))
+  end
+  if rule.conditional and not arrived then
+    outcome = unmet(rule, handle, headers)
+  end
+  return outcome or rule.outcome or send(rule, handle, headers, identity)
+end
+
+-- Workers start alike; their dice must not.
+math.randomseed(os.time() + tonumber(tostring({}):match("0x(%x+)") or "0", 16) % 1000003)
 
 function envoy_on_request(handle)
   local decided, outcome = pcall(decide, handle)
@@ -259,7 +585,7 @@ function envoy_on_request(handle)
     handle:logErr("devroute: " .. tostring(outcome))
     outcome = BROKEN
   end
-  if outcome.decision == "error" then
+  if outcome.status ~= nil then
     handle:respond({
       [":status"] = outcome.status,
       ["content-type"] = "application/json",
@@ -269,13 +595,9 @@ function envoy_on_request(handle)
     return
   end
   local metadata = handle:streamInfo():dynamicMetadata()
-  metadata:set(NAMESPACE, "decision", outcome.decision)
   metadata:set(NAMESPACE, "result", outcome.result)
   if outcome.reason ~= nil then
     metadata:set(NAMESPACE, "reason", outcome.reason)
-  end
-  if outcome.service ~= nil then
-    metadata:set(NAMESPACE, "service", outcome.service)
   end
   handle:clearRouteCache()
 end
@@ -283,8 +605,10 @@ end
 return {
   service_of_sni = service_of_sni,
   identity_of = identity_of,
-  may_concern = may_concern,
   parse_answer = parse_answer,
-  recall = recall,
   remember = remember,
+  fresh = fresh,
+  compact = compact,
+  member_of = member_of,
+  with_member = with_member,
 }

@@ -34,10 +34,6 @@ def ask_route(document: Document) -> Document:
     return route  # type: ignore[no-any-return]
 
 
-def test_the_folder_is_in_step_with_the_generator() -> None:
-    assert (ROOT / "manifests/envoyfilter.yaml").read_text() == render(MeshScope())
-
-
 def test_every_package_is_listed_for_installation() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {
@@ -48,9 +44,8 @@ def test_every_package_is_listed_for_installation() -> None:
 
 def test_the_filter_is_shipped_byte_for_byte() -> None:
     shipped = yaml.safe_load(render(MeshScope()))
-    source = ask_route(shipped)["typed_per_filter_config"]["devroute"]["config"]["source_code"][
-        "inline_string"
-    ]
+    lua = shipped["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
+    source = lua["source_codes"]["decide"]["inline_string"]
     assert source == lua_source() == (ROOT / "lua/devroute.lua").read_text()
 
 
@@ -64,7 +59,9 @@ def test_a_mesh_wide_filter_selects_every_sidecar_and_gives_no_name() -> None:
     assert document["metadata"]["namespace"] == "istio-system"
     assert "workloadSelector" not in document["spec"]
     assert ask_route(document)["metadata"]["filter_metadata"]["devroute"] == {
-        "control": "outbound|8081||devroute-proxy.devroute.svc.cluster.local"
+        "control": "outbound|8081||devroute-proxy.devroute.svc.cluster.local",
+        "data": "outbound|8080||devroute-proxy.devroute.svc.cluster.local",
+        "domain": "cluster.local",
     }
     assert selects(document, Sidecar("foo", APP, namespace="anywhere"))
 
@@ -85,7 +82,7 @@ def test_a_workload_filter_gives_the_name_and_selects_by_labels() -> None:
 
 def test_the_proxy_may_live_elsewhere() -> None:
     text = render(MeshScope("mesh"), ProxyService("proxy", "tools", 80, 81, "corp.example"))
-    assert "cluster: outbound|80||proxy.tools.svc.corp.example" in text
+    assert "data: outbound|80||proxy.tools.svc.corp.example" in text
     assert "control: outbound|81||proxy.tools.svc.corp.example" in text
 
 
@@ -102,7 +99,12 @@ def test_patches_reach_the_inbound_side_only() -> None:
         ("envoy.filters.http.router", None),
     ]
     (host,) = manager["route_config"]["virtual_hosts"]
-    assert [route["name"] for route in host["routes"]] == ["devroute-detour", "devroute-ask", "default"]
+    assert [route["name"] for route in host["routes"]] == [
+        "devroute-decided",
+        "devroute-ask",
+        "devroute-ask-baggage",
+        "default",
+    ]
     assert before == bootstrap(sidecar), "the given configuration is left alone"
 
 

@@ -5,10 +5,12 @@ import pytest
 from devroute import router
 from devroute.contract import Address
 from devroute.errors import (
+    ConditionUnmet,
     ContractInvalid,
     ContractMissing,
     DevrouteError,
     LaptopOffline,
+    LoopDetected,
     MarkerMissing,
     NotSupported,
     RequestMalformed,
@@ -151,10 +153,37 @@ async def test_a_key_with_a_namespace_is_matched_as_it_is_written(desk: Desk) ->
         desk.route(contract, b"foo")
 
 
-@pytest.mark.parametrize("target", [b'"version:v2"', b'{"to": "alice", "mirror": true}'])
-async def test_what_this_server_does_not_do_yet_is_said_and_not_ignored(desk: Desk, target: bytes) -> None:
-    with pytest.raises(NotSupported, match="not supported"):
+async def test_options_that_cannot_be_had_together_are_said_and_not_ignored(desk: Desk) -> None:
+    with pytest.raises(NotSupported, match="not for copies"):
+        desk.route(b'{"foo": {"to": "alice", "mirror": true, "delay": 1}}')
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (b'"version:v2"', "inside the mesh"),
+        (b'{"to": "192.168.1.12:8001", "methods": ["POST", "PUT"]}', "is for POST, PUT"),
+        (b'{"to": "192.168.1.12:8001", "path": "/api/"}', "is for /api/"),
+        (b'{"to": "192.168.1.12:8001", "percent": 0}', "is for 0%"),
+    ],
+)
+async def test_a_sidecar_that_ignores_a_condition_is_not_believed(
+    desk: Desk, target: bytes, message: str
+) -> None:
+    with pytest.raises(ConditionUnmet, match=message):
         desk.route(b'{"foo": %b}' % target)
+
+
+async def test_a_request_that_meets_the_conditions_is_routed(desk: Desk) -> None:
+    desk.route(b'{"foo": {"to": "192.168.1.12:8001", "methods": ["GET"], "path": "/", "percent": 0.5}}')
+
+
+async def test_a_service_on_the_way_twice_is_a_loop(desk: Desk) -> None:
+    lines = [b'x-devroute: {"foo": "192.168.1.12:8001"}', b"x-devroute-matched: foo"]
+    for way in (b"foo", b"bar, foo", b"foobar, foo"):
+        desk.fields(*lines, b"x-devroute-via: " + way)
+    with pytest.raises(LoopDetected, match="leads back"):
+        desk.fields(*lines, b"x-devroute-via: foo, bar, foo")
 
 
 async def test_a_flood_of_contracts_is_not_remembered_for_ever(

@@ -9,7 +9,7 @@ from devroute.contract import Address, parse
 from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
 from devroute.http1 import RequestHead
 from devroute.policy import Policy
-from devroute.routing import FALLBACK_HOLD_MS, Decision, choose, decide, printable
+from devroute.routing import FALLBACK_HOLD_MS, LAPTOP_HOLD_MS, Decision, choose, decide, printable
 from devroute.upstream import ResponseSink, UpstreamStream
 
 
@@ -64,7 +64,7 @@ def lines(decision: Decision) -> dict[str, str]:
 def test_a_laptop_with_a_tunnel_is_a_detour_without_an_address_to_try() -> None:
     decision = decided({"foo": "alice"})
     assert (decision.kind, decision.service, decision.address) == ("detour", "foo", None)
-    assert lines(decision) == {"decision": "detour", "ttl": "1000", "service": "foo"}
+    assert lines(decision) == {"decision": "detour", "ttl": str(LAPTOP_HOLD_MS), "service": "foo"}
 
 
 @pytest.mark.parametrize("target", ["192.168.1.12:8001", "bob"])
@@ -96,20 +96,9 @@ def test_the_contracts_key_is_the_matched_service_so_that_it_is_found_again() ->
         ({"foo": "8.8.8.8:8001"}, "target-denied"),
         ({"foo": "mallory"}, "target-denied"),
         ({"baz": "alice"}, "target-denied"),
-        ({"foo": "version:v2"}, "not-supported"),
-        *(
-            ({"foo": {"to": "alice", option: value}}, "not-supported")
-            for option, value in {
-                "methods": ["GET"],
-                "path": "/",
-                "from": "shop/web",
-                "percent": 50,
-                "mirror": True,
-                "timeout": 1,
-                "delay": 1,
-                "abort": 503,
-            }.items()
-        ),
+        ({"foo": {"to": "version:v2", "mirror": True}}, "not-supported"),
+        ({"foo": {"to": "version:v2", "delay": 1}}, "not-supported"),
+        ({"foo": {"to": "alice", "mirror": True, "delay": 1}}, "not-supported"),
     ],
 )
 def test_what_cannot_be_done_is_a_short_fallback_with_its_reason(contract: object, code: str) -> None:
@@ -121,6 +110,51 @@ def test_what_cannot_be_done_is_a_short_fallback_with_its_reason(contract: objec
     assert answer["reason"] == printable(decision.error.message)
     assert answer["ttl"] == str(FALLBACK_HOLD_MS)
     assert "body" not in answer
+
+
+CONDITIONS = {
+    "methods": ["GET", "POST"],
+    "path": "/api/",
+    "from": ["shop/web", "spiffe://a/b"],
+    "percent": 2.5,
+}
+AS_LINES = {
+    "methods": "GET,POST",
+    "path": "/api/",
+    "from": "shop/web,spiffe://a/b",
+    "percent": "2.500000",
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [("alice", "detour"), ("bob", "detour"), ("version:v2", "version"), ("carol", "fallback")],
+)
+def test_whatever_the_decision_the_sidecar_is_told_for_which_requests_it_is(target: str, kind: str) -> None:
+    answer = lines(decided({"foo": {"to": target, **CONDITIONS}}))
+    assert answer["decision"] == kind
+    assert {key: answer[key] for key in AS_LINES} == AS_LINES
+    assert "fallback" not in answer
+    assert lines(decided({"foo": {"to": target, "fallback": "fail"}}))["fallback"] == "fail"
+
+
+def test_a_copy_is_sent_to_whoever_would_be_detoured_to() -> None:
+    decision = decided({"foo": {"to": "bob", "mirror": True}})
+    assert (decision.kind, decision.address) == ("mirror", Address("192.168.1.12", 8001))
+    assert decided({"foo": {"to": "carol", "mirror": True}}).kind == "fallback"
+
+
+def test_a_version_is_named_with_its_timeout_since_the_proxy_does_not_see_the_request() -> None:
+    answer = lines(decided({"foo": {"to": "version:v2", "timeout": "1.5s"}}))
+    assert (answer["decision"], answer["version"], answer["timeout"]) == ("version", "v2", "1500")
+    assert "timeout" not in lines(decided({"foo": {"to": "alice", "timeout": "1.5s"}}))
+    assert decided({"baz": "version:v2"}, candidates="baz").kind == "fallback"
+
+
+@pytest.mark.parametrize("target", ["carol", "version:v2", "192.168.1.12:8001"])
+def test_what_is_aborted_goes_to_the_proxy_and_needs_nobody(target: str) -> None:
+    decision = decided({"foo": {"to": target, "abort": 503, "delay": 1}})
+    assert (decision.kind, decision.address) == ("detour", None)
 
 
 def test_with_fallback_fail_it_is_an_error_with_status_and_body() -> None:

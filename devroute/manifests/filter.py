@@ -4,8 +4,13 @@ from importlib import resources
 
 from devroute.manifests.model import Document, MeshScope, NamespaceScope, ProxyService, Scope, WorkloadScope
 
-#: Name of the HTTP filter, and of the metadata in which it leaves its decision.
+#: Name of the HTTP filter, and of the metadata in which it leaves its result.
 FILTER = "devroute"
+#: Name of the Lua in the filter's configuration; there once, for all routes that ask.
+SOURCE = "decide"
+#: Results, as lua/devroute.lua gives them, that do not fall to the service's own route. "error" is a detour:
+#: the proxy's answer says better.
+ELSEWHERE = ("error", "mirror", "version")
 #: Name of the HTTP filter that tells the caller what was decided.
 RESULT_FILTER = "devroute.result"
 
@@ -26,7 +31,7 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
     proxy = proxy or ProxyService()
     metadata: Document
     spec: Document = {}
-    settings = {"control": proxy.control_cluster}
+    settings = {"control": proxy.control_cluster, "data": proxy.data_cluster, "domain": proxy.domain}
     match scope:
         case MeshScope(root_namespace):
             metadata = {"name": "devroute", "namespace": root_namespace}
@@ -39,12 +44,17 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
             settings |= {"namespace": namespace, "service": service}
     metadata["labels"] = {"app.kubernetes.io/part-of": "devroute"}
     spec["configPatches"] = [
-        _filter_patch(FILTER, {"@type": LUA_TYPE}),
+        _filter_patch(FILTER, {"@type": LUA_TYPE, "source_codes": {SOURCE: {"inline_string": lua_source()}}}),
         _filter_patch(
             RESULT_FILTER, {"@type": MUTATION_TYPE, "mutations": {"response_mutations": _results()}}
         ),
-        _patch("HTTP_ROUTE", "INSERT_FIRST", _ask_route(settings)),
-        _patch("HTTP_ROUTE", "INSERT_FIRST", _detour_route(proxy)),
+        _patch(
+            "HTTP_ROUTE",
+            "INSERT_FIRST",
+            _ask_route("devroute-ask-baggage", _baggage_has_contract(), settings),
+        ),
+        _patch("HTTP_ROUTE", "INSERT_FIRST", _ask_route("devroute-ask", _carries_contract(), settings)),
+        _patch("HTTP_ROUTE", "INSERT_FIRST", _decided_route()),
     ]
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
@@ -75,16 +85,21 @@ def _filter_patch(name: str, config: Document) -> Document:
     return patch
 
 
-def _decision(value: Document, **options: bool) -> Document:
-    return {"filter": FILTER, "path": [{"key": "decision"}], "value": value, **options}
+def _result(value: Document, **options: bool) -> Document:
+    return {"filter": FILTER, "path": [{"key": "result"}], "value": value, **options}
 
 
 def _carries_contract() -> Document:
-    """Cheap to test and false for everybody else, so it stands in each of our routes."""
+    """Cheap to test and false for everybody else."""
     return {"name": "x-devroute", "present_match": True}
 
 
-def _ask_route(settings: Document) -> Document:
+def _baggage_has_contract() -> Document:
+    """What an app with OpenTelemetry passes on; the Lua makes the header of it."""
+    return {"name": "baggage", "string_match": {"contains": "devroute="}}
+
+
+def _ask_route(name: str, header: Document, settings: Document) -> Document:
     """Carries a contract, no decision yet: the Lua runs, decides, and has the route chosen again.
 
     Its own answer is seen only if the Lua dies without a decision, which the Lua prevents as well as it can.
@@ -94,11 +109,11 @@ def _ask_route(settings: Document) -> Document:
         '"hint": "see the log of the sidecar", "service": null, "target": null, "request_id": null}\n'
     )
     return {
-        "name": "devroute-ask",
+        "name": name,
         "match": {
             "prefix": "/",
-            "headers": [_carries_contract()],
-            "dynamic_metadata": [_decision({"present_match": True}, invert=True)],
+            "headers": [header],
+            "dynamic_metadata": [_result({"present_match": True}, invert=True)],
         },
         "direct_response": {"status": 500, "body": {"inline_string": body}},
         "response_headers_to_add": [
@@ -107,25 +122,32 @@ def _ask_route(settings: Document) -> Document:
         ],
         "metadata": {"filter_metadata": {FILTER: settings}},
         "typed_per_filter_config": {
-            FILTER: _turned_on({"@type": LUA_ROUTE_TYPE, "source_code": {"inline_string": lua_source()}}),
+            FILTER: _turned_on({"@type": LUA_ROUTE_TYPE, "name": SOURCE}),
             RESULT_FILTER: _turned_on({}),
         },
     }
 
 
-def _detour_route(proxy: ProxyService) -> Document:
-    """Decided: to the proxy, as a stream. Without timeouts, since a laptop may stand in a breakpoint."""
+def _decided_route() -> Document:
+    """Decided: to the cluster that the Lua wrote over whatever a client had sent, as a stream; for a mirrored
+    request to the service's own, with a copy to the proxy. Without timeouts, since a laptop may stand in a
+    breakpoint."""
+    elsewhere = [{"string_match": {"exact": result}} for result in ELSEWHERE]
     return {
-        "name": "devroute-detour",
+        "name": "devroute-decided",
         "match": {
             "prefix": "/",
             "headers": [_carries_contract()],
-            "dynamic_metadata": [_decision({"string_match": {"exact": "detour"}})],
+            "dynamic_metadata": [_result({"or_match": {"value_matchers": elsewhere}})],
         },
-        "route": {"cluster": proxy.data_cluster, "timeout": "0s", "idle_timeout": "0s"},
-        "request_headers_to_add": [
-            _header("x-devroute-matched", _metadata("service"), "OVERWRITE_IF_EXISTS_OR_ADD")
-        ],
+        "route": {
+            "cluster_header": "x-devroute-cluster",
+            "timeout": "0s",
+            "idle_timeout": "0s",
+            "request_mirror_policies": [{"cluster_header": "x-devroute-shadow"}],
+        },
+        # The other one is read after the removal; the service gets to see it.
+        "request_headers_to_remove": ["x-devroute-cluster"],
     }
 
 

@@ -1,5 +1,7 @@
 """The filter alone, under the LuaJIT that Envoy has too, driven by a hand-written handle."""
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,8 +10,12 @@ from lupa.luajit21 import LuaRuntime
 
 from devroute.manifests import lua_source
 
-CONTROL = "control-cluster"
+CONTROL, DATA = "control-cluster", "data-cluster"
+OWN = "inbound|8080||"
 DETOUR = "devroute 1\ndecision detour\nservice foo\nttl 1000\n"
+
+
+Fields = list[tuple[str, str]]
 
 
 class Metadata:
@@ -23,20 +29,33 @@ class Metadata:
 class Handle:
     """What the filter sees of one request. Methods get the Lua `self` first, as in `handle:headers()`."""
 
-    def __init__(self, worker: "Worker", contracts: list[str], sni: str, caller: str | None) -> None:
-        self.worker, self.contracts, self.sni, self.caller = worker, contracts, sni, caller
+    def __init__(self, worker: "Worker", headers: Fields, sni: str, caller: str | None) -> None:
+        self.worker, self.fields, self.sni, self.caller = worker, headers, sni, caller
         self.decided = Metadata()
         self.responded: tuple[dict[str, str], str] | None = None
         self.cleared = False
 
+    def sent(self, name: str) -> str | None:
+        """A header as it goes on; repeated ones are joined, as Envoy does for Lua."""
+        values = [value for key, value in self.fields if key == name]
+        return ",".join(values) if values else None
+
+    def replace(self, _: object, name: str, value: str) -> None:
+        self.fields = [each for each in self.fields if each[0] != name] + [(name, value)]
+
+    def remove(self, _: object, name: str) -> None:
+        self.fields = [each for each in self.fields if each[0] != name]
+
     def headers(self, _: object) -> object:
         return self.worker.table(
-            getNumValues=lambda _, name: len(self.contracts),
-            get=lambda _, name: self.contracts[0] if self.contracts else None,
+            getNumValues=lambda _, name: sum(key == name for key, _ in self.fields),
+            get=lambda _, name: self.sent(name),
+            replace=self.replace,
+            remove=self.remove,
         )
 
     def metadata(self, _: object) -> object:
-        settings = {"control": CONTROL} | self.worker.settings
+        settings = {"control": CONTROL, "data": DATA} | self.worker.settings
         return self.worker.table(get=lambda _, key: settings.get(key))
 
     def streamInfo(self, _: object) -> object:
@@ -47,6 +66,7 @@ class Handle:
         return self.worker.table(
             requestedServerName=lambda _: self.sni,
             downstreamSslConnection=lambda _: tls,
+            downstreamLocalAddress=lambda _: "10.0.0.5:8080",
             dynamicMetadata=lambda _: self.worker.table(set=self.decided.set),
         )
 
@@ -54,6 +74,12 @@ class Handle:
         return self.worker.now
 
     def httpCall(self, _: object, cluster: str, headers: Any, body: None, timeout: int) -> Any:
+        if cluster not in self.worker.clusters:
+            self.worker.lua.execute('error("http call cluster invalid. Must be configured")')
+        if not list(headers):
+            self.worker.lua.execute(
+                "error(\"http call headers must include ':path', ':method', and ':authority'\")"
+            )
         self.worker.asked.append(dict(headers))
         assert (cluster, timeout) == (CONTROL, 500)
         return self.worker.answer()
@@ -68,6 +94,8 @@ class Handle:
         self.worker.logged.append(message)
 
     def __getitem__(self, key: str) -> str | None:
+        if key == "decision":
+            return "detour" if self["result"] == "error" else self["result"]
         return self.decided.values.get(("devroute", key))
 
 
@@ -80,6 +108,7 @@ class Worker:
         self.exports = self.lua.execute(lua_source())
         self.settings, self.now = settings, 1_000_000
         self.asked: list[dict[str, str]] = []
+        self.clusters = {CONTROL, DATA, OWN}
         self.logged: list[str] = []
         self.answer: Callable[[], Any] = self.answers(DETOUR)
 
@@ -89,8 +118,12 @@ class Worker:
     def answers(self, body: str, status: str = "200") -> Callable[[], Any]:
         return lambda: (self.lua.table_from({":status": status}), body)
 
-    def request(self, *contracts: str, sni: str = "", caller: str | None = None) -> Handle:
-        handle = Handle(self, list(contracts), sni, caller)
+    def request(self, *contracts: str, sni: str = "", caller: str | None = None, **more: str) -> Handle:
+        """`more` are further headers: `_authority` is :authority, `x_own` is x-own."""
+        fields = {":method": "GET", ":path": "/", ":authority": "foo:8080"}
+        fields |= {re.sub("^-", ":", name.replace("_", "-")): value for name, value in more.items()}
+        headers = [("x-devroute", each) for each in contracts] + list(fields.items())
+        handle = Handle(self, headers, sni, caller)
         methods = ("headers", "metadata", "streamInfo", "timestamp", "httpCall", "respond", "clearRouteCache")
         table = self.lua.table_from({name: getattr(handle, name) for name in (*methods, "logErr")})
         self.lua.globals().envoy_on_request(table)
@@ -108,18 +141,18 @@ def worker() -> Worker:
 @pytest.mark.parametrize(
     ("sni", "found"),
     [
-        ("outbound_.8080_._.foo.default.svc.cluster.local", ("foo", "default")),
-        ("outbound_.80_.v1_a_.foo.shop.svc.corp.example", ("foo", "shop")),
+        ("outbound_.8080_._.foo.default.svc.cluster.local", ("foo", "default", "8080")),
+        ("outbound_.80_.v1_a_.foo.shop.svc.corp.example", ("foo", "shop", "80")),
         ("foo.default.svc.cluster.local", (None, None)),
-        ("outbound_.8080_._.foo.example.com", None),
+        ("outbound_.8080_._.foo.example.com", (None, None, "8080")),
         ("outbound_.http_._.foo.default.svc.cluster.local", (None, None)),
         ("", (None, None)),
     ],
 )
 def test_the_sni_names_the_service_that_was_dialled(
-    worker: Worker, sni: str, found: tuple[str | None, str | None] | None
+    worker: Worker, sni: str, found: tuple[str | None, ...]
 ) -> None:
-    assert worker.exports.service_of_sni(sni) == found
+    assert worker.exports.service_of_sni(sni)[:3] == found
 
 
 def test_candidates_are_sent_in_the_order_of_trust(worker: Worker) -> None:
@@ -146,22 +179,13 @@ def test_a_sidecar_without_a_name_says_so() -> None:
     assert "DEVROUTE_SERVICE" in (handle["reason"] or "")
 
 
-def test_the_caller_is_the_certificates_name(worker: Worker) -> None:
-    worker.request('{"foo": "x"}', caller="spiffe://cluster.local/ns/shop/sa/web")
-    worker.request('{"foo": "y"}')
-    assert [each.get("x-devroute-caller") for each in worker.asked] == [
-        "spiffe://cluster.local/ns/shop/sa/web",
-        None,
-    ]
-
-
 # --- who has to ask ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("contract", ['{"bar": "foo:80"}', '{"foobar": "x", "xfoo": "y"}', "{}"])
 def test_a_contract_that_names_others_is_not_asked_about(worker: Worker, contract: str) -> None:
     handle = worker.request(contract)
-    assert (handle["decision"], handle["result"], handle["reason"]) == ("service", "service", None)
+    assert (handle["result"], handle["reason"]) == ("service", None)
     assert (worker.asked, handle.cleared) == ([], True)
 
 
@@ -204,16 +228,13 @@ def test_the_longest_contract_is_8_kib(worker: Worker) -> None:
 
 def test_a_detour_names_its_service_and_nothing_else(worker: Worker) -> None:
     handle = worker.request('{"foo": "x"}')
-    assert handle.decided.values == {
-        ("devroute", "decision"): "detour",
-        ("devroute", "result"): "error",
-        ("devroute", "service"): "foo",
-    }
+    assert handle.decided.values == {("devroute", "result"): "error"}
+    assert (handle.sent("x-devroute-cluster"), handle.sent("x-devroute-matched")) == (DATA, "foo")
     assert handle.cleared
 
 
 def test_unknown_keys_are_ignored(worker: Worker) -> None:
-    worker.answer = worker.answers(DETOUR + "percent 50\nx-new yes\n")
+    worker.answer = worker.answers(DETOUR + "x-new yes\n")
     assert worker.request('{"foo": "x"}')["decision"] == "detour"
 
 
@@ -243,7 +264,7 @@ def test_unknown_keys_are_ignored(worker: Worker) -> None:
 def test_nonsense_leaves_the_request_to_the_service(worker: Worker, answer: str) -> None:
     worker.answer = worker.answers(answer)
     handle = worker.request('{"foo": "x"}')
-    assert (handle["decision"], handle["result"]) == ("fallback", "fallback")
+    assert handle["result"] == "fallback"
     assert handle["reason"] == "the devroute proxy's answer was not understood"
 
 
@@ -280,7 +301,7 @@ def test_a_long_reason_is_cut(worker: Worker) -> None:
 
 
 def test_a_missing_cluster_leaves_the_request_to_the_service(worker: Worker) -> None:
-    worker.answer = lambda: worker.lua.execute('error("http call cluster invalid. Must be configured")')
+    worker.clusters.clear()
     handle = worker.request('{"foo": "x"}')
     assert (handle["decision"], handle["reason"]) == (
         "fallback",
@@ -293,7 +314,7 @@ def test_a_failure_of_the_filter_leaves_the_request_to_the_service(worker: Worke
         def timestamp(self, _: object) -> int:
             raise RuntimeError("out of order")
 
-    handle = Broken(worker, ['{"foo": "x"}'], "", None)
+    handle = Broken(worker, [("x-devroute", '{"foo": "x"}')], "", None)
     names = ("headers", "metadata", "streamInfo", "timestamp", "clearRouteCache", "logErr")
     worker.lua.globals().envoy_on_request(worker.lua.table_from({n: getattr(handle, n) for n in names}))
     assert handle["decision"] == "fallback"
@@ -339,19 +360,227 @@ def test_a_dead_proxy_costs_its_timeout_once_a_second(worker: Worker) -> None:
     assert len(worker.asked) == 1
 
 
-def test_callers_and_services_do_not_share_answers(worker: Worker) -> None:
+def test_services_do_not_share_answers_and_callers_do(worker: Worker) -> None:
     dialled = "outbound_.8080_._.{}.shop.svc.cluster.local"
-    for sni, caller in [("foo", "spiffe://a"), ("foo", "spiffe://b"), ("foo", None), ("bar", None)]:
+    for sni, caller in [("foo", "spiffe://a"), ("foo", "spiffe://b"), ("bar", None), ("foo", None)]:
         worker.request('{"foo": "x"}', sni=dialled.format(sni), caller=caller)
-    assert len(worker.asked) == 4
+    assert len(worker.asked) == 2
 
 
-def test_a_flood_of_contracts_is_bounded(worker: Worker) -> None:
-    remember, recall = worker.exports.remember, worker.exports.recall
-    outcome = worker.lua.table()
+def test_a_flood_of_contracts_or_services_is_bounded(worker: Worker) -> None:
+    identity = worker.exports.identity_of("foo", None, "")
     for number in range(256):
-        remember(f"key {number}", outcome, 1000, 0)
-    assert recall("key 0", 1) is not None
-    remember("key 256", outcome, 1000, 0)
-    assert [recall(f"key {number}", 1) for number in range(256)] == [None] * 256
-    assert recall("key 256", 1) is not None
+        worker.exports.remember(identity, f"key {number}")
+    assert identity.size == len(list(identity.known)) == 256
+    worker.exports.remember(identity, "key 256")
+    assert list(identity.known) == ["key 256"]
+    for number in range(17):  # the first is asked about again: its service was forgotten
+        worker.request('{"foo": "x"}', sni=f"outbound_.8080_._.foo{number}.shop.svc.cluster.local")
+    worker.request('{"foo": "x"}', sni="outbound_.8080_._.foo0.shop.svc.cluster.local")
+    assert len(worker.asked) == 18
+
+
+# --- conditions --------------------------------------------------------------------------------------------
+
+SPIFFE = "spiffe://cluster.local/ns/shop/sa/web"
+
+
+@pytest.mark.parametrize(
+    ("line", "request_", "unmet"),
+    [
+        ("methods GET,POST", {}, None),
+        ("methods POST,PUT", {}, "its method"),
+        ("methods POST", {"_method": "POST"}, None),
+        ("path /api/", {"_path": "/api/x?y"}, None),
+        ("path /api/", {"_path": "/api"}, "its path"),
+        ("path /a.i", {"_path": "/api"}, "its path"),
+        (f"from other/x,{SPIFFE}", {"caller": SPIFFE}, None),
+        ("from shop/web", {"caller": SPIFFE}, None),
+        ("from shop/web", {"caller": SPIFFE + "2"}, "its caller"),
+        ("from shop/web", {"caller": "spiffe://x/ns/shop/sa/web/more"}, "its caller"),
+        ("from shop/web", {"x_forwarded_client_cert": f"URI={SPIFFE}"}, "its caller"),
+        ("percent 100", {}, None),
+        ("percent 0", {}, "its percentage"),
+    ],
+)
+def test_a_decision_is_for_the_requests_that_meet_its_conditions(
+    worker: Worker, line: str, request_: dict[str, str], unmet: str | None
+) -> None:
+    worker.answer = worker.answers(DETOUR + line + "\n")
+    handle = worker.request('{"foo": "x"}', **request_)
+    if unmet is None:
+        assert handle["decision"] == "detour"
+    else:
+        assert handle["result"] == "service"
+        assert handle["reason"] == f"the contract leaves this request to the service: {unmet}"
+
+
+def test_conditions_hold_for_fallbacks_and_errors_too(worker: Worker) -> None:
+    worker.answer = worker.answers("devroute 1\ndecision fallback\nreason offline\nttl 0\nmethods POST\n")
+    assert worker.request('{"foo": "x"}')["result"] == "service"
+    assert worker.request('{"foo": "x"}', _method="POST")["result"] == "fallback"
+
+
+def test_conditions_are_tested_for_each_request_of_a_cached_decision(worker: Worker) -> None:
+    worker.answer = worker.answers(DETOUR + "percent 25\n")
+    seen = [worker.request('{"foo": "x"}')["decision"] for _ in range(2000)]
+    assert set(seen) == {"detour", "service"}
+    assert 380 < seen.count("detour") < 620  # 500 ± 6 sigma
+    assert len(worker.asked) == 1
+
+
+# --- elsewhere ---------------------------------------------------------------------------------------------
+
+
+def test_a_copy_goes_to_the_proxy_and_the_request_to_the_service(worker: Worker) -> None:
+    worker.answer = worker.answers(DETOUR.replace("detour", "mirror"))
+    handle = worker.request('{"foo": "x"}')
+    assert (handle["result"], handle.sent("x-devroute-cluster")) == ("mirror", OWN)
+    assert handle.sent("x-devroute-shadow") == DATA
+    worker.clusters.remove(OWN)
+    handle = worker.request('{"foo": "x"}')
+    assert (handle["result"], handle.sent("x-devroute-cluster")) == ("fallback", None)
+
+
+def test_a_clients_own_shadow_header_ends_at_a_detour(worker: Worker) -> None:
+    handle = worker.request('{"foo": "x"}', x_devroute_shadow=DATA, x_devroute_cluster="evil")
+    assert (handle.sent("x-devroute-shadow"), handle.sent("x-devroute-cluster")) == (None, DATA)
+
+
+VERSION = "devroute 1\ndecision version\nservice foo\nversion v2\nttl 1000\n"
+DIALLED = "outbound_.80_.v1_.foo.shop.svc.corp.example"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "request_"),
+    [
+        ("outbound|80|v2|foo.shop.svc.corp.example", {"sni": DIALLED}),
+        ("outbound|8080|v2|foo.shop.svc.cluster.local", {}),
+        ("outbound|80|v2|foo.shop.svc.cluster.local", {"_authority": "foo"}),
+        ("outbound|8080|v2|foo.shop.svc.cluster.local", {"_authority": "foo.example:443"}),
+    ],
+)
+def test_a_version_is_a_subset_at_the_services_port(
+    worker: Worker, cluster: str, request_: dict[str, str]
+) -> None:
+    worker.answer = worker.answers(VERSION + "timeout 1500\n")
+    worker.clusters.add(cluster)
+    handle = worker.request('{"foo": "version:v2"}', **request_)
+    assert (handle["result"], handle.sent("x-devroute-cluster")) == ("version", cluster)
+    assert handle.sent("x-envoy-upstream-rq-timeout-ms") == "1500"
+
+
+def test_a_version_that_is_not_there_is_a_fallback_or_an_error(worker: Worker) -> None:
+    worker.answer = worker.answers(VERSION)
+    handle = worker.request('{"foo": "version:v2"}')
+    assert handle["result"] == "fallback"
+    assert handle["reason"] == "version-missing: the sidecar knows no version 'v2' of service 'foo'"
+    worker.now += 1000
+    worker.answer = worker.answers(VERSION + "fallback fail\n")
+    handle = worker.request('{"foo": "version:v2"}')
+    assert handle.responded is not None
+    body = json.loads(handle.responded[1])
+    assert (handle.responded[0][":status"], body["code"]) == ("503", "version-missing")
+    assert (body["service"], body["target"]) == ("foo", "version:v2")
+
+
+# --- the way so far ----------------------------------------------------------------------------------------
+
+
+def test_the_way_is_written_down_in_header_and_baggage(worker: Worker) -> None:
+    handle = worker.request('{"foo": "x"}', x_devroute_via="bar, baz")
+    assert handle.sent("x-devroute-via") == "bar, baz, foo"
+    assert handle.sent("baggage") == "devroute=%7B%22foo%22%3A%22x%22%7D,devroute-via=bar~baz~foo"
+    handle = worker.request('{"foo": "x"}', baggage="a=b;p, devroute-via=bar~baz ,c=d")
+    assert handle.sent("x-devroute-via") == "bar, baz, foo"
+    assert handle.sent("baggage") == "a=b;p,devroute-via=bar~baz~foo,c=d,devroute=%7B%22foo%22%3A%22x%22%7D"
+
+
+@pytest.mark.parametrize(
+    "way", [{"x_devroute_via": "foo"}, {"x_devroute_via": "a,foo ,b"}, {"baggage": "devroute-via=bar~foo"}]
+)
+def test_a_request_is_sent_away_once_by_each_service(worker: Worker, way: dict[str, str]) -> None:
+    handle = worker.request('{"foo": "x"}', **way)
+    assert handle["result"] == "fallback"
+    assert (handle["reason"] or "").startswith("loop: the contract leads back to service 'foo'")
+    worker.answer = worker.answers(DETOUR + "fallback fail\n")
+    handle = worker.request('{"foo":  "x"}', **way)
+    assert handle.responded is not None
+    assert handle.responded[0][":status"] == "508"
+    assert json.loads(handle.responded[1])["code"] == "loop"
+
+
+@pytest.mark.parametrize("via", ["bar", "foobar, xfoo", "foo.shop"])
+def test_other_services_on_the_way_do_not_matter(worker: Worker, via: str) -> None:
+    assert worker.request('{"foo": "x"}', x_devroute_via=via)["decision"] == "detour"
+
+
+def test_at_its_version_a_request_has_arrived_whatever_the_dice_say(worker: Worker) -> None:
+    worker.answer = worker.answers(VERSION + "percent 0\n")
+    handle = worker.request('{"foo": "version:v2"}', x_devroute_via="foo")
+    assert (handle["result"], handle["reason"]) == ("", None)
+
+
+# --- baggage -----------------------------------------------------------------------------------------------
+
+FOO = "devroute=%7B%22foo%22%3A%22x%22%7D"
+BAR = "devroute=%7B%22bar%22%3A%22x%22%7D"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, BAR),
+        ("", BAR),
+        ("a=b", f"a=b,{BAR}"),
+        ("a=b ; p=q ,\tc = d,,malformed,=", f"a=b ; p=q ,\tc = d,,malformed,=,{BAR}"),
+        (f"a=b,{FOO};p=q,c=d", f"a=b,{BAR},c=d"),
+        (f"{FOO}, devroute =x,c=d", f"{BAR},c=d"),
+        (f"xdevroute=1,{BAR}", f"xdevroute=1,{BAR}"),
+        ("a=" + "b" * 8185, "a=" + "b" * 8185),
+        (f"{FOO},a=" + "b" * 8170, "a=" + "b" * 8170),
+        (",".join(f"k{n}=v" for n in range(64)), ",".join(f"k{n}=v" for n in range(64))),
+        (",".join(f"k{n}=v" for n in range(63)), ",".join(f"k{n}=v" for n in range(63)) + f",{BAR}"),
+    ],
+)
+def test_the_header_wins_and_other_members_stay_byte_for_byte(
+    worker: Worker, before: str | None, after: str
+) -> None:
+    more = {} if before is None else {"baggage": before}
+    assert worker.request('{ "bar" :\t"x" }', **more).sent("baggage") == after
+
+
+@pytest.mark.parametrize(
+    "baggage", [FOO, f"a=b,{FOO}", f"a=b;devroute=x, {FOO};p=q,c=d", "devroute=%7b%22foo%22:%22x%22}"]
+)
+def test_a_contract_in_baggage_becomes_the_header(worker: Worker, baggage: str) -> None:
+    handle = worker.request(baggage=baggage)
+    assert handle.sent("x-devroute") == '{"foo":"x"}'
+    assert worker.asked[0]["x-devroute"] == '{"foo":"x"}'
+    assert handle["decision"] == "detour"
+
+
+@pytest.mark.parametrize("baggage", ["a=devroute=x", "devroute=", "xdevroute=%7B%7D"])
+def test_baggage_without_a_contract_is_nobodys_business(worker: Worker, baggage: str) -> None:
+    handle = worker.request(baggage=baggage)
+    assert (handle["result"], handle.sent("x-devroute"), handle.sent("baggage")) == ("", None, baggage)
+
+
+@pytest.mark.parametrize("value", ["%0D%0Ax-evil%3A%201", "%00", "x" * 8193, "caf%C3%A9"])
+def test_a_contract_in_baggage_that_cannot_be_a_header_is_an_error(worker: Worker, value: str) -> None:
+    handle = worker.request(baggage=f"devroute={value}")
+    assert handle.responded is not None
+    assert handle.responded[0][":status"] == "400"
+    assert handle.sent("x-devroute") is None
+
+
+@pytest.mark.parametrize(
+    ("json_", "compact"),
+    [
+        ('{ "a" : "b c" ,\t"d":1 }', '{"a":"b c","d":1}'),
+        ('{"a\\" b": " \\\\" }', '{"a\\" b":" \\\\"}'),
+    ],
+)
+def test_only_white_space_between_tokens_is_dropped(worker: Worker, json_: str, compact: str) -> None:
+    assert worker.exports.compact(json_) == compact
+    assert json.loads(json_) == json.loads(compact)

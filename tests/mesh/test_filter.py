@@ -14,7 +14,7 @@ from devroute.manifests import MeshScope, NamespaceScope, WorkloadScope
 from devroute.sidecar import Endpoint
 
 from .certificates import MeshCa
-from .harness import Mesh, serving, sidecar_of_foo
+from .harness import PROXY, Mesh, serving, sidecar_of_foo
 
 pytestmark = pytest.mark.mesh
 
@@ -54,14 +54,17 @@ async def test_a_request_without_a_contract_is_unchanged(tmp_path: Path, mesh: M
     assert await mesh.envoy.counter("http.inbound_0.0.0.0_8080.lua.executions") == 0
 
 
-async def test_a_contract_for_others_adds_the_result_and_nothing_else(tmp_path: Path, mesh: Mesh) -> None:
+async def test_a_contract_for_others_adds_baggage_and_the_result_and_nothing_else(
+    tmp_path: Path, mesh: Mesh
+) -> None:
     (tmp_path / "plain").mkdir()
-    sent = {"x-devroute": '{"bar": "192.0.2.1:80"}', "x-devroute-matched": "foo"}
+    sent = {"x-devroute": '{"bar": "192.0.2.1:80"}', "x-devroute-matched": "foo", "x-devroute-cluster": "x"}
     async with sidecar_of_foo(tmp_path / "plain") as plain:
         with_filter, seen = await get(mesh, sent)
         without, expected = await get(plain, sent)
     assert (seen["who"], verdict(with_filter)) == ("app", ("service", None))
-    assert fields(seen) == fields(expected)
+    baggage = ("baggage", "devroute=%7B%22bar%22%3A%22192.0.2.1%3A80%22%7D")
+    assert fields(seen) == sorted([*fields(expected), baggage])
     assert with_filter.headers.keys() - without.headers.keys() == {"x-devroute-result"}
     assert mesh.proxy.asked == []
 
@@ -71,8 +74,10 @@ async def test_a_spoofed_marker_decides_nothing(mesh: Mesh) -> None:
     spoofed = {
         "x-devroute": CONTRACT,
         "x-devroute-matched": "foo",
-        "devroute": "detour",
-        "decision": "detour",
+        "x-devroute-cluster": PROXY.data_cluster,
+        "x-devroute-shadow": PROXY.data_cluster,
+        "devroute": "error",
+        "result": "error",
     }
     response, seen = await get(mesh, spoofed)
     assert (seen["who"], verdict(response)) == ("app", ("service", None))
@@ -312,21 +317,19 @@ async def test_a_namespaces_filter_gives_the_namespace(tmp_path: Path) -> None:
         assert mesh.proxy.asked[0].headers["x-devroute-namespace"] == "default"
 
 
-async def test_under_mtls_the_sni_names_the_service_and_the_certificate_the_caller(tmp_path: Path) -> None:
+async def test_under_mtls_the_sni_names_the_service(tmp_path: Path) -> None:
     ca = MeshCa(tmp_path)
     mtls = ca.for_sidecar("spiffe://cluster.local/ns/shop/sa/foo")
     async with sidecar_of_foo(tmp_path, MeshScope(), tls=mtls, environment={}) as mesh:
         mesh.proxy.says("detour", service="foo", ttl=1000)
         context = ca.for_caller("spiffe://cluster.local/ns/shop/sa/web")
         dialled = "outbound_.8080_._.foo.shop.svc.cluster.local"
-        headers = {"x-devroute": CONTRACT, "x-devroute-caller": "spiffe://cluster.local/ns/shop/sa/boss"}
-        url = f"https://{mesh.address}/"
-        async with mesh.client.get(url, ssl=context, server_hostname=dialled, headers=headers) as response:
+        sent = {"ssl": context, "server_hostname": dialled, "headers": {"x-devroute": CONTRACT}}
+        async with mesh.client.get(f"https://{mesh.address}/", **sent) as response:
             assert (await response.json())["who"] == "proxy"
     asked = mesh.proxy.asked[0].headers
     assert asked["x-devroute-candidates"] == "foo"
     assert asked["x-devroute-namespace"] == "shop"
-    assert asked.getall("x-devroute-caller") == ["spiffe://cluster.local/ns/shop/sa/web"]
 
 
 async def test_a_sidecar_that_cannot_know_its_name_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,167 @@
+"""Copies of requests (`mirror`): the laptop gets one, and nobody waits for its answer.
+
+The sidecar sends the copy while the real service gets the request, and slows both down if the copy is not
+read. So this side always reads: what a laptop does not take in time waits here, and beyond a bound the copy
+is given up. The sidecar is answered 202 once it has sent all, whatever becomes of the copy.
+"""
+
+import asyncio
+from typing import Final
+
+from devroute.errors import DevrouteError
+from devroute.http1 import Framing, Headers, RequestHead, ResponseHead, parse_response_head
+from devroute.upstream import ResponseSink, Upstream, UpstreamStream
+
+#: Bytes of one copy that wait for a laptop: a breakpoint's worth of an upload.
+MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
+#: Bytes of all copies that wait: a proxy has other things to do with its memory.
+MAX_WAITING_TOTAL: Final = 128 * 1024 * 1024
+#: Copies at work at the same time.
+MAX_COPIES: Final = 1024
+#: Seconds that a copy may take where the contract says nothing: somebody may look at it in a debugger.
+COPY_SECONDS: Final = 300.0
+
+_ACCEPTED: Final = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
+_UPGRADE: Final = Framing.UPGRADE
+_BODYLESS: Final = (Framing.NONE, Framing.UPGRADE)
+
+
+class Copies:
+    """All copies of one proxy: what they may use together."""
+
+    def __init__(self) -> None:
+        self.waiting_bytes = 0
+        self.at_work: set[_Copy] = set()
+
+    @property
+    def full(self) -> bool:
+        return len(self.at_work) >= MAX_COPIES
+
+
+class Shadowed:
+    """An upstream that gets copies: its answers are thrown away."""
+
+    def __init__(self, upstream: Upstream, copies: Copies, seconds: float | None) -> None:
+        self._upstream = upstream
+        self._copies = copies
+        self._seconds = COPY_SECONDS if seconds is None else seconds
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        copy = None
+        if not self._copies.full and head.framing is not _UPGRADE:  # a pipe cannot be had twice
+            copy = _Copy(self._upstream, head, self._copies, self._seconds)
+        return _Received(head, sink, copy)
+
+
+class _Received:
+    """The sidecar's side: reads everything, and says 202 at its end."""
+
+    def __init__(self, head: RequestHead, sink: ResponseSink, copy: "_Copy | None") -> None:
+        self._sink = sink
+        self._copy = copy
+        self._head = parse_response_head(_ACCEPTED, head.method)
+        self._handle: asyncio.Handle | None = None
+        if head.framing in _BODYLESS:
+            self._handle = asyncio.get_running_loop().call_soon(self._accept)
+
+    def _accept(self) -> None:
+        self._sink.on_head(self._head)
+        self._sink.on_end([])
+
+    def send_data(self, data: bytes) -> None:
+        if self._copy is not None:
+            self._copy.take(data)
+
+    def send_end(self, trailers: Headers) -> None:
+        if self._copy is not None:
+            self._copy.take_end(trailers)
+        self._handle = asyncio.get_running_loop().call_soon(self._accept)
+
+    def cancel(self) -> None:
+        """The sidecar gives up: an incomplete copy must not look complete."""
+        if self._handle is not None:
+            self._handle.cancel()
+        if self._copy is not None:
+            self._copy.give_up()
+
+    def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...
+
+
+class _Copy:
+    """The laptop's side: sends as fast as the laptop takes it, and holds what it does not."""
+
+    def __init__(self, upstream: Upstream, head: RequestHead, copies: Copies, seconds: float) -> None:
+        self._copies = copies
+        self._held: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._over = False
+        self._trailers: Headers | None = None
+        copies.at_work.add(self)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.give_up)
+        self._stream = upstream.open(head, self)
+
+    def take(self, data: bytes) -> None:
+        if self._over:
+            return
+        if not self._paused:
+            self._stream.send_data(data)
+            return
+        self._held.append(data)
+        self._size += len(data)
+        self._copies.waiting_bytes += len(data)
+        if self._size > MAX_WAITING_BYTES or self._copies.waiting_bytes > MAX_WAITING_TOTAL:
+            self.give_up()
+
+    def take_end(self, trailers: Headers) -> None:
+        if self._over:
+            return
+        if self._held:
+            self._trailers = trailers
+        else:
+            self._stream.send_end(trailers)
+
+    def give_up(self) -> None:
+        if not self._over:
+            self._finish()
+            self._stream.cancel()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._timer.cancel()
+        self._copies.at_work.discard(self)
+        self._copies.waiting_bytes -= self._size
+        self._held, self._size = [], 0
+
+    # --- from the laptop
+
+    def pause_request(self) -> None:
+        self._paused = True
+
+    def resume_request(self) -> None:
+        self._paused = False
+        held = self._held
+        sent = 0
+        while sent < len(held) and not self._paused and not self._over:
+            data = held[sent]
+            sent += 1
+            self._size -= len(data)
+            self._copies.waiting_bytes -= len(data)
+            self._stream.send_data(data)
+        if self._over:
+            return
+        del held[:sent]
+        if not held and self._trailers is not None:
+            trailers, self._trailers = self._trailers, None
+            self._stream.send_end(trailers)
+
+    def on_end(self, trailers: Headers) -> None:
+        self._finish()
+
+    def on_error(self, error: DevrouteError) -> None:
+        self._finish()
+
+    def on_informational(self, head: ResponseHead) -> None: ...
+    def on_head(self, head: ResponseHead) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
