@@ -4,6 +4,8 @@ The output has a stable order and no timestamps, so that it can live in a GitOps
 """
 
 from devroute.manifests.filter import FILTER, envoy_filter, lua_source
+from devroute.manifests.folder import files, install
+from devroute.manifests.installation import IMAGE, IngressGateway, Installation
 from devroute.manifests.model import (
     Document,
     MeshScope,
@@ -16,13 +18,18 @@ from devroute.manifests.text import to_yaml
 
 __all__ = [
     "FILTER",
+    "IMAGE",
     "Document",
+    "IngressGateway",
+    "Installation",
     "MeshScope",
     "NamespaceScope",
     "ProxyService",
     "Scope",
     "WorkloadScope",
     "envoy_filter",
+    "files",
+    "install",
     "lua_source",
     "render",
     "to_yaml",
