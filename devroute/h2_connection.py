@@ -29,17 +29,17 @@ from h2.exceptions import ProtocolError
 
 from devroute.connection import FLUSH_BYTES, Connection
 from devroute.errors import DevrouteError, UpstreamReset
-from devroute.h2_heads import Fields
-from devroute.h2_stream import Http2Stream
-from devroute.h2_wire import (
+from devroute.h2_floods import (
     IDLE_BURST,
     IDLE_PER_FRAME,
     IDLE_PER_SECOND,
     RESET_BURST,
     RESETS_PER_SECOND,
     Allowance,
-    Wire,
 )
+from devroute.h2_heads import Fields
+from devroute.h2_stream import Http2Stream
+from devroute.h2_wire import Wire
 
 
 class Http2Connection(Connection):
@@ -94,7 +94,7 @@ class Http2Connection(Connection):
     def received(self, data: bytes) -> None:
         if not self.over:
             try:
-                events = self.wire.receive_data(data)
+                events = self.wire.receive(data)
             except ProtocolError as error:
                 self.fail(f"broke HTTP/2: {error}")
             else:

@@ -1,10 +1,10 @@
-"""The h2 library as a relay needs it: settings, windows, a GOAWAY that lets streams finish, limits on floods.
+"""The h2 library as a relay needs it: settings and windows, a GOAWAY that lets streams finish, its hot paths.
 
 Pure: bytes in, events out. Each limit is here with its reason; tests/test_h2.py attacks each.
 """
 
 import struct
-from typing import Final
+from typing import Final, cast
 
 from h2.config import H2Configuration
 from h2.connection import (
@@ -14,8 +14,12 @@ from h2.connection import (
     H2Connection,
     H2ConnectionStateMachine,
 )
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, Event, StreamEnded
+from h2.exceptions import DenialOfServiceError, FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
-from h2.stream import StreamInputs
+from h2.stream import StreamInputs, StreamState
+from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from devroute.h2_hpack import Decoder, Encoder
 from devroute.http1 import MAX_HEAD_BYTES, Headers
@@ -39,18 +43,6 @@ MAX_STREAMS: Final = 1024
 #: somebody means harm (a decompression bomb), and the connection ends.
 MAX_HEADER_LIST_BYTES: Final = 4 * MAX_HEAD_BYTES
 
-#: Streams that the peer may reset, or open beyond MAX_STREAMS, at once and for each second: "rapid reset"
-#: (CVE-2023-44487) makes work and takes it back. One connection carries the cancelled calls of many clients.
-RESET_BURST: Final = 1000
-RESETS_PER_SECOND: Final = 100
-
-#: Frames that carry nothing (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty DATA, unknown ones), at once and
-#: for each second. gRPC measures its bandwidth by PINGs and opens windows as data flows, so frames that do
-#: carry something earn more of them.
-IDLE_BURST: Final = 1000
-IDLE_PER_SECOND: Final = 100
-IDLE_PER_FRAME: Final = 4
-
 #: Streams whose end h2 remembers, to judge frames that were under way when they ended: a round trip's worth.
 #: h2's own 65,536 may take 10 MB a connection.
 MAX_CLOSED_STREAMS: Final = 4096
@@ -60,9 +52,11 @@ LAST_STREAM_ID: Final = 2**31 - 1
 
 # Frames (RFC 9113 §4.1, §6.1, §6.2, §6.10).
 _FRAME: Final = struct.Struct("!BHBBL")
-DATA, HEADERS, CONTINUATION = 0, 1, 9
+_HEADER_BYTES: Final = 9
+DATA, HEADERS, PUSH_PROMISE, CONTINUATION = 0, 1, 5, 9
 END_STREAM, END_HEADERS = 1, 4
 
+_MAY_RECEIVE: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
 _GOAWAYS: Final = (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY)
 _ALIVE: Final = (ConnectionState.IDLE, ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
 
@@ -95,7 +89,7 @@ class Wire(H2Connection):
         )
         self.state_machine = _States()
         self.encoder = Encoder()  # type: ignore[assignment]  # all of it that h2 uses
-        self.decoder = Decoder(MAX_HEADER_LIST_BYTES)
+        self.decoder: Decoder = Decoder(MAX_HEADER_LIST_BYTES)
         self.local_settings = Settings(
             client=client,
             initial_values={
@@ -107,8 +101,105 @@ class Wire(H2Connection):
             },
         )
         self.max_inbound_frame_size = MAX_FRAME_BYTES
+        self._preface = 0 if client else len(PREFACE)  # bytes of it to come
+        self._held = bytearray()  # an incomplete frame
+        self._need = 0  # bytes of it before reading on makes sense
+        self._block_open = False  # in h2: CONTINUATION has to follow
         self.initiate_connection()
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    # --- what is received: frame by frame, since h2 would hold a frame of any size until it is whole
+
+    def receive(self, data: bytes) -> list[Event]:
+        """What these bytes say. Raises h2's ProtocolError, with a GOAWAY that says so ready to be sent."""
+        if self._preface:
+            size = min(len(data), self._preface)
+            self._preface -= size
+            self.receive_data(data[:size])
+            data = data[size:]
+        held = self._held
+        if held:
+            held += data
+            if len(held) < self._need:
+                return []
+            data = bytes(held)
+            held.clear()
+        events: list[Event] = []
+        at = 0
+        size = len(data)
+        need = _HEADER_BYTES
+        while size - at >= _HEADER_BYTES:
+            high, low, kind, flags, number = _FRAME.unpack_from(data, at)
+            length = high << 16 | low
+            if length > self.max_inbound_frame_size:
+                self.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+                raise FrameTooLargeError(f"a frame of {length} bytes")
+            end = at + _HEADER_BYTES + length
+            if end > size:
+                need = _HEADER_BYTES + length
+                break
+            if self._block_open or not self._receive_quickly(kind, flags, number, data[at + 9 : end], events):
+                events += self.receive_data(data[at:end])
+                if kind in (HEADERS, CONTINUATION, PUSH_PROMISE):
+                    self._block_open = not flags & END_HEADERS
+            at = end
+        if at < size:
+            held += data[at:]
+            self._need = need
+        return events
+
+    def _receive_quickly(
+        self, kind: int, flags: int, number: int, payload: bytes, events: list[Event]
+    ) -> bool:
+        """DATA and HEADERS that are in order, as most are. False: nothing was done, h2 is to judge it."""
+        stream = self.streams.get(number)
+        if kind == DATA:
+            if stream is None or flags & ~END_STREAM or stream._expected_content_length is not None:
+                return False
+            states = stream.state_machine
+            size = len(payload)
+            if (
+                states.state not in _MAY_RECEIVE
+                or not states.headers_received
+                or size > stream.inbound_flow_control_window
+                or size > self.inbound_flow_control_window
+            ):
+                return False
+            self._inbound_flow_control_window_manager.window_consumed(size)
+            stream._inbound_window_manager.window_consumed(size)
+            event = DataReceived(stream_id=number, data=payload, flow_controlled_length=size)
+            events.append(event)
+            if flags:
+                ended = states.process_input(StreamInputs.RECV_END_STREAM)
+                event.stream_ended = cast(StreamEnded, ended[0])
+                events += ended
+            return True
+        if kind != HEADERS or flags & ~END_STREAM != END_HEADERS:
+            return False
+        if self.config.client_side:
+            if stream is None or stream.state_machine.state not in _MAY_RECEIVE:
+                return False
+        elif stream is not None or not number & 1 or number <= self.highest_inbound_stream_id:
+            return False
+        try:
+            self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+            fields = self._decoded(payload)
+            if stream is None:
+                stream = self._begin_new_stream(number, AllowedStreamIDs.ODD)
+            _, found = stream.receive_headers(fields, bool(flags & END_STREAM), None)
+        except ProtocolError as error:
+            self.close_connection(error.error_code)
+            raise
+        events += found
+        return True
+
+    def _decoded(self, block: bytes) -> Headers:
+        try:
+            return self.decoder.decode(block, raw=True)
+        except OversizedHeaderListError as error:
+            raise DenialOfServiceError(str(error)) from error
+        except (HPACKError, IndexError) as error:
+            raise ProtocolError(f"a header block that is not HPACK: {error}") from error
 
     # --- what is sent most: h2's own state, without its objects for each frame, which cost as much again
 
@@ -181,27 +272,3 @@ class Wire(H2Connection):
         stream = self.streams.pop(number, None)
         if stream is not None:
             self._closed_streams[number] = stream.closed_by
-
-
-class Allowance:
-    """A token bucket: `burst` at once, `rate` more a second, and what is earned."""
-
-    __slots__ = ("_at", "_burst", "_left", "_rate")
-
-    def __init__(self, burst: int, rate: int, now: float) -> None:
-        self._burst = burst
-        self._rate = rate
-        self._left = float(burst)
-        self._at = now
-
-    def earn(self, amount: float) -> None:
-        self._left = min(self._burst, self._left + amount)
-
-    def spend(self, now: float) -> bool:
-        """False: there was none left."""
-        self.earn((now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True

@@ -27,7 +27,7 @@ from hyperframe.frame import (
 )
 from tunnel.loopback import App, AppStream, BulkApp, answer, head, tunnel
 
-from devroute import h2_wire
+from devroute import h2_floods, h2_wire
 from devroute.app_upstream import AppUpstream
 from devroute.errors import AppUnreachable, DevrouteError, LaptopOffline, TargetDenied
 from devroute.h2_upstream import H2Upstream
@@ -657,7 +657,7 @@ async def test_streams_beyond_the_limit_are_refused_one_by_one() -> None:
 async def test_rapid_reset_ends_the_connection() -> None:
     app = App()
     async with data_port(app) as port, peer(port.number) as client:
-        for _ in range(h2_wire.RESET_BURST + 300):
+        for _ in range(h2_floods.RESET_BURST + 300):
             client.wire.reset_stream(client.request(), 8)
         client.flush()
         assert await client.goodbye() is ENHANCE_YOUR_CALM
@@ -677,7 +677,7 @@ FLOODS = {
 async def test_a_flood_of_frames_that_carry_nothing_ends_the_connection(name: str) -> None:
     async with data_port(App()) as port, peer(port.number) as client:
         client.request(end=False, grpc=False)
-        client.raw(*[FLOODS[name]] * (h2_wire.IDLE_BURST + 300))
+        client.raw(*[FLOODS[name]] * (h2_floods.IDLE_BURST + 300))
         assert await client.goodbye() is ENHANCE_YOUR_CALM
 
 

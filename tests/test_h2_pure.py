@@ -1,13 +1,20 @@
 """HPACK against the hpack library, and what h2_heads and grpc_status say."""
 
+import itertools
+from collections.abc import Callable
+
 import hpack
 import pytest
+from h2.errors import ErrorCodes
+from h2.events import Event
+from h2.exceptions import ProtocolError
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devroute.errors import BY_CODE, LaptopOffline, RequestMalformed, UpstreamInvalid
 from devroute.grpc_status import CODES, status_trailers, timeout_of
+from devroute.h2_floods import Allowance
 from devroute.h2_heads import (
     is_grpc,
     read_request,
@@ -17,7 +24,7 @@ from devroute.h2_heads import (
     write_response,
 )
 from devroute.h2_hpack import Decoder, Encoder
-from devroute.h2_wire import Allowance
+from devroute.h2_wire import MAX_FRAME_BYTES, PREFACE, Wire
 from devroute.http1 import Framing
 
 NAMES = st.sampled_from([b":path", b":status", b"accept", b"authorization", b"cookie", b"x", b"x-long" * 30])
@@ -69,6 +76,69 @@ def test_the_secrets_of_callers_are_marked_never_to_be_indexed() -> None:
 def test_a_list_that_grows_beyond_its_limit_is_an_error() -> None:
     with pytest.raises(OversizedHeaderListError):
         Decoder(1000).decode(hpack.Encoder().encode([(b"x", b"y" * 100)] * 20))
+
+
+# --- frames ------------------------------------------------------------------------------------------------
+
+#: Of an encoder without a table, so a block means the same anywhere.
+REQUEST = b"\x82\x86\x84\x41\x03foo"
+LENGTH = b"\x82\x86\x84\x41\x03foo\x5c\x012"
+TRAILERS = b"\x00\x01x\x011"
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+STREAMS = st.sampled_from([1, 1, 3, 5, 2, 0])
+#: type, flags that make sense or hardly, payloads likewise
+KINDS: list[tuple[list[int], list[int], list[bytes]]] = [
+    ([0], [0, 0, 1, 8], [b"", b"ab", b"\1a\0"]),
+    ([1], [4, 5, 0, 1, 0x24], [REQUEST, REQUEST, LENGTH, TRAILERS, b"\xff", b""]),
+    ([9], [0, 4], [b"", TRAILERS]),
+    ([3, 8], [0], [b"\0\0\0\1", bytes(4), b""]),
+    ([4, 6, 7, 2, 5, 77], [0, 1], [b"", bytes(8), bytes(5)]),
+]
+FRAMES = st.one_of(
+    *(
+        st.builds(frame, st.sampled_from(types), st.sampled_from(flags), STREAMS, st.sampled_from(payloads))
+        for types, flags, payloads in KINDS
+    )
+)
+
+
+def said(
+    wire: Wire, receive: Callable[[bytes], list[Event]], pieces: list[bytes]
+) -> tuple[list[str], bytes, str]:
+    events: list[str] = []
+    try:
+        for piece in pieces:
+            events += map(repr, receive(piece))
+    except ProtocolError as error:
+        # What was said before is lost; that it is an error, and which, has to be the same.
+        return [], b"", ErrorCodes(error.error_code).name
+    return events, wire.data_to_send(), ""
+
+
+@settings(max_examples=200)
+@given(st.lists(FRAMES, max_size=8), st.lists(st.integers(0, 120), max_size=5))
+def test_frames_are_read_as_h2_reads_them_however_they_are_split(
+    frames: list[bytes], cuts: list[int]
+) -> None:
+    data = PREFACE + frame(4, 0, 0, b"") + frame(1, 4, 1, REQUEST) + b"".join(frames)
+    places = sorted({0, len(data), *(len(PREFACE) + cut for cut in cuts if len(PREFACE) + cut < len(data))})
+    pieces = [data[a:b] for a, b in itertools.pairwise(places)]
+    ours, theirs = Wire(client=False), Wire(client=False)
+    assert said(ours, ours.receive, pieces) == said(theirs, theirs.receive_data, [data])
+
+
+def test_a_frame_that_is_too_large_is_refused_before_it_is_there() -> None:
+    wire = Wire(client=False)
+    wire.receive(PREFACE + frame(4, 0, 0, b""))
+    wire.data_to_send()
+    with pytest.raises(ProtocolError):
+        wire.receive((MAX_FRAME_BYTES + 1).to_bytes(3) + b"\0\0" + (1).to_bytes(4))
+    assert wire.data_to_send()[3] == 7  # GOAWAY
 
 
 # --- heads -------------------------------------------------------------------------------------------------
