@@ -472,6 +472,13 @@ local function send(rule, handle, headers, identity)
     return prevented(rule, "loop", "508", message, "each service is detoured at most once for a request")
   end
   local outcome, cluster = DETOURED, settings.data
+  if cluster == nil then -- a waypoint (waypoint.lua): its routes know headers only
+    if rule.decision ~= "detour" then
+      return fallback("a waypoint can neither copy requests nor choose a version")
+    end
+  elseif rule.decision ~= "version" and not has_cluster(handle, cluster) then
+    return NO_CLUSTER
+  end
   if rule.decision == "version" then
     for _, name in ipairs(version_clusters(handle, headers, rule, identity)) do
       outcome = has_cluster(handle, name) and { result = "version", reason = rule.service .. " answered by " .. name }
@@ -484,15 +491,15 @@ local function send(rule, handle, headers, identity)
       local message = ("the sidecar knows no version '%s' of service '%s'"):format(rule.version, rule.service)
       return prevented(rule, "version-missing", "503", message, "is it a subset of the service's DestinationRule?")
     end
-  elseif not has_cluster(handle, settings.data) then
-    return NO_CLUSTER
   elseif rule.decision == "mirror" then
     outcome, cluster = MIRRORED, own_cluster(handle)
     if not has_cluster(handle, cluster) then
       return fallback("the sidecar cannot copy requests: it has no cluster " .. cluster)
     end
   end
-  headers:replace(CLUSTER, cluster)
+  if cluster ~= nil then
+    headers:replace(CLUSTER, cluster)
+  end
   headers:replace(MATCHED, rule.service)
   if outcome == MIRRORED then
     headers:replace(SHADOW, settings.data)
