@@ -1,13 +1,13 @@
 -- devroute's filter where there are no EnvoyFilters: at a waypoint of an ambient mesh, from a TrafficExtension.
 --
 -- Routes there are HTTPRoutes, which match headers but neither carry Lua nor know metadata. So this runs for each request
--- of the service, and a detour is known by the header x-devroute-matched, by which an HTTPRoute sends the
--- request to the proxy; whoever else sets it finds it gone. What was decided is devroute.lua's word, unchanged. What needs
--- more than a header (another version, a mirror) ends at the real service.
+-- of the service, and an HTTPRoute takes the header x-devroute-matched for the decision: devroute.lua sets it for a detour,
+-- and whoever else sends it finds it gone. What was decided is devroute.lua's word, unchanged; what needs more than a
+-- header (another version, a mirror) it leaves to the real service, since SETTINGS name no cluster for data.
 --
 -- It stands behind SETTINGS (what elsewhere is the route's metadata) and devroute.lua, whose functions it takes over.
 
-local CONTRACT = "x-devroute"
+local CONTRACT, BAGGAGE = "x-devroute", "baggage"
 local MARKER = "x-devroute-matched"
 local RESULT, REASON = "x-devroute-result", "x-devroute-reason"
 local NAMESPACE = "devroute" -- of the metadata in which devroute.lua leaves its decision
@@ -34,23 +34,27 @@ local function with_settings(handle)
   })
 end
 
-local function decision_of(handle)
-  return handle:streamInfo():dynamicMetadata():get(NAMESPACE)
+local function has_contract(headers)
+  if headers:get(CONTRACT) ~= nil then
+    return true
+  end
+  local baggage = headers:get(BAGGAGE)
+  return baggage ~= nil and baggage:find("devroute=", 1, true) ~= nil
 end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
   if headers:get(MARKER) ~= nil then
     headers:remove(MARKER)
+    handle:clearRouteCache()
   end
-  if headers:get(CONTRACT) == nil then
-    return
+  if has_contract(headers) then
+    on_request(with_settings(handle))
   end
-  on_request(with_settings(handle)) -- sets the marker of a detour, and has the route chosen again
 end
 
 function envoy_on_response(handle)
-  local decided = decision_of(handle)
+  local decided = handle:streamInfo():dynamicMetadata():get(NAMESPACE)
   if decided == nil then
     return
   end

@@ -65,6 +65,7 @@ def ambient_lua(installation: Installation, scope: WorkloadScope) -> str:
         "control": installation.proxy.control_cluster,
         "service": scope.service,
         "namespace": scope.namespace,
+        "domain": installation.proxy.domain,
     }
     table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
     waypoint = resources.files("devroute.lua").joinpath("waypoint.lua").read_text(encoding="utf-8")
