@@ -25,7 +25,7 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
-from tunnel.loopback import App, AppStream, BulkApp, answer, head, tunnel
+from tunnel.loopback import App, AppStream, BulkApp, Client, answer, get, head, tunnel
 
 from devroute import h2_floods, h2_wire
 from devroute.app_upstream import AppUpstream
@@ -38,6 +38,7 @@ from devroute.upstream import Upstream
 
 MIB = 1024 * 1024
 MARKS = b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by alice\r\n"
+ENDS = (h2.events.DataReceived, h2.events.TrailersReceived, h2.events.StreamEnded)
 ENHANCE_YOUR_CALM = h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
 
 
@@ -259,6 +260,42 @@ async def test_http2_and_http11_clients_share_a_port_and_an_app() -> None:
     assert first.head.wire.startswith(b"GET /a?b HTTP/1.1\r\nhost: foo\r\nx-devroute: ")
     assert (first.head.framing, first.head.target) == (second.head.framing, second.head.target)
     assert [(each.status, each.bytes_out) for each in port.exchanges] == [(200, 5), (200, 5)]
+
+
+async def test_an_http11_client_reaches_an_app_that_speaks_http2_only() -> None:
+    seen: list[Fields] = []
+
+    async def app(peer: Peer) -> None:
+        while True:
+            request = await peer.until(h2.events.RequestReceived)
+            seen.append(request.headers)
+            body = b""
+            while not isinstance(event := await peer.until(*ENDS), h2.events.StreamEnded):
+                body += event.data if isinstance(event, h2.events.DataReceived) else b""
+            peer.wire.send_headers(request.stream_id, [(b":status", b"103"), (b"link", b"</a>")])
+            peer.answer(request.stream_id, (b"x-method", dict(request.headers)[b":method"]))
+            if body:
+                peer.send(request.stream_id, body)
+            peer.trailers(request.stream_id, (b"x-sum", b"1"))
+
+    async with serving(app) as number, data_port(H2Upstream("127.0.0.1", number)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
+        writer.write(
+            b"POST /a HTTP/1.1\r\nHost: foo\r\nTE: trailers\r\nConnection: te, upgrade\r\nUpgrade: x\r\n"
+            b"Transfer-Encoding: chunked\r\nX-Case: Kept\r\n\r\n3\r\nabc\r\n0\r\nx-more: 1\r\n\r\n"
+            b"HEAD /b HTTP/1.1\r\nhost: foo\r\nconnection: close\r\n\r\n"
+        )
+        both = await asyncio.wait_for(reader.read(), PATIENCE)
+        writer.close()
+    assert both.split(MARKS) == [
+        b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nx-method: POST\r\n",
+        b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n"
+        b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nx-method: HEAD\r\n",
+        b"connection: close\r\n\r\n",
+    ]
+    assert (b"te", b"trailers") in seen[0]
+    assert (b"x-case", b"Kept") in seen[0]
+    assert not {b"connection", b"upgrade", b"transfer-encoding", b"host"} & {name for name, _ in seen[0]}
 
 
 async def test_the_preface_may_come_in_pieces_but_only_first() -> None:
@@ -521,6 +558,27 @@ async def test_an_app_that_does_not_read_stops_the_client() -> None:
         app.streams[0].sink.resume_request()
         await client.until(h2.events.WindowUpdated, number=stream)
         assert len(app.streams[0].body) == sent
+
+
+async def test_an_answer_that_is_whole_outlives_its_connection() -> None:
+    async def app(peer: Peer) -> None:
+        request = await peer.until(h2.events.RequestReceived)
+        peer.answer(request.stream_id)
+        peer.send(request.stream_id, b"hello")
+        peer.trailers(request.stream_id, (b"x-sum", b"1"))
+        await peer.writer.drain()
+
+    async with serving(app) as number:
+        client = Client()
+        upstream = H2Upstream("127.0.0.1", number)
+        stream = upstream.open(get(), client)
+        stream.pause_response()
+        await eventually(lambda: bool(client.heads) and not upstream._connections)
+        assert not client.body
+        stream.resume_response()
+        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        assert (bytes(client.body), client.trailers, client.error) == (b"hello", [(b"x-sum", b"1")], None)
+        assert not upstream.busy
 
 
 # --- leaving -----------------------------------------------------------------------------------------------
