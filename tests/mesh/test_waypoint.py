@@ -1,5 +1,5 @@
-"""The ambient example on a real Envoy, shaped as istiod shapes a waypoint: the TrafficExtension is a Lua filter
-for all requests of the service, the HTTPRoute is its routes."""
+"""The ambient example on a real Envoy, shaped as istiod shapes a waypoint: the TrafficExtension is a Lua
+filter for all requests of the service, the HTTPRoute is its routes."""
 
 import json
 from collections.abc import AsyncIterator
