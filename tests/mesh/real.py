@@ -1,0 +1,66 @@
+"""The real proxy behind sidecars that carry the shipped filter, with targets in this process."""
+
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from devroute import stage
+from devroute.envoy import Envoy, running
+from devroute.envoyfilter import apply
+from devroute.manifests import MeshScope, envoy_filter
+from devroute.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
+
+from .harness import PROXY
+
+
+def free_port() -> int:
+    """A port that the kernel has just given and taken back."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def at_its_port(sidecar: Sidecar, configuration: Document) -> Document:
+    """The inbound listener at the app's own port, as clients see it in a pod: what is redirected to the
+    sidecar keeps its destination, and Istio names the app's cluster by it."""
+    configuration["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = (
+        sidecar.port
+    )
+    return configuration
+
+
+@dataclass
+class Mesh:
+    """A proxy without laptops, and the sidecars that a test asks for."""
+
+    folder: Path
+    proxy: stage.Proxy
+    client: aiohttp.ClientSession
+    stack: AsyncExitStack
+    envoys: dict[str, Envoy] = field(default_factory=dict)
+
+    async def sidecar(
+        self, service: str, app: Endpoint, name: str = "", clusters: Mapping[str, Endpoint] = {}
+    ) -> str:
+        """The URL of a sidecar of `service`; `name` tells several apart."""
+        port = free_port()
+        known = {PROXY.data_cluster: self.proxy.data, PROXY.control_cluster: self.proxy.control}
+        described = Sidecar(service, app, port=port, clusters={**known, **clusters})
+        configuration = apply([envoy_filter(MeshScope())], described, bootstrap(described))
+        environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
+        started = running(at_its_port(described, configuration), self.folder, name or service, environment)
+        envoy = self.envoys[name or service] = await self.stack.enter_async_context(started)
+        return "http://{}:{}".format(*envoy.listeners[INBOUND])
+
+
+@asynccontextmanager
+async def real_mesh(folder: Path) -> AsyncIterator[Mesh]:
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(stage.proxy(folder, []))
+        timeout = aiohttp.ClientTimeout(total=30)
+        client = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+        yield Mesh(folder, proxy, client, stack)
