@@ -1,4 +1,4 @@
-"""Applies EnvoyFilters to an Istio-shaped sidecar configuration, as istiod does. Pure.
+"""Applies EnvoyFilters to the Istio-shaped configuration of a sidecar or a gateway, as istiod does. Pure.
 
 Only the patches that devroute's own manifests use are known; anything else is an error that says so, since a
 patch that is silently left out would let a test pass for a configuration that nobody ships.
@@ -6,25 +6,39 @@ patch that is silently left out would let a test pass for a configuration that n
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from devroute.errors import ConfigInvalid
-from devroute.sidecar import HCM, Document, Sidecar
+from devroute.sidecar import HCM, Document
 
 #: Where istiod keeps the EnvoyFilters of the whole mesh.
 ROOT_NAMESPACE = "istio-system"
 
-#: A patch's context and the direction of the listeners it is for.
-CONTEXTS = {"SIDECAR_INBOUND": "INBOUND", "SIDECAR_OUTBOUND": "OUTBOUND"}
+#: A patch's context: the kind of proxy, which is the first part of a node's id, and the direction of the
+#: listeners that it is for.
+CONTEXTS = {
+    "SIDECAR_INBOUND": ("sidecar", "INBOUND"),
+    "SIDECAR_OUTBOUND": ("sidecar", "OUTBOUND"),
+    "GATEWAY": ("router", "OUTBOUND"),
+}
 
 
-def apply(filters: Iterable[Document], sidecar: Sidecar, configuration: Document) -> Document:
-    """The configuration with the patches of all EnvoyFilters that select this sidecar.
+class Workload(Protocol):
+    """What an EnvoyFilter selects by: a Sidecar or a Gateway."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
+def apply(filters: Iterable[Document], workload: Workload, configuration: Document) -> Document:
+    """The configuration with the patches of all EnvoyFilters that select this workload.
 
     The root namespace's come first, as with istiod. Raises ConfigInvalid for a patch that is not supported.
     """
     patched = copy.deepcopy(configuration)
-    chosen = [each for each in filters if selects(each, sidecar)]
+    chosen = [each for each in filters if selects(each, workload)]
     chosen.sort(key=lambda each: each["metadata"]["namespace"] != ROOT_NAMESPACE)
     for each in chosen:
         for number, patch in enumerate(each["spec"]["configPatches"]):
@@ -32,12 +46,12 @@ def apply(filters: Iterable[Document], sidecar: Sidecar, configuration: Document
     return patched
 
 
-def selects(envoy_filter: Document, sidecar: Sidecar) -> bool:
+def selects(envoy_filter: Document, workload: Workload) -> bool:
     """Whether an EnvoyFilter is meant for this workload."""
-    if envoy_filter["metadata"]["namespace"] not in (ROOT_NAMESPACE, sidecar.namespace):
+    if envoy_filter["metadata"]["namespace"] not in (ROOT_NAMESPACE, workload.namespace):
         return False
     labels: Mapping[str, str] = envoy_filter["spec"].get("workloadSelector", {}).get("labels", {})
-    return labels.items() <= sidecar.labels.items()
+    return labels.items() <= workload.labels.items()
 
 
 def _apply_patch(patch: Document, configuration: Document, place: str) -> None:
@@ -47,13 +61,14 @@ def _apply_patch(patch: Document, configuration: Document, place: str) -> None:
         known = ", ".join(" ".join(each) for each in PATCHES)
         _unsupported(f"{place}: {' '.join(key)} is not supported", f"supported are {known}")
     match = dict(patch.get("match", {}))
-    direction = CONTEXTS.get(match.pop("context", ""))
-    if direction is None:
+    context = CONTEXTS.get(match.pop("context", ""))
+    if context is None:
         _unsupported(f"{place}: match.context has to be one of {', '.join(CONTEXTS)}")
+    kind = configuration["node"]["id"].partition("~")[0]
     managers = [
         network_filter["typed_config"]
         for listener in configuration["static_resources"]["listeners"]
-        if listener["traffic_direction"] == direction
+        if context == (kind, listener["traffic_direction"])
         for chain in listener["filter_chains"]
         for network_filter in chain["filters"]
         if network_filter["name"] == HCM

@@ -92,11 +92,11 @@ def bootstrap(sidecar: Sidecar) -> Document:
         listeners.append(_outbound(sidecar))
     return {
         "node": {"id": f"sidecar~127.0.0.1~{sidecar.host}", "cluster": sidecar.service},
-        "admin": {"address": _address(ANY_PORT)},
+        "admin": {"address": address(ANY_PORT)},
         "static_resources": {
             "listeners": listeners,
             "clusters": [
-                _cluster(name, endpoint) | (_AS_CLIENT if name in sidecar.as_client else {})
+                cluster(name, endpoint) | (_AS_CLIENT if name in sidecar.as_client else {})
                 for name, endpoint in clusters.items()
             ],
         },
@@ -111,18 +111,18 @@ def _inbound(sidecar: Sidecar, local: str) -> Document:
     host = {
         "name": f"inbound|http|{sidecar.port}",
         "domains": ["*"],
-        "routes": [{"name": "default", **_to(local, f"{sidecar.host}:{sidecar.port}/*")}],
+        "routes": [{"name": "default", **route_to(local, f"{sidecar.host}:{sidecar.port}/*")}],
     }
-    manager = _connection_manager(f"inbound_0.0.0.0_{sidecar.port}", f"inbound|{sidecar.port}||", [host])
+    manager = connection_manager(f"inbound_0.0.0.0_{sidecar.port}", f"inbound|{sidecar.port}||", [host])
     manager["forward_client_cert_details"] = "APPEND_FORWARD"
     manager["set_current_client_cert_details"] = {"subject": True, "dns": True, "uri": True}
-    return _listener(INBOUND, "INBOUND", manager, sidecar.tls)
+    return listener(INBOUND, "INBOUND", manager, sidecar.tls)
 
 
 def _outbound(sidecar: Sidecar) -> Document:
     hosts = [_outbound_host(sidecar, service) for service in sidecar.services]
-    manager = _connection_manager(f"outbound_0.0.0.0_{sidecar.port}", str(sidecar.port), hosts)
-    return _listener(OUTBOUND, "OUTBOUND", manager, None)
+    manager = connection_manager(f"outbound_0.0.0.0_{sidecar.port}", str(sidecar.port), hosts)
+    return listener(OUTBOUND, "OUTBOUND", manager, None)
 
 
 def _outbound_host(sidecar: Sidecar, service: str) -> Document:
@@ -131,11 +131,13 @@ def _outbound_host(sidecar: Sidecar, service: str) -> Document:
     return {
         "name": f"{host}:{sidecar.port}",
         "domains": [domain for name in names for domain in (name, f"{name}:{sidecar.port}")],
-        "routes": [{"name": "default", **_to(_outbound_name(sidecar, service), f"{host}:{sidecar.port}/*")}],
+        "routes": [
+            {"name": "default", **route_to(_outbound_name(sidecar, service), f"{host}:{sidecar.port}/*")}
+        ],
     }
 
 
-def _to(cluster: str, operation: str) -> Document:
+def route_to(cluster: str, operation: str) -> Document:
     return {
         "match": {"prefix": "/"},
         "route": {
@@ -147,7 +149,7 @@ def _to(cluster: str, operation: str) -> Document:
     }
 
 
-def _connection_manager(prefix: str, route_name: str, hosts: list[Document]) -> Document:
+def connection_manager(prefix: str, route_name: str, hosts: list[Document]) -> Document:
     return {
         "@type": HCM_TYPE,
         "stat_prefix": prefix,
@@ -169,14 +171,14 @@ def _http_filter(name: str, kind: str) -> Document:
     }
 
 
-def _listener(name: str, direction: str, manager: Document, tls: Document | None) -> Document:
+def listener(name: str, direction: str, manager: Document, tls: Document | None) -> Document:
     chain: Document = {"filters": [{"name": HCM, "typed_config": manager}]}
     if tls is not None:
         chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
     return {
         "name": name,
         "traffic_direction": direction,
-        "address": _address(ANY_PORT),
+        "address": address(ANY_PORT),
         # Without it nobody learns the SNI (`requestedServerName` in Lua).
         "listener_filters": [
             {"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": TLS_INSPECTOR_TYPE}}
@@ -185,17 +187,17 @@ def _listener(name: str, direction: str, manager: Document, tls: Document | None
     }
 
 
-def _cluster(name: str, endpoint: Endpoint) -> Document:
+def cluster(name: str, endpoint: Endpoint) -> Document:
     return {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "10s",
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(endpoint)}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(endpoint)}}]}],
         },
     }
 
 
-def _address(endpoint: Endpoint) -> Document:
+def address(endpoint: Endpoint) -> Document:
     return {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
