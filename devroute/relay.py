@@ -316,7 +316,7 @@ _NOWHERE: Final = _Nowhere()
 
 def error_head(error: DevrouteError, length: int, *, close: bool) -> bytes:
     """The head of an error's answer; its body is `length` bytes of JSON."""
-    reason = error.message.encode("ascii", "replace").replace(b"\r", b" ").replace(b"\n", b" ")
+    reason = error.message.encode("ascii", "replace").translate(_PRINTABLE)
     return (
         b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
         b"x-devroute-result: error\r\nx-devroute-reason: %b\r\n%b\r\n"
@@ -330,6 +330,8 @@ def error_head(error: DevrouteError, length: int, *, close: bool) -> bytes:
     )
 
 
+# A message may repeat what somebody sent; a control character would make the whole answer invalid.
+_PRINTABLE: Final = bytes(byte if 32 <= byte < 127 else 32 for byte in range(256))
 _CLOSE_FIELD: Final = b"connection: close\r\n"
 _REASONS: Final = {
     400: b"Bad Request",

@@ -138,7 +138,7 @@ def parse_address(text: str) -> Address:
         raise Malformed("a port is missing")
     digits = port.partition("/")[0]
     if digits != port and digits.isdigit():
-        raise Malformed(f"an address has no path; write {host}:{digits}")
+        raise Malformed(f"an address has no path; write {Address(parse_host(host), parse_port(digits))}")
     return Address(parse_host(host), parse_port(port))
 
 

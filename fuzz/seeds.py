@@ -156,6 +156,7 @@ def seeds(target: str) -> list[bytes]:
         ],
         "contract": [
             b'{"foo":"alice","bar.ns":"192.168.1.12:8001","b":{"to":"[fd00::1]:80","methods":["GET"],"percent":5}}',
+            b'{"foo": "al\\n68.1.12:8001/X"}',
             *(vector["contract"].encode() for kind in VECTORS.values() for vector in kind),
         ],
     }[target]

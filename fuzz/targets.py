@@ -457,7 +457,7 @@ def contract(data: bytes) -> object:
         message = error.message
     else:
         return tuple(type(entry.target).__name__ for entry in parsed.entries.values())[:3]
-    assert "\n" not in message
+    assert message.isprintable(), message
     assert len(message) < 1000
     return re.sub(r"'[^']*'|\d+", "", message)[:60]
 

@@ -3,6 +3,7 @@ with opinions of its own, reads for us."""
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Client:
             head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)
             start, *lines = head[:-4].split(b"\r\n")
             assert start.startswith(b"HTTP/1.1 "), start
+            assert re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", b"".join((start, *lines))) is None, head
             status = int(start.split(b" ")[1])
             if status >= 200 or status == 101:
                 break

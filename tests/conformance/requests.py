@@ -660,6 +660,11 @@ MARKS = [
         "contract not UTF-8", b'x-devroute: {"foo":"\xff"}\r\nx-devroute-matched: foo\r\n', "contract-invalid"
     ),
     marked(
+        "contract with control characters",
+        b'x-devroute: {"foo":"a\\u0000\\u001b[2J\\r\\nx: y:80/x"}\r\nx-devroute-matched: foo\r\n',
+        "contract-invalid",
+    ),
+    marked(
         "contract names foo twice",
         b'x-devroute: {"foo":"alice","foo":"bob"}\r\nx-devroute-matched: foo\r\n',
         "contract-invalid",
