@@ -33,8 +33,9 @@ ROUTE_FILTER_TYPE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 #: Longer than a working day is not "short".
 MAX_COOKIE_SECONDS = 12 * 3600
 
-#: Which address stands for the caller: the one that the gateway trusts (use_remote_address with the mesh's
-#: numTrustedProxies), or that of its very peer.
+#: Which address stands for the caller: the one that the gateway trusts, or that of its very peer. The first
+#: is the peer's too, unless numTrustedProxies says how many load balancers' word counts; it relies on
+#: use_remote_address, which Istio sets at gateways.
 ClientAddress = Literal["trusted", "direct"]
 
 
@@ -60,8 +61,9 @@ class EdgeSettings:
     cookie_seconds: int = 3600
 
     def __post_init__(self) -> None:
-        if not self.claim or not all(self.claim):
-            raise ConfigInvalid("the claim that permits contracts has no name", hint='e.g. ("devroute",)')
+        if not self.claim or not all(key.isascii() and key.isprintable() and key for key in self.claim):
+            # In ASCII: refused callers read its name in a header.
+            raise ConfigInvalid("a claim's name is a text in ASCII", hint='e.g. ("devroute",)')
         if not 0 < self.cookie_seconds <= MAX_COOKIE_SECONDS:
             raise ConfigInvalid(
                 f"a cookie's life of {self.cookie_seconds} s is not in 1 to {MAX_COOKIE_SECONDS}"

@@ -313,7 +313,8 @@ local function is_navigation(headers)
   return (headers:get("sec-fetch-dest") or "document") == "document"
 end
 
--- Returns true if the request has been answered, or false and why its parameter is not heeded.
+-- Returns true if the request has been answered, or false and why its parameter is not heeded. Who may not send a contract
+-- hears nothing else: to them, a parameter of this name is the app's.
 local function heed_parameter(handle, headers, settings, admit)
   local method, path = headers:get(":method"), headers:get(":path")
   if method ~= "GET" and method ~= "HEAD" then
@@ -323,40 +324,35 @@ local function heed_parameter(handle, headers, settings, admit)
   if #values == 0 then
     return false
   end
-  if #values > 1 then
-    respond_invalid(handle, "the parameter devroute is given more than once")
-    return true
-  end
-  if not location:find("^/[\33-\126]*$") then
-    respond_invalid(handle, "the address has characters that a redirect cannot name")
-    return true
-  end
   -- Browsers take what begins with two slashes, of either kind, for another host's address (RFC 3986 §4.2).
   if location:find("^/[/\\]") then
     location = "/." .. location
   end
-  if values[1] == "off" then
-    respond_cookie(handle, location, "", 0)
-    return true
-  end
-  local contract = unescape((values[1]:gsub("%+", " ")))
-  if contract == nil or not (looks_like_object(contract) or looks_signed(contract)) then
-    respond_invalid(handle, "the parameter devroute is not a contract")
-    return true
-  end
-  local value = escape(contract)
-  if #value > MAX_COOKIE then
-    respond_invalid(handle, "the contract is too long for a cookie; send it as the header x-devroute")
-    return true
-  end
-  local may, why = admit(contract)
-  if not may then
-    return false, why
+  local contract = unescape((values[1]:gsub("%+", " "))) or ""
+  local off = contract == "off" and #values == 1
+  if not off then
+    local may, why = admit(contract)
+    if not may then
+      return false, why
+    end
   end
   if not is_navigation(headers) then
     return false, "the parameter devroute counts only where a page is opened"
   end
-  respond_cookie(handle, location, value, settings:get("cookie_seconds"))
+  local value = escape(contract)
+  if not location:find("^/[\33-\126]*$") then
+    respond_invalid(handle, "the address has characters that a redirect cannot name")
+  elseif off then
+    respond_cookie(handle, location, "", 0)
+  elseif #values > 1 then
+    respond_invalid(handle, "the parameter devroute is given more than once")
+  elseif not (looks_like_object(contract) or looks_signed(contract)) then
+    respond_invalid(handle, "the parameter devroute is not a contract")
+  elseif #value > MAX_COOKIE then
+    respond_invalid(handle, "the contract is too long for a cookie; send it as the header x-devroute")
+  else
+    respond_cookie(handle, location, value, settings:get("cookie_seconds"))
+  end
   return true
 end
 
