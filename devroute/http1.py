@@ -262,16 +262,24 @@ def _options(value: bytes) -> list[bytes]:
 
 def _spans(low: bytes, name: bytes) -> list[Span]:
     """Where the lines of a field stand. `low` is the head in lower case."""
-    needle = b"\n" + name + b":"
+    needle = b"\n%b:" % name
+    spans: list[Span] = []
     at = low.find(needle)
-    if at < 0:
-        return []
-    end = low.find(b"\n", at + 1)
-    spans = [(at + 1, end + 1)]
-    while (at := low.find(needle, end)) >= 0:
+    while at >= 0:
         end = low.find(b"\n", at + 1)
         spans.append((at + 1, end + 1))
+        at = low.find(needle, end)
     return spans
+
+
+def _only_span(raw: bytes, name: bytes) -> list[Span]:
+    """The same for a field that is not repeated, as Envoy or most others write it; ours stand at the end."""
+    at = raw.rfind(b"\n%b:" % name)
+    if at < 0:
+        at = raw.rfind(b"\n%b:" % name.title())
+        if at < 0:
+            return _spans(raw.lower(), name)
+    return [(at + 1, raw.find(b"\n", at + 1) + 1)]
 
 
 def _dropped(
@@ -284,9 +292,11 @@ def _dropped(
             names |= {option}
     if not names:
         return []
-    low = raw.lower()
     if len(names) == 1:
-        return _spans(low, *names)
+        (name,) = names
+        if b"\n" not in fields[name]:
+            return _only_span(raw, name)
+    low = raw.lower()
     return sorted(span for name in names for span in _spans(low, name))
 
 
@@ -335,7 +345,7 @@ def parse_request_head(raw: bytes) -> InboundRequest:
     if host is None or b"\n" in host:
         count = 0 if host is None else host.count(b"\n") + 1
         raise RequestMalformed(f"{count} host fields; HTTP/1.1 has exactly one", hint="RFC 9112 §3.2")
-    if _AUTHORITY.fullmatch(host.rstrip(b" \t")) is None:
+    if host not in _known_hosts and not _is_authority(host):
         raise RequestMalformed("the host field is not a host with or without a port", hint="RFC 9112 §3.2")
     keep_alive = minor == 1  # HTTP/1.0 never: RFC 9112 §9.3
     options: list[bytes] = []
@@ -373,9 +383,29 @@ def parse_request_head(raw: bytes) -> InboundRequest:
     )
 
 
+#: Hosts that were judged: a mesh calls a service by few names. Cleared when it is full.
+_known_hosts: set[bytes] = set()
+_MAX_KNOWN_HOSTS: Final = 1024
+_MAX_KNOWN_HOST_BYTES: Final = 260
+
+
+def _is_authority(host: bytes) -> bool:
+    if _AUTHORITY.fullmatch(host.rstrip(b" \t")) is None:
+        return False
+    if len(_known_hosts) >= _MAX_KNOWN_HOSTS:
+        _known_hosts.clear()
+    if len(host) <= _MAX_KNOWN_HOST_BYTES:
+        _known_hosts.add(host)
+    return True
+
+
 def _values(joined: bytes | None) -> list[bytes]:
     """The values of a field that may be repeated, one for each line."""
-    return [] if joined is None else [value.strip(b" \t") for value in joined.split(b"\n")]
+    if joined is None:
+        return []
+    if b"\n" not in joined:
+        return [joined.strip(b" \t")]
+    return [value.strip(b" \t") for value in joined.split(b"\n")]
 
 
 def _origin_form(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes]:
