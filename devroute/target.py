@@ -104,7 +104,7 @@ def parse_host(text: str) -> str:
     if len(host) > MAX_HOST:
         raise Malformed(f"the host is longer than {MAX_HOST} characters")
     if host.endswith("."):
-        raise Malformed(f"the host ends with a dot; write {host.rstrip('.') or 'a host'}")
+        raise Malformed(f"the host ends with a dot; write {parse_host(host.rstrip('.'))}")
     labels = host.split(".")
     if _NUMERIC.fullmatch(labels[-1]):
         try:
