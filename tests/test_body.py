@@ -58,7 +58,7 @@ VALUES = st.text([chr(code) for code in (9, *range(32, 127), *range(128, 256))],
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=6), st.lists(st.tuples(NAMES, VALUES), max_size=3), CUTS)
 def test_what_was_chunked_comes_back_however_it_is_cut(
     pieces: list[bytes], trailers: Headers, cuts: list[int]
@@ -85,13 +85,13 @@ SCRAPS = st.sampled_from(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(SCRAPS, max_size=8).map(b"".join), CUTS)
 def test_any_split_of_any_bytes_gives_the_same_verdict(data: bytes, cuts: list[int]) -> None:
     assert verdict(data, cuts) == verdict(data, range(len(data)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 80), CUTS)
 def test_a_length_takes_that_many_bytes(data: bytes, length: int, cuts: list[int]) -> None:
     reader = body_reader(Framing.LENGTH, length, RequestMalformed)

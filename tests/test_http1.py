@@ -335,7 +335,7 @@ def test_a_beginning_is_refused_only_where_the_whole_is(case: Case, size: int) -
 SHORT = [case for case in CASES if len(case.raw) < 2000 and "preface" not in case.name]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(SHORT), st.sampled_from([b"", SMUGGLED]), st.lists(st.integers(1, 700), max_size=20))
 def test_any_split_of_a_connections_bytes_gives_the_same_answers(
     case: Case, more: bytes, cuts: list[int]
