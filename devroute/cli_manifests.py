@@ -1,6 +1,11 @@
 """`devroute manifests`: what a platform team applies, from the command line."""
 
+import contextlib
+import json
+import os
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +13,10 @@ import typer
 
 from devroute import versions
 from devroute.errors import ConfigInvalid
-from devroute.exits import reported
+from devroute.exits import FAILURE, reported
 from devroute.manifests import (
     IMAGE,
+    Document,
     IngressGateway,
     Installation,
     MeshScope,
@@ -162,6 +168,77 @@ def versions_of_services(
     if not rules:
         raise ConfigInvalid("no version is left to make a subset of")
     typer.echo(to_yaml(*rules), nl=False)
+
+
+@manifests_app.command("check")
+@reported
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML; - is standard input")],
+    envoy: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="a further Envoy: the program, or a folder with one below it"),
+    ] = None,
+    istio: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RELEASE", help="that it has to suit, such as 1.30; default: all that can be tried"
+        ),
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="text|json", help="for people or for scripts")] = "text",
+) -> int:
+    """Say what is wrong with your own EnvoyFilters, and which releases of Istio they suit.
+
+    The Envoy that pip installed is asked, and each that --envoy names. Ends with 1 where it does not suit.
+
+    \b
+    Example: devroute manifests check mesh.yaml
+    Example: devroute manifests check mesh.yaml --istio 1.30 --envoy envoy-1.38
+    """
+    if output not in ("text", "json"):
+        raise typer.BadParameter(f"'{output}' is neither text nor json", param_hint="--output")
+    from devroute import manifest_check
+
+    text = _standard_input() if file == "-" else _read(Path(file))
+    source = "standard input" if file == "-" else file
+    report = manifest_check.check(text, source, _envoys(envoy or []), istio or ())
+    if output == "json":
+        typer.echo(json.dumps(manifest_check.as_json(report), indent=2))
+    else:
+        typer.echo("\n".join(manifest_check.as_text(report)))
+    return 0 if report.good else FAILURE
+
+
+def _envoys(given: Sequence[Path]) -> dict[str, tuple[str, Callable[[Document], str | None]]]:
+    """Every Envoy at hand by its release, those that were given first. Raises EnvoyFailed, ConfigInvalid."""
+    from devroute import envoy
+
+    binaries = [_program(path) for path in given]
+    with contextlib.suppress(ConfigInvalid):  # not installed: said as "not tried"
+        binaries.append(envoy.envoy_binary())
+    found: dict[str, tuple[str, Callable[[Document], str | None]]] = {}
+    for binary in binaries:
+        version = envoy.version_of(binary)
+        found.setdefault(version.rpartition(".")[0], (version, partial(envoy.validate, binary=binary)))
+    return found
+
+
+def _program(path: Path) -> Path:
+    """The program itself: of several with that name below a folder, the others are pip's small starters."""
+    below = [*path.rglob("envoy"), *path.rglob("envoy.exe")] if path.is_dir() else [path]
+    programs = [each for each in below if each.is_file() and os.access(each, os.X_OK)]
+    if not programs:
+        hint = "name the program, or a folder with one below it"
+        raise ConfigInvalid(f"{path}: there is no Envoy", hint=hint)
+    return max(programs, key=lambda each: each.stat().st_size)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"{file}: not UTF-8 at byte {error.start}") from None
 
 
 def _standard_input() -> str:
