@@ -1,5 +1,6 @@
 """The command line. The only reader of arguments, environment and configuration files; turns errors into one
-line, a hint and an exit code. Each command builds settings and calls the part that does the work.
+line, a hint and an exit code. Each command builds settings and calls the part that does the work; parts that
+take long to import (aiohttp, structlog) are imported by the commands that need them.
 """
 
 import asyncio
@@ -16,10 +17,9 @@ from typing import Annotated
 
 import typer
 
-from devroute import __version__, contract, log
+from devroute import __version__, contract
 from devroute.auth import Tokens, new_token
 from devroute.cli_manifests import manifests_app
-from devroute.client import fetch
 from devroute.errors import (
     ConfigInvalid,
     ContractInvalid,
@@ -164,7 +164,7 @@ def up(
         "output": output,
     }
     settings = agent_settings(invocation.sources(flags)).model_copy(update={"command": invocation.command})
-    from devroute import agent
+    from devroute import agent, log
 
     log.configure("console", "warning")
     return asyncio.run(agent.run(settings))
@@ -231,6 +231,8 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
     \b
     Example: devroute ls --output json
     """
+    from devroute.client import fetch
+
     settings = _client(context, server, token, output)
     answer = asyncio.run(fetch(settings, "/api/laptops"))
     if settings.output == "json":
@@ -249,6 +251,8 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     \b
     Example: devroute status
     """
+    from devroute.client import fetch
+
     settings = _client(context, server, token, output)
     answer = {"server": settings.server} | asyncio.run(fetch(settings, "/api/status"))
     if settings.output == "json":
