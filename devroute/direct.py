@@ -6,14 +6,8 @@ from typing import Final, Protocol
 from devroute.body import BodyReader, CloseBody, body_reader, encode_last_chunk
 from devroute.connection import Connection
 from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
-from devroute.http1 import (
-    END_OF_HEAD,
-    MAX_HEAD_BYTES,
-    Framing,
-    Headers,
-    RequestHead,
-    parse_response_head,
-)
+from devroute.heads import Framing, Headers, RequestHead
+from devroute.http1 import END_OF_HEAD, MAX_HEAD_BYTES, parse_response_head
 from devroute.upstream import ResponseSink
 
 #: Safe to send again on a new connection (RFC 9110 §9.2.2); requests with a body are never sent twice.

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, FaultInjected, UpstreamTimeout
-from devroute.http1 import Framing, Headers, RequestHead, ResponseHead, parse_response_head
+from devroute.heads import Framing, Headers, RequestHead, ResponseHead
+from devroute.http1 import parse_response_head
 from devroute.upstream import ResponseSink, Upstream, UpstreamStream
 
 #: Bytes of a request's body that wait with it: as much as a sidecar sends before it looks whether we read.

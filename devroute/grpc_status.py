@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 from devroute.errors import DevrouteError
-from devroute.http1 import Headers
+from devroute.heads import Headers
 from devroute.routing import printable
 
 DEADLINE_EXCEEDED: Final = 4

@@ -14,7 +14,7 @@ from devroute.h2_connection import Http2Connection
 from devroute.h2_heads import Fields, read_response, read_trailers, write_request, write_trailers
 from devroute.h2_stream import Http2Stream
 from devroute.h2_wire import LAST_STREAM_ID, MAX_STREAMS, Wire
-from devroute.http1 import Framing, Headers, RequestHead
+from devroute.heads import Framing, Headers, RequestHead
 from devroute.upstream import ResponseSink
 
 #: Request bodies up to here are kept until the answer begins, to be sent once more if the app says that it

@@ -16,7 +16,7 @@ from devroute.errors import ClientClosed, DevrouteError, RequestMalformed, Reque
 from devroute.grpc_status import error_answer, status_trailers, timeout_of
 from devroute.h2_heads import Fields, is_grpc, read_trailers, write_response, write_trailers
 from devroute.h2_stream import Http2Stream
-from devroute.http1 import Framing, Headers, InboundRequest, ResponseHead, split_fields
+from devroute.heads import Framing, Headers, InboundRequest, ResponseHead, split_fields
 from devroute.relay import Port, Route
 from devroute.upstream import UpstreamStream
 

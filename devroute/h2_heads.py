@@ -13,17 +13,8 @@ from typing import Final
 
 from devroute.body import ChunkedBody
 from devroute.errors import DevrouteError, HeadTooLarge, NotSupported, RequestMalformed, UpstreamInvalid
-from devroute.http1 import (
-    MAX_HEAD_BYTES,
-    Framing,
-    Headers,
-    InboundRequest,
-    RequestHead,
-    ResponseHead,
-    Span,
-    parse_request_head,
-    parse_response_head,
-)
+from devroute.heads import Framing, Headers, InboundRequest, RequestHead, ResponseHead, Span
+from devroute.http1 import MAX_HEAD_BYTES, parse_request_head, parse_response_head
 
 #: An app's answers differ little: heads and trailers up to this size are judged once, and so many remembered.
 MAX_REMEMBERED: Final = 1024

@@ -12,7 +12,7 @@ from h2.errors import ErrorCodes
 from devroute.errors import DevrouteError
 from devroute.h2_heads import Fields
 from devroute.h2_wire import Wire
-from devroute.http1 import Headers
+from devroute.heads import Headers
 
 #: Bytes that one stream may send before it is the next one's turn.
 TURN_BYTES: Final = 64 * 1024

@@ -11,7 +11,7 @@ from typing import Final
 from devroute.dialer import Dialer, Permit
 from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable, UpstreamInvalid
 from devroute.h2_direct import H2UpstreamConnection, H2UpstreamStream
-from devroute.http1 import RequestHead
+from devroute.heads import RequestHead
 from devroute.pool import CONNECT_SECONDS, MAX_IN_FLIGHT
 from devroute.upstream import ResponseSink
 

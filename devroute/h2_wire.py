@@ -22,7 +22,8 @@ from h2.stream import StreamInputs, StreamState
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from devroute.h2_hpack import Decoder, Encoder
-from devroute.http1 import MAX_HEAD_BYTES, Headers
+from devroute.heads import Headers
+from devroute.http1 import MAX_HEAD_BYTES
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -11,7 +11,7 @@ from typing import Final
 from devroute.dialer import Dialer, Permit
 from devroute.direct import DirectStream, UpstreamConnection
 from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
-from devroute.http1 import RequestHead
+from devroute.heads import RequestHead
 from devroute.upstream import ResponseSink
 
 #: Below the 5 s after which Node.js and uvicorn close an idle connection.

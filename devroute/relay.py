@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from devroute.body import BodyReader, encode_last_chunk
 from devroute.errors import ClientClosed, DevrouteError, RequestMalformed, RequestTimeout, UpstreamTimeout
-from devroute.http1 import Framing, Headers, InboundRequest, ResponseHead
+from devroute.heads import Framing, Headers, InboundRequest, ResponseHead
 from devroute.upstream import Upstream, UpstreamStream
 
 _CHUNKED: Final = Framing.CHUNKED

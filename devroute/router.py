@@ -22,7 +22,7 @@ from devroute.errors import (
 )
 from devroute.faults import Aborting, Delayed, Limited
 from devroute.h2_upstream import H2Upstream
-from devroute.http1 import InboundRequest
+from devroute.heads import InboundRequest
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.relay import Route

@@ -14,14 +14,8 @@ from devroute.connection import Connection
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
 from devroute.h2_server import H2ServerConnection
 from devroute.h2_wire import PREFACE
-from devroute.http1 import (
-    END_OF_HEAD,
-    MAX_HEAD_BYTES,
-    Framing,
-    InboundRequest,
-    check_partial_head,
-    parse_request_head,
-)
+from devroute.heads import Framing, InboundRequest
+from devroute.http1 import END_OF_HEAD, MAX_HEAD_BYTES, check_partial_head, parse_request_head
 from devroute.relay import Exchange, Observed, Router, Timeouts, error_head
 
 #: What is read and thrown away of a request that was answered early, so that its connection can go on; beyond

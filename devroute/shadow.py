@@ -9,7 +9,8 @@ import asyncio
 from typing import Final
 
 from devroute.errors import DevrouteError
-from devroute.http1 import Framing, Headers, RequestHead, ResponseHead, parse_response_head
+from devroute.heads import Framing, Headers, RequestHead, ResponseHead
+from devroute.http1 import parse_response_head
 from devroute.upstream import ResponseSink, Upstream, UpstreamStream
 
 #: Bytes of one copy that wait for a laptop: a breakpoint's worth of an upload.

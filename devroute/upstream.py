@@ -12,7 +12,7 @@ other half; after cancel() it calls nothing at all.
 from typing import Protocol
 
 from devroute.errors import DevrouteError
-from devroute.http1 import Headers, RequestHead, ResponseHead
+from devroute.heads import Headers, RequestHead, ResponseHead
 
 
 class ResponseSink(Protocol):

@@ -23,16 +23,8 @@ from devroute.errors import (
     UpstreamInvalid,
     UpstreamReset,
 )
-from devroute.http1 import (
-    MAX_FIELD_LINES,
-    Framing,
-    Headers,
-    InboundRequest,
-    RequestHead,
-    ResponseHead,
-    parse_request_head,
-    parse_response_head,
-)
+from devroute.heads import Framing, Headers, InboundRequest, RequestHead, ResponseHead
+from devroute.http1 import MAX_FIELD_LINES, parse_request_head, parse_response_head
 from devroute.tunnel import events, frames, hello
 from devroute.tunnel.session import Role, Session
 from devroute.tunnel.streams import Stream

@@ -17,7 +17,7 @@ from devroute.body import (
     encode_last_chunk,
 )
 from devroute.errors import DevrouteError, RequestMalformed, UpstreamInvalid
-from devroute.http1 import Framing, Headers
+from devroute.heads import Framing, Headers
 from devroute.tunnel import frames
 
 NEXT = b"GET / HTTP/1.1\r\n"

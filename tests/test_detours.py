@@ -8,7 +8,8 @@ import pytest
 from devroute import faults, shadow
 from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
 from devroute.faults import Aborting, Delayed, Limited
-from devroute.http1 import Framing, Headers, RequestHead, ResponseHead, parse_response_head
+from devroute.heads import Framing, Headers, RequestHead, ResponseHead
+from devroute.http1 import parse_response_head
 from devroute.shadow import Copies, Shadowed
 from devroute.upstream import ResponseSink, UpstreamStream
 

@@ -31,7 +31,7 @@ from devroute import h2_floods, h2_wire
 from devroute.app_upstream import AppUpstream
 from devroute.errors import AppUnreachable, DevrouteError, LaptopOffline, TargetDenied
 from devroute.h2_upstream import H2Upstream
-from devroute.http1 import InboundRequest
+from devroute.heads import InboundRequest
 from devroute.relay import Observed, Route, Timeouts
 from devroute.server import Server
 from devroute.upstream import Upstream

@@ -25,7 +25,7 @@ from devroute.h2_heads import (
 )
 from devroute.h2_hpack import Decoder, Encoder
 from devroute.h2_wire import MAX_FRAME_BYTES, PREFACE, Wire
-from devroute.http1 import Framing
+from devroute.heads import Framing
 
 NAMES = st.sampled_from([b":path", b":status", b"accept", b"authorization", b"cookie", b"x", b"x-long" * 30])
 VALUES = st.one_of(st.sampled_from([b"", b"/", b"200", b"y" * 126, b"y" * 127]), st.binary(max_size=400))

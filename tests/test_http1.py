@@ -11,15 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devroute.errors import DevrouteError, NotSupported, RequestMalformed, UpstreamInvalid
-from devroute.http1 import (
-    MAX_HEAD_BYTES,
-    Framing,
-    Headers,
-    InboundRequest,
-    check_partial_head,
-    parse_request_head,
-    parse_response_head,
-)
+from devroute.heads import Framing, Headers, InboundRequest
+from devroute.http1 import MAX_HEAD_BYTES, check_partial_head, parse_request_head, parse_response_head
 
 HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
 ENDS_HERE = HOP | {b"transfer-encoding", b"x-devroute-matched"}

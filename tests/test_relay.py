@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from devroute.errors import DevrouteError, LaptopOffline
-from devroute.http1 import InboundRequest
+from devroute.heads import InboundRequest
 from devroute.pool import DirectUpstream
 from devroute.relay import Exchange, Route, Timeouts
 from devroute.server import Server

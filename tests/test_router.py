@@ -18,7 +18,8 @@ from devroute.errors import (
     ServiceNotServed,
     TargetDenied,
 )
-from devroute.http1 import RequestHead, parse_request_head
+from devroute.heads import RequestHead
+from devroute.http1 import parse_request_head
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.registry import Served

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from devroute.contract import Address, parse
 from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
-from devroute.http1 import RequestHead
+from devroute.heads import RequestHead
 from devroute.policy import Policy
 from devroute.routing import FALLBACK_HOLD_MS, LAPTOP_HOLD_MS, Decision, choose, decide, printable
 from devroute.upstream import ResponseSink, UpstreamStream

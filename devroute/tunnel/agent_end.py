@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
-from devroute.http1 import Framing, Headers, RequestHead, ResponseHead
+from devroute.heads import Framing, Headers, RequestHead, ResponseHead
 from devroute.tunnel.events import Opened, Welcome
 from devroute.tunnel.frames import Flag, Reason
 from devroute.tunnel.link import LIVENESS, Link, Liveness

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from devroute.errors import ProtocolError
-from devroute.http1 import Headers
+from devroute.heads import Headers
 from devroute.tunnel.frames import Reason
 from devroute.tunnel.streams import Stream
 

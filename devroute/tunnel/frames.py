@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from devroute.body import ChunkedBody
 from devroute.errors import DevrouteError, ProtocolError
-from devroute.http1 import Headers
+from devroute.heads import Headers
 
 VERSION: Final = 1
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from devroute.connection import FLUSH_BYTES, TURN, Connection
 from devroute.errors import DevrouteError, ProtocolError, UpstreamReset
-from devroute.http1 import Headers
+from devroute.heads import Headers
 from devroute.tunnel.events import Broken, Data, Ended, Event, GoAway, Head, Opened, Pong, Reset, Writable
 from devroute.tunnel.frames import Reason
 from devroute.tunnel.session import Buffer, Session

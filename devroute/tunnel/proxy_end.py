@@ -15,7 +15,8 @@ from devroute.errors import (
     UpstreamInvalid,
     UpstreamReset,
 )
-from devroute.http1 import Framing, Headers, RequestHead, ResponseHead, parse_response_head
+from devroute.heads import Framing, Headers, RequestHead, ResponseHead
+from devroute.http1 import parse_response_head
 from devroute.tunnel.events import Hello, Opened
 from devroute.tunnel.frames import MAX_SERVICE_BYTES, Flag, Reason
 from devroute.tunnel.link import LIVENESS, Link, Liveness

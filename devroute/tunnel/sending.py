@@ -7,7 +7,7 @@ the peer has reset meanwhile go nowhere: its source was at work when the RESET c
 from collections import deque
 from typing import Final
 
-from devroute.http1 import Headers
+from devroute.heads import Headers
 from devroute.tunnel import frames
 from devroute.tunnel.frames import HEADER, MAX_STREAM_ID, MAX_STREAMS, WINDOW, Flag, FrameType
 from devroute.tunnel.streams import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT, Stream

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError
-from devroute.http1 import Headers
+from devroute.heads import Headers
 from devroute.tunnel.frames import Reason
 from devroute.tunnel.link import Link
 from devroute.tunnel.streams import Stream

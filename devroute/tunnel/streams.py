@@ -6,7 +6,7 @@ The transition table below is the whole of PROTOCOL.md's "Stream" section.
 from collections import deque
 from typing import Any, Final
 
-from devroute.http1 import Headers
+from devroute.heads import Headers
 from devroute.tunnel.frames import WINDOW, Flag, FrameType
 
 #: States of one half. HEADLESS: a response whose final HEAD has not come. BODY: open for DATA.

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, cast
 
 from devroute.errors import LaptopOffline
-from devroute.http1 import Framing, Headers, InboundRequest, RequestHead, parse_response_head
+from devroute.heads import Framing, Headers, InboundRequest, RequestHead
+from devroute.http1 import parse_response_head
 from devroute.relay import Observed, Route, Timeouts
 from devroute.server import Server, ServerConnection
 from devroute.upstream import ResponseSink

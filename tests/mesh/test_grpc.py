@@ -26,7 +26,7 @@ from .test_main_job import BULK, GROWTH, rss
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 PATIENCE = 10.0
-#: Envoy's own windows are 16 MiB a stream: one towards the client, one towards the proxy, and both directions.
+#: Envoy's own windows are 16 MiB a stream: towards the client and towards the proxy, in both directions.
 ENVOY_GROWTH = 4 * 16 * 1024 * 1024
 PIECE = 64 * 1024
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.default_authority", "foo")]

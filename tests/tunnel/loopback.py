@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from devroute.errors import DevrouteError, TokenInvalid
-from devroute.http1 import Framing, Headers, RequestHead, ResponseHead, parse_response_head
+from devroute.heads import Framing, Headers, RequestHead, ResponseHead
+from devroute.http1 import parse_response_head
 from devroute.registry import Registry
 from devroute.target import Address
 from devroute.tunnel import hello

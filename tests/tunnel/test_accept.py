@@ -21,7 +21,7 @@ from devroute.errors import (
     TokenInvalid,
     UpstreamReset,
 )
-from devroute.http1 import RequestHead
+from devroute.heads import RequestHead
 from devroute.policy import Policy
 from devroute.registry import Registry
 from devroute.target import Address

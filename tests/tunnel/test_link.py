@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from devroute.errors import AppUnreachable, DevrouteError, UpstreamReset
-from devroute.http1 import Framing, RequestHead
+from devroute.heads import Framing, RequestHead
 from devroute.tunnel.agent_end import AgentStream, Finished
 from devroute.tunnel.frames import WINDOW
 from devroute.tunnel.link import Liveness

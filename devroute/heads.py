@@ -1,0 +1,144 @@
+"""What a head is once it is judged, and how it is written for the next hop (RFC 9110 §7.6). Pure."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+#: Field lines in order, names as they were received (compare with .lower()).
+Headers = list[tuple[bytes, bytes]]
+
+
+class Framing(Enum):
+    """How a body's end is found (RFC 9112 §6.3)."""
+
+    NONE = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+    CLOSE = auto()
+    UPGRADE = auto()
+
+
+# An enum's member costs as much as a call in Python 3.11; these are looked up for every message.
+_CHUNKED: Final = Framing.CHUNKED
+_UPGRADING: Final = Framing.UPGRADE
+
+_VIA: Final = b"via: 1.1 devroute\r\n\r\n"
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request as an upstream gets it: hop-by-hop fields gone, framing decided.
+
+    `wire` is the head as it stands on an HTTP/1.1 connection or in an OPEN frame, final CRLF CRLF included.
+    `length` is the body's length in bytes where framing is LENGTH, else 0.
+    """
+
+    method: bytes
+    target: bytes
+    framing: Framing
+    length: int
+    wire: bytes
+
+    @property
+    def headers(self) -> Headers:
+        """The field lines of `wire`; split on each call, since most requests pass without anybody looking."""
+        return split_fields(self.wire)
+
+
+#: Where a field line starts and where the next one does, as offsets into a head.
+Span = tuple[int, int]
+
+
+@dataclass(slots=True)
+class InboundRequest:
+    """A request as a client sent it, checked. `drop` are the spans of the fields that end at this hop."""
+
+    method: bytes
+    target: bytes
+    minor: int
+    framing: Framing
+    length: int
+    keep_alive: bool
+    expects_continue: bool
+    upgrade: bytes
+    trailers_ok: bool
+    request_id: bytes
+    contract: list[bytes]
+    matched: list[bytes]
+    start_line: bytes
+    raw: bytes
+    drop: list[Span]
+
+    def forward(self) -> RequestHead:
+        """The head for the next hop, with fresh hop-by-hop fields and a Via (RFC 9110 §7.6.3)."""
+        framing = self.framing
+        if framing is _UPGRADING:
+            extra = b"connection: upgrade\r\nupgrade: %b\r\n%b" % (self.upgrade, _VIA)
+        elif self.trailers_ok:
+            extra = b"connection: te\r\nte: trailers\r\n" + _VIA
+        else:
+            extra = _VIA
+        if framing is _CHUNKED:
+            extra = b"transfer-encoding: chunked\r\n" + extra
+        wire = _without(self.raw, self.drop, self.start_line, extra)
+        return RequestHead(self.method, self.target, framing, self.length, wire)
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """A response as an upstream gave it, parsed and checked, nothing removed yet.
+
+    `raw` is the head as it was received, final CRLF CRLF included; `drop` holds the spans of the field lines
+    that end at this hop.
+    """
+
+    status: int
+    reason: bytes
+    framing: Framing
+    length: int
+    keep_alive: bool
+    raw: bytes
+    drop: list[Span]
+
+    @property
+    def headers(self) -> Headers:
+        """All field lines; split on each call."""
+        return split_fields(self.raw)
+
+    def end_to_end(self) -> Headers:
+        """The fields for the next hop, names in lower case."""
+        kept = _without(self.raw, self.drop, b"\r\n", b"\r\n")
+        return [(name.lower(), value) for name, value in split_fields(kept)]
+
+    def forward(self, extra: bytes, *, chunked: bool, close: bool) -> bytes:
+        """The head for an HTTP/1.1 client. `extra` is whole field lines, each with its CRLF."""
+        if chunked:
+            extra += b"transfer-encoding: chunked\r\n"
+        if close:
+            extra += b"connection: close\r\n"
+        start = b"HTTP/1.1 %d %b\r\n" % (self.status, self.reason)
+        return _without(self.raw, self.drop, start, extra + b"\r\n")
+
+
+def _without(raw: bytes, drop: list[Span], start_line: bytes, end: bytes) -> bytes:
+    """A head with another start line, without some of its field lines, and with `end` for its empty line."""
+    at = raw.index(b"\n") + 1
+    if not drop:
+        return b"%b%b%b" % (start_line, raw[at:-2], end)
+    pieces = [start_line]
+    for first, last in drop:
+        pieces.append(raw[at:first])
+        at = last
+    pieces.append(raw[at:-2])
+    pieces.append(end)
+    return b"".join(pieces)
+
+
+def split_fields(head: bytes) -> Headers:
+    """The field lines of a head that was validated before."""
+    fields: Headers = []
+    for line in head.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            fields.append((name, value.strip(b" \t")))
+    return fields
