@@ -24,8 +24,6 @@ from devroute.manifests import (
     ProxyService,
     Scope,
     WorkloadScope,
-    files,
-    install,
     render,
     to_yaml,
 )
@@ -132,12 +130,15 @@ def installation(
         networks=tuple(network or ()),
         services=tuple(service or ("*",)),
     )
+    from devroute.manifests.folder import files, install
+
     if folder is None:
         typer.echo(install(chosen), nl=False)
         return
-    for path, text in files(chosen).items():
+    written = files(chosen)
+    for path, text in written.items():
         _write(folder / path, text)
-    typer.echo(f"wrote {len(files(chosen))} files; next: kubectl apply -k {folder / 'base'}", err=True)
+    typer.echo(f"wrote {len(written)} files; next: kubectl apply -k {folder / 'base'}", err=True)
 
 
 @manifests_app.command("versions")

@@ -1,8 +1,13 @@
 """What holds for all tests."""
 
 import os
+from pathlib import Path
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--envoy", type=Path, help="for tests/mesh, instead of the one that pip installed")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from devroute.errors import ConfigInvalid
 from devroute.manifest_check import Report, as_json, as_text, check
 from devroute.manifest_rules import RELEASES
-from devroute.manifests import Installation, MeshScope, envoy_filter, install
+from devroute.manifests import Installation, MeshScope, envoy_filter
 from devroute.manifests.access import own_sidecar
 from devroute.manifests.examples import AMBIENT_SERVICE, ambient
+from devroute.manifests.folder import install
 from devroute.sidecar import Document
 
 HCM = {"name": "envoy.filters.network.http_connection_manager"}

@@ -19,12 +19,10 @@ from devroute.manifests import (
     Installation,
     ProxyService,
     WorkloadScope,
-    files,
-    install,
 )
 from devroute.manifests.access import LAPTOP_PATHS, SIDECAR_PATHS
 from devroute.manifests.examples import MAX_INLINE_LUA, ambient_lua
-from devroute.manifests.folder import base, example_files
+from devroute.manifests.folder import base, example_files, files, install
 from devroute.policy import Policy
 from devroute.settings import ProxySettings
 
@@ -142,6 +140,7 @@ def test_every_object_has_a_namespace_and_says_what_it_is_part_of() -> None:
         assert metadata["labels"]["app.kubernetes.io/part-of"] == "devroute"
         assert document["kind"] == "Namespace" or metadata["namespace"] in {
             "tools",
+            "ingress",
             "mesh",
             "shop",
             "istio-system",

@@ -4,7 +4,6 @@ The output has a stable order and no timestamps, so that it can live in a GitOps
 """
 
 from devroute.manifests.filter import FILTER, envoy_filter, lua_source
-from devroute.manifests.folder import files, install
 from devroute.manifests.installation import IMAGE, IngressGateway, Installation
 from devroute.manifests.model import (
     Document,
@@ -28,8 +27,6 @@ __all__ = [
     "Scope",
     "WorkloadScope",
     "envoy_filter",
-    "files",
-    "install",
     "lua_source",
     "render",
     "to_yaml",

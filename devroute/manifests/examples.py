@@ -1,10 +1,11 @@
-"""What many installations need beside the base, and no two alike: the laptops' way in, an ambient mesh,
-autoscaling, metrics. Pure.
+"""What many installations need beside the base, and no two alike: the laptops' way in, contracts from
+outside, an ambient mesh, autoscaling, metrics. Pure.
 """
 
 import json
 from importlib import resources
 
+from devroute.edge_filter import EdgeSettings, edge_filter
 from devroute.manifests.filter import lua_source
 from devroute.manifests.installation import Installation
 from devroute.manifests.model import Document, WorkloadScope
@@ -54,6 +55,31 @@ def gateway(installation: Installation) -> list[Document]:
                     },
                 ],
             },
+        },
+    ]
+
+
+def edge(installation: Installation) -> list[Document]:
+    """What enters the mesh from outside by the ingress gateway: contracts of callers with a good token."""
+    ingress = installation.ingress
+    selector = {"istio": ingress.selector}
+    rule = {
+        "issuer": "https://id.example",
+        "audiences": ["devroute"],
+        "jwksUri": "https://id.example/.well-known/jwks.json",
+        "forwardOriginalToken": True,
+    }
+    return [
+        edge_filter(EdgeSettings(namespace=ingress.namespace, selector=selector)),
+        {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "RequestAuthentication",
+            "metadata": {
+                "name": "devroute-edge",
+                "namespace": ingress.namespace,
+                "labels": {"app.kubernetes.io/part-of": "devroute"},
+            },
+            "spec": {"selector": {"matchLabels": selector}, "jwtRules": [rule]},
         },
     ]
 

@@ -94,6 +94,12 @@ def example_files(installation: Installation) -> list[File]:
             tuple(examples.gateway(installation)),
         ),
         File(
+            "examples/edge.yaml",
+            "Contracts from outside enter only with a token that has the claim `devroute`; the others\n"
+            "are taken off. Issuer and audience are yours; bad tokens get 401 from all that it serves.",
+            tuple(examples.edge(installation)),
+        ),
+        File(
             "examples/ambient.yaml",
             f"Istio 1.30 or newer, ambient: one service ({scope.service} in {scope.namespace}) at its\n"
             "waypoint. What needs more than a header to route by (version, mirror) ends at the real service.",

@@ -11,10 +11,6 @@ from devroute.manifests import MeshScope
 from .harness import Mesh, sidecar_of_foo
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--envoy", type=Path, help="the Envoy to start instead of the one that pip installed")
-
-
 @pytest.fixture(autouse=True)
 def chosen_envoy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of these tests can be run on another release: pytest tests/mesh --envoy PATH."""
