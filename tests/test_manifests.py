@@ -100,6 +100,7 @@ def test_patches_reach_the_inbound_side_only() -> None:
     ]
     (host,) = manager["route_config"]["virtual_hosts"]
     assert [route["name"] for route in host["routes"]] == [
+        "devroute-detour",
         "devroute-decided",
         "devroute-ask",
         "devroute-ask-baggage",

@@ -8,9 +8,11 @@ from devroute.manifests.model import Document, MeshScope, NamespaceScope, ProxyS
 FILTER = "devroute"
 #: Name of the Lua in the filter's configuration; there once, for all routes that ask.
 SOURCE = "decide"
-#: Results, as lua/devroute.lua gives them, that do not fall to the service's own route. "error" is a detour:
-#: the proxy's answer says better.
-ELSEWHERE = ("error", "mirror", "version")
+#: The result, as lua/devroute.lua gives it, of what goes to the proxy, whose answer says better.
+DETOURED = "error"
+#: Results that lead to the cluster, or to the copy, that the Lua names. All others fall to the service's own
+#: route.
+ELSEWHERE = ("mirror", "version")
 #: Name of the HTTP filter that tells the caller what was decided.
 RESULT_FILTER = "devroute.result"
 
@@ -55,6 +57,7 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
         ),
         _patch("HTTP_ROUTE", "INSERT_FIRST", _ask_route("devroute-ask", _carries_contract(), settings)),
         _patch("HTTP_ROUTE", "INSERT_FIRST", _decided_route()),
+        _patch("HTTP_ROUTE", "INSERT_FIRST", _detour_route(proxy)),
     ]
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
@@ -128,10 +131,23 @@ def _ask_route(name: str, header: Document, settings: Document) -> Document:
     }
 
 
+def _detour_route(proxy: ProxyService) -> Document:
+    """Decided: to the proxy, as a stream. Without timeouts, since a laptop may stand in a breakpoint."""
+    return {
+        "name": "devroute-detour",
+        "match": {
+            "prefix": "/",
+            "headers": [_carries_contract()],
+            "dynamic_metadata": [_result({"string_match": {"exact": DETOURED}})],
+        },
+        "route": {"cluster": proxy.data_cluster, "timeout": "0s", "idle_timeout": "0s"},
+        "request_headers_to_remove": ["x-devroute-cluster", "x-devroute-shadow"],
+    }
+
+
 def _decided_route() -> Document:
-    """Decided: to the cluster that the Lua wrote over whatever a client had sent, as a stream; for a mirrored
-    request to the service's own, with a copy to the proxy. Without timeouts, since a laptop may stand in a
-    breakpoint."""
+    """Decided: to the cluster that the Lua wrote over whatever a client had sent; for a mirrored request to
+    the service's own, with a copy to the proxy. Detours have a route that needs no such headers."""
     elsewhere = [{"string_match": {"exact": result}} for result in ELSEWHERE]
     return {
         "name": "devroute-decided",

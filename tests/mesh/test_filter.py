@@ -88,9 +88,11 @@ async def test_a_spoofed_marker_decides_nothing(mesh: Mesh) -> None:
 
 async def test_a_detour_reaches_the_proxy_with_contract_and_service(mesh: Mesh) -> None:
     mesh.proxy.says("detour", service="foo", ttl=1000)
-    response, seen = await get(mesh, {"x-devroute": CONTRACT, "x-devroute-matched": "evil"})
+    evil = dict.fromkeys(("x-devroute-matched", "x-devroute-cluster", "x-devroute-shadow"), "evil")
+    response, seen = await get(mesh, {"x-devroute": CONTRACT} | evil)
     assert (seen["who"], verdict(response)) == ("proxy", ("laptop", None))
     headers = {key.lower(): value for key, value in seen["headers"]}
+    assert "evil" not in headers.values()
     assert (headers["x-devroute"], headers["x-devroute-matched"]) == (CONTRACT, "foo")
     assert sum(key.lower() == "x-devroute-matched" for key, _ in seen["headers"]) == 1
     asked = mesh.proxy.asked[0]
