@@ -75,9 +75,9 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run one command line; returns its exit code. What stands after `--` is `up`'s command for the app."""
+    """Run one command line; returns its exit code. What stands after `--` is a command to be run."""
     own = list(arguments)
-    cut = own.index("--") if own[:1] == ["up"] and "--" in own else len(own)
+    cut = own.index("--") if own[:1] in (["up"], ["trace"]) and "--" in own else len(own)
     try:
         app(own[:cut], prog_name="devroute", obj=Invocation(environment, tuple(own[cut + 1 :])))
     except SystemExit as end:
@@ -261,6 +261,25 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     width = max(len(key) for key in answer)
     for key, value in answer.items():
         typer.echo(f"{key:<{width}}  {cell(value)}")
+
+
+@app.command("trace", epilog="Programs: curl, wget, http, https, xh.")
+@reported
+def trace_(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> int:
+    """Send one request, and say which services saw its contract, and who answered.
+
+    \b
+    Example: devroute trace -- curl -H 'X-devroute: {"foo": "alice"}' http://a.qa.example/
+    """
+    from devroute import trace, trail
+
+    settings = _client(context, server, token, output)
+    traced = asyncio.run(trace.run(settings, context.obj.command))
+    if settings.output == "json":
+        _print_json(asdict(traced) | {"missed": trail.missed(traced.hops)})
+    else:  # the command's own output is on stdout
+        typer.echo("\n".join(trail.story(traced.trace, traced.hops, traced.total_ms)), err=True)
+    return traced.exit_code
 
 
 @contract_app.command("check")

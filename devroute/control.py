@@ -7,7 +7,7 @@ tunnel/accept.py takes /tunnel before it gets here.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final, Protocol
 
 import structlog
@@ -27,6 +27,7 @@ from devroute.errors import (
 )
 from devroute.policy import Policy
 from devroute.routing import HOLD_MS, Decision, Directory, decide
+from devroute.trail import Trails
 
 #: Bytes of one header field: a contract has 8 KiB, and baggage may carry it once more among other members;
 #: Envoy itself takes 60 KiB of headers.
@@ -57,6 +58,7 @@ class Control:
     tokens: Callable[[], Tokens]
     probe: Probe
     probe_timeout: float
+    trails: Trails = field(default_factory=Trails)
 
     async def resolve(self, request: web.Request) -> web.Response:
         """GET /resolve: the decision for one contract at one service, in the lines of routing.py."""
@@ -93,6 +95,17 @@ class Control:
             return decision.unreachable(error)
         return decision
 
+    async def traced(self, request: web.Request) -> web.Response:
+        """POST /trace: a sidecar's word about a request that `devroute trace` has sent."""
+        self.trails.seen({name.lower(): value for name, value in request.headers.items()}, time.monotonic())
+        return web.Response(status=204)
+
+    async def trace(self, request: web.Request) -> web.Response:
+        """GET /api/traces/ID: the hops that were told of."""
+        self._authorise(request)
+        hops = self.trails.hops(request.match_info["id"])
+        return web.json_response({"hops": [asdict(hop) for hop in hops]})
+
     async def laptops(self, request: web.Request) -> web.Response:
         """GET /api/laptops: who is online and serves what."""
         self._authorise(request)
@@ -127,6 +140,8 @@ def create_app(control: Control) -> web.Application:
     app = web.Application(middlewares=[_errors_as_json])
     app[_STARTED] = time.monotonic()
     app.router.add_get("/resolve", control.resolve)
+    app.router.add_post("/trace", control.traced)
+    app.router.add_get("/api/traces/{id}", control.trace)
     app.router.add_get("/api/laptops", control.laptops)
     app.router.add_get("/api/status", control.status)
     app.router.add_get("/tunnel", _late_tunnel)

@@ -22,11 +22,12 @@ from devroute.files import Watched
 from devroute.log import configure
 from devroute.policy import Policy
 from devroute.registry import Registry
-from devroute.relay import Observed, Timeouts
+from devroute.relay import Observed, Route, Timeouts
 from devroute.router import ContractRouter, Pools
 from devroute.server import Server
 from devroute.settings import ProxySettings
 from devroute.target import Address
+from devroute.trail import HEADER, Trails
 from devroute.tunnel.accept import TunnelListener
 
 #: How coarse the data path's clock is; its timeouts are seconds.
@@ -37,6 +38,9 @@ PRUNE_TICKS: Final = 120
 
 #: Sidecars open many connections at once when a proxy starts.
 BACKLOG: Final = 1024
+
+#: As sidecars write it, in lower case.
+_TRACED: Final = f"\r\n{HEADER}: ".encode()
 
 log = structlog.stdlib.get_logger("devroute.proxy")
 
@@ -51,6 +55,7 @@ class Proxy:
         self._tokens = Watched(settings.tokens, Tokens.parse, Tokens())
         self._counters = admin.Counters()
         self._log_exchange, self._flush_log = observer(settings.log_format, settings.log_level)
+        self._trails = Trails()
         self._draining = False
         self._ticks = 0
         loop = asyncio.get_running_loop()
@@ -76,6 +81,7 @@ class Proxy:
                     tokens=self.tokens,
                     probe=self._pools.probe,
                     probe_timeout=settings.probe_timeout,
+                    trails=self._trails,
                 )
             )
         )
@@ -166,6 +172,21 @@ class Proxy:
         self._counters.count(exchange)
         if self._log_exchange is not None:
             self._log_exchange(exchange)
+        if (at := exchange.request.raw.find(_TRACED)) >= 0 and exchange.route is not None:
+            self._tell(exchange, exchange.route, at + len(_TRACED))
+
+    def _tell(self, exchange: Observed, route: Route, at: int) -> None:
+        """`devroute trace` wants to know how long it took, and who answered."""
+        raw = exchange.request.raw
+        self._trails.answered(
+            raw[at : raw.index(b"\r\n", at)].decode("latin-1"),
+            route.service,
+            route.target,
+            exchange.status,
+            "" if exchange.error is None else exchange.error.message,
+            exchange.elapsed(),
+            self._loop.time(),
+        )
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)

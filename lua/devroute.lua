@@ -17,6 +17,7 @@ local MATCHED = "x-devroute-matched" -- for the proxy: the service that it stand
 local CLUSTER = "x-devroute-cluster" -- for the route: where the request goes
 local SHADOW = "x-devroute-shadow" -- for the route: where a copy goes
 local VIA = "x-devroute-via" -- the services that have sent the request away, as baggage has it in devroute-via
+local TRACE = "x-devroute-trace" -- a request whose hops are to be told of, as baggage has it in devroute-trace
 local BAGGAGE = "baggage"
 local TIMEOUT = "x-envoy-upstream-rq-timeout-ms" -- the router's own
 
@@ -579,20 +580,39 @@ local function contract_of(headers, identity)
   return raw, entry
 end
 
-local function decide(handle)
-  if settings == nil then
-    local metadata = handle:metadata()
-    settings = {}
-    for _, key in ipairs({ "control", "data", "service", "namespace", "domain" }) do
-      settings[key] = metadata:get(key)
-    end
+-- The id of a trace, where `devroute trace` has sent this request.
+local function trace_of(headers)
+  local trace = headers:get(TRACE)
+  if trace == nil then
+    local baggage = headers:get(BAGGAGE)
+    trace = baggage and member_of(baggage, "devroute-trace=")
   end
-  local identity = identity_for(handle:streamInfo())
+  return trace and #trace == 32 and trace:find("^%x+$") and trace or nil
+end
+
+-- Tell the proxy what was decided, without waiting for its answer, and see that the next sidecar does so too.
+local function tell(handle, trace, identity, raw, outcome)
   local headers = handle:headers()
-  local raw, entry, outcome = contract_of(headers, identity)
-  if outcome ~= nil then
-    return outcome
-  elseif identity.names == "" then
+  headers:replace(TRACE, trace)
+  set_baggage(headers, with_member(headers:get(BAGGAGE), "devroute-trace=", trace))
+  local gone = outcome == DETOURED and "laptop" or outcome == MIRRORED and "mirror"
+  pcall(handle.httpCall, handle, settings.control, {
+    [":method"] = "POST",
+    [":path"] = "/trace",
+    [":authority"] = "devroute-proxy",
+    [TRACE] = trace,
+    [CONTRACT] = raw,
+    [MATCHED] = gone and headers:get(MATCHED) or nil,
+    ["x-devroute-candidates"] = identity.names,
+    ["x-devroute-namespace"] = identity.namespace,
+    ["x-devroute-result"] = gone or outcome.status and "error" or outcome.result,
+    ["x-devroute-reason"] = outcome.reason,
+    ["x-request-id"] = headers:get("x-request-id"),
+  }, nil, RESOLVE_TIMEOUT_MS, true)
+end
+
+local function outcome_of(handle, headers, identity, raw, entry)
+  if identity.names == "" then
     return NAMELESS
   elseif not entry.concerns then
     return UNCONCERNED
@@ -610,10 +630,33 @@ local function decide(handle)
     local _
     _, arrived = via_of(rule, headers, headers:get(BAGGAGE))
   end
+  local outcome = nil
   if rule.conditional and not arrived then
     outcome = unmet(rule, handle, headers)
   end
   return outcome or rule.outcome or send(rule, handle, headers, identity)
+end
+
+local function decide(handle)
+  if settings == nil then
+    local metadata = handle:metadata()
+    settings = {}
+    for _, key in ipairs({ "control", "data", "service", "namespace", "domain" }) do
+      settings[key] = metadata:get(key)
+    end
+  end
+  local identity = identity_for(handle:streamInfo())
+  local headers = handle:headers()
+  local raw, entry, outcome = contract_of(headers, identity)
+  if outcome ~= nil then
+    return outcome
+  end
+  local trace = trace_of(headers)
+  outcome = outcome_of(handle, headers, identity, raw, entry)
+  if trace ~= nil then
+    tell(handle, trace, identity, raw, outcome)
+  end
+  return outcome
 end
 
 -- Workers start alike; their dice must not.

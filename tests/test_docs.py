@@ -25,6 +25,8 @@ COMMANDS = [
 UP = [command for command in COMMANDS if command.startswith("devroute up")]
 #: Stands for the app in `devroute up ... -- uvicorn app:app`.
 UVICORN = f"#!{sys.executable}\nimport sys\nsys.exit(sys.argv[1:] != ['app:app'])\n"
+#: Stands for curl in `devroute trace -- curl ...`.
+CURL = f"#!{sys.executable}\nimport sys\nsys.exit(not any('x-devroute-trace' in each for each in sys.argv))\n"
 
 
 class Readme:
@@ -52,10 +54,11 @@ async def readme(tmp_path: Path) -> AsyncIterator[Readme]:
     policy = re.search(r"```yaml\n( *# policy\.yaml\n.*?)```", README, re.DOTALL)
     assert policy is not None
     (tmp_path / "policy.yaml").write_text(policy[1], encoding="utf-8")
-    stub = tmp_path / "bin" / "uvicorn"
-    stub.parent.mkdir()
-    stub.write_text(UVICORN, encoding="utf-8")
-    stub.chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    for name, text in [("uvicorn", UVICORN), ("curl", CURL)]:
+        stub = tmp_path / "bin" / name
+        stub.write_text(text, encoding="utf-8")
+        stub.chmod(0o755)
     made = await readme.run("devroute token new alice --file tokens.yaml")
     output, _ = await made.communicate()
     secret = output.decode().split()[0]

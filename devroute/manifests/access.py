@@ -1,7 +1,7 @@
 """Who may reach the proxy, and how: mTLS identities, networks, the protocol of its ports. Pure.
 
 data     every identity of the mesh: each of them has a sidecar that may detour
-control  /resolve: the same; the laptops' tunnel and API: the ingress gateway only
+control  /resolve, /trace: the same; the laptops' tunnel and API: the ingress gateway only
 admin    nobody with an identity; pods of the monitoring namespace, by NetworkPolicy
 """
 
@@ -12,7 +12,7 @@ from devroute.manifests.model import Document
 from devroute.settings import ProxySettings
 
 #: Paths of the control port, as devroute/control.py and devroute/tunnel/accept.py serve them.
-SIDECAR_PATHS = ("/resolve",)
+SIDECAR_PATHS = ("/resolve", "/trace")
 LAPTOP_PATHS = ("/tunnel", "/api/*")
 
 #: Pods in an ambient mesh are reached by this port (HBONE), whatever the port inside.

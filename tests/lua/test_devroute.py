@@ -73,13 +73,18 @@ class Handle:
     def timestamp(self, _: object) -> int:
         return self.worker.now
 
-    def httpCall(self, _: object, cluster: str, headers: Any, body: None, timeout: int) -> Any:
+    def httpCall(
+        self, _: object, cluster: str, headers: Any, body: None, timeout: int, at_once: bool = False
+    ) -> Any:
         if cluster not in self.worker.clusters:
             self.worker.lua.execute('error("http call cluster invalid. Must be configured")')
         if not list(headers):
             self.worker.lua.execute(
                 "error(\"http call headers must include ':path', ':method', and ':authority'\")"
             )
+        if at_once:
+            self.worker.told.append(dict(headers))
+            return None
         self.worker.asked.append(dict(headers))
         assert (cluster, timeout) == (CONTROL, 500)
         return self.worker.answer()
@@ -108,6 +113,7 @@ class Worker:
         self.exports = self.lua.execute(lua_source())
         self.settings, self.now = settings, 1_000_000
         self.asked: list[dict[str, str]] = []
+        self.told: list[dict[str, str]] = []
         self.clusters = {CONTROL, DATA, OWN}
         self.logged: list[str] = []
         self.answer: Callable[[], Any] = self.answers(DETOUR)
@@ -579,3 +585,28 @@ def test_a_contract_in_baggage_that_cannot_be_a_header_is_an_error(worker: Worke
 def test_only_white_space_between_tokens_is_dropped(worker: Worker, json_: str, compact: str) -> None:
     assert worker.exports.compact(json_) == compact
     assert json.loads(json_) == json.loads(compact)
+
+
+# --- traces ------------------------------------------------------------------------------------------------
+
+TRACE = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize("mark", [{"x_devroute_trace": TRACE}, {"baggage": f"a=b,devroute-trace={TRACE}"}])
+def test_a_traced_request_is_told_of_and_stays_traced(worker: Worker, mark: dict[str, str]) -> None:
+    handle = worker.request('{"foo": "x"}', x_request_id="r", **mark)
+    (told,) = worker.told
+    assert (told[":method"], told[":path"], told["x-devroute-trace"]) == ("POST", "/trace", TRACE)
+    assert (told["x-devroute-matched"], told["x-devroute-result"]) == ("foo", "laptop")
+    assert told["x-request-id"] == "r"
+    assert handle.sent("x-devroute-trace") == TRACE
+    assert f"devroute-trace={TRACE}" in (handle.sent("baggage") or "")
+    worker.request('{"bar": "x"}', **mark)
+    assert worker.told[1]["x-devroute-result"] == "service"
+    assert worker.told[1]["x-devroute-candidates"] == "foo"
+
+
+@pytest.mark.parametrize("mark", [{}, {"x_devroute_trace": "short"}, {"x_devroute_trace": "x" * 32}])
+def test_nobody_is_told_of_other_requests(worker: Worker, mark: dict[str, str]) -> None:
+    worker.request('{"foo": "x"}', **mark)
+    assert worker.told == []

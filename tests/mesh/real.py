@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 
 from devroute import stage
+from devroute.auth import TokenRecord
 from devroute.envoy import Envoy, running
 from devroute.envoyfilter import apply
 from devroute.manifests import MeshScope, envoy_filter
@@ -58,9 +59,9 @@ class Mesh:
 
 
 @asynccontextmanager
-async def real_mesh(folder: Path) -> AsyncIterator[Mesh]:
+async def real_mesh(folder: Path, *tokens: TokenRecord) -> AsyncIterator[Mesh]:
     async with AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(stage.proxy(folder, []))
+        proxy = await stack.enter_async_context(stage.proxy(folder, tokens))
         timeout = aiohttp.ClientTimeout(total=30)
         client = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
         yield Mesh(folder, proxy, client, stack)
