@@ -9,6 +9,7 @@
 -- on without any contract; it never takes a request down.
 
 local CONTRACT = "x-devroute"
+local TRACE = "x-devroute-trace" -- of `devroute trace`; enters where a contract does
 local NAME = "devroute" -- of the baggage member, the cookie and the parameter
 local NAMESPACE = "devroute.edge" -- of the metadata: settings on the route, what was done on the request
 local JWT = "envoy.filters.http.jwt_authn" -- writes the payload of tokens that it verified into metadata of its name
@@ -376,7 +377,7 @@ local function guard(handle)
   -- Markers that the mesh gives itself, none of which comes from outside.
   local markers = {}
   for name in pairs(headers) do
-    if name:find("^x%-devroute%-") then
+    if name:find("^x%-devroute%-") and name ~= TRACE then
       markers[#markers + 1] = name
     end
   end
@@ -416,7 +417,11 @@ local function guard(handle)
       reason = reason or "the cookie devroute is not a contract; open ?devroute=off to remove it"
     elseif not refuse(contract) then
       headers:replace(CONTRACT, contract)
+      entered = true
     end
+  end
+  if not entered then
+    headers:remove(TRACE)
   end
   return false, reason
 end

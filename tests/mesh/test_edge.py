@@ -32,6 +32,7 @@ ENCODED = quote(CONTRACT, safe="")
 #: The shape of a compact JWS; whether it is good is for the proxy to say.
 SIGNED = "eyJhbGciOiJFUzI1NiJ9.eyJmb28iOiJhbGljZSJ9.c2lnbmF0dXJl"
 ISSUER, AUDIENCE = "https://id.example", "shop"
+TRACE = ("x-devroute-trace", "0123456789abcdef" * 2)
 EVERYBODY = ("127.0.0.0/8",)
 NOT_ALLOWED = "no contract from outside: no valid token with the claim devroute, and 127.0.0.1"
 
@@ -193,6 +194,7 @@ async def test_a_contract_from_outside_is_taken_off_with_the_reason(closed: Edge
         ("cookie", f"session=a=b; devroute={ENCODED}; theme=dark"),
         ("x-devroute-matched", "foo"),
         ("x-devroute-anything", "1"),
+        TRACE,
         ("x_devroute", CONTRACT),
     ]
     response, seen = await closed.get(sent)
@@ -266,8 +268,9 @@ async def test_a_filter_that_dies_is_an_error_and_no_way_in(tmp_path: Path) -> N
 
 
 async def test_a_valid_token_with_the_claim_lets_a_contract_in(closed: Edge, issuer: Issuer) -> None:
-    sent = [issuer.bearer(devroute=True), ("x-devroute", CONTRACT), ("x-devroute-via", "foo")]
+    sent = [issuer.bearer(devroute=True), ("x-devroute", CONTRACT), ("x-devroute-via", "foo"), TRACE]
     response, seen = await closed.get([*sent, ("baggage", f"a=1,devroute={ENCODED}")])
+    assert TRACE[1] in values(seen, TRACE[0])
     assert values(seen, "x-devroute") == [CONTRACT]
     assert values(seen, "baggage") == [f"a=1,devroute={ENCODED}"]
     assert values(seen, "x-devroute-via") == []
