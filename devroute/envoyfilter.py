@@ -1,15 +1,15 @@
 """Applies EnvoyFilters to the Istio-shaped configuration of a sidecar or a gateway, as istiod does. Pure.
 
-Only the patches that devroute's own manifests use are known; anything else is an error that says so, since a
-patch that is silently left out would let a test pass for a configuration that nobody ships.
+Owns which filter is meant for which workload, and in which order; what a patch does is in patches.py.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from devroute.errors import ConfigInvalid
-from devroute.sidecar import HCM, Document
+from devroute.patches import Unknown, apply_to_clusters, apply_to_listener, known, supported
+from devroute.sidecar import Document
 
 #: Where istiod keeps the EnvoyFilters of the whole mesh.
 ROOT_NAMESPACE = "istio-system"
@@ -55,92 +55,22 @@ def selects(envoy_filter: Document, workload: Workload) -> bool:
 
 
 def _apply_patch(patch: Document, configuration: Document, place: str) -> None:
-    key = (patch["applyTo"], patch["patch"]["operation"])
-    apply_to = PATCHES.get(key)
-    if apply_to is None:
-        known = ", ".join(" ".join(each) for each in PATCHES)
-        _unsupported(f"{place}: {' '.join(key)} is not supported", f"supported are {known}")
+    apply_to, operation = patch["applyTo"], patch["patch"]["operation"]
+    if not supported(apply_to, operation):
+        raise ConfigInvalid(
+            f"{place}: {apply_to} {operation} is not supported", hint=f"supported are {known()}"
+        )
     match = dict(patch.get("match", {}))
     context = CONTEXTS.get(match.pop("context", ""))
     if context is None:
-        _unsupported(f"{place}: match.context has to be one of {', '.join(CONTEXTS)}")
+        raise ConfigInvalid(f"{place}: match.context has to be one of {', '.join(CONTEXTS)}")
     kind = configuration["node"]["id"].partition("~")[0]
-    managers = [
-        network_filter["typed_config"]
-        for listener in configuration["static_resources"]["listeners"]
-        if context == (kind, listener["traffic_direction"])
-        for chain in listener["filter_chains"]
-        for network_filter in chain["filters"]
-        if network_filter["name"] == HCM
-    ]
-    for manager in managers:
-        apply_to(manager, match, patch["patch"]["value"], place)
-
-
-def _insert_filter(manager: Document, match: Document, value: Document, place: str) -> None:
+    resources, value = configuration["static_resources"], patch["patch"].get("value", {})
     try:
-        network_filter = match["listener"]["filterChain"]["filter"]
-        before = network_filter["subFilter"]["name"]
-    except KeyError:
-        _unsupported(f"{place}: match.listener.filterChain.filter needs a subFilter with a name")
-    _only(match, {"listener"}, place)
-    _only(match["listener"], {"filterChain"}, place)
-    if network_filter["name"] != HCM:
-        _unsupported(f"{place}: the only network filter that is supported is {HCM}")
-    http_filters: list[Document] = manager["http_filters"]
-    for index, each in enumerate(http_filters):
-        if each["name"] == before:
-            http_filters.insert(index, copy.deepcopy(value))
-            return
-
-
-def _insert_route(manager: Document, match: Document, value: Document, place: str) -> None:
-    for host in _virtual_hosts(manager, match, place):
-        host["routes"].insert(0, copy.deepcopy(value))
-
-
-def _merge_host(manager: Document, match: Document, value: Document, place: str) -> None:
-    for host in _virtual_hosts(manager, match, place):
-        merge(host, value)
-
-
-def _virtual_hosts(manager: Document, match: Document, place: str) -> Iterator[Document]:
-    _only(match, {"routeConfiguration"}, place)
-    wanted: Document = match.get("routeConfiguration", {})
-    _only(wanted, {"name", "vhost"}, place)
-    _only(wanted.get("vhost", {}), {"name"}, place)
-    routes = manager["route_config"]
-    if wanted.get("name", routes["name"]) != routes["name"]:
-        return
-    for host in routes["virtual_hosts"]:
-        if wanted.get("vhost", host).get("name", host["name"]) == host["name"]:
-            yield host
-
-
-def merge(into: Document, value: Document) -> None:
-    """Merge as protobuf does: messages recursively, lists appended, everything else replaced."""
-    for key, new in value.items():
-        old: Any = into.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            merge(old, new)
-        elif isinstance(old, list) and isinstance(new, list):
-            old.extend(copy.deepcopy(new))
-        else:
-            into[key] = copy.deepcopy(new)
-
-
-def _only(found: Document, known: set[str], place: str) -> None:
-    unknown: Sequence[str] = sorted(found.keys() - known)
-    if unknown:
-        _unsupported(f"{place}: a match by {', '.join(unknown)} is not supported")
-
-
-def _unsupported(message: str, hint: str | None = None) -> NoReturn:
-    raise ConfigInvalid(message, hint=hint)
-
-
-PATCHES: dict[tuple[str, str], Callable[[Document, Document, Document, str], None]] = {
-    ("HTTP_FILTER", "INSERT_BEFORE"): _insert_filter,
-    ("HTTP_ROUTE", "INSERT_FIRST"): _insert_route,
-    ("VIRTUAL_HOST", "MERGE"): _merge_host,
-}
+        if apply_to == "CLUSTER" and context[0] == kind:
+            apply_to_clusters(resources["clusters"], operation, match, value)
+        for listener in resources["listeners"]:
+            if context == (kind, listener["traffic_direction"]):
+                apply_to_listener(listener, apply_to, operation, match, value)
+    except Unknown as problem:
+        raise ConfigInvalid(f"{place}: {problem}") from None

@@ -30,6 +30,8 @@ MAX_COMPLAINT = 400
 #: Nobody listens there: the configurations are read and not run.
 _NOWHERE = Endpoint("127.0.0.1", 1)
 _DEFAULT_PORT = 8080
+#: In a match: the name of an inbound virtual host, or the port of a listener.
+_PORTS = re.compile(r"(?:'inbound\|http\||'portNumber': )(\d{1,5})\b")
 _LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 
 
@@ -233,7 +235,7 @@ def _shapes(document: Document, patches: Mapping[int, Document]) -> Iterator[Sha
     wanted = {each["match"].get("context", "ANY") for each in patches.values()}
     namespace = document["metadata"]["namespace"]
     labels = document["spec"].get("workloadSelector", {}).get("labels", {})
-    ports = {int(port) for port in re.findall(r"'inbound\|http\|(\d{1,5})'", str(list(patches.values())))}
+    ports = {int(port) for port in _PORTS.findall(str([each["match"] for each in patches.values()]))}
     if wanted & {"SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "ANY"}:
         for port in sorted(ports or {_DEFAULT_PORT}):
             app = Sidecar("app", _NOWHERE, namespace=namespace, labels=labels, port=port)

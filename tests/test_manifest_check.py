@@ -304,6 +304,18 @@ def test_json_says_what_the_text_says() -> None:
     assert document["releases"][0] == {"istio": "1.28", "envoy": "1.36.1", "outcome": "does not suit"}
 
 
+VHOST = {"context": "SIDECAR_INBOUND", "routeConfiguration": {"vhost": {"name": "inbound|http|8080"}}}
+OTHERS = [
+    {"applyTo": kind, "match": match, "patch": {"operation": operation, "value": value}}
+    for kind, operation, match, value in [
+        ("VIRTUAL_HOST", "ADD", {}, {"name": "a", "domains": ["a"], "routes": []}),
+        ("HTTP_ROUTE", "MERGE", VHOST, {"name": "b"}),
+        ("ROUTE_CONFIGURATION", "MERGE", {}, {"virtual_hosts": [{"name": "c", "domains": ["c"]}]}),
+        ("NETWORK_FILTER", "MERGE", {}, {"name": "hcm", "typed_config": {"http_filters": [{"name": "d"}]}}),
+        ("CLUSTER", "MERGE", {"cluster": {"name": "inbound|8080||"}}, {"name": "e"}),
+        ("HTTP_FILTER", "REMOVE", {"context": "GATEWAY", **BEFORE_ROUTER}, None),
+    ]
+]
 JUNK = st.sampled_from([None, 0, "", "x", [], {}, [1], {"a": 1}, True, "SIDECAR_INBOUND", "(", [{}]])
 
 
@@ -314,7 +326,7 @@ def test_no_file_breaks_it(data: st.DataObject) -> None:
     rule = {"kind": "DestinationRule", "spec": {"host": "devroute-proxy", "subsets": [{"name": "v1"}]}}
     extension = {"kind": "TrafficExtension", "spec": {"lua": {"inlineCode": "outbound|1||devroute-proxy"}}}
     service = {"kind": "Service", "metadata": {"name": "devroute-proxy"}, "spec": {"ports": [{"port": 1}]}}
-    own = envoy_filter_of(lua_patch(), workloadSelector={"labels": {"app": "foo"}})
+    own = envoy_filter_of(lua_patch(), *OTHERS, workloadSelector={"labels": {"app": "foo"}})
     items: list[dict[str, Any]] = [own, own_sidecar(Installation()), rule, extension, service]
     number = data.draw(st.integers(0, len(items) - 1))
     items[number] = copy.deepcopy(items[number])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from devroute.envoyfilter import apply, merge, selects
+from devroute.envoyfilter import apply, selects
 from devroute.errors import ConfigInvalid
 from devroute.manifests import (
     Document,
@@ -19,6 +19,7 @@ from devroute.manifests import (
     lua_source,
     render,
 )
+from devroute.patches import merge
 from devroute.sidecar import Endpoint, Sidecar, bootstrap
 
 ROOT = Path(__file__).parent.parent
@@ -121,7 +122,7 @@ def test_of_two_filters_the_workloads_own_comes_first() -> None:
 @pytest.mark.parametrize(
     ("patch", "said"),
     [
-        ({"applyTo": "CLUSTER", "patch": {"operation": "ADD", "value": {}}}, "CLUSTER ADD is not supported"),
+        ({"applyTo": "BOOTSTRAP", "patch": {"operation": "MERGE"}}, "BOOTSTRAP MERGE is not supported"),
         (
             {"applyTo": "HTTP_ROUTE", "patch": {"operation": "INSERT_FIRST", "value": {}}},
             "match.context has to be one of SIDECAR_INBOUND, SIDECAR_OUTBOUND",
@@ -137,10 +138,13 @@ def test_of_two_filters_the_workloads_own_comes_first() -> None:
         (
             {
                 "applyTo": "HTTP_FILTER",
-                "match": {"context": "SIDECAR_INBOUND"},
+                "match": {
+                    "context": "SIDECAR_INBOUND",
+                    "listener": {"filterChain": {"filter": {"name": "envoy.filters.network.tcp_proxy"}}},
+                },
                 "patch": {"operation": "INSERT_BEFORE", "value": {}},
             },
-            "needs a subFilter with a name",
+            "the only network filter that is supported is envoy",
         ),
     ],
 )
