@@ -92,7 +92,12 @@ class Dialer:
         raise refused or OSError("no address")
 
     async def _dial(self, protocol: Callable[[], P], host: str) -> P:
-        _, made = await asyncio.get_running_loop().create_connection(
-            protocol, host, self._port, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS
-        )
+        # An IP address needs no happy eyeballs, and uvloop, under which the proxy may run, knows none.
+        loop = asyncio.get_running_loop()
+        if self._permit is not None:
+            _, made = await loop.create_connection(protocol, host, self._port)
+        else:
+            _, made = await loop.create_connection(
+                protocol, host, self._port, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS
+            )
         return made

@@ -236,6 +236,15 @@ async def serve(settings: ProxySettings) -> int:
 
 
 def run(settings: ProxySettings) -> int:
-    """Set up logging and the event loop, then serve. Raises ConfigInvalid."""
+    """Set up logging and the event loop (uvloop's where it is installed), then serve. Raises ConfigInvalid."""
     configure(settings.log_format, settings.log_level)
-    return asyncio.run(serve(settings))
+    with asyncio.Runner(loop_factory=_new_event_loop()) as runner:
+        return runner.run(serve(settings))
+
+
+def _new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
