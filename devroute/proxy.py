@@ -236,7 +236,7 @@ async def serve(settings: ProxySettings) -> int:
 
 
 def run(settings: ProxySettings) -> int:
-    """Set up logging and the event loop (uvloop's where it is installed), then serve. Raises ConfigInvalid."""
+    """Set up logging and the event loop (uvloop's if it is there), then serve. Raises ConfigInvalid."""
     configure(settings.log_format, settings.log_level)
     with asyncio.Runner(loop_factory=_new_event_loop()) as runner:
         return runner.run(serve(settings))
@@ -247,4 +247,5 @@ def _new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
         import uvloop
     except ImportError:
         return asyncio.new_event_loop
-    return uvloop.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
