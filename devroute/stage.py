@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,14 +36,6 @@ PROXY = ProxyService()
 
 #: The proxy's, as it names them.
 LISTENERS = ("data", "control", "admin")
-
-#: Laptops are on loopback here, which a real policy would never list.
-POLICY = """\
-direct:
-  networks: [127.0.0.0/8]
-  ports: [1024-65535]
-services: ["*"]
-"""
 
 T = TypeVar("T")
 
@@ -114,7 +107,8 @@ async def command(
 @asynccontextmanager
 async def proxy(folder: Path, tokens: Iterable[TokenRecord]) -> AsyncIterator[Proxy]:
     """`devroute proxy` with a policy that permits loopback. Raises StageFailed."""
-    (folder / "policy.yaml").write_text(POLICY, encoding="utf-8")
+    policy = resources.files("devroute.demo_files").joinpath("policy.yaml")
+    (folder / "policy.yaml").write_bytes(policy.read_bytes())
     (folder / "tokens.yaml").write_text("".join(each.as_yaml() for each in tokens), encoding="utf-8")
     files = ("--policy", "policy.yaml", "--tokens", "tokens.yaml")
     places = ("--host", "127.0.0.1", "--data-port", "0", "--control-port", "0", "--admin-port", "0")

@@ -1,0 +1,1 @@
+"""What `devroute demo` runs with (devroute/demo.py): installed as the package devroute.demo_files."""
