@@ -4,6 +4,7 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/devroute
 COPY pyproject.toml constraints.txt README.md ./
 COPY lua lua
+COPY demo demo
 COPY devroute devroute
 RUN python -m pip --python /opt/devroute/bin/python install \
         --no-cache-dir --disable-pip-version-check --compile --constraint constraints.txt .
