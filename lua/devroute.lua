@@ -8,8 +8,8 @@
 -- It never parses the contract (it asks the proxy, who does), never takes a decision from what a client can set, and never
 -- takes a service down: whatever goes wrong here, the real service answers and the response says why.
 
--- A request leaves a kilobyte of garbage here. To collect it a quarter as often saves a third of what even an empty filter
--- costs (bench/mesh_cost.md), for four times the memory of what is remembered.
+-- Each request leaves garbage. To collect it less often saves one per cent of a request's CPU (bench/mesh_cost.md), for up to
+-- four times the memory of what is remembered.
 collectgarbage("setpause", 400)
 
 local CONTRACT = "x-devroute"
