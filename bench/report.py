@@ -132,14 +132,16 @@ def floors(run: Run) -> list[Floor]:
         None if not extra(below) else extra(above, 0) / extra(below, 1)
         for above, below in (("stall_p99_beside", "stall_p99_without"), ("grpc_direct", "grpc_straight"))
     )
-    through_tunnel = extra("grpc_tunnel", 0) / extra("grpc_straight", 1)
+    tunnelled = f" (tunnel {extra('grpc_tunnel', 0) / extra('grpc_straight', 1):.2f})" if grpc else ""
     idle_cpu = extra("idle_cpu")
     return [
         Floor("direct relay, req/s ÷ Go reference", run.against(RELAY, REFERENCE, "rate"), 3.0),
         Floor("direct relay ÷ nginx", run.against(RELAY, NGINX, "rate"), 0.5),
         Floor("direct relay ÷ Envoy, one worker", run.against(RELAY, ENVOY, "rate"), 1.1),
         Floor("tunnel, req/s ÷ Go reference", run.against(TUNNEL, REFERENCE, "rate"), 2.6),
-        Floor("tunnel ÷ best tunnel", run.against(TUNNEL, best, "rate"), 1.5, note=f" ({best})"),
+        Floor(
+            "tunnel ÷ best tunnel", run.against(TUNNEL, best, "rate"), 1.5, note=f" ({best})" if best else ""
+        ),
         Floor("tunnel ÷ ssh -tt -R, its best case", run.against(TUNNEL, SSH_TTY, "rate"), 0.85),
         Floor("tunnel ÷ ssh -N -R", run.against(TUNNEL, SSH, "rate"), 5),
         Floor("tunnel over TLS ÷ tunnel", run.against(TUNNEL_TLS, TUNNEL, "rate"), 0.75),
@@ -153,7 +155,7 @@ def floors(run: Run) -> list[Floor]:
         Floor(f"idle tunnels ({extra('idle_links', 0):.0f}), KiB each", extra("idle_kib"), 20, least=False),
         Floor("their pings, % of a core", None if idle_cpu is None else idle_cpu * 100, 2, least=False),
         Floor("p99 beside a stalled stream ÷ without", stalled, 1.5, least=False),
-        Floor("gRPC unary ÷ grpcio straight", grpc, 0.5, note=f" (tunnel {through_tunnel:.2f})"),
+        Floor("gRPC unary ÷ grpcio straight", grpc, 0.5, note=tunnelled),
     ]
 
 

@@ -1,3 +1,8 @@
+-- Writes the Host field as a sidecar does, in lower case.
+function init(_)
+  wrk.headers["host"], wrk.headers["Host"] = wrk.headers["Host"], nil
+end
+
 -- Ends a run of wrk with one line of JSON: times in microseconds.
 function done(summary, latency, _)
   local e = summary.errors
