@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ BULK_ROUNDS = 2
 
 def main() -> int:
     options = _options()
+    # Ended from outside, it still ends what it started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     tools = toolchains.folder()
     run = Run(rounds=options.rounds, seconds=options.seconds, cores=os.cpu_count() or 0)
     _say("building what is not in the cache yet")
