@@ -33,6 +33,8 @@ BULK = 200 * MIB
 FIRST_BYTE_S = 0.050
 GROWTH = 16 * MIB
 NOTICED_S = 1.0
+#: Pieces after which an upload must have reached the laptop: more than all sockets on its way can hold.
+IN_MID_UPLOAD = 400
 #: For so long Envoy holds the connection of a broken HTTP/1.1 response, whatever broke it (its connection
 #: manager's delayed_close_timeout), unless the caller has said `Connection: close`.
 ENVOY_HOLDS_S = 1.0
@@ -307,10 +309,12 @@ async def test_a_death_in_mid_transfer_is_noticed_and_never_looks_complete(
 
         async def upload() -> AsyncIterator[bytes]:
             for number, piece in enumerate(laptop_app.pieces(1000 * MIB)):
-                if number == 100:
+                if number == IN_MID_UPLOAD:
                     kill()
                 yield piece
 
+        async with job.request({"foo": "alice"}, "/") as response:  # the sidecar knows the way from now on
+            assert response.headers["x-devroute-result"] == "laptop"
         broken = False
         try:
             if way != "up":
