@@ -24,8 +24,9 @@ $(VENV)/.%-installed: pyproject.toml constraints.txt
 demo: $(VENV)/.demo-installed
 	@$(BIN)/devroute demo $(if $(KEEP),--keep)
 
+# Tests mostly wait for processes, so there is a worker more than the two cores that the suite is made for.
 test: $(VENV)/.test-installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 # One for each release of Istio in devroute/manifest_rules.py but the newest, whose Envoy the demo has.
 ENVOYS := 1.36.3 1.37.0 1.38.3 1.39.3

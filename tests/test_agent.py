@@ -335,11 +335,13 @@ async def test_a_terminal_that_stands_still_does_not_stop_the_tunnel() -> None:
     report = Report("text", printer)
     finished = Finished("foo", "GET", "/" + "x" * 200, 200, 0.0, 0.001, 5, "", "")
     started = time.monotonic()
+    lost = 0
     for _ in range(2000):
         report.request(finished)
         report.flush()
+        lost = max(lost, report._lost)  # what is lost is said in the next batch that passes
     assert time.monotonic() - started < 2
-    assert report._lost > 0
+    assert lost > 0
     os.set_blocking(reading, False)
     while True:  # let its thread go
         try:
