@@ -1,6 +1,9 @@
 """One HTTP/1.1 exchange with an upstream, and the connection that carries it. The pool is pool.py's."""
 
 import asyncio
+import select
+from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from devroute.body import BodyReader, CloseBody, body_reader, encode_last_chunk
@@ -46,14 +49,22 @@ _UNREAD: Final = CloseBody()
 class UpstreamConnection(Connection):
     """One connection: idle in its pool, or serving one stream."""
 
-    __slots__ = ("_pool", "_reading_paused", "idle_since", "stream")
+    __slots__ = ("_look", "_pool", "_reading_paused", "idle_since", "stream")
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._pool = pool
         self._reading_paused = False
+        self._look: Callable[[], object] | None = None
         self.idle_since = 0.0
         self.stream: DirectStream | None = None
+
+    def quiet(self) -> bool:
+        """Whether nothing has arrived since the last answer, neither bytes that the loop has yet to read nor
+        the end. What an app sends unasked would be the next requester's answer. Costs 0.3 µs."""
+        if self._look is None:
+            self._look = _looker(self.transport.get_extra_info("socket").fileno())
+        return not self._look()
 
     def received(self, data: bytes) -> None:
         if self.stream is None:
@@ -87,6 +98,15 @@ class UpstreamConnection(Connection):
         if self._reading_paused and not self.closed:
             self._reading_paused = False
             self.transport.resume_reading()
+
+
+def _looker(number: int) -> Callable[[], object]:
+    """A function that is true once there is something to read."""
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: select.select((number,), (), (), 0)[0]
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return partial(poll.poll, 0)
 
 
 class DirectStream:

@@ -106,8 +106,11 @@ class DirectUpstream:
     def _take(self) -> UpstreamConnection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed:
+            if connection.closed:
+                continue
+            if connection.quiet():
                 return connection
+            connection.close()
         return None
 
     def release(self, connection: UpstreamConnection) -> None:
