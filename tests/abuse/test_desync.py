@@ -1,5 +1,5 @@
-"""An app that sends what nobody asked for, at the worst moment: after one answer, and before the loop has read
-it when the next request takes the connection."""
+"""An app that sends what nobody asked for, at the worst moment: after one answer, and before the loop has
+read it when the next request takes the connection."""
 
 import asyncio
 import socket
