@@ -7,10 +7,9 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +24,7 @@ from devroute.errors import (
     ContractInvalid,
 )
 from devroute.exits import FAILURE, INTERRUPTED, complain, reported
+from devroute.invocation import Invocation, read_text, replace_file
 from devroute.settings import (
     ENV_PREFIX,
     ClientSettings,
@@ -32,39 +32,7 @@ from devroute.settings import (
     agent_settings,
     client_settings,
     proxy_settings,
-    read_environment,
-    read_file,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """What surrounds a command: the environment, and what stands after `--`."""
-
-    environment: Mapping[str, str]
-    command: tuple[str, ...]
-
-    def sources(self, flags: Mapping[str, object]) -> list[Source]:
-        """Where settings come from, in order of precedence. Raises ConfigInvalid."""
-        files = [Path("devroute.yaml")]
-        home = self.environment.get("HOME") or self.environment.get("USERPROFILE")
-        if home:
-            files.append(Path(home, ".config", "devroute", "config.yaml"))
-        found = [read_file(text, str(file)) for file in files if (text := _text(file)) is not None]
-        return [Source("command line", flags), read_environment(self.environment), *found]
-
-
-def _text(file: Path) -> str | None:
-    """A file's text, None where there is no file. Raises ConfigInvalid where it cannot be read."""
-    try:
-        return file.read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigInvalid(f"{file}: not UTF-8 at byte {error.start}") from None
-
 
 # --- errors and exit codes ----------------------------------------------------------------------------------
 
@@ -327,12 +295,12 @@ def token_new(
     Example: devroute token new alice --file tokens.yaml
     """
     secret, record = new_token(name, created=datetime.now(UTC).date().isoformat())
-    known = _text(file) or ""
+    known = read_text(file) or ""
     Tokens.parse(known, str(file))
     joined = known + ("\n" if known and not known.endswith("\n") else "") + record.as_yaml()
     if Tokens.parse(joined, str(file)).subject_of(secret) != name:
         raise ConfigInvalid(f"{file}: the new token would not be found in it")
-    _replace(file, joined)
+    replace_file(file, joined)
     typer.echo(secret)
     typer.echo(f"added to {file} (as a hash); give the line above to {name}, it is not shown again", err=True)
 
@@ -359,24 +327,6 @@ def _client(
 
 def _client_output(output: str | None) -> str:
     return client_settings([Source("command line", {"output": output})]).output
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file as a whole or not at all, readable by its owner only. Raises ConfigInvalid."""
-    target = file.resolve()
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ConfigInvalid(f"{file}: cannot be written: {error.strerror}") from error
 
 
 def _row(laptop: dict[str, object]) -> dict[str, object]:

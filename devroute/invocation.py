@@ -1,0 +1,69 @@
+"""What surrounds a command: its environment, its configuration files, and files that commands read and write.
+
+Belongs to the cli modules, which alone read argv, environment and configuration; decides nothing about what
+the settings mean (settings.py does).
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from devroute.errors import ConfigInvalid
+from devroute.platforms import config_folder
+from devroute.settings import Source, read_environment, read_file
+
+#: A repository's settings: its services, for everybody who works on it.
+PROJECT_FILE: Final = Path("devroute.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The environment, and what stands after `--`."""
+
+    environment: Mapping[str, str]
+    command: tuple[str, ...]
+
+    @property
+    def home_file(self) -> Path | None:
+        """A person's own settings, whether the file is there or not."""
+        folder = config_folder(self.environment)
+        return folder / "config.yaml" if folder else None
+
+    def sources(self, flags: Mapping[str, object]) -> list[Source]:
+        """Where settings come from, in order of precedence. Raises ConfigInvalid."""
+        files = [PROJECT_FILE, *([self.home_file] if self.home_file else [])]
+        found = [read_file(text, str(file)) for file in files if (text := read_text(file)) is not None]
+        return [Source("command line", flags), read_environment(self.environment), *found]
+
+
+def read_text(file: Path) -> str | None:
+    """A file's text, None where there is no file. Raises ConfigInvalid where it cannot be read."""
+    try:
+        return file.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"{file}: not UTF-8 at byte {error.start}") from None
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Write a file as a whole or not at all, readable by its owner only. Raises ConfigInvalid."""
+    target = file.resolve()
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be written: {error.strerror}") from error
