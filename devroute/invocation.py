@@ -15,7 +15,8 @@ from devroute.errors import ConfigInvalid
 from devroute.platforms import config_folder
 from devroute.settings import Source, read_environment, read_file
 
-#: A repository's settings: its services, for everybody who works on it.
+#: A repository's settings: its services, for everybody who works on it. Whoever wrote it is not trusted with
+#: anybody's token (credentials.py).
 PROJECT_FILE: Final = Path("devroute.yaml")
 
 
@@ -35,7 +36,11 @@ class Invocation:
     def sources(self, flags: Mapping[str, object]) -> list[Source]:
         """Where settings come from, in order of precedence. Raises ConfigInvalid."""
         files = [PROJECT_FILE, *([self.home_file] if self.home_file else [])]
-        found = [read_file(text, str(file)) for file in files if (text := read_text(file)) is not None]
+        found = [
+            read_file(text, str(file), own=file != PROJECT_FILE)
+            for file in files
+            if (text := read_text(file)) is not None
+        ]
         return [Source("command line", flags), read_environment(self.environment), *found]
 
 

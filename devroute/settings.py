@@ -2,25 +2,32 @@
 defaults. Pure: the environment, the flags and the files' texts are passed in (cli.py reads them).
 
 Flags come before DEVROUTE_* variables, these before ./devroute.yaml; ~/.config/devroute/config.yaml is last.
-The agent's settings stand at the top of a file, the proxy's under `proxy:`.
+The agent's settings stand at the top of a file, the proxy's under `proxy:`. Tokens are bound to servers:
+./devroute.yaml comes with a repository, so the server that it names gets no token of the flags, the
+environment or the home config, unless that names the same server (credentials.py says the rule).
 """
 
 import ipaddress
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from devroute.credentials import OWN_ONLY, bind, is_exposed
+from devroute.credentials import Source as Source
 from devroute.errors import ConfigInvalid
 from devroute.target import Address, Malformed, check_label, parse_address, parse_host, parse_port, quote
 
 #: What stands before a variable's name in the environment.
 ENV_PREFIX = "DEVROUTE_"
+#: Settings that no single variable can hold; DEVROUTE_SERVICES is a list.
+_NOT_A_VARIABLE = frozenset({"command", "services", "servers"})
 #: Services of one agent: as many as a contract can name.
 MAX_SERVICES = 64
 
@@ -28,15 +35,8 @@ MAX_SERVICES = 64
 # --- where settings come from -------------------------------------------------------------------------------
 
 
-class Source(NamedTuple):
-    """Some settings and where they were found, for messages: "the flags", "./devroute.yaml"."""
-
-    name: str
-    values: Mapping[str, object]
-
-
-def read_file(text: str, source: str) -> Source:
-    """A configuration file. Raises ConfigInvalid naming the file."""
+def read_file(text: str, source: str, *, own: bool = True) -> Source:
+    """A configuration file; `own` is false for ./devroute.yaml. Raises ConfigInvalid naming the file."""
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -54,13 +54,22 @@ def read_file(text: str, source: str) -> Source:
             raise ConfigInvalid(
                 f"{source}: there is no setting {quote(key)}", hint=f"there are {', '.join(sorted(known))}"
             )
-    return Source(source, document)
+        if not own and key in OWN_ONLY:
+            raise ConfigInvalid(
+                f"{source}: {key} may not stand in a file that comes with a repository",
+                hint="write it into ~/.config/devroute/config.yaml",
+            )
+    return Source(source, document, own)
 
 
 def read_environment(environment: Mapping[str, str]) -> Source:
     """The DEVROUTE_* variables that name a setting, no others. Empty ones count as absent."""
     found: dict[str, object] = {}
-    for name in {*AgentSettings.model_fields, *ProxySettings.model_fields} - {"command", "services"}:
+    for name in {*AgentSettings.model_fields, *ProxySettings.model_fields} - {
+        "command",
+        "services",
+        "servers",
+    }:
         if value := environment.get(ENV_PREFIX + name.upper()):
             found[name] = value
     if services := environment.get(ENV_PREFIX + "SERVICES"):
@@ -177,6 +186,16 @@ def _specs(value: object) -> object:
     return specs
 
 
+def _words(value: object) -> object:
+    """A command line as words, by a shell's rules of quoting; no shell ever sees it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(shlex.split(value))
+    except ValueError as error:
+        raise ValueError(f"{quote(value)}: {error}") from None
+
+
 def _name(value: object) -> str | None:
     return None if value is None else check_label(str(value), "a laptop's name")
 
@@ -185,12 +204,30 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class ClientSettings(_Settings):
-    """What every command needs that talks to a server."""
+class ServerCredentials(_Settings):
+    """An entry of `servers:` in the home config: what is used with that server only."""
+
+    token: SecretStr = SecretStr("")
+    token_command: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+
+class ClientSettings(ServerCredentials):
+    """What every command needs that talks to a server. `token_command` prints a token; `ca_file` replaces the
+    system's trusted certificates."""
 
     server: Annotated[str, BeforeValidator(_server)] = "http://localhost:8081"
-    token: SecretStr = SecretStr("")
+    servers: dict[Annotated[str, BeforeValidator(_server)], ServerCredentials] = {}
+    #: For a network that encrypts by itself, as between sidecars; otherwise no token goes over plain http.
+    insecure_plain_http: bool = False
     output: Literal["text", "json"] = "text"
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether there is anything that says who we are."""
+        return bool(self.token.get_secret_value() or self.token_command or self.client_cert)
 
 
 class AgentSettings(ClientSettings):
@@ -250,13 +287,13 @@ _S = TypeVar("_S", bound=_Settings)
 
 def client_settings(sources: Iterable[Source]) -> ClientSettings:
     """For `ls` and `status`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
-    return _build(ClientSettings, sources)
+    return _bound(ClientSettings, sources)
 
 
 def agent_settings(sources: Iterable[Source]) -> AgentSettings:
     """For `up`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
-    settings = _build(AgentSettings, sources)
-    if not settings.token.get_secret_value():
+    settings = _bound(AgentSettings, sources)
+    if not settings.has_credential:
         raise ConfigInvalid(
             "no token is given",
             hint="set DEVROUTE_TOKEN; the platform team makes one with: devroute token new NAME",
@@ -277,10 +314,26 @@ def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
     return _build(ProxySettings, sources)
 
 
+_C = TypeVar("_C", bound=ClientSettings)
+
+
+def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
+    settings = _build(model, bind(list(sources)))
+    if (settings.client_cert is None) is not (settings.client_key is None):
+        raise ConfigInvalid("client_cert and client_key belong together; one of them is missing")
+    tokens = settings.token.get_secret_value() or settings.token_command
+    if tokens and is_exposed(settings.server) and not settings.insecure_plain_http:
+        raise ConfigInvalid(
+            f"{settings.server} is plain http: everybody on the way could read your token",
+            hint="write https://; if the network itself encrypts (a mesh), say --insecure-plain-http",
+        )
+    return settings
+
+
 def _build(model: type[_S], sources: Iterable[Source]) -> _S:
     chosen: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for name, values in sources:
+    for name, values, _ in sources:
         section = _section(model, name, values)
         for field, value in section.items():
             if field in model.model_fields and value is not None and field not in chosen:

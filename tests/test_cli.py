@@ -114,10 +114,10 @@ def test_up_hands_over_flags_environment_files_and_the_command(
         return 7
 
     replace_part(monkeypatch, "agent", agent)
-    (tmp_path / "devroute.yaml").write_text("server: http://here\nname: here\noutput: json")
+    (tmp_path / "devroute.yaml").write_text("server: https://here\nname: here\noutput: json")
     home = tmp_path / "home" / ".config" / "devroute"
     home.mkdir(parents=True)
-    (home / "config.yaml").write_text(f"server: http://home\ntoken: {SECRET}")
+    (home / "config.yaml").write_text(f"servers: {{https://here: {{token: {SECRET}}}}}\nserver: http://home")
     environment = {"HOME": str(tmp_path / "home"), "DEVROUTE_NAME": "env"}
     line = [
         "up",
@@ -133,7 +133,7 @@ def test_up_hands_over_flags_environment_files_and_the_command(
     ]
     assert run(line, environment) == 7
     settings = seen[0]
-    assert (settings.server, settings.name, settings.output) == ("http://here", "env", "json")
+    assert (settings.server, settings.name, settings.output) == ("https://here", "env", "json")
     assert settings.token.get_secret_value() == SECRET
     assert settings.command == ("app", "--server", "-x", "--")
     assert [str(spec.direct) for spec in settings.services] == ["10.0.0.1:8001", "10.0.0.1:9000"]

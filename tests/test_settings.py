@@ -53,13 +53,13 @@ def test_a_wrong_service_is_refused_with_what_to_write(text: str, problem: str) 
 def test_each_source_comes_before_the_next_one() -> None:
     flags = Source("the flags", {"name": "from-flags", "server": None})
     environment = read_environment(
-        {"DEVROUTE_SERVER": "http://env:1", "DEVROUTE_NAME": "from-env", "OTHER": "x"}
+        {"DEVROUTE_SERVER": "https://env:1", "DEVROUTE_NAME": "from-env", "OTHER": "x"}
     )
     here = read_file("server: http://here:1\noutput: json\nservices: {foo: 8001}", "./devroute.yaml")
     home = read_file(f"output: text\ntoken: {SECRET}\nservices: [bar=1]", "config.yaml")
     settings = agent_settings([flags, environment, here, home])
     assert settings.name == "from-flags"
-    assert settings.server == "http://env:1"
+    assert settings.server == "https://env:1"
     assert settings.output == "json"
     assert settings.services == (ServiceSpec("foo", "localhost", 8001),)
     assert settings.token.get_secret_value() == SECRET
