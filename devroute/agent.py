@@ -24,6 +24,7 @@ from devroute.errors import (
     NameNotOwned,
     NameTaken,
     ProtocolError,
+    RegistrationDenied,
     ServerUnreachable,
     TargetDenied,
     TokenInvalid,
@@ -64,7 +65,7 @@ _SCHEMES: Final[dict[str, type[AppUpstream] | type[H2Upstream]]] = {
 }
 
 #: Another attempt would get the same answer.
-FINAL: Final = (TokenInvalid, NameNotOwned, NameTaken, TargetDenied, LinkReplaced)
+FINAL: Final = (TokenInvalid, NameNotOwned, NameTaken, RegistrationDenied, TargetDenied, LinkReplaced)
 
 
 def delay_before(attempt: int, draw: float) -> float:
@@ -76,8 +77,8 @@ async def run(settings: AgentSettings) -> int:
     """Stay online until a signal comes or the app ends; returns the exit code.
 
     Raises what makes the first attempt to register fail, and afterwards only what no further attempt can
-    mend: TokenInvalid, NameNotOwned, NameTaken, TargetDenied, LinkReplaced. ConfigInvalid for an app that
-    cannot be started.
+    mend: TokenInvalid, NameNotOwned, NameTaken, RegistrationDenied, TargetDenied, LinkReplaced. ConfigInvalid
+    for an app that cannot be started.
     """
     printer = Printer(sys.stdout)
     report = Report(settings.output, printer)

@@ -142,6 +142,13 @@ class TargetDenied(DevrouteError):
     code, status = "target-denied", 403
 
 
+class CallerDenied(DevrouteError):
+    """Policy does not let this caller's requests go to this target."""
+
+    code, status = "caller-denied", 403
+    default_hint = "the platform team can add a rule to callers in the policy"
+
+
 class LaptopOffline(DevrouteError):
     code, status = "laptop-offline", 503
 
@@ -209,6 +216,12 @@ class NameNotOwned(DevrouteError):
     """A subject may register `subject` and `subject-*`, nothing else."""
 
     code, status = "name-not-owned", 403
+
+
+class RegistrationDenied(DevrouteError):
+    """Policy does not let this subject register this service, or does so no longer."""
+
+    code, status = "not-permitted", 403
 
 
 class NameTaken(DevrouteError):

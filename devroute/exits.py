@@ -7,11 +7,13 @@ from typing import Final, ParamSpec
 import typer
 
 from devroute.errors import (
+    CallerDenied,
     ConfigInvalid,
     DevrouteError,
     NameNotOwned,
     NameTaken,
     NotFound,
+    RegistrationDenied,
     ServerUnreachable,
     TargetDenied,
     TokenInvalid,
@@ -25,7 +27,9 @@ EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     TokenInvalid: 30,
     NameNotOwned: 30,
     NameTaken: 30,
+    RegistrationDenied: 30,
     TargetDenied: 30,
+    CallerDenied: 30,
     ServerUnreachable: 40,
     NotFound: 50,
 }

@@ -26,9 +26,9 @@ from devroute.relay import Observed, Route, Timeouts
 from devroute.router import ContractRouter, Pools
 from devroute.server import Server
 from devroute.settings import ProxySettings
-from devroute.target import Address
 from devroute.trail import HEADER, Trails
 from devroute.tunnel.accept import TunnelListener
+from devroute.tunnel.hello import Offer
 
 #: How coarse the data path's clock is; its timeouts are seconds.
 TICK_SECONDS: Final = 0.5
@@ -101,8 +101,11 @@ class Proxy:
     def tokens(self) -> Tokens:
         return self._tokens.value
 
-    def _permit_registration(self, address: Address, service: str) -> None:
-        self.policy().permit_target(address, service=service)
+    def _permit_registration(self, subject: str, groups: frozenset[str], offer: Offer) -> None:
+        policy = self.policy()
+        policy.permit_registration(subject, groups, offer.service)
+        if offer.direct is not None:
+            policy.permit_target(offer.direct, service=offer.service)
 
     # --- life
 
@@ -199,6 +202,8 @@ class Proxy:
             if self._policy.refresh():
                 self._router.forget()
                 self._pools.close_idle()
+                if self._tunnels is not None:
+                    self._tunnels.review()
 
     def _gauges(self) -> dict[str, int]:
         return {

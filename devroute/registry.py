@@ -110,6 +110,9 @@ class Registry:
                 return self._by_name.pop(name)
         return None
 
+    def registrations(self) -> list[Registration]:
+        return list(self._by_name.values())
+
     def lookup(self, name: str, service: str) -> Served:
         """Raises LaptopOffline or ServiceNotServed."""
         registration = self._by_name.get(name)

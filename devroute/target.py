@@ -98,6 +98,8 @@ def parse_host(text: str) -> str:
     inet_aton would read a name whose last label is a number as an IPv4 address in its octal, hexadecimal or
     short form, so it has to be a canonical one (WHATWG URL, "ends in a number").
     """
+    if not text.isascii():  # lower() makes ASCII of some: the Kelvin sign becomes a k
+        raise Malformed(f"{quote(text)} is not ASCII; write an international name in its xn-- form")
     host = text.lower()
     if not host:
         raise Malformed("the host is missing; write HOST:PORT, such as 192.168.1.12:8001")

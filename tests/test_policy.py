@@ -3,16 +3,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devroute.contract import parse
-from devroute.errors import ConfigInvalid, TargetDenied
+from devroute.errors import CallerDenied, ConfigInvalid, RegistrationDenied, TargetDenied
 from devroute.policy import Policy
 
 OFFICE = Policy.parse("direct: {networks: [192.168.0.0/16, 'fd00::/16', 100.64.0.0/10]}")
 EVERYTHING = Policy.parse("direct: {networks: [0.0.0.0/0, '::/0'], ports: [1-65535]}")
 
 
-def allows(policy: Policy, ip: str, port: int = 8001) -> bool:
+def allows(policy: Policy, ip: str, port: int = 8001, service: str = "foo") -> bool:
     try:
-        policy.permit_address(ip, port, service="foo")
+        policy.permit_address(ip, port, service=service)
     except TargetDenied as denied:
         return not denied.hint
     return True
@@ -144,7 +144,7 @@ def test_ports_are_single_or_ranges() -> None:
 def test_a_wrong_policy_file_is_refused_naming_file_and_field(text: str, problem: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         Policy.parse(text, "p.yaml")
-    assert caught.value.message.startswith("p.yaml: ")
+    assert caught.value.message.startswith(("p.yaml: ", "p.yaml:1: "))
     assert problem in caught.value.message
 
 
@@ -160,3 +160,212 @@ def test_no_disguise_of_an_ipv4_address_is_permitted_where_the_address_itself_is
     disguises = [f"::ffff:{ip}", f"::{ip}", f"64:ff9b::{ip}", f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1"]
     if not allows(EVERYTHING, str(ip)):
         assert not any(allows(EVERYTHING, disguise) for disguise in disguises)
+
+
+# --- by service ---------------------------------------------------------------------------------------------
+
+
+def test_a_rule_adds_addresses_for_its_services_and_takes_none_away() -> None:
+    policy = Policy.parse(
+        """
+        direct:
+          networks: [192.168.0.0/16]
+          rules:
+          - {services: [pay-*], networks: [10.8.4.0/24], ports: [8443]}
+        """
+    )
+    for service, ip, port, permitted in [
+        ("pay-in", "10.8.4.1", 8443, True),
+        ("pay-in.shop", "10.8.4.1", 8443, True),
+        ("pay-in", "10.8.4.1", 8001, False),  # that port is for the other networks
+        ("pay-in", "192.168.1.1", 8001, True),
+        ("pay-in", "192.168.1.1", 443, False),
+        ("web", "10.8.4.1", 8443, False),
+    ]:
+        assert allows(policy, ip, port, service) is permitted, (service, ip, port)
+    with pytest.raises(TargetDenied, match="port 8001 is not listed") as caught:
+        policy.permit_address("10.8.4.1", 8001, service="pay-in")
+    assert "direct.rules.0.ports" in caught.value.hint
+
+
+def test_the_clusters_own_ranges_are_denied_unless_a_network_inside_them_is_listed() -> None:
+    text = "direct: {networks: [10.0.0.0/8, %s]}\ncluster: {pods: [10.244.0.0/16], services: [10.96.0.0/12]}"
+    policy = Policy.parse(text % "192.168.0.0/16")
+    assert allows(policy, "10.8.0.1")
+    with pytest.raises(TargetDenied, match=r"is in the cluster's service range 10\.96\.0\.0/12"):
+        policy.permit_address("10.96.0.10", 8001, service="foo")
+    assert not allows(policy, "10.244.3.4")
+    assert not allows(policy, "::ffff:10.244.3.4")
+    assert allows(Policy.parse(text % "10.244.3.4/32"), "10.244.3.4")
+    assert not allows(Policy.parse(text % "10.244.3.4/32"), "10.244.3.5")
+
+
+# --- who may register ---------------------------------------------------------------------------------------
+
+NONE: frozenset[str] = frozenset()
+
+
+def registers(policy: Policy, subject: str, service: str, *groups: str) -> bool:
+    try:
+        policy.permit_registration(subject, frozenset(groups), service)
+    except RegistrationDenied as denied:
+        return not denied.hint
+    return True
+
+
+def test_without_register_every_subject_may_register_what_may_be_detoured() -> None:
+    policy = Policy.parse("services: [foo]")
+    assert registers(policy, "alice", "foo")
+    assert not registers(policy, "alice", "bar")
+
+
+def test_with_register_only_its_rules_count_by_subject_or_group() -> None:
+    policy = Policy.parse(
+        """
+        services: [foo, bar, pay-*]
+        register:
+        - {subjects: [alice, ci-*], services: [foo, other]}
+        - {groups: [payments], services: [pay-*]}
+        """
+    )
+    assert registers(policy, "alice", "foo")
+    assert registers(policy, "ci-7", "foo")
+    assert registers(policy, "bob", "pay-in", "payments", "others")
+    assert not registers(policy, "alice", "bar")
+    assert not registers(policy, "alice", "other"), "services is the frame of all rules"
+    assert not registers(policy, "alice", "pay-in")
+    assert not registers(policy, "bob", "pay-in")
+    assert not registers(policy, "bob", "pay-in", "Payments", "payments-x")
+    assert not registers(Policy.parse("register: []"), "alice", "foo")
+    assert policy.may_register("alice", frozenset({"payments"})) == ("foo", "other", "pay-*")
+
+
+def test_a_refused_registration_says_what_one_may_and_which_rule_is_missing() -> None:
+    policy = Policy.parse("register: [{subjects: [alice], services: [foo]}]")
+    with pytest.raises(RegistrationDenied) as caught:
+        policy.permit_registration("alice", NONE, "bar")
+    assert (caught.value.code, caught.value.status) == ("not-permitted", 403)
+    assert caught.value.message == (
+        "'alice' may not register service 'bar': denied by policy: 'alice' may register foo, not 'bar'"
+    )
+    assert "a rule to register with 'alice' or one of its groups, and 'bar'" in caught.value.hint
+    with pytest.raises(RegistrationDenied, match="'bob' may register nothing, not 'foo'"):
+        policy.permit_registration("bob", NONE, "foo")
+
+
+# --- whose requests -----------------------------------------------------------------------------------------
+
+QA, WEB = "spiffe://cluster.local/ns/qa/sa/runner", "spiffe://cluster.local/ns/shop/sa/web"
+
+
+MAPPED = "[::ffff:192.168.1.12]:8001"
+TARGETS = {"alice", "alice-2", "192.168.1.12:8001", MAPPED, "a.example:8001", "version:v2"}
+
+
+def may_call(policy: Policy, caller: str, target: str, service: str = "foo") -> bool:
+    entry = parse(f'{{"{service}": "{target}"}}').entries[service]
+    try:
+        policy.permit(entry)
+        policy.permit_caller(entry, caller)
+    except CallerDenied:
+        return False
+    return True
+
+
+def test_without_callers_nobody_looks_at_them_and_an_empty_list_lets_nobody_in() -> None:
+    assert may_call(Policy(), "", "alice")
+    assert not may_call(Policy.parse("callers: []"), QA, "alice")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "permitted"),
+    [
+        ("*", {QA, WEB, "", "spiffe://other/ns/qa/sa/runner", "spiffe://odd/path"}),
+        ("qa/runner", {QA, "spiffe://other/ns/qa/sa/runner"}),
+        ("qa/*", {QA, "spiffe://other/ns/qa/sa/runner"}),
+        ("*/*", {QA, WEB, "spiffe://other/ns/qa/sa/runner"}),
+        (QA, {QA}),
+        ("spiffe://cluster.local/ns/*/sa/runner", {QA}),
+        ("spiffe://cluster.local/*", set()),
+        ("spiffe://*/path", {"spiffe://odd/path"}),
+    ],
+)
+def test_a_pattern_of_callers_means_these(pattern: str, permitted: set[str]) -> None:
+    policy = Policy.from_mapping({"callers": [{"from": [pattern]}]})
+    everybody = {QA, WEB, "", "spiffe://other/ns/qa/sa/runner", "spiffe://odd/path"}
+    nearly = {QA + "/x", "x" + QA, QA.upper(), QA.replace("sa/", ""), QA.replace("qa", "q/a")}
+    found = {caller for caller in everybody | nearly if may_call(policy, caller, "alice")}
+    assert found == permitted | (nearly if pattern == "*" else set())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "permitted"),
+    [
+        ("*", TARGETS),
+        ("alice", {"alice"}),
+        ("a*", {"alice", "alice-2"}),
+        ("192.168.0.0/16", {"192.168.1.12:8001", MAPPED}),
+        ("192.168.1.12", {"192.168.1.12:8001", MAPPED}),
+        ("::/0", set()),
+        ("*.example", {"a.example:8001"}),
+        ("version:v*", {"version:v2"}),
+    ],
+)  # fmt: skip
+def test_a_pattern_of_targets_is_for_one_kind_of_target(pattern: str, permitted: set[str]) -> None:
+    networks = {"networks": ["192.168.0.0/16", "10.0.0.0/8"]}
+    policy = Policy.from_mapping({"direct": networks, "callers": [{"from": [QA], "targets": [pattern]}]})
+    assert {target for target in TARGETS if may_call(policy, QA, target)} == permitted
+    assert not any(may_call(policy, WEB, target) for target in TARGETS)
+
+
+def test_a_callers_rule_is_for_its_services() -> None:
+    policy = Policy.from_mapping({"callers": [{"from": ["qa/*"], "services": ["foo"]}]})
+    assert may_call(policy, QA, "alice", "foo")
+    assert may_call(policy, QA, "alice", "foo.shop")
+    assert not may_call(policy, QA, "alice", "bar")
+
+
+# --- the rest of the file -----------------------------------------------------------------------------------
+
+
+def test_signatures_and_limits_are_read() -> None:
+    policy = Policy.parse("require: signed\nlimits: {links_per_subject: 3, in_flight_per_target: 7}")
+    assert policy.require_signed
+    assert (policy.limits.links_per_subject, policy.limits.in_flight_per_target) == (3, 7)
+    assert not Policy().require_signed
+    assert Policy().limits.streams_per_link is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("services: [a]\nservices: [b]", "p.yaml:2: 'services' is there twice"),
+        ("direct:\n  networks: [10.0.0.0/8]\n  port: [1]", "p.yaml:3: direct.port: there is no such field"),
+        ("a: 1", "the fields here are direct, cluster, services, register, callers, require, limits"),
+        ("register:\n- subjects: [a]\n- services: [b]", "p.yaml:3: register.1: it is for nobody"),
+        ("register: [{subjects: [a], group: [b]}]", "the fields here are subjects, groups, services"),
+        ("register: [{subjects: [A]}]", "register.0.subjects.0: 'A' is not a subject"),
+        ("register: [{groups: ['a*']}]", "a group is written in full"),
+        ("register: {subjects: [a]}", "register: write a list"),
+        ("register: [a]", "register.0: write fields below it"),
+        ("callers: [{services: [a]}]", "callers.0.from: it is missing"),
+        ("callers: [{from: [web]}]", "callers.0.from.0: 'web' is not a mesh identity"),
+        ("callers: [{from: ['a/b,c/d']}]", "is not a mesh identity"),
+        ("callers: [{from: ['*****/a']}]", "more than 4 `*`"),
+        ("callers: [{from: [a/b], targets: [10.0.0.1/8]}]", "callers.0.targets.0: '10.0.0.1/8' has bits set"),
+        ("callers: [{from: [a/b], targets: ['10.*']}]", "not a target"),
+        ("callers: [{from: [a/b], targets: ['alice:8001']}]", "is not a network"),
+        ("require: tls", "require: Input should be 'signed'"),
+        ("limits: {links_per_subject: 0}", "limits.links_per_subject"),
+        ("direct: {rules: [{networks: [10.0.0.0/8]}]}", "direct.rules.0.services: it is missing"),
+        ("cluster: {nodes: []}", "the fields here are pods, services"),
+        ("? [a]\n: b", "p.yaml"),
+        ("a: &a [*a]", "p.yaml"),
+        ("a: 2024-99-99", "not valid YAML"),
+        ("[" * 5000, "p.yaml"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_line_and_the_fields_that_there_are(text: str, problem: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        Policy.parse(text, "p.yaml")
+    assert problem in caught.value.message

@@ -21,7 +21,6 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.registry import Registry
-from devroute.target import Address
 from devroute.tunnel import hello
 from devroute.tunnel.link import LIVENESS, Liveness
 from devroute.tunnel.proxy_end import ProxyLink
@@ -37,8 +36,11 @@ HELLO_SECONDS: Final = 10.0
 _PATHS: Final = (b"GET /tunnel ", b"GET /tunnel?")
 _LONGEST: Final = max(map(len, _PATHS))
 
+#: Seconds for the requests under way of a laptop that policy permits no longer; as of a proxy that ends.
+REVOKED_SECONDS: Final = 20.0
+
 Authenticate = Callable[[str], str]
-Permit = Callable[[Address, str], None]
+Permit = Callable[[str, frozenset[str], hello.Offer], None]
 
 log = structlog.stdlib.get_logger("devroute.tunnel")
 
@@ -47,7 +49,8 @@ class TunnelListener:
     """What the control port's connections share, and the factory of their protocols.
 
     `http()` makes aiohttp's protocol. `authenticate(secret)` gives the subject or raises TokenInvalid.
-    `permit(address, service)` is asked about each address that a laptop registers, and raises TargetDenied.
+    `permit(subject, groups, offer)` is asked about each service that a laptop registers, and again about all
+    of them by `review`; it raises RegistrationDenied, or TargetDenied for an address of the laptop's own.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class TunnelListener:
         liveness: Liveness = LIVENESS,
         head_seconds: float = HEAD_SECONDS,
         hello_seconds: float = HELLO_SECONDS,
+        revoked_seconds: float = REVOKED_SECONDS,
     ) -> None:
         self.http = http
         self.authenticate = authenticate
@@ -74,6 +78,7 @@ class TunnelListener:
         self._random = random
         self._liveness = liveness
         self._hello_seconds = hello_seconds
+        self._revoked_seconds = revoked_seconds
         self._deadlines: dict[ProxyLink, asyncio.TimerHandle] = {}
 
     def __call__(self) -> "FirstHead":
@@ -106,8 +111,7 @@ class TunnelListener:
         try:
             message = hello.decode(hello.Hello, body)
             for offer in message.services:
-                if offer.direct is not None:
-                    self._permit(offer.direct, offer.service)
+                self._permit(subject, frozenset(), offer)
             registration, older = self._registry.register(subject, message, link, time.time())
         except DevrouteError as error:
             log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
@@ -122,6 +126,24 @@ class TunnelListener:
         link.wake()
         services = [offer.service for offer in message.services]
         log.info("laptop.online", laptop=registration.name, subject=subject, services=services)
+
+    def review(self) -> None:
+        """Another policy is in force: a laptop that it does not permit gets no further request, and is told
+        why. Requests under way have REVOKED_SECONDS to come to their end, and then its link ends."""
+        for registration in self._registry.registrations():
+            link = registration.link
+            if not isinstance(link, ProxyLink):
+                continue
+            try:
+                for offer in registration.hello.services:
+                    self._permit(registration.subject, frozenset(), offer)
+            except DevrouteError as error:
+                log.warning("laptop.revoked", laptop=registration.name, code=error.code, reason=error.message)
+                self._registry.unregister(link)
+                link.leave(error.code, error.message, error.hint)
+                self._deadlines[link] = asyncio.get_running_loop().call_later(
+                    REVOKED_SECONDS, link.end, error
+                )
 
     def _gone(self, link: ProxyLink) -> None:
         if (deadline := self._deadlines.pop(link, None)) is not None:

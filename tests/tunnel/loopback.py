@@ -10,9 +10,8 @@ from devroute.errors import DevrouteError, TokenInvalid
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
 from devroute.http1 import parse_response_head
 from devroute.registry import Registry
-from devroute.target import Address
 from devroute.tunnel import hello
-from devroute.tunnel.accept import TunnelListener
+from devroute.tunnel.accept import Permit, TunnelListener
 from devroute.tunnel.agent_end import AgentLink, Finished
 from devroute.tunnel.dial import dial
 from devroute.tunnel.link import LIVENESS, Liveness
@@ -63,7 +62,7 @@ async def start_site(
     port: int = 0,
     *,
     liveness: Liveness = LIVENESS,
-    permit: Callable[[Address, str], None] | None = None,
+    permit: Permit | None = None,
     tls: ssl.SSLContext | None = None,
     **seconds: float,
 ) -> Site:
@@ -73,7 +72,7 @@ async def start_site(
         authenticate=authenticate,
         registry=registry,
         server_version="test",
-        permit=permit or (lambda address, service: None),
+        permit=permit or (lambda subject, groups, offer: None),
         liveness=liveness,
         **seconds,
     )

@@ -135,8 +135,8 @@ async def test_a_name_that_is_not_owned_is_turned_away() -> None:
 
 
 async def test_a_registered_address_needs_permission() -> None:
-    def permit(address: Address, service: str) -> None:
-        raise TargetDenied(f"{address} is not permitted for {service}")
+    def permit(subject: str, groups: frozenset[str], offer: Offer) -> None:
+        raise TargetDenied(f"{offer.direct} is not permitted for {offer.service}")
 
     def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         link = AgentLink(websocket, loop, {}, lambda finished: None)
