@@ -251,6 +251,12 @@ class ProtocolError(DevrouteError):
     code, status = "tunnel-protocol", 400
 
 
+class TunnelFlooded(ProtocolError):
+    """The peer of a tunnel sent more of what costs it nothing than PROTOCOL.md allows; the link ends."""
+
+    code, status = "tunnel-flood", 429
+
+
 class NotFound(DevrouteError):
     code, status = "not-found", 404
 

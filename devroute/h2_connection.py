@@ -27,6 +27,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 
+from devroute.allowance import Allowance
 from devroute.connection import FLUSH_BYTES, Connection
 from devroute.errors import DevrouteError, UpstreamReset
 from devroute.h2_floods import (
@@ -35,7 +36,6 @@ from devroute.h2_floods import (
     IDLE_PER_SECOND,
     RESET_BURST,
     RESETS_PER_SECOND,
-    Allowance,
 )
 from devroute.h2_heads import Fields
 from devroute.h2_stream import Http2Stream

@@ -12,12 +12,19 @@ from typing import Final, Protocol
 
 from h2.errors import ErrorCodes
 
-from devroute.errors import ClientClosed, DevrouteError, RequestMalformed, RequestTimeout, UpstreamTimeout
+from devroute.errors import (
+    ClientClosed,
+    DevrouteError,
+    RequestMalformed,
+    RequestTimeout,
+    UpstreamInvalid,
+    UpstreamTimeout,
+)
 from devroute.grpc_status import error_answer, status_trailers, timeout_of
 from devroute.h2_heads import Fields, is_grpc, read_trailers, write_response, write_trailers
 from devroute.h2_stream import Http2Stream
 from devroute.heads import Framing, Headers, InboundRequest, ResponseHead, split_fields
-from devroute.relay import Port, Route
+from devroute.relay import MAX_INTERIM, Port, Route
 from devroute.upstream import UpstreamStream
 
 _NONE: Final = Framing.NONE
@@ -82,6 +89,7 @@ class H2Exchange(_Answering):
         "_deadline",
         "_grpc",
         "_head_sent",
+        "_interim",
         "_observed",
         "_server",
         "_stream",
@@ -112,6 +120,7 @@ class H2Exchange(_Answering):
         self._deadline: asyncio.TimerHandle | None = None
         self._active = server.now
         self._head_sent = False
+        self._interim = 0
         self._observed = False
 
     def begin(self) -> None:
@@ -178,6 +187,10 @@ class H2Exchange(_Answering):
     # --- from the upstream
 
     def on_informational(self, head: ResponseHead) -> None:
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            self._break_off(UpstreamInvalid(f"more than {MAX_INTERIM} interim answers (1xx)"))
+            return
         self.send_head(write_response(head, []))
 
     def on_head(self, head: ResponseHead) -> None:

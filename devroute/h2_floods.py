@@ -13,27 +13,3 @@ RESETS_PER_SECOND: Final = 100
 IDLE_BURST: Final = 1000
 IDLE_PER_SECOND: Final = 100
 IDLE_PER_FRAME: Final = 4
-
-
-class Allowance:
-    """A token bucket: `burst` at once, `rate` more a second, and what is earned."""
-
-    __slots__ = ("_at", "_burst", "_left", "_rate")
-
-    def __init__(self, burst: int, rate: int, now: float) -> None:
-        self._burst = burst
-        self._rate = rate
-        self._left = float(burst)
-        self._at = now
-
-    def earn(self, amount: float) -> None:
-        self._left = min(self._burst, self._left + amount)
-
-    def spend(self, now: float) -> bool:
-        """False: there was none left."""
-        self.earn((now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True

@@ -13,6 +13,7 @@ from devroute.errors import DevrouteError
 from devroute.h2_heads import Fields
 from devroute.h2_wire import Wire
 from devroute.heads import Headers
+from devroute.held import Piece, joined
 
 #: Bytes that one stream may send before it is the next one's turn.
 TURN_BYTES: Final = 64 * 1024
@@ -76,7 +77,7 @@ class Http2Stream:
         self._sent_end = False
         self._received_end = False
         self._paused = False
-        self._held: deque[tuple[bytes, int]] = deque()
+        self._held: deque[tuple[Piece, int]] = deque()
         self._held_end: Headers | None = None
 
     # --- what the two sides say
@@ -218,12 +219,20 @@ class Http2Stream:
     def receive_data(self, data: bytes, size: int) -> None:
         """`size`: with its padding, as flow control counts."""
         if self._paused and not self.over:
-            self._held.append((data, size))
+            self._keep(data, size)
             return
         if data and not self.over:
             self.consume(data)
         if self.connection is not None:
             self.connection.acknowledge(self.number, size)
+
+    def _keep(self, data: bytes, size: int) -> None:
+        """Small pieces are joined (held.py)."""
+        held = self._held
+        if held and (both := joined(held[-1][0], data)) is not None:
+            held[-1] = (both, held[-1][1] + size)
+        else:
+            held.append((data, size))
 
     def receive_end(self, trailers: Headers) -> None:
         if self._received_end:
@@ -242,7 +251,8 @@ class Http2Stream:
         self._paused = False
         held = self._held
         while held and not self._paused:
-            self.receive_data(*held.popleft())
+            data, size = held.popleft()
+            self.receive_data(bytes(data), size)
         if self._held_end is not None and not held and not self.over:
             trailers, self._held_end = self._held_end, None
             self.complete(trailers)

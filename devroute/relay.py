@@ -12,9 +12,20 @@ from time import monotonic
 from typing import Final, Protocol
 
 from devroute.body import BodyReader, encode_last_chunk
-from devroute.errors import ClientClosed, DevrouteError, RequestMalformed, RequestTimeout, UpstreamTimeout
+from devroute.errors import (
+    ClientClosed,
+    DevrouteError,
+    RequestMalformed,
+    RequestTimeout,
+    UpstreamInvalid,
+    UpstreamTimeout,
+)
 from devroute.heads import Framing, Headers, InboundRequest, ResponseHead
 from devroute.upstream import Upstream, UpstreamStream
+
+#: Interim answers (1xx) to one request; uploads that report their progress send some (104). They have no flow
+#: control of their own, so without a bound they could fill memory.
+MAX_INTERIM: Final = 100
 
 _CHUNKED: Final = Framing.CHUNKED
 _CLOSE: Final = Framing.CLOSE
@@ -106,6 +117,7 @@ class Exchange:
         "_connection",
         "_continued",
         "_head_sent",
+        "_interim",
         "_server",
         "_upstream_ended",
         "bytes_in",
@@ -137,6 +149,7 @@ class Exchange:
         self._chunked = False
         self._head_sent = False
         self._continued = False
+        self._interim = 0
         self._client_ended = False  # the halves of an upgrade
         self._upstream_ended = False
 
@@ -186,6 +199,10 @@ class Exchange:
     # --- from the upstream
 
     def on_informational(self, head: ResponseHead) -> None:
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            self.break_off(UpstreamInvalid(f"more than {MAX_INTERIM} interim answers (1xx)"))
+            return
         self._continued = self._continued or head.status == 100
         if self.request.minor:  # RFC 9110 §15.2: HTTP/1.0 knows no 1xx
             self._connection.write(head.forward(b"", chunked=False, close=False))

@@ -10,6 +10,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
+from devroute.held import Piece, hold
 from devroute.http1 import parse_response_head
 from devroute.upstream import ResponseSink, Upstream, UpstreamStream
 
@@ -94,7 +95,7 @@ class _Copy:
 
     def __init__(self, upstream: Upstream, head: RequestHead, copies: Copies, seconds: float) -> None:
         self._copies = copies
-        self._held: list[bytes] = []
+        self._held: list[Piece] = []
         self._size = 0
         self._paused = False
         self._over = False
@@ -109,7 +110,7 @@ class _Copy:
         if not self._paused:
             self._stream.send_data(data)
             return
-        self._held.append(data)
+        hold(self._held, data)
         self._size += len(data)
         self._copies.waiting_bytes += len(data)
         if self._size > MAX_WAITING_BYTES or self._copies.waiting_bytes > MAX_WAITING_TOTAL:
@@ -145,7 +146,7 @@ class _Copy:
         held = self._held
         sent = 0
         while sent < len(held) and not self._paused and not self._over:
-            data = held[sent]
+            data = bytes(held[sent])
             sent += 1
             self._size -= len(data)
             self._copies.waiting_bytes -= len(data)

@@ -12,9 +12,9 @@ from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devroute.allowance import Allowance
 from devroute.errors import BY_CODE, LaptopOffline, RequestMalformed, UpstreamInvalid
 from devroute.grpc_status import CODES, status_trailers, timeout_of
-from devroute.h2_floods import Allowance
 from devroute.h2_heads import (
     is_grpc,
     read_request,

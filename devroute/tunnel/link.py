@@ -14,8 +14,9 @@ from devroute.connection import FLUSH_BYTES, TURN, Connection
 from devroute.errors import DevrouteError, ProtocolError, UpstreamReset
 from devroute.heads import Headers
 from devroute.tunnel.events import Broken, Data, Ended, Event, GoAway, Head, Opened, Pong, Reset, Writable
+from devroute.tunnel.floods import TINY_BYTES, FloodGuard
 from devroute.tunnel.frames import Reason
-from devroute.tunnel.session import Buffer, Session
+from devroute.tunnel.session import Buffer, Role, Session
 from devroute.tunnel.streams import Stream
 from devroute.tunnel.websocket import CloseCode, WebSocket
 
@@ -78,6 +79,8 @@ class Link(Connection):
         self._heard = loop.time()
         self._asked = False
         self._watch: asyncio.TimerHandle | None = None
+        self._rest: asyncio.TimerHandle | None = None  # reads nothing until then
+        self._guard = FloodGuard(self._heard, resets=session.role is Role.AGENT)
         self._rare: dict[type[Event], Callable[..., None]] = {
             Ended: lambda event: event.stream.owner.receive_end(event.trailers),
             Reset: lambda event: event.stream.owner.receive_reset(event.reason),
@@ -123,7 +126,10 @@ class Link(Connection):
         session = self.session
         websocket = self._websocket
         for piece in websocket.receive(data):
-            for event in session.receive(piece):
+            events = session.receive(piece)
+            if len(events) * TINY_BYTES > len(piece):
+                self._slow_down(len(events))
+            for event in events:
                 if type(event) is Data:
                     event[0].owner.receive_data(event[1], event[2])
                 elif type(event) is Head:
@@ -134,6 +140,8 @@ class Link(Connection):
                     self._rare[type(event)](event)
         if websocket.replies:
             self._reply()
+        if session.trifles or session.resets or websocket.trifles:
+            self._weigh()
         if websocket.closed is not None:
             self.end(websocket.error or self._closed_by_peer(), say=False)
         elif session.has_output:
@@ -172,6 +180,30 @@ class Link(Connection):
             if self.full:
                 return
             self._writable(owner)
+
+    # --- floods
+
+    def _weigh(self) -> None:
+        """End a link whose peer sends more of what costs it nothing than it may."""
+        session, websocket = self.session, self._websocket
+        trifles = session.trifles + websocket.trifles
+        flood = self._guard.weigh(self._heard, trifles, session.resets, session.opened)
+        session.trifles = session.resets = websocket.trifles = 0
+        if flood is not None:
+            session.goaway(flood.code, flood.message, flood.hint)
+            self.end(flood)
+
+    def _slow_down(self, tiny: int) -> None:
+        """Read nothing for a while, once there were too many tiny frames."""
+        seconds = self._guard.rest(self._heard, tiny)
+        if seconds and self._rest is None and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._rest = self._loop.call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._rest = None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     # --- writing
 
@@ -288,6 +320,9 @@ class Link(Connection):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         if self.session.finished:
             return
         self.over = error

@@ -23,6 +23,7 @@ from devroute.tunnel.events import (
     Welcome,
     Writable,
 )
+from devroute.tunnel.floods import SMALL_CREDIT
 from devroute.tunnel.frames import HEADER, MAX_STREAMS, WINDOW, Flag, FrameType
 from devroute.tunnel.sending import Sender
 from devroute.tunnel.streams import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT, Stream
@@ -56,11 +57,16 @@ _Handler = Callable[[int, int, bytes], None]
 
 
 class Session(Sender):
-    """One end. An agent's takes streams that are opened to it, a proxy's opens them."""
+    """One end. An agent's takes streams that are opened to it, a proxy's opens them.
+
+    `trifles` and `resets` count what floods.py allows little of, until the owner sets them back.
+    """
 
     def __init__(self, role: Role, *, max_streams: int = MAX_STREAMS) -> None:
         super().__init__(max_streams)
         self.role = role
+        self.trifles = 0
+        self.resets = 0
         self._broken = False
         self._events: list[Event] = []
         self._held = bytearray()  # an incomplete frame, never DATA's payload
@@ -142,7 +148,7 @@ class Session(Sender):
             if kind == _DATA:
                 stream = streams.get(number)
                 if stream is None:
-                    self._must_have_been(number)
+                    self._ended_before(number)
                 else:
                     if NEXT[stream.inbound][(_DATA << 2) | flags] == FORBIDDEN:
                         raise self._misplaced(_DATA, stream)
@@ -158,10 +164,13 @@ class Session(Sender):
                     self._left_stream = stream
                     self._left_end = flags
                     return
-                if stream is not None and (length or flags):
-                    events.append(_event(Data, (stream, bytes(data[body:at_next]), flags)))
-                    if flags:
-                        self._inbound_closed(stream)
+                if stream is not None:
+                    if length or flags:
+                        events.append(_event(Data, (stream, bytes(data[body:at_next]), flags)))
+                        if flags:
+                            self._inbound_closed(stream)
+                    else:
+                        self.trifles += 1
             else:
                 if at_next > size:
                     need = _HEADER_SIZE + length
@@ -188,9 +197,16 @@ class Session(Sender):
                 self._inbound_closed(stream)
         return stop
 
-    def _must_have_been(self, number: int) -> None:
+    def _ended_before(self, number: int) -> None:
+        """A frame for a stream that is not open may have crossed our RESET; many of them have not."""
         if number > self._last_id:
             raise ProtocolError(f"a frame for stream {number}, which was never opened")
+        self.trifles += 1
+
+    @property
+    def opened(self) -> int:
+        """How many streams there were."""
+        return self._last_id
 
     @staticmethod
     def _misplaced(kind: int, stream: Stream) -> ProtocolError:
@@ -201,7 +217,7 @@ class Session(Sender):
         """Moves the inbound half. None for a stream that is closed already: that frame crossed our RESET."""
         stream = self.streams.get(number)
         if stream is None:
-            self._must_have_been(number)
+            self._ended_before(number)
             return None
         state = NEXT[stream.inbound][(kind << 2) | (flags & 3)]
         if state == FORBIDDEN:
@@ -257,16 +273,19 @@ class Session(Sender):
         reason = frames.decode_reason(payload)
         stream = self.streams.get(number)
         if stream is None:
-            self._must_have_been(number)
+            self._ended_before(number)
             return
+        self.resets += 1
         self._drop(stream)
         self._events.append(Reset(stream, reason))
 
     def _on_credit(self, flags: int, number: int, payload: bytes) -> None:
         credit = frames.decode_credit(payload)
+        if credit < SMALL_CREDIT:
+            self.trifles += 1
         stream = self.streams.get(number)
         if stream is None:
-            self._must_have_been(number)
+            self._ended_before(number)
             return
         stopped = stream.backlog is not None or not stream.credit
         stream.credit += credit
@@ -276,11 +295,14 @@ class Session(Sender):
             self._events.append(Writable(stream))
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
+        self.trifles += 1
         self._pong = payload  # only the newest is answered: a flood of them costs no memory
 
     def _on_pong(self, flags: int, number: int, payload: bytes) -> None:
+        self.trifles += 1
         self._events.append(Pong(payload))
 
     def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
+        self.trifles += 1
         self.leaving = True
         self._events.append(GoAway(frames.decode_reason(payload)))

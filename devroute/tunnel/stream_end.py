@@ -8,6 +8,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError
 from devroute.heads import Headers
+from devroute.held import Piece, hold
 from devroute.tunnel.frames import Reason
 from devroute.tunnel.link import Link
 from devroute.tunnel.streams import Stream
@@ -30,7 +31,7 @@ class StreamEnd:
         self.stopped = False  # our source was told to send no more
         self._consume: Callable[[bytes], None]
         self._paused = False  # the consumer wants nothing now
-        self._held: deque[bytes] | None = None
+        self._held: deque[Piece] | None = None
         self._held_end: Headers | None = None
 
     # --- what the two ends say
@@ -70,7 +71,7 @@ class StreamEnd:
             if data:
                 if self._held is None:
                     self._held = deque()
-                self._held.append(data)
+                hold(self._held, data)
         elif data:
             self._pass_on(data)
         if end:
@@ -118,7 +119,7 @@ class StreamEnd:
         self._paused = False
         held = self._held
         while held and not self._paused and not self.done:
-            self._pass_on(held.popleft())
+            self._pass_on(bytes(held.popleft()))
         if self.link.session.has_output:
             self.link.wake()
         if self._held_end is not None and not self._paused and not self.done:

@@ -1,0 +1,180 @@
+"""Both ends of a tunnel against a peer that sends what costs it nothing (PROTOCOL.md, "Floods").
+
+The hostile end is a real one that is made to send frames of our choice; the other is what is shipped.
+"""
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from tunnel.loopback import App, Client, answer, connect, get, head, post, tunnel
+
+from devroute.errors import TunnelFlooded
+from devroute.tunnel.floods import RESET_BURST, TINY_BURST, TINY_PER_SECOND, TRIFLE_BURST
+from devroute.tunnel.frames import CREDIT, HEADER, FrameType
+from devroute.tunnel.link import Link
+from devroute.tunnel.session import Session
+
+PATIENCE = 10.0
+
+#: More than the burst, and than what is given while the test runs.
+FLOOD = TRIFLE_BURST + 12_000
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
+
+
+def frame(kind: FrameType, stream: int = 0, payload: bytes = b"", flags: int = 0) -> bytes:
+    return HEADER.pack(kind, flags, stream, len(payload)) + payload
+
+
+def send(link: Link, *frames: bytes) -> None:
+    """Past the session, which would not."""
+    link.transport.write(link._websocket.encode(list(frames)))
+
+
+async def ended_for_flooding(link: Link) -> None:
+    """That the other side has said why, and cut the link."""
+    async with asyncio.timeout(PATIENCE):
+        await link.disconnected
+
+
+FLOODS = {
+    "ping": frame(FrameType.PING, payload=b"12345678"),
+    "pong": frame(FrameType.PONG),
+    "empty data": frame(FrameType.DATA, 1),
+    "credit of one byte": frame(FrameType.CREDIT, 1, CREDIT.pack(1)),
+    "data for a stream that has ended": frame(FrameType.DATA, 2, b"x"),
+    "resets of a stream that has ended": frame(FrameType.RESET, 2, b"cancelled\n\n"),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_an_agent_that_floods_the_proxy_loses_its_link_and_nobody_else_does(name: str) -> None:
+    async with tunnel(App()) as (where, hostile):
+        upload = where.upstream().open(post(100_000), Client())
+        upload.send_data(bytes(100_000))
+        where.upstream().open(get(), Client()).cancel()
+        await until(lambda: hostile.session.opened == 2)
+        hostile.session.send_head(hostile.session.streams[1], b"HTTP/1.1 200 OK\r\n\r\n")
+        hostile.wake()
+        bystander = await connect(where, {"foo": App(answer(b"fine"))}, token="bob-token")
+        await bystander.welcome
+        for _ in range(FLOOD // 1000):
+            send(hostile, *[FLOODS[name]] * 1000)
+        client = Client()
+        where.upstream("bob").open(get(), client)
+        await ended_for_flooding(hostile)
+        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        assert hostile.goodbye is not None
+        assert hostile.goodbye.code == "tunnel-flood"
+        assert (client.error, client.body) == (None, b"fine")
+        bystander.leave("leaving", "the test is over")
+
+
+@pytest.mark.parametrize(
+    "opcode", [0x80 | 0x9, 0x80 | 0xA, 0x80 | 0x2], ids=["ping", "pong", "empty message"]
+)
+async def test_a_flood_of_websocket_frames_ends_the_link(opcode: int) -> None:
+    async with tunnel(App()) as (_, hostile):
+        hostile.transport.write(bytes((opcode, 0x80, 1, 2, 3, 4)) * FLOOD)
+        await ended_for_flooding(hostile)
+        assert hostile.goodbye is not None
+        assert hostile.goodbye.code == "tunnel-flood"
+
+
+async def test_a_proxy_that_opens_and_resets_streams_loses_its_agent() -> None:
+    app = App()
+    async with tunnel(app) as (where, agent):
+        (hostile,) = where.listener.links
+        session: Session = hostile.session
+        for _ in range((RESET_BURST + 3000) // 100):
+            for _ in range(100):
+                session.reset(session.open(b"foo", get().wire, 1, 0), "cancelled", "")
+            hostile.flush()
+        why = await asyncio.wait_for(agent.closed_because, PATIENCE)
+        assert isinstance(why, TunnelFlooded)
+        await until(lambda: all(stream.cancelled.is_set() for stream in app.streams))
+        assert len(app.streams) <= RESET_BURST + 3000
+
+
+async def test_a_proxy_that_floods_the_agent_loses_it() -> None:
+    async with tunnel(App()) as (where, agent):
+        (hostile,) = where.listener.links
+        send(hostile, *[FLOODS["ping"]] * FLOOD)
+        assert isinstance(await asyncio.wait_for(agent.closed_because, PATIENCE), TunnelFlooded)
+
+
+async def test_all_streams_of_a_sidecar_that_dies_are_no_flood() -> None:
+    """What a proxy may do for good reasons: take everything back at once, twice."""
+    app = App()
+    async with tunnel(app) as (where, agent):
+        upstream = where.upstream()
+        for _ in range(2):
+            streams = [upstream.open(get(), Client()) for _ in range(4000)]
+            await until(lambda: len(agent.session.streams) == 4000)
+            for stream in streams:
+                stream.cancel()
+            await until(lambda: not agent.session.streams)
+        client = Client()
+        app._serve = answer(b"still here")
+        upstream.open(get(), client)
+        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        assert client.body == b"still here"
+
+
+@pytest.fixture
+async def stalled() -> AsyncIterator[tuple[Link, Link, Client, Callable[[], None]]]:
+    """The agent's link and the proxy's, an answer that has begun, and what lets its client read."""
+    async with tunnel(App()) as (where, agent):
+        client = Client()
+        stream = where.upstream().open(get(), client)
+        stream.pause_response()
+        await until(lambda: agent.session.streams)
+        agent.session.send_head(agent.session.streams[1], head(200).raw)
+        agent.wake()
+        await client.first.wait()
+        (proxy,) = where.listener.links
+        yield agent, proxy, client, stream.resume_response
+
+
+async def test_tiny_data_is_read_slowly_and_loses_nothing(
+    stalled: tuple[Link, Link, Client, Callable[[], None]],
+) -> None:
+    agent, proxy, client, resume = stalled
+    resume()
+    more = TINY_PER_SECOND // 5
+    for _ in range((TINY_BURST + more) // 400):
+        send(agent, *[frame(FrameType.DATA, 1, b"x")] * 400)
+    await until(lambda: proxy._rest is not None)
+    assert not proxy.transport.is_reading()
+    await until(lambda: client.size == TINY_BURST + more)
+    assert agent.over is None
+
+
+async def test_tiny_data_that_waits_costs_little_more_than_its_bytes(
+    stalled: tuple[Link, Link, Client, Callable[[], None]],
+) -> None:
+    agent, proxy, client, resume = stalled
+    count = TINY_BURST // 2
+    send(agent, *[frame(FrameType.DATA, 1, b"x")] * 100)
+    (stream,) = proxy.session.streams.values()
+    await until(lambda: stream.room == 1024 * 1024 - 100)
+    pieces = [agent._websocket.encode([frame(FrameType.DATA, 1, b"x")] * 400) for _ in range(count // 400)]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for piece in pieces:
+            agent.transport.write(piece)
+        await until(lambda: stream.room == 1024 * 1024 - 100 - count)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 10 * count  # a bytes object of one byte has 34, and its place in a list 8
+    resume()
+    await until(lambda: client.size == count + 100)
+    assert client.body == b"x" * (count + 100)
