@@ -1,0 +1,352 @@
+"""One request and its answer as the inspector keeps them, and their JSON for the page. Pure.
+
+Headers, targets and bodies in here went through redact.py before: nothing in this module may see a secret.
+"""
+
+import base64
+import re
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+from devroute.heads import Headers, split_fields
+
+Kind = Literal["http", "grpc", "websocket", "upgrade", "sse"]
+State = Literal["open", "done", "failed"]
+Opcode = Literal["text", "binary", "close", "ping", "pong"]
+Fields = list[tuple[str, str]]
+
+#: Bytes of a body, and of a message, that the details hold as text; the whole is fetched on its own.
+PREVIEW_BYTES: Final = 64 * 1024
+MESSAGE_PREVIEW_BYTES: Final = 4 * 1024
+
+#: Messages that the details hold: the newest.
+LISTED_MESSAGES: Final = 500
+
+#: What stands in the place of a secret: in headers and JSON, and in queries and forms.
+REDACTED: Final = "[redacted]"
+REDACTED_QUERY: Final = "%5Bredacted%5D"
+
+# The element of X-Forwarded-Client-Cert that the sidecar nearest to the caller wrote is the first.
+_CALLER = re.compile(rb"(?i:\nx-forwarded-client-cert):[^\r]*?\bURI=spiffe://([^;,\"\r]+)")
+_ACCOUNT = re.compile(r"[^/]+/ns/([^/]+)/sa/([^/]+)")
+
+
+@dataclass(slots=True)
+class Body:
+    """`data` is the part that is kept, at most the store's limit; `size` counts all that came, as it came.
+    `truncated`: `data` ends before the body does. `decoded`: `data` is without its content-encoding, since a
+    field in it was redacted. `note` says why there is less of it than one would expect."""
+
+    data: bytearray = field(default_factory=bytearray)
+    size: int = 0
+    truncated: bool = False
+    complete: bool = False
+    decoded: bool = False
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Message:
+    """A WebSocket frame's or gRPC's message. `at` is in seconds since the exchange began; `data` is the part
+    that is kept of `size` bytes; `compressed` data could not be inflated."""
+
+    at: float
+    from_client: bool
+    opcode: Opcode
+    data: bytes
+    size: int
+    compressed: bool = False
+
+
+class Timing(NamedTuple):
+    """In seconds, None for what has not ended. `queue_s`: until the app had the whole request; `app_s`: until
+    the first byte of its answer; `transfer_s`: until the last."""
+
+    queue_s: float | None
+    app_s: float | None
+    transfer_s: float | None
+
+
+class Exchange:
+    """A request and its answer, changing while in flight. `started` is Unix time; `opened`, `sent`,
+    `answered` and `ended` are times of one steady clock, None until they happen. `raw_request` and
+    `raw_response` are field lines without the start line; they are split when somebody looks.
+
+    `comparison` is the list of differences to the real service's answer, for copies of its requests (shadow):
+    empty for the same, None for no comparison.
+    """
+
+    __slots__ = (
+        "_request_headers",
+        "_response_headers",
+        "answered",
+        "comparison",
+        "ended",
+        "error",
+        "id",
+        "kept",
+        "kind",
+        "messages",
+        "messages_dropped",
+        "method",
+        "opened",
+        "raw_request",
+        "raw_response",
+        "reason",
+        "replay_of",
+        "request_body",
+        "request_sieve",
+        "response_body",
+        "response_sieve",
+        "sent",
+        "service",
+        "started",
+        "state",
+        "status",
+        "stored",
+        "target",
+        "trailers",
+        "version",
+    )
+
+    def __init__(self, service: str, method: str, target: str, started: float, opened: float) -> None:
+        self.id = 0
+        self.service = service
+        self.method = method
+        self.target = target
+        self.version = "HTTP/1.1"
+        self.kind: Kind = "http"
+        self.started = started
+        self.opened = opened
+        self.sent: float | None = None
+        self.answered: float | None = None
+        self.ended: float | None = None
+        self.raw_request = b""
+        self.raw_response = b""
+        self._request_headers: Fields | None = None
+        self._response_headers: Fields | None = None
+        self.request_body = Body()
+        self.response_body = Body()
+        self.status: int | None = None
+        self.reason = ""
+        self.trailers: Fields = []
+        self.messages: list[Message] = []
+        self.messages_dropped = 0
+        self.error: tuple[str, str] | None = None
+        self.replay_of: int | None = None
+        self.state: State = "open"
+        self.comparison: list[dict[str, Any]] | None = None
+        # The store's: what it counts of this exchange, whether it still has it, and what holds bodies back
+        # until their fields are redacted.
+        self.kept = 0
+        self.stored = False
+        self.request_sieve: Any = None
+        self.response_sieve: Any = None
+
+    @property
+    def request_headers(self) -> Fields:
+        if self._request_headers is None:
+            self._request_headers = as_text(split_fields(b"\r\n" + self.raw_request))
+        return self._request_headers
+
+    @request_headers.setter
+    def request_headers(self, fields: Fields) -> None:
+        self.raw_request, self._request_headers = as_lines(fields), None
+
+    @property
+    def response_headers(self) -> Fields:
+        if self._response_headers is None:
+            self._response_headers = as_text(split_fields(b"\r\n" + self.raw_response))
+        return self._response_headers
+
+    @response_headers.setter
+    def response_headers(self, fields: Fields) -> None:
+        self.raw_response, self._response_headers = as_lines(fields), None
+
+    @property
+    def caller(self) -> str:
+        """namespace/serviceaccount of who called, as the mesh has verified it; "" where it did not say."""
+        found = _CALLER.search(b"\n" + self.raw_request)
+        if found is None:
+            return ""
+        uri = found[1].decode("latin-1")
+        account = _ACCOUNT.fullmatch(uri)
+        return f"{account[1]}/{account[2]}" if account else f"spiffe://{uri}"
+
+    @property
+    def timing(self) -> Timing:
+        queue = None if self.sent is None else self.sent - self.opened
+        app = None if self.answered is None or self.sent is None else self.answered - self.sent
+        transfer = None if self.ended is None or self.answered is None else self.ended - self.answered
+        return Timing(queue, app, transfer)
+
+    @property
+    def duration(self) -> float | None:
+        """In seconds; None while it is in flight."""
+        return None if self.ended is None else self.ended - self.opened
+
+    @property
+    def grpc_status(self) -> int | None:
+        text = self._grpc("grpc-status")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+
+    @property
+    def grpc_message(self) -> str:
+        """Percent-decoded, as gRPC writes it."""
+        raw = re.sub(
+            rb"%([0-9A-Fa-f]{2})", lambda m: bytes((int(m[1], 16),)), self._grpc("grpc-message").encode()
+        )
+        return raw.decode("utf-8", "replace")
+
+    def _grpc(self, name: str) -> str:
+        if self.kind != "grpc":
+            return ""
+        return value_of(self.trailers, name) or value_of(self.response_headers, name)
+
+
+def as_text(fields: Headers) -> Fields:
+    """Latin-1, which every byte is: what came is what is shown, and what a replay sends."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+
+
+def as_lines(fields: Fields) -> bytes:
+    """Field lines; whoever made `fields` has checked that no CR or LF is in them."""
+    return "".join(f"{name}: {value}\r\n" for name, value in fields).encode("latin-1", "replace")
+
+
+def value_of(fields: Fields, name: str) -> str:
+    """A field's value, "" where there is none; repeated ones are joined (RFC 9110 §5.3)."""
+    return ", ".join(value for key, value in fields if key.lower() == name)
+
+
+# --- what people can read -----------------------------------------------------------------------------------
+
+
+def readable(body: Body, headers: Fields, limit: int) -> bytes:
+    """The body without its content-encoding where it is gzip or deflate; at most `limit` bytes."""
+    coding = value_of(headers, "content-encoding").strip().lower()
+    if body.decoded or coding not in ("gzip", "x-gzip", "deflate"):
+        return bytes(body.data[:limit])
+    plain = inflate(bytes(body.data), limit)
+    return bytes(body.data[:limit]) if plain is None else plain
+
+
+def inflate(data: bytes, limit: int) -> bytes | None:
+    """gzip, zlib or raw deflate, at most `limit` bytes of it; None for what is neither. An end that is
+    missing is no error: bodies may be cut."""
+    for bits in (47, -15):
+        try:
+            return zlib.decompressobj(bits).decompress(data, limit)
+        except zlib.error:
+            continue
+    return None
+
+
+def text_of(data: bytes, *, cut: bool) -> str | None:
+    """Bytes as text, None for what is none. `cut`: more followed, so the last character may be incomplete."""
+    if b"\0" in data:
+        return None
+    for lost in range(4 if cut else 1):
+        try:
+            return data[: len(data) - lost].decode()
+        except UnicodeDecodeError:
+            continue
+    return None
+
+
+def redacted_parts(exchange: Exchange) -> list[str]:
+    """What of the request was replaced: names of headers, "the query", "the body"."""
+    parts = [name.lower() for name, value in exchange.request_headers if REDACTED in value]
+    if REDACTED_QUERY in exchange.target:
+        parts.append("the query")
+    data = exchange.request_body.data
+    if exchange.request_body.decoded or REDACTED.encode() in data or REDACTED_QUERY.encode() in data:
+        parts.append("the body")
+    return parts
+
+
+# --- JSON for the page --------------------------------------------------------------------------------------
+
+
+def as_summary(exchange: Exchange) -> dict[str, Any]:
+    """One row of the list. Times in milliseconds, `started` in Unix seconds."""
+    duration = exchange.duration
+    comparison = exchange.comparison
+    return {
+        "id": exchange.id,
+        "started": round(exchange.started, 3),
+        "service": exchange.service,
+        "caller": exchange.caller,
+        "method": exchange.method,
+        "target": exchange.target,
+        "kind": exchange.kind,
+        "state": exchange.state,
+        "status": exchange.status,
+        "grpc_status": exchange.grpc_status,
+        "duration_ms": None if duration is None else round(duration * 1000, 3),
+        "request_size": exchange.request_body.size,
+        "response_size": exchange.response_body.size,
+        "content_type": value_of(exchange.response_headers, "content-type"),
+        "messages": len(exchange.messages) + exchange.messages_dropped,
+        "error": None if exchange.error is None else exchange.error[0],
+        "replay_of": exchange.replay_of,
+        "differences": None if comparison is None else len(comparison),
+    }
+
+
+def as_detail(exchange: Exchange) -> dict[str, Any]:
+    """Everything but the bodies, of which only the beginning is here, as text."""
+    timing = exchange.timing
+    error = exchange.error
+    return as_summary(exchange) | {
+        "version": exchange.version,
+        "reason": exchange.reason,
+        "request_headers": [list(pair) for pair in exchange.request_headers],
+        "response_headers": [list(pair) for pair in exchange.response_headers],
+        "trailers": [list(pair) for pair in exchange.trailers],
+        "request_body": _body(exchange.request_body, exchange.request_headers),
+        "response_body": _body(exchange.response_body, exchange.response_headers),
+        "grpc_message": exchange.grpc_message,
+        "message_list": [as_message(each) for each in exchange.messages[-LISTED_MESSAGES:]],
+        "messages_dropped": exchange.messages_dropped + max(0, len(exchange.messages) - LISTED_MESSAGES),
+        "timing": {
+            name.removesuffix("_s") + "_ms": None if value is None else round(value * 1000, 3)
+            for name, value in timing._asdict().items()
+        },
+        "error": None if error is None else {"code": error[0], "message": error[1]},
+        "redacted": redacted_parts(exchange),
+        "comparison": exchange.comparison,
+    }
+
+
+def _body(body: Body, headers: Fields) -> dict[str, Any]:
+    shown = readable(body, headers, PREVIEW_BYTES)
+    return {
+        "size": body.size,
+        "kept": len(body.data),
+        "truncated": body.truncated,
+        "complete": body.complete,
+        "note": body.note,
+        **_shown(shown, cut=True),
+    }
+
+
+def _shown(data: bytes, *, cut: bool) -> dict[str, Any]:
+    """`text` is base64 where the bytes are no text."""
+    text = text_of(data, cut=cut)
+    if text is not None:
+        return {"text": text, "base64": False}
+    return {"text": base64.b64encode(data).decode(), "base64": True}
+
+
+def as_message(message: Message) -> dict[str, Any]:
+    data = message.data[:MESSAGE_PREVIEW_BYTES]
+    return {
+        "at_ms": round(message.at * 1000, 3),
+        "from_client": message.from_client,
+        "opcode": message.opcode,
+        "size": message.size,
+        "compressed": message.compressed,
+        **_shown(data, cut=len(data) < message.size),
+    }

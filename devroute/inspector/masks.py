@@ -1,0 +1,198 @@
+"""Replaces fields in bodies: JSON (also lines of it, and inside event streams), forms, multipart. Pure.
+
+Works on text, not on parsed documents: what is not secret stays as it came, to the byte, and a body that is
+cut, or not quite what it says it is, is searched all the same. Where in doubt it replaces too much.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote_plus
+
+from devroute.inspector.exchange import REDACTED, REDACTED_QUERY
+from devroute.inspector.json_paths import JsonPath
+
+_MARK: Final = REDACTED.encode()
+_JSON_MARK: Final = b'"' + _MARK + b'"'
+_QUERY_MARK: Final = REDACTED_QUERY.encode()
+
+# Field names of event streams are passed over: a document may stand on several `data:` lines.
+_TOKEN = re.compile(
+    rb'(?m:^(?:data|event|id|retry):)|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{}\[\],:]|[^\s"{}\[\],:]++', re.DOTALL
+)
+_QUOTE, _COLON, _COMMA = ord('"'), ord(":"), ord(",")
+_OPEN: Final = b"{["
+_CLOSE: Final = b"}]"
+_SEGMENTS = re.compile(r"[\[\].]+")
+
+#: Nesting that is followed; what is deeper is replaced as a whole.
+MAX_DEPTH: Final = 200
+
+
+class Masks:
+    """Which fields of bodies are secret: by name anywhere, in any case of letters, and by path in JSON."""
+
+    def __init__(self, names: Iterable[str], paths: Iterable[JsonPath]) -> None:
+        self.names = frozenset(name.lower() for name in names)
+        self.paths = tuple(paths)
+        hints = {*self.names, *(path.last.lower() for path in self.paths if path.last is not None)}
+        self._always = any(not hint.isascii() for hint in hints) or any(p.last is None for p in self.paths)
+        self._hints = tuple(hint.encode() for hint in sorted(hints))
+        spelled = b"|".join(re.escape(name.encode()) for name in sorted(self.names))
+        # JSON inside a string of JSON, and what the tokens could not make sense of.
+        self._quoted = re.compile(
+            rb'(\\*"(?:%b)\\*"\s*:\s*)(?:(\\*")([^"]*?)(\\*"|\Z)|[^\s"\\,{}\[\]]++)' % spelled, re.IGNORECASE
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.paths)
+
+    def might_be_in(self, data: bytes) -> bool:
+        """A cheap look: False means that no field of this body is secret."""
+        low = data.lower()
+        return self._always or b"\\u" in low or b"%" in low or any(hint in low for hint in self._hints)
+
+    # --- JSON
+
+    def json(self, data: bytes) -> bytes:
+        if not self or not self.might_be_in(data):
+            return data
+        masked = _JsonMask(self, data).run()
+        return self._quoted.sub(self._requoted, masked) if self.names else masked
+
+    @staticmethod
+    def _requoted(match: re.Match[bytes]) -> bytes:
+        if match[2] is None:
+            return match[1] + _JSON_MARK if match[1].count(b"\\") == 0 else match[1] + b"0"
+        return b"%b%b%b%b" % (match[1], match[2], _MARK, match[4])
+
+    def meant(self, key: str | None, place: list[str | int]) -> bool:
+        if key is not None and key.lower() in self.names:
+            return True
+        return bool(self.paths) and any(path.matches(tuple(place)) for path in self.paths)
+
+    # --- forms
+
+    def form(self, data: bytes) -> bytes:
+        """application/x-www-form-urlencoded, and queries."""
+        if not self.names or not self.might_be_in(data):
+            return data
+        pairs = data.split(b"&")
+        for index, pair in enumerate(pairs):
+            name, equals, _ = pair.partition(b"=")
+            if equals and self._named(unquote_plus(name.decode("latin-1"))):
+                pairs[index] = name + b"=" + _QUERY_MARK
+        return b"&".join(pairs)
+
+    def _named(self, name: str) -> bool:
+        """Also `user[password]` and `user.password`, as frameworks nest them."""
+        low = name.lower().strip()
+        return low in self.names or any(part in self.names for part in _SEGMENTS.split(low))
+
+    def multipart(self, data: bytes, boundary: bytes) -> bytes:
+        """multipart/form-data (RFC 7578)."""
+        if not self.names or not self.might_be_in(data) or not boundary:
+            return data
+        parts = data.split(b"--" + boundary)
+        for index, part in enumerate(parts):
+            head, gap, content = part.partition(b"\r\n\r\n")
+            named = re.search(rb'(?i)\bname=(?:"((?:[^"\\]|\\.)*)"|([^\s;]+))', head)
+            if gap and named is not None:
+                name = (named[1] or named[2] or b"").decode("utf-8", "replace")
+                if self._named(unquote_plus(name)):
+                    parts[index] = head + gap + _MARK + (b"\r\n" if content.endswith(b"\r\n") else b"")
+        return (b"--" + boundary).join(parts)
+
+
+class _JsonMask:
+    """One pass over one text. `place` is where the current value stands."""
+
+    def __init__(self, masks: Masks, data: bytes) -> None:
+        self._masks = masks
+        self._data = data
+        self._place: list[str | int] = []
+        self._arrays: list[bool] = []  # of each open container: whether it is an array
+        self._out: list[bytes] = []
+        self._copied = 0
+        self._cut = -1  # where the container that is replaced begins
+        self._cut_depth = 0
+
+    def run(self) -> bytes:
+        data = self._data
+        last: tuple[int, int] = (0, 0)
+        after_colon = False
+        for match in _TOKEN.finditer(data):
+            start, end = match.span()
+            first = data[start]
+            if first == _COLON:
+                self._key(data[last[0] : last[1]])
+                after_colon = True
+            elif first == _COMMA:
+                self._comma()
+                after_colon = False
+            elif first in _CLOSE:
+                self._closed(end)
+                after_colon = False
+            elif first in _OPEN:
+                self._opened(start, first == _OPEN[1], named=after_colon)
+                after_colon = False
+            elif data[end - 1] == _COLON and first != _QUOTE:
+                continue  # a field name of an event stream
+            else:
+                if self._cut < 0 and self._meant(after_colon):
+                    self._replace(start, end)
+                last = start, end
+                after_colon = False
+        if self._cut >= 0:
+            self._replace(self._cut, len(data))
+        self._out.append(data[self._copied :])
+        return b"".join(self._out)
+
+    def _meant(self, named: bool) -> bool:
+        if not named and not (self._arrays and self._arrays[-1]):
+            return not self._arrays and bool(self._masks.paths) and self._masks.meant(None, [])
+        key = self._place[-1] if self._place and named else None
+        return self._masks.meant(key if isinstance(key, str) else None, self._place)
+
+    def _replace(self, start: int, end: int) -> None:
+        self._out += (self._data[self._copied : start], _JSON_MARK)
+        self._copied = end
+
+    def _key(self, token: bytes) -> None:
+        text = token.decode("utf-8", "replace")
+        if b"\\" in token:
+            try:
+                text = json.loads(token)
+            except ValueError:
+                text = text.strip('"')
+        else:
+            text = text.strip('"')
+        if self._place and not (self._arrays and self._arrays[-1]):
+            self._place[-1] = text
+        elif not self._arrays:
+            self._place = [text]  # no document around it: a fragment, which has a name all the same
+        else:
+            self._place[-1] = text
+
+    def _comma(self) -> None:
+        if self._arrays and self._arrays[-1]:
+            index = self._place[-1]
+            self._place[-1] = index + 1 if isinstance(index, int) else 0
+
+    def _opened(self, start: int, array: bool, *, named: bool) -> None:
+        if self._cut < 0 and (self._meant(named) or len(self._arrays) >= MAX_DEPTH):
+            self._cut, self._cut_depth = start, len(self._arrays)
+        if not self._arrays and not named:
+            self._place = []
+        self._arrays.append(array)
+        self._place.append(0 if array else "")
+
+    def _closed(self, end: int) -> None:
+        if not self._arrays:
+            return
+        self._arrays.pop()
+        self._place.pop()
+        if self._cut >= 0 and len(self._arrays) == self._cut_depth:
+            self._replace(self._cut, end)
+            self._cut = -1
