@@ -1,5 +1,5 @@
 """Which upstream a detoured request gets: parse, permit, choose. Never trusts the sidecar's own decision, and
-judges again what can be seen from here: all but the caller and the dice of `percent`.
+judges again what can be seen from here: all but a contract's `from` and the dice of `percent`.
 
 Judging a contract costs more than relaying its request, so each judgement is kept by the header's raw bytes
 for as long as its policy is in force. Who is online is asked for every request.
@@ -38,6 +38,12 @@ MAX_POOLS: Final = 4096
 
 #: The services that have sent the request away before (sidecars write it, as one line in lower case).
 _VIA: Final = b"\r\nx-devroute-via: "
+
+#: The mesh identity that the caller has proved to the sidecar, which writes this line for every detour.
+_CALLER: Final = b"\r\nx-devroute-caller: "
+
+#: Callers of one contract that are remembered as permitted; a mesh has a few hundred identities.
+MAX_CALLERS: Final = 256
 
 Pool = DirectUpstream | H2Upstream
 P = TypeVar("P", DirectUpstream, H2Upstream)
@@ -98,11 +104,13 @@ class Pools:
 @dataclass(slots=True)
 class _Judged:
     """A contract's entry that policy permits, and the route that was last made of it. `conditional`: it is
-    not for every request. `static`: its way never changes."""
+    not for every request. `static`: its way never changes. `callers`: those that policy was seen to permit,
+    None where it permits everybody."""
 
     entry: Entry
     conditional: bool
     static: bool
+    callers: set[bytes] | None = None
     served: Served | None = None
     route: Route | None = None
 
@@ -138,6 +146,8 @@ class ContractRouter:
         entry = judged.entry
         if judged.conditional:
             _check_conditions(entry, request)
+        if judged.callers is not None:
+            self._check_caller(entry, judged.callers, request.raw)
         raw = request.raw
         if (at := raw.find(_VIA)) >= 0 and raw[at + len(_VIA) : raw.index(b"\r\n", at + 2)] != key[1]:
             _check_loop(raw, key[1])
@@ -150,6 +160,18 @@ class ContractRouter:
             judged.route = self._route(entry, way_to(entry, served, self._policy()))
             judged.served = served
         return judged.route
+
+    def _check_caller(self, entry: Entry, permitted: set[bytes], raw: bytes) -> None:
+        """Raises CallerDenied. Whoever may reach this port can claim to be anybody (docs/policy.md), but a
+        sidecar that knows nothing of callers gets nobody through."""
+        at = raw.find(_CALLER)
+        caller = b"" if at < 0 else raw[at + len(_CALLER) : raw.index(b"\r\n", at + 2)]
+        if caller in permitted:
+            return
+        self._policy().permit_caller(entry, caller.decode("latin-1"))
+        if len(permitted) >= MAX_CALLERS:
+            permitted.clear()
+        permitted.add(caller)
 
     def _static_route(self, entry: Entry) -> Route:
         if entry.abort_status is None:
@@ -214,7 +236,10 @@ class ContractRouter:
                 target=str(entry.target),
             )
         conditional = bool(entry.methods or entry.path is not None or entry.percent == 0)
-        return _Judged(entry, conditional, aborts or isinstance(entry.target, Address))
+        restricted = self._policy().callers_of(entry) is not None
+        return _Judged(
+            entry, conditional, aborts or isinstance(entry.target, Address), set() if restricted else None
+        )
 
 
 def _marked(entry: Entry, way: Upstream, http2: Upstream | None, result: str, reason: str) -> Route:

@@ -50,7 +50,9 @@ class Directory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the sidecar is to do. `service` is the contract's key; `entry` and `error` where there are any."""
+    """What the sidecar is to do. `service` is the contract's key; `entry` and `error` where there are any.
+    `callers` are patterns of those whose requests policy permits, None for everybody: the sidecar knows whose
+    request it is, and one answer serves all of them."""
 
     kind: Kind
     service: str = ""
@@ -60,6 +62,7 @@ class Decision:
     ttl_ms: int = HOLD_MS
     address: Address | None = None
     entry: Entry | None = None
+    callers: tuple[str, ...] | None = None
 
     def unreachable(self, error: DevrouteError, ttl_ms: int = FALLBACK_HOLD_MS) -> "Decision":
         """What becomes of a detour whose target turns out not to be there, or not to be permitted."""
@@ -74,6 +77,8 @@ class Decision:
             lines.append(f"reason {printable(self.reason)}")
         if self.entry is not None:
             lines += _conditions(self.entry)
+            if self.callers is not None:
+                lines.append(f"callers {','.join(self.callers)}")
             if self.kind == "version":
                 lines += _version(self.entry)
         if self.kind == "error" and self.error is not None:
@@ -106,16 +111,19 @@ def decide_parsed(
     target = str(entry.target)
     try:
         permit_entry(entry, policy)
+        callers = policy.callers_of(entry)
         if entry.abort_status is not None:  # the proxy answers by itself
-            return Decision("detour", entry.key, target, entry=entry)
+            return Decision("detour", entry.key, target, entry=entry, callers=callers)
         if isinstance(entry.target, Version):
-            return Decision("version", entry.key, target, entry=entry)
+            return Decision("version", entry.key, target, entry=entry, callers=callers)
         route = choose(entry, policy, directory)
     except DevrouteError as error:
         return _failed(entry, error)
     kind: Kind = "mirror" if entry.mirror else "detour"
     address = route if isinstance(route, Address) else None
-    return Decision(kind, entry.key, target, ttl_ms=LAPTOP_HOLD_MS, address=address, entry=entry)
+    return Decision(
+        kind, entry.key, target, ttl_ms=LAPTOP_HOLD_MS, address=address, entry=entry, callers=callers
+    )
 
 
 def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upstream:
@@ -130,7 +138,8 @@ def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upst
 
 
 def permit_entry(entry: Entry, policy: Policy) -> None:
-    """What can be judged without knowing who is online. Raises TargetDenied or NotSupported."""
+    """What can be judged without knowing who is online. Raises TargetDenied, CallerDenied or
+    NotSupported."""
     policy.permit(entry)
     if (problem := _impossible(entry)) is not None:
         raise NotSupported(

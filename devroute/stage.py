@@ -105,10 +105,13 @@ async def command(
 
 
 @asynccontextmanager
-async def proxy(folder: Path, tokens: Iterable[TokenRecord]) -> AsyncIterator[Proxy]:
-    """`devroute proxy` with a policy that permits loopback. Raises StageFailed."""
-    policy = resources.files("devroute.demo_files").joinpath("policy.yaml")
-    (folder / "policy.yaml").write_bytes(policy.read_bytes())
+async def proxy(
+    folder: Path, tokens: Iterable[TokenRecord], policy: str | None = None
+) -> AsyncIterator[Proxy]:
+    """`devroute proxy` with `policy`, or the demo's, which permits loopback. Raises StageFailed."""
+    if policy is None:
+        policy = resources.files("devroute.demo_files").joinpath("policy.yaml").read_text(encoding="utf-8")
+    (folder / "policy.yaml").write_text(policy, encoding="utf-8")
     (folder / "tokens.yaml").write_text("".join(each.as_yaml() for each in tokens), encoding="utf-8")
     files = ("--policy", "policy.yaml", "--tokens", "tokens.yaml")
     places = ("--host", "127.0.0.1", "--data-port", "0", "--control-port", "0", "--admin-port", "0")

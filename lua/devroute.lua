@@ -17,6 +17,7 @@ local MATCHED = "x-devroute-matched" -- for the proxy: the service that it stand
 local CLUSTER = "x-devroute-cluster" -- for the route: where the request goes
 local SHADOW = "x-devroute-shadow" -- for the route: where a copy goes
 local VIA = "x-devroute-via" -- the services that have sent the request away, as baggage has it in devroute-via
+local CALLER = "x-devroute-caller" -- for the proxy: the mesh identity of whoever sent the request
 local TRACE = "x-devroute-trace" -- a request whose hops are to be told of, as baggage has it in devroute-trace
 local BAGGAGE = "baggage"
 local TIMEOUT = "x-envoy-upstream-rq-timeout-ms" -- the router's own
@@ -33,6 +34,7 @@ local MAX_CACHED = 256 -- contracts a worker remembers; with keys of 8 KiB at mo
 local MAX_IDENTITIES = 16 -- services behind one sidecar; it has one, as a rule
 local MAX_ANSWER = 65536 -- bytes of an answer; ours have a few hundred
 local MAX_REASON = 200 -- bytes of a header that people read
+local MAX_CALLER = 1024 -- bytes of an identity, as in a contract
 local MAX_NAME = 253 -- bytes of a service's name (RFC 1035 §2.3.4)
 
 --- Outcomes -----------------------------------------------------------------------------------------------------
@@ -281,6 +283,19 @@ local function set_of(list)
 end
 
 -- Returns a rule and the milliseconds it holds, or nil for nonsense.
+-- Patterns of callers, in each of which * stands for any text without a slash; nil where there are none.
+local function patterns_of(list)
+  if list == nil then
+    return nil
+  end
+  local patterns = {}
+  for each in list:gmatch("[^,]+") do
+    local lua = "^" .. each:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", "[^/]*") .. "$"
+    patterns[#patterns + 1] = { lua = lua, whole = each:find("://", 1, true) ~= nil }
+  end
+  return patterns
+end
+
 local function parse_answer(body)
   if body == nil or #body > MAX_ANSWER or body:sub(1, 11) ~= "devroute 1\n" then
     return nil
@@ -305,7 +320,8 @@ local function parse_answer(body)
   end
   rule.decision, rule.service, rule.timeout = answer.decision, answer.service, answer.timeout
   rule.methods, rule.path, rule.callers, rule.percent = set_of(answer.methods), answer.path, set_of(answer.from), percent
-  rule.conditional = (answer.methods or answer.path or answer.from or percent) ~= nil
+  rule.permitted = patterns_of(answer.callers)
+  rule.conditional = (answer.methods or answer.path or answer.from or percent or answer.callers) ~= nil
   rule.strict = answer.fallback == "fail"
   return rule, math.min(tonumber(ttl), MAX_TTL_MS)
 end
@@ -378,20 +394,36 @@ local function identity_for(info)
   return identity
 end
 
--- Whether the caller's mesh identity, from the certificate that it proved to own, is one of `callers`: as a whole, or as
--- namespace/serviceaccount.
-local function from_one_of(callers, info)
+-- The caller's mesh identity, from the certificate that it proved to own, and the same as namespace/serviceaccount; "" for
+-- who has none.
+local function caller_of(info)
   local tls = info:downstreamSslConnection()
   if tls == nil or not tls:peerCertificateValidated() then
-    return false
+    return "", nil
   end
   local names = tls:uriSanPeerCertificate()
   local name = names and names[1] or ""
-  if callers[name] then
-    return true
+  if #name > MAX_CALLER or not name:find("^[!-~]+$") then
+    return "", nil
   end
   local namespace, account = name:match("^spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)$")
-  return namespace ~= nil and callers[namespace .. "/" .. account] == true
+  return name, namespace and namespace .. "/" .. account
+end
+
+local function from_one_of(callers, info)
+  local name, short = caller_of(info)
+  return callers[name] or (short ~= nil and callers[short] == true)
+end
+
+-- Whether policy lets the caller's requests go; its patterns mean what they mean to the proxy (devroute/policy_rules.py).
+local function permitted(patterns, name, short)
+  for _, pattern in ipairs(patterns) do
+    local text = pattern.whole and name or short
+    if text and text:find(pattern.lua) then
+      return true
+    end
+  end
+  return false
 end
 
 -- The outcome of a request that the rule is not for, or nil.
@@ -448,6 +480,22 @@ local function prevented(rule, code, status, message, hint)
     return failure(code, status, message, hint, rule.service, rule.version and "version:" .. rule.version)
   end
   return fallback(code .. ": " .. message)
+end
+
+-- The outcome of a request whose caller policy does not permit, or nil.
+local function refused(rule, handle)
+  if rule.permitted == nil then
+    return nil
+  end
+  local name, short = caller_of(handle:streamInfo())
+  if permitted(rule.permitted, name, short) then
+    return nil
+  end
+  name = name:gsub('[\\"]', "?")
+  local who = name == "" and "a caller without a mesh identity" or "'" .. name .. "'"
+  local message = ("service '%s': denied by policy: no rule of callers lets %s use this target"):format(rule.service, who)
+  local hint = "the platform team can add a rule to callers in the policy"
+  return prevented(rule, "caller-denied", "403", message, hint)
 end
 
 local function contains(list, name)
@@ -531,6 +579,12 @@ local function send(rule, handle, headers, identity)
     end
   end
   headers:replace(MATCHED, rule.service)
+  local caller = caller_of(handle:streamInfo())
+  if caller ~= "" then
+    headers:replace(CALLER, caller)
+  else
+    headers:remove(CALLER)
+  end
   if rule.timeout then
     headers:replace(TIMEOUT, rule.timeout)
   end
@@ -632,7 +686,7 @@ local function outcome_of(handle, headers, identity, raw, entry)
   end
   local outcome = nil
   if rule.conditional and not arrived then
-    outcome = unmet(rule, handle, headers)
+    outcome = unmet(rule, handle, headers) or refused(rule, handle)
   end
   return outcome or rule.outcome or send(rule, handle, headers, identity)
 end

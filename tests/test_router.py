@@ -5,6 +5,7 @@ import pytest
 from devroute import router
 from devroute.contract import Address
 from devroute.errors import (
+    CallerDenied,
     ConditionUnmet,
     ContractInvalid,
     ContractMissing,
@@ -203,3 +204,41 @@ async def test_pools_that_nobody_uses_are_forgotten(desk: Desk) -> None:
     desk.pools.prune()
     assert desk.pools.get("bar", address) is busy
     assert desk.pools.get("foo", address) is not idle
+
+
+# --- callers -----------------------------------------------------------------------------------------------
+
+QA = b"spiffe://cluster.local/ns/qa/sa/runner"
+
+
+async def test_where_policy_restricts_callers_the_sidecars_word_is_needed(desk: Desk) -> None:
+    networks = {"networks": ["192.168.0.0/16"]}
+    desk.policy = Policy.from_mapping({"direct": networks, "callers": [{"from": ["qa/*"]}]})
+    lines = (b'x-devroute: {"foo": "192.168.1.12:8001"}', b"x-devroute-matched: foo")
+    for _ in range(2):
+        assert desk.fields(*lines, b"x-devroute-caller: " + QA).service == "foo"
+        for other in (
+            [],
+            [b"x-devroute-caller: "],
+            [b"x-devroute-caller: " + QA + b"/x"],
+            [b"x-caller: " + QA],
+        ):
+            with pytest.raises(CallerDenied):
+                desk.fields(*lines, *other)
+    desk.policy = OPEN
+    desk.router.forget()
+    assert desk.fields(*lines).service == "foo"
+
+
+async def test_many_callers_of_one_contract_are_not_remembered_for_ever(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router, "MAX_CALLERS", 2)
+    desk.policy = Policy.from_mapping({"callers": [{"from": ["qa/*"]}]})
+    desk.laptops["alice", "foo"] = Served(Tunnel(), None)
+    for number in range(6):
+        caller = b"x-devroute-caller: spiffe://x/ns/qa/sa/%d" % number
+        desk.fields(b'x-devroute: {"foo": "alice"}', b"x-devroute-matched: foo", caller)
+    (judged,) = desk.router._judged.values()
+    assert judged.callers is not None
+    assert len(judged.callers) <= 2

@@ -73,6 +73,18 @@ def test_an_address_in_the_contract_or_of_a_laptop_is_to_be_tried(target: str) -
     assert (decision.kind, decision.address) == ("detour", Address("192.168.1.12", 8001))
 
 
+@pytest.mark.parametrize("target", ["alice", "192.168.1.12:8001", "version:v2"])
+def test_callers_that_policy_restricts_are_said_to_the_sidecar(target: str) -> None:
+    rules = [{"from": ["qa/*", "shop/web"], "services": ["foo"]}, {"from": ["*"], "services": ["bar"]}]
+    policy = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16"]}, "callers": rules})
+    raw = json.dumps({"foo": target, "bar": target, "baz": target})
+    assert lines(decide(raw, ["foo"], None, policy, LAPTOPS))["callers"] == "qa/*,shop/web"
+    assert "callers" not in lines(decide(raw, ["bar"], None, policy, LAPTOPS))
+    denied = decide(raw, ["baz"], None, policy, LAPTOPS)
+    assert denied.error is not None
+    assert (denied.kind, denied.error.code) == ("fallback", "caller-denied")
+
+
 def test_a_name_is_to_be_tried_too() -> None:
     assert decided({"foo": "bobs.laptop:8001"}).address == Address("bobs.laptop", 8001)
 

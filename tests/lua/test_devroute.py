@@ -9,6 +9,7 @@ import pytest
 from lupa.luajit21 import LuaRuntime
 
 from devroute.manifests import lua_source
+from devroute.policy_rules import is_caller
 
 CONTROL, DATA = "control-cluster", "data-cluster"
 OWN = "inbound|8080||"
@@ -419,6 +420,56 @@ def test_a_decision_is_for_the_requests_that_meet_its_conditions(
     else:
         assert handle["result"] == "service"
         assert handle["reason"] == f"the contract leaves this request to the service: {unmet}"
+
+
+CALLERS = [
+    None,
+    SPIFFE,
+    SPIFFE + "2",
+    "spiffe://x/ns/shop/sa/web/more",
+    "spiffe://y/ns/qa/sa/r.1+2%a",
+    "spiffe://z",
+]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["shop/web", "shop/*", "*/*", "*/w*b", SPIFFE, "spiffe://*/ns/*/sa/web", "spiffe://y/ns/qa/sa/r.1+2%a",
+     "spiffe://y/ns/qa/sa/r.*%a", "spiffe://z", "spiffe://*", "qa/r.1", "[^x]/web", "s.op/web"],
+)  # fmt: skip
+def test_the_policys_callers_are_those_that_the_proxy_means(worker: Worker, pattern: str) -> None:
+    worker.answer = worker.answers(f"{DETOUR}callers other/x,{pattern}\n")
+    seen = {
+        caller: worker.request('{"foo": "x"}', caller=caller, x_devroute_caller="spiffe://forged")
+        for caller in CALLERS
+    }
+    permitted = {caller for caller, handle in seen.items() if handle["decision"] == "detour"}
+    assert permitted == {caller for caller in CALLERS if is_caller(pattern, caller or "")}
+    assert len(worker.asked) == 1, "one answer serves all callers"
+    for caller, handle in seen.items():
+        if caller in permitted:
+            assert handle.sent("x-devroute-caller") == caller
+        else:
+            assert handle["result"] == "fallback"
+            assert (caller or "a caller without a mesh identity") in (handle["reason"] or "")
+
+
+def test_a_caller_that_policy_refuses_is_an_error_where_the_contract_insists(worker: Worker) -> None:
+    worker.answer = worker.answers(DETOUR + "callers qa/*\nfallback fail\n")
+    handle = worker.request('{"foo": "x"}', caller=SPIFFE)
+    assert handle.responded is not None
+    headers, body = handle.responded
+    assert (headers[":status"], json.loads(body)["code"]) == ("403", "caller-denied")
+    assert f"lets '{SPIFFE}' use this target" in json.loads(body)["message"]
+
+
+@pytest.mark.parametrize("odd", ["spiffe://x/a b", "spiffe://x/\n", "spiffe://x/" + "a" * 1100])
+def test_an_identity_that_is_no_header_value_is_none(worker: Worker, odd: str) -> None:
+    worker.answer = worker.answers(DETOUR + "callers spiffe://x/*\n")
+    assert worker.request('{"foo": "x"}', caller=odd)["result"] == "fallback"
+    worker.answer = worker.answers(DETOUR)
+    handle = worker.request('{"foo": "y"}', caller=odd, x_devroute_caller="spiffe://forged")
+    assert (handle["decision"], handle.sent("x-devroute-caller")) == ("detour", None)
 
 
 def test_conditions_hold_for_fallbacks_and_errors_too(worker: Worker) -> None:
