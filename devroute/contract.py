@@ -8,14 +8,29 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Literal, NoReturn
 
 from devroute.errors import ContractInvalid
 from devroute.target import Address, Laptop, Malformed, Target, Version, check_label, parse_target, quote
 
-__all__ = ["Address", "Contract", "Entry", "Laptop", "Target", "Version", "explain", "parse"]
+__all__ = [
+    "Address",
+    "Contract",
+    "Entry",
+    "Laptop",
+    "Pairs",
+    "Signature",
+    "Target",
+    "Version",
+    "as_document",
+    "entries_of",
+    "explain",
+    "is_signed",
+    "load",
+    "parse",
+]
 
 #: Bytes of a whole contract: it shares the caller's request head, where servers commonly allow 8 KiB a field.
 MAX_BYTES = 8 * 1024
@@ -59,11 +74,24 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """Who vouches for a contract, and with which key. It holds from `starts` to `expires`, in seconds since
+    the epoch (signed.py checks both)."""
+
+    subject: str
+    key: str
+    starts: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
-    """A parsed contract: `raw` as it was received, `entries` by key as written."""
+    """A parsed contract: `raw` as it was received, `entries` by key as written. With a `signature`, that was
+    verified; its time was not."""
 
     raw: str
     entries: Mapping[str, Entry]
+    signature: Signature | None = None
 
     def find(self, names: Sequence[str], namespace: str | None = None) -> Entry | None:
         """The entry for the first of `names` that has one; names come in order of trust.
@@ -78,12 +106,19 @@ class Contract:
         return None
 
 
-class _Pairs(list[tuple[str, object]]):
+class Pairs(list[tuple[str, object]]):
     """A JSON object with its duplicate keys still there."""
 
 
+def is_signed(raw: str) -> bool:
+    """Whether a contract has the shape of a compact JWS (RFC 7515 §7.1), which signed.py reads."""
+    text = raw.strip(" \t")
+    return text.startswith("ey") and text.count(".") == 2
+
+
 def parse(raw: str) -> Contract:
-    """The contract in the text of one `X-devroute` header. Raises ContractInvalid naming the place."""
+    """The contract in the text of one `X-devroute` header, where it is not signed. Raises ContractInvalid
+    naming the place."""
     if len(raw) > MAX_BYTES:
         raise ContractInvalid(f"the contract has {len(raw)} characters; at most {MAX_BYTES} are allowed")
     if odd := _NOT_PRINTABLE.search(raw):
@@ -92,16 +127,19 @@ def parse(raw: str) -> Contract:
             f"character {odd.start() + 1} (U+{ord(odd[0]):04X}) is {kind};"
             " a contract is one line of printable ASCII"
         )
-    text = raw.strip(" \t")
-    if text.startswith("ey") and text.count(".") == 2:
+    if is_signed(raw):
         raise ContractInvalid(
             "this is a signed contract, and this server does not accept signed contracts",
             hint='send the contract as JSON: {"SERVICE": "TARGET"}',
         )
-    if not text:
+    if not raw.strip(" \t"):
         raise ContractInvalid('the contract is empty; write {"SERVICE": "TARGET"}')
-    document = _load(raw)
-    if not isinstance(document, _Pairs):
+    return Contract(raw, entries_of(load(raw)))
+
+
+def entries_of(document: object) -> Mapping[str, Entry]:
+    """The entries in a contract's JSON, as `load` gives it. Raises ContractInvalid naming the place."""
+    if not isinstance(document, Pairs):
         raise ContractInvalid(
             f'a contract is a JSON object, not {_kind(document)}; write {{"SERVICE": "TARGET"}}'
         )
@@ -116,17 +154,18 @@ def parse(raw: str) -> Contract:
         if key in entries:
             raise ContractInvalid(f"service {quote(key)} is named twice; keep one of them", service=key)
         entries[key] = _entry(key, value)
-    return Contract(raw, MappingProxyType(entries))
+    return MappingProxyType(entries)
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------
 
 
-def _load(raw: str) -> object:
+def load(raw: str) -> object:
+    """Strict JSON; objects are Pairs. Raises ContractInvalid naming the place."""
     try:
         return json.loads(
             raw,
-            object_pairs_hook=_Pairs,
+            object_pairs_hook=Pairs,
             parse_constant=_constant,
             parse_int=_integer,
             parse_float=_float,
@@ -171,7 +210,7 @@ def _float(digits: str) -> float:
 
 
 def _kind(value: object) -> str:
-    if isinstance(value, _Pairs):
+    if isinstance(value, Pairs):
         return "an object"
     kinds = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
     return kinds.get(type(value), "null")
@@ -184,7 +223,7 @@ def _entry(key: str, value: object) -> Entry:
     service, namespace = _service(key)
     if isinstance(value, str):
         return Entry(key, service, namespace, _target(key, value))
-    if not isinstance(value, _Pairs):
+    if not isinstance(value, Pairs):
         raise ContractInvalid(
             f"service '{key}': a target is a text or an object, not {_kind(value)};"
             f' write {{"{key}": "192.168.1.12:8001"}} or {{"{key}": "alice"}}',
@@ -226,7 +265,7 @@ def _target(key: str, text: str) -> Target:
 
 def _with_options(key: str, service: str, namespace: str | None, options: dict[str, object]) -> Entry:
     known = ", ".join(["to", *_OPTIONS])
-    fields: dict[str, object] = {}
+    chosen: dict[str, object] = {}
     target: Target | None = None
     for name, value in options.items():
         try:
@@ -236,7 +275,7 @@ def _with_options(key: str, service: str, namespace: str | None, options: dict[s
                 target = _target(key, value)
             elif name in _OPTIONS:
                 field, read = _OPTIONS[name]
-                fields[field] = read(value)
+                chosen[field] = read(value)
             else:
                 raise Malformed(f"there is no such option; the options are {known}")
         except Malformed as problem:
@@ -246,7 +285,7 @@ def _with_options(key: str, service: str, namespace: str | None, options: dict[s
             f"service '{key}': option 'to' is missing; write {{\"to\": \"192.168.1.12:8001\", ...}}",
             service=key,
         )
-    entry = Entry(key, service, namespace, target, **fields)  # type: ignore[arg-type]  # the readers give the types
+    entry = Entry(key, service, namespace, target, **chosen)  # type: ignore[arg-type]  # the readers give the types
     if entry.mirror and (entry.abort_status is not None or entry.fallback == "fail"):
         other = "abort" if entry.abort_status is not None else "fallback"
         raise ContractInvalid(
@@ -290,7 +329,7 @@ def _callers(value: object) -> tuple[str, ...]:
 
 
 def _texts(value: object, example: str) -> tuple[str, ...]:
-    texts = value if isinstance(value, list) and not isinstance(value, _Pairs) else [value]
+    texts = value if isinstance(value, list) and not isinstance(value, Pairs) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise Malformed(f'write a list of texts, such as ["{example}"]')
     if len(texts) > MAX_LIST:
@@ -349,6 +388,26 @@ _OPTIONS: dict[str, tuple[str, Callable[[object], object]]] = {
     "delay": ("delay_s", _duration),
     "abort": ("abort_status", _abort),
 }
+
+
+# --- as JSON ------------------------------------------------------------------------------------------------
+
+
+def as_document(contract: Contract) -> dict[str, object]:
+    """The contract as JSON values in one form of all that mean the same: what is signed."""
+    return {key: _entry_document(entry) for key, entry in contract.entries.items()}
+
+
+def _entry_document(entry: Entry) -> object:
+    options: dict[str, object] = {}
+    for name, (field, _) in _OPTIONS.items():
+        value = getattr(entry, field)
+        if value != _DEFAULTS[field]:
+            options[name] = list(value) if isinstance(value, tuple) else value
+    return {"to": str(entry.target)} | options if options else str(entry.target)
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Entry)}
 
 
 # --- in words -----------------------------------------------------------------------------------------------

@@ -93,6 +93,34 @@ class ContractInvalid(DevrouteError):
     default_hint = "devroute contract check '<contract>' explains a contract"
 
 
+class ContractUntrusted(DevrouteError):
+    """Nobody whom the server trusts has signed this contract, or not in this form."""
+
+    code, status = "contract-untrusted", 403
+    default_hint = "sign it again: devroute sign CONTRACT --key KEY; the server has to know the key"
+
+
+class ContractExpired(DevrouteError):
+    """A signed contract beyond its time."""
+
+    code, status = "contract-expired", 403
+    default_hint = "sign it again: devroute sign CONTRACT --key KEY"
+
+
+class ContractNotYetValid(DevrouteError):
+    """A signed contract before its time."""
+
+    code, status = "contract-not-yet-valid", 403
+    default_hint = "is the clock right of the machine that signed it?"
+
+
+class ContractUnsigned(DevrouteError):
+    """Policy wants contracts signed (`require: signed`)."""
+
+    code, status = "contract-unsigned", 403
+    default_hint = "sign it: devroute sign CONTRACT --key KEY"
+
+
 class ServiceNotInContract(DevrouteError):
     """The sidecar matched a service that the contract does not name."""
 
