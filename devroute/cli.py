@@ -16,14 +16,14 @@ from typing import Annotated
 
 import typer
 
-from devroute import __version__, contract
+from devroute import __version__
 from devroute.auth import Tokens, new_token
 from devroute.cli_manifests import manifests_app
+from devroute.cli_sign import contract_app, sign, sign_key_app
 from devroute.errors import (
     ConfigInvalid,
-    ContractInvalid,
 )
-from devroute.exits import FAILURE, INTERRUPTED, complain, reported
+from devroute.exits import FAILURE, INTERRUPTED, reported
 from devroute.invocation import Invocation, read_text, replace_file
 from devroute.settings import (
     ENV_PREFIX,
@@ -72,9 +72,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-contract_app = typer.Typer(help="Look at contracts.", no_args_is_help=True, rich_markup_mode=None)
 token_app = typer.Typer(help="Make tokens for laptops.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(contract_app, name="contract")
+app.add_typer(sign_key_app, name="sign-key")
 app.add_typer(token_app, name="token")
 app.add_typer(manifests_app, name="manifests")
 
@@ -148,6 +148,7 @@ def proxy(
     admin_port: Annotated[int | None, typer.Option(help="for health checks and metrics")] = None,
     policy: Annotated[Path | None, typer.Option(help="what may be detoured, and to where")] = None,
     tokens: Annotated[Path | None, typer.Option(help="who may register laptops")] = None,
+    contract_keys: Annotated[Path | None, typer.Option(help="who may sign contracts (a JWKS)")] = None,
     log_format: Annotated[str | None, typer.Option(metavar="json|console")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error")] = None,
 ) -> int:
@@ -165,6 +166,7 @@ def proxy(
         "admin_port": admin_port,
         "policy": policy,
         "tokens": tokens,
+        "contract_keys": contract_keys,
         "log_format": log_format,
         "log_level": log_level,
     }
@@ -250,35 +252,7 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     return traced.exit_code
 
 
-@contract_app.command("check")
-@reported
-def contract_check(
-    text: Annotated[str, typer.Argument(metavar="CONTRACT", help="the value of X-devroute")],
-    output: Output = None,
-) -> int:
-    """Say what a contract means, or what is wrong.
-
-    \b
-    Example: devroute contract check '{"foo": "alice"}'
-    """
-    as_json = _client_output(output) == "json"
-    try:
-        parsed = contract.parse(text)
-    except ContractInvalid as error:
-        error.hint = ""  # it says to run this very command
-        if as_json:
-            _print_json({"valid": False, "error": error.as_dict()})
-        else:
-            complain(error)
-        return FAILURE
-    if as_json:
-        entries = {
-            key: asdict(entry) | {"target": str(entry.target)} for key, entry in parsed.entries.items()
-        }
-        _print_json({"valid": True, "explanation": contract.explain(parsed), "entries": entries})
-    else:
-        typer.echo("\n".join(contract.explain(parsed)))
-    return 0
+app.command("sign")(sign)
 
 
 @token_app.command("new")

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from devroute import __version__
 from devroute.auth import Tokens
-from devroute.contract import Address
+from devroute.contract import Address, Contract, parse
 from devroute.errors import (
     ConnectionUsed,
     ContractMissing,
@@ -59,6 +59,7 @@ class Control:
     probe: Probe
     probe_timeout: float
     trails: Trails = field(default_factory=Trails)
+    read: Callable[[str], Contract] = parse
 
     async def resolve(self, request: web.Request) -> web.Response:
         """GET /resolve: the decision for one contract at one service, in the lines of routing.py."""
@@ -72,6 +73,8 @@ class Control:
             request.headers.get("x-devroute-namespace") or None,
             self.policy(),
             self.directory,
+            read=self.read,
+            now=time.time(),
         )
         if decision.address is not None:
             decision = await self._tried(decision, decision.address)

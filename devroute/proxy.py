@@ -17,6 +17,7 @@ from aiohttp import web
 from devroute import __version__, admin, control
 from devroute.accesslog import observer
 from devroute.auth import Tokens
+from devroute.contract_keys import Keys
 from devroute.errors import ConfigInvalid
 from devroute.files import Watched
 from devroute.log import configure
@@ -26,6 +27,7 @@ from devroute.relay import Observed, Route, Timeouts
 from devroute.router import ContractRouter, Pools
 from devroute.server import Server
 from devroute.settings import ProxySettings
+from devroute.signed import Verifier
 from devroute.trail import HEADER, Trails
 from devroute.tunnel.accept import TunnelListener
 from devroute.tunnel.hello import Offer
@@ -53,6 +55,7 @@ class Proxy:
         self._settings = settings
         self._policy = Watched(settings.policy, Policy.parse, Policy())
         self._tokens = Watched(settings.tokens, Tokens.parse, Tokens())
+        self._contract_keys = Watched(settings.contract_keys, Keys.parse, Keys())
         self._counters = admin.Counters()
         self._log_exchange, self._flush_log = observer(settings.log_format, settings.log_level)
         self._trails = Trails()
@@ -64,7 +67,8 @@ class Proxy:
         self._pools = Pools(
             self.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
         )
-        self._router = ContractRouter(self.registry, self.policy, self._pools)
+        read = Verifier(lambda: self._contract_keys.value, settings.contract_max_ttl)
+        self._router = ContractRouter(self.registry, self.policy, self._pools, read)
         timeouts = Timeouts(
             head=settings.head_timeout,
             body=settings.body_timeout,
@@ -82,6 +86,7 @@ class Proxy:
                     probe=self._pools.probe,
                     probe_timeout=settings.probe_timeout,
                     trails=self._trails,
+                    read=read,
                 )
             )
         )
@@ -199,6 +204,8 @@ class Proxy:
             self._pools.prune()
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
             self._tokens.refresh()
+            if self._contract_keys.refresh():
+                self._router.forget()
             if self._policy.refresh():
                 self._router.forget()
                 self._pools.close_idle()
@@ -218,6 +225,7 @@ class Proxy:
             "draining": self._draining,
             "policy_problem": self._policy.problem,
             "tokens_problem": self._tokens.problem,
+            "contract_keys_problem": self._contract_keys.problem,
         }
 
 

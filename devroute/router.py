@@ -6,11 +6,12 @@ for as long as its policy is in force. Who is online is asked for every request.
 """
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from devroute.contract import Address, Entry, Version, parse
+from devroute.contract import Address, Contract, Entry, Signature, Version, parse
 from devroute.errors import (
     ConditionUnmet,
     ContractInvalid,
@@ -26,8 +27,9 @@ from devroute.heads import InboundRequest
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.relay import Route
-from devroute.routing import Directory, Served, permit_entry, printable, way_to
+from devroute.routing import Directory, Served, permit_contract, permit_entry, printable, way_to
 from devroute.shadow import Copies, Shadowed
+from devroute.signed import check_time
 from devroute.upstream import Upstream
 
 #: Contracts that are remembered; people at work at the same time are far fewer.
@@ -105,12 +107,13 @@ class Pools:
 class _Judged:
     """A contract's entry that policy permits, and the route that was last made of it. `conditional`: it is
     not for every request. `static`: its way never changes. `callers`: those that policy was seen to permit,
-    None where it permits everybody."""
+    None where it permits everybody. `signature`: it holds for a time only."""
 
     entry: Entry
     conditional: bool
     static: bool
     callers: set[bytes] | None = None
+    signature: Signature | None = None
     served: Served | None = None
     route: Route | None = None
 
@@ -118,7 +121,17 @@ class _Judged:
 class ContractRouter:
     """Implements devroute.relay.Router for requests that a sidecar detoured."""
 
-    def __init__(self, directory: Directory, policy: Callable[[], Policy], pools: Pools) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        policy: Callable[[], Policy],
+        pools: Pools,
+        read: Callable[[str], Contract] = parse,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`read` is what reads contracts; `clock` gives seconds since the epoch."""
+        self._read = read
+        self._clock = clock
         self._directory = directory
         self._policy = policy
         self._pools = pools
@@ -126,11 +139,11 @@ class ContractRouter:
         self._judged: dict[tuple[bytes, bytes], _Judged] = {}
 
     def forget(self) -> None:
-        """A new policy is in force."""
+        """A new policy is in force, or other keys for contracts."""
         self._judged.clear()
 
     def __call__(self, request: InboundRequest) -> Route:
-        """Raises the errors of contract, policy and directory, MarkerMissing, ConditionUnmet, or
+        """Raises the errors of contract, signature, policy and directory, MarkerMissing, ConditionUnmet, or
         LoopDetected."""
         contract = request.contract
         matched = request.matched
@@ -144,6 +157,8 @@ class ContractRouter:
                 self._judged.clear()
             self._judged[key] = judged
         entry = judged.entry
+        if judged.signature is not None:
+            check_time(judged.signature, self._clock())
         if judged.conditional:
             _check_conditions(entry, request)
         if judged.callers is not None:
@@ -219,13 +234,14 @@ class ContractRouter:
         except UnicodeDecodeError:
             raise ContractInvalid("the contract is not UTF-8") from None
         service = matched.decode("latin-1")
-        contract = parse(text)
+        contract = self._read(text)
         entry = contract.entries.get(service)
         if entry is None:
             names = ", ".join(contract.entries) or "none"
             raise ServiceNotInContract(
                 f"the sidecar matched '{service}', but the contract names {names}", service=service
             )
+        permit_contract(contract, self._clock())
         permit_entry(entry, self._policy())
         aborts = entry.abort_status is not None
         if isinstance(entry.target, Version) and not aborts:
@@ -238,7 +254,11 @@ class ContractRouter:
         conditional = bool(entry.methods or entry.path is not None or entry.percent == 0)
         restricted = self._policy().callers_of(entry) is not None
         return _Judged(
-            entry, conditional, aborts or isinstance(entry.target, Address), set() if restricted else None
+            entry,
+            conditional,
+            aborts or isinstance(entry.target, Address),
+            set() if restricted else None,
+            contract.signature,
         )
 
 

@@ -6,13 +6,14 @@ be reached: the shell (control.py) tries it, and calls `Decision.unreachable` if
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from devroute.contract import Address, Contract, Entry, Version, parse
 from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy import Policy
+from devroute.signed import SKEW_S, check_time
 from devroute.upstream import Upstream
 
 #: First line of the answer; a filter that does not know it leaves the request alone.
@@ -88,21 +89,39 @@ class Decision:
 
 
 def decide(
-    raw: str, candidates: Sequence[str], namespace: str | None, policy: Policy, directory: Directory
+    raw: str,
+    candidates: Sequence[str],
+    namespace: str | None,
+    policy: Policy,
+    directory: Directory,
+    *,
+    read: Callable[[str], Contract] = parse,
+    now: float = 0.0,
 ) -> Decision:
     """The decision for one contract at one service. Never raises DevrouteError: errors become decisions.
 
-    `candidates` are the names the service may have, in order of trust.
+    `candidates` are the names the service may have, in order of trust. `read` is what reads contracts, signed
+    ones too where those count; `now`, in seconds since the epoch, is for the time in which they hold.
     """
     try:
-        contract = parse(raw)
+        contract = read(raw)
     except DevrouteError as error:
         return Decision("error", reason=error.message, error=error)
-    return decide_parsed(contract, candidates, namespace, policy, directory)
+    decision = decide_parsed(contract, candidates, namespace, policy, directory, now=now)
+    if contract.signature is None:
+        return decision
+    remaining = contract.signature.expires + SKEW_S - now
+    return replace(decision, ttl_ms=min(decision.ttl_ms, max(0, int(remaining * 1000))))
 
 
 def decide_parsed(
-    contract: Contract, candidates: Sequence[str], namespace: str | None, policy: Policy, directory: Directory
+    contract: Contract,
+    candidates: Sequence[str],
+    namespace: str | None,
+    policy: Policy,
+    directory: Directory,
+    *,
+    now: float = 0.0,
 ) -> Decision:
     """As `decide`, for a contract that was parsed before."""
     entry = contract.find(candidates[:MAX_CANDIDATES], namespace)
@@ -110,6 +129,7 @@ def decide_parsed(
         return Decision("service")
     target = str(entry.target)
     try:
+        permit_contract(contract, now)
         permit_entry(entry, policy)
         callers = policy.callers_of(entry)
         if entry.abort_status is not None:  # the proxy answers by itself
@@ -135,6 +155,12 @@ def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upst
     if isinstance(entry.target, Address):
         return entry.target
     return way_to(entry, directory.lookup(str(entry.target), entry.service), policy)
+
+
+def permit_contract(contract: Contract, now: float) -> None:
+    """What is judged of a contract as a whole. Raises ContractExpired or ContractNotYetValid."""
+    if contract.signature is not None:
+        check_time(contract.signature, now)
 
 
 def permit_entry(entry: Entry, policy: Policy) -> None:

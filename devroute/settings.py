@@ -257,6 +257,10 @@ class ProxySettings(_Settings):
     #: Without a policy no address is permitted, without tokens nobody can register.
     policy: Path | None = None
     tokens: Path | None = None
+    #: Public keys (JWKS) of those who may sign contracts; without it, signed contracts are not accepted.
+    contract_keys: Path | None = None
+    #: How long a signed contract may be made to hold: a day of testing.
+    contract_max_ttl: Annotated[float, Field(gt=0, le=31 * 86_400)] = 86_400.0
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: How often the policy and token files are looked at for changes.

@@ -1,0 +1,178 @@
+"""What becomes of signed contracts where requests are decided: /resolve, the data port, a running proxy."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from devroute import stage
+from devroute.contract import Address, Contract, Signature, parse
+from devroute.contract_keys import Keys
+from devroute.errors import ContractExpired, ContractUntrusted, TargetDenied
+from devroute.http1 import parse_request_head
+from devroute.policy import Policy
+from devroute.pool import DirectUpstream
+from devroute.registry import Registry
+from devroute.relay import Route
+from devroute.router import ContractRouter, Pools
+from devroute.routing import Decision, decide
+from devroute.signed import SKEW_S, Verifier
+from devroute.signing import SigningKey, sign
+
+NOW = 1_800_000_000.0
+OPEN = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16"]}})
+KEY = SigningKey.new("alice")
+KEYS = Keys.parse(json.dumps({"keys": [KEY.as_public_jwk()]}))
+DIRECT = '{"foo": "192.168.1.12:8001"}'
+INSISTING = '{"foo": {"to": "192.168.1.12:8001", "fallback": "fail"}}'
+
+
+def signed(contract: str, at: float = NOW, ttl: float = 3600) -> str:
+    return sign(parse(contract), KEY, "alice", at, ttl)
+
+
+def decided(raw: str, service: str = "foo", now: float = NOW, policy: Policy = OPEN) -> Decision:
+    return decide(raw, [service], None, policy, Registry(), read=Verifier(lambda: KEYS), now=now)
+
+
+def test_a_signed_contract_leads_where_an_unsigned_one_does() -> None:
+    decision = decided(signed(DIRECT))
+    assert (decision.kind, decision.address) == ("detour", Address("192.168.1.12", 8001))
+    assert decided(signed(DIRECT), "other").kind == "service"
+
+
+def test_a_signature_permits_nothing_that_policy_denies() -> None:
+    for target in ("10.0.0.1:8001", "127.0.0.1:8001", "169.254.169.254:80"):
+        decision = decided(signed(json.dumps({"foo": target})))
+        assert (decision.kind, type(decision.error)) == ("fallback", TargetDenied)
+
+
+def test_an_expired_contract_is_denied_as_by_policy_and_others_services_do_not_notice() -> None:
+    late = NOW + 3600 + SKEW_S
+    decision = decided(signed(DIRECT), now=late)
+    assert (decision.kind, type(decision.error)) == ("fallback", ContractExpired)
+    assert "the contract of 'alice' expired 30 s ago" in decision.as_lines().decode()
+    insisting = decided(signed(INSISTING), now=late)
+    assert (insisting.kind, insisting.error and insisting.error.status) == ("error", 403)
+    assert decided(signed(DIRECT), "other", now=late).kind == "service"
+    assert decided(signed(DIRECT), now=NOW - 60).kind == "fallback"
+
+
+def test_a_contract_that_nobody_vouches_for_is_an_error_at_every_service() -> None:
+    raw = signed(DIRECT)
+    tampered = raw[:60] + ("A" if raw[60] != "A" else "B") + raw[61:]
+    for service in ("foo", "other"):
+        decision = decided(tampered, service)
+        assert decision.kind == "error"
+        assert decision.error is not None
+        assert decision.error.code in ("contract-invalid", "contract-untrusted")
+
+
+def test_no_sidecar_believes_a_decision_for_longer_than_the_contract_holds() -> None:
+    for remaining, ttl in [(3600.0, 250), (0.125, 125), (0.0, 0)]:
+        now = NOW + 3600 + SKEW_S - remaining
+        assert decided(signed(DIRECT), now=now).ttl_ms == ttl
+    assert decided(signed(DIRECT), "other", now=NOW + 3600 + SKEW_S - 0.5).ttl_ms == 500
+
+
+class Desk:
+    """A router whose clock and keys a test sets."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.keys = KEYS
+        self.read = 0
+        verifier = Verifier(lambda: self.keys)
+
+        def counting(raw: str) -> Contract:
+            self.read += 1
+            return verifier(raw)
+
+        pools = Pools(lambda: OPEN, connect_timeout=1, max_in_flight=1)
+        self.router = ContractRouter(Registry(), lambda: OPEN, pools, counting, lambda: self.now)
+
+    def route(self, contract: str) -> Route:
+        fields = f"x-devroute: {contract}\r\nx-devroute-matched: foo\r\n\r\n"
+        return self.router(parse_request_head(b"GET / HTTP/1.1\r\nhost: foo\r\n" + fields.encode()))
+
+
+async def test_a_judgement_is_remembered_but_never_beyond_its_time() -> None:
+    desk = Desk()
+    raw = signed(DIRECT)
+    route = desk.route(raw)
+    assert isinstance(route.upstream, DirectUpstream)
+    assert desk.route(raw) is route
+    assert desk.read == 1
+    desk.now = NOW + 3600 + SKEW_S
+    with pytest.raises(ContractExpired):
+        desk.route(raw)
+    assert desk.read == 1
+    with pytest.raises(ContractExpired):  # nor is it judged anew to be good
+        desk.route(signed(DIRECT, ttl=3599))
+
+
+async def test_a_key_that_is_taken_away_takes_its_contracts_along() -> None:
+    desk = Desk()
+    raw = signed(DIRECT)
+    desk.route(raw)
+    desk.keys = Keys()
+    desk.router.forget()
+    with pytest.raises(Exception, match="does not accept signed contracts"):
+        desk.route(raw)
+
+
+async def test_a_policy_denies_what_a_signed_contract_asks_for() -> None:
+    with pytest.raises(TargetDenied):
+        Desk().route(signed('{"foo": "127.0.0.1:8001"}'))
+
+
+async def test_a_contract_signed_by_a_stranger_never_reaches_a_target() -> None:
+    stranger = sign(parse(DIRECT), SigningKey.new("alice"), "alice", NOW, 60)
+    with pytest.raises(ContractUntrusted):
+        Desk().route(stranger)
+
+
+def test_a_signature_says_who_and_until_when() -> None:
+    contract = Verifier(lambda: KEYS)(signed(DIRECT))
+    assert contract.signature == Signature("alice", KEY.id, NOW, NOW + 3600)
+
+
+async def eventually(look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if look():
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_a_running_proxy_reads_its_keys_again_when_they_change(tmp_path: Path) -> None:
+    keys = tmp_path / "contract-keys.json"
+    keys.write_text(json.dumps({"keys": []}))
+    settings = {"DEVROUTE_CONTRACT_KEYS": str(keys), "DEVROUTE_RELOAD_INTERVAL": "0.5"}
+    async with stage.proxy(tmp_path, [], environment=settings) as proxy, aiohttp.ClientSession() as client:
+
+        async def asked() -> str:
+            contract = signed('{"foo": "127.0.0.1:1"}', at=time.time())
+            fields = {"x-devroute": contract, "x-devroute-candidates": "foo"}
+            async with client.get(f"{proxy.server}/resolve", headers=fields) as response:
+                return await response.text()
+
+        async def until(words: str) -> None:
+            async with asyncio.timeout(20):
+                while True:
+                    if words in await asked():
+                        return
+                    await asyncio.sleep(0.05)
+
+        assert "does not accept signed contracts" in await asked()
+        keys.write_text(json.dumps({"keys": [KEY.as_public_jwk()]}))
+        await until("decision fallback")  # nothing listens on port 1
+        keys.write_text(json.dumps({"keys": [KEY.as_jwk()]}))
+        await eventually(lambda: any(e.get("event") == "file.rejected" for e in proxy.command.events()))
+        assert "decision fallback" in await asked(), "a broken file keeps the keys that were in force"
+        keys.write_text(json.dumps({"keys": [SigningKey.new("bob").as_public_jwk()]}))
+        await until("which is not known here")
