@@ -1,0 +1,315 @@
+"""What differs between two answers to one request: status, headers that matter, bodies. Pure.
+
+Made for people and for exit codes: what differs each time by its nature (dates, ids of traces, values of
+cookies) is left out, and so is what `Rules` name. A redacted value is taken to be the same as anything.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from devroute.errors import ConfigInvalid
+from devroute.inspector.exchange import REDACTED, Body, Exchange, Fields, readable, text_of
+from devroute.inspector.json_paths import JsonPath, Place, written
+
+#: Differences of one comparison that are named; a person reads the first few.
+MAX_DIFFERENCES: Final = 100
+
+#: Bytes of a body that are compared, after its content-encoding is undone.
+MAX_COMPARED_BYTES: Final = 4 * 1024 * 1024
+
+#: Characters of a value that are shown, and lines that are aligned: matching takes the square of them.
+MAX_SHOWN: Final = 200
+MAX_ALIGNED_LINES: Final = 400
+
+#: Nesting of JSON that is followed; below it, values are compared as a whole.
+MAX_DEPTH: Final = 100
+
+#: Set anew for each answer, by connections and hops, or by the mesh.
+IGNORED_HEADERS: Final = frozenset((
+    "date", "server", "age", "via", "expires", "last-modified", "connection", "keep-alive",
+    "transfer-encoding", "content-encoding", "trailer", "x-request-id", "x-correlation-id", "request-id",
+    "traceparent", "tracestate", "baggage", "b3", "x-runtime", "x-response-time", "server-timing", "alt-svc",
+    "report-to", "nel", "cf-ray", "x-powered-by",
+))  # fmt: skip
+_IGNORED_PREFIXES: Final = (
+    "x-b3-",
+    "x-envoy-",
+    "x-devroute-",
+    "x-datadog-",
+    "x-amzn-trace",
+    "x-cloud-trace",
+    "uber-",
+)
+
+#: They follow from the body's bytes: a further word on bodies that differ says nothing.
+_DERIVED: Final = frozenset(
+    ("content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest")
+)
+
+
+class Difference(NamedTuple):
+    """`where` is "status", "header NAME", "trailer NAME", "body $.path", "body line N" or "body"; a side is
+    None where it has nothing there. With "request " before it, it is about the requests."""
+
+    where: str
+    left: str | None
+    right: str | None
+
+    def as_dict(self) -> dict[str, str | None]:
+        return self._asdict()
+
+
+class Answer(NamedTuple):
+    """`body` without its content-encoding; `truncated`: there was more of it."""
+
+    status: int
+    headers: Fields
+    body: bytes = b""
+    truncated: bool = False
+    trailers: Fields = []  # noqa: RUF012  # nobody changes it
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What to leave out: headers by name, places of JSON by path (with all below them)."""
+
+    headers: frozenset[str] = frozenset()
+    paths: tuple[JsonPath, ...] = ()
+
+    @classmethod
+    def parse(cls, ignore: Iterable[str]) -> "Rules":
+        """`$.timestamp`, `$.items[*].id`, or a header's name. Raises ConfigInvalid naming the rule."""
+        headers: set[str] = set()
+        paths: list[JsonPath] = []
+        for rule in ignore:
+            if rule.startswith("$"):
+                paths.append(JsonPath.parse(rule))
+            elif rule and all(char.isalnum() or char in "-_" for char in rule):
+                headers.add(rule.lower())
+            else:
+                raise ConfigInvalid(
+                    f"{rule!r} is neither a path nor a header's name",
+                    hint="write $.timestamp, $..id, or x-header",
+                )
+        return cls(frozenset(headers), tuple(paths))
+
+    def ignores(self, place: Place) -> bool:
+        return any(path.matches(place) for path in self.paths)
+
+
+NO_RULES: Final = Rules()
+
+
+def differences(left: Answer, right: Answer, rules: Rules = NO_RULES) -> list[Difference]:
+    """In the order status, headers, body, trailers; empty for answers that are the same."""
+    found = list(islice(_all(left, right, rules), MAX_DIFFERENCES + 1))
+    if len(found) > MAX_DIFFERENCES:
+        found[MAX_DIFFERENCES:] = [Difference("more", None, f"only the first {MAX_DIFFERENCES} are listed")]
+    return found
+
+
+def answer_of(exchange: Exchange) -> Answer:
+    """What was kept of an exchange's answer."""
+    body, whole = _plain(exchange.response_body, exchange.response_headers)
+    return Answer(exchange.status or 0, exchange.response_headers, body, not whole, exchange.trailers)
+
+
+def compare_exchanges(left: Exchange, right: Exchange, rules: Rules = NO_RULES) -> list[Difference]:
+    """Requests and answers."""
+    found = []
+    for name in ("service", "method", "target"):
+        values = getattr(left, name), getattr(right, name)
+        if values[0] != values[1]:
+            found.append(Difference(f"request {name}", *values))
+    requests = []
+    for each in (left, right):
+        body, whole = _plain(each.request_body, each.request_headers)
+        requests.append(Answer(0, each.request_headers, body, not whole))
+    found += [
+        each._replace(where=f"request {each.where}") for each in differences(requests[0], requests[1], rules)
+    ]
+    return found + differences(answer_of(left), answer_of(right), rules)
+
+
+def _plain(body: Body, headers: Fields) -> tuple[bytes, bool]:
+    plain = readable(body, headers, MAX_COMPARED_BYTES)
+    return plain, body.complete and not body.truncated and len(plain) < MAX_COMPARED_BYTES
+
+
+def _all(left: Answer, right: Answer, rules: Rules) -> Iterator[Difference]:
+    if left.status != right.status:
+        yield Difference("status", str(left.status), str(right.status))
+    same_bytes = left.body == right.body and left.truncated == right.truncated
+    yield from _fields("header", left.headers, right.headers, rules, derived=same_bytes)
+    if not same_bytes:
+        yield from _bodies(left, right, rules)
+    yield from _fields("trailer", left.trailers, right.trailers, rules, derived=False)
+
+
+# --- headers ------------------------------------------------------------------------------------------------
+
+
+def _fields(kind: str, left: Fields, right: Fields, rules: Rules, *, derived: bool) -> Iterator[Difference]:
+    sides = _grouped(left), _grouped(right)
+    for name in sorted(sides[0].keys() | sides[1].keys()):
+        if name in IGNORED_HEADERS or name in rules.headers or name.startswith(_IGNORED_PREFIXES):
+            continue
+        a, b = sides[0].get(name), sides[1].get(name)
+        if name in _DERIVED and (not derived or a is None or b is None):
+            continue
+        if a != b and not (a and b and (REDACTED in a or REDACTED in b)):
+            yield Difference(f"{kind} {name}", _cut(a), _cut(b))
+
+
+def _grouped(fields: Fields) -> dict[str, str]:
+    """Values by name in lower case; of cookies that are set, only which."""
+    grouped: dict[str, list[str]] = {}
+    for name, value in fields:
+        name = name.lower()
+        if name == "set-cookie":
+            value = value.partition("=")[0].strip()
+            value = "" if value == REDACTED else value
+        elif name == "content-type":
+            value = value.lower().replace(" ", "")
+        grouped.setdefault(name, []).append(value)
+    cookies = grouped.get("set-cookie")
+    if cookies is not None:
+        grouped["set-cookie"] = [REDACTED] if "" in cookies else sorted(cookies)
+    return {name: ", ".join(values) for name, values in grouped.items()}
+
+
+# --- bodies -------------------------------------------------------------------------------------------------
+
+
+def _bodies(left: Answer, right: Answer, rules: Rules) -> Iterator[Difference]:
+    a, b = left.body, right.body
+    cut = left.truncated or right.truncated
+    if cut:  # only as far as both are known
+        size = min(len(a), len(b))
+        if left.truncated != right.truncated and len(a if left.truncated else b) > size:
+            yield Difference("body", _weight(a, left.truncated), _weight(b, right.truncated))
+            return
+        a, b = a[:size], b[:size]
+        if a == b:
+            return
+    else:
+        documents = _document(a), _document(b)
+        if documents[0] is not _NONE and documents[1] is not _NONE:
+            try:
+                found = list(islice(_values(documents[0], documents[1], (), rules), MAX_DIFFERENCES + 1))
+            except RecursionError:  # deeper than Python can compare
+                found = [Difference("body", _weight(a, False), _weight(b, False))]
+            yield from found
+            return
+    texts = text_of(a, cut=cut), text_of(b, cut=cut)
+    if texts[0] is None or texts[1] is None:
+        yield Difference("body", _weight(a, left.truncated), _weight(b, right.truncated))
+    else:
+        yield from _lines(texts[0].splitlines(), texts[1].splitlines(), a, b)
+
+
+def _weight(data: bytes, truncated: bool) -> str:
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return f"{'the first ' if truncated else ''}{len(data)} bytes, sha256 {digest}…"
+
+
+_NONE: Final = object()
+
+
+def _document(data: bytes) -> Any:
+    """JSON, or _NONE. NaN and the like are their names, so that they equal themselves."""
+    if data.lstrip()[:1] not in _JSON_STARTS:
+        return _NONE
+    try:
+        return json.loads(data, parse_constant=str)
+    except (ValueError, RecursionError):
+        return _NONE
+
+
+_JSON_STARTS: Final = frozenset(bytes((byte,)) for byte in b'{["-0123456789tfn')
+
+
+def _values(left: Any, right: Any, place: Place, rules: Rules) -> Iterator[Difference]:
+    if rules.ignores(place) or left == REDACTED or right == REDACTED:
+        return
+    deep = len(place) >= MAX_DEPTH
+    if isinstance(left, dict) and isinstance(right, dict) and not deep:
+        for key in [*left, *(key for key in right if key not in left)]:
+            inner = (*place, key)
+            if key not in left or key not in right:
+                if not rules.ignores(inner):
+                    yield _difference(inner, left.get(key, _NONE), right.get(key, _NONE))
+            else:
+                yield from _values(left[key], right[key], inner, rules)
+    elif isinstance(left, list) and isinstance(right, list) and not deep:
+        yield from _lists(left, right, place, rules)
+    elif isinstance(left, bool) is not isinstance(right, bool) or left != right:
+        yield _difference(place, left, right)
+
+
+def _lists(left: list[Any], right: list[Any], place: Place, rules: Rules) -> Iterator[Difference]:
+    """Aligned at both ends, so that what was put in or taken out in one place is named as that."""
+    shorter = min(len(left), len(right))
+    if len(left) == len(right):
+        first, last = shorter, 0
+    else:
+        first = 0
+        while first < shorter and _same(left[first], right[first], (*place, first), rules):
+            first += 1
+        last = 0
+        while last < shorter - first and _same(
+            left[-1 - last], right[-1 - last], (*place, len(left) - 1 - last), rules
+        ):
+            last += 1
+        first = shorter - last
+    for index in range(first):
+        yield from _values(left[index], right[index], (*place, index), rules)
+    for side, values in enumerate((left, right)):
+        for index in range(first, len(values) - last):
+            if not rules.ignores((*place, index)):
+                value = values[index]
+                yield _difference((*place, index), *((value, _NONE) if side == 0 else (_NONE, value)))
+
+
+def _same(left: Any, right: Any, place: Place, rules: Rules) -> bool:
+    return next(_values(left, right, place, rules), None) is None
+
+
+def _difference(place: Place, left: Any, right: Any) -> Difference:
+    return Difference(f"body {written(place)}", _shown(left), _shown(right))
+
+
+def _shown(value: Any) -> str | None:
+    return None if value is _NONE else _cut(json.dumps(value, ensure_ascii=False))
+
+
+def _cut(text: str | None) -> str | None:
+    if text is None or len(text) <= MAX_SHOWN:
+        return text
+    return f"{text[:MAX_SHOWN]}… ({len(text)} characters)"
+
+
+def _lines(left: Sequence[str], right: Sequence[str], a: bytes, b: bytes) -> Iterator[Difference]:
+    shorter = min(len(left), len(right))
+    first = next((i for i in range(shorter) if left[i] != right[i]), shorter)
+    last = next((i for i in range(shorter - first) if left[-1 - i] != right[-1 - i]), shorter - first)
+    left, right = left[first : len(left) - last], right[first : len(right) - last]
+    if not left and not right:
+        yield Difference("body", _weight(a, False), _weight(b, False))  # the ends of lines
+    elif max(len(left), len(right)) > MAX_ALIGNED_LINES:
+        yield Difference(
+            f"body from line {first + 1} on", f"{len(left)} other lines", f"{len(right)} other lines"
+        )
+    else:
+        for tag, i1, i2, j1, j2 in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+            if tag != "equal":
+                texts = (
+                    "\n".join(left[i1:i2]) if i2 > i1 else None,
+                    "\n".join(right[j1:j2]) if j2 > j1 else None,
+                )
+                yield Difference(f"body line {first + i1 + 1}", _cut(texts[0]), _cut(texts[1]))

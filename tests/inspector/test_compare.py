@@ -1,0 +1,148 @@
+"""What differs is named at its place; what always differs is not."""
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devroute.errors import ConfigInvalid
+from devroute.inspector.compare import MAX_DIFFERENCES, Answer, Difference, Rules, answer_of, differences
+from devroute.inspector.exchange import Exchange
+
+JSON = [("content-type", "application/json")]
+
+
+def of(document: Any, status: int = 200) -> Answer:
+    return Answer(status, JSON, json.dumps(document).encode())
+
+
+def bodies(left: Any, right: Any, *ignore: str) -> list[Difference]:
+    return differences(of(left), of(right), Rules.parse(ignore))
+
+
+def test_status_and_headers_that_matter_are_compared() -> None:
+    left = Answer(
+        200, [("Date", "1"), ("X-A", "1"), ("server", "x"), ("x-envoy-time", "5"), ("set-cookie", "s=1")]
+    )
+    right = Answer(
+        404, [("date", "2"), ("x-a", "2"), ("x-request-id", "9"), ("Set-Cookie", "s=2; Path=/"), ("x-b", "1")]
+    )
+    assert differences(left, right) == [
+        ("status", "200", "404"),
+        ("header x-a", "1", "2"),
+        ("header x-b", None, "1"),
+    ]
+    assert differences(left, right, Rules.parse(["X-A", "x-b"])) == [("status", "200", "404")]
+
+
+def test_json_is_compared_by_its_places() -> None:
+    left = {"a": 1, "b": {"c": [1, {"d": "x"}]}, "odd key": True, "n": 1}
+    right = {"n": 1.0, "a": 2, "b": {"c": [1, {"d": "y"}]}, "odd key": 1, "new": None}
+    assert bodies(left, right) == [
+        ("body $.a", "1", "2"),
+        ("body $.b.c[1].d", '"x"', '"y"'),
+        ("body $['odd key']", "true", "1"),
+        ("body $.new", None, "null"),
+    ]
+
+
+def test_ignored_places_are_left_out_with_what_is_below_them() -> None:
+    left = {"timestamp": 1, "items": [{"id": 1, "v": 1}, {"id": 2, "v": 2}], "meta": {"x": {"y": 1}}}
+    right = {"timestamp": 2, "items": [{"id": 8, "v": 1}, {"id": 9, "v": 3}], "meta": {"x": {"y": 2}, "z": 1}}
+    rules = ("$.timestamp", "$.items[*].id", "$.meta")
+    assert bodies(left, right, *rules) == [("body $.items[1].v", "2", "3")]
+
+
+def test_an_inserted_element_is_one_difference() -> None:
+    assert bodies([1, 2, 3, 4], [1, 9, 2, 3, 4]) == [("body $[1]", None, "9")]
+    assert bodies([{"id": 1, "t": 5}, {"id": 2, "t": 6}], [{"id": 2, "t": 7}], "$[*].t") == [
+        ("body $[0]", '{"id": 1, "t": 5}', None)
+    ]
+
+
+def test_a_redacted_value_equals_anything() -> None:
+    assert bodies({"token": "[redacted]"}, {"token": "abc"}) == []
+    assert differences(Answer(200, [("x", "[redacted]")]), Answer(200, [("x", "y")])) == []
+
+
+def test_text_is_compared_by_lines() -> None:
+    left = Answer(200, [], b"a\nb\nc\nd\n")
+    assert differences(left, Answer(200, [], b"a\nX\nc\nd\ne\n")) == [
+        ("body line 2", "b", "X"),
+        ("body line 5", None, "e"),
+    ]
+    assert [d.where for d in differences(left, Answer(200, [], b"a\r\nb\r\nc\r\nd\r\n"))] == ["body"]
+
+
+def test_much_text_is_not_aligned_for_ever() -> None:
+    left, right = (b"\n".join(b"%d %d" % (n, salt) for n in range(20_000)) for salt in (1, 2))
+    assert [d.where for d in differences(Answer(200, [], left), Answer(200, [], right))] == [
+        "body from line 1 on"
+    ]
+
+
+def test_binary_is_compared_as_a_whole() -> None:
+    (found,) = differences(Answer(200, [], b"\0\1"), Answer(200, [], b"\0\2\3"))
+    assert found.where == "body"
+    assert found.left is not None
+    assert found.left.startswith("2 bytes, sha256 ")
+
+
+def test_bodies_that_were_cut_are_compared_as_far_as_they_go() -> None:
+    left = Answer(200, [], b'{"a": 1, "b', truncated=True)
+    assert differences(left, Answer(200, [], b'{"a": 1, "b": 2}')) == []
+    assert differences(left, Answer(200, [], b'{"a": 2, "b": 2}')) != []
+    assert differences(left, Answer(200, [], b'{"a": 1')) != []
+
+
+def test_there_is_an_end_to_what_is_listed() -> None:
+    found = bodies(dict.fromkeys(map(str, range(500)), 1), {})
+    assert len(found) == MAX_DIFFERENCES + 1
+    assert found[-1].where == "more"
+
+
+def test_compression_is_no_difference() -> None:
+    exchanges = []
+    for coding in ("", "gzip"):
+        exchange = Exchange("foo", "GET", "/", 0, 0)
+        exchange.status = 200
+        exchange.response_headers = [*JSON, *([("content-encoding", "gzip")] if coding else [])]
+        exchange.response_body.data += gzip.compress(b'{"a": 1}') if coding else b'{"a":1}'
+        exchange.response_body.complete = True
+        exchanges.append(answer_of(exchange))
+    assert differences(*exchanges) == []
+
+
+def test_deep_documents_end_nothing() -> None:
+    deep = b'{"a":' * 50_000 + b"1" + b"}" * 50_000
+    assert differences(Answer(200, JSON, deep), Answer(200, JSON, deep + b" ")) != []
+    for depth in (300, 900):
+        nested = b"[" * depth + b"1" + b"]" * depth
+        assert differences(Answer(200, JSON, nested), Answer(200, JSON, b"[%b]" % nested)) != []
+
+
+@pytest.mark.parametrize("rule", ["", "$.", "a b", "$.a["])
+def test_a_rule_that_cannot_be_read_is_named(rule: str) -> None:
+    with pytest.raises(ConfigInvalid):
+        Rules.parse([rule])
+
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(documents, documents)
+def test_documents_differ_exactly_where_they_are_not_equal(left: Any, right: Any) -> None:
+    assert bodies(left, left) == []
+    assert bodies(left, right, "$") == []
+    one, other = (json.dumps(each, sort_keys=True) for each in (left, right))
+    if one == other:
+        assert bodies(left, right) == []
+    if not bodies(left, right):
+        assert json.loads(one, parse_constant=str) == json.loads(other, parse_constant=str)
