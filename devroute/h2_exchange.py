@@ -277,6 +277,8 @@ class H2Exchange(_Answering):
             self._break_off(UpstreamTimeout(f"{target} did not answer within {timeouts.first_byte:g} s"))
         elif self._head_sent and waited > timeouts.idle:
             self._break_off(UpstreamTimeout(f"no byte either way for {timeouts.idle:g} s"))
+        elif self.elapsed() > timeouts.total:
+            self._break_off(UpstreamTimeout(f"the request was not complete after {timeouts.total:g} s"))
         elif self._body_late(waited):
             self._break_off(RequestTimeout(f"the request's body made no progress for {timeouts.body:g} s"))
 

@@ -39,7 +39,7 @@ class H2Upstream:
             host, port, unreachable=unreachable, permit=permit, connect_timeout=connect_timeout
         )
         self.label = self._dialer.label
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
         self._in_flight = 0
         self._connections: list[H2UpstreamConnection] = []
         self._waiting: deque[H2UpstreamStream] = deque()
@@ -59,8 +59,8 @@ class H2Upstream:
     def open(self, head: RequestHead, sink: ResponseSink) -> H2UpstreamStream:
         self._in_flight += 1
         stream = H2UpstreamStream(self, head, sink)
-        if self._in_flight > self._max_in_flight:
-            message = f"{self.label} has {self._max_in_flight} requests in flight already"
+        if self._in_flight > self.max_in_flight:
+            message = f"{self.label} has {self.max_in_flight} requests in flight already"
             self._loop.call_soon(stream.fail, TargetOverloaded(message))
         else:
             self.queue(stream)

@@ -48,7 +48,7 @@ class DirectUpstream:
             host, port, unreachable=unreachable, permit=permit, connect_timeout=connect_timeout
         )
         self.label = self._dialer.label
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
         self._in_flight = 0
         self._idle: list[UpstreamConnection] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,8 +67,8 @@ class DirectUpstream:
     def open(self, head: RequestHead, sink: ResponseSink) -> DirectStream:
         self._in_flight += 1
         stream = DirectStream(self, head, sink)
-        if self._in_flight > self._max_in_flight:
-            message = f"{self.label} has {self._max_in_flight} requests in flight already"
+        if self._in_flight > self.max_in_flight:
+            message = f"{self.label} has {self.max_in_flight} requests in flight already"
             self._loop.call_soon(stream.fail, TargetOverloaded(message))
         elif (connection := self._take()) is not None:
             stream.attach(connection, reused=True)

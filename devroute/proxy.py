@@ -75,6 +75,7 @@ class Proxy:
             first_byte=settings.first_byte_timeout,
             idle=settings.idle_timeout,
             keep_alive=settings.keep_alive_timeout,
+            total=settings.total_timeout,
         )
         self._server = Server(self._router, timeouts, self._observe, loop.time())
         self._control = control.create_runner(
@@ -112,6 +113,18 @@ class Proxy:
         if offer.direct is not None:
             policy.permit_target(offer.direct, service=offer.service)
 
+    def _limit(self) -> None:
+        """The settings' limits, or the policy's where it has some."""
+        settings, policy = self._settings, self.policy().limits
+        per_target = policy.in_flight_per_target or settings.max_in_flight
+        self._pools.limit(per_target)
+        self.registry.max_links = policy.links_per_subject or settings.max_links_per_subject
+        if self._tunnels is not None:
+            self._tunnels.shares.limit(
+                per_link=min(per_target, policy.streams_per_link or settings.max_streams_per_link),
+                per_subject=policy.in_flight_per_subject or settings.max_in_flight_per_subject,
+            )
+
     # --- life
 
     async def start(self) -> None:
@@ -128,6 +141,7 @@ class Proxy:
             server_version=__version__,
             permit=self._permit_registration,
         )
+        self._limit()
         self.control_port = await self._listen(self._tunnels, settings.control_host, settings.control_port)
         self.data_port = await self._listen(self._server, settings.data_host, settings.data_port)
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
@@ -208,6 +222,7 @@ class Proxy:
                 self._router.forget()
             if self._policy.refresh():
                 self._router.forget()
+                self._limit()
                 self._pools.close_idle()
                 if self._tunnels is not None:
                     self._tunnels.review()

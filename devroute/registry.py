@@ -67,7 +67,7 @@ def _time(seconds: float) -> str:
 
 class Registry:
     def __init__(self, *, max_links_per_subject: int = MAX_LINKS_PER_SUBJECT) -> None:
-        self._max_links = max_links_per_subject
+        self.max_links = max_links_per_subject
         self._by_name: dict[str, Registration] = {}
 
     def register(
@@ -89,9 +89,9 @@ class Registry:
                 f"'{name}' is held by '{older.subject}' since {_time(older.since)}",
                 hint=f"register another name with --name {subject}-SOMETHING",
             )
-        if older is None and sum(r.subject == subject for r in self._by_name.values()) >= self._max_links:
+        if older is None and sum(r.subject == subject for r in self._by_name.values()) >= self.max_links:
             raise TooManyLinks(
-                f"'{subject}' has {self._max_links} laptops online already",
+                f"'{subject}' has {self.max_links} laptops online already",
                 hint="end one of them; devroute ls shows them",
             )
         ways = {

@@ -56,6 +56,7 @@ class Timeouts:
     first_byte: float
     idle: float
     keep_alive: float
+    total: float
 
 
 class Router(Protocol):
@@ -314,6 +315,8 @@ class Exchange:
             self.break_off(UpstreamTimeout(f"{target} did not answer within {timeouts.first_byte:g} s"))
         elif self._head_sent and waited > timeouts.idle:
             self.break_off(UpstreamTimeout(f"no byte either way for {timeouts.idle:g} s"))
+        elif self.elapsed() > timeouts.total:
+            self.break_off(UpstreamTimeout(f"the request was not complete after {timeouts.total:g} s"))
 
 
 class _Nowhere:

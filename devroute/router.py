@@ -93,6 +93,12 @@ class Pools:
             if not pool.busy:
                 del self._pools[key]
 
+    def limit(self, max_in_flight: int) -> None:
+        """Requests in flight to one target; those that are under way go on."""
+        self._max_in_flight = max_in_flight
+        for pool in self._pools.values():
+            pool.max_in_flight = max_in_flight
+
     def close_idle(self) -> None:
         """A new policy: what was connected under the old one is not used again."""
         for pool in self._pools.values():

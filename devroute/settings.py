@@ -23,6 +23,7 @@ from devroute.credentials import OWN_ONLY, bind, is_exposed
 from devroute.credentials import Source as Source
 from devroute.errors import ConfigInvalid
 from devroute.target import Address, Malformed, check_label, parse_address, parse_host, parse_port, quote
+from devroute.tunnel.frames import MAX_STREAMS
 
 #: What stands before a variable's name in the environment.
 ENV_PREFIX = "DEVROUTE_"
@@ -278,8 +279,13 @@ class ProxySettings(_Settings):
     probe_timeout: _Seconds = 0.3
     #: How long requests may go on after SIGTERM: below Kubernetes' 30 s.
     drain_timeout: _Seconds = 20.0
-    #: Requests in flight to one target.
+    #: How long a request may take in all, upgrades and streams too.
+    total_timeout: _Seconds = 86_400.0
+    #: Requests in flight to one target. This and the next three can be overridden in the policy (`limits:`).
     max_in_flight: Annotated[int, Field(ge=1)] = 2048
+    #: Requests in flight by the tunnels of one subject, and by one of them.
+    max_in_flight_per_subject: Annotated[int, Field(ge=1)] = 4096
+    max_streams_per_link: Annotated[int, Field(ge=1, le=MAX_STREAMS)] = MAX_STREAMS
     #: Laptops that one subject may have online.
     max_links_per_subject: Annotated[int, Field(ge=1)] = 16
 

@@ -50,7 +50,7 @@ class Port:
         self.route = Route(upstream, "foo", "alice", MARKS, "")
         self.refuse: DevrouteError | None = None
         self.exchanges: list[Observed] = []
-        timeouts = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60)
+        timeouts = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
         self.server = Server(self.router, timeouts, self.exchanges.append, loop.time())
 
     def router(self, request: InboundRequest) -> Route:

@@ -16,7 +16,7 @@ from devroute.server import Server
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 MARKS = b"x-devroute-result: laptop\r\n"
-TIMEOUTS = Timeouts(head=10, body=10, first_byte=10, idle=10, keep_alive=100)
+TIMEOUTS = Timeouts(head=10, body=10, first_byte=10, idle=10, keep_alive=100, total=1000)
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:

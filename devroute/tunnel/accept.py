@@ -24,6 +24,7 @@ from devroute.registry import Registry
 from devroute.tunnel import hello
 from devroute.tunnel.link import LIVENESS, Liveness
 from devroute.tunnel.proxy_end import ProxyLink
+from devroute.tunnel.shares import Shares
 from devroute.tunnel.websocket import WebSocket, accept_upgrade, split_head
 
 #: An upgrade has a token and what ingresses add.
@@ -72,6 +73,7 @@ class TunnelListener:
         self.head_seconds = head_seconds
         self.waiting: set[FirstHead] = set()
         self.links: dict[ProxyLink, str] = {}
+        self.shares = Shares()
         self._registry = registry
         self._server_version = server_version
         self._permit = permit
@@ -121,6 +123,7 @@ class TunnelListener:
             older.turn_away(
                 LinkReplaced(f"a newer `devroute up` of '{subject}' took the name '{registration.name}'")
             )
+        link.share = self.shares.join(subject, link)
         welcome = hello.Welcome(server=self._server_version, name=registration.name)
         link.session.send_welcome(welcome.encode())
         link.wake()
@@ -148,6 +151,8 @@ class TunnelListener:
     def _gone(self, link: ProxyLink) -> None:
         if (deadline := self._deadlines.pop(link, None)) is not None:
             deadline.cancel()
+        if link.share is not None:
+            self.shares.leave(link.share.subject, link)
         if link.over is not None:
             self.links.pop(link, None)
         registration = self._registry.unregister(link)

@@ -21,6 +21,7 @@ from devroute.tunnel.events import Hello, Opened
 from devroute.tunnel.frames import MAX_SERVICE_BYTES, Flag, Reason
 from devroute.tunnel.link import LIVENESS, Link, Liveness
 from devroute.tunnel.session import Role, Session
+from devroute.tunnel.shares import Share
 from devroute.tunnel.stream_end import UNBOUNDED, StreamEnd
 from devroute.tunnel.streams import CLOSED, Stream
 from devroute.tunnel.websocket import WebSocket
@@ -174,6 +175,10 @@ class TunnelUpstream:
             flags = 0
         else:
             flags = _FLAG_CHUNKED if framing is _CHUNKED else _FLAG_UPGRADE
+        share = link.share
+        if share is not None and len(share.links) > 1 and share.full:
+            link.refuse(end)
+            return end
         try:
             stream = end.stream = link.session.open(self._service, head.wire, flags, head.length)
         except ValueError:
@@ -197,6 +202,7 @@ class ProxyLink(Link):
         liveness: Liveness = LIVENESS,
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness)
+        self.share: Share | None = None  # from its registration on
         self._gone = gone
         self._rare[Hello] = lambda event: hello(self, event.body)
 
@@ -225,6 +231,8 @@ class ProxyLink(Link):
         error: DevrouteError
         if session.full and not session.leaving:
             error = TargetOverloaded(f"{len(session.streams)} requests are open to this laptop already")
+        elif (share := self.share) is not None and share.full and not session.leaving:
+            error = TargetOverloaded(f"{share.limit} requests are open to '{share.subject}' already")
         else:
             error = LaptopOffline("the laptop is leaving")
         if session.ids_used_up and not session.leaving:

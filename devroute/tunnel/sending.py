@@ -27,7 +27,8 @@ _pack_open = frames.OPEN_HEADER.pack
 
 
 class Sender:
-    """`streams` are the open ones by id; `pending` is the number of bytes that data_to_send would return."""
+    """`streams` are the open ones by id, at most `max_streams`; `pending` is the number of bytes that
+    data_to_send would return."""
 
     def __init__(self, max_streams: int = MAX_STREAMS) -> None:
         self.streams: dict[int, Stream] = {}
@@ -35,7 +36,7 @@ class Sender:
         self.greeted = False
         self.leaving = False
         self.finished = False
-        self._max_streams = max_streams
+        self.max_streams = max_streams
         self._last_id = 0
         self._out: list[bytes] = []
         self._pong: bytes | None = None
@@ -69,13 +70,13 @@ class Sender:
 
     @property
     def full(self) -> bool:
-        return len(self.streams) >= self._max_streams
+        return len(self.streams) >= self.max_streams
 
     def open(self, service: bytes, wire: bytes, flags: int, length: int) -> Stream:
         """Start a request; END in flags: it has no body. `service`: 1 to 255 bytes."""
         streams = self.streams
         number = self._last_id + 1
-        if not self.greeted or self.leaving or len(streams) >= self._max_streams or number > MAX_STREAM_ID:
+        if not self.greeted or self.leaving or len(streams) >= self.max_streams or number > MAX_STREAM_ID:
             raise ValueError("this session cannot open a stream now")
         self._last_id = number
         named = len(service)

@@ -245,8 +245,8 @@ class Session(Sender):
     def _on_open(self, flags: int, number: int, payload: bytes) -> None:
         if number <= self._last_id:
             raise ProtocolError(f"stream {number} was opened before")
-        if len(self.streams) >= self._max_streams:
-            raise ProtocolError(f"more than {self._max_streams} streams are open")
+        if len(self.streams) >= self.max_streams:
+            raise ProtocolError(f"more than {self.max_streams} streams are open")
         length, service, wire = frames.decode_open(payload)
         self._last_id = number
         stream = Stream(number, CLOSED if flags & _END else BODY, HEADLESS)

@@ -102,7 +102,7 @@ class Recorder:
     def resume_response(self) -> None: ...
 
 
-TIMEOUTS = Timeouts(head=1, body=1, first_byte=1, idle=1, keep_alive=1)
+TIMEOUTS = Timeouts(head=1, body=1, first_byte=1, idle=1, keep_alive=1, total=1000)
 
 
 class Whole(NamedTuple):

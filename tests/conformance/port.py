@@ -23,7 +23,7 @@ from devroute.upstream import Upstream
 #: Nothing in these tests waits for time to pass; whatever takes this long hangs.
 PATIENCE = 5.0
 
-TIMEOUTS = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60)
+TIMEOUTS = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 

@@ -1,0 +1,93 @@
+"""Requests in flight: by one tunnel, by all tunnels of one subject; and the whole time a request may take."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from conformance.port import TIMEOUTS, data_port
+from tunnel.loopback import App, Client, Site, connect, get, tunnel
+
+from devroute.errors import TargetOverloaded
+from devroute.tunnel.agent_end import AgentLink
+
+PATIENCE = 5.0
+
+
+async def refusal(where: Site, name: str) -> str | None:
+    """Why one more request gets no stream; None where it gets one."""
+    client = Client()
+    where.upstream(name).open(get(), client)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert client.error is None or isinstance(client.error, TargetOverloaded)
+    return client.error and client.error.message
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[tuple[Site, AgentLink]]:
+    """alice's laptops `alice` and `alice-ci`, whose apps never answer."""
+    async with tunnel(App()) as (where, _):
+        second = await connect(where, {"foo": App()}, name="alice-ci")
+        await second.welcome
+        yield where, second
+        second.leave("leaving", "the test is over")
+        second.end(TargetOverloaded("the test is over"))
+        await second.disconnected
+
+
+async def test_a_tunnel_takes_as_many_requests_as_it_may(two: tuple[Site, AgentLink]) -> None:
+    where, _ = two
+    where.listener.shares.limit(per_link=3, per_subject=100)
+    assert [await refusal(where, "alice") for _ in range(4)] == [
+        None, None, None, "3 requests are open to this laptop already",
+    ]  # fmt: skip
+    assert await refusal(where, "alice-ci") is None
+
+
+async def test_a_subject_s_laptops_share_what_it_may_have_in_flight(two: tuple[Site, AgentLink]) -> None:
+    where, second = two
+    bob = await connect(where, {"foo": App()}, token="bob-token")
+    await bob.welcome
+    where.listener.shares.limit(per_link=100, per_subject=4)
+    found = [await refusal(where, name) for name in ("alice", "alice-ci") * 3]
+    assert found == [None] * 4 + ["4 requests are open to 'alice' already"] * 2
+    assert await refusal(where, "bob") is None
+    where.listener.shares.limit(per_link=100, per_subject=5)  # a reload, with requests under way
+    assert await refusal(where, "alice") is None
+    second.leave("leaving", "the laptop is shut")
+    second.end(TargetOverloaded("the laptop is shut"))
+    await second.disconnected
+    async with asyncio.timeout(PATIENCE):
+        while "alice-ci" in str(where.registry.listing()):  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0)
+    assert await refusal(where, "alice") is None  # its requests count no longer
+    bob.end(TargetOverloaded("the test is over"))
+
+
+REQUEST = b'GET / HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devroute-matched: foo\r\n\r\n'
+
+
+async def test_an_answer_that_never_ends_is_broken_off_after_the_whole_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await asyncio.sleep(0.001)
+
+    async with data_port(await asyncio.start_server(drip, "127.0.0.1", 0)) as port:
+        monkeypatch.setattr(TIMEOUTS, "total", 0.05)
+        client = await port.dial()
+        client.writer.write(REQUEST)
+        await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\nxx"), PATIENCE)
+        ticking = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE):
+            while not port.exchanges:
+                port.server.tick(ticking.time())
+                await asyncio.sleep(0.01)
+        assert port.exchanges[0].error is not None
+        assert port.exchanges[0].error.code == "upstream-timeout"
+        assert "was not complete after 0.05 s" in port.exchanges[0].error.message
+        await client.rest()
