@@ -10,21 +10,17 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from devroute import __version__
-from devroute.auth import Tokens, new_token
 from devroute.cli_manifests import manifests_app
 from devroute.cli_sign import contract_app, sign, sign_key_app
-from devroute.errors import (
-    ConfigInvalid,
-)
+from devroute.cli_token import token_app
 from devroute.exits import FAILURE, INTERRUPTED, reported
-from devroute.invocation import Invocation, read_text, replace_file
+from devroute.invocation import Invocation
 from devroute.settings import (
     ENV_PREFIX,
     ClientSettings,
@@ -33,6 +29,7 @@ from devroute.settings import (
     client_settings,
     proxy_settings,
 )
+from devroute.tables import cell, table
 
 # --- errors and exit codes ----------------------------------------------------------------------------------
 
@@ -72,7 +69,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-token_app = typer.Typer(help="Make tokens for laptops.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(contract_app, name="contract")
 app.add_typer(sign_key_app, name="sign-key")
 app.add_typer(token_app, name="token")
@@ -255,30 +251,6 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
 app.command("sign")(sign)
 
 
-@token_app.command("new")
-@reported
-def token_new(
-    name: Annotated[str, typer.Argument(help="whose it is: may register NAME and NAME-*")],
-    file: Annotated[Path, typer.Option(help="the proxy's token file")] = Path("tokens.yaml"),
-) -> None:
-    """Make a token, and print its secret once.
-
-    The file keeps only a hash of it.
-
-    \b
-    Example: devroute token new alice --file tokens.yaml
-    """
-    secret, record = new_token(name, created=datetime.now(UTC).date().isoformat())
-    known = read_text(file) or ""
-    Tokens.parse(known, str(file))
-    joined = known + ("\n" if known and not known.endswith("\n") else "") + record.as_yaml()
-    if Tokens.parse(joined, str(file)).subject_of(secret) != name:
-        raise ConfigInvalid(f"{file}: the new token would not be found in it")
-    replace_file(file, joined)
-    typer.echo(secret)
-    typer.echo(f"added to {file} (as a hash); give the line above to {name}, it is not shown again", err=True)
-
-
 @app.command("version")
 def version() -> None:
     """Print the version.
@@ -318,27 +290,3 @@ def _row(laptop: dict[str, object]) -> dict[str, object]:
 
 def _print_json(document: object) -> None:
     typer.echo(json.dumps(document, indent=2))
-
-
-def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows of the same keys as aligned columns under their names in capitals."""
-    keys = list(rows[0])
-    lines = [[key.upper().replace("_", " ") for key in keys]]
-    lines += [[cell(row.get(key)) for key in keys] for row in rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(keys))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def cell(value: object) -> str:
-    """A JSON value as a person reads it."""
-    if value is None or value == [] or value == "":
-        return "-"
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {cell(inner)}" for key, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(cell(inner) for inner in value)
-    text = str(value) if not isinstance(value, bool) else ("yes" if value else "no")
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -14,7 +14,6 @@ import structlog
 from aiohttp import web
 
 from devroute import __version__
-from devroute.auth import Tokens
 from devroute.contract import Address, Contract, parse
 from devroute.errors import (
     ConnectionUsed,
@@ -25,6 +24,7 @@ from devroute.errors import (
     TargetUnreachable,
     TokenInvalid,
 )
+from devroute.identity import Authenticate, Identity
 from devroute.policy import Policy
 from devroute.routing import HOLD_MS, Decision, Directory, decide
 from devroute.trail import Trails
@@ -50,12 +50,12 @@ Probe = Callable[[Address, str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What the application asks. Policy and tokens are asked for on each request, so that a reload is seen;
+    """What the application asks. The policy is asked for on each request, so that a reload is seen;
     `probe(address, service)` may take `probe_timeout` seconds."""
 
     directory: Listing
     policy: Callable[[], Policy]
-    tokens: Callable[[], Tokens]
+    authenticate: Authenticate
     probe: Probe
     probe_timeout: float
     trails: Trails = field(default_factory=Trails)
@@ -105,23 +105,27 @@ class Control:
 
     async def trace(self, request: web.Request) -> web.Response:
         """GET /api/traces/ID: the hops that were told of."""
-        self._authorise(request)
+        await self._authorise(request)
         hops = self.trails.hops(request.match_info["id"])
         return web.json_response({"hops": [asdict(hop) for hop in hops]})
 
     async def laptops(self, request: web.Request) -> web.Response:
         """GET /api/laptops: who is online and serves what."""
-        self._authorise(request)
+        await self._authorise(request)
         return web.json_response({"laptops": list(self.directory.listing())})
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /api/status: the server as it is; `you` is the token's subject."""
-        subject = self._authorise(request)
+        identity = await self._authorise(request)
         policy = self.policy()
         return web.json_response(
             {
                 "version": __version__,
-                "you": subject,
+                "you": identity.subject,
+                "groups": sorted(identity.groups),
+                "token_expires_s": None
+                if identity.expires is None
+                else round(max(0.0, identity.expires - time.time())),
                 "uptime_s": round(time.monotonic() - request.app[_STARTED], 1),
                 "laptops": len(self.directory.listing()),
                 "policy": {
@@ -132,8 +136,10 @@ class Control:
             }
         )
 
-    def _authorise(self, request: web.Request) -> str:
-        return self.tokens().subject_of_header(request.headers.get("authorization"))
+    async def _authorise(self, request: web.Request) -> Identity:
+        transport = request.transport
+        certificate = None if transport is None else transport.get_extra_info("peercert")
+        return await self.authenticate(request.headers.get("authorization", ""), certificate)
 
 
 _STARTED = web.AppKey("started", float)

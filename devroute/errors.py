@@ -240,6 +240,27 @@ class TokenInvalid(DevrouteError):
     default_hint = "ask the platform team for a token (devroute token new NAME), and set DEVROUTE_TOKEN"
 
 
+class TokenExpired(TokenInvalid):
+    code = "token-expired"
+    default_hint = (
+        "get a new token and set DEVROUTE_TOKEN, or let devroute get it each time: --token-command 'COMMAND'"
+    )
+
+
+class SubjectInvalid(DevrouteError):
+    """The token is good, but what it says of its owner cannot be a laptop's name."""
+
+    code, status = "subject-invalid", 403
+    default_hint = "the platform team chooses the claim with oidc_subject_claim"
+
+
+class KeysUnavailable(DevrouteError):
+    """The issuer's keys cannot be had, so no token of it can be judged."""
+
+    code, status = "keys-unavailable", 503
+    default_hint = "try again in some seconds; /readyz on the proxy's admin port shows the problem"
+
+
 class NameNotOwned(DevrouteError):
     """A subject may register `subject` and `subject-*`, nothing else."""
 

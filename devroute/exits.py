@@ -10,11 +10,13 @@ from devroute.errors import (
     CallerDenied,
     ConfigInvalid,
     DevrouteError,
+    KeysUnavailable,
     NameNotOwned,
     NameTaken,
     NotFound,
     RegistrationDenied,
     ServerUnreachable,
+    SubjectInvalid,
     TargetDenied,
     TokenInvalid,
 )
@@ -25,12 +27,14 @@ INTERRUPTED: Final = 130
 EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     ConfigInvalid: 20,
     TokenInvalid: 30,
+    SubjectInvalid: 30,
     NameNotOwned: 30,
     NameTaken: 30,
     RegistrationDenied: 30,
     TargetDenied: 30,
     CallerDenied: 30,
     ServerUnreachable: 40,
+    KeysUnavailable: 40,
     NotFound: 50,
 }
 

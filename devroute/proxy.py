@@ -8,6 +8,7 @@ admin    health, readiness, metrics (admin.py)
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,7 @@ from aiohttp import web
 from devroute import __version__, admin, control
 from devroute.accesslog import observer
 from devroute.auth import Tokens
+from devroute.authentication import Authenticator
 from devroute.contract_keys import Keys
 from devroute.errors import ConfigInvalid
 from devroute.files import Watched
@@ -38,6 +40,9 @@ TICK_SECONDS: Final = 0.5
 #: Pools that nobody uses are looked for this often, in ticks.
 PRUNE_TICKS: Final = 120
 
+#: Links whose token has expired or was revoked are looked for this often, in ticks.
+IN_FORCE_TICKS: Final = 2
+
 #: Sidecars open many connections at once when a proxy starts.
 BACKLOG: Final = 1024
 
@@ -56,6 +61,7 @@ class Proxy:
         self._policy = Watched(settings.policy, Policy.parse, Policy())
         self._tokens = Watched(settings.tokens, Tokens.parse, Tokens())
         self._contract_keys = Watched(settings.contract_keys, Keys.parse, Keys())
+        self._authenticator = Authenticator(self.tokens)
         self._counters = admin.Counters()
         self._log_exchange, self._flush_log = observer(settings.log_format, settings.log_level)
         self._trails = Trails()
@@ -83,7 +89,7 @@ class Proxy:
                 control.Control(
                     directory=self.registry,
                     policy=self.policy,
-                    tokens=self.tokens,
+                    authenticate=self._authenticator.authenticate,
                     probe=self._pools.probe,
                     probe_timeout=settings.probe_timeout,
                     trails=self._trails,
@@ -136,7 +142,7 @@ class Proxy:
         assert self._admin.server is not None
         self._tunnels = TunnelListener(
             http=self._control.server,
-            authenticate=lambda secret: self.tokens().subject_of(secret),
+            authenticate=self._authenticator.authenticate,
             registry=self.registry,
             server_version=__version__,
             permit=self._permit_registration,
@@ -216,6 +222,8 @@ class Proxy:
         self._ticks += 1
         if self._ticks % PRUNE_TICKS == 0:
             self._pools.prune()
+        if self._ticks % IN_FORCE_TICKS == 0 and self._tunnels is not None:
+            self._tunnels.end_unless(self._authenticator.still_in_force, time.time())
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
             self._tokens.refresh()
             if self._contract_keys.refresh():

@@ -31,6 +31,7 @@ from devroute.errors import (
     ServerUnreachable,
     TokenInvalid,
 )
+from devroute.identity import Identity, PeerCertificate
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings, ServiceSpec
 from devroute.target import Address
@@ -215,7 +216,7 @@ async def test_a_token_that_was_withdrawn_ends_it() -> None:
         await online(where, task)
         await where.stop()
 
-        def nobody(secret: str) -> str:
+        async def nobody(authorization: str, certificate: PeerCertificate | None) -> Identity:
             raise TokenInvalid("the token is not known to this server")
 
         again = await start_site(where.port)

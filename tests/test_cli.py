@@ -14,6 +14,7 @@ from aiohttp import web
 
 import devroute
 from devroute.auth import Tokens, new_token
+from devroute.authentication import Authenticator
 from devroute.cli import run, table
 from devroute.contract import Address
 from devroute.control import Control, create_app, create_runner
@@ -85,7 +86,7 @@ def test_token_new_prints_the_secret_once_and_keeps_its_hash(capsys: Captured, t
     assert secret not in text + captured.err
     assert text.startswith("# our team\n")
     tokens = Tokens.parse(text)
-    assert [tokens.subject_of(secret), tokens.subject_of(SECRET)] == ["bob", "alice"]
+    assert [tokens.identity_of(each, 0).subject for each in (secret, SECRET)] == ["bob", "alice"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == ["tokens.yaml"]
 
@@ -253,7 +254,8 @@ async def permit(address: Address, service: str) -> None:
 
 async def test_ls_and_status_show_the_server_in_text_and_json(capsys: Captured) -> None:
     directory = Directory()
-    runner = create_runner(create_app(Control(directory, Policy, lambda: Tokens((RECORD,)), permit, 1.0)))
+    authenticate = Authenticator(lambda: Tokens((RECORD,))).authenticate
+    runner = create_runner(create_app(Control(directory, Policy, authenticate, permit, 1.0)))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"ws://127.0.0.1:{runner.addresses[0][1]}/"

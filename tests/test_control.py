@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 
 from devroute.auth import Tokens, new_token
+from devroute.authentication import Authenticator
 from devroute.contract import Address
 from devroute.control import Control, create_app, create_runner
 from devroute.errors import LaptopOffline, TargetDenied, TargetUnreachable
@@ -75,7 +76,8 @@ class Server:
 async def server() -> AsyncIterator[Server]:
     network, directory = Network(), Nobody()
     files = {"policy": Policy.parse("direct: {networks: [10.0.0.0/8]}")}
-    control = Control(directory, lambda: files["policy"], lambda: Tokens((RECORD,)), network.probe, 0.05)
+    authenticate = Authenticator(lambda: Tokens((RECORD,))).authenticate
+    control = Control(directory, lambda: files["policy"], authenticate, network.probe, 0.05)
     runner = create_runner(create_app(control))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

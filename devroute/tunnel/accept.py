@@ -20,6 +20,7 @@ from devroute.errors import (
     RequestTimeout,
     UpstreamReset,
 )
+from devroute.identity import Authenticate, Identity
 from devroute.registry import Registry
 from devroute.tunnel import hello
 from devroute.tunnel.link import LIVENESS, Liveness
@@ -40,7 +41,6 @@ _LONGEST: Final = max(map(len, _PATHS))
 #: Seconds for the requests under way of a laptop that policy permits no longer; as of a proxy that ends.
 REVOKED_SECONDS: Final = 20.0
 
-Authenticate = Callable[[str], str]
 Permit = Callable[[str, frozenset[str], hello.Offer], None]
 
 log = structlog.stdlib.get_logger("devroute.tunnel")
@@ -49,7 +49,7 @@ log = structlog.stdlib.get_logger("devroute.tunnel")
 class TunnelListener:
     """What the control port's connections share, and the factory of their protocols.
 
-    `http()` makes aiohttp's protocol. `authenticate(secret)` gives the subject or raises TokenInvalid.
+    `http()` makes aiohttp's protocol. `authenticate(authorization, certificate)` may take as long as a head.
     `permit(subject, groups, offer)` is asked about each service that a laptop registers, and again about all
     of them by `review`; it raises RegistrationDenied, or TargetDenied for an address of the laptop's own.
     """
@@ -72,8 +72,8 @@ class TunnelListener:
         self.authenticate = authenticate
         self.head_seconds = head_seconds
         self.waiting: set[FirstHead] = set()
-        self.links: dict[ProxyLink, str] = {}
         self.shares = Shares()
+        self.links: dict[ProxyLink, Identity] = {}
         self._registry = registry
         self._server_version = server_version
         self._permit = permit
@@ -99,21 +99,22 @@ class TunnelListener:
 
     # --- links
 
-    def link(self, subject: str, loop: asyncio.AbstractEventLoop) -> ProxyLink:
+    def link(self, identity: Identity, loop: asyncio.AbstractEventLoop) -> ProxyLink:
         websocket = WebSocket(client=False, random=self._random)
         link = ProxyLink(websocket, loop, self._hello, self._gone, self._liveness)
-        self.links[link] = subject
+        self.links[link] = identity
         late = ProtocolError(f"no HELLO within {self._hello_seconds:g} s")
         self._deadlines[link] = loop.call_later(self._hello_seconds, link.turn_away, late)
         return link
 
     def _hello(self, link: ProxyLink, body: bytes) -> None:
         self._deadlines.pop(link).cancel()
-        subject = self.links[link]
+        identity = self.links[link]
+        subject = identity.subject
         try:
             message = hello.decode(hello.Hello, body)
             for offer in message.services:
-                self._permit(subject, frozenset(), offer)
+                self._permit(subject, identity.groups, offer)
             registration, older = self._registry.register(subject, message, link, time.time())
         except DevrouteError as error:
             log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
@@ -139,7 +140,7 @@ class TunnelListener:
                 continue
             try:
                 for offer in registration.hello.services:
-                    self._permit(registration.subject, frozenset(), offer)
+                    self._permit(registration.subject, self.links[link].groups, offer)
             except DevrouteError as error:
                 log.warning("laptop.revoked", laptop=registration.name, code=error.code, reason=error.message)
                 self._registry.unregister(link)
@@ -147,6 +148,15 @@ class TunnelListener:
                 self._deadlines[link] = asyncio.get_running_loop().call_later(
                     REVOKED_SECONDS, link.end, error
                 )
+
+    def end_unless(self, in_force: Callable[[Identity, float], None], now: float) -> None:
+        """End the links whose identity is no longer in force: `in_force` raises the reason for those."""
+        for link, identity in list(self.links.items()):
+            try:
+                in_force(identity, now)
+            except DevrouteError as error:
+                log.warning("laptop.ended", subject=identity.subject, code=error.code, reason=error.message)
+                link.turn_away(error)
 
     def _gone(self, link: ProxyLink) -> None:
         if (deadline := self._deadlines.pop(link, None)) is not None:
@@ -169,6 +179,7 @@ class FirstHead(asyncio.Protocol):
         self._loop = loop
         self._read = b""
         self._deadline: asyncio.TimerHandle | None = None
+        self._checking: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -178,6 +189,8 @@ class FirstHead(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._let_go()
+        if self._checking is not None:
+            self._checking.cancel()
 
     def _let_go(self) -> None:
         self._listener.waiting.discard(self)
@@ -188,6 +201,8 @@ class FirstHead(asyncio.Protocol):
         if self.transport.is_closing():
             return
         read = self._read = self._read + data
+        if self._checking is not None:
+            return
         if not any(read.startswith(path) or path.startswith(read[:_LONGEST]) for path in _PATHS):
             self._hand_over(self._listener.http(), read)
             return
@@ -199,14 +214,31 @@ class FirstHead(asyncio.Protocol):
         try:
             head = split_head(read[:end])
             answer = accept_upgrade(head)
-            subject = self._listener.authenticate(_secret(head.fields.get(b"authorization", b"")))
         except DevrouteError as error:
             self._refuse(error)
             return
+        self.transport.pause_reading()  # the agent says HELLO after our answer, or has it ready: it waits
+        authorization = head.fields.get(b"authorization", b"").decode("latin-1")
+        self._read = read[end:]
+        self._checking = self._loop.create_task(self._admit(authorization, answer))
+
+    async def _admit(self, authorization: str, answer: bytes) -> None:
+        """Upgrade if they are who they say. It ends with the connection, or by the deadline of the head."""
+        listener = self._listener
+        try:
+            certificate = self.transport.get_extra_info("peercert")
+            identity = await listener.authenticate(authorization, certificate)
+        except DevrouteError as error:
+            log.warning("laptop.refused", code=error.code, reason=error.message)
+            self._refuse(error)
+            return
+        if self.transport.is_closing():
+            return
         self.transport.write(answer)
-        link = self._listener.link(subject, self._loop)
+        link = listener.link(identity, self._loop)
         self._hand_over(link, b"")
-        link.feed(read[end:])
+        self.transport.resume_reading()
+        link.feed(self._read)
 
     def _hand_over(self, protocol: asyncio.BaseProtocol, read: bytes) -> None:
         self._let_go()
@@ -216,6 +248,8 @@ class FirstHead(asyncio.Protocol):
             cast(asyncio.Protocol, protocol).data_received(read)
 
     def _late(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
         self._refuse(RequestTimeout(f"no request within {self._listener.head_seconds:g} s"))
 
     def _refuse(self, error: DevrouteError) -> None:
@@ -231,8 +265,3 @@ class FirstHead(asyncio.Protocol):
 
 #: RFC 9110 §11.6.1.
 _CHALLENGE: Final = b'www-authenticate: Bearer realm="devroute"\r\n'
-
-
-def _secret(authorization: bytes) -> str:
-    scheme, _, secret = authorization.decode("latin-1").strip().partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else ""

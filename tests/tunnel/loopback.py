@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from devroute.auth import bearer
 from devroute.errors import DevrouteError, TokenInvalid
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
 from devroute.http1 import parse_response_head
+from devroute.identity import Identity, PeerCertificate
 from devroute.registry import Registry
 from devroute.tunnel import hello
 from devroute.tunnel.accept import Permit, TunnelListener
@@ -21,10 +23,11 @@ from devroute.upstream import ResponseSink, Upstream, UpstreamStream
 TOKENS = {"alice-token": "alice", "bob-token": "bob"}
 
 
-def authenticate(secret: str) -> str:
+async def authenticate(authorization: str, certificate: PeerCertificate | None) -> Identity:
+    secret = bearer(authorization)
     if secret not in TOKENS:
         raise TokenInvalid("the token is not known to this server")
-    return TOKENS[secret]
+    return Identity(TOKENS[secret])
 
 
 class NoHttp(asyncio.Protocol):

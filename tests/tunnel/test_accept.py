@@ -10,7 +10,6 @@ from typing import cast
 
 import pytest
 
-from devroute.auth import Tokens
 from devroute.control import Control, create_app, create_runner
 from devroute.errors import (
     ConnectionUsed,
@@ -287,7 +286,7 @@ async def test_an_upgrade_on_a_connection_that_aiohttp_has_is_closed_for_another
     async def probe(address: Address, service: str) -> None:
         raise AssertionError("nothing is probed here")
 
-    runner = create_runner(create_app(Control(registry, Policy, Tokens, probe, 1.0)))
+    runner = create_runner(create_app(Control(registry, Policy, authenticate, probe, 1.0)))
     await runner.setup()
     assert runner.server is not None
     listener = TunnelListener(
