@@ -247,7 +247,7 @@ class ContractRouter:
             raise ServiceNotInContract(
                 f"the sidecar matched '{service}', but the contract names {names}", service=service
             )
-        permit_contract(contract, self._clock())
+        permit_contract(contract, self._policy(), self._clock())
         permit_entry(entry, self._policy())
         aborts = entry.abort_status is not None
         if isinstance(entry.target, Version) and not aborts:

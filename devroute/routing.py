@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from devroute.contract import Address, Contract, Entry, Version, parse
-from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
+from devroute.errors import ContractUnsigned, DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy import Policy
 from devroute.signed import SKEW_S, check_time
 from devroute.upstream import Upstream
@@ -129,7 +129,7 @@ def decide_parsed(
         return Decision("service")
     target = str(entry.target)
     try:
-        permit_contract(contract, now)
+        permit_contract(contract, policy, now)
         permit_entry(entry, policy)
         callers = policy.callers_of(entry)
         if entry.abort_status is not None:  # the proxy answers by itself
@@ -157,10 +157,13 @@ def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upst
     return way_to(entry, directory.lookup(str(entry.target), entry.service), policy)
 
 
-def permit_contract(contract: Contract, now: float) -> None:
-    """What is judged of a contract as a whole. Raises ContractExpired or ContractNotYetValid."""
+def permit_contract(contract: Contract, policy: Policy, now: float) -> None:
+    """What is judged of a contract as a whole. Raises ContractUnsigned, ContractExpired or
+    ContractNotYetValid."""
     if contract.signature is not None:
         check_time(contract.signature, now)
+    elif policy.require_signed:
+        raise ContractUnsigned("the contract is not signed, and policy requires that (`require: signed`)")
 
 
 def permit_entry(entry: Entry, policy: Policy) -> None:

@@ -12,7 +12,7 @@ import pytest
 from devroute import stage
 from devroute.contract import Address, Contract, Signature, parse
 from devroute.contract_keys import Keys
-from devroute.errors import ContractExpired, ContractUntrusted, TargetDenied
+from devroute.errors import ContractExpired, ContractUnsigned, ContractUntrusted, TargetDenied
 from devroute.http1 import parse_request_head
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
@@ -24,6 +24,7 @@ from devroute.signed import SKEW_S, Verifier
 from devroute.signing import SigningKey, sign
 
 NOW = 1_800_000_000.0
+STRICT = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16"]}, "require": "signed"})
 OPEN = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16"]}})
 KEY = SigningKey.new("alice")
 KEYS = Keys.parse(json.dumps({"keys": [KEY.as_public_jwk()]}))
@@ -79,10 +80,21 @@ def test_no_sidecar_believes_a_decision_for_longer_than_the_contract_holds() -> 
     assert decided(signed(DIRECT), "other", now=NOW + 3600 + SKEW_S - 0.5).ttl_ms == 500
 
 
+def test_where_policy_requires_signatures_an_unsigned_contract_is_denied_with_the_reason() -> None:
+    decision = decided(DIRECT, policy=STRICT)
+    assert (decision.kind, type(decision.error)) == ("fallback", ContractUnsigned)
+    assert "reason the contract is not signed, and policy requires that" in decision.as_lines().decode()
+    insisting = decided(INSISTING, policy=STRICT)
+    assert (insisting.kind, insisting.error and insisting.error.code) == ("error", "contract-unsigned")
+    assert decided(DIRECT, "other", policy=STRICT).kind == "service"
+    assert decided(signed(DIRECT), policy=STRICT).kind == "detour"
+    assert decided(signed('{"foo": "10.0.0.1:8001"}'), policy=STRICT).kind == "fallback"
+
+
 class Desk:
     """A router whose clock and keys a test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = OPEN) -> None:
         self.now = NOW
         self.keys = KEYS
         self.read = 0
@@ -92,8 +104,8 @@ class Desk:
             self.read += 1
             return verifier(raw)
 
-        pools = Pools(lambda: OPEN, connect_timeout=1, max_in_flight=1)
-        self.router = ContractRouter(Registry(), lambda: OPEN, pools, counting, lambda: self.now)
+        pools = Pools(lambda: policy, connect_timeout=1, max_in_flight=1)
+        self.router = ContractRouter(Registry(), lambda: policy, pools, counting, lambda: self.now)
 
     def route(self, contract: str) -> Route:
         fields = f"x-devroute: {contract}\r\nx-devroute-matched: foo\r\n\r\n"
@@ -128,6 +140,14 @@ async def test_a_key_that_is_taken_away_takes_its_contracts_along() -> None:
 async def test_a_policy_denies_what_a_signed_contract_asks_for() -> None:
     with pytest.raises(TargetDenied):
         Desk().route(signed('{"foo": "127.0.0.1:8001"}'))
+
+
+async def test_the_data_port_too_refuses_unsigned_contracts_where_policy_requires_signatures() -> None:
+    desk = Desk(STRICT)
+    for _ in range(2):
+        with pytest.raises(ContractUnsigned):
+            desk.route(DIRECT)
+    assert isinstance(desk.route(signed(DIRECT)).upstream, DirectUpstream)
 
 
 async def test_a_contract_signed_by_a_stranger_never_reaches_a_target() -> None:
