@@ -327,6 +327,19 @@ class ServerUnreachable(DevrouteError):
     code, status = "server-unreachable", 502
 
 
+class InspectorLocked(DevrouteError):
+    """No cookie, or a token that was used: whoever asks has not opened the link that the terminal shows."""
+
+    code, status = "inspector-locked", 401
+    default_hint = "open the link that devroute up has printed last"
+
+
+class InspectorDenied(DevrouteError):
+    """Another machine, another name for this one, or another site in the same browser."""
+
+    code, status = "inspector-denied", 403
+
+
 def _leaves(kind: type[DevrouteError]) -> dict[str, type[DevrouteError]]:
     found = {kind.code: kind}
     for child in kind.__subclasses__():

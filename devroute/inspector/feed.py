@@ -1,0 +1,84 @@
+"""What one open page has still to hear of the captures. Decides; writes nothing and waits for nothing.
+
+A page that is slow, or a hundred requests a second, make the next batch larger and never a queue longer: what
+changed twice before it is sent is sent once, as it is by then.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from devroute.inspector.exchange import Exchange, as_summary
+from devroute.inspector.store import Captures
+
+#: Summaries in one batch: some 2 ms of making JSON, in which nothing else happens on the loop.
+BATCH: Final = 200
+
+
+class Feed:
+    """Subscribed from the beginning; `awake` is set while there is something to send."""
+
+    def __init__(self, captures: Captures) -> None:
+        self.awake = asyncio.Event()
+        self.awake.set()
+        self._captures = captures
+        self._changed = {exchange.id: exchange for exchange in captures.listing()}
+        self._known: dict[int, None] = {}
+        self._cleared = False
+        self._paused = captures.paused
+        self._syncing = True
+        self.close: Callable[[], None] = captures.subscribe(self._note)
+
+    def _note(self, event: str, exchange: Exchange | None, extra: dict[str, Any]) -> None:
+        if exchange is None:
+            self._changed.clear()
+            self._known.clear()
+            self._cleared = True
+        else:
+            self._changed[exchange.id] = exchange
+        self.awake.set()
+
+    def take(self) -> list[tuple[str, dict[str, Any]]]:
+        """The next events for the page: (name, JSON). `awake` stays set if that is not all."""
+        events: list[tuple[str, dict[str, Any]]] = []
+        batch = self._batch()
+        if batch:
+            events.append(("batch", batch))
+        if not self._changed:
+            self.awake.clear()
+            if self._syncing:
+                self._syncing = False
+                events.append(("synced", {}))
+        return events
+
+    def _batch(self) -> dict[str, Any]:
+        said: dict[str, Any] = {}
+        if self._cleared:
+            self._cleared = False
+            said["cleared"] = True
+        changed = []
+        for number in list(self._changed)[:BATCH]:
+            exchange = self._changed.pop(number)
+            if exchange.stored:
+                self._known[number] = None
+                changed.append(as_summary(exchange))
+        if changed:
+            said["changed"] = changed
+        if gone := self._gone():
+            said["gone"] = gone
+        if self._captures.paused is not self._paused:
+            self._paused = said["paused"] = self._captures.paused
+        return said
+
+    def _gone(self) -> list[int]:
+        """What the page knows and the store no longer has: it gives up the oldest, so the search is short."""
+        surplus = len(self._known) + len(self._changed) - len(self._captures)
+        gone: list[int] = []
+        for number in self._known if surplus > 0 else ():
+            if self._captures.get(number) is None:
+                gone.append(number)
+                if len(gone) >= surplus:
+                    break
+        for number in gone:
+            del self._known[number]
+        return gone

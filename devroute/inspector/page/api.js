@@ -1,0 +1,55 @@
+// The server's API. Every failure becomes an Error whose message a person can read.
+
+async function call(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, { credentials: "same-origin", ...options });
+  } catch {
+    throw new Error("devroute up does not answer; has it ended?");
+  }
+  if (response.ok) return response;
+  let text = `${response.status} ${response.statusText}`;
+  try {
+    const { message, hint } = await response.json();
+    text = hint ? `${message} (${hint})` : message;
+  } catch { /* not one of ours */ }
+  throw Object.assign(new Error(text), { status: response.status });
+}
+
+const json = async (path, options) => (await call(path, options)).json();
+const post = (path, body) =>
+  json(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+export const detail = (id) => json(`/api/exchanges/${id}`);
+export const curl = async (id) => (await call(`/api/exchanges/${id}/curl`)).text();
+export const search = (text, signal) => json(`/api/search?q=${encodeURIComponent(text)}`, { signal });
+export const compare = (a, b) => json(`/api/compare?a=${a}&b=${b}`);
+export const replay = (id, edits = {}) => post(`/api/exchanges/${id}/replay`, edits);
+export const pause = (paused) => post("/api/pause", { paused });
+export const clear = () => json("/api/exchanges", { method: "DELETE" });
+export const load = (file) => json("/api/har", { method: "POST", headers: { "content-type": "application/json" }, body: file });
+
+export const bodyUrl = (id, side) => `/api/exchanges/${id}/${side}-body`;
+export async function body(id, side, from = 0) {
+  return new Uint8Array(await (await call(`${bodyUrl(id, side)}?decoded=1&from=${from}`)).arrayBuffer());
+}
+
+// What happens, as it happens. The server sends everything it has after each (re)connection.
+export function follow({ hello, batch, synced, state }) {
+  const source = new EventSource("/api/events");
+  source.addEventListener("hello", (event) => hello(JSON.parse(event.data)));
+  source.addEventListener("batch", (event) => batch(JSON.parse(event.data)));
+  source.addEventListener("synced", () => synced());
+  source.addEventListener("open", () => state("live"));
+  source.addEventListener("error", async () => {
+    if (source.readyState !== EventSource.CLOSED) return state("lost");
+    // A refusal ends an EventSource for good: find out whether to wait or to ask for a new link.
+    try {
+      await json("/api/status");
+    } catch (error) {
+      if (error.status === 401) return state("locked");
+    }
+    state("lost");
+    setTimeout(() => follow({ hello, batch, synced, state }), 2000);
+  });
+}

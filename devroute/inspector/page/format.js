@@ -1,0 +1,52 @@
+// Numbers and names as people read them.
+
+export function duration(ms) {
+  if (ms === null || ms === undefined) return "";
+  if (ms >= 60_000) return `${Math.floor(ms / 60_000)} m ${Math.round((ms % 60_000) / 1000)} s`;
+  if (ms >= 1000) return `${(ms / 1000).toFixed(ms >= 10_000 ? 1 : 2)} s`;
+  return `${ms >= 10 ? Math.round(ms) : ms.toFixed(1)} ms`;
+}
+
+export function size(bytes) {
+  if (bytes === null || bytes === undefined) return "";
+  if (bytes < 1000) return `${bytes} B`;
+  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(bytes < 1e4 ? 1 : 0)} kB`;
+  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+}
+
+const two = (n, width = 2) => String(n).padStart(width, "0");
+
+export function clock(seconds, exact = false) {
+  const at = new Date(seconds * 1000);
+  const text = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+  return exact ? `${text}.${two(at.getMilliseconds(), 3)}` : text;
+}
+
+export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+
+// The class by which an exchange is coloured and filtered.
+export function statusClass(exchange) {
+  if (exchange.error) return "failed";
+  if (!exchange.status) return "open";
+  if (exchange.grpc_status) return "failed";
+  return `${Math.floor(exchange.status / 100)}xx`;
+}
+
+export function statusText(exchange) {
+  if (exchange.grpc_status !== null && exchange.grpc_status !== undefined) return GRPC[exchange.grpc_status] ?? `gRPC ${exchange.grpc_status}`;
+  if (exchange.status) return String(exchange.status);
+  return exchange.error ? "failed" : "…";
+}
+
+// https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
+export const GRPC = [
+  "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+  "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+  "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+];
+
+export const KINDS = { http: "HTTP", grpc: "gRPC", websocket: "WebSocket", upgrade: "upgrade", sse: "event stream" };
+
+export function header(headers, name) {
+  return headers?.find(([each]) => each.toLowerCase() === name)?.[1] ?? "";
+}

@@ -1,0 +1,117 @@
+// The list: newest first, one row each, the keyboard's focus on the list as a whole (aria-activedescendant).
+
+import { byId, h, say } from "./dom.js";
+import { KINDS, clock, duration, plural, size, statusClass, statusText } from "./format.js";
+import { Rows } from "./rows.js";
+
+const ROW = 32;
+
+export class List {
+  constructor(exchanges, { choose, compareWith }) {
+    Object.assign(this, { exchanges, choose, active: null, marked: null, newest: 0 });
+    this.viewport = byId("list");
+    this.fresh = byId("fresh");
+    this.rows = new Rows(this.viewport, ROW, () => this.make(), (row, index) => this.fill(row, index));
+    exchanges.addEventListener("change", () => this.update());
+    this.viewport.addEventListener("click", (event) => {
+      const row = event.target.closest("[role=option]");
+      if (!row) return;
+      const id = Number(row.dataset.id);
+      if (event.shiftKey && this.active !== null && this.active !== id) compareWith(this.active, id);
+      else this.activate(id);
+    });
+    this.viewport.addEventListener("scroll", () => this.seen(), { passive: true });
+    this.fresh.addEventListener("click", () => this.top());
+  }
+
+  make() {
+    const cell = (name) => h("span", { class: name });
+    return h("div", { role: "option", class: "row" },
+      cell("status"), cell("method"),
+      h("span", { class: "path" }, h("b", { class: "kind" }), h("span")),
+      cell("service opt"), cell("time num"), cell("size num opt"), cell("at num opt2"));
+  }
+
+  fill(row, index) {
+    const id = this.exchanges.shown[index];
+    const exchange = this.exchanges.get(id);
+    const selected = id === this.active;
+    row.id = `row-${id}`;
+    row.dataset.id = id;
+    row.dataset.class = statusClass(exchange);
+    row.dataset.marked = id === this.marked;
+    row.setAttribute("aria-selected", selected);
+    row.setAttribute("aria-posinset", index + 1);
+    row.setAttribute("aria-setsize", this.exchanges.shown.length);
+    const [status, method, path, service, time, amount, at] = row.children;
+    say(status, statusText(exchange));
+    say(method, exchange.method);
+    const note = exchange.replay_of ? "replay" : exchange.kind === "http" ? "" : KINDS[exchange.kind] ?? exchange.kind;
+    say(path.firstChild, id === this.marked ? "compare: left" : note);
+    say(path.lastChild, exchange.target);
+    path.title = exchange.target;
+    say(service, exchange.service);
+    say(time, exchange.state === "open" ? "…" : duration(exchange.duration_ms));
+    say(amount, size(exchange.response_size));
+    say(at, clock(exchange.started));
+  }
+
+  update() {
+    const { exchanges, rows, viewport } = this;
+    // Whoever has scrolled down reads: what arrives above must not move it.
+    const anchor = viewport.scrollTop > ROW ? this.anchor : undefined;
+    rows.length = exchanges.shown.length;
+    if (anchor !== undefined) {
+      const index = exchanges.shown.indexOf(anchor.id);
+      if (index >= 0) {
+        rows.space.style.height = `${rows.length * ROW}px`;
+        viewport.scrollTop = index * ROW + anchor.offset;
+      }
+    }
+    this.seen();
+    rows.soon();
+    const total = exchanges.all.size;
+    say(byId("count"), exchanges.shown.length === total ? plural(total, "exchange") : `${exchanges.shown.length.toLocaleString("en")} of ${total.toLocaleString("en")}`);
+  }
+
+  // Remembers what stands at the top, and how many have arrived above it.
+  seen() {
+    const { shown } = this.exchanges;
+    const top = Math.floor(this.viewport.scrollTop / ROW);
+    this.anchor = shown.length ? { id: shown[Math.min(top, shown.length - 1)], offset: this.viewport.scrollTop % ROW } : undefined;
+    if (this.viewport.scrollTop <= ROW) this.newest = shown[0] ?? 0;
+    let above = 0;
+    while (above < shown.length && shown[above] > this.newest) above += 1;
+    this.fresh.hidden = above === 0;
+    if (above) say(this.fresh, `↑ ${plural(above, "new exchange")}`);
+  }
+
+  top() {
+    this.viewport.scrollTop = 0;
+    this.seen();
+  }
+
+  activate(id) {
+    this.active = id;
+    const index = this.exchanges.shown.indexOf(id);
+    if (index >= 0) this.rows.reveal(index);
+    this.rows.draw();
+    if (index >= 0) this.viewport.setAttribute("aria-activedescendant", `row-${id}`);
+    else this.viewport.removeAttribute("aria-activedescendant");
+    this.choose(id);
+  }
+
+  // Down is older.
+  move(steps) {
+    const { shown } = this.exchanges;
+    if (!shown.length) return;
+    const index = shown.indexOf(this.active);
+    const next = index < 0 ? 0 : Math.min(shown.length - 1, Math.max(0, index + steps));
+    this.activate(shown[next]);
+  }
+
+  mark(id) {
+    this.marked = id;
+    this.rows.soon();
+  }
+}

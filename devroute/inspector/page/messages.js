@@ -1,0 +1,56 @@
+// The messages of a WebSocket or of gRPC, as they come: the newest at the foot, which is followed.
+
+import { asJson, hex } from "./body.js";
+import { h, say } from "./dom.js";
+import { duration, plural, size } from "./format.js";
+import { tree } from "./json.js";
+
+const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+export class MessagesView {
+  constructor() {
+    this.earlier = h("p", { class: "none", hidden: true });
+    this.rows = h("ol", { class: "message-list" });
+    this.none = h("p", { class: "none" }, "No message yet.");
+    this.element = h("div", { class: "side messages" }, this.earlier, this.rows, this.none);
+  }
+
+  update(exchange) {
+    const { message_list: messages, messages_dropped: dropped } = exchange;
+    const scroller = this.element.parentElement;
+    const atEnd = scroller && scroller.scrollTop + scroller.clientHeight >= scroller.scrollHeight - 8;
+    if (this.id !== exchange.id) {
+      Object.assign(this, { id: exchange.id, first: dropped, next: dropped });
+      this.rows.replaceChildren();
+    }
+    // Messages are numbered from the exchange's first; the list holds the newest.
+    for (; this.first < dropped; this.first += 1) this.rows.firstElementChild?.remove();
+    this.next = Math.max(this.next, dropped);
+    for (const message of messages.slice(this.next - dropped)) this.rows.append(row(message, exchange.kind));
+    this.next = dropped + messages.length;
+    this.none.hidden = this.next > 0;
+    this.earlier.hidden = !dropped;
+    say(this.earlier, `${plural(dropped, "earlier message")} not shown`);
+    if (atEnd && exchange.state === "open") scroller.scrollTop = scroller.scrollHeight;
+  }
+}
+
+function row(message, kind) {
+  const { from_client: out, opcode, text, base64 } = message;
+  const bytes = base64 ? fromBase64(text) : null;
+  const preview = base64 ? `${[...bytes.subarray(0, 24)].map((byte) => byte.toString(16).padStart(2, "0")).join(" ")}${bytes.length > 24 ? " …" : ""}` : text.slice(0, 300);
+  const inside = h("div", { class: "message-body" });
+  const fold = h("details", {}, h("summary", {},
+    h("span", { class: "way", title: out ? "from the caller" : "from the app" }, h("span", { "aria-hidden": "true" }, out ? "→" : "←"), h("span", { class: "spoken" }, out ? "from the caller" : "from the app")),
+    h("span", { class: "opcode" }, kind === "grpc" ? "message" : opcode),
+    h("span", { class: "preview" }, preview || "empty"),
+    h("span", { class: "num" }, size(message.size)), h("span", { class: "num" }, `+${duration(message.at_ms)}`)), inside);
+  fold.addEventListener("toggle", () => {
+    if (!fold.open || inside.childElementCount) return;
+    const parsed = base64 ? undefined : asJson(text);
+    inside.append(base64 ? hex(bytes) : parsed ? tree(parsed.value) : h("pre", {}, text));
+    if (message.compressed) inside.append(h("p", { class: "none" }, "Compressed; it could not be inflated."));
+    if ((base64 ? bytes.length : new TextEncoder().encode(text).length) < message.size) inside.append(h("p", { class: "none" }, `The beginning of ${size(message.size)}.`));
+  });
+  return h("li", { class: out ? "out" : "in", "data-opcode": opcode }, fold);
+}

@@ -1,0 +1,71 @@
+// Edit and replay: the request as a form, sent to the app by devroute.
+
+import * as api from "./api.js";
+import { asText } from "./body.js";
+import { dialog, h, notice } from "./dom.js";
+import { size } from "./format.js";
+
+const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+// What devroute writes itself for the body that is sent.
+const FRAMING = ["content-length", "transfer-encoding"];
+
+export async function openEdit(id, send) {
+  const exchange = await api.detail(id);
+  const meta = exchange.request_body;
+  const bytes = meta.kept ? await api.body(id, "request") : new Uint8Array();
+  const text = meta.truncated ? undefined : asText(bytes);
+  const encoded = exchange.request_headers.some(([name]) => name.toLowerCase() === "content-encoding");
+  const method = h("input", { id: "edit-method", list: "edit-methods", value: exchange.method, required: true, autocomplete: "off", spellcheck: "false" });
+  const target = h("input", { id: "edit-target", value: exchange.target, required: true, autofocus: true, autocomplete: "off", spellcheck: "false" });
+  const headers = h("textarea", { id: "edit-headers", rows: "8", spellcheck: "false", value: exchange.request_headers.filter(([name]) => !FRAMING.includes(name.toLowerCase())).map(([name, value]) => `${name}: ${value}`).join("\n") });
+  const body = h("textarea", { id: "edit-body", rows: "8", spellcheck: "false", value: text ?? "", disabled: text === undefined || encoded });
+  const trouble = h("p", { class: "problem", role: "alert", hidden: true });
+  const label = (of, words, field, note) => h("div", { class: "field" }, h("label", { for: of }, words), field, note ? h("small", {}, note) : null);
+  const note = text === undefined ? `${size(meta.size)} of binary or cut data: sent as it was kept` : encoded ? "encoded: sent as it was" : "";
+  const { form, close } = dialog(`Edit and replay #${id}`, [
+    h("div", { class: "fields" },
+      h("div", { class: "startline" }, label("edit-method", "Method", [method, h("datalist", { id: "edit-methods" }, METHODS.map((each) => h("option", { value: each })))]), label("edit-target", "Path and query", target)),
+      label("edit-headers", "Headers", headers, exchange.redacted.length ? `Redacted when it was stored: ${exchange.redacted.join(", ")}. Write the value again, if the app needs it.` : "one a line; length and framing are set by devroute"),
+      label("edit-body", "Body", body, note)),
+    trouble,
+  ], [h("span", { class: "push facts" }, `Goes to the app of ${exchange.service} on this laptop, not through the mesh.`), h("button", { type: "button", onclick: () => close() }, "Cancel"), h("button", { class: "primary" }, "Send")], true);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    trouble.hidden = true;
+    try {
+      const edits = { method: method.value.trim(), target: target.value.trim(), headers: parseHeaders(headers.value) };
+      if (!body.disabled && body.value !== text) edits.body = body.value;
+      await send(id, edits);
+      close();
+    } catch (error) {
+      trouble.textContent = error.message;
+      trouble.hidden = false;
+    }
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+}
+
+function parseHeaders(text) {
+  return text.split("\n").filter((line) => line.trim()).map((line) => {
+    const at = line.indexOf(":");
+    if (at <= 0) throw new Error(`a header is written "name: value", not "${line.slice(0, 60)}"`);
+    return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
+  });
+}
+
+export function importFile(input) {
+  input.value = "";
+  input.onchange = async () => {
+    const [file] = input.files;
+    if (!file) return;
+    try {
+      const { imported } = await api.load(file);
+      notice(`${imported} exchanges of ${file.name} are shown`);
+    } catch (error) {
+      notice(error.message, "bad");
+    }
+  };
+  input.click();
+}
