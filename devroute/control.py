@@ -8,30 +8,28 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 from aiohttp import web
 
 from devroute import __version__
 from devroute.contract import Address, Contract, parse
+from devroute.control_http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
 from devroute.errors import (
+    BodyTooLarge,
     ConnectionUsed,
     ContractMissing,
     DevrouteError,
     MethodNotAllowed,
     NotFound,
+    RequestTimeout,
     TargetUnreachable,
-    TokenInvalid,
 )
 from devroute.identity import Authenticate, Identity
 from devroute.policy import Policy
 from devroute.routing import HOLD_MS, Decision, Directory, decide
 from devroute.trail import Trails
-
-#: Bytes of one header field: a contract has 8 KiB, and baggage may carry it once more among other members;
-#: Envoy itself takes 60 KiB of headers.
-MAX_FIELD_BYTES: Final = 64 * 1024
 
 log = structlog.stdlib.get_logger("devroute.control")
 
@@ -146,7 +144,7 @@ _STARTED = web.AppKey("started", float)
 
 
 def create_app(control: Control) -> web.Application:
-    app = web.Application(middlewares=[_errors_as_json])
+    app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     app[_STARTED] = time.monotonic()
     app.router.add_get("/resolve", control.resolve)
     app.router.add_post("/trace", control.traced)
@@ -155,26 +153,6 @@ def create_app(control: Control) -> web.Application:
     app.router.add_get("/api/status", control.status)
     app.router.add_get("/tunnel", _late_tunnel)
     return app
-
-
-def create_runner(app: web.Application) -> web.AppRunner:
-    """The application with this port's limits, and without aiohttp's own access log."""
-    return web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        max_field_size=MAX_FIELD_BYTES,
-        max_line_size=MAX_FIELD_BYTES,
-    )
-
-
-def error_response(error: DevrouteError) -> web.Response:
-    headers = {"x-devroute-result": "error"}
-    if isinstance(error, TokenInvalid):
-        headers["www-authenticate"] = 'Bearer realm="devroute"'  # RFC 9110 §11.6.1
-    return web.Response(
-        body=error.as_json(), status=error.status, content_type="application/json", headers=headers
-    )
 
 
 async def _late_tunnel(request: web.Request) -> web.Response:
@@ -191,7 +169,12 @@ async def _errors_as_json(
 ) -> web.StreamResponse:
     """The one place of this port where errors become responses."""
     try:
-        return await handler(request)
+        async with asyncio.timeout(REQUEST_SECONDS):
+            return await handler(request)
+    except TimeoutError:
+        response = error_response(RequestTimeout(f"the request was not complete after {REQUEST_SECONDS:g} s"))
+        response.force_close()
+        return response
     except DevrouteError as error:
         return error_response(error)
     except web.HTTPMethodNotAllowed as error:
@@ -200,6 +183,10 @@ async def _errors_as_json(
         return response
     except web.HTTPNotFound:
         return error_response(NotFound(f"there is no {request.path}", hint="this is devroute's control port"))
+    except web.HTTPRequestEntityTooLarge:
+        response = error_response(BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes"))
+        response.force_close()
+        return response
     except web.HTTPException:
         raise
     except Exception as error:  # the last resort: a bug must not cost the others their port

@@ -60,6 +60,12 @@ class HeadTooLarge(DevrouteError):
     code, status = "head-too-large", 431
 
 
+class BodyTooLarge(DevrouteError):
+    """Of a request to the control port; the data port takes bodies of any size."""
+
+    code, status = "body-too-large", 413
+
+
 class RequestTimeout(DevrouteError):
     """The client did not finish its head or body in time (RFC 9110 §15.5.9)."""
 

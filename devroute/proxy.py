@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from devroute import __version__, admin, control
+from devroute import __version__, admin, control, control_http
 from devroute.accesslog import observer
 from devroute.auth import Tokens
 from devroute.authentication import Authenticator
@@ -84,7 +84,7 @@ class Proxy:
             total=settings.total_timeout,
         )
         self._server = Server(self._router, timeouts, self._observe, loop.time())
-        self._control = control.create_runner(
+        self._control = control_http.create_runner(
             control.create_app(
                 control.Control(
                     directory=self.registry,
@@ -141,7 +141,7 @@ class Proxy:
         assert self._control.server is not None
         assert self._admin.server is not None
         self._tunnels = TunnelListener(
-            http=self._control.server,
+            http=control_http.connections(self._control),
             authenticate=self._authenticator.authenticate,
             registry=self.registry,
             server_version=__version__,

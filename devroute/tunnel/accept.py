@@ -20,6 +20,7 @@ from devroute.errors import (
     RequestTimeout,
     UpstreamReset,
 )
+from devroute.http1 import check_partial_head
 from devroute.identity import Authenticate, Identity
 from devroute.registry import Registry
 from devroute.tunnel import hello
@@ -30,6 +31,9 @@ from devroute.tunnel.websocket import WebSocket, accept_upgrade, split_head
 
 #: An upgrade has a token and what ingresses add.
 MAX_HEAD: Final = 16 * 1024
+
+#: Of other requests: a contract, and baggage that repeats it among other members (control_http.py).
+MAX_HTTP_HEAD: Final = 128 * 1024
 
 #: Seconds for the first request's head, and for HELLO after the upgrade.
 HEAD_SECONDS: Final = 10.0
@@ -203,15 +207,19 @@ class FirstHead(asyncio.Protocol):
         read = self._read = self._read + data
         if self._checking is not None:
             return
-        if not any(read.startswith(path) or path.startswith(read[:_LONGEST]) for path in _PATHS):
-            self._hand_over(self._listener.http(), read)
-            return
+        for_tunnel = any(read.startswith(path) or path.startswith(read[:_LONGEST]) for path in _PATHS)
+        most = MAX_HEAD if for_tunnel else MAX_HTTP_HEAD
         end = read.find(b"\r\n\r\n") + 4
-        if end < 4 or end > MAX_HEAD:
-            if len(read) > MAX_HEAD:
-                self._refuse(HeadTooLarge(f"the head of the upgrade is longer than {MAX_HEAD} bytes"))
-            return
         try:
+            if end < 4 or end > most:
+                if len(read) > most:
+                    raise HeadTooLarge(f"the request's head is longer than {most} bytes")
+                if not for_tunnel:
+                    check_partial_head(read)
+                return
+            if not for_tunnel:
+                self._hand_over(self._listener.http(), read)
+                return
             head = split_head(read[:end])
             answer = accept_upgrade(head)
         except DevrouteError as error:

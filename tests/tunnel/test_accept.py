@@ -4,13 +4,12 @@ import asyncio
 import json
 import shutil
 import ssl
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from devroute.control import Control, create_app, create_runner
+from devroute.control import Control, create_app
+from devroute.control_http import connections, create_runner
 from devroute.errors import (
     ConnectionUsed,
     DevrouteError,
@@ -57,7 +56,7 @@ def upgrade(token: str = "alice-token") -> bytes:
         b"GET /resolve HTTP/1.1\r\n\r\n",
         b"POST /tunnel HTTP/1.1\r\n\r\n",
         b"GET /tunnels HTTP/1.1\r\n\r\n",
-        b"\x16\x03\x01",
+        b"POST /resolve HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi",
     ],
 )
 async def test_everything_but_the_tunnel_is_for_aiohttp_with_all_its_bytes(request_: bytes) -> None:
@@ -68,10 +67,10 @@ async def test_everything_but_the_tunnel_is_for_aiohttp_with_all_its_bytes(reque
 async def test_a_first_line_in_pieces_is_not_mistaken() -> None:
     async with site() as where:
         reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
-        for piece in (b"GET /tun", b"nels HTTP/1.1\r\n"):
+        for piece in (b"GET /tun", b"nels HTTP/1.1\r\n\r\n"):
             writer.write(piece)
             await writer.drain()
-        assert b"x-read: 23\r\n" in await reader.readuntil(b"\r\n\r\n")
+        assert b"x-read: 25\r\n" in await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
 
@@ -288,9 +287,8 @@ async def test_an_upgrade_on_a_connection_that_aiohttp_has_is_closed_for_another
 
     runner = create_runner(create_app(Control(registry, Policy, authenticate, probe, 1.0)))
     await runner.setup()
-    assert runner.server is not None
     listener = TunnelListener(
-        http=cast(Callable[[], asyncio.BaseProtocol], runner.server),
+        http=connections(runner),
         authenticate=authenticate,
         registry=registry,
         server_version="test",

@@ -1,0 +1,139 @@
+"""The control port against what is no decent request: each time an answer in JSON with its code, and soon."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from devroute import control_http
+from devroute.control import _errors_as_json
+from devroute.control_http import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, connections, create_runner
+from devroute.registry import Registry
+from devroute.tunnel.accept import MAX_HTTP_HEAD, TunnelListener
+
+PATIENCE = 5.0
+HEAD_SECONDS = 0.3
+
+
+async def echo(request: web.Request) -> web.Response:
+    return web.Response(body=await request.read())
+
+
+class Port:
+    """The real listener and connections, with a route that reads a body."""
+
+    async def start(self) -> None:
+        app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+        app.router.add_post("/echo", echo)
+        self.runner = create_runner(app)
+        await self.runner.setup()
+        listener = TunnelListener(
+            http=connections(self.runner),
+            authenticate=lambda secret: pytest.fail("nobody has a token here"),
+            registry=Registry(),
+            server_version="test",
+            permit=lambda *_: None,
+            head_seconds=HEAD_SECONDS,
+        )
+        self.server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
+
+    async def says(self, *pieces: bytes) -> list[tuple[int, bytes]]:
+        """The answers to these bytes, up to the end of the connection."""
+        reader, writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
+        found = []
+        try:
+            for piece in pieces:
+                writer.write(piece)
+            async with asyncio.timeout(PATIENCE):
+                while head := await reader.readuntil(b"\r\n\r\n"):
+                    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                    found.append((int(head[9:12]), await reader.readexactly(length)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+        return found
+
+    async def code(self, *pieces: bytes) -> tuple[int, str]:
+        """Of the last answer, which ends the connection."""
+        status, body = (await self.says(*pieces))[-1]
+        return status, json.loads(body)["code"]
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[Port]:
+    port = Port()
+    await port.start()
+    yield port
+    port.server.close()
+    await port.runner.cleanup()
+
+
+def echoing(body: bytes, fields: bytes = b"") -> bytes:
+    return b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n%b\r\n%b" % (len(body), fields, body)
+
+
+MALFORMED = (400, "request-malformed")
+TOO_LARGE = (431, "head-too-large")
+
+FIRST = {
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", MALFORMED),
+    "no HTTP": (b"hello\r\n", MALFORMED),
+    "a bare LF": (b"GET / HTTP/1.1\nhost: x\n\n", MALFORMED),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", MALFORMED),
+    "a control character": (b"GET / HTTP/1.1\r\nhost: x\r\nx: \x00\r\n\r\n", MALFORMED),
+    "two lengths": (
+        b"POST /echo HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nhi",
+        MALFORMED,
+    ),
+    "two framings": (
+        b"POST /echo HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        MALFORMED,
+    ),
+    "a head without end": (b"GET / HTTP/1.1\r\nx: " + b"y" * (MAX_HTTP_HEAD + 1), TOO_LARGE),
+    "a long field": (b"GET / HTTP/1.1\r\nx: " + b"y" * (MAX_FIELD_BYTES + 1) + b"\r\n\r\n", TOO_LARGE),
+    "many fields": (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * (MAX_FIELDS + 1) + b"\r\n", MALFORMED),
+    "a large body": (echoing(bytes(MAX_BODY_BYTES + 1)), (413, "body-too-large")),
+    "another method": (
+        b"DELETE /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        (405, "method-not-allowed"),
+    ),
+    "no such path": (b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", (404, "not-found")),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+async def test_what_is_refused_is_refused_in_json(name: str, port: Port) -> None:
+    request, expected = FIRST[name]
+    assert await port.code(request) == expected
+
+
+async def test_the_second_request_of_a_connection_is_refused_in_json_too(port: Port) -> None:
+    good = echoing(b"hi")
+    assert await port.says(good, good, b"no HTTP at all\r\n\r\n") == [
+        (200, b"hi"),
+        (200, b"hi"),
+        (400, (await port.says(good, b"no HTTP at all\r\n\r\n"))[-1][1]),
+    ]
+    assert await port.code(good, b"no HTTP at all\r\n\r\n") == MALFORMED
+
+
+@pytest.mark.parametrize("drip", [b"", b"GET", b"POST /echo HTTP/1.1\r\nhost: x\r\n"])
+async def test_a_head_that_does_not_come_is_given_up(drip: bytes, port: Port) -> None:
+    assert await port.code(drip) == (408, "request-timeout")
+
+
+async def test_a_body_that_does_not_come_is_given_up(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devroute.control.REQUEST_SECONDS", 0.2)
+    monkeypatch.setitem(control_http._OPTIONS, "lingering_time", 0.1)
+    assert await port.code(echoing(b"hi")[:-1]) == (408, "request-timeout")
+
+
+async def test_nothing_is_decompressed(port: Port) -> None:
+    bomb = gzip.compress(bytes(10_000_000))
+    assert len(bomb) < MAX_BODY_BYTES
+    fields = b"content-encoding: gzip\r\nconnection: close\r\n"
+    assert await port.says(echoing(bomb, fields)) == [(200, bomb)]
