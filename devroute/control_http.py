@@ -71,7 +71,7 @@ class _Connection(web.RequestHandler):
         if isinstance(exc, LineTooLong):
             error = HeadTooLarge(f"a header field or the request line is longer than {MAX_FIELD_BYTES} bytes")
         elif status == 400:  # not the parser's words: they repeat what was sent, over several lines
-            error = RequestMalformed("this is not a valid HTTP/1.1 request")
+            error = RequestMalformed("this is not a valid request", hint="HTTP/1.1 is spoken here")
         else:
             log.error("control.failed", exc_info=exc)
             error = DevrouteError("devroute made a mistake; its log says more")
