@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from devroute import __version__
+from devroute.cli_init import init
 from devroute.cli_manifests import manifests_app
 from devroute.cli_sign import contract_app, sign, sign_key_app
 from devroute.cli_token import token_app
@@ -27,6 +28,7 @@ from devroute.settings import (
     Source,
     agent_settings,
     client_settings,
+    given_settings,
     proxy_settings,
 )
 from devroute.tables import cell, table
@@ -73,6 +75,7 @@ app.add_typer(contract_app, name="contract")
 app.add_typer(sign_key_app, name="sign-key")
 app.add_typer(token_app, name="token")
 app.add_typer(manifests_app, name="manifests")
+app.command("init")(init)
 
 Server = Annotated[str | None, typer.Option(help="URL of the control port [DEVROUTE_SERVER]")]
 Token = Annotated[str | None, typer.Option(help="your token; better in DEVROUTE_TOKEN, unseen by ps")]
@@ -272,7 +275,7 @@ def _client(
 
 
 def _client_output(output: str | None) -> str:
-    return client_settings([Source("command line", {"output": output})]).output
+    return given_settings([Source("command line", {"output": output})]).output
 
 
 def _row(laptop: dict[str, object]) -> dict[str, object]:

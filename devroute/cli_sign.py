@@ -15,7 +15,7 @@ from devroute.contract import Contract, Signature
 from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.exits import FAILURE, complain, reported
 from devroute.invocation import read_text, replace_file
-from devroute.settings import Source, client_settings
+from devroute.settings import Source, given_settings
 
 if TYPE_CHECKING:
     from devroute.signing import SigningKey
@@ -209,7 +209,7 @@ def _seconds(text: str) -> int:
 
 
 def _as_json(output: str | None) -> bool:
-    return client_settings([Source("command line", {"output": output})]).output == "json"
+    return given_settings([Source("command line", {"output": output})]).output == "json"
 
 
 # --- showing ------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def reported(command: Callable[P, int | None]) -> Callable[P, None]:
         except DevrouteError as error:
             complain(error)
             code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), FAILURE)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):  # Abort: at a prompt
             code = INTERRUPTED
         raise typer.Exit(code or 0)
 
@@ -62,4 +62,4 @@ def complain(error: DevrouteError) -> None:
     """Tell a person what was wrong and what to do."""
     typer.echo(f"devroute: {error.message}", err=True)
     if error.hint:
-        typer.echo(f"  hint: {error.hint}", err=True)
+        typer.echo("  hint: " + error.hint.replace("\n", "\n        "), err=True)

@@ -56,8 +56,8 @@ def read_text(file: Path) -> str | None:
         raise ConfigInvalid(f"{file}: not UTF-8 at byte {error.start}") from None
 
 
-def replace_file(file: Path, text: str) -> None:
-    """Write a file as a whole or not at all, readable by its owner only. Raises ConfigInvalid."""
+def replace_file(file: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file as a whole or not at all, readable by its owner only by default. Raises ConfigInvalid."""
     target = file.resolve()
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
@@ -66,6 +66,7 @@ def replace_file(file: Path, text: str) -> None:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
+            Path(temporary).chmod(mode)
             os.replace(temporary, target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ environment or the home config, unless that names the same server (credentials.p
 import ipaddress
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -219,7 +219,8 @@ class ClientSettings(ServerCredentials):
     """What every command needs that talks to a server. `token_command` prints a token; `ca_file` replaces the
     system's trusted certificates."""
 
-    server: Annotated[str, BeforeValidator(_server)] = "http://localhost:8081"
+    #: No default: a wrong one would be asked in silence, and be told the token.
+    server: Annotated[str, BeforeValidator(_server)] = ""
     servers: dict[Annotated[str, BeforeValidator(_server)], ServerCredentials] = {}
     #: For a network that encrypts by itself, as between sidecars; otherwise no token goes over plain http.
     insecure_plain_http: bool = False
@@ -295,21 +296,22 @@ class ProxySettings(_Settings):
 _S = TypeVar("_S", bound=_Settings)
 
 
+def given_settings(sources: Iterable[Source]) -> AgentSettings:
+    """What is given so far, for commands that can do without the rest. Raises ConfigInvalid."""
+    return _bound(AgentSettings, sources)
+
+
 def client_settings(sources: Iterable[Source]) -> ClientSettings:
     """For `ls` and `status`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
-    return _bound(ClientSettings, sources)
+    settings = _bound(ClientSettings, sources)
+    _complete(_missing(settings))
+    return settings
 
 
 def agent_settings(sources: Iterable[Source]) -> AgentSettings:
     """For `up`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
     settings = _bound(AgentSettings, sources)
-    if not settings.has_credential:
-        raise ConfigInvalid(
-            "no token is given",
-            hint="set DEVROUTE_TOKEN; the platform team makes one with: devroute token new NAME",
-        )
-    if not settings.services:
-        raise ConfigInvalid("no service is given", hint="write it like: devroute up foo=8001")
+    _complete(_missing(settings) + ([] if settings.services else ["services"]))
     if settings.direct is not None:
         try:
             services = with_direct(settings.services, settings.direct)
@@ -317,6 +319,30 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
             raise ConfigInvalid(f"direct: {problem}") from None
         settings = settings.model_copy(update={"services": services})
     return settings
+
+
+def _missing(settings: ClientSettings) -> list[str]:
+    given = {"server": settings.server, "token": settings.has_credential}
+    return [name for name, value in given.items() if not value]
+
+
+#: What to do about each setting that is missing.
+_REMEDIES: Mapping[str, str] = {
+    "server": "server: in a script, set DEVROUTE_SERVER=https://devroute.example",
+    "token": "token: in a script, set DEVROUTE_TOKEN; the platform team makes one: devroute token new NAME",
+    "services": "services: devroute up foo=8001, or for this folder: devroute init --project foo=8001",
+}
+
+
+def _complete(missing: Sequence[str]) -> None:
+    """Raises ConfigInvalid that names everything that is missing, and what to do, all of it at once."""
+    if not missing:
+        return
+    steps = [_REMEDIES[name] for name in missing]
+    if asked := [name for name in missing if name != "services"]:
+        steps.insert(0, f"devroute init asks for {' and '.join(asked)}, and keeps what you answer")
+    listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+    raise ConfigInvalid(f"not set up yet: {listed} missing", hint="\n".join(steps))
 
 
 def proxy_settings(sources: Iterable[Source]) -> ProxySettings:

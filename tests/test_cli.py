@@ -24,6 +24,7 @@ from devroute.routing import Served
 from devroute.settings import AgentSettings, ProxySettings
 
 SECRET, RECORD = new_token("alice")
+CONFIGURED = {"DEVROUTE_SERVER": "http://127.0.0.1:1", "DEVROUTE_TOKEN": SECRET}
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +148,7 @@ def test_errors_of_a_part_become_a_line_a_hint_and_an_exit_code(
         raise NameTaken("'alice' is taken", hint="use --name alice-2")
 
     replace_part(monkeypatch, "agent", agent)
-    assert run(["up", "foo=8001"], {"DEVROUTE_TOKEN": SECRET}) == 30
+    assert run(["up", "foo=8001"], CONFIGURED) == 30
     assert capsys.readouterr().err == "devroute: 'alice' is taken\n  hint: use --name alice-2\n"
 
 
@@ -158,11 +159,11 @@ def test_a_bug_is_one_line_and_a_traceback_only_on_demand(
         raise ZeroDivisionError("oops")
 
     replace_part(monkeypatch, "agent", agent)
-    assert run(["up", "foo=8001"], {"DEVROUTE_TOKEN": SECRET}) == 1
+    assert run(["up", "foo=8001"], CONFIGURED) == 1
     error = capsys.readouterr().err
     assert "a mistake in devroute itself: ZeroDivisionError: oops" in error
     assert "Traceback" not in error
-    assert run(["up", "foo=8001"], {"DEVROUTE_TOKEN": SECRET, "DEVROUTE_DEBUG": "1"}) == 1
+    assert run(["up", "foo=8001"], CONFIGURED | {"DEVROUTE_DEBUG": "1"}) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -201,7 +202,7 @@ def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        (["up"], 20, "no service is given"),
+        (["up"], 20, "not set up yet: services missing"),
         (["up", "foo"], 20, "command line: services: 'foo': write SERVICE=PORT"),
         (["up", "foo=1", "--server", "nowhere"], 20, "command line: server: 'nowhere' is not a URL"),
         (["proxy", "--data-port", "70000"], 20, "command line: data_port: "),
@@ -215,7 +216,7 @@ def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None
 def test_wrong_input_has_its_exit_code_and_says_what_is_wrong(
     line: list[str], code: int, said: str, capsys: Captured
 ) -> None:
-    assert run(line, {"DEVROUTE_TOKEN": SECRET}) == code
+    assert run(line, CONFIGURED) == code
     error = capsys.readouterr().err
     assert said in error
     assert SECRET not in error

@@ -4,7 +4,7 @@ import pytest
 
 from devroute.credentials import is_exposed, same_server
 from devroute.errors import ConfigInvalid
-from devroute.settings import ClientSettings, Source, client_settings, read_environment, read_file
+from devroute.settings import ClientSettings, Source, given_settings, read_environment, read_file
 
 OURS, THEIRS = "https://ours.example", "https://evil.example"
 
@@ -16,7 +16,7 @@ def settled(
     repo: str = "",
     home: str = "",
 ) -> ClientSettings:
-    return client_settings(
+    return given_settings(
         [
             Source("command line", flags or {}),
             read_environment({f"DEVROUTE_{name.upper()}": value for name, value in (env or {}).items()}),

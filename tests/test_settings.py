@@ -14,7 +14,7 @@ from devroute.settings import (
 from devroute.target import Address, Malformed
 
 SECRET = "dvr_do-not-show"
-BASE = Source("the base", {"token": SECRET, "services": ["foo=8001"]})
+BASE = Source("the base", {"server": "https://base", "token": SECRET, "services": ["foo=8001"]})
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,12 @@ def test_each_source_comes_before_the_next_one() -> None:
 
 def test_an_empty_variable_counts_as_absent_and_services_may_be_separated_by_commas() -> None:
     environment = read_environment(
-        {"DEVROUTE_NAME": "", "DEVROUTE_SERVICES": "foo=1, bar=2", "DEVROUTE_TOKEN": "t"}
+        {
+            "DEVROUTE_NAME": "",
+            "DEVROUTE_SERVICES": "foo=1, bar=2",
+            "DEVROUTE_TOKEN": "t",
+            "DEVROUTE_SERVER": "https://s",
+        }
     )
     settings = agent_settings([environment])
     assert settings.name is None
@@ -126,13 +131,17 @@ def test_a_wrong_setting_is_refused_naming_source_and_field_without_a_secret(
     assert SECRET not in caught.value.message
 
 
-def test_up_needs_a_token_and_a_service_and_says_how_to_give_them() -> None:
+def test_everything_that_is_missing_is_said_at_once_with_what_to_do() -> None:
     with pytest.raises(ConfigInvalid) as caught:
-        agent_settings([Source("x", {"services": ["foo=1"]})])
-    assert "DEVROUTE_TOKEN" in caught.value.hint
-    with pytest.raises(ConfigInvalid) as caught:
-        agent_settings([Source("x", {"token": SECRET})])
-    assert "devroute up foo=8001" in caught.value.hint
+        agent_settings([])
+    assert caught.value.message == "not set up yet: server, token and services missing"
+    for step in ("devroute init asks for server and token", "DEVROUTE_SERVER=", "DEVROUTE_TOKEN", "foo=8001"):
+        assert step in caught.value.hint
+    with pytest.raises(ConfigInvalid, match="not set up yet: services missing") as caught:
+        agent_settings([Source("x", {"server": "https://x", "token": SECRET})])
+    assert "devroute init asks" not in caught.value.hint
+    with pytest.raises(ConfigInvalid, match="not set up yet: token missing"):
+        client_settings([Source("x", {"server": "http://x"})])
 
 
 @pytest.mark.parametrize(
