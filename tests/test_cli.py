@@ -17,7 +17,8 @@ from devroute.auth import Tokens, new_token
 from devroute.authentication import Authenticator
 from devroute.cli import run, table
 from devroute.contract import Address
-from devroute.control import Control, create_app, create_runner
+from devroute.control import Control, create_app
+from devroute.control_http import create_runner
 from devroute.errors import LaptopOffline, NameTaken
 from devroute.policy import Policy
 from devroute.routing import Served

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.auth import Tokens, new_token
+from devroute.authentication import Authenticator
 from devroute.cli import run
-from devroute.control import Control, create_app, create_runner
+from devroute.control import Control, create_app
+from devroute.control_http import create_runner
 from devroute.errors import ConfigInvalid
 from devroute.policy import Policy
 from devroute.registry import Registry
@@ -37,7 +39,8 @@ async def server() -> AsyncIterator[str]:
     async def permit(address: Address, service: str) -> None:
         return None
 
-    runner = create_runner(create_app(Control(Registry(), Policy, lambda: Tokens((RECORD,)), permit, 1.0)))
+    authenticate = Authenticator(lambda: Tokens((RECORD,))).authenticate
+    runner = create_runner(create_app(Control(Registry(), Policy, authenticate, permit, 1.0)))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield f"http://127.0.0.1:{runner.addresses[0][1]}"
