@@ -216,7 +216,7 @@ async def test_another_machine_is_refused_even_where_the_port_is_open_to_it() ->
         gate.check_place("192.0.2.7", "127.0.0.1:0")
     if is_loopback(address):
         return  # a machine without a network
-    page = web.Inspector(Captures(), None, ABOUT, gate)  # type: ignore[arg-type]  # never replays
+    page = web.Inspector(web.Api(Captures(), None, ABOUT), gate)  # type: ignore[arg-type]  # never replays
     runner = server.AppRunner(page.application())
     await runner.setup()
     try:

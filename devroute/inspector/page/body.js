@@ -82,7 +82,7 @@ export class BodyView {
     this.text = asText(bytes, meta.complete && !meta.truncated);
     const possible = this.possible();
     const mode = possible.includes(this.chosen) ? this.chosen : possible[0];
-    this.views.replaceChildren(...(possible.length > 1 ? possible.map((each) =>
+    this.views.replaceChildren(...(possible.length > 1 && bytes.length ? possible.map((each) =>
       h("button", { type: "button", "aria-pressed": String(each === mode), onclick: () => { this.chosen = each; this.draw(); } }, each)) : []));
     const facts = [size(meta.size)];
     if (meta.truncated) facts.push(`the first ${size(meta.kept)} are kept`);

@@ -19,14 +19,17 @@ const shown = (value) => (value === null || value === undefined ? h("i", {}, "ab
 export async function openCompare(a, b) {
   const [answer, ...both] = await Promise.all([api.compare(a, b), api.detail(a), api.detail(b)]);
   const bodies = await Promise.all(["request", "response"].map((side) => Promise.all(both.map((each) => lines(each, side)))));
-  const list = answer.differences;
+  // "request …" is about what was asked, the others about what was answered; the answers matter more.
+  const asked = ({ where }) => where.startsWith("request ");
+  const answers = answer.differences.filter((each) => !asked(each));
+  const list = [...answers, ...answer.differences.filter(asked)];
   const [left, right] = both;
   const close = h("button", { class: "primary", autofocus: true }, "Close");
   dialog(`Compare #${a} with #${b}`, [
     h("div", { class: "pair heads" }, both.map((each) => h("div", { "data-class": statusClass(each) },
       h("span", { class: "status" }, statusText(each)), h("span", { class: "method" }, each.method), h("span", { class: "target", title: each.target }, each.target),
       h("span", { class: "facts" }, `#${each.id} · ${each.service} · ${duration(each.duration_ms) || "in flight"} · ${size(each.response_size)}`)))),
-    h("p", { class: list.length ? "verdict different" : "verdict same" }, list.length ? `The answers differ in ${plural(list.length, "place")}.` : "The answers are the same, but for what changes each time."),
+    h("p", { class: answers.length ? "verdict different" : "verdict same" }, answers.length ? `The answers differ in ${plural(answers.length, "place")}.` : "The answers are the same, but for what changes each time."),
     list.length ? differences(list, `#${a}`, `#${b}`) : "",
     pair("Response headers", headers(left, "response"), headers(right, "response"), true),
     pair("Response body", ...bodies[1], true),

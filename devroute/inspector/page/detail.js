@@ -11,7 +11,7 @@ const REFRESH_MS = 250; // how often an exchange in flight is asked for
 
 export class Detail {
   constructor(exchanges, actions) {
-    Object.assign(this, { exchanges, actions, id: null, tab: "Response", due: false, busy: false });
+    Object.assign(this, { exchanges, actions, id: null, tab: null, due: false, busy: false });
     this.place = byId("detail");
     this.parts = {
       Response: new Side("response"),

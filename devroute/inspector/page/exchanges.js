@@ -1,11 +1,11 @@
 // What the page knows: summaries of all exchanges, the filters, and which of them are in sight, newest first.
 
-import { statusClass } from "./format.js";
+import { shadowed, statusClass } from "./format.js";
 
 export class Exchanges extends EventTarget {
   all = new Map();
   shown = []; // ids in sight, newest first
-  filters = { text: "", classes: new Set(), method: "", service: "", kind: "" };
+  filters = { text: "", classes: new Set(), method: "", service: "", kind: "", shadow: "" };
   found = null; // id -> where the server found the text; null when nothing is searched
 
   get(id) {
@@ -40,12 +40,13 @@ export class Exchanges extends EventTarget {
   }
 
   matches(exchange) {
-    const { text, classes, method, service, kind } = this.filters;
+    const { text, classes, method, service, kind, shadow } = this.filters;
     return (
       (!classes.size || classes.has(statusClass(exchange))) &&
       (!method || exchange.method === method) &&
       (!service || exchange.service === service) &&
       (!kind || exchange.kind === kind) &&
+      (!shadow || shadowed(exchange) === shadow) &&
       (!text || this.near(exchange, text) || Boolean(this.found?.has(exchange.id)))
     );
   }
@@ -60,6 +61,13 @@ export class Exchanges extends EventTarget {
     for (const exchange of this.all.values()) if (this.matches(exchange)) shown.push(exchange.id);
     this.shown = shown.sort((a, b) => b - a);
     this.dispatchEvent(new Event("change"));
+  }
+
+  // Of the copies of requests that the real service answered as well: how many answers were alike.
+  shadows() {
+    const counts = { same: 0, different: 0 };
+    for (const exchange of this.all.values()) if (shadowed(exchange)) counts[shadowed(exchange)] += 1;
+    return counts;
   }
 
   values(field) {

@@ -1,7 +1,7 @@
 // The line of filters, and the search that the server does in headers and bodies.
 
 import * as api from "./api.js";
-import { byId, h, notice } from "./dom.js";
+import { byId, h, notice, say } from "./dom.js";
 import { KINDS } from "./format.js";
 
 const CLASSES = [["2xx", "2xx"], ["3xx", "3xx"], ["4xx", "4xx"], ["5xx", "5xx"], ["failed", "failed"], ["open", "open"]];
@@ -18,12 +18,16 @@ export class Filters {
     byId("search").addEventListener("input", () => this.typed());
     byId("search").form.addEventListener("submit", (event) => event.preventDefault());
     exchanges.addEventListener("change", () => this.changed());
+    for (const name of ["same", "different"]) {
+      byId("shadow").append(h("button", { type: "button", "aria-pressed": "false", "data-shadow": name, onclick: (event) => this.toggleShadow(event.currentTarget) }));
+    }
     this.choices();
   }
 
-  get any() {
-    const { text, classes, method, service, kind } = this.exchanges.filters;
-    return Boolean(text || classes.size || method || service || kind);
+  toggleShadow(chip) {
+    const on = this.exchanges.filters.shadow === chip.dataset.shadow;
+    for (const each of chip.parentElement.querySelectorAll("button")) each.setAttribute("aria-pressed", !on && each === chip);
+    this.exchanges.filter({ shadow: on ? "" : chip.dataset.shadow });
   }
 
   toggle(chip) {
@@ -36,11 +40,11 @@ export class Filters {
   }
 
   clear() {
-    for (const chip of byId("classes").querySelectorAll("button")) chip.setAttribute("aria-pressed", "false");
+    for (const chip of document.querySelectorAll(".chips button")) chip.setAttribute("aria-pressed", "false");
     for (const id of ["methods", "services", "kinds"]) byId(id).value = "";
     byId("search").value = "";
     Object.assign(this.exchanges, { found: null });
-    this.exchanges.filter({ text: "", classes: new Set(), method: "", service: "", kind: "" });
+    this.exchanges.filter({ text: "", classes: new Set(), method: "", service: "", kind: "", shadow: "" });
   }
 
   search(text) {
@@ -87,6 +91,9 @@ export class Filters {
   }
 
   choices() {
+    const counts = this.exchanges.shadows();
+    byId("shadow").hidden = counts.same + counts.different === 0;
+    for (const chip of byId("shadow").querySelectorAll("button")) say(chip, `${counts[chip.dataset.shadow].toLocaleString("en")} ${chip.dataset.shadow}`);
     for (const [id, field] of [["methods", "method"], ["services", "service"], ["kinds", "kind"]]) {
       const select = byId(id);
       const values = this.exchanges.values(field);
@@ -94,9 +101,9 @@ export class Filters {
       if (chosen && !values.includes(chosen)) values.push(chosen);
       if (select.dataset.values === values.join()) continue;
       select.dataset.values = values.join();
-      select.replaceChildren(h("option", { value: "" }, "any"), ...values.map((each) => h("option", { value: each }, field === "kind" ? KINDS[each] ?? each : each)));
+      select.replaceChildren(h("option", { value: "" }, `any ${field}`), ...values.map((each) => h("option", { value: each }, field === "kind" ? KINDS[each] ?? each : each)));
       select.value = chosen;
-      select.parentElement.hidden = field === "service" && values.length < 2;
+      select.hidden = field === "service" && values.length < 2;
     }
   }
 }

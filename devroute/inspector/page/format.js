@@ -38,6 +38,10 @@ export function statusText(exchange) {
   return exchange.error ? "failed" : "…";
 }
 
+export function shadowed({ differences }) {
+  return differences === null || differences === undefined ? "" : differences ? "different" : "same";
+}
+
 // https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
 export const GRPC = [
   "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",

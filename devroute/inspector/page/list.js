@@ -1,7 +1,7 @@
 // The list: newest first, one row each, the keyboard's focus on the list as a whole (aria-activedescendant).
 
 import { byId, h, say } from "./dom.js";
-import { KINDS, clock, duration, plural, size, statusClass, statusText } from "./format.js";
+import { KINDS, clock, duration, plural, shadowed, size, statusClass, statusText } from "./format.js";
 import { Rows } from "./rows.js";
 
 const ROW = 32;
@@ -39,14 +39,17 @@ export class List {
     row.id = `row-${id}`;
     row.dataset.id = id;
     row.dataset.class = statusClass(exchange);
+    row.dataset.kind = exchange.kind;
+    row.dataset.shadow = shadowed(exchange);
     row.dataset.marked = id === this.marked;
     row.setAttribute("aria-selected", selected);
     row.setAttribute("aria-posinset", index + 1);
     row.setAttribute("aria-setsize", this.exchanges.shown.length);
     const [status, method, path, service, time, amount, at] = row.children;
     say(status, statusText(exchange));
+    status.title = exchange.error ?? "";
     say(method, exchange.method);
-    const note = exchange.replay_of ? "replay" : exchange.kind === "http" ? "" : KINDS[exchange.kind] ?? exchange.kind;
+    const note = exchange.differences !== null ? (exchange.differences ? `≠ ${exchange.differences}` : "= same") : exchange.replay_of ? "replay" : exchange.kind === "http" ? "" : KINDS[exchange.kind] ?? exchange.kind;
     say(path.firstChild, id === this.marked ? "compare: left" : note);
     say(path.lastChild, exchange.target);
     path.title = exchange.target;
