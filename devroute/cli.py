@@ -18,6 +18,7 @@ import typer
 from devroute import __version__
 from devroute.cli_init import init
 from devroute.cli_manifests import manifests_app
+from devroute.cli_policy import policy_app
 from devroute.cli_sign import contract_app, sign, sign_key_app
 from devroute.cli_token import token_app
 from devroute.exits import FAILURE, INTERRUPTED, reported
@@ -76,6 +77,7 @@ app.add_typer(sign_key_app, name="sign-key")
 app.add_typer(token_app, name="token")
 app.add_typer(manifests_app, name="manifests")
 app.command("init")(init)
+app.add_typer(policy_app, name="policy")
 
 Server = Annotated[str | None, typer.Option(help="URL of the control port [DEVROUTE_SERVER]")]
 Token = Annotated[str | None, typer.Option(help="your token; better in DEVROUTE_TOKEN, unseen by ps")]

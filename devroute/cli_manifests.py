@@ -16,6 +16,8 @@ from devroute.errors import ConfigInvalid
 from devroute.exits import FAILURE, reported
 from devroute.manifests import (
     IMAGE,
+    POD_NETWORKS,
+    SERVICE_NETWORKS,
     Document,
     IngressGateway,
     Installation,
@@ -96,6 +98,13 @@ def installation(
     service: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="which services may be detoured; default all")
     ] = None,
+    pod_network: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="of the cluster's pods, which are no targets; default kubeadm's"),
+    ] = None,
+    service_network: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="of the cluster's services, likewise")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="by which laptops dial in (examples)")] = None,
     ingress: Annotated[
         str | None,
@@ -129,6 +138,8 @@ def installation(
         monitoring_namespace=monitoring_namespace,
         networks=tuple(network or ()),
         services=tuple(service or ("*",)),
+        pod_networks=tuple(pod_network or POD_NETWORKS),
+        service_networks=tuple(service_network or SERVICE_NETWORKS),
     )
     from devroute.manifests.folder import files, install
 

@@ -4,7 +4,13 @@ The output has a stable order and no timestamps, so that it can live in a GitOps
 """
 
 from devroute.manifests.filter import FILTER, envoy_filter, lua_source
-from devroute.manifests.installation import IMAGE, IngressGateway, Installation
+from devroute.manifests.installation import (
+    IMAGE,
+    POD_NETWORKS,
+    SERVICE_NETWORKS,
+    IngressGateway,
+    Installation,
+)
 from devroute.manifests.model import (
     Document,
     MeshScope,
@@ -18,6 +24,8 @@ from devroute.manifests.text import to_yaml
 __all__ = [
     "FILTER",
     "IMAGE",
+    "POD_NETWORKS",
+    "SERVICE_NETWORKS",
     "Document",
     "IngressGateway",
     "Installation",

@@ -36,7 +36,9 @@ def base(installation: Installation) -> list[File]:
         _file(
             "policy",
             "What may be detoured, and where laptops may be without a tunnel. Nothing is permitted that is\n"
-            "not here; a change is in force within a minute or so, without a restart.",
+            "not here; a change is in force within a minute or so, without a restart. `cluster` has to name\n"
+            "the cluster's own ranges (--pod-network, --service-network), which are no targets. More can be\n"
+            "said, such as who may register what: docs/policy.md; try it with `devroute policy check`.",
             workload.policy_config(installation),
         ),
         _file(

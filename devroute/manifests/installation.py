@@ -24,6 +24,9 @@ DATA_PORT, CONTROL_PORT, ADMIN_PORT = (
 USER_ID = 65532
 #: What the Dockerfile's image is called until a registry has it.
 IMAGE = f"devroute:{__version__}"
+#: The ranges of kubeadm and kind: a cluster's own are to be named, so that they are no targets.
+POD_NETWORKS = ("10.244.0.0/16",)
+SERVICE_NETWORKS = ("10.96.0.0/12",)
 #: Replicas that one could want; a typing error with more is not applied to a cluster.
 MAX_REPLICAS = 100
 
@@ -67,6 +70,9 @@ class Installation:
     networks: tuple[str, ...] = ()
     ports: tuple[str, ...] = ("1024-65535",)
     services: tuple[str, ...] = ("*",)
+    #: The cluster's own ranges, which are no targets.
+    pod_networks: tuple[str, ...] = POD_NETWORKS
+    service_networks: tuple[str, ...] = SERVICE_NETWORKS
 
     def __post_init__(self) -> None:
         _checked("namespace", lambda: check_label(self.proxy.namespace, "a namespace"))
@@ -84,7 +90,8 @@ class Installation:
     def policy_file(self) -> Document:
         """The policy as the proxy reads it."""
         direct = {"networks": list(self.networks), "ports": list(self.ports)}
-        return {"direct": direct, "services": list(self.services)}
+        cluster = {"pods": list(self.pod_networks), "services": list(self.service_networks)}
+        return {"direct": direct, "cluster": cluster, "services": list(self.services)}
 
     @property
     def policy(self) -> Policy:
