@@ -20,9 +20,11 @@ from devroute.errors import (
     BY_CODE,
     AppUnreachable,
     DevrouteError,
+    HandbackUnavailable,
     LinkReplaced,
     NameNotOwned,
     NameTaken,
+    NotSupported,
     ProtocolError,
     RegistrationDenied,
     ServerUnreachable,
@@ -32,6 +34,7 @@ from devroute.errors import (
 from devroute.h2_upstream import H2Upstream
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings
+from devroute.terms import ANY
 from devroute.tunnel import hello
 from devroute.tunnel.agent_end import AgentLink, Finished
 from devroute.tunnel.dial import DIAL_SECONDS, dial
@@ -65,7 +68,16 @@ _SCHEMES: Final[dict[str, type[AppUpstream] | type[H2Upstream]]] = {
 }
 
 #: Another attempt would get the same answer.
-FINAL: Final = (TokenInvalid, NameNotOwned, NameTaken, RegistrationDenied, TargetDenied, LinkReplaced)
+FINAL: Final = (
+    TokenInvalid,
+    NameNotOwned,
+    NameTaken,
+    RegistrationDenied,
+    TargetDenied,
+    LinkReplaced,
+    HandbackUnavailable,
+    NotSupported,
+)
 
 
 def delay_before(attempt: int, draw: float) -> float:
@@ -99,7 +111,7 @@ class Agent:
             for spec in settings.services
         }
         offers = tuple(
-            hello.Offer(service=spec.service, scheme=spec.scheme, direct=spec.direct)
+            hello.Offer(service=spec.service, scheme=spec.scheme, direct=spec.direct, terms=settings.terms)
             for spec in settings.services
         )
         self._hello = hello.Hello(agent=__version__, name=settings.name, services=offers).encode()
@@ -157,6 +169,14 @@ class Agent:
                 link.end(DevrouteError("the agent is ending"))
                 raise
             self._give_up(link, _why_turned_away(link))
+        if self._settings.terms != ANY and "terms" not in welcome.features:
+            self._give_up(
+                link,
+                NotSupported(
+                    f"the server (devroute {welcome.server}) would send requests that you do not want",
+                    hint="leave out --only-path and --except-status, or have it upgraded",
+                ),
+            )
         return link, welcome.name
 
     @staticmethod

@@ -114,6 +114,16 @@ def up(
     direct: Annotated[
         str | None, typer.Option(metavar="HOST[:PORT]", help="have requests sent here, not through a tunnel")
     ] = None,
+    only_path: Annotated[
+        list[str] | None, typer.Option(metavar="/PATH", help="take only requests under it; repeatable")
+    ] = None,
+    except_status: Annotated[
+        str | None, typer.Option(metavar="404,503", help="hand such answers back: the real service answers")
+    ] = None,
+    except_methods: Annotated[
+        str | None,
+        typer.Option(metavar="GET,POST", help="which may be asked twice; default all that are idempotent"),
+    ] = None,
     output: Output = None,
 ) -> int:
     """Answer requests for services on this laptop.
@@ -122,6 +132,7 @@ def up(
 
     \b
     Example: devroute up foo=8001 bar=grpc://localhost:9000 -- uvicorn app:app
+    Example: devroute up foo=8001 --only-path /api/ --except-status 404,503
     """
     invocation: Invocation = context.obj
     flags = {
@@ -130,6 +141,9 @@ def up(
         "token": token,
         "name": name,
         "direct": direct,
+        "only_path": only_path or None,
+        "except_status": except_status,
+        "except_methods": except_methods,
         "output": output,
     }
     settings = agent_settings(invocation.sources(flags)).model_copy(update={"command": invocation.command})
@@ -150,6 +164,10 @@ def proxy(
     policy: Annotated[Path | None, typer.Option(help="what may be detoured, and to where")] = None,
     tokens: Annotated[Path | None, typer.Option(help="who may register laptops")] = None,
     contract_keys: Annotated[Path | None, typer.Option(help="who may sign contracts (a JWKS)")] = None,
+    mesh_egress: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="the own sidecar's way into the mesh, for --except-status"),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="json|console")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error")] = None,
 ) -> int:
@@ -168,6 +186,7 @@ def proxy(
         "policy": policy,
         "tokens": tokens,
         "contract_keys": contract_keys,
+        "mesh_egress": mesh_egress,
         "log_format": log_format,
         "log_level": log_level,
     }

@@ -24,6 +24,9 @@ NEVER_FROM_OUTSIDE = (
     "x-devroute-via",
     "x-devroute-cluster",
     "x-devroute-shadow",
+    "x-devroute-origin",
+    "x-devroute-host",
+    "x-devroute-handback",
     "x_devroute",
 )
 

@@ -140,6 +140,13 @@ class ConditionUnmet(DevrouteError):
     default_hint = "are the sidecar's filter and the proxy of the same release?"
 
 
+class PathNotOffered(DevrouteError):
+    """The sidecar detoured a request that the laptop does not want (`devroute up --only-path`)."""
+
+    code, status = "path-not-offered", 400
+    default_hint = "are the sidecar's filter and the proxy of the same release?"
+
+
 class LoopDetected(DevrouteError):
     """The contract leads back to a service that has sent the request away before (RFC 5842 §7.2)."""
 
@@ -225,6 +232,13 @@ class UpstreamTimeout(DevrouteError):
     code, status = "upstream-timeout", 504
 
 
+class HandbackFailed(DevrouteError):
+    """The laptop declined, and the real service could not be reached in its place."""
+
+    code, status = "handback-failed", 502
+    default_hint = "does the proxy's sidecar have the listener that mesh_egress names?"
+
+
 class CircuitOpen(DevrouteError):
     """A target that failed several times in a row is left alone for a second."""
 
@@ -239,6 +253,13 @@ class TargetOverloaded(DevrouteError):
 
 
 # --- registration -------------------------------------------------------------------------------------------
+
+
+class HandbackUnavailable(DevrouteError):
+    """`devroute up --except-status` at a proxy that has no way to the real service."""
+
+    code, status = "handback-unavailable", 501
+    default_hint = "leave out --except-status, or ask the platform team to set the proxy's mesh_egress"
 
 
 class TokenInvalid(DevrouteError):

@@ -89,7 +89,7 @@ class ResponseHead:
     """A response as an upstream gave it, parsed and checked, nothing removed yet.
 
     `raw` is the head as it was received, final CRLF CRLF included; `drop` holds the spans of the field lines
-    that end at this hop.
+    that end at this hop. `marks` are whole lines that say of this answer what its route cannot know.
     """
 
     status: int
@@ -99,6 +99,7 @@ class ResponseHead:
     keep_alive: bool
     raw: bytes
     drop: list[Span]
+    marks: bytes = b""
 
     @property
     def headers(self) -> Headers:

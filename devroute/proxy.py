@@ -20,16 +20,18 @@ from devroute.accesslog import observer
 from devroute.auth import Tokens
 from devroute.authentication import Authenticator
 from devroute.contract_keys import Keys
-from devroute.errors import ConfigInvalid
+from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
 from devroute.log import configure
 from devroute.policy import Policy
+from devroute.pool import DirectUpstream
 from devroute.registry import Registry
 from devroute.relay import Observed, Route, Timeouts
 from devroute.router import ContractRouter, Pools
 from devroute.server import Server
 from devroute.settings import ProxySettings
 from devroute.signed import Verifier
+from devroute.terms import Terms
 from devroute.trail import HEADER, Trails
 from devroute.tunnel.accept import TunnelListener
 from devroute.tunnel.hello import Offer
@@ -74,7 +76,16 @@ class Proxy:
             self.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
         )
         read = Verifier(lambda: self._contract_keys.value, settings.contract_max_ttl)
-        self._router = ContractRouter(self.registry, self.policy, self._pools, read)
+        self._mesh: DirectUpstream | None = None
+        if (egress := settings.mesh_egress) is not None:
+            self._mesh = DirectUpstream(
+                egress.host,
+                egress.port,
+                permit=lambda ip, port: None,  # the operator's own listener, on this machine (settings.py)
+                connect_timeout=settings.connect_timeout,
+                max_in_flight=settings.max_in_flight,
+            )
+        self._router = ContractRouter(self.registry, self.policy, self._pools, read, mesh=self._mesh)
         timeouts = Timeouts(
             head=settings.head_timeout,
             body=settings.body_timeout,
@@ -118,6 +129,14 @@ class Proxy:
         policy.permit_registration(subject, groups, offer.service)
         if offer.direct is not None:
             policy.permit_target(offer.direct, service=offer.service)
+        self._permit_terms(offer.service, offer.terms)
+
+    def _permit_terms(self, service: str, terms: Terms) -> None:
+        if terms.except_status and self._mesh is None:
+            raise HandbackUnavailable(
+                f"service '{service}': requests cannot be handed back: the proxy has no way into the mesh",
+                service=service,
+            )
 
     def _limit(self) -> None:
         """The settings' limits, or the policy's where it has some."""
@@ -189,6 +208,8 @@ class Proxy:
         if self._tunnels is not None:
             await self._tunnels.close()
         await self._pools.close()
+        if self._mesh is not None:
+            await self._mesh.close()
         await self._control.cleanup()
         await self._admin.cleanup()
         self._flush_log()

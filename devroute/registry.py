@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from devroute.auth import owns
 from devroute.errors import LaptopOffline, NameNotOwned, NameTaken, ServiceNotServed, TooManyLinks
 from devroute.target import Address, quote
+from devroute.terms import ANY, Terms
 from devroute.tunnel.hello import Hello
 from devroute.upstream import Upstream
 
@@ -25,10 +26,12 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The way to a service: exactly one of the two is there. The same object for as long as it is the way."""
+    """The way to a service: exactly one of the first two is there. The same object for as long as it is the
+    way."""
 
     upstream: Upstream | None
     address: Address | None
+    terms: Terms = ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Registration:
                     "scheme": offer.scheme,
                     "via": "tunnel" if offer.direct is None else "direct",
                     "address": None if offer.direct is None else str(offer.direct),
+                    "terms": offer.terms.as_dict(),
                 }
                 for offer in self.hello.services
             ],
@@ -95,9 +99,9 @@ class Registry:
                 hint="end one of them; devroute ls shows them",
             )
         ways = {
-            offer.service: Served(link.upstream(offer.service), None)
+            offer.service: Served(link.upstream(offer.service), None, offer.terms)
             if offer.direct is None
-            else Served(None, offer.direct)
+            else Served(None, offer.direct, offer.terms)
             for offer in hello.services
         }
         registration = self._by_name[name] = Registration(name, subject, link, hello, now, ways)

@@ -212,7 +212,7 @@ class Exchange:
         self._active = self._server.now
         self.status = head.status
         self._head_sent = True
-        marks = self.route.marks if self.route is not None else b""
+        marks = head.marks or (self.route.marks if self.route is not None else b"")
         request = self.request
         framing = head.framing
         if framing is _UPGRADE:

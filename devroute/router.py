@@ -18,11 +18,13 @@ from devroute.errors import (
     ContractMissing,
     LoopDetected,
     MarkerMissing,
+    PathNotOffered,
     RequestMalformed,
     ServiceNotInContract,
 )
 from devroute.faults import Aborting, Delayed, Limited
 from devroute.h2_upstream import H2Upstream
+from devroute.handback import Declining
 from devroute.heads import InboundRequest
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
@@ -30,6 +32,7 @@ from devroute.relay import Route
 from devroute.routing import Directory, Served, permit_contract, permit_entry, printable, way_to
 from devroute.shadow import Copies, Shadowed
 from devroute.signed import check_time
+from devroute.terms import ANY, Terms
 from devroute.upstream import Upstream
 
 #: Contracts that are remembered; people at work at the same time are far fewer.
@@ -113,7 +116,8 @@ class Pools:
 class _Judged:
     """A contract's entry that policy permits, and the route that was last made of it. `conditional`: it is
     not for every request. `static`: its way never changes. `callers`: those that policy was seen to permit,
-    None where it permits everybody. `signature`: it holds for a time only."""
+    None where it permits everybody. `signature`: it holds for a time only. `paths`: the laptop takes no
+    others."""
 
     entry: Entry
     conditional: bool
@@ -122,10 +126,12 @@ class _Judged:
     signature: Signature | None = None
     served: Served | None = None
     route: Route | None = None
+    paths: tuple[bytes, ...] = ()
 
 
 class ContractRouter:
-    """Implements devroute.relay.Router for requests that a sidecar detoured."""
+    """Implements devroute.relay.Router for requests that a sidecar detoured. `mesh` leads to the real
+    services, by the name that a request is sent to."""
 
     def __init__(
         self,
@@ -134,10 +140,12 @@ class ContractRouter:
         pools: Pools,
         read: Callable[[str], Contract] = parse,
         clock: Callable[[], float] = time.time,
+        mesh: Upstream | None = None,
     ) -> None:
         """`read` is what reads contracts; `clock` gives seconds since the epoch."""
         self._read = read
         self._clock = clock
+        self._mesh = mesh
         self._directory = directory
         self._policy = policy
         self._pools = pools
@@ -178,8 +186,11 @@ class ContractRouter:
             return judged.route
         served = self._directory.lookup(str(entry.target), entry.service)
         if judged.route is None or judged.served is not served:
-            judged.route = self._route(entry, way_to(entry, served, self._policy()))
+            judged.route = self._route(entry, way_to(entry, served, self._policy()), served.terms)
             judged.served = served
+            judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
+        if judged.paths and not request.target.startswith(judged.paths):
+            raise _not_offered(entry, judged.paths)
         return judged.route
 
     def _check_caller(self, entry: Entry, permitted: set[bytes], raw: bytes) -> None:
@@ -203,7 +214,7 @@ class ContractRouter:
             abort = Delayed(abort, entry.delay_s)
         return _marked(entry, abort, None, "error", f"answered {entry.abort_status} as the contract asks")
 
-    def _route(self, entry: Entry, way: Address | Upstream) -> Route:
+    def _route(self, entry: Entry, way: Address | Upstream, terms: Terms = ANY) -> Route:
         target = str(entry.target)
         http2: Upstream | None = None
         if isinstance(way, Address):
@@ -216,6 +227,8 @@ class ContractRouter:
             result, reason = "mirror", f"{entry.key} copied to {who}"
         else:
             result, reason = "laptop", f"{entry.key} answered by {who}"
+            if terms.except_status and self._mesh is not None:
+                way = Declining(way, self._mesh, terms, entry.key, target, reason)
         return _marked(
             entry,
             self._as_asked(entry, way),
@@ -291,6 +304,16 @@ def _check_conditions(entry: Entry, request: InboundRequest) -> None:
             service=entry.key,
             target=str(entry.target),
         )
+
+
+def _not_offered(entry: Entry, paths: tuple[bytes, ...]) -> PathNotOffered:
+    offered = " ".join(path.decode("ascii") for path in paths)
+    return PathNotOffered(
+        f"laptop '{entry.target}' takes requests for '{entry.service}' under {offered} only; the sidecar"
+        " should have left this one to the service",
+        service=entry.key,
+        target=str(entry.target),
+    )
 
 
 def _check_loop(raw: bytes, matched: bytes) -> None:

@@ -14,6 +14,7 @@ from devroute.contract import Address, Contract, Entry, Version, parse
 from devroute.errors import ContractUnsigned, DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy import Policy
 from devroute.signed import SKEW_S, check_time
+from devroute.terms import ANY, Terms
 from devroute.upstream import Upstream
 
 #: First line of the answer; a filter that does not know it leaves the request alone.
@@ -40,6 +41,8 @@ class Served(Protocol):
     def address(self) -> Address | None: ...
     @property
     def upstream(self) -> Upstream | None: ...
+    @property
+    def terms(self) -> Terms: ...
 
 
 class Directory(Protocol):
@@ -64,6 +67,7 @@ class Decision:
     address: Address | None = None
     entry: Entry | None = None
     callers: tuple[str, ...] | None = None
+    terms: Terms = ANY
 
     def unreachable(self, error: DevrouteError, ttl_ms: int = FALLBACK_HOLD_MS) -> "Decision":
         """What becomes of a detour whose target turns out not to be there, or not to be permitted."""
@@ -80,6 +84,7 @@ class Decision:
             lines += _conditions(self.entry)
             if self.callers is not None:
                 lines.append(f"callers {','.join(self.callers)}")
+            lines += _terms(self.terms)
             if self.kind == "version":
                 lines += _version(self.entry)
         if self.kind == "error" and self.error is not None:
@@ -136,25 +141,33 @@ def decide_parsed(
             return Decision("detour", entry.key, target, entry=entry, callers=callers)
         if isinstance(entry.target, Version):
             return Decision("version", entry.key, target, entry=entry, callers=callers)
-        route = choose(entry, policy, directory)
+        route, terms = choose(entry, policy, directory)
     except DevrouteError as error:
         return _failed(entry, error)
     kind: Kind = "mirror" if entry.mirror else "detour"
     address = route if isinstance(route, Address) else None
     return Decision(
-        kind, entry.key, target, ttl_ms=LAPTOP_HOLD_MS, address=address, entry=entry, callers=callers
+        kind,
+        entry.key,
+        target,
+        ttl_ms=LAPTOP_HOLD_MS,
+        address=address,
+        entry=entry,
+        callers=callers,
+        terms=terms,
     )
 
 
-def choose(entry: Entry, policy: Policy, directory: Directory) -> Address | Upstream:
-    """Where the requests of an entry that policy permits go: an address to connect to (a name in it is still
-    to be resolved, and each address to be permitted), or the upstream of a laptop's tunnel.
+def choose(entry: Entry, policy: Policy, directory: Directory) -> tuple[Address | Upstream, Terms]:
+    """Where the requests of an entry that policy permits go, and on which terms: an address to connect to (a
+    name in it is still to be resolved, and each address to be permitted), or a laptop's tunnel.
 
     Raises TargetDenied, LaptopOffline or ServiceNotServed.
     """
     if isinstance(entry.target, Address):
-        return entry.target
-    return way_to(entry, directory.lookup(str(entry.target), entry.service), policy)
+        return entry.target, ANY
+    served = directory.lookup(str(entry.target), entry.service)
+    return way_to(entry, served, policy), served.terms
 
 
 def permit_contract(contract: Contract, policy: Policy, now: float) -> None:
@@ -235,9 +248,19 @@ def _conditions(entry: Entry) -> list[str]:
     return lines
 
 
+def _terms(terms: Terms) -> list[str]:
+    """What the laptop leaves to the service, and what the proxy has to know to hand a request back."""
+    lines = []
+    if terms.paths:
+        lines.append(f"only-paths {' '.join(terms.paths)}")
+    if terms.except_status:
+        lines.append("origin yes")
+    return lines
+
+
 def _version(entry: Entry) -> list[str]:
     """What the sidecar has to know, since the proxy does not see the request."""
-    lines = [f"version {getattr(entry.target, 'name', '')}"]
+    lines = [f"version {getattr(entry.target, 'subset', '')}"]
     if entry.timeout_s is not None:
         lines.append(f"timeout {max(1, round(entry.timeout_s * 1000))}")
     return lines

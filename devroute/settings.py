@@ -23,6 +23,7 @@ from devroute.credentials import OWN_ONLY, bind, is_exposed
 from devroute.credentials import Source as Source
 from devroute.errors import ConfigInvalid
 from devroute.target import Address, Malformed, check_label, parse_address, parse_host, parse_port, quote
+from devroute.terms import IDEMPOTENT, Terms, read_methods, read_paths, read_statuses
 from devroute.tunnel.frames import MAX_STREAMS
 
 #: What stands before a variable's name in the environment.
@@ -197,6 +198,18 @@ def _words(value: object) -> object:
         raise ValueError(f"{quote(value)}: {error}") from None
 
 
+def _mesh_egress(value: object) -> Address | None:
+    """`http://127.0.0.1:15080`: on this machine, since no policy is asked about what goes there."""
+    if value is None or isinstance(value, Address):
+        return value
+    if not (text := str(value)).startswith("http://"):
+        raise ValueError(f"{quote(text)} is not a URL of http; write it like http://127.0.0.1:15080")
+    address = parse_address(text.removeprefix("http://").rstrip("/"))
+    if not address.is_literal or not ipaddress.ip_address(address.host).is_loopback:
+        raise ValueError(f"{quote(text)} is not on this machine; write it like http://127.0.0.1:15080")
+    return address
+
+
 def _name(value: object) -> str | None:
     return None if value is None else check_label(str(value), "a laptop's name")
 
@@ -238,7 +251,17 @@ class AgentSettings(ClientSettings):
     name: Annotated[str | None, BeforeValidator(_name)] = None
     services: Annotated[tuple[ServiceSpec, ...], BeforeValidator(_specs)] = ()
     direct: str | None = None
+    #: On which terms all of them are served (terms.py).
+    only_path: Annotated[tuple[str, ...], BeforeValidator(read_paths)] = ()
+    except_status: Annotated[tuple[int, ...], BeforeValidator(read_statuses)] = ()
+    except_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = IDEMPOTENT
     command: tuple[str, ...] = ()
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(
+            paths=self.only_path, except_status=self.except_status, except_methods=self.except_methods
+        )
 
 
 # --- the mesh -----------------------------------------------------------------------------------------------
@@ -276,6 +299,9 @@ class ProxySettings(_Settings):
     #: How long a sidecar's connection may wait for its next request.
     keep_alive_timeout: _Seconds = 620.0
     connect_timeout: _Seconds = 5.0
+    #: A listener of the proxy's own sidecar that leads into the mesh, for requests that a laptop hands back
+    #: (--except-status); without it no laptop can.
+    mesh_egress: Annotated[Address | None, BeforeValidator(_mesh_egress)] = None
     #: How long /resolve looks for a direct target: below the 500 ms that the filter waits.
     probe_timeout: _Seconds = 0.3
     #: How long requests may go on after SIGTERM: below Kubernetes' 30 s.

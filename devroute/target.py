@@ -53,12 +53,21 @@ class Laptop:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Another version of the same service inside the mesh: the name of a DestinationRule subset."""
+    """Another version of the same service inside the mesh, as its pods or its DestinationRule name it."""
 
     name: str
 
+    @property
+    def subset(self) -> str:
+        """Its subset in the DestinationRule, whose name is a DNS label to Istio: v1.2 is v1-2."""
+        return subset_name(self.name)
+
     def __str__(self) -> str:
         return _VERSION_PREFIX + self.name
+
+
+def subset_name(version: str) -> str:
+    return re.sub(r"[._]", "-", version.lower())
 
 
 Target = Address | Laptop | Version

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from devroute import target
 from devroute.errors import ConfigInvalid
 from devroute.manifests import Document
 from devroute.target import MAX_LABEL, Malformed, check_label, quote
@@ -79,10 +80,8 @@ class Versions:
 
 
 def subset_name(version: str) -> str | None:
-    """A version as a subset's name, a DNS label to Istio: v1.2 is v1-2. None where there is none."""
-    if not _LABEL_VALUE.fullmatch(version):
-        return None
-    return re.sub(r"[._]", "-", version.lower())
+    """A version as a subset's name; None where there is none."""
+    return target.subset_name(version) if _LABEL_VALUE.fullmatch(version) else None
 
 
 def from_arguments(arguments: Iterable[str], namespace: str = "default") -> Versions:

@@ -18,6 +18,9 @@ local CLUSTER = "x-devroute-cluster" -- for the route: where the request goes
 local SHADOW = "x-devroute-shadow" -- for the route: where a copy goes
 local VIA = "x-devroute-via" -- the services that have sent the request away, as baggage has it in devroute-via
 local CALLER = "x-devroute-caller" -- for the proxy: the mesh identity of whoever sent the request
+local ORIGIN = "x-devroute-origin" -- for the proxy: where the mesh finds the service, should the laptop decline
+local HANDBACK = "x-devroute-handback" -- from the proxy: the service whose laptop has declined
+local HOST = "x-devroute-host" -- for the proxy's way into the mesh: what the service was called by
 local TRACE = "x-devroute-trace" -- a request whose hops are to be told of, as baggage has it in devroute-trace
 local BAGGAGE = "baggage"
 local TIMEOUT = "x-envoy-upstream-rq-timeout-ms" -- the router's own
@@ -35,6 +38,7 @@ local MAX_IDENTITIES = 16 -- services behind one sidecar; it has one, as a rule
 local MAX_ANSWER = 65536 -- bytes of an answer; ours have a few hundred
 local MAX_REASON = 200 -- bytes of a header that people read
 local MAX_CALLER = 1024 -- bytes of an identity, as in a contract
+local KEYS = { "control", "data", "service", "namespace", "domain" } -- of the settings
 local MAX_NAME = 253 -- bytes of a service's name (RFC 1035 §2.3.4)
 
 --- Outcomes -----------------------------------------------------------------------------------------------------
@@ -68,6 +72,8 @@ local UNCONCERNED = { result = "service" }
 local SILENT = { result = "" } -- an empty value becomes no header: somebody else says what was decided
 local DETOURED = { result = "error" } -- the proxy sets the result of what it answers; this stands where it could not
 local MIRRORED = { result = "mirror" }
+local NOT_OFFERED = { result = "service", reason = "the laptop leaves this request to the service: its path" }
+local HANDED_BACK = { result = "service", reason = "the laptop handed this request back" }
 local OTHER_METHOD = left("its method")
 local OTHER_PATH = left("its path")
 local OTHER_CALLER = left("its caller")
@@ -282,6 +288,14 @@ local function set_of(list)
   return set
 end
 
+local function words_of(list)
+  local words = list and {}
+  for word in (list or ""):gmatch("[^ ]+") do
+    words[#words + 1] = word
+  end
+  return words
+end
+
 -- Returns a rule and the milliseconds it holds, or nil for nonsense.
 -- Patterns of callers, in each of which * stands for any text without a slash; nil where there are none.
 local function patterns_of(list)
@@ -321,8 +335,9 @@ local function parse_answer(body)
   rule.decision, rule.service, rule.timeout = answer.decision, answer.service, answer.timeout
   rule.methods, rule.path, rule.callers, rule.percent = set_of(answer.methods), answer.path, set_of(answer.from), percent
   rule.permitted = patterns_of(answer.callers)
-  rule.conditional = (answer.methods or answer.path or answer.from or percent or answer.callers) ~= nil
-  rule.strict = answer.fallback == "fail"
+  rule.only_paths = words_of(answer["only-paths"])
+  rule.conditional = (answer.methods or answer.path or answer.from or percent or rule.only_paths or answer.callers) ~= nil
+  rule.strict, rule.wants_origin = answer.fallback == "fail", answer.origin == "yes"
   return rule, math.min(tonumber(ttl), MAX_TTL_MS)
 end
 
@@ -378,7 +393,10 @@ end
 
 --- One request --------------------------------------------------------------------------------------------------
 
-local settings -- the route's metadata; the routes of one configuration have the same
+-- The route's metadata; the routes of one configuration have the same. A worker's Lua outlives its routes, so they are
+-- read anew each second: for every request it would cost as much as looking for the service's name.
+local settings
+local settings_of = 0 -- the second in which they were read
 local identities, identities_size = {}, 0
 
 local function identity_for(info)
@@ -426,12 +444,23 @@ local function permitted(patterns, name, short)
   return false
 end
 
+local function under_one_of(paths, path)
+  for _, each in ipairs(paths) do
+    if path:sub(1, #each) == each then
+      return true
+    end
+  end
+  return false
+end
+
 -- The outcome of a request that the rule is not for, or nil.
 local function unmet(rule, handle, headers)
   if rule.methods and not rule.methods[headers:get(":method")] then
     return OTHER_METHOD
   elseif rule.path and headers:get(":path"):sub(1, #rule.path) ~= rule.path then
     return OTHER_PATH
+  elseif rule.only_paths and not under_one_of(rule.only_paths, headers:get(":path")) then
+    return NOT_OFFERED
   elseif rule.callers and not from_one_of(rule.callers, handle:streamInfo()) then
     return OTHER_CALLER
   elseif rule.percent and math.random() * 100 >= rule.percent then
@@ -456,9 +485,9 @@ local function own_cluster(handle)
   return ("inbound|%s||"):format(port_of(handle:streamInfo():downstreamLocalAddress()) or "")
 end
 
--- The clusters that a version of the service may have, the likeliest first. The service's port is in the SNI; without
+-- The service's name in the mesh, and the ports that it may have, the likeliest first. Its port is in the SNI; without
 -- mTLS it is the one that the caller named, or the app's own.
-local function version_clusters(handle, headers, rule, identity)
+local function places_of(handle, headers, rule, identity)
   local info = handle:streamInfo()
   local name, namespace = rule.service:match("^([^%.]+)%.?(.*)$")
   local sni_name, _, port, host = service_of_sni(info:requestedServerName())
@@ -468,11 +497,34 @@ local function version_clusters(handle, headers, rule, identity)
     host = ("%s.%s.svc.%s"):format(name, namespace, settings.domain or "cluster.local")
     ports = { port_of(headers:get(":authority")) or "80", port_of(info:downstreamLocalAddress()) }
   end
+  return host, ports
+end
+
+-- The clusters that a version of the service may have, the likeliest first.
+local function version_clusters(handle, headers, rule, identity)
+  local host, ports = places_of(handle, headers, rule, identity)
   local names = {}
   for _, each in ipairs(ports) do
     names[#names + 1] = ("outbound|%s|%s|%s"):format(each, rule.version, host)
   end
   return names
+end
+
+-- Where the mesh finds the service itself, as host:port; nil where this sidecar does not know. The last answer is
+-- remembered.
+local function origin_of(handle, headers, rule, identity)
+  local host, ports = places_of(handle, headers, rule, identity)
+  local asked = host .. ":" .. table.concat(ports, ",")
+  if rule.origin_asked ~= asked then
+    rule.origin_asked, rule.origin = asked, nil
+    for _, port in ipairs(ports) do
+      if has_cluster(handle, ("outbound|%s||%s"):format(port, host)) then
+        rule.origin = host .. ":" .. port
+        break
+      end
+    end
+  end
+  return rule.origin
 end
 
 local function prevented(rule, code, status, message, hint)
@@ -579,6 +631,14 @@ local function send(rule, handle, headers, identity)
     end
   end
   headers:replace(MATCHED, rule.service)
+  if rule.wants_origin then
+    local origin = cluster and origin_of(handle, headers, rule, identity)
+    if origin then
+      headers:replace(ORIGIN, origin)
+    else
+      headers:remove(ORIGIN)
+    end
+  end
   local caller = caller_of(handle:streamInfo())
   if caller ~= "" then
     headers:replace(CALLER, caller)
@@ -665,11 +725,29 @@ local function tell(handle, trace, identity, raw, outcome)
   }, nil, RESOLVE_TIMEOUT_MS, true)
 end
 
+-- Whether the proxy brings the request back, since the laptop has declined it; then it is called as it was at first. Whoever
+-- forges that takes only their own detour away.
+local function handed_back(headers, identity)
+  local service = headers:get(HANDBACK)
+  if service == nil or not contains(identity.names, service:match("^[^%.]*")) then
+    return false
+  end
+  headers:remove(HANDBACK)
+  local host = headers:get(HOST)
+  if host ~= nil then
+    headers:remove(HOST)
+    headers:replace(":authority", host)
+  end
+  return true
+end
+
 local function outcome_of(handle, headers, identity, raw, entry)
   if identity.names == "" then
     return NAMELESS
   elseif not entry.concerns then
     return UNCONCERNED
+  elseif handed_back(headers, identity) then
+    return HANDED_BACK
   end
   if not fresh(entry, tonumber(handle:timestamp())) then
     local rule, ttl = ask(handle, settings.control, identity, raw)
@@ -691,13 +769,25 @@ local function outcome_of(handle, headers, identity, raw, entry)
   return outcome or rule.outcome or send(rule, handle, headers, identity)
 end
 
-local function decide(handle)
-  if settings == nil then
-    local metadata = handle:metadata()
-    settings = {}
-    for _, key in ipairs({ "control", "data", "service", "namespace", "domain" }) do
-      settings[key] = metadata:get(key)
+local function read_settings(handle)
+  local metadata, before = handle:metadata(), settings or {}
+  settings = {}
+  for _, key in ipairs(KEYS) do
+    settings[key] = metadata:get(key)
+  end
+  for _, key in ipairs(KEYS) do
+    if settings[key] ~= before[key] then -- what is remembered was learnt under the others
+      identities, identities_size = {}, 0
+      break
     end
+  end
+end
+
+local function decide(handle)
+  local second = os.time()
+  if settings_of ~= second then
+    read_settings(handle)
+    settings_of = second
   end
   local identity = identity_for(handle:streamInfo())
   local headers = handle:headers()

@@ -100,13 +100,15 @@ def test_the_listing_says_who_serves_what_and_how() -> None:
             "subject": "alice",
             "since": "2023-11-14T22:13:20Z",
             "agent": "0.1.0",
-            "services": [{"service": "bar", "scheme": "grpc", "via": "direct", "address": "10.0.0.1:9000"}],
+            "services": [
+                {"service": "bar", "scheme": "grpc", "via": "direct", "address": "10.0.0.1:9000", "terms": {}}
+            ],
         },
         {
             "name": "bob",
             "subject": "bob",
             "since": "2023-11-14T22:13:20Z",
             "agent": "1",
-            "services": [{"service": "foo", "scheme": "http", "via": "tunnel", "address": None}],
+            "services": [{"service": "foo", "scheme": "http", "via": "tunnel", "address": None, "terms": {}}],
         },
     ]

@@ -10,6 +10,7 @@ from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
 from devroute.heads import RequestHead
 from devroute.policy import Policy
 from devroute.routing import FALLBACK_HOLD_MS, LAPTOP_HOLD_MS, Decision, choose, decide, printable
+from devroute.terms import ANY, Terms
 from devroute.upstream import ResponseSink, UpstreamStream
 
 
@@ -22,6 +23,7 @@ class Tunnel:
 class Serving:
     address: Address | None = None
     upstream: Tunnel | None = None
+    terms: Terms = ANY
 
 
 @dataclass
@@ -193,7 +195,7 @@ def test_a_target_that_turns_out_unreachable_is_a_fallback_or_an_error_as_the_co
 
 
 def test_choose_gives_the_upstream_of_a_tunnel() -> None:
-    assert choose(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS) is TUNNEL
+    assert choose(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS) == (TUNNEL, ANY)
 
 
 def test_a_reason_is_one_short_printable_line() -> None:

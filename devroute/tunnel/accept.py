@@ -129,7 +129,7 @@ class TunnelListener:
                 LinkReplaced(f"a newer `devroute up` of '{subject}' took the name '{registration.name}'")
             )
         link.share = self.shares.join(subject, link)
-        welcome = hello.Welcome(server=self._server_version, name=registration.name)
+        welcome = hello.Welcome(server=self._server_version, name=registration.name, features=hello.FEATURES)
         link.session.send_welcome(welcome.encode())
         link.wake()
         services = [offer.service for offer in message.services]

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from devroute.errors import ProtocolError
 from devroute.settings import MAX_SERVICES
 from devroute.target import Address, check_label, parse_address
+from devroute.terms import ANY, Terms
 from devroute.tunnel.frames import VERSION
 
 
@@ -25,6 +26,10 @@ def _name(text: str) -> str:
 
 def _direct(value: object) -> object:
     return parse_address(value) if isinstance(value, str) else value
+
+
+def _terms(value: object) -> object:
+    return value if isinstance(value, Terms) else Terms.from_mapping(value)
 
 
 def _version(version: int) -> int:
@@ -41,13 +46,23 @@ class _Message(BaseModel):
 
 
 class Offer(BaseModel):
-    """A service on the laptop; with `direct`, the proxy reaches it at that address and not by the tunnel."""
+    """A service on the laptop; with `direct`, the proxy reaches it at that address and not by the tunnel.
+    `terms` is what it wants of its requests."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
 
     service: Annotated[str, AfterValidator(_service)]
     scheme: Literal["http", "grpc"] = "http"
     direct: Annotated[Address | None, BeforeValidator(_direct)] = None
+    terms: Annotated[Terms, BeforeValidator(_terms)] = ANY
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "service": self.service,
+            "scheme": self.scheme,
+            "direct": str(self.direct) if self.direct else None,
+            **({"terms": terms} if (terms := self.terms.as_dict()) else {}),
+        }
 
 
 def _unique(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
@@ -67,18 +82,20 @@ class Hello(_Message):
 
     def encode(self) -> bytes:
         document = self.model_dump(exclude={"services"})
-        document["services"] = [
-            {**offer.model_dump(exclude={"direct"}), "direct": str(offer.direct) if offer.direct else None}
-            for offer in self.services
-        ]
+        document["services"] = [offer.as_dict() for offer in self.services]
         return json.dumps(document, separators=(",", ":")).encode()
 
 
+#: What a proxy of this version can do that older ones, which would ignore it in silence, cannot.
+FEATURES = ("terms",)
+
+
 class Welcome(_Message):
-    """The proxy's. `name`: what the laptop is called from now on."""
+    """The proxy's. `name`: what the laptop is called from now on. `features`: what of HELLO is understood."""
 
     server: str
     name: str
+    features: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         return self.model_dump_json().encode()

@@ -45,11 +45,19 @@ class Mesh:
     envoys: dict[str, Envoy] = field(default_factory=dict)
 
     async def sidecar(
-        self, service: str, app: Endpoint, name: str = "", clusters: Mapping[str, Endpoint] = {}
+        self,
+        service: str,
+        app: Endpoint,
+        name: str = "",
+        clusters: Mapping[str, Endpoint] = {},
+        knows_itself: bool = False,
     ) -> str:
-        """The URL of a sidecar of `service`; `name` tells several apart."""
+        """The URL of a sidecar of `service`; `name` tells several apart. In a cluster each sidecar knows
+        itself: has a cluster of the service's own name."""
         port = free_port()
         known = {PROXY.data_cluster: self.proxy.data, PROXY.control_cluster: self.proxy.control}
+        if knows_itself:
+            known[f"outbound|{port}||{service}.default.svc.cluster.local"] = Endpoint("127.0.0.1", port)
         described = Sidecar(service, app, port=port, clusters={**known, **clusters})
         configuration = apply([envoy_filter(MeshScope())], described, bootstrap(described))
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
@@ -59,9 +67,12 @@ class Mesh:
 
 
 @asynccontextmanager
-async def real_mesh(folder: Path, *tokens: TokenRecord) -> AsyncIterator[Mesh]:
+async def real_mesh(folder: Path, *tokens: TokenRecord, **settings: str) -> AsyncIterator[Mesh]:
+    """`settings` are those of `devroute proxy` that are not the demo's."""
+    environment = {f"DEVROUTE_{name.upper()}": value for name, value in settings.items()}
     async with AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(stage.proxy(folder, tokens))
+        started = stage.proxy(folder, tokens, environment=environment)
+        proxy = await stack.enter_async_context(started)
         timeout = aiohttp.ClientTimeout(total=30)
         client = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
         yield Mesh(folder, proxy, client, stack)
