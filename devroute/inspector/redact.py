@@ -128,9 +128,9 @@ class Redaction:
             coding = b""
         return Whole(self.masks, kind, boundary, coding, limit)
 
-    def text(self, data: bytes) -> bytes:
-        """A message of its own (WebSocket)."""
-        return self.masks.json(data) if data[:1] in b'{[" \r\n\t' else data
+    def message(self, data: bytes, *, text: bool) -> bytes:
+        """A message of a WebSocket: JSON, perhaps with something around it."""
+        return self.masks.json(data) if text or data[:1] in (b"{", b"[") else data
 
 
 _LINES: Final = frozenset((

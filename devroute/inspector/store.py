@@ -109,14 +109,16 @@ class Captures:
         exchange.trailers = redact.fields(exchange.trailers)
         exchange.messages = exchange.messages[-MAX_MESSAGES:]
         for message in exchange.messages:
-            message.data = redact.text(message.data[:limit])
+            message.data = redact.message(message.data[:limit], text=message.opcode == "text")
         self._put(exchange)
         self._tell("done", exchange, {})
         return exchange
 
     # --- recording
 
-    def begin(self, service: str, head: RequestHead, started: float, now: float) -> Exchange:
+    def begin(
+        self, service: str, head: RequestHead, started: float, now: float, replay_of: int | None = None
+    ) -> Exchange:
         """A request has come. `started` is Unix time, `now` the clock of all further calls."""
         redact = self.redact
         wire = head.wire
@@ -125,6 +127,7 @@ class Captures:
             service, head.method.decode("latin-1"), redact.target(head.target).decode("latin-1"), started, now
         )
         exchange.raw_request = raw[1:]
+        exchange.replay_of = replay_of
         framing = head.framing
         if framing is _UPGRADE:
             upgrade = marks.get(b"upgrade", b"").lower()
@@ -155,7 +158,9 @@ class Captures:
         exchange.answered = now
         if exchange.sent is None:
             exchange.sent = now
-        if head.framing is not _UPGRADE:
+        if head.framing is _UPGRADE:
+            exchange.request_body.complete = False  # two pipes from here on
+        else:
             if exchange.kind in ("websocket", "upgrade"):
                 exchange.kind = "http"  # the app declined it
             if marks.get(b"content-type", b"")[:17].lower() == b"text/event-stream":
@@ -169,14 +174,14 @@ class Captures:
 
     def receive(self, exchange: Exchange, data: bytes, side: Literal["request", "response"]) -> None:
         """A piece of a body; what is beyond the limit is counted only."""
-        if not exchange.stored:
+        if not exchange.stored or exchange.state != "open":
             return
         if side == "request":
             body, sieve = exchange.request_body, exchange.request_sieve
         else:
             body, sieve = exchange.response_body, exchange.response_sieve
         body.size += len(data)
-        if not body.truncated:
+        if not body.truncated and not body.complete:
             room = self.max_body - len(body.data) - (0 if sieve is None else sieve.held)
             if len(data) > room:
                 data = data[:room]
@@ -200,8 +205,7 @@ class Captures:
         """A message of a WebSocket or of gRPC."""
         if not exchange.stored:
             return
-        if message.opcode == "text":
-            message.data = self.redact.text(message.data)
+        message.data = self.redact.message(message.data, text=message.opcode == "text")
         messages = exchange.messages
         messages.append(message)
         grown = len(message.data) + MESSAGE_BYTES
