@@ -32,6 +32,10 @@ from devroute.errors import (
     TokenInvalid,
 )
 from devroute.h2_upstream import H2Upstream
+from devroute.inspector.redact import redaction
+from devroute.inspector.replay import Replayer
+from devroute.inspector.store import Captures
+from devroute.inspector.tap import Tapped
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings
 from devroute.terms import ANY
@@ -106,16 +110,21 @@ class Agent:
     def __init__(self, settings: AgentSettings, report: Report) -> None:
         self._settings = settings
         self._report = report
-        self._upstreams: dict[str, AppUpstream | H2Upstream] = {
-            spec.service: _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
-            for spec in settings.services
-        }
+        self._loop = asyncio.get_running_loop()
+        #: What the inspector shows; None where there is no inspector.
+        self.captures = _captures(settings, self._loop)
+        self._upstreams: dict[str, AppUpstream | H2Upstream | Tapped] = {}
+        for spec in settings.services:
+            app = _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
+            tapped = app if self.captures is None else Tapped(app, spec.service, self.captures)
+            self._upstreams[spec.service] = tapped
+        #: Sends captures to the apps again.
+        self.replayer = Replayer({n: app for n, app in self._upstreams.items() if isinstance(app, Tapped)})
         offers = tuple(
             hello.Offer(service=spec.service, scheme=spec.scheme, direct=spec.direct, terms=settings.terms)
             for spec in settings.services
         )
         self._hello = hello.Hello(agent=__version__, name=settings.name, services=offers).encode()
-        self._loop = asyncio.get_running_loop()
         self._link: AgentLink | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._woken = asyncio.Event()  # something happened that makes waiting pointless
@@ -282,8 +291,20 @@ class Agent:
             await asyncio.wait({link.disconnected}, timeout=LEAVE_SECONDS)
         if child is not None:
             await child.stop()
+        self.replayer.close()
         for upstream in self._upstreams.values():
             await upstream.close()
+
+
+def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> Captures | None:
+    if settings.inspector is False:
+        return None
+    return Captures(
+        max_total=int(settings.inspector_memory_mb * 1024 * 1024),
+        max_body=int(settings.inspector_body_mb * 1024 * 1024),
+        redact=redaction(settings.redact),
+        later=loop.call_soon,
+    )
 
 
 def _why_turned_away(link: AgentLink) -> DevrouteError:

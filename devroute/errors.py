@@ -361,6 +361,12 @@ class InspectorLocked(DevrouteError):
     default_hint = "open the link that devroute up has printed last"
 
 
+class NotReplayable(DevrouteError):
+    """What was kept of a request is not enough to send it again, or it is no single request."""
+
+    code, status = "not-replayable", 409
+
+
 class InspectorDenied(DevrouteError):
     """Another machine, another name for this one, or another site in the same browser."""
 

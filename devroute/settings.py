@@ -22,6 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from devroute.credentials import OWN_ONLY, bind, is_exposed
 from devroute.credentials import Source as Source
 from devroute.errors import ConfigInvalid
+from devroute.inspector.redact import redaction
 from devroute.target import Address, Malformed, check_label, parse_address, parse_host, parse_port, quote
 from devroute.terms import IDEMPOTENT, Terms, read_methods, read_paths, read_statuses
 from devroute.tunnel.frames import MAX_STREAMS
@@ -214,6 +215,29 @@ def _name(value: object) -> str | None:
     return None if value is None else check_label(str(value), "a laptop's name")
 
 
+def _inspector(value: object) -> bool | int:
+    text = str(value).lower()
+    if text in ("true", "on", "yes"):
+        return True
+    if text in ("false", "off", "no", "none"):
+        return False
+    try:
+        return parse_port(text)
+    except Malformed:
+        raise ValueError(f"{quote(text)} is neither a port nor true or false") from None
+
+
+def _redact(value: object) -> tuple[str, ...]:
+    rules = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(rules, list | tuple) or not all(isinstance(each, str) for each in rules):
+        raise ValueError("write a list of names and paths, such as [x-session, $.user.card]")
+    try:
+        redaction(rules)
+    except ConfigInvalid as error:
+        raise ValueError(error.message) from None
+    return tuple(rules)
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -256,6 +280,13 @@ class AgentSettings(ClientSettings):
     except_status: Annotated[tuple[int, ...], BeforeValidator(read_statuses)] = ()
     except_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = IDEMPOTENT
     command: tuple[str, ...] = ()
+    #: The inspector's port; True takes 4040 or the next free one, False none.
+    inspector: Annotated[bool | int, BeforeValidator(_inspector)] = True
+    #: MiB of all captures, and of one body.
+    inspector_memory_mb: Annotated[float, Field(gt=0, le=4096)] = 50
+    inspector_body_mb: Annotated[float, Field(gt=0, le=1024)] = 1
+    #: Names and JSON paths that captures do without, besides what always is redacted.
+    redact: Annotated[tuple[str, ...], BeforeValidator(_redact)] = ()
 
     @property
     def terms(self) -> Terms:

@@ -1,0 +1,84 @@
+"""Sends a kept request to the local app once more. It never leaves the laptop: not through the mesh.
+
+Owns the streams of the requests that it sent, until they end or `close` cancels them.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from devroute.errors import DevrouteError, NotReplayable
+from devroute.heads import Headers, ResponseHead
+from devroute.inspector.exchange import Exchange
+from devroute.inspector.resend import resend
+from devroute.inspector.tap import Tapped
+from devroute.upstream import UpstreamStream
+
+
+class Replayer:
+    """For the apps of one `devroute up`, by service."""
+
+    def __init__(self, apps: Mapping[str, Tapped]) -> None:
+        self._apps = apps
+        self._running: set[Replay] = set()
+
+    async def __call__(self, exchange: Exchange, edits: Mapping[str, Any]) -> Exchange:
+        """Send it; returns the new exchange, which goes on by itself. `edits` as in resend.py.
+
+        Raises NotReplayable, RequestMalformed.
+        """
+        replay = self.start(exchange, edits)
+        self._running.add(replay)
+        replay.done.add_done_callback(lambda _: self._running.discard(replay))
+        return replay.exchange
+
+    def start(self, exchange: Exchange, edits: Mapping[str, Any]) -> "Replay":
+        app = self._apps.get(exchange.service)
+        if app is None:
+            served = ", ".join(sorted(self._apps))
+            raise NotReplayable(
+                f"'{exchange.service}' is not served here", hint=f"this devroute up serves {served}"
+            )
+        return Replay(app, exchange, edits)
+
+    def close(self) -> None:
+        for replay in list(self._running):
+            replay.cancel()
+
+
+class Replay:
+    """One request that is sent again; implements devroute.upstream.ResponseSink. The tap records the answer,
+    so there is nothing left to do with it. `done` gets the new exchange when it is over, failed or not."""
+
+    def __init__(self, app: Tapped, original: Exchange, edits: Mapping[str, Any]) -> None:
+        again = resend(original, edits)
+        self.without = again.without
+        self.done: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        self._stream: UpstreamStream
+        self.exchange, self._stream = app.record(again.head, self, original.id)
+        if again.body:
+            self._stream.send_data(again.body)  # all at once: it was kept, so it is bounded
+        if again.body or original.kind == "grpc":
+            self._stream.send_end([])
+
+    def cancel(self) -> None:
+        if not self.done.done():
+            self._stream.cancel()
+            self.done.set_result(self.exchange)
+
+    def on_informational(self, head: ResponseHead) -> None: ...
+    def on_head(self, head: ResponseHead) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+
+    def on_end(self, trailers: Headers) -> None:
+        self._over()
+
+    def on_error(self, error: DevrouteError) -> None:
+        self._over()
+
+    def _over(self) -> None:
+        if not self.done.done():
+            self.done.set_result(self.exchange)
+
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
