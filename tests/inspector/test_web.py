@@ -401,6 +401,7 @@ async def test_many_changes_of_one_exchange_are_one_line() -> None:
     async with inspector() as opened, stream(opened) as events:
         await events.until("synced")
         made = opened.captures.add(exchange())
+        made.state = "open"
         for _ in range(1000):
             opened.captures.receive(made, b"x" * 10, "response")
         _, batch = await events.next()
