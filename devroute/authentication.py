@@ -1,4 +1,4 @@
-"""From what a laptop sends to who it is: static tokens, the issuer's (OIDC), or a client certificate.
+"""From what a laptop sends to who it is: a static token, one of the issuer's (OIDC), or a client certificate.
 
 Owns the order in which they are tried, and says whether an identity is still in force. Reads no files and
 listens nowhere; control.py and tunnel/accept.py ask it for each request and each link.
@@ -6,21 +6,41 @@ listens nowhere; control.py and tunnel/accept.py ask it for each request and eac
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
-from devroute.auth import Tokens, bearer
+from devroute.auth import PREFIX, Tokens, bearer
 from devroute.errors import TokenExpired, TokenInvalid
 from devroute.identity import Identity, PeerCertificate
+from devroute.oidc import IssuerKeys, Rules, read, verify
+
+
+class KeySource(Protocol):
+    async def keys(self, kid: str | None) -> IssuerKeys:
+        """The issuer's keys, that of this id among them if there is one. Raises KeysUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    rules: Rules
+    source: KeySource
 
 
 class Authenticator:
     """`tokens()` are the static ones in force."""
 
-    def __init__(self, tokens: Callable[[], Tokens]) -> None:
+    def __init__(self, tokens: Callable[[], Tokens], issuer: Issuer | None = None) -> None:
         self._tokens = tokens
+        self._issuer = issuer
 
     async def authenticate(self, authorization: str, certificate: PeerCertificate | None) -> Identity:
-        """Raises TokenInvalid, TokenExpired."""
-        return self._tokens().identity_of(bearer(authorization), time.time())
+        """Raises TokenInvalid, TokenExpired, SubjectInvalid, KeysUnavailable."""
+        secret = bearer(authorization)
+        issuer = self._issuer
+        if issuer is None or secret.startswith(PREFIX) or secret.count(".") != 2:
+            return self._tokens().identity_of(secret, time.time())
+        keys = await issuer.source.keys(read(secret, issuer.rules))
+        return verify(secret, keys, issuer.rules, time.time())
 
     def still_in_force(self, identity: Identity, now: float) -> None:
         """Raises TokenExpired or TokenInvalid for an identity that may no longer be online."""

@@ -17,8 +17,7 @@ from aiohttp import web
 
 from devroute import __version__, admin, control, control_http
 from devroute.accesslog import observer
-from devroute.auth import Tokens
-from devroute.authentication import Authenticator
+from devroute.admission import Admission
 from devroute.contract_keys import Keys
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
@@ -61,9 +60,8 @@ class Proxy:
         """Raises ConfigInvalid for a policy or token file that cannot be used."""
         self._settings = settings
         self._policy = Watched(settings.policy, Policy.parse, Policy())
-        self._tokens = Watched(settings.tokens, Tokens.parse, Tokens())
+        self._admission = Admission(settings)
         self._contract_keys = Watched(settings.contract_keys, Keys.parse, Keys())
-        self._authenticator = Authenticator(self.tokens)
         self._counters = admin.Counters()
         self._log_exchange, self._flush_log = observer(settings.log_format, settings.log_level)
         self._trails = Trails()
@@ -100,7 +98,7 @@ class Proxy:
                 control.Control(
                     directory=self.registry,
                     policy=self.policy,
-                    authenticate=self._authenticator.authenticate,
+                    authenticate=self._admission.authenticate,
                     probe=self._pools.probe,
                     probe_timeout=settings.probe_timeout,
                     trails=self._trails,
@@ -120,9 +118,6 @@ class Proxy:
 
     def policy(self) -> Policy:
         return self._policy.value
-
-    def tokens(self) -> Tokens:
-        return self._tokens.value
 
     def _permit_registration(self, subject: str, groups: frozenset[str], offer: Offer) -> None:
         policy = self.policy()
@@ -161,7 +156,7 @@ class Proxy:
         assert self._admin.server is not None
         self._tunnels = TunnelListener(
             http=control_http.connections(self._control),
-            authenticate=self._authenticator.authenticate,
+            authenticate=self._admission.authenticate,
             registry=self.registry,
             server_version=__version__,
             permit=self._permit_registration,
@@ -171,6 +166,7 @@ class Proxy:
         self.data_port = await self._listen(self._server, settings.data_host, settings.data_port)
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._admission.start()
         log.info(
             "proxy.ready",
             version=__version__,
@@ -205,6 +201,7 @@ class Proxy:
             self._timer.cancel()
         for connection in list(self._server.connections):
             connection.abort()
+        await self._admission.stop()
         if self._tunnels is not None:
             await self._tunnels.close()
         await self._pools.close()
@@ -244,9 +241,9 @@ class Proxy:
         if self._ticks % PRUNE_TICKS == 0:
             self._pools.prune()
         if self._ticks % IN_FORCE_TICKS == 0 and self._tunnels is not None:
-            self._tunnels.end_unless(self._authenticator.still_in_force, time.time())
+            self._tunnels.end_unless(self._admission.still_in_force, time.time())
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
-            self._tokens.refresh()
+            self._admission.refresh()
             if self._contract_keys.refresh():
                 self._router.forget()
             if self._policy.refresh():
@@ -268,9 +265,8 @@ class Proxy:
             "ready": not self._draining,
             "draining": self._draining,
             "policy_problem": self._policy.problem,
-            "tokens_problem": self._tokens.problem,
             "contract_keys_problem": self._contract_keys.problem,
-        }
+        } | self._admission.status()
 
 
 async def serve(settings: ProxySettings) -> int:

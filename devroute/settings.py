@@ -301,6 +301,28 @@ _Port = Annotated[int, Field(ge=0, le=65535)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
+def _issuer(value: object) -> str:
+    """Exactly as the tokens' `iss` says it, final slash and all."""
+    text = str(value)
+    if urlsplit(text).scheme not in ("https", "http") or not urlsplit(text).hostname:
+        raise ValueError(f"{quote(text)} is not a URL; write it like https://accounts.example")
+    if is_exposed(text):
+        raise ValueError(
+            f"{quote(text)} is plain http: whoever is on the way could forge keys; write https://"
+        )
+    return text
+
+
+def _jwks(value: object) -> str:
+    """A URL, or a file's name."""
+    text = str(value)
+    return _issuer(text) if "://" in text else text
+
+
+def _list(value: object) -> object:
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
 class ProxySettings(_Settings):
     """`devroute proxy`. A port of 0 takes any free one. Times in seconds."""
 
@@ -317,6 +339,20 @@ class ProxySettings(_Settings):
     contract_keys: Path | None = None
     #: How long a signed contract may be made to hold: a day of testing.
     contract_max_ttl: Annotated[float, Field(gt=0, le=31 * 86_400)] = 86_400.0
+    #: Tokens of an issuer (OIDC); without one, static tokens only. `oidc_jwks` is a URL or a file, by default
+    #: what the issuer's discovery document names.
+    oidc_issuer: Annotated[str, BeforeValidator(_issuer)] | None = None
+    oidc_audience: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
+    oidc_jwks: Annotated[str, BeforeValidator(_jwks)] | None = None
+    oidc_ca_file: Path | None = None
+    #: The claim that is the subject, a DNS label; of `email` it is the part before @`oidc_email_domain`.
+    oidc_subject_claim: str = "sub"
+    oidc_email_domain: str | None = None
+    oidc_groups_claim: str = "groups"
+    #: By how much the issuer's clock may differ; for so long the tunnel of an expired token stays, too.
+    oidc_clock_skew: Annotated[float, Field(ge=0, le=300)] = 5.0
+    #: How long the issuer's keys are good while it cannot be reached: a working day, and no more.
+    oidc_keys_max_age: _Seconds = 8 * 3600.0
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: How often the policy and token files are looked at for changes.
@@ -404,7 +440,19 @@ def _complete(missing: Sequence[str]) -> None:
 
 def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
     """For `proxy`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
-    return _build(ProxySettings, sources)
+    settings = _build(ProxySettings, sources)
+    if settings.oidc_issuer is None:
+        if settings.oidc_audience or settings.oidc_jwks:
+            raise ConfigInvalid("oidc_audience and oidc_jwks are of no use without oidc_issuer")
+    elif not settings.oidc_audience:
+        raise ConfigInvalid(
+            "oidc_audience is missing: the issuer's tokens for everything else would be accepted here"
+        )
+    elif settings.oidc_subject_claim == "email" and settings.oidc_email_domain is None:
+        raise ConfigInvalid(
+            "oidc_subject_claim is email: oidc_email_domain has to say whose addresses these are"
+        )
+    return settings
 
 
 _C = TypeVar("_C", bound=ClientSettings)

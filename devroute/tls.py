@@ -1,0 +1,54 @@
+"""TLS contexts, made of files: whom a client trusts, and how it shows who it is. Raises ConfigInvalid naming
+the file; opens no connection.
+"""
+
+import ssl
+from pathlib import Path
+
+from devroute.errors import ConfigInvalid
+
+
+def trusting(
+    ca_file: Path | None, certificate: Path | None = None, key: Path | None = None
+) -> ssl.SSLContext:
+    """A client's: verifies names and certificates, by `ca_file` instead of the system's trust where given;
+    shows `certificate` where a server asks for one. Raises ConfigInvalid."""
+    context = _with_trust(ca_file)
+    if certificate is not None:
+        load_certificate(context, certificate, key)
+    return context
+
+
+def _with_trust(ca_file: Path | None) -> ssl.SSLContext:
+    if ca_file is None:
+        return ssl.create_default_context()
+    path = ca_file.expanduser()
+    try:
+        return ssl.create_default_context(cafile=str(path))
+    except ssl.SSLError:
+        raise ConfigInvalid(f"{path}: it holds no certificates in PEM form") from None
+    except OSError as error:
+        raise ConfigInvalid(f"{path}: {error.strerror}") from None
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    """Raises ConfigInvalid; never asks for a key's password."""
+    chain, secret = certificate.expanduser(), key.expanduser() if key is not None else None
+    try:
+        context.load_cert_chain(chain, secret, password=_no_password)
+    except FileNotFoundError:
+        missing = chain if not chain.exists() or secret is None else secret
+        raise ConfigInvalid(f"{missing}: there is no such file") from None
+    except ssl.SSLError as error:
+        reason = (
+            "the key is another certificate's" if error.reason == "KEY_VALUES_MISMATCH" else "not in PEM form"
+        )
+        raise ConfigInvalid(f"{chain}, {secret or chain}: {reason}") from None
+    except OSError as error:
+        raise ConfigInvalid(f"{chain}, {secret or chain}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigInvalid(f"{secret or chain}: the key is encrypted; devroute needs it as it is") from None
+
+
+def _no_password() -> str:
+    raise ValueError("encrypted")
