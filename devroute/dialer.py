@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from devroute.breaker import Breaker
 from devroute.errors import CircuitOpen, DevrouteError
+from devroute.target import Address
 
 #: Raises TargetDenied for an IP address and port that may not be reached.
 Permit = Callable[[str, int], None]
@@ -38,6 +39,8 @@ class Dialer:
         self.connect_timeout = connect_timeout
         self._host = host
         self._port = port
+        # Not looked up: the loop looks up in a few threads, which slow name servers may hold all of.
+        self._literal = Address(host, port).is_literal
         self._unreachable = unreachable
         self._permit = permit
         self._breaker = Breaker() if permit is not None else None
@@ -78,9 +81,7 @@ class Dialer:
 
     async def _dial_permitted(self, protocol: Callable[[], P], permit: Permit) -> P:
         """What a name means may change between a check and a connection, so only addresses are dialled."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = [self._host] if self._literal else await self._look_up()
         for address in addresses:
             permit(address, self._port)
         refused: OSError | None = None
@@ -90,6 +91,11 @@ class Dialer:
             except OSError as error:
                 refused = error
         raise refused or OSError("no address")
+
+    async def _look_up(self) -> list[str]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
     async def _dial(self, protocol: Callable[[], P], host: str) -> P:
         # An IP address needs no happy eyeballs, and uvloop, under which the proxy may run, knows none.
