@@ -5,7 +5,6 @@ The lines have the form that structlog gives all others (log.py), but they are w
 time: an event through structlog costs half as much as relaying a request (25 µs), a line here a few.
 """
 
-import asyncio
 import json
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import BinaryIO, Final
 import structlog
 
 from devroute.errors import DevrouteError
+from devroute.lines import Lines, identifier, quoted
 from devroute.relay import Observed
 
 log = structlog.stdlib.get_logger("devroute.request")
@@ -22,19 +22,10 @@ log = structlog.stdlib.get_logger("devroute.request")
 #: Characters of a path that are logged.
 MAX_PATH: Final = 512
 
-#: How long a line may wait for others, and how many bytes.
-FLUSH_SECONDS: Final = 0.1
-FLUSH_BYTES: Final = 32 * 1024
-
 _LINE: Final = (
     b'{"method": "%b", "path": "%b", "status": %d, "ms": %.1f, %b, "code": %b, "bytes_in": %d, '
     b'"bytes_out": %d, "request_id": "%b", "event": "request", "level": "info", "timestamp": "%b.%06dZ"}\n'
 )
-
-
-def _quoted(text: bytes) -> bytes:
-    """The inside of a JSON string, for the few texts that need it."""
-    return json.dumps(text.decode("latin-1"))[1:-1].encode()
 
 
 def _where(error: DevrouteError | None) -> bytes:
@@ -43,17 +34,16 @@ def _where(error: DevrouteError | None) -> bytes:
     return f'"service": {json.dumps(service)}, "target": {json.dumps(target)}'.encode()
 
 
-class AccessLog:
-    """JSON lines on `stream`. `flush` writes what waits; call it once more at the end."""
+class AccessLog(Lines):
+    """JSON lines on `stream`."""
 
     def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(self._to_stream)
         self._stream = stream
-        self._loop = asyncio.get_running_loop()
-        self._lines: list[bytes] = []
-        self._bytes = 0
-        self._due: asyncio.TimerHandle | None = None
-        self._second = 0
-        self._stamp = b""
+
+    def _to_stream(self, lines: bytes) -> None:
+        self._stream.write(lines)
+        self._stream.flush()
 
     def __call__(self, exchange: Observed) -> None:
         """Log an exchange that is over."""
@@ -61,16 +51,9 @@ class AccessLog:
         error = exchange.error
         route = exchange.route
         now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
         path = request.target.partition(b"?")[0][:MAX_PATH]
         if b'"' in path or b"\\" in path:
-            path = _quoted(path)
-        request_id = exchange.request_id
-        if not request_id.replace(b"-", b"").isalnum():
-            request_id = _quoted(request_id)
+            path = quoted(path)
         line = _LINE % (
             request.method,
             path,
@@ -80,27 +63,11 @@ class AccessLog:
             b"null" if error is None else b'"%b"' % error.code.encode(),
             exchange.bytes_in,
             exchange.bytes_out,
-            request_id,
-            self._stamp,
-            int((now - second) * 1e6),
+            identifier(exchange.request_id),
+            self.stamp(now),
+            int((now - int(now)) * 1e6),
         )
-        self._lines.append(line)
-        self._bytes += len(line)
-        if self._bytes > FLUSH_BYTES:
-            self.flush()
-        elif self._due is None:
-            self._due = self._loop.call_later(FLUSH_SECONDS, self.flush)
-
-    def flush(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
-        if self._lines:
-            lines = b"".join(self._lines)
-            self._lines.clear()
-            self._bytes = 0
-            self._stream.write(lines)
-            self._stream.flush()
+        self.add(line)
 
 
 def log_exchange(exchange: Observed) -> None:

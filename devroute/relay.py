@@ -35,8 +35,8 @@ _UPGRADE: Final = Framing.UPGRADE
 @dataclass(slots=True, frozen=True)
 class Route:
     """Where a request goes, and what is said about it. `marks` are whole header lines for the answer, `label`
-    is service and target as members of a JSON object, for the log. `http2` is for requests that cannot do
-    without it (gRPC), where that is another upstream."""
+    is service and target as members of a JSON object, for the log, and `decision` those for the audit trail.
+    `http2` is for requests that cannot do without it (gRPC), where that is another upstream."""
 
     upstream: Upstream
     service: str
@@ -44,6 +44,7 @@ class Route:
     marks: bytes
     label: bytes
     http2: Upstream | None = None
+    decision: bytes = b""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from devroute.audit_events import decision
 from devroute.contract import Address, Contract, Entry, Signature, Version, parse
 from devroute.errors import (
     ConditionUnmet,
@@ -182,11 +183,12 @@ class ContractRouter:
             _check_loop(raw, key[1])
         if judged.static:
             if judged.route is None:
-                judged.route = self._static_route(entry)
+                judged.route = self._static_route(entry, judged.signature)
             return judged.route
         served = self._directory.lookup(str(entry.target), entry.service)
         if judged.route is None or judged.served is not served:
-            judged.route = self._route(entry, way_to(entry, served, self._policy()), served.terms)
+            way = way_to(entry, served, self._policy())
+            judged.route = self._route(entry, way, judged.signature, served.terms)
             judged.served = served
             judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
         if judged.paths and not request.target.startswith(judged.paths):
@@ -205,16 +207,19 @@ class ContractRouter:
             permitted.clear()
         permitted.add(caller)
 
-    def _static_route(self, entry: Entry) -> Route:
+    def _static_route(self, entry: Entry, signature: Signature | None) -> Route:
         if entry.abort_status is None:
             assert isinstance(entry.target, Address)
-            return self._route(entry, entry.target)
+            return self._route(entry, entry.target, signature)
         abort: Upstream = Aborting(entry.abort_status, entry.key)
         if entry.delay_s is not None:
             abort = Delayed(abort, entry.delay_s)
-        return _marked(entry, abort, None, "error", f"answered {entry.abort_status} as the contract asks")
+        reason = f"answered {entry.abort_status} as the contract asks"
+        return _marked(entry, signature, abort, None, "error", reason)
 
-    def _route(self, entry: Entry, way: Address | Upstream, terms: Terms = ANY) -> Route:
+    def _route(
+        self, entry: Entry, way: Address | Upstream, signature: Signature | None, terms: Terms = ANY
+    ) -> Route:
         target = str(entry.target)
         http2: Upstream | None = None
         if isinstance(way, Address):
@@ -231,6 +236,7 @@ class ContractRouter:
                 way = Declining(way, self._mesh, terms, entry.key, target, reason)
         return _marked(
             entry,
+            signature,
             self._as_asked(entry, way),
             None if http2 is None else self._as_asked(entry, http2),
             result,
@@ -281,11 +287,21 @@ class ContractRouter:
         )
 
 
-def _marked(entry: Entry, way: Upstream, http2: Upstream | None, result: str, reason: str) -> Route:
+def _marked(
+    entry: Entry,
+    signature: Signature | None,
+    way: Upstream,
+    http2: Upstream | None,
+    result: str,
+    reason: str,
+) -> Route:
     target = str(entry.target)
     marks = f"x-devroute-result: {result}\r\nx-devroute-reason: {printable(reason)}\r\n".encode("ascii")
     label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'.encode()
-    return Route(way, entry.key, target, marks, label, http2)
+    signer = signature.subject if signature is not None else None
+    return Route(
+        way, entry.key, target, marks, label, http2, decision(entry.key, target, signer, result, reason)
+    )
 
 
 def _check_conditions(entry: Entry, request: InboundRequest) -> None:
