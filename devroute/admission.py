@@ -6,6 +6,7 @@ Owns what has to be kept up to date for that; the judgement itself is authentica
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from devroute.auth import Tokens
 from devroute.authentication import Authenticator, Issuer
@@ -31,7 +32,7 @@ class FileKeys:
 
 
 class Admission:
-    """`start` begins to fetch the issuer's keys, `refresh` looks at the files, `stop` ends it."""
+    """`start` begins to fetch the issuer's keys, `stop` ends it; `files` are to be looked at now and then."""
 
     def __init__(self, settings: ProxySettings) -> None:
         """Raises ConfigInvalid for a file that cannot be used."""
@@ -64,11 +65,10 @@ class Admission:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._fetching
 
-    def refresh(self) -> None:
-        """Read the files that have changed."""
-        self._tokens.refresh()
-        if isinstance(self._keys, FileKeys):
-            self._keys.file.refresh()
+    def files(self) -> list[tuple[str, Watched[Any]]]:
+        """What is read again when it changes, as the audit trail names it."""
+        keys = [("oidc-keys", self._keys.file)] if isinstance(self._keys, FileKeys) else []
+        return [("tokens", self._tokens), *keys]
 
     def status(self) -> dict[str, object]:
         """For /readyz."""

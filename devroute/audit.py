@@ -80,6 +80,7 @@ class Trail:
     def close(self) -> None:
         if self._path is not None:
             os.close(self._file)
+            self._file = -1
 
     def _moved(self, path: Path) -> bool:
         try:
@@ -149,6 +150,11 @@ class Audit(Lines):
             **refusal(error),
             request_id=exchange.request_id.decode("latin-1"),
         )
+
+    def reopen(self) -> None:
+        """The file was moved away: what waits belongs to the older one."""
+        self.flush()
+        self.trail.write(b"")
 
     def close(self) -> None:
         self.flush()

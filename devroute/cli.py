@@ -168,6 +168,9 @@ def proxy(
         str | None,
         typer.Option(metavar="URL", help="the own sidecar's way into the mesh, for --except-status"),
     ] = None,
+    audit: Annotated[
+        str | None, typer.Option(metavar="-|FILE|off", help="who was let in, refused, and sent where")
+    ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="json|console")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error")] = None,
 ) -> int:
@@ -187,6 +190,7 @@ def proxy(
         "tokens": tokens,
         "contract_keys": contract_keys,
         "mesh_egress": mesh_egress,
+        "audit": audit,
         "log_format": log_format,
         "log_level": log_level,
     }

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from devroute import __version__
+from devroute.audit_events import REFUSED, Record, refusal, unrecorded
 from devroute.contract import Address, Contract, parse
 from devroute.control_http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
 from devroute.errors import (
@@ -58,6 +59,7 @@ class Control:
     probe_timeout: float
     trails: Trails = field(default_factory=Trails)
     read: Callable[[str], Contract] = parse
+    record: Record = unrecorded
 
     async def resolve(self, request: web.Request) -> web.Response:
         """GET /resolve: the decision for one contract at one service, in the lines of routing.py."""
@@ -76,6 +78,8 @@ class Control:
         )
         if decision.address is not None:
             decision = await self._tried(decision, decision.address)
+        if (error := decision.error) is not None and error.status in REFUSED:
+            self._refused("resolve", error, request)
         return web.Response(body=decision.as_lines(), content_type="text/plain", charset="us-ascii")
 
     async def _tried(self, decision: Decision, address: Address) -> Decision:
@@ -134,10 +138,18 @@ class Control:
             }
         )
 
+    def _refused(self, at: str, error: DevrouteError, request: web.Request) -> None:
+        fields = {"caller": None, **refusal(error), "request_id": None}
+        self.record("refusal", at=at, subject=None, peer=request.remote, **fields)
+
     async def _authorise(self, request: web.Request) -> Identity:
         transport = request.transport
         certificate = None if transport is None else transport.get_extra_info("peercert")
-        return await self.authenticate(request.headers.get("authorization", ""), certificate)
+        try:
+            return await self.authenticate(request.headers.get("authorization", ""), certificate)
+        except DevrouteError as error:
+            self._refused("api", error, request)
+            raise
 
 
 _STARTED = web.AppKey("started", float)

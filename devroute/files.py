@@ -17,7 +17,7 @@ class Watched(Generic[T]):
 
     def __init__(self, path: Path | None, parse: Callable[[str, str], T], default: T) -> None:
         """Raises ConfigInvalid: at the start there is nothing to keep."""
-        self._path = path
+        self.path = path
         self._parse = parse
         self._stamp: tuple[int, int, int] | None = None
         self.problem: str | None = None
@@ -28,7 +28,7 @@ class Watched(Generic[T]):
 
     def refresh(self) -> bool:
         """Read the file if it has changed; whether there is a new value."""
-        path = self._path
+        path = self.path
         if path is None:
             return False
         try:

@@ -10,7 +10,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -18,6 +18,8 @@ from aiohttp import web
 from devroute import __version__, admin, control, control_http
 from devroute.accesslog import observer
 from devroute.admission import Admission
+from devroute.audit import OFF, STDOUT, Audit, Trail
+from devroute.audit_events import Record, unrecorded
 from devroute.contract_keys import Keys
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
@@ -62,6 +64,8 @@ class Proxy:
         self._policy = Watched(settings.policy, Policy.parse, Policy())
         self._admission = Admission(settings)
         self._contract_keys = Watched(settings.contract_keys, Keys.parse, Keys())
+        self._audit = None if settings.audit == OFF else Audit(Trail(settings.audit))
+        self._record: Record = unrecorded if self._audit is None else self._audit.record
         self._counters = admin.Counters()
         self._log_exchange, self._flush_log = observer(settings.log_format, settings.log_level)
         self._trails = Trails()
@@ -103,6 +107,7 @@ class Proxy:
                     probe_timeout=settings.probe_timeout,
                     trails=self._trails,
                     read=read,
+                    record=self._record,
                 )
             )
         )
@@ -160,6 +165,7 @@ class Proxy:
             registry=self.registry,
             server_version=__version__,
             permit=self._permit_registration,
+            record=self._record,
         )
         self._limit()
         self.control_port = await self._listen(self._tunnels, settings.control_host, settings.control_port)
@@ -167,6 +173,9 @@ class Proxy:
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._admission.start()
+        for what, file in self._files():
+            if file.path is not None:
+                self._record("change", what=what, outcome="loaded", path=str(file.path), reason="")
         log.info(
             "proxy.ready",
             version=__version__,
@@ -210,12 +219,21 @@ class Proxy:
         await self._control.cleanup()
         await self._admin.cleanup()
         self._flush_log()
+        if self._audit is not None:
+            self._audit.close()
         log.info("proxy.stopped")
 
     # --- while it runs
 
+    def reopen_audit(self) -> None:
+        """The audit's file was moved away (SIGHUP, as log rotation sends it)."""
+        if self._audit is not None:
+            self._audit.reopen()
+
     def _observe(self, exchange: Observed) -> None:
         self._counters.count(exchange)
+        if self._audit is not None:
+            self._audit.detoured(exchange)
         if self._log_exchange is not None:
             self._log_exchange(exchange)
         if (at := exchange.request.raw.find(_TRACED)) >= 0 and exchange.route is not None:
@@ -243,15 +261,31 @@ class Proxy:
         if self._ticks % IN_FORCE_TICKS == 0 and self._tunnels is not None:
             self._tunnels.end_unless(self._admission.still_in_force, time.time())
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
-            self._admission.refresh()
-            if self._contract_keys.refresh():
+            changed = {what for what, file in self._files() if self._refreshed(what, file)}
+            if "contract-keys" in changed:
                 self._router.forget()
-            if self._policy.refresh():
+            if "policy" in changed:
                 self._router.forget()
                 self._limit()
                 self._pools.close_idle()
                 if self._tunnels is not None:
                     self._tunnels.review()
+
+    def _files(self) -> list[tuple[str, Watched[Any]]]:
+        """What is read again when it changes, as the audit trail names it."""
+        return [
+            ("policy", self._policy),
+            ("contract-keys", self._contract_keys),
+            *self._admission.files(),
+        ]
+
+    def _refreshed(self, what: str, file: Watched[Any]) -> bool:
+        problem = file.problem
+        changed = file.refresh()
+        if changed or file.problem not in (None, problem):
+            outcome = "loaded" if changed else "rejected"
+            self._record("change", what=what, outcome=outcome, path=str(file.path), reason=file.problem or "")
+        return changed
 
     def _gauges(self) -> dict[str, int]:
         return {
@@ -266,6 +300,7 @@ class Proxy:
             "draining": self._draining,
             "policy_problem": self._policy.problem,
             "contract_keys_problem": self._contract_keys.problem,
+            "audit_problem": None if self._audit is None else self._audit.trail.problem,
         } | self._admission.status()
 
 
@@ -274,6 +309,8 @@ async def serve(settings: ProxySettings) -> int:
     proxy = Proxy(settings)
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
+    if settings.audit not in (OFF, STDOUT) and hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, proxy.reopen_audit)
     for name in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
             loop.add_signal_handler(name, ending.set)

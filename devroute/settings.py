@@ -238,6 +238,11 @@ def _redact(value: object) -> tuple[str, ...]:
     return tuple(rules)
 
 
+def _audit(value: object) -> object:
+    """YAML takes off for a truth value."""
+    return "off" if value is False or value == "" else value
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -353,6 +358,8 @@ class ProxySettings(_Settings):
     oidc_clock_skew: Annotated[float, Field(ge=0, le=300)] = 5.0
     #: How long the issuer's keys are good while it cannot be reached: a working day, and no more.
     oidc_keys_max_age: _Seconds = 8 * 3600.0
+    #: Where the audit trail goes: `-` for standard output, a file, or off.
+    audit: Annotated[str, BeforeValidator(_audit)] = "off"
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: How often the policy and token files are looked at for changes.

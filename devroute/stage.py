@@ -111,15 +111,17 @@ async def proxy(
     policy: str | None = None,
     environment: Mapping[str, str] = {},
 ) -> AsyncIterator[Proxy]:
-    """`devroute proxy` with `policy`, or the demo's, which permits loopback, and with further settings in its
-    environment. Raises StageFailed."""
+    """`devroute proxy` with `policy`, or the demo's, which permits loopback, with an audit trail in its log,
+    and with further settings in its environment. Raises StageFailed."""
     if policy is None:
         policy = resources.files("devroute.demo_files").joinpath("policy.yaml").read_text(encoding="utf-8")
     (folder / "policy.yaml").write_text(policy, encoding="utf-8")
     (folder / "tokens.yaml").write_text("".join(each.as_yaml() for each in tokens), encoding="utf-8")
     files = ("--policy", "policy.yaml", "--tokens", "tokens.yaml")
     places = ("--host", "127.0.0.1", "--data-port", "0", "--control-port", "0", "--admin-port", "0")
-    async with command(folder, "proxy", ("proxy", *files, *places), environment) as started:
+    async with command(
+        folder, "proxy", ("proxy", *files, *places), {"DEVROUTE_AUDIT": "-", **environment}
+    ) as started:
         ports = await _eventually(lambda: _ports(started), started, "its ports")
         yield Proxy(started, *(Endpoint("127.0.0.1", ports[each]) for each in LISTENERS))
 

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import structlog
 
+from devroute.audit_events import Record, refusal, unrecorded
 from devroute.errors import (
     DevrouteError,
     HeadTooLarge,
@@ -22,7 +23,7 @@ from devroute.errors import (
 )
 from devroute.http1 import check_partial_head
 from devroute.identity import Authenticate, Identity
-from devroute.registry import Registry
+from devroute.registry import Registration, Registry
 from devroute.tunnel import hello
 from devroute.tunnel.link import LIVENESS, Liveness
 from devroute.tunnel.proxy_end import ProxyLink
@@ -66,6 +67,7 @@ class TunnelListener:
         registry: Registry,
         server_version: str,
         permit: Permit,
+        record: Record = unrecorded,
         random: Callable[[int], bytes] = os.urandom,
         liveness: Liveness = LIVENESS,
         head_seconds: float = HEAD_SECONDS,
@@ -81,6 +83,7 @@ class TunnelListener:
         self._registry = registry
         self._server_version = server_version
         self._permit = permit
+        self._record = record
         self._random = random
         self._liveness = liveness
         self._hello_seconds = hello_seconds
@@ -122,6 +125,7 @@ class TunnelListener:
             registration, older = self._registry.register(subject, message, link, time.time())
         except DevrouteError as error:
             log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
+            self.refused(error, subject, link.transport)
             link.turn_away(error)
             return
         if isinstance(older, ProxyLink):
@@ -134,6 +138,21 @@ class TunnelListener:
         link.wake()
         services = [offer.service for offer in message.services]
         log.info("laptop.online", laptop=registration.name, subject=subject, services=services)
+        self._record(
+            "registration" if older is None else "takeover",
+            subject=subject,
+            laptop=registration.name,
+            services=registration.as_dict()["services"],
+            peer=_peer(link.transport),
+        )
+
+    def refused(self, error: DevrouteError, subject: str | None, transport: asyncio.BaseTransport) -> None:
+        """Somebody may not register."""
+        fields = {"caller": None, **refusal(error), "request_id": None}
+        self._record("refusal", at="tunnel", subject=subject, peer=_peer(transport), **fields)
+
+    def _left(self, registration: Registration, reason: str) -> None:
+        self._record("leave", subject=registration.subject, laptop=registration.name, reason=reason)
 
     def review(self) -> None:
         """Another policy is in force: a laptop that it does not permit gets no further request, and is told
@@ -148,6 +167,7 @@ class TunnelListener:
             except DevrouteError as error:
                 log.warning("laptop.revoked", laptop=registration.name, code=error.code, reason=error.message)
                 self._registry.unregister(link)
+                self._left(registration, error.message)
                 link.leave(error.code, error.message, error.hint)
                 self._deadlines[link] = asyncio.get_running_loop().call_later(
                     REVOKED_SECONDS, link.end, error
@@ -173,6 +193,13 @@ class TunnelListener:
         if registration is not None:
             why = link.over.message if link.over is not None else "it is leaving"
             log.info("laptop.offline", laptop=registration.name, reason=why)
+            self._left(registration, why)
+
+
+def _peer(transport: asyncio.BaseTransport) -> str | None:
+    """The address of the other end, which may be an ingress."""
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else None
 
 
 class FirstHead(asyncio.Protocol):
@@ -238,6 +265,7 @@ class FirstHead(asyncio.Protocol):
             identity = await listener.authenticate(authorization, certificate)
         except DevrouteError as error:
             log.warning("laptop.refused", code=error.code, reason=error.message)
+            listener.refused(error, None, self.transport)
             self._refuse(error)
             return
         if self.transport.is_closing():
