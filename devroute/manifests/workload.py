@@ -131,6 +131,7 @@ def _container(installation: Installation) -> Document:
             "proxy",
             f"--policy={POLICY_FOLDER}/policy.yaml",
             f"--tokens={TOKENS_FOLDER}/tokens.yaml",
+            "--audit=-",
         ],
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
         "securityContext": {
