@@ -13,9 +13,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from devroute import contract
-from devroute.errors import BY_CODE, ConfigInvalid, ContractUnsigned, DevrouteError
+from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError
 from devroute.policy import Policy
 from devroute.policy_file import load, place_of, problem_of
+from devroute.routing import permit_contract
 from devroute.target import Malformed, parse_address, quote
 
 #: Cases in one file: far more than people write.
@@ -149,9 +150,10 @@ def _register(policy: Policy, case: Case) -> None:
 
 
 def _detour(policy: Policy, case: Case) -> None:
-    (entry,) = contract.parse(json.dumps({case.service: case.target})).entries.values()
-    if policy.require_signed and not case.signed:
-        raise ContractUnsigned("policy wants contracts to be signed")
+    parsed = contract.parse(json.dumps({case.service: case.target}))
+    if not case.signed:
+        permit_contract(parsed, policy, 0.0)
+    (entry,) = parsed.entries.values()
     policy.permit(entry)
     if isinstance(entry.target, contract.Address) and not entry.target.is_literal:
         for ip in case.resolves:

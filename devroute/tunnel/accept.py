@@ -169,9 +169,8 @@ class TunnelListener:
                 self._registry.unregister(link)
                 self._left(registration, error.message)
                 link.leave(error.code, error.message, error.hint)
-                self._deadlines[link] = asyncio.get_running_loop().call_later(
-                    REVOKED_SECONDS, link.end, error
-                )
+                loop = asyncio.get_running_loop()
+                self._deadlines[link] = loop.call_later(self._revoked_seconds, link.end, error)
 
     def end_unless(self, in_force: Callable[[Identity, float], None], now: float) -> None:
         """End the links whose identity is no longer in force: `in_force` raises the reason for those."""
@@ -183,12 +182,12 @@ class TunnelListener:
                 link.turn_away(error)
 
     def _gone(self, link: ProxyLink) -> None:
-        if (deadline := self._deadlines.pop(link, None)) is not None:
-            deadline.cancel()
         if link.share is not None:
             self.shares.leave(link.share.subject, link)
-        if link.over is not None:
+        if link.over is not None:  # until then its deadline holds, whatever the agent says
             self.links.pop(link, None)
+            if (deadline := self._deadlines.pop(link, None)) is not None:
+                deadline.cancel()
         registration = self._registry.unregister(link)
         if registration is not None:
             why = link.over.message if link.over is not None else "it is leaving"

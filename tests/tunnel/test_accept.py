@@ -14,6 +14,7 @@ from devroute.errors import (
     ConnectionUsed,
     DevrouteError,
     NameNotOwned,
+    RegistrationDenied,
     ServerUnreachable,
     TargetDenied,
     TokenInvalid,
@@ -23,13 +24,13 @@ from devroute.heads import RequestHead
 from devroute.policy import Policy
 from devroute.registry import Registry
 from devroute.target import Address
-from devroute.tunnel.accept import TunnelListener
+from devroute.tunnel.accept import Permit, TunnelListener
 from devroute.tunnel.agent_end import AgentLink
 from devroute.tunnel.dial import dial
 from devroute.tunnel.hello import Hello, Offer
 from devroute.tunnel.websocket import WebSocket, accept_upgrade, request_upgrade, split_head
 
-from .loopback import App, BulkApp, Client, Site, authenticate, connect, get, site
+from .loopback import App, BulkApp, Client, Site, authenticate, connect, get, head, site
 
 pytestmark = pytest.mark.asyncio
 
@@ -130,6 +131,80 @@ async def test_a_name_that_is_not_owned_is_turned_away() -> None:
         assert await turned_away(where, link) == NameNotOwned.code
         assert link.welcome.cancelled()
         assert where.registry.listing() == []
+
+
+@pytest.fixture
+def revocable() -> tuple[set[str], Permit]:
+    """Subjects without a right, to be changed by a test, and the policy that says so."""
+    refused: set[str] = set()
+
+    def permit(subject: str, groups: frozenset[str], offer: Offer) -> None:
+        if subject in refused:
+            raise RegistrationDenied(f"'{subject}' may not register '{offer.service}'", hint="ask for it")
+
+    return refused, permit
+
+
+async def test_a_registration_that_policy_does_not_permit_is_turned_away(
+    revocable: tuple[set[str], Permit],
+) -> None:
+    refused, permit = revocable
+    refused.add("alice")
+    async with site(permit=permit) as where:
+        link = await connect(where, {"foo": App()})
+        assert await turned_away(where, link) == "not-permitted"
+        assert where.registry.listing() == []
+
+
+async def test_a_right_that_is_taken_away_hides_the_laptop_and_lets_requests_under_way_end(
+    revocable: tuple[set[str], Permit],
+) -> None:
+    refused, permit = revocable
+    app, client = App(), Client()
+    async with site(permit=permit) as where:
+        link, other = (
+            await connect(where, {"foo": app}),
+            await connect(where, {"foo": App()}, token="bob-token"),
+        )
+        await link.welcome
+        await other.welcome
+        where.upstream().open(get(), client)
+        await app.opened.wait()
+        refused.add("alice")
+        where.listener.review()
+        assert [each["name"] for each in where.registry.listing()] == ["bob"]
+        (stream,) = app.streams
+        stream.sink.on_head(head(200, 2))
+        stream.sink.on_data(b"ok")
+        stream.sink.on_end([])
+        async with asyncio.timeout(3):
+            await client.done.wait()
+        assert (client.error, bytes(client.body)) == (None, b"ok")
+        assert await turned_away(where, link) == "not-permitted"
+        assert link.goodbye is not None
+        assert link.goodbye.hint == "ask for it"
+        assert not other.closed_because.done()
+
+
+@pytest.mark.parametrize("says_goodbye", [False, True])
+async def test_a_request_of_a_laptop_without_its_right_does_not_go_on_for_ever(
+    revocable: tuple[set[str], Permit], says_goodbye: bool
+) -> None:
+    refused, permit = revocable
+    app, client = App(), Client()
+    async with site(permit=permit, revoked_seconds=0.05) as where:
+        link = await connect(where, {"foo": app})
+        await link.welcome
+        where.upstream().open(get(), client)
+        await app.opened.wait()
+        refused.add("alice")
+        where.listener.review()
+        if says_goodbye:
+            link.leave("leaving", "and staying nevertheless")
+        assert await turned_away(where, link) == "not-permitted"
+        async with asyncio.timeout(3):
+            await client.done.wait()
+        assert client.error is not None
 
 
 async def test_a_registered_address_needs_permission() -> None:
