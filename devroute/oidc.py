@@ -24,7 +24,7 @@ ALGORITHMS: Final[Mapping[tuple[object, object], str]] = {
     ("EC", "P-256"): "ES256",
     ("OKP", "Ed25519"): "EdDSA",
 }
-#: Characters of a token: it has to fit into the head of an upgrade, and groups make some large.
+#: Characters of a token: it has to fit into the head of an upgrade and a RENEW, and groups make some large.
 MAX_TOKEN: Final = 8 * 1024
 #: Keys of one issuer that are looked at; they have a handful.
 MAX_KEYS: Final = 64

@@ -17,6 +17,7 @@ from devroute.errors import (
     DevrouteError,
     HeadTooLarge,
     LinkReplaced,
+    NameNotOwned,
     ProtocolError,
     RequestTimeout,
     UpstreamReset,
@@ -27,6 +28,7 @@ from devroute.registry import Registration, Registry
 from devroute.tunnel import hello
 from devroute.tunnel.link import LIVENESS, Liveness
 from devroute.tunnel.proxy_end import ProxyLink
+from devroute.tunnel.renewals import Renewals, expires_in
 from devroute.tunnel.shares import Shares
 from devroute.tunnel.websocket import WebSocket, accept_upgrade, split_head
 
@@ -80,6 +82,7 @@ class TunnelListener:
         self.waiting: set[FirstHead] = set()
         self.shares = Shares()
         self.links: dict[ProxyLink, Identity] = {}
+        self._renewals = Renewals(authenticate, self._take)
         self._registry = registry
         self._server_version = server_version
         self._permit = permit
@@ -108,7 +111,7 @@ class TunnelListener:
 
     def link(self, identity: Identity, loop: asyncio.AbstractEventLoop) -> ProxyLink:
         websocket = WebSocket(client=False, random=self._random)
-        link = ProxyLink(websocket, loop, self._hello, self._gone, self._liveness)
+        link = ProxyLink(websocket, loop, self._hello, self._gone, self._renewals.begin, self._liveness)
         self.links[link] = identity
         late = ProtocolError(f"no HELLO within {self._hello_seconds:g} s")
         self._deadlines[link] = loop.call_later(self._hello_seconds, link.turn_away, late)
@@ -133,7 +136,12 @@ class TunnelListener:
                 LinkReplaced(f"a newer `devroute up` of '{subject}' took the name '{registration.name}'")
             )
         link.share = self.shares.join(subject, link)
-        welcome = hello.Welcome(server=self._server_version, name=registration.name, features=hello.FEATURES)
+        welcome = hello.Welcome(
+            server=self._server_version,
+            name=registration.name,
+            features=hello.FEATURES,
+            expires_in=expires_in(identity, time.time()),
+        )
         link.session.send_welcome(welcome.encode())
         link.wake()
         services = [offer.service for offer in message.services]
@@ -153,6 +161,19 @@ class TunnelListener:
 
     def _left(self, registration: Registration, reason: str) -> None:
         self._record("leave", subject=registration.subject, laptop=registration.name, reason=reason)
+
+    def _take(self, link: ProxyLink, identity: Identity) -> None:
+        """A newer token of a link's. Raises NameNotOwned, or what does not permit its services any more."""
+        subject = self.links[link].subject
+        if identity.subject != subject:
+            raise NameNotOwned(
+                f"the new token is that of '{identity.subject}', and this tunnel is '{subject}'s"
+            )
+        for registration in self._registry.registrations():
+            if registration.link is link:
+                for offer in registration.hello.services:
+                    self._permit(subject, identity.groups, offer)
+        self.links[link] = identity
 
     def review(self) -> None:
         """Another policy is in force: a laptop that it does not permit gets no further request, and is told
@@ -188,6 +209,7 @@ class TunnelListener:
             self.links.pop(link, None)
             if (deadline := self._deadlines.pop(link, None)) is not None:
                 deadline.cancel()
+            self._renewals.cancel(link)
         registration = self._registry.unregister(link)
         if registration is not None:
             why = link.over.message if link.over is not None else "it is leaving"

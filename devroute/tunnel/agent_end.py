@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
-from devroute.tunnel.events import Opened, Welcome
+from devroute.tunnel.events import Opened, Renewed, Welcome
 from devroute.tunnel.frames import Flag, Reason
 from devroute.tunnel.link import LIVENESS, Link, Liveness
 from devroute.tunnel.session import Role, Session
@@ -170,6 +170,8 @@ class AgentLink(Link):
         self.closed_because: asyncio.Future[DevrouteError] = loop.create_future()
         self.goodbye: Reason | None = None
         self._rare[Welcome] = self._welcomed
+        self._rare[Renewed] = self._token_renewed
+        self._renewed: asyncio.Future[bytes] | None = None
         self.observe = observe
         self._services = {name.encode(): upstream for name, upstream in services.items()}
 
@@ -177,10 +179,24 @@ class AgentLink(Link):
         if not self.welcome.done():  # whoever waited for it may have given up
             self.welcome.set_result(event.body)
 
+    def renew(self, token: str) -> asyncio.Future[bytes]:
+        """Show a newer token. Gets the body of RENEWED, and is cancelled when the link ends before. Raises
+        ValueError while the answer to another is awaited, or before the welcome."""
+        self.session.send_renew(token.encode("latin-1"))
+        self.wake()
+        renewed = self._renewed = self._loop.create_future()
+        return renewed
+
+    def _token_renewed(self, event: Renewed) -> None:
+        if self._renewed is not None and not self._renewed.done():
+            self._renewed.set_result(event.body)
+
     def leaving(self, reason: Reason) -> None:
         self.goodbye = reason
 
     def ended(self, error: DevrouteError) -> None:
+        if self._renewed is not None:
+            self._renewed.cancel()
         self.welcome.cancel()
         self.closed_because.set_result(error)
 

@@ -18,6 +18,16 @@ class Welcome(NamedTuple):
     body: bytes
 
 
+class Renew(NamedTuple):
+    """A newer token of the agent's; send_renewed is owed."""
+
+    token: bytes
+
+
+class Renewed(NamedTuple):
+    body: bytes
+
+
 class Opened(NamedTuple):
     """A request. `length` is its body's where no flag says otherwise."""
 
@@ -74,4 +84,18 @@ class Broken(NamedTuple):
     error: ProtocolError
 
 
-Event = Hello | Welcome | Opened | Head | Data | Ended | Reset | Writable | Pong | GoAway | Broken
+Event = (
+    Hello
+    | Welcome
+    | Renew
+    | Renewed
+    | Opened
+    | Head
+    | Data
+    | Ended
+    | Reset
+    | Writable
+    | Pong
+    | GoAway
+    | Broken
+)

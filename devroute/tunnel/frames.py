@@ -24,6 +24,8 @@ class FrameType(IntEnum):
     PING = 10
     PONG = 11
     GOAWAY = 12
+    RENEW = 13
+    RENEWED = 14
 
 
 class Flag(IntEnum):
@@ -61,6 +63,10 @@ MAX_TRAILERS: Final = 16 * 1024
 #: A code, a sentence and a hint.
 MAX_REASON: Final = 4 * 1024
 
+#: As in the head of an upgrade; RENEWED has a reason, as JSON.
+MAX_TOKEN: Final = 8 * 1024
+MAX_RENEWED: Final = 16 * 1024
+
 MAX_SERVICE_BYTES: Final = 255
 MAX_PING: Final = 8
 
@@ -86,6 +92,8 @@ RULES: Final[dict[FrameType, Rule]] = {
     FrameType.PING: Rule(0, MAX_PING, False),
     FrameType.PONG: Rule(0, MAX_PING, False),
     FrameType.GOAWAY: Rule(0, MAX_REASON, False),
+    FrameType.RENEW: Rule(0, MAX_TOKEN, False),
+    FrameType.RENEWED: Rule(0, MAX_RENEWED, False),
 }
 
 

@@ -1,4 +1,4 @@
-"""What the two ends tell each other first: the bodies of HELLO and WELCOME. Pure.
+"""What the two ends tell each other of themselves: the bodies of HELLO, WELCOME and RENEWED. Pure.
 
 Both come from the network, so pydantic checks them. Fields that this version does not know are ignored: a
 newer peer may say more, as long as the protocol's version is the same.
@@ -87,21 +87,45 @@ class Hello(_Message):
 
 
 #: What a proxy of this version can do that older ones, which would ignore it in silence, cannot.
-FEATURES = ("terms",)
+FEATURES = ("terms", "renew")
 
 
 class Welcome(_Message):
-    """The proxy's. `name`: what the laptop is called from now on. `features`: what of HELLO is understood."""
+    """The proxy's. `name`: what the laptop is called from now on. `features`: what is understood beyond
+    the version. `expires_in`: seconds until the token expires, None for never."""
 
     server: str
     name: str
     features: tuple[str, ...] = ()
+    expires_in: float | None = None
 
     def encode(self) -> bytes:
         return self.model_dump_json().encode()
 
 
-_M = TypeVar("_M", Hello, Welcome)
+class Refusal(BaseModel):
+    """An error that the proxy tells of."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Renewed(BaseModel):
+    """The proxy's answer to a newer token: until when it is good, or why it is not."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    expires_in: float | None = None
+    error: Refusal | None = None
+
+    def encode(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+_M = TypeVar("_M", Hello, Welcome, Renewed)
 
 
 def decode(kind: type[_M], body: bytes) -> _M:

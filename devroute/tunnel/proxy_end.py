@@ -17,7 +17,7 @@ from devroute.errors import (
 )
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
 from devroute.http1 import parse_response_head
-from devroute.tunnel.events import Hello, Opened
+from devroute.tunnel.events import Hello, Opened, Renew
 from devroute.tunnel.frames import MAX_SERVICE_BYTES, Flag, Reason
 from devroute.tunnel.link import LIVENESS, Link, Liveness
 from devroute.tunnel.session import Role, Session
@@ -191,7 +191,8 @@ class TunnelUpstream:
 
 class ProxyLink(Link):
     """A laptop's link. `hello(link, body)` is called once, and has to answer with the session's send_welcome
-    or with `turn_away`. `gone(link)` is called, once or twice, when it takes no more requests."""
+    or with `turn_away`; `renew(link, token)` has to answer with send_renewed. `gone(link)` is called, once or
+    twice, when it takes no more requests."""
 
     def __init__(
         self,
@@ -199,12 +200,14 @@ class ProxyLink(Link):
         loop: asyncio.AbstractEventLoop,
         hello: Callable[["ProxyLink", bytes], None],
         gone: Callable[["ProxyLink"], None],
+        renew: Callable[["ProxyLink", bytes], None],
         liveness: Liveness = LIVENESS,
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness)
         self.share: Share | None = None  # from its registration on
         self._gone = gone
         self._rare[Hello] = lambda event: hello(self, event.body)
+        self._rare[Renew] = lambda event: renew(self, event.token)
 
     def turn_away(self, error: DevrouteError) -> None:
         """Tell the agent why, and close; its open streams end."""

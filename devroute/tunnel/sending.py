@@ -36,6 +36,7 @@ class Sender:
         self.greeted = False
         self.leaving = False
         self.finished = False
+        self.renewing = False  # a RENEW waits for its answer
         self.max_streams = max_streams
         self._last_id = 0
         self._out: list[bytes] = []
@@ -63,6 +64,18 @@ class Sender:
 
     def send_hello(self, body: bytes) -> None:
         self._frame(FrameType.HELLO, 0, 0, body)
+
+    def send_renew(self, token: bytes) -> None:
+        """Once the last one was answered. Raises ValueError before."""
+        if self.renewing or not self.greeted:
+            raise ValueError("a token cannot be renewed now")
+        self.renewing = True
+        self._frame(FrameType.RENEW, 0, 0, token)
+
+    def send_renewed(self, body: bytes) -> None:
+        """Answer a Renew."""
+        self.renewing = False
+        self._frame(FrameType.RENEWED, 0, 0, body)
 
     @property
     def ids_used_up(self) -> bool:

@@ -19,6 +19,8 @@ from devroute.tunnel.events import (
     Hello,
     Opened,
     Pong,
+    Renew,
+    Renewed,
     Reset,
     Welcome,
     Writable,
@@ -82,12 +84,14 @@ class Session(Sender):
         return {FrameType.WELCOME: self._on_welcome, FrameType.GOAWAY: self._on_goaway}
 
     def _after_greeting(self) -> dict[int, _Handler]:
-        answer: tuple[FrameType, _Handler] = (
-            (FrameType.HEAD, self._on_head) if self.role is Role.PROXY else (FrameType.OPEN, self._on_open)
+        own: tuple[tuple[FrameType, _Handler], ...] = (
+            ((FrameType.HEAD, self._on_head), (FrameType.RENEW, self._on_renew))
+            if self.role is Role.PROXY
+            else ((FrameType.OPEN, self._on_open), (FrameType.RENEWED, self._on_renewed))
         )
         return dict(
             (
-                answer,
+                *own,
                 (FrameType.TRAILERS, self._on_trailers),
                 (FrameType.END, self._on_end),
                 (FrameType.RESET, self._on_reset),
@@ -301,6 +305,19 @@ class Session(Sender):
     def _on_pong(self, flags: int, number: int, payload: bytes) -> None:
         self.trifles += 1
         self._events.append(Pong(payload))
+
+    def _on_renew(self, flags: int, number: int, payload: bytes) -> None:
+        self.trifles += 1
+        if self.renewing:
+            raise ProtocolError("RENEW before the answer to the one before")
+        self.renewing = True
+        self._events.append(Renew(payload))
+
+    def _on_renewed(self, flags: int, number: int, payload: bytes) -> None:
+        if not self.renewing:
+            raise ProtocolError("RENEWED without a RENEW")
+        self.renewing = False
+        self._events.append(Renewed(payload))
 
     def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
         self.trifles += 1

@@ -10,7 +10,7 @@ from devroute.auth import bearer
 from devroute.errors import DevrouteError, TokenInvalid
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
 from devroute.http1 import parse_response_head
-from devroute.identity import Identity, PeerCertificate
+from devroute.identity import Authenticate, Identity, PeerCertificate
 from devroute.registry import Registry
 from devroute.tunnel import hello
 from devroute.tunnel.accept import Permit, TunnelListener
@@ -66,6 +66,7 @@ async def start_site(
     *,
     liveness: Liveness = LIVENESS,
     permit: Permit | None = None,
+    authenticate: Authenticate = authenticate,
     tls: ssl.SSLContext | None = None,
     **seconds: float,
 ) -> Site:

@@ -27,7 +27,7 @@ def test_a_flag_or_stream_that_the_table_does_not_name_is_refused(kind: FrameTyp
         frames.check_header(kind, 0, int(not rule.of_stream), 0)
 
 
-@pytest.mark.parametrize("kind", [0, 13, 255])
+@pytest.mark.parametrize("kind", [0, 15, 255])
 def test_an_unknown_type_says_who_should_upgrade(kind: int) -> None:
     with pytest.raises(ProtocolError) as caught:
         frames.check_header(kind, 0, 1, 0)
@@ -40,6 +40,8 @@ def test_the_wire_vectors_of_version_1() -> None:
         "0304000000010000001e000000000000000003"
     )
     assert frames.CREDIT_FRAME.pack(FrameType.CREDIT, 0, 2, 4, 524288).hex() == "0900000000020000000400080000"
+    assert frames.HEADER.pack(FrameType.RENEW, 0, 0, 3).hex() == "0d000000000000000003"
+    assert frames.HEADER.pack(FrameType.RENEWED, 0, 0, 2).hex() == "0e000000000000000002"
     assert frames.encode_reason("cancelled", "gone", "") == b"cancelled\ngone\n"
 
 

@@ -317,7 +317,7 @@ def test_a_long_head_in_single_bytes_is_held_once() -> None:
 def test_the_fast_table_is_the_table() -> None:
     for state, kind, flags in itertools.product((HEADLESS, BODY, CLOSED), FrameType, range(4)):
         assert after(state, kind, flags) == TRANSITIONS.get((state, kind, flags), -1)
-    assert {len(row) for row in NEXT} == {52}
+    assert {len(row) for row in NEXT} == {60}
 
 
 def _conversation() -> tuple[bytes, list[Any]]:
