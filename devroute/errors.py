@@ -367,6 +367,12 @@ class NotReplayable(DevrouteError):
     code, status = "not-replayable", 409
 
 
+class HarInvalid(DevrouteError):
+    """A HAR file that cannot be read; the message names the entry."""
+
+    code, status = "har-invalid", 400
+
+
 class InspectorDenied(DevrouteError):
     """Another machine, another name for this one, or another site in the same browser."""
 

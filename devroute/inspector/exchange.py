@@ -212,7 +212,11 @@ def as_text(fields: Headers) -> Fields:
 
 def as_lines(fields: Fields) -> bytes:
     """Field lines; whoever made `fields` has checked that no CR or LF is in them."""
-    return "".join(f"{name}: {value}\r\n" for name, value in fields).encode("latin-1", "replace")
+    text = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:  # from a file or a form
+        return text.encode("utf-8", "replace")
 
 
 def value_of(fields: Fields, name: str) -> str:

@@ -316,9 +316,12 @@ def _cleanse(body: Body, redact: Redaction, marks: Marks, limit: int) -> None:
     """Redact a whole body, and cut it to the limit."""
     data = bytes(body.data[:limit])
     body.truncated = body.truncated or len(data) < len(body.data)
+    if body.decoded:
+        marks.pop(b"content-encoding", None)
     sieve = redact.sieve(marks, limit)
-    if sieve is not None and data and not body.decoded:
+    if sieve is not None and data:
         first = sieve.feed(data)
-        rest, body.decoded, body.note = sieve.finish()
+        rest, decoded, note = sieve.finish()
+        body.decoded, body.note = body.decoded or decoded, body.note or note
         data = first + rest
     body.data = bytearray(data[:limit])

@@ -1,0 +1,116 @@
+"""A kept request as a curl command for a POSIX shell. Pure.
+
+Whatever the request holds, pasting the command runs curl and nothing else: text is in single quotes; text
+with control characters is in $'…'; what is no text, or too long for an argument, comes by a pipe.
+"""
+
+import base64
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from devroute.errors import NotReplayable
+from devroute.inspector.exchange import Exchange
+from devroute.inspector.resend import check_body
+
+#: Linux gives one argument 128 KiB; a shell's own printf has no such limit.
+MAX_ARGUMENT: Final = 100_000
+
+#: What curl writes itself, and what the mesh added on the way.
+_OMITTED: Final = frozenset((
+    "content-length", "transfer-encoding", "connection", "keep-alive", "expect", "via",
+    "x-forwarded-client-cert",
+))  # fmt: skip
+_UNQUOTED = re.compile(r"[\w@%+:,./-][\w@%+=:,./-]*", re.ASCII)  # zsh expands =word
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
+
+
+def as_curl(exchange: Exchange, base_url: str) -> str:
+    """`base_url` is where it is to be sent: scheme, host, port. Raises NotReplayable where less was kept than
+    a command would need."""
+    if exchange.kind in ("websocket", "upgrade"):
+        raise NotReplayable("curl has no command for what became a WebSocket or another protocol")
+    check_body(exchange)
+    body = bytes(exchange.request_body.data)
+    pipe, data = _data(body)
+    parts = ["curl"]
+    if exchange.kind == "grpc":
+        parts.append("--http2-prior-knowledge")
+    if re.search(r"[\[\]{}]", exchange.target):
+        parts.append("--globoff")
+    if re.search(r"/\.{1,2}(?:[/?]|\Z)", exchange.target):
+        parts.append("--path-as-is")
+    if exchange.method == "HEAD" and not body:
+        parts.append("--head")
+    elif exchange.method != ("POST" if body else "GET"):
+        parts.append(f"--request {quote(exchange.method)}")
+    lines = [" ".join((*parts, quote(base_url.rstrip("/") + exchange.target)))]
+    lines += _headers(exchange, urlsplit(base_url).netloc, has_body=bool(body))
+    if data:
+        lines.append(data)
+    return pipe + " \\\n  ".join(lines)
+
+
+def _headers(exchange: Exchange, authority: str, *, has_body: bool) -> list[str]:
+    lines: list[str] = []
+    names = set()
+    for name, value in exchange.request_headers:
+        low = name.lower()
+        names.add(low)
+        if low in _OMITTED or low.startswith("x-envoy-") or (low == "host" and value == authority):
+            continue
+        if low == "content-encoding" and exchange.request_body.decoded:
+            continue
+        lines.append("-H " + quote(f"{name}: {value}" if value else f"{name};", latin=True))
+    if not has_body and exchange.method in ("POST", "PUT", "PATCH"):
+        lines.append("-H 'content-length: 0'")
+    if has_body and "content-type" not in names:
+        lines.append("-H 'content-type:'")  # curl would call it a form
+    return lines
+
+
+def _data(body: bytes) -> tuple[str, str]:
+    """(what stands before curl, the option)."""
+    if not body:
+        return "", ""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if text and not _CONTROL.search(re.sub(r"[\n\r\t]", "", text)):
+        quoted = quote(text, lines="\r" not in text and "\t" not in text)
+        if len(body) <= MAX_ARGUMENT:
+            return "", f"--data-raw {quoted}"
+        return f"printf %s {quoted} |\n", "--data-binary @-"
+    return f"printf %s {base64.b64encode(body).decode()} | base64 -d |\n", "--data-binary @-"
+
+
+def quote(text: str, *, latin: bool = False, lines: bool = False) -> str:
+    """One word of a shell. `latin`: the text is bytes as Latin-1. `lines`: it may have several lines."""
+    if latin and not text.isascii():
+        raw = text.encode("latin-1", "replace")
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            return "$'" + "".join(_escaped_byte(byte) for byte in raw) + "'"
+    if _UNQUOTED.fullmatch(text):
+        return text
+    if _CONTROL.search(text.replace("\n", "") if lines else text):
+        return "$'" + "".join(_escaped(char) for char in text) + "'"
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    return "".join(map(_octal, char.encode())) if _CONTROL.match(char) else char
+
+
+def _escaped_byte(byte: int) -> str:
+    return _escaped(chr(byte)) if byte < 0x7F else _octal(byte)
+
+
+def _octal(byte: int) -> str:
+    """Three digits always, so that no digit behind it belongs to it."""
+    return f"\\{byte:03o}"

@@ -1,0 +1,296 @@
+"""HAR files of any tool, as exchanges. Pure. Says what is wrong, and in which entry.
+
+Nothing in a file is believed: types, sizes and what could end a header line are checked. What is redacted is
+the store's affair (Captures.add).
+"""
+
+import base64
+import binascii
+import json
+import math
+import re
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from devroute.errors import HarInvalid
+from devroute.inspector.exchange import Body, Exchange, Fields, Kind, Message, Opcode, value_of
+from devroute.inspector.har import OPCODES
+
+#: More than any browser's session; the store keeps the newest anyway.
+MAX_ENTRIES: Final = 50_000
+MAX_MESSAGES: Final = 10_000
+MAX_HEADERS: Final = 500
+
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_KINDS: Final[tuple[Kind, ...]] = ("http", "grpc", "websocket", "upgrade", "sse")
+_OPCODES: Final[dict[int, Opcode]] = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
+
+_URL = re.compile(r"(?i:https?|wss?)://([^/?#\s]+)([^#]*)(?:#.*)?", re.DOTALL)
+_VISIBLE: Final = "".join(map(chr, range(33, 127)))
+
+
+def read(text: str | bytes) -> list[Exchange]:
+    """The entries, oldest first, as they stand in the file. Raises HarInvalid."""
+    try:
+        document = json.loads(text)
+    except UnicodeDecodeError:
+        raise HarInvalid("the file is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise HarInvalid(f"the file is not JSON: {error.msg} at line {error.lineno}") from None
+    except (ValueError, RecursionError):
+        raise HarInvalid(
+            "the file is not JSON that can be read: it nests too deep or has endless numbers"
+        ) from None
+    log = _get(_object(document, "the file"), "log", dict, "the file")
+    entries = _get(log, "entries", list, "log")
+    if len(entries) > MAX_ENTRIES:
+        raise HarInvalid(f"the file has {len(entries)} entries; at most {MAX_ENTRIES} are read")
+    return [_exchange(_object(each, f"entry {n}"), f"entry {n}") for n, each in enumerate(entries, 1)]
+
+
+def _exchange(entry: dict[str, Any], where: str) -> Exchange:
+    request = _get(entry, "request", dict, where)
+    response = _get(entry, "response", dict, where)
+    ours = _get(entry, "_devroute", dict, where, {})
+    method = _get(request, "method", str, f"{where}: request")
+    if _METHOD.fullmatch(method) is None:
+        raise HarInvalid(f"{where}: request: {method!r:.70} is not a method")
+    host, target = _split(_get(request, "url", str, f"{where}: request"), f"{where}: request")
+    headers = _fields(request, f"{where}: request", host)
+    service = _get(ours, "service", str, where, "") or host.partition(":")[0].partition(".")[0]
+    exchange = Exchange(service, method, target, _time(entry, where), 0.0)
+    exchange.version = _get(request, "httpVersion", str, where, "") or "HTTP/1.1"
+    exchange.request_headers = headers
+    exchange.request_body = _post(request, f"{where}: request")
+    exchange.response_headers = _fields(response, f"{where}: response", "")
+    status = _get(response, "status", int, f"{where}: response", 0)
+    exchange.status = status if 100 <= status <= 999 else None
+    exchange.reason = _get(response, "statusText", str, where, "")
+    exchange.response_body = _content(response, exchange.response_headers, f"{where}: response")
+    _describe(exchange, ours, where)
+    _clock(exchange, entry, where)
+    said = _get(entry, "_webSocketMessages", list, where, []) or _get(entry, "_grpcMessages", list, where, [])
+    for number, each in enumerate(said[-MAX_MESSAGES:], 1):
+        exchange.messages.append(_message(each, exchange.started, f"{where}: message {number}"))
+    return exchange
+
+
+def _describe(exchange: Exchange, ours: dict[str, Any], where: str) -> None:
+    """What we wrote ourselves, or can guess."""
+    kind = ours.get("kind")
+    if kind in _KINDS:
+        exchange.kind = kind
+    elif exchange.status == 101:
+        upgrade = value_of(exchange.request_headers, "upgrade").lower()
+        exchange.kind = "websocket" if "websocket" in upgrade or not upgrade else "upgrade"
+    elif value_of(exchange.request_headers, "content-type").startswith("application/grpc"):
+        exchange.kind = "grpc"
+    elif value_of(exchange.response_headers, "content-type").startswith("text/event-stream"):
+        exchange.kind = "sse"
+    exchange.replay_of = _get(ours, "replay_of", int, where, None)
+    exchange.trailers = _fields(
+        {"headers": _get(ours, "trailers", list, where, [])}, f"{where}: trailers", ""
+    )
+    exchange.messages_dropped = max(0, _get(ours, "messages_dropped", int, where, 0))
+    error = _get(ours, "error", list, where, None)
+    if error is not None:
+        exchange.error = (str(error[0]), str(error[-1])) if error else ("unknown", "")
+    elif exchange.status is None:
+        exchange.error = ("no-answer", "the file has no answer to this request")
+    exchange.state = "failed" if exchange.error else "done"
+    for side, body in (("request", exchange.request_body), ("response", exchange.response_body)):
+        about = _get(ours, side, dict, where, {})
+        if about:
+            body.truncated = about.get("truncated") is True
+            body.complete = about.get("complete") is True
+            body.decoded = about.get("decoded") is True
+            body.note = _get(about, "note", str, where, "")
+            body.size = max(len(body.data) if not body.decoded else 0, _get(about, "size", int, where, 0))
+
+
+def _clock(exchange: Exchange, entry: dict[str, Any], where: str) -> None:
+    timings = _get(entry, "timings", dict, where, {})
+    send, wait, receive = (_seconds(timings, name, where) for name in ("send", "wait", "receive"))
+    exchange.sent = send + sum(_seconds(timings, name, where) for name in ("blocked", "dns", "connect"))
+    if exchange.status is not None:
+        exchange.answered = exchange.sent + wait
+        exchange.ended = exchange.answered + receive
+    else:
+        exchange.ended = _seconds(entry, "time", where)
+
+
+# --- requests and answers -----------------------------------------------------------------------------------
+
+
+def _split(url: str, where: str) -> tuple[str, str]:
+    """(host, path with query)."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise HarInvalid(f"{where}: {url[:100]!r} is not an http URL")
+    host, target = match[1].rpartition("@")[2], match[2]
+    # What browsers leave unescaped is escaped; what is escaped already stays.
+    return _ascii(host), quote(target if target.startswith("/") else f"/{target}", safe=_VISIBLE)
+
+
+def _ascii(host: str) -> str:
+    try:
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        raise HarInvalid(f"{host[:60]!r} is not a host") from None
+
+
+def _fields(message: dict[str, Any], where: str, host: str) -> Fields:
+    given = _get(message, "headers", list, where, [])
+    if len(given) > MAX_HEADERS:
+        raise HarInvalid(f"{where}: {len(given)} headers; at most {MAX_HEADERS} are read")
+    fields: Fields = []
+    for pair in given:
+        each = _object(pair, f"{where}: a header")
+        name = _get(each, "name", str, f"{where}: a header")
+        value = _get(each, "value", str, f"{where}: header {name[:60]}")
+        if name.startswith(":"):  # HTTP/2's, which the request itself says
+            continue
+        if _NAME.fullmatch(name) is None:
+            raise HarInvalid(f"{where}: {name[:60]!r} is not a header's name")
+        for line in value.split("\n"):  # Chromium joins repeated ones so
+            line = line.strip(" \t\r")
+            if _VALUE.fullmatch(line) is None:
+                raise HarInvalid(f"{where}: the value of {name} has control characters")
+            fields.append((name, line))
+    if host and not any(name.lower() == "host" for name, _ in fields):
+        fields.insert(0, ("host", host))
+    return fields
+
+
+def _post(request: dict[str, Any], where: str) -> Body:
+    body = Body(complete=True)
+    post = _get(request, "postData", dict, where, None)
+    if post is not None:
+        text = _get(post, "text", str, f"{where}: postData", None)
+        if text is None:
+            body.data += _form(post, f"{where}: postData")
+        else:
+            body.data += _decoded(post, text, f"{where}: postData")
+    said = max(0, _get(request, "bodySize", int, where, 0))
+    body.size = len(body.data)
+    if said and not body.data:
+        body.size, body.truncated = said, True  # a tool that leaves bodies out
+    return body
+
+
+def _form(post: dict[str, Any], where: str) -> bytes:
+    parameters = _get(post, "params", list, where, [])
+    if not parameters:
+        return b""
+    if not _get(post, "mimeType", str, where, "").startswith("application/x-www-form-urlencoded"):
+        raise HarInvalid(f"{where}: parts of a form without their text cannot be put together")
+    each = [_object(parameter, where) for parameter in parameters]
+    return urlencode([(_get(p, "name", str, where), _get(p, "value", str, where, "")) for p in each]).encode()
+
+
+def _content(response: dict[str, Any], headers: Fields, where: str) -> Body:
+    body = Body(complete=True)
+    content = _get(response, "content", dict, where, {})
+    text = _get(content, "text", str, where, None)
+    size = max(0, _get(content, "size", int, where, 0))
+    if text is None:
+        body.size, body.truncated = size, size > 0
+        return body
+    body.data += _decoded(content, text, f"{where}: content")
+    body.size = len(body.data)
+    # HAR: "the text is HTTP decoded (decompressed & unchunked)".
+    body.decoded = value_of(headers, "content-encoding").strip().lower() not in ("", "identity")
+    return body
+
+
+def _decoded(content: dict[str, Any], text: str, where: str) -> bytes:
+    if _get(content, "encoding", str, where, "") != "base64":
+        return text.encode("utf-8", "surrogatepass")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise HarInvalid(f"{where}: the text is not base64") from None
+
+
+def _message(each: Any, started: float, where: str) -> Message:
+    message = _object(each, where)
+    opcode = _OPCODES.get(_get(message, "opcode", int, where, 1))
+    if opcode is None:
+        raise HarInvalid(f"{where}: opcode {message['opcode']!r:.20} is none of {sorted(OPCODES.values())}")
+    text = _get(message, "data", str, where)
+    data = (
+        text.encode("utf-8", "surrogatepass")
+        if opcode == "text"
+        else _decoded({"encoding": "base64"}, text, where)
+    )
+    at = _number(message, "_at", where, None)
+    if at is None:
+        at = max(0.0, _number(message, "time", where, started) - started)
+    size = _get(message, "_size", int, where, len(data))
+    return Message(at, message.get("type") == "send", opcode, data, max(len(data), size))
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise HarInvalid(f"{where} is not a JSON object")
+    return value
+
+
+_REQUIRED: Final = object()
+
+
+def _get(container: dict[str, Any], name: str, kind: type[Any], where: str, default: Any = _REQUIRED) -> Any:
+    value = container.get(name)
+    if value is None:
+        if default is _REQUIRED:
+            raise HarInvalid(f"{where}: '{name}' is missing", hint="is this a HAR 1.2 file?")
+        return default
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise HarInvalid(f"{where}: '{name}' is not {_KIND_NAMES[kind]}")
+    return value
+
+
+_KIND_NAMES: Final[dict[type[Any], str]] = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a whole number",
+}
+
+
+def _number(container: dict[str, Any], name: str, where: str, default: Any) -> Any:
+    value = container.get(name)
+    if value is None:
+        return default
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or abs(value) > 1e15
+    ):
+        raise HarInvalid(f"{where}: '{name}' is not a number")
+    return float(value)
+
+
+def _seconds(container: dict[str, Any], name: str, where: str) -> float:
+    """Milliseconds; -1 means that they do not apply."""
+    return float(max(0.0, _number(container, name, where, 0.0)) / 1000)
+
+
+def _time(entry: dict[str, Any], where: str) -> float:
+    text = _get(entry, "startedDateTime", str, where, "")
+    if not text:
+        return 0.0
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise HarInvalid(f"{where}: startedDateTime {text[:40]!r} is not ISO 8601") from None

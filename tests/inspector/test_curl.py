@@ -1,0 +1,159 @@
+"""The command that is copied sends the same request, and runs nothing else."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from devroute.errors import NotReplayable
+from devroute.inspector.curl import MAX_ARGUMENT, as_curl
+from devroute.inspector.exchange import Exchange
+
+#: Stands where curl would, and tells what it was given.
+FAKE = """#!/bin/sh
+for each in "$@"; do printf '%s\\000' "$each"; done > "$SEEN"
+if [ ! -t 0 ]; then cat > "$SEEN.in"; fi
+"""
+
+
+def exchange(method: str = "GET", target: str = "/", body: bytes = b"", **fields: str) -> Exchange:
+    made = Exchange("foo", method, target, 0, 0)
+    made.request_headers = [
+        ("host", "foo"),
+        *((name.replace("_", "-"), value) for name, value in fields.items()),
+    ]
+    made.request_body.data += body
+    made.request_body.size = len(body)
+    made.request_body.complete = True
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("curl")
+    (where / "curl").write_text(FAKE)
+    (where / "curl").chmod(0o755)
+    return where
+
+
+def run(command: str, folder: Path, shell: str = "bash") -> tuple[list[bytes], bytes]:
+    """The arguments that curl gets, and its input."""
+    seen = folder / "seen"
+    (folder / "seen.in").unlink(missing_ok=True)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "SEEN": str(seen), "LC_ALL": "C.UTF-8"}
+    script = folder / "script"
+    script.write_text(command, "utf-8", newline="")
+    subprocess.run([shell, script], env=environment, stdin=subprocess.DEVNULL, check=True, timeout=10)
+    return seen.read_bytes().split(b"\0")[:-1], (folder / "seen.in").read_bytes()
+
+
+def data_of(arguments: list[bytes], piped: bytes) -> bytes:
+    if b"--data-binary" in arguments:
+        assert arguments[arguments.index(b"--data-binary") + 1] == b"@-"
+        return piped
+    return arguments[arguments.index(b"--data-raw") + 1] if b"--data-raw" in arguments else b""
+
+
+nasty = st.text(st.sampled_from("a'\"$`\\!@#{}[]()<>|&;*?~=% \n\r\t\x1b\x07é\u202e\x00")) | st.text()
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(nasty.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(), st.binary(max_size=30))
+def test_whatever_the_bytes_are_curl_gets_them(folder: Path, body: bytes, value: bytes) -> None:
+    value = bytes(byte for byte in value if byte == 9 or (byte >= 32 and byte != 127)).strip(b" \t")
+    made = exchange("POST", "/a'b$(c)`d`?e=[1]&f={2}", body, x_a=value.decode("latin-1"))
+    arguments, piped = run(as_curl(made, "http://localhost:8001"), folder)
+    assert data_of(arguments, piped) == body
+    assert b"http://localhost:8001/a'b$(c)`d`?e=[1]&f={2}" in arguments
+    assert b"--globoff" in arguments
+    assert (b"x-a: " + value if value else b"x-a;") in arguments
+
+
+def test_a_plain_request_is_a_plain_command() -> None:
+    command = as_curl(exchange("GET", "/p?a=1", accept="*/*", via="1.1 devroute"), "http://foo")
+    assert command == "curl 'http://foo/p?a=1' \\\n  -H 'accept: */*'"
+
+
+def test_what_is_plain_text_needs_no_particular_shell(folder: Path) -> None:
+    made = exchange("PUT", "/", b'{"it\'s": "two\nlines"}', content_type="application/json")
+    command = as_curl(made, "http://localhost:8001/")
+    arguments, piped = run(command, folder, "sh")
+    assert arguments[:3] == [b"--request", b"PUT", b"http://localhost:8001/"]
+    assert data_of(arguments, piped) == b'{"it\'s": "two\nlines"}'
+
+
+def test_a_body_too_long_for_an_argument_comes_by_a_pipe(folder: Path) -> None:
+    for body in (b"'x\n" * (MAX_ARGUMENT // 2), bytes(range(256)) * 600):
+        arguments, piped = run(as_curl(exchange("POST", "/", body), "http://x"), folder)
+        assert data_of(arguments, piped) == body
+
+
+def test_a_file_s_name_in_a_body_is_not_read(folder: Path) -> None:
+    arguments, piped = run(as_curl(exchange("POST", "/", b"@/etc/passwd"), "http://x"), folder)
+    assert data_of(arguments, piped) == b"@/etc/passwd"
+    assert b"--data-raw" in arguments
+
+
+def test_what_was_not_kept_is_no_command() -> None:
+    cut = exchange("POST", "/", b"abc")
+    cut.request_body.truncated = True
+    talk = exchange()
+    talk.kind = "websocket"
+    for each in (cut, talk):
+        with pytest.raises(NotReplayable):
+            as_curl(each, "http://x")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.asyncio
+async def test_real_curl_sends_the_same_request() -> None:
+    seen: list[Any] = []
+
+    async def keep(request: web.Request) -> web.Response:
+        seen.append((request.method, request.raw_path, await request.read(), request.headers.copy()))
+        return web.Response()
+
+    async with TestServer(_app(keep)) as server:
+        binary = bytes(range(256))
+        for made in (
+            exchange("POST", "/./a/../b?x=[1-3]{a,b}&y=%20'", binary, x_empty="", x_odd="caf\xc3\xa9"),
+            exchange("DELETE", "/a", b"", x_a="it's"),
+            exchange("POST", "/text", b'{"a": "@b"}\n', content_type="application/json"),
+            exchange("HEAD", "/a"),
+            exchange("PATCH", "/none"),
+        ):
+            seen.clear()
+            command = as_curl(made, f"http://127.0.0.1:{server.port}")
+            await _shell(command)
+            ((method, path, body, headers),) = seen
+            assert (method, path, body) == (made.method, made.target, bytes(made.request_body.data))
+            assert headers["host"] == "foo"
+            for name, value in made.request_headers[1:]:
+                assert headers[name].encode("utf-8", "surrogateescape") == value.encode("latin-1"), name
+            assert ("Content-Type" in headers or "content-type" in headers) is (b'"a"' in body)
+
+
+def _app(handler: Any) -> web.Application:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    return app
+
+
+async def _shell(command: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    run = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    assert await asyncio.wait_for(run.wait(), 10) == 0
+
+
+def test_what_is_redacted_stays_visible_as_that() -> None:
+    assert "-H 'authorization: [redacted]'" in as_curl(exchange(authorization="[redacted]"), "http://x")
