@@ -10,7 +10,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
 from devroute import __version__
@@ -30,12 +30,15 @@ from devroute.errors import (
     ServerUnreachable,
     TargetDenied,
     TokenInvalid,
+    UpstreamReset,
 )
 from devroute.h2_upstream import H2Upstream
 from devroute.inspector.redact import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
 from devroute.inspector.tap import Tapped
+from devroute.network import Network, is_ours
+from devroute.platforms import INTERRUPTED, signals_caught
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings
 from devroute.terms import ANY
@@ -57,13 +60,18 @@ WATCH_SECONDS: Final = 1.0
 SLEPT_SECONDS: Final = 5.0
 PROBE_SECONDS: Final = 2.0
 
+#: How soon the link has to answer when the network is back, in seconds: TCP itself may wait longer before it
+#: tries again, and a new link is made in two round trips.
+BACK_SECONDS: Final = 1.0
+
+#: The same where something about the network changed that need not concern us: a container's interface.
+STIRRED_SECONDS: Final = 4.0
+
 #: How long requests under way may go on after a Ctrl-C, in seconds.
 LEAVE_SECONDS: Final = 2.0
 
 #: Lines for people leave at most this often, in seconds.
 REPORT_SECONDS: Final = 0.02
-
-INTERRUPTED: Final = 130
 
 #: What serves an app, by the scheme of its address.
 _SCHEMES: Final[dict[str, type[AppUpstream] | type[H2Upstream]]] = {
@@ -129,9 +137,10 @@ class Agent:
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._woken = asyncio.Event()  # something happened that makes waiting pointless
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._network = Network(self._moved, self._stirred)
 
     async def run(self) -> int:
-        with self._signals():
+        with signals_caught(self._loop, self._signalled), self._network.watched(self._loop):
             tasks: set[asyncio.Future[Any]] = {self._ending}
             child: Child | None = None
             try:
@@ -165,6 +174,7 @@ class Agent:
         """A link that the server has welcomed, and the laptop's name on it. Raises why there is none."""
         link = await dial(self._settings.server, self._settings.token.get_secret_value(), self._make_link)
         self._link = link
+        self._network.follow(link.transport.get_extra_info("peername")[:2])
         link.wake()
         try:
             async with asyncio.timeout(DIAL_SECONDS):
@@ -219,13 +229,30 @@ class Agent:
         while True:
             await self._pause(delay_before(max(0, attempt - 1), random.random()))
             try:
-                return *(await self._register()), attempt
+                if (made := await self._unless_woken(self._register())) is None:
+                    continue
+                return *made, attempt
             except FINAL:
                 raise
             except DevrouteError as error:
                 attempt += 1
                 self._report.retry(error, delay_before(attempt - 1, 1.0))
                 self._report.flush()
+
+    async def _unless_woken(
+        self, registering: Coroutine[Any, Any, tuple[AgentLink, str]]
+    ) -> tuple[AgentLink, str] | None:
+        """None if the network changes meanwhile: an attempt over one that is gone would wait in vain."""
+        self._woken.clear()
+        made = self._loop.create_task(registering)
+        woken = self._loop.create_task(self._woken.wait())
+        try:
+            await asyncio.wait({made, woken}, return_when=asyncio.FIRST_COMPLETED)
+            return made.result() if made.done() else None
+        finally:
+            made.cancel()
+            woken.cancel()
+            await asyncio.gather(made, woken, return_exceptions=True)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the laptop wakes up meanwhile: then the network is likely to be back."""
@@ -253,23 +280,37 @@ class Agent:
             self._woken.set()
             if self._link is not None:
                 self._link.probe(PROBE_SECONDS)
+        self._network.look()
         self._timers["clock"] = self._loop.call_later(WATCH_SECONDS, self._tick_clock, now_wall, now_steady)
 
-    # --- the end
+    # --- the network
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end us in good order; a second one does not wait for requests under way."""
-        caught = (signal.SIGINT, signal.SIGTERM)
-        for number in caught:
-            with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
-                self._loop.add_signal_handler(number, self._signalled, number)
-        try:
-            yield
-        finally:
-            for number in caught:
-                with contextlib.suppress(NotImplementedError):
-                    self._loop.remove_signal_handler(number)
+    def _moved(self, before: str | None, now: str | None) -> None:
+        """The way to the server is another one: waiting is pointless, and the link has to prove itself.
+
+        A connection from an address that we no longer have is lost; while there is no network at all it may
+        only be roaming, and come back with the same address."""
+        link = self._link
+        self._report.network(before, now)
+        self._report.flush()
+        if now is not None:
+            self._woken.set()
+        if link is not None and link.over is None:
+            ours = link.transport.get_extra_info("sockname")[0]
+            if now is not None and not is_ours(ours):
+                link.end(UpstreamReset("the network has changed"), say=False)
+            else:
+                link.probe(PROBE_SECONDS if now is None else BACK_SECONDS)
+
+    def _stirred(self) -> None:
+        """A cable or an interface: the way looks the same, and may not work, or work again."""
+        link = self._link
+        if link is not None and link.over is None:
+            link.probe(STIRRED_SECONDS)
+        else:
+            self._woken.set()
+
+    # --- the end
 
     def _signalled(self, number: int) -> None:
         if not self._ending.done():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from devroute.errors import ConfigInvalid
+from devroute.platforms import exit_code, runnable
 
 #: Seconds between asking the app to end and killing it: below the 10 s of docker stop.
 GRACE_SECONDS: Final = 5.0
@@ -20,7 +21,7 @@ class Child:
     async def start(cls, command: Sequence[str]) -> "Child":
         """Raises ConfigInvalid if the command cannot be run."""
         try:
-            return cls(await asyncio.create_subprocess_exec(*command))
+            return cls(await asyncio.create_subprocess_exec(*runnable(command)))
         except FileNotFoundError:
             raise ConfigInvalid(
                 f"cannot run '{command[0]}': there is no such command",
@@ -31,8 +32,7 @@ class Child:
 
     async def wait(self) -> int:
         """The exit code, as a shell gives it: 128 + N for a child that signal N ended."""
-        code = await self._process.wait()
-        return code if code >= 0 else 128 - code
+        return exit_code(await self._process.wait())
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Ask it to end, kill it if it does not within `grace` seconds, and return when it has."""

@@ -22,6 +22,7 @@ from devroute.errors import (
     ConnectionUsed,
     ContractMissing,
     DevrouteError,
+    LaptopOffline,
     MethodNotAllowed,
     NotFound,
     RequestTimeout,
@@ -31,6 +32,7 @@ from devroute.identity import Authenticate, Identity
 from devroute.policy import Policy
 from devroute.routing import HOLD_MS, Decision, Directory, decide
 from devroute.trail import Trails
+from devroute.tunnel.proxy_end import TunnelUpstream
 
 log = structlog.stdlib.get_logger("devroute.control")
 
@@ -78,6 +80,8 @@ class Control:
         )
         if decision.address is not None:
             decision = await self._tried(decision, decision.address)
+        elif isinstance(decision.upstream, TunnelUpstream):
+            decision = await self._heard(decision, decision.upstream)
         if (error := decision.error) is not None and error.status in REFUSED:
             self._refused("resolve", error, request)
         return web.Response(body=decision.as_lines(), content_type="text/plain", charset="us-ascii")
@@ -97,6 +101,14 @@ class Control:
                 HOLD_MS,  # asking again would cost the next request the same wait
             )
         except DevrouteError as error:
+            return decision.unreachable(error)
+        return decision
+
+    async def _heard(self, decision: Decision, tunnel: TunnelUpstream) -> Decision:
+        try:
+            await tunnel.reachable(self.probe_timeout)
+        except LaptopOffline as error:
+            error.at(decision.service, decision.target)
             return decision.unreachable(error)
         return decision
 

@@ -5,10 +5,14 @@ all of them. Windows lacks fcntl, termios, SIGTERM from others and signal handle
 one system lacks are imported inside functions.
 """
 
+import asyncio
+import contextlib
+import shutil
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 WINDOWS: Final = sys.platform == "win32"
 
@@ -25,3 +29,69 @@ def config_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) ->
         return Path(base, "devroute")
     home = environment.get("HOME")
     return Path(home, ".config", "devroute") if home else None
+
+
+#: What Ctrl-C ended, as Windows tells it: STATUS_CONTROL_C_EXIT.
+_CONTROL_C_EXIT: Final = 0xC000013A
+INTERRUPTED: Final = 130
+
+
+@contextlib.contextmanager
+def signals_caught(
+    loop: asyncio.AbstractEventLoop, told: Callable[[int], None], *, windows: bool = WINDOWS
+) -> Iterator[None]:
+    """While this lasts, `told` is called on the loop with the number of each signal that asks us to end."""
+    if not windows:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            loop.add_signal_handler(number, told, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+        return
+    # Ctrl-C and Ctrl-Break; a handler of the loop does not exist there, and this one runs between two calls.
+    breaks = [each for each in signal.Signals if each.name in ("SIGINT", "SIGBREAK")]
+    before = [
+        (each, signal.signal(each, lambda *_: loop.call_soon_threadsafe(told, int(signal.SIGINT))))
+        for each in breaks
+    ]
+    try:
+        yield
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
+
+
+def runnable(command: Sequence[str], *, windows: bool = WINDOWS) -> tuple[str, ...]:
+    """A command as it can be started. Windows itself finds only programs that end in .exe, and `npm` and the
+    like are .cmd files."""
+    if windows and (found := shutil.which(command[0])) is not None:
+        return (found, *command[1:])
+    return tuple(command)
+
+
+def exit_code(returned: int, *, windows: bool = WINDOWS) -> int:
+    """The exit code of a child as a shell gives it: 128 + N where signal N ended it."""
+    if windows:
+        return INTERRUPTED if returned & 0xFFFFFFFF == _CONTROL_C_EXIT else returned
+    return returned if returned >= 0 else 128 - returned
+
+
+@contextlib.contextmanager
+def silent_keyboard(stream: TextIO, *, windows: bool = WINDOWS) -> Iterator[None]:
+    """What is typed does not show while this lasts: it would tear the view. Ctrl-C works as ever."""
+    if windows or not stream.isatty():
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(stream)
+    quiet = list(before)
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(stream, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(stream, termios.TCSAFLUSH, before)

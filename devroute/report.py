@@ -107,6 +107,15 @@ class Report:
         else:
             self._say(f"{_clock()}  the tunnel is down: {reason}; dialling again")
 
+    def network(self, before: str | None, now: str | None) -> None:
+        """The laptop's own address on the way to the server; None where there is no way."""
+        if self._json:
+            self._event("network", before=before, now=now)
+        elif now is None:
+            self._say(f"{_clock()}  there is no network to the server; waiting for one")
+        else:
+            self._say(f"{_clock()}  the network has changed ({before or 'none'} -> {now})")
+
     def retry(self, error: DevrouteError, delay: float) -> None:
         if self._json:
             self._event("retry", code=error.code, reason=error.message, delay_s=round(delay, 2))

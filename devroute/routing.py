@@ -65,6 +65,7 @@ class Decision:
     error: DevrouteError | None = None
     ttl_ms: int = HOLD_MS
     address: Address | None = None
+    upstream: Upstream | None = None
     entry: Entry | None = None
     callers: tuple[str, ...] | None = None
     terms: Terms = ANY
@@ -145,17 +146,12 @@ def decide_parsed(
     except DevrouteError as error:
         return _failed(entry, error)
     kind: Kind = "mirror" if entry.mirror else "detour"
-    address = route if isinstance(route, Address) else None
-    return Decision(
-        kind,
-        entry.key,
-        target,
-        ttl_ms=LAPTOP_HOLD_MS,
-        address=address,
-        entry=entry,
-        callers=callers,
-        terms=terms,
+    laptop = Decision(
+        kind, entry.key, target, ttl_ms=LAPTOP_HOLD_MS, entry=entry, callers=callers, terms=terms
     )
+    if isinstance(route, Address):
+        return replace(laptop, address=route)
+    return replace(laptop, upstream=route)
 
 
 def choose(entry: Entry, policy: Policy, directory: Directory) -> tuple[Address | Upstream, Terms]:

@@ -79,13 +79,16 @@ class Link(Connection):
         self._heard = loop.time()
         self._asked = False
         self._watch: asyncio.TimerHandle | None = None
+        self._answer: asyncio.Future[None] | None = None
+        self.asked_at = 0.0
+        self.round_trip: float | None = None  # seconds, as the last answer took
         self._rest: asyncio.TimerHandle | None = None  # reads nothing until then
         self._guard = FloodGuard(self._heard, resets=session.role is Role.AGENT)
         self._rare: dict[type[Event], Callable[..., None]] = {
             Ended: lambda event: event.stream.owner.receive_end(event.trailers),
             Reset: lambda event: event.stream.owner.receive_reset(event.reason),
             Writable: lambda event: self._writable(event.stream.owner),
-            Pong: lambda event: None,
+            Pong: lambda event: self._answered(),
             GoAway: self._goaway_received,
             Broken: lambda event: self.end(event.error),
         }
@@ -270,17 +273,34 @@ class Link(Connection):
             return
         if silent >= self._liveness.ping_after and not self._asked:
             self._asked = True
+            self.ask()
+        self._watch_on()
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the peer's last sign."""
+        return self._loop.time() - self._heard
+
+    def ask(self) -> "asyncio.Future[None]":
+        """Ask the peer for a sign; done with its answer, which sets `round_trip`, or with the link's end."""
+        if self._answer is None or self._answer.done():
+            self._answer = self._loop.create_future()
+            self.asked_at = self._loop.time()
             self.session.ping()
             self.wake()
-        self._watch_on()
+        return self._answer
+
+    def _answered(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self.round_trip = self._loop.time() - self.asked_at
+            self._answer.set_result(None)
 
     def probe(self, within: float) -> None:
         """Find out at once whether the peer is there: dead unless it makes a sign within so many seconds."""
         if self.over is None:
             self._asked = True
             self._heard = self._loop.time() - self._liveness.dead_after + within
-            self.session.ping()
-            self.wake()
+            self.ask()
             if self._watch is not None:
                 self._watch.cancel()
             self._watch_on()
@@ -323,6 +343,8 @@ class Link(Connection):
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(None)
         if self.session.finished:
             return
         self.over = error

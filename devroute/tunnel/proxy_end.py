@@ -156,6 +156,16 @@ class TunnelStream(StreamEnd):
             self._sink.resume_request()
 
 
+#: A laptop that was heard of so few seconds ago is taken to be there.
+FRESH_SECONDS: Final = 1.0
+
+#: After so many seconds without an answer it is taken to be gone, however slow its network is.
+GONE_SECONDS: Final = 3.0
+
+#: A round trip may take so many times as long as the last one before we think of it as lost.
+SLOWER: Final = 3
+
+
 class TunnelUpstream:
     """One service of one laptop; implements devroute.upstream.Upstream."""
 
@@ -187,6 +197,27 @@ class TunnelUpstream:
         stream.owner = end
         link.wake()
         return end
+
+    async def reachable(self, seconds: float) -> None:
+        """Make sure that the laptop is still there, if nothing was heard of it just now: one that fell asleep
+        or lost its network has had no time to say so. Raises LaptopOffline.
+
+        A laptop that is known to answer faster than in `seconds` is gone without an answer in time; another
+        one, only after GONE_SECONDS."""
+        link = self._link
+        if link.silent < FRESH_SECONDS:
+            return
+        known = link.round_trip
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(link.ask())
+        except TimeoutError:
+            waited = link.silent
+            if waited > GONE_SECONDS or (known is not None and known * SLOWER < seconds):
+                raise LaptopOffline(
+                    f"the laptop has made no sign for {waited:.0f} s",
+                    hint="is it asleep, or without a network? It comes back by itself",
+                ) from None
 
 
 class ProxyLink(Link):
