@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -11,9 +11,14 @@ from devroute.errors import ConfigInvalid
 from devroute.exits import EXIT_CODES, FAILURE, complain, reported
 from devroute.invocation import read_text
 
+#: The policy's name in the ConfigMap that the manifests have.
+IN_CONFIG_MAP: Final = "policy.yaml"
+
 policy_app = typer.Typer(help="Look at policies.", no_args_is_help=True, rich_markup_mode=None)
 
-_File = Annotated[str, typer.Argument(metavar="FILE", help="the policy; - is standard input")]
+_File = Annotated[
+    str, typer.Argument(metavar="FILE", help="the policy, or the ConfigMap with it; - is standard input")
+]
 _Output = Annotated[str, typer.Option(metavar="text|json", help="for people or for scripts")]
 
 
@@ -29,9 +34,8 @@ def check(file: _File, output: _Output = "text") -> int:
     from devroute.policy import Policy
 
     _check_output(output)
-    text, source = _read(file)
     try:
-        policy = Policy.parse(text, source)
+        policy = Policy.parse(*_policy(file))
     except ConfigInvalid as error:
         if output == "json":
             typer.echo(json.dumps({"valid": False, "error": error.as_dict()}, indent=2))
@@ -66,7 +70,7 @@ def hold_to_cases(
     _check_output(output)
     if file == cases == "-":
         raise typer.BadParameter("only one of the two can be standard input", param_hint="CASES")
-    policy = Policy.parse(*_read(file))
+    policy = Policy.parse(*_policy(file))
     outcomes = policy_cases.run(policy, *_read(cases))
     if output == "json":
         typer.echo(json.dumps(policy_cases.as_json(outcomes), indent=2))
@@ -78,6 +82,21 @@ def hold_to_cases(
 def _check_output(output: str) -> None:
     if output not in ("text", "json"):
         raise typer.BadParameter(f"'{output}' is neither text nor json", param_hint="--output")
+
+
+def _policy(file: str) -> tuple[str, str]:
+    """The policy's text and its name for messages; of a ConfigMap, the file in it."""
+    from devroute.policy_file import load
+
+    text, source = _read(file)
+    document, _ = load(text, source)
+    if not isinstance(document, dict) or document.get("kind") != "ConfigMap":
+        return text, source
+    data = document.get("data")
+    inner = data.get(IN_CONFIG_MAP) if isinstance(data, dict) else None
+    if not isinstance(inner, str):
+        raise ConfigInvalid(f"{source}: the ConfigMap has no data.{IN_CONFIG_MAP}")
+    return inner, f"{source}, {IN_CONFIG_MAP}"
 
 
 def _read(file: str) -> tuple[str, str]:

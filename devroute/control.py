@@ -146,7 +146,9 @@ class Control:
                     "networks": [str(network) for network in policy.networks],
                     "ports": [str(a) if a == b else f"{a}-{b}" for a, b in policy.ports],
                     "services": list(policy.services),
+                    "signed_contracts_only": policy.require_signed,
                 },
+                "you_may_register": list(policy.may_register(identity.subject, identity.groups)),
             }
         )
 

@@ -110,6 +110,18 @@ def test_check_names_the_place_of_a_mistake(files: Path, capsys: Output, output:
         assert said.err == f"devroute: {message}\n"
 
 
+def test_the_manifests_policy_can_be_checked_as_it_stands_in_git(files: Path, capsys: Output) -> None:
+    manifest = Path(__file__).parents[1] / "manifests" / "base" / "policy.yaml"
+    assert devroute("check", str(manifest)) == 0
+    assert "none: laptops are reached by tunnels only" in capsys.readouterr().out
+    (files / "map.yaml").write_text("kind: ConfigMap\ndata:\n  policy.yaml: |\n    service: []\n")
+    assert devroute("check", "map.yaml") == 20
+    assert "map.yaml, policy.yaml:1: service: there is no such field" in capsys.readouterr().err
+    (files / "map.yaml").write_text("kind: ConfigMap\ndata: {other: x}")
+    assert devroute("check", "map.yaml") == 20
+    assert "has no data.policy.yaml" in capsys.readouterr().err
+
+
 def test_check_for_scripts(files: Path, capsys: Output) -> None:
     assert devroute("check", "policy.yaml", "--output", "json") == 0
     document = json.loads(capsys.readouterr().out)

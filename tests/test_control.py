@@ -163,6 +163,7 @@ async def test_the_api_needs_a_token_and_says_who_is_online(server: Server) -> N
             1,
             ["10.0.0.0/8"],
         )
+        assert status["you_may_register"] == ["*"]
 
 
 async def test_unknown_paths_and_methods_get_a_json_error(server: Server) -> None:

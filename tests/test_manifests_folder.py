@@ -228,6 +228,22 @@ def test_networks_are_the_same_in_the_policy_and_in_the_network_policy() -> None
     assert len(one(Installation(), "NetworkPolicy")["spec"]["egress"]) == 2, "nothing without a network"
 
 
+@pytest.mark.parametrize(
+    ("networks", "block"),
+    [
+        (["10.0.0.0/8"], {"cidr": "10.0.0.0/8", "except": ["10.244.0.0/16", "10.96.0.0/12"]}),
+        (["10.0.0.0/8", "10.244.7.0/24"], {"cidr": "10.0.0.0/8", "except": ["10.96.0.0/12"]}),
+        (["192.168.0.0/16"], {"cidr": "192.168.0.0/16"}),
+        (["10.96.0.0/12"], {"cidr": "10.96.0.0/12"}),
+    ],
+)
+def test_the_clusters_own_ranges_are_left_out_of_the_laptops_networks(
+    networks: list[str], block: dict[str, object]
+) -> None:
+    *_, laptops = one(Installation(networks=tuple(networks)), "NetworkPolicy")["spec"]["egress"]
+    assert [each["ipBlock"] for each in laptops["to"]] == [block]
+
+
 def test_each_path_of_the_control_port_is_for_one_kind_of_caller() -> None:
     control = Control(Mock(), Policy, Mock(), Mock(), 0.3)
     served = {resource.canonical for resource in create_app(control).router.resources()} | {"/tunnel"}

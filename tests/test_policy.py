@@ -157,7 +157,8 @@ def test_each_reload_is_another_policy() -> None:
 @settings(max_examples=50)
 def test_no_disguise_of_an_ipv4_address_is_permitted_where_the_address_itself_is_not(ip: object) -> None:
     number = int(ip)  # type: ignore[call-overload]
-    disguises = [f"::ffff:{ip}", f"::{ip}", f"64:ff9b::{ip}", f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1"]
+    disguises = [f"{prefix}{ip}" for prefix in ("::ffff:", "::", "64:ff9b::", "::ffff:0:", "2600::5efe:")]
+    disguises.append(f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1")
     if not allows(EVERYTHING, str(ip)):
         assert not any(allows(EVERYTHING, disguise) for disguise in disguises)
 
@@ -362,7 +363,9 @@ def test_signatures_and_limits_are_read() -> None:
         ("? [a]\n: b", "p.yaml"),
         ("a: &a [*a]", "p.yaml"),
         ("a: 2024-99-99", "not valid YAML"),
-        ("[" * 5000, "p.yaml"),
+        ("[" * 60_000, "nested too deeply"),
+        ("a:\n" + "- " * 30_000, "p.yaml:2: nested too deeply"),
+        ("#" * 70_000, "larger than 65536 characters"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line_and_the_fields_that_there_are(text: str, problem: str) -> None:

@@ -9,6 +9,8 @@ import ipaddress
 
 from devroute.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, Installation
 from devroute.manifests.model import Document
+from devroute.policy import Policy
+from devroute.ranges import Network, inside
 from devroute.settings import ProxySettings
 
 #: Paths of the control port, as devroute/control.py and devroute/tunnel/accept.py serve them.
@@ -108,12 +110,19 @@ def _to_laptops(installation: Installation) -> list[Document]:
     if not policy.networks:
         return []
     networks = ipaddress.collapse_addresses
-    blocks = [
+    blocks: list[Network] = [
         *networks(each for each in policy.networks if isinstance(each, ipaddress.IPv4Network)),
         *networks(each for each in policy.networks if isinstance(each, ipaddress.IPv6Network)),
     ]
     ports = [_tcp(first) | ({"endPort": last} if last > first else {}) for first, last in policy.ports]
-    return [{"to": [{"ipBlock": {"cidr": str(block)}} for block in blocks], "ports": ports}]
+    return [{"to": [{"ipBlock": _block(block, policy)} for block in blocks], "ports": ports}]
+
+
+def _block(block: Network, policy: Policy) -> Document:
+    """A network without the cluster's own ranges, unless something in them is listed, as policy has it."""
+    ranges = [network for network, _ in policy.cluster if network != block and inside(network, block)]
+    own = [each for each in ranges if not any(inside(listed, each) for listed in policy.networks)]
+    return {"cidr": str(block)} | ({"except": list(map(str, own))} if own else {})
 
 
 def _named(namespace: str) -> Document:
