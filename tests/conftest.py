@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from secret_watch import pytest_configure
+
+__all__ = ["pytest_configure"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
