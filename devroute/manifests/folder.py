@@ -38,7 +38,8 @@ def base(installation: Installation) -> list[File]:
             "What may be detoured, and where laptops may be without a tunnel. Nothing is permitted that is\n"
             "not here; a change is in force within a minute or so, without a restart. `cluster` has to name\n"
             "the cluster's own ranges (--pod-network, --service-network), which are no targets. More can be\n"
-            "said, such as who may register what: docs/policy.md; try it with `devroute policy check`.",
+            "said, such as who may register what: docs/policy.md; try it with `devroute policy check`.\n"
+            "Keys of those who may sign contracts: `devroute sign-key public FILE` prints them.",
             workload.policy_config(installation),
         ),
         _file(

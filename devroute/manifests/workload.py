@@ -8,6 +8,9 @@ from devroute.settings import ProxySettings
 #: Where the container finds its files. Folders and not single files: only they follow a change of theirs.
 POLICY_FOLDER, TOKENS_FOLDER = "/etc/devroute/policy", "/etc/devroute/tokens"
 
+#: A JWKS in which nobody may sign contracts yet.
+NO_KEYS = '{"keys": []}\n'
+
 #: From the pod's end to the closing of its ports: until every sidecar knows that it has gone.
 LEAVE_S = 5
 #: For requests that still run; the proxy's own setting.
@@ -49,12 +52,13 @@ def service_account(installation: Installation) -> Document:
 
 
 def policy_config(installation: Installation) -> Document:
-    """What may be detoured, and where to. The proxy sees a change within a minute, without a restart."""
+    """What may be detoured, where to, and whose signatures count. The proxy sees a change within a minute,
+    without a restart."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": installation.metadata("devroute-policy"),
-        "data": {"policy.yaml": to_yaml(installation.policy_file)},
+        "data": {"policy.yaml": to_yaml(installation.policy_file), "contract-keys.json": NO_KEYS},
     }
 
 
@@ -131,6 +135,7 @@ def _container(installation: Installation) -> Document:
             "proxy",
             f"--policy={POLICY_FOLDER}/policy.yaml",
             f"--tokens={TOKENS_FOLDER}/tokens.yaml",
+            f"--contract-keys={POLICY_FOLDER}/contract-keys.json",
             "--audit=-",
         ],
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
