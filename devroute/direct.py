@@ -49,7 +49,7 @@ _UNREAD: Final = CloseBody()
 class UpstreamConnection(Connection):
     """One connection: idle in its pool, or serving one stream."""
 
-    __slots__ = ("_look", "_pool", "_reading_paused", "idle_since", "stream")
+    __slots__ = ("_look", "_pool", "_reading_paused", "era", "idle_since", "stream")
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -57,6 +57,7 @@ class UpstreamConnection(Connection):
         self._reading_paused = False
         self._look: Callable[[], object] | None = None
         self.idle_since = 0.0
+        self.era = 0
         self.stream: DirectStream | None = None
 
     def quiet(self) -> bool:

@@ -50,6 +50,7 @@ class DirectUpstream:
         self.label = self._dialer.label
         self.max_in_flight = max_in_flight
         self._in_flight = 0
+        self._era = 0  # how often `close_idle` was called: what was connected before is of another one
         self._idle: list[UpstreamConnection] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -89,6 +90,8 @@ class DirectUpstream:
             self.release(await self._connect())
 
     def close_idle(self) -> None:
+        """Close what is idle, and use what is busy or on its way for no further request."""
+        self._era += 1
         for connection in list(self._idle):
             connection.close()
 
@@ -118,8 +121,13 @@ class DirectUpstream:
         connection.resume_reading()
         if connection.closed:
             return
-        if len(self._idle) >= MAX_IDLE or connection.transport.get_write_buffer_size():
-            connection.close()  # what it still has to send would delay the next request, or stall it
+        if (
+            connection.era != self._era
+            or len(self._idle) >= MAX_IDLE
+            or connection.transport.get_write_buffer_size()
+        ):
+            # It was permitted by another policy; or what it still has to send would stall the next request.
+            connection.close()
             return
         connection.idle_since = self._loop.time()
         self._idle.append(connection)
@@ -158,4 +166,7 @@ class DirectUpstream:
             stream.attach(connection, reused=False)
 
     async def _connect(self) -> UpstreamConnection:
-        return await self._dialer.connect(lambda: UpstreamConnection(self, self._loop))
+        era = self._era
+        connection = await self._dialer.connect(lambda: UpstreamConnection(self, self._loop))
+        connection.era = era
+        return connection

@@ -151,19 +151,27 @@ async def test_a_broken_file_changes_nothing_and_shows_in_the_readiness(world: W
     assert (await world.ready())[1]["policy_problem"] is None
 
 
-async def test_a_target_that_a_new_policy_lacks_is_denied_to_the_next_request(world: World) -> None:
-    target = world.targets[1]
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_target_that_a_new_policy_lacks_is_denied_to_the_next_request(
+    world: World, host: str
+) -> None:
+    target = f"{host}:{world.port}"
+    await world.policy("direct: {networks: [127.0.0.0/8, '::1/128']}")
     world.app.may_end.clear()
     world.app.begun = 0
     slow = asyncio.ensure_future(world.get(target, "/slow"))
     await until(lambda: world.app.begun)
-    await world.policy("direct: {networks: []}")
-    status, body = await world.get(target)
-    assert (status, json.loads(body)["code"]) == (403, "target-denied")
+    await world.policy("direct: {networks: [192.0.2.0/24]}")
+    assert (await denied(world, target)) == (403, "target-denied")
     world.app.may_end.set()
     assert await slow == (200, 2 * HALF)
+    assert (await denied(world, target)) == (403, "target-denied"), "its connection is not used again"
     await world.policy(OPEN)
-    assert (await world.get(target))[0] == 200
+
+
+async def denied(world: World, target: str) -> tuple[int, str]:
+    status, body = await world.get(target)
+    return status, json.loads(body)["code"]
 
 
 async def test_a_right_that_is_taken_away_ends_devroute_up_and_gives_the_reason(world: World) -> None:
