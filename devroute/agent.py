@@ -36,7 +36,7 @@ from devroute.h2_upstream import H2Upstream
 from devroute.inspector.redact import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
-from devroute.inspector.tap import Tapped
+from devroute.inspector.tap import Recorder, Tapped
 from devroute.network import Network, is_ours
 from devroute.platforms import INTERRUPTED, signals_caught
 from devroute.report import Printer, Report
@@ -121,11 +121,11 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
+        recorder = None if self.captures is None else Recorder(self.captures, self._loop)
         self._upstreams: dict[str, AppUpstream | H2Upstream | Tapped] = {}
         for spec in settings.services:
             app = _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
-            tapped = app if self.captures is None else Tapped(app, spec.service, self.captures)
-            self._upstreams[spec.service] = tapped
+            self._upstreams[spec.service] = app if recorder is None else Tapped(app, spec.service, recorder)
         #: Sends captures to the apps again.
         self.replayer = Replayer({n: app for n, app in self._upstreams.items() if isinstance(app, Tapped)})
         offers = tuple(

@@ -51,7 +51,12 @@ class Masks:
     def might_be_in(self, data: bytes) -> bool:
         """A cheap look: False means that no field of this body is secret."""
         low = data.lower()
-        return self._always or b"\\u" in low or b"%" in low or any(hint in low for hint in self._hints)
+        if self._always or b"\\u" in low or b"%" in low:
+            return True
+        for hint in self._hints:  # noqa: SIM110  # any() costs five times as much
+            if hint in low:
+                return True
+        return False
 
     # --- JSON
 

@@ -90,6 +90,8 @@ class Redaction:
 
     def _query(self, text: bytes) -> bytes:
         """URLs in the target, Referer, Location."""
+        if not self.masks.might_be_in(text):
+            return text
         return _PARAMETER.sub(lambda match: self.masks.form(match[0]), text)
 
     def fields(self, fields: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -58,6 +58,7 @@ class Captures:
         self.max_body = max_body
         self.redact = redaction() if redact is None else redact
         self.paused = False
+        self.skipped = 0  # requests that came faster than they could be recorded
         self.total = 0
         self._later = later
         self._kept: dict[int, Exchange] = {}
@@ -116,9 +117,7 @@ class Captures:
 
     # --- recording
 
-    def begin(
-        self, service: str, head: RequestHead, started: float, now: float, replay_of: int | None = None
-    ) -> Exchange:
+    def begin(self, service: str, head: RequestHead, started: float, now: float) -> Exchange:
         """A request has come. `started` is Unix time, `now` the clock of all further calls."""
         redact = self.redact
         wire = head.wire
@@ -127,7 +126,6 @@ class Captures:
             service, head.method.decode("latin-1"), redact.target(head.target).decode("latin-1"), started, now
         )
         exchange.raw_request = raw[1:]
-        exchange.replay_of = replay_of
         framing = head.framing
         if framing is _UPGRADE:
             upgrade = marks.get(b"upgrade", b"").lower()

@@ -1,11 +1,13 @@
 """Records what passes between the tunnel and an app: an upstream around an upstream, for each service.
 
-Everything is passed on at once, as it came, and copied within the store's bounds. While captures are paused
-it steps out of the way: the request then costs one comparison.
+Everything is passed on at once, as it came. On the way of a request it is only noted (2 µs a request); what
+it means, and what has to be redacted, the recorder finds out a moment later (40 µs a request), at a pace that
+leaves the loop to the requests. Until then a note is seen by nobody.
 """
 
+import asyncio
 from time import monotonic, time
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from devroute.errors import DevrouteError
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
@@ -14,7 +16,23 @@ from devroute.inspector.messages import MAX_MESSAGE_BYTES, GrpcMessages, Watcher
 from devroute.inspector.store import Captures
 from devroute.upstream import ResponseSink, Upstream, UpstreamStream
 
+#: How long notes wait, in seconds, and of how many exchanges they are taken at a time: 3,200 a second, for
+#: about an eighth of a core.
+NOTED_SECONDS: Final = 0.02
+BATCH: Final = 64
+
+#: Exchanges whose notes wait; beyond them, requests pass unrecorded, and are counted. More a second than
+#: anybody looks at.
+MAX_WAITING: Final = 512
+
+#: Bytes of bodies, and pieces of one, that wait in notes.
+MAX_NOTED_BYTES: Final = 4 * 1024 * 1024
+MAX_NOTES: Final = 256
+
 _UPGRADE: Final = Framing.UPGRADE
+
+# Kinds of notes.
+_ASKED, _ASKED_END, _HEAD, _ANSWERED, _END, _ERROR, _CANCEL = range(7)
 
 
 class App(Upstream, Protocol):
@@ -23,28 +41,73 @@ class App(Upstream, Protocol):
     async def close(self) -> None: ...
 
 
+class Recorder:
+    """Turns the notes of taps into captures."""
+
+    def __init__(self, captures: Captures, loop: asyncio.AbstractEventLoop) -> None:
+        self.captures = captures
+        self.noted = 0  # bytes of bodies in notes
+        self._loop = loop
+        self._waiting: list[Tap] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def busy(self) -> bool:
+        return len(self._waiting) >= MAX_WAITING
+
+    def due(self, tap: "Tap") -> None:
+        """The tap has its first note."""
+        self._waiting.append(tap)
+        if self._timer is None:
+            self._timer = self._loop.call_later(NOTED_SECONDS, self._record)
+
+    def _record(self) -> None:
+        self._timer = None
+        batch = self._waiting[:BATCH]
+        del self._waiting[:BATCH]
+        for tap in batch:
+            tap.record()
+        if self._waiting:
+            self._timer = self._loop.call_later(NOTED_SECONDS, self._record)
+
+    def flush(self) -> None:
+        """Record all that is noted, now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            self._record()
+            if self._timer is not None:
+                self._timer.cancel()
+
+
 class Tapped:
     """An app whose exchanges are recorded; implements devroute.upstream.Upstream."""
 
-    __slots__ = ("_app", "_captures", "_service")
+    __slots__ = ("_app", "_recorder", "_service")
 
-    def __init__(self, app: App, service: str, captures: Captures) -> None:
+    def __init__(self, app: App, service: str, recorder: Recorder) -> None:
         self._app = app
         self._service = service
-        self._captures = captures
+        self._recorder = recorder
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        if self._captures.paused:
+        recorder = self._recorder
+        if recorder.captures.paused:
             return self._app.open(head, sink)
-        return self.record(head, sink)[1]
+        if recorder.busy:
+            recorder.captures.skipped += 1
+            return self._app.open(head, sink)
+        tap = Tap(recorder, self._service, head, sink)
+        tap.stream = self._app.open(head, tap)
+        return tap
 
     def record(
-        self, head: RequestHead, sink: ResponseSink, replay_of: int | None = None
+        self, head: RequestHead, sink: ResponseSink, replay_of: int | None
     ) -> tuple[Exchange, UpstreamStream]:
-        """The same with the exchange, paused or not: for requests that the inspector sends itself."""
-        captures = self._captures
-        exchange = captures.begin(self._service, head, time(), monotonic(), replay_of)
-        tap = Tap(captures, exchange, sink)
+        """The same at once and in any case: for requests that the inspector sends itself."""
+        tap = Tap(self._recorder, self._service, head, sink)
+        exchange = tap.record()
+        exchange.replay_of = replay_of
         tap.stream = self._app.open(head, tap)
         return exchange, tap
 
@@ -55,48 +118,56 @@ class Tapped:
 class Tap:
     """One exchange: the sink of the app's answer, and the stream of whoever asked."""
 
-    __slots__ = ("_answers", "_asked", "_captures", "_exchange", "_half", "_sink", "_switched", "stream")
+    __slots__ = (
+        "_answered",
+        "_asked",
+        "_exchange",
+        "_half",
+        "_head",
+        "_noted",
+        "_notes",
+        "_opened",
+        "_over",
+        "_recorder",
+        "_service",
+        "_sink",
+        "_started",
+        "_switched",
+        "_waits",
+        "stream",
+    )  # fmt: skip
 
-    def __init__(self, captures: Captures, exchange: Exchange, sink: ResponseSink) -> None:
-        self._captures = captures
-        self._exchange = exchange
+    def __init__(self, recorder: Recorder, service: str, head: RequestHead, sink: ResponseSink) -> None:
+        self._recorder = recorder
+        self._service = service
+        self._head = head
         self._sink = sink
+        self._started = time()
+        self._opened = monotonic()
+        self._notes: list[tuple[int, float, Any]] = []
+        self._noted = 0  # bytes of bodies in the notes
+        self._waits = True
+        self._over = False
+        self._exchange: Exchange | None = None
         self._switched = False  # a 101 has made it two pipes
         self._half = False  # one of the pipes has ended
         self._asked: Watcher | None = None
-        self._answers: Watcher | None = None
-        if exchange.kind == "grpc":
-            self._asked = GrpcMessages(from_client=True)
+        self._answered: Watcher | None = None
         self.stream: UpstreamStream
+        recorder.due(self)
 
     # --- the request
 
     def send_data(self, data: bytes) -> None:
-        exchange = self._exchange
-        if exchange.stored:
-            captures = self._captures
-            if self._asked is not None:
-                for message in self._asked.feed(data, monotonic() - exchange.opened):
-                    captures.say(exchange, message)
-            if exchange.kind == "websocket" and self._switched:
-                captures.count(exchange, len(data), from_client=True)
-            else:
-                captures.receive(exchange, data, "request")
+        self._note_data(_ASKED, data)
         self.stream.send_data(data)
 
     def send_end(self, trailers: Headers) -> None:
-        self._captures.sent(self._exchange, monotonic())
-        if self._switched:
-            self._half_ended()
+        self._note(_ASKED_END, None)
         self.stream.send_end(trailers)
 
     def cancel(self) -> None:
-        exchange = self._exchange
-        if exchange.state == "open":
-            if self._switched and (self._half or _closed(exchange)):
-                self._captures.end(exchange, [], monotonic())
-            else:
-                self._captures.fail(exchange, "cancelled", "the caller went away", monotonic())
+        self._note(_CANCEL, None)
         self.stream.cancel()
 
     def pause_response(self) -> None:
@@ -111,49 +182,20 @@ class Tap:
         self._sink.on_informational(head)
 
     def on_head(self, head: ResponseHead) -> None:
-        exchange = self._exchange
-        marks = self._captures.respond(exchange, head, monotonic())
-        if head.framing is _UPGRADE:
-            self._switched = True
-            if exchange.kind == "websocket":
-                extensions = marks.get(b"sec-websocket-extensions", b"").decode("latin-1")
-                limit = min(MAX_MESSAGE_BYTES, self._captures.max_body)
-                self._asked, self._answers = (
-                    WebSocketMessages(from_client=side, extensions=extensions, limit=limit)
-                    for side in (True, False)
-                )
-        elif exchange.kind == "grpc":
-            self._answers = GrpcMessages(from_client=False)
+        self._note(_HEAD, head)
         self._sink.on_head(head)
 
     def on_data(self, data: bytes) -> None:
-        exchange = self._exchange
-        if exchange.stored:
-            captures = self._captures
-            if self._answers is not None:
-                for message in self._answers.feed(data, monotonic() - exchange.opened):
-                    captures.say(exchange, message)
-            if exchange.kind == "websocket" and self._switched:
-                captures.count(exchange, len(data), from_client=False)
-            else:
-                captures.receive(exchange, data, "response")
+        self._note_data(_ANSWERED, data)
         self._sink.on_data(data)
 
     def on_end(self, trailers: Headers) -> None:
-        if self._switched:
-            self._half_ended()
-        else:
-            self._captures.end(self._exchange, trailers, monotonic())
+        self._note(_END, trailers)
         self._sink.on_end(trailers)
 
     def on_error(self, error: DevrouteError) -> None:
-        self._captures.fail(self._exchange, error.code, error.message, monotonic())
+        self._note(_ERROR, error)
         self._sink.on_error(error)
-
-    def _half_ended(self) -> None:
-        if self._half and self._exchange.state == "open":
-            self._captures.end(self._exchange, [], monotonic())
-        self._half = True
 
     # --- flow control
 
@@ -163,7 +205,97 @@ class Tap:
     def resume_request(self) -> None:
         self._sink.resume_request()
 
+    # --- notes
+
+    def _note(self, kind: int, value: Any) -> None:
+        self._notes.append((kind, monotonic(), value))
+        if not self._waits:
+            self._waits = True
+            self._recorder.due(self)
+
+    def _note_data(self, kind: int, data: bytes) -> None:
+        if self._over:
+            return
+        size = len(data)
+        self._noted += size
+        recorder = self._recorder
+        recorder.noted += size
+        self._note(kind, data)
+        if recorder.noted > MAX_NOTED_BYTES or len(self._notes) > MAX_NOTES:
+            self.record()
+
+    def record(self) -> Exchange:
+        """Act on the notes. Called by the recorder, and where too much would wait."""
+        recorder = self._recorder
+        recorder.noted -= self._noted
+        self._noted = 0
+        notes, self._notes = self._notes, []
+        captures = recorder.captures
+        exchange = self._exchange
+        if exchange is None:
+            exchange = captures.begin(self._service, self._head, self._started, self._opened)
+            self._exchange = exchange
+            if exchange.kind == "grpc":
+                self._asked = GrpcMessages(from_client=True)
+        for kind, now, value in notes:
+            if not self._over:
+                self._act(captures, exchange, kind, now, value)
+        self._over = self._over or not exchange.stored
+        self._waits = False
+        return exchange
+
+    def _act(self, captures: Captures, exchange: Exchange, kind: int, now: float, value: Any) -> None:
+        if kind in (_ANSWERED, _ASKED):
+            watcher = self._answered if kind == _ANSWERED else self._asked
+            if watcher is not None:
+                for message in watcher.feed(value, now - exchange.opened):
+                    captures.say(exchange, message)
+            if self._switched and exchange.kind == "websocket":
+                captures.count(exchange, len(value), from_client=kind == _ASKED)
+            else:
+                captures.receive(exchange, value, "response" if kind == _ANSWERED else "request")
+        elif kind == _HEAD:
+            self._answer_begun(captures, exchange, value, now)
+        elif kind == _ASKED_END:
+            captures.sent(exchange, now)
+            if self._switched:
+                self._half_ended(captures, exchange, now)
+        elif kind == _END:
+            if self._switched:
+                self._half_ended(captures, exchange, now)
+            else:
+                self._over = True
+                captures.end(exchange, value, now)
+        elif kind == _CANCEL and self._switched and (self._half or _closed(exchange)):
+            self._over = True
+            captures.end(exchange, [], now)
+        else:
+            self._over = True
+            if value is None:
+                code, why = "cancelled", "the caller went away"
+            else:
+                code, why = value.code, value.message
+            captures.fail(exchange, code, why, now)
+
+    def _answer_begun(self, captures: Captures, exchange: Exchange, head: ResponseHead, now: float) -> None:
+        marks = captures.respond(exchange, head, now)
+        if head.framing is _UPGRADE:
+            self._switched = True
+            if exchange.kind == "websocket":
+                extensions = marks.get(b"sec-websocket-extensions", b"").decode("latin-1")
+                limit = min(MAX_MESSAGE_BYTES, captures.max_body)
+                self._asked = WebSocketMessages(from_client=True, extensions=extensions, limit=limit)
+                self._answered = WebSocketMessages(from_client=False, extensions=extensions, limit=limit)
+        elif exchange.kind == "grpc":
+            self._answered = GrpcMessages(from_client=False)
+
+    def _half_ended(self, captures: Captures, exchange: Exchange, now: float) -> None:
+        if self._half:
+            self._over = True
+            captures.end(exchange, [], now)
+        self._half = True
+
 
 def _closed(exchange: Exchange) -> bool:
-    """Whether both have said goodbye, as far as we saw (RFC 6455 §7.1.4)."""
+    """Whether somebody has said goodbye, as far as we saw (RFC 6455 §7.1.4)."""
     return any(message.opcode == "close" for message in exchange.messages[-4:])

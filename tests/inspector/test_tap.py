@@ -20,7 +20,7 @@ from devroute.heads import Framing, RequestHead
 from devroute.inspector.exchange import Exchange
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
-from devroute.inspector.tap import Tapped
+from devroute.inspector.tap import MAX_WAITING, Recorder, Tapped
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings, ServiceSpec
 
@@ -76,6 +76,10 @@ async def laptop(port: int, **changes: Any) -> AsyncIterator[Laptop]:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 printer.close()
+
+
+def recorder_of(captures: Captures) -> Recorder:
+    return Recorder(captures, asyncio.get_running_loop())
 
 
 @asynccontextmanager
@@ -200,7 +204,8 @@ async def test_events_are_kept_as_they_come() -> None:
 async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
     captures = Captures(max_body=1000)
     app = BulkApp()
-    tapped = Tapped(app, "foo", captures)  # type: ignore[arg-type]  # is never closed
+    recorder = recorder_of(captures)
+    tapped = Tapped(app, "foo", recorder)  # type: ignore[arg-type]  # is never closed
     client = Client(keep=False)
     stream = tapped.open(get(b"/10000000"), client)
     await asyncio.wait_for(client.first.wait(), 5)
@@ -209,6 +214,7 @@ async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
     stream.resume_response()
     await asyncio.wait_for(client.done.wait(), 10)
     assert client.size == 10_000_000
+    recorder.flush()
     (exchange,) = captures.listing()
     assert (len(exchange.response_body.data), exchange.response_body.size) == (1000, 10_000_000)
     assert exchange.response_body.truncated
@@ -216,7 +222,7 @@ async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
 
 async def test_each_piece_is_passed_on_in_the_same_turn() -> None:
     opened: list[AppStream] = []
-    tapped = Tapped(App(opened.append), "foo", Captures())  # type: ignore[arg-type]
+    tapped = Tapped(App(opened.append), "foo", recorder_of(Captures()))  # type: ignore[arg-type]
     client = Client()
     stream = tapped.open(post(4), client)
     await asyncio.sleep(0)
@@ -232,9 +238,40 @@ async def test_while_paused_nothing_is_recorded_and_nothing_stands_in_the_way() 
     captures = Captures()
     captures.paused = True
     app = App()
-    stream = Tapped(app, "foo", captures).open(get(), Client())  # type: ignore[arg-type]
+    stream = Tapped(app, "foo", recorder_of(captures)).open(get(), Client())  # type: ignore[arg-type]
     assert stream is app.streams[0]
     assert not len(captures)
+
+
+async def test_requests_that_come_too_fast_pass_unrecorded_and_are_counted() -> None:
+    captures = Captures()
+    recorder = recorder_of(captures)
+    app = App()
+    tapped = Tapped(app, "foo", recorder)  # type: ignore[arg-type]
+    for _ in range(MAX_WAITING + 7):
+        tapped.open(get(), Client())
+    assert len(app.streams) == MAX_WAITING + 7
+    assert captures.skipped == 7
+    recorder.flush()
+    assert len(captures) == MAX_WAITING
+    tapped.open(get(), Client())
+    recorder.flush()
+    assert len(captures) == MAX_WAITING + 1
+
+
+async def test_notes_of_much_data_do_not_pile_up() -> None:
+    captures = Captures()
+    recorder = recorder_of(captures)
+    opened: list[AppStream] = []
+    tapped = Tapped(App(opened.append), "foo", recorder)  # type: ignore[arg-type]
+    stream = tapped.open(post(100_000_000), Client(keep=False))
+    for _ in range(100):
+        stream.send_data(bytes(1_000_000))
+        assert recorder.noted <= 5_000_000
+    recorder.flush()
+    assert recorder.noted == 0
+    (exchange,) = captures.listing()
+    assert exchange.request_body.size == 100_000_000
 
 
 async def test_without_an_inspector_there_is_no_tap() -> None:
@@ -338,10 +375,10 @@ async def test_a_grpc_call_is_kept_with_its_messages_and_status() -> None:
     fields = {"content-type": "application/grpc", "te": "trailers"}
     try:
         async with laptop(port) as it:
-            for payload, status in ((b"hi", 0), (b"fail", 5)):
+            for number, (payload, status) in enumerate(((b"hi", 0), (b"fail", 5)), 1):
                 framed = b"\0" + len(payload).to_bytes(4, "big") + payload
                 await it.ask(request("POST", "/shop.Api/Call", fields, framed), framed)
-                exchange = await it.newest()
+                exchange = await it.newest(lambda each, n=number: each.id == n and each.state != "open")  # type: ignore[misc]
                 assert (exchange.kind, exchange.grpc_status) == ("grpc", status)
                 assert exchange.messages[0].data == payload
             assert exchange.grpc_message == "no such thing"
@@ -406,7 +443,7 @@ async def test_a_request_is_sent_again_edited_or_not() -> None:
 async def test_edits_that_make_no_request_are_refused(edits: dict[str, Any]) -> None:
     captures = Captures()
     exchange = captures.begin("foo", get(), 0, 0)
-    laptop = Tapped(App(), "foo", captures)  # type: ignore[arg-type]
+    laptop = Tapped(App(), "foo", recorder_of(captures))  # type: ignore[arg-type]
     with pytest.raises(RequestMalformed):
         await Replayer({"foo": laptop})(exchange, edits)
     assert len(captures) == 1
@@ -414,7 +451,7 @@ async def test_edits_that_make_no_request_are_refused(edits: dict[str, Any]) -> 
 
 async def test_what_was_not_kept_cannot_be_sent_again() -> None:
     captures = Captures(max_body=3)
-    replayer = Replayer({"foo": Tapped(App(), "foo", captures)})  # type: ignore[arg-type]
+    replayer = Replayer({"foo": Tapped(App(), "foo", recorder_of(captures))})  # type: ignore[arg-type]
     cut = captures.begin("foo", post(5), 0, 0)
     captures.receive(cut, b"12345", "request")
     captures.sent(cut, 1)
