@@ -28,6 +28,7 @@ from devroute.errors import (
     ProtocolError,
     RegistrationDenied,
     ServerUnreachable,
+    SubjectInvalid,
     TargetDenied,
     TokenInvalid,
     UpstreamReset,
@@ -39,9 +40,12 @@ from devroute.inspector.store import Captures
 from devroute.inspector.tap import Recorder, Tapped
 from devroute.network import Network, is_ours
 from devroute.platforms import INTERRUPTED, signals_caught
+from devroute.renewal import keep_renewed
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings
 from devroute.terms import ANY
+from devroute.tls import for_server
+from devroute.token_source import TokenSource
 from devroute.tunnel import hello
 from devroute.tunnel.agent_end import AgentLink, Finished
 from devroute.tunnel.dial import DIAL_SECONDS, dial
@@ -89,6 +93,7 @@ FINAL: Final = (
     LinkReplaced,
     HandbackUnavailable,
     NotSupported,
+    SubjectInvalid,
 )
 
 
@@ -133,7 +138,10 @@ class Agent:
             for spec in settings.services
         )
         self._hello = hello.Hello(agent=__version__, name=settings.name, services=offers).encode()
+        self._source = TokenSource(settings)
+        self._tls = for_server(settings)
         self._link: AgentLink | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._woken = asyncio.Event()  # something happened that makes waiting pointless
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -172,7 +180,7 @@ class Agent:
 
     async def _register(self) -> tuple[AgentLink, str]:
         """A link that the server has welcomed, and the laptop's name on it. Raises why there is none."""
-        link = await dial(self._settings.server, self._settings.token.get_secret_value(), self._make_link)
+        link = await self._dialled()
         self._link = link
         self._network.follow(link.transport.get_extra_info("peername")[:2])
         link.wake()
@@ -196,7 +204,28 @@ class Agent:
                     hint="leave out --only-path and --except-status, or have it upgraded",
                 ),
             )
+        if self._source.renewable and "renew" in welcome.features:
+            renewing = keep_renewed(link, self._source, welcome.expires_in, self._not_renewed)
+            self._renewing = self._loop.create_task(renewing)
         return link, welcome.name
+
+    async def _dialled(self) -> AgentLink:
+        """A link; where a token that was kept is refused, with a newer one."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        token = await self._source.get()
+        try:
+            return await dial(self._settings.server, token, self._make_link, tls=self._tls)
+        except TokenInvalid:
+            if self._source.fresh or not self._source.renewable:
+                raise
+        self._source.forget()
+        token = await self._source.get()
+        return await dial(self._settings.server, token, self._make_link, tls=self._tls)
+
+    def _not_renewed(self, error: DevrouteError) -> None:
+        self._report.not_renewed(error)
+        self._report.flush()
 
     @staticmethod
     def _give_up(link: AgentLink, error: DevrouteError) -> NoReturn:
@@ -216,7 +245,9 @@ class Agent:
             error = await asyncio.shield(link.closed_because)
             if link.goodbye is not None:
                 error = _why_turned_away(link)
-            if isinstance(error, FINAL):
+            if isinstance(error, TokenInvalid) and self._source.renewable:
+                self._source.forget()
+            elif isinstance(error, FINAL):
                 raise error
             self._report.offline(error.message)
             self._report.flush()
@@ -321,6 +352,8 @@ class Agent:
     async def _close(self, tasks: set[asyncio.Future[Any]], child: Child | None) -> None:
         for timer in self._timers.values():
             timer.cancel()
+        if self._renewing is not None:
+            tasks.add(self._renewing)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -3,14 +3,23 @@ in it works and a Ctrl-C reaches it by itself. Knows nothing of tunnels.
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Final
 
 from devroute.errors import ConfigInvalid
 from devroute.platforms import exit_code, runnable
 
+#: Our secret, as the environment has it.
+TOKEN_VARIABLE: Final = "DEVROUTE_TOKEN"
+
 #: Seconds between asking the app to end and killing it: below the 10 s of docker stop.
 GRACE_SECONDS: Final = 5.0
+
+
+def environment() -> dict[str, str]:
+    """Ours for a child, without the token: an app has no need of it, and some print their environment."""
+    return {name: value for name, value in os.environ.items() if name.upper() != TOKEN_VARIABLE}
 
 
 class Child:
@@ -21,7 +30,7 @@ class Child:
     async def start(cls, command: Sequence[str]) -> "Child":
         """Raises ConfigInvalid if the command cannot be run."""
         try:
-            return cls(await asyncio.create_subprocess_exec(*runnable(command)))
+            return cls(await asyncio.create_subprocess_exec(*runnable(command), env=environment()))
         except FileNotFoundError:
             raise ConfigInvalid(
                 f"cannot run '{command[0]}': there is no such command",

@@ -10,6 +10,8 @@ import aiohttp
 
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
 from devroute.settings import ClientSettings
+from devroute.tls import for_server
+from devroute.token_source import TokenSource
 
 #: Seconds for the whole request: a person waits.
 TIMEOUT: Final = 10.0
@@ -22,9 +24,10 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
 
     Raises ConfigInvalid, ServerUnreachable, or the error that the server answered with.
     """
-    secret = settings.token.get_secret_value()
-    if not secret:
+    if not settings.has_credential:
         raise ConfigInvalid("no token is given", hint=TokenInvalid.default_hint)
+    tls = for_server(settings)
+    secret = await TokenSource(settings).get()
     if not secret.isascii() or not secret.isprintable():
         raise TokenInvalid("the token has characters that no token has")
     url = settings.server.replace("ws", "http", 1) if settings.server.startswith("ws") else settings.server
@@ -32,7 +35,10 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
             session.get(
-                url + path, headers={"Authorization": f"Bearer {secret}"}, allow_redirects=False
+                url + path,
+                headers={"Authorization": f"Bearer {secret}"} if secret else {},
+                allow_redirects=False,
+                ssl=tls if tls is not None else True,
             ) as response,
         ):
             body = await _read(response.content)
@@ -44,7 +50,7 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
     except aiohttp.ClientConnectorCertificateError as error:
         reason = f"its certificate is not trusted: {error.certificate_error}"
         raise ServerUnreachable(
-            f"{settings.server}: {reason}", hint="is the company's CA installed?"
+            f"{settings.server}: {reason}", hint="a private CA? Name its file with --ca-file"
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         reason = _reason(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else str(error)

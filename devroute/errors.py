@@ -274,6 +274,13 @@ class TokenExpired(TokenInvalid):
     )
 
 
+class TokenCommandFailed(DevrouteError):
+    """The laptop's own command for a token; the server has no part in it."""
+
+    code, status = "token-command-failed", 500
+    default_hint = "run the command by hand: are you logged in?"
+
+
 class SubjectInvalid(DevrouteError):
     """The token is good, but what it says of its owner cannot be a laptop's name."""
 

@@ -18,6 +18,7 @@ from devroute.errors import (
     ServerUnreachable,
     SubjectInvalid,
     TargetDenied,
+    TokenCommandFailed,
     TokenInvalid,
 )
 
@@ -28,6 +29,7 @@ EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     ConfigInvalid: 20,
     TokenInvalid: 30,
     SubjectInvalid: 30,
+    TokenCommandFailed: 30,
     NameNotOwned: 30,
     NameTaken: 30,
     RegistrationDenied: 30,

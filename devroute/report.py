@@ -116,6 +116,12 @@ class Report:
         else:
             self._say(f"{_clock()}  the network has changed ({before or 'none'} -> {now})")
 
+    def not_renewed(self, error: DevrouteError) -> None:
+        if self._json:
+            self._event("not-renewed", code=error.code, reason=error.message)
+        else:
+            self._say(f"{_clock()}  the token is not renewed: {error.message}")
+
     def retry(self, error: DevrouteError, delay: float) -> None:
         if self._json:
             self._event("retry", code=error.code, reason=error.message, delay_s=round(delay, 2))

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 from devroute.errors import ConfigInvalid
+from devroute.settings import ClientSettings
 
 
 def trusting(
@@ -17,6 +18,13 @@ def trusting(
     if certificate is not None:
         load_certificate(context, certificate, key)
     return context
+
+
+def for_server(settings: ClientSettings) -> ssl.SSLContext | None:
+    """What is needed to talk to the server of these settings, None for plain http. Raises ConfigInvalid."""
+    if not settings.server.startswith(("https:", "wss:")):
+        return None
+    return trusting(settings.ca_file, settings.client_cert, settings.client_key)
 
 
 def _with_trust(ca_file: Path | None) -> ssl.SSLContext:

@@ -14,6 +14,7 @@ from devroute.child import Child
 from devroute.client import fetch
 from devroute.errors import ConfigInvalid, ServerUnreachable
 from devroute.settings import ClientSettings
+from devroute.token_source import settled
 from devroute.trail import HEADER, Hop
 
 #: Seconds between two looks for more hops, and how often nothing new has to be there before it is all.
@@ -65,6 +66,7 @@ def marked(command: Sequence[str], trace: str, span: str) -> list[str]:
 
 async def run(settings: ClientSettings, command: Sequence[str]) -> Traced:
     """Run it, and gather what is told of it. Raises ConfigInvalid, or what `fetch` does."""
+    settings = await settled(settings)
     trace = secrets.token_hex(16)
     arguments = marked(command, trace, secrets.token_hex(8))
     await _hops_of(settings, trace)  # a server that cannot be asked is known before the request is sent

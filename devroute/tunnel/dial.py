@@ -76,7 +76,9 @@ async def _attempt(
     port = url.port or (443 if secure else 80)
     if not token.isascii() or not token.isprintable():
         raise TokenInvalid("the token has characters that no token has")
-    fields = {"authorization": f"Bearer {token}", "user-agent": f"devroute/{__version__}"}
+    fields = {"user-agent": f"devroute/{__version__}"}
+    if token:  # a client certificate may say it instead
+        fields["authorization"] = f"Bearer {token}"
     request, key = request_upgrade(url.netloc, url.path.rstrip("/") + "/tunnel", fields, random(16))
     loop = asyncio.get_running_loop()
 
@@ -96,7 +98,7 @@ async def _attempt(
     except ssl.SSLCertVerificationError as error:
         raise ServerUnreachable(
             f"{server}: its certificate is not trusted: {error.verify_message}",
-            hint="is the company's CA installed? SSL_CERT_FILE names a file of trusted certificates",
+            hint="a private CA? Name its file with --ca-file",
         ) from None
     except ssl.SSLError as error:
         reason = (error.reason or str(error)).replace("_", " ").lower()
