@@ -89,9 +89,8 @@ export class Detail {
     this.problem = h("div", { class: "problem", role: "alert", hidden: true });
     const button = (text, key, action) => h("button", { type: "button", title: `${text} (${key})`, onclick: action }, text);
     const { actions } = this;
-    const bar = h("div", { class: "actions" },
-      button("Replay", "r", () => actions.replay(this.id)),
-      button("Edit and replay", "e", () => actions.edit(this.id)),
+    this.resending = [button("Replay", "r", () => actions.replay(this.id)), button("Edit and replay", "e", () => actions.edit(this.id))];
+    const bar = h("div", { class: "actions" }, this.resending,
       button("Copy as curl", "y", () => actions.curl(this.id)),
       button("Compare", "c", () => actions.compare(this.id)));
     this.timing = h("div", { class: "timing" });
@@ -129,6 +128,7 @@ export class Detail {
       : exchange.grpc_status ? [h("b", {}, statusText(exchange)), " ", exchange.grpc_message] : null;
     this.problem.hidden = !problem;
     if (problem) this.problem.replaceChildren(...problem);
+    for (const button of this.resending) button.disabled = exchange.kind === "websocket" || exchange.kind === "upgrade";
     this.time(exchange);
   }
 
@@ -153,7 +153,7 @@ export class Detail {
 
   label(exchange) {
     const notes = {
-      Response: size(exchange.response_size), Request: exchange.request_size ? size(exchange.request_size) : "",
+      Response: exchange.response_size ? size(exchange.response_size) : "", Request: exchange.request_size ? size(exchange.request_size) : "",
       Messages: String(exchange.messages),
       Shadow: exchange.comparison ? (exchange.comparison.length ? String(exchange.comparison.length) : "same") : "",
     };

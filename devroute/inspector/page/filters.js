@@ -93,7 +93,7 @@ export class Filters {
   choices() {
     const counts = this.exchanges.shadows();
     byId("shadow").hidden = counts.same + counts.different === 0;
-    for (const chip of byId("shadow").querySelectorAll("button")) say(chip, `${counts[chip.dataset.shadow].toLocaleString("en")} ${chip.dataset.shadow}`);
+    for (const chip of byId("shadow").querySelectorAll("button")) say(chip, `${chip.dataset.shadow === "same" ? "=" : "≠"} ${counts[chip.dataset.shadow].toLocaleString("en")} ${chip.dataset.shadow}`);
     for (const [id, field] of [["methods", "method"], ["services", "service"], ["kinds", "kind"]]) {
       const select = byId(id);
       const values = this.exchanges.values(field);

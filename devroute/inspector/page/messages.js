@@ -4,8 +4,10 @@ import { asJson, hex } from "./body.js";
 import { h, say } from "./dom.js";
 import { duration, plural, size } from "./format.js";
 import { tree } from "./json.js";
+import { decode, written } from "./protobuf.js";
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const digits = (bytes) => `${[...bytes.subarray(0, 24)].map((byte) => byte.toString(16).padStart(2, "0")).join(" ")}${bytes.length > 24 ? " …" : ""}`;
 
 export class MessagesView {
   constructor() {
@@ -36,9 +38,12 @@ export class MessagesView {
 }
 
 function row(message, kind) {
-  const { from_client: out, opcode, text, base64 } = message;
-  const bytes = base64 ? fromBase64(text) : null;
-  const preview = base64 ? `${[...bytes.subarray(0, 24)].map((byte) => byte.toString(16).padStart(2, "0")).join(" ")}${bytes.length > 24 ? " …" : ""}` : text.slice(0, 300);
+  const { from_client: out, opcode, compressed } = message;
+  const bytes = message.base64 ? fromBase64(message.text) : new TextEncoder().encode(message.text);
+  const cut = bytes.length < message.size;
+  const fields = kind === "grpc" && !compressed && !cut ? decode(bytes) : undefined;
+  const text = kind === "grpc" || opcode === "binary" || message.base64 ? undefined : message.text;
+  const preview = fields ? written(fields).slice(0, 300) : text !== undefined ? text.slice(0, 300) : digits(bytes);
   const inside = h("div", { class: "message-body" });
   const fold = h("details", {}, h("summary", {},
     h("span", { class: "way", title: out ? "from the caller" : "from the app" }, h("span", { "aria-hidden": "true" }, out ? "→" : "←"), h("span", { class: "spoken" }, out ? "from the caller" : "from the app")),
@@ -47,10 +52,11 @@ function row(message, kind) {
     h("span", { class: "num" }, size(message.size)), h("span", { class: "num" }, `+${duration(message.at_ms)}`)), inside);
   fold.addEventListener("toggle", () => {
     if (!fold.open || inside.childElementCount) return;
-    const parsed = base64 ? undefined : asJson(text);
-    inside.append(base64 ? hex(bytes) : parsed ? tree(parsed.value) : h("pre", {}, text));
-    if (message.compressed) inside.append(h("p", { class: "none" }, "Compressed; it could not be inflated."));
-    if ((base64 ? bytes.length : new TextEncoder().encode(text).length) < message.size) inside.append(h("p", { class: "none" }, `The beginning of ${size(message.size)}.`));
+    const parsed = asJson(text);
+    if (fields?.length) inside.append(h("pre", {}, written(fields, "")));
+    inside.append(parsed ? tree(parsed.value) : text === undefined ? hex(bytes) : h("pre", {}, text));
+    if (compressed) inside.append(h("p", { class: "none" }, "Compressed; it could not be inflated."));
+    if (cut) inside.append(h("p", { class: "none" }, `The beginning of ${size(message.size)}.`));
   });
   return h("li", { class: out ? "out" : "in", "data-opcode": opcode }, fold);
 }

@@ -14,14 +14,13 @@ export async function openEdit(id, send) {
   const meta = exchange.request_body;
   const bytes = meta.kept ? await api.body(id, "request") : new Uint8Array();
   const text = meta.truncated ? undefined : asText(bytes);
-  const encoded = exchange.request_headers.some(([name]) => name.toLowerCase() === "content-encoding");
   const method = h("input", { id: "edit-method", list: "edit-methods", value: exchange.method, required: true, autocomplete: "off", spellcheck: "false" });
   const target = h("input", { id: "edit-target", value: exchange.target, required: true, autofocus: true, autocomplete: "off", spellcheck: "false" });
   const headers = h("textarea", { id: "edit-headers", rows: "8", spellcheck: "false", value: exchange.request_headers.filter(([name]) => !FRAMING.includes(name.toLowerCase())).map(([name, value]) => `${name}: ${value}`).join("\n") });
-  const body = h("textarea", { id: "edit-body", rows: "8", spellcheck: "false", value: text ?? "", disabled: text === undefined || encoded });
+  const body = h("textarea", { id: "edit-body", rows: "8", spellcheck: "false", value: text ?? "", disabled: text === undefined });
   const trouble = h("p", { class: "problem", role: "alert", hidden: true });
   const label = (of, words, field, note) => h("div", { class: "field" }, h("label", { for: of }, words), field, note ? h("small", {}, note) : null);
-  const note = text === undefined ? `${size(meta.size)} of binary or cut data: sent as it was kept` : encoded ? "encoded: sent as it was" : "";
+  const note = text === undefined ? `${size(meta.size)} of binary or cut data: sent as it was kept` : "";
   const { form, close } = dialog(`Edit and replay #${id}`, [
     h("div", { class: "fields" },
       h("div", { class: "startline" }, label("edit-method", "Method", [method, h("datalist", { id: "edit-methods" }, METHODS.map((each) => h("option", { value: each })))]), label("edit-target", "Path and query", target)),
