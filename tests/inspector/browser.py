@@ -1,0 +1,144 @@
+"""A real Chromium for the page's tests: one session, driven from threads so that the tests' loop goes on."""
+
+import asyncio
+import base64
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.common.options import PageLoadStrategy
+
+CHROMIUM = shutil.which("chromium")
+DRIVER = shutil.which("chromedriver")
+
+#: Not in the repository: what a person looks at after the tests have run.
+ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "inspector"
+
+FLAGS = """
+--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync --disable-dev-shm-usage --force-device-scale-factor=1
+--hide-scrollbars
+""".split()
+
+#: Python's names for keys that are no letters.
+KEYS = {
+    "Enter": Keys.ENTER,
+    "Esc": Keys.ESCAPE,
+    "Down": Keys.ARROW_DOWN,
+    "Right": Keys.ARROW_RIGHT,
+    "Tab": Keys.TAB,
+}
+
+needed = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None,
+    reason="needs chromium and chromedriver (apt: chromium chromium-driver)",
+)
+
+
+class Browser:
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self._driver = driver
+
+    async def _run(self, call: Any, *values: Any) -> Any:
+        return await asyncio.to_thread(call, *values)
+
+    async def open(self, url: str) -> None:
+        await self._run(self._driver.get, url)
+
+    async def js(self, script: str, *values: Any) -> Any:
+        """What a function body returns."""
+        return await self._run(self._driver.execute_script, script, *values)
+
+    async def until(self, expression: str, *values: Any) -> Any:
+        """The first true value of a JavaScript expression."""
+        seen = None
+        try:
+            async with asyncio.timeout(8):
+                while not (seen := await self.js(f"return {expression}", *values)):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            shown = await self.js("return document.body.innerText.slice(0, 3000)")
+            raise AssertionError(f"never true: {expression} {values}\n{shown}") from None
+        return seen
+
+    async def shows(self, css: str, text: str) -> None:
+        """Wait until an element's text holds `text`."""
+        await self.until(
+            "document.querySelector(arguments[0])?.textContent.includes(arguments[1])", css, text
+        )
+
+    async def text(self, css: str) -> str:
+        return str(await self.js("return document.querySelector(arguments[0]).textContent", css))
+
+    async def click(self, css: str, text: str = "") -> None:
+        """The first element in sight that matches and holds `text`, as a person would click it."""
+        found = await self.until(
+            "[...document.querySelectorAll(arguments[0])].find((e) => e.checkVisibility() && "
+            "e.textContent.includes(arguments[1]))",
+            css,
+            text,
+        )
+        await self._run(found.click)
+
+    async def press(self, *keys: str) -> None:
+        """Keys where the focus is."""
+        for key in keys:
+            await self._run(lambda k=key: self._driver.switch_to.active_element.send_keys(KEYS.get(k, k)))
+
+    async def choose_file(self, css: str, file: Path) -> None:
+        field = await self.js("return document.querySelector(arguments[0])", css)
+        await self._run(field.send_keys, str(file))
+
+    async def size(self, width: int, height: int) -> None:
+        await self._cdp(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+        )
+
+    async def scheme(self, scheme: str) -> None:
+        """light or dark"""
+        await self._cdp(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        )
+
+    async def allow_clipboard(self, origin: str) -> None:
+        await self._cdp(
+            "Browser.grantPermissions",
+            {"origin": origin, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
+        )
+
+    async def picture(self, name: str) -> None:
+        """Kept under artefacts/."""
+        taken = await self._cdp("Page.captureScreenshot", {"format": "png"})
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        (ARTEFACTS / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
+
+    async def complaints(self) -> list[str]:
+        """What the console got since the last look: errors and what the content security policy refused."""
+        lines = await self._run(self._driver.get_log, "browser")
+        return [line["message"] for line in lines if line["level"] in ("SEVERE", "WARNING")]
+
+    async def _cdp(self, command: str, values: dict[str, Any]) -> Any:
+        return await self._run(self._driver.execute_cdp_cmd, command, values)
+
+
+@asynccontextmanager
+async def chromium(profile: Path) -> AsyncIterator[Browser]:
+    options = webdriver.ChromeOptions()
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.binary_location = CHROMIUM or ""
+    options.page_load_strategy = PageLoadStrategy.none  # the page's event stream never ends
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    # With the driver's path given, Selenium looks nothing up and downloads nothing.
+    driver = await asyncio.to_thread(webdriver.Chrome, options, Service(DRIVER))
+    try:
+        yield Browser(driver)
+    finally:
+        await asyncio.to_thread(driver.quit)

@@ -1,0 +1,525 @@
+"""The inspector's page in a real Chromium: a real `devroute up` behind a real proxy, and an app of the test's."""
+
+import asyncio
+import gzip
+import json
+import re
+import struct
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web as server
+
+from devroute import stage
+from devroute.auth import new_token
+from devroute.inspector import web
+from devroute.inspector.exchange import Exchange
+from devroute.inspector.store import Captures
+from inspector.browser import Browser, chromium, needed
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), needed]
+
+ROW = "#list [role=option]:not([hidden])"
+#: A page that believes what it shows would run this, or lose its quotes.
+HOSTILE = (
+    """<script>window.owned=1</script><img src=x onerror="window.owned=1">'"><svg onload=window.owned=1>"""
+)
+ORDER = {
+    "id": 12345678901234567890,
+    "customer": {"name": "Ada Lovelace", "email": "ada@example.org", "vip": True, "since": None},
+    "items": [{"sku": "TEA-1", "amount": 2, "price": 12.50}, {"sku": "MUG-7", "amount": 1, "price": 9.0}],
+    "total": 34.0,
+}
+
+
+def png() -> bytes:
+    """A small picture."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    lines = b"".join(b"\0" + b"".join(bytes((x * 5, y * 5, 160)) for x in range(48)) for y in range(48))
+    head = struct.pack(">IIBBBBB", 48, 48, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
+
+
+@dataclass
+class App:
+    """The engineer's app. `more` lets the next piece of /stream go."""
+
+    more: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+    seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    served: int = 0
+
+    async def answer(self, request: server.Request) -> server.StreamResponse:
+        if request.path == "/ws":
+            return await self._echo(request)
+        if request.path == "/stream":
+            return await self._stream(request)
+        self.seen.append((request.method, request.path_qs, dict(request.headers), await request.read()))
+        self.served += 1
+        match request.path:
+            case "/hostile":
+                return server.Response(text=HOSTILE, content_type="text/html", headers={"x-hostile": HOSTILE})
+            case "/binary":
+                return server.Response(body=bytes(range(256)) * 16)
+            case "/picture":
+                return server.Response(body=png(), content_type="image/png")
+            case "/packed":
+                body = gzip.compress(json.dumps({"packed": [1, 2, 3]}).encode())
+                return server.Response(
+                    body=body, content_type="application/json", headers={"content-encoding": "gzip"}
+                )
+            case "/missing":
+                return server.json_response({"detail": "the needle in a haystack"}, status=404)
+            case "/broken":
+                return server.Response(
+                    text='Traceback (most recent call last):\n  File "app.py", line 12\nKeyError: 7\n',
+                    status=500,
+                )
+        return server.json_response(ORDER | {"total": 34.0 + self.served})
+
+    async def _echo(self, request: server.Request) -> server.StreamResponse:
+        socket = server.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f"echo of {message.data}")
+        return socket
+
+    async def _stream(self, request: server.Request) -> server.StreamResponse:
+        response = server.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        while piece := await self.more.get():
+            await response.write(piece)
+        return response
+
+
+@dataclass
+class Scene:
+    browser: Browser
+    app: App
+    proxy: stage.Proxy
+    session: aiohttp.ClientSession
+    log: Path
+    url: str
+
+    async def send(self, path: str, method: str = "GET", **options: Any) -> int:
+        """A request as a sidecar detours it."""
+        async with self.session.request(method, self.proxy_url(path), **options) as response:
+            await response.read()
+            return response.status
+
+    def proxy_url(self, path: str) -> str:
+        return f"http://{self.proxy.data.host}:{self.proxy.data.port}{path}"
+
+    async def fresh(self) -> None:
+        """The page without exchanges, filters and dialogs."""
+        await self.browser.js("document.getElementById('dialog').close()")
+        await self.browser.js(
+            "return fetch('/api/exchanges', {method: 'DELETE'}).then(() => fetch('/api/pause', {method: 'POST', "
+            "headers: {'content-type': 'application/json'}, body: '{\"paused\": false}'})).then(() => true)"
+        )
+        await self.browser.js("localStorage.clear()")
+        await self.browser.open(self.url)
+        await self.browser.until("document.querySelector('#live')?.dataset.state === 'live'")
+        await self.browser.shows("#empty", "Waiting for the first request")
+
+    async def rows(self, count: int) -> None:
+        await self.browser.until(
+            "document.querySelectorAll(arguments[0]).length === arguments[1] && document.activeElement",
+            ROW,
+            count,
+        )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    folder = tmp_path_factory.mktemp("page")
+    secret, record = new_token("alice")
+    app = App()
+    application = server.Application()
+    application.router.add_route("*", "/{path:.*}", app.answer)
+    runner = server.AppRunner(application, access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    await server.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    contract = {"x-devroute": '{"orders": "alice"}', "x-devroute-matched": "orders", "host": "orders"}
+    async with (
+        stage.proxy(folder, [record]) as proxy,
+        stage.laptop(folder, "alice", proxy.server, secret, f"orders=127.0.0.1:{port}") as laptop,
+        aiohttp.ClientSession(headers=contract) as session,
+        chromium(folder / "profile") as browser,
+    ):
+        await browser.size(1440, 900)
+        link = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", laptop.log.read_text())
+        assert link is not None, laptop.log.read_text()
+        await browser.open(link[0])
+        await browser.until("document.querySelector('#live')?.dataset.state === 'live'")
+        url = str(await browser.js("return location.href"))
+        await browser.allow_clipboard(url)
+        yield Scene(browser, app, proxy, session, laptop.log, url)
+    await runner.cleanup()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def scene(running: Scene) -> AsyncIterator[Scene]:
+    await running.fresh()
+    yield running
+    assert await running.browser.complaints() == []
+
+
+# --- opening it ---------------------------------------------------------------------------------------
+
+
+async def test_the_link_leaves_no_token_and_the_next_one_is_printed(scene: Scene) -> None:
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", scene.url)
+    assert await scene.browser.js("return document.cookie") == ""  # HttpOnly
+    links = re.findall(r"http://127\.0\.0\.1:\d+/\?token=\S+", scene.log.read_text())
+    assert len(set(links)) == 2
+
+
+async def test_an_empty_page_shows_what_to_send(scene: Scene) -> None:
+    assert 'X-devroute: {"orders": "alice"}' in await scene.browser.text("#empty")
+    assert "curl -H" in await scene.browser.text("#empty")
+    await scene.browser.picture("empty")
+
+
+# --- what it shows ------------------------------------------------------------------------------------
+
+
+async def test_requests_appear_newest_first_with_json_that_folds(scene: Scene) -> None:
+    browser = scene.browser
+    for path in ("/api/orders/1", "/missing", "/api/orders/2?expand=items"):
+        await scene.send(path)
+    await scene.rows(3)
+    paths = await browser.js(
+        "return [...document.querySelectorAll(arguments[0])].sort((a, b) => a.ariaPosInSet - b.ariaPosInSet).map((row) => row.querySelector('.path').lastChild.textContent)",
+        ROW,
+    )
+    assert paths == ["/api/orders/2?expand=items", "/missing", "/api/orders/1"]
+    await browser.click(ROW, "expand=items")
+    await browser.shows(".json", '"id": 12345678901234567890')  # not rounded
+    await browser.click(".json summary", '"customer"')
+    assert not await browser.js(
+        "return [...document.querySelectorAll('.json details')].find((d) => d.textContent.includes('customer') && d.querySelector('summary').textContent.includes('customer')).open"
+    )
+    await browser.shows(".timing", "queue")
+    await browser.click("[role=tab]", "Request")
+    await browser.shows(".headers", "x-devroute")
+
+
+async def test_what_strangers_wrote_is_text(scene: Scene) -> None:
+    browser = scene.browser
+    path = "/hostile?<script>window.owned=1</script>"
+    reader, writer = await asyncio.open_connection(scene.proxy.data.host, scene.proxy.data.port)
+    fields = (
+        'host: orders\r\nx-devroute: {"orders": "alice"}\r\nx-devroute-matched: orders\r\nconnection: close'
+    )
+    body = f'{{"note": {json.dumps(HOSTILE)}}}'.encode()
+    writer.write(
+        f"POST {path} HTTP/1.1\r\n{fields}\r\nx-evil: {HOSTILE}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    answer = await reader.read()
+    writer.close()
+    assert b"200 OK" in answer
+    await scene.rows(1)
+    await browser.click(ROW)
+    await browser.shows(".body", HOSTILE)
+    await browser.shows(".headers", HOSTILE)
+    await browser.click("[role=tab]", "Request")
+    await browser.shows(".side .headers", HOSTILE)
+    await browser.shows(".json", "onerror")
+    await browser.press("e")
+    await browser.until("document.querySelector('#edit-headers')?.value.includes('onerror')")
+    await browser.press("Esc")
+    assert await browser.js("return document.querySelectorAll('main script, main img, main svg').length") == 0
+    assert await browser.js("return window.owned") is None
+    assert path in await browser.text("#list")
+    # Even a mistake of the page's would not run it: there is no policy for making HTML of text.
+    refused = await browser.js(
+        "try { document.body.insertAdjacentHTML('beforeend', '<b>x</b>') } catch (e) { return e.name }"
+    )
+    assert refused == "TypeError"
+    await browser.complaints()
+
+
+async def test_bytes_are_hex_pictures_are_pictures_and_gzip_is_read(scene: Scene) -> None:
+    browser = scene.browser
+    for path in ("/binary", "/picture", "/packed"):
+        await scene.send(path)
+    await scene.rows(3)
+    await browser.click(ROW, "/binary")
+    await browser.shows(".hex", "20 21 22 23 24 25 26 27")
+    assert await browser.js("return document.querySelectorAll('.hexrow').length") < 80
+    await browser.picture("hex")
+    await browser.click(ROW, "/picture")
+    await browser.until("document.querySelector('.body img')?.naturalWidth === 48")
+    await browser.click(ROW, "/packed")
+    await browser.shows(".json", '"packed"')
+
+
+async def test_a_stream_is_shown_as_it_comes(scene: Scene) -> None:
+    browser, app = scene.browser, scene.app
+    asking = asyncio.get_running_loop().create_task(scene.send("/stream"))
+    app.more.put_nowait(b"event: hello\ndata: 1\n\n")
+    await scene.rows(1)
+    await browser.click(ROW)
+    await browser.shows(".body pre", "data: 1")
+    app.more.put_nowait(b"data: 2\n\n")
+    await browser.shows(".body pre", "data: 1\n\ndata: 2")
+    await browser.shows(".facts", "still coming")
+    app.more.put_nowait(b"")
+    await asking
+    await browser.until("!document.querySelector('.side .facts').textContent.includes('still coming')")
+
+
+async def test_messages_of_a_websocket_are_shown_as_they_come(scene: Scene) -> None:
+    browser = scene.browser
+    async with scene.session.ws_connect(scene.proxy_url("/ws")) as socket:
+        await socket.send_str('{"tick": 1}')
+        await scene.rows(1)
+        await browser.click(ROW)
+        await browser.shows(".message-list", 'echo of {"tick": 1}')
+        await socket.send_str("second")
+        await browser.shows(".message-list", "echo of second")
+        assert (
+            await browser.js(
+                "return [...document.querySelectorAll('.message-list li')].map((li) => li.className)"
+            )
+            == ["out", "in"] * 2
+        )
+        await browser.click(".message-list summary", "tick")
+        await browser.shows(".message-body .json", '"tick": 1')
+        await browser.picture("websocket")
+
+
+# --- finding ------------------------------------------------------------------------------------------
+
+
+async def test_search_finds_text_in_bodies_and_filters_narrow_the_list(scene: Scene) -> None:
+    browser = scene.browser
+    for path in ("/api/orders/1", "/missing", "/broken", "/api/orders/2"):
+        await scene.send(path)
+    await scene.send("/api/orders", "POST", json=ORDER)
+    await scene.rows(5)
+    await browser.press("/", *"haystack")
+    await scene.rows(1)
+    assert "/missing" in await browser.text(ROW)
+    await browser.press("Esc")
+    await scene.rows(5)
+    await browser.click("#classes button", "5xx")
+    await scene.rows(1)
+    await browser.click("#classes button", "4xx")
+    await scene.rows(2)
+    await browser.shows("#count", "2 of 5")
+    await browser.js(
+        "const s = document.querySelector('#methods'); s.value = 'POST'; s.dispatchEvent(new Event('change'))"
+    )
+    await browser.shows("#empty", "Nothing matches")
+    await browser.click("#empty button")
+    await scene.rows(5)
+
+
+# --- doing --------------------------------------------------------------------------------------------
+
+
+async def test_the_keyboard_reaches_everything(scene: Scene) -> None:
+    browser = scene.browser
+    for n in range(3):
+        await scene.send(f"/api/orders/{n}")
+    await scene.rows(3)
+    active = "document.getElementById(document.querySelector('#list').getAttribute('aria-activedescendant'))?.querySelector('.path').lastChild.textContent"
+    await browser.press("j", "j", "j", "j", "k")
+    assert await browser.until(active) == "/api/orders/1"
+    await browser.press("g")
+    assert await browser.until(active) == "/api/orders/2"
+    await browser.press("?")
+    await browser.shows("dialog[open]", "copy as curl")
+    await browser.press("Esc")
+    await browser.until("!document.querySelector('dialog').open")
+    await browser.press("Esc", "Enter")
+    assert await browser.js("return document.activeElement.id") == "detail"
+    await browser.press("2")
+    await browser.until("document.querySelector('[role=tab][aria-selected=true]').dataset.tab === 'Request'")
+    await browser.press("y")
+    await browser.shows("#notice", "copied")
+    copied = await browser.js("return navigator.clipboard.readText()")
+    assert copied.startswith("curl ")
+    assert "/api/orders/2" in copied
+    await browser.press("Esc")
+    assert await browser.js("return document.activeElement.id") == "list"
+
+
+async def test_replay_and_compare(scene: Scene) -> None:
+    browser = scene.browser
+    await scene.send("/api/orders/7")
+    await scene.rows(1)
+    await browser.press("j", "r")
+    await scene.rows(2)
+    await browser.shows(".line", "compare with it")
+    await browser.click(".line button", "compare with it")
+    await browser.shows("dialog .differences", "body $.total")
+    assert await browser.js("return document.querySelectorAll('dialog .lines .left').length") >= 1
+    await browser.picture("compare")
+    await browser.press("Esc")
+    await browser.press("c", "j", "c")  # the same by the keyboard
+    await browser.shows("dialog .differences", "body $.total")
+    await browser.press("Esc")
+
+
+async def test_edit_and_replay_sends_what_the_form_says(scene: Scene) -> None:
+    browser = scene.browser
+    await scene.send("/api/orders", "POST", json=ORDER, headers={"authorization": "Bearer secret"})
+    await scene.rows(1)
+    await browser.click(ROW)
+    await browser.click(".frame .actions button", "Edit and replay")
+    await browser.until("document.querySelector('#edit-body')?.value.includes('Ada')")
+    assert "secret" not in await browser.js("return document.querySelector('#edit-headers').value")
+    await browser.picture("edit")
+    await browser.js(
+        "const set = (id, value) => { document.getElementById(id).value = value };"
+        "set('edit-method', 'PUT'); set('edit-target', '/api/orders/9?dry=1'); set('edit-body', '{\"edited\": true}');"
+        "set('edit-headers', document.getElementById('edit-headers').value + '\\nx-mine: 1\\nnonsense')"
+    )
+    await browser.click("dialog button", "Send")
+    await browser.shows("dialog .problem", 'not "nonsense"')
+    await browser.js(
+        "const f = document.getElementById('edit-headers'); f.value = f.value.replace('nonsense', '')"
+    )
+    await browser.click("dialog button", "Send")
+    await scene.rows(2)
+    await browser.shows(".frame h2", "/api/orders/9?dry=1")
+    method, target, headers, body = scene.app.seen[-1]
+    assert (method, target, body) == ("PUT", "/api/orders/9?dry=1", b'{"edited": true}')
+    assert headers["x-mine"] == "1"
+
+
+async def test_pause_and_clear(scene: Scene) -> None:
+    browser = scene.browser
+    await scene.send("/api/orders/1")
+    await scene.rows(1)
+    await browser.press("p")
+    await browser.shows("#live", "paused")
+    await scene.send("/api/orders/2")
+    await browser.press("p")
+    await browser.shows("#live", "live")
+    await scene.send("/api/orders/3")
+    await scene.rows(2)
+    await browser.click("#clear")
+    await browser.press("Esc")
+    await scene.rows(2)
+    await browser.click("#clear")
+    await browser.click("#clear-yes")
+    await browser.shows("#empty", "Waiting for the first request")
+
+
+async def test_a_har_file_goes_out_and_comes_back(scene: Scene, tmp_path: Path) -> None:
+    browser = scene.browser
+    await scene.send("/api/orders/1")
+    await scene.send("/binary")
+    await scene.rows(2)
+    text = await browser.js("return fetch(document.querySelector('#export').href).then((r) => r.text())")
+    assert [entry["request"]["method"] for entry in json.loads(text)["log"]["entries"]] == ["GET", "GET"]
+    file = tmp_path / "some.har"
+    file.write_text(text)
+    await browser.click("#import")
+    await browser.choose_file("#file", file)
+    await scene.rows(4)
+    file.write_text("{}")
+    await browser.click("#import")
+    await browser.choose_file("#file", file)
+    await browser.until("document.querySelector('#notice').dataset.kind === 'bad'")
+
+
+# --- how it looks -------------------------------------------------------------------------------------
+
+CONTRAST = """
+const luminance = (c) => { const [r, g, b] = c.map((v) => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 }); return .2126 * r + .7152 * g + .0722 * b };
+const parse = (text) => { const n = text.match(/[\\d.]+/g).map(Number); return text.startsWith('color(') ? [n[0] * 255, n[1] * 255, n[2] * 255, n[3] ?? 1] : [...n.slice(0, 3), n[3] ?? 1] };
+const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c } return [255, 255, 255] };
+const bad = [];
+for (const e of document.querySelectorAll('body *')) {
+  if (!e.checkVisibility() || e.closest('button:disabled, option, #notice') || ![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+  const [a, b] = [luminance(parse(getComputedStyle(e).color).slice(0, 3)), luminance(ground(e).slice(0, 3))].sort((x, y) => y - x);
+  const ratio = (a + .05) / (b + .05);
+  if (ratio < 4.5) bad.push(`${e.tagName}.${e.className} ${e.textContent.slice(0, 20)} ${ratio.toFixed(2)}`);
+}
+return bad;
+"""
+
+
+async def test_all_text_has_the_contrast_of_wcag_aa_in_light_and_dark(scene: Scene) -> None:
+    browser = scene.browser
+    for n in range(6):
+        await scene.send(f"/api/orders/{n}?expand=items")
+        await scene.send(("/missing", "/broken", "/binary", "/api/orders", "/picture", "/hostile")[n])
+    await scene.send("/api/orders", "POST", json=ORDER, headers={"authorization": "Bearer secret"})
+    await scene.rows(13)
+    await browser.press("j", "j", "j")
+    await browser.shows(".json", "Ada")
+    try:
+        for scheme in ("light", "dark"):
+            await browser.scheme(scheme)
+            await browser.until("matchMedia(`(prefers-color-scheme: ${arguments[0]})`).matches", scheme)
+            assert await browser.js(CONTRAST) == []
+            await browser.picture(f"detail-{scheme}")
+        await browser.size(900, 700)
+        await browser.until("innerWidth === 900")
+        assert await browser.js("return document.documentElement.scrollWidth") <= 900
+        await browser.picture("narrow-dark")
+    finally:
+        await browser.size(1440, 900)
+        await browser.scheme("light")
+
+
+async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
+    """5,000 of them, served from here: the page keeps a few rows, and answers at once."""
+    browser = scene.browser
+    captures = Captures()
+
+    def add(n: int) -> None:
+        made = Exchange("foo", "GET", f"/many/{n}", 1_700_000_000.0 + n, 1.0)
+        made.status, made.reason, made.state, made.sent, made.answered, made.ended = (
+            200,
+            "OK",
+            "done",
+            1.0,
+            1.01,
+            1.02,
+        )
+        captures.add(made)
+
+    for n in range(5000):
+        add(n)
+    async with web.serve(captures, None, web.About(("foo",)), print, port=0) as gate:  # type: ignore[arg-type]
+        await browser.open(gate.url)
+        await browser.shows("#count", "5,000 exchanges")
+        assert await browser.js("return document.querySelectorAll('#list [role=option]').length") < 80
+        await browser.js("document.querySelector('#list').focus()")
+        await browser.press("G")
+        await browser.until(
+            "document.querySelector('#list [aria-selected=true]:not([hidden])')?.textContent.includes('/many/0')"
+        )
+        for n in range(5000, 5200):  # the oldest go, what is read stays
+            add(n)
+        await browser.shows("#fresh", "200 new exchanges")
+        await browser.click("#fresh")
+        await browser.shows(ROW, "/many/5199")
+        took = await browser.js(
+            "const at = performance.now(); const s = document.querySelector('#search'); s.value = '/many/42'; s.dispatchEvent(new Event('input')); return performance.now() - at"
+        )
+        assert took < 500  # some milliseconds on an idle machine
+        await browser.shows("#count", "of 5,000")
+    await browser.complaints()
