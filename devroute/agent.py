@@ -34,6 +34,9 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.h2_upstream import H2Upstream
+from devroute.inspector import web as inspector
+from devroute.inspector.api import About
+from devroute.inspector.gate import Gate
 from devroute.inspector.redact import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
@@ -112,8 +115,10 @@ async def run(settings: AgentSettings) -> int:
     printer = Printer(sys.stdout)
     report = Report(settings.output, printer)
     agent = Agent(settings, report)
+    inspected = inspector.offered(agent.captures, agent.replayer, agent.about, settings.inspector, report)
     try:
-        return await agent.run()
+        async with inspected as agent.door:
+            return await agent.run()
     finally:
         report.flush()
         printer.close()
@@ -133,6 +138,9 @@ class Agent:
             self._upstreams[spec.service] = app if recorder is None else Tapped(app, spec.service, recorder)
         #: Sends captures to the apps again.
         self.replayer = Replayer({n: app for n, app in self._upstreams.items() if isinstance(app, Tapped)})
+        self.about = About({spec.service: spec.url for spec in settings.services})
+        #: The way into the inspector, where there is one.
+        self.door: Gate | None = None
         offers = tuple(
             hello.Offer(service=spec.service, scheme=spec.scheme, direct=spec.direct, terms=settings.terms)
             for spec in settings.services
@@ -174,7 +182,9 @@ class Agent:
 
     async def _first(self) -> AgentLink:
         link, name = await self._register()
-        self._report.online(name, self._settings.server, self._settings.services)
+        self.about.name = name
+        link_to_page = None if self.door is None else self.door.url
+        self._report.online(name, self._settings.server, self._settings.services, link_to_page)
         self._report.flush()
         return link
 

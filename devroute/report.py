@@ -78,7 +78,9 @@ class Report:
         else:
             self._lost += 1
 
-    def online(self, name: str, server: str, services: Sequence[ServiceSpec]) -> None:
+    def online(
+        self, name: str, server: str, services: Sequence[ServiceSpec], inspector: str | None = None
+    ) -> None:
         contract = json.dumps({spec.service: name for spec in services})
         self._several = len(services) > 1
         curl = f"curl -H 'X-devroute: {contract}' http://{services[0].service}/"
@@ -87,13 +89,37 @@ class Report:
                 {"service": s.service, "local": _local(s), "direct": str(s.direct) if s.direct else None}
                 for s in services
             ]
-            self._event("online", name=name, server=server, services=offers, contract=contract, curl=curl)
+            self._event(
+                "online",
+                name=name,
+                server=server,
+                services=offers,
+                contract=contract,
+                curl=curl,
+                inspector=inspector,
+            )
             return
         self._say(f"{name} is online at {server}")
         for spec in services:
             way = f"{spec.direct} (direct)" if spec.direct else _local(spec)
             self._say(f"  {spec.service} -> {way}")
         self._say("", "Requests with this header come here:", f"  X-devroute: {contract}", f"  {curl}", "")
+        if inspector is not None:
+            self._say(f"Inspector: {inspector}", "")
+
+    def inspector(self, url: str) -> None:
+        """The last link has been used; this one opens the inspector in another browser."""
+        if self._json:
+            self._event("inspector", url=url)
+        else:
+            self._say(f"{_clock()}  the inspector is open; for another browser: {url}")
+        self.flush()
+
+    def no_inspector(self, error: DevrouteError) -> None:
+        if self._json:
+            self._event("no-inspector", code=error.code, reason=error.message)
+        else:
+            self._say(f"There is no inspector: {error.message} ({error.hint})")
 
     def back(self, name: str) -> None:
         if self._json:

@@ -93,6 +93,11 @@ class ServiceSpec:
     scheme: Literal["http", "grpc"] = "http"
     direct: Address | None = None
 
+    @property
+    def url(self) -> str:
+        """What a program on this laptop would call."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
     @classmethod
     def parse(cls, text: str) -> "ServiceSpec":
         """`foo=8001`, `foo=host:8001`, `foo=http://host:8001`, `foo=grpc://localhost:9000`. Or Malformed."""

@@ -31,12 +31,10 @@ MAX_DECODED: Final = 8 * 1024 * 1024
 
 @dataclass(slots=True)
 class About:
-    """Who this laptop is, for the page; the name is known once the server has said it."""
+    """Who this laptop is: where the apps of its services are, and its name once the server has said it."""
 
-    services: tuple[str, ...]
+    services: dict[str, str]
     name: str = ""
-    contract: str = ""
-    curl: str = ""
 
 
 #: Sends the exchange again, edited by a JSON object, and returns the new one. Raises DevrouteError.

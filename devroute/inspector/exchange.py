@@ -156,6 +156,8 @@ class Exchange:
 
     @property
     def response_headers(self) -> Fields:
+        if not self.raw_response:
+            return []  # not kept as the answer: it is yet to come
         if self._response_headers is None:
             self._response_headers = as_text(split_fields(b"\r\n" + self.raw_response))
         return self._response_headers

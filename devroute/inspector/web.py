@@ -4,9 +4,9 @@ has the rest. The captures belong to the agent.
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
@@ -160,6 +160,36 @@ async def serve(
         yield gate
     finally:
         await runner.cleanup()
+
+
+class Heralds(Protocol):
+    """Who tells the person at the terminal."""
+
+    def inspector(self, url: str) -> None:
+        """The link has been used; this is the next one."""
+
+    def no_inspector(self, error: DevrouteError) -> None: ...
+
+
+@asynccontextmanager
+async def offered(
+    captures: Captures | None, replay: Replay, about: About, wanted: bool | int, heralds: Heralds
+) -> AsyncIterator[Gate | None]:
+    """The inspector as the settings want it: on a port of its own, on the first free one (True), or not at
+    all. `devroute up` does not fail for want of a port that nobody has asked for."""
+    async with AsyncExitStack() as stack:
+        gate = None
+        if captures is not None and wanted is not False:
+            port = None if wanted is True else wanted
+            try:
+                gate = await stack.enter_async_context(
+                    serve(captures, replay, about, heralds.inspector, port)
+                )
+            except ConfigInvalid as error:
+                if port is not None:
+                    raise
+                heralds.no_inspector(error)
+        yield gate
 
 
 async def _listen(runner: web.AppRunner, ports: "range | tuple[int, ...]") -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.options import PageLoadStrategy
@@ -20,20 +21,25 @@ DRIVER = shutil.which("chromedriver")
 #: Not in the repository: what a person looks at after the tests have run.
 ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "inspector"
 
-FLAGS = """
---headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync --disable-dev-shm-usage --force-device-scale-factor=1
---hide-scrollbars
-""".split()
+FLAGS = (
+    *(
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+    ),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+    "--hide-scrollbars",
+)
 
 #: Python's names for keys that are no letters.
-KEYS = {
-    "Enter": Keys.ENTER,
-    "Esc": Keys.ESCAPE,
-    "Down": Keys.ARROW_DOWN,
-    "Right": Keys.ARROW_RIGHT,
-    "Tab": Keys.TAB,
-}
+KEYS = {"Enter": Keys.ENTER, "Esc": Keys.ESCAPE}
+
+#: The first element in sight that matches and holds a text.
+SEEN = """[...document.querySelectorAll(arguments[0])].find(
+    (each) => each.checkVisibility() && each.textContent.includes(arguments[1]))"""
 
 needed = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None,
@@ -60,7 +66,7 @@ class Browser:
         seen = None
         try:
             async with asyncio.timeout(8):
-                while not (seen := await self.js(f"return {expression}", *values)):
+                while not (seen := await self.js(f"return {expression}", *values)):  # noqa: ASYNC110 - a browser has no event
                     await asyncio.sleep(0.02)
         except TimeoutError:
             shown = await self.js("return document.body.innerText.slice(0, 3000)")
@@ -78,13 +84,12 @@ class Browser:
 
     async def click(self, css: str, text: str = "") -> None:
         """The first element in sight that matches and holds `text`, as a person would click it."""
-        found = await self.until(
-            "[...document.querySelectorAll(arguments[0])].find((e) => e.checkVisibility() && "
-            "e.textContent.includes(arguments[1]))",
-            css,
-            text,
-        )
-        await self._run(found.click)
+        while True:
+            found = await self.until(SEEN, css, text)
+            try:
+                return await self._run(found.click)
+            except (StaleElementReferenceException, ElementClickInterceptedException):
+                continue  # the page is live: it was drawn anew, or something faded over it
 
     async def press(self, *keys: str) -> None:
         """Keys where the focus is."""

@@ -20,7 +20,7 @@ from devroute.inspector.store import Captures
 
 pytestmark = pytest.mark.asyncio
 
-ABOUT = web.About(("foo",), "alice", '{"foo": "alice"}', "curl -H ... http://foo/")
+ABOUT = web.About({"foo": "http://localhost:8001"}, "alice")
 
 
 def exchange(target: str = "/path", **changes: Any) -> Exchange:
@@ -385,7 +385,7 @@ async def test_a_page_is_told_everything_and_then_what_changes() -> None:
         async with stream(opened) as events:
             name, hello = await events.next()
             assert name == "hello"
-            assert hello["about"]["contract"] == '{"foo": "alice"}'
+            assert hello["about"] == {"services": {"foo": "http://localhost:8001"}, "name": "alice"}
             told = [each["target"] for batch in await events.until("synced") for each in batch["changed"]]
             assert told == [f"/{n}" for n in reversed(range(450))]
             opened.captures.add(exchange("/new"))

@@ -107,7 +107,7 @@ function showState(state) {
 api.follow({
   hello: (said) => {
     about = said.about;
-    say(byId("who"), about.name ? `${about.name} · ${about.services.join(", ")}` : "");
+    say(byId("who"), about.name ? `${about.name} · ${Object.keys(about.services).join(", ")}` : "");
     delete byId("empty").dataset.kind;
     exchanges.resync();
     showPaused(said.paused);

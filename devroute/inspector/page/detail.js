@@ -99,7 +99,7 @@ export class Detail {
     const gone = h("p", { class: "gone", hidden: true }, "No longer kept by devroute: it made room for newer ones, or was cleared.");
     const back = h("button", { type: "button", class: "back quiet", onclick: () => actions.back() }, "← List");
     this.frame = h("div", { class: "frame" }, h("header", {}, back, this.title, this.line, this.problem, gone, bar, this.timing), this.tablist, this.panel);
-    this.tabs = "";
+    this.tabs = this.facts = "";
     this.opened = null;
     this.place.replaceChildren(this.frame);
   }
@@ -118,11 +118,9 @@ export class Detail {
       exchange.status && exchange.kind === "grpc" ? `${exchange.version} ${exchange.status}` : `${exchange.version} ${exchange.reason}`.trim(),
       clock(exchange.started, true),
     ].filter(Boolean);
-    this.line.replaceChildren(...facts.map((fact) => h("span", {}, fact)));
-    if (exchange.replay_of) {
-      const of = exchange.replay_of;
-      this.line.append(h("button", { type: "button", class: "link", onclick: () => this.actions.choose(of) }, `replay of #${of}`),
-        h("button", { type: "button", class: "link", onclick: () => this.actions.compareTwo(of, exchange.id) }, "compare with it"));
+    if (this.facts !== facts.join()) {
+      this.facts = facts.join();
+      this.line.replaceChildren(...facts.map((fact) => h("span", {}, fact)), ...(exchange.replay_of ? this.original(exchange) : []));
     }
     const problem = exchange.error ? [h("b", {}, exchange.error.code), " ", exchange.error.message]
       : exchange.grpc_status ? [h("b", {}, statusText(exchange)), " ", exchange.grpc_message] : null;
@@ -130,6 +128,11 @@ export class Detail {
     if (problem) this.problem.replaceChildren(...problem);
     for (const button of this.resending) button.disabled = exchange.kind === "websocket" || exchange.kind === "upgrade";
     this.time(exchange);
+  }
+
+  original({ id, replay_of: of }) {
+    const link = (words, action) => h("button", { type: "button", class: "link", onclick: action }, words);
+    return [link(`replay of #${of}`, () => this.actions.choose(of)), link("compare with it", () => this.actions.compareTwo(of, id))];
   }
 
   time({ timing, duration_ms: total, state }) {

@@ -11,7 +11,10 @@ export function empty(about, filtered, clearFilters) {
   return [
     h("h2", {}, "Waiting for the first request"),
     h("p", {}, "Requests with this header come to your laptop, and show up here as they happen."),
-    about.contract ? block("Contract", `X-devroute: ${about.contract}`) : null,
-    about.curl ? block("curl", about.curl) : null,
+    about.name ? block("Contract", `X-devroute: ${contract(about)}`) : null,
+    about.name ? block("curl", `curl -H 'X-devroute: ${contract(about)}' http://${Object.keys(about.services)[0]}/`) : null,
   ];
 }
+
+// As devroute up prints it; neither names of services nor of laptops have quotes in them.
+const contract = ({ name, services }) => `{${Object.keys(services).map((service) => `"${service}": "${name}"`).join(", ")}}`;

@@ -108,8 +108,7 @@ export class List {
   move(steps) {
     const { shown } = this.exchanges;
     if (!shown.length) return;
-    const index = shown.indexOf(this.active);
-    const next = index < 0 ? 0 : Math.min(shown.length - 1, Math.max(0, index + steps));
+    const next = Math.min(shown.length - 1, Math.max(0, shown.indexOf(this.active) + steps));
     this.activate(shown[next]);
   }
 
