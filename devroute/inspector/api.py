@@ -13,7 +13,9 @@ from aiohttp import web
 
 from devroute import __version__
 from devroute.errors import NotFound, RequestMalformed
+from devroute.inspector import har, har_reader
 from devroute.inspector.compare import compare_exchanges
+from devroute.inspector.curl import as_curl
 from devroute.inspector.exchange import Exchange, as_detail, as_summary, readable
 from devroute.inspector.feed import Feed
 from devroute.inspector.search import look
@@ -60,6 +62,9 @@ class Api:
             web.get(one, self.exchange),
             web.get(one + "/{side:request|response}-body", self.body),
             web.post(one + "/replay", self.replay),
+            web.get(one + "/curl", self.curl),
+            web.get("/api/har", self.export),
+            web.post("/api/har", self.load),
             web.get("/api/search", self.search),
             web.get("/api/compare", self.compare),
             web.post("/api/pause", self.pause),
@@ -154,7 +159,36 @@ class Api:
         found = await asyncio.to_thread(compare_exchanges, a, b)
         return web.json_response({"differences": [each.as_dict() for each in found]})
 
+    async def curl(self, request: web.Request) -> web.Response:
+        """GET /api/exchanges/ID/curl: a command that sends the request to the local app."""
+        exchange = self._named(request.match_info["id"])
+        base = self._about.services.get(exchange.service, f"http://{exchange.service}")
+        return web.Response(text=as_curl(exchange, base))
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """GET /api/har: all of it as HAR 1.2, an entry at a time."""
+        name = f"devroute-{self._about.name or 'laptop'}.har"
+        response = web.StreamResponse(
+            headers={
+                "content-type": "application/json",
+                "content-disposition": f'attachment; filename="{name}"',
+            }
+        )
+        await response.prepare(request)
+        for piece in har.write(reversed(list(self.captures.listing())), __version__):
+            await response.write(piece.encode())
+        await response.write_eof()
+        return response
+
     # --- what a person does
+
+    async def load(self, request: web.Request) -> web.Response:
+        """POST /api/har: show the exchanges of a HAR file, redacted like every other."""
+        found = await asyncio.to_thread(har_reader.read, await request.read())
+        for exchange in found:
+            self.captures.add(exchange)
+            await asyncio.sleep(0)  # the tunnel's turn
+        return web.json_response({"imported": len(found)})
 
     async def replay(self, request: web.Request) -> web.Response:
         """POST /api/exchanges/ID/replay {}, or what of method, target, headers and body is to be different:

@@ -12,6 +12,7 @@ import pytest
 from selenium import webdriver
 from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.options import PageLoadStrategy
 
@@ -55,7 +56,9 @@ class Browser:
         return await asyncio.to_thread(call, *values)
 
     async def open(self, url: str) -> None:
+        await self.js("window.left = true")  # `get` does not wait for the new page
         await self._run(self._driver.get, url)
+        await self.until("!window.left && document.readyState === 'complete'")
 
     async def js(self, script: str, *values: Any) -> Any:
         """What a function body returns."""
@@ -94,7 +97,7 @@ class Browser:
     async def press(self, *keys: str) -> None:
         """Keys where the focus is."""
         for key in keys:
-            await self._run(lambda k=key: self._driver.switch_to.active_element.send_keys(KEYS.get(k, k)))
+            await self._run(ActionChains(self._driver).send_keys(KEYS.get(key, key)).perform)
 
     async def choose_file(self, css: str, file: Path) -> None:
         field = await self.js("return document.querySelector(arguments[0])", css)

@@ -444,6 +444,7 @@ async def test_a_har_file_goes_out_and_comes_back(scene: Scene, tmp_path: Path) 
     await browser.click("#import")
     await browser.choose_file("#file", file)
     await browser.until("document.querySelector('#notice').dataset.kind === 'bad'")
+    assert any("400" in line for line in await browser.complaints())
 
 
 # --- how it looks -------------------------------------------------------------------------------------

@@ -328,6 +328,54 @@ async def test_search_looks_everywhere_and_says_where(text: str) -> None:
         }
 
 
+async def test_two_exchanges_are_compared_in_words() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange(body=b'{"a": 1, "b": 2}'))
+        opened.captures.add(exchange(body=b'{"a": 1, "b": 3}'))
+        found = (await opened.get("/api/compare?a=1&b=2"))["differences"]
+        assert found == [{"where": "body $.b", "left": "2", "right": "3"}]
+        assert (await opened.get("/api/compare?a=1&b=1"))["differences"] == []
+        async with opened.session.get(f"{opened.origin}/api/compare?a=1&b=nine") as response:
+            assert response.status == 404
+
+
+async def test_a_replay_is_a_new_exchange_or_says_why_not() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange())
+        assert await opened.send("POST", "/api/exchanges/1/replay", {"target": "/b"}) == (202, {"id": 2})
+        assert opened.asked == [(1, {"target": "/b"})]
+        status, answer = await opened.send("POST", "/api/exchanges/1/replay", {"target": "/nowhere"})
+        assert (status, answer["code"]) == (502, "app-unreachable")
+        status, answer = await opened.send("POST", "/api/exchanges/7/replay", {})
+        assert (status, answer["code"]) == (404, "not-found")
+
+
+async def test_curl_goes_to_the_local_app() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange("/it's?a=1"))
+        async with opened.session.get(f"{opened.origin}/api/exchanges/1/curl") as response:
+            command = await response.text()
+        assert "http://localhost:8001/it" in command
+        assert response.content_type == "text/plain"
+
+
+async def test_har_goes_out_and_comes_in() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange("/1"))
+        opened.captures.add(exchange("/2", body=b"\x00\xff"))
+        async with opened.session.get(f"{opened.origin}/api/har") as response:
+            assert response.headers["content-disposition"] == 'attachment; filename="devroute-alice.har"'
+            document = await response.json()
+        assert [each["request"]["url"] for each in document["log"]["entries"]] == [
+            "http://foo/1",
+            "http://foo/2",
+        ]
+        assert await opened.send("POST", "/api/har", document) == (200, {"imported": 2})
+        assert [each.target for each in opened.captures.listing()] == ["/2", "/1", "/2", "/1"]
+        status, answer = await opened.send("POST", "/api/har", {"log": 1})
+        assert (status, answer["code"]) == (400, "har-invalid")
+
+
 async def test_pause_and_clear() -> None:
     async with inspector() as opened:
         opened.captures.add(exchange())
