@@ -141,6 +141,7 @@ class Scene:
         await self.browser.open(self.url)
         await self.browser.until("document.querySelector('#live')?.dataset.state === 'live'")
         await self.browser.shows("#empty", "Waiting for the first request")
+        await self.browser.complaints()  # the page before may have asked for what was just forgotten
 
     async def rows(self, count: int) -> None:
         await self.browser.until(
