@@ -100,6 +100,15 @@ class Http2Connection(Connection):
             else:
                 self._handle(events)
                 self.flush()
+                if self.wire.more and not self.over and not self.closed:
+                    self.transport.pause_reading()
+                    self._loop.call_soon(self._receive_on)
+
+    def _receive_on(self) -> None:
+        """The rest of what was read, now that others had their turn."""
+        if not self.over and not self.closed:
+            self.transport.resume_reading()
+            self.received(b"")
 
     def _handle(self, events: list[Event]) -> None:
         handlers = _HANDLERS

@@ -48,6 +48,10 @@ MAX_HEADER_LIST_BYTES: Final = 4 * MAX_HEAD_BYTES
 #: h2's own 65,536 may take 10 MB a connection.
 MAX_CLOSED_STREAMS: Final = 4096
 
+#: Events of one connection in one turn of the loop: a read of small frames has thousands, and a request
+#: costs half a millisecond, while all other connections wait.
+MAX_EVENTS: Final = 64
+
 #: The last stream id there is (RFC 9113 §5.1.1).
 LAST_STREAM_ID: Final = 2**31 - 1
 
@@ -105,6 +109,7 @@ class Wire(H2Connection):
         self._preface = 0 if client else len(PREFACE)  # bytes of it to come
         self._held = bytearray()  # an incomplete frame
         self._need = 0  # bytes of it before reading on makes sense
+        self.more = False
         self._block_open = False  # in h2: CONTINUATION has to follow
         self.initiate_connection()
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
@@ -112,7 +117,8 @@ class Wire(H2Connection):
     # --- what is received: frame by frame, since h2 would hold a frame of any size until it is whole
 
     def receive(self, data: bytes) -> list[Event]:
-        """What these bytes say. Raises h2's ProtocolError, with a GOAWAY that says so ready to be sent."""
+        """What these bytes say, or the first of them: `more` then, and receive(b"") goes on. Raises h2's
+        ProtocolError, with a GOAWAY that says so ready to be sent."""
         if self._preface:
             size = min(len(data), self._preface)
             self._preface -= size
@@ -129,7 +135,12 @@ class Wire(H2Connection):
         at = 0
         size = len(data)
         need = _HEADER_BYTES
+        self.more = False
         while size - at >= _HEADER_BYTES:
+            if len(events) >= MAX_EVENTS:
+                self.more = True
+                need = 0
+                break
             high, low, kind, flags, number = _FRAME.unpack_from(data, at)
             length = high << 16 | low
             if length > self.max_inbound_frame_size:

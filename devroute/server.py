@@ -25,6 +25,10 @@ MAX_DISCARDED_BYTES: Final = 1024 * 1024
 #: How long a connection that is to be closed still reads: a reset could overtake the answer (RFC 9112 §9.6).
 LINGER_SECONDS: Final = 2.0
 
+#: Requests of one connection in one turn of the loop, where they are answered at once (with errors): a read
+#: of small ones has thousands, while all other connections wait.
+MAX_AT_ONCE: Final = 32
+
 #: Bytes of pipelined requests that wait while an answer is under way.
 MAX_PIPELINED_BYTES: Final = 128 * 1024
 
@@ -145,6 +149,7 @@ class ServerConnection(Connection):
     def _next_request(self) -> None:
         """Serve what is held, up to the request that has to wait."""
         self._parsing = True  # an exchange may end before it has begun: a loop, not a recursion
+        served = 0
         while self._held and not (self.exchange or self._reader or self._lingering or self._full):
             held = self._held
             if held.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
@@ -166,7 +171,19 @@ class ServerConnection(Connection):
                     self._refuse(error)
                 break
             self._serve(request)
+            served += 1
+            if served == MAX_AT_ONCE:
+                self.pause_reading()
+                self._loop.call_soon(self._go_on)
+                break
         self._parsing = False
+
+    def _go_on(self) -> None:
+        """With what is held, now that others had their turn."""
+        if not self.closed:
+            self.resume_reading()
+            if self.exchange is None:
+                self._next_request()
 
     def _become_http2(self, held: bytes) -> None:
         """The client's first bytes are HTTP/2's preface (RFC 9113 §3.4)."""

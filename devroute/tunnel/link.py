@@ -166,7 +166,8 @@ class Link(Connection):
 
     def lost(self, error: Exception | None) -> None:
         self._finish(self.over or UpstreamReset("the tunnel's connection was lost"))
-        self.disconnected.set_result(None)
+        if not self.disconnected.done():  # whoever waited for it may have been cancelled
+            self.disconnected.set_result(None)
 
     def pause_writing(self) -> None:
         self.full = True

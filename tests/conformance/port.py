@@ -18,6 +18,7 @@ from devroute.relay import Observed, Timeouts
 from devroute.router import ContractRouter, Pools
 from devroute.server import Server
 from devroute.target import Address
+from devroute.terms import ANY, Terms
 from devroute.upstream import Upstream
 
 #: Nothing in these tests waits for time to pass; whatever takes this long hangs.
@@ -150,6 +151,7 @@ class App(asyncio.Protocol):
 class _Laptop:
     upstream: Upstream | None
     address: Address | None = None
+    terms: Terms = ANY
 
 
 class _Directory:

@@ -1,0 +1,50 @@
+"""One connection that sends a great many small things at once, and the turns of the loop that others get."""
+
+import asyncio
+
+import pytest
+from conformance.port import PATIENCE, data_port
+from hpack import Encoder
+from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
+
+from devroute.h2_wire import MAX_EVENTS, PREFACE, Wire
+from devroute.server import MAX_AT_ONCE
+
+FIELDS = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"foo")]
+
+#: Both are refused at once, which costs more than to read them: 300 ms for all of them.
+PIPELINED = b"GET / HTTP/1.1\r\nhost: foo\r\n\r\n" * 900
+
+
+def resets(count: int) -> bytes:
+    block = Encoder().encode(FIELDS)
+    frames = [SettingsFrame(0).serialize()]
+    for number in range(1, 2 * count, 2):
+        frames.append(HeadersFrame(number, data=block, flags=["END_HEADERS", "END_STREAM"]).serialize())
+        frames.append(RstStreamFrame(number, error_code=8).serialize())
+    return PREFACE + b"".join(frames)
+
+
+@pytest.mark.parametrize("sent", [PIPELINED, resets(900)], ids=["pipelined requests", "streams and resets"])
+async def test_many_small_requests_in_one_read_leave_others_their_turns(sent: bytes) -> None:
+    assert len(sent) < 100 * 1024  # one read
+    async with data_port() as port:
+        client = await port.dial()
+        client.writer.write(sent)
+        turns = 0
+        async with asyncio.timeout(PATIENCE):
+            while len(port.exchanges) < 900:
+                await asyncio.sleep(0)
+                turns += 1
+    assert turns >= 900 // max(MAX_AT_ONCE, MAX_EVENTS)
+
+
+def test_a_read_is_told_in_parts_and_to_its_end() -> None:
+    wire = Wire(client=False)
+    events = wire.receive(resets(200))
+    assert len(events) <= MAX_EVENTS + 2
+    assert wire.more
+    while wire.more:
+        events += wire.receive(b"")
+    assert sum(type(event).__name__ == "RequestReceived" for event in events) == 200
+    assert sum(type(event).__name__ == "StreamReset" for event in events) == 200
