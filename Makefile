@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test envoys lint bench fuzz clean
+.PHONY: help demo test envoys lint bench fuzz soak clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
@@ -11,6 +11,7 @@ help:
 	@echo "make envoys        fetch the Envoys of older Istio releases, 120 MB, for the tests that want them"
 	@echo "make lint          ruff, mypy, import-linter"
 	@echo "make fuzz          feed the parsers what nobody wrote, for FUZZ_SECONDS (600)"
+	@echo "make soak          good, bad and hostile traffic with laptops that die, for SOAK_SECONDS (600)"
 	@echo "make bench         compare speed with other programs, some minutes (QUICK=1: one; RECORD=1 keeps it)"
 	@echo "make clean         remove .venv and caches"
 
@@ -45,6 +46,10 @@ FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.test-installed
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt atheris || echo "atheris does not install here: the own driver does it"
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_SECONDS) $(ARGS)
+
+SOAK_SECONDS ?= 600
+soak: $(VENV)/.test-installed
+	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_SECONDS)
 
 bench: $(VENV)/.bench-installed
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(RECORD),--record) $(ARGS)

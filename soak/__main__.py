@@ -3,6 +3,7 @@ memory and file descriptors stay as they are."""
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
@@ -103,6 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("seconds", type=float, nargs="?", default=600.0)
     options = parser.parse_args()
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # the apps' view of clients that go away
     with tempfile.TemporaryDirectory(prefix="devroute-soak-") as folder:
         return asyncio.run(soak(options.seconds, Path(folder)))
 

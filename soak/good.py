@@ -17,8 +17,8 @@ from .ledger import Ledger
 
 SERVICE = "the service"
 DIRECT = "direct"
-#: An app that sends answers nobody asked for. To its own callers it may say what it likes: sent a moment after
-#: the next request, they are what HTTP/1.1 takes for the answer. To nobody else.
+#: An app that sends answers nobody asked for. To its own callers it may say what it likes, for what it sends
+#: right after the next request is to HTTP/1.1 that one's answer. To nobody else.
 POISONER = "poisoner"
 
 #: A request that takes longer hangs.
@@ -75,7 +75,7 @@ class Request:
         elif POISON.encode() in body or nonce not in (None, self.nonce):
             self.ledger.deliver_to_wrong(f"{self.who} {self.nonce} got {nonce} {who} {body[:80]!r}")
         elif nonce is None:
-            self._refused(response.status, body)
+            self._refused(response, body)
         elif said.get("x-body") == "wrong":
             self.ledger.deliver_to_wrong(f"{who} got another body for {self.nonce}")
         elif body != body_of(self.nonce, who or "", size):
@@ -88,11 +88,13 @@ class Request:
         else:
             self.ledger.deliver_to_wrong(f"{self.who} {self.nonce} was answered by {who}")
 
-    def _refused(self, status: int, body: bytes) -> None:
+    def _refused(self, response: aiohttp.ClientResponse, body: bytes) -> None:
+        status = response.status
         try:
             code = json.loads(body)["code"]
         except (ValueError, KeyError, TypeError):
-            self.failed(f"{status} without a code", repr(body[:200]))
+            said = {name: value for name, value in response.headers.items() if name.startswith("x-")}
+            self.failed(f"{status} without a code", f"{response.method} {body[:200]!r} {said}")
             return
         if self.who == POISONER and code in BROKEN_APP:
             self.ledger.fine(f"{status} {code}: the app broke HTTP")
@@ -147,8 +149,9 @@ async def chat(request: Request) -> None:
     try:
         async with (
             asyncio.timeout(PATIENCE_S),
-            request.session.ws_connect(request.url, headers=request.headers, autoclose=True) as socket,
+            request.session.ws_connect(request.url, headers=request.headers) as socket,
         ):
+            said = socket._response.headers.get("x-devroute-reason", "")
             for _ in range(random.randrange(1, 8)):
                 word = secrets.token_hex(8)
                 await socket.send_str(word)
@@ -158,7 +161,7 @@ async def chat(request: Request) -> None:
                     return
                 who = message.data.removesuffix(f" {request.nonce} {word}")
                 if who == SERVICE != request.who:
-                    request.failed("WebSocket fell back to the service", "")
+                    request.failed("WebSocket fell back to the service", str(said))
                     return
                 if who != request.who:
                     request.ledger.deliver_to_wrong(f"{request.who} {request.nonce} heard {message.data!r}")

@@ -39,6 +39,8 @@ class Outages:
 
 #: Whom nobody asked: our own process, when it got no time to run.
 MACHINE = "the machine"
+#: What that can explain: the sidecar had to wait too long for the proxy, or we for everything.
+LATE = ("did not answer within", "hung")
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Ledger:
         """A request of the laptop `who` that did not get its answer."""
         if self.outages.was(who, since):
             self.outcomes[f"{what}: the laptop was killed"] += 1
-        elif self.outages.was(MACHINE, since):
+        elif any(word in f"{what} {detail}" for word in LATE) and self.outages.was(MACHINE, since):
             self.outcomes[f"{what}: this machine stood still"] += 1
         else:
             self.outcomes[f"{what}: UNEXPLAINED"] += 1

@@ -41,11 +41,12 @@ _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 class TunnelStream(StreamEnd):
     """One request through the tunnel; implements devroute.upstream.UpstreamStream."""
 
-    __slots__ = ("_method", "_sink", "_upgraded")
+    __slots__ = ("_method", "_sink", "_upgradable", "_upgraded")
 
     def __init__(self, link: Link, head: RequestHead, sink: ResponseSink) -> None:
         super().__init__(link)
         self._method = head.method
+        self._upgradable = head.framing is _UPGRADE
         self._sink = sink
         self._consume = sink.on_data
         self._upgraded = False
@@ -113,6 +114,9 @@ class TunnelStream(StreamEnd):
             (status < 200 and status != 101) is not bool(flags & _FLAG_INFORMATIONAL)
         ):
             raise UpstreamInvalid(f"the laptop's answer says {status}, and its frame says otherwise")
+        if status == 101 and not self._upgradable:
+            # The sidecar would take it for a whole answer, and send the next request into the pipe.
+            raise UpstreamInvalid("the laptop's answer switches protocols (101), but nobody asked for it")
         return head
 
     def complete(self, trailers: Headers) -> None:

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from devroute.errors import AppUnreachable, DevrouteError, UpstreamReset
+from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.heads import Framing, RequestHead
 from devroute.tunnel.agent_end import AgentStream, Finished
 from devroute.tunnel.frames import WINDOW
@@ -191,6 +191,19 @@ async def test_a_head_that_the_agent_made_up_is_not_passed_on(raw: bytes) -> Non
         assert client.error.code == "upstream-invalid"
         assert not client.heads
         await app.streams[0].cancelled.wait()
+
+
+async def test_a_switch_of_protocols_that_nobody_asked_for_is_refused() -> None:
+    """A sidecar takes it for an answer, and sends the next requester's request into the pipe."""
+
+    def serve(stream: AppStream) -> None:
+        stream.sink.on_head(head(101))
+
+    async with tunnel(App(serve)) as (where, link):
+        client = await fetch(where.upstream(), get())
+        await until(lambda: not link.session.streams)
+    assert isinstance(client.error, UpstreamInvalid)
+    assert not client.heads
 
 
 async def test_a_service_that_the_agent_does_not_know_is_refused() -> None:
