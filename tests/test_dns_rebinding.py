@@ -218,7 +218,12 @@ async def test_every_address_of_a_name_has_to_be_permitted(world: World, order: 
     assert (world.permitted.connections, world.forbidden.connections) == (0, 0)
 
 
-@pytest.mark.parametrize("ipv6", ["::1", f"::ffff:{FORBIDDEN}", f"64:ff9b::{FORBIDDEN}", f"::{FORBIDDEN}"])
+# The address is another one in each process, and the workers of a session have to agree on the tests' names.
+@pytest.mark.parametrize(
+    "ipv6",
+    ["::1", f"::ffff:{FORBIDDEN}", f"64:ff9b::{FORBIDDEN}", f"::{FORBIDDEN}"],
+    ids=["loopback", "mapped", "NAT64", "compatible"],
+)
 async def test_an_ipv6_address_of_a_name_is_looked_at_as_well(world: World, ipv6: str) -> None:
     world.means([PERMITTED], ipv6=[ipv6])
     assert (await world.get())[0] == 403
