@@ -41,6 +41,7 @@ from devroute.inspector.redact import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
 from devroute.inspector.tap import Recorder, Tapped
+from devroute.live import LiveReport, can_draw
 from devroute.network import Network, is_ours
 from devroute.platforms import INTERRUPTED, signals_caught
 from devroute.renewal import keep_renewed
@@ -73,6 +74,9 @@ BACK_SECONDS: Final = 1.0
 
 #: The same where something about the network changed that need not concern us: a container's interface.
 STIRRED_SECONDS: Final = 4.0
+
+#: After so many looks at the clock the tunnel is asked how long its round trip takes.
+ASK_TICKS: Final = 5
 
 #: How long requests under way may go on after a Ctrl-C, in seconds.
 LEAVE_SECONDS: Final = 2.0
@@ -112,20 +116,26 @@ async def run(settings: AgentSettings) -> int:
     mend: TokenInvalid, NameNotOwned, NameTaken, RegistrationDenied, TargetDenied, LinkReplaced. ConfigInvalid
     for an app that cannot be started.
     """
-    printer = Printer(sys.stdout)
-    report = Report(settings.output, printer)
+    report = _report(settings)
     agent = Agent(settings, report)
     inspected = inspector.offered(agent.captures, agent.replayer, agent.about, settings.inspector, report)
     try:
         async with inspected as agent.door:
             return await agent.run()
     finally:
-        report.flush()
-        printer.close()
+        report.close()
+
+
+def _report(settings: AgentSettings) -> Report | LiveReport:
+    """A page on a terminal, unless lines are wanted, or the app's own output goes to the same terminal."""
+    wants_page = settings.output == "auto" and not settings.command
+    if wants_page and can_draw(sys.stdout):
+        return LiveReport(sys.stdout)
+    return Report("json" if settings.output == "json" else "text", Printer(sys.stdout))
 
 
 class Agent:
-    def __init__(self, settings: AgentSettings, report: Report) -> None:
+    def __init__(self, settings: AgentSettings, report: Report | LiveReport) -> None:
         self._settings = settings
         self._report = report
         self._loop = asyncio.get_running_loop()
@@ -153,6 +163,7 @@ class Agent:
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._woken = asyncio.Event()  # something happened that makes waiting pointless
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._ticks = 0
         self._network = Network(self._moved, self._stirred)
 
     async def run(self) -> int:
@@ -322,7 +333,15 @@ class Agent:
             if self._link is not None:
                 self._link.probe(PROBE_SECONDS)
         self._network.look()
+        self._ticks += 1
+        if self._ticks % ASK_TICKS == 1 and self._link is not None and self._link.over is None:
+            self._link.ask().add_done_callback(self._show_round_trip)
         self._timers["clock"] = self._loop.call_later(WATCH_SECONDS, self._tick_clock, now_wall, now_steady)
+
+    def _show_round_trip(self, asked: asyncio.Future[None]) -> None:
+        if self._link is not None:
+            self._report.round_trip(self._link.round_trip)
+            self._report.flush()
 
     # --- the network
 

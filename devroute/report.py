@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, TextIO
 
 from devroute.errors import AppUnreachable, DevrouteError
+from devroute.screen import caller_of
 from devroute.settings import ServiceSpec
 from devroute.tunnel.agent_end import Finished
 
@@ -86,7 +87,7 @@ class Report:
         curl = f"curl -H 'X-devroute: {contract}' http://{services[0].service}/"
         if self._json:
             offers = [
-                {"service": s.service, "local": _local(s), "direct": str(s.direct) if s.direct else None}
+                {"service": s.service, "local": local(s), "direct": str(s.direct) if s.direct else None}
                 for s in services
             ]
             self._event(
@@ -101,7 +102,7 @@ class Report:
             return
         self._say(f"{name} is online at {server}")
         for spec in services:
-            way = f"{spec.direct} (direct)" if spec.direct else _local(spec)
+            way = f"{spec.direct} (direct)" if spec.direct else local(spec)
             self._say(f"  {spec.service} -> {way}")
         self._say("", "Requests with this header come here:", f"  X-devroute: {contract}", f"  {curl}", "")
         if inspector is not None:
@@ -121,26 +122,33 @@ class Report:
         else:
             self._say(f"There is no inspector: {error.message} ({error.hint})")
 
+    def inspector(self, url: str) -> None:
+        """Where the inspector's page is, which is said once the laptop is online."""
+        if self._json:
+            self._event("inspector", url=url)
+        else:
+            self._say(f"Inspector: {url}", "")
+
     def back(self, name: str) -> None:
         if self._json:
             self._event("back", name=name)
         else:
-            self._say(f"{_clock()}  {name} is online again")
+            self._say(f"{clock()}  {name} is online again")
 
     def offline(self, reason: str) -> None:
         if self._json:
             self._event("offline", reason=reason)
         else:
-            self._say(f"{_clock()}  the tunnel is down: {reason}; dialling again")
+            self._say(f"{clock()}  the tunnel is down: {reason}; dialling again")
 
     def network(self, before: str | None, now: str | None) -> None:
         """The laptop's own address on the way to the server; None where there is no way."""
         if self._json:
             self._event("network", before=before, now=now)
         elif now is None:
-            self._say(f"{_clock()}  there is no network to the server; waiting for one")
+            self._say(f"{clock()}  there is no network to the server; waiting for one")
         else:
-            self._say(f"{_clock()}  the network has changed ({before or 'none'} -> {now})")
+            self._say(f"{clock()}  the network has changed ({before or 'none'} -> {now})")
 
     def not_renewed(self, error: DevrouteError) -> None:
         if self._json:
@@ -152,6 +160,13 @@ class Report:
         if self._json:
             self._event("retry", code=error.code, reason=error.message, delay_s=round(delay, 2))
 
+    def round_trip(self, seconds: float | None) -> None:
+        """Of the tunnel; only a page that is drawn again and again shows it."""
+
+    def close(self) -> None:
+        self.flush()
+        self._printer.close()
+
     def flush(self) -> None:
         finished, self._finished = self._finished, []
         for each in finished:
@@ -162,7 +177,7 @@ class Report:
             if self._json:
                 self._event("lost", lines=lost)
             else:
-                self._say(f"{_clock()}  ({lost} more requests are not shown)")
+                self._say(f"{clock()}  ({lost} more requests are not shown)")
         if self._lines:
             text = "\n".join(self._lines) + "\n"
             if not self._printer.put(text):
@@ -181,6 +196,7 @@ class Report:
                 "ms": round(each.duration * 1000, 1),
                 "bytes": each.size,
                 "code": each.code or None,
+                "caller": caller_of(each.head) or None,
             }
         )
 
@@ -189,9 +205,10 @@ class Report:
         status = each.status or "---"
         path = each.target if each.target.isprintable() else ascii(each.target)
         problem = f"  {each.code}" if each.code else ""
+        caller = f"  {caller_of(each.head)}" if each.head else ""
         return (
-            f"{_clock()}  {service}{each.method} {path}  {status}  {_duration(each.duration)}"
-            f"  {_size(each.size)}{problem}"
+            f"{clock()}  {service}{each.method} {path}  {status}  {duration(each.duration)}"
+            f"  {size(each.size)}{caller.rstrip()}{problem}"
         )
 
     def _watch_app(self, each: Finished) -> None:
@@ -215,16 +232,16 @@ class Report:
         self._lines.append(json.dumps({"event": event, "time": round(time.time(), 3), **fields}))
 
 
-def _local(spec: ServiceSpec) -> str:
+def local(spec: ServiceSpec) -> str:
     host = f"[{spec.host}]" if ":" in spec.host else spec.host
     return f"{spec.scheme}://{host}:{spec.port}"
 
 
-def _clock() -> str:
+def clock() -> str:
     return time.strftime("%H:%M:%S")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     return (
         f"{seconds:.1f} s"
         if seconds >= 10
@@ -234,7 +251,7 @@ def _duration(seconds: float) -> str:
     )
 
 
-def _size(size: int) -> str:
+def size(size: int) -> str:
     if size < 1000:
         return f"{size} B"
     for unit in ("kB", "MB", "GB"):

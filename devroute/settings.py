@@ -271,7 +271,8 @@ class ClientSettings(ServerCredentials):
     servers: dict[Annotated[str, BeforeValidator(_server)], ServerCredentials] = {}
     #: For a network that encrypts by itself, as between sidecars; otherwise no token goes over plain http.
     insecure_plain_http: bool = False
-    output: Literal["text", "json"] = "text"
+    #: auto: a page for `up` where standard output is a terminal that can show it, lines of text otherwise.
+    output: Literal["auto", "text", "json"] = "auto"
 
     @property
     def has_credential(self) -> bool:

@@ -37,6 +37,8 @@ class Finished(NamedTuple):
     size: int
     code: str
     reason: str
+    #: The request's head as it came.
+    head: bytes = b""
 
 
 Observe = Callable[[Finished], None]
@@ -134,6 +136,7 @@ class AgentStream(StreamEnd):
                     self._size,
                     code,
                     reason,
+                    head.wire,
                 )
             )
 
