@@ -88,6 +88,9 @@ class LiveReport:
     def retry(self, error: DevrouteError, delay: float) -> None:
         self._view.trouble = f"{error.message}; dialling again"
 
+    def not_renewed(self, error: DevrouteError) -> None:
+        self._view.warning = f"the token is not renewed: {error.message}"
+
     def network(self, before: str | None, now: str | None) -> None:
         if now is not None and not self._offline:
             self._view.trouble = None

@@ -154,7 +154,7 @@ class Report:
         if self._json:
             self._event("not-renewed", code=error.code, reason=error.message)
         else:
-            self._say(f"{_clock()}  the token is not renewed: {error.message}")
+            self._say(f"{clock()}  the token is not renewed: {error.message}")
 
     def retry(self, error: DevrouteError, delay: float) -> None:
         if self._json:

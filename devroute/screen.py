@@ -43,8 +43,8 @@ class Row:
 
 @dataclass(slots=True)
 class View:
-    """All that is shown. `trouble` says why the laptop is offline, None while it is online. `rows`:
-    the newest first."""
+    """All that is shown. `trouble` says why the laptop is offline, None while it is online; `warning`,
+    what else is wrong. `rows`: the newest first."""
 
     name: str = ""
     server: str = ""
@@ -53,6 +53,7 @@ class View:
     curl: str = ""
     inspector: str = ""
     trouble: str | None = None
+    warning: str = ""
     round_trip_ms: float | None = None
     minutes: int = 0
     requests: int = 0
@@ -98,8 +99,8 @@ def _head(view: View, width: int, dot: str) -> list[Line]:
     gap = width - _width(left) - cell_len(right)
     first: Line = (*left, (" " * gap, ""), (right, "dim")) if right and gap > 0 else left
     found: list[Line] = [first, ((f"  {view.server}", "dim"),)]
-    for part in _folded(view.trouble or "", width - 2):
-        found.append(((f"  {part}", "red"),))
+    for part in _folded(view.trouble or view.warning, width - 2):
+        found.append(((f"  {part}", "yellow" if view.trouble is None else "red"),))
     return found
 
 
