@@ -57,8 +57,11 @@ class LiveReport:
 
     # --- what happens, on the loop
 
-    def online(self, name: str, server: str, services: Sequence[ServiceSpec]) -> None:
+    def online(
+        self, name: str, server: str, services: Sequence[ServiceSpec], inspector: str | None = None
+    ) -> None:
         view = self._view
+        view.inspector = inspector or ""
         view.name, view.server = name, server
         view.services = [(s.service, f"{s.direct} (direct)" if s.direct else local(s)) for s in services]
         view.contract = json.dumps({spec.service: name for spec in services})
@@ -67,6 +70,10 @@ class LiveReport:
 
     def inspector(self, url: str) -> None:
         self._view.inspector = url
+        self.flush()
+
+    def no_inspector(self, error: DevrouteError) -> None:
+        self._view.warning = f"there is no inspector: {error.message} ({error.hint})"
 
     def request(self, finished: Finished) -> None:
         """On the request path: everything else happens in the thread."""

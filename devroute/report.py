@@ -113,7 +113,7 @@ class Report:
         if self._json:
             self._event("inspector", url=url)
         else:
-            self._say(f"{_clock()}  the inspector is open; for another browser: {url}")
+            self._say(f"{clock()}  the inspector is open; for another browser: {url}")
         self.flush()
 
     def no_inspector(self, error: DevrouteError) -> None:
@@ -121,13 +121,6 @@ class Report:
             self._event("no-inspector", code=error.code, reason=error.message)
         else:
             self._say(f"There is no inspector: {error.message} ({error.hint})")
-
-    def inspector(self, url: str) -> None:
-        """Where the inspector's page is, which is said once the laptop is online."""
-        if self._json:
-            self._event("inspector", url=url)
-        else:
-            self._say(f"Inspector: {url}", "")
 
     def back(self, name: str) -> None:
         if self._json:
