@@ -19,6 +19,7 @@ from devroute import __version__
 from devroute.cli_init import init
 from devroute.cli_manifests import manifests_app
 from devroute.cli_policy import policy_app
+from devroute.cli_replay import replay
 from devroute.cli_sign import contract_app, sign, sign_key_app
 from devroute.cli_token import token_app
 from devroute.exits import FAILURE, INTERRUPTED, reported
@@ -276,6 +277,7 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     return traced.exit_code
 
 
+app.command("replay")(replay)
 app.command("sign")(sign)
 
 

@@ -10,6 +10,7 @@ from devroute.errors import (
     CallerDenied,
     ConfigInvalid,
     DevrouteError,
+    HarInvalid,
     KeysUnavailable,
     NameNotOwned,
     NameTaken,
@@ -27,6 +28,7 @@ INTERRUPTED: Final = 130
 #: Exit codes of errors; scripts depend on them.
 EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     ConfigInvalid: 20,
+    HarInvalid: 20,
     TokenInvalid: 30,
     SubjectInvalid: 30,
     TokenCommandFailed: 30,

@@ -98,6 +98,12 @@ class Captures:
         self.total = 0
         self._tell("cleared", None, {})
 
+    def drop(self, exchange: Exchange) -> None:
+        """Forget one exchange."""
+        if self._kept.pop(exchange.id, None) is not None:
+            self.total -= exchange.kept
+            _forget(exchange)
+
     def add(self, exchange: Exchange) -> Exchange:
         """Keep an exchange from elsewhere (an import), redacted like every other; it gets a number."""
         redact, limit = self.redact, self.max_body
