@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from devroute.contract import parse
 from devroute.errors import CallerDenied, ConfigInvalid, RegistrationDenied, TargetDenied
 from devroute.policy import Policy
+from devroute.policy_words import explain, remarks
 
 OFFICE = Policy.parse("direct: {networks: [192.168.0.0/16, 'fd00::/16', 100.64.0.0/10]}")
 EVERYTHING = Policy.parse("direct: {networks: [0.0.0.0/0, '::/0'], ports: [1-65535]}")
@@ -372,3 +373,51 @@ def test_a_mistake_is_named_with_its_line_and_the_fields_that_there_are(text: st
     with pytest.raises(ConfigInvalid) as caught:
         Policy.parse(text, "p.yaml")
     assert problem in caught.value.message
+
+
+WORDS = (
+    "direct networks ports rules services cluster pods register subjects groups callers from targets require"
+)
+NAMES = st.sampled_from([*WORDS.split(), "signed", "limits", "links_per_subject"])
+SCALARS = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.floats(), st.dates(), st.binary(max_size=3)),
+    st.text(max_size=5),
+    st.sampled_from(["*", "foo", "10.0.0.0/8", "1-2", "a/b", "version:v2", "::1", "signed"]),
+)
+DOCUMENTS = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(NAMES, inner, max_size=4),
+        st.dictionaries(st.one_of(SCALARS, NAMES), inner, max_size=2),
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.one_of(DOCUMENTS, st.dictionaries(NAMES, DOCUMENTS, max_size=4)))
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_in_the_file_is_a_policy_or_a_mistake_with_a_name(document: object) -> None:
+    try:
+        policy = Policy.from_mapping(document, "p.yaml")
+    except ConfigInvalid:
+        return
+    explain(policy)
+    remarks(policy)
+
+
+@given(
+    st.ip_addresses(),
+    st.lists(
+        st.sampled_from(["0.0.0.0/0", "::/0", "127.0.0.0/8", "10.0.0.0/8", "10.96.0.1/32", "64:ff9b::/96"])
+    ),
+    st.sampled_from(["0.0.0.0/0", "::/0", "fe80::/10", "169.254.169.254/32", "2002::/16", "10.96.0.0/16"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_network_more_takes_nothing_away(ip: object, networks: list[str], more: str) -> None:
+    def policy(listed: list[str]) -> Policy:
+        cluster = {"services": ["10.96.0.0/12"]}
+        return Policy.from_mapping({"direct": {"networks": listed}, "cluster": cluster})
+
+    for each in (str(ip), "10.96.0.1", "127.0.0.1", "10.1.1.1"):
+        assert allows(policy([*networks, more]), each) or not allows(policy(networks), each)

@@ -463,6 +463,16 @@ def test_a_caller_that_policy_refuses_is_an_error_where_the_contract_insists(wor
     assert f"lets '{SPIFFE}' use this target" in json.loads(body)["message"]
 
 
+@pytest.mark.parametrize("decision", ["detour", "mirror", "version"])
+def test_callers_are_restricted_whatever_the_decision(worker: Worker, decision: str) -> None:
+    answer = f"devroute 1\ndecision {decision}\nservice foo\nttl 1000\nversion v2\ncallers shop/*\n"
+    worker.answer = worker.answers(answer)
+    worker.clusters.add("outbound|8080|v2|foo.shop.svc.cluster.local")
+    permitted = worker.request('{"foo": "x"}', caller=SPIFFE, x_devroute_caller="spiffe://forged")
+    assert (permitted["decision"], permitted.sent("x-devroute-caller")) == (decision, SPIFFE)
+    assert worker.request('{"foo": "x"}', caller="spiffe://x/ns/qa/sa/web")["result"] == "fallback"
+
+
 @pytest.mark.parametrize("odd", ["spiffe://x/a b", "spiffe://x/\n", "spiffe://x/" + "a" * 1100])
 def test_an_identity_that_is_no_header_value_is_none(worker: Worker, odd: str) -> None:
     worker.answer = worker.answers(DETOUR + "callers spiffe://x/*\n")
