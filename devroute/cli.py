@@ -125,6 +125,9 @@ def up(
         str | None,
         typer.Option(metavar="GET,POST", help="which may be asked twice; default all that are idempotent"),
     ] = None,
+    inspector: Annotated[
+        str | None, typer.Option(metavar="PORT|off", help="where the inspector is; default 4040 or above")
+    ] = None,
     output: Output = None,
 ) -> int:
     """Answer requests for services on this laptop.
@@ -145,6 +148,7 @@ def up(
         "only_path": only_path or None,
         "except_status": except_status,
         "except_methods": except_methods,
+        "inspector": inspector,
         "output": output,
     }
     settings = agent_settings(invocation.sources(flags)).model_copy(update={"command": invocation.command})

@@ -79,6 +79,41 @@ def test_an_empty_variable_counts_as_absent_and_services_may_be_separated_by_com
     assert [spec.service for spec in settings.services] == ["foo", "bar"]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("false", False), ("off", False), ("on", True), ("4041", 4041), ("'4041'", 4041)],
+)
+def test_the_inspector_is_on_off_or_at_a_port(text: str, value: bool | int) -> None:
+    inspector = agent_settings([read_file(f"inspector: {text}", "here"), BASE]).inspector
+    assert (inspector, type(inspector)) == (value, type(value))
+
+
+def test_rules_of_redaction_are_read_from_files_and_variables() -> None:
+    listed = read_file("redact: [card_number, $.user.pin, -x-api-key]", "here")
+    assert agent_settings([listed, BASE]).redact == ("card_number", "$.user.pin", "-x-api-key")
+    variable = read_environment({"DEVROUTE_REDACT": "card_number, $.user.pin"})
+    assert agent_settings([variable, listed, BASE]).redact == ("card_number", "$.user.pin")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("inspector: 0", "inspector: '0' is neither a port nor true or false"),
+        ("inspector: 70000", "neither a port"),
+        ("inspector: [1]", "neither a port"),
+        ("inspector_body_mb: 0", "inspector_body_mb: Input should be greater than 0"),
+        ("redact: {a: b}", "redact: write a list of names and paths"),
+        ("redact: [1]", "redact: write a list"),
+        ("redact: [$.a..]", "redact: "),
+        ("redact: [-x-unheard]", "not redacted anyway"),
+    ],
+)
+def test_a_wrong_setting_of_the_inspector_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        agent_settings([read_file(text, "here"), BASE])
+    assert problem in caught.value.message
+
+
 def test_a_direct_address_gives_each_service_its_own_port() -> None:
     settings = agent_settings(
         [Source("x", {"direct": "192.168.1.12", "services": ["foo=8001", "bar=8002"]}), BASE]

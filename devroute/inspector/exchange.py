@@ -27,8 +27,12 @@ LISTED_MESSAGES: Final = 500
 REDACTED: Final = "[redacted]"
 REDACTED_QUERY: Final = "%5Bredacted%5D"
 
-# The element of X-Forwarded-Client-Cert that the sidecar nearest to the caller wrote is the first.
-_CALLER = re.compile(rb"(?i:\nx-forwarded-client-cert):[^\r]*?\bURI=spiffe://([^;,\"\r]+)")
+# What the filter wrote of the caller's certificate; without it, the first element of X-Forwarded-Client-Cert,
+# which the sidecar nearest to the caller wrote.
+_CALLERS: Final = (
+    re.compile(rb"(?i:\nx-devroute-caller):[ \t]*spiffe://([!#-+\--:<-~]+)"),
+    re.compile(rb"(?i:\nx-forwarded-client-cert):[^\r]*?\bURI=spiffe://([!#-+\--:<-~]+)"),
+)
 _ACCOUNT = re.compile(r"[^/]+/ns/([^/]+)/sa/([^/]+)")
 
 
@@ -169,7 +173,8 @@ class Exchange:
     @property
     def caller(self) -> str:
         """namespace/serviceaccount of who called, as the mesh has verified it; "" where it did not say."""
-        found = _CALLER.search(b"\n" + self.raw_request)
+        raw = b"\n" + self.raw_request
+        found = next((match for each in _CALLERS if (match := each.search(raw))), None)
         if found is None:
             return ""
         uri = found[1].decode("latin-1")

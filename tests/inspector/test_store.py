@@ -58,6 +58,12 @@ def test_an_exchange_is_kept_as_it_came() -> None:
     assert as_summary(exchange)["content_type"] == "text/html"
 
 
+def test_the_filter_s_word_on_the_caller_comes_first() -> None:
+    fields = "x-forwarded-client-cert: URI=spiffe://td/ns/a/sa/b\r\nx-devroute-caller: spiffe://td/ns/shop/sa/web\r\n"
+    assert Captures().begin("foo", request(fields=fields), 0, 0).caller == "shop/web"
+    assert Captures().begin("foo", request(), 0, 0).caller == ""
+
+
 def test_a_body_is_kept_up_to_the_limit_and_counted_beyond() -> None:
     captures = Captures(max_body=10)
     for kind in ("application/json", "image/png"):
