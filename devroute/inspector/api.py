@@ -25,6 +25,8 @@ from devroute.inspector.store import Captures
 BATCH_SECONDS: Final = 0.1
 #: After so long without news the page gets a comment, so that either side notices the other's end.
 QUIET_SECONDS: Final = 15.0
+#: How soon a page that has lost us tries again, in milliseconds.
+RETRY_MS: Final = 1000
 #: How long a search may hold the loop at a time, in seconds.
 SEARCH_SECONDS: Final = 0.004
 #: Bytes of a body without its content-encoding.
@@ -132,7 +134,7 @@ class Api:
         feed = Feed(self.captures)
         ending = asyncio.get_running_loop().create_task(self._ending.wait())
         try:
-            await response.write(_event("hello", self._said()))
+            await response.write(b"retry: %d\n\n" % RETRY_MS + _event("hello", self._said()))
             while not ending.done():
                 for name, said in feed.take():
                     await response.write(_event(name, said))

@@ -72,7 +72,8 @@ class Feed:
 
     def _gone(self) -> list[int]:
         """What the page knows and the store no longer has: it gives up the oldest, so the search is short."""
-        surplus = len(self._known) + len(self._changed) - len(self._captures)
+        untold = sum(each.stored and number not in self._known for number, each in self._changed.items())
+        surplus = len(self._known) + untold - len(self._captures)
         gone: list[int] = []
         for number in self._known if surplus > 0 else ():
             if self._captures.get(number) is None:

@@ -19,7 +19,7 @@ from aiohttp import web as server
 from devroute import stage
 from devroute.auth import new_token
 from devroute.inspector import web
-from devroute.inspector.exchange import Exchange
+from devroute.inspector.exchange import Exchange, Message
 from devroute.inspector.store import Captures
 from inspector.browser import Browser, chromium, needed
 
@@ -131,15 +131,14 @@ class Scene:
 
     async def fresh(self) -> None:
         """The page without exchanges, filters and dialogs."""
-        await self.browser.js("document.getElementById('dialog').close()")
+        await self.browser.open(self.url)
+        await self.browser.until("document.querySelector('#live')?.dataset.state === 'live'")
         await self.browser.js(
             "const post = {method: 'POST', headers: {'content-type': 'application/json'}};"
             "return fetch('/api/exchanges', {method: 'DELETE'}).then(() => fetch('/api/pause', {...post, "
             "body: '{\"paused\": false}'})).then(() => true)"
         )
-        await self.browser.js("localStorage.clear()")
-        await self.browser.open(self.url)
-        await self.browser.until("document.querySelector('#live')?.dataset.state === 'live'")
+        await self.browser.shows("#count", "0 exchanges")
         await self.browser.shows("#empty", "Waiting for the first request")
         await self.browser.complaints()  # the page before may have asked for what was just forgotten
 
@@ -516,4 +515,34 @@ async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
         )
         assert took < 500  # some milliseconds on an idle machine
         await browser.shows("#count", "of 5,000")
+    await browser.shows("#live", "reconnecting")
+    async with web.serve(captures, None, web.About({"foo": ""}), print, port=gate.port):  # type: ignore[arg-type]
+        await browser.shows("dialog[open]", "Open the link that devroute up prints now")
     await browser.complaints()
+
+
+async def test_grpc_and_shadow_differences_are_shown(scene: Scene) -> None:
+    browser = scene.browser
+    captures = Captures()
+    call = Exchange("shop", "POST", "/shop.Orders/Place", 1_700_000_000.0, 1.0)
+    call.kind, call.version, call.status, call.state = "grpc", "HTTP/2", 200, "done"
+    call.sent, call.answered, call.ended = 1.0, 1.01, 1.02
+    call.trailers = [("grpc-status", "5"), ("grpc-message", "no%20such%20order")]
+    message = b"\x08\x2a\x12\x03ada\x1a\x04\x0a\x02\x08\x01"
+    call.messages = [Message(0.001, True, "binary", message, len(message))]
+    captures.add(call)
+    for differences in ([], [{"where": "status", "left": "200", "right": "<b>404</b>"}]):
+        copy = Exchange("shop", "GET", f"/copy/{len(differences)}", 1_700_000_001.0, 1.0)
+        copy.status, copy.state, copy.comparison = 200, "done", differences
+        captures.add(copy)
+    async with web.serve(captures, None, web.About({"shop": ""}), print, port=0) as gate:  # type: ignore[arg-type]
+        await browser.open(gate.url)
+        await browser.click(ROW, "shop.Orders/Place")
+        await browser.shows(".problem", "NOT_FOUND no such order")
+        await browser.shows(".message-list", '1: 42  2: "ada"  3 { 1 { 1: 1 } }')
+        await browser.shows("#shadow", "= 1 same≠ 1 different")
+        await browser.click("#shadow button", "different")
+        await browser.until("document.querySelectorAll(arguments[0]).length === 1", ROW)
+        await browser.click(ROW, "≠ 1")
+        await browser.click("[role=tab]", "Shadow")
+        await browser.shows(".differences", "<b>404</b>")

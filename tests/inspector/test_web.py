@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web as server
 
-from devroute.errors import AppUnreachable, ConfigInvalid, InspectorDenied, InspectorLocked
+from devroute.errors import AppUnreachable, ConfigInvalid, DevrouteError, InspectorDenied, InspectorLocked
 from devroute.inspector import web
 from devroute.inspector.exchange import Exchange, Message
 from devroute.inspector.gate import Gate, is_loopback
@@ -503,4 +503,34 @@ async def test_the_next_free_port_is_taken_unless_one_was_asked_for(monkeypatch:
             assert port < gate.port < port + 50
         with pytest.raises(ConfigInvalid, match=f"port {port} is taken"):
             async with web.serve(Captures(), None, ABOUT, print, port):  # type: ignore[arg-type]
+                pass
+
+
+class Terminal:
+    """What a person is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def inspector(self, url: str) -> None:
+        self.said.append(url)
+
+    def no_inspector(self, error: DevrouteError) -> None:
+        self.said.append(error.message)
+
+
+async def test_want_of_a_port_ends_devroute_up_only_where_that_port_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(web, "PORT", port)
+        monkeypatch.setattr(web, "PORTS", 1)
+        terminal = Terminal()
+        for captures, wanted in [(Captures(), True), (None, True), (Captures(), False)]:
+            async with web.offered(captures, None, ABOUT, wanted, terminal) as gate:  # type: ignore[arg-type]
+                assert gate is None
+        assert terminal.said == [f"inspector: port {port} is taken"]
+        with pytest.raises(ConfigInvalid):
+            async with web.offered(Captures(), None, ABOUT, port, terminal):  # type: ignore[arg-type]
                 pass

@@ -5,7 +5,7 @@ import { byId, dialog, h } from "./dom.js";
 const HELP = [
   ["j k ↓ ↑", "next and previous exchange"], ["g G", "newest and oldest"], ["Enter", "into the exchange"], ["Esc", "back: close, clear the search, to the list"],
   ["/", "search"], ["1 2 3 4", "tabs of the exchange"], ["r", "replay"], ["e", "edit and replay"], ["y", "copy as curl"],
-  ["c", "mark for comparing; on a second one: compare"], ["p", "pause recording, and go on"], ["?", "this list"],
+  ["c", "mark for comparing; on a second one: compare"], ["shift click", "compare the chosen exchange with this one"], ["p", "pause recording, and go on"], ["?", "this list"],
 ];
 
 export function keyboard({ list, detail, actions }) {
