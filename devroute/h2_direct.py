@@ -240,7 +240,8 @@ class H2UpstreamConnection(Http2Connection):
         self.close()
 
     def opened(self, number: int, fields: Fields, *, ended: bool) -> None:
-        raise AssertionError("h2 lets no server open streams, since push is off")
+        """h2 refuses pushes, and takes this for a request."""
+        self.fail("opened a stream, as no server may", ErrorCodes.PROTOCOL_ERROR)
 
     def settled(self) -> None:
         if not self.ready.done():

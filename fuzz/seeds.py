@@ -4,6 +4,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+import hpack
 from conformance import requests, responses
 
 from devroute.tunnel.events import Event, Opened
@@ -130,12 +131,57 @@ def _dialogue() -> tuple[bytes, bytes]:
     return sent[proxy], sent[agent]
 
 
+def _short(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame as h2_targets.framed reads it."""
+    return bytes((kind, flags, stream, len(payload))) + payload
+
+
+def _h2() -> dict[str, list[bytes]]:
+    """Header blocks, requests and answers. Types: DATA 0, HEADERS 1, RST_STREAM 3, SETTINGS 4, PING 6,
+    GOAWAY 7, WINDOW_UPDATE 8, CONTINUATION 9; flags: END_STREAM 1, END_HEADERS 4."""
+    start = [(":method", "POST"), (":scheme", "http"), (":path", "/a?b"), (":authority", "foo")]
+    mesh = [("x-devroute", '{"foo":"alice"}'), ("x-devroute-matched", "foo"), ("te", "trailers")]
+    code = hpack.Encoder().encode
+    get = code([(":method", "GET"), *start[1:], *mesh])
+    post = code([*start, *mesh, ("content-length", "5")])
+    ok = code([(":status", "200"), ("content-type", "application/grpc"), ("content-length", "5")])
+    trailers = hpack.Encoder().encode([("grpc-status", "0"), ("x", "y")])
+    plain = hpack.Encoder().encode([*start, *mesh], huffman=False)
+    data = _short(0, 0, 1, b"he") + _short(0, 1, 1, b"llo")
+    blocks = [get, post, ok, trailers, plain, b"\x3f\xe1\x1f" + get, b"\x82\x86\x84", b"\x40\x01a\x01b\xbe"]
+    frames = [
+        _short(1, 5, 1, get),
+        _short(1, 4, 1, post) + data,
+        _short(1, 4, 1, plain) + _short(0, 0, 1, b"hello") + _short(1, 5, 1, trailers),
+        _short(1, 0, 1, plain[:9]) + _short(9, 4, 1, plain[9:]) + data,
+        _short(1, 5, 1, get) + _short(3, 0, 1, bytes(4)) + _short(1, 5, 3, plain),
+        _short(4, 0, 0, b"\0\4\0\0\0\1") + _short(8, 0, 0, b"\0\0\0\1") + _short(6, 0, 0, bytes(8)),
+        _short(7, 0, 0, bytes(8)) + _short(1, 0x2D, 1, b"\1" + bytes(5) + get + b"\0"),
+        b"\xff" + b"\0\0\1\0\1\0\0\0\1x",
+    ]
+    answers = [
+        _short(1, 5, 1, ok),
+        _short(1, 4, 1, ok) + data,
+        _short(1, 4, 1, code([(":status", "103")])) + _short(1, 4, 1, ok) + data,
+        _short(1, 4, 1, code([(":status", "200")])) + _short(0, 0, 1, b"x") + _short(1, 5, 1, trailers),
+        _short(3, 0, 1, b"\0\0\0\7"),
+        _short(7, 0, 0, bytes(8)),
+        _short(4, 0, 0, b"\0\3\0\0\0\0") + _short(1, 5, 1, ok),
+    ]
+    several = [b"".join(bytes((len(each),)) + each for each in some) for some in (blocks[:4], blocks[4:])]
+    return {
+        "h2_blocks": [*several, *(bytes((len(each),)) + each for each in blocks)],
+        "h2_requests": [*frames, b"".join(frames[:3])],
+        "h2_answers": answers,
+    }
+
+
 @cache
 def seeds(target: str) -> list[bytes]:
     heads = [case.raw for case in requests.CASES] + [case.raw for case in responses.CASES]
     from_proxy, from_agent = _dialogue()
     sender = WebSocket(client=True, random=lambda size: b"\x01\x02\x03\x04"[:size])
-    found = {
+    every = {
         "head": heads,
         "connection": [case.raw for case in requests.CASES],
         "answer": [case.raw for case in responses.CASES],
@@ -159,5 +205,6 @@ def seeds(target: str) -> list[bytes]:
             b'{"foo": "al\\n68.1.12:8001/X"}',
             *(vector["contract"].encode() for kind in VECTORS.values() for vector in kind),
         ],
-    }[target]
+    } | _h2()
+    found = every[target]
     return [seed for seed in dict.fromkeys(found) if len(seed) <= MAX_INPUT]

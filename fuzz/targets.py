@@ -30,6 +30,8 @@ from devroute.tunnel.session import Role, Session
 from devroute.tunnel.streams import Stream
 from devroute.tunnel.websocket import WebSocket, accept_upgrade, check_upgraded, split_head
 
+from . import h2_targets
+
 Target = Callable[[bytes], object]
 
 #: Longer inputs find nothing that shorter ones do not, and are slow.
@@ -454,7 +456,37 @@ def contract(data: bytes) -> object:
     return re.sub(r"'[^']*'|\d+", "", message)[:60]
 
 
+# --- HTTP/2 -----------------------------------------------------------------------------------------------
+
+
+def h2_blocks(data: bytes) -> object:
+    return h2_targets.blocks(data)
+
+
+def h2_requests(data: bytes) -> object:
+    """Cuts make another course of events: an answer may end a stream before the next frame for it comes."""
+    wire = h2_targets.framed(data)
+    for parts in (pieces(wire), [wire]):
+        whole, opened = h2_targets.requests_of(parts)
+        for one in whole:
+            _judge_whole(one)
+    kinds = [(one.head.method, one.head.framing, len(one.trailers)) for one in whole[:2]]
+    return opened is None, opened and len(opened), tuple(kinds)
+
+
+def h2_answers(data: bytes) -> object:
+    wire = h2_targets.framed(data)
+    for parts in (pieces(wire), [wire]):
+        sink = h2_targets.answered(parts)
+        assert not sink.late, "calls after the end"
+        assert sink.open == 0, "the pool still counts it"
+        assert (sink.trailers is None) is not (sink.error is None)
+    return sink.status, len(sink.body), sink.error and sink.error.message[:40]
+
+
 TARGETS: Final[dict[str, Target]] = {
     function.__name__: function
-    for function in (head, chunks, connection, answer, tunnel, websocket, contract)
-}
+    for function in (
+        head, chunks, connection, answer, tunnel, websocket, contract, h2_blocks, h2_requests, h2_answers,
+    )
+}  # fmt: skip

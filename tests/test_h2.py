@@ -363,6 +363,17 @@ async def test_an_answer_that_breaks_off_never_looks_complete() -> None:
         assert reset.error_code is h2.errors.ErrorCodes.INTERNAL_ERROR
 
 
+async def test_an_app_that_opens_a_stream_of_its_own_is_cut_off() -> None:
+    async def app(peer: Peer) -> None:
+        await peer.until(h2.events.RequestReceived)
+        peer.raw(HeadersFrame(58, data=b"\x88", flags=["END_HEADERS"]))
+        await peer.goodbye()
+
+    async with client_of(app) as client:
+        heads, *_ = await client.whole(client.request(grpc=False))
+    assert heads[b":status"] == b"502"
+
+
 async def test_an_app_that_takes_a_request_back_is_heard() -> None:
     async def app(peer: Peer) -> None:
         while True:

@@ -1,0 +1,233 @@
+"""What has to hold of HTTP/2: header blocks, requests to the data port, and answers of an app.
+
+An input is a list of short frames in a form of its own (type, flags, stream, length, payload), so that a
+mutation rarely breaks the framing; one that begins with 0xff goes in as it is.
+"""
+
+import asyncio
+import struct
+from typing import Any, Final, cast
+
+import hpack
+from conformance.memory import TIMEOUTS, Loop, Recorder, Transport, Whole
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+
+from devroute.errors import DevrouteError, LaptopOffline
+from devroute.h2_direct import H2UpstreamConnection, H2UpstreamStream
+from devroute.h2_hpack import Decoder
+from devroute.h2_server import H2ServerConnection
+from devroute.h2_wire import PREFACE
+from devroute.heads import Framing, Headers, InboundRequest, RequestHead, ResponseHead
+from devroute.relay import Route
+from devroute.server import Server
+from devroute.upstream import ResponseSink
+
+SETTINGS: Final = b"\0\0\0\4\0\0\0\0\0"
+
+Asyncio = asyncio.AbstractEventLoop
+
+
+class _Loop(Loop):
+    """Timers never come."""
+
+    def call_later(self, seconds: float, callback: object, *args: object) -> "_Timer":
+        return _Timer()
+
+    def create_future(self) -> "_Future":
+        return _Future()
+
+
+class _Timer:
+    def cancel(self) -> None: ...
+
+
+class _Future:
+    def __init__(self) -> None:
+        self._done = False
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, result: object) -> None:
+        assert not self._done
+        self._done = True
+
+    set_exception = set_result
+
+    def cancel(self) -> bool:
+        self._done = True
+        return True
+
+
+class _Transport(Transport):
+    def set_protocol(self, protocol: object) -> None: ...
+
+
+def framed(data: bytes) -> bytes:
+    """The frames that the input stands for."""
+    if data[:1] == b"\xff":
+        return data[1:]
+    out = []
+    at = 0
+    while at + 4 <= len(data):
+        kind, flags, stream, length = data[at : at + 4]
+        payload = data[at + 4 : at + 4 + length]
+        out.append(struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload)
+        at += 4 + length
+    return b"".join(out)
+
+
+# --- header blocks ------------------------------------------------------------------------------------------
+
+
+def blocks(data: bytes) -> object:
+    """Several blocks of one connection, as our decoder and the hpack package's read them."""
+    ours, theirs = Decoder(), hpack.Decoder()
+    seen: list[object] = []
+    at = 0
+    while at < len(data):
+        block = data[at + 1 : at + 1 + data[at]]
+        at += 1 + data[at]
+        mine, other = _decoded(ours, block), _decoded(theirs, block)
+        assert mine == other, (mine, other)
+        if isinstance(mine, str):
+            return seen[:3], mine
+        seen.append(len(mine))
+    return tuple(seen[:4])
+
+
+def _decoded(decoder: hpack.Decoder, block: bytes) -> list[tuple[bytes, bytes]] | str:
+    try:
+        return [(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)]
+    except OversizedHeaderListError:
+        return "oversized"
+    except (HPACKError, IndexError):
+        return "malformed"
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+class _Many:
+    """An upstream that notes each request that is whole."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.recorders: list[Recorder] = []
+        self.opened: list[bytes] = []
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> Recorder:
+        recorder = Recorder(self.loop)
+        self.recorders.append(recorder)
+        self.opened.append(head.wire)
+        return recorder.open(head, sink)
+
+    @property
+    def whole(self) -> list[Whole]:
+        return sorted((one for each in self.recorders for one in each.whole), key=lambda one: one.head.wire)
+
+
+def requests_of(parts: list[bytes]) -> tuple[list[Whole], list[bytes] | None]:
+    """The requests that were whole, and the heads of all; None where the connection was ended for its errors,
+    since what came in one read with them may or may not have been served."""
+    loop = _Loop()
+    upstream = _Many(loop)
+
+    def route(request: InboundRequest) -> Route:
+        if len(request.matched) != 1:
+            raise LaptopOffline("nobody")
+        return Route(upstream, "foo", "alice", b"", b"")
+
+    server = Server(route, TIMEOUTS, lambda observed: None, 0.0)
+    connection = H2ServerConnection(server, cast(Asyncio, loop))
+    transport = _Transport()
+    connection.adopt(cast(asyncio.Transport, transport), PREFACE + SETTINGS)
+    loop.run()
+    for part in parts:
+        if part and not transport.ended:
+            connection.received(part)
+            loop.run()
+    ended = transport.ended
+    if not ended:
+        connection.connection_lost(None)
+    loop.run()
+    assert not connection.streams, "a stream outlives its connection"
+    return upstream.whole, None if ended else upstream.opened
+
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+
+class Sink:
+    """What a client would get, and the pool behind; implements ResponseSink and h2_direct.Pool."""
+
+    label = "app"
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.trailers: Headers | None = None
+        self.error: DevrouteError | None = None
+        self.late = 0
+        self.open = 1
+        self.waiting: list[Any] = []
+
+    def _alive(self) -> None:
+        self.late += self.trailers is not None or self.error is not None
+
+    def on_informational(self, head: ResponseHead) -> None:
+        self._alive()
+
+    def on_head(self, head: ResponseHead) -> None:
+        self._alive()
+        assert not self.status, "two heads"
+        self.status = head.status
+
+    def on_data(self, data: bytes) -> None:
+        self._alive()
+        assert self.status, "data before the head"
+        self.body += data
+
+    def on_end(self, trailers: Headers) -> None:
+        self._alive()
+        assert self.status, "an end before the head"
+        self.trailers = trailers
+
+    def on_error(self, error: DevrouteError) -> None:
+        self._alive()
+        self.error = error
+
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+
+    def queue(self, stream: H2UpstreamStream) -> None:
+        self.waiting.append(stream)
+
+    def room_made(self) -> None: ...
+    def forget(self, connection: H2UpstreamConnection) -> None: ...
+
+    def ended(self) -> None:
+        self.open -= 1
+
+
+def answered(parts: list[bytes]) -> Sink:
+    loop = _Loop()
+    sink = Sink()
+    connection = H2UpstreamConnection(sink, cast(Asyncio, loop))
+    transport = _Transport()
+    connection.connection_made(cast(asyncio.Transport, transport))
+    connection.received(SETTINGS)
+    loop.run()
+    wire = b"GET / HTTP/1.1\r\nhost: foo\r\n\r\n"
+    stream = H2UpstreamStream(sink, RequestHead(b"GET", b"/", Framing.NONE, 0, wire), sink)
+    stream.attach(connection, connection.next_number())
+    loop.run()
+    for part in parts:
+        if part and not transport.ended:
+            connection.received(part)
+            loop.run()
+    connection.connection_lost(None)
+    loop.run()
+    for waiting in sink.waiting:  # the app said that it had not touched the request
+        waiting.fail(LaptopOffline("no other connection"))
+    return sink
