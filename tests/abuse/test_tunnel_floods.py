@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from tunnel.loopback import App, Client, answer, connect, get, head, post, tunnel
 
+from devroute.allowance import Allowance
 from devroute.errors import TunnelFlooded
-from devroute.tunnel.floods import RESET_BURST, TINY_BURST, TINY_PER_SECOND, TRIFLE_BURST
+from devroute.tunnel.floods import RESET_BURST, TINY_BURST, TRIFLE_BURST
 from devroute.tunnel.frames import CREDIT, HEADER, FrameType
 from devroute.tunnel.link import Link
 from devroute.tunnel.session import Session
@@ -147,12 +148,12 @@ async def test_tiny_data_is_read_slowly_and_loses_nothing(
 ) -> None:
     agent, proxy, client, resume = stalled
     resume()
-    more = TINY_PER_SECOND // 5
-    for _ in range((TINY_BURST + more) // 400):
-        send(agent, *[frame(FrameType.DATA, 1, b"x")] * 400)
+    proxy._guard._tiny = Allowance(2000, 4000, asyncio.get_running_loop().time())
+    send(agent, *[frame(FrameType.DATA, 1, b"x")] * 4000)
     await until(lambda: proxy._rest is not None)
     assert not proxy.transport.is_reading()
-    await until(lambda: client.size == TINY_BURST + more)
+    send(agent, *[frame(FrameType.DATA, 1, b"x")] * 100)
+    await until(lambda: client.size == 4100)
     assert agent.over is None
 
 
