@@ -128,6 +128,7 @@ async def test_with_output_json_each_event_is_one_object(capsys: pytest.CaptureF
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events][:2] == ["online", "request"]
     assert events[0]["contract"] == '{"foo": "alice-2"}'
+    assert events[0]["inspector"].startswith("http://127.0.0.1:")
     assert events[0]["services"] == [{"service": "foo", "local": f"http://127.0.0.1:{port}", "direct": None}]
     wanted = {
         "service": "foo",

@@ -179,6 +179,7 @@ class Api:
         await response.prepare(request)
         for piece in har.write(reversed(list(self.captures.listing())), __version__):
             await response.write(piece.encode())
+            await asyncio.sleep(0)  # the tunnel's turn: a write waits for nothing while there is room
         await response.write_eof()
         return response
 
