@@ -35,7 +35,9 @@ async def live(
                 await asyncio.sleep(random.uniform(*ONLINE_S))
                 if random.random() >= 0.3:
                     break
+                outages.down(f"{name} asleep")
                 await _sleep_for_a_while(started.process)
+                outages.up(f"{name} asleep")
                 ledger.fine(f"(laptops put to sleep for up to {ASLEEP_S[1]:g} s)")
             how = random.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
             outages.down(name)

@@ -43,6 +43,10 @@ MACHINE = "the machine"
 LATE = ("did not answer within", "hung")
 
 
+#: What is said of a laptop that makes no sign although it is asked (link.py).
+ASLEEP = "has made no sign for"
+
+
 @dataclass
 class Ledger:
     outages: Outages = field(default_factory=Outages)
@@ -62,6 +66,8 @@ class Ledger:
         """A request of the laptop `who` that did not get its answer."""
         if self.outages.was(who, since):
             self.outcomes[f"{what}: the laptop was killed"] += 1
+        elif ASLEEP in detail and self.outages.was(f"{who} asleep", since):
+            self.outcomes[f"{what}: the laptop slept"] += 1
         elif any(word in f"{what} {detail}" for word in LATE) and self.outages.was(MACHINE, since):
             self.outcomes[f"{what}: this machine stood still"] += 1
         else:
