@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
@@ -84,7 +85,8 @@ def read_key(jwk: object, place: str) -> Key | None:
             f"{place}: this is a private key",
             hint="keep public keys here: devroute sign-key public FILE prints one",
         )
-    algorithm = ALGORITHMS.get((jwk.get("kty"), jwk.get("crv")))
+    kind = jwk.get("kty"), jwk.get("crv")
+    algorithm = ALGORITHMS.get(kind) if all(isinstance(each, str) for each in kind) else None
     if algorithm is None or jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
         return None
     key_id, subject = jwk.get("kid"), jwk.get("sub")
@@ -94,5 +96,5 @@ def read_key(jwk: object, place: str) -> Key | None:
         raise ConfigInvalid(f"{place}: sub is not a short text without spaces")
     try:
         return Key(key_id, PyJWK(jwk, algorithm), subject)
-    except PyJWTError:
+    except (PyJWTError, UnsupportedAlgorithm):
         raise ConfigInvalid(f"{place}: not a valid key of the type {jwk.get('kty')}") from None

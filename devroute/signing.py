@@ -111,7 +111,7 @@ def _of_jwk(text: str, source: str) -> SigningKey:
                 f"{source}: this is not a private key", hint="make one: devroute sign-key new NAME"
             )
         private = {"OKP": OKPAlgorithm.from_jwk, "EC": ECAlgorithm.from_jwk}[jwk["kty"]](jwk)
-    except (ValueError, TypeError, KeyError, RecursionError, InvalidKeyError):
+    except (ValueError, TypeError, KeyError, RecursionError, InvalidKeyError, UnsupportedAlgorithm):
         raise ConfigInvalid(
             f"{source}: not a private JWK for EdDSA or ES256", hint="make a key: devroute sign-key new NAME"
         ) from None

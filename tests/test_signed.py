@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -465,6 +466,21 @@ def test_a_file_of_keys_that_cannot_be_used_is_refused_naming_the_place(text: st
     assert caught.value.message.startswith("keys.json")
     assert problem in caught.value.message
     assert ALICE.as_jwk()["d"] not in caught.value.message
+
+
+ODD = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({})
+JWK = ALICE.as_public_jwk()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from([*JWK, "y", "n", "d"]), ODD), st.sampled_from([JWK, CI.as_jwk(), {}]))
+def test_no_key_whatever_is_odd_in_it_is_more_than_an_error(
+    changes: dict[str, object], jwk: dict[str, object]
+) -> None:
+    text = json.dumps(jwk | changes)
+    for read in (lambda: Keys.parse(f'{{"keys": [{text}]}}'), lambda: SigningKey.parse(text, "key.json")):
+        with suppress(ConfigInvalid):
+            read()
 
 
 def test_keys_that_are_not_for_contracts_are_left_out() -> None:
