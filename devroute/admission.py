@@ -78,7 +78,7 @@ class Admission:
         }
 
 
-def _key_source(settings: ProxySettings) -> RemoteKeys | FileKeys | None:
+def _key_source(settings: ProxySettings) -> RemoteKeys[IssuerKeys] | FileKeys | None:
     if settings.oidc_issuer is None:
         return None
     where = settings.oidc_jwks
@@ -89,5 +89,7 @@ def _key_source(settings: ProxySettings) -> RemoteKeys | FileKeys | None:
         url=where,
         max_age=settings.oidc_keys_max_age,
         clock=asyncio.get_running_loop().time,
+        parse=IssuerKeys.parse,
+        empty=IssuerKeys(),
         tls=trusting(settings.oidc_ca_file) if settings.oidc_ca_file is not None else None,
     )

@@ -168,7 +168,9 @@ def proxy(
     admin_port: Annotated[int | None, typer.Option(help="for health checks and metrics")] = None,
     policy: Annotated[Path | None, typer.Option(help="what may be detoured, and to where")] = None,
     tokens: Annotated[Path | None, typer.Option(help="who may register laptops")] = None,
-    contract_keys: Annotated[Path | None, typer.Option(help="who may sign contracts (a JWKS)")] = None,
+    contract_keys: Annotated[
+        str | None, typer.Option(metavar="FILE|URL", help="who may sign contracts (a JWKS)")
+    ] = None,
     mesh_egress: Annotated[
         str | None,
         typer.Option(metavar="URL", help="the own sidecar's way into the mesh, for --except-status"),

@@ -48,6 +48,9 @@ class Keys:
 
     by_id: Mapping[str, Key] = field(default_factory=dict)
 
+    def get(self, kid: str | None) -> Key | None:
+        return None if kid is None else self.by_id.get(kid)
+
     @classmethod
     def parse(cls, text: str, source: str = "contract-keys.json") -> "Keys":
         """The keys in a JWKS (RFC 7517 §5). Keys of other algorithms are left out. Raises ConfigInvalid

@@ -10,15 +10,14 @@ import asyncio
 import json
 import random
 import ssl
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Generic, Protocol, TypeVar
 
 import aiohttp
 import structlog
 
 from devroute.credentials import is_exposed
 from devroute.errors import ConfigInvalid, KeysUnavailable
-from devroute.oidc import IssuerKeys
 
 #: Seconds between two looks at the issuer when all is well, and after one that failed.
 REFRESH_SECONDS: Final = 300.0
@@ -37,8 +36,20 @@ _DISCOVERY: Final = "/.well-known/openid-configuration"
 log = structlog.stdlib.get_logger("devroute.jwks")
 
 
-class RemoteKeys:
-    """`problem` says why the newest fetch failed, if it did; `clock` gives seconds of a steady clock."""
+class KeySet(Protocol):
+    """Public keys, whatever they verify."""
+
+    @property
+    def by_id(self) -> Mapping[str, object]: ...
+    def get(self, kid: str | None) -> object | None: ...
+
+
+K = TypeVar("K", bound=KeySet)
+
+
+class RemoteKeys(Generic[K]):
+    """`problem` says why the newest fetch failed, if it did; `clock` gives seconds of a steady clock. `parse`
+    makes keys of an answer's text and URL, or raises ConfigInvalid; `empty` are none."""
 
     def __init__(
         self,
@@ -47,6 +58,9 @@ class RemoteKeys:
         url: str | None,
         max_age: float,
         clock: Callable[[], float],
+        parse: Callable[[str, str], K],
+        empty: K,
+        refresh: float = REFRESH_SECONDS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Without `url`, the issuer's discovery document names it (OpenID Connect Discovery 1.0 §4)."""
@@ -56,13 +70,20 @@ class RemoteKeys:
         self._max_age = max_age
         self._clock = clock
         self._tls = tls
-        self._keys = IssuerKeys()
+        self._parse = parse
+        self._empty = self._keys = empty
+        self._refresh = refresh
         self._fetched: float | None = None
         self._asked: float | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._waiting = 0
 
-    async def keys(self, kid: str | None) -> IssuerKeys:
+    @property
+    def current(self) -> K:
+        """The keys that are good now, without waiting for others."""
+        return self._keys if self._good else self._empty
+
+    async def keys(self, kid: str | None) -> K:
         """Keys to verify a token with; fetched first if that of this id is not among them.
         Raises KeysUnavailable."""
         if not self._good or self._keys.get(kid) is None:
@@ -80,7 +101,7 @@ class RemoteKeys:
         try:
             while True:
                 await self._fetched_again()
-                pause = REFRESH_SECONDS if self.problem is None else RETRY_SECONDS
+                pause = self._refresh if self.problem is None else RETRY_SECONDS
                 await asyncio.sleep(pause * random.uniform(0.9, 1.1))
         finally:
             if self._fetching is not None:
@@ -125,7 +146,7 @@ class RemoteKeys:
             log.info("oidc.keys_loaded", issuer=self._issuer, keys=sorted(keys.by_id))
         self._keys, self._fetched, self.problem = keys, self._clock(), None
 
-    async def _download(self) -> IssuerKeys:
+    async def _download(self) -> K:
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
         async with aiohttp.ClientSession(
             timeout=timeout, auto_decompress=False, headers={"accept-encoding": "identity"}
@@ -133,7 +154,7 @@ class RemoteKeys:
             url = self._url
             if url is None:
                 url = await self._discover(session)
-            return IssuerKeys.parse(await self._get(session, url), url)
+            return self._parse(await self._get(session, url), url)
 
     async def _discover(self, session: aiohttp.ClientSession) -> str:
         where = self._issuer.rstrip("/") + _DISCOVERY

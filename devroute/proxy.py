@@ -20,7 +20,6 @@ from devroute.accesslog import observer
 from devroute.admission import Admission
 from devroute.audit import OFF, STDOUT, Audit, Trail
 from devroute.audit_events import Record, unrecorded
-from devroute.contract_keys import Keys
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
 from devroute.log import configure
@@ -32,6 +31,7 @@ from devroute.router import ContractRouter, Pools
 from devroute.server import Server
 from devroute.settings import ProxySettings
 from devroute.signed import Verifier
+from devroute.signers import Signers
 from devroute.terms import Terms
 from devroute.trail import HEADER, Trails
 from devroute.tunnel.accept import TunnelListener
@@ -63,7 +63,8 @@ class Proxy:
         self._settings = settings
         self._policy = Watched(settings.policy, Policy.parse, Policy())
         self._admission = Admission(settings)
-        self._contract_keys = Watched(settings.contract_keys, Keys.parse, Keys())
+        self._signers = Signers(settings.contract_keys)
+        self._signers_in_force = self._signers.keys()
         self._audit = None if settings.audit == OFF else Audit(Trail(settings.audit))
         self._record: Record = unrecorded if self._audit is None else self._audit.record
         self._counters = admin.Counters()
@@ -77,7 +78,7 @@ class Proxy:
         self._pools = Pools(
             self.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
         )
-        read = Verifier(lambda: self._contract_keys.value, settings.contract_max_ttl)
+        read = Verifier(self._signers.keys, settings.contract_max_ttl)
         self._mesh: DirectUpstream | None = None
         if (egress := settings.mesh_egress) is not None:
             self._mesh = DirectUpstream(
@@ -173,6 +174,7 @@ class Proxy:
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._admission.start()
+        self._signers.start()
         for what, file in self._files():
             if file.path is not None:
                 self._record("change", what=what, outcome="loaded", path=str(file.path), reason="")
@@ -211,6 +213,7 @@ class Proxy:
         for connection in list(self._server.connections):
             connection.abort()
         await self._admission.stop()
+        await self._signers.stop()
         if self._tunnels is not None:
             await self._tunnels.close()
         await self._pools.close()
@@ -262,7 +265,8 @@ class Proxy:
             self._tunnels.end_unless(self._admission.still_in_force, time.time())
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
             changed = {what for what, file in self._files() if self._refreshed(what, file)}
-            if "contract-keys" in changed:
+            if self._signers_in_force is not (keys := self._signers.keys()):
+                self._signers_in_force = keys
                 self._router.forget()
             if "policy" in changed:
                 self._router.forget()
@@ -275,7 +279,7 @@ class Proxy:
         """What is read again when it changes, as the audit trail names it."""
         return [
             ("policy", self._policy),
-            ("contract-keys", self._contract_keys),
+            *self._signers.files(),
             *self._admission.files(),
         ]
 
@@ -299,7 +303,7 @@ class Proxy:
             "ready": not self._draining,
             "draining": self._draining,
             "policy_problem": self._policy.problem,
-            "contract_keys_problem": self._contract_keys.problem,
+            "contract_keys_problem": self._signers.problem(),
             "audit_problem": None if self._audit is None else self._audit.trail.problem,
         } | self._admission.status()
 

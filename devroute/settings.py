@@ -346,8 +346,9 @@ class ProxySettings(_Settings):
     #: Without a policy no address is permitted, without tokens nobody can register.
     policy: Path | None = None
     tokens: Path | None = None
-    #: Public keys (JWKS) of those who may sign contracts; without it, signed contracts are not accepted.
-    contract_keys: Path | None = None
+    #: Public keys of those who may sign contracts, a JWKS: a URL or a file. Without it, signed contracts are
+    #: not accepted.
+    contract_keys: Annotated[str, BeforeValidator(_jwks)] | None = None
     #: How long a signed contract may be made to hold: a day of testing.
     contract_max_ttl: Annotated[float, Field(gt=0, le=31 * 86_400)] = 86_400.0
     #: Tokens of an issuer (OIDC); without one, static tokens only. `oidc_jwks` is a URL or a file, by default

@@ -18,6 +18,7 @@ from devroute import stage
 from devroute.auth import TokenRecord, new_token
 from devroute.errors import BY_CODE, DevrouteError, KeysUnavailable, NameTaken, TokenExpired, TokenInvalid
 from devroute.jwks import COOLDOWN_SECONDS, RemoteKeys
+from devroute.oidc import IssuerKeys
 from devroute.tunnel import hello
 from devroute.tunnel.agent_end import AgentLink
 from devroute.tunnel.dial import dial
@@ -282,6 +283,9 @@ async def test_a_name_that_another_subject_holds_is_refused_with_who_and_since_w
 # --- the keys' source itself --------------------------------------------------------------------------
 
 
+OF_ISSUER: Any = {"parse": IssuerKeys.parse, "empty": IssuerKeys()}
+
+
 class Clock:
     now = 1000.0
 
@@ -292,7 +296,7 @@ class Clock:
 async def test_old_keys_are_good_for_a_bounded_time_only() -> None:
     clock = Clock()
     async with issuing() as issuer:
-        keys = RemoteKeys(issuer=issuer.url, url=None, max_age=100, clock=clock)
+        keys = RemoteKeys(issuer=issuer.url, url=None, max_age=100, clock=clock, **OF_ISSUER)
         assert list((await keys.keys("one")).by_id) == ["one"]
         issuer.down = True
         clock.now += 100
@@ -320,13 +324,13 @@ async def test_an_answer_that_is_no_set_of_keys_is_a_problem_and_not_a_crash(
 ) -> None:
     async with issuing() as issuer:
         issuer.answer = answer()
-        keys = RemoteKeys(issuer=issuer.url, url=None, max_age=100, clock=Clock())
+        keys = RemoteKeys(issuer=issuer.url, url=None, max_age=100, clock=Clock(), **OF_ISSUER)
         with pytest.raises(KeysUnavailable, match=problem):
             await keys.keys("one")
 
 
 async def test_a_discovery_document_of_another_issuer_is_not_believed() -> None:
     async with issuing() as issuer:
-        keys = RemoteKeys(issuer=issuer.url + "/tenant", url=None, max_age=100, clock=Clock())
+        keys = RemoteKeys(issuer=issuer.url + "/tenant", url=None, max_age=100, clock=Clock(), **OF_ISSUER)
         with pytest.raises(KeysUnavailable, match="not the document of the issuer"):
             await keys.keys("one")

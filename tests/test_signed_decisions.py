@@ -8,11 +8,19 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from devroute import stage
+from devroute import jwks, signers, stage
 from devroute.contract import Address, Contract, Signature, parse
 from devroute.contract_keys import Keys
-from devroute.errors import ContractExpired, ContractUnsigned, ContractUntrusted, TargetDenied
+from devroute.errors import (
+    ConfigInvalid,
+    ContractExpired,
+    ContractInvalid,
+    ContractUnsigned,
+    ContractUntrusted,
+    TargetDenied,
+)
 from devroute.http1 import parse_request_head
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
@@ -20,7 +28,9 @@ from devroute.registry import Registry
 from devroute.relay import Route
 from devroute.router import ContractRouter, Pools
 from devroute.routing import Decision, decide
+from devroute.settings import Source, proxy_settings
 from devroute.signed import SKEW_S, Verifier
+from devroute.signers import Signers
 from devroute.signing import SigningKey, sign
 
 NOW = 1_800_000_000.0
@@ -196,3 +206,44 @@ async def test_a_running_proxy_reads_its_keys_again_when_they_change(tmp_path: P
         assert "decision fallback" in await asked(), "a broken file keeps the keys that were in force"
         keys.write_text(json.dumps({"keys": [SigningKey.new("bob").as_public_jwk()]}))
         await until("which is not known here")
+
+
+async def test_keys_of_a_url_are_asked_for_again_and_outlast_a_server_that_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signers, "REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr(jwks, "COOLDOWN_SECONDS", 0.01)
+    monkeypatch.setattr(jwks, "RETRY_SECONDS", 0.05)
+    served = [KEY.as_public_jwk()]
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"keys": served}, status=200 if served else 503)
+
+    app = web.Application()
+    app.router.add_get("/keys", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    found = Signers(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
+    read = Verifier(found.keys)
+    with pytest.raises(ContractInvalid, match="does not accept signed contracts"):
+        read(signed(DIRECT))
+    found.start()
+    try:
+        await eventually(lambda: KEY.id in found.keys().by_id)
+        assert read(signed(DIRECT)).signature is not None
+        served.clear()
+        await eventually(lambda: found.problem() is not None)
+        assert read(signed(DIRECT)).signature is not None
+        served.append(SigningKey.new("bob").as_public_jwk())
+        await eventually(lambda: KEY.id not in found.keys().by_id)
+        with pytest.raises(ContractUntrusted, match="not known here"):
+            read(signed(DIRECT))
+    finally:
+        await found.stop()
+        await runner.cleanup()
+
+
+def test_keys_are_never_asked_for_over_plain_http() -> None:
+    with pytest.raises(ConfigInvalid, match="plain http"):
+        proxy_settings([Source("flags", {"contract_keys": "http://keys.example/jwks.json"})])
