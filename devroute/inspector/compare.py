@@ -26,6 +26,9 @@ MAX_COMPARED_BYTES: Final = 4 * 1024 * 1024
 MAX_SHOWN: Final = 200
 MAX_ALIGNED_LINES: Final = 400
 
+#: Values that are looked at in two documents: some tenths of a second.
+MAX_STEPS: Final = 100_000
+
 #: Nesting of JSON that is followed; below it, values are compared as a whole.
 MAX_DEPTH: Final = 100
 
@@ -201,8 +204,9 @@ def _bodies(left: Answer, right: Answer, rules: Rules) -> Iterator[Difference]:
         documents = _document(a), _document(b)
         if documents[0] is not _NONE and documents[1] is not _NONE:
             try:
-                found = list(islice(_values(documents[0], documents[1], (), rules), MAX_DIFFERENCES + 1))
-            except RecursionError:  # deeper than Python can compare
+                walk = _Documents(rules).values(documents[0], documents[1], ())
+                found = list(islice(walk, MAX_DIFFERENCES + 1))
+            except (RecursionError, _Exhausted):
                 found = [Difference("body", _weight(a, False), _weight(b, False))]
             yield from found
             return
@@ -234,50 +238,61 @@ def _document(data: bytes) -> Any:
 _JSON_STARTS: Final = frozenset(bytes((byte,)) for byte in b'{["-0123456789tfn')
 
 
-def _values(left: Any, right: Any, place: Place, rules: Rules) -> Iterator[Difference]:
-    if rules.ignores(place) or left == REDACTED or right == REDACTED:
-        return
-    deep = len(place) >= MAX_DEPTH
-    if isinstance(left, dict) and isinstance(right, dict) and not deep:
-        for key in [*left, *(key for key in right if key not in left)]:
-            inner = (*place, key)
-            if key not in left or key not in right:
-                if not rules.ignores(inner):
+class _Exhausted(Exception):
+    """The documents have more in them than is worth comparing."""
+
+
+class _Documents:
+    """Two documents of JSON side by side. Aligning lists in lists takes steps that multiply with the depth,
+    so they are counted."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._steps = 0
+
+    def values(self, left: Any, right: Any, place: Place) -> Iterator[Difference]:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise _Exhausted
+        if self._rules.ignores(place) or left == REDACTED or right == REDACTED:
+            return
+        deep = len(place) >= MAX_DEPTH
+        if isinstance(left, dict) and isinstance(right, dict) and not deep:
+            for key in [*left, *(key for key in right if key not in left)]:
+                inner = (*place, key)
+                if key in left and key in right:
+                    yield from self.values(left[key], right[key], inner)
+                elif not self._rules.ignores(inner):
                     yield _difference(inner, left.get(key, _NONE), right.get(key, _NONE))
-            else:
-                yield from _values(left[key], right[key], inner, rules)
-    elif isinstance(left, list) and isinstance(right, list) and not deep:
-        yield from _lists(left, right, place, rules)
-    elif isinstance(left, bool) is not isinstance(right, bool) or left != right:
-        yield _difference(place, left, right)
+        elif isinstance(left, list) and isinstance(right, list) and not deep:
+            yield from self._lists(left, right, place)
+        elif isinstance(left, bool) is not isinstance(right, bool) or left != right:
+            yield _difference(place, left, right)
 
-
-def _lists(left: list[Any], right: list[Any], place: Place, rules: Rules) -> Iterator[Difference]:
-    """Aligned at both ends, so that what was put in or taken out in one place is named as that."""
-    shorter = min(len(left), len(right))
-    if len(left) == len(right):
-        first, last = shorter, 0
-    else:
-        first = 0
-        while first < shorter and _same(left[first], right[first], (*place, first), rules):
-            first += 1
+    def _lists(self, left: list[Any], right: list[Any], place: Place) -> Iterator[Difference]:
+        """Aligned at both ends, so that what was put in or taken out in one place is named as that."""
+        first = shorter = min(len(left), len(right))
         last = 0
-        while last < shorter - first and _same(
-            left[-1 - last], right[-1 - last], (*place, len(left) - 1 - last), rules
-        ):
-            last += 1
-        first = shorter - last
-    for index in range(first):
-        yield from _values(left[index], right[index], (*place, index), rules)
-    for side, values in enumerate((left, right)):
-        for index in range(first, len(values) - last):
-            if not rules.ignores((*place, index)):
-                value = values[index]
-                yield _difference((*place, index), *((value, _NONE) if side == 0 else (_NONE, value)))
+        if len(left) != len(right):
+            first = 0
+            while first < shorter and self._same(left[first], right[first], (*place, first)):
+                first += 1
+            while last < shorter - first:
+                index = len(left) - 1 - last
+                if not self._same(left[index], right[-1 - last], (*place, index)):
+                    break
+                last += 1
+            first = shorter - last
+        for index in range(first):
+            yield from self.values(left[index], right[index], (*place, index))
+        for side, values in enumerate((left, right)):
+            for index in range(first, len(values) - last):
+                if not self._rules.ignores((*place, index)):
+                    value = values[index]
+                    yield _difference((*place, index), *((value, _NONE) if side == 0 else (_NONE, value)))
 
-
-def _same(left: Any, right: Any, place: Place, rules: Rules) -> bool:
-    return next(_values(left, right, place, rules), None) is None
+    def _same(self, left: Any, right: Any, place: Place) -> bool:
+        return next(self.values(left, right, place), None) is None
 
 
 def _difference(place: Place, left: Any, right: Any) -> Difference:

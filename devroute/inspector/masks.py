@@ -26,6 +26,15 @@ _OPEN: Final = b"{["
 _CLOSE: Final = b"}]"
 _SEGMENTS = re.compile(r"[\[\].]+")
 
+#: Tokens of one document, pairs of a form, parts of a multipart body that are looked at: what follows is
+#: replaced. A document of 1 MiB has fewer, and all this happens on the loop of the requests.
+MAX_TOKENS: Final = 250_000
+MAX_PAIRS: Final = 50_000
+MAX_PARTS: Final = 1000
+
+#: The shortest piece of a name that is looked for: shorter ones are in every body.
+_PIECE: Final = 6
+
 #: Nesting that is followed; what is deeper is replaced as a whole.
 MAX_DEPTH: Final = 200
 
@@ -38,11 +47,13 @@ class Masks:
         self.paths = tuple(paths)
         hints = {*self.names, *(path.last.lower() for path in self.paths if path.last is not None)}
         self._always = any(not hint.isascii() for hint in hints) or any(p.last is None for p in self.paths)
-        self._hints = tuple(hint.encode() for hint in sorted(hints))
+        self._hints = tuple(part.encode() for part in _shared(hints))
         spelled = b"|".join(re.escape(name.encode()) for name in sorted(self.names))
         # JSON inside a string of JSON, and what the tokens could not make sense of.
         self._quoted = re.compile(
-            rb'(\\*"(?:%b)\\*"\s*:\s*)(?:(\\*")([^"]*?)(\\*"|\Z)|[^\s"\\,{}\[\]]++)' % spelled, re.IGNORECASE
+            rb'(\\{0,8}"(?:%b)\\{0,8}"\s*+:\s*+)(?:(\\{0,8}")([^"]*?)(\\{0,8}"|\Z)|[^\s"\\,{}\[\]]++)'
+            % spelled,
+            re.IGNORECASE,
         )
 
     def __bool__(self) -> bool:
@@ -83,7 +94,9 @@ class Masks:
         """application/x-www-form-urlencoded, and queries."""
         if not self.names or not self.might_be_in(data):
             return data
-        pairs = data.split(b"&")
+        pairs = data.split(b"&", MAX_PAIRS)
+        if len(pairs) > MAX_PAIRS:
+            pairs[-1] = _QUERY_MARK
         for index, pair in enumerate(pairs):
             name, equals, _ = pair.partition(b"=")
             if equals and self._named(unquote_plus(name.decode("latin-1"))):
@@ -99,15 +112,35 @@ class Masks:
         """multipart/form-data (RFC 7578)."""
         if not self.names or not self.might_be_in(data) or not boundary:
             return data
-        parts = data.split(b"--" + boundary)
+        parts = data.split(b"--" + boundary, MAX_PARTS)
+        if len(parts) > MAX_PARTS:
+            parts[-1] = _MARK
         for index, part in enumerate(parts):
             head, gap, content = part.partition(b"\r\n\r\n")
+            if not gap:
+                continue
             named = re.search(rb'(?i)\bname=(?:"((?:[^"\\]|\\.)*)"|([^\s;]+))', head)
-            if gap and named is not None:
+            if named is not None:
                 name = (named[1] or named[2] or b"").decode("utf-8", "replace")
                 if self._named(unquote_plus(name)):
                     parts[index] = head + gap + _MARK + (b"\r\n" if content.endswith(b"\r\n") else b"")
         return (b"--" + boundary).join(parts)
+
+
+def _shared(words: set[str]) -> list[str]:
+    """A few pieces of which each word has one: fewer to look for than the words."""
+    left, parts = set(words), []
+    while left:
+        pieces = {
+            word[start : start + size]
+            for word in left
+            for size in range(min(_PIECE, len(word)), len(word) + 1)
+            for start in range(len(word) - size + 1)
+        }
+        part = max(sorted(pieces), key=lambda piece: (sum(piece in word for word in left), len(piece)))
+        parts.append(part)
+        left = {word for word in left if part not in word}
+    return parts
 
 
 class _JsonMask:
@@ -127,8 +160,11 @@ class _JsonMask:
         data = self._data
         last: tuple[int, int] = (0, 0)
         after_colon = False
-        for match in _TOKEN.finditer(data):
+        for count, match in enumerate(_TOKEN.finditer(data)):
             start, end = match.span()
+            if count >= MAX_TOKENS:
+                self._cut = start if self._cut < 0 else self._cut
+                break
             first = data[start]
             if first == _COLON:
                 self._key(data[last[0] : last[1]])

@@ -30,8 +30,11 @@ NAMES: Final = frozenset((
 _MARK: Final = REDACTED.encode()
 _QUERY_MARK: Final = REDACTED_QUERY.encode()
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_JWT = re.compile(rb"eyJ[0-9A-Za-z_-]{5,}\.[0-9A-Za-z_-]+\.[0-9A-Za-z_-]*(?:\.[0-9A-Za-z_-]*)*")
-_PARAMETER = re.compile(rb"(?<=[?&#])([^=&#\s]+)=([^&#\s]*)")
+# Only where a word begins: each byte is then looked at once.
+_JWT = re.compile(
+    rb"(?<![0-9A-Za-z_-])eyJ[0-9A-Za-z_-]{5,}+\.[0-9A-Za-z_-]++\.[0-9A-Za-z_-]*+(?:\.[0-9A-Za-z_-]*+)*+"
+)
+_PARAMETER = re.compile(rb"(?<=[?&#])([^=&#?\s]++)=([^&#\s]*+)")
 
 #: What the recorder wants to know of a head: field name in lower case to value as it came.
 Marks = dict[bytes, bytes]

@@ -117,7 +117,10 @@ class Captures:
         exchange.messages = exchange.messages[-MAX_MESSAGES:]
         for message in exchange.messages:
             message.data = redact.message(message.data[:limit], text=message.opcode == "text")
-        self._put(exchange)
+        size = len(exchange.raw_response)
+        size += len(exchange.request_body.data) + len(exchange.response_body.data)
+        size += sum(len(message.data) + MESSAGE_BYTES for message in exchange.messages)
+        self._put(exchange, size)
         self._tell("done", exchange, {})
         return exchange
 
@@ -145,7 +148,7 @@ class Captures:
             if marks.get(b"content-type", b"").startswith(b"application/grpc"):
                 exchange.kind = "grpc"
             exchange.request_sieve = redact.sieve(marks, self.max_body)
-        self._put(exchange)
+        self._put(exchange, 0)
         if self._subscribers:
             self._tell("open", exchange, {})
         return exchange
@@ -268,15 +271,13 @@ class Captures:
 
     # --- the bounds
 
-    def _put(self, exchange: Exchange) -> None:
+    def _put(self, exchange: Exchange, size: int) -> None:
+        """`size`: what there is of it besides the request's head."""
         self._last += 1
         exchange.id = self._last
         exchange.stored = True
         self._kept[exchange.id] = exchange
-        size = len(exchange.raw_request) + len(exchange.raw_response) + len(exchange.target)
-        size += len(exchange.request_body.data) + len(exchange.response_body.data)
-        size += sum(len(message.data) + MESSAGE_BYTES for message in exchange.messages)
-        self._grow(exchange, size + EXCHANGE_BYTES)
+        self._grow(exchange, size + len(exchange.raw_request) + len(exchange.target) + EXCHANGE_BYTES)
         if len(self._kept) > MAX_EXCHANGES:
             self._evict(exchange)
 
@@ -288,9 +289,15 @@ class Captures:
 
     def _evict(self, growing: Exchange) -> None:
         """Make room: the oldest that is over, else the oldest but the one that grows, else that one."""
-        oldest = list(islice(self._kept.values(), LOOKED_AT))
-        over = next((each for each in oldest if each.state != "open" and each is not growing), None)
-        victim = over or next((each for each in oldest if each is not growing), growing)
+        victim = growing
+        for each in islice(self._kept.values(), LOOKED_AT):
+            if each is growing:
+                continue
+            if each.state != "open":
+                victim = each
+                break
+            if victim is growing:
+                victim = each
         del self._kept[victim.id]
         self.total -= victim.kept
         _forget(victim)

@@ -124,6 +124,14 @@ def test_deep_documents_end_nothing() -> None:
         assert differences(Answer(200, JSON, nested), Answer(200, JSON, b"[%b]" % nested)) != []
 
 
+def test_lists_that_invite_endless_alignment_are_given_up() -> None:
+    left: Any = [1]
+    right: Any = [2]
+    for _ in range(30):
+        left, right = [left, 0], [right, 0, 0]
+    assert [each.where for each in bodies(left, right)] == ["body"]
+
+
 @pytest.mark.parametrize("rule", ["", "$.", "a b", "$.a["])
 def test_a_rule_that_cannot_be_read_is_named(rule: str) -> None:
     with pytest.raises(ConfigInvalid):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from time import process_time
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
@@ -210,6 +211,39 @@ def test_binary_and_pages_are_not_held_back() -> None:
     sieve = RULES.sieve({b"content-type": b"text/html"}, 100)
     assert sieve is not None
     assert sieve.feed(b"<html>") == b"<html>"
+
+
+HOSTILE = {
+    "backslashes": (b'{"\\u0061": 1, "x": "' + b"\\" * 1_000_000, "application/json"),
+    "names": (b'"password"' * 100_000, "application/json"),
+    "brackets": (b'{"password": 1, "x": ' + b"[" * 1_000_000, "application/json"),
+    "commas": (b'{"password": 1}' + b"," * 1_000_000 + b'"password": "s3cr3t-W0rd"', "application/json"),
+    "quotes": (b'{"password": 1}' + b'"' * 1_000_000, "application/json"),
+    "nested": (b'\\"password\\": \\"' * 60_000, "application/json"),
+    "pairs": (
+        b"password=1&" + b"&" * 1_000_000 + b"password=s3cr3t-W0rd",
+        "application/x-www-form-urlencoded",
+    ),
+    "parts": (b"password" + b"---" * 300_000 + b"s3cr3t-W0rd", "multipart/form-data; boundary=-"),
+    "names of parts": (b'--X\r\npassword name="' * 50_000 + b"\r\n\r\n", "multipart/form-data; boundary=X"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_bodies_hold_nobody_up_and_keep_their_secrets(name: str) -> None:
+    body, kind = HOSTILE[name]
+    before = process_time()
+    assert SECRET.encode() not in sieved(body, kind)
+    assert process_time() - before < 5  # quadratic would be hours
+
+
+@pytest.mark.parametrize("piece", [b"?", b"eyJ", b"&a", b"eyJaaaaaa.", b"?password", b"#", b"=", b"?="])
+def test_hostile_heads_hold_nobody_up(piece: bytes) -> None:
+    text = (piece * 64_000)[:64_000] + b"password%"
+    before = process_time()
+    RULES.head(b"\nreferer: " + text + b"\r\n")
+    RULES.target(b"/?" + text)
+    assert process_time() - before < 2
 
 
 # --- paths
