@@ -116,8 +116,10 @@ async def test_a_request_is_answered_by_the_laptop_and_printed_as_one_line(
     assert line.endswith("15 B")
 
 
-async def test_with_output_json_each_event_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    json_form = {"output": "json", "name": "alice-2"}
+async def test_with_output_json_each_event_is_one_object(
+    capsys: pytest.CaptureFixture[str], unused_tcp_port: int
+) -> None:
+    json_form = {"output": "json", "name": "alice-2", "inspector": unused_tcp_port}
     async with (
         site() as where,
         app() as port,
@@ -128,7 +130,7 @@ async def test_with_output_json_each_event_is_one_object(capsys: pytest.CaptureF
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events][:2] == ["online", "request"]
     assert events[0]["contract"] == '{"foo": "alice-2"}'
-    assert events[0]["inspector"].startswith("http://127.0.0.1:")
+    assert events[0]["inspector"].startswith(f"http://127.0.0.1:{unused_tcp_port}/?token=")
     assert events[0]["services"] == [{"service": "foo", "local": f"http://127.0.0.1:{port}", "direct": None}]
     wanted = {
         "service": "foo",

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import re
+import socket
 import struct
 import zlib
 from collections.abc import AsyncIterator
@@ -162,9 +163,12 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sce
     await server.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
     contract = {"x-devroute": '{"orders": "alice"}', "x-devroute-matched": "orders", "host": "orders"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        own = free.getsockname()[1]  # not 4040: other tests, and people, run devroute up as well
+    up = (f"orders=127.0.0.1:{port}", "--inspector", str(own))
     async with (
         stage.proxy(folder, [record]) as proxy,
-        stage.laptop(folder, "alice", proxy.server, secret, f"orders=127.0.0.1:{port}") as laptop,
+        stage.laptop(folder, "alice", proxy.server, secret, *up) as laptop,
         aiohttp.ClientSession(headers=contract) as session,
         chromium(folder / "profile") as browser,
     ):
