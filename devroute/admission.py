@@ -50,7 +50,7 @@ class Admission:
                 skew=settings.oidc_clock_skew,
             )
             issuer = Issuer(rules, self._keys)
-        authenticator = Authenticator(lambda: self._tokens.value, issuer)
+        authenticator = Authenticator(lambda: self._tokens.value, issuer, settings.tls_client_subject)
         self.authenticate = authenticator.authenticate
         self.still_in_force = authenticator.still_in_force
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from devroute.auth import PREFIX, Tokens, bearer
+from devroute.certificates import Part, check_same, identity_of
 from devroute.errors import TokenExpired, TokenInvalid
 from devroute.identity import Identity, PeerCertificate
 from devroute.oidc import IssuerKeys, Rules, read, verify
@@ -29,13 +30,27 @@ class Issuer:
 class Authenticator:
     """`tokens()` are the static ones in force."""
 
-    def __init__(self, tokens: Callable[[], Tokens], issuer: Issuer | None = None) -> None:
+    def __init__(
+        self, tokens: Callable[[], Tokens], issuer: Issuer | None = None, certificate: Part = "off"
+    ) -> None:
         self._tokens = tokens
         self._issuer = issuer
+        self._part = certificate
 
     async def authenticate(self, authorization: str, certificate: PeerCertificate | None) -> Identity:
-        """Raises TokenInvalid, TokenExpired, SubjectInvalid, KeysUnavailable."""
+        """Where a certificate is an identity, it is one in place of a token, and a token beside it has to be
+        of the same subject. Raises TokenInvalid, TokenExpired, SubjectInvalid, KeysUnavailable."""
         secret = bearer(authorization)
+        if self._part == "off" or not certificate:
+            return await self._by_token(secret)
+        shown = identity_of(certificate, self._part)
+        if not authorization:
+            return shown
+        named = await self._by_token(secret)
+        check_same(named, shown)
+        return named
+
+    async def _by_token(self, secret: str) -> Identity:
         issuer = self._issuer
         if issuer is None or secret.startswith(PREFIX) or secret.count(".") != 2:
             return self._tokens().identity_of(secret, time.time())
@@ -45,6 +60,7 @@ class Authenticator:
     def still_in_force(self, identity: Identity, now: float) -> None:
         """Raises TokenExpired or TokenInvalid for an identity that may no longer be online."""
         if identity.expires is not None and identity.expires <= now:
-            raise TokenExpired(f"the token of '{identity.subject}' has expired")
+            what = "certificate" if identity.kind == "certificate" else "token"
+            raise TokenExpired(f"the {what} of '{identity.subject}' has expired")
         if identity.kind == "token" and not self._tokens().has(identity):
             raise TokenInvalid(f"the token of '{identity.subject}' was revoked")

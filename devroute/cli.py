@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from devroute import __version__
+from devroute.cli_connection import connecting
 from devroute.cli_init import init
 from devroute.cli_manifests import manifests_app
 from devroute.cli_policy import policy_app
@@ -102,6 +103,7 @@ def _devroute(
 
 @app.command("up")
 @reported
+@connecting
 def up(
     context: typer.Context,
     services: Annotated[
@@ -226,6 +228,7 @@ def demo(
 
 @app.command("ls")
 @reported
+@connecting
 def ls(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
     """List the laptops that are online.
 
@@ -246,6 +249,7 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
 
 @app.command("status")
 @reported
+@connecting
 def status(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
     """Say who you are to the server, and its rules.
 
@@ -266,6 +270,7 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
 
 @app.command("trace", epilog="Programs: curl, wget, http, https, xh.")
 @reported
+@connecting
 def trace_(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> int:
     """Send one request, and say which services saw its contract, and who answered.
 

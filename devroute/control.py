@@ -172,13 +172,29 @@ _STARTED = web.AppKey("started", float)
 def create_app(control: Control) -> web.Application:
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     app[_STARTED] = time.monotonic()
-    app.router.add_get("/resolve", control.resolve)
-    app.router.add_post("/trace", control.traced)
+    app.router.add_get("/resolve", _for_sidecars(control.resolve))
+    app.router.add_post("/trace", _for_sidecars(control.traced))
     app.router.add_get("/api/traces/{id}", control.trace)
     app.router.add_get("/api/laptops", control.laptops)
     app.router.add_get("/api/status", control.status)
     app.router.add_get("/tunnel", _late_tunnel)
     return app
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _for_sidecars(handler: Handler) -> Handler:
+    """Sidecars show no token, and what they ask makes us connect to targets: so they are answered on the
+    plain port, which the mesh guards, and never on the TLS one, which laptops reach."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            raise web.HTTPNotFound
+        return await handler(request)
+
+    return guarded
 
 
 async def _late_tunnel(request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ the settings mean (settings.py does).
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +22,11 @@ PROJECT_FILE: Final = Path("devroute.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """The environment, and what stands after `--`."""
+    """The environment, and what stands after `--`. `flags` are those of cli_connection.py."""
 
     environment: Mapping[str, str]
     command: tuple[str, ...]
+    flags: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def home_file(self) -> Path | None:
@@ -41,7 +42,7 @@ class Invocation:
             for file in files
             if (text := read_text(file)) is not None
         ]
-        return [Source("command line", flags), read_environment(self.environment), *found]
+        return [Source("command line", {**self.flags, **flags}), read_environment(self.environment), *found]
 
 
 def read_text(file: Path) -> str | None:

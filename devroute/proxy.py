@@ -33,6 +33,8 @@ from devroute.settings import ProxySettings
 from devroute.signed import Verifier
 from devroute.signers import Signers
 from devroute.terms import Terms
+from devroute.tls import ServerFiles
+from devroute.tls_listener import TlsListener
 from devroute.trail import HEADER, Trails
 from devroute.tunnel.accept import TunnelListener
 from devroute.tunnel.hello import Offer
@@ -120,7 +122,8 @@ class Proxy:
         self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tunnels: TunnelListener | None = None
-        self.data_port = self.control_port = self.admin_port = 0
+        self._tls: TlsListener | None = None
+        self.data_port = self.control_port = self.admin_port = self.tls_port = 0
 
     def policy(self) -> Policy:
         return self._policy.value
@@ -172,6 +175,17 @@ class Proxy:
         self.control_port = await self._listen(self._tunnels, settings.control_host, settings.control_port)
         self.data_port = await self._listen(self._server, settings.data_host, settings.data_port)
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            files = ServerFiles(
+                settings.tls_cert,
+                settings.tls_key,
+                settings.tls_client_ca,
+                settings.tls_client_auth == "required",
+            )
+            self._tls = TlsListener(files, self._tunnels)
+            self.tls_port = await self._tls.start(
+                settings.control_host, settings.tls_port, settings.reload_interval
+            )
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._admission.start()
         self._signers.start()
@@ -184,6 +198,7 @@ class Proxy:
             data_port=self.data_port,
             control_port=self.control_port,
             admin_port=self.admin_port,
+            tls_port=self.tls_port or None,
         )
 
     async def _listen(
@@ -205,6 +220,8 @@ class Proxy:
         self._server.drain()
         for listener in self._listeners:
             listener.close()
+        if self._tls is not None:
+            await self._tls.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 await self._server.quiet.wait()
@@ -305,6 +322,7 @@ class Proxy:
             "policy_problem": self._policy.problem,
             "contract_keys_problem": self._signers.problem(),
             "audit_problem": None if self._audit is None else self._audit.trail.problem,
+            "tls_problem": None if self._tls is None else self._tls.problem,
         } | self._admission.status()
 
 

@@ -351,6 +351,16 @@ class ProxySettings(_Settings):
     contract_keys: Annotated[str, BeforeValidator(_jwks)] | None = None
     #: How long a signed contract may be made to hold: a day of testing.
     contract_max_ttl: Annotated[float, Field(gt=0, le=31 * 86_400)] = 86_400.0
+    #: The control port over TLS, for laptops where there is no ingress: only with a certificate and its key,
+    #: which are read again when they change.
+    tls_port: _Port = 8443
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    #: Client certificates: who has to have signed them, and whether a laptop may come without one.
+    tls_client_ca: Path | None = None
+    tls_client_auth: Literal["required", "optional"] = "required"
+    #: What of a client certificate is the subject, in place of a token; off: a token is needed as well.
+    tls_client_subject: Literal["off", "cn", "dns", "uri"] = "off"
     #: Tokens of an issuer (OIDC); without one, static tokens only. `oidc_jwks` is a URL or a file, by default
     #: what the issuer's discovery document names.
     oidc_issuer: Annotated[str, BeforeValidator(_issuer)] | None = None
@@ -455,6 +465,12 @@ def _complete(missing: Sequence[str]) -> None:
 def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
     """For `proxy`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
     settings = _build(ProxySettings, sources)
+    if (settings.tls_cert is None) is not (settings.tls_key is None):
+        raise ConfigInvalid("tls_cert and tls_key belong together; one of them is missing")
+    if settings.tls_client_ca is not None and settings.tls_cert is None:
+        raise ConfigInvalid("tls_client_ca is of no use without tls_cert and tls_key")
+    if settings.tls_client_subject != "off" and settings.tls_client_ca is None:
+        raise ConfigInvalid("tls_client_subject is of no use without tls_client_ca")
     if settings.oidc_issuer is None:
         if settings.oidc_audience or settings.oidc_jwks:
             raise ConfigInvalid("oidc_audience and oidc_jwks are of no use without oidc_issuer")

@@ -3,6 +3,7 @@ the file; opens no connection.
 """
 
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 from devroute.errors import ConfigInvalid
@@ -20,6 +21,39 @@ def trusting(
     return context
 
 
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """What a server's TLS is made of; with `client_ca`, clients show certificates, or may."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    client_required: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """Raises ConfigInvalid."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        load_certificate(context, self.certificate, self.key)
+        if self.client_ca is not None:
+            _load_trust(context, self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED if self.client_required else ssl.CERT_OPTIONAL
+        return context
+
+    def stamp(self) -> object:
+        """What changes when a file does. Raises ConfigInvalid."""
+        files = [self.certificate, self.key, *([self.client_ca] if self.client_ca else [])]
+        stats = []
+        for file in files:
+            try:
+                stat = file.stat()
+            except OSError as error:
+                raise ConfigInvalid(f"{file}: {error.strerror}") from None
+            stats.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        return stats
+
+
 def for_server(settings: ClientSettings) -> ssl.SSLContext | None:
     """What is needed to talk to the server of these settings, None for plain http. Raises ConfigInvalid."""
     if not settings.server.startswith(("https:", "wss:")):
@@ -30,9 +64,16 @@ def for_server(settings: ClientSettings) -> ssl.SSLContext | None:
 def _with_trust(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is None:
         return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_trust(context, ca_file)
+    return context
+
+
+def _load_trust(context: ssl.SSLContext, ca_file: Path) -> None:
     path = ca_file.expanduser()
     try:
-        return ssl.create_default_context(cafile=str(path))
+        context.load_verify_locations(str(path))
     except ssl.SSLError:
         raise ConfigInvalid(f"{path}: it holds no certificates in PEM form") from None
     except OSError as error:

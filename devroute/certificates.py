@@ -1,0 +1,51 @@
+"""Who a client certificate says somebody is. Pure; TLS has verified the certificate before.
+
+A certificate by itself only opens the door: it is an identity where the settings name the part of it that
+holds the subject, and only if that part is there once and is a DNS label.
+"""
+
+import ssl
+from typing import Literal
+
+from devroute.errors import SubjectInvalid, TokenInvalid
+from devroute.identity import Identity, PeerCertificate
+from devroute.target import Malformed, check_label, quote
+
+#: Where the subject stands: the common name, the only DNS name, or the end of the only URI's path (SPIFFE).
+Part = Literal["off", "cn", "dns", "uri"]
+
+
+def identity_of(certificate: PeerCertificate, part: Part) -> Identity:
+    """Raises SubjectInvalid."""
+    found = _texts(certificate, part)
+    if len(found) != 1:
+        raise SubjectInvalid(
+            f"the client certificate has {len(found)} subjects ({part}), and exactly one says who you are",
+            hint="the platform team chooses the part with tls_client_subject",
+        )
+    try:
+        subject = check_label(found[0], "a subject")
+    except Malformed as problem:
+        raise SubjectInvalid(
+            f"the client certificate's {part} is {quote(found[0])}: {problem}",
+            hint="the platform team chooses the part with tls_client_subject",
+        ) from None
+    expires = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+    return Identity(subject, expires=float(expires), kind="certificate")
+
+
+def check_same(token: Identity, certificate: Identity) -> None:
+    """Somebody's token does not serve whoever has another's certificate. Raises TokenInvalid."""
+    if token.subject != certificate.subject:
+        raise TokenInvalid(
+            f"the token is that of '{token.subject}', the client certificate that of '{certificate.subject}'"
+        )
+
+
+def _texts(certificate: PeerCertificate, part: Part) -> list[str]:
+    if part == "cn":
+        names = [pair for group in certificate.get("subject", ()) for pair in group]
+        return [value for name, value in names if name == "commonName"]
+    kind = {"dns": "DNS", "uri": "URI"}[part]
+    values = [value for name, value in certificate.get("subjectAltName", ()) if name == kind]
+    return [value.rpartition("/")[2] for value in values] if part == "uri" else values
