@@ -17,9 +17,11 @@ import pytest_asyncio
 from authority import Authority, Pair
 
 from devroute import stage
-from devroute.auth import new_token
+from devroute.auth import Tokens, new_token
+from devroute.authentication import Authenticator
 from devroute.certificates import Part, identity_of
-from devroute.errors import ConfigInvalid, ServerUnreachable, SubjectInvalid
+from devroute.errors import ConfigInvalid, ServerUnreachable, SubjectInvalid, TokenExpired
+from devroute.identity import Identity
 from devroute.settings import ClientSettings, ProxySettings, Source, proxy_settings
 from devroute.tls import ServerFiles, for_server, trusting
 from devroute.tls_listener import RECEIVE_BYTES, TlsListener
@@ -305,17 +307,12 @@ async def test_a_client_certificate_may_be_who_one_is(place: Place, authority: A
     assert (code, "bob" in said) == (0, True), said
 
 
-@aio
-async def test_the_tunnel_of_a_certificate_ends_with_it(place: Place, authority: Authority) -> None:
-    short = authority.issue("short", common_name="carol", seconds=4)
-    laptop = {"DEVROUTE_SERVER": place.url}
-    up = ("up", "foo=8001", *connection(authority, short))
-    async with stage.command(place.folder, "up-carol", up, laptop) as running:
-        async with asyncio.timeout(2 * WITHIN_S):
-            code = await running.process.wait()
-        said = running.log.read_text()
-        assert "carol is online" in said or "expired" in said
-        assert code in (30, 40), said
+def test_who_came_by_a_certificate_may_stay_until_it_expires() -> None:
+    identity = Identity("carol", expires=1000.0, kind="certificate")
+    authenticator = Authenticator(Tokens, certificate="cn")
+    authenticator.still_in_force(identity, 999.0)
+    with pytest.raises(TokenExpired, match="the certificate of 'carol' has expired"):
+        authenticator.still_in_force(identity, 1000.0)
 
 
 def test_the_subject_is_the_part_that_was_chosen_and_only_if_it_is_there_once() -> None:
