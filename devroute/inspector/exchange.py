@@ -234,10 +234,20 @@ def value_of(fields: Fields, name: str) -> str:
 # --- what people can read -----------------------------------------------------------------------------------
 
 
+#: Codings that can be undone here.
+_CODINGS: Final = ("gzip", "x-gzip", "deflate")
+
+
+def is_readable(body: Body, headers: Fields) -> bool:
+    """Whether `readable` gives the body without its content-encoding."""
+    coding = value_of(headers, "content-encoding").strip().lower()
+    return body.decoded or coding in ("", "identity", *_CODINGS)
+
+
 def readable(body: Body, headers: Fields, limit: int) -> bytes:
     """The body without its content-encoding where it is gzip or deflate; at most `limit` bytes."""
     coding = value_of(headers, "content-encoding").strip().lower()
-    if body.decoded or coding not in ("gzip", "x-gzip", "deflate"):
+    if body.decoded or coding not in _CODINGS:
         return bytes(body.data[:limit])
     plain = inflate(bytes(body.data), limit)
     return bytes(body.data[:limit]) if plain is None else plain

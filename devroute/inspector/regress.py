@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from devroute.app_upstream import AppUpstream
 from devroute.errors import AppUnreachable, DevrouteError
 from devroute.inspector.compare import Difference, Rules, answer_of, differences
-from devroute.inspector.exchange import Exchange, Fields
+from devroute.inspector.exchange import Exchange, Fields, is_readable
 from devroute.inspector.redact import Redaction
 from devroute.inspector.replay import Replay
 from devroute.inspector.store import Captures
@@ -145,13 +145,19 @@ class _Player:
         if played.error is not None:
             reason = f"{played.error[0]}: {played.error[1]}"
             return Outcome(*about, "failed", reason, entry.status, played.status, ms, (), replay.without)
-        found = differences(answer_of(entry), answer_of(played), self._plan.rules)
+        recorded = answer_of(entry)
+        if not is_readable(entry.response_body, entry.response_headers):
+            recorded = recorded._replace(body=b"", truncated=True)  # br and the like: nothing is known of it
+        found = differences(recorded, answer_of(played), self._plan.rules)
         verdict: Verdict = "different" if found else "same"
         return Outcome(*about, verdict, "", entry.status, played.status, ms, found, replay.without)
 
     def _edits(self, entry: Exchange) -> dict[str, Any]:
-        if not self._plan.headers:
-            return {}
+        """The headers that are given, and no coding of the answer that could not be read."""
         given = {name.lower() for name, _ in self._plan.headers}
-        kept = [field for field in entry.request_headers if field[0].lower() not in given]
-        return {"headers": [list(field) for field in (*kept, *self._plan.headers)]}
+        headers: list[list[str]] = []
+        for name, value in entry.request_headers:
+            low = name.lower()
+            if low not in given:
+                headers.append([name, "gzip, deflate" if low == "accept-encoding" else value])
+        return {"headers": [*headers, *(list(field) for field in self._plan.headers)]}

@@ -26,6 +26,7 @@ class Shop:
         self.seen: list[tuple[str, str, str]] = []
         self.at_once = 0
         self.most = 0
+        self.coding = ""
         self.ending = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -45,6 +46,12 @@ class Shop:
         if request.path == "/broken":
             assert request.transport is not None
             request.transport.close()
+        if request.path == "/coded":
+            self.coding = request.headers["accept-encoding"]
+            document = {"price": 10, "timestamp": 1, "path": "/coded"}
+            answer = web.json_response(document)
+            answer.enable_compression(web.ContentCoding.gzip)
+            return answer
         if "authorization" not in request.headers and request.path == "/mine":
             return web.json_response({}, status=401)
         return web.json_response({"price": self.price, "timestamp": len(self.seen), "path": request.path_qs})
@@ -155,6 +162,18 @@ async def test_a_redacted_header_is_filled_in_or_missed(play: Run) -> None:
         assert code == 1
         assert "sent without authorization" in out
         code, out, _ = await play(entries, *where, "-H", "Authorization: Bearer mine")
+        assert code == 0, out
+
+
+async def test_answers_are_asked_for_in_a_coding_that_can_be_read(play: Run) -> None:
+    async with shop() as (it, port):
+        entry = recorded("/coded", **{"accept-encoding": "gzip, br, zstd"})
+        code, out, _ = await play([entry], "--to", str(port), "--ignore", "$.timestamp")
+        assert code == 0, out
+        assert it.coding == "gzip, deflate"
+        entry.response_headers = [*entry.response_headers, ("content-encoding", "br")]
+        entry.response_body.data[:] = b"\x1b\x0f not known here"
+        code, out, _ = await play([entry], "--to", str(port))
         assert code == 0, out
 
 
