@@ -98,7 +98,12 @@ def _ask(server: str | None, token_stdin: bool, known: ClientSettings) -> Client
             url = server or str(typer.prompt("Server (URL)", default=default, err=True)).strip()
             asked = default = _at(url)
             token = secret or _hidden("Token (not shown): ")
-            settings = client_settings([Source("what you gave", {"server": asked, "token": token})])
+            trust = {
+                "ca_file": known.ca_file,
+                "client_cert": known.client_cert,
+                "client_key": known.client_key,
+            }
+            settings = client_settings([Source("what you gave", {"server": asked, "token": token, **trust})])
             _check(settings)
         except (TokenInvalid, ConfigInvalid, ServerUnreachable) as error:
             if not left or (server and (secret or not isinstance(error, TokenInvalid))):

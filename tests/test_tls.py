@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import ssl
 import warnings
@@ -22,7 +23,14 @@ from devroute.authentication import Authenticator
 from devroute.certificates import Part, identity_of
 from devroute.errors import ConfigInvalid, ServerUnreachable, SubjectInvalid, TokenExpired
 from devroute.identity import Identity
-from devroute.settings import ClientSettings, ProxySettings, Source, proxy_settings
+from devroute.settings import (
+    ClientSettings,
+    ProxySettings,
+    Source,
+    client_settings,
+    proxy_settings,
+    read_file,
+)
 from devroute.tls import ServerFiles, for_server, trusting
 from devroute.tls_listener import RECEIVE_BYTES, TlsListener
 from devroute.tunnel.dial import dial
@@ -403,3 +411,14 @@ def test_settings_that_make_sense_are_taken() -> None:
     assert (settings.oidc_issuer, settings.oidc_audience) == ("https://i.example/", ("a", "b"))
     assert ProxySettings().tls_cert is None
     assert for_server(ClientSettings(server="http://localhost:1")) is None
+
+
+def test_the_documented_settings_are_valid() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "identity.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    *proxies, laptop = [read_file(example, "identity.md") for example in examples]
+    issuer, tls = (proxy_settings([source]) for source in proxies)
+    assert (issuer.oidc_audience, tls.tls_client_auth) == (("devroute",), "required")
+    settings = client_settings([laptop])
+    assert settings.token_command[:3] == ("gcloud", "auth", "print-identity-token")
+    assert len(settings.servers) == 1
