@@ -216,7 +216,7 @@ class Agent:
             if link.over is None:  # it was not the link that ended, but we
                 link.end(DevrouteError("the agent is ending"))
                 raise
-            self._give_up(link, _why_turned_away(link))
+            self._give_up(link, why_turned_away(link))
         if self._settings.terms != ANY and "terms" not in welcome.features:
             self._give_up(
                 link,
@@ -265,7 +265,7 @@ class Agent:
             since = self._loop.time()
             error = await asyncio.shield(link.closed_because)
             if link.goodbye is not None:
-                error = _why_turned_away(link)
+                error = why_turned_away(link)
             if isinstance(error, TokenInvalid) and self._source.renewable:
                 self._source.forget()
             elif isinstance(error, FINAL):
@@ -410,7 +410,7 @@ def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> Captu
     )
 
 
-def _why_turned_away(link: AgentLink) -> DevrouteError:
+def why_turned_away(link: AgentLink) -> DevrouteError:
     """The error behind a link's end: the server's GOAWAY if there was one."""
     if link.goodbye is None:
         why = link.over.message if link.over is not None else "the link ended"

@@ -16,13 +16,17 @@ from typing import Annotated
 import typer
 
 from devroute import __version__
+from devroute.cli_completion import complete, completion
 from devroute.cli_connection import connecting
+from devroute.cli_curl import curl
+from devroute.cli_doctor import doctor
 from devroute.cli_init import init
 from devroute.cli_manifests import manifests_app
 from devroute.cli_policy import policy_app
 from devroute.cli_replay import replay
 from devroute.cli_sign import contract_app, sign, sign_key_app
 from devroute.cli_token import token_app
+from devroute.errors import DevrouteError
 from devroute.exits import FAILURE, INTERRUPTED, reported
 from devroute.invocation import Invocation
 from devroute.settings import (
@@ -79,6 +83,17 @@ app.add_typer(sign_key_app, name="sign-key")
 app.add_typer(token_app, name="token")
 app.add_typer(manifests_app, name="manifests")
 app.command("init")(init)
+app.command("doctor")(doctor)
+app.command(
+    "curl",
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,
+    },
+)(curl)
+app.command("completion")(completion)
+app.command("complete", hidden=True)(complete)
 app.add_typer(policy_app, name="policy")
 
 Server = Annotated[str | None, typer.Option(help="URL of the control port [DEVROUTE_SERVER]")]
@@ -293,13 +308,24 @@ app.command("sign")(sign)
 
 
 @app.command("version")
-def version() -> None:
-    """Print the version.
+@reported
+def version(context: typer.Context, server: Server = None, token: Token = None) -> None:
+    """Print the version, and the server's where it can be asked.
 
     \b
     Example: devroute version
     """
     typer.echo(f"devroute {__version__}")
+    settings = given_settings(context.obj.sources({"server": server, "token": token}))
+    if not settings.server or not settings.has_credential:
+        return
+    from devroute.client import fetch
+
+    try:
+        answer = asyncio.run(fetch(settings, "/api/status"))
+        typer.echo(f"server   {answer.get('version')} at {settings.server}")
+    except DevrouteError as error:
+        typer.echo(f"server   unknown: {error.message}")
 
 
 # --- helpers of the commands --------------------------------------------------------------------------------

@@ -54,12 +54,16 @@ def reported(command: Callable[P, int | None]) -> Callable[P, None]:
             code = command(*args, **kwargs)
         except DevrouteError as error:
             complain(error)
-            code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), FAILURE)
+            code = code_of(error)
         except (KeyboardInterrupt, typer.Abort):  # Abort: at a prompt
             code = INTERRUPTED
         raise typer.Exit(code or 0)
 
     return wrapper
+
+
+def code_of(error: DevrouteError) -> int:
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), FAILURE)
 
 
 def complain(error: DevrouteError) -> None:

@@ -20,8 +20,8 @@ COMMANDS = [
     for line in re.findall(
         r"^ {4,}(devroute .*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.MULTILINE
     )
-    # The fixture runs the proxy; test_init.py answers what init asks; test_regress.py has files to replay.
-    if not line.startswith(("devroute proxy", "devroute init", "devroute replay"))
+    # The fixture runs the proxy; the tests of init, replay and curl give those what they want.
+    if not line.startswith(("devroute proxy", "devroute init", "devroute replay", "devroute curl"))
 ]
 UP = [command for command in COMMANDS if command.startswith("devroute up")]
 #: Stands for the app in `devroute up ... -- uvicorn app:app`.
