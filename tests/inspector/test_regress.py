@@ -28,10 +28,15 @@ class Shop:
         self.most = 0
         self.coding = ""
         self.ending = asyncio.Event()
+        self.several = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.at_once += 1
         self.most = max(self.most, self.at_once)
+        if self.at_once > 1:
+            self.several.set()
+        if request.path.startswith("/items/"):
+            await asyncio.wait_for(self.several.wait(), 5)
         try:
             return await self._answer(request)
         finally:
