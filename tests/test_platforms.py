@@ -1,0 +1,85 @@
+"""What differs on Windows, tested at its seam; and that the agent needs nothing that one system lacks."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devroute.platforms import config_folder, exit_code, runnable, signals_caught
+
+
+def test_the_agent_imports_nothing_that_windows_lacks_and_no_uvloop() -> None:
+    """Everything that `devroute up` and its page import, with these modules not there."""
+    script = """
+import sys
+absent = "fcntl termios resource pwd grp tty pty readline uvloop envoy lupa"
+for name in absent.split():
+    sys.modules[name] = None
+import devroute.cli, devroute.agent, devroute.live, devroute.doctor, devroute.inspector.web, devroute.client
+import devroute.trace
+ours = {name.partition(".")[0] for name, module in sys.modules.items() if module is not None}
+print(*sorted(ours - set(sys.stdlib_module_names)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    #: Pure Python, or with wheels for Linux, macOS and Windows.
+    allowed = {
+        *("devroute", "aiohttp", "aiohappyeyeballs", "aiosignal", "attr", "attrs", "frozenlist", "idna"),
+        *("multidict", "propcache", "yarl", "h2", "hpack", "hyperframe", "httptools", "pydantic"),
+        *("pydantic_core", "annotated_types", "annotated_doc", "typing_extensions", "typing_inspection"),
+        *("yaml", "_yaml", "structlog", "typer", "click", "rich", "pygments", "markdown_it", "mdurl"),
+        *("shellingham", "jwt", "cryptography", "_cffi_backend", "cffi", "colorama"),
+    }
+    made_by_cython = ("_cython_", "cython_runtime", "_sysconfigdata", "__", "_distutils", "distutils")
+    found = {name for name in done.stdout.split() if not name.startswith(made_by_cython)}
+    assert found <= allowed
+
+
+def test_settings_are_where_each_system_has_them() -> None:
+    unix = {"HOME": "/home/alice"}
+    assert config_folder(unix, windows=False) == Path("/home/alice/.config/devroute")
+    assert config_folder(unix | {"XDG_CONFIG_HOME": "/x"}, windows=False) == Path("/x/devroute")
+    assert config_folder(unix | {"XDG_CONFIG_HOME": "x"}, windows=False) == Path(
+        "/home/alice/.config/devroute"
+    )
+    assert config_folder({}, windows=False) is None
+    windows = {"APPDATA": "C:/Users/alice/AppData/Roaming", "USERPROFILE": "C:/Users/alice"}
+    assert config_folder(windows, windows=True) == Path("C:/Users/alice/AppData/Roaming/devroute")
+    assert config_folder({"USERPROFILE": "C:/a"}, windows=True) == Path("C:/a/.config/devroute")
+    assert config_folder({}, windows=True) is None
+
+
+@pytest.mark.parametrize(
+    ("returned", "windows", "code"),
+    [(3, False, 3), (-9, False, 137), (3, True, 3), (0xC000013A, True, 130), (-1073741510, True, 130)],
+)
+def test_a_child_s_exit_code_is_as_a_shell_gives_it(returned: int, windows: bool, code: int) -> None:
+    assert exit_code(returned, windows=windows) == code
+
+
+def test_windows_finds_programs_that_are_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text("")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert runnable(("npm", "start"), windows=True) == (str(npm), "start")
+    assert runnable(("nothing", "x"), windows=True) == ("nothing", "x")
+    assert runnable(("npm", "start"), windows=False) == ("npm", "start")
+
+
+@pytest.mark.parametrize("windows", [False, True])
+async def test_ctrl_c_is_told_on_the_loop_and_given_back(windows: bool) -> None:
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[int] = loop.create_future()
+    before = signal.getsignal(signal.SIGINT)
+    with signals_caught(loop, told.set_result, windows=windows):
+        os.kill(os.getpid(), signal.SIGINT)
+        async with asyncio.timeout(5):
+            assert await told == signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) in (before, signal.default_int_handler)
