@@ -1,0 +1,68 @@
+"""Those who begin and do not go on, and compression that nobody may agree on."""
+
+import asyncio
+
+import pytest
+from conformance.port import PATIENCE, TIMEOUTS, Port, data_port
+from tunnel.loopback import site
+
+from devroute.tunnel.websocket import request_upgrade
+
+REQUEST = b'%b HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devroute-matched: foo\r\n%b\r\n'
+
+
+async def ticking(port: Port) -> None:
+    """The proxy's clock, until the exchange is over."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(PATIENCE):
+        while not port.exchanges:
+            port.server.tick(loop.time())
+            await asyncio.sleep(0.01)
+
+
+async def test_a_body_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TIMEOUTS, "body", 0.05)
+    async with data_port() as port:
+        client = await port.dial()
+        client.writer.write(REQUEST % (b"POST /", b"content-length: 10\r\n") + b"half")
+        async with asyncio.timeout(PATIENCE):
+            while not port.server.in_flight:  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0)
+        await ticking(port)
+        answer = await client.answer()
+    assert (answer.status, answer.code) == (408, "request-timeout")
+    assert not port.received
+
+
+async def test_an_answer_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(TIMEOUTS, "idle", 0.05)
+    async with data_port(await asyncio.start_server(app, "127.0.0.1", 0)) as port:
+        client = await port.dial()
+        client.writer.write(REQUEST % (b"GET /", b""))
+        await asyncio.wait_for(client.reader.readuntil(b"half"), PATIENCE)
+        await ticking(port)
+        assert await client.rest() == b""
+    assert port.exchanges[0].error is not None
+    assert port.exchanges[0].error.code == "upstream-timeout"
+
+
+async def test_no_compression_is_agreed_on_for_the_tunnel() -> None:
+    fields = {
+        "authorization": "Bearer alice-token",
+        "sec-websocket-extensions": "permessage-deflate; client_max_window_bits",
+    }
+    async with site() as where:
+        reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
+        writer.write(request_upgrade("x", "/tunnel", fields, bytes(16))[0])
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"extensions" not in head.lower()
+        writer.write(b"\xc2\x80\1\2\3\4")  # RSV1: "compressed"
+        assert b"reserved bits" in await asyncio.wait_for(reader.read(), PATIENCE) or reader.at_eof()
+        writer.close()
