@@ -16,10 +16,11 @@ from devroute.errors import NotFound, RequestMalformed
 from devroute.inspector import har, har_reader
 from devroute.inspector.compare import compare_exchanges
 from devroute.inspector.curl import as_curl
-from devroute.inspector.exchange import Exchange, as_detail, as_summary, readable
+from devroute.inspector.exchange import Exchange, readable
 from devroute.inspector.feed import Feed
 from devroute.inspector.search import look
 from devroute.inspector.store import Captures
+from devroute.inspector.views import as_detail, as_summary
 
 #: Between two batches for one page, in seconds: what an eye tells apart.
 BATCH_SECONDS: Final = 0.1
@@ -86,6 +87,7 @@ class Api:
             "exchanges": len(self.captures),
             "bytes": self.captures.total,
             "limit": self.captures.max_total,
+            "skipped": self.captures.skipped,
         }
         return web.json_response(self._said() | {"kept": kept})
 

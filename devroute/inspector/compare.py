@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from devroute.errors import ConfigInvalid
+from devroute.inspector.documents import NOTHING, Exhausted, Walk, document
 from devroute.inspector.exchange import REDACTED, Body, Exchange, Fields, readable, text_of
 from devroute.inspector.json_paths import JsonPath, Place, written
 
@@ -25,12 +26,6 @@ MAX_COMPARED_BYTES: Final = 4 * 1024 * 1024
 #: Characters of a value that are shown, and lines that are aligned: matching takes the square of them.
 MAX_SHOWN: Final = 200
 MAX_ALIGNED_LINES: Final = 400
-
-#: Values that are looked at in two documents: some tenths of a second.
-MAX_STEPS: Final = 100_000
-
-#: Nesting of JSON that is followed; below it, values are compared as a whole.
-MAX_DEPTH: Final = 100
 
 #: Set anew for each answer, by connections and hops, or by the mesh.
 IGNORED_HEADERS: Final = frozenset((
@@ -201,12 +196,12 @@ def _bodies(left: Answer, right: Answer, rules: Rules) -> Iterator[Difference]:
         if a == b:
             return
     else:
-        documents = _document(a), _document(b)
-        if documents[0] is not _NONE and documents[1] is not _NONE:
+        documents = document(a), document(b)
+        if documents[0] is not NOTHING and documents[1] is not NOTHING:
             try:
-                walk = _Documents(rules).values(documents[0], documents[1], ())
-                found = list(islice(walk, MAX_DIFFERENCES + 1))
-            except (RecursionError, _Exhausted):
+                walk = Walk(rules.ignores).values(documents[0], documents[1], ())
+                found = [_difference(*each) for each in islice(walk, MAX_DIFFERENCES + 1)]
+            except (RecursionError, Exhausted):
                 found = [Difference("body", _weight(a, False), _weight(b, False))]
             yield from found
             return
@@ -222,85 +217,12 @@ def _weight(data: bytes, truncated: bool) -> str:
     return f"{'the first ' if truncated else ''}{len(data)} bytes, sha256 {digest}…"
 
 
-_NONE: Final = object()
-
-
-def _document(data: bytes) -> Any:
-    """JSON, or _NONE. NaN and the like are their names, so that they equal themselves."""
-    if data.lstrip()[:1] not in _JSON_STARTS:
-        return _NONE
-    try:
-        return json.loads(data, parse_constant=str)
-    except (ValueError, RecursionError):
-        return _NONE
-
-
-_JSON_STARTS: Final = frozenset(bytes((byte,)) for byte in b'{["-0123456789tfn')
-
-
-class _Exhausted(Exception):
-    """The documents have more in them than is worth comparing."""
-
-
-class _Documents:
-    """Two documents of JSON side by side. Aligning lists in lists takes steps that multiply with the depth,
-    so they are counted."""
-
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
-        self._steps = 0
-
-    def values(self, left: Any, right: Any, place: Place) -> Iterator[Difference]:
-        self._steps += 1
-        if self._steps > MAX_STEPS:
-            raise _Exhausted
-        if self._rules.ignores(place) or left == REDACTED or right == REDACTED:
-            return
-        deep = len(place) >= MAX_DEPTH
-        if isinstance(left, dict) and isinstance(right, dict) and not deep:
-            for key in [*left, *(key for key in right if key not in left)]:
-                inner = (*place, key)
-                if key in left and key in right:
-                    yield from self.values(left[key], right[key], inner)
-                elif not self._rules.ignores(inner):
-                    yield _difference(inner, left.get(key, _NONE), right.get(key, _NONE))
-        elif isinstance(left, list) and isinstance(right, list) and not deep:
-            yield from self._lists(left, right, place)
-        elif isinstance(left, bool) is not isinstance(right, bool) or left != right:
-            yield _difference(place, left, right)
-
-    def _lists(self, left: list[Any], right: list[Any], place: Place) -> Iterator[Difference]:
-        """Aligned at both ends, so that what was put in or taken out in one place is named as that."""
-        first = shorter = min(len(left), len(right))
-        last = 0
-        if len(left) != len(right):
-            first = 0
-            while first < shorter and self._same(left[first], right[first], (*place, first)):
-                first += 1
-            while last < shorter - first:
-                index = len(left) - 1 - last
-                if not self._same(left[index], right[-1 - last], (*place, index)):
-                    break
-                last += 1
-            first = shorter - last
-        for index in range(first):
-            yield from self.values(left[index], right[index], (*place, index))
-        for side, values in enumerate((left, right)):
-            for index in range(first, len(values) - last):
-                if not self._rules.ignores((*place, index)):
-                    value = values[index]
-                    yield _difference((*place, index), *((value, _NONE) if side == 0 else (_NONE, value)))
-
-    def _same(self, left: Any, right: Any, place: Place) -> bool:
-        return next(self.values(left, right, place), None) is None
-
-
 def _difference(place: Place, left: Any, right: Any) -> Difference:
     return Difference(f"body {written(place)}", _shown(left), _shown(right))
 
 
 def _shown(value: Any) -> str | None:
-    return None if value is _NONE else _cut(json.dumps(value, ensure_ascii=False))
+    return None if value is NOTHING else _cut(json.dumps(value, ensure_ascii=False))
 
 
 def _cut(text: str | None) -> str | None:

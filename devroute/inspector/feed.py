@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from devroute.inspector.exchange import Exchange, as_summary
+from devroute.inspector.exchange import Exchange
 from devroute.inspector.store import Captures
+from devroute.inspector.views import as_summary
 
 #: Summaries in one batch: some 2 ms of making JSON, in which nothing else happens on the loop.
 BATCH: Final = 200

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from devroute.heads import Framing, RequestHead
 from devroute.http1 import parse_response_head
-from devroute.inspector.exchange import Exchange, Message, as_detail, as_summary
+from devroute.inspector.exchange import Exchange, Message
 from devroute.inspector.store import MAX_EXCHANGES, MAX_MESSAGES, Captures
+from devroute.inspector.views import as_detail, as_summary
 
 SIDES: tuple[Literal["request", "response"], ...] = ("request", "response")
 

@@ -1,0 +1,105 @@
+"""Exchanges as JSON for the page: a row of the list, all the details, a message. Pure."""
+
+import base64
+from typing import Any, Final
+
+from devroute.inspector.exchange import (
+    Body,
+    Exchange,
+    Fields,
+    Message,
+    readable,
+    redacted_parts,
+    text_of,
+    value_of,
+)
+
+#: Bytes of a body, and of a message, that the details hold as text; the whole is fetched on its own.
+PREVIEW_BYTES: Final = 64 * 1024
+MESSAGE_PREVIEW_BYTES: Final = 4 * 1024
+
+#: Messages that the details hold: the newest.
+LISTED_MESSAGES: Final = 500
+
+
+def as_summary(exchange: Exchange) -> dict[str, Any]:
+    """One row of the list. Times in milliseconds, `started` in Unix seconds."""
+    duration = exchange.duration
+    comparison = exchange.comparison
+    return {
+        "id": exchange.id,
+        "started": round(exchange.started, 3),
+        "service": exchange.service,
+        "caller": exchange.caller,
+        "method": exchange.method,
+        "target": exchange.target,
+        "kind": exchange.kind,
+        "state": exchange.state,
+        "status": exchange.status,
+        "grpc_status": exchange.grpc_status,
+        "duration_ms": None if duration is None else round(duration * 1000, 3),
+        "request_size": exchange.request_body.size,
+        "response_size": exchange.response_body.size,
+        "content_type": value_of(exchange.response_headers, "content-type"),
+        "messages": len(exchange.messages) + exchange.messages_dropped,
+        "error": None if exchange.error is None else exchange.error[0],
+        "replay_of": exchange.replay_of,
+        "differences": None if comparison is None else len(comparison),
+    }
+
+
+def as_detail(exchange: Exchange) -> dict[str, Any]:
+    """Everything but the bodies, of which only the beginning is here, as text."""
+    timing = exchange.timing
+    error = exchange.error
+    return as_summary(exchange) | {
+        "version": exchange.version,
+        "reason": exchange.reason,
+        "request_headers": [list(pair) for pair in exchange.request_headers],
+        "response_headers": [list(pair) for pair in exchange.response_headers],
+        "trailers": [list(pair) for pair in exchange.trailers],
+        "request_body": _body(exchange.request_body, exchange.request_headers),
+        "response_body": _body(exchange.response_body, exchange.response_headers),
+        "grpc_message": exchange.grpc_message,
+        "message_list": [as_message(each) for each in exchange.messages[-LISTED_MESSAGES:]],
+        "messages_dropped": exchange.messages_dropped + max(0, len(exchange.messages) - LISTED_MESSAGES),
+        "timing": {
+            name.removesuffix("_s") + "_ms": None if value is None else round(value * 1000, 3)
+            for name, value in timing._asdict().items()
+        },
+        "error": None if error is None else {"code": error[0], "message": error[1]},
+        "redacted": redacted_parts(exchange),
+        "comparison": exchange.comparison,
+    }
+
+
+def _body(body: Body, headers: Fields) -> dict[str, Any]:
+    shown = readable(body, headers, PREVIEW_BYTES)
+    return {
+        "size": body.size,
+        "kept": len(body.data),
+        "truncated": body.truncated,
+        "complete": body.complete,
+        "note": body.note,
+        **_shown(shown, cut=True),
+    }
+
+
+def _shown(data: bytes, *, cut: bool) -> dict[str, Any]:
+    """`text` is base64 where the bytes are no text."""
+    text = text_of(data, cut=cut)
+    if text is not None:
+        return {"text": text, "base64": False}
+    return {"text": base64.b64encode(data).decode(), "base64": True}
+
+
+def as_message(message: Message) -> dict[str, Any]:
+    data = message.data[:MESSAGE_PREVIEW_BYTES]
+    return {
+        "at_ms": round(message.at * 1000, 3),
+        "from_client": message.from_client,
+        "opcode": message.opcode,
+        "size": message.size,
+        "compressed": message.compressed,
+        **_shown(data, cut=len(data) < message.size),
+    }
