@@ -308,6 +308,7 @@ app.command("sign")(sign)
 
 
 @app.command("version")
+@connecting
 @reported
 def version(context: typer.Context, server: Server = None, token: Token = None) -> None:
     """Print the version, and the server's where it can be asked.

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from devroute.cli_connection import connecting
 from devroute.errors import ConfigInvalid, NotFound
 from devroute.exits import reported
 from devroute.invocation import Invocation
@@ -22,6 +23,7 @@ _RESULT: Final = "x-devroute-result"
 _REASON: Final = "x-devroute-reason"
 
 
+@connecting
 @reported
 def curl(
     context: typer.Context,

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from devroute.cli_connection import connecting
 from devroute.errors import ConfigInvalid
 from devroute.exits import code_of, reported
 from devroute.invocation import Invocation
@@ -16,6 +17,7 @@ from devroute.settings import AgentSettings, client_settings, given_settings
 _COLOURS: Final[Mapping[str, str]] = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
 
 
+@connecting
 @reported
 def doctor(
     context: typer.Context,

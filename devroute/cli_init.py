@@ -11,6 +11,7 @@ from typing import Annotated, Final, cast
 
 import typer
 
+from devroute.cli_connection import connecting
 from devroute.errors import ConfigInvalid, ServerUnreachable, TokenInvalid
 from devroute.exits import complain, reported
 from devroute.invocation import PROJECT_FILE, Invocation, read_text, replace_file
@@ -21,6 +22,7 @@ from devroute.yaml_edit import with_settings
 ATTEMPTS: Final = 3
 
 
+@connecting
 @reported
 def init(
     context: typer.Context,
@@ -42,11 +44,12 @@ def init(
     \b
     Example: devroute init
     Example: devroute init --server https://devroute.qa.example --token-stdin < token.txt
+    Example: devroute init --token-command 'gcloud auth print-identity-token'
     Example: devroute init --project foo=8001 --project bar=grpc://localhost:9000
     """
     invocation: Invocation = context.obj
     if project:
-        if server is not None or token_stdin:
+        if server is not None or token_stdin or _own_flags(invocation):
             raise typer.BadParameter("server and token are yours, not the project's", param_hint="--project")
         _init_project(project)
         return
@@ -55,9 +58,8 @@ def init(
         raise ConfigInvalid("there is no home directory to keep settings in", hint="set HOME")
     known = read_text(file) or ""
     before = read_file(known, str(file))
-    checked = _ask(server, token_stdin, given_settings([before]))
-    secret = checked.token.get_secret_value()
-    text = with_settings(known, {"server": checked.server, "token": secret, "token_command": None}, str(file))
+    kept = _ask(server, token_stdin, _own_flags(invocation), before)
+    text = with_settings(known, kept, str(file))
     with contextlib.suppress(OSError):  # replace_file says why it cannot be written
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     replace_file(file, text)
@@ -85,32 +87,42 @@ def _places(services: Iterable[str]) -> dict[str, object]:
     return {service: int(place) if place.isdigit() else place for service, place in pairs}
 
 
-def _ask(server: str | None, token_stdin: bool, known: ClientSettings) -> ClientSettings:
-    """Settings that the server has said yes to. Raises what is wrong, once nobody can be asked again."""
-    if not sys.stdin.isatty() and not (server and token_stdin):
+def _own_flags(invocation: Invocation) -> dict[str, object]:
+    """How the server is trusted and who one is to it, as flags said. Files by their whole path: the settings
+    count in every folder."""
+    given = {name: value for name, value in invocation.flags.items() if value not in (None, False)}
+    return {name: str(each.absolute()) if isinstance(each, Path) else each for name, each in given.items()}
+
+
+def _ask(
+    server: str | None, token_stdin: bool, flags: dict[str, object], before: Source
+) -> dict[str, object]:
+    """Settings to which the server has said yes. Raises what is wrong, once nobody can be asked again."""
+    without_token = bool(flags.get("token_command") or flags.get("client_cert"))
+    if not sys.stdin.isatty() and not (server and (token_stdin or without_token)):
         raise typer.BadParameter(
-            "standard input is not a terminal that could be asked: give --server and --token-stdin"
+            "standard input is not a terminal that could be asked: give --server, and --token-stdin or "
+            "--token-command"
         )
     secret = sys.stdin.readline().strip() if token_stdin else None
-    default = known.server or None
+    trust = {name: before.values.get(name) for name in ("ca_file", "client_cert", "client_key")}
+    default = given_settings([before]).server or None
     for left in reversed(range(ATTEMPTS)):
         try:
             url = server or str(typer.prompt("Server (URL)", default=default, err=True)).strip()
             asked = default = _at(url)
-            token = secret or _hidden("Token (not shown): ")
-            trust = {
-                "ca_file": known.ca_file,
-                "client_cert": known.client_cert,
-                "client_key": known.client_key,
-            }
-            settings = client_settings([Source("what you gave", {"server": asked, "token": token, **trust})])
-            _check(settings)
+            token = secret or (None if without_token else _hidden("Token (not shown): "))
+            _check(
+                client_settings(
+                    [Source("what you gave", {**trust, "token": token, **flags, "server": asked})]
+                )
+            )
         except (TokenInvalid, ConfigInvalid, ServerUnreachable) as error:
-            if not left or (server and (secret or not isinstance(error, TokenInvalid))):
+            if not left or (server and (secret or without_token or not isinstance(error, TokenInvalid))):
                 raise
             complain(error)
         else:
-            return settings
+            return {"server": asked, "token": token, "token_command": None, **flags}
     raise AssertionError("unreachable")
 
 

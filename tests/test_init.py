@@ -87,6 +87,16 @@ async def test_what_the_server_refuses_is_not_kept(tmp_path: Path, server: str, 
     assert not (tmp_path / ".config").exists()
 
 
+async def test_a_command_that_prints_tokens_is_kept_instead_of_a_token(tmp_path: Path, server: str) -> None:
+    assert (await init(tmp_path, "--server", server, "--token-stdin"))[0] == 0
+    code, said = await init(tmp_path, "--server", server, "--token-command", f"echo {SECRET}")
+    assert code == 0, said
+    file = tmp_path / ".config" / "devroute" / "config.yaml"
+    assert yaml.safe_load(file.read_text()) == {"server": server, "token_command": f"echo {SECRET}"}
+    code, said = await init(tmp_path, "--server", server, "--token-command", "echo dvr_wrong")
+    assert (code, "dvr_wrong" in said) == (30, False)
+
+
 async def test_other_settings_and_comments_stay(tmp_path: Path, server: str) -> None:
     file = tmp_path / ".config" / "devroute" / "config.yaml"
     file.parent.mkdir(parents=True)
