@@ -15,6 +15,8 @@ MAX_CHUNK_LINE_BYTES: Final = 512
 #: Trailers are gRPC statuses and digests.
 MAX_TRAILER_BYTES: Final = 16 * 1024
 
+_CR: Final = 0x0D
+
 # Each can match in one way only: no line makes them go over it twice.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 _TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
@@ -110,7 +112,10 @@ class ChunkedBody:
 
     __slots__ = ("_error", "_held", "_left", "_state", "_trailer_bytes", "done", "trailers")
 
-    _SIZE, _DATA, _DATA_END, _TRAILER = range(4)
+    _SIZE: Final = 0
+    _DATA: Final = 1
+    _DATA_END: Final = 2
+    _TRAILER: Final = 3
 
     def __init__(self, error: type[DevrouteError]) -> None:
         self._error = error
@@ -151,7 +156,7 @@ class ChunkedBody:
                     self._held = data[at:]
                     self._check_line_length(size - at)
                     break
-                if data[stop - 1 : stop] != b"\r" or stop == at:
+                if stop == at or data[stop - 1] != _CR:
                     raise self._error("a bare LF in the chunked coding", hint="RFC 9112 §7.1")
                 self._line(data[at : stop - 1])
                 at = stop + 1

@@ -47,7 +47,7 @@ class Port:
 
     def __init__(self, upstream: Upstream) -> None:
         loop = asyncio.get_running_loop()
-        self.route = Route(upstream, "foo", "alice", MARKS, "")
+        self.route = Route(upstream, "foo", "alice", MARKS, b"")
         self.refuse: DevrouteError | None = None
         self.exchanges: list[Observed] = []
         timeouts = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)

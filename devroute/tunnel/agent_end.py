@@ -47,12 +47,11 @@ Observe = Callable[[Finished], None]
 class AgentStream(StreamEnd):
     """One request from the tunnel; implements devroute.upstream.ResponseSink."""
 
-    __slots__ = ("_head", "_service", "_size", "_started", "_status", "_to_app")
-
-    link: "AgentLink"
+    __slots__ = ("_agent", "_head", "_service", "_size", "_started", "_status", "_to_app")
 
     def __init__(self, link: "AgentLink", service: bytes, head: RequestHead) -> None:
         super().__init__(link)
+        self._agent = link
         self._service = service
         self._head = head
         self._to_app: UpstreamStream
@@ -121,7 +120,7 @@ class AgentStream(StreamEnd):
         self._over(error.code, error.message)
 
     def _over(self, code: str, reason: str) -> None:
-        link = self.link
+        link = self._agent
         observe, head, started = link.observe, self._head, self._started
         if started >= 0:
             self._started = -1.0  # told
