@@ -2,12 +2,18 @@
 FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/devroute
-COPY pyproject.toml constraints.txt README.md ./
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+COPY pyproject.toml constraints.txt README.md setup.py ./
+# For setup.py, which compiles what every request passes through.
+RUN python -m pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt \
+        mypy setuptools types-PyYAML
 COPY lua lua
 COPY demo demo
 COPY devroute devroute
-RUN python -m pip --python /opt/devroute/bin/python install \
-        --no-cache-dir --disable-pip-version-check --compile --constraint constraints.txt .
+RUN DEVROUTE_COMPILE=1 python -m pip wheel --no-cache-dir --disable-pip-version-check --no-deps \
+        --no-build-isolation --wheel-dir /wheel . \
+    && python -m pip --python /opt/devroute/bin/python install \
+        --no-cache-dir --disable-pip-version-check --compile --constraint constraints.txt /wheel/*.whl
 
 FROM python:3.13-slim
 COPY --from=build /opt/devroute /opt/devroute

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test envoys lint bench fuzz soak clean
+.PHONY: help demo test test-compiled compiled envoys lint bench fuzz soak clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint          ruff, mypy, import-linter"
 	@echo "make fuzz          feed the parsers what nobody wrote, for FUZZ_SECONDS (600)"
 	@echo "make soak          good, bad and hostile traffic with laptops that die, for SOAK_SECONDS (600)"
+	@echo "make compiled      compile what every request passes through to C, into build/compiled"
 	@echo "make bench         compare speed with other programs, some minutes (QUICK=1: one; RECORD=1 keeps it)"
 	@echo "make clean         remove .venv and caches"
 
@@ -28,6 +29,24 @@ demo: $(VENV)/.demo-installed
 # Tests mostly wait for processes, so there is a worker more than the two cores that the suite is made for.
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+
+# The package once more, with the modules that requests pass through compiled to C (setup.py). It is used where
+# PYTHONPATH names it first, and nothing before it: hence the safe path.
+COMPILED := build/compiled
+WITH_COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR)
+compiled: $(COMPILED)/.made
+$(COMPILED)/.made: setup.py pyproject.toml $(shell find devroute lua demo -type f -name '*.*' -not -name '*.pyc') | $(VENV)/.compile-installed
+	rm -rf build/
+	DEVROUTE_COMPILE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir build/wheel .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(COMPILED) build/wheel/*.whl
+	@$(WITH_COMPILED) $(BIN)/python -c 'import sys, devroute.relay as relay; sys.exit(relay.__file__.endswith(".py"))'
+	@touch $@
+
+# What compiled modules have to do, they have to do in the same way.
+test-compiled: $(VENV)/.test-installed compiled
+	$(WITH_COMPILED) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(COMPILED_TESTS) $(ARGS)
+COMPILED_TESTS := tests/conformance tests/tunnel tests/abuse tests/test_body.py tests/test_detours.py tests/test_end_to_end.py tests/test_h2.py \
+	tests/test_h2_pure.py tests/test_http1.py tests/test_relay.py tests/test_router.py tests/mesh/test_main_job.py tests/mesh/test_grpc.py
 
 # One for each release of Istio in devroute/manifest_rules.py but the newest, whose Envoy the demo has.
 ENVOYS := 1.36.3 1.37.0 1.38.3 1.39.3
@@ -51,8 +70,8 @@ SOAK_SECONDS ?= 600
 soak: $(VENV)/.test-installed
 	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_SECONDS)
 
-bench: $(VENV)/.bench-installed
-	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(RECORD),--record) $(ARGS)
+bench: $(VENV)/.bench-installed compiled
+	@$(WITH_COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(RECORD),--record) $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

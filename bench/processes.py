@@ -22,6 +22,9 @@ LOG_TAIL = 400
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
+#: Where the compiled modules are (make bench).
+_OUR_PYTHON = {name: os.environ[name] for name in ("PYTHONPATH", "PYTHONSAFEPATH") if name in os.environ}
+
 
 class CannotRun(Exception):
     """A peer or a measurement is left out; the message says why."""
@@ -49,7 +52,7 @@ class Stage:
         self, name: str, *command: str | Path, env: Mapping[str, str] | None = None, pty: bool = False
     ) -> subprocess.Popen[bytes]:
         """Start a process; its output goes to NAME.log. It sees little of our environment."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **(env or {})}
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **_OUR_PYTHON, **(env or {})}
         with self.log(name).open("wb") as log:
             process = subprocess.Popen(
                 [str(each) for each in command],

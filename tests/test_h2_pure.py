@@ -250,6 +250,7 @@ def test_every_error_has_a_status_of_grpc_and_its_message_survives() -> None:
         404,
         405,
         409,
+        413,
         429,
     }  # control port
     assert status_trailers(LaptopOffline("100 % ü\n", hint="")) == [
