@@ -13,8 +13,8 @@ from typing import Final
 
 from devroute.body import ChunkedBody
 from devroute.errors import DevrouteError, HeadTooLarge, NotSupported, RequestMalformed, UpstreamInvalid
-from devroute.heads import Framing, Headers, InboundRequest, RequestHead, ResponseHead, Span
-from devroute.http1 import MAX_HEAD_BYTES, parse_request_head, parse_response_head
+from devroute.heads import Framing, Headers, HeadLimits, InboundRequest, RequestHead, ResponseHead, Span
+from devroute.http1 import HEAD_LIMITS, parse_request_head, parse_response_head
 
 #: An app's answers differ little: heads and trailers up to this size are judged once, and so many remembered.
 MAX_REMEMBERED: Final = 1024
@@ -86,7 +86,7 @@ def _split(
 # --- requests -----------------------------------------------------------------------------------------------
 
 
-def read_request(fields: Fields, *, ended: bool) -> InboundRequest:
+def read_request(fields: Fields, *, ended: bool, limits: HeadLimits = HEAD_LIMITS) -> InboundRequest:
     """A client's request. `ended`: it has no body (END_STREAM on its HEADERS).
 
     Raises RequestMalformed, HeadTooLarge or NotSupported.
@@ -116,9 +116,9 @@ def read_request(fields: Fields, *, ended: bool) -> InboundRequest:
         rest.append((b"transfer-encoding", b"chunked"))
     rest.insert(0, (b"host", hosts.pop()))
     raw = _text(start, rest, RequestMalformed)
-    if len(raw) > MAX_HEAD_BYTES:
-        raise HeadTooLarge(f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
-    request = parse_request_head(raw)
+    if len(raw) > limits.size:
+        raise HeadTooLarge(f"the request's head is longer than {limits.size} bytes")
+    request = parse_request_head(raw, limits.fields)
     if ended and request.framing is not _NONE:
         raise RequestMalformed("content-length announces a body, but there is none", hint="RFC 9113 §8.1.1")
     return request

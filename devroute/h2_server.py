@@ -15,6 +15,7 @@ from devroute.h2_exchange import H2Exchange, Refusal
 from devroute.h2_heads import Fields, read_request
 from devroute.h2_stream import Http2Stream
 from devroute.h2_wire import LAST_STREAM_ID, MAX_STREAMS, Wire
+from devroute.heads import HeadLimits
 from devroute.relay import Port
 
 #: Says that our GOAWAY has arrived, so that a last stream can be named (RFC 9113 §6.8).
@@ -27,6 +28,9 @@ class H2Port(Port, Protocol):
     @property
     def connections(self) -> "set[Any]": ...
 
+    @property
+    def head_limits(self) -> HeadLimits: ...
+
     def exchange_over(self) -> None: ...
 
 
@@ -36,7 +40,7 @@ class H2ServerConnection(Http2Connection):
     __slots__ = ("_server", "_since", "draining")
 
     def __init__(self, server: H2Port, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(Wire(client=False), loop)
+        super().__init__(Wire(client=False, max_head=server.head_limits.size), loop)
         self._server = server
         self._since = server.now
         self.draining = False
@@ -71,7 +75,7 @@ class H2ServerConnection(Http2Connection):
             return
         stream: Http2Stream
         try:
-            request = read_request(fields, ended=ended)
+            request = read_request(fields, ended=ended, limits=self._server.head_limits)
         except (RequestMalformed, HeadTooLarge, NotSupported) as error:
             stream = Refusal()
             self._accept(stream, number)

@@ -40,8 +40,8 @@ MAX_FRAME_BYTES: Final = 64 * 1024
 #: Envoy's own default; more are refused, which a client may try again.
 MAX_STREAMS: Final = 1024
 
-#: As h2 counts (32 bytes more a field). Above MAX_HEAD_BYTES a request gets its 431; above this limit
-#: somebody means harm (a decompression bomb), and the connection ends.
+#: As h2 counts (32 bytes more a field). Above `max_head_bytes` a request gets its 431; above this
+#: limit somebody means harm (a decompression bomb), and the connection ends.
 MAX_HEADER_LIST_BYTES: Final = 4 * MAX_HEAD_BYTES
 
 #: Streams whose end h2 remembers, to judge frames that were under way when they ended: a round trip's worth.
@@ -81,7 +81,7 @@ class Wire(H2Connection):
 
     MAX_CLOSED_STREAMS = MAX_CLOSED_STREAMS
 
-    def __init__(self, *, client: bool) -> None:
+    def __init__(self, *, client: bool, max_head: int = MAX_HEAD_BYTES) -> None:
         super().__init__(
             H2Configuration(
                 client_side=client,
@@ -102,7 +102,7 @@ class Wire(H2Connection):
                 SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
                 SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
                 SettingCodes.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
-                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES,
+                SettingCodes.MAX_HEADER_LIST_SIZE: max_head,
             },
         )
         self.max_inbound_frame_size = MAX_FRAME_BYTES

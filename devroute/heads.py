@@ -8,6 +8,14 @@ from typing import Final
 Headers = list[tuple[bytes, bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """What a request's head may have: bytes in all, and field lines."""
+
+    size: int
+    fields: int
+
+
 class Framing(Enum):
     """How a body's end is found (RFC 9112 §6.3)."""
 

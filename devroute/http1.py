@@ -11,13 +11,17 @@ from typing import Any, Final
 import httptools
 
 from devroute.errors import DevrouteError, NotSupported, RequestMalformed, UpstreamInvalid
-from devroute.heads import Framing, InboundRequest, ResponseHead, Span, split_fields
+from devroute.heads import Framing, HeadLimits, InboundRequest, ResponseHead, Span, split_fields
 
-#: Envoy's default limit is 60 KiB for all of a request's head; what it lets through, we can read.
+#: Of an answer, and of a request where the proxy's settings say nothing else: Envoy's default limit is 60 KiB
+#: for all of a request's head; what it lets through, we can read.
 MAX_HEAD_BYTES: Final = 64 * 1024
 
 #: Envoy's default is 100 field lines; the rest is room for what meshes add.
 MAX_FIELD_LINES: Final = 200
+
+#: For requests, unless the proxy's settings say otherwise.
+HEAD_LIMITS: Final = HeadLimits(MAX_HEAD_BYTES, MAX_FIELD_LINES)
 
 #: RFC 9112 §6.2 sets no limit; 15 digits stay an exact float everywhere and are more than any disk holds.
 MAX_LENGTH_DIGITS: Final = 15
@@ -164,11 +168,11 @@ def _dropped(
     return sorted(span for name in names for span in _spans(low, name))
 
 
-def parse_request_head(raw: bytes) -> InboundRequest:
+def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> InboundRequest:
     """Check a request's head and decide its framing (RFC 9112 §3, §5, §6.3).
 
-    `raw` ends with CRLF CRLF. Raises RequestMalformed, or NotSupported for CONNECT, for methods that llhttp
-    does not know and for transfer codings other than chunked.
+    `raw` ends with CRLF CRLF; its size is the caller's to judge. Raises RequestMalformed, or NotSupported for
+    CONNECT, for methods that llhttp does not know and for transfer codings other than chunked.
     """
     start = _REQUEST_LINE.match(raw)
     if start is None:
@@ -182,8 +186,8 @@ def parse_request_head(raw: bytes) -> InboundRequest:
         raise _refusal(raw, error) from None
     if method == b"CONNECT":
         raise NotSupported("CONNECT is not forwarded", hint="devroute is a gateway, not a forward proxy")
-    if len(raw) > MAX_FIELD_LINES * 4 and (count := raw.count(b"\n") - 2) > MAX_FIELD_LINES:
-        raise RequestMalformed(f"{count} field lines; at most {MAX_FIELD_LINES} are accepted")
+    if len(raw) > max_fields * 4 and (count := raw.count(b"\n") - 2) > max_fields:
+        raise RequestMalformed(f"{count} field lines; at most {max_fields} are accepted")
     minor = version[0] - 48
     get = fields.get
     coding = get(b"transfer-encoding")

@@ -22,6 +22,7 @@ from devroute.audit import OFF, STDOUT, Audit, Trail
 from devroute.audit_events import Record, unrecorded
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
+from devroute.heads import HeadLimits
 from devroute.log import configure
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
@@ -99,7 +100,8 @@ class Proxy:
             keep_alive=settings.keep_alive_timeout,
             total=settings.total_timeout,
         )
-        self._server = Server(self._router, timeouts, self._observe, loop.time())
+        limits = HeadLimits(settings.max_head_bytes, settings.max_header_fields)
+        self._server = Server(self._router, timeouts, self._observe, loop.time(), limits)
         self._control = control_http.create_runner(
             control.create_app(
                 control.Control(

@@ -14,8 +14,8 @@ from devroute.connection import Connection
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
 from devroute.h2_server import H2ServerConnection
 from devroute.h2_wire import PREFACE
-from devroute.heads import Framing, InboundRequest
-from devroute.http1 import END_OF_HEAD, MAX_HEAD_BYTES, check_partial_head, parse_request_head
+from devroute.heads import Framing, HeadLimits, InboundRequest
+from devroute.http1 import END_OF_HEAD, HEAD_LIMITS, check_partial_head, parse_request_head
 from devroute.relay import Exchange, Observed, Router, Timeouts, error_head
 
 #: What is read and thrown away of a request that was answered early, so that its connection can go on; beyond
@@ -58,12 +58,18 @@ class Server:
     whatever waited too long, so that no request needs a timer of its own."""
 
     def __init__(
-        self, router: Router, timeouts: Timeouts, observe: Callable[[Observed], None], now: float
+        self,
+        router: Router,
+        timeouts: Timeouts,
+        observe: Callable[[Observed], None],
+        now: float,
+        head_limits: HeadLimits = HEAD_LIMITS,
     ) -> None:
         self.router = router
         self.timeouts = timeouts
         self.observe = observe
         self.now = now
+        self.head_limits = head_limits
         self.draining = False
         self.quiet = asyncio.Event()  # draining, and nothing is in flight any more
         self.connections: set[Client] = set()
@@ -150,6 +156,7 @@ class ServerConnection(Connection):
         """Serve what is held, up to the request that has to wait."""
         self._parsing = True  # an exchange may end before it has begun: a loop, not a recursion
         served = 0
+        limits = self._server.head_limits
         while self._held and not (self.exchange or self._reader or self._lingering or self._full):
             held = self._held
             if held.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
@@ -157,13 +164,13 @@ class ServerConnection(Connection):
                 continue
             end = held.find(END_OF_HEAD) + 4
             try:
-                if end < 4 or end > MAX_HEAD_BYTES:
-                    if len(held) > MAX_HEAD_BYTES:
-                        raise HeadTooLarge(f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
+                if end < 4 or end > limits.size:
+                    if len(held) > limits.size:
+                        raise HeadTooLarge(f"the request's head is longer than {limits.size} bytes")
                     check_partial_head(held)
                     break
                 self._held = held[end:]
-                request = parse_request_head(held[:end])
+                request = parse_request_head(held[:end], limits.fields)
             except DevrouteError as error:
                 if self._fresh and (held.startswith(PREFACE) or PREFACE.startswith(held)):
                     self._become_http2(held)

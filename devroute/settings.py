@@ -399,6 +399,11 @@ class ProxySettings(_Settings):
     drain_timeout: _Seconds = 20.0
     #: How long a request may take in all, upgrades and streams too.
     total_timeout: _Seconds = 86_400.0
+    #: Bytes of a request's head: Envoy lets 60 KiB through by default. A tunnel's frame has room for 96 KiB,
+    #: and for what is added on the way.
+    max_head_bytes: Annotated[int, Field(ge=1024, le=96 * 1024)] = 64 * 1024
+    #: Field lines of it: twice Envoy's own limit, for what meshes add.
+    max_header_fields: Annotated[int, Field(ge=16, le=4096)] = 200
     #: Requests in flight to one target. This and the next three can be overridden in the policy (`limits:`).
     max_in_flight: Annotated[int, Field(ge=1)] = 2048
     #: Requests in flight by the tunnels of one subject, and by one of them.
