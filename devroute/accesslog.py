@@ -22,6 +22,10 @@ log = structlog.stdlib.get_logger("devroute.request")
 #: Characters of a path that are logged.
 MAX_PATH: Final = 512
 
+# As numbers: looking for bytes in bytes, Python first tries to make a number of them, at ten times the price.
+_QUOTE: Final = 0x22
+_BACKSLASH: Final = 0x5C
+
 _LINE: Final = (
     b'{"method": "%b", "path": "%b", "status": %d, "ms": %.1f, %b, "code": %b, "bytes_in": %d, '
     b'"bytes_out": %d, "request_id": "%b", "event": "request", "level": "info", "timestamp": "%b.%06dZ"}\n'
@@ -52,7 +56,7 @@ class AccessLog(Lines):
         route = exchange.route
         now = time.time()
         path = request.target.partition(b"?")[0][:MAX_PATH]
-        if b'"' in path or b"\\" in path:
+        if _QUOTE in path or _BACKSLASH in path:
             path = quoted(path)
         line = _LINE % (
             request.method,

@@ -17,7 +17,7 @@ class AppUpstream:
         self._http2 = H2Upstream(host, port, unreachable=unreachable)
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        if b"application/grpc" in head.wire and is_grpc(head.wire):
+        if head.wire.find(b"application/grpc") >= 0 and is_grpc(head.wire):
             return self._http2.open(head, sink)
         return self._http1.open(head, sink)
 

@@ -28,6 +28,9 @@ MAX_LENGTH_DIGITS: Final = 15
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 
+#: As a number: looking for bytes in bytes, Python first tries to make one of them, at ten times the price.
+_LF: Final = 0x0A
+
 # --- llhttp -------------------------------------------------------------------------------------------
 
 
@@ -162,7 +165,7 @@ def _dropped(
         return []
     if len(names) == 1:
         (name,) = names
-        if b"\n" not in fields[name]:
+        if _LF not in fields[name]:
             return _only_span(raw, name)
     low = raw.lower()
     return sorted(span for name in names for span in _spans(low, name))
@@ -210,7 +213,7 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         if minor == 0 and host is None:  # the next hop gets HTTP/1.1, which has to have one
             host = authority
             start_line += b"host: %b\r\n" % authority
-    if host is None or b"\n" in host:
+    if host is None or _LF in host:
         count = 0 if host is None else host.count(b"\n") + 1
         raise RequestMalformed(f"{count} host fields; HTTP/1.1 has exactly one", hint="RFC 9112 §3.2")
     if host not in _known_hosts and not _is_authority(host):
@@ -271,7 +274,7 @@ def _values(joined: bytes | None) -> list[bytes]:
     """The values of a field that may be repeated, one for each line."""
     if joined is None:
         return []
-    if b"\n" not in joined:
+    if _LF not in joined:
         return [joined.strip(b" \t")]
     return [value.strip(b" \t") for value in joined.split(b"\n")]
 
