@@ -27,9 +27,6 @@ _PAIRS: Final = (_TOKEN, _CERTIFICATE)
 #: What an entry of `servers:` may say.
 PER_SERVER: Final = (*_TOKEN, "ca_file", *_CERTIFICATE)
 
-#: What a repository's file may not say: it would run a command, trust a certificate, or unbind a token.
-OWN_ONLY: Final = ("token_command", "ca_file", *_CERTIFICATE, "insecure_plain_http", "servers")
-
 #: A URL's default port, and its scheme as http or https.
 _SCHEMES: Final = {"http": ("http", 80), "ws": ("http", 80), "https": ("https", 443), "wss": ("https", 443)}
 

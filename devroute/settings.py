@@ -19,8 +19,9 @@ from urllib.parse import SplitResult, urlsplit
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from devroute.credentials import OWN_ONLY, bind, is_exposed
+from devroute import repository_file
 from devroute.credentials import Source as Source
+from devroute.credentials import bind, is_exposed
 from devroute.errors import ConfigInvalid
 from devroute.inspector.redact import redaction
 from devroute.target import Address, Malformed, check_label, parse_address, parse_host, parse_port, quote
@@ -57,11 +58,8 @@ def read_file(text: str, source: str, *, own: bool = True) -> Source:
             raise ConfigInvalid(
                 f"{source}: there is no setting {quote(key)}", hint=f"there are {', '.join(sorted(known))}"
             )
-        if not own and key in OWN_ONLY:
-            raise ConfigInvalid(
-                f"{source}: {key} may not stand in a file that comes with a repository",
-                hint="write it into ~/.config/devroute/config.yaml",
-            )
+        if not own:
+            repository_file.check(key, document[key], source)
     return Source(source, document, own)
 
 
@@ -494,7 +492,7 @@ _C = TypeVar("_C", bound=ClientSettings)
 
 
 def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
-    settings = _build(model, bind(list(sources)))
+    settings = _build(model, repository_file.with_more_redacted(bind(list(sources))))
     if (settings.client_cert is None) is not (settings.client_key is None):
         raise ConfigInvalid("client_cert and client_key belong together; one of them is missing")
     tokens = settings.token.get_secret_value() or settings.token_command

@@ -4,7 +4,14 @@ import pytest
 
 from devroute.credentials import is_exposed, same_server
 from devroute.errors import ConfigInvalid
-from devroute.settings import ClientSettings, Source, given_settings, read_environment, read_file
+from devroute.repository_file import PERMITTED
+from devroute.settings import (
+    AgentSettings,
+    Source,
+    given_settings,
+    read_environment,
+    read_file,
+)
 
 OURS, THEIRS = "https://ours.example", "https://evil.example"
 
@@ -15,7 +22,7 @@ def settled(
     env: dict[str, str] | None = None,
     repo: str = "",
     home: str = "",
-) -> ClientSettings:
+) -> AgentSettings:
     return given_settings(
         [
             Source("command line", flags or {}),
@@ -26,7 +33,7 @@ def settled(
     )
 
 
-def token(settings: ClientSettings) -> str:
+def token(settings: AgentSettings) -> str:
     return settings.token.get_secret_value()
 
 
@@ -89,12 +96,43 @@ def test_without_a_credential_a_repository_may_name_any_server() -> None:
         "client_key: a.key",
         "insecure_plain_http: true",
         "servers: {}",
+        "command: [sh]",
     ],
 )
 def test_a_repository_s_file_may_not_run_commands_nor_loosen_trust(line: str) -> None:
-    with pytest.raises(ConfigInvalid, match="may not stand in a file that comes with a repository"):
+    with pytest.raises(ConfigInvalid, match=r"may not stand in a file that comes|there is no setting"):
         read_file(line, "devroute.yaml", own=False)
-    read_file(line, "config.yaml")
+    if not line.startswith("command"):
+        read_file(line, "config.yaml")
+
+
+def test_what_a_repository_s_file_may_say_is_a_list_and_knows_every_setting() -> None:
+    refused = {"token_command", "ca_file", "client_cert", "client_key", "insecure_plain_http", "servers"}
+    assert {*AgentSettings.model_fields, "proxy"} == PERMITTED | refused | {"command"}
+
+
+@pytest.mark.parametrize(
+    "rules", ["[-authorization]", "[card_number, -cookie]", "-authorization", "a,-cookie"]
+)
+def test_a_repository_s_file_takes_nothing_off_the_redaction(rules: str) -> None:
+    with pytest.raises(ConfigInvalid, match="may list more fields, and take none off"):
+        read_file(f"redact: {rules}", "devroute.yaml", own=False)
+    assert read_file(f"redact: {rules}", "config.yaml").values["redact"]
+
+
+def test_what_a_repository_redacts_comes_on_top_of_what_i_do() -> None:
+    mine = "redact: [card_number, -x-api-key]"
+    assert settled(home=mine, repo="redact: [$.user.pin]").redact == (
+        "card_number",
+        "-x-api-key",
+        "$.user.pin",
+    )
+    assert settled(home=mine, repo="redact: []").redact == ("card_number", "-x-api-key")
+    assert settled(repo="redact: [$.user.pin]").redact == ("$.user.pin",)
+    with pytest.raises(ConfigInvalid, match="redact: write a list"):
+        settled(home="redact: {a: b}", repo="redact: [c]")
+    both = settled(env={"redact": "one two"}, home=mine, repo="redact: three")
+    assert both.redact == ("one", "two", "three")
 
 
 def test_the_first_source_decides_between_a_token_and_a_command() -> None:

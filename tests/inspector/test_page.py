@@ -8,6 +8,7 @@ import socket
 import struct
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from devroute import stage
 from devroute.auth import new_token
 from devroute.inspector import web
 from devroute.inspector.exchange import Exchange, Message
+from devroute.inspector.gate import Gate
 from devroute.inspector.store import Captures
 from inspector.browser import Browser, chromium, needed
 
@@ -149,6 +151,14 @@ class Scene:
             ROW,
             count,
         )
+
+
+@asynccontextmanager
+async def inspecting(browser: Browser, captures: Captures, port: int = 0) -> AsyncIterator[Gate]:
+    """An inspector of these captures alone. The page is left before it ends."""
+    async with web.serve(captures, None, web.About({"shop": ""}), print, port=port) as gate:  # type: ignore[arg-type]
+        yield gate
+        await browser.leave()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -520,7 +530,7 @@ async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
         assert took < 500  # some milliseconds on an idle machine
         await browser.shows("#count", "of 5,000")
     await browser.shows("#live", "reconnecting")
-    async with web.serve(captures, None, web.About({"foo": ""}), print, port=gate.port):  # type: ignore[arg-type]
+    async with inspecting(browser, captures, gate.port):
         await browser.shows("dialog[open]", "Open the link that devroute up prints now")
     await browser.complaints()
 
@@ -539,7 +549,7 @@ async def test_grpc_and_shadow_differences_are_shown(scene: Scene) -> None:
         copy = Exchange("shop", "GET", f"/copy/{len(differences)}", 1_700_000_001.0, 1.0)
         copy.status, copy.state, copy.comparison = 200, "done", differences
         captures.add(copy)
-    async with web.serve(captures, None, web.About({"shop": ""}), print, port=0) as gate:  # type: ignore[arg-type]
+    async with inspecting(browser, captures) as gate:
         await browser.open(gate.url)
         await browser.click(ROW, "shop.Orders/Place")
         await browser.shows(".problem", "NOT_FOUND no such order")

@@ -1,0 +1,49 @@
+"""What ./devroute.yaml may say. Pure; settings.py asks.
+
+It comes with a repository, and is read where `devroute up` is started: whoever wrote it must not be able to
+run a command, to have a token sent elsewhere (credentials.py), or to have more of a request kept or shown.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from devroute.credentials import Source
+from devroute.errors import ConfigInvalid
+
+#: A list of what is permitted: a new setting is refused until somebody has thought about it.
+PERMITTED: Final = frozenset({
+    "direct", "except_methods", "except_status", "inspector", "inspector_body_mb", "inspector_memory_mb",
+    "name", "only_path", "output", "proxy", "redact", "server", "services", "token",
+})  # fmt: skip
+
+
+def check(key: str, value: object, source: str) -> None:
+    """Raises ConfigInvalid for a setting that a repository's file may not have."""
+    if key not in PERMITTED:
+        raise ConfigInvalid(
+            f"{source}: {key} may not stand in a file that comes with a repository",
+            hint="write it into ~/.config/devroute/config.yaml",
+        )
+    if key == "redact" and any(str(rule).startswith("-") for rule in _rules(value)):
+        raise ConfigInvalid(
+            f"{source}: redact: a file that comes with a repository may list more fields, and take none off",
+            hint="write -x-api-key into ~/.config/devroute/config.yaml",
+        )
+
+
+def with_more_redacted(sources: Sequence[Source]) -> list[Source]:
+    """The sources, with the fields that a repository lists beside a person's own, not in their place."""
+    own = [each for each in sources if each.own]
+    listed = [rule for each in sources if not each.own for rule in _rules(each.values.get("redact"))]
+    mine = next((each for each in own if each.values.get("redact") is not None), None)
+    if mine is None:
+        return list(sources)
+    together = Source(mine.name, {"redact": [*_rules(mine.values["redact"]), *listed]})
+    return [together, *sources]
+
+
+def _rules(value: object) -> list[object]:
+    """Of a list, or of words. What is neither stays as it is: the settings' validation says what is wrong."""
+    if isinstance(value, str):
+        return [*value.replace(",", " ").split()]
+    return [*value] if isinstance(value, list | tuple) else [] if value is None else [value]
