@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, Valida
 from devroute.errors import ConfigInvalid, TokenExpired, TokenInvalid
 from devroute.identity import Identity
 from devroute.target import Malformed, check_label
+from devroute.yaml_text import single
 
 #: Random bytes of a secret: 256 bits cannot be guessed, so a plain unsalted hash is safe to keep.
 ENTROPY = 32
@@ -120,13 +121,7 @@ class Tokens:
         """The tokens in a file's text; an empty one has none. Raises ConfigInvalid naming file and field."""
         if len(text) > MAX_FILE:
             raise ConfigInvalid(f"{source}: larger than {MAX_FILE} bytes")
-        try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            # Only the place: the problem's text may quote the file, which may hold a secret by mistake.
-            mark = getattr(error, "problem_mark", None)
-            place = f" at line {mark.line + 1}" if mark else ""
-            raise ConfigInvalid(f"{source}: not valid YAML{place}") from None
+        document, _ = single(text, source)  # its errors quote nothing: there may be a secret by mistake
         if document is None:
             return cls()
         if not isinstance(document, list):

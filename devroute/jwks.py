@@ -158,7 +158,10 @@ class RemoteKeys(Generic[K]):
 
     async def _discover(self, session: aiohttp.ClientSession) -> str:
         where = self._issuer.rstrip("/") + _DISCOVERY
-        document = json.loads(await self._get(session, where))
+        try:
+            document = json.loads(await self._get(session, where))
+        except RecursionError:
+            raise ConfigInvalid(f"{where}: not JSON") from None
         if not isinstance(document, dict) or document.get("issuer") != self._issuer:
             raise ConfigInvalid(f"{where}: it is not the document of the issuer '{self._issuer}'")
         url = document.get("jwks_uri")

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-import yaml
-
 from devroute import gateway, manifest_rules, sidecar
 from devroute.envoyfilter import apply
 from devroute.errors import ConfigInvalid
@@ -20,6 +18,7 @@ from devroute.manifest_rules import RELEASES, Finding, Release
 from devroute.manifests import Document
 from devroute.sidecar import HCM, Endpoint, Sidecar
 from devroute.target import quote
+from devroute.yaml_text import several
 
 #: What an Envoy has against a configuration, or None.
 Validate = Callable[[Document], str | None]
@@ -124,11 +123,7 @@ def _release(name: str) -> Release:
 
 def _documents(text: str, source: str) -> Iterator[tuple[str, Document]]:
     """Each document and its name in messages; lists are opened."""
-    try:
-        found = list(yaml.safe_load_all(text))
-    except yaml.YAMLError as error:
-        raise ConfigInvalid(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
-    for each in found:
+    for each in several(text, source):
         items = each.get("items") if isinstance(each, dict) and each.get("kind") == "List" else None
         for document in items if isinstance(items, list) else [each]:
             if isinstance(document, dict):

@@ -13,18 +13,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from devroute.errors import ConfigInvalid
 from devroute.ranges import Network
 from devroute.target import MAX_LABEL, quote
+from devroute.yaml_text import single
 
 #: Characters of a policy file: more than a thousand rules, and read in a tenth of a second or two, since the
 #: proxy's requests wait meanwhile.
 MAX_FILE = 64 * 1024
-#: Lists and mappings inside each other; the format needs five.
-MAX_DEPTH = 20
 #: `*` in one pattern: more make matching slow, and mean nothing.
 MAX_STARS = 4
 #: Characters of a group or an identity, as in a contract's `from`.
 MAX_TEXT = 1024
-
-_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 
 
 # --- the texts in it ----------------------------------------------------------------------------------------
@@ -184,58 +181,10 @@ Place = tuple[str | int, ...]
 
 
 def load(text: str, source: str) -> tuple[object, yaml.Node | None]:
-    """A YAML file's document (None if it is empty), and its nodes for `place_of`. Raises ConfigInvalid.
-
-    A key that is there twice is refused: YAML would let the second one win, in silence.
-    """
+    """A YAML file's document (None if it is empty), and its nodes for `place_of`. Raises ConfigInvalid."""
     if len(text) > MAX_FILE:
         raise ConfigInvalid(f"{source}: larger than {MAX_FILE} characters")
-    try:
-        _refuse_deep(text, source)
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None, None
-        _refuse_repeated(node, source)
-        return loader.construct_document(node), node
-    except yaml.YAMLError as error:
-        raise ConfigInvalid(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
-    except ValueError as error:  # a date that does not exist, say: construct_document lets it through
-        raise ConfigInvalid(f"{source}: not valid YAML: {error}") from None
-
-
-def _refuse_deep(text: str, source: str) -> None:
-    """The parser in C recurses without a limit of its own, and would take the process with it."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                line = event.start_mark.line + 1 if event.start_mark else 0
-                raise ConfigInvalid(f"{source}:{line}: nested too deeply")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
-def _refuse_repeated(node: yaml.Node, source: str) -> None:
-    waiting, seen = [node], set()
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, yaml.SequenceNode):
-            waiting += each.value
-        elif isinstance(each, yaml.MappingNode):
-            names = set()
-            for key, value in each.value:
-                waiting.append(value)
-                if not isinstance(key, yaml.ScalarNode):
-                    continue
-                if key.value in names:
-                    line, name = key.start_mark.line + 1, quote(key.value)
-                    raise ConfigInvalid(f"{source}:{line}: {name} is there twice; keep one of them")
-                names.add(key.value)
+    return single(text, source, quotes=True)
 
 
 def place_of(node: yaml.Node | None, place: Place, source: str) -> str:

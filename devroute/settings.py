@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from devroute import repository_file
@@ -27,6 +26,7 @@ from devroute.inspector.redact import redaction
 from devroute.target import Address, Malformed, check_label, parse_address, parse_host, parse_port, quote
 from devroute.terms import IDEMPOTENT, Terms, read_methods, read_paths, read_statuses
 from devroute.tunnel.frames import MAX_STREAMS
+from devroute.yaml_text import single
 
 #: What stands before a variable's name in the environment.
 ENV_PREFIX = "DEVROUTE_"
@@ -41,13 +41,7 @@ MAX_SERVICES = 64
 
 def read_file(text: str, source: str, *, own: bool = True) -> Source:
     """A configuration file; `own` is false for ./devroute.yaml. Raises ConfigInvalid naming the file."""
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # not the text around it: it may hold a token
-        raise ConfigInvalid(
-            f"{source}: not valid YAML{f' at line {mark.line + 1}' if mark else ''}"
-        ) from None
+    document, _ = single(text, source)  # its errors quote nothing: there may be a token
     if document is None:
         return Source(source, {})
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from devroute import target
 from devroute.errors import ConfigInvalid
 from devroute.manifests import Document
 from devroute.target import MAX_LABEL, Malformed, check_label, quote
+from devroute.yaml_text import LOADER, several
 
 #: Labels that name a pod's service and version, in the order in which Istio asks for them.
 SERVICE_LABELS = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
@@ -119,11 +118,9 @@ def from_pods(text: str, source: str = "standard input") -> Versions:
     """Versions in the labels of pods, as `kubectl get pods -o yaml` (or -o json) prints them; Deployments and
     others with a pod template will do, too. Raises ConfigInvalid where there are none."""
     try:
-        documents = list(yaml.load_all(text, Loader=_TextLoader))
-    except yaml.YAMLError as error:
-        raise ConfigInvalid(
-            f"{source}: not valid YAML: {' '.join(str(error).split())}", hint="try kubectl get pods -o yaml"
-        ) from None
+        documents = several(text, source, _TextLoader)
+    except ConfigInvalid as error:
+        raise ConfigInvalid(error.message, hint="try kubectl get pods -o yaml") from None
     found = Versions()
     objects = [each for document in documents for each in _objects(document)]
     pods = [each for each in map(_pod, objects) if each is not None]
@@ -214,7 +211,7 @@ def _rule(service: Service, subsets: Mapping[str, Mapping[str, str]], domain: st
 
 
 # libyaml where there is one: the pods of a large cluster take seconds with it, and a minute without.
-class _TextLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
+class _TextLoader(LOADER):  # type: ignore[misc]
     """Everything is text: a label `version: 1.10`, which somebody forgot to quote, stays 1.10."""
 
 

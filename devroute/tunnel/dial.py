@@ -192,7 +192,7 @@ def _refused(head: HeadLines, body: bytes) -> DevrouteError:
         document = json.loads(body)
         kind = BY_CODE[document["code"]]
         return kind(str(document["message"]), hint=str(document.get("hint") or "") or None)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     if status in (401, 403):
         return TokenInvalid(

@@ -1,0 +1,93 @@
+"""Every reader of YAML says what is wrong with a text that is hostile or odd, and does not fall over it."""
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devroute.auth import Tokens
+from devroute.errors import ConfigInvalid
+from devroute.manifest_check import check
+from devroute.policy import Policy
+from devroute.policy_cases import run
+from devroute.settings import read_file
+from devroute.versions import from_pods
+
+SECRET = "dvr_0123456789abcdef"
+
+READERS: dict[str, Callable[[str], object]] = {
+    "tokens": lambda text: Tokens.parse(text, "file"),
+    "settings": lambda text: read_file(text, "file"),
+    "policy": lambda text: Policy.parse(text, "file"),
+    "cases": lambda text: run(Policy(), text, "file"),
+    "pods": lambda text: from_pods(text, "file"),
+    "manifests": lambda text: check(text, "file", {}),
+}
+SECRETIVE = ("tokens", "settings")
+
+DEEP = {
+    "flow": "[" * 60_000,
+    "flow, closed": "[" * 20_000 + "]" * 20_000,
+    "mappings": "{a: " * 15_000,
+    "block": "a:\n" + "- " * 30_000 + "x",
+    "later document": "a: 1\n---\n" + "[" * 60_000,
+}
+
+
+@pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_nested_too_deeply_is_refused_with_its_line(reader: str, text: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"^file:\d+: nested too deeply$"):
+        READERS[reader](text)
+
+
+@pytest.mark.parametrize(
+    "value", ["!!bool maybe", "!!int ''", "!!timestamp never", "!!float x", "2026-99-99", "="]
+)
+@pytest.mark.parametrize("reader", [*SECRETIVE, "policy", "cases", "manifests"])
+def test_a_value_that_its_tag_denies_is_refused_without_being_quoted(reader: str, value: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"^file: not valid YAML") as refused:
+        READERS[reader](f"- a: {value}\n  b: {SECRET}\n")
+    assert SECRET not in refused.value.message
+
+
+@pytest.mark.parametrize("reader", SECRETIVE)
+@pytest.mark.parametrize("text", [f"a: '{SECRET}", f"a: {SECRET}: x", f"\tx: {SECRET}", f"a: *{SECRET}"])
+def test_a_file_with_secrets_is_not_quoted(reader: str, text: str) -> None:
+    with pytest.raises(ConfigInvalid, match="not valid YAML at line") as refused:
+        READERS[reader](text)
+    assert SECRET not in refused.value.message
+
+
+@pytest.mark.parametrize("reader", [*SECRETIVE, "policy"])
+def test_a_key_that_is_there_twice_is_refused_instead_of_winning(reader: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"^file:2: 'server' is there twice; keep one of them"):
+        READERS[reader]("server: https://one.example\nserver: https://two.example\n")
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(sorted(READERS)),
+    st.lists(
+        st.sampled_from(
+            [
+                *"[]{}:,-?&*!|>%@'\"# \n\ta1",
+                "- ",
+                ": ",
+                "!!",
+                "!!set",
+                "<<",
+                "&a",
+                "*a",
+                "---\n",
+                "2026-01-01",
+            ]
+        ),
+        max_size=30,
+    ).map("".join),
+)
+def test_no_text_ends_in_anything_but_a_value_or_config_invalid(reader: str, text: str) -> None:
+    with contextlib.suppress(ConfigInvalid):
+        READERS[reader](text)
