@@ -30,6 +30,7 @@ from devroute.errors import (
     ServerUnreachable,
     SubjectInvalid,
     TargetDenied,
+    TokenExpired,
     TokenInvalid,
     UpstreamReset,
 )
@@ -234,6 +235,8 @@ class Agent:
         """A link; where a token that was kept is refused, with a newer one."""
         if self._renewing is not None:
             self._renewing.cancel()
+        if self._settings.client_cert is not None:
+            self._tls = for_server(self._settings)  # short-lived certificates are written anew
         token = await self._source.get()
         try:
             return await dial(self._settings.server, token, self._make_link, tls=self._tls)
@@ -268,6 +271,8 @@ class Agent:
                 error = why_turned_away(link)
             if isinstance(error, TokenInvalid) and self._source.renewable:
                 self._source.forget()
+            elif isinstance(error, TokenExpired) and self._settings.client_cert is not None:
+                pass  # its file may hold a newer one; if not, the next attempt ends with that
             elif isinstance(error, FINAL):
                 raise error
             self._report.offline(error.message)

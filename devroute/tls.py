@@ -3,10 +3,11 @@ the file; opens no connection.
 """
 
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from devroute.errors import ConfigInvalid
+from devroute.errors import ConfigInvalid, TokenExpired
 from devroute.settings import ClientSettings
 
 
@@ -55,10 +56,29 @@ class ServerFiles:
 
 
 def for_server(settings: ClientSettings) -> ssl.SSLContext | None:
-    """What is needed to talk to the server of these settings, None for plain http. Raises ConfigInvalid."""
+    """What is needed to talk to the server of these settings, None for plain http. Raises ConfigInvalid, and
+    TokenExpired for a client certificate that no server would take: all it said is that TLS failed."""
     if not settings.server.startswith(("https:", "wss:")):
         return None
-    return trusting(settings.ca_file, settings.client_cert, settings.client_key)
+    context = trusting(settings.ca_file, settings.client_cert, settings.client_key)
+    if settings.client_cert is not None:
+        _check_not_expired(settings.client_cert, time.time())
+    return context
+
+
+def _check_not_expired(certificate: Path, now: float) -> None:
+    from cryptography import x509  # takes longer to import than most commands, which have no certificate
+
+    path = certificate.expanduser()
+    try:
+        end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:  # it changed just now
+        raise ConfigInvalid(f"{path}: {error}") from None
+    if end.timestamp() <= now:
+        raise TokenExpired(
+            f"{path}: the client certificate expired at {end:%Y-%m-%dT%H:%M:%SZ}",
+            hint="get a newer one, and write it and its key to the same files",
+        )
 
 
 def _with_trust(ca_file: Path | None) -> ssl.SSLContext:

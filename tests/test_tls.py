@@ -1,6 +1,7 @@
 """The control port over TLS: real certificates, a real proxy, the real command line."""
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -313,6 +314,52 @@ async def test_a_client_certificate_may_be_who_one_is(place: Place, authority: A
     assert (status, answer["you"]) == (200, "alice"), "a certificate is optional here"
     code, said = await devroute(place, "status", *connection(authority, bob), TOKEN="")
     assert (code, "bob" in said) == (0, True), said
+
+
+@aio
+async def test_a_tunnel_ends_with_its_client_certificate_unless_there_is_a_newer_one(
+    place: Place, authority: Authority
+) -> None:
+    """dora's is not renewed, erin's is."""
+    for seconds in (4, 8, 16):  # a machine may be too slow to be online before the certificates expire
+        dora, erin = (authority.issue(name, common_name=name, seconds=seconds) for name in ("dora", "erin"))
+        async with laptop(place, authority, dora) as first, laptop(place, authority, erin) as second:
+
+            async def settled() -> bool:
+                ended = any(each.process.returncode is not None for each in (first, second))
+                return ended or (heard(first, "online") == heard(second, "online") == 1)
+
+            await eventually(settled)
+            if first.process.returncode is not None or second.process.returncode is not None:
+                continue
+            authority.issue("erin", common_name="erin")
+            async with asyncio.timeout(seconds + WITHIN_S):
+                assert await first.process.wait() == 30, first.log.read_text()
+            assert f"{dora.certificate}: the client certificate expired at" in first.log.read_text()
+            assert "write it and its key to the same files" in first.log.read_text()
+            assert heard(first, "offline") == 1, "the server ended the tunnel"
+
+            async def back() -> bool:
+                return heard(second, "offline") == 1 and heard(second, "back") == 1
+
+            await eventually(back)
+            assert second.process.returncode is None
+            break
+    else:
+        pytest.fail("the laptops were never online")
+    code, said = await devroute(place, "status", *connection(authority, dora), TOKEN="")
+    assert (code, "the client certificate expired at" in said) == (30, True), said
+
+
+def laptop(
+    place: Place, authority: Authority, pair: Pair
+) -> contextlib.AbstractAsyncContextManager[stage.Command]:
+    line = ("up", "foo=8001", "--output", "json", "--inspector", "off", *connection(authority, pair))
+    return stage.command(place.folder, f"up-{pair.certificate.stem}", line, {"DEVROUTE_SERVER": place.url})
+
+
+def heard(command: stage.Command, event: str) -> int:
+    return sum(each["event"] == event for each in command.events())
 
 
 def test_who_came_by_a_certificate_may_stay_until_it_expires() -> None:
