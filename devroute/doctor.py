@@ -1,7 +1,5 @@
 """`devroute doctor`: what stands between this laptop and its first request, checked in the order in which it
 matters, each with its remedy. Owns the checks; cli_doctor.py prints them.
-
-The tunnel is a real one, under a name of its own, which nobody else is sent to and which goes with it.
 """
 
 import asyncio
@@ -10,17 +8,16 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from devroute import __version__
-from devroute.agent import why_turned_away
 from devroute.client import fetch
+from devroute.doctor_tunnel import NETWORK, STEP_SECONDS, Echo, trial
 from devroute.errors import (
     AppUnreachable,
     ConfigInvalid,
@@ -28,18 +25,10 @@ from devroute.errors import (
     LaptopOffline,
     ServerUnreachable,
 )
-from devroute.heads import RequestHead
-from devroute.http1 import parse_response_head
 from devroute.settings import AgentSettings
 from devroute.tls import for_server
 from devroute.token_source import settled
-from devroute.tunnel import hello
 from devroute.tunnel.agent_end import AgentLink
-from devroute.tunnel.dial import dial
-from devroute.upstream import ResponseSink
-
-#: Seconds for each step: a person waits.
-STEP_SECONDS: Final = 5.0
 
 #: Clocks that differ by more make tokens and signed contracts fail; in seconds.
 MAX_SKEW: Final = 30.0
@@ -47,10 +36,16 @@ MAX_SKEW: Final = 30.0
 #: A certificate that ends sooner is worth a word; in days.
 CERTIFICATE_DAYS: Final = 14
 
+#: What to do about a certificate, by OpenSSL's codes (x509_vfy.h); others come of an authority nobody knows.
+_CERTIFICATE_REMEDIES: Final = {
+    9: "it holds from a later time on: is this laptop's clock right?",
+    10: "tell the platform team that it has expired, unless this laptop's clock is wrong",
+    62: "it is for another name: is the server's URL right (devroute init)?",
+    64: "it is for another address: is the server's URL right (devroute init)?",
+}
+
 #: The service under which the tunnel is tried where none is configured.
 PLACEHOLDER: Final = "devroute-doctor"
-
-_NETWORK: Final = "is the VPN up, and is the server's URL right (devroute init)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +111,9 @@ class Doctor:
             async with asyncio.timeout(STEP_SECONDS):
                 found = await asyncio.get_running_loop().getaddrinfo(host, port)
         except (OSError, UnicodeError):
-            raise ServerUnreachable(f"the name '{host}' does not resolve", hint=_NETWORK) from None
+            raise ServerUnreachable(f"the name '{host}' does not resolve", hint=NETWORK) from None
         except TimeoutError:
-            raise ServerUnreachable(f"no answer about the name '{host}'", hint=_NETWORK) from None
+            raise ServerUnreachable(f"no answer about the name '{host}'", hint=NETWORK) from None
         return Finding("dns", "ok", f"{host} is {found[0][4][0]}")
 
     async def _tls(self) -> Finding:
@@ -130,25 +125,29 @@ class Doctor:
                     asyncio.Protocol, host, port, ssl=context if secure else None
                 )
         except TimeoutError:
-            raise ServerUnreachable(f"{host}:{port} does not answer", hint=_NETWORK) from None
+            raise ServerUnreachable(f"{host}:{port} does not answer", hint=NETWORK) from None
         except ssl.SSLCertVerificationError as error:
             raise ServerUnreachable(
                 f"the certificate of {host} is not trusted: {error.verify_message}",
-                hint="a private CA? Name its file with --ca-file",
+                hint=_CERTIFICATE_REMEDIES.get(
+                    error.verify_code, "a private CA? Name its file with --ca-file"
+                ),
             ) from None
         except ssl.SSLError as error:
             raise ServerUnreachable(f"TLS fails: {error.reason}", hint="is it https or http?") from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
-            raise ServerUnreachable(f"{host}:{port}: {why}", hint=_NETWORK) from None
+            raise ServerUnreachable(f"{host}:{port}: {why}", hint=NETWORK) from None
         certificate = transport.get_extra_info("peercert")
         transport.abort()
         if not secure:
             return Finding("tls", "ok", f"{host}:{port} answers, in plain http")
         days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86400
         if days < CERTIFICATE_DAYS:
-            remedy = "tell the platform team"
-            return Finding("tls", "warn", f"the server's certificate ends in {days:.0f} days", remedy)
+            left = f"{days:.0f} days" if days >= 2 else f"{days * 24:.0f} hours"
+            return Finding(
+                "tls", "warn", f"the server's certificate ends in {left}", "tell the platform team"
+            )
         return Finding("tls", "ok", f"the certificate is trusted, for {days:.0f} more days")
 
     async def _token(self) -> Finding:
@@ -186,10 +185,10 @@ class Doctor:
 
     async def _through_the_tunnel(self) -> AsyncIterator[Finding]:
         name = f"{self._status.get('you')}-doctor-{secrets.token_hex(3)}"
-        echo = _Echo(name.encode())
+        echo = Echo(name.encode())
         listening = self._apps()
         try:
-            async with _tunnel(self._settings, name, self._service, echo) as link:
+            async with trial(self._settings, name, self._service, echo) as link:
                 yield await _round_trip(link)
                 async for finding in listening:
                     yield finding
@@ -203,7 +202,7 @@ class Doctor:
                 yield finding
             yield Finding("mesh", "skip", "not checked without a tunnel")
 
-    async def _mesh(self, url: str, name: str, echo: "_Echo") -> Finding:
+    async def _mesh(self, url: str, name: str, echo: Echo) -> Finding:
         if self._service == PLACEHOLDER:
             return Finding("mesh", "skip", "no service is configured", "devroute init --project SERVICE=PORT")
         headers = {"x-devroute": f'{{"{self._service}": "{name}"}}'}
@@ -249,63 +248,8 @@ async def _round_trip(link: AgentLink) -> Finding:
         async with asyncio.timeout(STEP_SECONDS):
             await link.ask()
     except TimeoutError:
-        return failed("tunnel", ServerUnreachable("the tunnel opens, but nothing comes back", hint=_NETWORK))
+        return failed("tunnel", ServerUnreachable("the tunnel opens, but nothing comes back", hint=NETWORK))
     return Finding("tunnel", "ok", f"opens, and answers in {(link.round_trip or 0) * 1000:.0f} ms")
-
-
-@asynccontextmanager
-async def _tunnel(
-    settings: AgentSettings, name: str, service: str, echo: "_Echo"
-) -> AsyncIterator[AgentLink]:
-    """A tunnel that is welcome. Raises why there is none."""
-    greeting = hello.Hello(agent=__version__, name=name, services=(hello.Offer(service=service),)).encode()
-
-    def make(websocket: Any, loop: asyncio.AbstractEventLoop) -> AgentLink:
-        link = AgentLink(websocket, loop, {service: echo}, lambda finished: None)
-        link.session.send_hello(greeting)
-        return link
-
-    secret = settings.token.get_secret_value()
-    link = await dial(settings.server, secret, make, tls=for_server(settings), seconds=STEP_SECONDS)
-    link.wake()
-    try:
-        async with asyncio.timeout(STEP_SECONDS):
-            await asyncio.wait({link.welcome})
-        if link.welcome.cancelled():
-            raise why_turned_away(link)
-        yield link
-    except TimeoutError:
-        raise ServerUnreachable("the server does not welcome the tunnel", hint=_NETWORK) from None
-    finally:
-        link.leave("leaving", "devroute doctor has ended")
-        link.end(DevrouteError("devroute doctor has ended"))
-        await asyncio.wait({link.disconnected}, timeout=STEP_SECONDS)
-
-
-class _Echo:
-    """Answers every request with who it is; implements devroute.upstream.Upstream and its stream."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.requests = 0
-
-    def open(self, head: RequestHead, sink: ResponseSink) -> "_Echo":
-        self.requests += 1
-        asyncio.get_running_loop().call_soon(self._answer, head, sink)
-        return self
-
-    def _answer(self, head: RequestHead, sink: ResponseSink) -> None:
-        raw = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % len(self._body)
-        sink.on_head(parse_response_head(raw, head.method))
-        if head.method != b"HEAD":
-            sink.on_data(self._body)
-        sink.on_end([])
-
-    def send_data(self, data: bytes) -> None: ...
-    def send_end(self, trailers: object) -> None: ...
-    def cancel(self) -> None: ...
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
 
 
 def unconfigured(error: ConfigInvalid) -> list[Finding]:

@@ -1,18 +1,16 @@
-"""`devroute doctor`, `curl`, `completion` and `version` against a real proxy, each thing broken for real."""
+"""`devroute curl`, `completion` and `version` against a real proxy."""
 
 import asyncio
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from shell import devroute, listening
 
 from devroute import stage
 from devroute.auth import new_token
@@ -21,116 +19,6 @@ from devroute.cli_curl import whose
 
 SECRET, RECORD = new_token("alice")
 Captured = pytest.CaptureFixture[str]
-
-
-@asynccontextmanager
-async def listening(answer: bytes = b"") -> AsyncIterator[int]:
-    """An app, or whatever answers so."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if await reader.read(65536) and answer:
-            writer.write(answer)
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
-
-
-async def devroute(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "devroute", *arguments),
-        env={"HOME": str(folder), "PATH": os.environ["PATH"], **environment},
-        cwd=folder,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode is not None
-    assert b"Traceback" not in err
-    return process.returncode, out.decode(), err.decode()
-
-
-async def examined(folder: Path, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
-    code, out, err = await devroute(folder, "doctor", "--output", "json", *arguments, **environment)
-    assert not err
-    return code, {found["check"]: found for found in map(json.loads, out.splitlines())}
-
-
-# --- doctor -------------------------------------------------------------------------------------------------
-
-
-async def test_a_healthy_laptop_passes_every_check_and_a_dead_app_is_named(
-    tmp_path: Path, unused_tcp_port: int
-) -> None:
-    (tmp_path / "site").mkdir()
-    async with stage.proxy(tmp_path / "site", [RECORD]) as proxy, listening() as port:
-        known = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": SECRET}
-        code, found = await examined(tmp_path, "--service", f"foo=127.0.0.1:{port}", **known)
-        assert code == 0
-        order = ["configuration", "dns", "tls", "token", "version", "tunnel", "app foo", "mesh", "clock"]
-        assert list(found) == order
-        assert {check for check, each in found.items() if each["result"] != "ok"} == {"mesh"}
-        assert found["token"]["text"] == "you are alice"
-
-        code, found = await examined(tmp_path, "--service", f"foo=127.0.0.1:{unused_tcp_port}", **known)
-        assert (code, found["app foo"]["result"], found["clock"]["result"]) == (1, "fail", "ok")
-        assert "start the app" in found["app foo"]["remedy"]
-
-        code, found = await examined(tmp_path, **known | {"DEVROUTE_TOKEN": "dvr_wrong"})
-        assert (code, found["token"]["error"], found["version"]["result"]) == (30, "token-invalid", "skip")
-        assert "tunnel" in found["version"]["text"]
-
-
-async def test_the_round_trip_goes_through_the_mesh_or_says_where_it_ended(tmp_path: Path) -> None:
-    """What stands for the mesh is a sidecar's part: it marks the request for the proxy's data port."""
-    (tmp_path / "site").mkdir()
-    async with stage.proxy(tmp_path / "site", [RECORD]) as proxy:
-
-        async def sidecar(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            head = await reader.readuntil(b"\r\n\r\n")
-            onward_reader, onward = await asyncio.open_connection(proxy.data.host, proxy.data.port)
-            onward.write(head[:-2] + b"x-devroute-matched: foo\r\nconnection: close\r\n\r\n")
-            writer.write(await onward_reader.read())
-            writer.close()
-            onward.close()
-
-        known = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": SECRET}
-        async with await asyncio.start_server(sidecar, "127.0.0.1", 0) as mesh, listening() as port:
-            url = f"http://127.0.0.1:{mesh.sockets[0].getsockname()[1]}/"
-            service = ("--service", f"foo=127.0.0.1:{port}")
-            code, found = await examined(tmp_path, url, *service, **known)
-            assert (code, found["mesh"]["result"]) == (0, "ok"), found
-            elsewhere = b"HTTP/1.1 200 OK\r\nx-devroute-result: fallback\r\nx-devroute-reason: gone\r\n\r\n"
-            async with listening(elsewhere) as other:
-                code, found = await examined(tmp_path, f"http://127.0.0.1:{other}/", *service, **known)
-            assert (code, found["mesh"]["result"]) == (1, "fail")
-            assert "fallback: gone" in found["mesh"]["text"]
-            assert "devroute trace" in found["mesh"]["remedy"]
-
-
-@pytest.mark.parametrize(
-    ("server", "check", "code", "said"),
-    [
-        ("", "configuration", 20, "server missing"),
-        ("https://no-such-host.invalid", "dns", 40, "does not resolve"),
-        ("http://127.0.0.1:1", "tls", 40, "refused"),
-    ],
-)
-async def test_what_is_broken_is_named_with_its_exit_code(
-    server: str, check: str, code: int, said: str, tmp_path: Path
-) -> None:
-    ended, found = await examined(tmp_path, DEVROUTE_SERVER=server, DEVROUTE_TOKEN=SECRET)
-    assert (ended, found[check]["result"]) == (code, "fail")
-    assert said in found[check]["text"]
-    assert found[check]["remedy"]
-
-
-async def test_a_server_that_speaks_no_tls_is_named(tmp_path: Path) -> None:
-    async with listening(b"HTTP/1.1 200 OK\r\n\r\n") as port:
-        server = f"https://localhost:{port}"
-        code, found = await examined(tmp_path, DEVROUTE_SERVER=server, DEVROUTE_TOKEN=SECRET)
-    assert (code, found["tls"]["result"]) == (40, "fail")
-    assert "https or http" in found["tls"]["remedy"]
 
 
 # --- curl ---------------------------------------------------------------------------------------------------
@@ -147,16 +35,18 @@ async def test_curl_sends_my_contract_and_says_whose_code_answered(tmp_path: Pat
         code, _, err = await devroute(tmp_path, "curl", url, **known)
         assert (code, "laptop 'alice' is not online" in err, "devroute up" in err) == (50, True, True)
         async with stage.laptop(tmp_path, "alice", proxy.server, SECRET, f"foo=127.0.0.1:{port}", "bar=9"):
-            code, out, err = await devroute(tmp_path, "curl", "-sv", url, **known)
-            assert (code, out) == (0, "hi")
-            assert """> X-devroute: {"foo": "alice", "bar": "alice"}""" in err
-            assert err.splitlines()[-1] == "devroute: a laptop answered (laptop: alice)"
-            code, out, err = await devroute(tmp_path, "curl", "--service", "foo", "-sv", url, **known)
-            assert """> X-devroute: {"foo": "alice"}""" in err
-            code, _, err = await devroute(tmp_path, "curl", "--service", "baz", url, **known)
-            assert (code, "not 'baz'" in err) == (50, True)
-        code, _, err = await devroute(tmp_path, "curl", "-sv", url, DEVROUTE_CONTRACT="eyJ.a.b")
-        assert (code, "> X-devroute: eyJ.a.b" in err) == (0, True)
+            both, one, none, given = await asyncio.gather(
+                devroute(tmp_path, "curl", "-sv", url, **known),
+                devroute(tmp_path, "curl", "--service", "foo", "-sv", url, **known),
+                devroute(tmp_path, "curl", "--service", "baz", url, **known),
+                devroute(tmp_path, "curl", "-sv", url, DEVROUTE_CONTRACT="eyJ.a.b"),
+            )
+    assert both[:2] == (0, "hi")
+    assert """> X-devroute: {"foo": "alice", "bar": "alice"}""" in both[2]
+    assert both[2].splitlines()[-1] == "devroute: a laptop answered (laptop: alice)"
+    assert """> X-devroute: {"foo": "alice"}""" in one[2]
+    assert (none[0], "not 'baz'" in none[2]) == (50, True)
+    assert (given[0], "> X-devroute: eyJ.a.b" in given[2]) == (0, True)
     assert (await devroute(tmp_path, "curl", "-s", url, DEVROUTE_CONTRACT="x"))[0] == 7  # curl's own
 
 
