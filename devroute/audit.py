@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from devroute.allowance import Allowance
 from devroute.audit_events import VERSION, Event, line, refusal
 from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.lines import Lines, identifier, quoted
@@ -38,6 +39,11 @@ _DETOUR: Final = (
 
 #: Of routes, statuses and callers together: what one replica sees in a day.
 MAX_REMEMBERED: Final = 4096
+
+#: Refusals of one kind (where, and with which code) that are told at once, and more a second: whoever floods
+#: us with wrong tokens fills no disk, and hides nobody else's wrong doings. What is left out is counted.
+REFUSAL_BURST: Final = 100
+REFUSALS_PER_SECOND: Final = 10
 
 log = structlog.stdlib.get_logger("devroute.audit")
 
@@ -103,11 +109,32 @@ class Audit(Lines):
         super().__init__(trail.write)
         self.trail = trail
         self._same: dict[tuple[bytes, int, bytes, str | None], bytes] = {}
+        self._refusals: dict[tuple[object, object], Allowance] = {}
+        self._omitted: dict[tuple[object, object], int] = {}
 
     def record(self, event: Event, /, **fields: object) -> None:
+        if event == "refusal" and not self._may_tell((fields["at"], fields["code"])):
+            return
         now = time.time()
         stamp = f"{self.stamp(now).decode()}.{int((now - int(now)) * 1e6):06d}Z"
         self.add(line(event, stamp, fields))
+
+    def _may_tell(self, kind: tuple[object, object]) -> bool:
+        """Codes and places are few, and ours."""
+        now = self._loop.time()
+        allowance = self._refusals.get(kind)
+        if allowance is None:
+            allowance = self._refusals[kind] = Allowance(REFUSAL_BURST, REFUSALS_PER_SECOND, now)
+        if allowance.spend(now):
+            return True
+        self._omitted[kind] = self._omitted.get(kind, 0) + 1
+        return False
+
+    def tell_omitted(self) -> None:
+        """How many refusals were left out since the last call; to be called now and then."""
+        omitted, self._omitted = self._omitted, {}
+        for (at, code), count in omitted.items():
+            self.record("omission", at=at, code=code, count=count)
 
     def detoured(self, exchange: Observed) -> None:
         """An exchange that is over; one without a route was refused."""
@@ -157,5 +184,6 @@ class Audit(Lines):
         self.trail.write(b"")
 
     def close(self) -> None:
+        self.tell_omitted()
         self.flush()
         self.trail.close()

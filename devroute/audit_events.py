@@ -13,7 +13,7 @@ from devroute.errors import ContractInvalid, DevrouteError, ServiceNotInContract
 #: Of the schema; a field that changes its meaning or goes makes another, a new one does not.
 VERSION: Final = 1
 
-Event = Literal["change", "detour", "leave", "refusal", "registration", "takeover"]
+Event = Literal["change", "detour", "leave", "omission", "refusal", "registration", "takeover"]
 
 #: Refusals by status: what somebody was not allowed to do, and not what did not work (5xx).
 REFUSED: Final = range(400, 500)
@@ -47,6 +47,14 @@ def refusal(error: DevrouteError) -> dict[str, object]:
         "code": error.code,
         "reason": error.message,
     }
+
+
+def answered(decided: bytes, marks: bytes) -> bytes:
+    """A decision as it is once `marks`, an answer's own header lines, have said who gave the answer."""
+    said = dict(line.split(": ", 1) for line in marks.decode("latin-1").split("\r\n") if line)
+    members = json.loads(b"{%b}" % decided)
+    members |= {"decision": said["x-devroute-result"], "reason": said["x-devroute-reason"]}
+    return json.dumps(members)[1:-1].encode()
 
 
 def decision(service: str, target: str, signer: str | None, result: str, reason: str) -> bytes:

@@ -197,7 +197,9 @@ class H2Exchange(_Answering):
         self._active = self._server.now
         self.status = head.status
         self._head_sent = True
-        marks = _fields_of(head.marks or self.route.marks) if self.route is not None else []
+        if head.marks and self.route is not None:
+            self.route = self.route.marked(head.marks)
+        marks = _fields_of(self.route.marks) if self.route is not None else []
         self.send_head(write_response(head, marks), end=head.framing is _NONE)
 
     def on_data(self, data: bytes) -> None:

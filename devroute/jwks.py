@@ -96,6 +96,12 @@ class RemoteKeys(Generic[K]):
             raise KeysUnavailable(f"the keys of the tokens' issuer cannot be had: {self.problem}")
         return self._keys
 
+    def ask_again(self) -> "asyncio.Task[None]":
+        """Have them fetched as soon as that may be; once, however many ask for it."""
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.get_running_loop().create_task(self._fetch())
+        return self._fetching
+
     async def run(self) -> None:
         """Keep the keys fresh until cancelled; the owner's task."""
         try:
@@ -122,11 +128,9 @@ class RemoteKeys(Generic[K]):
 
     async def _fetched_again(self) -> None:
         """Returns after a fetch that others may have asked for, too; whoever waits may give up meanwhile."""
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.get_running_loop().create_task(self._fetch())
         self._waiting += 1
         try:
-            await asyncio.shield(self._fetching)
+            await asyncio.shield(self.ask_again())
         finally:
             self._waiting -= 1
 

@@ -49,6 +49,9 @@ PRUNE_TICKS: Final = 120
 #: Links whose token has expired or was revoked are looked for this often, in ticks.
 IN_FORCE_TICKS: Final = 2
 
+#: What the audit trail left out is told this often, in ticks.
+OMISSION_TICKS: Final = 20
+
 #: Sidecars open many connections at once when a proxy starts.
 BACKLOG: Final = 1024
 
@@ -81,7 +84,7 @@ class Proxy:
         self._pools = Pools(
             self.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
         )
-        read = Verifier(self._signers.keys, settings.contract_max_ttl)
+        read = Verifier(self._signers.keys, settings.contract_max_ttl, self._signers.look_again)
         self._mesh: DirectUpstream | None = None
         if (egress := settings.mesh_egress) is not None:
             self._mesh = DirectUpstream(
@@ -280,6 +283,8 @@ class Proxy:
         self._ticks += 1
         if self._ticks % PRUNE_TICKS == 0:
             self._pools.prune()
+        if self._ticks % OMISSION_TICKS == 0 and self._audit is not None:
+            self._audit.tell_omitted()
         if self._ticks % IN_FORCE_TICKS == 0 and self._tunnels is not None:
             self._tunnels.end_unless(self._admission.still_in_force, time.time())
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:

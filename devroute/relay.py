@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol
 
+from devroute.audit_events import answered
 from devroute.body import BodyReader, encode_last_chunk
 from devroute.errors import (
     ClientClosed,
@@ -45,6 +46,11 @@ class Route:
     label: bytes
     http2: Upstream | None = None
     decision: bytes = b""
+
+    def marked(self, marks: bytes) -> "Route":
+        """The same for one request whose answer says more of itself than its route can know."""
+        decided = answered(self.decision, marks) if self.decision else b""
+        return Route(self.upstream, self.service, self.target, marks, self.label, self.http2, decided)
 
 
 @dataclass(slots=True)
@@ -213,7 +219,9 @@ class Exchange:
         self._active = self._server.now
         self.status = head.status
         self._head_sent = True
-        marks = head.marks or (self.route.marks if self.route is not None else b"")
+        if head.marks and self.route is not None:
+            self.route = self.route.marked(head.marks)
+        marks = self.route.marks if self.route is not None else b""
         request = self.request
         framing = head.framing
         if framing is _UPGRADE:

@@ -53,13 +53,17 @@ _JWS: Final = PyJWS(algorithms=list(ALGORITHMS.values()))
 # --- contracts ----------------------------------------------------------------------------------------------
 
 
-def verify(raw: str, keys: Keys, max_ttl: float = MAX_TTL_S) -> Contract:
+def verify(
+    raw: str, keys: Keys, max_ttl: float = MAX_TTL_S, unknown: Callable[[], None] = lambda: None
+) -> Contract:
     """The contract in a signed one, with its signature; all is judged but the time (`check_time`), so that it
-    has to be done once for each. Raises ContractInvalid or ContractUntrusted."""
+    has to be done once for each. `unknown` is called for a key that is not there. Raises ContractInvalid or
+    ContractUntrusted."""
     text, header, payload = _parts(raw)
     _check_header(header)
     key = keys.by_id.get(str(header["kid"]))
     if key is None:
+        unknown()
         raise ContractUntrusted(
             f"the contract is signed with the key {_shown(header['kid'])}, which is not known here"
         )
@@ -106,8 +110,15 @@ class Verifier:
     """Reads contracts, signed or not, and remembers which signatures were good for as long as the keys are
     the same. Where there are no keys, signed contracts are invalid."""
 
-    def __init__(self, keys: Callable[[], Keys], max_ttl: float = MAX_TTL_S) -> None:
+    def __init__(
+        self,
+        keys: Callable[[], Keys],
+        max_ttl: float = MAX_TTL_S,
+        look_again: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`look_again` is called where the keys in force do not have the one that a contract names."""
         self._keys = keys
+        self._look_again = look_again
         self._max_ttl = max_ttl
         self._verified_by = keys()
         self._verified: dict[str, Contract] = {}
@@ -115,14 +126,17 @@ class Verifier:
     def __call__(self, raw: str) -> Contract:
         """Raises ContractInvalid or ContractUntrusted; time is not judged."""
         keys = self._keys()
-        if not (keys.by_id and is_signed(raw)):
+        signed = is_signed(raw)
+        if not (signed and keys.by_id):
+            if signed:
+                self._look_again()
             return parse(raw)
         if keys is not self._verified_by or len(self._verified) >= MAX_VERIFIED:
             self._verified.clear()
             self._verified_by = keys
         contract = self._verified.get(raw)
         if contract is None:
-            contract = self._verified[raw] = verify(raw, keys, self._max_ttl)
+            contract = self._verified[raw] = verify(raw, keys, self._max_ttl, self._look_again)
         return contract
 
 

@@ -11,7 +11,8 @@ from devroute.contract_keys import Keys
 from devroute.files import Watched
 from devroute.jwks import RemoteKeys
 
-#: Seconds between two looks at a URL: a key that was taken away counts for so long.
+#: Seconds between two looks at a URL, where no contract names a key that is not there: a key that was taken
+#: away counts for so long.
 REFRESH_SECONDS: Final = 30.0
 #: Seconds for which its keys are good while it cannot be reached: the life of the contracts, at most a day's.
 MAX_AGE_SECONDS: Final = 8 * 3600.0
@@ -55,6 +56,12 @@ class Signers:
             self._fetching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._fetching
+
+    def look_again(self) -> None:
+        """A contract names a key that is not there: the URL may have it by now. Nobody waits for the answer:
+        the contract is refused, and the next one with that key finds it."""
+        if self._remote is not None and self._fetching is not None:
+            self._remote.ask_again()
 
     def files(self) -> list[tuple[str, Watched[Any]]]:
         """What is read again when it changes, as the audit trail names it."""

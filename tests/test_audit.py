@@ -16,7 +16,7 @@ from aiohttp import web
 from jsonschema import Draft202012Validator
 
 from devroute import stage
-from devroute.audit import Audit, Trail
+from devroute.audit import REFUSAL_BURST, Audit, Trail
 from devroute.audit_events import decision, refusal
 from devroute.auth import new_token
 from devroute.errors import (
@@ -155,6 +155,36 @@ async def test_a_flood_of_callers_is_not_remembered_for_ever(
         kept.audit.detoured(Over(request(b"x-devroute-caller: %d" % number), route=route))
     assert len(kept.audit._same) <= 10
     assert [event["caller"] for event in kept.events()] == [str(number) for number in range(35)]
+
+
+async def test_a_flood_of_refusals_fills_no_disk_and_hides_no_other(kept: Kept) -> None:
+    def refuse(code: str) -> None:
+        fields = {**refusal(TargetDenied("no")), "code": code}
+        kept.audit.record(
+            "refusal", at="tunnel", subject=None, caller=None, peer=None, request_id=None, **fields
+        )
+
+    flood = 20 * REFUSAL_BURST
+    for _ in range(flood):
+        refuse("token-invalid")
+    refuse("name-taken")
+    kept.audit.tell_omitted()
+    kept.audit.tell_omitted()
+    events = kept.events()
+    told = sum(event.get("code") == "token-invalid" and event["event"] == "refusal" for event in events)
+    assert REFUSAL_BURST <= told < 2 * REFUSAL_BURST
+    assert events[told]["code"] == "name-taken"
+    (omission,) = events[told + 1 :]
+    assert omission["event"] == "omission"
+    assert (omission["at"], omission["code"], omission["count"]) == ("tunnel", "token-invalid", flood - told)
+
+
+async def test_a_request_that_was_handed_back_is_the_services(kept: Kept) -> None:
+    marks = b"x-devroute-result: service\r\nx-devroute-reason: foo: laptop alice handed it back (404)\r\n"
+    kept.audit.detoured(Over(request(), route=routed(Nowhere(), "qa").marked(marks)))
+    (event,) = kept.events()
+    assert (event["decision"], event["target"], event["signer"]) == ("service", "alice", "qa")
+    assert event["reason"] == "foo: laptop alice handed it back (404)"
 
 
 @pytest.mark.parametrize("kind", [ContractInvalid, ServiceNotInContract])

@@ -1,6 +1,9 @@
 """Who is let in, and for how long: a real proxy, a real issuer, real links."""
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -146,6 +149,39 @@ async def test_a_token_that_is_not_good_is_refused_alike_by_the_api_and_the_tunn
     with pytest.raises(DevrouteError) as caught:
         await place.link(token)
     assert (caught.value.code, words in caught.value.message) == (code, True)
+
+
+def forged(claims: dict[str, Any], secret: bytes, **header: str) -> str:
+    """A token as somebody makes it who knows nothing but what is public."""
+
+    def encoded(document: dict[str, Any] | bytes) -> str:
+        data = document if isinstance(document, bytes) else json.dumps(document).encode()
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    text = f"{encoded(header)}.{encoded(claims)}"
+    mac = hmac.new(secret, text.encode(), hashlib.sha256).digest() if secret else b""
+    return f"{text}.{encoded(mac)}"
+
+
+async def test_a_token_that_was_made_of_what_is_public_is_refused_by_the_api_and_the_tunnel(
+    place: Place,
+) -> None:
+    for key in place.issuer.keys:
+        assert key.kid is not None
+        public = (key.pem(), jwks(key).encode(), json.dumps(key.jwk).encode())
+        tokens = [forged(place.issuer.claims(), b"", alg=alg, kid=key.kid) for alg in ("none", "None", "")]
+        tokens += [
+            forged(place.issuer.claims(), secret, alg=alg, kid=key.kid)
+            for secret in public
+            for alg in ("HS256", key.algorithm)
+        ]
+        for token in tokens:
+            answer = await place.status(token)
+            assert (answer["status"], answer["code"]) == (401, "token-invalid"), token
+        for token in tokens[0], tokens[3]:
+            with pytest.raises(TokenInvalid):
+                await place.link(token)
+    assert (await place.status(place.issuer.token()))["status"] == 200
 
 
 async def test_a_token_just_within_the_clock_s_skew_is_good(place: Place) -> None:

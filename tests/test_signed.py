@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -394,9 +395,9 @@ class Ring:
         self.verified = 0
         genuine = signed.verify
 
-        def counting(raw: str, keys: Keys, max_ttl: float) -> signed.Contract:
+        def counting(raw: str, keys: Keys, *more: Any) -> signed.Contract:
             self.verified += 1
-            return genuine(raw, keys, max_ttl)
+            return genuine(raw, keys, *more)
 
         monkeypatch.setattr(signed, "verify", counting)
         self.read = Verifier(lambda: self.keys)

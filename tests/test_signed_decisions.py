@@ -244,6 +244,50 @@ async def test_keys_of_a_url_are_asked_for_again_and_outlast_a_server_that_is_do
         await runner.cleanup()
 
 
+async def test_a_key_that_is_not_there_is_asked_for_at_once_but_not_by_every_forger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jwks, "COOLDOWN_SECONDS", 0.2)
+    served = [SigningKey.new("bob").as_public_jwk()]
+    asked = 0
+
+    async def answer(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"keys": served})
+
+    app = web.Application()
+    app.router.add_get("/keys", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    found = Signers(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
+    read = Verifier(found.keys, look_again=found.look_again)
+    found.start()  # it would look again by itself in half a minute
+    try:
+        await eventually(lambda: found.keys().by_id)
+        began = time.monotonic()
+        before = asked
+        for number in range(200):
+            forger = SigningKey.new(f"forger-{number}")
+            with pytest.raises(ContractUntrusted, match="not known here"):
+                read(sign(parse(DIRECT), forger, "alice", NOW, 3600))
+            await asyncio.sleep(0)
+        assert asked - before <= 1 + (time.monotonic() - began) / 0.2
+        served.append(KEY.as_public_jwk())
+
+        def known() -> bool:
+            try:
+                return read(signed(DIRECT)).signature is not None
+            except ContractUntrusted:
+                return False
+
+        await eventually(known)
+    finally:
+        await found.stop()
+        await runner.cleanup()
+
+
 def test_keys_are_never_asked_for_over_plain_http() -> None:
     with pytest.raises(ConfigInvalid, match="plain http"):
         proxy_settings([Source("flags", {"contract_keys": "http://keys.example/jwks.json"})])

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import structlog
 
+from devroute.allowance import Allowance
 from devroute.audit_events import Record, refusal, unrecorded
 from devroute.errors import (
     DevrouteError,
@@ -41,6 +42,11 @@ MAX_HTTP_HEAD: Final = 128 * 1024
 #: Seconds for the first request's head, and for HELLO after the upgrade.
 HEAD_SECONDS: Final = 10.0
 HELLO_SECONDS: Final = 10.0
+
+#: Wrong tokens that are logged at once, and more a second: a flood of them fills no disk. The audit trail
+#: counts those that it leaves out.
+LOGGED_BURST: Final = 100
+LOGGED_PER_SECOND: Final = 10
 
 _PATHS: Final = (b"GET /tunnel ", b"GET /tunnel?")
 _LONGEST: Final = max(map(len, _PATHS))
@@ -92,6 +98,7 @@ class TunnelListener:
         self._hello_seconds = hello_seconds
         self._revoked_seconds = revoked_seconds
         self._deadlines: dict[ProxyLink, asyncio.TimerHandle] = {}
+        self.may_log = Allowance(LOGGED_BURST, LOGGED_PER_SECOND, asyncio.get_running_loop().time())
 
     def __call__(self) -> "FirstHead":
         return FirstHead(self, asyncio.get_running_loop())
@@ -285,7 +292,8 @@ class FirstHead(asyncio.Protocol):
             certificate = self.transport.get_extra_info("peercert")
             identity = await listener.authenticate(authorization, certificate)
         except DevrouteError as error:
-            log.warning("laptop.refused", code=error.code, reason=error.message)
+            if listener.may_log.spend(self._loop.time()):
+                log.warning("laptop.refused", code=error.code, reason=error.message)
             listener.refused(error, None, self.transport)
             self._refuse(error)
             return

@@ -145,6 +145,12 @@ async def test_the_proxy_refuses_what_a_filter_should_have_left(party: Party) ->
 # --- handed back --------------------------------------------------------------------------------------------
 
 
+def handed_back(party: Party) -> list[dict[str, object]]:
+    """Detours that the audit trail tells of."""
+    events = party.mesh.proxy.command.events()
+    return [each for each in events if "handed it back (404)" in str(each.get("reason")) and "audit" in each]
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
 async def test_the_real_service_answers_what_the_laptop_declines(party: Party, method: str) -> None:
     path = f"/thing-{method}?status=404"
@@ -157,6 +163,12 @@ async def test_the_real_service_answers_what_the_laptop_declines(party: Party, m
         assert response.headers["x-devroute-reason"] == "foo: laptop alice handed it back (404)"
         body = {} if method == "HEAD" else await response.json()
     assert party.seen[path] == [method]  # it was asked first, and once
+    told: list[dict[str, object]] = []
+    async with asyncio.timeout(10):
+        while not told:
+            await asyncio.sleep(0.02)  # the audit trail is written in batches
+            told = handed_back(party)
+    assert {(each["decision"], each["target"]) for each in told} == {("service", "alice")}
     if body:
         assert (body["who"], body["size"], body["host"]) == ("service", len(data or b""), "shop.example")
         seen = body["headers"]
