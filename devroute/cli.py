@@ -20,6 +20,7 @@ from devroute.cli_completion import complete, completion
 from devroute.cli_connection import connecting
 from devroute.cli_curl import curl
 from devroute.cli_doctor import doctor
+from devroute.cli_help import Sections
 from devroute.cli_init import init
 from devroute.cli_manifests import manifests_app
 from devroute.cli_policy import policy_app
@@ -70,8 +71,10 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 # --- commands -----------------------------------------------------------------------------------------------
 
 app = typer.Typer(
+    cls=Sections,
     help="Make a laptop part of a service mesh, for one request at a time.",
-    epilog="Settings: flags, then DEVROUTE_* variables, ./devroute.yaml, ~/.config/devroute/config.yaml.",
+    epilog="devroute COMMAND --help shows examples. Settings: flags, then "
+    "DEVROUTE_* variables, ./devroute.yaml, ~/.config/devroute/config.yaml.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -96,8 +99,8 @@ app.command("completion")(completion)
 app.command("complete", hidden=True)(complete)
 app.add_typer(policy_app, name="policy")
 
-Server = Annotated[str | None, typer.Option(help="URL of the control port [DEVROUTE_SERVER]")]
-Token = Annotated[str | None, typer.Option(help="your token; better in DEVROUTE_TOKEN, unseen by ps")]
+Server = Annotated[str | None, typer.Option(metavar="URL", help="of the control port [DEVROUTE_SERVER]")]
+Token = Annotated[str | None, typer.Option(metavar="TOKEN", help="better in DEVROUTE_TOKEN, unseen by ps")]
 Output = Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")]
 
 
@@ -122,12 +125,12 @@ def _devroute(
 def up(
     context: typer.Context,
     services: Annotated[
-        list[str] | None, typer.Argument(metavar="SERVICE=PORT...", help="service and local port, or URL")
+        list[str] | None, typer.Argument(metavar="SERVICE=PORT", help="service and local port, or URL")
     ] = None,
     server: Server = None,
     token: Token = None,
     name: Annotated[
-        str | None, typer.Option(help="the laptop's name, if not the token's [DEVROUTE_NAME]")
+        str | None, typer.Option(metavar="NAME", help="the laptop's, if not the token's [DEVROUTE_NAME]")
     ] = None,
     direct: Annotated[
         str | None, typer.Option(metavar="HOST[:PORT]", help="have requests sent here, not through a tunnel")
@@ -198,7 +201,7 @@ def proxy(
     log_format: Annotated[str | None, typer.Option(metavar="json|console")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error")] = None,
 ) -> int:
-    """Run the proxy in the mesh (for the platform).
+    """Run the proxy in the mesh.
 
     \b
     Example: devroute proxy --policy policy.yaml --tokens tokens.yaml

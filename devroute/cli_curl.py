@@ -30,7 +30,9 @@ def curl(
     service: Annotated[
         list[str] | None, typer.Option(help="only these of my services; default: all that are online")
     ] = None,
-    server: Annotated[str | None, typer.Option(help="URL of the control port [DEVROUTE_SERVER]")] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="of the control port [DEVROUTE_SERVER]")
+    ] = None,
 ) -> int:
     """Send a request by curl, with a contract for my services, and say whose code answered.
 

@@ -27,8 +27,10 @@ def doctor(
     service: Annotated[
         list[str] | None, typer.Option(metavar="SERVICE=PORT", help="instead of those in ./devroute.yaml")
     ] = None,
-    server: Annotated[str | None, typer.Option(help="URL of the control port [DEVROUTE_SERVER]")] = None,
-    token: Annotated[str | None, typer.Option(help="your token; better in DEVROUTE_TOKEN")] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="of the control port [DEVROUTE_SERVER]")
+    ] = None,
+    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="better in DEVROUTE_TOKEN")] = None,
     output: Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")] = None,
 ) -> int:
     """Check everything between this laptop and its first request, and say what to do about it.

@@ -26,7 +26,7 @@ ATTEMPTS: Final = 3
 @reported
 def init(
     context: typer.Context,
-    server: Annotated[str | None, typer.Option(help="URL of the control port, instead of asking")] = None,
+    server: Annotated[str | None, typer.Option(metavar="URL", help="instead of asking")] = None,
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="read the token from standard input")
     ] = False,

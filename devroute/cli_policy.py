@@ -14,7 +14,9 @@ from devroute.invocation import read_text
 #: The policy's name in the ConfigMap that the manifests have.
 IN_CONFIG_MAP: Final = "policy.yaml"
 
-policy_app = typer.Typer(help="Look at policies.", no_args_is_help=True, rich_markup_mode=None)
+policy_app = typer.Typer(
+    help="Say what a policy permits, and hold it to cases.", no_args_is_help=True, rich_markup_mode=None
+)
 
 _File = Annotated[
     str, typer.Argument(metavar="FILE", help="the policy, or the ConfigMap with it; - is standard input")

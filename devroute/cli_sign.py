@@ -20,7 +20,9 @@ from devroute.settings import Source, given_settings
 if TYPE_CHECKING:
     from devroute.signing import SigningKey
 
-contract_app = typer.Typer(help="Look at contracts.", no_args_is_help=True, rich_markup_mode=None)
+contract_app = typer.Typer(
+    help="Say what a contract means, or what is wrong with it.", no_args_is_help=True, rich_markup_mode=None
+)
 sign_key_app = typer.Typer(help="Make keys that sign contracts.", no_args_is_help=True, rich_markup_mode=None)
 
 #: Where a key is, and those that a proxy trusts, unless said otherwise.

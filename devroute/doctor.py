@@ -249,7 +249,8 @@ async def _round_trip(link: AgentLink) -> Finding:
             await link.ask()
     except TimeoutError:
         return failed("tunnel", ServerUnreachable("the tunnel opens, but nothing comes back", hint=NETWORK))
-    return Finding("tunnel", "ok", f"opens, and answers in {(link.round_trip or 0) * 1000:.0f} ms")
+    took = (link.round_trip or 0) * 1000
+    return Finding("tunnel", "ok", f"opens, and answers in {f'{took:.0f}' if took >= 1 else 'under 1'} ms")
 
 
 def unconfigured(error: ConfigInvalid) -> list[Finding]:

@@ -117,7 +117,11 @@ def _reach(view: View, width: int) -> list[Line]:
     found += [((part, "cyan"),) for part in _folded(f"X-devroute: {view.contract}", width)]
     found += [((part, "dim"),) for part in _folded(view.curl, width)]
     if view.inspector:
-        found.append((("Inspector: ", "dim"), (view.inspector, "")))
+        label: Piece = ("Inspector: ", "dim")
+        if cell_len(label[0] + view.inspector) <= width:
+            found.append((label, (view.inspector, "")))
+        else:  # a link without its end opens nothing
+            found += [(label,), *(((part, ""),) for part in _folded(view.inspector, width))]
     return found
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,17 @@ COMMANDS = commands(typer.main.get_command(app))
 
 def test_there_are_commands() -> None:
     assert {("up",), ("contract", "check"), ("manifests", "install"), ("doctor",)} <= {p for p, _ in COMMANDS}
+
+
+def test_the_help_lists_every_command_whole_under_who_needs_it(capsys: Captured) -> None:
+    assert run(["--help"], {}) == 0
+    shown = capsys.readouterr().out
+    on_a_laptop, _, for_the_platform = shown.partition("For the platform:")
+    listed = re.findall(r"^  ([a-z][a-z-]*)  ", on_a_laptop.partition("On a laptop:")[2], re.MULTILINE)
+    assert listed[:2] == ["init", "up"]
+    listed += re.findall(r"^  ([a-z][a-z-]*)  ", for_the_platform, re.MULTILINE)
+    assert sorted(listed) == sorted({path[0] for path, _ in COMMANDS} - {"complete"})
+    assert "..." not in shown.partition("On a laptop:")[2]
 
 
 @pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from tunnel.loopback import Client, Site, get, site
 
+from devroute.inspector.gate import Gate
 from devroute.live import LiveReport
 from devroute.screen import Line, Row, View, caller_of, lines
 from devroute.settings import ServiceSpec
@@ -319,6 +320,17 @@ def test_a_page_fills_any_screen_and_never_more(view: View, width: int, height: 
     page = texts(lines(view, width, height))
     assert len(page) == height
     assert all(cell_len(line) <= width for line in page)
+
+
+@pytest.mark.parametrize("width", [40, 61, 62, 80])
+def test_the_inspector_s_link_is_whole_at_any_width(width: int) -> None:
+    """Also at 80 columns with a port of five digits."""
+    link = Gate(49152, print).url
+    page = lines(View(name="a", inspector=link), width, 24)
+    shown = "\n".join("".join(text for text, _ in line) for line in page)
+    assert link in shown.replace("\n", "")
+    if width == 80:
+        assert f"Inspector: {link}" in shown
 
 
 def test_columns_leave_where_there_is_no_room() -> None:

@@ -19,8 +19,8 @@ from devroute.errors import InspectorDenied, InspectorLocked
 #: The names by which a browser reaches loopback. A rebinding site has a name of its own.
 HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
 
-#: Bytes of randomness of token and cookie: neither can be guessed.
-SECRET_BYTES: Final = 32
+#: Bytes of randomness of token and cookie: neither can be guessed, and the link fits a line of 80 columns.
+SECRET_BYTES: Final = 16
 
 
 def _same(given: str, expected: str) -> bool:
