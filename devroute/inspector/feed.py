@@ -27,6 +27,7 @@ class Feed:
         self._known: dict[int, None] = {}
         self._cleared = False
         self._paused = captures.paused
+        self._skipped = 0
         self._syncing = True
         self.close: Callable[[], None] = captures.subscribe(self._note)
 
@@ -69,6 +70,8 @@ class Feed:
             said["gone"] = gone
         if self._captures.paused is not self._paused:
             self._paused = said["paused"] = self._captures.paused
+        if self._captures.skipped != self._skipped:
+            self._skipped = said["skipped"] = self._captures.skipped
         return said
 
     def _gone(self) -> list[int]:

@@ -95,7 +95,7 @@ class Captures:
         for exchange in self._kept.values():
             _forget(exchange)
         self._kept.clear()
-        self.total = 0
+        self.total = self.skipped = 0
         self._tell("cleared", None, {})
 
     def drop(self, exchange: Exchange) -> None:

@@ -529,6 +529,12 @@ async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
         )
         assert took < 500  # some milliseconds on an idle machine
         await browser.shows("#count", "of 5,000")
+        assert not await browser.js("return document.querySelector('#skipped').checkVisibility()")
+        captures.skipped = 1200
+        add(5200)
+        await browser.shows("#skipped", "1,200 not recorded")
+        assert await browser.js("return document.querySelector('#skipped').checkVisibility()")
+        await browser.picture("many")
     await browser.shows("#live", "reconnecting")
     async with inspecting(browser, captures, gate.port):
         await browser.shows("dialog[open]", "Open the link that devroute up prints now")

@@ -426,6 +426,19 @@ async def stream(opened: Opened) -> AsyncIterator[Stream]:
         yield Stream(response)
 
 
+async def test_a_page_is_told_how_many_requests_were_not_recorded() -> None:
+    async with inspector() as opened, stream(opened) as events:
+        await events.until("synced")
+        opened.captures.skipped = 3
+        opened.captures.add(exchange("/after"))
+        assert (await events.next())[1]["skipped"] == 3
+        opened.captures.add(exchange("/another"))
+        assert "skipped" not in (await events.next())[1]
+        opened.captures.clear()
+        said = (await events.next())[1]
+        assert (said["cleared"], said["skipped"]) == (True, 0)
+
+
 async def test_a_page_is_told_everything_and_then_what_changes() -> None:
     async with inspector() as opened:
         for n in range(450):

@@ -87,6 +87,11 @@ exchanges.addEventListener("change", () => {
   }
 });
 
+function showSkipped(count) {
+  byId("skipped").hidden = count === 0;
+  say(byId("skipped"), `${count.toLocaleString("en")} not recorded`);
+}
+
 function showPaused(now) {
   paused = now;
   byId("pause").setAttribute("aria-pressed", now);
@@ -110,10 +115,12 @@ api.follow({
     say(byId("who"), about.name ? `${about.name} · ${Object.keys(about.services).join(", ")}` : "");
     delete byId("empty").dataset.kind;
     exchanges.resync();
+    showSkipped(0);
     showPaused(said.paused);
   },
   batch: (said) => {
     exchanges.take(said);
+    if (said.skipped !== undefined) showSkipped(said.skipped);
     if (said.cleared) {
       list.active = null;
       list.mark(null);
