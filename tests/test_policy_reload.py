@@ -174,6 +174,41 @@ async def denied(world: World, target: str) -> tuple[int, str]:
     return status, json.loads(body)["code"]
 
 
+async def test_a_policy_s_limits_count_for_the_next_request_and_end_none(world: World) -> None:
+    laptop, address = world.targets
+    service = f"foo=127.0.0.1:{world.port}"
+    server, secret = world.proxy.server, world.secret
+    async with stage.laptop(world.folder, "alice", server, secret, service) as up:
+        world.app.may_end.clear()
+        world.app.begun = 0
+        slow = [asyncio.ensure_future(world.get(target, "/slow")) for target in world.targets * 2]
+        await until(lambda: world.app.begun == len(slow))
+        for limit, bounded in (
+            ("in_flight_per_target", world.targets),
+            ("in_flight_per_subject", [laptop]),
+            ("streams_per_link", [laptop]),
+        ):
+            await world.policy(f"{OPEN}limits: {{{limit}: 2}}")
+            for target in bounded:
+                assert (await denied(world, target)) == (503, "target-overloaded")
+            for target in {laptop, address}.difference(bounded):
+                assert (await world.get(target))[0] == 200
+            await world.policy(f"{OPEN}limits: {{{limit}: 3, links_per_subject: 1}}")
+            for target in world.targets:
+                assert (await world.get(target))[0] == 200
+        second = ("up", service, "--name", "alice-ci")
+        where = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": secret}
+        async with stage.command(world.folder, "up-refused", second, where) as refused:
+            await until(lambda: "'alice' has 1 laptops online already" in refused.log.read_text())
+        await world.policy(OPEN)
+        async with stage.laptop(world.folder, "alice-ci", server, secret, *second[1:]):
+            pass
+        assert not any(each.done() for each in slow)
+        world.app.may_end.set()
+        assert await asyncio.gather(*slow) == [(200, 2 * HALF)] * len(slow)
+        assert up.process.returncode is None
+
+
 async def test_a_right_that_is_taken_away_ends_devroute_up_and_gives_the_reason(world: World) -> None:
     services = (f"foo=127.0.0.1:{world.port}", f"bar=127.0.0.1:{world.port}")
     async with stage.laptop(world.folder, "alice", world.proxy.server, world.secret, *services) as up:
