@@ -92,6 +92,7 @@ def sign(
     \b
     Example: devroute sign '{"foo": "alice"}' --ttl 2h --key sign-key.json
     """
+    from devroute.signed import MAX_TTL_S
     from devroute.signing import sign as signed_by
 
     as_json = _as_json(output)
@@ -119,6 +120,10 @@ def sign(
         typer.echo(
             f"signed by {name}, until {_moment(made.signature.expires)}; send it as X-devroute", err=True
         )
+        if seconds > MAX_TTL_S:
+            typer.echo(
+                "that is more than a day: only a proxy with a larger contract_max_ttl accepts it", err=True
+            )
 
 
 @sign_key_app.command("new")

@@ -43,6 +43,9 @@ def test_a_new_key_signs_what_its_public_half_verifies(capsys: Captured, keys: K
     assert contract.signature.subject == "alice"
     assert contract.signature.expires == pytest.approx(time.time() + 7200, abs=60)
     assert "signed by alice, until 20" in output.err
+    assert "contract_max_ttl" not in output.err
+    assert run(["sign", CONTRACT, "--ttl", "25h"], {}) == 0
+    assert "only a proxy with a larger contract_max_ttl accepts it" in capsys.readouterr().err
 
 
 def test_the_private_key_is_its_owners_only_and_never_printed(capsys: Captured, folder: Path) -> None:
