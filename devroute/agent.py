@@ -13,11 +13,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
-from devroute import __version__
 from devroute.app_upstream import AppUpstream
 from devroute.child import Child
 from devroute.errors import (
-    BY_CODE,
     AppUnreachable,
     DevrouteError,
     HandbackUnavailable,
@@ -25,9 +23,7 @@ from devroute.errors import (
     NameNotOwned,
     NameTaken,
     NotSupported,
-    ProtocolError,
     RegistrationDenied,
-    ServerUnreachable,
     SubjectInvalid,
     TargetDenied,
     TokenExpired,
@@ -45,15 +41,11 @@ from devroute.inspector.tap import Recorder, Tapped
 from devroute.live import LiveReport, can_draw
 from devroute.network import Network, is_ours
 from devroute.platforms import INTERRUPTED, signals_caught
-from devroute.renewal import keep_renewed
+from devroute.registrar import Registrar, why_turned_away
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings
-from devroute.terms import ANY
-from devroute.tls import for_server
 from devroute.token_source import TokenSource
-from devroute.tunnel import hello
 from devroute.tunnel.agent_end import AgentLink, Finished
-from devroute.tunnel.dial import DIAL_SECONDS, dial
 from devroute.tunnel.websocket import WebSocket
 
 #: Seconds between two attempts: up to the first after a link has gone, doubled each time up to the last.
@@ -152,15 +144,9 @@ class Agent:
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: The way into the inspector, where there is one.
         self.door: Gate | None = None
-        offers = tuple(
-            hello.Offer(service=spec.service, scheme=spec.scheme, direct=spec.direct, terms=settings.terms)
-            for spec in settings.services
-        )
-        self._hello = hello.Hello(agent=__version__, name=settings.name, services=offers).encode()
         self._source = TokenSource(settings)
-        self._tls = for_server(settings)
+        self._registrar = Registrar(settings, self._source, self._make_link, self._dialled, self._not_renewed)
         self._link: AgentLink | None = None
-        self._renewing: asyncio.Task[None] | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._woken = asyncio.Event()  # something happened that makes waiting pointless
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -193,73 +179,23 @@ class Agent:
     # --- the link
 
     async def _first(self) -> AgentLink:
-        link, name = await self._register()
+        link, name = await self._registrar.register()
         self.about.name = name
         link_to_page = None if self.door is None else self.door.url
         self._report.online(name, self._settings.server, self._settings.services, link_to_page)
         self._report.flush()
         return link
 
-    async def _register(self) -> tuple[AgentLink, str]:
-        """A link that the server has welcomed, and the laptop's name on it. Raises why there is none."""
-        link = await self._dialled()
+    def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
+        return AgentLink(websocket, loop, self._upstreams, self._observe)
+
+    def _dialled(self, link: AgentLink) -> None:
         self._link = link
         self._network.follow(link.transport.get_extra_info("peername")[:2])
-        link.wake()
-        try:
-            async with asyncio.timeout(DIAL_SECONDS):
-                welcome = hello.decode(hello.Welcome, await link.welcome)
-        except TimeoutError:
-            self._give_up(link, ServerUnreachable(f"the server did not welcome us in {DIAL_SECONDS:g} s"))
-        except ProtocolError as error:
-            self._give_up(link, error)
-        except asyncio.CancelledError:
-            if link.over is None:  # it was not the link that ended, but we
-                link.end(DevrouteError("the agent is ending"))
-                raise
-            self._give_up(link, why_turned_away(link))
-        if self._settings.terms != ANY and "terms" not in welcome.features:
-            self._give_up(
-                link,
-                NotSupported(
-                    f"the server (devroute {welcome.server}) would send requests that you do not want",
-                    hint="leave out --only-path and --except-status, or have it upgraded",
-                ),
-            )
-        if self._source.renewable and "renew" in welcome.features:
-            renewing = keep_renewed(link, self._source, welcome.expires_in, self._not_renewed)
-            self._renewing = self._loop.create_task(renewing)
-        return link, welcome.name
-
-    async def _dialled(self) -> AgentLink:
-        """A link; where a token that was kept is refused, with a newer one."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-        if self._settings.client_cert is not None:
-            self._tls = for_server(self._settings)  # short-lived certificates are written anew
-        token = await self._source.get()
-        try:
-            return await dial(self._settings.server, token, self._make_link, tls=self._tls)
-        except TokenInvalid:
-            if self._source.fresh or not self._source.renewable:
-                raise
-        self._source.forget()
-        token = await self._source.get()
-        return await dial(self._settings.server, token, self._make_link, tls=self._tls)
 
     def _not_renewed(self, error: DevrouteError) -> None:
         self._report.not_renewed(error)
         self._report.flush()
-
-    @staticmethod
-    def _give_up(link: AgentLink, error: DevrouteError) -> NoReturn:
-        link.end(error)
-        raise error from None
-
-    def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
-        link = AgentLink(websocket, loop, self._upstreams, self._observe)
-        link.session.send_hello(self._hello)
-        return link
 
     async def _stay(self, link: AgentLink) -> NoReturn:
         """Keep the laptop online. Ends only by an error that is final."""
@@ -286,7 +222,7 @@ class Agent:
         while True:
             await self._pause(delay_before(max(0, attempt - 1), random.random()))
             try:
-                if (made := await self._unless_woken(self._register())) is None:
+                if (made := await self._unless_woken(self._registrar.register())) is None:
                     continue
                 return *made, attempt
             except FINAL:
@@ -386,8 +322,8 @@ class Agent:
     async def _close(self, tasks: set[asyncio.Future[Any]], child: Child | None) -> None:
         for timer in self._timers.values():
             timer.cancel()
-        if self._renewing is not None:
-            tasks.add(self._renewing)
+        if self._registrar.renewing is not None:
+            tasks.add(self._registrar.renewing)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -413,14 +349,3 @@ def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> Captu
         redact=redaction(settings.redact),
         later=loop.call_soon,
     )
-
-
-def why_turned_away(link: AgentLink) -> DevrouteError:
-    """The error behind a link's end: the server's GOAWAY if there was one."""
-    if link.goodbye is None:
-        why = link.over.message if link.over is not None else "the link ended"
-        return ServerUnreachable(f"the server broke off the registration: {why}")
-    error = link.goodbye.as_error(ServerUnreachable, BY_CODE)
-    if isinstance(error, LinkReplaced):
-        error.hint = "one name is for one `devroute up`; give the other one another name with --name"
-    return error

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from devroute import __version__
-from devroute.agent import why_turned_away
 from devroute.errors import DevrouteError, ServerUnreachable
 from devroute.heads import RequestHead
 from devroute.http1 import parse_response_head
+from devroute.registrar import why_turned_away
 from devroute.settings import AgentSettings
 from devroute.tls import for_server
 from devroute.tunnel import hello
