@@ -8,7 +8,7 @@ import os
 from setuptools import setup
 
 COMPILED = [
-    *("accesslog", "app_upstream", "body", "connection", "direct", "heads", "http1"),
+    *("accesslog", "app_upstream", "audit", "body", "connection", "direct", "heads", "http1", "lines"),
     *("h2_connection", "h2_direct", "h2_exchange", "h2_heads", "h2_server", "h2_stream", "h2_upstream"),
     *("pool", "relay", "router", "server"),
     *("tunnel.agent_end", "tunnel.events", "tunnel.frames", "tunnel.link", "tunnel.proxy_end"),

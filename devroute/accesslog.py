@@ -49,8 +49,8 @@ class AccessLog(Lines):
         self._stream.write(lines)
         self._stream.flush()
 
-    def __call__(self, exchange: Observed) -> None:
-        """Log an exchange that is over."""
+    def over(self, exchange: Observed) -> None:
+        """Log an exchange that is over. Not __call__, which mypyc gets wrong where a class has a base."""
         request = exchange.request
         error = exchange.error
         route = exchange.route
@@ -96,4 +96,4 @@ def observer(form: str, level: str) -> tuple[Callable[[Observed], None] | None, 
     if form == "console":
         return log_exchange, lambda: None
     access = AccessLog(sys.stderr.buffer)
-    return access, access.flush
+    return access.over, access.flush

@@ -173,9 +173,11 @@ def up(
     }
     settings = agent_settings(invocation.sources(flags)).model_copy(update={"command": invocation.command})
     from devroute import agent, log
+    from devroute.platforms import loop_factory
 
     log.configure("console", "warning")
-    return asyncio.run(agent.run(settings))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(agent.run(settings))
 
 
 @app.command("proxy")

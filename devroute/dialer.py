@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+import aiohappyeyeballs
+
 from devroute.breaker import Breaker
 from devroute.errors import CircuitOpen, DevrouteError
 from devroute.target import Address
@@ -98,12 +100,18 @@ class Dialer:
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
     async def _dial(self, protocol: Callable[[], P], host: str) -> P:
-        # An IP address needs no happy eyeballs, and uvloop, under which the proxy may run, knows none.
         loop = asyncio.get_running_loop()
-        if self._permit is not None:
+        if self._permit is not None:  # an IP address needs no happy eyeballs
             _, made = await loop.create_connection(protocol, host, self._port)
         else:
-            _, made = await loop.create_connection(
-                protocol, host, self._port, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS
-            )
+            _, made = await loop.create_connection(protocol, sock=await connect_first(host, self._port))
         return made
+
+
+async def connect_first(host: str, port: int) -> socket.socket:
+    """A connection to whichever of a name's addresses answers first (RFC 8305). create_connection does not do
+    that under uvloop. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return await aiohappyeyeballs.start_connection(
+        found, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, interleave=1
+    )

@@ -33,7 +33,7 @@ _UPGRADING: Final = Framing.UPGRADE
 _VIA: Final = b"via: 1.1 devroute\r\n\r\n"
 
 
-@dataclass(slots=True)
+# Heads are no dataclasses: mypyc cannot compile an __init__ that is made at run time.
 class RequestHead:
     """A request as an upstream gets it: hop-by-hop fields gone, framing decided.
 
@@ -41,11 +41,21 @@ class RequestHead:
     `length` is the body's length in bytes where framing is LENGTH, else 0.
     """
 
-    method: bytes
-    target: bytes
-    framing: Framing
-    length: int
-    wire: bytes
+    __slots__ = ("framing", "length", "method", "target", "wire")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        framing: Framing,
+        length: int,
+        wire: bytes,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.framing = framing
+        self.length = length
+        self.wire = wire
 
     @property
     def headers(self) -> Headers:
@@ -57,25 +67,60 @@ class RequestHead:
 Span = tuple[int, int]
 
 
-@dataclass(slots=True)
 class InboundRequest:
     """A request as a client sent it, checked. `drop` are the spans of the fields that end at this hop."""
 
-    method: bytes
-    target: bytes
-    minor: int
-    framing: Framing
-    length: int
-    keep_alive: bool
-    expects_continue: bool
-    upgrade: bytes
-    trailers_ok: bool
-    request_id: bytes
-    contract: list[bytes]
-    matched: list[bytes]
-    start_line: bytes
-    raw: bytes
-    drop: list[Span]
+    __slots__ = (
+        "contract",
+        "drop",
+        "expects_continue",
+        "framing",
+        "keep_alive",
+        "length",
+        "matched",
+        "method",
+        "minor",
+        "raw",
+        "request_id",
+        "start_line",
+        "target",
+        "trailers_ok",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        minor: int,
+        framing: Framing,
+        length: int,
+        keep_alive: bool,
+        expects_continue: bool,
+        upgrade: bytes,
+        trailers_ok: bool,
+        request_id: bytes,
+        contract: list[bytes],
+        matched: list[bytes],
+        start_line: bytes,
+        raw: bytes,
+        drop: list[Span],
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.framing = framing
+        self.length = length
+        self.keep_alive = keep_alive
+        self.expects_continue = expects_continue
+        self.upgrade = upgrade
+        self.trailers_ok = trailers_ok
+        self.request_id = request_id
+        self.contract = contract
+        self.matched = matched
+        self.start_line = start_line
+        self.raw = raw
+        self.drop = drop
 
     def forward(self) -> RequestHead:
         """The head for the next hop, with fresh hop-by-hop fields and a Via (RFC 9110 §7.6.3)."""
@@ -92,7 +137,6 @@ class InboundRequest:
         return RequestHead(self.method, self.target, framing, self.length, wire)
 
 
-@dataclass(slots=True)
 class ResponseHead:
     """A response as an upstream gave it, parsed and checked, nothing removed yet.
 
@@ -100,14 +144,27 @@ class ResponseHead:
     that end at this hop. `marks` are whole lines that say of this answer what its route cannot know.
     """
 
-    status: int
-    reason: bytes
-    framing: Framing
-    length: int
-    keep_alive: bool
-    raw: bytes
-    drop: list[Span]
-    marks: bytes = b""
+    __slots__ = ("drop", "framing", "keep_alive", "length", "marks", "raw", "reason", "status")
+
+    def __init__(
+        self,
+        status: int,
+        reason: bytes,
+        framing: Framing,
+        length: int,
+        keep_alive: bool,
+        raw: bytes,
+        drop: list[Span],
+        marks: bytes = b"",
+    ) -> None:
+        self.status = status
+        self.reason = reason
+        self.framing = framing
+        self.length = length
+        self.keep_alive = keep_alive
+        self.raw = raw
+        self.drop = drop
+        self.marks = marks
 
     @property
     def headers(self) -> Headers:

