@@ -57,6 +57,13 @@ class RequestHead:
         self.length = length
         self.wire = wire
 
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, RequestHead)
+            and self.wire == other.wire
+            and (self.framing, self.length) == (other.framing, other.length)
+        )
+
     @property
     def headers(self) -> Headers:
         """The field lines of `wire`; split on each call, since most requests pass without anybody looking."""

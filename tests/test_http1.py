@@ -348,5 +348,5 @@ def test_the_conversation_is_what_the_table_says() -> None:
     case = next(case for case in CASES if case.name == "chunks: a request after the end")
     seen = conversation(case.raw)
     assert [status for status, _ in seen.answers] == [b"200", b"200"]
-    assert [(one.head.split(b" HTTP")[0], one.body) for one in seen.whole] == list(case.reached)
+    assert [(one.head.wire.split(b" HTTP")[0], one.body) for one in seen.whole] == list(case.reached)
     assert not seen.ended

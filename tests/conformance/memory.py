@@ -89,7 +89,7 @@ class Recorder:
     def answer(self, trailers: Headers) -> None:
         if self.sink is None or self.head is None:
             return
-        self.whole.append(Whole(self.head.wire, self.body, trailers))
+        self.whole.append(Whole(self.head, self.body, trailers))
         sink, self.sink = self.sink, None
         answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
         sink.on_head(parse_response_head(answer, self.head.method))
@@ -108,7 +108,7 @@ TIMEOUTS = Timeouts(head=1, body=1, first_byte=1, idle=1, keep_alive=1, total=10
 class Whole(NamedTuple):
     """A request that went on to the upstream up to its end."""
 
-    head: bytes
+    head: RequestHead
     body: bytes
     trailers: Headers
 
