@@ -45,8 +45,8 @@ $(COMPILED)/.made: setup.py pyproject.toml $(shell find devroute lua demo -type 
 # What compiled modules have to do, they have to do in the same way.
 test-compiled: $(VENV)/.test-installed compiled
 	$(WITH_COMPILED) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(COMPILED_TESTS) $(ARGS)
-COMPILED_TESTS := tests/conformance tests/tunnel tests/abuse tests/test_body.py tests/test_detours.py tests/test_end_to_end.py tests/test_h2.py \
-	tests/test_h2_pure.py tests/test_http1.py tests/test_relay.py tests/test_router.py tests/mesh/test_main_job.py tests/mesh/test_grpc.py
+COMPILED_TESTS := tests/conformance tests/tunnel tests/abuse tests/test_audit.py tests/test_body.py tests/test_detours.py tests/test_end_to_end.py tests/test_h2.py \
+	tests/test_h2_pure.py tests/test_http1.py tests/test_log.py tests/test_relay.py tests/test_router.py tests/mesh/test_main_job.py tests/mesh/test_grpc.py
 
 # One for each release of Istio in devroute/manifest_rules.py but the newest, whose Envoy the demo has.
 ENVOYS := 1.36.3 1.37.0 1.38.3 1.39.3
