@@ -99,7 +99,7 @@ def sign(
     seconds = _seconds(ttl)
     if contract.is_signed(text):
         raise typer.BadParameter("this contract is signed already", param_hint="CONTRACT")
-    parsed = contract.parse(text)
+    parsed = contract.parse(text, contract.WIDEST)  # the proxy judges how many it takes
     private = _private(key)
     if private.subject is not None and subject not in (None, private.subject):
         raise ConfigInvalid(f"{key}: this is the key of {private.subject}, who cannot sign as {subject}")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn
 
 from devroute.errors import ContractInvalid
 from devroute.target import Address, Laptop, Malformed, Target, Version, check_label, parse_target, quote
@@ -20,6 +20,7 @@ __all__ = [
     "Contract",
     "Entry",
     "Laptop",
+    "Limits",
     "Pairs",
     "Signature",
     "Target",
@@ -33,9 +34,12 @@ __all__ = [
 ]
 
 #: Bytes of a whole contract: it shares the caller's request head, where servers commonly allow 8 KiB a field.
+#: A server may take less, but not more: the sidecars' filter has the same number.
 MAX_BYTES = 8 * 1024
 #: Services in one contract: more are a mistake, and each is a line for somebody to read.
 MAX_ENTRIES = 64
+#: To how many a server may raise that: about what goes into MAX_BYTES with names as they are.
+MOST_ENTRIES = 256
 #: Methods or callers in one list.
 MAX_LIST = 16
 #: Bytes of a path prefix or of a caller's identity: ample, though a SPIFFE ID might have 2048.
@@ -106,6 +110,26 @@ class Contract:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a contract may be, in bytes and in services; a server's settings may say otherwise."""
+
+    max_bytes: int = MAX_BYTES
+    max_entries: int = MAX_ENTRIES
+
+    def check_size(self, raw: str) -> None:
+        """Raises ContractInvalid."""
+        if len(raw) > self.max_bytes:
+            raise ContractInvalid(
+                f"the contract has {len(raw)} characters; at most {self.max_bytes} are allowed"
+            )
+
+
+USUAL: Final = Limits()
+#: For readers that judge nothing: whatever some server takes.
+WIDEST: Final = Limits(MAX_BYTES, MOST_ENTRIES)
+
+
 class Pairs(list[tuple[str, object]]):
     """A JSON object with its duplicate keys still there."""
 
@@ -116,11 +140,10 @@ def is_signed(raw: str) -> bool:
     return text.startswith("ey") and text.count(".") == 2
 
 
-def parse(raw: str) -> Contract:
+def parse(raw: str, limits: Limits = USUAL) -> Contract:
     """The contract in the text of one `X-devroute` header, where it is not signed. Raises ContractInvalid
     naming the place."""
-    if len(raw) > MAX_BYTES:
-        raise ContractInvalid(f"the contract has {len(raw)} characters; at most {MAX_BYTES} are allowed")
+    limits.check_size(raw)
     if odd := _NOT_PRINTABLE.search(raw):
         kind = "a control character" if odd[0] < "\x80" else "not ASCII"
         raise ContractInvalid(
@@ -134,10 +157,10 @@ def parse(raw: str) -> Contract:
         )
     if not raw.strip(" \t"):
         raise ContractInvalid('the contract is empty; write {"SERVICE": "TARGET"}')
-    return Contract(raw, entries_of(load(raw)))
+    return Contract(raw, entries_of(load(raw), limits))
 
 
-def entries_of(document: object) -> Mapping[str, Entry]:
+def entries_of(document: object, limits: Limits = USUAL) -> Mapping[str, Entry]:
     """The entries in a contract's JSON, as `load` gives it. Raises ContractInvalid naming the place."""
     if not isinstance(document, Pairs):
         raise ContractInvalid(
@@ -145,9 +168,9 @@ def entries_of(document: object) -> Mapping[str, Entry]:
         )
     if not document:
         raise ContractInvalid('the contract names no service; write {"SERVICE": "TARGET"}')
-    if len(document) > MAX_ENTRIES:
+    if len(document) > limits.max_entries:
         raise ContractInvalid(
-            f"the contract names {len(document)} services; at most {MAX_ENTRIES} are allowed"
+            f"the contract names {len(document)} services; at most {limits.max_entries} are allowed"
         )
     entries: dict[str, Entry] = {}
     for key, value in document:

@@ -20,6 +20,7 @@ from devroute.accesslog import observer
 from devroute.admission import Admission
 from devroute.audit import OFF, STDOUT, Audit, Trail
 from devroute.audit_events import Record, unrecorded
+from devroute.contract import Limits
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
 from devroute.heads import HeadLimits
@@ -85,7 +86,8 @@ class Proxy:
         self._pools = Pools(
             self.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
         )
-        read = Verifier(self._signers.keys, settings.contract_max_ttl, self._signers.look_again)
+        sizes = Limits(settings.max_contract_bytes, settings.max_contract_entries)
+        read = Verifier(self._signers.keys, settings.contract_max_ttl, self._signers.look_again, sizes)
         self._mesh: DirectUpstream | None = None
         if (egress := settings.mesh_egress) is not None:
             self._mesh = DirectUpstream(

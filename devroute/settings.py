@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from devroute import repository_file
+from devroute.contract import MAX_BYTES, MAX_ENTRIES, MOST_ENTRIES
 from devroute.credentials import Source as Source
 from devroute.credentials import bind, is_exposed
 from devroute.errors import ConfigInvalid
@@ -396,6 +397,9 @@ class ProxySettings(_Settings):
     max_head_bytes: Annotated[int, Field(ge=1024, le=96 * 1024)] = 64 * 1024
     #: Field lines of it: twice Envoy's own limit, for what meshes add.
     max_header_fields: Annotated[int, Field(ge=16, le=4096)] = 200
+    #: Bytes of a contract, signed ones as they come, and services in it.
+    max_contract_bytes: Annotated[int, Field(ge=256, le=MAX_BYTES)] = MAX_BYTES
+    max_contract_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = MAX_ENTRIES
     #: Requests in flight to one target. This and the next three can be overridden in the policy (`limits:`).
     max_in_flight: Annotated[int, Field(ge=1)] = 2048
     #: Requests in flight by the tunnels of one subject, and by one of them.

@@ -14,9 +14,11 @@ from typing import Final, NoReturn
 from jwt import InvalidTokenError, PyJWS
 
 from devroute.contract import (
-    MAX_BYTES,
+    USUAL,
+    WIDEST,
     Contract,
     Entry,
+    Limits,
     Pairs,
     Signature,
     entries_of,
@@ -54,12 +56,16 @@ _JWS: Final = PyJWS(algorithms=list(ALGORITHMS.values()))
 
 
 def verify(
-    raw: str, keys: Keys, max_ttl: float = MAX_TTL_S, unknown: Callable[[], None] = lambda: None
+    raw: str,
+    keys: Keys,
+    max_ttl: float = MAX_TTL_S,
+    unknown: Callable[[], None] = lambda: None,
+    limits: Limits = USUAL,
 ) -> Contract:
     """The contract in a signed one, with its signature; all is judged but the time (`check_time`), so that it
     has to be done once for each. `unknown` is called for a key that is not there. Raises ContractInvalid or
     ContractUntrusted."""
-    text, header, payload = _parts(raw)
+    text, header, payload = _parts(raw, limits)
     _check_header(header)
     key = keys.by_id.get(str(header["kid"]))
     if key is None:
@@ -79,7 +85,7 @@ def verify(
             "the contract's signature does not match: it was changed, or signed with another key"
         ) from None
     claims = _members(payload, "payload")
-    entries, signature = _claims(claims, key.id, max_ttl)
+    entries, signature = _claims(claims, key.id, max_ttl, limits)
     if key.subject is not None and signature.subject != key.subject:
         raise ContractUntrusted(
             f"the contract is signed as {quote(signature.subject)} with the key of {quote(key.subject)}"
@@ -100,9 +106,9 @@ def check_time(signature: Signature, now: float) -> None:
 def unverified(raw: str) -> Contract:
     """What a signed contract says, for people to read. Nobody vouches for it. Raises ContractInvalid or
     ContractUntrusted."""
-    _, header, payload = _parts(raw)
+    _, header, payload = _parts(raw, WIDEST)
     _check_header(header)
-    entries, signature = _claims(_members(payload, "payload"), str(header["kid"]), float("inf"))
+    entries, signature = _claims(_members(payload, "payload"), str(header["kid"]), float("inf"), WIDEST)
     return Contract(raw, entries, signature)
 
 
@@ -115,11 +121,13 @@ class Verifier:
         keys: Callable[[], Keys],
         max_ttl: float = MAX_TTL_S,
         look_again: Callable[[], None] = lambda: None,
+        limits: Limits = USUAL,
     ) -> None:
         """`look_again` is called where the keys in force do not have the one that a contract names."""
         self._keys = keys
         self._look_again = look_again
         self._max_ttl = max_ttl
+        self._limits = limits
         self._verified_by = keys()
         self._verified: dict[str, Contract] = {}
 
@@ -130,23 +138,23 @@ class Verifier:
         if not (signed and keys.by_id):
             if signed:
                 self._look_again()
-            return parse(raw)
+            return parse(raw, self._limits)
         if keys is not self._verified_by or len(self._verified) >= MAX_VERIFIED:
             self._verified.clear()
             self._verified_by = keys
         contract = self._verified.get(raw)
         if contract is None:
-            contract = self._verified[raw] = verify(raw, keys, self._max_ttl, self._look_again)
+            contract = verify(raw, keys, self._max_ttl, self._look_again, self._limits)
+            self._verified[raw] = contract
         return contract
 
 
 # --- the parts of a token -----------------------------------------------------------------------------------
 
 
-def _parts(raw: str) -> tuple[str, dict[str, object], str]:
+def _parts(raw: str, limits: Limits) -> tuple[str, dict[str, object], str]:
     """The token, its header and its payload's text. Raises ContractInvalid."""
-    if len(raw) > MAX_BYTES:
-        raise ContractInvalid(f"the contract has {len(raw)} characters; at most {MAX_BYTES} are allowed")
+    limits.check_size(raw)
     text = raw.strip(" \t")
     match = _SHAPE.fullmatch(text)
     if match is None:
@@ -193,7 +201,9 @@ def _check_header(header: Mapping[str, object]) -> None:
         )
 
 
-def _claims(claims: Mapping[str, object], key: str, max_ttl: float) -> tuple[Mapping[str, Entry], Signature]:
+def _claims(
+    claims: Mapping[str, object], key: str, max_ttl: float, limits: Limits
+) -> tuple[Mapping[str, Entry], Signature]:
     if claims.get("aud") not in (AUDIENCE, [AUDIENCE]):
         raise ContractUntrusted(f"the token is not for devroute: its aud is {_shown(claims.get('aud'))}")
     subject = claims.get("sub")
@@ -208,7 +218,7 @@ def _claims(claims: Mapping[str, object], key: str, max_ttl: float) -> tuple[Map
         raise ContractUntrusted(f"the contract {asked if expires > issued else 'expires before it was made'}")
     if CLAIM not in claims:
         raise ContractInvalid(f"the signed contract has no claim '{CLAIM}' with the contract itself")
-    return entries_of(claims[CLAIM]), Signature(subject, key, starts, expires)
+    return entries_of(claims[CLAIM], limits), Signature(subject, key, starts, expires)
 
 
 def _seconds(claims: Mapping[str, object], name: str) -> float:

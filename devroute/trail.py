@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from devroute.contract import parse
+from devroute.contract import WIDEST, parse
 from devroute.errors import ContractInvalid
 
 #: Marks a request whose hops are to be told of, by the trace's id; in baggage the member devroute-trace.
@@ -163,7 +163,7 @@ def missed(hops: Iterable[Hop]) -> list[str]:
     named: dict[str, str] = {}
     for hop in known:
         try:
-            entries = parse(hop.contract).entries.values() if hop.contract else ()
+            entries = parse(hop.contract, WIDEST).entries.values() if hop.contract else ()
         except ContractInvalid:
             continue
         named.update({entry.key: entry.service for entry in entries})
