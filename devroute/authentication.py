@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from devroute.auth import PREFIX, Tokens, bearer
-from devroute.certificates import Part, check_same, identity_of
+from devroute.certificates import Part, check_same, identity_of, locked
 from devroute.errors import TokenExpired, TokenInvalid
 from devroute.identity import Identity, PeerCertificate
 from devroute.oidc import IssuerKeys, Rules, read, verify
@@ -39,16 +39,19 @@ class Authenticator:
 
     async def authenticate(self, authorization: str, certificate: PeerCertificate | None) -> Identity:
         """Where a certificate is an identity, it is one in place of a token, and a token beside it has to be
-        of the same subject. Raises TokenInvalid, TokenExpired, SubjectInvalid, KeysUnavailable."""
+        of the same subject; both have to hold. Raises TokenInvalid, TokenExpired, SubjectInvalid,
+        KeysUnavailable."""
         secret = bearer(authorization)
-        if self._part == "off" or not certificate:
+        if not certificate:
             return await self._by_token(secret)
+        if self._part == "off":
+            return locked(await self._by_token(secret), certificate)
         shown = identity_of(certificate, self._part)
         if not authorization:
             return shown
         named = await self._by_token(secret)
         check_same(named, shown)
-        return named
+        return locked(named, certificate)
 
     async def _by_token(self, secret: str) -> Identity:
         issuer = self._issuer
@@ -60,7 +63,8 @@ class Authenticator:
     def still_in_force(self, identity: Identity, now: float) -> None:
         """Raises TokenExpired or TokenInvalid for an identity that may no longer be online."""
         if identity.expires is not None and identity.expires <= now:
-            what = "certificate" if identity.kind == "certificate" else "token"
+            by_certificate = identity.kind == "certificate" or identity.locked
+            what = "certificate" if by_certificate else "token"
             raise TokenExpired(f"the {what} of '{identity.subject}' has expired")
         if identity.kind == "token" and not self._tokens().has(identity):
             raise TokenInvalid(f"the token of '{identity.subject}' was revoked")

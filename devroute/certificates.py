@@ -5,6 +5,7 @@ holds the subject, and only if that part is there once and is a DNS label.
 """
 
 import ssl
+from dataclasses import replace
 from typing import Literal
 
 from devroute.errors import SubjectInvalid, TokenInvalid
@@ -30,8 +31,15 @@ def identity_of(certificate: PeerCertificate, part: Part) -> Identity:
             f"the client certificate's {part} is {quote(found[0])}: {problem}",
             hint="the platform team chooses the part with tls_client_subject",
         ) from None
-    expires = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-    return Identity(subject, expires=float(expires), kind="certificate")
+    return Identity(subject, expires=_expiry(certificate), kind="certificate")
+
+
+def locked(named: Identity, certificate: PeerCertificate) -> Identity:
+    """Whom a token names, for no longer than the certificate that opened the door is good."""
+    expires = _expiry(certificate)
+    if named.expires is not None and named.expires <= expires:
+        return named
+    return replace(named, expires=expires, locked=True)
 
 
 def check_same(token: Identity, certificate: Identity) -> None:
@@ -40,6 +48,10 @@ def check_same(token: Identity, certificate: Identity) -> None:
         raise TokenInvalid(
             f"the token is that of '{token.subject}', the client certificate that of '{certificate.subject}'"
         )
+
+
+def _expiry(certificate: PeerCertificate) -> float:
+    return float(ssl.cert_time_to_seconds(str(certificate["notAfter"])))
 
 
 def _texts(certificate: PeerCertificate, part: Part) -> list[str]:

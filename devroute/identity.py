@@ -13,13 +13,15 @@ PeerCertificate = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Identity:
     """`subject` is a DNS label; it owns the names `subject` and `subject-*`. `groups` are what the issuer
-    says. `expires`: seconds since the epoch, None for never. `token_id` names the static token."""
+    says. `expires`: seconds since the epoch, None for never. `token_id` names the static token. `locked`: it
+    expires with the certificate that was shown beside a token, which would hold for longer."""
 
     subject: str
     groups: frozenset[str] = frozenset()
     expires: float | None = None
     token_id: str = ""
     kind: Literal["token", "oidc", "certificate"] = "token"
+    locked: bool = False
 
 
 #: The identity that an Authorization field ("" for none) or else a verified certificate proves.

@@ -352,10 +352,11 @@ async def test_a_tunnel_ends_with_its_client_certificate_unless_there_is_a_newer
 
 
 def laptop(
-    place: Place, authority: Authority, pair: Pair
+    place: Place, authority: Authority, pair: Pair, **environment: str
 ) -> contextlib.AbstractAsyncContextManager[stage.Command]:
     line = ("up", "foo=8001", "--output", "json", "--inspector", "off", *connection(authority, pair))
-    return stage.command(place.folder, f"up-{pair.certificate.stem}", line, {"DEVROUTE_SERVER": place.url})
+    known = {"DEVROUTE_SERVER": place.url} | environment
+    return stage.command(place.folder, f"up-{pair.certificate.stem}", line, known)
 
 
 def heard(command: stage.Command, event: str) -> int:
@@ -368,6 +369,46 @@ def test_who_came_by_a_certificate_may_stay_until_it_expires() -> None:
     authenticator.still_in_force(identity, 999.0)
     with pytest.raises(TokenExpired, match="the certificate of 'carol' has expired"):
         authenticator.still_in_force(identity, 1000.0)
+
+
+@pytest.mark.parametrize("part", ["off", "cn"])
+async def test_a_certificate_beside_a_token_ends_what_the_token_would_leave_open(part: Part) -> None:
+    certificate: dict[str, Any] = {
+        "subject": ((("commonName", "alice"),),),
+        "notAfter": "Jan  1 00:00:00 2100 GMT",
+    }
+    end = 4_102_444_800.0  # then
+    lasting, early = (new_token("alice", expires=expires) for expires in (None, "2099-01-01T00:00:00Z"))
+    authenticator = Authenticator(lambda: Tokens((lasting[1], early[1])), certificate=part)
+    both = await authenticator.authenticate(f"Bearer {lasting[0]}", certificate)
+    assert (both.subject, both.expires) == ("alice", end)
+    authenticator.still_in_force(both, end - 1)
+    with pytest.raises(TokenExpired, match="the certificate of 'alice' has expired"):
+        authenticator.still_in_force(both, end)
+    first = await authenticator.authenticate(f"Bearer {early[0]}", certificate)
+    assert first.expires == early[1].expiry != end
+    with pytest.raises(TokenExpired, match="the token of 'alice' has expired"):
+        authenticator.still_in_force(first, end)
+    alone = await authenticator.authenticate(f"Bearer {lasting[0]}", None)
+    assert alone.expires is None
+
+
+@aio
+async def test_a_tunnel_ends_with_the_certificate_that_is_a_second_lock(
+    authority: Authority, tmp_path: Path
+) -> None:
+    async with placed(tmp_path, authority.server("gate"), TLS_CLIENT_CA=str(authority.file)) as place:
+        for seconds in (4, 8, 16):  # a machine may be too slow to be online before it expires
+            short = authority.issue("short", common_name="anybody", seconds=seconds)
+            async with laptop(place, authority, short, DEVROUTE_TOKEN=SECRET) as up:
+                async with asyncio.timeout(seconds + WITHIN_S):
+                    assert await up.process.wait() == 30, up.log.read_text()
+                if heard(up, "online"):
+                    assert heard(up, "offline") == 1, "the server ended the tunnel"
+                    assert "the client certificate expired at" in up.log.read_text()
+                    break
+        else:
+            pytest.fail("the laptop was never online")
 
 
 def test_the_subject_is_the_part_that_was_chosen_and_only_if_it_is_there_once() -> None:
