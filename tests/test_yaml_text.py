@@ -14,6 +14,7 @@ from devroute.policy import Policy
 from devroute.policy_cases import run
 from devroute.settings import read_file
 from devroute.versions import from_pods
+from devroute.yaml_text import MAX_ALIASED, MAX_DEPTH, single
 
 SECRET = "dvr_0123456789abcdef"
 
@@ -41,6 +42,58 @@ DEEP = {
 def test_what_is_nested_too_deeply_is_refused_with_its_line(reader: str, text: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"^file:\d+: nested too deeply$"):
         READERS[reader](text)
+
+
+def laughs(first: str, further: str) -> str:
+    """Each line is ten of the one before."""
+    lines = [f"a0: &a0 {first}"]
+    for number in range(1, 30):
+        lines.append(f"a{number}: &a{number} {further.format(', '.join([f'*a{number - 1}'] * 10))}")
+    return "\n".join(lines)
+
+
+BOMBS = {
+    "lists": laughs("[x, x]", "[{}]"),
+    "merged mappings": laughs("{x: y}", "{{<<: [{}]}}"),
+    "one large list, often": f"a: &a [{'x, ' * 500}]\nb: [{'*a, ' * 500}]",
+    "itself": "a: &a [*a]",
+    "itself, merged": "a: &a\n  <<: *a\n",
+    "in many documents": "\n---\n".join(f"a: &a [{'x, ' * 500}]\nb: *a" for _ in range(25)),
+}
+
+
+@pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
+@pytest.mark.parametrize("reader", READERS)
+def test_aliases_that_stand_for_too_much_are_refused_with_their_line(reader: str, text: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"^file:\d+: aliases stand for too much$"):
+        READERS[reader](text)
+
+
+def test_aliases_stand_for_as_much_as_the_limit_and_no_more() -> None:
+    for count in (MAX_ALIASED, MAX_ALIASED + 1):
+        text = f"a: &a [{'x, ' * 99}]\nb: &x y\nc: [{'*a, ' * (count // 100)}{'*x, ' * (count % 100)}]"
+        if count > MAX_ALIASED:
+            with pytest.raises(ConfigInvalid, match="file:3: aliases stand for too much"):
+                single(text, "file")
+        else:
+            document, _ = single(text, "file")
+            assert isinstance(document, dict)
+            assert len(document["c"]) == 100
+
+
+def test_what_is_deep_by_aliases_only_is_nested_too_deeply() -> None:
+    half = MAX_DEPTH // 2 - 1
+    text = f"- &a {'[' * half}{']' * half}\n- &b {'[' * half}*a{']' * half}\n"
+    document, _ = single(text, "file")
+    assert str(document).count("[") == 1 + 3 * half
+    for more in (f"- {'[' * 3}*b{']' * 3}", f"- {'{a: ' * 3}*b{'}' * 3}"):
+        with pytest.raises(ConfigInvalid, match="file:3: nested too deeply"):
+            single(text + more, "file")
+
+
+def test_a_policy_may_share_its_lists() -> None:
+    text = "direct:\n  networks: &office [10.0.0.0/8]\ncallers:\n- {from: ['*'], targets: *office}\n"
+    assert Policy.parse(text, "file").networks
 
 
 @pytest.mark.parametrize(
