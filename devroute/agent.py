@@ -40,7 +40,7 @@ from devroute.inspector.store import Captures
 from devroute.inspector.tap import Recorder, Tapped
 from devroute.live import LiveReport, can_draw
 from devroute.network import Network, is_ours
-from devroute.platforms import INTERRUPTED, signals_caught
+from devroute.platforms import INTERRUPTED, settled, signals_caught
 from devroute.registrar import Registrar, why_turned_away
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings
@@ -184,6 +184,7 @@ class Agent:
         link_to_page = None if self.door is None else self.door.url
         self._report.online(name, self._settings.server, self._settings.services, link_to_page)
         self._report.flush()
+        settled()
         return link
 
     def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:

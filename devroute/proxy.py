@@ -25,7 +25,7 @@ from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
 from devroute.heads import HeadLimits
 from devroute.log import configure
-from devroute.platforms import loop_factory
+from devroute.platforms import loop_factory, settled
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.registry import Registry
@@ -348,6 +348,7 @@ async def serve(settings: ProxySettings) -> int:
             loop.add_signal_handler(name, ending.set)
     try:
         await proxy.start()
+        settled()
         await ending.wait()
     finally:
         for name in (signal.SIGTERM, signal.SIGINT):
