@@ -12,6 +12,7 @@ from devroute.errors import LaptopOffline, NameNotOwned, NameTaken, ServiceNotSe
 from devroute.target import Address, quote
 from devroute.terms import ANY, Terms
 from devroute.tunnel.hello import Hello
+from devroute.tunnel.shares import Share
 from devroute.upstream import Upstream
 
 #: Laptops that one subject may have online: a person has few, a CI system some.
@@ -27,11 +28,12 @@ class Link(Protocol):
 @dataclass(frozen=True, slots=True)
 class Served:
     """The way to a service: exactly one of the first two is there. The same object for as long as it is the
-    way."""
+    way. `share` bounds what the subject may have in flight; a tunnel knows its own."""
 
     upstream: Upstream | None
     address: Address | None
     terms: Terms = ANY
+    share: Share | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Registry:
         self._by_name: dict[str, Registration] = {}
 
     def register(
-        self, subject: str, hello: Hello, link: Link, now: float
+        self, subject: str, hello: Hello, link: Link, now: float, share: Share | None = None
     ) -> tuple[Registration, Link | None]:
         """Put a laptop online. The second value is an older link of the same owner that it replaces, whose
         streams have to be ended. `now`: seconds since the epoch.
@@ -101,7 +103,7 @@ class Registry:
         ways = {
             offer.service: Served(link.upstream(offer.service), None, offer.terms)
             if offer.direct is None
-            else Served(None, offer.direct, offer.terms)
+            else Served(None, offer.direct, offer.terms, share)
             for offer in hello.services
         }
         registration = self._by_name[name] = Registration(name, subject, link, hello, now, ways)

@@ -34,6 +34,7 @@ from devroute.routing import Directory, Served, permit_contract, permit_entry, p
 from devroute.shadow import Copies, Shadowed
 from devroute.signed import check_time
 from devroute.terms import ANY, Terms
+from devroute.tunnel.shares import Share, SharedUpstream
 from devroute.upstream import Upstream
 
 #: Contracts that are remembered; people at work at the same time are far fewer.
@@ -188,7 +189,7 @@ class ContractRouter:
         served = self._directory.lookup(str(entry.target), entry.service)
         if judged.route is None or judged.served is not served:
             way = way_to(entry, served, self._policy())
-            judged.route = self._route(entry, way, judged.signature, served.terms)
+            judged.route = self._route(entry, way, judged.signature, served.terms, served.share)
             judged.served = served
             judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
         if judged.paths and not request.target.startswith(judged.paths):
@@ -218,14 +219,21 @@ class ContractRouter:
         return _marked(entry, signature, abort, None, "error", reason)
 
     def _route(
-        self, entry: Entry, way: Address | Upstream, signature: Signature | None, terms: Terms = ANY
+        self,
+        entry: Entry,
+        way: Address | Upstream,
+        signature: Signature | None,
+        terms: Terms = ANY,
+        share: Share | None = None,
     ) -> Route:
         target = str(entry.target)
         http2: Upstream | None = None
         if isinstance(way, Address):
             who = target if target == str(way) else f"{target} ({way})"
-            http2 = self._pools.get_http2(entry.service, way)
-            way = self._pools.get(entry.service, way)
+            pool2, pool = self._pools.get_http2(entry.service, way), self._pools.get(entry.service, way)
+            http2, way = pool2, pool
+            if share is not None:
+                http2, way = SharedUpstream(pool2, share), SharedUpstream(pool, share)
         else:
             who = f"{target} (tunnel)"
         if entry.mirror:

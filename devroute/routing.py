@@ -15,6 +15,7 @@ from devroute.errors import ContractUnsigned, DevrouteError, NotSupported, Servi
 from devroute.policy import Policy
 from devroute.signed import SKEW_S, check_time
 from devroute.terms import ANY, Terms
+from devroute.tunnel.shares import Share
 from devroute.upstream import Upstream
 
 #: First line of the answer; a filter that does not know it leaves the request alone.
@@ -43,6 +44,8 @@ class Served(Protocol):
     def upstream(self) -> Upstream | None: ...
     @property
     def terms(self) -> Terms: ...
+    @property
+    def share(self) -> Share | None: ...
 
 
 class Directory(Protocol):

@@ -402,7 +402,7 @@ class ProxySettings(_Settings):
     max_contract_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = MAX_ENTRIES
     #: Requests in flight to one target. This and the next three can be overridden in the policy (`limits:`).
     max_in_flight: Annotated[int, Field(ge=1)] = 2048
-    #: Requests in flight by the tunnels of one subject, and by one of them.
+    #: Requests in flight to the laptops of one subject, and by one of its tunnels.
     max_in_flight_per_subject: Annotated[int, Field(ge=1)] = 4096
     max_streams_per_link: Annotated[int, Field(ge=1, le=MAX_STREAMS)] = MAX_STREAMS
     #: Laptops that one subject may have online.

@@ -24,6 +24,7 @@ class Serving:
     address: Address | None = None
     upstream: Tunnel | None = None
     terms: Terms = ANY
+    share: None = None
 
 
 @dataclass

@@ -132,7 +132,8 @@ class TunnelListener:
             message = hello.decode(hello.Hello, body)
             for offer in message.services:
                 self._permit(subject, identity.groups, offer)
-            registration, older = self._registry.register(subject, message, link, time.time())
+            share = link.share = self.shares.join(subject, link)
+            registration, older = self._registry.register(subject, message, link, time.time(), share)
         except DevrouteError as error:
             log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
             self.refused(error, subject, link.transport)
@@ -142,7 +143,6 @@ class TunnelListener:
             older.turn_away(
                 LinkReplaced(f"a newer `devroute up` of '{subject}' took the name '{registration.name}'")
             )
-        link.share = self.shares.join(subject, link)
         welcome = hello.Welcome(
             server=self._server_version,
             name=registration.name,

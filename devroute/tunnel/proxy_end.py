@@ -190,7 +190,7 @@ class TunnelUpstream:
         else:
             flags = _FLAG_CHUNKED if framing is _CHUNKED else _FLAG_UPGRADE
         share = link.share
-        if share is not None and len(share.links) > 1 and share.full:
+        if share is not None and (len(share.links) > 1 or share.pools) and share.full:
             link.refuse(end)
             return end
         try:
@@ -270,7 +270,7 @@ class ProxyLink(Link):
         if session.full and not session.leaving:
             error = TargetOverloaded(f"{len(session.streams)} requests are open to this laptop already")
         elif (share := self.share) is not None and share.full and not session.leaving:
-            error = TargetOverloaded(f"{share.limit} requests are open to '{share.subject}' already")
+            error = share.overloaded()
         else:
             error = LaptopOffline("the laptop is leaving")
         if session.ids_used_up and not session.leaving:

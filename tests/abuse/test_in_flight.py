@@ -8,7 +8,12 @@ from conformance.port import TIMEOUTS, data_port
 from tunnel.loopback import App, Client, Site, connect, get, tunnel
 
 from devroute.errors import TargetOverloaded
+from devroute.http1 import parse_request_head
+from devroute.policy import Policy
+from devroute.router import ContractRouter, Pools
+from devroute.target import Address
 from devroute.tunnel.agent_end import AgentLink
+from devroute.upstream import UpstreamStream
 
 PATIENCE = 5.0
 
@@ -62,6 +67,56 @@ async def test_a_subject_s_laptops_share_what_it_may_have_in_flight(two: tuple[S
             await asyncio.sleep(0)
     assert await refusal(where, "alice") is None  # its requests count no longer
     bob.end(TargetOverloaded("the test is over"))
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
+    two: tuple[Site, AgentLink], http2: bool
+) -> None:
+    where, _ = two
+    policy = Policy.from_mapping({"direct": {"networks": ["127.0.0.1/32"], "ports": ["1-65535"]}})
+    pools = Pools(lambda: policy, connect_timeout=PATIENCE, max_in_flight=100)
+    router = ContractRouter(where.registry, lambda: policy, pools)
+    app = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)  # never answers
+    address = Address("127.0.0.1", app.sockets[0].getsockname()[1])
+    third = await connect(where, {"foo": App()}, name="alice-lan", direct=address)
+    await third.welcome
+    head = REQUEST.replace(b'"alice"', b'"alice-lan"')
+    streams: list[UpstreamStream] = []
+
+    async def direct(contract: bytes = head) -> str | None:
+        client, route = Client(), router(parse_request_head(contract))
+        way = route.http2 if http2 else route.upstream
+        assert way is not None
+        streams.append(way.open(get(), client))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert client.error is None or isinstance(client.error, TargetOverloaded)
+        return client.error and client.error.message
+
+    where.listener.shares.limit(per_link=100, per_subject=4)
+    full = "4 requests are open to 'alice' already"
+    assert [await direct(), await refusal(where, "alice"), await direct()] == [None] * 3
+    assert await refusal(where, "alice-ci") is None
+    assert [await direct(), await refusal(where, "alice"), await direct()] == [full] * 3
+    by_address = head.replace(b"alice-lan", str(address).encode())
+    assert await direct(by_address) is None  # nobody's laptop, as far as the contract says
+    where.listener.shares.limit(per_link=100, per_subject=6)  # a reload, with requests under way
+    assert [await direct(), await direct()] == [None, full.replace("4", "6")]
+    streams[0].cancel()
+    assert [await refusal(where, "alice"), await direct()] == [None, full.replace("4", "6")]
+    refused = Client()
+    router(parse_request_head(head)).upstream.open(get(), refused).cancel()
+    await asyncio.sleep(0)
+    assert refused.error is None, "who has gone away is told nothing"
+    for stream in streams:
+        stream.cancel()
+    assert await direct() is None
+    streams[-1].cancel()
+    third.end(TargetOverloaded("the test is over"))
+    await third.disconnected
+    await pools.close()
+    app.close()
 
 
 REQUEST = b'GET / HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devroute-matched: foo\r\n\r\n'

@@ -152,6 +152,7 @@ class _Laptop:
     upstream: Upstream | None
     address: Address | None = None
     terms: Terms = ANY
+    share: None = None
 
 
 class _Directory:

@@ -12,6 +12,7 @@ from devroute.heads import Framing, Headers, RequestHead, ResponseHead
 from devroute.http1 import parse_response_head
 from devroute.identity import Authenticate, Identity, PeerCertificate
 from devroute.registry import Registry
+from devroute.target import Address
 from devroute.tunnel import hello
 from devroute.tunnel.accept import Permit, TunnelListener
 from devroute.tunnel.agent_end import AgentLink, Finished
@@ -99,6 +100,7 @@ async def connect(
     *,
     token: str = "alice-token",
     name: str | None = None,
+    direct: Address | None = None,
     observed: list[Finished] | None = None,
     liveness: Liveness = LIVENESS,
     tls: ssl.SSLContext | None = None,
@@ -108,7 +110,7 @@ async def connect(
     def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         observe = observed.append if observed is not None else (lambda finished: None)
         link = AgentLink(websocket, loop, services, observe, liveness)
-        offers = tuple(hello.Offer(service=service) for service in services)
+        offers = tuple(hello.Offer(service=service, direct=direct) for service in services)
         link.session.send_hello(hello.Hello(agent="test", name=name, services=offers).encode())
         return link
 
