@@ -24,6 +24,7 @@ from devroute.errors import (
     NameTaken,
     NotSupported,
     RegistrationDenied,
+    ShadowDenied,
     SubjectInvalid,
     TargetDenied,
     TokenExpired,
@@ -33,6 +34,7 @@ from devroute.errors import (
 from devroute.h2_upstream import H2Upstream
 from devroute.inspector import web as inspector
 from devroute.inspector.api import About
+from devroute.inspector.compare import Rules
 from devroute.inspector.gate import Gate
 from devroute.inspector.redact import redaction
 from devroute.inspector.replay import Replayer
@@ -44,9 +46,11 @@ from devroute.platforms import INTERRUPTED, settled, signals_caught
 from devroute.registrar import Registrar, why_turned_away
 from devroute.report import Printer, Report
 from devroute.settings import AgentSettings
+from devroute.telling import COMPARISONS
 from devroute.token_source import TokenSource
 from devroute.tunnel.agent_end import AgentLink, Finished
 from devroute.tunnel.websocket import WebSocket
+from devroute.verdicts import Verdict, Verdicts
 
 #: Seconds between two attempts: up to the first after a link has gone, doubled each time up to the last.
 FIRST_DELAY: Final = 0.2
@@ -93,6 +97,7 @@ FINAL: Final = (
     LinkReplaced,
     HandbackUnavailable,
     NotSupported,
+    ShadowDenied,
     SubjectInvalid,
 )
 
@@ -135,10 +140,18 @@ class Agent:
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
-        self._upstreams: dict[str, AppUpstream | H2Upstream | Tapped] = {}
+        self._upstreams: dict[str, AppUpstream | H2Upstream | Tapped | Verdicts] = {}
         for spec in settings.services:
             app = _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
             self._upstreams[spec.service] = app if recorder is None else Tapped(app, spec.service, recorder)
+        if settings.shadow is not None:
+            self._upstreams[COMPARISONS] = Verdicts(
+                Rules.parse(settings.ignore),
+                redaction(settings.redact),
+                self._compared,
+                self.captures,
+                None if recorder is None else recorder.flush,
+            )
         #: Sends captures to the apps again.
         self.replayer = Replayer({n: app for n, app in self._upstreams.items() if isinstance(app, Tapped)})
         self.about = About({spec.service: spec.url for spec in settings.services})
@@ -258,7 +271,15 @@ class Agent:
     # --- time
 
     def _observe(self, finished: Finished) -> None:
-        self._report.request(finished)
+        if finished.service != COMPARISONS:
+            self._report.request(finished)
+            self._report_soon()
+
+    def _compared(self, verdict: Verdict, lost: int) -> None:
+        self._report.compared(verdict, lost)
+        self._report_soon()
+
+    def _report_soon(self) -> None:
         if "report" not in self._timers:
             self._timers["report"] = self._loop.call_later(REPORT_SECONDS, self._flush_report)
 

@@ -145,6 +145,16 @@ def up(
         str | None,
         typer.Option(metavar="GET,POST", help="which may be asked twice; default all that are idempotent"),
     ] = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(metavar="25%", help="the real service answers; compare copies with its answers"),
+    ] = None,
+    shadow_methods: Annotated[
+        str | None, typer.Option(metavar="GET,POST", help="which may be copied; default GET and the like")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="$.PATH|HEADER", help="what may differ; repeatable")
+    ] = None,
     inspector: Annotated[
         str | None, typer.Option(metavar="PORT|off", help="where the inspector is; default 4040 or above")
     ] = None,
@@ -157,6 +167,7 @@ def up(
     \b
     Example: devroute up foo=8001 bar=grpc://localhost:9000 -- uvicorn app:app
     Example: devroute up foo=8001 --only-path /api/ --except-status 404,503
+    Example: devroute up foo=8001 --shadow 25% --ignore '$.timestamp'
     """
     invocation: Invocation = context.obj
     flags = {
@@ -168,6 +179,9 @@ def up(
         "only_path": only_path or None,
         "except_status": except_status,
         "except_methods": except_methods,
+        "shadow": shadow,
+        "shadow_methods": shadow_methods,
+        "ignore": ignore or None,
         "inspector": inspector,
         "output": output,
     }

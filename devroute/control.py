@@ -15,6 +15,7 @@ from aiohttp import web
 
 from devroute import __version__
 from devroute.audit_events import REFUSED, Record, refusal, unrecorded
+from devroute.comparison import ID_LENGTH, Comparisons, read_answer
 from devroute.contract import Address, Contract, parse
 from devroute.control_http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
 from devroute.errors import (
@@ -25,6 +26,7 @@ from devroute.errors import (
     LaptopOffline,
     MethodNotAllowed,
     NotFound,
+    RequestMalformed,
     RequestTimeout,
     TargetUnreachable,
 )
@@ -60,6 +62,7 @@ class Control:
     probe: Probe
     probe_timeout: float
     trails: Trails = field(default_factory=Trails)
+    comparisons: Comparisons = field(default_factory=lambda: Comparisons(time.monotonic))
     read: Callable[[str], Contract] = parse
     record: Record = unrecorded
 
@@ -115,6 +118,16 @@ class Control:
     async def traced(self, request: web.Request) -> web.Response:
         """POST /trace: a sidecar's word about a request that `devroute trace` has sent."""
         self.trails.seen({name.lower(): value for name, value in request.headers.items()}, time.monotonic())
+        return web.Response(status=204)
+
+    async def compared(self, request: web.Request) -> web.Response:
+        """POST /compare: a sidecar's word about what the real service answered to a copied request. Raises
+        RequestMalformed."""
+        key = request.headers.get("x-devroute-compare", "")
+        if not (key.isascii() and key.isalnum() and len(key) <= ID_LENGTH):
+            raise RequestMalformed("the header X-devroute-compare is missing or no id")
+        answer = read_answer(await request.read(), whole=request.headers.get("x-devroute-whole") == "yes")
+        self.comparisons.real(key, answer)
         return web.Response(status=204)
 
     async def trace(self, request: web.Request) -> web.Response:
@@ -174,6 +187,7 @@ def create_app(control: Control) -> web.Application:
     app[_STARTED] = time.monotonic()
     app.router.add_get("/resolve", _for_sidecars(control.resolve))
     app.router.add_post("/trace", _for_sidecars(control.traced))
+    app.router.add_post("/compare", _for_sidecars(control.compared))
     app.router.add_get("/api/traces/{id}", control.trace)
     app.router.add_get("/api/laptops", control.laptops)
     app.router.add_get("/api/status", control.status)

@@ -24,6 +24,7 @@ NEVER_FROM_OUTSIDE = (
     "x-devroute-via",
     "x-devroute-cluster",
     "x-devroute-shadow",
+    "x-devroute-compare",
     "x-devroute-origin",
     "x-devroute-host",
     "x-devroute-handback",

@@ -255,6 +255,12 @@ class TargetOverloaded(DevrouteError):
 # --- registration -------------------------------------------------------------------------------------------
 
 
+class ShadowDenied(DevrouteError):
+    """`devroute up --shadow` for a service of which policy permits no copies."""
+
+    code, status = "shadow-denied", 403
+
+
 class HandbackUnavailable(DevrouteError):
     """`devroute up --except-status` at a proxy that has no way to the real service."""
 

@@ -21,10 +21,11 @@ from rich.style import Style
 
 from devroute.errors import AppUnreachable, DevrouteError
 from devroute.platforms import silent_keyboard
-from devroute.report import clock, duration, local, size
+from devroute.report import Tally, clock, duration, local, size
 from devroute.screen import Line, Row, View, caller_of, lines
 from devroute.settings import ServiceSpec
 from devroute.tunnel.agent_end import Finished
+from devroute.verdicts import Verdict
 
 FRAMES_PER_SECOND: Final = 8
 
@@ -65,6 +66,7 @@ class LiveReport:
         self._width = 0
         self._known: dict[str, tuple[str, str]] = {}
         self._offline = False
+        self._tally = Tally()
 
     # --- what happens, on the loop
 
@@ -93,6 +95,10 @@ class LiveReport:
         if finished.code:
             view.failed += 1
         self._finished.appendleft((clock(), finished))
+
+    def compared(self, verdict: Verdict, lost: int) -> None:
+        self._tally.count(verdict, lost)
+        self._view.shadow = str(self._tally)
 
     def back(self, name: str) -> None:
         self._offline = False
@@ -189,7 +195,8 @@ class LiveReport:
         minutes = int((time.monotonic() - self._started) / 60)
         was = f"{view.requests} request{'s' if view.requests != 1 else ''}"
         failed = f", {view.failed} failed" if view.failed else ""
-        return f"{view.name} was online for {minutes} min: {was}{failed}"
+        shadow = f", {view.shadow}" if view.shadow else ""
+        return f"{view.name} was online for {minutes} min: {was}{failed}{shadow}"
 
 
 def _row(at: str, each: Finished) -> Row:

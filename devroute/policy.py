@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from devroute import policy_file
 from devroute.contract import Entry
-from devroute.errors import CallerDenied, RegistrationDenied, TargetDenied
+from devroute.errors import CallerDenied, RegistrationDenied, ShadowDenied, TargetDenied
 from devroute.policy_file import PolicyFile
 from devroute.policy_rules import (
     AddressRule,
@@ -39,6 +39,7 @@ class Policy:
     networks: tuple[Network, ...] = ()
     ports: Ports = ((1024, 65535),)
     services: tuple[str, ...] = ("*",)
+    shadow: tuple[str, ...] = ()
     rules: tuple[AddressRule, ...] = ()
     cluster: tuple[Named, ...] = ()
     registrations: tuple[RegisterRule, ...] | None = None
@@ -63,6 +64,7 @@ class Policy:
             networks=direct.networks,
             ports=direct.ports,
             services=file.services,
+            shadow=file.shadow,
             rules=tuple(
                 AddressRule(rule.services, rule.networks, rule.ports, f"direct.rules.{at}")
                 for at, rule in enumerate(direct.rules)
@@ -137,6 +139,16 @@ class Policy:
         rule = f"'{subject}' may register {mine or 'nothing'}, not '{service}'"
         hint = f"a rule to register with '{subject}' or one of its groups, and '{service}'"
         raise self._registration_denied(subject, service, rule, hint)
+
+    def permit_shadow(self, service: str) -> None:
+        """Judge a laptop that wants copies of a service's requests, and the real answers to them. Raises
+        ShadowDenied."""
+        if not any_matches(self.shadow, service):
+            raise ShadowDenied(
+                f"service '{service}': policy does not let a laptop have copies of other people's requests",
+                hint=f"the platform team can add '{service}' to shadow in the policy",
+                service=service,
+            )
 
     def may_register(self, subject: str, groups: frozenset[str]) -> tuple[str, ...]:
         """Patterns of the services that a subject may register, for people; empty for none."""

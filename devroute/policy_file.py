@@ -169,6 +169,7 @@ class PolicyFile(_Section):
     direct: DirectSection = DirectSection()
     cluster: ClusterSection = ClusterSection()
     services: Services = ("*",)
+    shadow: Services = ()
     registrations: tuple[RegisterSection, ...] | None = Field(None, alias="register")
     callers: tuple[CallerSection, ...] | None = None
     require: Literal["signed"] | None = None

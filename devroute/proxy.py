@@ -20,6 +20,7 @@ from devroute.accesslog import observer
 from devroute.admission import Admission
 from devroute.audit import OFF, STDOUT, Audit, Trail
 from devroute.audit_events import Record, unrecorded
+from devroute.comparison import Comparisons
 from devroute.contract import Limits
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
@@ -78,6 +79,7 @@ class Proxy:
         self._counters = admin.Counters()
         self._log_exchange, self._flush_log = observer(settings.log_format, settings.log_level)
         self._trails = Trails()
+        self._comparisons = Comparisons(asyncio.get_running_loop().time)
         self._draining = False
         self._ticks = 0
         loop = asyncio.get_running_loop()
@@ -97,7 +99,9 @@ class Proxy:
                 connect_timeout=settings.connect_timeout,
                 max_in_flight=settings.max_in_flight,
             )
-        self._router = ContractRouter(self.registry, self.policy, self._pools, read, mesh=self._mesh)
+        self._router = ContractRouter(
+            self.registry, self.policy, self._pools, read, mesh=self._mesh, comparisons=self._comparisons
+        )
         timeouts = Timeouts(
             head=settings.head_timeout,
             body=settings.body_timeout,
@@ -117,6 +121,7 @@ class Proxy:
                     probe=self._pools.probe,
                     probe_timeout=settings.probe_timeout,
                     trails=self._trails,
+                    comparisons=self._comparisons,
                     read=read,
                     record=self._record,
                 )
@@ -144,6 +149,8 @@ class Proxy:
         self._permit_terms(offer.service, offer.terms)
 
     def _permit_terms(self, service: str, terms: Terms) -> None:
+        if terms.shadow is not None:
+            self.policy().permit_shadow(service)
         if terms.except_status and self._mesh is None:
             raise HandbackUnavailable(
                 f"service '{service}': requests cannot be handed back: the proxy has no way into the mesh",
@@ -283,6 +290,7 @@ class Proxy:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._server.tick(self._loop.time())
+        self._comparisons.expire()
         self._ticks += 1
         if self._ticks % PRUNE_TICKS == 0:
             self._pools.prune()

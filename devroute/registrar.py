@@ -78,6 +78,14 @@ class Registrar:
                     hint="leave out --only-path and --except-status, or have it upgraded",
                 ),
             )
+        if self._settings.shadow is not None and "shadow" not in welcome.features:
+            self._give_up(
+                link,
+                NotSupported(
+                    f"the server (devroute {welcome.server}) would send the requests, not copies",
+                    hint="leave out --shadow, or have it upgraded",
+                ),
+            )
         if self._source.renewable and "renew" in welcome.features:
             renewing = keep_renewed(link, self._source, welcome.expires_in, self._not_renewed)
             self.renewing = asyncio.get_running_loop().create_task(renewing)

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from devroute.auth import owns
 from devroute.errors import LaptopOffline, NameNotOwned, NameTaken, ServiceNotServed, TooManyLinks
 from devroute.target import Address, quote
+from devroute.telling import COMPARISONS, Teller
 from devroute.terms import ANY, Terms
 from devroute.tunnel.hello import Hello
 from devroute.tunnel.shares import Share
@@ -28,12 +29,14 @@ class Link(Protocol):
 @dataclass(frozen=True, slots=True)
 class Served:
     """The way to a service: exactly one of the first two is there. The same object for as long as it is the
-    way. `share` bounds what the subject may have in flight; a tunnel knows its own."""
+    way. `share` bounds what the subject may have in flight; a tunnel knows its own. `tell` tells the owner
+    what came of copies, where they want any."""
 
     upstream: Upstream | None
     address: Address | None
     terms: Terms = ANY
     share: Share | None = None
+    tell: Teller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +103,12 @@ class Registry:
                 f"'{subject}' has {self.max_links} laptops online already",
                 hint="end one of them; devroute ls shows them",
             )
+        shadows = any(offer.terms.shadow is not None for offer in hello.services)
+        tell = Teller(link.upstream(COMPARISONS)) if shadows else None
         ways = {
-            offer.service: Served(link.upstream(offer.service), None, offer.terms)
+            offer.service: Served(link.upstream(offer.service), None, offer.terms, tell=tell)
             if offer.direct is None
-            else Served(None, offer.direct, offer.terms, share)
+            else Served(None, offer.direct, offer.terms, share, tell)
             for offer in hello.services
         }
         registration = self._by_name[name] = Registration(name, subject, link, hello, now, ways)

@@ -9,18 +9,26 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, TextIO
 
 from devroute.errors import AppUnreachable, DevrouteError
 from devroute.screen import caller_of
 from devroute.settings import ServiceSpec
 from devroute.tunnel.agent_end import Finished
+from devroute.verdicts import Verdict
 
 #: Batches of lines that wait for the terminal; each holds what happened in one turn of `flush`.
 MAX_BATCHES: Final = 256
 
 #: Lines of one batch; more in a fiftieth of a second nobody reads.
 MAX_LINES: Final = 2048
+
+#: Differences of one answer that are shown; the inspector has all.
+MAX_DIFFERENCES: Final = 5
+
+#: At least so long between two lines that count what was the same, in seconds.
+TALLY_SECONDS: Final = 5.0
 
 #: How long the last lines may take when devroute ends, in seconds.
 LAST_SECONDS: Final = 1.0
@@ -60,6 +68,28 @@ class Printer:
                 continue
 
 
+@dataclass(slots=True)
+class Tally:
+    """Comparisons of a laptop's answers with the real service's. `unpaired`: there was nothing to compare."""
+
+    same: int = 0
+    different: int = 0
+    unpaired: int = 0
+
+    def count(self, verdict: Verdict, lost: int) -> None:
+        self.unpaired += lost
+        if verdict.differences is None:
+            self.unpaired += 1
+        elif verdict.differences:
+            self.different += 1
+        else:
+            self.same += 1
+
+    def __str__(self) -> str:
+        unpaired = f", {self.unpaired:,} not compared" if self.unpaired else ""
+        return f"shadow: {self.same:,} same, {self.different:,} different{unpaired}"
+
+
 class Report:
     """Turns events into lines, as text or as one JSON object a line. `flush` passes them on."""
 
@@ -71,6 +101,9 @@ class Report:
         self._lost = 0
         self._unreachable: set[str] = set()
         self._several = False
+        self._tally = Tally()
+        self._told = ""  # the tally, as it was printed last
+        self._tell_again = 0.0
 
     def request(self, finished: Finished) -> None:
         """On the request path: everything else happens in `flush`."""
@@ -78,6 +111,42 @@ class Report:
             self._finished.append(finished)
         else:
             self._lost += 1
+
+    def compared(self, verdict: Verdict, lost: int) -> None:
+        """The real service's answer is known. Each difference is shown, and the tally now and then."""
+        tally = self._tally
+        tally.count(verdict, lost)
+        found = verdict.differences
+        if len(self._lines) >= MAX_LINES:
+            self._lost += 1
+        elif self._json:
+            self._event(
+                "shadow",
+                service=verdict.service,
+                method=verdict.method,
+                path=verdict.target,
+                differences=found,
+                same=tally.same,
+                different=tally.different,
+                unpaired=tally.unpaired,
+            )
+        elif found:
+            path = _printable(verdict.target)
+            self._say(f"{clock()}  {verdict.service}  {verdict.method} {path}  differs from the real answer:")
+            shown = [
+                f"          {each['where']}: {each['left'] or 'nothing'} -> {each['right'] or 'nothing'}"
+                for each in found[:MAX_DIFFERENCES]
+            ]
+            if len(found) > MAX_DIFFERENCES:
+                shown.append(f"          and {len(found) - MAX_DIFFERENCES} more places")
+            self._say(*map(_printable, shown))
+            self._tell_again = 0.0
+
+    def _say_tally(self, now: float) -> None:
+        text = str(self._tally)
+        if now >= self._tell_again and text != self._told and self._tally != Tally():
+            self._told, self._tell_again = text, now + TALLY_SECONDS
+            self._say(f"{clock()}  {text}")
 
     def online(
         self, name: str, server: str, services: Sequence[ServiceSpec], inspector: str | None = None
@@ -157,6 +226,7 @@ class Report:
         """Of the tunnel; only a page that is drawn again and again shows it."""
 
     def close(self) -> None:
+        self._tell_again = 0.0
         self.flush()
         self._printer.close()
 
@@ -165,6 +235,8 @@ class Report:
         for each in finished:
             self._lines.append(self._request_as_json(each) if self._json else self._request_as_text(each))
             self._watch_app(each)
+        if not self._json:
+            self._say_tally(time.monotonic())
         if self._lost:
             lost, self._lost = self._lost, 0
             if self._json:
@@ -223,6 +295,10 @@ class Report:
 
     def _event(self, event: str, **fields: object) -> None:
         self._lines.append(json.dumps({"event": event, "time": round(time.time(), 3), **fields}))
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
 
 
 def local(spec: ServiceSpec) -> str:

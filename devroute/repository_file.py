@@ -12,8 +12,9 @@ from devroute.errors import ConfigInvalid
 
 #: A list of what is permitted: a new setting is refused until somebody has thought about it.
 PERMITTED: Final = frozenset({
-    "direct", "except_methods", "except_status", "inspector", "inspector_body_mb", "inspector_memory_mb",
-    "name", "only_path", "output", "proxy", "redact", "server", "services", "token",
+    "direct", "except_methods", "except_status", "ignore", "inspector", "inspector_body_mb",
+    "inspector_memory_mb", "name", "only_path", "output", "proxy", "redact", "server", "services", "shadow",
+    "shadow_methods", "token",
 })  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from devroute.audit_events import decision
+from devroute.comparison import Comparisons, Witness, id_of
 from devroute.contract import Address, Contract, Entry, Signature, Version, parse
 from devroute.errors import (
     ConditionUnmet,
@@ -26,15 +27,15 @@ from devroute.errors import (
 from devroute.faults import Aborting, Delayed, Limited
 from devroute.h2_upstream import H2Upstream
 from devroute.handback import Declining
-from devroute.heads import InboundRequest
+from devroute.heads import InboundRequest, RequestHead
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.relay import Route
 from devroute.routing import Directory, Served, permit_contract, permit_entry, printable, way_to
-from devroute.shadow import Copies, Shadowed
+from devroute.shadow import Copies, Shadowed, Watch
 from devroute.signed import check_time
 from devroute.terms import ANY, Terms
-from devroute.tunnel.shares import Share, SharedUpstream
+from devroute.tunnel.shares import SharedUpstream
 from devroute.upstream import Upstream
 
 #: Contracts that are remembered; people at work at the same time are far fewer.
@@ -119,7 +120,7 @@ class _Judged:
     """A contract's entry that policy permits, and the route that was last made of it. `conditional`: it is
     not for every request. `static`: its way never changes. `callers`: those that policy was seen to permit,
     None where it permits everybody. `signature`: it holds for a time only. `paths`: the laptop takes no
-    others."""
+    others. `copied`: nor other methods, where it gets copies only."""
 
     entry: Entry
     conditional: bool
@@ -129,6 +130,7 @@ class _Judged:
     served: Served | None = None
     route: Route | None = None
     paths: tuple[bytes, ...] = ()
+    copied: tuple[bytes, ...] = ()
 
 
 class ContractRouter:
@@ -143,8 +145,10 @@ class ContractRouter:
         read: Callable[[str], Contract] = parse,
         clock: Callable[[], float] = time.time,
         mesh: Upstream | None = None,
+        comparisons: Comparisons | None = None,
     ) -> None:
         """`read` is what reads contracts; `clock` gives seconds since the epoch."""
+        self._comparisons = comparisons
         self._read = read
         self._clock = clock
         self._mesh = mesh
@@ -189,11 +193,14 @@ class ContractRouter:
         served = self._directory.lookup(str(entry.target), entry.service)
         if judged.route is None or judged.served is not served:
             way = way_to(entry, served, self._policy())
-            judged.route = self._route(entry, way, judged.signature, served.terms, served.share)
+            judged.route = self._route(entry, way, judged.signature, served)
             judged.served = served
+            judged.copied = _copied_methods(served.terms)
             judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
         if judged.paths and not request.target.startswith(judged.paths):
             raise _not_offered(entry, judged.paths)
+        if judged.copied and request.method not in judged.copied:
+            raise _not_copied(entry, served.terms)
         return judged.route
 
     def _check_caller(self, entry: Entry, permitted: set[bytes], raw: bytes) -> None:
@@ -219,14 +226,13 @@ class ContractRouter:
         return _marked(entry, signature, abort, None, "error", reason)
 
     def _route(
-        self,
-        entry: Entry,
-        way: Address | Upstream,
-        signature: Signature | None,
-        terms: Terms = ANY,
-        share: Share | None = None,
+        self, entry: Entry, way: Address | Upstream, signature: Signature | None, served: Served | None = None
     ) -> Route:
         target = str(entry.target)
+        terms = ANY if served is None else served.terms
+        copied = entry.mirror or terms.shadow is not None
+        share = None if served is None else served.share
+        watch = None if served is None else self._watch(entry.key, served)
         http2: Upstream | None = None
         if isinstance(way, Address):
             who = target if target == str(way) else f"{target} ({way})"
@@ -236,7 +242,7 @@ class ContractRouter:
                 http2, way = SharedUpstream(pool2, share), SharedUpstream(pool, share)
         else:
             who = f"{target} (tunnel)"
-        if entry.mirror:
+        if copied:
             result, reason = "mirror", f"{entry.key} copied to {who}"
         else:
             result, reason = "laptop", f"{entry.key} answered by {who}"
@@ -245,21 +251,38 @@ class ContractRouter:
         return _marked(
             entry,
             signature,
-            self._as_asked(entry, way),
-            None if http2 is None else self._as_asked(entry, http2),
+            self._copying(entry, way, watch) if copied else self._as_asked(entry, way),
+            None
+            if http2 is None
+            else self._copying(entry, http2, watch)
+            if copied
+            else self._as_asked(entry, http2),
             result,
             reason,
         )
 
     def _as_asked(self, entry: Entry, upstream: Upstream) -> Upstream:
         """The upstream with the entry's options around it; the timeout counts the delay in."""
-        if entry.mirror:
-            return Shadowed(upstream, self._copies, entry.timeout_s)
         if entry.delay_s is not None:
             upstream = Delayed(upstream, entry.delay_s)
         if entry.timeout_s is not None:
             upstream = Limited(upstream, entry.timeout_s, str(entry.target))
         return upstream
+
+    def _copying(self, entry: Entry, upstream: Upstream, watch: Watch | None) -> Upstream:
+        return Shadowed(upstream, self._copies, entry.timeout_s, watch)
+
+    def _watch(self, service: str, served: Served) -> Watch | None:
+        """Where the laptop's owner wants to compare: who sees the laptop's answers to copies."""
+        comparisons, tell = self._comparisons, served.tell
+        if comparisons is None or tell is None or served.terms.shadow is None:
+            return None
+
+        def watch(head: RequestHead) -> Witness | None:
+            key = id_of(head)
+            return None if key is None else comparisons.expect(key, service, head, tell)
+
+        return watch
 
     def _judge(self, raw: bytes, matched: bytes) -> _Judged:
         try:
@@ -335,6 +358,19 @@ def _not_offered(entry: Entry, paths: tuple[bytes, ...]) -> PathNotOffered:
     return PathNotOffered(
         f"laptop '{entry.target}' takes requests for '{entry.service}' under {offered} only; the sidecar"
         " should have left this one to the service",
+        service=entry.key,
+        target=str(entry.target),
+    )
+
+
+def _copied_methods(terms: Terms) -> tuple[bytes, ...]:
+    return () if terms.shadow is None else tuple(each.encode("ascii") for each in terms.shadow_methods)
+
+
+def _not_copied(entry: Entry, terms: Terms) -> ConditionUnmet:
+    return ConditionUnmet(
+        f"laptop '{entry.target}' wants copies of {', '.join(terms.shadow_methods)} only; the sidecar should"
+        " have left this request to the service",
         service=entry.key,
         target=str(entry.target),
     )

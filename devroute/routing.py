@@ -46,6 +46,8 @@ class Served(Protocol):
     def terms(self) -> Terms: ...
     @property
     def share(self) -> Share | None: ...
+    @property
+    def tell(self) -> Callable[[bytes], None] | None: ...
 
 
 class Directory(Protocol):
@@ -85,7 +87,7 @@ class Decision:
         if self.reason:
             lines.append(f"reason {printable(self.reason)}")
         if self.entry is not None:
-            lines += _conditions(self.entry)
+            lines += _conditions(self.entry, self.terms)
             if self.callers is not None:
                 lines.append(f"callers {','.join(self.callers)}")
             lines += _terms(self.terms)
@@ -148,7 +150,9 @@ def decide_parsed(
         route, terms = choose(entry, policy, directory)
     except DevrouteError as error:
         return _failed(entry, error)
-    kind: Kind = "mirror" if entry.mirror else "detour"
+    if terms.shadow is not None and entry.fallback == "fail":
+        return _failed(entry, _copies_only(entry))
+    kind: Kind = "mirror" if entry.mirror or terms.shadow is not None else "detour"
     laptop = Decision(
         kind, entry.key, target, ttl_ms=LAPTOP_HOLD_MS, entry=entry, callers=callers, terms=terms
     )
@@ -176,6 +180,15 @@ def permit_contract(contract: Contract, policy: Policy, now: float) -> None:
         check_time(contract.signature, now)
     elif policy.require_signed:
         raise ContractUnsigned("the contract is not signed, and policy requires that (`require: signed`)")
+
+
+def _copies_only(entry: Entry) -> NotSupported:
+    return NotSupported(
+        f"service '{entry.key}': laptop '{entry.target}' takes only copies, and fallback is 'fail'",
+        hint="leave the option 'fallback' out, or have the laptop registered without --shadow",
+        service=entry.key,
+        target=str(entry.target),
+    )
 
 
 def permit_entry(entry: Entry, policy: Policy) -> None:
@@ -231,17 +244,23 @@ def _impossible(entry: Entry) -> str | None:
     return None
 
 
-def _conditions(entry: Entry) -> list[str]:
-    """Which requests the decision is for; the sidecar leaves all others to the service."""
+def _conditions(entry: Entry, terms: Terms) -> list[str]:
+    """Which requests the decision is for, by the contract and by the laptop's terms; the sidecar leaves all
+    others to the service."""
     lines = []
-    if entry.methods:
-        lines.append(f"methods {','.join(entry.methods)}")
+    methods, percent = tuple(entry.methods or ()), entry.percent
+    if terms.shadow is not None:
+        percent *= terms.shadow / 100
+        methods = tuple(each for each in terms.shadow_methods if not methods or each in methods)
+        percent = percent if methods else 0.0
+    if methods:
+        lines.append(f"methods {','.join(methods)}")
     if entry.path is not None:
         lines.append(f"path {entry.path}")
     if entry.callers:
         lines.append(f"from {','.join(entry.callers)}")
-    if entry.percent < 100:
-        lines.append(f"percent {entry.percent:.6f}")
+    if percent < 100:
+        lines.append(f"percent {percent:.6f}")
     if entry.fallback == "fail":
         lines.append("fallback fail")
     return lines
@@ -254,6 +273,8 @@ def _terms(terms: Terms) -> list[str]:
         lines.append(f"only-paths {' '.join(terms.paths)}")
     if terms.except_status:
         lines.append("origin yes")
+    if terms.shadow is not None:
+        lines.append("compare yes")
     return lines
 
 

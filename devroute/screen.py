@@ -44,7 +44,7 @@ class Row:
 @dataclass(slots=True)
 class View:
     """All that is shown. `trouble` says why the laptop is offline, None while it is online; `warning`,
-    what else is wrong. `rows`: the newest first."""
+    what else is wrong; `shadow` counts comparisons. `rows`: the newest first."""
 
     name: str = ""
     server: str = ""
@@ -58,6 +58,7 @@ class View:
     minutes: int = 0
     requests: int = 0
     failed: int = 0
+    shadow: str = ""
     unreachable: dict[str, str] = field(default_factory=dict)
     rows: Sequence[Row] = ()
 
@@ -70,7 +71,8 @@ def lines(view: View, width: int, height: int, *, plain_ascii: bool = False) -> 
     callers = min(max((cell_len(row.caller) for row in view.rows), default=0), CALLER_WIDTH)
     counted = f"{view.requests:,} requests" if view.requests != 1 else "1 request"
     failures = ((f", {view.failed:,} failed", "red"),) if view.failed else ()
-    shown.append(((counted, "bold"), *failures))
+    shadow = ((f"  {view.shadow}", ""),) if view.shadow else ()
+    shown.append(((counted, "bold"), *failures, *shadow))
     for row in view.rows:
         if len(shown) >= height - 2:
             break

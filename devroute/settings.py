@@ -23,9 +23,10 @@ from devroute.contract import MAX_BYTES, MAX_ENTRIES, MOST_ENTRIES
 from devroute.credentials import Source as Source
 from devroute.credentials import bind, is_exposed
 from devroute.errors import ConfigInvalid
+from devroute.inspector.compare import Rules
 from devroute.inspector.redact import redaction
 from devroute.target import Address, Malformed, check_label, parse_address, parse_host, parse_port, quote
-from devroute.terms import IDEMPOTENT, Terms, read_methods, read_paths, read_statuses
+from devroute.terms import IDEMPOTENT, SAFE, Terms, read_methods, read_paths, read_percent, read_statuses
 from devroute.tunnel.frames import MAX_STREAMS
 from devroute.yaml_text import single
 
@@ -236,6 +237,21 @@ def _redact(value: object) -> tuple[str, ...]:
     return tuple(rules)
 
 
+def _percent(value: object) -> float | None:
+    return None if value is None else read_percent(value)
+
+
+def _ignore(value: object) -> tuple[str, ...]:
+    rules = value.split() if isinstance(value, str) else value
+    if not isinstance(rules, list | tuple) or not all(isinstance(each, str) for each in rules):
+        raise ValueError("write a list of places and headers, such as [$.timestamp, x-version]")
+    try:
+        Rules.parse(rules)
+    except ConfigInvalid as error:
+        raise ValueError(f"{error.message} ({error.hint})" if error.hint else error.message) from None
+    return tuple(rules)
+
+
 def _audit(value: object) -> object:
     """YAML takes off for a truth value."""
     return "off" if value is False or value == "" else value
@@ -283,6 +299,11 @@ class AgentSettings(ClientSettings):
     only_path: Annotated[tuple[str, ...], BeforeValidator(read_paths)] = ()
     except_status: Annotated[tuple[int, ...], BeforeValidator(read_statuses)] = ()
     except_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = IDEMPOTENT
+    #: Copies only, for this percentage of the requests with one of these methods; what differs from the real
+    #: service's answers is shown, except at these places.
+    shadow: Annotated[float | None, BeforeValidator(_percent)] = None
+    shadow_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = SAFE
+    ignore: Annotated[tuple[str, ...], BeforeValidator(_ignore)] = ()
     command: tuple[str, ...] = ()
     #: The inspector's port; True takes 4040 or the next free one, False none.
     inspector: Annotated[bool | int, BeforeValidator(_inspector)] = True
@@ -295,7 +316,11 @@ class AgentSettings(ClientSettings):
     @property
     def terms(self) -> Terms:
         return Terms(
-            paths=self.only_path, except_status=self.except_status, except_methods=self.except_methods
+            paths=self.only_path,
+            except_status=self.except_status,
+            except_methods=self.except_methods,
+            shadow=self.shadow,
+            shadow_methods=self.shadow_methods,
         )
 
 
@@ -430,6 +455,10 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
     """For `up`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
     settings = _bound(AgentSettings, sources)
     _complete(_missing(settings) + ([] if settings.services else ["services"]))
+    try:
+        settings.terms.check()
+    except Malformed as problem:
+        raise ConfigInvalid(f"shadow and except_status: {problem}") from None
     if settings.direct is not None:
         try:
             services = with_direct(settings.services, settings.direct)

@@ -6,9 +6,11 @@ is given up. The sidecar is answered 202 once it has sent all, whatever becomes 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
-from devroute.errors import DevrouteError
+from devroute.comparison import Witness
+from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
 from devroute.held import Piece, hold
 from devroute.http1 import parse_response_head
@@ -28,6 +30,10 @@ _UPGRADE: Final = Framing.UPGRADE
 _BODYLESS: Final = (Framing.NONE, Framing.UPGRADE)
 
 
+#: Asked for each copy whether somebody wants to see its answer.
+Watch = Callable[[RequestHead], Witness | None]
+
+
 class Copies:
     """All copies of one proxy: what they may use together."""
 
@@ -41,17 +47,21 @@ class Copies:
 
 
 class Shadowed:
-    """An upstream that gets copies: its answers are thrown away."""
+    """An upstream that gets copies: its answers are thrown away, once `watch` has seen them."""
 
-    def __init__(self, upstream: Upstream, copies: Copies, seconds: float | None) -> None:
+    def __init__(
+        self, upstream: Upstream, copies: Copies, seconds: float | None, watch: Watch | None = None
+    ) -> None:
         self._upstream = upstream
+        self._watch = watch
         self._copies = copies
         self._seconds = COPY_SECONDS if seconds is None else seconds
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         copy = None
         if not self._copies.full and head.framing is not _UPGRADE:  # a pipe cannot be had twice
-            copy = _Copy(self._upstream, head, self._copies, self._seconds)
+            witness = self._watch(head) if self._watch is not None else None
+            copy = _Copy(self._upstream, head, self._copies, self._seconds, witness)
         return _Received(head, sink, copy)
 
 
@@ -93,15 +103,18 @@ class _Received:
 class _Copy:
     """The laptop's side: sends as fast as the laptop takes it, and holds what it does not."""
 
-    def __init__(self, upstream: Upstream, head: RequestHead, copies: Copies, seconds: float) -> None:
+    def __init__(
+        self, upstream: Upstream, head: RequestHead, copies: Copies, seconds: float, witness: Witness | None
+    ) -> None:
         self._copies = copies
+        self._witness = witness
         self._held: list[Piece] = []
         self._size = 0
         self._paused = False
         self._over = False
         self._trailers: Headers | None = None
         copies.at_work.add(self)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.give_up)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._late, seconds)
         self._stream = upstream.open(head, self)
 
     def take(self, data: bytes) -> None:
@@ -124,10 +137,17 @@ class _Copy:
         else:
             self._stream.send_end(trailers)
 
-    def give_up(self) -> None:
+    def _late(self, seconds: float) -> None:
+        self.give_up(UpstreamTimeout(f"the copy was not answered within {seconds:g} s"))
+
+    def give_up(self, error: DevrouteError | None = None) -> None:
         if not self._over:
             self._finish()
             self._stream.cancel()
+            if self._witness is not None:
+                self._witness.on_error(
+                    error or UpstreamReset("the copy was given up: it was not read in time")
+                )
 
     def _finish(self) -> None:
         self._over = True
@@ -158,12 +178,22 @@ class _Copy:
             trailers, self._trailers = self._trailers, None
             self._stream.send_end(trailers)
 
+    def on_head(self, head: ResponseHead) -> None:
+        if self._witness is not None:
+            self._witness.on_head(head)
+
+    def on_data(self, data: bytes) -> None:
+        if self._witness is not None:
+            self._witness.on_data(data)
+
     def on_end(self, trailers: Headers) -> None:
         self._finish()
+        if self._witness is not None:
+            self._witness.on_end(trailers)
 
     def on_error(self, error: DevrouteError) -> None:
         self._finish()
+        if self._witness is not None:
+            self._witness.on_error(error)
 
     def on_informational(self, head: ResponseHead) -> None: ...
-    def on_head(self, head: ResponseHead) -> None: ...
-    def on_data(self, data: bytes) -> None: ...

@@ -16,6 +16,7 @@ local CONTRACT = "x-devroute"
 local MATCHED = "x-devroute-matched" -- for the proxy: the service that it stands in for
 local CLUSTER = "x-devroute-cluster" -- for the route: where the request goes
 local SHADOW = "x-devroute-shadow" -- for the route: where a copy goes
+local COMPARE = "x-devroute-compare" -- for the proxy: by which it finds the real service's answer to a copied request
 local VIA = "x-devroute-via" -- the services that have sent the request away, as baggage has it in devroute-via
 local CALLER = "x-devroute-caller" -- for the proxy: the mesh identity of whoever sent the request
 local ORIGIN = "x-devroute-origin" -- for the proxy: where the mesh finds the service, should the laptop decline
@@ -338,6 +339,7 @@ local function parse_answer(body)
   rule.only_paths = words_of(answer["only-paths"])
   rule.conditional = (answer.methods or answer.path or answer.from or percent or rule.only_paths or answer.callers) ~= nil
   rule.strict, rule.wants_origin = answer.fallback == "fail", answer.origin == "yes"
+  rule.compared = answer.compare == "yes"
   return rule, math.min(tonumber(ttl), MAX_TTL_MS)
 end
 
@@ -474,6 +476,15 @@ end
 local function has_cluster(handle, name)
   local _, problem = pcall(handle.httpCall, handle, name, {}, nil, 1)
   return tostring(problem):find("headers must include", 1, true) ~= nil
+end
+
+-- For one request at one service; nobody gains by guessing it.
+local function new_id()
+  local halves = {}
+  for half = 1, 4 do
+    halves[half] = ("%08x"):format(math.random(0, 4294967295))
+  end
+  return table.concat(halves)
 end
 
 local function port_of(address)
@@ -626,6 +637,13 @@ local function send(rule, handle, headers, identity)
     headers:replace(CLUSTER, cluster)
     if outcome == MIRRORED then
       headers:replace(SHADOW, settings.data)
+      if rule.compared then
+        local id = new_id()
+        headers:replace(COMPARE, id)
+        handle:streamInfo():dynamicMetadata():set(NAMESPACE, "compare", id)
+      else
+        headers:remove(COMPARE)
+      end
     else
       headers:remove(SHADOW)
     end

@@ -26,6 +26,8 @@ from devroute.pool import DirectUpstream
 from devroute.registry import Served
 from devroute.relay import Route
 from devroute.router import ContractRouter, Pools
+from devroute.shadow import Shadowed
+from devroute.terms import Terms
 from devroute.upstream import ResponseSink, UpstreamStream
 
 OPEN = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16", "100.64.0.0/10"]}})
@@ -96,6 +98,18 @@ async def test_who_is_online_is_asked_for_every_request(desk: Desk) -> None:
     with pytest.raises(LaptopOffline):
         desk.route(contract)
     assert desk.asked == 5
+
+
+async def test_a_laptop_that_wants_copies_gets_no_other_methods_even_if_the_sidecar_sends_them(
+    desk: Desk,
+) -> None:
+    desk.laptops["alice", "foo"] = Served(Tunnel(), None, Terms(shadow=25.0))
+    route = desk.route(b'{"foo": "alice"}')
+    assert b"x-devroute-result: mirror" in route.marks
+    assert isinstance(route.upstream, Shadowed)
+    desk.laptops["alice", "foo"] = Served(Tunnel(), None, Terms(shadow=25.0, shadow_methods=("POST",)))
+    with pytest.raises(ConditionUnmet, match="copies of POST only"):
+        desk.route(b'{"foo": "alice"}')
 
 
 async def test_a_laptops_own_address_is_subject_to_policy_too(desk: Desk) -> None:

@@ -25,6 +25,7 @@ class Serving:
     upstream: Tunnel | None = None
     terms: Terms = ANY
     share: None = None
+    tell: None = None
 
 
 @dataclass
@@ -46,6 +47,7 @@ LAPTOPS = Laptops(
     {
         "alice": {"foo": Serving(upstream=TUNNEL)},
         "bob": {"foo": Serving(address=Address("192.168.1.12", 8001))},
+        "sue": {"foo": Serving(upstream=TUNNEL, terms=Terms(shadow=25.0))},
         "mallory": {"foo": Serving(address=Address("169.254.169.254", 8001))},
     }
 )
@@ -68,6 +70,28 @@ def test_a_laptop_with_a_tunnel_is_a_detour_without_an_address_to_try() -> None:
     decision = decided({"foo": "alice"})
     assert (decision.kind, decision.service, decision.address) == ("detour", "foo", None)
     assert lines(decision) == {"decision": "detour", "ttl": str(LAPTOP_HOLD_MS), "service": "foo"}
+
+
+@pytest.mark.parametrize(
+    ("options", "percent", "methods"),
+    [
+        ({}, "25.000000", "GET,HEAD,OPTIONS,TRACE"),
+        ({"percent": 50}, "12.500000", "GET,HEAD,OPTIONS,TRACE"),
+        ({"methods": ["GET", "POST"]}, "25.000000", "GET"),
+        ({"methods": ["POST"]}, "0.000000", None),
+    ],
+)
+def test_a_laptop_that_wants_copies_gets_what_both_it_and_the_contract_are_for(
+    options: dict[str, object], percent: str, methods: str | None
+) -> None:
+    said = lines(decided({"foo": {"to": "sue", **options}}))
+    assert (said["decision"], said["compare"]) == ("mirror", "yes")
+    assert (said["percent"], said.get("methods")) == (percent, methods)
+
+
+def test_who_would_rather_fail_is_told_that_there_are_only_copies() -> None:
+    said = lines(decided({"foo": {"to": "sue", "fallback": "fail"}}))
+    assert (said["decision"], said["status"]) == ("error", "501")
 
 
 @pytest.mark.parametrize("target", ["192.168.1.12:8001", "bob"])

@@ -248,6 +248,14 @@ class Captures:
         exchange.state = "failed"
         self._over(exchange, now)
 
+    def compare(self, exchange: Exchange, found: list[dict[str, Any]]) -> None:
+        """The real service's answer to the same request is known, and what differs, redacted before."""
+        if exchange.stored:
+            exchange.comparison = found
+            self._grow(exchange, sum(len(text or "") for each in found for text in each.values()))
+            if self._subscribers:
+                self._tell("done", exchange, {})
+
     def _over(self, exchange: Exchange, now: float) -> None:
         exchange.ended = now
         if exchange.request_sieve is not None:

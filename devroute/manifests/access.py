@@ -1,7 +1,7 @@
 """Who may reach the proxy, and how: mTLS identities, networks, the protocol of its ports. Pure.
 
 data     every identity of the mesh: each of them has a sidecar that may detour
-control  /resolve, /trace: the same; the laptops' tunnel and API: the ingress gateway only
+control  /resolve, /trace, /compare: the same; the laptops' tunnel and API: the ingress gateway only
 admin    nobody with an identity; pods of the monitoring namespace, by NetworkPolicy
 """
 
@@ -14,7 +14,7 @@ from devroute.ranges import Network, inside
 from devroute.settings import ProxySettings
 
 #: Paths of the control port, as devroute/control.py and devroute/tunnel/accept.py serve them.
-SIDECAR_PATHS = ("/resolve", "/trace")
+SIDECAR_PATHS = ("/resolve", "/trace", "/compare")
 LAPTOP_PATHS = ("/tunnel", "/api/*")
 
 #: Pods in an ambient mesh are reached by this port (HBONE), whatever the port inside.

@@ -8,6 +8,8 @@ from devroute.manifests.model import Document, MeshScope, NamespaceScope, ProxyS
 FILTER = "devroute"
 #: Name of the Lua in the filter's configuration; there once, for all routes that ask.
 SOURCE = "decide"
+#: And of the Lua that reads the real service's answers to copied requests along.
+COMPARE_SOURCE = "compare"
 #: The result, as lua/devroute.lua gives it, of what goes to the proxy, whose answer says better.
 DETOURED = "error"
 #: Results that lead to the cluster, or to the copy, that the Lua names. All others fall to the service's own
@@ -23,9 +25,9 @@ MUTATION_TYPE = "type.googleapis.com/envoy.extensions.filters.http.header_mutati
 ROUTE_FILTER_TYPE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
 
-def lua_source() -> str:
-    """The filter, `lua/devroute.lua`."""
-    return resources.files("devroute.lua").joinpath("devroute.lua").read_text(encoding="utf-8")
+def lua_source(name: str = "devroute") -> str:
+    """The filter, `lua/devroute.lua`, or another file of that folder."""
+    return resources.files("devroute.lua").joinpath(f"{name}.lua").read_text(encoding="utf-8")
 
 
 def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
@@ -46,7 +48,7 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
             settings |= {"namespace": namespace, "service": service}
     metadata["labels"] = {"app.kubernetes.io/part-of": "devroute"}
     spec["configPatches"] = [
-        _filter_patch(FILTER, {"@type": LUA_TYPE, "source_codes": {SOURCE: {"inline_string": lua_source()}}}),
+        _filter_patch(FILTER, {"@type": LUA_TYPE, "source_codes": _sources()}),
         _filter_patch(
             RESULT_FILTER, {"@type": MUTATION_TYPE, "mutations": {"response_mutations": _results()}}
         ),
@@ -56,7 +58,7 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
             _ask_route("devroute-ask-baggage", _baggage_has_contract(), settings),
         ),
         _patch("HTTP_ROUTE", "INSERT_FIRST", _ask_route("devroute-ask", _carries_contract(), settings)),
-        _patch("HTTP_ROUTE", "INSERT_FIRST", _decided_route()),
+        _patch("HTTP_ROUTE", "INSERT_FIRST", _decided_route(proxy)),
         _patch("HTTP_ROUTE", "INSERT_FIRST", _detour_route(proxy)),
     ]
     return {
@@ -65,6 +67,11 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
         "metadata": metadata,
         "spec": spec,
     }
+
+
+def _sources() -> Document:
+    sources = {SOURCE: "devroute", COMPARE_SOURCE: "compare"}
+    return {name: {"inline_string": lua_source(file)} for name, file in sources.items()}
 
 
 def _patch(apply_to: str, operation: str, value: Document) -> Document:
@@ -145,17 +152,22 @@ def _detour_route(proxy: ProxyService) -> Document:
     }
 
 
-def _decided_route() -> Document:
+def _decided_route(proxy: ProxyService) -> Document:
     """Decided: to the cluster that the Lua wrote over whatever a client had sent; for a mirrored request to
     the service's own, with a copy to the proxy. Detours have a route that needs no such headers."""
-    elsewhere = [{"string_match": {"exact": result}} for result in ELSEWHERE]
+    results = [{"string_match": {"exact": result}} for result in ELSEWHERE]
+    match = {
+        "prefix": "/",
+        "headers": [_carries_contract()],
+        "dynamic_metadata": [_result({"or_match": {"value_matchers": results}})],
+    }
+    return {"name": "devroute-decided", "match": match, **_elsewhere(proxy)}
+
+
+def _elsewhere(proxy: ProxyService) -> Document:
+    """To the cluster that the Lua named, with a copy to the one that it named for that, if any. Of copied
+    requests whose laptop wants to compare, the answer is read along."""
     return {
-        "name": "devroute-decided",
-        "match": {
-            "prefix": "/",
-            "headers": [_carries_contract()],
-            "dynamic_metadata": [_result({"or_match": {"value_matchers": elsewhere}})],
-        },
         "route": {
             "cluster_header": "x-devroute-cluster",
             "timeout": "0s",
@@ -164,6 +176,10 @@ def _decided_route() -> Document:
         },
         # The other one is read after the removal; the service gets to see it.
         "request_headers_to_remove": ["x-devroute-cluster"],
+        "metadata": {"filter_metadata": {FILTER: {"control": proxy.control_cluster}}},
+        "typed_per_filter_config": {
+            FILTER: _turned_on({"@type": LUA_ROUTE_TYPE, "name": COMPARE_SOURCE}),
+        },
     }
 
 

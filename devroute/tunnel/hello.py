@@ -87,7 +87,7 @@ class Hello(_Message):
 
 
 #: What a proxy of this version can do that older ones, which would ignore it in silence, cannot.
-FEATURES = ("terms", "renew")
+FEATURES = ("terms", "renew", "shadow")
 
 
 class Welcome(_Message):

@@ -67,11 +67,13 @@ class Mesh:
 
 
 @asynccontextmanager
-async def real_mesh(folder: Path, *tokens: TokenRecord, **settings: str) -> AsyncIterator[Mesh]:
-    """`settings` are those of `devroute proxy` that are not the demo's."""
+async def real_mesh(
+    folder: Path, *tokens: TokenRecord, policy: str | None = None, **settings: str
+) -> AsyncIterator[Mesh]:
+    """`policy`, or the demo's; `settings` are those of `devroute proxy` that are not the demo's."""
     environment = {f"DEVROUTE_{name.upper()}": value for name, value in settings.items()}
     async with AsyncExitStack() as stack:
-        started = stage.proxy(folder, tokens, environment=environment)
+        started = stage.proxy(folder, tokens, policy, environment=environment)
         proxy = await stack.enter_async_context(started)
         timeout = aiohttp.ClientTimeout(total=30)
         client = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
