@@ -153,6 +153,7 @@ class _Laptop:
     address: Address | None = None
     terms: Terms = ANY
     share: None = None
+    tell: None = None
 
 
 class _Directory:
