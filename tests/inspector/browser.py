@@ -72,7 +72,7 @@ class Browser:
         """The first true value of a JavaScript expression."""
         seen = None
         try:
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(30):  # its first page, on a machine that starts Envoys beside it
                 while not (seen := await self.js(f"return {expression}", *values)):  # noqa: ASYNC110 - a browser has no event
                     await asyncio.sleep(0.02)
         except TimeoutError:
