@@ -29,6 +29,8 @@ from devroute.manifests import (
     render,
     to_yaml,
 )
+from devroute.target import Malformed
+from devroute.terms import read_percent
 
 manifests_app = typer.Typer(rich_markup_mode=None)
 
@@ -46,11 +48,19 @@ def filter_of_a_scope(
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="selects the workload; default app=SERVICE")
     ] = None,
+    shadow_share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="of a workload's requests without a contract: as many may be copied to laptops (up --shadow)",
+        ),
+    ] = None,
 ) -> None:
     """Print the EnvoyFilter for a mesh, a namespace or a workload, as YAML for kubectl.
 
     \b
     Example: devroute manifests --scope workload --namespace shop --service foo | kubectl apply -f -
+    Example: devroute manifests --scope workload --namespace shop --service foo --shadow-share 25
     """
     if context.invoked_subcommand is not None:
         for name in context.params:
@@ -58,12 +68,16 @@ def filter_of_a_scope(
             if source is not None and source.name == "COMMANDLINE":
                 raise typer.BadParameter("write it behind the command", param_hint=f"--{name}")
         return
-    _print_filter(scope, namespace, service, label)
+    _print_filter(scope, namespace, service, label, shadow_share)
 
 
 @reported
-def _print_filter(scope: str, namespace: str | None, service: str | None, label: list[str] | None) -> None:
+def _print_filter(
+    scope: str, namespace: str | None, service: str | None, label: list[str] | None, shadow_share: str | None
+) -> None:
     generated: Scope
+    if shadow_share is not None and scope != "workload":
+        raise typer.BadParameter("is for one workload: write --scope workload", param_hint="--shadow-share")
     if scope == "mesh":
         generated = MeshScope(namespace or "istio-system")
     elif scope not in ("namespace", "workload"):
@@ -78,8 +92,18 @@ def _print_filter(scope: str, namespace: str | None, service: str | None, label:
         labels = dict(text.partition("=")[::2] for text in label or [])
         if not all(labels.values()):
             raise typer.BadParameter("write KEY=VALUE", param_hint="--label")
-        generated = WorkloadScope(namespace, service, labels)
+        generated = WorkloadScope(namespace, service, labels, _share(shadow_share))
     typer.echo(render(generated), nl=False)
+
+
+def _share(text: str | None) -> float | None:
+    """A percentage; 0 leaves the place for one, and nothing is copied."""
+    if text is None or text.removesuffix("%") == "0":
+        return None if text is None else 0.0
+    try:
+        return read_percent(text)
+    except Malformed as error:
+        raise typer.BadParameter(str(error), param_hint="--shadow-share") from None
 
 
 @manifests_app.command("install")

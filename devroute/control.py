@@ -18,10 +18,10 @@ from devroute.audit_events import REFUSED, Record, refusal, unrecorded
 from devroute.comparison import ID_LENGTH, Comparisons, read_answer
 from devroute.contract import Address, Contract, parse
 from devroute.control_http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
+from devroute.copies import NoShadows, Shadows, decide_copies
 from devroute.errors import (
     BodyTooLarge,
     ConnectionUsed,
-    ContractMissing,
     DevrouteError,
     LaptopOffline,
     MethodNotAllowed,
@@ -63,18 +63,21 @@ class Control:
     probe_timeout: float
     trails: Trails = field(default_factory=Trails)
     comparisons: Comparisons = field(default_factory=lambda: Comparisons(time.monotonic))
+    shadows: Shadows = field(default_factory=NoShadows)
     read: Callable[[str], Contract] = parse
     record: Record = unrecorded
 
     async def resolve(self, request: web.Request) -> web.Response:
-        """GET /resolve: the decision for one contract at one service, in the lines of routing.py."""
+        """GET /resolve: the decision for one contract at one service, in the lines of routing.py; without a
+        contract, whose laptop gets copies of the service's requests, in those of copies.py."""
+        candidates = request.headers.get("x-devroute-candidates", "").replace(",", " ").split()
         contracts = request.headers.getall("x-devroute", [])
         if not contracts:
-            raise ContractMissing("the header X-devroute is missing")
+            return _lines(decide_copies(candidates, self.policy(), self.shadows).as_lines())
         decision = decide(
             # A repeated field is one list (RFC 9110 §5.3), and so is found to be two contracts.
             ", ".join(contracts),
-            request.headers.get("x-devroute-candidates", "").replace(",", " ").split(),
+            candidates,
             request.headers.get("x-devroute-namespace") or None,
             self.policy(),
             self.directory,
@@ -87,7 +90,7 @@ class Control:
             decision = await self._heard(decision, decision.upstream)
         if (error := decision.error) is not None and error.status in REFUSED:
             self._refused("resolve", error, request)
-        return web.Response(body=decision.as_lines(), content_type="text/plain", charset="us-ascii")
+        return _lines(decision.as_lines())
 
     async def _tried(self, decision: Decision, address: Address) -> Decision:
         try:
@@ -193,6 +196,10 @@ def create_app(control: Control) -> web.Application:
     app.router.add_get("/api/status", control.status)
     app.router.add_get("/tunnel", _late_tunnel)
     return app
+
+
+def _lines(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="text/plain", charset="us-ascii")
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

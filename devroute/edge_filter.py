@@ -25,6 +25,7 @@ NEVER_FROM_OUTSIDE = (
     "x-devroute-cluster",
     "x-devroute-shadow",
     "x-devroute-compare",
+    "x-devroute-copy",
     "x-devroute-origin",
     "x-devroute-host",
     "x-devroute-handback",

@@ -100,7 +100,13 @@ class Proxy:
                 max_in_flight=settings.max_in_flight,
             )
         self._router = ContractRouter(
-            self.registry, self.policy, self._pools, read, mesh=self._mesh, comparisons=self._comparisons
+            self.registry,
+            self.policy,
+            self._pools,
+            read,
+            mesh=self._mesh,
+            comparisons=self._comparisons,
+            shadows=self.registry,
         )
         timeouts = Timeouts(
             head=settings.head_timeout,
@@ -122,6 +128,7 @@ class Proxy:
                     probe_timeout=settings.probe_timeout,
                     trails=self._trails,
                     comparisons=self._comparisons,
+                    shadows=self.registry,
                     read=read,
                     record=self._record,
                 )

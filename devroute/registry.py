@@ -3,11 +3,13 @@
 It decides and never awaits: what it decided about an older link is returned for the caller to do.
 """
 
+import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from devroute.auth import owns
+from devroute.copies import TICKET_LENGTH, Shadow
 from devroute.errors import LaptopOffline, NameNotOwned, NameTaken, ServiceNotServed, TooManyLinks
 from devroute.target import Address, quote
 from devroute.telling import COMPARISONS, Teller
@@ -78,6 +80,7 @@ class Registry:
     def __init__(self, *, max_links_per_subject: int = MAX_LINKS_PER_SUBJECT) -> None:
         self.max_links = max_links_per_subject
         self._by_name: dict[str, Registration] = {}
+        self._shadows: dict[str, Shadow] = {}
 
     def register(
         self, subject: str, hello: Hello, link: Link, now: float, share: Share | None = None
@@ -112,12 +115,18 @@ class Registry:
             for offer in hello.services
         }
         registration = self._by_name[name] = Registration(name, subject, link, hello, now, ways)
+        self._forget_shadows(name)
+        for service, served in ways.items():
+            if served.terms.shadow is not None:
+                ticket = secrets.token_hex(TICKET_LENGTH // 2)
+                self._shadows[ticket] = Shadow(ticket, name, service, served)
         return registration, older.link if older is not None else None
 
     def unregister(self, link: Link) -> Registration | None:
         """Take a laptop offline. None if this link is not, or no longer, the way to it."""
         for name, registration in self._by_name.items():
             if registration.link is link:
+                self._forget_shadows(name)
                 return self._by_name.pop(name)
         return None
 
@@ -143,6 +152,21 @@ class Registry:
                 target=name,
             )
         return served
+
+    def _forget_shadows(self, name: str) -> None:
+        self._shadows = {ticket: each for ticket, each in self._shadows.items() if each.name != name}
+
+    def shadows(self, service: str) -> list[Shadow]:
+        """The laptops that want copies of a service's requests, by name."""
+        found = [each for each in self._shadows.values() if each.service == service]
+        return sorted(found, key=lambda each: each.name)
+
+    def shadow(self, ticket: str) -> Shadow:
+        """The laptop that a copy is for. Raises LaptopOffline."""
+        found = self._shadows.get(ticket)
+        if found is None:
+            raise LaptopOffline("the laptop that wanted this copy is not online any more")
+        return found
 
     def listing(self) -> list[dict[str, object]]:
         """Everybody who is online, by name."""

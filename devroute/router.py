@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from devroute.audit_events import decision
 from devroute.comparison import Comparisons, Witness, id_of
 from devroute.contract import Address, Contract, Entry, Signature, Version, parse
+from devroute.copies import NoShadows, Shadows, permit_copies, ticket_of
 from devroute.errors import (
     ConditionUnmet,
     ContractInvalid,
@@ -146,9 +147,12 @@ class ContractRouter:
         clock: Callable[[], float] = time.time,
         mesh: Upstream | None = None,
         comparisons: Comparisons | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         """`read` is what reads contracts; `clock` gives seconds since the epoch."""
         self._comparisons = comparisons
+        self._shadows = shadows or NoShadows()
+        self._copied: dict[str, _Judged] = {}
         self._read = read
         self._clock = clock
         self._mesh = mesh
@@ -161,6 +165,7 @@ class ContractRouter:
     def forget(self) -> None:
         """A new policy is in force, or other keys for contracts."""
         self._judged.clear()
+        self._copied.clear()
 
     def __call__(self, request: InboundRequest) -> Route:
         """Raises the errors of contract, signature, policy and directory, MarkerMissing, ConditionUnmet, or
@@ -168,7 +173,7 @@ class ContractRouter:
         contract = request.contract
         matched = request.matched
         if len(contract) != 1 or len(matched) != 1:
-            raise _miscounted(request)
+            return self._copy(request)
         key = (contract[0], matched[0])
         judged = self._judged.get(key)
         if judged is None:
@@ -197,10 +202,32 @@ class ContractRouter:
             judged.served = served
             judged.copied = _copied_methods(served.terms)
             judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
-        if judged.paths and not request.target.startswith(judged.paths):
-            raise _not_offered(entry, judged.paths)
-        if judged.copied and request.method not in judged.copied:
-            raise _not_copied(entry, served.terms)
+        if judged.paths or judged.copied:
+            _check_terms(judged, served.terms, request)
+        return judged.route
+
+    def _copy(self, request: InboundRequest) -> Route:
+        """Of a request without a contract. Raises what policy has against that, LaptopOffline where the
+        laptop has gone, and for all other requests what is wrong with their markers."""
+        ticket = None if request.contract else ticket_of(request.raw)
+        if ticket is None:
+            raise _miscounted(request)
+        shadow = self._shadows.shadow(ticket)
+        judged = self._copied.get(ticket)
+        if judged is None:
+            policy, served = self._policy(), shadow.served
+            entry = permit_copies(shadow, policy)
+            judged = _Judged(entry, False, False, None if policy.callers_of(entry) is None else set())
+            judged.route = self._route(entry, way_to(entry, served, policy), None, served)
+            judged.copied = _copied_methods(served.terms)
+            judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
+            if len(self._copied) >= MAX_REMEMBERED:
+                self._copied.clear()
+            self._copied[ticket] = judged
+        if judged.callers is not None:
+            self._check_caller(judged.entry, judged.callers, request.raw)
+        _check_terms(judged, shadow.served.terms, request)
+        assert judged.route is not None
         return judged.route
 
     def _check_caller(self, entry: Entry, permitted: set[bytes], raw: bytes) -> None:
@@ -316,6 +343,14 @@ class ContractRouter:
             set() if restricted else None,
             contract.signature,
         )
+
+
+def _check_terms(judged: _Judged, terms: Terms, request: InboundRequest) -> None:
+    """Raises PathNotOffered or ConditionUnmet."""
+    if judged.paths and not request.target.startswith(judged.paths):
+        raise _not_offered(judged.entry, judged.paths)
+    if judged.copied and request.method not in judged.copied:
+        raise _not_copied(judged.entry, terms)
 
 
 def _marked(

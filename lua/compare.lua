@@ -1,6 +1,6 @@
 -- devroute's word to the laptop's owner about what the real service answered to a request of which the laptop had a copy.
 --
--- It runs on the responses of such requests only, which have the mark `compare` in their metadata (devroute.lua).
+-- It runs on the responses of such requests only, which have the mark `compare` in their metadata (devroute.lua, shadow.lua).
 -- It reads along: head and body go on as they come, and what it keeps of them is bounded. It tells the proxy once, without
 -- waiting for an answer; whatever goes wrong here, the response is the same.
 
@@ -36,12 +36,14 @@ local function tell(handle, control, id, lines, body, whole)
 end
 
 function envoy_on_response(handle)
-  local decided = handle:streamInfo():dynamicMetadata():get("devroute")
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local decided = metadata:get("devroute")
   local id = decided and decided.compare
   local control = id and handle:metadata():get("control")
-  if control == nil or handle:headers():get(":status") == "101" then
+  if control == nil or id == "" or handle:headers():get(":status") == "101" then
     return
   end
+  metadata:set("devroute", "compare", "") -- once: a sidecar may have this filter for the mesh and for its workload
   local lines, pieces, size = head_of(handle), {}, 0
   for chunk in handle:bodyChunks() do
     local length = chunk:length()

@@ -10,6 +10,12 @@ FILTER = "devroute"
 SOURCE = "decide"
 #: And of the Lua that reads the real service's answers to copied requests along.
 COMPARE_SOURCE = "compare"
+#: And of the Lua that has requests without a contract copied, where a workload takes part in that.
+SHADOW_SOURCE = "shadow"
+#: Its result for those; no caller gets to see it.
+COPIED = "copy"
+#: The denominator of a share: fine enough for any percentage.
+MILLION = 1_000_000
 #: The result, as lua/devroute.lua gives it, of what goes to the proxy, whose answer says better.
 DETOURED = "error"
 #: Results that lead to the cluster, or to the copy, that the Lua names. All others fall to the service's own
@@ -21,6 +27,11 @@ RESULT_FILTER = "devroute.result"
 LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 LUA_ROUTE_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
 MUTATION_TYPE = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+#: The answer to a request that the Lua has left without a decision.
+UNDECIDED = (
+    '{"code": "internal", "message": "the devroute filter made no decision", '
+    '"hint": "see the log of the sidecar", "service": null, "target": null, "request_id": null}\n'
+)
 #: Carries a filter's settings on a route, and switches on there what is off elsewhere.
 ROUTE_FILTER_TYPE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
@@ -35,6 +46,8 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
     proxy = proxy or ProxyService()
     metadata: Document
     spec: Document = {}
+    sources = {SOURCE: "devroute", COMPARE_SOURCE: "compare"}
+    copying: list[Document] = []
     settings = {"control": proxy.control_cluster, "data": proxy.data_cluster, "domain": proxy.domain}
     match scope:
         case MeshScope(root_namespace):
@@ -46,12 +59,16 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
             metadata = {"name": f"devroute-{service}", "namespace": namespace}
             spec = {"workloadSelector": {"labels": scope.selector}}
             settings |= {"namespace": namespace, "service": service}
+            if scope.shadow_share is not None:
+                sources[SHADOW_SOURCE] = "shadow"
+                copying = [_shadow_route(scope.shadow_share, settings), _copied_route(proxy)]
     metadata["labels"] = {"app.kubernetes.io/part-of": "devroute"}
     spec["configPatches"] = [
-        _filter_patch(FILTER, {"@type": LUA_TYPE, "source_codes": _sources()}),
+        _filter_patch(FILTER, {"@type": LUA_TYPE, "source_codes": _sources(sources)}),
         _filter_patch(
             RESULT_FILTER, {"@type": MUTATION_TYPE, "mutations": {"response_mutations": _results()}}
         ),
+        *(_patch("HTTP_ROUTE", "INSERT_FIRST", route) for route in copying),
         _patch(
             "HTTP_ROUTE",
             "INSERT_FIRST",
@@ -69,8 +86,7 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
     }
 
 
-def _sources() -> Document:
-    sources = {SOURCE: "devroute", COMPARE_SOURCE: "compare"}
+def _sources(sources: dict[str, str]) -> Document:
     return {name: {"inline_string": lua_source(file)} for name, file in sources.items()}
 
 
@@ -114,10 +130,6 @@ def _ask_route(name: str, header: Document, settings: Document) -> Document:
 
     Its own answer is seen only if the Lua dies without a decision, which the Lua prevents as well as it can.
     """
-    body = (
-        '{"code": "internal", "message": "the devroute filter made no decision", '
-        '"hint": "see the log of the sidecar", "service": null, "target": null, "request_id": null}\n'
-    )
     return {
         "name": name,
         "match": {
@@ -125,7 +137,7 @@ def _ask_route(name: str, header: Document, settings: Document) -> Document:
             "headers": [header],
             "dynamic_metadata": [_result({"present_match": True}, invert=True)],
         },
-        "direct_response": {"status": 500, "body": {"inline_string": body}},
+        "direct_response": {"status": 500, "body": {"inline_string": UNDECIDED}},
         "response_headers_to_add": [
             _header("content-type", "application/json", "OVERWRITE_IF_EXISTS_OR_ADD"),
             _header("x-devroute-result", "error", "ADD_IF_ABSENT"),
@@ -136,6 +148,33 @@ def _ask_route(name: str, header: Document, settings: Document) -> Document:
             RESULT_FILTER: _turned_on({}),
         },
     }
+
+
+def _shadow_route(share: float, settings: Document) -> Document:
+    """A share of the requests without a contract: the Lua runs, and has some of them copied. All others pay
+    for the draw alone. It stands behind the routes of those that have a contract."""
+    fraction = {"numerator": round(share * MILLION / 100), "denominator": "MILLION"}
+    return {
+        "name": "devroute-shadow",
+        "match": {
+            "prefix": "/",
+            "runtime_fraction": {"default_value": fraction, "runtime_key": "devroute.shadow_share"},
+            "dynamic_metadata": [_result({"present_match": True}, invert=True)],
+        },
+        "direct_response": {"status": 500, "body": {"inline_string": UNDECIDED}},
+        "metadata": {"filter_metadata": {FILTER: {**settings, "share": f"{share:.6f}"}}},
+        "typed_per_filter_config": {FILTER: _turned_on({"@type": LUA_ROUTE_TYPE, "name": SHADOW_SOURCE})},
+    }
+
+
+def _copied_route(proxy: ProxyService) -> Document:
+    """Copied without a contract. The header alone, which a client can send as well, leads nowhere."""
+    match = {
+        "prefix": "/",
+        "headers": [{"name": "x-devroute-copy", "present_match": True}],
+        "dynamic_metadata": [_result({"string_match": {"exact": COPIED}})],
+    }
+    return {"name": "devroute-copied", "match": match, **_elsewhere(proxy)}
 
 
 def _detour_route(proxy: ProxyService) -> Document:

@@ -48,11 +48,13 @@ class NamespaceScope:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadScope:
-    """The sidecars of one service, whose name is given instead of learnt."""
+    """The sidecars of one service, whose name is given instead of learnt. Of `shadow_share` per cent of the
+    requests without a contract, laptops may have copies; None is not even asked for."""
 
     namespace: str
     service: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    shadow_share: float | None = None
 
     @property
     def selector(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The real proxy behind sidecars that carry the shipped filter, with targets in this process."""
 
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from devroute import stage
 from devroute.auth import TokenRecord
 from devroute.envoy import Envoy, running
 from devroute.envoyfilter import apply
-from devroute.manifests import MeshScope, envoy_filter
+from devroute.manifests import MeshScope, Scope, envoy_filter
 from devroute.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
 
 from .harness import PROXY
@@ -51,6 +51,7 @@ class Mesh:
         name: str = "",
         clusters: Mapping[str, Endpoint] = {},
         knows_itself: bool = False,
+        scopes: Sequence[Scope] = (MeshScope(),),
     ) -> str:
         """The URL of a sidecar of `service`; `name` tells several apart. In a cluster each sidecar knows
         itself: has a cluster of the service's own name."""
@@ -58,8 +59,10 @@ class Mesh:
         known = {PROXY.data_cluster: self.proxy.data, PROXY.control_cluster: self.proxy.control}
         if knows_itself:
             known[f"outbound|{port}||{service}.default.svc.cluster.local"] = Endpoint("127.0.0.1", port)
-        described = Sidecar(service, app, port=port, clusters={**known, **clusters})
-        configuration = apply([envoy_filter(MeshScope())], described, bootstrap(described))
+        described = Sidecar(
+            service, app, labels={"app": service}, port=port, clusters={**known, **clusters}
+        )
+        configuration = apply(map(envoy_filter, scopes), described, bootstrap(described))
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
         started = running(at_its_port(described, configuration), self.folder, name or service, environment)
         envoy = self.envoys[name or service] = await self.stack.enter_async_context(started)
