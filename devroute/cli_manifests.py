@@ -52,7 +52,7 @@ def filter_of_a_scope(
         str | None,
         typer.Option(
             metavar="PERCENT",
-            help="of a workload's requests without a contract: as many may be copied to laptops (up --shadow)",
+            help="of a workload's requests without a contract: so many may be copied (up --shadow)",
         ),
     ] = None,
 ) -> None:

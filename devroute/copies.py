@@ -1,4 +1,4 @@
-"""Copies of requests without a contract (`up --shadow` at a workload that takes part): whose laptop gets which.
+"""Copies of requests without a contract (`up --shadow` at a workload with a share): whose laptop gets which.
 
 Owns the answer to a sidecar that asks, and how the proxy knows a copy again. What becomes of a copy is
 shadow.py's. Pure.
@@ -27,7 +27,7 @@ _FIELD: Final = b"\r\nx-devroute-copy: "
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A laptop that wants copies of a service's requests. The ticket is its own for as long as it is online."""
+    """A laptop that wants copies of a service's requests. The ticket is its own while it is online."""
 
     ticket: str
     name: str
@@ -63,8 +63,8 @@ class Copies:
     laptops: tuple[Shadow, ...] = ()
 
     def as_lines(self) -> bytes:
-        """For /resolve: lines of "key value", ASCII, LF. A laptop's line has its ticket, its percentage of all
-        requests, its methods, and the beginnings of its paths where it takes no others."""
+        """For /resolve: lines of "key value", ASCII, LF. A laptop's line has its ticket, its percentage of
+        all requests, its methods, and the beginnings of its paths where it takes no others."""
         lines = [VERSION_LINE, f"decision {'copy' if self.laptops else 'service'}", f"ttl {HOLD_MS}"]
         if self.laptops:
             lines.append(f"service {self.service}")

@@ -218,7 +218,7 @@ class ContractRouter:
             policy, served = self._policy(), shadow.served
             entry = permit_copies(shadow, policy)
             judged = _Judged(entry, False, False, None if policy.callers_of(entry) is None else set())
-            judged.route = self._route(entry, way_to(entry, served, policy), None, served)
+            judged.route = self._route(entry, way_to(entry, served, policy), None, served, contract=False)
             judged.copied = _copied_methods(served.terms)
             judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
             if len(self._copied) >= MAX_REMEMBERED:
@@ -253,7 +253,13 @@ class ContractRouter:
         return _marked(entry, signature, abort, None, "error", reason)
 
     def _route(
-        self, entry: Entry, way: Address | Upstream, signature: Signature | None, served: Served | None = None
+        self,
+        entry: Entry,
+        way: Address | Upstream,
+        signature: Signature | None,
+        served: Served | None = None,
+        *,
+        contract: bool = True,
     ) -> Route:
         target = str(entry.target)
         terms = ANY if served is None else served.terms
@@ -278,10 +284,10 @@ class ContractRouter:
         return _marked(
             entry,
             signature,
-            self._copying(entry, way, watch) if copied else self._as_asked(entry, way),
+            self._copying(entry, way, watch, contract) if copied else self._as_asked(entry, way),
             None
             if http2 is None
-            else self._copying(entry, http2, watch)
+            else self._copying(entry, http2, watch, contract)
             if copied
             else self._as_asked(entry, http2),
             result,
@@ -296,8 +302,9 @@ class ContractRouter:
             upstream = Limited(upstream, entry.timeout_s, str(entry.target))
         return upstream
 
-    def _copying(self, entry: Entry, upstream: Upstream, watch: Watch | None) -> Upstream:
-        return Shadowed(upstream, self._copies, entry.timeout_s, watch)
+    def _copying(self, entry: Entry, upstream: Upstream, watch: Watch | None, contract: bool) -> Upstream:
+        service = "" if contract else entry.service
+        return Shadowed(upstream, self._copies, entry.timeout_s, watch, service)
 
     def _watch(self, service: str, served: Served) -> Watch | None:
         """Where the laptop's owner wants to compare: who sees the laptop's answers to copies."""

@@ -50,9 +50,16 @@ class Shadowed:
     """An upstream that gets copies: its answers are thrown away, once `watch` has seen them."""
 
     def __init__(
-        self, upstream: Upstream, copies: Copies, seconds: float | None, watch: Watch | None = None
+        self,
+        upstream: Upstream,
+        copies: Copies,
+        seconds: float | None,
+        watch: Watch | None = None,
+        service: str = "",
     ) -> None:
+        """`service` is what is copied, where that needs no contract."""
         self._upstream = upstream
+        self._mark = f"baggage: devroute-via={service}\r\n\r\n".encode() if service else b""
         self._watch = watch
         self._copies = copies
         self._seconds = COPY_SECONDS if seconds is None else seconds
@@ -61,8 +68,16 @@ class Shadowed:
         copy = None
         if not self._copies.full and head.framing is not _UPGRADE:  # a pipe cannot be had twice
             witness = self._watch(head) if self._watch is not None else None
-            copy = _Copy(self._upstream, head, self._copies, self._seconds, witness)
+            copy = _Copy(self._upstream, self._marked(head), self._copies, self._seconds, witness)
         return _Received(head, sink, copy)
+
+    def _marked(self, head: RequestHead) -> RequestHead:
+        """What the laptop's app asks of the mesh meanwhile is not copied to it: apps with OpenTelemetry pass
+        baggage on. Contracts have had it marked by the sidecar."""
+        if not self._mark:
+            return head
+        wire = head.wire[:-2] + self._mark
+        return RequestHead(head.method, head.target, head.framing, head.length, wire)
 
 
 class _Received:

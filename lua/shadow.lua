@@ -137,11 +137,11 @@ end
 
 -- Whether it was sent on behalf of a copy: the proxy has said so in its baggage.
 local function comes_of_a_copy(headers)
-  local baggage = headers:get("baggage")
-  local via = baggage and baggage:match("devroute%-via=([^,; ]*)")
-  for name in (via or ""):gmatch("[^~]+") do
-    if name == settings.service then
-      return true
+  for via in (headers:get("baggage") or ""):gmatch("devroute%-via=([^,; ]*)") do
+    for name in via:gmatch("[^~]+") do
+      if name == settings.service then
+        return true
+      end
     end
   end
   return false

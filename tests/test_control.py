@@ -129,10 +129,13 @@ async def test_a_namespace_is_taken_into_account(server: Server) -> None:
     assert (await server.resolve(contract, **{"x-devroute-namespace": "shop"}))["service"] == "foo.shop"
 
 
-async def test_a_malformed_missing_or_repeated_contract_is_an_error(server: Server) -> None:
+async def test_without_a_contract_it_says_who_wants_copies(server: Server) -> None:
+    status, text, _ = await server.get("/resolve", {"x-devroute-candidates": "foo"})
+    assert (status, text) == (200, "devroute 1\ndecision service\nttl 1000\n")
+
+
+async def test_a_malformed_or_repeated_contract_is_an_error(server: Server) -> None:
     assert (await server.resolve("{"))["status"] == "400"
-    status, text, _ = await server.get("/resolve")
-    assert (status, "contract-missing" in text) == (400, True)
     async with server.session.get(
         server.url + "/resolve",
         headers=[("x-devroute", '{"foo": "alice"}'), ("x-devroute", '{"foo": "bob"}')],

@@ -59,9 +59,7 @@ class Mesh:
         known = {PROXY.data_cluster: self.proxy.data, PROXY.control_cluster: self.proxy.control}
         if knows_itself:
             known[f"outbound|{port}||{service}.default.svc.cluster.local"] = Endpoint("127.0.0.1", port)
-        described = Sidecar(
-            service, app, labels={"app": service}, port=port, clusters={**known, **clusters}
-        )
+        described = Sidecar(service, app, labels={"app": service}, port=port, clusters={**known, **clusters})
         configuration = apply(map(envoy_filter, scopes), described, bootstrap(described))
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
         started = running(at_its_port(described, configuration), self.folder, name or service, environment)

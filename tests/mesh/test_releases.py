@@ -75,7 +75,7 @@ def test_everything_in_the_folder_suits(release: Release) -> None:
     binary = binary_of(release)
     assert version_of(binary).startswith(release.envoy)
     texts = [text for path, text in files(Installation()).items() if "ambient" not in path]
-    scopes = [NamespaceScope("shop"), WorkloadScope("shop", "foo")]
+    scopes = [NamespaceScope("shop"), WorkloadScope("shop", "foo", shadow_share=12.5)]
     more = yaml.safe_dump_all([envoy_filter(scope) for scope in scopes])
     report = check("---\n".join([*texts, more]), "folder", _asking(release, binary), [release.istio])
     assert report.findings == []

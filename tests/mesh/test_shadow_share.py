@@ -1,4 +1,4 @@
-"""`--shadow-share`: requests without a contract, of people who know nothing of devroute, are copied to laptops.
+"""`--shadow-share`: requests of people who know nothing of devroute are copied to laptops.
 Through real Envoy and the real proxy."""
 
 import asyncio
@@ -15,11 +15,11 @@ from aiohttp import web
 
 from devroute import stage
 from devroute.auth import new_token
-from devroute.manifests import MeshScope, NamespaceScope, WorkloadScope
+from devroute.manifests import MeshScope, NamespaceScope, Scope, WorkloadScope
 from devroute.sidecar import Endpoint
 
 from .harness import PROXY, serving, sidecar_of_foo
-from .real import Mesh, free_port, real_mesh
+from .real import Mesh, real_mesh
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -33,7 +33,7 @@ def sharing(service: str, share: float) -> WorkloadScope:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what another process does
             await asyncio.sleep(0.02)
 
 
@@ -90,16 +90,25 @@ async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
             return web.json_response({"who": "service", "at": time.time()})
 
         async def laptop(request: web.Request) -> web.Response:
-            found.copies.append((request.method, request.path_qs, dict(request.headers)))
+            size = str(len(await request.read()))
+            found.copies.append((request.method, request.path_qs, {**request.headers, "size": size}))
             if request.path == "/hung":
                 await asyncio.sleep(60)
+            if request.path == "/loop":
+                back = {"baggage": request.headers["baggage"]}
+                async with mesh.client.get(found.urls["foo"] + "/looped", headers=back):
+                    pass
             who = "laptop" if request.path == "/differs" else "service"
             return web.json_response({"who": who, "at": time.time()})
 
         app = await mesh.stack.enter_async_context(serving(laptop))
         real = await mesh.stack.enter_async_context(serving(service))
-        shares = {"foo": [sharing("foo", 100)], "posts": [MeshScope(), sharing("posts", 100)]}
-        shares |= {"some": [NamespaceScope("default"), sharing("some", 50)], "idle": [sharing("idle", 0)]}
+        shares: dict[str, list[Scope]] = {
+            "foo": [NamespaceScope("default"), sharing("foo", 100)],
+            "posts": [MeshScope(), sharing("posts", 100)],
+            "some": [sharing("some", 50)],
+            "idle": [sharing("idle", 0)],
+        }
         for name, scopes in shares.items():
             found.urls[name] = await mesh.sidecar(name, real, scopes=scopes)
         for name, (services, flags) in laptops.items():
@@ -117,3 +126,194 @@ async def test_ordinary_requests_are_answered_by_the_service_and_compared(town: 
     await town.get("foo", "/differs")
     (difference,) = (await town.verdict("alice", "/differs"))["differences"]
     assert difference == {"where": "body $.who", "left": '"service"', "right": '"laptop"'}
+
+
+async def test_what_the_laptop_asks_for_a_copy_is_not_copied_again(town: Town) -> None:
+    await town.get("foo", "/loop")
+    await town.verdict("alice", "/loop")  # once its own request has been answered
+    await town.get("foo", "/after")
+    await town.verdict("alice", "/after")
+    assert [path for path, _ in town.seen].count("/looped") == 1
+    assert town.copied("/looped") == []
+
+
+async def test_methods_that_change_something_are_copied_only_where_told(town: Town) -> None:
+    """At a sidecar that has the filter for the mesh, too."""
+    body = "x" * 100_000
+    async with town.mesh.client.post(town.urls["posts"] + "/post", data=body) as response:
+        assert (await response.json())["who"] == "service"
+    await town.verdict("bob", "/post")
+    assert [(method, headers["size"]) for method, _, headers in town.copied("/post")] == [("POST", "100000")]
+    status, body_of, _ = await town.get("foo", "/post-foo", "POST")
+    assert (status, body_of["who"]) == (200, "service")
+    await town.get("foo", "/after-post")
+    await town.verdict("alice", "/after-post")
+    assert town.copied("/post-foo") == []
+
+
+async def test_a_share_is_asked_about_and_a_part_of_it_copied(town: Town) -> None:
+    """The workload gives half of its requests, and the laptop wants 30% of all."""
+    before = await town.executions("some")
+    answers = await asyncio.gather(*(town.get("some", f"/share?{n}") for n in range(400)))
+    assert {(status, body["who"]) for status, body, _ in answers} == {(200, "service")}
+    proxy = f"cluster.{PROXY.data_cluster}.upstream_rq_total"
+    copies = await town.mesh.envoys["some"].counter(proxy)
+    assert 60 < copies < 180  # 120, and 9.2 is one sigma
+    await until(lambda: len(town.copied("/share")) == copies)
+    asked = (
+        await town.executions("some") - before - copies
+    )  # once more for the answer of each that was copied
+    assert 130 < asked < 270  # 200, and 10 is one sigma
+
+
+async def test_a_share_of_nothing_runs_no_lua(town: Town) -> None:
+    for n in range(50):
+        await town.get("idle", f"/{n}")
+    assert await town.executions("idle") == 0
+
+
+async def test_markers_of_a_client_lead_nowhere(town: Town) -> None:
+    await town.get("foo", "/to-learn")
+    await town.verdict("alice", "/to-learn")
+    (ticket,) = {headers["x-devroute-copy"] for _, _, headers in town.copied("/to-learn")}
+    forged = {
+        "x_devroute_copy": ticket,  # a real one, though no client gets to know it
+        "x_devroute_shadow": PROXY.data_cluster,
+        "x_devroute_cluster": PROXY.data_cluster,
+        "x_devroute_matched": "foo",
+        "x_devroute_compare": "0" * 32,
+    }
+    for service, method in (("idle", "GET"), ("foo", "POST")):  # none of which is copied
+        status, body, headers = await town.get(service, "/forged", method, **forged)
+        assert (status, body["who"]) == (200, "service")
+        assert not any(name.startswith("x-devroute") for name in headers)
+    await town.get("foo", "/forged-and-copied", **{**forged, "x_devroute_copy": "f" * 32})
+    await town.verdict("alice", "/forged-and-copied")
+    assert town.copied("/forged") == []
+    assert len(town.copied("/forged-and-copied")) == 1
+
+
+async def test_a_contract_means_what_it_means_elsewhere(town: Town) -> None:
+    _, _, headers = await town.get("foo", "/contract", x_devroute='{"foo": "alice"}')
+    assert headers["x-devroute-result"] == "mirror"
+    _, _, headers = await town.get("foo", "/others", x_devroute='{"bar": "alice"}')
+    assert headers["x-devroute-result"] == "service"
+    await town.verdict("alice", "/contract")
+    assert len(town.copied("/contract")) == 1
+    assert town.copied("/others") == []
+
+
+async def test_a_laptop_that_hangs_delays_nobody(town: Town) -> None:
+    status, body, _ = await town.get("foo", "/hung")
+    assert (status, body["who"]) == (200, "service")
+    await until(lambda: len(town.copied("/hung")) == 1)
+
+
+async def test_copies_end_with_the_laptop(town: Town) -> None:
+    counter = f"cluster.{PROXY.data_cluster}.upstream_rq_total"
+    envoy, before = town.mesh.envoys["posts"], -1
+    await town.get("posts", "/there")
+    await until(lambda: len(town.copied("/there")) == 1)
+    town.ups["bob"].process.terminate()
+    await town.ups["bob"].process.wait()
+    async with asyncio.timeout(PATIENCE_S):
+        while before != (before := await envoy.counter(counter)):
+            for _ in range(5):
+                assert (await town.get("posts", "/gone"))[0] == 200
+            await asyncio.sleep(0.3)
+    assert town.copied("/gone") == []
+
+
+# --- without a real proxy: what it may say, and whether it is there ----------------------------------------
+
+
+async def closed_port() -> Endpoint:
+    async def never(_: web.Request) -> web.Response:
+        raise AssertionError
+
+    async with serving(never) as endpoint:
+        return endpoint
+
+
+TICKETS = ("a" * 32, "b" * 32)
+
+
+def copies_to(*tickets: str, percent: int = 100) -> str:
+    lines = [f"copy {ticket} {percent}.000000 GET,POST" for ticket in tickets]
+    return "\n".join(["devroute 1", "decision copy", "ttl 1000", "service foo", *lines]) + "\n"
+
+
+async def test_several_laptops_share_what_there_is(town: Town) -> None:
+    got: list[dict[str, str]] = []
+
+    async def laptops(request: web.Request) -> web.Response:
+        got.append(dict(request.headers))
+        return web.Response()
+
+    async def both(_: web.Request) -> web.Response:
+        return web.Response(text=copies_to(*TICKETS))
+
+    async def app(_: web.Request) -> web.Response:
+        return web.json_response({"who": "app"})
+
+    async with serving(laptops) as data, serving(both) as control, serving(app) as real:
+        proxy = {PROXY.data_cluster: data, PROXY.control_cluster: control}
+        url = await town.mesh.sidecar("shared", real, clusters=proxy, scopes=[sharing("shared", 100)])
+        for _ in range(200):
+            async with town.mesh.client.get(url, headers={"x-devroute-caller": "spiffe://forged"}) as answer:
+                assert (await answer.json())["who"] == "app"
+        await until(lambda: len(got) == 200)
+    count = [sum(each["x-devroute-copy"] == ticket for each in got) for ticket in TICKETS]
+    assert sum(count) == 200
+    assert min(count) > 50  # 100, and 7 is one sigma
+    assert not any("x-devroute-caller" in each for each in got)
+
+
+async def test_who_wants_nothing_is_asked_once_a_second(tmp_path: Path) -> None:
+    async with sidecar_of_foo(tmp_path, sharing("foo", 100)) as mesh:
+        mesh.proxy.says("service", ttl=1000)
+        began = time.monotonic()
+        for _ in range(100):
+            async with mesh.client.get(mesh.url) as answer:
+                assert (await answer.json())["who"] == "app"
+        assert 1 <= len(mesh.proxy.asked) <= 1 + time.monotonic() - began
+        assert mesh.proxy.asked[0].headers["x-devroute-candidates"] == "foo"
+
+
+async def test_a_proxy_that_hangs_makes_one_request_wait(tmp_path: Path) -> None:
+    async with sidecar_of_foo(tmp_path, sharing("foo", 100)) as mesh:
+
+        async def hang(_: web.Request) -> web.Response:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        mesh.proxy.answer = hang
+        began = time.monotonic()
+
+        async def ask() -> None:
+            async with mesh.client.get(mesh.url) as answer:
+                assert (await answer.json())["who"] == "app"
+
+        await asyncio.gather(*(ask() for _ in range(50)))
+        await ask()
+        assert len(mesh.proxy.asked) <= 1 + (time.monotonic() - began) / 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["nonsense\n", copies_to("nothing"), "devroute 1\ndecision detour\n", copies_to(TICKETS[0]), None],
+)
+async def test_whatever_the_proxy_says_the_service_answers(tmp_path: Path, answer: str | None) -> None:
+    """None: it is not there. This sidecar has no cluster of the service's own: nothing can be copied."""
+    control = await closed_port() if answer is None else None
+    async with sidecar_of_foo(tmp_path, sharing("foo", 100), control=control) as mesh:
+
+        async def says(_: web.Request) -> web.Response:
+            return web.Response(text=answer)
+
+        mesh.proxy.answer = says
+        for _ in range(3):
+            async with mesh.client.get(mesh.url) as response:
+                assert (await response.json())["who"] == "app"
+                assert not any(name.lower().startswith("x-devroute") for name in response.headers)
+        assert "[error]" not in mesh.envoy.log.read_text(), "the Lua failed"  # a small file
