@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -38,6 +39,40 @@ def test_install_prints_what_kubectl_can_apply(capsys: Output) -> None:
     assert "cluster.local/ns/gw/sa/sa" in str(documents)
 
 
+@pytest.mark.parametrize(
+    ("given", "numerator"), [("25", 250_000), ("0.5%", 5_000), ("100%", 1_000_000), ("0", 0)]
+)
+def test_a_workloads_share_is_a_route_behind_those_of_contracts(
+    given: str, numerator: int, capsys: Output
+) -> None:
+    arguments = ["--scope", "workload", "--namespace", "shop", "--service", "foo"]
+    assert devroute(*arguments) == 0
+    without = yaml.safe_load(capsys.readouterr().out)
+    assert "shadow" not in [*_sources(without), *_routes(without)]
+    assert devroute(*arguments, "--shadow-share", given) == 0
+    document = yaml.safe_load(capsys.readouterr().out)
+    routes = _routes(document)
+    assert next(iter(routes)) == "devroute-shadow", "each INSERT_FIRST goes before the one before"
+    fraction = routes["devroute-shadow"]["match"]["runtime_fraction"]["default_value"]
+    assert fraction == {"numerator": numerator, "denominator": "MILLION"}
+    assert {*routes} - {*_routes(without)} == {"devroute-shadow", "devroute-copied"}
+    assert {*_sources(document)} - {*_sources(without)} == {"shadow"}
+
+
+def _sources(document: dict[str, Any]) -> dict[str, Any]:
+    sources: dict[str, Any] = document["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
+    return sources["source_codes"]  # type: ignore[no-any-return]
+
+
+def _routes(document: dict[str, Any]) -> dict[str, Any]:
+    values = [
+        each["patch"]["value"]
+        for each in document["spec"]["configPatches"]
+        if each["applyTo"] == "HTTP_ROUTE"
+    ]
+    return {each["name"]: each for each in values}
+
+
 def test_install_writes_the_folder(tmp_path: Path, capsys: Output) -> None:
     folder = tmp_path / "mesh"
     assert devroute("install", "--folder", str(folder)) == 0
@@ -54,6 +89,12 @@ def test_install_writes_the_folder(tmp_path: Path, capsys: Output) -> None:
         (["install", "--replicas", "0"], 20, "replicas: 0"),
         (["install", "--ingress", "istio-system"], 2, "write NAMESPACE/SERVICEACCOUNT"),
         (["install", "--folder", "/dev/null/here"], 20, "cannot be written"),
+        (["--shadow-share", "25"], 2, "write --scope workload"),
+        (
+            ["--scope", "workload", "--namespace", "a", "--service", "b", "--shadow-share", "101"],
+            2,
+            "at most 100%",
+        ),
         (["versions"], 2, "SERVICE"),
         (["versions", "foo"], 20, "write SERVICE=VERSION"),
         (["versions", "-", "foo=v1"], 2, "either - or services"),

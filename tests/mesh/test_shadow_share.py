@@ -4,6 +4,7 @@ Through real Envoy and the real proxy."""
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -15,15 +16,19 @@ from aiohttp import web
 
 from devroute import stage
 from devroute.auth import new_token
-from devroute.manifests import MeshScope, NamespaceScope, Scope, WorkloadScope
+from devroute.manifests import MeshScope, NamespaceScope, Scope, WorkloadScope, lua_source
+from devroute.manifests import filter as filter_model
 from devroute.sidecar import Endpoint
 
+from .certificates import MeshCa
 from .harness import PROXY, serving, sidecar_of_foo
 from .real import Mesh, real_mesh
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 PATIENCE_S = 10.0
+SIZE = 8 * 1024 * 1024
+COPIES = f"cluster.{PROXY.data_cluster}.upstream_rq_total"
 EXECUTIONS = "http.inbound_0.0.0.0_{port}.lua.executions"
 
 
@@ -156,8 +161,7 @@ async def test_a_share_is_asked_about_and_a_part_of_it_copied(town: Town) -> Non
     before = await town.executions("some")
     answers = await asyncio.gather(*(town.get("some", f"/share?{n}") for n in range(400)))
     assert {(status, body["who"]) for status, body, _ in answers} == {(200, "service")}
-    proxy = f"cluster.{PROXY.data_cluster}.upstream_rq_total"
-    copies = await town.mesh.envoys["some"].counter(proxy)
+    copies = await town.mesh.envoys["some"].counter(COPIES)
     assert 60 < copies < 180  # 120, and 9.2 is one sigma
     await until(lambda: len(town.copied("/share")) == copies)
     asked = (
@@ -210,14 +214,13 @@ async def test_a_laptop_that_hangs_delays_nobody(town: Town) -> None:
 
 
 async def test_copies_end_with_the_laptop(town: Town) -> None:
-    counter = f"cluster.{PROXY.data_cluster}.upstream_rq_total"
     envoy, before = town.mesh.envoys["posts"], -1
     await town.get("posts", "/there")
     await until(lambda: len(town.copied("/there")) == 1)
     town.ups["bob"].process.terminate()
     await town.ups["bob"].process.wait()
     async with asyncio.timeout(PATIENCE_S):
-        while before != (before := await envoy.counter(counter)):
+        while before != (before := await envoy.counter(COPIES)):
             for _ in range(5):
                 assert (await town.get("posts", "/gone"))[0] == 200
             await asyncio.sleep(0.3)
@@ -243,22 +246,31 @@ def copies_to(*tickets: str, percent: int = 100) -> str:
     return "\n".join(["devroute 1", "decision copy", "ttl 1000", "service foo", *lines]) + "\n"
 
 
-async def test_several_laptops_share_what_there_is(town: Town) -> None:
+@asynccontextmanager
+async def standing_in(
+    town: Town, answer: str, **sidecar: Any
+) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
+    """A sidecar whose proxy gives that answer: its URL, and the heads of the copies."""
     got: list[dict[str, str]] = []
 
     async def laptops(request: web.Request) -> web.Response:
-        got.append(dict(request.headers))
+        got.append({name.lower(): value for name, value in request.headers.items()})
         return web.Response()
 
-    async def both(_: web.Request) -> web.Response:
-        return web.Response(text=copies_to(*TICKETS))
+    async def says(_: web.Request) -> web.Response:
+        return web.Response(text=answer)
 
-    async def app(_: web.Request) -> web.Response:
-        return web.json_response({"who": "app"})
+    async def app(request: web.Request) -> web.Response:
+        return web.json_response({"who": "app", "size": len(await request.read())})
 
-    async with serving(laptops) as data, serving(both) as control, serving(app) as real:
-        proxy = {PROXY.data_cluster: data, PROXY.control_cluster: control}
-        url = await town.mesh.sidecar("shared", real, clusters=proxy, scopes=[sharing("shared", 100)])
+    async with serving(laptops) as data, serving(says) as control, serving(app) as real:
+        proxy = {PROXY.data_cluster: data, PROXY.control_cluster: control, **sidecar.pop("clusters", {})}
+        name = f"stand-in-{len(town.mesh.envoys)}"
+        yield await town.mesh.sidecar(name, real, clusters=proxy, scopes=[sharing(name, 100)], **sidecar), got
+
+
+async def test_several_laptops_share_what_there_is(town: Town) -> None:
+    async with standing_in(town, copies_to(*TICKETS)) as (url, got):
         for _ in range(200):
             async with town.mesh.client.get(url, headers={"x-devroute-caller": "spiffe://forged"}) as answer:
                 assert (await answer.json())["who"] == "app"
@@ -267,6 +279,41 @@ async def test_several_laptops_share_what_there_is(town: Town) -> None:
     assert sum(count) == 200
     assert min(count) > 50  # 100, and 7 is one sigma
     assert not any("x-devroute-caller" in each for each in got)
+
+
+async def test_the_copy_names_the_caller_by_its_certificate(town: Town, tmp_path: Path) -> None:
+    ca, identity = MeshCa(tmp_path), "spiffe://cluster.local/ns/shop/sa/web"
+    mtls = ca.for_sidecar("spiffe://cluster.local/ns/default/sa/foo")
+    async with standing_in(town, copies_to(TICKETS[0]), tls=mtls) as (url, got):
+        sent = {"ssl": ca.for_caller(identity), "headers": {"x-devroute-caller": "spiffe://forged"}}
+        async with town.mesh.client.get(url.replace("http:", "https:"), **sent) as answer:
+            assert (await answer.json())["who"] == "app"
+        await until(lambda: len(got) == 1)
+    assert got[0]["x-devroute-caller"] == identity
+
+
+async def test_an_upload_whose_copy_nobody_wants_any_more_arrives(town: Town) -> None:
+    """The ticket is one that the real proxy does not know."""
+    real_data = {PROXY.data_cluster: town.mesh.proxy.data}
+    async with standing_in(town, copies_to(TICKETS[0]), clusters=real_data) as (url, _):
+        async with town.mesh.client.post(url, data=b"x" * SIZE) as answer:
+            assert await answer.json() == {"who": "app", "size": SIZE}
+        assert await town.mesh.envoys[list(town.mesh.envoys)[-1]].counter(COPIES) == 1
+
+
+async def test_if_the_lua_fails_the_service_answers(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str = "devroute") -> str:
+        start = "local function drawn(found)"
+        return lua_source(name).replace(start, f"{start} error('x')")
+
+    monkeypatch.setattr(filter_model, "lua_source", broken)
+    async with standing_in(town, copies_to(TICKETS[0])) as (url, got):
+        for _ in range(3):
+            async with town.mesh.client.get(url) as answer:
+                assert (answer.status, (await answer.json())["who"]) == (200, "app")
+        envoy = town.mesh.envoys[list(town.mesh.envoys)[-1]]
+        assert await envoy.counter(EXECUTIONS.format(port=url.rpartition(":")[2])) == 3
+    assert got == []
 
 
 async def test_who_wants_nothing_is_asked_once_a_second(tmp_path: Path) -> None:
@@ -316,4 +363,4 @@ async def test_whatever_the_proxy_says_the_service_answers(tmp_path: Path, answe
             async with mesh.client.get(mesh.url) as response:
                 assert (await response.json())["who"] == "app"
                 assert not any(name.lower().startswith("x-devroute") for name in response.headers)
-        assert "[error]" not in mesh.envoy.log.read_text(), "the Lua failed"  # a small file
+    assert "[error]" not in mesh.envoy.log.read_text(), "the Lua failed"  # a small file
