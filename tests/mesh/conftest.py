@@ -1,6 +1,6 @@
 """Each test has an Envoy of its own, with an empty cache; it starts in 0.1 s."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,14 @@ from devroute.manifests import MeshScope
 from .harness import Mesh, sidecar_of_foo
 
 
-@pytest.fixture(autouse=True)
-def chosen_envoy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of these tests can be run on another release: pytest tests/mesh --envoy PATH."""
-    if (binary := request.config.getoption("--envoy")) is not None:
-        monkeypatch.setattr(envoy, "envoy_binary", lambda: binary)
+@pytest.fixture(autouse=True, scope="session")
+def chosen_envoy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All of these tests can be run on another release: pytest tests/mesh --envoy PATH. Before the fixtures
+    of any module."""
+    with pytest.MonkeyPatch.context() as patch:
+        if (binary := request.config.getoption("--envoy")) is not None:
+            patch.setattr(envoy, "envoy_binary", lambda: binary)
+        yield
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 --envoy PATH` runs everything else here on one of them.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
 
 from devroute import envoy
 from devroute.edge_filter import edge_filter
@@ -30,6 +31,7 @@ from devroute.manifests.folder import files
 from devroute.sidecar import INBOUND, Sidecar, bootstrap
 
 from .harness import ENVIRONMENT, PROXY, FakeProxy, from_app, serving, sidecar_of_foo
+from .real import at_its_port, free_port
 
 pytestmark = [pytest.mark.mesh, pytest.mark.releases]
 
@@ -126,6 +128,31 @@ async def test_a_sidecar_detours_falls_back_and_leaves_others_alone(tmp_path: Pa
             assert (await response.json())["who"] == "app"
             assert not [key for key in response.headers if key.lower().startswith("x-devroute")]
     assert "[error]" not in mesh.envoy.log.read_text(), "the Lua failed"  # a small file
+
+
+@pytest.mark.usefixtures("extreme")
+async def test_ordinary_requests_are_copied_where_a_workload_has_a_share(tmp_path: Path) -> None:
+    answer = f"devroute 1\ndecision copy\nttl 1000\nservice foo\ncopy {'a' * 32} 100 GET\n"
+    copied = asyncio.Event()
+
+    async def control(request: web.Request) -> web.Response:
+        return web.Response(text=answer)
+
+    async def laptop(request: web.Request) -> web.Response:
+        assert request.headers["x-devroute-copy"] == "a" * 32
+        copied.set()
+        return web.Response(status=500)
+
+    async with serving(from_app) as app, serving(control) as asked, serving(laptop) as data:
+        clusters = {PROXY.control_cluster: asked, PROXY.data_cluster: data}
+        described = Sidecar("foo", app, labels={"app": "foo"}, port=free_port(), clusters=clusters)
+        filters = map(envoy_filter, (MeshScope(), WorkloadScope("default", "foo", shadow_share=100)))
+        configuration = at_its_port(described, apply(filters, described, bootstrap(described)))
+        async with running(configuration, tmp_path, "foo", ENVIRONMENT) as started, ClientSession() as client:
+            async with client.get("http://{}:{}/".format(*started.listeners[INBOUND])) as response:
+                assert (response.status, (await response.json())["who"]) == (200, "app")
+            async with asyncio.timeout(10):
+                await copied.wait()
 
 
 @pytest.mark.usefixtures("extreme")

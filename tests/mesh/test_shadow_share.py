@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from devroute import stage
+from devroute import envoy, stage
 from devroute.auth import new_token
 from devroute.manifests import MeshScope, NamespaceScope, Scope, WorkloadScope, lua_source
 from devroute.manifests import filter as filter_model
@@ -34,6 +34,11 @@ EXECUTIONS = "http.inbound_0.0.0.0_{port}.lua.executions"
 
 def sharing(service: str, share: float) -> WorkloadScope:
     return WorkloadScope("default", service, shadow_share=share)
+
+
+def lua_is_counted() -> bool:
+    """Envoy counts executions since 1.37."""
+    return not envoy.version_of(envoy.envoy_binary()).startswith("1.36.")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -167,7 +172,7 @@ async def test_a_share_is_asked_about_and_a_part_of_it_copied(town: Town) -> Non
     asked = (
         await town.executions("some") - before - copies
     )  # once more for the answer of each that was copied
-    assert 130 < asked < 270  # 200, and 10 is one sigma
+    assert 130 < asked < 270 or not lua_is_counted()  # 200, and 10 is one sigma
 
 
 async def test_a_share_of_nothing_runs_no_lua(town: Town) -> None:
@@ -214,13 +219,13 @@ async def test_a_laptop_that_hangs_delays_nobody(town: Town) -> None:
 
 
 async def test_copies_end_with_the_laptop(town: Town) -> None:
-    envoy, before = town.mesh.envoys["posts"], -1
+    sidecar, before = town.mesh.envoys["posts"], -1
     await town.get("posts", "/there")
     await until(lambda: len(town.copied("/there")) == 1)
     town.ups["bob"].process.terminate()
     await town.ups["bob"].process.wait()
     async with asyncio.timeout(PATIENCE_S):
-        while before != (before := await envoy.counter(COPIES)):
+        while before != (before := await sidecar.counter(COPIES)):
             for _ in range(5):
                 assert (await town.get("posts", "/gone"))[0] == 200
             await asyncio.sleep(0.3)
@@ -311,8 +316,9 @@ async def test_if_the_lua_fails_the_service_answers(town: Town, monkeypatch: pyt
         for _ in range(3):
             async with town.mesh.client.get(url) as answer:
                 assert (answer.status, (await answer.json())["who"]) == (200, "app")
-        envoy = town.mesh.envoys[list(town.mesh.envoys)[-1]]
-        assert await envoy.counter(EXECUTIONS.format(port=url.rpartition(":")[2])) == 3
+        counter = EXECUTIONS.format(port=url.rpartition(":")[2])
+        executions = await town.mesh.envoys[list(town.mesh.envoys)[-1]].counter(counter)
+        assert executions == 3 or not lua_is_counted()
     assert got == []
 
 
