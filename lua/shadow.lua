@@ -17,6 +17,8 @@ local FAILURE_TTL_MS = 2000 -- and how often
 local MAX_TTL_MS = 1000 -- how long an answer may be believed
 local MAX_ANSWER = 65536 -- bytes; as in devroute.lua
 local MAX_CALLER = 1024 -- bytes; likewise
+local MAX_BODY = 65536 -- bytes; what sockets hold of a copy that a proxy which hangs does not read
+local BODILESS = { GET = true, HEAD = true, OPTIONS = true, TRACE = true } -- where no length is said
 local KEYS = { "control", "data", "service", "namespace", "share" }
 
 local settings = {} -- the route's metadata
@@ -147,6 +149,18 @@ local function comes_of_a_copy(headers)
   return false
 end
 
+-- Envoy reads an upload as fast as its copy is taken: one that is long, or will not say, might wait for a proxy that hangs.
+-- Messages of gRPC never say, and are short as a rule.
+local function is_short(headers)
+  local length = headers:get("content-length")
+  if length then
+    return (tonumber(length) or math.huge) <= MAX_BODY
+  elseif BODILESS[headers:get(":method")] then
+    return not headers:get("transfer-encoding")
+  end
+  return (headers:get("content-type") or ""):sub(1, 16) == "application/grpc"
+end
+
 local function has_cluster(handle, name)
   local _, problem = pcall(handle.httpCall, handle, name, {}, nil, 1)
   return tostring(problem):find("headers must include", 1, true) ~= nil
@@ -189,8 +203,8 @@ local function copied(handle)
   local headers = handle:headers() -- not before: over a call they die
   if not wants(laptop, headers:get(":method"), headers:get(":path")) then
     return nil
-  elseif headers:get("upgrade") or comes_of_a_copy(headers) then -- a pipe cannot be had twice
-    return nil
+  elseif headers:get("upgrade") or not is_short(headers) or comes_of_a_copy(headers) then
+    return nil -- and a pipe cannot be had twice
   end
   local cluster = own_cluster(handle, found)
   if cluster == nil then

@@ -27,7 +27,7 @@ from .real import Mesh, real_mesh
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 PATIENCE_S = 10.0
-SIZE = 8 * 1024 * 1024
+SHORT, LONG = 64 * 1024, 8 * 1024 * 1024
 COPIES = f"cluster.{PROXY.data_cluster}.upstream_rq_total"
 EXECUTIONS = "http.inbound_0.0.0.0_{port}.lua.executions"
 
@@ -149,11 +149,11 @@ async def test_what_the_laptop_asks_for_a_copy_is_not_copied_again(town: Town) -
 
 async def test_methods_that_change_something_are_copied_only_where_told(town: Town) -> None:
     """At a sidecar that has the filter for the mesh, too."""
-    body = "x" * 100_000
+    body = "x" * 60_000
     async with town.mesh.client.post(town.urls["posts"] + "/post", data=body) as response:
         assert (await response.json())["who"] == "service"
     await town.verdict("bob", "/post")
-    assert [(method, headers["size"]) for method, _, headers in town.copied("/post")] == [("POST", "100000")]
+    assert [(method, headers["size"]) for method, _, headers in town.copied("/post")] == [("POST", "60000")]
     status, body_of, _ = await town.get("foo", "/post-foo", "POST")
     assert (status, body_of["who"]) == (200, "service")
     await town.get("foo", "/after-post")
@@ -301,9 +301,32 @@ async def test_an_upload_whose_copy_nobody_wants_any_more_arrives(town: Town) ->
     """The ticket is one that the real proxy does not know."""
     real_data = {PROXY.data_cluster: town.mesh.proxy.data}
     async with standing_in(town, copies_to(TICKETS[0]), clusters=real_data) as (url, _):
-        async with town.mesh.client.post(url, data=b"x" * SIZE) as answer:
-            assert await answer.json() == {"who": "app", "size": SIZE}
+        async with town.mesh.client.post(url, data=b"x" * SHORT) as answer:
+            assert await answer.json() == {"who": "app", "size": SHORT}
         assert await town.mesh.envoys[list(town.mesh.envoys)[-1]].counter(COPIES) == 1
+
+
+async def test_uploads_do_not_wait_for_a_proxy_that_does_not_read(town: Town) -> None:
+    """Short ones are copied, and fit into what lies between; long ones, and those that may be, are not."""
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(LONG // SHORT):
+            yield b"x" * SHORT
+
+    listening = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1)
+    data = {PROXY.data_cluster: Endpoint(*listening.sockets[0].getsockname())}
+    try:
+        async with standing_in(town, copies_to(TICKETS[0]), clusters=data) as (url, _):
+            for size, body in [(SHORT, b"x" * SHORT)] * 5 + [(LONG, b"x" * LONG), (LONG, pieces())]:
+                async with asyncio.timeout(PATIENCE_S), town.mesh.client.post(url, data=body) as answer:
+                    assert await answer.json() == {"who": "app", "size": size}
+            assert await town.mesh.envoys[list(town.mesh.envoys)[-1]].counter(COPIES) == 5
+    finally:
+        listening.close()
 
 
 async def test_if_the_lua_fails_the_service_answers(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
