@@ -151,7 +151,7 @@ class ContractRouter:
     ) -> None:
         """`read` is what reads contracts; `clock` gives seconds since the epoch."""
         self._comparisons = comparisons
-        self._shadows = shadows or NoShadows()
+        self._shadows = NoShadows() if shadows is None else shadows
         self._copied: dict[str, _Judged] = {}
         self._read = read
         self._clock = clock

@@ -53,6 +53,7 @@ class Mesh:
         knows_itself: bool = False,
         scopes: Sequence[Scope] = (MeshScope(),),
         tls: Document | None = None,
+        as_client: bool = False,
     ) -> str:
         """The URL of a sidecar of `service`; `name` tells several apart. In a cluster each sidecar knows
         itself: has a cluster of the service's own name."""
@@ -60,9 +61,10 @@ class Mesh:
         known = {PROXY.data_cluster: self.proxy.data, PROXY.control_cluster: self.proxy.control}
         if knows_itself:
             known[f"outbound|{port}||{service}.default.svc.cluster.local"] = Endpoint("127.0.0.1", port)
-        described = Sidecar(
-            service, app, labels={"app": service}, port=port, clusters={**known, **clusters}, tls=tls
-        )
+        known |= clusters
+        spoken = [PROXY.data_cluster, f"inbound|{port}||"] if as_client else []
+        labels = {"app": service}
+        described = Sidecar(service, app, labels=labels, port=port, clusters=known, tls=tls, as_client=spoken)
         configuration = apply(map(envoy_filter, scopes), described, bootstrap(described))
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
         started = running(at_its_port(described, configuration), self.folder, name or service, environment)

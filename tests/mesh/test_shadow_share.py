@@ -10,9 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import grpc_app
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from grpc import aio
 
 from devroute import envoy, stage
 from devroute.auth import new_token
@@ -86,12 +88,12 @@ async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
     folder = tmp_path_factory.mktemp("share")
     laptops = {
         "alice": (("foo", "idle"), ["--shadow", "100%", "--ignore", "$.at"]),
-        "bob": (("posts",), ["--shadow", "100%", "--shadow-methods", "GET,POST"]),
+        "bob": (("posts", "calls"), ["--shadow", "100%", "--shadow-methods", "GET,POST"]),
         "carol": (("some",), ["--shadow", "30%"]),
     }
     tokens = {name: new_token(name, created="2026-01-01") for name in laptops}
     policy = resources.files("devroute.demo_files").joinpath("policy.yaml").read_text(encoding="utf-8")
-    policy += "\nshadow: [foo, posts, some, idle]\n"
+    policy += "\nshadow: [foo, posts, calls, some, idle]\n"
     async with real_mesh(folder, *(record for _, record in tokens.values()), policy=policy) as mesh:
         found = Town(mesh)
 
@@ -121,8 +123,16 @@ async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
         }
         for name, scopes in shares.items():
             found.urls[name] = await mesh.sidecar(name, real, scopes=scopes)
+        server, number = await grpc_app.start()
+        mesh.stack.push_async_callback(server.stop, None)
+        calls = Endpoint("127.0.0.1", number)
+        found.urls["calls"] = await mesh.sidecar(
+            "calls", calls, scopes=[sharing("calls", 100)], as_client=True
+        )
+        at = {"calls": f"grpc://127.0.0.1:{number}"}
         for name, (services, flags) in laptops.items():
-            arguments = (*(f"{each}={app.port}" for each in services), "--output", "json", *flags)
+            offered = (f"{each}={at.get(each, app.port)}" for each in services)
+            arguments = (*offered, "--output", "json", *flags)
             up = stage.laptop(folder, name, mesh.proxy.server, tokens[name][0], *arguments)
             found.ups[name] = await mesh.stack.enter_async_context(up)
         yield found
@@ -159,6 +169,15 @@ async def test_methods_that_change_something_are_copied_only_where_told(town: To
     await town.get("foo", "/after-post")
     await town.verdict("alice", "/after-post")
     assert town.copied("/post-foo") == []
+
+
+async def test_a_call_of_grpc_is_copied_with_its_status(town: Town) -> None:
+    async with aio.insecure_channel(town.urls["calls"].removeprefix("http://")) as channel:
+        assert await channel.unary_unary("/t/Unary")(b"hi") == b"hi"
+        with pytest.raises(aio.AioRpcError):
+            await channel.unary_unary("/t/Abort")(b"no")
+    for path in ("/t/Unary", "/t/Abort"):
+        assert (await town.verdict("bob", path))["differences"] == []
 
 
 async def test_a_share_is_asked_about_and_a_part_of_it_copied(town: Town) -> None:
