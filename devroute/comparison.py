@@ -23,6 +23,7 @@ PAIR_SECONDS: Final = 60.0
 ID_LENGTH: Final = 32
 
 _FIELD: Final = b"\r\nx-devroute-compare: "
+_CONTRACT: Final = b"\r\nx-devroute: "
 #: Headers whose values are secrets of people who know nothing of the laptop.
 _SECRET: Final = frozenset(("set-cookie", "authorization", "www-authenticate", "proxy-authenticate"))
 #: What stands for them, as in the inspector.
@@ -83,12 +84,13 @@ Tell = Callable[[bytes], None]
 
 @dataclass(slots=True)
 class _Pair:
-    """What is known of one request. `laptop` has begun where `done` is False."""
+    """What is known of one request. `laptop` has begun where `done` is False; `contract`: it has one."""
 
     since: float
     service: str = ""
     method: str = ""
     target: str = ""
+    contract: bool = True
     tell: Tell | None = None
     real: Answer | None = None
     laptop: Answer = field(default_factory=Answer)
@@ -127,6 +129,7 @@ class Comparisons:
             return None
         pair.service, pair.tell = service, tell
         pair.method, pair.target = head.method.decode("latin-1"), head.target.decode("latin-1")
+        pair.contract = _CONTRACT in head.wire
         return Witness(self, key, pair)
 
     def _complete(self, key: str, pair: _Pair) -> None:
@@ -189,6 +192,7 @@ def _as_json(pair: _Pair, key: str) -> bytes:
             "service": pair.service,
             "method": pair.method,
             "target": pair.target,
+            "contract": pair.contract,
             "real": None if pair.real is None else pair.real.as_dict(),
             "laptop": pair.laptop.as_dict() if pair.done else None,
         },

@@ -70,14 +70,17 @@ class Printer:
 
 @dataclass(slots=True)
 class Tally:
-    """Comparisons of a laptop's answers with the real service's. `unpaired`: there was nothing to compare."""
+    """Comparisons of a laptop's answers with the real service's. `unpaired`: there was nothing to compare;
+    `ordinary`: of all of them, those without a contract."""
 
     same: int = 0
     different: int = 0
     unpaired: int = 0
+    ordinary: int = 0
 
     def count(self, verdict: Verdict, lost: int) -> None:
         self.unpaired += lost
+        self.ordinary += not verdict.contract
         if verdict.differences is None:
             self.unpaired += 1
         elif verdict.differences:
@@ -87,7 +90,8 @@ class Tally:
 
     def __str__(self) -> str:
         unpaired = f", {self.unpaired:,} not compared" if self.unpaired else ""
-        return f"shadow: {self.same:,} same, {self.different:,} different{unpaired}"
+        ordinary = f" ({self.ordinary:,} without a contract)" if self.ordinary else ""
+        return f"shadow: {self.same:,} same, {self.different:,} different{unpaired}{ordinary}"
 
 
 class Report:
@@ -125,6 +129,7 @@ class Report:
                 service=verdict.service,
                 method=verdict.method,
                 path=verdict.target,
+                contract=verdict.contract,
                 differences=found,
                 same=tally.same,
                 different=tally.different,

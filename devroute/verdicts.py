@@ -32,12 +32,13 @@ _TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`differences` between the real service's answer and ours, empty for the same; None where there was
-    nothing to compare."""
+    nothing to compare. `contract`: the request had one, and is not ordinary traffic."""
 
     service: str
     method: str
     target: str
     differences: list[dict[str, str | None]] | None
+    contract: bool = True
 
 
 class Verdicts:
@@ -71,6 +72,7 @@ class Verdicts:
             told = json.loads(document)
             key = str(told["id"])
             method, target = str(told["method"]), str(told["target"])
+            contract = bool(told.get("contract", True))  # older proxies copy nothing else
             real, laptop = (
                 self._answer(told[side], told["service"], method, target) for side in ("real", "laptop")
             )
@@ -85,7 +87,7 @@ class Verdicts:
         else:
             found = [each.as_dict() for each in differences(answer_of(real), answer_of(laptop), self._rules)]
         target = target if real is None else real.target
-        self._show(Verdict(str(told["service"]), method, target, found), lost)
+        self._show(Verdict(str(told["service"]), method, target, found, contract), lost)
         if found is not None and (exchange := self._capture(key)) is not None and self._captures is not None:
             self._captures.compare(exchange, found)
 

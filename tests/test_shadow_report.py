@@ -37,6 +37,14 @@ def test_where_all_is_the_same_only_the_count_is_said() -> None:
     assert line.endswith("shadow: 120 same, 0 different")
 
 
+def test_those_without_a_contract_are_told_apart() -> None:
+    ordinary = Verdict("foo", "GET", "/", [], contract=False)
+    (line,) = printed("text", (verdict([]), 0), (ordinary, 0)).splitlines()
+    assert line.endswith("shadow: 2 same, 0 different (1 without a contract)")
+    events = printed("json", (verdict([]), 0), (ordinary, 0)).splitlines()
+    assert [json.loads(line)["contract"] for line in events] == [True, False]
+
+
 def test_for_scripts_each_comparison_is_an_event_with_the_counts() -> None:
     events = [
         json.loads(line) for line in printed("json", (verdict([PLACE]), 0), (verdict([]), 0)).splitlines()

@@ -142,7 +142,8 @@ async def test_ordinary_requests_are_answered_by_the_service_and_compared(town: 
     status, body, headers = await town.get("foo", "/same")
     assert (status, body["who"]) == (200, "service")
     assert not any(name.startswith("x-devroute") for name in headers)
-    assert (await town.verdict("alice", "/same"))["differences"] == []
+    verdict = await town.verdict("alice", "/same")
+    assert (verdict["differences"], verdict["contract"]) == ([], False)
     await town.get("foo", "/differs")
     (difference,) = (await town.verdict("alice", "/differs"))["differences"]
     assert difference == {"where": "body $.who", "left": '"service"', "right": '"laptop"'}
@@ -226,7 +227,7 @@ async def test_a_contract_means_what_it_means_elsewhere(town: Town) -> None:
     assert headers["x-devroute-result"] == "mirror"
     _, _, headers = await town.get("foo", "/others", x_devroute='{"bar": "alice"}')
     assert headers["x-devroute-result"] == "service"
-    await town.verdict("alice", "/contract")
+    assert (await town.verdict("alice", "/contract"))["contract"] is True
     assert len(town.copied("/contract")) == 1
     assert town.copied("/others") == []
 
