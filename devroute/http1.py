@@ -5,13 +5,12 @@ the framing of the body, which fields end here, and what smuggling would need. B
 """
 
 import re
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import httptools
 
 from devroute.errors import DevrouteError, NotSupported, RequestMalformed, UpstreamInvalid
-from devroute.heads import Framing, HeadLimits, InboundRequest, ResponseHead, Span, split_fields
+from devroute.heads import Framing, HeadLimits, InboundRequest, ResponseHead, Span
 
 #: Of an answer, and of a request where the proxy's settings say nothing else: Envoy's default limit is 60 KiB
 #: for all of a request's head; what it lets through, we can read.
@@ -28,36 +27,27 @@ MAX_LENGTH_DIGITS: Final = 15
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 
-#: As a number: looking for bytes in bytes, Python first tries to make one of them, at ten times the price.
-_LF: Final = 0x0A
-
 # --- llhttp -------------------------------------------------------------------------------------------
 
 
 class _Validator:
-    """Runs heads through one kind of httptools parser, for its verdict and a dictionary of its fields.
+    """Runs requests' heads through llhttp, for its verdict alone: to be called for every field would cost
+    more than the check itself.
 
-    llhttp reports each field to dict.setdefault, which is C: a callback in Python would double the cost. A
-    parser serves until a head announces a body or the connection's end: llhttp waits for either, and a new
+    A parser serves until a head announces a body or the connection's end: llhttp waits for either, and a new
     parser is cheaper than feeding it.
     """
 
-    def __init__(self, kind: Callable[[object], Any]) -> None:
-        self._kind = kind
+    def __init__(self) -> None:
         self._reusable = False
-        self._seen: dict[bytes, bytes] = {}
-        self.on_header = self._seen.setdefault
-        self._parser = kind(self)
+        self._parser = httptools.HttpRequestParser(self)
 
     def on_message_complete(self) -> None:
         self._reusable = self._parser.should_keep_alive()
 
-    def fields(self, head: bytes) -> dict[bytes, bytes]:
-        """The fields by name in lower case; the values of a repeated one are joined by LF, which no value
-        holds. Good until the next call. Raises httptools.HttpParserError; an upgrade is no error."""
+    def check(self, head: bytes) -> None:
+        """Raises httptools.HttpParserError; an upgrade is no error."""
         self._reusable = False
-        seen = self._seen
-        seen.clear()
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -67,25 +57,71 @@ class _Validator:
             raise
         finally:
             if not self._reusable:
-                self._parser = self._kind(self)
-        count = head.count(b"\n") - 2
-        if len(seen) == count:
-            if b"".join(seen).islower():  # as Envoy writes them
-                return seen
-            fields = {name.lower(): value for name, value in seen.items()}
-            if len(fields) == count:
-                return fields
+                self._parser = httptools.HttpRequestParser(self)
+
+
+_requests = _Validator()
+
+# --- fields: looked for by name, since a head has a dozen and a gateway acts on one or two ---------------
+
+
+def _finder(*names: str) -> re.Pattern[bytes]:
+    """Finds (name, value) of these fields in a head in lower case."""
+    return re.compile(rb"\n(%b):[ \t]*([^\r]*)" % "|".join(map(re.escape, names)).encode())
+
+
+#: All of a request's that its framing hangs on or that end here; none of them is in an ordinary GET.
+_RARE_IN_REQUESTS = _finder(
+    *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"),
+    *("proxy-authorization", "te", "upgrade", "expect"),
+)
+_OF_RESPONSES = _finder(
+    *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"),
+    *("x-devroute-result", "x-devroute-reason"),
+)
+
+#: The field lines of a response and the empty line (RFC 9112 §5, RFC 9110 §5.5). llhttp would have to be made
+#: anew for each response that has a body, at three times the price.
+_FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
+
+_NO_FIELDS: Final[dict[bytes, bytes]] = {}
+
+_SPACE: Final = 0x20
+_TAB: Final = 0x09
+
+
+def _fields(finder: re.Pattern[bytes], low: bytes) -> dict[bytes, bytes]:
+    """By name; the values of a repeated one are joined by LF, which no value holds. In lower case."""
+    found: list[tuple[bytes, bytes]] = finder.findall(low)
+    if not found:
+        return _NO_FIELDS
+    fields = dict(found)
+    if len(fields) < len(found):
         fields = {}
-        for name, value in split_fields(head):
-            key = name.lower()
-            fields[key] = value if key not in fields else b"%b\n%b" % (fields[key], value)
-        return fields
+        for name, value in found:
+            fields[name] = b"%b\n%b" % (fields[name], value) if name in fields else value
+    return fields
 
 
-_requests = _Validator(httptools.HttpRequestParser)
-_responses = _Validator(httptools.HttpResponseParser)
+def _values(raw: bytes, low: bytes, needle: bytes) -> list[bytes]:
+    """What a field says, once for each of its lines. `needle` is LF, its name in lower case and the colon."""
+    values: list[bytes] = []
+    at = low.find(needle)
+    while at >= 0:
+        first = at + len(needle)
+        last = low.find(b"\r", first)
+        if first < last and raw[first] == _SPACE:
+            first += 1
+        value = raw[first:last]
+        if value and (value[0] == _SPACE or value[0] == _TAB or value[-1] == _SPACE or value[-1] == _TAB):
+            value = value.strip(b" \t")
+        values.append(value)
+        at = low.find(needle, last)
+    return values
+
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _METHOD_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
@@ -100,11 +136,13 @@ _CHUNKED: Final = Framing.CHUNKED
 _CLOSING: Final = Framing.CLOSE
 _UPGRADING: Final = Framing.UPGRADE
 
-#: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1), and our own.
+#: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1); beside them the sidecar's marker.
 _REQUEST_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding",
-    b"upgrade", b"x-devroute-matched",
+    b"upgrade",
 ))  # fmt: skip
+_MATCHED: Final = b"x-devroute-matched"
+_OURS: Final = frozenset((_MATCHED,))
 _RESPONSE_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade",
     b"x-devroute-result", b"x-devroute-reason",
@@ -112,9 +150,10 @@ _RESPONSE_HOP: Final = frozenset((
 _NO_BODY_HOP: Final = _RESPONSE_HOP | {b"content-length"}  # RFC 9110 §8.6: such answers have none
 _SWITCHING_HOP: Final = _NO_BODY_HOP - {b"upgrade"}
 
-#: Fields that a Connection option may not take away: without them the message would mean something else.
+#: Connection options that drop nothing more: without these fields the message would mean something else, or
+#: they end here anyway.
 _NEVER_DROPPED: Final = frozenset(
-    (b"host", b"content-length", b"x-devroute", b"x-request-id", b"te", b"close", b"upgrade")
+    (b"host", b"content-length", b"x-devroute", b"x-request-id", b"te", b"close", b"upgrade", b"keep-alive")
 )
 
 
@@ -143,32 +182,17 @@ def _spans(low: bytes, name: bytes) -> list[Span]:
     return spans
 
 
-def _only_span(raw: bytes, name: bytes) -> list[Span]:
-    """The same for a field that is not repeated, as Envoy or most others write it; ours stand at the end."""
-    at = raw.rfind(b"\n%b:" % name)
-    if at < 0:
-        at = raw.rfind(b"\n%b:" % name.title())
-        if at < 0:
-            return _spans(raw.lower(), name)
-    return [(at + 1, raw.find(b"\n", at + 1) + 1)]
-
-
-def _dropped(
-    raw: bytes, fields: dict[bytes, bytes], hop: frozenset[bytes], options: list[bytes]
-) -> list[Span]:
-    """The lines of fields that end here: of `hop`, and those that Connection names (RFC 9110 §7.6.1)."""
-    names = hop.intersection(fields)
+def _dropped(low: bytes, names: frozenset[bytes], options: list[bytes]) -> list[Span]:
+    """The lines of fields that end here: `names`, and those that Connection names (RFC 9110 §7.6.1)."""
     for option in options:
-        if option in fields and option not in _NEVER_DROPPED:
+        if option not in _NEVER_DROPPED and _TOKEN.fullmatch(option):
             names |= {option}
-    if not names:
-        return []
-    if len(names) == 1:
-        (name,) = names
-        if _LF not in fields[name]:
-            return _only_span(raw, name)
-    low = raw.lower()
-    return sorted(span for name in names for span in _spans(low, name))
+    spans: list[Span] = []
+    for name in names:
+        spans += _spans(low, name)
+    if len(spans) > 1:
+        spans.sort()
+    return spans
 
 
 def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> InboundRequest:
@@ -182,7 +206,7 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         raise RequestMalformed("the request line is not 'METHOD target HTTP/1.1'", hint="RFC 9112 §3")
     method, target, version = start.groups()
     try:
-        fields = _requests.fields(raw)
+        _requests.check(raw)
     except httptools.HttpParserInvalidMethodError:
         raise NotSupported(f"method {method[:32].decode('ascii')} is not one that is forwarded") from None
     except httptools.HttpParserError as error:
@@ -192,20 +216,23 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
     if len(raw) > max_fields * 4 and (count := raw.count(b"\n") - 2) > max_fields:
         raise RequestMalformed(f"{count} field lines; at most {max_fields} are accepted")
     minor = version[0] - 48
+    low = raw.lower()
+    fields = _fields(_RARE_IN_REQUESTS, low)
     get = fields.get
     coding = get(b"transfer-encoding")
     length = -1
     if (given := get(b"content-length")) is not None:
         length = _length_of(given, RequestMalformed)
     if coding is not None:
-        if coding.strip(b" \t").lower() != b"chunked":
+        if coding.strip(b" \t") != b"chunked":
             raise NotSupported("the only transfer coding accepted is one 'chunked'", hint="RFC 9112 §6.1")
         if length >= 0 or minor == 0:
             raise RequestMalformed(
                 "transfer-encoding with content-length, or in HTTP/1.0",
                 hint="RFC 9112 §6.1: this is how smuggling starts",
             )
-    host = get(b"host")
+    hosts = _values(raw, low, b"\nhost:")
+    host = hosts[0] if hosts else None
     start_line: bytes = start[0]
     if target[:1] != b"/" or minor == 0:
         target, authority = _origin_form(method, target, host)
@@ -213,9 +240,8 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         if minor == 0 and host is None:  # the next hop gets HTTP/1.1, which has to have one
             host = authority
             start_line += b"host: %b\r\n" % authority
-    if host is None or _LF in host:
-        count = 0 if host is None else host.count(b"\n") + 1
-        raise RequestMalformed(f"{count} host fields; HTTP/1.1 has exactly one", hint="RFC 9112 §3.2")
+    if host is None or len(hosts) > 1:
+        raise RequestMalformed(f"{len(hosts)} host fields; HTTP/1.1 has exactly one", hint="RFC 9112 §3.2")
     if host not in _known_hosts and not _is_authority(host):
         raise RequestMalformed("the host field is not a host with or without a port", hint="RFC 9112 §3.2")
     keep_alive = minor == 1  # HTTP/1.0 never: RFC 9112 §9.3
@@ -231,10 +257,16 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
     else:
         framing = _NONE
         length = 0
-        if b"upgrade" in options and minor == 1 and (asked := get(b"upgrade")):
+        if b"upgrade" in options and minor == 1 and get(b"upgrade"):
             framing = _UPGRADING
-            upgrade = asked.replace(b"\n", b", ")
+            upgrade = b", ".join(_values(raw, low, b"\nupgrade:"))
     te = get(b"te")
+    ids = _values(raw, low, b"\nx-request-id:")
+    drop = (
+        _dropped(low, _OURS.union(_REQUEST_HOP.intersection(fields)), options)
+        if fields
+        else _spans(low, _MATCHED)
+    )
     return InboundRequest(
         method,
         target,
@@ -242,15 +274,15 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         framing,
         max(length, 0),
         keep_alive,
-        minor == 1 and get(b"expect", b"").strip(b" \t").lower() == b"100-continue",
+        minor == 1 and get(b"expect", b"").strip(b" \t") == b"100-continue",
         upgrade,
         te is not None and b"trailers" in (o.partition(b";")[0] for o in _options(te)),
-        get(b"x-request-id", b""),
-        _values(get(b"x-devroute")),
-        _values(get(b"x-devroute-matched")),
+        b"\n".join(ids),
+        _values(raw, low, b"\nx-devroute:"),
+        _values(raw, low, b"\nx-devroute-matched:"),
         start_line,
         raw,
-        _dropped(raw, fields, _REQUEST_HOP, options),
+        drop,
     )
 
 
@@ -268,15 +300,6 @@ def _is_authority(host: bytes) -> bool:
     if len(host) <= _MAX_KNOWN_HOST_BYTES:
         _known_hosts.add(host)
     return True
-
-
-def _values(joined: bytes | None) -> list[bytes]:
-    """The values of a field that may be repeated, one for each line."""
-    if joined is None:
-        return []
-    if _LF not in joined:
-        return [joined.strip(b" \t")]
-    return [value.strip(b" \t") for value in joined.split(b"\n")]
 
 
 def _origin_form(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes]:
@@ -308,12 +331,29 @@ def check_partial_head(held: bytes) -> None:
 
 
 def _refusal(raw: bytes, error: Exception) -> RequestMalformed:
-    """llhttp's verdict, with the line at which it stands where we know better words for it."""
+    """llhttp's verdict, in other words where we know better ones."""
+    problem, hint = _known_fault(raw)
+    return RequestMalformed(problem or f"the head is not valid HTTP/1.1: {str(error).lower()}", hint=hint)
+
+
+def _known_fault(raw: bytes) -> tuple[str, str]:
+    """(what, hint) for what is often wrong with lines; ("", "") for anything else."""
     if b"\r\n " in raw or b"\r\n\t" in raw:
-        return RequestMalformed("a folded field line (obs-fold)", hint="RFC 9112 §5.2: write it on one line")
+        return "a folded field line (obs-fold)", "RFC 9112 §5.2: write it on one line"
     if raw.count(b"\n") != raw.count(b"\r\n") or raw.count(b"\r") != raw.count(b"\r\n"):
-        return RequestMalformed("a bare CR or LF in the head", hint="RFC 9112 §2.2: lines end with CR LF")
-    return RequestMalformed(f"the head is not valid HTTP/1.1: {str(error).lower()}")
+        return "a bare CR or LF in the head", "RFC 9112 §2.2: lines end with CR LF"
+    return "", ""
+
+
+def _answer_refusal(raw: bytes) -> UpstreamInvalid:
+    problem, hint = _known_fault(raw)
+    if not problem:
+        lines = raw[:-4].split(b"\r\n")[1:]
+        wrong = next(
+            (at for at, line in enumerate(lines, 1) if not _FIELD_LINES.fullmatch(line + END_OF_HEAD)), 0
+        )
+        problem = f"field line {wrong} is not 'name: value'"
+    return UpstreamInvalid(f"the answer's head is not valid HTTP/1.1: {problem}", hint=hint)
 
 
 #: Status lines that were seen: apps have a handful. Cleared when it is full, so that nobody can fill memory.
@@ -340,17 +380,18 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
 
     `raw` ends with CRLF CRLF. Raises UpstreamInvalid.
     """
-    line = raw[: raw.find(b"\n") + 1]
+    start = raw.find(b"\n") + 1
+    line = raw[:start]
     known = _status_lines.get(line)
     if known is None:
         known = _parse_status_line(line)
     version, status, reason = known
-    try:
-        fields = _responses.fields(raw)
-    except httptools.HttpParserError as error:
-        raise UpstreamInvalid(f"the answer's head is not valid HTTP/1.1: {str(error).lower()}") from None
+    if _FIELD_LINES.fullmatch(raw, start) is None:
+        raise _answer_refusal(raw)
     if len(raw) > MAX_FIELD_LINES * 4 and (count := raw.count(b"\n") - 2) > MAX_FIELD_LINES:
         raise UpstreamInvalid(f"the answer has {count} field lines; at most {MAX_FIELD_LINES} are accepted")
+    low = raw.lower()
+    fields = _fields(_OF_RESPONSES, low)
     get = fields.get
     length = -1
     if (given := get(b"content-length")) is not None:
@@ -358,7 +399,7 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
     chunked = False
     if (coding := get(b"transfer-encoding")) is not None:
         chunked = True
-        if coding.strip(b" \t").lower() != b"chunked":
+        if coding.strip(b" \t") != b"chunked":
             raise UpstreamInvalid("the answer has a transfer coding other than one 'chunked'")
         if length >= 0 or version == 0:
             raise UpstreamInvalid("the answer has transfer-encoding with content-length, or in HTTP/1.0")
@@ -386,5 +427,5 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         framing = _NONE if length == 0 else _CLOSING
     if framing is not _LENGTH:
         length = 0
-    drop = _dropped(raw, fields, hop, options)
+    drop = _dropped(low, hop.intersection(fields), options) if fields else []
     return ResponseHead(status, reason, framing, length, keep_alive, raw, drop)

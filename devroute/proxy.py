@@ -16,21 +16,23 @@ import structlog
 from aiohttp import web
 
 from devroute import __version__, admin, control, control_http
-from devroute.accesslog import observer
+from devroute.accesslog import request_log
 from devroute.admission import Admission
 from devroute.audit import OFF, STDOUT, Audit, Trail
 from devroute.audit_events import Record, unrecorded
 from devroute.comparison import Comparisons
 from devroute.contract import Limits
+from devroute.counters import Counters
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.files import Watched
 from devroute.heads import HeadLimits
 from devroute.log import configure
+from devroute.observer import Observer
 from devroute.platforms import loop_factory, settled
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.registry import Registry
-from devroute.relay import Observed, Route, Timeouts
+from devroute.relay import Observed, Timeouts
 from devroute.router import ContractRouter, Pools
 from devroute.server import Server
 from devroute.settings import ProxySettings
@@ -39,7 +41,7 @@ from devroute.signers import Signers
 from devroute.terms import Terms
 from devroute.tls import ServerFiles
 from devroute.tls_listener import TlsListener
-from devroute.trail import HEADER, Trails
+from devroute.trail import Trails
 from devroute.tunnel.accept import TunnelListener
 from devroute.tunnel.hello import Offer
 
@@ -58,9 +60,6 @@ OMISSION_TICKS: Final = 20
 #: Sidecars open many connections at once when a proxy starts.
 BACKLOG: Final = 1024
 
-#: As sidecars write it, in lower case.
-_TRACED: Final = f"\r\n{HEADER}: ".encode()
-
 log = structlog.stdlib.get_logger("devroute.proxy")
 
 
@@ -76,8 +75,8 @@ class Proxy:
         self._signers_in_force = self._signers.keys()
         self._audit = None if settings.audit == OFF else Audit(Trail(settings.audit))
         self._record: Record = unrecorded if self._audit is None else self._audit.record
-        self._counters = admin.Counters()
-        self._log_exchange, self._flush_log = observer(settings.log_format, settings.log_level)
+        self._counters = Counters()
+        log_exchange, self._flush_log = request_log(settings.log_format, settings.log_level)
         self._trails = Trails()
         self._comparisons = Comparisons(asyncio.get_running_loop().time)
         self._draining = False
@@ -117,7 +116,8 @@ class Proxy:
             total=settings.total_timeout,
         )
         limits = HeadLimits(settings.max_head_bytes, settings.max_header_fields)
-        self._server = Server(self._router, timeouts, self._observe, loop.time(), limits)
+        observer = Observer(self._counters, log_exchange, self._audit, self._traced)
+        self._server = Server(self._router, timeouts, observer.over, loop.time(), limits)
         self._control = control_http.create_runner(
             control.create_app(
                 control.Control(
@@ -272,27 +272,18 @@ class Proxy:
         if self._audit is not None:
             self._audit.reopen()
 
-    def _observe(self, exchange: Observed) -> None:
-        self._counters.count(exchange)
-        if self._audit is not None:
-            self._audit.detoured(exchange)
-        if self._log_exchange is not None:
-            self._log_exchange(exchange)
-        if (at := exchange.request.raw.find(_TRACED)) >= 0 and exchange.route is not None:
-            self._tell(exchange, exchange.route, at + len(_TRACED))
-
-    def _tell(self, exchange: Observed, route: Route, at: int) -> None:
+    def _traced(self, exchange: Observed, key: str) -> None:
         """`devroute trace` wants to know how long it took, and who answered."""
-        raw = exchange.request.raw
-        self._trails.answered(
-            raw[at : raw.index(b"\r\n", at)].decode("latin-1"),
-            route.service,
-            route.target,
-            exchange.status,
-            "" if exchange.error is None else exchange.error.message,
-            exchange.elapsed(),
-            self._loop.time(),
-        )
+        if (route := exchange.route) is not None:
+            self._trails.answered(
+                key,
+                route.service,
+                route.target,
+                exchange.status,
+                "" if exchange.error is None else exchange.error.message,
+                exchange.elapsed(),
+                self._loop.time(),
+            )
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)

@@ -1,0 +1,39 @@
+"""Who hears of each exchange that is over, in one place: counters, log, audit and `devroute trace`."""
+
+from collections.abc import Callable
+from typing import Final
+
+from devroute.audit import Audit
+from devroute.counters import Counters
+from devroute.relay import Observed
+from devroute.trail import HEADER
+
+#: As sidecars write it, in lower case.
+_TRACED: Final = f"\r\n{HEADER}: ".encode()
+
+
+class Observer:
+    """`log` may be None. `traced(exchange, key)` is called for the few that `devroute trace` waits for."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        log: Callable[[Observed], None] | None,
+        audit: Audit | None,
+        traced: Callable[[Observed, str], None],
+    ) -> None:
+        self._counters = counters
+        self._log = log
+        self._audit = audit
+        self._traced = traced
+
+    def over(self, exchange: Observed) -> None:
+        self._counters.count(exchange)
+        if self._audit is not None:
+            self._audit.detoured(exchange)
+        if self._log is not None:
+            self._log(exchange)
+        raw = exchange.request.raw
+        at = raw.find(_TRACED)
+        if at >= 0:
+            self._traced(exchange, raw[at + len(_TRACED) : raw.index(b"\r\n", at + 2)].decode("latin-1"))
