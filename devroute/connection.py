@@ -7,6 +7,7 @@ import asyncio
 import os
 import socket
 import struct
+from collections.abc import Callable
 from typing import Final, cast
 
 #: Larger blocks cross glibc's mmap threshold (128 KiB) and cost more than they carry. One buffer serves every
@@ -28,18 +29,34 @@ _view = memoryview(_buffer)
 
 class Turn:
     """Connections that got something to write while another one was being read: flushed when that read is
-    done, so that a head and its body leave in one write without waiting for the loop."""
+    done, so that a head and its body leave in one write without waiting for the loop. `after` is for what
+    nobody waits for, as logging: it happens once they are flushed."""
 
-    __slots__ = ("dirty", "reading")
+    __slots__ = ("after", "dirty", "reading")
 
     def __init__(self) -> None:
         self.reading = False
         self.dirty: list[Connection] = []
+        self.after: list[Callable[[], None]] = []
 
-    def flush(self) -> None:
-        dirty, self.dirty = self.dirty, []
-        for connection in dirty:
-            connection.flush()
+    def over(self) -> None:
+        """The read is done."""
+        self.reading = False
+        if self.dirty:
+            dirty, self.dirty = self.dirty, []
+            for connection in dirty:
+                connection.flush()
+        if self.after:
+            after, self.after = self.after, []
+            for tell in after:
+                tell()
+
+    def tell(self, what: Callable[[], None]) -> None:
+        """Call it when everything has been written, which is now unless something is being read."""
+        if self.reading:
+            self.after.append(what)
+        else:
+            what()
 
 
 TURN = Turn()
@@ -81,9 +98,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self.received(bytes(_view[:nbytes]))
         finally:
-            turn.reading = False
-            if turn.dirty:
-                turn.flush()
+            turn.over()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

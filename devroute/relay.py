@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from devroute.audit_events import answered
 from devroute.body import BodyReader, encode_last_chunk
+from devroute.connection import TURN
 from devroute.errors import (
     ClientClosed,
     DevrouteError,
@@ -263,8 +264,11 @@ class Exchange:
         self.stream = _NOWHERE  # no cycle: an exchange is freed when it is over, not by the collector
         if self._chunked:
             self._connection.write(encode_last_chunk(trailers))
-        self._server.observe(self)
+        TURN.tell(self._over)
         self._connection.finished(keep_alive=self.request.keep_alive)
+
+    def _over(self) -> None:
+        self._server.observe(self)
 
     def _end_pipe(self) -> None:
         """The upstream's half is closed: so is ours towards the client, who may still send."""

@@ -237,8 +237,11 @@ class Report:
 
     def flush(self) -> None:
         finished, self._finished = self._finished, []
+        now = clock()
         for each in finished:
-            self._lines.append(self._request_as_json(each) if self._json else self._request_as_text(each))
+            self._lines.append(
+                self._request_as_json(each) if self._json else self._request_as_text(each, now)
+            )
             self._watch_app(each)
         if not self._json:
             self._say_tally(time.monotonic())
@@ -270,14 +273,14 @@ class Report:
             }
         )
 
-    def _request_as_text(self, each: Finished) -> str:
+    def _request_as_text(self, each: Finished, now: str) -> str:
         service = f"{each.service}  " if self._several else ""
         status = each.status or "---"
         path = each.target if each.target.isprintable() else ascii(each.target)
         problem = f"  {each.code}" if each.code else ""
         caller = f"  {caller_of(each.head)}" if each.head else ""
         return (
-            f"{clock()}  {service}{each.method} {path}  {status}  {duration(each.duration)}"
+            f"{now}  {service}{each.method} {path}  {status}  {duration(each.duration)}"
             f"  {size(each.size)}{caller.rstrip()}{problem}"
         )
 

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from devroute.connection import TURN
 from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
 from devroute.tunnel.events import Opened, Renewed, Welcome
@@ -112,6 +113,9 @@ class AgentStream(StreamEnd):
         link.session.send_end(self.stream, trailers)
         link.dismiss(self)
         link.wake()
+        TURN.tell(self._well_over)
+
+    def _well_over(self) -> None:
         self._over("", "")
 
     def on_error(self, error: DevrouteError) -> None:

@@ -118,9 +118,7 @@ class Link(Connection):
         try:
             self.feed(self.get_buffer(-1)[:nbytes])
         finally:
-            turn.reading = False
-            if turn.dirty:
-                turn.flush()
+            turn.over()
 
     def feed(self, data: Buffer) -> None:
         """Bytes from the peer; they are read before this returns."""
