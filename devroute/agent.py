@@ -72,8 +72,9 @@ BACK_SECONDS: Final = 1.0
 #: The same where something about the network changed that need not concern us: a container's interface.
 STIRRED_SECONDS: Final = 4.0
 
-#: After so many looks at the clock the tunnel is asked how long its round trip takes.
-ASK_TICKS: Final = 5
+#: After so many looks at the clock the tunnel is asked how long its round trip takes: as often as an idle one
+#: asks for a sign anyway.
+ASK_TICKS: Final = 10
 
 #: How long requests under way may go on after a Ctrl-C, in seconds.
 LEAVE_SECONDS: Final = 2.0

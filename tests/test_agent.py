@@ -361,7 +361,7 @@ async def test_a_terminal_that_stands_still_does_not_stop_the_tunnel() -> None:
 async def test_a_path_cannot_reach_the_terminal_s_controls() -> None:
     printer = Printer(sys.stdout)
     report = Report("text", printer)
-    line = report._request_as_text(Finished("foo", "GET", "/\x1b[2J", 200, 0.0, 12.34, 5_300_000, "", ""))
+    line = report._request_as_text(Finished("foo", "GET", "/\x1b[2J", 200, 0.0, 12.34, 5_300_000, "", ""), "")
     printer.close()
     assert "\x1b" not in line
     assert "12.3 s  5.3 MB" in line

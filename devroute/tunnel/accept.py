@@ -27,7 +27,7 @@ from devroute.http1 import check_partial_head
 from devroute.identity import Authenticate, Identity
 from devroute.registry import Registration, Registry
 from devroute.tunnel import hello
-from devroute.tunnel.link import LIVENESS, Liveness
+from devroute.tunnel.link import PATIENT, Liveness
 from devroute.tunnel.proxy_end import ProxyLink
 from devroute.tunnel.renewals import Renewals, expires_in
 from devroute.tunnel.shares import Shares
@@ -77,7 +77,7 @@ class TunnelListener:
         permit: Permit,
         record: Record = unrecorded,
         random: Callable[[int], bytes] = os.urandom,
-        liveness: Liveness = LIVENESS,
+        liveness: Liveness = PATIENT,
         head_seconds: float = HEAD_SECONDS,
         hello_seconds: float = HELLO_SECONDS,
         revoked_seconds: float = REVOKED_SECONDS,

@@ -41,6 +41,9 @@ class Liveness:
 
 LIVENESS: Final = Liveness()
 
+#: The proxy's end: its agents ask first, and what they ask is a sign. Thousands of idle links cost half.
+PATIENT: Final = Liveness(ping_after=12.0)
+
 
 class Owner(Protocol):
     """Whoever a stream belongs to, as the link sees it."""

@@ -19,7 +19,7 @@ from devroute.heads import Framing, Headers, RequestHead, ResponseHead
 from devroute.http1 import parse_response_head
 from devroute.tunnel.events import Hello, Opened, Renew
 from devroute.tunnel.frames import MAX_SERVICE_BYTES, Flag, Reason
-from devroute.tunnel.link import LIVENESS, Link, Liveness
+from devroute.tunnel.link import PATIENT, Link, Liveness
 from devroute.tunnel.session import Role, Session
 from devroute.tunnel.shares import Share
 from devroute.tunnel.stream_end import UNBOUNDED, StreamEnd
@@ -236,7 +236,7 @@ class ProxyLink(Link):
         hello: Callable[["ProxyLink", bytes], None],
         gone: Callable[["ProxyLink"], None],
         renew: Callable[["ProxyLink", bytes], None],
-        liveness: Liveness = LIVENESS,
+        liveness: Liveness = PATIENT,
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness)
         self.share: Share | None = None  # from its registration on

@@ -17,7 +17,7 @@ from devroute.tunnel import hello
 from devroute.tunnel.accept import Permit, TunnelListener
 from devroute.tunnel.agent_end import AgentLink, Finished
 from devroute.tunnel.dial import dial
-from devroute.tunnel.link import LIVENESS, Liveness
+from devroute.tunnel.link import LIVENESS, PATIENT, Liveness
 from devroute.tunnel.websocket import WebSocket
 from devroute.upstream import ResponseSink, Upstream, UpstreamStream
 
@@ -65,7 +65,7 @@ class Site:
 async def start_site(
     port: int = 0,
     *,
-    liveness: Liveness = LIVENESS,
+    liveness: Liveness = PATIENT,
     permit: Permit | None = None,
     authenticate: Authenticate = authenticate,
     tls: ssl.SSLContext | None = None,

@@ -10,7 +10,7 @@ from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, Upst
 from devroute.heads import Framing, RequestHead
 from devroute.tunnel.agent_end import AgentStream, Finished
 from devroute.tunnel.frames import WINDOW
-from devroute.tunnel.link import Liveness
+from devroute.tunnel.link import LIVENESS, PATIENT, Liveness
 
 from .loopback import App, AppStream, BulkApp, Client, answer, connect, get, head, post, site, tunnel
 
@@ -378,6 +378,19 @@ async def test_pings_keep_an_idle_link_alive_and_a_probe_finds_it_so() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(link.closed_because), 0.5)
         assert where.registry.listing()
+        link.end(DevrouteError("over"))
+
+
+async def test_the_proxy_leaves_asking_to_its_agents() -> None:
+    assert LIVENESS.ping_after < PATIENT.ping_after < PATIENT.dead_after
+    agent, proxy = Liveness(ping_after=0.05, dead_after=0.4), Liveness(ping_after=0.7, dead_after=5)
+    async with site(liveness=proxy) as where:
+        link = await connect(where, {"foo": App()}, liveness=agent)
+        await link.welcome
+        (theirs,) = where.listener.links
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(link.closed_because), 1)
+        assert link.asked_at > 0 == theirs.asked_at
         link.end(DevrouteError("over"))
 
 
