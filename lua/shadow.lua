@@ -12,7 +12,7 @@ local CLUSTER = "x-devroute-cluster" -- for the route: where the request goes
 local COMPARE = "x-devroute-compare" -- for the proxy: by which it finds the real service's answer
 local CALLER = "x-devroute-caller" -- for the proxy: the mesh identity of whoever sent the request
 
-local ASK_TIMEOUT_MS = 100 -- what a proxy that hangs may cost one request of a worker
+local ASK_TIMEOUT_MS = 250 -- what a proxy that hangs may cost one request of a worker
 local FAILURE_TTL_MS = 2000 -- and how often
 local MAX_TTL_MS = 1000 -- how long an answer may be believed
 local MAX_ANSWER = 65536 -- bytes; as in devroute.lua
