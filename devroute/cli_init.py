@@ -11,6 +11,7 @@ from typing import Annotated, Final, cast
 
 import typer
 
+from devroute import repository_file
 from devroute.cli_connection import connecting
 from devroute.errors import ConfigInvalid, ServerUnreachable, TokenInvalid
 from devroute.exits import complain, reported
@@ -78,6 +79,7 @@ def _init_project(services: list[str]) -> None:
     kept = before.values.get("services") or []
     given = dict(kept) if isinstance(kept, Mapping) else _places(map(str, cast(list[object], kept)))
     places = given | _places(services)
+    repository_file.check("services", places, str(PROJECT_FILE))
     replace_file(PROJECT_FILE, with_settings(known, {"services": places}, str(PROJECT_FILE)), mode=0o644)
     typer.echo(f"wrote {PROJECT_FILE} ({', '.join(places)}); commit it, and plain devroute up works here")
 

@@ -1,10 +1,12 @@
 """What ./devroute.yaml may say. Pure; settings.py asks.
 
 It comes with a repository, and is read where `devroute up` is started: whoever wrote it must not be able to
-run a command, to have a token sent elsewhere (credentials.py), or to have more of a request kept or shown.
+run a command, to have a token sent elsewhere (credentials.py), to open a way into the networks of the laptop,
+or to have more of a request kept or shown.
 """
 
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from devroute.credentials import Source
@@ -30,6 +32,26 @@ def check(key: str, value: object, source: str) -> None:
             f"{source}: redact: a file that comes with a repository may list more fields, and take none off",
             hint="write -x-api-key into ~/.config/devroute/config.yaml",
         )
+    if key == "services":
+        for place in map(str, value.values() if isinstance(value, Mapping) else _rules(value)):
+            if not _is_here(place):
+                raise ConfigInvalid(
+                    f"{source}: services: '{place}' leads beyond this laptop, which a file that comes with a"
+                    " repository may not",
+                    hint="if you want that, say it yourself: devroute up SERVICE=HOST:PORT, or in"
+                    " ~/.config/devroute/config.yaml",
+                )
+
+
+def _is_here(place: str) -> bool:
+    """Whether a service's place is on this laptop: a port, or a loopback address with one."""
+    host = place.rpartition("=")[2].rpartition("://")[2].rpartition(":")[0].lower().strip("[]")
+    if host in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def with_more_redacted(sources: Sequence[Source]) -> list[Source]:

@@ -106,6 +106,36 @@ def test_a_repository_s_file_may_not_run_commands_nor_loosen_trust(line: str) ->
         read_file(line, "config.yaml")
 
 
+@pytest.mark.parametrize(
+    "services",
+    [
+        "{db: 'db.internal:5432'}",
+        "[foo=8001, admin=10.0.0.1:80]",
+        "[foo=http://169.254.169.254:80]",
+        "{x: 'grpc://[fd00::1]:9000'}",
+        "foo=8001 bar=vault:8200",
+        "['foo=localhost.evil.example:80']",
+    ],
+)
+def test_a_repository_s_file_opens_no_way_into_the_laptop_s_networks(services: str) -> None:
+    with pytest.raises(ConfigInvalid, match="leads beyond this laptop"):
+        read_file(f"services: {services}", "devroute.yaml", own=False)
+    assert read_file(f"services: {services}", "config.yaml").values["services"]
+
+
+@pytest.mark.parametrize(
+    "services",
+    [
+        "{foo: 8001, bar: 'grpc://localhost:9000'}",
+        "[foo=8001, bar=http://127.0.0.1:80, 'baz=[::1]:80', LOCAL=LOCALHOST:1]",
+        "[foo]",
+        "7",
+    ],
+)
+def test_a_repository_s_file_names_ports_of_the_laptop_and_mistakes_are_told_later(services: str) -> None:
+    assert read_file(f"services: {services}", "devroute.yaml", own=False).values["services"]
+
+
 def test_what_a_repository_s_file_may_say_is_a_list_and_knows_every_setting() -> None:
     refused = {"token_command", "ca_file", "client_cert", "client_key", "insecure_plain_http", "servers"}
     assert {*AgentSettings.model_fields, "proxy"} == PERMITTED | refused | {"command"}

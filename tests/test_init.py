@@ -171,6 +171,10 @@ def test_a_project_keeps_its_services_and_adds_to_them(tmp_path: Path, capsys: C
     assert run(["init", "--project", "foo"], {}) == 20
     assert "write SERVICE=PORT" in capsys.readouterr().err
     assert run(["init", "--project", "foo=1", "--server", "http://x"], {}) == 2
+    before = file.read_text()
+    assert run(["init", "--project", "db=db.internal:5432"], {}) == 20
+    assert "leads beyond this laptop" in capsys.readouterr().err
+    assert file.read_text() == before
 
 
 KEYS = st.sampled_from(["server", "token", "name", "services", "output"])
