@@ -1,5 +1,7 @@
 """The real proxy behind sidecars that carry the shipped filter, with targets in this process."""
 
+import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,10 +21,12 @@ from .harness import PROXY
 
 
 def free_port() -> int:
-    """A port that the kernel has just given and taken back."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, and none of those that the kernel gives to others before Envoy has it."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def at_its_port(sidecar: Sidecar, configuration: Document) -> Document:
