@@ -13,7 +13,7 @@ from devroute.authentication import Authenticator, Issuer
 from devroute.files import Watched
 from devroute.jwks import RemoteKeys
 from devroute.oidc import IssuerKeys, Rules
-from devroute.settings import ProxySettings
+from devroute.proxy_settings import ProxySettings
 from devroute.tls import trusting
 
 

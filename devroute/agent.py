@@ -40,12 +40,12 @@ from devroute.inspector.redact import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
 from devroute.inspector.tap import Recorder, Tapped
+from devroute.laptop_settings import AgentSettings
 from devroute.live import LiveReport, can_draw
 from devroute.network import Network, is_ours
 from devroute.platforms import INTERRUPTED, settled, signals_caught
 from devroute.registrar import Registrar, why_turned_away
 from devroute.report import Printer, Report
-from devroute.settings import AgentSettings
 from devroute.telling import COMPARISONS
 from devroute.token_source import TokenSource
 from devroute.tunnel.agent_end import AgentLink, Finished

@@ -30,9 +30,9 @@ from devroute.cli_token import token_app
 from devroute.errors import DevrouteError
 from devroute.exits import FAILURE, INTERRUPTED, reported
 from devroute.invocation import Invocation
+from devroute.laptop_settings import ClientSettings
 from devroute.settings import (
     ENV_PREFIX,
-    ClientSettings,
     Source,
     agent_settings,
     client_settings,

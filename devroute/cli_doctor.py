@@ -11,7 +11,8 @@ from devroute.cli_connection import connecting
 from devroute.errors import ConfigInvalid
 from devroute.exits import code_of, reported
 from devroute.invocation import Invocation
-from devroute.settings import AgentSettings, client_settings, given_settings
+from devroute.laptop_settings import AgentSettings
+from devroute.settings import client_settings, given_settings
 
 #: Colours of the results, where there are colours.
 _COLOURS: Final[Mapping[str, str]] = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}

@@ -16,7 +16,8 @@ from devroute.cli_connection import connecting
 from devroute.errors import ConfigInvalid, ServerUnreachable, TokenInvalid
 from devroute.exits import complain, reported
 from devroute.invocation import PROJECT_FILE, Invocation, read_text, replace_file
-from devroute.settings import ENV_PREFIX, ClientSettings, Source, client_settings, given_settings, read_file
+from devroute.laptop_settings import ClientSettings
+from devroute.settings import ENV_PREFIX, Source, client_settings, given_settings, read_file
 from devroute.yaml_edit import with_settings
 
 #: Tries at a prompt.

@@ -11,7 +11,8 @@ import typer
 from devroute.errors import ConfigInvalid
 from devroute.exits import FAILURE, reported
 from devroute.invocation import Invocation
-from devroute.settings import ServiceSpec, Source, given_settings
+from devroute.service_spec import ServiceSpec
+from devroute.settings import Source, given_settings
 from devroute.tables import cell
 from devroute.target import Malformed, quote
 

@@ -9,7 +9,7 @@ from typing import Final
 import aiohttp
 
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
-from devroute.settings import ClientSettings
+from devroute.laptop_settings import ClientSettings
 from devroute.tls import for_server
 from devroute.token_source import TokenSource
 

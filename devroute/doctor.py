@@ -25,7 +25,7 @@ from devroute.errors import (
     LaptopOffline,
     ServerUnreachable,
 )
-from devroute.settings import AgentSettings
+from devroute.laptop_settings import AgentSettings
 from devroute.tls import for_server
 from devroute.token_source import settled
 from devroute.tunnel.agent_end import AgentLink

@@ -11,8 +11,8 @@ from devroute import __version__
 from devroute.errors import DevrouteError, ServerUnreachable
 from devroute.heads import RequestHead
 from devroute.http1 import parse_response_head
+from devroute.laptop_settings import AgentSettings
 from devroute.registrar import why_turned_away
-from devroute.settings import AgentSettings
 from devroute.tls import for_server
 from devroute.tunnel import hello
 from devroute.tunnel.agent_end import AgentLink

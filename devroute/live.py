@@ -23,7 +23,7 @@ from devroute.errors import AppUnreachable, DevrouteError
 from devroute.platforms import silent_keyboard
 from devroute.report import Tally, clock, duration, local, size
 from devroute.screen import Line, Row, View, caller_of, lines
-from devroute.settings import ServiceSpec
+from devroute.service_spec import ServiceSpec
 from devroute.tunnel.agent_end import Finished
 from devroute.verdicts import Verdict
 

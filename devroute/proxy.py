@@ -31,11 +31,11 @@ from devroute.observer import Observer
 from devroute.platforms import loop_factory, settled
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
+from devroute.proxy_settings import ProxySettings
 from devroute.registry import Registry
 from devroute.relay import Observed, Timeouts
 from devroute.router import ContractRouter, Pools
 from devroute.server import Server
-from devroute.settings import ProxySettings
 from devroute.signed import Verifier
 from devroute.signers import Signers
 from devroute.terms import Terms

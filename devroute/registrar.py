@@ -17,8 +17,8 @@ from devroute.errors import (
     ServerUnreachable,
     TokenInvalid,
 )
+from devroute.laptop_settings import AgentSettings
 from devroute.renewal import keep_renewed
-from devroute.settings import AgentSettings
 from devroute.terms import ANY
 from devroute.tls import for_server
 from devroute.token_source import TokenSource

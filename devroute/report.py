@@ -14,7 +14,7 @@ from typing import Final, Literal, TextIO
 
 from devroute.errors import AppUnreachable, DevrouteError
 from devroute.screen import caller_of
-from devroute.settings import ServiceSpec
+from devroute.service_spec import ServiceSpec
 from devroute.tunnel.agent_end import Finished
 from devroute.verdicts import Verdict
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devroute.errors import ConfigInvalid, TokenExpired
-from devroute.settings import ClientSettings
+from devroute.laptop_settings import ClientSettings
 
 
 def trusting(

@@ -16,8 +16,8 @@ from typing import Final
 from pydantic import SecretStr
 
 from devroute.errors import ConfigInvalid, TokenCommandFailed
+from devroute.laptop_settings import ClientSettings, ServerCredentials
 from devroute.platforms import runnable
-from devroute.settings import ClientSettings, ServerCredentials
 
 #: Seconds for the command: some ask a server, and start slowly.
 COMMAND_SECONDS: Final = 30.0

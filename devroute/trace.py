@@ -13,7 +13,7 @@ from typing import Final
 from devroute.child import Child
 from devroute.client import fetch
 from devroute.errors import ConfigInvalid, ServerUnreachable
-from devroute.settings import ClientSettings
+from devroute.laptop_settings import ClientSettings
 from devroute.token_source import settled
 from devroute.trail import HEADER, Hop
 

@@ -32,8 +32,9 @@ from devroute.errors import (
     TokenInvalid,
 )
 from devroute.identity import Identity, PeerCertificate
+from devroute.laptop_settings import AgentSettings
 from devroute.report import Printer, Report
-from devroute.settings import AgentSettings, ServiceSpec
+from devroute.service_spec import ServiceSpec
 from devroute.target import Address
 from devroute.tunnel.agent_end import Finished
 

@@ -20,9 +20,10 @@ from devroute.contract import Address
 from devroute.control import Control, create_app
 from devroute.control_http import create_runner
 from devroute.errors import LaptopOffline, NameTaken
+from devroute.laptop_settings import AgentSettings
 from devroute.policy import Policy
+from devroute.proxy_settings import ProxySettings
 from devroute.routing import Served
-from devroute.settings import AgentSettings, ProxySettings
 
 SECRET, RECORD = new_token("alice")
 CONFIGURED = {"DEVROUTE_SERVER": "http://127.0.0.1:1", "DEVROUTE_TOKEN": SECRET}

@@ -11,7 +11,9 @@ from pydantic import SecretStr
 from devroute.cli import app
 from devroute.errors import DevrouteError
 from devroute.exits import EXIT_CODES, reported
-from devroute.settings import ENV_PREFIX, AgentSettings, ProxySettings, Source, agent_settings
+from devroute.laptop_settings import AgentSettings
+from devroute.proxy_settings import ProxySettings
+from devroute.settings import ENV_PREFIX, Source, agent_settings
 
 TEXT = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
 

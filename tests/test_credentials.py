@@ -4,14 +4,9 @@ import pytest
 
 from devroute.credentials import is_exposed, same_server
 from devroute.errors import ConfigInvalid
+from devroute.laptop_settings import AgentSettings
 from devroute.repository_file import PERMITTED
-from devroute.settings import (
-    AgentSettings,
-    Source,
-    given_settings,
-    read_environment,
-    read_file,
-)
+from devroute.settings import Source, given_settings, read_environment, read_file
 
 OURS, THEIRS = "https://ours.example", "https://evil.example"
 

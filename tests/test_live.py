@@ -22,7 +22,7 @@ from tunnel.loopback import Client, Site, get, site
 from devroute.inspector.gate import Gate
 from devroute.live import LiveReport
 from devroute.screen import Line, Row, View, caller_of, lines
-from devroute.settings import ServiceSpec
+from devroute.service_spec import ServiceSpec
 from devroute.tunnel.agent_end import Finished
 
 # --- a terminal ---------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from devroute.manifests.access import LAPTOP_PATHS, SIDECAR_PATHS
 from devroute.manifests.examples import MAX_INLINE_LUA, ambient_lua
 from devroute.manifests.folder import base, example_files, files, install
 from devroute.policy import Policy
-from devroute.settings import ProxySettings
+from devroute.proxy_settings import ProxySettings
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "manifests"

@@ -1,15 +1,14 @@
 import pytest
 
 from devroute.errors import ConfigInvalid
+from devroute.service_spec import ServiceSpec, with_direct
 from devroute.settings import (
-    ServiceSpec,
     Source,
     agent_settings,
     client_settings,
     proxy_settings,
     read_environment,
     read_file,
-    with_direct,
 )
 from devroute.target import Address, Malformed
 

@@ -24,14 +24,9 @@ from devroute.authentication import Authenticator
 from devroute.certificates import Part, identity_of
 from devroute.errors import ConfigInvalid, ServerUnreachable, SubjectInvalid, TokenExpired
 from devroute.identity import Identity
-from devroute.settings import (
-    ClientSettings,
-    ProxySettings,
-    Source,
-    client_settings,
-    proxy_settings,
-    read_file,
-)
+from devroute.laptop_settings import ClientSettings
+from devroute.proxy_settings import ProxySettings
+from devroute.settings import Source, client_settings, proxy_settings, read_file
 from devroute.tls import ServerFiles, for_server, trusting
 from devroute.tls_listener import RECEIVE_BYTES, TlsListener
 from devroute.tunnel.dial import dial

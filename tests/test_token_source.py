@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from devroute import stage
 from devroute.child import environment
 from devroute.errors import ConfigInvalid, TokenCommandFailed
-from devroute.settings import ClientSettings
+from devroute.laptop_settings import ClientSettings
 from devroute.token_source import (
     LATEST,
     LEAST_PAUSE,

@@ -10,8 +10,8 @@ import ipaddress
 from devroute.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, Installation
 from devroute.manifests.model import Document
 from devroute.policy import Policy
+from devroute.proxy_settings import ProxySettings
 from devroute.ranges import Network, inside
-from devroute.settings import ProxySettings
 
 #: Paths of the control port, as devroute/control.py and devroute/tunnel/accept.py serve them.
 SIDECAR_PATHS = ("/resolve", "/trace", "/compare")

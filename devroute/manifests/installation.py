@@ -11,7 +11,7 @@ from devroute import __version__
 from devroute.errors import ConfigInvalid
 from devroute.manifests.model import Document, MeshScope, ProxyService, Scope
 from devroute.policy import Policy
-from devroute.settings import ProxySettings
+from devroute.proxy_settings import ProxySettings
 from devroute.target import Malformed, check_label, parse_host, quote
 
 T = TypeVar("T")

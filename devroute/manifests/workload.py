@@ -3,7 +3,7 @@
 from devroute.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, USER_ID, Installation
 from devroute.manifests.model import Document
 from devroute.manifests.text import to_yaml
-from devroute.settings import ProxySettings
+from devroute.proxy_settings import ProxySettings
 
 #: Where the container finds its files. Folders and not single files: only they follow a change of theirs.
 POLICY_FOLDER, TOKENS_FOLDER = "/etc/devroute/policy", "/etc/devroute/tokens"

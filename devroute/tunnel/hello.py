@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from devroute.errors import ProtocolError
-from devroute.settings import MAX_SERVICES
+from devroute.service_spec import MAX_SERVICES
 from devroute.target import Address, check_label, parse_address
 from devroute.terms import ANY, Terms
 from devroute.tunnel.frames import VERSION

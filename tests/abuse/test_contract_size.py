@@ -12,7 +12,8 @@ import pytest
 from devroute.contract import MOST_ENTRIES, WIDEST, parse
 from devroute.errors import ConfigInvalid
 from devroute.proxy import Proxy
-from devroute.settings import ProxySettings, Source, proxy_settings
+from devroute.proxy_settings import ProxySettings
+from devroute.settings import Source, proxy_settings
 from devroute.signing import SigningKey, sign
 
 PATIENCE = 5.0

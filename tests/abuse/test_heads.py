@@ -10,7 +10,7 @@ from h2.settings import SettingCodes
 from h2_peer import PATIENCE, dial
 
 from devroute.proxy import Proxy
-from devroute.settings import ProxySettings
+from devroute.proxy_settings import ProxySettings
 
 START = b"GET / HTTP/1.1\r\nhost: foo\r\n"
 HTTP2_START = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"foo"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devroute.errors import BY_CODE
-from devroute.settings import ProxySettings
+from devroute.proxy_settings import ProxySettings
 
 ROOT = Path(__file__).parents[2]
 NODE = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")

@@ -21,8 +21,9 @@ from devroute.inspector.exchange import Exchange
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
 from devroute.inspector.tap import MAX_WAITING, Recorder, Tapped
+from devroute.laptop_settings import AgentSettings
 from devroute.report import Printer, Report
-from devroute.settings import AgentSettings, ServiceSpec
+from devroute.service_spec import ServiceSpec
 
 pytestmark = pytest.mark.asyncio
 
