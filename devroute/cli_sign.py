@@ -12,6 +12,7 @@ import typer
 
 from devroute import contract
 from devroute.contract import Contract, Signature
+from devroute.contract_words import explain
 from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.exits import FAILURE, complain, reported
 from devroute.invocation import read_text, replace_file
@@ -66,12 +67,12 @@ def check(
         entries = {
             key: asdict(entry) | {"target": str(entry.target)} for key, entry in parsed.entries.items()
         }
-        document = {"valid": True, "explanation": contract.explain(parsed), "entries": entries}
+        document = {"valid": True, "explanation": explain(parsed), "entries": entries}
         if parsed.signature is not None:
             document["signature"] = _signature(parsed.signature) | {"verified": keys is not None}
         _print_json(document)
     else:
-        typer.echo("\n".join(contract.explain(parsed)))
+        typer.echo("\n".join(explain(parsed)))
         if parsed.signature is not None:
             typer.echo(_provenance(parsed.signature, keys))
     return 0

@@ -16,7 +16,7 @@ from aiohttp import web
 from devroute import __version__
 from devroute.audit_events import REFUSED, Record, refusal, unrecorded
 from devroute.comparison import ID_LENGTH, Comparisons, read_answer
-from devroute.contract import Address, Contract, parse
+from devroute.contract import Contract, parse
 from devroute.control_http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
 from devroute.copies import NoShadows, Shadows, decide_copies
 from devroute.errors import (
@@ -33,6 +33,7 @@ from devroute.errors import (
 from devroute.identity import Authenticate, Identity
 from devroute.policy import Policy
 from devroute.routing import HOLD_MS, Decision, Directory, decide
+from devroute.target import Address
 from devroute.trail import Trails
 from devroute.tunnel.proxy_end import TunnelUpstream
 

@@ -17,7 +17,7 @@ from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError
 from devroute.policy import Policy
 from devroute.policy_file import load, place_of, problem_of
 from devroute.routing import permit_contract
-from devroute.target import Malformed, parse_address, quote
+from devroute.target import Address, Malformed, parse_address, quote
 
 #: Cases in one file: far more than people write.
 MAX_CASES = 10_000
@@ -155,7 +155,7 @@ def _detour(policy: Policy, case: Case) -> None:
         permit_contract(parsed, policy, 0.0)
     (entry,) = parsed.entries.values()
     policy.permit(entry)
-    if isinstance(entry.target, contract.Address) and not entry.target.is_literal:
+    if isinstance(entry.target, Address) and not entry.target.is_literal:
         for ip in case.resolves:
             policy.permit_address(ip, entry.target.port, service=entry.service)
     policy.permit_caller(entry, _identity(case.caller or ""))

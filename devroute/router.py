@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from devroute.audit_events import decision
 from devroute.comparison import Comparisons, Witness, id_of
-from devroute.contract import Address, Contract, Entry, Signature, Version, parse
+from devroute.contract import Contract, Entry, Signature, parse
 from devroute.copies import NoShadows, Shadows, permit_copies, ticket_of
 from devroute.errors import (
     ConditionUnmet,
@@ -35,6 +35,7 @@ from devroute.relay import Route
 from devroute.routing import Directory, Served, permit_contract, permit_entry, printable, way_to
 from devroute.shadow import Copies, Shadowed, Watch
 from devroute.signed import check_time
+from devroute.target import Address, Version
 from devroute.terms import ANY, Terms
 from devroute.tunnel.shares import SharedUpstream
 from devroute.upstream import Upstream

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
-from devroute.contract import Address, Contract, Entry, Version, parse
+from devroute.contract import Contract, Entry, parse
 from devroute.errors import ContractUnsigned, DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy import Policy
 from devroute.signed import SKEW_S, check_time
+from devroute.target import Address, Version
 from devroute.terms import ANY, Terms
 from devroute.tunnel.shares import Share
 from devroute.upstream import Upstream

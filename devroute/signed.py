@@ -19,13 +19,12 @@ from devroute.contract import (
     Contract,
     Entry,
     Limits,
-    Pairs,
     Signature,
     entries_of,
     is_signed,
-    load,
     parse,
 )
+from devroute.contract_json import Pairs, load
 from devroute.contract_keys import ALGORITHMS, NAME, Keys
 from devroute.errors import (
     ContractExpired,

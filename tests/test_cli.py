@@ -16,7 +16,6 @@ import devroute
 from devroute.auth import Tokens, new_token
 from devroute.authentication import Authenticator
 from devroute.cli import run, table
-from devroute.contract import Address
 from devroute.control import Control, create_app
 from devroute.control_http import create_runner
 from devroute.errors import LaptopOffline, NameTaken
@@ -24,6 +23,7 @@ from devroute.laptop_settings import AgentSettings
 from devroute.policy import Policy
 from devroute.proxy_settings import ProxySettings
 from devroute.routing import Served
+from devroute.target import Address
 
 SECRET, RECORD = new_token("alice")
 CONFIGURED = {"DEVROUTE_SERVER": "http://127.0.0.1:1", "DEVROUTE_TOKEN": SECRET}

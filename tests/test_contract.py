@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devroute.contract import MAX_BYTES, MAX_ENTRIES, Address, Contract, Laptop, Version, explain, parse
+from devroute.contract import MAX_BYTES, MAX_ENTRIES, Contract, parse
+from devroute.contract_words import explain
 from devroute.errors import ContractInvalid
-from devroute.target import Malformed, parse_address
+from devroute.target import Address, Laptop, Malformed, Version, parse_address
 
 
 def parsed_or_refused(raw: str) -> Contract | ContractInvalid:

@@ -8,12 +8,12 @@ from aiohttp import web
 
 from devroute.auth import Tokens, new_token
 from devroute.authentication import Authenticator
-from devroute.contract import Address
 from devroute.control import Control, create_app
 from devroute.control_http import create_runner
 from devroute.errors import LaptopOffline, TargetDenied, TargetUnreachable
 from devroute.policy import Policy
 from devroute.routing import Served
+from devroute.target import Address
 
 SECRET, RECORD = new_token("alice")
 AUTHORISED = {"authorization": f"Bearer {SECRET}"}

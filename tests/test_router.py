@@ -3,7 +3,6 @@
 import pytest
 
 from devroute import router
-from devroute.contract import Address
 from devroute.errors import (
     CallerDenied,
     ConditionUnmet,
@@ -27,6 +26,7 @@ from devroute.registry import Served
 from devroute.relay import Route
 from devroute.router import ContractRouter, Pools
 from devroute.shadow import Shadowed
+from devroute.target import Address
 from devroute.terms import Terms
 from devroute.upstream import ResponseSink, UpstreamStream
 

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devroute.contract import Address, parse
+from devroute.contract import parse
 from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
 from devroute.heads import RequestHead
 from devroute.policy import Policy
 from devroute.routing import FALLBACK_HOLD_MS, LAPTOP_HOLD_MS, Decision, choose, decide, printable
+from devroute.target import Address
 from devroute.terms import ANY, Terms
 from devroute.upstream import ResponseSink, UpstreamStream
 

@@ -24,7 +24,8 @@ from jwt import PyJWS
 from jwt import encode as encode_jwt
 
 from devroute import signed
-from devroute.contract import MAX_BYTES, as_document, is_signed, load, parse
+from devroute.contract import MAX_BYTES, as_document, is_signed, parse
+from devroute.contract_json import load
 from devroute.contract_keys import Keys
 from devroute.errors import (
     ConfigInvalid,

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from devroute import jwks, signers, stage
-from devroute.contract import Address, Contract, Signature, parse
+from devroute.contract import Contract, Signature, parse
 from devroute.contract_keys import Keys
 from devroute.errors import (
     ConfigInvalid,
@@ -32,6 +32,7 @@ from devroute.settings import Source, proxy_settings
 from devroute.signed import SKEW_S, Verifier
 from devroute.signers import Signers
 from devroute.signing import SigningKey, sign
+from devroute.target import Address
 
 NOW = 1_800_000_000.0
 STRICT = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16"]}, "require": "signed"})
