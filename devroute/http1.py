@@ -1,7 +1,8 @@
 """HTTP/1.1 heads as they arrive: parsed strictly and judged once (RFC 9112). Pure.
 
 llhttp (through httptools) validates every byte of a head; this module adds what a gateway must decide itself:
-the framing of the body, which fields end here, and what smuggling would need. Bodies are counted in body.py.
+the framing of the body, and what smuggling would need. http1_fields.py finds and reads the fields that this
+hangs on; bodies are counted in body.py.
 """
 
 import re
@@ -9,8 +10,24 @@ from typing import Final
 
 import httptools
 
-from devroute.errors import DevrouteError, NotSupported, RequestMalformed, UpstreamInvalid
-from devroute.heads import Framing, HeadLimits, InboundRequest, ResponseHead, Span
+from devroute.errors import NotSupported, RequestMalformed, UpstreamInvalid
+from devroute.heads import Framing, HeadLimits, InboundRequest, ResponseHead
+from devroute.http1_fields import (
+    MATCHED,
+    NO_BODY_HOP,
+    OF_RESPONSES,
+    OURS,
+    RARE_IN_REQUESTS,
+    REQUEST_HOP,
+    RESPONSE_HOP,
+    SWITCHING_HOP,
+    dropped,
+    fields_of,
+    length_of,
+    options_of,
+    spans_of,
+    values_of,
+)
 
 #: Of an answer, and of a request where the proxy's settings say nothing else: Envoy's default limit is 60 KiB
 #: for all of a request's head; what it lets through, we can read.
@@ -22,12 +39,7 @@ MAX_FIELD_LINES: Final = 200
 #: For requests, unless the proxy's settings say otherwise.
 HEAD_LIMITS: Final = HeadLimits(MAX_HEAD_BYTES, MAX_FIELD_LINES)
 
-#: RFC 9112 §6.2 sets no limit; 15 digits stay an exact float everywhere and are more than any disk holds.
-MAX_LENGTH_DIGITS: Final = 15
-
 END_OF_HEAD: Final = b"\r\n\r\n"
-
-# --- llhttp -------------------------------------------------------------------------------------------
 
 
 class _Validator:
@@ -62,66 +74,11 @@ class _Validator:
 
 _requests = _Validator()
 
-# --- fields: looked for by name, since a head has a dozen and a gateway acts on one or two ---------------
-
-
-def _finder(*names: str) -> re.Pattern[bytes]:
-    """Finds (name, value) of these fields in a head in lower case."""
-    return re.compile(rb"\n(%b):[ \t]*([^\r]*)" % "|".join(map(re.escape, names)).encode())
-
-
-#: All of a request's that its framing hangs on or that end here; none of them is in an ordinary GET.
-_RARE_IN_REQUESTS = _finder(
-    *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"),
-    *("proxy-authorization", "te", "upgrade", "expect"),
-)
-_OF_RESPONSES = _finder(
-    *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"),
-    *("x-devroute-result", "x-devroute-reason"),
-)
-
 #: The field lines of a response and the empty line (RFC 9112 §5, RFC 9110 §5.5). llhttp would have to be made
 #: anew for each response that has a body, at three times the price.
 _FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
 
-_NO_FIELDS: Final[dict[bytes, bytes]] = {}
-
-_SPACE: Final = 0x20
-_TAB: Final = 0x09
-
-
-def _fields(finder: re.Pattern[bytes], low: bytes) -> dict[bytes, bytes]:
-    """By name; the values of a repeated one are joined by LF, which no value holds. In lower case."""
-    found: list[tuple[bytes, bytes]] = finder.findall(low)
-    if not found:
-        return _NO_FIELDS
-    fields = dict(found)
-    if len(fields) < len(found):
-        fields = {}
-        for name, value in found:
-            fields[name] = b"%b\n%b" % (fields[name], value) if name in fields else value
-    return fields
-
-
-def _values(raw: bytes, low: bytes, needle: bytes) -> list[bytes]:
-    """What a field says, once for each of its lines. `needle` is LF, its name in lower case and the colon."""
-    values: list[bytes] = []
-    at = low.find(needle)
-    while at >= 0:
-        first = at + len(needle)
-        last = low.find(b"\r", first)
-        if first < last and raw[first] == _SPACE:
-            first += 1
-        value = raw[first:last]
-        if value and (value[0] == _SPACE or value[0] == _TAB or value[-1] == _SPACE or value[-1] == _TAB):
-            value = value.strip(b" \t")
-        values.append(value)
-        at = low.find(needle, last)
-    return values
-
-
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _METHOD_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
@@ -135,64 +92,6 @@ _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
 _CLOSING: Final = Framing.CLOSE
 _UPGRADING: Final = Framing.UPGRADE
-
-#: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1); beside them the sidecar's marker.
-_REQUEST_HOP: Final = frozenset((
-    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding",
-    b"upgrade",
-))  # fmt: skip
-_MATCHED: Final = b"x-devroute-matched"
-_OURS: Final = frozenset((_MATCHED,))
-_RESPONSE_HOP: Final = frozenset((
-    b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade",
-    b"x-devroute-result", b"x-devroute-reason",
-))  # fmt: skip
-_NO_BODY_HOP: Final = _RESPONSE_HOP | {b"content-length"}  # RFC 9110 §8.6: such answers have none
-_SWITCHING_HOP: Final = _NO_BODY_HOP - {b"upgrade"}
-
-#: Connection options that drop nothing more: without these fields the message would mean something else, or
-#: they end here anyway.
-_NEVER_DROPPED: Final = frozenset(
-    (b"host", b"content-length", b"x-devroute", b"x-request-id", b"te", b"close", b"upgrade", b"keep-alive")
-)
-
-
-def _length_of(value: bytes, error: type[DevrouteError]) -> int:
-    value = value.strip(b" \t")
-    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
-        raise error("content-length is not a plain decimal number", hint="RFC 9110 §8.6")
-    return int(value)
-
-
-def _options(value: bytes) -> list[bytes]:
-    if value == b"keep-alive" or value == b"close":
-        return [value]
-    return [option.strip(b" \t") for option in value.lower().replace(b"\n", b",").split(b",")]
-
-
-def _spans(low: bytes, name: bytes) -> list[Span]:
-    """Where the lines of a field stand. `low` is the head in lower case."""
-    needle = b"\n%b:" % name
-    spans: list[Span] = []
-    at = low.find(needle)
-    while at >= 0:
-        end = low.find(b"\n", at + 1)
-        spans.append((at + 1, end + 1))
-        at = low.find(needle, end)
-    return spans
-
-
-def _dropped(low: bytes, names: frozenset[bytes], options: list[bytes]) -> list[Span]:
-    """The lines of fields that end here: `names`, and those that Connection names (RFC 9110 §7.6.1)."""
-    for option in options:
-        if option not in _NEVER_DROPPED and _TOKEN.fullmatch(option):
-            names |= {option}
-    spans: list[Span] = []
-    for name in names:
-        spans += _spans(low, name)
-    if len(spans) > 1:
-        spans.sort()
-    return spans
 
 
 def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> InboundRequest:
@@ -217,12 +116,12 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         raise RequestMalformed(f"{count} field lines; at most {max_fields} are accepted")
     minor = version[0] - 48
     low = raw.lower()
-    fields = _fields(_RARE_IN_REQUESTS, low)
+    fields = fields_of(RARE_IN_REQUESTS, low)
     get = fields.get
     coding = get(b"transfer-encoding")
     length = -1
     if (given := get(b"content-length")) is not None:
-        length = _length_of(given, RequestMalformed)
+        length = length_of(given, RequestMalformed)
     if coding is not None:
         if coding.strip(b" \t") != b"chunked":
             raise NotSupported("the only transfer coding accepted is one 'chunked'", hint="RFC 9112 §6.1")
@@ -231,7 +130,7 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
                 "transfer-encoding with content-length, or in HTTP/1.0",
                 hint="RFC 9112 §6.1: this is how smuggling starts",
             )
-    hosts = _values(raw, low, b"\nhost:")
+    hosts = values_of(raw, low, b"\nhost:")
     host = hosts[0] if hosts else None
     start_line: bytes = start[0]
     if target[:1] != b"/" or minor == 0:
@@ -247,7 +146,7 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
     keep_alive = minor == 1  # HTTP/1.0 never: RFC 9112 §9.3
     options: list[bytes] = []
     if (connection := get(b"connection")) is not None:
-        options = _options(connection)
+        options = options_of(connection)
         keep_alive = keep_alive and b"close" not in options
     upgrade = b""
     if coding is not None:
@@ -259,13 +158,13 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         length = 0
         if b"upgrade" in options and minor == 1 and get(b"upgrade"):
             framing = _UPGRADING
-            upgrade = b", ".join(_values(raw, low, b"\nupgrade:"))
+            upgrade = b", ".join(values_of(raw, low, b"\nupgrade:"))
     te = get(b"te")
-    ids = _values(raw, low, b"\nx-request-id:")
+    ids = values_of(raw, low, b"\nx-request-id:")
     drop = (
-        _dropped(low, _OURS.union(_REQUEST_HOP.intersection(fields)), options)
+        dropped(low, OURS.union(REQUEST_HOP.intersection(fields)), options)
         if fields
-        else _spans(low, _MATCHED)
+        else spans_of(low, MATCHED)
     )
     return InboundRequest(
         method,
@@ -276,10 +175,10 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         keep_alive,
         minor == 1 and get(b"expect", b"").strip(b" \t") == b"100-continue",
         upgrade,
-        te is not None and b"trailers" in (o.partition(b";")[0] for o in _options(te)),
+        te is not None and b"trailers" in (o.partition(b";")[0] for o in options_of(te)),
         b"\n".join(ids),
-        _values(raw, low, b"\nx-devroute:"),
-        _values(raw, low, b"\nx-devroute-matched:"),
+        values_of(raw, low, b"\nx-devroute:"),
+        values_of(raw, low, b"\nx-devroute-matched:"),
         start_line,
         raw,
         drop,
@@ -391,11 +290,11 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
     if len(raw) > MAX_FIELD_LINES * 4 and (count := raw.count(b"\n") - 2) > MAX_FIELD_LINES:
         raise UpstreamInvalid(f"the answer has {count} field lines; at most {MAX_FIELD_LINES} are accepted")
     low = raw.lower()
-    fields = _fields(_OF_RESPONSES, low)
+    fields = fields_of(OF_RESPONSES, low)
     get = fields.get
     length = -1
     if (given := get(b"content-length")) is not None:
-        length = _length_of(given, UpstreamInvalid)
+        length = length_of(given, UpstreamInvalid)
     chunked = False
     if (coding := get(b"transfer-encoding")) is not None:
         chunked = True
@@ -406,13 +305,13 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
     keep_alive = version == 1
     options: list[bytes] = []
     if (connection := get(b"connection")) is not None:
-        options = _options(connection)
+        options = options_of(connection)
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
-    hop = _RESPONSE_HOP
+    hop = RESPONSE_HOP
     if status < 200:
-        hop = _SWITCHING_HOP if status == 101 else _NO_BODY_HOP
+        hop = SWITCHING_HOP if status == 101 else NO_BODY_HOP
     elif status == 204:
-        hop = _NO_BODY_HOP
+        hop = NO_BODY_HOP
         if chunked or length > 0:
             keep_alive = False  # it may send the body that it announced
     if status == 101:
@@ -427,5 +326,5 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         framing = _NONE if length == 0 else _CLOSING
     if framing is not _LENGTH:
         length = 0
-    drop = _dropped(low, hop.intersection(fields), options) if fields else []
+    drop = dropped(low, hop.intersection(fields), options) if fields else []
     return ResponseHead(status, reason, framing, length, keep_alive, raw, drop)
