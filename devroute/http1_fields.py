@@ -85,7 +85,8 @@ def options_of(value: bytes) -> list[bytes]:
 
 # --- those that end here ------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: Each field line, by its name.
+_LINES = re.compile(rb"(?<=\n)([^:\r\n]+):[^\n]*\n")
 
 #: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1); beside them the sidecar's marker.
 REQUEST_HOP: Final = frozenset((
@@ -122,9 +123,10 @@ def spans_of(low: bytes, name: bytes) -> list[Span]:
 
 def dropped(low: bytes, names: frozenset[bytes], options: list[bytes]) -> list[Span]:
     """The lines of fields that end here: `names`, and those that Connection names (RFC 9110 §7.6.1)."""
-    for option in options:
-        if option not in _NEVER_DROPPED and _TOKEN.fullmatch(option):
-            names |= {option}
+    named = [option for option in options if option not in _NEVER_DROPPED]
+    if named:  # some thousands fit into a head, so nothing is looked for once an option
+        names = names.union(named)
+        return [line.span() for line in _LINES.finditer(low) if line[1] in names]
     spans: list[Span] = []
     for name in names:
         spans += spans_of(low, name)

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from time import perf_counter
 
 import h11
 import pytest
@@ -320,6 +321,110 @@ def test_a_beginning_is_refused_only_where_the_whole_is(case: Case, size: int) -
     except RequestMalformed:
         with pytest.raises(DevrouteError):
             parse_request_head(raw[:end])
+
+
+# --- what is found in a head ------------------------------------------------------------------------------
+
+MEANINGFUL = st.sampled_from(
+    [
+        *(b"host", b"Content-Length", b"content-length", b"Transfer-Encoding", b"CONNECTION", b"connection"),
+        *(b"te", b"Upgrade", b"expect", b"keep-alive", b"x-request-id", b"X-Request-Id", b"X-Devroute"),
+        *(
+            b"x-devroute",
+            b"x-devroute-matched",
+            b"x-a",
+            b"xhost",
+            b"host ",
+            b" te",
+            b"h\xf6st",
+            b"x\x00",
+            b"",
+        ),
+    ]
+)
+MEANINGS = st.sampled_from(
+    [
+        *(
+            b"a",
+            b"5",
+            b"0",
+            b"+5",
+            b"5, 5",
+            b"5\xa0",
+            b"chunked",
+            b"Chunked",
+            b"chunked\x0b",
+            b"close",
+            b"x-a, te",
+        ),
+        *(
+            b"Upgrade,x-a",
+            b"trailers",
+            b"100-continue",
+            b"{}",
+            b"",
+            b"a\tb",
+            b"a\rb",
+            b"a\nhost: b",
+            b"a\x00",
+            b"\xff",
+        ),
+    ]
+)
+COLONS = st.sampled_from([b":", b": ", b":\t", b":  ", b" :", b""])
+ENDS = st.sampled_from([b"", b"", b"", b" ", b"\t", b"\r", b"\n"])
+STARTS = st.sampled_from([b"GET / HTTP/1.1", b"POST /a HTTP/1.0", b"GET http://a/ HTTP/1.1"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(STARTS, st.lists(st.tuples(MEANINGFUL, COLONS, MEANINGS, ENDS).map(b"".join), max_size=5))
+def test_what_is_found_in_a_head_is_what_its_lines_say_one_by_one(start: bytes, lines: list[bytes]) -> None:
+    """Whatever is accepted; else somebody else would find another field in it, or another body after it."""
+    raw = head(b"host: a", *lines, start=start)
+    raw = raw[: raw.index(b"\r\n\r\n") + 4]
+    try:
+        request = parse_request_head(raw)
+    except DevrouteError:
+        return
+    fields = []
+    for line in raw[:-4].split(b"\r\n")[1:]:
+        name, value = line.split(b":", 1)
+        assert re.fullmatch(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name)
+        assert not re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", value)
+        fields.append((name.lower(), value.strip(b" \t")))
+
+    def said(name: bytes) -> list[bytes]:
+        return [value for each, value in fields if each == name]
+
+    options = {option.strip(b" \t").lower() for one in said(b"connection") for option in one.split(b",")}
+    assert len(said(b"host")) == 1
+    assert (request.contract, request.matched) == (said(b"x-devroute"), said(b"x-devroute-matched"))
+    assert request.request_id == b"\n".join(said(b"x-request-id"))
+    assert request.keep_alive is (start.endswith(b"1") and b"close" not in options)
+    if codings := said(b"transfer-encoding"):
+        assert [coding.lower() for coding in codings] == [b"chunked"]
+        assert request.framing is Framing.CHUNKED
+        assert not said(b"content-length")
+    elif lengths := said(b"content-length"):
+        assert [b"%d" % request.length] == lengths
+    else:
+        assert request.framing in (Framing.NONE, Framing.UPGRADE)
+    kept = [field for field in fields if field[0] not in ENDS_HERE | (options - PROTECTED)]
+    forwarded = [(name.lower(), value) for name, value in request.forward().headers]
+    assert forwarded[: len(kept)] == kept
+    assert {name for name, _ in forwarded[len(kept) :]} <= {*HOP, b"transfer-encoding", b"via"}
+
+
+def test_thousands_of_connection_options_hold_nobody_up() -> None:
+    letters = b"abcdefghijklmnopqrstuvwxyz0123456789"
+    names = [bytes((a, b, c)) for a in letters for b in letters for c in letters][:15_000]
+    line = b"connection: " + b",".join(names)
+    before = perf_counter()
+    request = parse(line, b"zzz: 1", names[-1].upper() + b": 2", b"x-a: 3")
+    answer = parse_response_head(head(line, names[-1] + b": 2", start=b"HTTP/1.1 200 OK"), b"GET")
+    assert perf_counter() - before < 1  # a few milliseconds; one look for each option took five seconds
+    assert [name for name, _ in request.forward().headers] == [b"host", b"zzz", b"x-a", b"via"]
+    assert answer.end_to_end() == []
 
 
 # --- a whole connection, cut anywhere ---------------------------------------------------------------------
