@@ -69,7 +69,9 @@ def _items(value: object, separators: str) -> list[object]:
     items = [item for item in items if item != ""]
     if not 0 < len(items) <= MAX_LIST:
         raise Malformed(f"{len(items)} are listed; from 1 to {MAX_LIST} are allowed")
-    return list(dict.fromkeys(items))
+    return [
+        item for at, item in enumerate(items) if item not in items[:at]
+    ]  # what is no text may have no hash
 
 
 def read_paths(value: object) -> tuple[str, ...]:

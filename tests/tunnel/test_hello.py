@@ -1,7 +1,10 @@
+import contextlib
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from devroute.errors import ProtocolError
 from devroute.target import Address
@@ -37,6 +40,7 @@ def test_what_a_newer_peer_adds_is_ignored() -> None:
         ({"services": [{"service": "no such name"}]}, "services.0.service"),
         ({"services": [{"service": "foo", "direct": "10.0.0.1"}]}, "services.0.direct"),
         ({"services": [{"service": "foo", "scheme": "ftp"}]}, "services.0.scheme"),
+        ({"services": [{"service": "foo", "terms": {"paths": [["/a"]]}}]}, "services.0.terms"),
     ],
 )
 def test_a_wrong_hello_is_an_error_that_names_the_field(change: dict[str, Any], place: str) -> None:
@@ -49,3 +53,24 @@ def test_a_wrong_hello_is_an_error_that_names_the_field(change: dict[str, Any], 
 def test_what_is_no_json_object_is_an_error(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode(Hello, body)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["service", "scheme", "direct", "terms"])
+    | st.sampled_from(["paths", "except_status", "except_methods", "shadow", "shadow_methods"]),
+    ANYTHING,
+)
+def test_whatever_an_offer_holds_it_is_read_or_refused(name: str, value: object) -> None:
+    offer = {"service": "foo"} | (
+        {name: value} if name in ("service", "scheme", "direct", "terms") else {"terms": {name: value}}
+    )
+    with contextlib.suppress(ProtocolError):
+        decode(Hello, json.dumps(GOOD | {"services": [offer]}).encode())
