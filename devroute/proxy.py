@@ -31,10 +31,11 @@ from devroute.observer import Observer
 from devroute.platforms import loop_factory, settled
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
+from devroute.pools import Pools
 from devroute.proxy_settings import ProxySettings
 from devroute.registry import Registry
 from devroute.relay import Observed, Timeouts
-from devroute.router import ContractRouter, Pools
+from devroute.router import ContractRouter
 from devroute.server import Server
 from devroute.signed import Verifier
 from devroute.signers import Signers

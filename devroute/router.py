@@ -5,16 +5,15 @@ Judging a contract costs more than relaying its request, so each judgement is ke
 for as long as its policy is in force. Who is online is asked for every request.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
-from devroute.audit_events import decision
-from devroute.comparison import Comparisons, Witness, id_of
+from devroute.comparison import Comparisons
 from devroute.contract import Contract, Entry, Signature, parse
 from devroute.copies import NoShadows, Shadows, permit_copies, ticket_of
+from devroute.detours import Detours
 from devroute.errors import (
     ConditionUnmet,
     ContractInvalid,
@@ -25,26 +24,18 @@ from devroute.errors import (
     RequestMalformed,
     ServiceNotInContract,
 )
-from devroute.faults import Aborting, Delayed, Limited
-from devroute.h2_upstream import H2Upstream
-from devroute.handback import Declining
-from devroute.heads import InboundRequest, RequestHead
+from devroute.heads import InboundRequest
 from devroute.policy import Policy
-from devroute.pool import DirectUpstream
+from devroute.pools import Pools
 from devroute.relay import Route
-from devroute.routing import Directory, Served, permit_contract, permit_entry, printable, way_to
-from devroute.shadow import Copies, Shadowed, Watch
+from devroute.routing import Directory, Served, permit_contract, permit_entry, way_to
 from devroute.signed import check_time
 from devroute.target import Address, Version
-from devroute.terms import ANY, Terms
-from devroute.tunnel.shares import SharedUpstream
+from devroute.terms import Terms
 from devroute.upstream import Upstream
 
 #: Contracts that are remembered; people at work at the same time are far fewer.
 MAX_REMEMBERED: Final = 4096
-
-#: A pool for each service and address that somebody uses.
-MAX_POOLS: Final = 4096
 
 #: The services that have sent the request away before (sidecars write it, as one line in lower case).
 _VIA: Final = b"\r\nx-devroute-via: "
@@ -54,67 +45,6 @@ _CALLER: Final = b"\r\nx-devroute-caller: "
 
 #: Callers of one contract that are remembered as permitted; a mesh has a few hundred identities.
 MAX_CALLERS: Final = 256
-
-Pool = DirectUpstream | H2Upstream
-P = TypeVar("P", DirectUpstream, H2Upstream)
-
-
-class Pools:
-    """The connections to direct targets, by service and address, and apart from each other those of HTTP/1.1
-    and of HTTP/2. Asks `policy` about every IP address."""
-
-    def __init__(self, policy: Callable[[], Policy], *, connect_timeout: float, max_in_flight: int) -> None:
-        self._policy = policy
-        self._connect_timeout = connect_timeout
-        self._max_in_flight = max_in_flight
-        self._pools: dict[tuple[type[Pool], str, Address], Pool] = {}
-
-    def get(self, service: str, address: Address) -> DirectUpstream:
-        return self._get(DirectUpstream, service, address)
-
-    def get_http2(self, service: str, address: Address) -> H2Upstream:
-        return self._get(H2Upstream, service, address)
-
-    def _get(self, kind: type[P], service: str, address: Address) -> P:
-        key = (kind, service, address)
-        pool = self._pools.get(key)
-        if pool is None:
-            if len(self._pools) >= MAX_POOLS:
-                self.prune()
-            pool = self._pools[key] = kind(
-                address.host,
-                address.port,
-                permit=lambda ip, port: self._policy().permit_address(ip, port, service=service),
-                connect_timeout=self._connect_timeout,
-                max_in_flight=self._max_in_flight,
-            )
-        assert isinstance(pool, kind)
-        return pool
-
-    async def probe(self, address: Address, service: str) -> None:
-        """Raises TargetUnreachable or TargetDenied."""
-        await self.get(service, address).probe()
-
-    def prune(self) -> None:
-        """Forget the pools that nobody uses."""
-        for key, pool in list(self._pools.items()):
-            if not pool.busy:
-                del self._pools[key]
-
-    def limit(self, max_in_flight: int) -> None:
-        """Requests in flight to one target; those that are under way go on."""
-        self._max_in_flight = max_in_flight
-        for pool in self._pools.values():
-            pool.max_in_flight = max_in_flight
-
-    def close_idle(self) -> None:
-        """A new policy: what was connected under the old one is not used again."""
-        for pool in self._pools.values():
-            pool.close_idle()
-
-    async def close(self) -> None:
-        for pool in self._pools.values():
-            await pool.close()
 
 
 @dataclass(slots=True)
@@ -151,16 +81,13 @@ class ContractRouter:
         shadows: Shadows | None = None,
     ) -> None:
         """`read` is what reads contracts; `clock` gives seconds since the epoch."""
-        self._comparisons = comparisons
         self._shadows = NoShadows() if shadows is None else shadows
         self._copied: dict[str, _Judged] = {}
         self._read = read
         self._clock = clock
-        self._mesh = mesh
         self._directory = directory
         self._policy = policy
-        self._pools = pools
-        self._copies = Copies()
+        self._detours = Detours(pools, mesh, comparisons)
         self._judged: dict[tuple[bytes, bytes], _Judged] = {}
 
     def forget(self) -> None:
@@ -194,12 +121,12 @@ class ContractRouter:
             _check_loop(raw, key[1])
         if judged.static:
             if judged.route is None:
-                judged.route = self._static_route(entry, judged.signature)
+                judged.route = self._detours.static(entry, judged.signature)
             return judged.route
         served = self._directory.lookup(str(entry.target), entry.service)
         if judged.route is None or judged.served is not served:
             way = way_to(entry, served, self._policy())
-            judged.route = self._route(entry, way, judged.signature, served)
+            judged.route = self._detours.route(entry, way, judged.signature, served)
             judged.served = served
             judged.copied = _copied_methods(served.terms)
             judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
@@ -219,7 +146,9 @@ class ContractRouter:
             policy, served = self._policy(), shadow.served
             entry = permit_copies(shadow, policy)
             judged = _Judged(entry, False, False, None if policy.callers_of(entry) is None else set())
-            judged.route = self._route(entry, way_to(entry, served, policy), None, served, contract=False)
+            judged.route = self._detours.route(
+                entry, way_to(entry, served, policy), None, served, contract=False
+            )
             judged.copied = _copied_methods(served.terms)
             judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
             if len(self._copied) >= MAX_REMEMBERED:
@@ -242,82 +171,6 @@ class ContractRouter:
         if len(permitted) >= MAX_CALLERS:
             permitted.clear()
         permitted.add(caller)
-
-    def _static_route(self, entry: Entry, signature: Signature | None) -> Route:
-        if entry.abort_status is None:
-            assert isinstance(entry.target, Address)
-            return self._route(entry, entry.target, signature)
-        abort: Upstream = Aborting(entry.abort_status, entry.key)
-        if entry.delay_s is not None:
-            abort = Delayed(abort, entry.delay_s)
-        reason = f"answered {entry.abort_status} as the contract asks"
-        return _marked(entry, signature, abort, None, "error", reason)
-
-    def _route(
-        self,
-        entry: Entry,
-        way: Address | Upstream,
-        signature: Signature | None,
-        served: Served | None = None,
-        *,
-        contract: bool = True,
-    ) -> Route:
-        target = str(entry.target)
-        terms = ANY if served is None else served.terms
-        copied = entry.mirror or terms.shadow is not None
-        share = None if served is None else served.share
-        watch = None if served is None else self._watch(entry.key, served)
-        http2: Upstream | None = None
-        if isinstance(way, Address):
-            who = target if target == str(way) else f"{target} ({way})"
-            pool2, pool = self._pools.get_http2(entry.service, way), self._pools.get(entry.service, way)
-            http2, way = pool2, pool
-            if share is not None:
-                http2, way = SharedUpstream(pool2, share), SharedUpstream(pool, share)
-        else:
-            who = f"{target} (tunnel)"
-        if copied:
-            result, reason = "mirror", f"{entry.key} copied to {who}"
-        else:
-            result, reason = "laptop", f"{entry.key} answered by {who}"
-            if terms.except_status and self._mesh is not None:
-                way = Declining(way, self._mesh, terms, entry.key, target, reason)
-        return _marked(
-            entry,
-            signature,
-            self._copying(entry, way, watch, contract) if copied else self._as_asked(entry, way),
-            None
-            if http2 is None
-            else self._copying(entry, http2, watch, contract)
-            if copied
-            else self._as_asked(entry, http2),
-            result,
-            reason,
-        )
-
-    def _as_asked(self, entry: Entry, upstream: Upstream) -> Upstream:
-        """The upstream with the entry's options around it; the timeout counts the delay in."""
-        if entry.delay_s is not None:
-            upstream = Delayed(upstream, entry.delay_s)
-        if entry.timeout_s is not None:
-            upstream = Limited(upstream, entry.timeout_s, str(entry.target))
-        return upstream
-
-    def _copying(self, entry: Entry, upstream: Upstream, watch: Watch | None, contract: bool) -> Upstream:
-        service = "" if contract else entry.service
-        return Shadowed(upstream, self._copies, entry.timeout_s, watch, service)
-
-    def _watch(self, service: str, served: Served) -> Watch | None:
-        """Where the laptop's owner wants to compare: who sees the laptop's answers to copies."""
-        comparisons, tell = self._comparisons, served.tell
-        if comparisons is None or tell is None or served.terms.shadow is None:
-            return None
-
-        def watch(head: RequestHead) -> Witness | None:
-            key = id_of(head)
-            return None if key is None else comparisons.expect(key, service, head, tell)
-
-        return watch
 
     def _judge(self, raw: bytes, matched: bytes) -> _Judged:
         try:
@@ -359,23 +212,6 @@ def _check_terms(judged: _Judged, terms: Terms, request: InboundRequest) -> None
         raise _not_offered(judged.entry, judged.paths)
     if judged.copied and request.method not in judged.copied:
         raise _not_copied(judged.entry, terms)
-
-
-def _marked(
-    entry: Entry,
-    signature: Signature | None,
-    way: Upstream,
-    http2: Upstream | None,
-    result: str,
-    reason: str,
-) -> Route:
-    target = str(entry.target)
-    marks = f"x-devroute-result: {result}\r\nx-devroute-reason: {printable(reason)}\r\n".encode("ascii")
-    label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'.encode()
-    signer = signature.subject if signature is not None else None
-    return Route(
-        way, entry.key, target, marks, label, http2, decision(entry.key, target, signer, result, reason)
-    )
 
 
 def _check_conditions(entry: Entry, request: InboundRequest) -> None:

@@ -7,9 +7,10 @@ from devroute.errors import CallerDenied, ConditionUnmet, ContractMissing, Lapto
 from devroute.heads import RequestHead
 from devroute.http1 import parse_request_head
 from devroute.policy import Policy
+from devroute.pools import Pools
 from devroute.registry import Registry
 from devroute.relay import Route
-from devroute.router import ContractRouter, Pools
+from devroute.router import ContractRouter
 from devroute.shadow import Shadowed
 from devroute.terms import Terms
 from devroute.tunnel.hello import Hello, Offer

@@ -24,9 +24,10 @@ from devroute.errors import (
 from devroute.http1 import parse_request_head
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
+from devroute.pools import Pools
 from devroute.registry import Registry
 from devroute.relay import Route
-from devroute.router import ContractRouter, Pools
+from devroute.router import ContractRouter
 from devroute.routing import Decision, decide
 from devroute.settings import Source, proxy_settings
 from devroute.signed import SKEW_S, Verifier

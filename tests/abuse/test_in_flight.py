@@ -10,7 +10,8 @@ from tunnel.loopback import App, Client, Site, connect, get, tunnel
 from devroute.errors import TargetOverloaded
 from devroute.http1 import parse_request_head
 from devroute.policy import Policy
-from devroute.router import ContractRouter, Pools
+from devroute.pools import Pools
+from devroute.router import ContractRouter
 from devroute.target import Address
 from devroute.tunnel.agent_end import AgentLink
 from devroute.upstream import UpstreamStream

@@ -14,8 +14,9 @@ import h11
 from devroute.errors import LaptopOffline
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
+from devroute.pools import Pools
 from devroute.relay import Observed, Timeouts
-from devroute.router import ContractRouter, Pools
+from devroute.router import ContractRouter
 from devroute.server import Server
 from devroute.target import Address
 from devroute.terms import ANY, Terms
