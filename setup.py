@@ -13,7 +13,7 @@ from setuptools import setup
 COMPILED = [
     *("accesslog", "app_upstream", "audit", "body", "connection", "counters", "detours", "direct", "heads"),
     *("h2_connection", "h2_direct", "h2_exchange", "h2_heads", "h2_server", "h2_stream", "h2_upstream"),
-    *("http1", "http1_fields", "lines", "observer", "pool", "pools", "relay", "router", "server"),
+    *("http1", "http1_fields", "lines", "observer", "pool", "pools", "port", "relay", "router", "server"),
     *("tunnel.agent_end", "tunnel.events", "tunnel.frames", "tunnel.link", "tunnel.proxy_end"),
     *("tunnel.sending", "tunnel.session", "tunnel.stream_end", "tunnel.streams", "tunnel.websocket"),
 ]

@@ -15,7 +15,7 @@ import structlog
 
 from devroute.errors import DevrouteError
 from devroute.lines import Lines, identifier, quoted
-from devroute.relay import Observed
+from devroute.port import Observed
 
 log = structlog.stdlib.get_logger("devroute.request")
 

@@ -21,7 +21,7 @@ from devroute.allowance import Allowance
 from devroute.audit_events import VERSION, Event, line, refusal
 from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.lines import Lines, identifier, quoted
-from devroute.relay import Observed
+from devroute.port import Observed
 
 #: What `audit` is set to besides a file.
 STDOUT: Final = "-"

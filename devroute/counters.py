@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from devroute.relay import Observed
+from devroute.port import Observed
 
 
 class Counters:

@@ -12,7 +12,7 @@ from devroute.faults import Aborting, Delayed, Limited
 from devroute.handback import Declining
 from devroute.heads import RequestHead
 from devroute.pools import Pools
-from devroute.relay import Route
+from devroute.port import Route
 from devroute.routing import Served, printable
 from devroute.shadow import Copies, Shadowed, Watch
 from devroute.target import Address

@@ -24,7 +24,8 @@ from devroute.grpc_status import error_answer, status_trailers, timeout_of
 from devroute.h2_heads import Fields, is_grpc, read_trailers, write_response, write_trailers
 from devroute.h2_stream import Http2Stream
 from devroute.heads import Framing, Headers, InboundRequest, ResponseHead, split_fields
-from devroute.relay import MAX_INTERIM, Port, Route
+from devroute.port import Port, Route
+from devroute.relay import MAX_INTERIM
 from devroute.upstream import UpstreamStream
 
 _NONE: Final = Framing.NONE
@@ -81,7 +82,7 @@ class Refusal(_Answering):
 
 
 class H2Exchange(_Answering):
-    """One request and its answer; implements devroute.upstream.ResponseSink and devroute.relay.Observed."""
+    """One request and its answer; implements devroute.upstream.ResponseSink and devroute.port.Observed."""
 
     __slots__ = (
         "_active",

@@ -16,7 +16,7 @@ from devroute.h2_heads import Fields, read_request
 from devroute.h2_stream import Http2Stream
 from devroute.h2_wire import LAST_STREAM_ID, MAX_STREAMS, Wire
 from devroute.heads import HeadLimits
-from devroute.relay import Port
+from devroute.port import Port
 
 #: Says that our GOAWAY has arrived, so that a last stream can be named (RFC 9113 §6.8).
 _GOAWAY_PING: Final = b"devroute"

@@ -5,7 +5,7 @@ from typing import Final
 
 from devroute.audit import Audit
 from devroute.counters import Counters
-from devroute.relay import Observed
+from devroute.port import Observed
 from devroute.trail import HEADER
 
 #: As sidecars write it, in lower case.

@@ -32,9 +32,9 @@ from devroute.platforms import loop_factory, settled
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.pools import Pools
+from devroute.port import Observed, Timeouts
 from devroute.proxy_settings import ProxySettings
 from devroute.registry import Registry
-from devroute.relay import Observed, Timeouts
 from devroute.router import ContractRouter
 from devroute.server import Server
 from devroute.signed import Verifier

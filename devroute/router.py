@@ -27,7 +27,7 @@ from devroute.errors import (
 from devroute.heads import InboundRequest
 from devroute.policy import Policy
 from devroute.pools import Pools
-from devroute.relay import Route
+from devroute.port import Route
 from devroute.routing import Directory, Served, permit_contract, permit_entry, way_to
 from devroute.signed import check_time
 from devroute.target import Address, Version
@@ -66,7 +66,7 @@ class _Judged:
 
 
 class ContractRouter:
-    """Implements devroute.relay.Router for requests that a sidecar detoured. `mesh` leads to the real
+    """Implements devroute.port.Router for requests that a sidecar detoured. `mesh` leads to the real
     services, by the name that a request is sent to."""
 
     def __init__(

@@ -16,7 +16,8 @@ from devroute.h2_server import H2ServerConnection
 from devroute.h2_wire import PREFACE
 from devroute.heads import Framing, HeadLimits, InboundRequest
 from devroute.http1 import END_OF_HEAD, HEAD_LIMITS, check_partial_head, parse_request_head
-from devroute.relay import Exchange, Observed, Router, Timeouts, error_head
+from devroute.port import Observed, Router, Timeouts
+from devroute.relay import Exchange, error_head
 
 #: What is read and thrown away of a request that was answered early, so that its connection can go on; beyond
 #: it the connection is closed.

@@ -18,7 +18,7 @@ from devroute.h2_hpack import Decoder
 from devroute.h2_server import H2ServerConnection
 from devroute.h2_wire import PREFACE
 from devroute.heads import Framing, Headers, InboundRequest, RequestHead, ResponseHead
-from devroute.relay import Route
+from devroute.port import Route
 from devroute.server import Server
 from devroute.upstream import ResponseSink
 

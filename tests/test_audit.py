@@ -29,7 +29,7 @@ from devroute.errors import (
 )
 from devroute.heads import InboundRequest
 from devroute.http1 import parse_request_head
-from devroute.relay import Route
+from devroute.port import Route
 from devroute.settings import proxy_settings, read_file
 from devroute.upstream import Upstream
 

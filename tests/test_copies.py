@@ -8,8 +8,8 @@ from devroute.heads import RequestHead
 from devroute.http1 import parse_request_head
 from devroute.policy import Policy
 from devroute.pools import Pools
+from devroute.port import Route
 from devroute.registry import Registry
-from devroute.relay import Route
 from devroute.router import ContractRouter
 from devroute.shadow import Shadowed
 from devroute.terms import Terms

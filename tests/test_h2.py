@@ -32,7 +32,7 @@ from devroute.app_upstream import AppUpstream
 from devroute.errors import AppUnreachable, DevrouteError, LaptopOffline, TargetDenied
 from devroute.h2_upstream import H2Upstream
 from devroute.heads import InboundRequest
-from devroute.relay import Observed, Route, Timeouts
+from devroute.port import Observed, Route, Timeouts
 from devroute.server import Server
 from devroute.upstream import Upstream
 

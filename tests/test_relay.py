@@ -10,7 +10,8 @@ import pytest
 from devroute.errors import DevrouteError, LaptopOffline
 from devroute.heads import InboundRequest
 from devroute.pool import DirectUpstream
-from devroute.relay import Exchange, Route, Timeouts
+from devroute.port import Route, Timeouts
+from devroute.relay import Exchange
 from devroute.server import Server
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

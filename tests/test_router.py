@@ -23,8 +23,8 @@ from devroute.http1 import parse_request_head
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.pools import Pools
+from devroute.port import Route
 from devroute.registry import Served
-from devroute.relay import Route
 from devroute.router import ContractRouter
 from devroute.shadow import Shadowed
 from devroute.target import Address

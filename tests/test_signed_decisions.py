@@ -25,8 +25,8 @@ from devroute.http1 import parse_request_head
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.pools import Pools
+from devroute.port import Route
 from devroute.registry import Registry
-from devroute.relay import Route
 from devroute.router import ContractRouter
 from devroute.routing import Decision, decide
 from devroute.settings import Source, proxy_settings

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from devroute.errors import LaptopOffline
 from devroute.heads import Framing, Headers, InboundRequest, RequestHead
 from devroute.http1 import parse_response_head
-from devroute.relay import Observed, Route, Timeouts
+from devroute.port import Observed, Route, Timeouts
 from devroute.server import Server, ServerConnection
 from devroute.upstream import ResponseSink
 

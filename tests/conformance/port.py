@@ -15,7 +15,7 @@ from devroute.errors import LaptopOffline
 from devroute.policy import Policy
 from devroute.pool import DirectUpstream
 from devroute.pools import Pools
-from devroute.relay import Observed, Timeouts
+from devroute.port import Observed, Timeouts
 from devroute.router import ContractRouter
 from devroute.server import Server
 from devroute.target import Address
