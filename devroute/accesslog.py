@@ -5,6 +5,7 @@ The lines have the form that structlog gives all others (log.py), but they are w
 time: an event through structlog costs half as much as relaying a request (25 µs), a line here a few.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -42,15 +43,16 @@ def _where(error: DevrouteError | None) -> bytes:
 
 
 class AccessLog(Lines):
-    """JSON lines on `stream`."""
+    """JSON lines on `stream`. Those that cannot be written are lost, as in log.py."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(self._to_stream)
         self._stream = stream
 
     def _to_stream(self, lines: bytes) -> None:
-        self._stream.write(lines)
-        self._stream.flush()
+        with contextlib.suppress(OSError):
+            self._stream.write(lines)
+            self._stream.flush()
 
     def over(self, exchange: Observed) -> None:
         """Log an exchange that is over. Not __call__, which mypyc gets wrong where a class has a base."""

@@ -2,6 +2,7 @@
 loggers; decides nothing about what is logged, and is called once, by the command that runs.
 """
 
+import contextlib
 import logging
 import sys
 from io import TextIOBase
@@ -11,13 +12,17 @@ import structlog
 
 
 class _StandardError(TextIOBase):
-    """Standard error as it is when a line is written, not as it was at set-up."""
+    """Standard error as it is when a line is written, not as it was at set-up. A line that cannot be written
+    (a full disk, a reader that has gone) is lost: its subject goes on, and there is nowhere to say so."""
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def configure(form: Literal["json", "console"], level: str = "info") -> None:

@@ -1,11 +1,19 @@
+import asyncio
+import errno
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import structlog
+from typing_extensions import Buffer
 
 from devroute.log import configure
+from devroute.proxy import Proxy
+from devroute.proxy_settings import ProxySettings
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +52,39 @@ def test_the_console_form_is_for_people(capsys: pytest.CaptureFixture[str]) -> N
     assert "something happened" in error
     assert "what=this" in error
     assert "\x1b" not in error
+
+
+class Disk(io.RawIOBase):
+    full = True
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Buffer) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(memoryview(data))
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+async def test_requests_are_answered_where_their_log_cannot_be_written(
+    form: Literal["json", "console"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(disk), write_through=True))
+    configure(form)
+    own = {"data_host", "control_host", "admin_host"}
+    ports = {"data_port": 0, "control_port": 0, "admin_port": 0}
+    proxy = Proxy(
+        ProxySettings.model_validate(dict.fromkeys(own, "127.0.0.1") | ports | {"log_format": form})
+    )
+    await proxy.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.data_port)
+    for _ in range(300):  # a batch of lines is a hundred of these
+        writer.write(b"GET /" + b"a" * 300 + b" HTTP/1.1\r\nhost: foo\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")  # no contract
+        await reader.readuntil(b"}\n")
+    writer.close()
+    await proxy.stop()
+    disk.full = False  # what is still held would be written now
