@@ -1,5 +1,5 @@
-"""The flags of every command that talks to a server, beyond --server and --token: how it shows who one is,
-and whom it trusts. They are added to a command's own, and reach it with the rest of its invocation.
+"""The flags of commands that talk to a server: how one shows who one is, and whom one trusts. Those beyond
+--server and --token are added to a command's own, and reach it with the rest of its invocation.
 """
 
 import inspect
@@ -12,6 +12,11 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 
 T = TypeVar("T")
+
+#: A command names these among its own parameters.
+Server = Annotated[str | None, typer.Option(metavar="URL", help="of the control port [DEVROUTE_SERVER]")]
+Token = Annotated[str | None, typer.Option(metavar="TOKEN", help="better in DEVROUTE_TOKEN, unseen by ps")]
+Output = Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")]
 
 _OPTIONS: Final[dict[str, Any]] = {
     "token_command": Annotated[

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from devroute.cli_connection import connecting
+from devroute.cli_connection import Server, connecting
 from devroute.errors import ConfigInvalid, NotFound
 from devroute.exits import reported
 from devroute.invocation import Invocation
@@ -30,9 +30,7 @@ def curl(
     service: Annotated[
         list[str] | None, typer.Option(help="only these of my services; default: all that are online")
     ] = None,
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="of the control port [DEVROUTE_SERVER]")
-    ] = None,
+    server: Server = None,
 ) -> int:
     """Send a request by curl, with a contract for my services, and say whose code answered.
 

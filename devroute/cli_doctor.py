@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from devroute.cli_connection import connecting
+from devroute.cli_connection import Server, connecting
 from devroute.errors import ConfigInvalid
 from devroute.exits import code_of, reported
 from devroute.invocation import Invocation
@@ -28,9 +28,7 @@ def doctor(
     service: Annotated[
         list[str] | None, typer.Option(metavar="SERVICE=PORT", help="instead of those in ./devroute.yaml")
     ] = None,
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="of the control port [DEVROUTE_SERVER]")
-    ] = None,
+    server: Server = None,
     token: Annotated[str | None, typer.Option(metavar="TOKEN", help="better in DEVROUTE_TOKEN")] = None,
     output: Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")] = None,
 ) -> int:

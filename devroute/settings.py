@@ -1,6 +1,6 @@
 """Where settings come from, and which of them counts; laptop_settings.py and proxy_settings.py have their
-names, types and defaults. Pure: the environment, the flags and the files' texts are passed in (cli.py reads
-them).
+names, types and defaults. Pure: the environment, the flags and the files' texts are passed in (invocation.py
+reads them).
 
 Flags come before DEVROUTE_* variables, these before ./devroute.yaml; ~/.config/devroute/config.yaml is last.
 The agent's settings stand at the top of a file, the proxy's under `proxy:`. Tokens are bound to servers:

@@ -15,7 +15,7 @@ from aiohttp import web
 import devroute
 from devroute.auth import Tokens, new_token
 from devroute.authentication import Authenticator
-from devroute.cli import run, table
+from devroute.cli import run
 from devroute.control import Control, create_app
 from devroute.control_http import create_runner
 from devroute.errors import LaptopOffline, NameTaken
@@ -23,6 +23,7 @@ from devroute.laptop_settings import AgentSettings
 from devroute.policy import Policy
 from devroute.proxy_settings import ProxySettings
 from devroute.routing import Served
+from devroute.tables import table
 from devroute.target import Address
 
 SECRET, RECORD = new_token("alice")
