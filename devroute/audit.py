@@ -65,7 +65,8 @@ class Trail:
                 self.reopen()
             rest = memoryview(lines)
             while rest:
-                rest = rest[os.write(self._file, rest) :]
+                written = os.write(self._file, rest)  # not within the slice: see setup.py
+                rest = rest[written:]
         except (OSError, ConfigInvalid) as error:
             self.lost += len(lines)
             if self.problem is None:
