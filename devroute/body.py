@@ -50,9 +50,6 @@ class BodyReader(Protocol):
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """(body, rest): rest is b"" until `done`. Raises the error class that the reader was made with."""
 
-    def cut_short(self) -> bool:
-        """Whether an end of the connection here leaves the body incomplete."""
-
 
 class NoBody:
     """No body: everything belongs to the next message."""
@@ -65,9 +62,6 @@ class NoBody:
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         return b"", data
-
-    def cut_short(self) -> bool:
-        return False
 
 
 class LengthBody:
@@ -87,9 +81,6 @@ class LengthBody:
         self.done = True
         return (data, b"") if left == 0 else (data[:left], data[left:])
 
-    def cut_short(self) -> bool:
-        return not self.done
-
 
 class CloseBody:
     """Up to the end of the connection: HTTP/1.0 style answers, and both pipes of an upgrade."""
@@ -102,9 +93,6 @@ class CloseBody:
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         return data, b""
-
-    def cut_short(self) -> bool:
-        return False
 
 
 class ChunkedBody:
@@ -191,9 +179,6 @@ class ChunkedBody:
             raise self._error(f"a chunk-size line of more than {MAX_CHUNK_LINE_BYTES} bytes")
         if self._state == self._TRAILER and held + self._trailer_bytes > MAX_TRAILER_BYTES:
             raise self._error(f"a trailer section of more than {MAX_TRAILER_BYTES} bytes")
-
-    def cut_short(self) -> bool:
-        return not self.done
 
 
 _NO_BODY: Final = NoBody()

@@ -24,9 +24,6 @@ _TOKEN: Final = ("token", "token_command")
 _CERTIFICATE: Final = ("client_cert", "client_key")
 _PAIRS: Final = (_TOKEN, _CERTIFICATE)
 
-#: What an entry of `servers:` may say.
-PER_SERVER: Final = (*_TOKEN, "ca_file", *_CERTIFICATE)
-
 #: A URL's default port, and its scheme as http or https.
 _SCHEMES: Final = {"http": ("http", 80), "ws": ("http", 80), "https": ("https", 443), "wss": ("https", 443)}
 

@@ -68,8 +68,6 @@ _MATCH_PARTS = (
     ("routeConfiguration", "vhost", "route"),
     ("cluster",),
 )
-#: Istio's name of a cluster of another service: port, subset, host.
-_OUTBOUND = re.compile(r"outbound\|(\d{1,5})\|[^|\s]*\|([a-z0-9.-]+)")
 #: Where a place in an order means something.
 _ORDERED = ("NETWORK_FILTER", "HTTP_FILTER", "HTTP_ROUTE", "LISTENER_FILTER")
 

@@ -54,11 +54,7 @@ def read_file(text: str, source: str, *, own: bool = True) -> Source:
 def read_environment(environment: Mapping[str, str]) -> Source:
     """The DEVROUTE_* variables that name a setting, no others. Empty ones count as absent."""
     found: dict[str, object] = {}
-    for name in {*AgentSettings.model_fields, *ProxySettings.model_fields} - {
-        "command",
-        "services",
-        "servers",
-    }:
+    for name in {*AgentSettings.model_fields, *ProxySettings.model_fields} - _NOT_A_VARIABLE:
         if value := environment.get(ENV_PREFIX + name.upper()):
             found[name] = value
     if services := environment.get(ENV_PREFIX + "SERVICES"):

@@ -66,7 +66,7 @@ def test_what_was_chunked_comes_back_however_it_is_cut(
     reader = ChunkedBody(RequestMalformed)
     assert read(reader, chunked(pieces, trailers) + NEXT, cuts) == (b"".join(pieces), NEXT)
     assert reader.trailers == trailers
-    assert not reader.cut_short()
+    assert reader.done
 
 
 SCRAPS = st.sampled_from(
@@ -96,7 +96,7 @@ def test_any_split_of_any_bytes_gives_the_same_verdict(data: bytes, cuts: list[i
 def test_a_length_takes_that_many_bytes(data: bytes, length: int, cuts: list[int]) -> None:
     reader = body_reader(Framing.LENGTH, length, RequestMalformed)
     assert read(reader, data, cuts) == (data[:length], data[length:])
-    assert reader.cut_short() is (len(data) < length)
+    assert reader.done is (len(data) >= length)
 
 
 def test_without_a_body_everything_is_the_next_message() -> None:
@@ -106,11 +106,10 @@ def test_without_a_body_everything_is_the_next_message() -> None:
 
 
 @pytest.mark.parametrize("framing", [Framing.CLOSE, Framing.UPGRADE])
-def test_up_to_the_close_everything_is_body_and_no_end_is_too_early(framing: Framing) -> None:
+def test_up_to_the_close_everything_is_body(framing: Framing) -> None:
     reader = body_reader(framing, 0, UpstreamInvalid)
     assert reader.feed(NEXT) == (NEXT, b"")
     assert not reader.done
-    assert not reader.cut_short()
 
 
 @pytest.mark.parametrize(

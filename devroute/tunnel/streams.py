@@ -23,8 +23,6 @@ TRANSITIONS: Final[dict[tuple[int, FrameType, int], int]] = {
     (BODY, FrameType.TRAILERS, 0): CLOSED,
 }
 
-_FLAGS: Final = Flag.END | Flag.INFORMATIONAL
-
 #: The same as nested tuples, NEXT[state][type * 4 + flags & 3]: one index per frame instead of a hashed key.
 NEXT: Final = tuple(
     tuple(
