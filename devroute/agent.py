@@ -44,8 +44,9 @@ from devroute.laptop_settings import AgentSettings
 from devroute.live import LiveReport, can_draw
 from devroute.network import Network, is_ours
 from devroute.platforms import INTERRUPTED, settled, signals_caught
+from devroute.printer import Printer
 from devroute.registrar import Registrar, why_turned_away
-from devroute.report import Printer, Report
+from devroute.report import Report
 from devroute.telling import COMPARISONS
 from devroute.token_source import TokenSource
 from devroute.tunnel.agent_end import AgentLink, Finished

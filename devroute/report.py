@@ -1,25 +1,20 @@
 """What `devroute up` prints: who is online and how to reach them, a line for each request, and hints.
 
-Lines leave through a thread of their own, a batch at a time: a terminal that stands still must not stop the
-tunnel. What does not fit into the queue is counted, and said.
+Lines leave a batch at a time (printer.py); what the terminal does not take is counted, and said.
 """
 
 import json
-import queue
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TextIO
+from typing import Final, Literal
 
 from devroute.errors import AppUnreachable, DevrouteError
+from devroute.printer import Printer
 from devroute.screen import caller_of
 from devroute.service_spec import ServiceSpec
 from devroute.tunnel.agent_end import Finished
 from devroute.verdicts import Verdict
-
-#: Batches of lines that wait for the terminal; each holds what happened in one turn of `flush`.
-MAX_BATCHES: Final = 256
 
 #: Lines of one batch; more in a fiftieth of a second nobody reads.
 MAX_LINES: Final = 2048
@@ -29,43 +24,6 @@ MAX_DIFFERENCES: Final = 5
 
 #: At least so long between two lines that count what was the same, in seconds.
 TALLY_SECONDS: Final = 5.0
-
-#: How long the last lines may take when devroute ends, in seconds.
-LAST_SECONDS: Final = 1.0
-
-
-class Printer:
-    """Writes batches of text to a stream that may block, and forgets those that do not fit."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._batches: queue.Queue[str | None] = queue.Queue(MAX_BATCHES)
-        self._thread = threading.Thread(target=self._write, name="devroute-printer", daemon=True)
-        self._thread.start()
-
-    def put(self, text: str) -> bool:
-        """False: the stream is too far behind, and this text is lost."""
-        try:
-            self._batches.put_nowait(text)
-        except queue.Full:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Let what is queued be written, if the stream takes it in time."""
-        try:
-            self._batches.put(None, timeout=LAST_SECONDS)
-        except queue.Full:
-            return
-        self._thread.join(LAST_SECONDS)
-
-    def _write(self) -> None:
-        while (text := self._batches.get()) is not None:
-            try:
-                self._out.write(text)
-                self._out.flush()
-            except (OSError, ValueError):  # the reader has gone: run on in silence
-                continue
 
 
 @dataclass(slots=True)

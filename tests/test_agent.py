@@ -33,7 +33,8 @@ from devroute.errors import (
 )
 from devroute.identity import Identity, PeerCertificate
 from devroute.laptop_settings import AgentSettings
-from devroute.report import Printer, Report
+from devroute.printer import Printer
+from devroute.report import Report
 from devroute.service_spec import ServiceSpec
 from devroute.target import Address
 from devroute.tunnel.agent_end import Finished

@@ -4,7 +4,8 @@ import io
 import json
 from typing import Any
 
-from devroute.report import MAX_DIFFERENCES, Printer, Report
+from devroute.printer import Printer
+from devroute.report import MAX_DIFFERENCES, Report
 from devroute.screen import View, lines
 from devroute.verdicts import Verdict
 

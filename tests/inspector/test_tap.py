@@ -22,7 +22,8 @@ from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
 from devroute.inspector.tap import MAX_WAITING, Recorder, Tapped
 from devroute.laptop_settings import AgentSettings
-from devroute.report import Printer, Report
+from devroute.printer import Printer
+from devroute.report import Report
 from devroute.service_spec import ServiceSpec
 
 pytestmark = pytest.mark.asyncio
