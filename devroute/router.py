@@ -82,7 +82,9 @@ class ContractRouter:
     ) -> None:
         """`read` is what reads contracts; `clock` gives seconds since the epoch."""
         self._shadows = NoShadows() if shadows is None else shadows
-        self._copied: dict[str, _Judged] = {}
+        self._copied: dict[
+            tuple[str, str], _Judged
+        ] = {}  # by laptop and service: older tickets are forgotten
         self._read = read
         self._clock = clock
         self._directory = directory
@@ -141,22 +143,24 @@ class ContractRouter:
         if ticket is None:
             raise _miscounted(request)
         shadow = self._shadows.shadow(ticket)
-        judged = self._copied.get(ticket)
-        if judged is None:
-            policy, served = self._policy(), shadow.served
+        key, served = (shadow.name, shadow.service), shadow.served
+        judged = self._copied.get(key)
+        if judged is None or judged.served is not served:
+            policy = self._policy()
             entry = permit_copies(shadow, policy)
             judged = _Judged(entry, False, False, None if policy.callers_of(entry) is None else set())
             judged.route = self._detours.route(
                 entry, way_to(entry, served, policy), None, served, contract=False
             )
+            judged.served = served
             judged.copied = _copied_methods(served.terms)
             judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
             if len(self._copied) >= MAX_REMEMBERED:
                 self._copied.clear()
-            self._copied[ticket] = judged
+            self._copied[key] = judged
         if judged.callers is not None:
             self._check_caller(judged.entry, judged.callers, request.raw)
-        _check_terms(judged, shadow.served.terms, request)
+        _check_terms(judged, served.terms, request)
         assert judged.route is not None
         return judged.route
 

@@ -1,5 +1,8 @@
 """Whose laptop gets copies of requests without a contract, and how the proxy knows them again."""
 
+import gc
+import weakref
+
 import pytest
 
 from devroute.copies import MAX_LAPTOPS, decide_copies, ticket_of
@@ -139,6 +142,16 @@ async def test_a_contract_counts_more_than_a_ticket() -> None:
     ticket = desk.ticket()
     with pytest.raises(LaptopOffline, match="bob"):
         desk.copy(ticket, 'x-devroute: {"foo": "bob"}', "x-devroute-matched: foo")
+
+
+async def test_a_laptop_that_comes_back_again_and_again_leaves_nothing_behind() -> None:
+    desk = Desk()
+    links = []
+    for _ in range(3):
+        desk.copy(desk.ticket())
+        links.append(weakref.ref(desk.registry.registrations()[0].link))
+    gc.collect()
+    assert [link() is None for link in links] == [True, True, False]
 
 
 async def test_the_terms_are_judged_again() -> None:
