@@ -19,6 +19,9 @@ from devroute.routing import HOLD_MS, MAX_CANDIDATES, VERSION_LINE, Served
 
 #: Laptops in one answer, and so in one sidecar's draw.
 MAX_LAPTOPS: Final = 16
+#: Bytes of their lines together; a sidecar reads 64 KiB of an answer at most (lua/shadow.lua). A laptop has
+#: 17 KiB at most, so somebody always fits.
+MAX_LINES_BYTES: Final = 60 * 1024
 #: Characters of a ticket: 128 bits as hexadecimal digits, too many to guess.
 TICKET_LENGTH: Final = 32
 
@@ -68,11 +71,15 @@ class Copies:
         lines = [VERSION_LINE, f"decision {'copy' if self.laptops else 'service'}", f"ttl {HOLD_MS}"]
         if self.laptops:
             lines.append(f"service {self.service}")
+        room = MAX_LINES_BYTES
         for each in self.laptops:
             terms = each.served.terms
             methods = ",".join(terms.shadow_methods)
             words = ("copy", each.ticket, f"{terms.shadow or 0:.6f}", methods, *terms.paths)
-            lines.append(" ".join(words))
+            line = " ".join(words)
+            if len(line) < room:
+                room -= len(line) + 1
+                lines.append(line)
         return ("\n".join(lines) + "\n").encode("ascii")
 
 

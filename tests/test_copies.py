@@ -1,7 +1,9 @@
 """Whose laptop gets copies of requests without a contract, and how the proxy knows them again."""
 
 import gc
+import re
 import weakref
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +17,11 @@ from devroute.port import Route
 from devroute.registry import Registry
 from devroute.router import ContractRouter
 from devroute.shadow import Shadowed
-from devroute.terms import Terms
+from devroute.terms import MAX_LIST, MAX_PATH, Terms
 from devroute.tunnel.hello import Hello, Offer
 from devroute.upstream import ResponseSink, Upstream, UpstreamStream
 
+ROOT = Path(__file__).parents[1]
 OPEN = Policy.from_mapping({"shadow": ["foo"]})
 
 
@@ -71,6 +74,19 @@ def test_an_answer_names_no_more_laptops_than_a_sidecar_draws_from() -> None:
     for number in range(MAX_LAPTOPS + 5):
         laptop(registry, f"alice{number}", shadow=1.0)
     assert sum(line.startswith("copy ") for line in asked(registry)) == MAX_LAPTOPS
+
+
+def test_laptops_with_long_lists_of_paths_leave_an_answer_that_a_sidecar_reads() -> None:
+    registry = Registry()
+    for number in range(8):
+        paths = tuple(f"/{path}{number}" + "a" * (MAX_PATH - 4) for path in range(10, 10 + MAX_LIST))
+        methods = tuple(f"{letter}" + "A" * 31 for letter in "ABCDEFGHIJKLMNOP")
+        laptop(registry, f"alice{number}", shadow=1.0, paths=paths, shadow_methods=methods)
+    laptop(registry, "bob", shadow=1.0)
+    answer = decide_copies(("foo",), OPEN, registry).as_lines()
+    (limit,) = re.findall(r"local MAX_ANSWER = (\d+)", (ROOT / "lua/shadow.lua").read_text())
+    assert len(answer) <= int(limit)
+    assert answer.count(b"\ncopy ") == 4  # three of them, and bob, whose line is short
 
 
 @pytest.mark.parametrize(
