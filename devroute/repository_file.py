@@ -6,7 +6,7 @@ or to have more of a request kept or shown.
 """
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 from devroute.credentials import Source
@@ -18,6 +18,9 @@ PERMITTED: Final = frozenset({
     "inspector_memory_mb", "name", "only_path", "output", "proxy", "redact", "server", "services", "shadow",
     "shadow_methods", "token",
 })  # fmt: skip
+
+#: Whether requests are recorded, and how much of them: people may have said so for all that they work on.
+_RECORDING: Final = ("inspector", "inspector_memory_mb", "inspector_body_mb")
 
 
 def check(key: str, value: object, source: str) -> None:
@@ -54,15 +57,24 @@ def _is_here(place: str) -> bool:
         return False
 
 
-def with_more_redacted(sources: Sequence[Source]) -> list[Source]:
-    """The sources, with the fields that a repository lists beside a person's own, not in their place."""
+def with_no_more_kept(sources: Sequence[Source]) -> list[Source]:
+    """The sources, in which what a person has said of recording counts more than what a repository says, and
+    the fields that it lists for redaction stand beside a person's own, not in their place."""
     own = [each for each in sources if each.own]
+    said = {key for key in _RECORDING if any(each.values.get(key) is not None for each in own)}
+    sources = [
+        each if each.own else Source(each.name, _without(each.values, said), own=False) for each in sources
+    ]
     listed = [rule for each in sources if not each.own for rule in _rules(each.values.get("redact"))]
     mine = next((each for each in own if each.values.get("redact") is not None), None)
     if mine is None:
         return list(sources)
     together = Source(mine.name, {"redact": [*_rules(mine.values["redact"]), *listed]})
     return [together, *sources]
+
+
+def _without(values: Mapping[str, object], keys: Set[str]) -> Mapping[str, object]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _rules(value: object) -> list[object]:

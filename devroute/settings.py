@@ -147,7 +147,7 @@ _C = TypeVar("_C", bound=ClientSettings)
 
 
 def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
-    settings = _build(model, repository_file.with_more_redacted(bind(list(sources))))
+    settings = _build(model, repository_file.with_no_more_kept(bind(list(sources))))
     if (settings.client_cert is None) is not (settings.client_key is None):
         raise ConfigInvalid("client_cert and client_key belong together; one of them is missing")
     tokens = settings.token.get_secret_value() or settings.token_command

@@ -145,6 +145,18 @@ def test_a_repository_s_file_takes_nothing_off_the_redaction(rules: str) -> None
     assert read_file(f"redact: {rules}", "config.yaml").values["redact"]
 
 
+def test_a_repository_has_nothing_recorded_that_i_do_not_want_recorded() -> None:
+    repo = "inspector: 4041\ninspector_memory_mb: 4096\ninspector_body_mb: 9"
+    settings = settled(repo=repo, home="inspector: off\ninspector_body_mb: 0.5")
+    assert (settings.inspector, settings.inspector_memory_mb, settings.inspector_body_mb) == (
+        False,
+        4096,
+        0.5,
+    )
+    assert settled(repo=repo, env={"inspector": "off"}).inspector is False
+    assert settled(repo=repo).inspector == 4041
+
+
 def test_what_a_repository_redacts_comes_on_top_of_what_i_do() -> None:
     mine = "redact: [card_number, -x-api-key]"
     assert settled(home=mine, repo="redact: [$.user.pin]").redact == (
