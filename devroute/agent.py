@@ -1,7 +1,7 @@
 """`devroute up`: keeps a laptop online, and the app's child process with it.
 
-Owns the life of the link (dial, register, dial again) and the order in which everything ends. Requests pass
-through tunnel/agent_end.py and never through here.
+Owns the life of the link (dial, register, dial again) and the order in which everything ends. Whether a link
+still works is found out by link_watch.py. Requests pass through tunnel/agent_end.py and never through here.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ import contextlib
 import random
 import signal
 import sys
-import time
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
@@ -29,7 +28,6 @@ from devroute.errors import (
     TargetDenied,
     TokenExpired,
     TokenInvalid,
-    UpstreamReset,
 )
 from devroute.h2_upstream import H2Upstream
 from devroute.inspector import web as inspector
@@ -41,8 +39,8 @@ from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
 from devroute.inspector.tap import Recorder, Tapped
 from devroute.laptop_settings import AgentSettings
+from devroute.link_watch import LinkWatch
 from devroute.live import LiveReport, can_draw
-from devroute.network import Network, is_ours
 from devroute.platforms import INTERRUPTED, settled, signals_caught
 from devroute.printer import Printer
 from devroute.registrar import Registrar, why_turned_away
@@ -59,23 +57,6 @@ LAST_DELAY: Final = 15.0
 
 #: A link that lasted this long ended for a new reason, so the next delay is the first again.
 STEADY_SECONDS: Final = 10.0
-
-#: How often the clocks are compared, the jump that means the laptop slept, and how soon the link then has to
-#: answer. In seconds.
-WATCH_SECONDS: Final = 1.0
-SLEPT_SECONDS: Final = 5.0
-PROBE_SECONDS: Final = 2.0
-
-#: How soon the link has to answer when the network is back, in seconds: TCP itself may wait longer before it
-#: tries again, and a new link is made in two round trips.
-BACK_SECONDS: Final = 1.0
-
-#: The same where something about the network changed that need not concern us: a container's interface.
-STIRRED_SECONDS: Final = 4.0
-
-#: After so many looks at the clock the tunnel is asked how long its round trip takes: as often as an idle one
-#: asks for a sign anyway.
-ASK_TICKS: Final = 10
 
 #: How long requests under way may go on after a Ctrl-C, in seconds.
 LEAVE_SECONDS: Final = 2.0
@@ -163,13 +144,11 @@ class Agent:
         self._registrar = Registrar(settings, self._source, self._make_link, self._dialled, self._not_renewed)
         self._link: AgentLink | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
-        self._woken = asyncio.Event()  # something happened that makes waiting pointless
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._ticks = 0
-        self._network = Network(self._moved, self._stirred)
+        self._printing: asyncio.TimerHandle | None = None
+        self._watch = LinkWatch(report, self._loop)
 
     async def run(self) -> int:
-        with signals_caught(self._loop, self._signalled), self._network.watched(self._loop):
+        with signals_caught(self._loop, self._signalled), self._watch.on_the_network():
             tasks: set[asyncio.Future[Any]] = {self._ending}
             child: Child | None = None
             try:
@@ -180,7 +159,7 @@ class Agent:
                     return self._ending.result()
                 tasks.remove(first)
                 link = first.result()
-                self._tick_clock(time.time(), self._loop.time())
+                self._watch.start()
                 tasks.add(self._loop.create_task(self._stay(link)))
                 if self._settings.command:
                     child = await Child.start(self._settings.command)
@@ -207,7 +186,7 @@ class Agent:
 
     def _dialled(self, link: AgentLink) -> None:
         self._link = link
-        self._network.follow(link.transport.get_extra_info("peername")[:2])
+        self._watch.follow(link)
 
     def _not_renewed(self, error: DevrouteError) -> None:
         self._report.not_renewed(error)
@@ -252,9 +231,9 @@ class Agent:
         self, registering: Coroutine[Any, Any, tuple[AgentLink, str]]
     ) -> tuple[AgentLink, str] | None:
         """None if the network changes meanwhile: an attempt over one that is gone would wait in vain."""
-        self._woken.clear()
+        self._watch.woken.clear()
         made = self._loop.create_task(registering)
-        woken = self._loop.create_task(self._woken.wait())
+        woken = self._loop.create_task(self._watch.woken.wait())
         try:
             await asyncio.wait({made, woken}, return_when=asyncio.FIRST_COMPLETED)
             return made.result() if made.done() else None
@@ -265,12 +244,12 @@ class Agent:
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the laptop wakes up meanwhile: then the network is likely to be back."""
-        self._woken.clear()
+        self._watch.woken.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._woken.wait()
+                await self._watch.woken.wait()
 
-    # --- time
+    # --- what is printed
 
     def _observe(self, finished: Finished) -> None:
         if finished.service != COMPARISONS:
@@ -282,58 +261,12 @@ class Agent:
         self._report_soon()
 
     def _report_soon(self) -> None:
-        if "report" not in self._timers:
-            self._timers["report"] = self._loop.call_later(REPORT_SECONDS, self._flush_report)
+        if self._printing is None:
+            self._printing = self._loop.call_later(REPORT_SECONDS, self._flush_report)
 
     def _flush_report(self) -> None:
-        del self._timers["report"]
+        self._printing = None
         self._report.flush()
-
-    def _tick_clock(self, wall: float, steady: float) -> None:
-        """The steady clock stands still while a laptop sleeps, or it runs on and this call comes late: either
-        way more time has gone by than we waited for."""
-        now_wall, now_steady = time.time(), self._loop.time()
-        if max(now_wall - wall, now_steady - steady) > WATCH_SECONDS + SLEPT_SECONDS:
-            self._woken.set()
-            if self._link is not None:
-                self._link.probe(PROBE_SECONDS)
-        self._network.look()
-        self._ticks += 1
-        if self._ticks % ASK_TICKS == 1 and self._link is not None and self._link.over is None:
-            self._link.ask().add_done_callback(self._show_round_trip)
-        self._timers["clock"] = self._loop.call_later(WATCH_SECONDS, self._tick_clock, now_wall, now_steady)
-
-    def _show_round_trip(self, asked: asyncio.Future[None]) -> None:
-        if self._link is not None:
-            self._report.round_trip(self._link.round_trip)
-            self._report.flush()
-
-    # --- the network
-
-    def _moved(self, before: str | None, now: str | None) -> None:
-        """The way to the server is another one: waiting is pointless, and the link has to prove itself.
-
-        A connection from an address that we no longer have is lost; while there is no network at all it may
-        only be roaming, and come back with the same address."""
-        link = self._link
-        self._report.network(before, now)
-        self._report.flush()
-        if now is not None:
-            self._woken.set()
-        if link is not None and link.over is None:
-            ours = link.transport.get_extra_info("sockname")[0]
-            if now is not None and not is_ours(ours):
-                link.end(UpstreamReset("the network has changed"), say=False)
-            else:
-                link.probe(PROBE_SECONDS if now is None else BACK_SECONDS)
-
-    def _stirred(self) -> None:
-        """A cable or an interface: the way looks the same, and may not work, or work again."""
-        link = self._link
-        if link is not None and link.over is None:
-            link.probe(STIRRED_SECONDS)
-        else:
-            self._woken.set()
 
     # --- the end
 
@@ -344,8 +277,9 @@ class Agent:
             self._link.end(DevrouteError("the agent was told twice to end"))
 
     async def _close(self, tasks: set[asyncio.Future[Any]], child: Child | None) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
+        self._watch.stop()
+        if self._printing is not None:
+            self._printing.cancel()
         if self._registrar.renewing is not None:
             tasks.add(self._registrar.renewing)
         for task in tasks:

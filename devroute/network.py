@@ -1,6 +1,6 @@
 """Whether the laptop's way to the server has changed: another address of ours, no network, or one again.
 
-Owns the watch on the system's routes; what follows from a change is decided by agent.py. No packet is sent.
+Owns the watch on the system's routes; what follows from a change, link_watch.py decides. No packet is sent.
 Linux says at once when addresses or routes change; elsewhere `look` has to be called every now and then.
 """
 

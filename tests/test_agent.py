@@ -19,8 +19,8 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from tunnel.loopback import Client, Site, connect, get, site, start_site
 
-from devroute import agent
-from devroute.agent import LAST_DELAY, Agent, delay_before
+from devroute import agent, link_watch
+from devroute.agent import LAST_DELAY, delay_before
 from devroute.child import Child
 from devroute.errors import (
     AppUnreachable,
@@ -33,6 +33,7 @@ from devroute.errors import (
 )
 from devroute.identity import Identity, PeerCertificate
 from devroute.laptop_settings import AgentSettings
+from devroute.link_watch import LinkWatch
 from devroute.printer import Printer
 from devroute.report import Report
 from devroute.service_spec import ServiceSpec
@@ -236,20 +237,21 @@ async def test_a_token_that_was_withdrawn_ends_it() -> None:
 async def test_a_laptop_that_wakes_up_asks_its_link_and_waits_no_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(agent, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(link_watch, "PROBE_SECONDS", 0.1)
     printer = Printer(sys.stdout)
     async with site() as where:
-        running = Agent(settings(where.url), Report("text", printer))
-        running._link = link = await connect(where, {"foo": object()})  # type: ignore[dict-item]  # never opened
+        watch = LinkWatch(Report("text", printer), asyncio.get_running_loop())
+        link = await connect(where, {"foo": object()})  # type: ignore[dict-item]  # never opened
+        watch.follow(link)
         await link.welcome
         (theirs,) = where.listener.links
         theirs.transport.pause_reading()
         now = asyncio.get_running_loop().time()
-        running._tick_clock(time.time() - 3600, now - 1)
-        assert running._woken.is_set()
+        watch._tick(time.time() - 3600, now - 1)
+        assert watch.woken.is_set()
         async with asyncio.timeout(2):
             assert "silent" in (await link.closed_because).message
-        running._timers["clock"].cancel()
+        watch.stop()
         theirs.transport.abort()
     printer.close()
 
