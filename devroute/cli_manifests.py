@@ -114,7 +114,9 @@ def installation(
     ] = None,
     namespace: Annotated[str, typer.Option(help="of the proxy")] = "devroute",
     image: Annotated[str | None, typer.Option(help="of the proxy, as your registry has it")] = None,
-    replicas: Annotated[int, typer.Option(help="of the proxy; tunnels need all of them to be one")] = 1,
+    replicas: Annotated[
+        int, typer.Option(help="of the proxy; a laptop's tunnel ends at one, which the others do not know")
+    ] = 1,
     network: Annotated[
         list[str] | None,
         typer.Option(metavar="CIDR", help="where laptops are reached without a tunnel; default nowhere"),

@@ -130,7 +130,7 @@ def sign(
 @sign_key_app.command("new")
 @reported
 def new(
-    name: Annotated[str, typer.Argument(help="whose it is, as logs will show who signed")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="whose it is, as logs will show who signed")],
     key: KeyFile = KEY_FILE,
     keys: Annotated[Path, typer.Option(help="the proxy's JWKS; the public half is added")] = KEYS_FILE,
 ) -> None:

@@ -31,7 +31,7 @@ MAX_TTL: Final = timedelta(days=36_500)
 @token_app.command("new")
 @reported
 def token_new(
-    name: Annotated[str, typer.Argument(help="whose it is: may register NAME and NAME-*")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="whose it is: may register NAME and NAME-*")],
     file: File = DEFAULT_FILE,
     ttl: Annotated[
         str | None, typer.Option(metavar="30d|12h|90m", help="how long it holds; for ever without")
