@@ -155,7 +155,9 @@ def new(
     replace_file(key, _json(private.as_jwk()))
     replace_file(keys, joined)
     typer.echo(f"{key}: the private key of {name}; whoever has it can sign as {name}")
-    typer.echo(f"{keys}: {len(document['keys'])} public keys, for: devroute proxy --contract-keys {keys}")
+    count = len(document["keys"])
+    held = f"{count} public key{'s' if count > 1 else ''}"
+    typer.echo(f"{keys}: {held}, for: devroute proxy --contract-keys {keys}")
 
 
 @sign_key_app.command("public")

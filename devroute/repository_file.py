@@ -2,7 +2,7 @@
 
 It comes with a repository, and is read where `devroute up` is started: whoever wrote it must not be able to
 run a command, to have a token sent elsewhere (credentials.py), to open a way into the networks of the laptop,
-or to have more of a request kept or shown.
+to have its requests sent to another machine, or to have more of a request kept or shown.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from devroute.errors import ConfigInvalid
 
 #: A list of what is permitted: a new setting is refused until somebody has thought about it.
 PERMITTED: Final = frozenset({
-    "direct", "except_methods", "except_status", "ignore", "inspector", "inspector_body_mb",
+    "except_methods", "except_status", "ignore", "inspector", "inspector_body_mb",
     "inspector_memory_mb", "name", "only_path", "output", "proxy", "redact", "server", "services", "shadow",
     "shadow_methods", "token",
 })  # fmt: skip

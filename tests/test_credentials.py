@@ -91,6 +91,7 @@ def test_without_a_credential_a_repository_may_name_any_server() -> None:
         "client_key: a.key",
         "insecure_plain_http: true",
         "servers: {}",
+        "direct: evil.vpn.example",
         "command: [sh]",
     ],
 )
@@ -133,7 +134,7 @@ def test_a_repository_s_file_names_ports_of_the_laptop_and_mistakes_are_told_lat
 
 def test_what_a_repository_s_file_may_say_is_a_list_and_knows_every_setting() -> None:
     refused = {"token_command", "ca_file", "client_cert", "client_key", "insecure_plain_http", "servers"}
-    assert {*AgentSettings.model_fields, "proxy"} == PERMITTED | refused | {"command"}
+    assert {*AgentSettings.model_fields, "proxy"} == PERMITTED | refused | {"command", "direct"}
 
 
 @pytest.mark.parametrize(
