@@ -23,7 +23,7 @@ from devroute.edge_filter import EdgeSettings, edge_filter
 from devroute.envoy import Envoy, running
 from devroute.envoyfilter import apply
 from devroute.manifests import FILTER, Document, MeshScope, ProxyService, envoy_filter, lua_source
-from devroute.manifests.filter import RESULT_FILTER
+from devroute.manifests.filter import RESULT_FILTER, SOURCE
 from devroute.sidecar import Endpoint
 
 HERE = Path(__file__).parent
@@ -127,8 +127,7 @@ def empty_lua(app: int, control: int) -> Document:
     """Lua that does nothing, on an ask route that leads straight to the app: none costs less."""
     configuration = shipped(app, control)
     lua = next(each for each in _filters(configuration) if each["name"] == FILTER)
-    (source,) = lua["typed_config"]["source_codes"].values()
-    source["inline_string"] = EMPTY
+    lua["typed_config"]["source_codes"][SOURCE]["inline_string"] = EMPTY
     (host,) = _manager(configuration)["route_config"]["virtual_hosts"]
     to_app = host["routes"][-1]["route"]
     for route in host["routes"]:

@@ -597,8 +597,7 @@ local function add_via(rule, headers, via, baggage)
 end
 
 -- Send the request elsewhere, or a copy of it; returns the outcome.
-local function send(rule, handle, headers, identity)
-  local baggage = headers:get(BAGGAGE)
+local function send(rule, handle, headers, identity, baggage)
   local via, passed = via_of(rule, headers, baggage)
   if passed then
     if rule.version then
@@ -681,42 +680,43 @@ local function joined(entry, baggage)
   return entry.after
 end
 
--- Header and baggage say the same from here on, and the header wins. Returns the contract, or the outcome of a request
--- that has none.
+-- Header and baggage say the same from here on, and the header wins. Returns the contract, what is remembered of it, and the
+-- baggage; or the outcome of a request that has none.
 local function contract_of(headers, identity)
   local raw, baggage = headers:get(CONTRACT), headers:get(BAGGAGE)
   if raw == nil then
     raw = baggage and contract_in(baggage)
     if not raw then
-      return nil, nil, raw == false and UNREADABLE or SILENT
+      return nil, nil, nil, raw == false and UNREADABLE or SILENT
     end
     headers:replace(CONTRACT, raw)
-    return raw, identity.known[raw] or remember(identity, raw)
+    return raw, identity.known[raw] or remember(identity, raw), baggage
   end
   local entry = identity.known[raw]
   if entry == nil then
     if headers:getNumValues(CONTRACT) > 1 then
-      return nil, nil, REPEATED
+      return nil, nil, nil, REPEATED
     elseif #raw > MAX_CONTRACT then
-      return nil, nil, TOO_LONG
+      return nil, nil, nil, TOO_LONG
     end
     entry = remember(identity, raw)
   end
+  local after
   if baggage == nil then
-    if entry.member then
-      headers:replace(BAGGAGE, "devroute=" .. entry.member)
-    end
-  elseif joined(entry, baggage) ~= baggage then
-    set_baggage(headers, entry.after)
+    after = entry.member and "devroute=" .. entry.member or nil
+  else
+    after = joined(entry, baggage)
   end
-  return raw, entry
+  if after ~= baggage then
+    set_baggage(headers, after)
+  end
+  return raw, entry, after
 end
 
 -- The id of a trace, where `devroute trace` has sent this request.
-local function trace_of(headers)
+local function trace_of(headers, baggage)
   local trace = headers:get(TRACE)
   if trace == nil then
-    local baggage = headers:get(BAGGAGE)
     trace = baggage and member_of(baggage, "devroute-trace=")
   end
   return trace and #trace == 32 and trace:find("^%x+$") and trace or nil
@@ -759,7 +759,7 @@ local function handed_back(headers, identity)
   return true
 end
 
-local function outcome_of(handle, headers, identity, raw, entry)
+local function outcome_of(handle, headers, identity, raw, entry, baggage)
   if identity.names == "" then
     return NAMELESS
   elseif not entry.concerns then
@@ -778,13 +778,13 @@ local function outcome_of(handle, headers, identity, raw, entry)
   local arrived = false
   if rule.version and rule.conditional then -- the other sidecar has thrown the dice
     local _
-    _, arrived = via_of(rule, headers, headers:get(BAGGAGE))
+    _, arrived = via_of(rule, headers, baggage)
   end
   local outcome = nil
   if rule.conditional and not arrived then
     outcome = unmet(rule, handle, headers) or refused(rule, handle)
   end
-  return outcome or rule.outcome or send(rule, handle, headers, identity)
+  return outcome or rule.outcome or send(rule, handle, headers, identity, baggage)
 end
 
 local function read_settings(handle)
@@ -809,12 +809,12 @@ local function decide(handle)
   end
   local identity = identity_for(handle:streamInfo())
   local headers = handle:headers()
-  local raw, entry, outcome = contract_of(headers, identity)
+  local raw, entry, baggage, outcome = contract_of(headers, identity)
   if outcome ~= nil then
     return outcome
   end
-  local trace = trace_of(headers)
-  outcome = outcome_of(handle, headers, identity, raw, entry)
+  local trace = trace_of(headers, baggage)
+  outcome = outcome_of(handle, headers, identity, raw, entry, baggage)
   if trace ~= nil then
     tell(handle, trace, identity, raw, outcome)
   end
