@@ -6,6 +6,7 @@ is given up. The sidecar is answered 202 once it has sent all, whatever becomes 
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -26,6 +27,9 @@ MAX_COPIES: Final = 1024
 COPY_SECONDS: Final = 300.0
 
 _ACCEPTED: Final = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
+#: A line of baggage that says something, up to that; and up to the value of our member, where it has one.
+_BAGGAGE: Final = re.compile(rb"\r\n(?i:baggage):[ \t]*(?=[!-~])")
+_VIA: Final = re.compile(rb"\r\n(?i:baggage):(?:[^\r]*[, \t])?devroute-via=(?=[!-~])")
 _UPGRADE: Final = Framing.UPGRADE
 _BODYLESS: Final = (Framing.NONE, Framing.UPGRADE)
 
@@ -59,7 +63,7 @@ class Shadowed:
     ) -> None:
         """`service` is what is copied, where that needs no contract."""
         self._upstream = upstream
-        self._mark = f"baggage: devroute-via={service}\r\n\r\n".encode() if service else b""
+        self._mark = service.encode()
         self._watch = watch
         self._copies = copies
         self._seconds = COPY_SECONDS if seconds is None else seconds
@@ -73,10 +77,17 @@ class Shadowed:
 
     def _marked(self, head: RequestHead) -> RequestHead:
         """What the laptop's app asks of the mesh meanwhile is not copied to it: apps with OpenTelemetry pass
-        baggage on. Contracts have had it marked by the sidecar."""
-        if not self._mark:
+        baggage on, but some read its first line only, and keep one member of a name. Contracts have had it
+        marked by the sidecar."""
+        mark, wire = self._mark, head.wire
+        if not mark:
             return head
-        wire = head.wire[:-2] + self._mark
+        if (found := _VIA.search(wire)) is not None:
+            wire = b"%b%b~%b" % (wire[: found.end()], mark, wire[found.end() :])
+        elif (found := _BAGGAGE.search(wire)) is not None:
+            wire = b"%bdevroute-via=%b,%b" % (wire[: found.end()], mark, wire[found.end() :])
+        else:
+            wire = b"%bbaggage: devroute-via=%b\r\n\r\n" % (wire[:-2], mark)
         return RequestHead(head.method, head.target, head.framing, head.length, wire)
 
 

@@ -61,14 +61,15 @@ class Heard:
 
 
 class Target(Heard):
-    """An upstream that writes down what it gets; `sink` is whom to answer."""
+    """An upstream that writes down what it gets; `sink` is whom to answer, `head` what was asked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sink: ResponseSink
+        self.head: RequestHead
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        self.sink = sink
+        self.head, self.sink = head, sink
         self._hear("open")
         return self
 
@@ -248,6 +249,30 @@ async def test_a_copy_has_its_time(target: Target, sink: Heard) -> None:
     await target.until(lambda events: "cancel" in events)
     assert not copies.at_work
     assert sink.events == [202, "end"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "marked"),
+    [
+        (b"", b"baggage: devroute-via=foo\r\n"),
+        (b"Baggage: a=b\r\n", b"Baggage: devroute-via=foo,a=b\r\n"),
+        (b"baggage:\r\n", b"baggage:\r\nbaggage: devroute-via=foo\r\n"),
+        (b"baggage: a=b, devroute-via=bar,c=d\r\n", b"baggage: a=b, devroute-via=foo~bar,c=d\r\n"),
+        (
+            b"baggage: a=b\r\nbaggage:devroute-via=bar\r\n",
+            b"baggage: a=b\r\nbaggage:devroute-via=foo~bar\r\n",
+        ),
+        (b"x: devroute-via=bar\r\n", b"x: devroute-via=bar\r\nbaggage: devroute-via=foo\r\n"),
+    ],
+)
+async def test_a_copy_without_a_contract_says_in_its_one_baggage_which_service_it_is_of(
+    target: Target, sink: Heard, lines: bytes, marked: bytes
+) -> None:
+    start = b"GET / HTTP/1.1\r\nhost: foo\r\n"
+    asked = RequestHead(b"GET", b"/", Framing.NONE, 0, start + lines + b"\r\n")
+    Shadowed(target, Copies(), None, service="foo").open(asked, sink)
+    assert target.head.wire == start + marked + b"\r\n"
+    await sink.until(lambda events: "end" in events)
 
 
 async def test_a_sidecar_that_gives_up_ends_the_copy(target: Target, sink: Heard) -> None:

@@ -154,9 +154,12 @@ async def test_ordinary_requests_are_answered_by_the_service_and_compared(town: 
 
 
 async def test_what_the_laptop_asks_for_a_copy_is_not_copied_again(town: Town) -> None:
+    """Its app passes on the first line of baggage, and there are callers who send some."""
     await town.compared("alice", "foo", "/loop")  # told of once the laptop's own request is answered
+    await town.compared("alice", "foo", "/loop?more", baggage="a=b,devroute-via=bar")
     await town.compared("alice", "foo", "/after")
-    assert "/looped" in [path for path, _ in town.seen]
+    asked = [headers["baggage"] for path, headers in town.seen if path == "/looped"]
+    assert {"devroute-via=foo", "a=b,devroute-via=foo~bar"} <= set(asked)
     assert town.copied("/looped") == []
 
 
