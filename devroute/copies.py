@@ -3,8 +3,9 @@
 Owns the answer to a sidecar that asks, and how the proxy knows a copy again. What becomes of a copy is
 shadow.py's. Pure.
 
-A sidecar learns a ticket for each laptop and writes it on the copy. Tickets are secrets of the proxy and its
-sidecars: callers cannot make requests that look like copies.
+A sidecar learns a ticket for each laptop and writes it on the copy. Tickets are secrets of the proxy, its
+sidecars and the service that is copied, which gets the same request: callers cannot make requests that look
+like copies.
 """
 
 import json
