@@ -1,12 +1,18 @@
-"""Who hears of each exchange that is over, in one place: counters, log, audit and `devroute trace`."""
+"""Who hears of each exchange that is over, in one place: counters, log, audit and `devroute trace`. They look
+on: whatever is wrong with one of them, the connection that is being read goes on; it may be a whole tunnel.
+"""
 
 from collections.abc import Callable
 from typing import Final
+
+import structlog
 
 from devroute.audit import Audit
 from devroute.counters import Counters
 from devroute.port import Observed
 from devroute.trail import HEADER
+
+log = structlog.stdlib.get_logger("devroute.observer")
 
 #: As sidecars write it, in lower case.
 _TRACED: Final = f"\r\n{HEADER}: ".encode()
@@ -29,11 +35,14 @@ class Observer:
 
     def over(self, exchange: Observed) -> None:
         self._counters.count(exchange)
-        if self._audit is not None:
-            self._audit.detoured(exchange)
-        if self._log is not None:
-            self._log(exchange)
-        raw = exchange.request.raw
-        at = raw.find(_TRACED)
-        if at >= 0:
-            self._traced(exchange, raw[at + len(_TRACED) : raw.index(b"\r\n", at + 2)].decode("latin-1"))
+        try:
+            if self._audit is not None:
+                self._audit.detoured(exchange)
+            if self._log is not None:
+                self._log(exchange)
+            raw = exchange.request.raw
+            at = raw.find(_TRACED)
+            if at >= 0:
+                self._traced(exchange, raw[at + len(_TRACED) : raw.index(b"\r\n", at + 2)].decode("latin-1"))
+        except Exception as error:  # the last resort: a bug must not cost others their requests
+            log.error("request.unobserved", exc_info=error)

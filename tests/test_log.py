@@ -12,6 +12,7 @@ import structlog
 from typing_extensions import Buffer
 
 from devroute.log import configure
+from devroute.port import Observed
 from devroute.proxy import Proxy
 from devroute.proxy_settings import ProxySettings
 
@@ -66,13 +67,8 @@ class Disk(io.RawIOBase):
         return len(memoryview(data))
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
-async def test_requests_are_answered_where_their_log_cannot_be_written(
-    form: Literal["json", "console"], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = Disk()
-    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(disk), write_through=True))
-    configure(form)
+async def answers_300_requests(form: str = "json") -> None:
+    """A proxy does, on one connection. The log has a hundred of their lines in a batch."""
     own = {"data_host", "control_host", "admin_host"}
     ports = {"data_port": 0, "control_port": 0, "admin_port": 0}
     proxy = Proxy(
@@ -80,11 +76,33 @@ async def test_requests_are_answered_where_their_log_cannot_be_written(
     )
     await proxy.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.data_port)
-    for _ in range(300):  # a batch of lines is a hundred of these
+    for _ in range(300):
         writer.write(b"GET /" + b"a" * 300 + b" HTTP/1.1\r\nhost: foo\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 ")  # no contract
         await reader.readuntil(b"}\n")
     writer.close()
     await proxy.stop()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+async def test_requests_are_answered_where_their_log_cannot_be_written(
+    form: Literal["json", "console"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(disk), write_through=True))
+    configure(form)
+    await answers_300_requests(form)
     disk.full = False  # what is still held would be written now
+
+
+async def test_requests_are_answered_where_logging_them_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(exchange: Observed) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("devroute.proxy.request_log", lambda form, level: (broken, lambda: None))
+    configure("json")
+    await answers_300_requests()
+    assert capsys.readouterr().err.count("request.unobserved") == 300
