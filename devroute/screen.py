@@ -188,18 +188,23 @@ _AGENT: Final = re.compile(rb"\r\nuser-agent: *([!-.0-~]{1,64})", re.IGNORECASE)
 
 def caller_of(head: bytes) -> str:
     """Who sent a request, by its head: namespace/serviceaccount in a mesh, else the program, or ""."""
-    at = head.find(b"spiffe://")
-    while at >= 0:  # from line to line: searching all of the head costs more than everything else about a row
-        if (found := _IDENTITY.match(head, head.rfind(b"\r\n", 0, at))) is not None:
-            return _short(found[1])
-        at = head.find(b"spiffe://", head.find(b"\r\n", at))
+    for name in (b"\r\nx-devroute-caller:", b"\r\nx-forwarded-client-cert:"):  # as sidecars write them
+        if (at := head.find(name)) >= 0 and (caller := _said(head[at : head.find(b"\r\n", at + 2)])):
+            return caller
+    if b"spiffe://" in head and (caller := _identity(head)):
+        return caller
     if (found := _AGENT.search(head)) is not None:
         return found[1].decode("latin-1")
     return ""
 
 
-@lru_cache(maxsize=256)
-def _short(identity: bytes) -> str:
-    text = identity.decode("latin-1")
-    short = re.fullmatch(r"spiffe://[^/]*/ns/([^/]+)/sa/([^/]+)", text)
-    return f"{short[1]}/{short[2]}" if short else text
+def _identity(lines: bytes) -> str:
+    if (found := _IDENTITY.search(lines)) is None:
+        return ""
+    identity = found[1].decode("latin-1")
+    short = re.fullmatch(r"spiffe://[^/]*/ns/([^/]+)/sa/([^/]+)", identity)
+    return f"{short[1]}/{short[2]}" if short else identity
+
+
+#: The same of one line: a mesh has few callers, and each says the same every time.
+_said = lru_cache(maxsize=256)(_identity)

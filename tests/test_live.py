@@ -355,6 +355,13 @@ def test_columns_leave_where_there_is_no_room() -> None:
             "shop/web",
         ),
         (b"x-devroute-caller: spiffe://elsewhere/web\r\n", "spiffe://elsewhere/web"),
+        (
+            b"x-forwarded-client-cert: URI=spiffe://c/ns/a/sa/b\r\n"
+            b"x-devroute-caller: spiffe://c/ns/shop/sa/web\r\n",
+            "shop/web",
+        ),
+        (b"X-Forwarded-Client-Cert: Hash=1;URI=spiffe://c/ns/shop/sa/web\r\n", "shop/web"),
+        (b"x-devroute-caller: \r\nuser-agent: curl\r\n", "curl"),
         (b"user-agent: \x1b[2J\r\n", ""),
     ],
 )
