@@ -103,10 +103,11 @@ NO_BODY_HOP: Final = RESPONSE_HOP | {b"content-length"}  # RFC 9110 §8.6: such 
 SWITCHING_HOP: Final = NO_BODY_HOP - {b"upgrade"}
 
 #: Connection options that drop nothing more: without these fields the message would mean something else, or
-#: they end here anyway.
+#: they end here anyway. Nor do options that begin as our own fields: x-devroute-via guards against loops.
 _NEVER_DROPPED: Final = frozenset(
-    (b"host", b"content-length", b"x-devroute", b"x-request-id", b"te", b"close", b"upgrade", b"keep-alive")
+    (b"host", b"content-length", b"x-request-id", b"te", b"close", b"upgrade", b"keep-alive")
 )
+_OURS: Final = b"x-devroute"
 
 
 def spans_of(low: bytes, name: bytes) -> list[Span]:
@@ -123,7 +124,7 @@ def spans_of(low: bytes, name: bytes) -> list[Span]:
 
 def dropped(low: bytes, names: frozenset[bytes], options: list[bytes]) -> list[Span]:
     """The lines of fields that end here: `names`, and those that Connection names (RFC 9110 §7.6.1)."""
-    named = [option for option in options if option not in _NEVER_DROPPED]
+    named = [each for each in options if each not in _NEVER_DROPPED and not each.startswith(_OURS)]
     if named:  # some thousands fit into a head, so nothing is looked for once an option
         names = names.union(named)
         return [line.span() for line in _LINES.finditer(low) if line[1] in names]

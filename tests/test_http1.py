@@ -415,6 +415,11 @@ def test_what_is_found_in_a_head_is_what_its_lines_say_one_by_one(start: bytes, 
     assert {name for name, _ in forwarded[len(kept) :]} <= {*HOP, b"transfer-encoding", b"via"}
 
 
+def test_connection_takes_none_of_our_own_fields_away() -> None:
+    request = parse(b"Connection: X-Devroute-Via, x-devroute-trace, x-a", b"x-devroute-via: foo", b"x-a: 1")
+    assert [name for name, _ in request.forward().headers] == [b"host", b"x-devroute-via", b"via"]
+
+
 def test_thousands_of_connection_options_hold_nobody_up() -> None:
     letters = b"abcdefghijklmnopqrstuvwxyz0123456789"
     names = [bytes((a, b, c)) for a in letters for b in letters for c in letters][:15_000]
