@@ -10,7 +10,7 @@ from devroute.body import BodyReader, CloseBody, body_reader, encode_last_chunk
 from devroute.connection import Connection
 from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.heads import Framing, Headers, RequestHead
-from devroute.http1 import END_OF_HEAD, MAX_HEAD_BYTES, parse_response_head
+from devroute.http1 import END_OF_HEAD, MAX_HEAD_BYTES, Answers
 from devroute.upstream import ResponseSink
 
 #: Safe to send again on a new connection (RFC 9110 §9.2.2); requests with a body are never sent twice.
@@ -28,6 +28,7 @@ class Pool(Protocol):
     """What a connection and its stream need of the pool they belong to."""
 
     label: str
+    answers: Answers
 
     def release(self, connection: "UpstreamConnection") -> None:
         """The exchange is complete, and the connection can serve another."""
@@ -244,7 +245,7 @@ class DirectStream:
             return b""
         self._held = b""
         end += 4
-        head = parse_response_head(data[:end], self._head.method)
+        head = self._pool.answers.judge(data[:end], self._head.method)
         if head.status < 200 and head.status != 101:
             self._reused = False  # it is alive: no retry
             self.sink.on_informational(head)

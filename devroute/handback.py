@@ -157,7 +157,7 @@ class _Attempt:
                 self._hand_back(head)
                 return
             reason = f"{declining.answered_by}; {head.status} was not handed back: {self._obstacle}"
-            head.marks = _marks("laptop", reason)
+            head = head.marked(_marks("laptop", reason))
         self._kept = None
         self._sink.on_head(head)
 
@@ -252,8 +252,8 @@ class _FromService:
     def on_head(self, head: ResponseHead) -> None:
         self._begun = True
         each = self._declining
-        head.marks = _marks("service", f"{each.key}: laptop {each.target} handed it back ({self._status})")
-        self._sink.on_head(head)
+        marks = _marks("service", f"{each.key}: laptop {each.target} handed it back ({self._status})")
+        self._sink.on_head(head.marked(marks))
 
     def on_error(self, error: DevrouteError) -> None:
         if not self._begun:

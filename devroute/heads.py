@@ -173,6 +173,19 @@ class ResponseHead:
         self.drop = drop
         self.marks = marks
 
+    def marked(self, marks: bytes) -> "ResponseHead":
+        """The same with these marks."""
+        return ResponseHead(
+            self.status,
+            self.reason,
+            self.framing,
+            self.length,
+            self.keep_alive,
+            self.raw,
+            self.drop,
+            marks,
+        )
+
     @property
     def headers(self) -> Headers:
         """All field lines; split on each call."""

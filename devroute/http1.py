@@ -26,6 +26,7 @@ from devroute.http1_fields import (
     length_of,
     options_of,
     spans_of,
+    value_at,
     values_of,
 )
 
@@ -161,11 +162,8 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
             upgrade = b", ".join(values_of(raw, low, b"\nupgrade:"))
     te = get(b"te")
     ids = values_of(raw, low, b"\nx-request-id:")
-    drop = (
-        dropped(low, OURS.union(REQUEST_HOP.intersection(fields)), options)
-        if fields
-        else spans_of(low, MATCHED)
-    )
+    marks = spans_of(low, MATCHED)
+    drop = dropped(low, OURS.union(REQUEST_HOP.intersection(fields)), options) if fields else marks
     return InboundRequest(
         method,
         target,
@@ -178,7 +176,7 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         te is not None and b"trailers" in (o.partition(b";")[0] for o in options_of(te)),
         b"\n".join(ids),
         values_of(raw, low, b"\nx-devroute:"),
-        values_of(raw, low, b"\nx-devroute-matched:"),
+        [value_at(raw, first + len(MATCHED) + 1, last - 2) for first, last in marks],
         start_line,
         raw,
         drop,
@@ -328,3 +326,27 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         length = 0
     drop = dropped(low, hop.intersection(fields), options) if fields else []
     return ResponseHead(status, reason, framing, length, keep_alive, raw, drop)
+
+
+#: Of a head that is remembered; larger ones are rare, and differ.
+MAX_REMEMBERED_BYTES: Final = 2048
+
+
+class Answers:
+    """Judges the heads of one app's responses. An app under load says the same thing until the second of its
+    date changes, so the last head is remembered, and what was found out about it."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: ResponseHead | None = None
+
+    def judge(self, raw: bytes, request_method: bytes) -> ResponseHead:
+        """As parse_response_head; what it returns may be another exchange's, and must not be changed."""
+        last = self._last
+        if last is not None and last.raw == raw and request_method != b"HEAD":
+            return last
+        head = parse_response_head(raw, request_method)
+        if len(raw) <= MAX_REMEMBERED_BYTES and request_method != b"HEAD":
+            self._last = head
+        return head

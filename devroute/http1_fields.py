@@ -56,18 +56,24 @@ def fields_of(finder: re.Pattern[bytes], low: bytes) -> dict[bytes, bytes]:
 def values_of(raw: bytes, low: bytes, needle: bytes) -> list[bytes]:
     """What a field says, once for each of its lines. `needle` is LF, its name in lower case and the colon."""
     values: list[bytes] = []
-    at = low.find(needle)
+    find = low.find  # bound once: looking a method up costs half as much as the search
+    at = find(needle)
     while at >= 0:
         first = at + len(needle)
-        last = low.find(b"\r", first)
-        if first < last and raw[first] == _SPACE:
-            first += 1
-        value = raw[first:last]
-        if value and (value[0] == _SPACE or value[0] == _TAB or value[-1] == _SPACE or value[-1] == _TAB):
-            value = value.strip(b" \t")
-        values.append(value)
-        at = low.find(needle, last)
+        last = find(b"\r", first)
+        values.append(value_at(raw, first, last))
+        at = find(needle, last)
     return values
+
+
+def value_at(raw: bytes, first: int, last: int) -> bytes:
+    """What stands there, without the white space around it."""
+    if first < last and raw[first] == _SPACE:
+        first += 1
+    value = raw[first:last]
+    if value and (value[0] == _SPACE or value[0] == _TAB or value[-1] == _SPACE or value[-1] == _TAB):
+        value = value.strip(b" \t")
+    return value
 
 
 def length_of(value: bytes, error: type[DevrouteError]) -> int:
@@ -110,15 +116,22 @@ _NEVER_DROPPED: Final = frozenset(
 _OURS: Final = b"x-devroute"
 
 
+#: What to look for, of the fields that are looked for all the time.
+_NEEDLES: Final = {name: b"\n%b:" % name for name in {*REQUEST_HOP, *NO_BODY_HOP, MATCHED}}
+
+
 def spans_of(low: bytes, name: bytes) -> list[Span]:
     """Where the lines of a field stand. `low` is the head in lower case."""
-    needle = b"\n%b:" % name
+    needle = _NEEDLES.get(name)
+    if needle is None:
+        needle = b"\n%b:" % name
     spans: list[Span] = []
-    at = low.find(needle)
+    find = low.find
+    at = find(needle)
     while at >= 0:
-        end = low.find(b"\n", at + 1)
+        end = find(b"\n", at + 1)
         spans.append((at + 1, end + 1))
-        at = low.find(needle, end)
+        at = find(needle, end)
     return spans
 
 

@@ -12,6 +12,7 @@ from devroute.dialer import Dialer, Permit
 from devroute.direct import DirectStream, UpstreamConnection
 from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
 from devroute.heads import RequestHead
+from devroute.http1 import Answers
 from devroute.upstream import ResponseSink
 
 #: Below the 5 s after which Node.js and uvicorn close an idle connection.
@@ -48,6 +49,7 @@ class DirectUpstream:
             host, port, unreachable=unreachable, permit=permit, connect_timeout=connect_timeout
         )
         self.label = self._dialer.label
+        self.answers = Answers()
         self.max_in_flight = max_in_flight
         self._in_flight = 0
         self._era = 0  # how often `close_idle` was called: what was connected before is of another one

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from devroute.errors import DevrouteError, NotSupported, RequestMalformed, UpstreamInvalid
 from devroute.heads import Framing, Headers, InboundRequest
-from devroute.http1 import MAX_HEAD_BYTES, check_partial_head, parse_request_head, parse_response_head
+from devroute.http1 import (
+    MAX_HEAD_BYTES,
+    MAX_REMEMBERED_BYTES,
+    Answers,
+    check_partial_head,
+    parse_request_head,
+    parse_response_head,
+)
 
 HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
 ENDS_HERE = HOP | {b"transfer-encoding", b"x-devroute-matched"}
@@ -430,6 +437,28 @@ def test_thousands_of_connection_options_hold_nobody_up() -> None:
     assert perf_counter() - before < 1  # a few milliseconds; one look for each option took five seconds
     assert [name for name, _ in request.forward().headers] == [b"host", b"zzz", b"x-a", b"via"]
     assert answer.end_to_end() == []
+
+
+def test_an_answer_s_head_that_is_repeated_is_judged_once_and_never_for_another_method() -> None:
+    answers = Answers()
+    raw = head(b"content-length: 3", start=b"HTTP/1.1 200 OK")
+    first = answers.judge(raw, b"GET")
+    assert first.framing is Framing.LENGTH
+    assert answers.judge(bytes(bytearray(raw)), b"POST") is first
+    assert answers.judge(raw, b"HEAD").framing is Framing.NONE
+    assert answers.judge(raw, b"GET") is first
+    other = answers.judge(raw.replace(b"3", b"4"), b"GET")
+    assert other.length == 4
+    assert answers.judge(raw, b"GET").length == 3
+    with pytest.raises(UpstreamInvalid):
+        answers.judge(head(b"content-length: 3", b"content-length: 4", start=b"HTTP/1.1 200 OK"), b"GET")
+    assert answers.judge(raw, b"GET").length == 3
+
+
+def test_a_large_head_is_not_remembered() -> None:
+    answers = Answers()
+    raw = head(b"x: " + b"a" * MAX_REMEMBERED_BYTES, start=b"HTTP/1.1 200 OK")
+    assert answers.judge(raw, b"GET") is not answers.judge(raw, b"GET")
 
 
 # --- a whole connection, cut anywhere ---------------------------------------------------------------------

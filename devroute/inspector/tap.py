@@ -17,9 +17,10 @@ from devroute.inspector.store import Captures
 from devroute.upstream import ResponseSink, Upstream, UpstreamStream
 
 #: How long notes wait, in seconds, and of how many exchanges they are taken at a time: 1,600 a second, for
-#: a sixteenth of a core.
+#: a sixteenth of a core. While more than that come, a sample will do, and the loop is the requests'.
 NOTED_SECONDS: Final = 0.02
 BATCH: Final = 32
+SAMPLE: Final = 8
 
 #: Exchanges whose notes wait; beyond them, requests pass unrecorded, and are counted. More a second than
 #: anybody looks at.
@@ -63,8 +64,9 @@ class Recorder:
 
     def _record(self) -> None:
         self._timer = None
-        batch = self._waiting[:BATCH]
-        del self._waiting[:BATCH]
+        size = SAMPLE if self.busy else BATCH
+        batch = self._waiting[:size]
+        del self._waiting[:size]
         for tap in batch:
             tap.record()
         if self._waiting:

@@ -16,7 +16,7 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.heads import Framing, Headers, RequestHead, ResponseHead
-from devroute.http1 import parse_response_head
+from devroute.http1 import Answers
 from devroute.tunnel.events import Hello, Opened, Renew
 from devroute.tunnel.frames import MAX_SERVICE_BYTES, Flag, Reason
 from devroute.tunnel.link import PATIENT, Link, Liveness
@@ -41,10 +41,11 @@ _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 class TunnelStream(StreamEnd):
     """One request through the tunnel; implements devroute.upstream.UpstreamStream."""
 
-    __slots__ = ("_method", "_sink", "_upgradable", "_upgraded")
+    __slots__ = ("_answers", "_method", "_sink", "_upgradable", "_upgraded")
 
-    def __init__(self, link: Link, head: RequestHead, sink: ResponseSink) -> None:
+    def __init__(self, link: "ProxyLink", head: RequestHead, sink: ResponseSink) -> None:
         super().__init__(link)
+        self._answers = link.answers
         self._method = head.method
         self._upgradable = head.framing is _UPGRADE
         self._sink = sink
@@ -108,7 +109,7 @@ class TunnelStream(StreamEnd):
         """The head, if it is what its flags say."""
         if raw[-4:] != b"\r\n\r\n":
             raise UpstreamInvalid("the laptop's answer has no whole head")
-        head = parse_response_head(raw, self._method)
+        head = self._answers.judge(raw, self._method)
         status = head.status
         if (status == 101) is not bool(flags & _FLAG_UPGRADE) or (
             (status < 200 and status != 101) is not bool(flags & _FLAG_INFORMATIONAL)
@@ -240,6 +241,7 @@ class ProxyLink(Link):
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness)
         self.share: Share | None = None  # from its registration on
+        self.answers = Answers()
         self._gone = gone
         self._rare[Hello] = lambda event: hello(self, event.body)
         self._rare[Renew] = lambda event: renew(self, event.token)
