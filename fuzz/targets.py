@@ -24,7 +24,7 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.heads import Framing, Headers, InboundRequest, RequestHead, ResponseHead
-from devroute.http1 import MAX_FIELD_LINES, parse_request_head, parse_response_head
+from devroute.http1 import MAX_FIELD_LINES, Answers, parse_request_head, parse_response_head
 from devroute.tunnel import events, frames, hello
 from devroute.tunnel.session import Role, Session
 from devroute.tunnel.streams import Stream
@@ -225,6 +225,7 @@ class _Sink:
     label = "app"
 
     def __init__(self) -> None:
+        self.answers = Answers()
         self.interim: list[int] = []
         self.status = 0
         self.body = b""
