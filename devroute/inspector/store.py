@@ -204,9 +204,19 @@ class Captures:
         if self._subscribers:
             self._tell("data", exchange, {"side": side, "size": body.size})
 
-    def count(self, exchange: Exchange, size: int, *, from_client: bool) -> None:
-        """Bytes of an upgraded connection whose messages are kept instead."""
-        (exchange.request_body if from_client else exchange.response_body).size += size
+    def count(self, exchange: Exchange, asked: int, answered: int) -> None:
+        """Bytes that are not kept: of bodies that have all they may have, and of a WebSocket, of which
+        messages are kept."""
+        if not exchange.stored or exchange.state != "open":
+            return
+        sides: tuple[tuple[Literal["request", "response"], Body, int], ...] = (
+            ("request", exchange.request_body, asked),
+            ("response", exchange.response_body, answered),
+        )
+        for side, body, more in sides:
+            body.size += more
+            if more and self._subscribers:
+                self._tell("data", exchange, {"side": side, "size": body.size})
 
     def say(self, exchange: Exchange, message: Message) -> None:
         """A message of a WebSocket or of gRPC."""

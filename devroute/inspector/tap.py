@@ -122,7 +122,11 @@ class Tap:
 
     __slots__ = (
         "_answered",
+        "_answered_full",
+        "_answered_more",
         "_asked",
+        "_asked_full",
+        "_asked_more",
         "_exchange",
         "_half",
         "_head",
@@ -155,6 +159,9 @@ class Tap:
         self._half = False  # one of the pipes has ended
         self._asked: Watcher | None = None
         self._answered: Watcher | None = None
+        # Bodies of which nothing more is kept, and the bytes that came since.
+        self._asked_full = self._answered_full = False
+        self._asked_more = self._answered_more = 0
         self.stream: UpstreamStream
         recorder.due(self)
 
@@ -219,12 +226,25 @@ class Tap:
         if self._over:
             return
         size = len(data)
+        if self._answered_full if kind == _ANSWERED else self._asked_full:
+            self._count(kind, size)
+            return
         self._noted += size
         recorder = self._recorder
         recorder.noted += size
         self._note(kind, data)
         if recorder.noted > MAX_NOTED_BYTES or len(self._notes) > MAX_NOTES:
             self.record()
+
+    def _count(self, kind: int, size: int) -> None:
+        """Bytes that nobody will see: to hold on to them would cost more than to pass them on."""
+        if kind == _ANSWERED:
+            self._answered_more += size
+        else:
+            self._asked_more += size
+        if not self._waits:
+            self._waits = True
+            self._recorder.due(self)
 
     def record(self) -> Exchange:
         """Act on the notes. Called by the recorder, and where too much would wait."""
@@ -239,10 +259,15 @@ class Tap:
             self._exchange = exchange
             if exchange.kind == "grpc":
                 self._asked = GrpcMessages(from_client=True)
+        if self._asked_more or self._answered_more:  # they came before all that is noted
+            captures.count(exchange, self._asked_more, self._answered_more)
+            self._asked_more = self._answered_more = 0
         for kind, now, value in notes:
             if not self._over:
                 self._act(captures, exchange, kind, now, value)
         self._over = self._over or not exchange.stored
+        self._asked_full = exchange.request_body.truncated and self._asked is None
+        self._answered_full = exchange.response_body.truncated and self._answered is None
         self._waits = False
         return exchange
 
@@ -253,7 +278,8 @@ class Tap:
                 for message in watcher.feed(value, now - exchange.opened):
                     captures.say(exchange, message)
             if self._switched and exchange.kind == "websocket":
-                captures.count(exchange, len(value), from_client=kind == _ASKED)
+                size = len(value)
+                captures.count(exchange, size if kind == _ASKED else 0, size if kind == _ANSWERED else 0)
             else:
                 captures.receive(exchange, value, "response" if kind == _ANSWERED else "request")
         elif kind == _HEAD:

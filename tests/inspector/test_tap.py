@@ -276,6 +276,28 @@ async def test_notes_of_much_data_do_not_pile_up() -> None:
     assert exchange.request_body.size == 100_000_000
 
 
+async def test_what_comes_after_a_body_s_kept_part_is_counted_and_not_held() -> None:
+    captures = Captures(max_body=1000)
+    recorder = recorder_of(captures)
+    app = App()
+    tapped = Tapped(app, "foo", recorder)  # type: ignore[arg-type]
+    stream = tapped.open(post(100_000), Client(keep=False))
+    stream.send_data(bytes(2000))
+    recorder.flush()
+    for _ in range(3):
+        stream.send_data(bytes(500))
+    assert recorder.noted == 0
+    recorder.flush()
+    (exchange,) = captures.listing()
+    assert (len(exchange.request_body.data), exchange.request_body.size) == (1000, 3500)
+    stream.send_data(bytes(500))
+    stream.send_end([])
+    stream.send_data(b"")
+    recorder.flush()
+    assert (exchange.request_body.size, exchange.request_body.complete) == (4000, True)
+    assert len(app.streams[0].body) == 4000
+
+
 async def test_without_an_inspector_there_is_no_tap() -> None:
     async with serving(echo) as port, site() as where:
         spec = ServiceSpec("foo", "127.0.0.1", port)
