@@ -54,6 +54,11 @@ class Admission:
         self.authenticate = authenticator.authenticate
         self.still_in_force = authenticator.still_in_force
 
+    @property
+    def tokens(self) -> Tokens:
+        """Those in force; another object once the file has changed."""
+        return self._tokens.value
+
     def start(self) -> None:
         """A proxy does not wait for the issuer: it says in /readyz that it has no keys, and goes on."""
         if isinstance(self._keys, RemoteKeys):

@@ -296,7 +296,7 @@ class Proxy:
         if self._ticks % OMISSION_TICKS == 0 and self._audit is not None:
             self._audit.tell_omitted()
         if self._ticks % IN_FORCE_TICKS == 0 and self._tunnels is not None:
-            self._tunnels.end_unless(self._admission.still_in_force, time.time())
+            self._tunnels.end_unless(self._admission.still_in_force, time.time(), self._admission.tokens)
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
             changed = {what for what, file in self._files() if self._refreshed(what, file)}
             if self._signers_in_force is not (keys := self._signers.keys()):

@@ -5,6 +5,7 @@ laptop, and takes it offline when its link goes.
 """
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable
@@ -88,6 +89,9 @@ class TunnelListener:
         self.waiting: set[FirstHead] = set()
         self.shares = Shares()
         self.links: dict[ProxyLink, Identity] = {}
+        # What the identities were last held to, None where one is new; and when the first of them expires.
+        self._held_to: object = None
+        self._expires = math.inf
         self._renewals = Renewals(authenticate, self._take)
         self._registry = registry
         self._server_version = server_version
@@ -120,6 +124,7 @@ class TunnelListener:
         websocket = WebSocket(client=False, random=self._random)
         link = ProxyLink(websocket, loop, self._hello, self._gone, self._renewals.begin, self._liveness)
         self.links[link] = identity
+        self._held_to = None
         late = ProtocolError(f"no HELLO within {self._hello_seconds:g} s")
         self._deadlines[link] = loop.call_later(self._hello_seconds, link.turn_away, late)
         return link
@@ -181,6 +186,7 @@ class TunnelListener:
                 for offer in registration.hello.services:
                     self._permit(subject, identity.groups, offer)
         self.links[link] = identity
+        self._held_to = None
 
     def review(self) -> None:
         """Another policy is in force: a laptop that it does not permit gets no further request, and is told
@@ -200,8 +206,14 @@ class TunnelListener:
                 loop = asyncio.get_running_loop()
                 self._deadlines[link] = loop.call_later(self._revoked_seconds, link.end, error)
 
-    def end_unless(self, in_force: Callable[[Identity, float], None], now: float) -> None:
-        """End the links whose identity is no longer in force: `in_force` raises the reason for those."""
+    def end_unless(self, in_force: Callable[[Identity, float], None], now: float, tokens: object) -> None:
+        """End the links whose identity is no longer in force: `in_force` raises the reason for those. It is
+        asked about none while `tokens`, which it goes by, are the same, no link is new and none expires:
+        there may be thousands."""
+        if tokens is self._held_to and now < self._expires:
+            return
+        self._held_to = tokens
+        self._expires = min((each.expires for each in self.links.values() if each.expires), default=math.inf)
         for link, identity in list(self.links.items()):
             try:
                 in_force(identity, now)

@@ -103,12 +103,12 @@ async def test_a_newer_token_extends_the_link_and_requests_go_on() -> None:
         answered = await renewed(link, "alice 5000 qa")
         assert answered.error is None
         assert answered.expires_in == pytest.approx(5000, abs=5)
-        where.listener.end_unless(in_force(LONG), time.time())
+        where.listener.end_unless(in_force(LONG), time.time(), object())
         client = Client()
         where.upstream().open(get(), client)
         await asyncio.wait_for(client.done.wait(), 5)
         assert client.body == b"fine"
-        where.listener.end_unless(in_force(6000), time.time())
+        where.listener.end_unless(in_force(6000), time.time(), object())
         await asyncio.wait_for(link.closed_because, 5)
         assert link.goodbye is not None
         assert link.goodbye.code == "token-expired"
@@ -128,9 +128,9 @@ async def test_a_newer_token_that_is_not_good_leaves_the_one_before_in_force(tok
         answered = await renewed(link, token)
         assert answered.error is not None
         assert answered.error.code == code
-        where.listener.end_unless(in_force(0), time.time())
+        where.listener.end_unless(in_force(0), time.time(), object())
         assert where.registry.lookup("alice", "foo").upstream is not None
-        where.listener.end_unless(in_force(LONG), time.time())
+        where.listener.end_unless(in_force(LONG), time.time(), object())
         await asyncio.wait_for(link.closed_because, 5)
 
 
@@ -154,3 +154,26 @@ async def test_a_link_that_ends_meanwhile_cancels_the_judgement_and_the_wait() -
         link.end(DevrouteError("the agent ends"))
         await asyncio.wait_for(ended.wait(), 5)
         assert waiting.cancelled()
+
+
+async def test_nobody_is_asked_about_links_while_nothing_has_changed() -> None:
+    asked: list[str] = []
+    tokens = object()
+
+    def look(now: float, tokens: object = tokens) -> list[str]:
+        asked.clear()
+        where.listener.end_unless(lambda identity, now: asked.append(identity.subject), now, tokens)
+        return list(asked)
+
+    async with site(authenticate=authenticate) as where:
+        link = await registered(where, "alice 100 qa")
+        now = time.time()
+        assert look(now) == ["alice"]
+        assert look(now) == []
+        assert look(now + 101) == ["alice"]
+        assert look(now, object()) == ["alice"]
+        assert look(now) == ["alice"]
+        assert look(now) == []
+        assert (await renewed(link, "alice 5000 qa")).error is None
+        assert look(now) == ["alice"]
+        assert look(now + 101) == []
