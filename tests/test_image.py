@@ -1,4 +1,5 @@
-"""The Dockerfile, read as a builder would read it. There is no builder here; its steps were run by hand."""
+"""The Dockerfile, read as a builder would read it; there is none here. By hand, buildah has built it, with a
+Debian that has Python and its headers under the base image's name."""
 
 import fnmatch
 import json
@@ -55,6 +56,21 @@ def test_dependencies_are_pinned_and_pip_stays_behind() -> None:
     words = shlex.split(values(first, "RUN")[-1])
     assert words[words.index("--constraint") + 1] == "constraints.txt"
     assert "--without-pip" in values(first, "RUN")[0]
+
+
+def test_what_the_compiler_has_to_know_is_there_before_the_sources_are() -> None:
+    first, _ = stages()
+    words = [step.word for step in first]
+    compiler = next(step.rest for step in first if "mypy" in step.rest and step.word == "RUN")
+    assert "dependencies.txt" in compiler
+    assert '["project"]["dependencies"]' in compiler
+    assert (
+        words.index("COPY")
+        < first.index(Step("RUN", compiler))
+        < first.index(Step("COPY", "devroute devroute"))
+    )
+    assert "DEVROUTE_COMPILE=1" in values(first, "RUN")[-1]
+    assert "[uvloop]" in values(first, "RUN")[-1]
 
 
 @pytest.mark.parametrize("copied", [copy.split()[:-1] for copy in values(stages()[0], "COPY")])
