@@ -21,6 +21,11 @@ FLUSH_BYTES: Final = 32 * 1024
 WRITE_HIGH_BYTES: Final = 256 * 1024
 WRITE_LOW_BYTES: Final = 64 * 1024
 
+#: What is read and thrown away of a peer that is not listened to any more, and how long a connection that is
+#: to be closed still reads: a reset could overtake the last thing that was said (RFC 9112 §9.6).
+MAX_DISCARDED_BYTES: Final = 1024 * 1024
+LINGER_SECONDS: Final = 2.0
+
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0) if os.name != "nt" else struct.pack("hh", 1, 0)
 
 _buffer = bytearray(RECEIVE_BYTES)

@@ -28,7 +28,7 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 
 from devroute.allowance import Allowance
-from devroute.connection import FLUSH_BYTES, Connection
+from devroute.connection import FLUSH_BYTES, LINGER_SECONDS, MAX_DISCARDED_BYTES, Connection
 from devroute.errors import DevrouteError, UpstreamReset
 from devroute.h2_floods import (
     IDLE_BURST,
@@ -48,6 +48,7 @@ class Http2Connection(Connection):
     __slots__ = (
         "_blocked",
         "_dirty",
+        "_discarded",
         "_flushing",
         "_idle_frames",
         "_resets",
@@ -63,6 +64,7 @@ class Http2Connection(Connection):
         self.wire = wire
         self.full = False
         self.over = False
+        self._discarded = 0  # bytes that came after the end
         self.streams: dict[int, Http2Stream] = {}
         self.stopped: dict[Http2Stream, None] = {}
         self._dirty: dict[Http2Stream, None] = {}  # with something to send, in the order of their turns
@@ -92,7 +94,11 @@ class Http2Connection(Connection):
     # --- receiving
 
     def received(self, data: bytes) -> None:
-        if not self.over:
+        if self.over:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self.close()
+        else:
             try:
                 events = self.wire.receive(data)
             except ProtocolError as error:
@@ -250,7 +256,7 @@ class Http2Connection(Connection):
             elif stream.stopped and not self.full:
                 stream.start()
         data = wire.data_to_send()
-        if data:
+        if data and not self.over:
             self.transport.write(data)
 
     def _wait(self, stream: Http2Stream) -> None:
@@ -298,7 +304,18 @@ class Http2Connection(Connection):
         if data and not self.closed:
             self.transport.write(data)
         self.finish(UpstreamReset(f"the other end of the HTTP/2 connection {what}"))
-        self.close()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close our half, and the connection once the peer has closed its own: whoever is still sending would
+        get a reset, and never read why."""
+        transport = self.transport
+        if self.closed or transport.is_closing() or not transport.can_write_eof():
+            self.close()
+            return
+        transport.resume_reading()
+        transport.write_eof()
+        self._loop.call_later(LINGER_SECONDS, transport.abort)
 
     def finish(self, error: DevrouteError) -> None:
         """The connection is over: tell the owner of every stream, once."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from devroute.body import BodyReader, CloseBody, body_reader
-from devroute.connection import Connection
+from devroute.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, Connection
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
 from devroute.h2_server import H2ServerConnection
 from devroute.h2_wire import PREFACE
@@ -18,13 +18,6 @@ from devroute.heads import Framing, HeadLimits, InboundRequest
 from devroute.http1 import END_OF_HEAD, HEAD_LIMITS, check_partial_head, parse_request_head
 from devroute.port import Observed, Router, Timeouts
 from devroute.relay import Exchange, error_head
-
-#: What is read and thrown away of a request that was answered early, so that its connection can go on; beyond
-#: it the connection is closed.
-MAX_DISCARDED_BYTES: Final = 1024 * 1024
-
-#: How long a connection that is to be closed still reads: a reset could overtake the answer (RFC 9112 §9.6).
-LINGER_SECONDS: Final = 2.0
 
 #: Requests of one connection in one turn of the loop, where they are answered at once (with errors): a read
 #: of small ones has thousands, while all other connections wait.

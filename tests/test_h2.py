@@ -769,6 +769,29 @@ async def test_a_flood_of_frames_that_carry_nothing_ends_the_connection(name: st
         assert await client.goodbye() is ENHANCE_YOUR_CALM
 
 
+async def test_a_peer_that_goes_on_sending_still_reads_why_its_connection_has_ended() -> None:
+    async with data_port(App()) as port, peer(port.number) as client:
+        client.raw(*[FLOODS["ping"]] * (h2_floods.IDLE_BURST + 300))
+        for _ in range(50):
+            client.raw(*[FLOODS["ping"]] * 200)
+            await asyncio.sleep(0)
+        assert await client.goodbye() is ENHANCE_YOUR_CALM
+
+
+async def _send_without_end(client: Peer) -> None:
+    for _ in range(2000):
+        client.writer.write(bytes(10_000))
+        await asyncio.wait_for(client.writer.drain(), 5)
+
+
+async def test_a_peer_that_never_stops_sending_is_cut_off() -> None:
+    async with data_port(App()) as port, peer(port.number) as client:
+        client.raw(*[FLOODS["ping"]] * (h2_floods.IDLE_BURST + 300))
+        assert await client.goodbye() is ENHANCE_YOUR_CALM
+        with pytest.raises(ConnectionError):
+            await _send_without_end(client)
+
+
 async def test_heads_without_end_end_the_connection() -> None:
     async with data_port(App()) as port, peer(port.number) as client:
         await client.until(h2.events.RemoteSettingsChanged)
