@@ -20,8 +20,9 @@ import structlog
 from devroute.allowance import Allowance
 from devroute.audit_events import VERSION, Event, line, refusal
 from devroute.errors import ConfigInvalid, DevrouteError
+from devroute.heads import said
 from devroute.lines import Lines, identifier, quoted
-from devroute.port import Observed
+from devroute.port import CALLER, Observed
 
 #: What `audit` is set to besides a file.
 STDOUT: Final = "-"
@@ -29,9 +30,6 @@ OFF: Final = "off"
 
 #: Of a new file: its owner's to write, its group's to read.
 MODE: Final = 0o640
-
-#: The caller's mesh identity, as sidecars write it, in lower case (lua/devroute.lua).
-_CALLER: Final = b"\r\nx-devroute-caller: "
 
 _DETOUR: Final = (
     b'{"audit": %d, "time": "%%b.%%06dZ", "event": "detour", %%b, "request_id": "%%b"}\n' % VERSION
@@ -141,9 +139,7 @@ class Audit(Lines):
         """An exchange that is over; one without a route was refused."""
         route = exchange.route
         error = exchange.error
-        raw = exchange.request.raw
-        at = raw.find(_CALLER)
-        caller = b"" if at < 0 else raw[at + len(_CALLER) : raw.index(b"\r\n", at + 2)]
+        caller = said(exchange.request.raw, CALLER) or b""
         if route is None:
             if error is not None:
                 self._refused(exchange, error, caller)

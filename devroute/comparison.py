@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from devroute.errors import DevrouteError, RequestMalformed
-from devroute.heads import Headers, RequestHead, ResponseHead
+from devroute.heads import Headers, RequestHead, ResponseHead, id_said
 
 #: Bytes of an answer's body that are compared, as in lua/compare.lua.
 MAX_BODY: Final = 32 * 1024
@@ -58,11 +58,7 @@ class Answer:
 
 def id_of(head: RequestHead) -> str | None:
     """By which a request's answers find each other; None where nobody will tell of the real one."""
-    at = head.wire.find(_FIELD)
-    if at < 0:
-        return None
-    value, end, _ = head.wire[at + len(_FIELD) : at + len(_FIELD) + ID_LENGTH + 2].partition(b"\r\n")
-    return value.decode("ascii") if end and value.isalnum() else None
+    return id_said(head.wire, _FIELD, ID_LENGTH)
 
 
 def read_answer(body: bytes, *, whole: bool) -> Answer:

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from devroute.contract import Entry, parse
 from devroute.errors import DevrouteError, LaptopOffline
+from devroute.heads import id_said
 from devroute.policy import Policy
 from devroute.routing import HOLD_MS, MAX_CANDIDATES, VERSION_LINE, Served
 
@@ -115,8 +116,4 @@ def _permitted(shadow: Shadow, policy: Policy) -> bool:
 
 def ticket_of(head: bytes) -> str | None:
     """The ticket on a request; None where it is no copy."""
-    at = head.find(_FIELD)
-    if at < 0:
-        return None
-    value, end, _ = head[at + len(_FIELD) : at + len(_FIELD) + TICKET_LENGTH + 2].partition(b"\r\n")
-    return value.decode("ascii") if end and value.isalnum() else None
+    return id_said(head, _FIELD, TICKET_LENGTH)

@@ -16,7 +16,6 @@ from devroute.http1_fields import (
     MATCHED,
     NO_BODY_HOP,
     OF_RESPONSES,
-    OURS,
     RARE_IN_REQUESTS,
     REQUEST_HOP,
     RESPONSE_HOP,
@@ -163,7 +162,7 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
     te = get(b"te")
     ids = values_of(raw, low, b"\nx-request-id:")
     marks = spans_of(low, MATCHED)
-    drop = dropped(low, OURS.union(REQUEST_HOP.intersection(fields)), options) if fields else marks
+    drop = sorted([*marks, *dropped(low, REQUEST_HOP.intersection(fields), options)]) if fields else marks
     return InboundRequest(
         method,
         target,

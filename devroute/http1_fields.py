@@ -100,7 +100,6 @@ REQUEST_HOP: Final = frozenset((
     b"upgrade",
 ))  # fmt: skip
 MATCHED: Final = b"x-devroute-matched"
-OURS: Final = frozenset((MATCHED,))
 RESPONSE_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade",
     b"x-devroute-result", b"x-devroute-reason",
@@ -113,18 +112,15 @@ SWITCHING_HOP: Final = NO_BODY_HOP - {b"upgrade"}
 _NEVER_DROPPED: Final = frozenset(
     (b"host", b"content-length", b"x-request-id", b"te", b"close", b"upgrade", b"keep-alive")
 )
-_OURS: Final = b"x-devroute"
-
+_OUR_PREFIX: Final = b"x-devroute"
 
 #: What to look for, of the fields that are looked for all the time.
 _NEEDLES: Final = {name: b"\n%b:" % name for name in {*REQUEST_HOP, *NO_BODY_HOP, MATCHED}}
 
 
 def spans_of(low: bytes, name: bytes) -> list[Span]:
-    """Where the lines of a field stand. `low` is the head in lower case."""
-    needle = _NEEDLES.get(name)
-    if needle is None:
-        needle = b"\n%b:" % name
+    """Where the lines of a field stand that ends here. `low` is the head in lower case."""
+    needle = _NEEDLES[name]
     spans: list[Span] = []
     find = low.find
     at = find(needle)
@@ -137,7 +133,7 @@ def spans_of(low: bytes, name: bytes) -> list[Span]:
 
 def dropped(low: bytes, names: frozenset[bytes], options: list[bytes]) -> list[Span]:
     """The lines of fields that end here: `names`, and those that Connection names (RFC 9110 §7.6.1)."""
-    named = [each for each in options if each not in _NEVER_DROPPED and not each.startswith(_OURS)]
+    named = [each for each in options if each not in _NEVER_DROPPED and not each.startswith(_OUR_PREFIX)]
     if named:  # some thousands fit into a head, so nothing is looked for once an option
         names = names.union(named)
         return [line.span() for line in _LINES.finditer(low) if line[1] in names]

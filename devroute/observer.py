@@ -9,6 +9,7 @@ import structlog
 
 from devroute.audit import Audit
 from devroute.counters import Counters
+from devroute.heads import said
 from devroute.port import Observed
 from devroute.trail import HEADER
 
@@ -40,9 +41,8 @@ class Observer:
                 self._audit.detoured(exchange)
             if self._log is not None:
                 self._log(exchange)
-            raw = exchange.request.raw
-            at = raw.find(_TRACED)
-            if at >= 0:
-                self._traced(exchange, raw[at + len(_TRACED) : raw.index(b"\r\n", at + 2)].decode("latin-1"))
+            key = said(exchange.request.raw, _TRACED)
+            if key is not None:
+                self._traced(exchange, key.decode("latin-1"))
         except Exception as error:  # the last resort: a bug must not cost others their requests
             log.error("request.unobserved", exc_info=error)

@@ -4,12 +4,15 @@ route a request gets, how long anything may take, and what logs and counters hea
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from devroute.audit_events import answered
 from devroute.errors import DevrouteError
 from devroute.heads import InboundRequest
 from devroute.upstream import Upstream
+
+#: The mesh identity that the caller has proved to the sidecar, which writes this line for every detour.
+CALLER: Final = b"\r\nx-devroute-caller: "
 
 
 @dataclass(slots=True, frozen=True)

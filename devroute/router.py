@@ -24,10 +24,10 @@ from devroute.errors import (
     RequestMalformed,
     ServiceNotInContract,
 )
-from devroute.heads import InboundRequest
+from devroute.heads import InboundRequest, said
 from devroute.policy import Policy
 from devroute.pools import Pools
-from devroute.port import Route
+from devroute.port import CALLER, Route
 from devroute.routing import Directory, Served, permit_contract, permit_entry, way_to
 from devroute.signed import check_time
 from devroute.target import Address, Version
@@ -39,9 +39,6 @@ MAX_REMEMBERED: Final = 4096
 
 #: The services that have sent the request away before (sidecars write it, as one line in lower case).
 _VIA: Final = b"\r\nx-devroute-via: "
-
-#: The mesh identity that the caller has proved to the sidecar, which writes this line for every detour.
-_CALLER: Final = b"\r\nx-devroute-caller: "
 
 #: Callers of one contract that are remembered as permitted; a mesh has a few hundred identities.
 MAX_CALLERS: Final = 256
@@ -82,9 +79,8 @@ class ContractRouter:
     ) -> None:
         """`read` is what reads contracts; `clock` gives seconds since the epoch."""
         self._shadows = NoShadows() if shadows is None else shadows
-        self._copied: dict[
-            tuple[str, str], _Judged
-        ] = {}  # by laptop and service: older tickets are forgotten
+        # Of copies, by laptop and service: older tickets are forgotten.
+        self._copied: dict[tuple[str, str], _Judged] = {}
         self._read = read
         self._clock = clock
         self._directory = directory
@@ -118,9 +114,9 @@ class ContractRouter:
             _check_conditions(entry, request)
         if judged.callers is not None:
             self._check_caller(entry, judged.callers, request.raw)
-        raw = request.raw
-        if (at := raw.find(_VIA)) >= 0 and raw[at + len(_VIA) : raw.index(b"\r\n", at + 2)] != key[1]:
-            _check_loop(raw, key[1])
+        via = said(request.raw, _VIA)
+        if via is not None and via != key[1]:
+            _check_loop(via, key[1])
         if judged.static:
             if judged.route is None:
                 judged.route = self._detours.static(entry, judged.signature)
@@ -167,8 +163,7 @@ class ContractRouter:
     def _check_caller(self, entry: Entry, permitted: set[bytes], raw: bytes) -> None:
         """Raises CallerDenied. Whoever may reach this port can claim to be anybody (docs/policy.md), but a
         sidecar that knows nothing of callers gets nobody through."""
-        at = raw.find(_CALLER)
-        caller = b"" if at < 0 else raw[at + len(_CALLER) : raw.index(b"\r\n", at + 2)]
+        caller = said(raw, CALLER) or b""
         if caller in permitted:
             return
         self._policy().permit_caller(entry, caller.decode("latin-1"))
@@ -259,11 +254,9 @@ def _not_copied(entry: Entry, terms: Terms) -> ConditionUnmet:
     )
 
 
-def _check_loop(raw: bytes, matched: bytes) -> None:
+def _check_loop(via: bytes, matched: bytes) -> None:
     """Raises LoopDetected where a service has sent the request away more than once."""
-    at = raw.index(_VIA) + len(_VIA)
-    via = [name.strip() for name in raw[at : raw.index(b"\r\n", at)].split(b",")]
-    if via.count(matched) > 1:
+    if [name.strip() for name in via.split(b",")].count(matched) > 1:
         service = matched.decode("latin-1")
         raise LoopDetected(f"service '{service}': the contract leads back to itself", service=service)
 
