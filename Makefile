@@ -39,16 +39,16 @@ $(COMPILED)/.made: setup.py pyproject.toml $(shell find devroute lua demo -type 
 	rm -rf build/
 	DEVROUTE_COMPILE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(COMPILED) build/wheel/*.whl
-	@$(WITH_COMPILED) $(BIN)/python -c 'import sys, devroute.relay as relay; sys.exit(relay.__file__.endswith(".py"))'
+	@$(WITH_COMPILED) $(BIN)/python -c 'import sys, devroute.http.message as compiled; sys.exit(compiled.__file__.endswith(".py"))'
 	@touch $@
 
 # What compiled modules have to do, they have to do in the same way.
 test-compiled: $(VENV)/.test-installed compiled
 	$(WITH_COMPILED) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(COMPILED_TESTS) $(ARGS)
-COMPILED_TESTS := tests/conformance tests/tunnel tests/abuse tests/test_audit.py tests/test_body.py tests/test_detours.py tests/test_end_to_end.py tests/test_h2.py \
-	tests/test_h2_pure.py tests/test_http1.py tests/test_log.py tests/test_relay.py tests/test_router.py tests/mesh/test_main_job.py tests/mesh/test_grpc.py
+COMPILED_TESTS := tests/conformance tests/tunnel tests/abuse tests/http tests/e2e/test_end_to_end.py tests/proxy/downstream \
+	tests/proxy/control/test_tunnels.py tests/proxy/control/test_token_renewal.py tests/proxy/telemetry tests/routing tests/envoy/test_main_job.py tests/envoy/test_grpc.py
 
-# One for each release of Istio in devroute/manifest_rules.py but the newest, whose Envoy the demo has.
+# One for each release of Istio in devroute/mesh/istio/rules.py but the newest, whose Envoy the demo has.
 ENVOYS := 1.36.3 1.37.0 1.38.3 1.39.3
 envoys: $(ENVOYS:%=$(VENV)/envoys/%)
 $(VENV)/envoys/%: | $(VENV)/.test-installed
@@ -64,11 +64,11 @@ lint: $(VENV)/.lint-installed $(VENV)/.test-installed
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.test-installed
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt atheris || echo "atheris does not install here: the own driver does it"
-	@PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_SECONDS) $(ARGS)
+	@$(BIN)/python -m fuzz $(FUZZ_SECONDS) $(ARGS)
 
 SOAK_SECONDS ?= 600
 soak: $(VENV)/.test-installed
-	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_SECONDS)
+	@$(BIN)/python -m soak $(SOAK_SECONDS)
 
 bench: $(VENV)/.bench-installed compiled
 	@$(WITH_COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(RECORD),--record) $(ARGS)

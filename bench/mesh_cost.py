@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.processes import Stage, free_ports, stage
-from devroute import gateway, sidecar
-from devroute.edge_filter import EdgeSettings, edge_filter
-from devroute.envoy import Envoy, running
-from devroute.envoyfilter import apply
-from devroute.manifests import FILTER, Document, MeshScope, ProxyService, envoy_filter, lua_source
-from devroute.manifests.filter import RESULT_FILTER, SOURCE
-from devroute.sidecar import Endpoint
+from devroute.mesh.envoy import Envoy, running
+from devroute.mesh.istio import gateway, sidecar
+from devroute.mesh.istio.envoy_filter import apply
+from devroute.mesh.istio.sidecar import Endpoint
+from devroute.mesh.manifests import FILTER, Document, MeshScope, ProxyService, envoy_filter, lua_source
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
+from devroute.mesh.manifests.sidecar_filter import RESULT_FILTER, SOURCE
 
 HERE = Path(__file__).parent
 PROXY = ProxyService()

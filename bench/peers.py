@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.processes import CannotRun, Door, Stage, free_ports, pause
-from devroute.auth import new_token
-from devroute.envoy import envoy_binary
+from devroute.auth.tokens import new_token
 from devroute.errors import ConfigInvalid
-from devroute.sidecar import HCM, HCM_TYPE, Document
+from devroute.mesh.envoy import envoy_binary
+from devroute.mesh.istio.sidecar import HCM, HCM_TYPE, Document
 
 #: What a sidecar sends beside Host, x-devroute and x-devroute-matched: twelve fields together.
 SIDECAR = {

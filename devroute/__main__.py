@@ -1,5 +1,5 @@
 """`python -m devroute`, for where the command is not on the path."""
 
-from devroute.cli import main
+from devroute.cli.main import main
 
 main()

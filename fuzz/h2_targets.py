@@ -9,18 +9,18 @@ import struct
 from typing import Any, Final, cast
 
 import hpack
-from conformance.memory import TIMEOUTS, Loop, Recorder, Transport, Whole
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from devroute.errors import DevrouteError, LaptopOffline
-from devroute.h2_direct import H2UpstreamConnection, H2UpstreamStream
-from devroute.h2_hpack import Decoder
-from devroute.h2_server import H2ServerConnection
-from devroute.h2_wire import PREFACE
-from devroute.heads import Framing, Headers, InboundRequest, RequestHead, ResponseHead
-from devroute.port import Route
-from devroute.server import Server
-from devroute.upstream import ResponseSink
+from devroute.http.http2.hpack import Decoder
+from devroute.http.http2.protocol import PREFACE
+from devroute.http.message import Framing, Headers, InboundRequest, RequestHead, ResponseHead
+from devroute.proxy.downstream.http2 import H2ServerConnection
+from devroute.proxy.downstream.listener import Server
+from devroute.routing.route import Route
+from devroute.upstream.http2_connection import H2UpstreamConnection, H2UpstreamStream
+from devroute.upstream.interface import ResponseSink
+from tests.conformance.memory import TIMEOUTS, Loop, Recorder, Transport, Whole
 
 SETTINGS: Final = b"\0\0\0\4\0\0\0\0\0"
 

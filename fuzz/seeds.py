@@ -5,12 +5,12 @@ from functools import cache
 from pathlib import Path
 
 import hpack
-from conformance import requests, responses
 
-from devroute.tunnel.events import Event, Opened
-from devroute.tunnel.frames import HEADER, FrameType
-from devroute.tunnel.session import Role, Session
-from devroute.tunnel.websocket import WebSocket, request_upgrade
+from devroute.tunnel.protocol.events import Event, Opened
+from devroute.tunnel.protocol.frames import HEADER, FrameType
+from devroute.tunnel.protocol.session import Role, Session
+from devroute.tunnel.protocol.websocket import WebSocket, request_upgrade
+from tests.conformance import requests, responses
 
 from .targets import MAX_INPUT
 

@@ -10,11 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 import h11
-from conformance.memory import Conversation, Loop, Transport, Whole, conversation
 
-from devroute.body import ChunkedBody, encode_last_chunk
-from devroute.contract import parse as parse_contract
-from devroute.direct import DirectStream, UpstreamConnection
+from devroute.contract.grammar import parse as parse_contract
 from devroute.errors import (
     BY_CODE,
     DevrouteError,
@@ -23,12 +20,15 @@ from devroute.errors import (
     UpstreamInvalid,
     UpstreamReset,
 )
-from devroute.heads import Framing, Headers, InboundRequest, RequestHead, ResponseHead
-from devroute.http1 import MAX_FIELD_LINES, Answers, parse_request_head, parse_response_head
-from devroute.tunnel import events, frames, hello
-from devroute.tunnel.session import Role, Session
-from devroute.tunnel.streams import Stream
-from devroute.tunnel.websocket import WebSocket, accept_upgrade, check_upgraded, split_head
+from devroute.http.http1.body import ChunkedBody, encode_last_chunk
+from devroute.http.http1.request import MAX_FIELD_LINES, Answers, parse_request_head, parse_response_head
+from devroute.http.message import Framing, Headers, InboundRequest, RequestHead, ResponseHead
+from devroute.tunnel.protocol import events, frames, handshake
+from devroute.tunnel.protocol.session import Role, Session
+from devroute.tunnel.protocol.stream import Stream
+from devroute.tunnel.protocol.websocket import WebSocket, accept_upgrade, check_upgraded, split_head
+from devroute.upstream.http1_connection import DirectStream, UpstreamConnection
+from tests.conformance.memory import Conversation, Loop, Transport, Whole, conversation
 
 from . import h2_targets
 
@@ -401,7 +401,7 @@ def _react(data: bytes) -> None:
         for event in session.receive(part):
             if isinstance(event, events.Hello):
                 with contextlib.suppress(ProtocolError):
-                    hello.decode(hello.Hello, event.body)
+                    handshake.decode(handshake.Hello, event.body)
             elif isinstance(event, events.Opened):
                 session.send_head(event.stream, b"HTTP/1.1 200 OK\r\n\r\n")
                 session.send_data(event.stream, b"x" * 100)

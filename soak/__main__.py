@@ -15,9 +15,9 @@ from typing import Any
 
 import aiohttp
 
-from devroute import stage
-from devroute.auth import new_token
-from devroute.sidecar import INBOUND, Sidecar
+from devroute.auth.tokens import new_token
+from devroute.mesh import testbed
+from devroute.mesh.istio.sidecar import INBOUND, Sidecar
 
 from . import good, laptops, mallory
 from .apps import honest, poisonous
@@ -40,14 +40,14 @@ async def soak(seconds: float, folder: Path) -> int:
         enter = stack.enter_async_context
         tokens = {name: new_token(name) for name in (*LAPTOPS, good.POISONER, mallory.NAME)}
         secrets = {name: secret for name, (secret, _) in tokens.items()}
-        proxy = await enter(stage.proxy(folder, [record for _, record in tokens.values()]))
+        proxy = await enter(testbed.proxy(folder, [record for _, record in tokens.values()]))
         described = Sidecar("foo", await enter(honest(good.SERVICE)))
-        envoy = await enter(stage.sidecar(folder, described, proxy))
+        envoy = await enter(testbed.sidecar(folder, described, proxy))
         entry = envoy.listeners[INBOUND]
         direct = await enter(honest(good.DIRECT))
         poisoner = await enter(poisonous(good.POISONER))
         poisoned = f"foo={poisoner.port}"
-        await enter(stage.laptop(folder, good.POISONER, proxy.server, secrets[good.POISONER], poisoned))
+        await enter(testbed.laptop(folder, good.POISONER, proxy.server, secrets[good.POISONER], poisoned))
         session = await enter(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)))
         way = good.Way(entry, LAPTOPS, {good.DIRECT: f"{direct.host}:{direct.port}"})
         processes = [Watched("proxy", proxy.command.process.pid), Watched("Envoy", envoy.process.pid)]
@@ -55,7 +55,7 @@ async def soak(seconds: float, folder: Path) -> int:
         arrivals: list[Coroutine[Any, Any, None]] = []
         for name, event in zip(LAPTOPS, online, strict=True):
             port = (await enter(honest(name))).port
-            start = partial(stage.laptop, folder, name, proxy.server, secrets[name], f"foo={port}")
+            start = partial(testbed.laptop, folder, name, proxy.server, secrets[name], f"foo={port}")
             arrivals.append(laptops.live(ledger, start, name, event))
         work: list[Coroutine[Any, Any, None]] = [sample(processes), beat(ledger, processes)]
         work += [good.ask_for_ever(ledger, session, way) for _ in range(CALLERS)]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import WSMsgType, web
 
-from devroute.sidecar import Endpoint
+from devroute.mesh.istio.sidecar import Endpoint
 
 #: What must reach nobody.
 POISON = "POISON"

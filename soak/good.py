@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from devroute.sidecar import Endpoint
+from devroute.mesh.istio.sidecar import Endpoint
 
 from .apps import POISON, body_of
 from .ledger import Ledger

@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import hpack
-from conformance.requests import CASES
 
-from devroute.h2_floods import IDLE_BURST, RESET_BURST
-from devroute.h2_wire import PREFACE
-from devroute.sidecar import Endpoint
+from devroute.http.http2.flood_guard import IDLE_BURST, RESET_BURST
+from devroute.http.http2.protocol import PREFACE
+from devroute.mesh.istio.sidecar import Endpoint
+from tests.conformance.requests import CASES
 
 from .apps import POISON
 from .ledger import Ledger

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from devroute import stage
+from devroute.mesh import testbed
 
 from .ledger import Ledger
 
@@ -21,7 +21,7 @@ ASLEEP_S = (0.5, 4.0)
 
 async def live(
     ledger: Ledger,
-    start: Callable[[], AbstractAsyncContextManager[stage.Command]],
+    start: Callable[[], AbstractAsyncContextManager[testbed.Command]],
     name: str,
     online: asyncio.Event,
 ) -> None:

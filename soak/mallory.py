@@ -9,14 +9,14 @@ import random
 import aiohttp
 
 from devroute.errors import DevrouteError
-from devroute.heads import RequestHead
-from devroute.sidecar import Endpoint
-from devroute.tunnel import hello
-from devroute.tunnel.agent_end import AgentLink
+from devroute.http.message import RequestHead
+from devroute.mesh.istio.sidecar import Endpoint
+from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import dial
-from devroute.tunnel.frames import CREDIT, HEADER, WINDOW, Flag, FrameType
-from devroute.tunnel.websocket import WebSocket
-from devroute.upstream import ResponseSink, UpstreamStream
+from devroute.tunnel.protocol import handshake
+from devroute.tunnel.protocol.frames import CREDIT, HEADER, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.upstream.interface import ResponseSink, UpstreamStream
 
 from .apps import POISON
 from .ledger import Ledger
@@ -114,7 +114,7 @@ async def live(ledger: Ledger, server: str, secret: str) -> None:
             websocket: WebSocket, loop: asyncio.AbstractEventLoop, upstream: _Upstream = upstream
         ) -> AgentLink:
             link = AgentLink(websocket, loop, {"foo": upstream}, lambda finished: None)
-            message = hello.Hello(agent="mallory", services=(hello.Offer(service="foo"),))
+            message = handshake.Hello(agent="mallory", services=(handshake.Offer(service="foo"),))
             link.session.send_hello(message.encode())
             return link
 

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from secret_watch import pytest_configure
+
+from tests.support.secret_watch import pytest_configure
 
 __all__ = ["pytest_configure"]
 

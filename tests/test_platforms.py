@@ -19,8 +19,8 @@ import sys
 absent = "fcntl termios resource pwd grp tty pty readline uvloop envoy lupa"
 for name in absent.split():
     sys.modules[name] = None
-import devroute.cli, devroute.agent, devroute.live, devroute.doctor, devroute.inspector.web, devroute.client
-import devroute.trace
+import devroute.cli.main, devroute.agent.app, devroute.agent.ui.page, devroute.agent.doctor.checks
+import devroute.inspector.server, devroute.agent.api_client, devroute.agent.trace
 ours = {name.partition(".")[0] for name, module in sys.modules.items() if module is not None}
 print(*sorted(ours - set(sys.stdlib_module_names)))
 """

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devroute.auth import Tokens
+from devroute.auth.tokens import Tokens
+from devroute.cli.config.sources import read_file
 from devroute.errors import ConfigInvalid
-from devroute.manifest_check import check
-from devroute.policy import Policy
-from devroute.policy_cases import run
-from devroute.settings import read_file
-from devroute.versions import from_pods
+from devroute.mesh.manifests.destination_rules import from_pods
+from devroute.mesh.preflight.check import check
+from devroute.policy.cases import run
+from devroute.policy.policy import Policy
 from devroute.yaml_text import MAX_ALIASED, MAX_DEPTH, single
 
 SECRET = "dvr_0123456789abcdef"

@@ -3,8 +3,8 @@
 bare_stream.py ARGUMENTS... is `devroute ARGUMENTS...` with the envelope taken off, on both ends.
 """
 
-from devroute.cli import main
-from devroute.tunnel.websocket import WebSocket
+from devroute.cli.main import main
+from devroute.tunnel.protocol.websocket import WebSocket
 
 
 def encode(self, pieces):

@@ -7,16 +7,16 @@ import asyncio
 import os
 import sys
 
-from devroute.tunnel import hello
-from devroute.tunnel.agent_end import AgentLink
+from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import dial
+from devroute.tunnel.protocol import handshake
 
 AT_ONCE = 50
 
 
 async def register(server, token, number, gate):
-    offer = hello.Offer(service="foo", scheme="http", direct=None)
-    greeting = hello.Hello(agent="bench", name=f"bench-{number}", services=(offer,)).encode()
+    offer = handshake.Offer(service="foo", scheme="http", direct=None)
+    greeting = handshake.Hello(agent="bench", name=f"bench-{number}", services=(offer,)).encode()
 
     def make_link(websocket, loop):
         link = AgentLink(websocket, loop, {}, lambda finished: None)

@@ -1,6 +1,7 @@
 """The inspector's API: what was captured, what happens as it happens, and what a person does about it.
 
-Called by web.py only, which has let the request in; raises DevrouteError, which web.py turns into an answer.
+Called by inspector/server.py only, which has let the request in; raises DevrouteError, which
+inspector/server.py turns into an answer.
 """
 
 import asyncio
@@ -13,10 +14,10 @@ from aiohttp import web
 
 from devroute import __version__
 from devroute.errors import NotFound, RequestMalformed
-from devroute.inspector import har, har_reader
+from devroute.inspector import har_reader, har_writer
+from devroute.inspector.capture import Exchange, readable
 from devroute.inspector.compare import compare_exchanges
 from devroute.inspector.curl import as_curl
-from devroute.inspector.exchange import Exchange, readable
 from devroute.inspector.feed import Feed
 from devroute.inspector.search import look
 from devroute.inspector.store import Captures
@@ -179,7 +180,7 @@ class Api:
             }
         )
         await response.prepare(request)
-        for piece in har.write(reversed(list(self.captures.listing())), __version__):
+        for piece in har_writer.write(reversed(list(self.captures.listing())), __version__):
             await response.write(piece.encode())
             await asyncio.sleep(0)  # the tunnel's turn: a write waits for nothing while there is room
         await response.write_eof()

@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from devroute.errors import ConfigInvalid
-from devroute.inspector.documents import NOTHING, Exhausted, Walk, document
-from devroute.inspector.exchange import REDACTED, Body, Exchange, Fields, readable, text_of
-from devroute.inspector.json_paths import JsonPath, Place, written
+from devroute.inspector.capture import REDACTED, Body, Exchange, Fields, readable, text_of
+from devroute.inspector.json_diff import NOTHING, Exhausted, Walk, document
+from devroute.inspector.json_path import JsonPath, Place, written
 
 #: Differences of one comparison that are named; a person reads the first few.
 MAX_DIFFERENCES: Final = 100

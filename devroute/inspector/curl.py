@@ -10,8 +10,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from devroute.errors import NotReplayable
-from devroute.inspector.exchange import Exchange
-from devroute.inspector.resend import check_body
+from devroute.inspector.capture import Exchange
+from devroute.inspector.replay_request import check_body
 
 #: Linux gives one argument 128 KiB; a shell's own printf has no such limit.
 MAX_ARGUMENT: Final = 100_000

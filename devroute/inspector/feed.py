@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from devroute.inspector.exchange import Exchange
+from devroute.inspector.capture import Exchange
 from devroute.inspector.store import Captures
 from devroute.inspector.views import as_summary
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from devroute.errors import HarInvalid
-from devroute.inspector.exchange import Body, Exchange, Fields, Kind, Message, Opcode, value_of
-from devroute.inspector.har import OPCODES
+from devroute.inspector.capture import Body, Exchange, Fields, Kind, Message, Opcode, value_of
+from devroute.inspector.har_writer import OPCODES
 
 #: More than any browser's session; the store keeps the newest anyway.
 MAX_ENTRIES: Final = 50_000

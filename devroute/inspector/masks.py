@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_plus
 
-from devroute.inspector.exchange import REDACTED, REDACTED_QUERY
-from devroute.inspector.json_paths import JsonPath
+from devroute.inspector.capture import REDACTED, REDACTED_QUERY
+from devroute.inspector.json_path import JsonPath
 
 _MARK: Final = REDACTED.encode()
 _JSON_MARK: Final = b'"' + _MARK + b'"'

@@ -7,8 +7,8 @@ a message, and count the rest.
 import zlib
 from typing import Final, Protocol
 
-from devroute.inspector.exchange import Message, Opcode
-from devroute.tunnel.websocket import mask
+from devroute.inspector.capture import Message, Opcode
+from devroute.tunnel.protocol.websocket import mask
 
 #: Bytes of one message that are kept: what a person looks at. Of gRPC's fewer: their bodies are kept as well.
 MAX_MESSAGE_BYTES: Final = 256 * 1024

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from devroute.errors import DevrouteError, NotReplayable
-from devroute.heads import Headers, ResponseHead
-from devroute.inspector.exchange import Exchange
-from devroute.inspector.resend import resend
-from devroute.inspector.tap import Tapped
-from devroute.upstream import UpstreamStream
+from devroute.http.message import Headers, ResponseHead
+from devroute.inspector.capture import Exchange
+from devroute.inspector.recorder import Tapped
+from devroute.inspector.replay_request import resend
+from devroute.upstream.interface import UpstreamStream
 
 
 class Replayer:
@@ -23,7 +23,8 @@ class Replayer:
         self._running: set[Replay] = set()
 
     async def __call__(self, exchange: Exchange, edits: Mapping[str, Any]) -> Exchange:
-        """Send it; returns the new exchange, which goes on by itself. `edits` as in resend.py.
+        """Send it; returns the new exchange, which goes on by itself. `edits` as in
+        inspector/replay_request.py.
 
         Raises NotReplayable, RequestMalformed.
         """

@@ -5,7 +5,7 @@ It is a generator that stops after each exchange, so that whoever runs it decide
 
 from collections.abc import Iterable, Iterator
 
-from devroute.inspector.exchange import Exchange
+from devroute.inspector.capture import Exchange
 
 
 def look(exchanges: Iterable[Exchange], text: str) -> Iterator[tuple[int, str] | None]:

@@ -1,6 +1,7 @@
 """All exchanges that the inspector keeps, newest last, within bounds. Decides; never awaits, reads no clock.
 
-The recorder (tap.py) calls begin, sent, respond, receive, say, end and fail in the order of an exchange; each
+The recorder (inspector/recorder.py) calls begin, sent, respond, receive, say, end and fail in the order of
+an exchange; each
 is cheap and none raises. Whatever comes is redacted before it is put where anybody can see it.
 """
 
@@ -8,9 +9,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, Literal
 
-from devroute.heads import Framing, Headers, RequestHead, ResponseHead
-from devroute.inspector.exchange import Body, Exchange, Message, as_text
-from devroute.inspector.redact import Marks, Redaction, redaction
+from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.inspector.capture import Body, Exchange, Message, as_text
+from devroute.inspector.redaction import Marks, Redaction, redaction
 
 #: Bytes of all that is kept, and of one body. The settings' defaults are the same.
 MAX_TOTAL_BYTES: Final = 50 * 1024 * 1024

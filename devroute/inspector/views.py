@@ -3,7 +3,7 @@
 import base64
 from typing import Any, Final
 
-from devroute.inspector.exchange import (
+from devroute.inspector.capture import (
     Body,
     Exchange,
     Fields,

@@ -1,6 +1,6 @@
 """How the agent makes a link: connect to the control port, upgrade, hand the connection to an AgentLink.
 
-Every way in which this fails becomes an error that says what to do; it never retries (agent.py does).
+Every way in which this fails becomes an error that says what to do; it never retries (agent/app.py does).
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from devroute import __version__
-from devroute.dialer import connect_first
 from devroute.errors import (
     BY_CODE,
     ConnectionUsed,
@@ -22,8 +21,15 @@ from devroute.errors import (
     ServerUnreachable,
     TokenInvalid,
 )
-from devroute.tunnel.agent_end import AgentLink
-from devroute.tunnel.websocket import HeadLines, WebSocket, check_upgraded, request_upgrade, split_head
+from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.protocol.websocket import (
+    HeadLines,
+    WebSocket,
+    check_upgraded,
+    request_upgrade,
+    split_head,
+)
+from devroute.upstream.dialer import connect_first
 
 #: For name, connection, TLS and upgrade together, in seconds.
 DIAL_SECONDS: Final = 10.0

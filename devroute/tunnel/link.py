@@ -2,7 +2,7 @@
 
 Owns reading, writing (once per loop turn), backpressure, liveness and the end of a link. It never awaits, and
 it never lets a stream end in silence: whatever ends the link is told to the owner of every stream.
-proxy_end.py and agent_end.py say what streams mean.
+tunnel/proxy_link.py and tunnel/agent_link.py say what streams mean.
 """
 
 import asyncio
@@ -10,15 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from devroute.connection import FLUSH_BYTES, TURN, Connection
 from devroute.errors import DevrouteError, ProtocolError, UpstreamReset
-from devroute.heads import Headers
-from devroute.tunnel.events import Broken, Data, Ended, Event, GoAway, Head, Opened, Pong, Reset, Writable
-from devroute.tunnel.floods import TINY_BYTES, FloodGuard
-from devroute.tunnel.frames import Reason
-from devroute.tunnel.session import Buffer, Role, Session
-from devroute.tunnel.streams import Stream
-from devroute.tunnel.websocket import CloseCode, WebSocket
+from devroute.http.aio.connection import FLUSH_BYTES, TURN, Connection
+from devroute.http.message import Headers
+from devroute.tunnel.protocol.events import (
+    Broken,
+    Data,
+    Ended,
+    Event,
+    GoAway,
+    Head,
+    Opened,
+    Pong,
+    Reset,
+    Writable,
+)
+from devroute.tunnel.protocol.flood_guard import TINY_BYTES, FloodGuard
+from devroute.tunnel.protocol.frames import Reason
+from devroute.tunnel.protocol.session import Buffer, Role, Session
+from devroute.tunnel.protocol.stream import Stream
+from devroute.tunnel.protocol.websocket import CloseCode, WebSocket
 
 #: How long a closing link may take to hand over its last bytes, in seconds.
 CLOSE_SECONDS: Final = 5.0

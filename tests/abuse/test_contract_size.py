@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from devroute.contract import MOST_ENTRIES, WIDEST, parse
+from devroute.cli.config.sources import Source, proxy_settings
+from devroute.contract.grammar import MOST_ENTRIES, WIDEST, parse
+from devroute.contract.signer import SigningKey, sign
 from devroute.errors import ConfigInvalid
-from devroute.proxy import Proxy
-from devroute.proxy_settings import ProxySettings
-from devroute.settings import Source, proxy_settings
-from devroute.signing import SigningKey, sign
+from devroute.proxy.app import Proxy
+from devroute.proxy.settings import ProxySettings
 
 PATIENCE = 5.0
 KEY = SigningKey.new("alice")

@@ -8,11 +8,17 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from devroute import control_http
-from devroute.control import _errors_as_json
-from devroute.control_http import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, connections, create_runner
-from devroute.registry import Registry
-from devroute.tunnel.accept import MAX_HTTP_HEAD, TunnelListener
+from devroute.proxy.control import http
+from devroute.proxy.control.api import _errors_as_json
+from devroute.proxy.control.http import (
+    MAX_BODY_BYTES,
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    connections,
+    create_runner,
+)
+from devroute.proxy.control.tunnels import MAX_HTTP_HEAD, TunnelListener
+from devroute.routing.registry import Registry
 
 PATIENCE = 5.0
 HEAD_SECONDS = 0.3
@@ -126,8 +132,8 @@ async def test_a_head_that_does_not_come_is_given_up(drip: bytes, port: Port) ->
 
 
 async def test_a_body_that_does_not_come_is_given_up(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("devroute.control.REQUEST_SECONDS", 0.2)
-    monkeypatch.setitem(control_http._OPTIONS, "lingering_time", 0.1)
+    monkeypatch.setattr("devroute.proxy.control.api.REQUEST_SECONDS", 0.2)
+    monkeypatch.setitem(http._OPTIONS, "lingering_time", 0.1)
     assert await port.code(echoing(b"hi")[:-1]) == (408, "request-timeout")
 
 

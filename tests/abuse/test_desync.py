@@ -6,9 +6,9 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from tunnel.loopback import Client, get, post
 
-from devroute.pool import DirectUpstream
+from devroute.upstream.http1_pool import DirectUpstream
+from tests.support.loopback import Client, get, post
 
 PATIENCE = 5.0
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmine"

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from conformance.port import PATIENCE, data_port
 from hpack import Encoder
 from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
 
-from devroute.h2_wire import MAX_EVENTS, PREFACE, Wire
-from devroute.server import MAX_AT_ONCE
+from devroute.http.http2.protocol import MAX_EVENTS, PREFACE, Wire
+from devroute.proxy.downstream.listener import MAX_AT_ONCE
+from tests.conformance.port import PATIENCE, data_port
 
 FIELDS = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"foo")]
 

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 from h2.settings import SettingCodes
-from h2_peer import PATIENCE, dial
 
-from devroute.proxy import Proxy
-from devroute.proxy_settings import ProxySettings
+from devroute.proxy.app import Proxy
+from devroute.proxy.settings import ProxySettings
+from tests.support.h2_peer import PATIENCE, dial
 
 START = b"GET / HTTP/1.1\r\nhost: foo\r\n"
 HTTP2_START = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"foo"))

@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from conformance.port import TIMEOUTS, data_port
-from tunnel.loopback import App, Client, Site, connect, get, tunnel
 
+from devroute.contract.target import Address
 from devroute.errors import TargetOverloaded
-from devroute.http1 import parse_request_head
-from devroute.policy import Policy
-from devroute.pools import Pools
-from devroute.router import ContractRouter
-from devroute.target import Address
-from devroute.tunnel.agent_end import AgentLink
-from devroute.upstream import UpstreamStream
+from devroute.http.http1.request import parse_request_head
+from devroute.policy.policy import Policy
+from devroute.routing.router import ContractRouter
+from devroute.tunnel.agent_link import AgentLink
+from devroute.upstream.interface import UpstreamStream
+from devroute.upstream.pools import Pools
+from tests.conformance.port import TIMEOUTS, data_port
+from tests.support.loopback import App, Client, Site, connect, get, tunnel
 
 PATIENCE = 5.0
 

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from conformance.port import data_port
 
-from devroute.relay import MAX_INTERIM
+from devroute.proxy.downstream.exchange import MAX_INTERIM
+from tests.conformance.port import data_port
 
 HINT = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
 REQUEST = b'GET / HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devroute-matched: foo\r\n\r\n'

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from conformance.port import PATIENCE, TIMEOUTS, Port, data_port
-from tunnel.loopback import site
 
-from devroute.tunnel.websocket import request_upgrade
+from devroute.tunnel.protocol.websocket import request_upgrade
+from tests.conformance.port import PATIENCE, TIMEOUTS, Port, data_port
+from tests.support.loopback import site
 
 REQUEST = b'%b HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devroute-matched: foo\r\n%b\r\n'
 

@@ -8,14 +8,14 @@ import tracemalloc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from tunnel.loopback import App, Client, answer, connect, get, head, post, tunnel
 
-from devroute.allowance import Allowance
 from devroute.errors import TunnelFlooded
-from devroute.tunnel.floods import RESET_BURST, TINY_BURST, TRIFLE_BURST
-from devroute.tunnel.frames import CREDIT, HEADER, FrameType
+from devroute.token_bucket import Allowance
 from devroute.tunnel.link import Link
-from devroute.tunnel.session import Session
+from devroute.tunnel.protocol.flood_guard import RESET_BURST, TINY_BURST, TRIFLE_BURST
+from devroute.tunnel.protocol.frames import CREDIT, HEADER, FrameType
+from devroute.tunnel.protocol.session import Session
+from tests.support.loopback import App, Client, answer, connect, get, head, post, tunnel
 
 PATIENCE = 10.0
 

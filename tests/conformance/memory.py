@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, cast
 
 from devroute.errors import LaptopOffline
-from devroute.heads import Framing, Headers, InboundRequest, RequestHead
-from devroute.http1 import parse_response_head
-from devroute.port import Observed, Route, Timeouts
-from devroute.server import Server, ServerConnection
-from devroute.upstream import ResponseSink
+from devroute.http.http1.request import parse_response_head
+from devroute.http.message import Framing, Headers, InboundRequest, RequestHead
+from devroute.proxy.downstream.listener import Server, ServerConnection
+from devroute.routing.route import Observed, Route, Timeouts
+from devroute.upstream.interface import ResponseSink
 
 
 class Loop:

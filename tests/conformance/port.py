@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import h11
 
+from devroute.contract.offer_options import ANY, Terms
+from devroute.contract.target import Address
 from devroute.errors import LaptopOffline
-from devroute.policy import Policy
-from devroute.pool import DirectUpstream
-from devroute.pools import Pools
-from devroute.port import Observed, Timeouts
-from devroute.router import ContractRouter
-from devroute.server import Server
-from devroute.target import Address
-from devroute.terms import ANY, Terms
-from devroute.upstream import Upstream
+from devroute.policy.policy import Policy
+from devroute.proxy.downstream.listener import Server
+from devroute.routing.route import Observed, Timeouts
+from devroute.routing.router import ContractRouter
+from devroute.upstream.http1_pool import DirectUpstream
+from devroute.upstream.interface import Upstream
+from devroute.upstream.pools import Pools
 
 #: Nothing in these tests waits for time to pass; whatever takes this long hangs.
 PATIENCE = 5.0

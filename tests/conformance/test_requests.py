@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .port import Client, Port, data_port
-from .requests import CASES, MESH, Case
+from tests.conformance.port import Client, Port, data_port
+from tests.conformance.requests import CASES, MESH, Case
 
 FIELDS = b"\r\nhost: foo\r\n" + MESH + b"\r\n"
 

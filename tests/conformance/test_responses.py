@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import h11
 import pytest
 
-from .port import OK, PATIENCE, Port, data_port
-from .requests import MESH
-from .responses import CASES, POISON, After, Case
+from tests.conformance.port import OK, PATIENCE, Port, data_port
+from tests.conformance.requests import MESH
+from tests.conformance.responses import CASES, POISON, After, Case
 
 FIELDS = [(b"host", b"foo"), (b"x-devroute", b'{"foo":"alice"}'), (b"x-devroute-matched", b"foo")]
 NEXT = b"GET /next HTTP/1.1\r\nhost: foo\r\n" + MESH + b"\r\n"

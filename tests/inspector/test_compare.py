@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import ConfigInvalid
+from devroute.inspector.capture import Exchange
 from devroute.inspector.compare import MAX_DIFFERENCES, Answer, Difference, Rules, answer_of, differences
-from devroute.inspector.exchange import Exchange
 
 JSON = [("content-type", "application/json")]
 

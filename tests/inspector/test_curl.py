@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from devroute.errors import NotReplayable
+from devroute.inspector.capture import Exchange
 from devroute.inspector.curl import MAX_ARGUMENT, as_curl
-from devroute.inspector.exchange import Exchange
 
 #: Stands where curl would, and tells what it was given.
 FAKE = """#!/bin/sh

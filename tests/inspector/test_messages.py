@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devroute.inspector.exchange import Message
+from devroute.inspector.capture import Message
 from devroute.inspector.messages import GrpcMessages, Watcher, WebSocketMessages
 
 

@@ -16,15 +16,15 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from aiohttp import web as server
+from aiohttp import web
 
-from devroute import stage
-from devroute.auth import new_token
-from devroute.inspector import web
-from devroute.inspector.exchange import Exchange, Message
-from devroute.inspector.gate import Gate
+from devroute.auth.tokens import new_token
+from devroute.inspector import server
+from devroute.inspector.access import Gate
+from devroute.inspector.capture import Exchange, Message
 from devroute.inspector.store import Captures
-from inspector.browser import Browser, chromium, needed
+from devroute.mesh import testbed
+from tests.inspector.browser import Browser, chromium, needed
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needed]
 
@@ -71,7 +71,7 @@ class App:
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     served: int = 0
 
-    async def answer(self, request: server.Request) -> server.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/ws":
             return await self._echo(request)
         if request.path == "/stream":
@@ -80,34 +80,34 @@ class App:
         self.served += 1
         match request.path:
             case "/hostile":
-                return server.Response(text=HOSTILE, content_type="text/html", headers={"x-hostile": HOSTILE})
+                return web.Response(text=HOSTILE, content_type="text/html", headers={"x-hostile": HOSTILE})
             case "/binary":
-                return server.Response(body=bytes(range(256)) * 16)
+                return web.Response(body=bytes(range(256)) * 16)
             case "/picture":
-                return server.Response(body=png(), content_type="image/png")
+                return web.Response(body=png(), content_type="image/png")
             case "/packed":
                 body = gzip.compress(json.dumps({"packed": [1, 2, 3]}).encode())
-                return server.Response(
+                return web.Response(
                     body=body, content_type="application/json", headers={"content-encoding": "gzip"}
                 )
             case "/missing":
-                return server.json_response({"detail": "the needle in a haystack"}, status=404)
+                return web.json_response({"detail": "the needle in a haystack"}, status=404)
             case "/broken":
-                return server.Response(
+                return web.Response(
                     text='Traceback (most recent call last):\n  File "app.py", line 12\nKeyError: 7\n',
                     status=500,
                 )
-        return server.json_response(ORDER | {"total": 34.0 + self.served})
+        return web.json_response(ORDER | {"total": 34.0 + self.served})
 
-    async def _echo(self, request: server.Request) -> server.StreamResponse:
-        socket = server.WebSocketResponse()
+    async def _echo(self, request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
         await socket.prepare(request)
         async for message in socket:
             await socket.send_str(f"echo of {message.data}")
         return socket
 
-    async def _stream(self, request: server.Request) -> server.StreamResponse:
-        response = server.StreamResponse(headers={"content-type": "text/event-stream"})
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         while piece := await self.more.get():
             await response.write(piece)
@@ -118,7 +118,7 @@ class App:
 class Scene:
     browser: Browser
     app: App
-    proxy: stage.Proxy
+    proxy: testbed.Proxy
     session: aiohttp.ClientSession
     log: Path
     url: str
@@ -156,7 +156,7 @@ class Scene:
 @asynccontextmanager
 async def inspecting(browser: Browser, captures: Captures, port: int = 0) -> AsyncIterator[Gate]:
     """An inspector of these captures alone. The page is left before it ends."""
-    async with web.serve(captures, None, web.About({"shop": ""}), print, port=port) as gate:  # type: ignore[arg-type]
+    async with server.serve(captures, None, server.About({"shop": ""}), print, port=port) as gate:  # type: ignore[arg-type]
         yield gate
         await browser.leave()
 
@@ -166,19 +166,19 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sce
     folder = tmp_path_factory.mktemp("page")
     secret, record = new_token("alice")
     app = App()
-    application = server.Application()
+    application = web.Application()
     application.router.add_route("*", "/{path:.*}", app.answer)
-    runner = server.AppRunner(application, access_log=None, shutdown_timeout=0.2)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
-    await server.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
     contract = {"x-devroute": '{"orders": "alice"}', "x-devroute-matched": "orders", "host": "orders"}
     with socket.create_server(("127.0.0.1", 0)) as free:
         own = free.getsockname()[1]  # not 4040: other tests, and people, run devroute up as well
     up = (f"orders=127.0.0.1:{port}", "--inspector", str(own))
     async with (
-        stage.proxy(folder, [record]) as proxy,
-        stage.laptop(folder, "alice", proxy.server, secret, *up) as laptop,
+        testbed.proxy(folder, [record]) as proxy,
+        testbed.laptop(folder, "alice", proxy.server, secret, *up) as laptop,
         aiohttp.ClientSession(headers=contract) as session,
         chromium(folder / "profile") as browser,
     ):
@@ -509,7 +509,7 @@ async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
 
     for n in range(5000):
         add(n)
-    async with web.serve(captures, None, web.About({"foo": ""}), print, port=0) as gate:  # type: ignore[arg-type]
+    async with server.serve(captures, None, server.About({"foo": ""}), print, port=0) as gate:  # type: ignore[arg-type]
         await browser.open(gate.url)
         await browser.shows("#count", "5,000 exchanges")
         assert await browser.js("return document.querySelectorAll('#list [role=option]').length") < 80

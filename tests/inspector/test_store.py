@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devroute.heads import Framing, RequestHead
-from devroute.http1 import parse_response_head
-from devroute.inspector.exchange import Exchange, Message
+from devroute.http.http1.request import parse_response_head
+from devroute.http.message import Framing, RequestHead
+from devroute.inspector.capture import Exchange, Message
 from devroute.inspector.store import MAX_EXCHANGES, MAX_MESSAGES, Captures
 from devroute.inspector.views import as_detail, as_summary
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from lupa.luajit21 import LuaRuntime
 
-from devroute.manifests import lua_source
-from devroute.policy_rules import is_caller
+from devroute.mesh.manifests import lua_source
+from devroute.policy.rules import is_caller
 
 CONTROL, DATA = "control-cluster", "data-cluster"
 OWN = "inbound|8080||"

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lupa.luajit21 import LuaRuntime
 
-from devroute.edge_filter import EdgeSettings, edge_filter, edge_source
 from devroute.errors import ConfigInvalid
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, edge_source
 
 LUA = LuaRuntime(unpack_returned_tuples=True, encoding="latin-1")
 EDGE: Any = LUA.execute(edge_source())

@@ -7,12 +7,23 @@ import tracemalloc
 import pytest
 
 from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, UpstreamReset
-from devroute.heads import Framing, RequestHead
-from devroute.tunnel.agent_end import AgentStream, Finished
-from devroute.tunnel.frames import WINDOW
+from devroute.http.message import Framing, RequestHead
+from devroute.tunnel.agent_link import AgentStream, Finished
 from devroute.tunnel.link import LIVENESS, PATIENT, Liveness
-
-from .loopback import App, AppStream, BulkApp, Client, answer, connect, get, head, post, site, tunnel
+from devroute.tunnel.protocol.frames import WINDOW
+from tests.support.loopback import (
+    App,
+    AppStream,
+    BulkApp,
+    Client,
+    answer,
+    connect,
+    get,
+    head,
+    post,
+    site,
+    tunnel,
+)
 
 pytestmark = pytest.mark.asyncio
 

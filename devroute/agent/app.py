@@ -1,0 +1,310 @@
+"""`devroute up`: keeps a laptop online, and the app's child process with it.
+
+Owns the life of the link (dial, register, dial again) and the order in which everything ends. Whether a link
+still works is found out by agent/link_monitor.py. Requests pass through tunnel/agent_link.py and never
+through here.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any, Final, NoReturn
+
+from devroute.agent.child_process import Child
+from devroute.agent.comparisons import Verdict, Verdicts
+from devroute.agent.link_monitor import LinkWatch
+from devroute.agent.registration import Registrar, why_turned_away
+from devroute.agent.settings import AgentSettings
+from devroute.agent.token_source import TokenSource
+from devroute.agent.ui.lines import Report
+from devroute.agent.ui.page import LiveReport, can_draw
+from devroute.agent.ui.writer import Printer
+from devroute.errors import (
+    AppUnreachable,
+    DevrouteError,
+    HandbackUnavailable,
+    LinkReplaced,
+    NameNotOwned,
+    NameTaken,
+    NotSupported,
+    RegistrationDenied,
+    ShadowDenied,
+    SubjectInvalid,
+    TargetDenied,
+    TokenExpired,
+    TokenInvalid,
+)
+from devroute.inspector import server as inspector
+from devroute.inspector.access import Gate
+from devroute.inspector.api import About
+from devroute.inspector.compare import Rules
+from devroute.inspector.recorder import Recorder, Tapped
+from devroute.inspector.redaction import redaction
+from devroute.inspector.replay import Replayer
+from devroute.inspector.store import Captures
+from devroute.platforms import INTERRUPTED, settled, signals_caught
+from devroute.routing.shadow.notifier import COMPARISONS
+from devroute.tunnel.agent_link import AgentLink, Finished
+from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.upstream.http2_pool import H2Upstream
+from devroute.upstream.negotiating import AppUpstream
+
+#: Seconds between two attempts: up to the first after a link has gone, doubled each time up to the last.
+FIRST_DELAY: Final = 0.2
+LAST_DELAY: Final = 15.0
+
+#: A link that lasted this long ended for a new reason, so the next delay is the first again.
+STEADY_SECONDS: Final = 10.0
+
+#: How long requests under way may go on after a Ctrl-C, in seconds.
+LEAVE_SECONDS: Final = 2.0
+
+#: Lines for people leave at most this often, in seconds.
+REPORT_SECONDS: Final = 0.02
+
+#: What serves an app, by the scheme of its address.
+_SCHEMES: Final[dict[str, type[AppUpstream] | type[H2Upstream]]] = {
+    "http": AppUpstream,
+    "grpc": H2Upstream,
+}
+
+#: Another attempt would get the same answer.
+FINAL: Final = (
+    TokenInvalid,
+    NameNotOwned,
+    NameTaken,
+    RegistrationDenied,
+    TargetDenied,
+    LinkReplaced,
+    HandbackUnavailable,
+    NotSupported,
+    ShadowDenied,
+    SubjectInvalid,
+)
+
+
+def delay_before(attempt: int, draw: float) -> float:
+    """Full jitter: a `draw` from 0 to 1 of a ceiling that doubles with each attempt, the first being 0."""
+    return draw * min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 10))
+
+
+async def run(settings: AgentSettings) -> int:
+    """Stay online until a signal comes or the app ends; returns the exit code.
+
+    Raises what makes the first attempt to register fail, and afterwards only what no further attempt can
+    mend: TokenInvalid, NameNotOwned, NameTaken, RegistrationDenied, TargetDenied, LinkReplaced. ConfigInvalid
+    for an app that cannot be started.
+    """
+    report = _report(settings)
+    agent = Agent(settings, report)
+    inspected = inspector.offered(agent.captures, agent.replayer, agent.about, settings.inspector, report)
+    try:
+        async with inspected as agent.door:
+            return await agent.run()
+    finally:
+        report.close()
+
+
+def _report(settings: AgentSettings) -> Report | LiveReport:
+    """A page on a terminal, unless lines are wanted, or the app's own output goes to the same terminal."""
+    wants_page = settings.output == "auto" and not settings.command
+    if wants_page and can_draw(sys.stdout):
+        return LiveReport(sys.stdout)
+    return Report("json" if settings.output == "json" else "text", Printer(sys.stdout))
+
+
+class Agent:
+    def __init__(self, settings: AgentSettings, report: Report | LiveReport) -> None:
+        self._settings = settings
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        #: What the inspector shows; None where there is no inspector.
+        self.captures = _captures(settings, self._loop)
+        recorder = None if self.captures is None else Recorder(self.captures, self._loop)
+        self._upstreams: dict[str, AppUpstream | H2Upstream | Tapped | Verdicts] = {}
+        for spec in settings.services:
+            app = _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
+            self._upstreams[spec.service] = app if recorder is None else Tapped(app, spec.service, recorder)
+        if settings.shadow is not None:
+            self._upstreams[COMPARISONS] = Verdicts(
+                Rules.parse(settings.ignore),
+                redaction(settings.redact),
+                self._compared,
+                self.captures,
+                None if recorder is None else recorder.flush,
+            )
+        #: Sends captures to the apps again.
+        self.replayer = Replayer({n: app for n, app in self._upstreams.items() if isinstance(app, Tapped)})
+        self.about = About({spec.service: spec.url for spec in settings.services})
+        #: The way into the inspector, where there is one.
+        self.door: Gate | None = None
+        self._source = TokenSource(settings)
+        self._registrar = Registrar(settings, self._source, self._make_link, self._dialled, self._not_renewed)
+        self._link: AgentLink | None = None
+        self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
+        self._printing: asyncio.TimerHandle | None = None
+        self._watch = LinkWatch(report, self._loop)
+
+    async def run(self) -> int:
+        with signals_caught(self._loop, self._signalled), self._watch.on_the_network():
+            tasks: set[asyncio.Future[Any]] = {self._ending}
+            child: Child | None = None
+            try:
+                first = self._loop.create_task(self._first())
+                tasks.add(first)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if not first.done():
+                    return self._ending.result()
+                tasks.remove(first)
+                link = first.result()
+                self._watch.start()
+                tasks.add(self._loop.create_task(self._stay(link)))
+                if self._settings.command:
+                    child = await Child.start(self._settings.command)
+                    tasks.add(self._loop.create_task(child.wait()))
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                code: int = next(iter(done)).result()
+                return code
+            finally:
+                await self._close(tasks, child)
+
+    # --- the link
+
+    async def _first(self) -> AgentLink:
+        link, name = await self._registrar.register()
+        self.about.name = name
+        link_to_page = None if self.door is None else self.door.url
+        self._report.online(name, self._settings.server, self._settings.services, link_to_page)
+        self._report.flush()
+        settled()
+        return link
+
+    def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
+        return AgentLink(websocket, loop, self._upstreams, self._observe)
+
+    def _dialled(self, link: AgentLink) -> None:
+        self._link = link
+        self._watch.follow(link)
+
+    def _not_renewed(self, error: DevrouteError) -> None:
+        self._report.not_renewed(error)
+        self._report.flush()
+
+    async def _stay(self, link: AgentLink) -> NoReturn:
+        """Keep the laptop online. Ends only by an error that is final."""
+        attempt = 0
+        while True:
+            since = self._loop.time()
+            error = await asyncio.shield(link.closed_because)
+            if link.goodbye is not None:
+                error = why_turned_away(link)
+            if isinstance(error, TokenInvalid) and self._source.renewable:
+                self._source.forget()
+            elif isinstance(error, TokenExpired) and self._settings.client_cert is not None:
+                pass  # its file may hold a newer one; if not, the next attempt ends with that
+            elif isinstance(error, FINAL):
+                raise error
+            self._report.offline(error.message)
+            self._report.flush()
+            attempt = 0 if self._loop.time() - since > STEADY_SECONDS else attempt + 1
+            link, name, attempt = await self._again(attempt)
+            self._report.back(name)
+            self._report.flush()
+
+    async def _again(self, attempt: int) -> tuple[AgentLink, str, int]:
+        while True:
+            await self._pause(delay_before(max(0, attempt - 1), random.random()))
+            try:
+                if (made := await self._unless_woken(self._registrar.register())) is None:
+                    continue
+                return *made, attempt
+            except FINAL:
+                raise
+            except DevrouteError as error:
+                attempt += 1
+                self._report.retry(error, delay_before(attempt - 1, 1.0))
+                self._report.flush()
+
+    async def _unless_woken(
+        self, registering: Coroutine[Any, Any, tuple[AgentLink, str]]
+    ) -> tuple[AgentLink, str] | None:
+        """None if the network changes meanwhile: an attempt over one that is gone would wait in vain."""
+        self._watch.woken.clear()
+        made = self._loop.create_task(registering)
+        woken = self._loop.create_task(self._watch.woken.wait())
+        try:
+            await asyncio.wait({made, woken}, return_when=asyncio.FIRST_COMPLETED)
+            return made.result() if made.done() else None
+        finally:
+            made.cancel()
+            woken.cancel()
+            await asyncio.gather(made, woken, return_exceptions=True)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless the laptop wakes up meanwhile: then the network is likely to be back."""
+        self._watch.woken.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._watch.woken.wait()
+
+    # --- what is printed
+
+    def _observe(self, finished: Finished) -> None:
+        if finished.service != COMPARISONS:
+            self._report.request(finished)
+            self._report_soon()
+
+    def _compared(self, verdict: Verdict, lost: int) -> None:
+        self._report.compared(verdict, lost)
+        self._report_soon()
+
+    def _report_soon(self) -> None:
+        if self._printing is None:
+            self._printing = self._loop.call_later(REPORT_SECONDS, self._flush_report)
+
+    def _flush_report(self) -> None:
+        self._printing = None
+        self._report.flush()
+
+    # --- the end
+
+    def _signalled(self, number: int) -> None:
+        if not self._ending.done():
+            self._ending.set_result(INTERRUPTED if number == signal.SIGINT else 0)
+        elif self._link is not None:
+            self._link.end(DevrouteError("the agent was told twice to end"))
+
+    async def _close(self, tasks: set[asyncio.Future[Any]], child: Child | None) -> None:
+        self._watch.stop()
+        if self._printing is not None:
+            self._printing.cancel()
+        if self._registrar.renewing is not None:
+            tasks.add(self._registrar.renewing)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        link = self._link
+        if link is not None:
+            link.leave("leaving", "devroute up has ended")
+            await asyncio.wait({link.closed_because}, timeout=LEAVE_SECONDS)
+            link.end(DevrouteError("the agent has ended"))
+            await asyncio.wait({link.disconnected}, timeout=LEAVE_SECONDS)
+        if child is not None:
+            await child.stop()
+        self.replayer.close()
+        for upstream in self._upstreams.values():
+            await upstream.close()
+
+
+def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> Captures | None:
+    if settings.inspector is False:
+        return None
+    return Captures(
+        max_total=int(settings.inspector_memory_mb * 1024 * 1024),
+        max_body=int(settings.inspector_body_mb * 1024 * 1024),
+        redact=redaction(settings.redact),
+        later=loop.call_soon,
+    )

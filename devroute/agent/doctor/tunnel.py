@@ -1,0 +1,81 @@
+"""The tunnel that `devroute doctor` opens: a real one, under a name of its own, which nobody else is sent to
+and which goes with it. Owns its life; what its failure means agent/doctor/checks.py says.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from devroute import __version__
+from devroute.agent.registration import why_turned_away
+from devroute.agent.settings import AgentSettings
+from devroute.auth.tls import for_server
+from devroute.errors import DevrouteError, ServerUnreachable
+from devroute.http.http1.request import parse_response_head
+from devroute.http.message import RequestHead
+from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.dial import dial
+from devroute.tunnel.protocol import handshake
+from devroute.upstream.interface import ResponseSink
+
+#: Seconds for each step: a person waits.
+STEP_SECONDS: Final = 5.0
+
+#: What to do where nothing answers.
+NETWORK: Final = "is the VPN up, and is the server's URL right (devroute init)?"
+
+
+@asynccontextmanager
+async def trial(settings: AgentSettings, name: str, service: str, echo: "Echo") -> AsyncIterator[AgentLink]:
+    """A tunnel that is welcome. Raises why there is none."""
+    greeting = handshake.Hello(
+        agent=__version__, name=name, services=(handshake.Offer(service=service),)
+    ).encode()
+
+    def make(websocket: Any, loop: asyncio.AbstractEventLoop) -> AgentLink:
+        link = AgentLink(websocket, loop, {service: echo}, lambda finished: None)
+        link.session.send_hello(greeting)
+        return link
+
+    secret = settings.token.get_secret_value()
+    link = await dial(settings.server, secret, make, tls=for_server(settings), seconds=STEP_SECONDS)
+    link.wake()
+    try:
+        async with asyncio.timeout(STEP_SECONDS):
+            await asyncio.wait({link.welcome})
+        if link.welcome.cancelled():
+            raise why_turned_away(link)
+        yield link
+    except TimeoutError:
+        raise ServerUnreachable("the server does not welcome the tunnel", hint=NETWORK) from None
+    finally:
+        link.leave("leaving", "devroute doctor has ended")
+        link.end(DevrouteError("devroute doctor has ended"))
+        await asyncio.wait({link.disconnected}, timeout=STEP_SECONDS)
+
+
+class Echo:
+    """Answers every request with who it is; implements devroute.upstream.Upstream and its stream."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.requests = 0
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> "Echo":
+        self.requests += 1
+        asyncio.get_running_loop().call_soon(self._answer, head, sink)
+        return self
+
+    def _answer(self, head: RequestHead, sink: ResponseSink) -> None:
+        raw = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % len(self._body)
+        sink.on_head(parse_response_head(raw, head.method))
+        if head.method != b"HEAD":
+            sink.on_data(self._body)
+        sink.on_end([])
+
+    def send_data(self, data: bytes) -> None: ...
+    def send_end(self, trailers: object) -> None: ...
+    def cancel(self) -> None: ...
+    def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...

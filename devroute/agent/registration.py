@@ -1,0 +1,131 @@
+"""How a laptop comes online: dials the server, says what it offers, and waits to be welcome.
+
+One attempt at a time. Owns the renewal of the token of the newest link; when to try again is agent/app.py's.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NoReturn
+
+from devroute import __version__
+from devroute.agent.settings import AgentSettings
+from devroute.agent.token_renewal import keep_renewed
+from devroute.agent.token_source import TokenSource
+from devroute.auth.tls import for_server
+from devroute.contract.offer_options import ANY
+from devroute.errors import (
+    BY_CODE,
+    DevrouteError,
+    LinkReplaced,
+    NotSupported,
+    ProtocolError,
+    ServerUnreachable,
+    TokenInvalid,
+)
+from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.dial import DIAL_SECONDS, dial
+from devroute.tunnel.protocol import handshake
+from devroute.tunnel.protocol.websocket import WebSocket
+
+
+class Registrar:
+    """`make_link` makes a link of a connection; `dialled` gets each before it is welcome. `renewing` is the
+    owner's to cancel at the end."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        source: TokenSource,
+        make_link: Callable[[WebSocket, asyncio.AbstractEventLoop], AgentLink],
+        dialled: Callable[[AgentLink], None],
+        not_renewed: Callable[[DevrouteError], None],
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._make_link = make_link
+        self._dialled = dialled
+        self._not_renewed = not_renewed
+        offers = tuple(
+            handshake.Offer(
+                service=spec.service, scheme=spec.scheme, direct=spec.direct, terms=settings.terms
+            )
+            for spec in settings.services
+        )
+        self._hello = handshake.Hello(agent=__version__, name=settings.name, services=offers).encode()
+        self._tls = for_server(settings)
+        self.renewing: asyncio.Task[None] | None = None
+
+    async def register(self) -> tuple[AgentLink, str]:
+        """A link that the server has welcomed, and the laptop's name on it. Raises why there is none."""
+        link = await self._dial()
+        self._dialled(link)
+        link.wake()
+        try:
+            async with asyncio.timeout(DIAL_SECONDS):
+                welcome = handshake.decode(handshake.Welcome, await link.welcome)
+        except TimeoutError:
+            self._give_up(link, ServerUnreachable(f"the server did not welcome us in {DIAL_SECONDS:g} s"))
+        except ProtocolError as error:
+            self._give_up(link, error)
+        except asyncio.CancelledError:
+            if link.over is None:  # it was not the link that ended, but we
+                link.end(DevrouteError("the agent is ending"))
+                raise
+            self._give_up(link, why_turned_away(link))
+        if self._settings.terms != ANY and "terms" not in welcome.features:
+            self._give_up(
+                link,
+                NotSupported(
+                    f"the server (devroute {welcome.server}) would send requests that you do not want",
+                    hint="leave out --only-path and --except-status, or have it upgraded",
+                ),
+            )
+        if self._settings.shadow is not None and "shadow" not in welcome.features:
+            self._give_up(
+                link,
+                NotSupported(
+                    f"the server (devroute {welcome.server}) would send the requests, not copies",
+                    hint="leave out --shadow, or have it upgraded",
+                ),
+            )
+        if self._source.renewable and "renew" in welcome.features:
+            renewing = keep_renewed(link, self._source, welcome.expires_in, self._not_renewed)
+            self.renewing = asyncio.get_running_loop().create_task(renewing)
+        return link, welcome.name
+
+    async def _dial(self) -> AgentLink:
+        """A link; where a token that was kept is refused, with a newer one."""
+        if self.renewing is not None:
+            self.renewing.cancel()
+        if self._settings.client_cert is not None:
+            self._tls = for_server(self._settings)  # short-lived certificates are written anew
+        token = await self._source.get()
+        try:
+            return await dial(self._settings.server, token, self._greeting, tls=self._tls)
+        except TokenInvalid:
+            if self._source.fresh or not self._source.renewable:
+                raise
+        self._source.forget()
+        token = await self._source.get()
+        return await dial(self._settings.server, token, self._greeting, tls=self._tls)
+
+    @staticmethod
+    def _give_up(link: AgentLink, error: DevrouteError) -> NoReturn:
+        link.end(error)
+        raise error from None
+
+    def _greeting(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
+        link = self._make_link(websocket, loop)
+        link.session.send_hello(self._hello)
+        return link
+
+
+def why_turned_away(link: AgentLink) -> DevrouteError:
+    """The error behind a link's end: the server's GOAWAY if there was one."""
+    if link.goodbye is None:
+        why = link.over.message if link.over is not None else "the link ended"
+        return ServerUnreachable(f"the server broke off the registration: {why}")
+    error = link.goodbye.as_error(ServerUnreachable, BY_CODE)
+    if isinstance(error, LinkReplaced):
+        error.hint = "one name is for one `devroute up`; give the other one another name with --name"
+    return error

@@ -1,0 +1,162 @@
+"""The laptop's settings: names, types and defaults. Pure; cli/config/sources.py says where they come from."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from devroute.contract.offer_options import (
+    IDEMPOTENT,
+    SAFE,
+    Terms,
+    read_methods,
+    read_paths,
+    read_percent,
+    read_statuses,
+)
+from devroute.contract.service_spec import ServiceSpec, read_specs
+from devroute.contract.target import Malformed, check_label, parse_port, quote
+from devroute.errors import ConfigInvalid
+from devroute.inspector.compare import Rules
+from devroute.inspector.redaction import redaction
+from devroute.settings import Settings
+
+
+def _server(value: object) -> str:
+    """The control port's URL without a final slash."""
+    text = str(value)
+    url: SplitResult | None
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError:
+        url, host, port = None, None, None
+    if url is None or url.scheme not in ("http", "https", "ws", "wss") or not host or port == 0:
+        raise ValueError(
+            f"{quote(text)} is not a URL; write it like https://devroute.example or http://localhost:8081"
+        )
+    if url.username is not None or url.password is not None:
+        raise ValueError("the URL holds a user or password; use a token")
+    if url.query or url.fragment or re.search(r"[^!-~]", text):
+        raise ValueError(
+            f"{quote(text)} has parts that a server's URL has not; write it like https://devroute.example"
+        )
+    return text.rstrip("/")
+
+
+def _words(value: object) -> object:
+    """A command line as words, by a shell's rules of quoting; no shell ever sees it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(shlex.split(value))
+    except ValueError as error:
+        raise ValueError(f"{quote(value)}: {error}") from None
+
+
+def _name(value: object) -> str | None:
+    return None if value is None else check_label(str(value), "a laptop's name")
+
+
+def _inspector(value: object) -> bool | int:
+    text = str(value).lower()
+    if text in ("true", "on", "yes"):
+        return True
+    if text in ("false", "off", "no", "none"):
+        return False
+    try:
+        return parse_port(text)
+    except Malformed:
+        raise ValueError(f"{quote(text)} is neither a port nor true or false") from None
+
+
+def _redact(value: object) -> tuple[str, ...]:
+    rules = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(rules, list | tuple) or not all(isinstance(each, str) for each in rules):
+        raise ValueError("write a list of names and paths, such as [x-session, $.user.card]")
+    try:
+        redaction(rules)
+    except ConfigInvalid as error:
+        raise ValueError(error.message) from None
+    return tuple(rules)
+
+
+def _percent(value: object) -> float | None:
+    return None if value is None else read_percent(value)
+
+
+def _ignore(value: object) -> tuple[str, ...]:
+    rules = value.split() if isinstance(value, str) else value
+    if not isinstance(rules, list | tuple) or not all(isinstance(each, str) for each in rules):
+        raise ValueError("write a list of places and headers, such as [$.timestamp, x-version]")
+    try:
+        Rules.parse(rules)
+    except ConfigInvalid as error:
+        raise ValueError(f"{error.message} ({error.hint})" if error.hint else error.message) from None
+    return tuple(rules)
+
+
+class ServerCredentials(Settings):
+    """An entry of `servers:` in the home config: what is used with that server only."""
+
+    token: SecretStr = SecretStr("")
+    token_command: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+
+class ClientSettings(ServerCredentials):
+    """What every command needs that talks to a server. `token_command` prints a token; `ca_file` replaces the
+    system's trusted certificates."""
+
+    #: No default: a wrong one would be asked in silence, and be told the token.
+    server: Annotated[str, BeforeValidator(_server)] = ""
+    servers: dict[Annotated[str, BeforeValidator(_server)], ServerCredentials] = Field(default_factory=dict)
+    #: For a network that encrypts by itself, as between sidecars; otherwise no token goes over plain http.
+    insecure_plain_http: bool = False
+    #: auto: a page for `up` where standard output is a terminal that can show it, lines of text otherwise.
+    output: Literal["auto", "text", "json"] = "auto"
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether there is anything that says who we are."""
+        return bool(self.token.get_secret_value() or self.token_command or self.client_cert)
+
+
+class AgentSettings(ClientSettings):
+    """`devroute up`. Without a name, the laptop is registered as the token's subject."""
+
+    name: Annotated[str | None, BeforeValidator(_name)] = None
+    services: Annotated[tuple[ServiceSpec, ...], BeforeValidator(read_specs)] = ()
+    direct: str | None = None
+    #: On which terms all of them are served (contract/offer_options.py).
+    only_path: Annotated[tuple[str, ...], BeforeValidator(read_paths)] = ()
+    except_status: Annotated[tuple[int, ...], BeforeValidator(read_statuses)] = ()
+    except_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = IDEMPOTENT
+    #: Copies only, for this percentage of the requests with one of these methods; what differs from the real
+    #: service's answers is shown, except at these places.
+    shadow: Annotated[float | None, BeforeValidator(_percent)] = None
+    shadow_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = SAFE
+    ignore: Annotated[tuple[str, ...], BeforeValidator(_ignore)] = ()
+    command: tuple[str, ...] = ()
+    #: The inspector's port; True takes 4040 or the next free one, False none.
+    inspector: Annotated[bool | int, BeforeValidator(_inspector)] = True
+    #: MiB of all captures, and of one body.
+    inspector_memory_mb: Annotated[float, Field(gt=0, le=4096)] = 50
+    inspector_body_mb: Annotated[float, Field(gt=0, le=1024)] = 1
+    #: Names and JSON paths that captures do without, besides what always is redacted.
+    redact: Annotated[tuple[str, ...], BeforeValidator(_redact)] = ()
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(
+            paths=self.only_path,
+            except_status=self.except_status,
+            except_methods=self.except_methods,
+            shadow=self.shadow,
+            shadow_methods=self.shadow_methods,
+        )

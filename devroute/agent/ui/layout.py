@@ -1,0 +1,210 @@
+"""What `devroute up` shows on a terminal, as lines of styled pieces: who I am, how to reach me, what came.
+
+Pure; agent/ui/page.py draws it, and of the next one only the lines that are not equal.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+
+#: A text and the style in which it is shown, in rich's words.
+Piece = tuple[str, str]
+Line = tuple[Piece, ...]
+
+#: Below these widths the size, then the caller, is left out.
+SIZE_COLUMNS: Final = 64
+CALLER_COLUMNS: Final = 76
+
+#: Columns of a caller and of a service's name.
+CALLER_WIDTH: Final = 16
+SERVICE_WIDTH: Final = 12
+
+#: Lines that a reason or a contract may take.
+MAX_FOLDED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A request that is over. `problem`: in words what went wrong, "" if nothing did."""
+
+    clock: str
+    service: str
+    method: str
+    path: str
+    status: int
+    duration: str
+    size: str
+    caller: str
+    problem: str
+
+
+@dataclass(slots=True)
+class View:
+    """All that is shown. `trouble` says why the laptop is offline, None while it is online; `warning`,
+    what else is wrong; `shadow` counts comparisons. `rows`: the newest first."""
+
+    name: str = ""
+    server: str = ""
+    services: Sequence[tuple[str, str]] = ()
+    contract: str = ""
+    curl: str = ""
+    inspector: str = ""
+    trouble: str | None = None
+    warning: str = ""
+    round_trip_ms: float | None = None
+    minutes: int = 0
+    requests: int = 0
+    failed: int = 0
+    shadow: str = ""
+    unreachable: dict[str, str] = field(default_factory=dict)
+    rows: Sequence[Row] = ()
+
+
+def lines(view: View, width: int, height: int, *, plain_ascii: bool = False) -> list[Line]:
+    """The screen, exactly `height` lines none of which is wider than `width`."""
+    shown = [*_head(view, width, "*" if plain_ascii else "●"), (), *_reach(view, width), ()]
+    services = max((cell_len(service) for service, _ in view.services), default=0)
+    columns = min(services, SERVICE_WIDTH) if len(view.services) > 1 else 0
+    callers = min(max((cell_len(row.caller) for row in view.rows), default=0), CALLER_WIDTH)
+    counted = f"{view.requests:,} requests" if view.requests != 1 else "1 request"
+    failures = ((f", {view.failed:,} failed", "red"),) if view.failed else ()
+    shadow = ((f"  {view.shadow}", ""),) if view.shadow else ()
+    shown.append(((counted, "bold"), *failures, *shadow))
+    for row in view.rows:
+        if len(shown) >= height - 2:
+            break
+        shown.append(_row(row, width, columns, callers))
+        if row.problem and len(shown) < height - 2:
+            shown.append((("          " + row.problem, "yellow"),))
+    if not view.rows:
+        shown.append((("none yet: send one with the line above", "dim"),))
+    shown = shown[: max(0, height - 1)]
+    shown += [()] * (height - 1 - len(shown))
+    shown.append((("Ctrl-C ends", "dim"),))
+    return [_cut(line, width) for line in shown[:height]]
+
+
+def _head(view: View, width: int, dot: str) -> list[Line]:
+    facts = []
+    if view.trouble is None and view.round_trip_ms is not None:
+        facts.append(f"{view.round_trip_ms:.0f} ms" if view.round_trip_ms >= 1 else "under 1 ms")
+    if view.minutes:
+        hours, minutes = divmod(view.minutes, 60)
+        facts.append(f"up {hours} h {minutes} min" if hours else f"up {minutes} min")
+    right = ", ".join(facts)
+    colour = "green" if view.trouble is None else "red"
+    state = " is online" if view.trouble is None else " is offline"
+    left: Line = ((f"{dot} ", colour), (view.name, "bold"), (state, colour))
+    gap = width - _width(left) - cell_len(right)
+    first: Line = (*left, (" " * gap, ""), (right, "dim")) if right and gap > 0 else left
+    found: list[Line] = [first, ((f"  {view.server}", "dim"),)]
+    for part in _folded(view.trouble or view.warning, width - 2):
+        found.append(((f"  {part}", "yellow" if view.trouble is None else "red"),))
+    return found
+
+
+def _reach(view: View, width: int) -> list[Line]:
+    longest = max((cell_len(service) for service, _ in view.services), default=0)
+    found: list[Line] = []
+    for service, place in view.services:
+        line: Line = (("  ", ""), (service.ljust(longest), "bold"), (f"  {place}", ""))
+        if (why := view.unreachable.get(service)) is not None:
+            line = (*line, (f"  {why}", "yellow"))
+        found.append(line)
+    found.append(())
+    # At the edge of the screen, so that nothing but the header itself is marked and copied.
+    found += [((part, "cyan"),) for part in _folded(f"X-devroute: {view.contract}", width)]
+    found += [((part, "dim"),) for part in _folded(view.curl, width)]
+    if view.inspector:
+        label: Piece = ("Inspector: ", "dim")
+        if cell_len(label[0] + view.inspector) <= width:
+            found.append((label, (view.inspector, "")))
+        else:  # a link without its end opens nothing
+            found += [(label,), *(((part, ""),) for part in _folded(view.inspector, width))]
+    return found
+
+
+def _row(row: Row, width: int, services: int, callers: int) -> Line:
+    status = str(row.status or "---")
+    left = [(row.clock, "dim")]
+    if services:
+        left.append((set_cell_size(row.service, services), ""))
+    left.append((set_cell_size(row.method, max(6, len(row.method))), "bold"))
+    right = [(status, _colour(row.status, row.problem)), (row.duration.rjust(7), "")]
+    if width >= SIZE_COLUMNS:
+        right.append((row.size.rjust(8), "dim"))
+    if width >= CALLER_COLUMNS and callers:
+        right.append((set_cell_size(row.caller, callers), "dim"))
+    taken = sum(cell_len(text) + 2 for text, _ in (*left, *right))
+    room = max(8, width - taken)
+    path = row.path if cell_len(row.path) <= room else set_cell_size(row.path, room - 1).rstrip() + "…"
+    cells = [*left, (set_cell_size(path, room), ""), *right]
+    return tuple(piece for cell in cells for piece in (cell, ("  ", "")))[:-1]
+
+
+def _colour(status: int, problem: str) -> str:
+    if problem or status >= 500 or not status:
+        return "red"
+    return "yellow" if status >= 400 else "green" if status < 300 else "cyan"
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """The text as lines that fit, at most MAX_FOLDED."""
+    width = max(1, width)
+    return re.findall(rf".{{1,{width}}}", text)[:MAX_FOLDED]
+
+
+def _width(line: Line) -> int:
+    return sum(cell_len(text) for text, _ in line)
+
+
+def _cut(line: Line, width: int) -> Line:
+    """A line that is not wider than the screen, on which it would push everything below it down."""
+    if _width(line) <= width:
+        return line
+    kept: list[Piece] = []
+    for text, style in line:
+        room = width - _width(tuple(kept))
+        if cell_len(text) > room:
+            kept.append((set_cell_size(text, room), style))
+            break
+        kept.append((text, style))
+    return tuple(kept)
+
+
+# --- whose request it is ------------------------------------------------------------------------------------
+
+#: What sidecars say of their caller; the element that the sidecar nearest to the caller wrote is the first.
+_IDENTITY: Final = re.compile(
+    rb"\r\n(?:x-devroute-caller: *|x-forwarded-client-cert: *[^\r\n]*?\bURI=)(spiffe://[!#-+\--:<-~]+)",
+    re.IGNORECASE,
+)
+_AGENT: Final = re.compile(rb"\r\nuser-agent: *([!-.0-~]{1,64})", re.IGNORECASE)
+
+
+def caller_of(head: bytes) -> str:
+    """Who sent a request, by its head: namespace/serviceaccount in a mesh, else the program, or ""."""
+    for name in (b"\r\nx-devroute-caller:", b"\r\nx-forwarded-client-cert:"):  # as sidecars write them
+        if (at := head.find(name)) >= 0 and (caller := _said(head[at : head.find(b"\r\n", at + 2)])):
+            return caller
+    if b"spiffe://" in head and (caller := _identity(head)):
+        return caller
+    if (found := _AGENT.search(head)) is not None:
+        return found[1].decode("latin-1")
+    return ""
+
+
+def _identity(lines: bytes) -> str:
+    if (found := _IDENTITY.search(lines)) is None:
+        return ""
+    identity = found[1].decode("latin-1")
+    short = re.fullmatch(r"spiffe://[^/]*/ns/([^/]+)/sa/([^/]+)", identity)
+    return f"{short[1]}/{short[2]}" if short else identity
+
+
+#: The same of one line: a mesh has few callers, and each says the same every time.
+_said = lru_cache(maxsize=256)(_identity)

@@ -1,0 +1,123 @@
+"""TLS contexts, made of files: whom a client trusts, and how it shows who it is. Raises ConfigInvalid naming
+the file; opens no connection.
+"""
+
+import ssl
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from devroute.agent.settings import ClientSettings
+from devroute.errors import ConfigInvalid, TokenExpired
+
+
+def trusting(
+    ca_file: Path | None, certificate: Path | None = None, key: Path | None = None
+) -> ssl.SSLContext:
+    """A client's: verifies names and certificates, by `ca_file` instead of the system's trust where given;
+    shows `certificate` where a server asks for one. Raises ConfigInvalid."""
+    context = _with_trust(ca_file)
+    if certificate is not None:
+        load_certificate(context, certificate, key)
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """What a server's TLS is made of; with `client_ca`, clients show certificates, or may."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    client_required: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """Raises ConfigInvalid."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        load_certificate(context, self.certificate, self.key)
+        if self.client_ca is not None:
+            _load_trust(context, self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED if self.client_required else ssl.CERT_OPTIONAL
+        return context
+
+    def stamp(self) -> object:
+        """What changes when a file does. Raises ConfigInvalid."""
+        files = [self.certificate, self.key, *([self.client_ca] if self.client_ca else [])]
+        stats = []
+        for file in files:
+            try:
+                stat = file.stat()
+            except OSError as error:
+                raise ConfigInvalid(f"{file}: {error.strerror}") from None
+            stats.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        return stats
+
+
+def for_server(settings: ClientSettings) -> ssl.SSLContext | None:
+    """What is needed to talk to the server of these settings, None for plain http. Raises ConfigInvalid, and
+    TokenExpired for a client certificate that no server would take: all it said is that TLS failed."""
+    if not settings.server.startswith(("https:", "wss:")):
+        return None
+    context = trusting(settings.ca_file, settings.client_cert, settings.client_key)
+    if settings.client_cert is not None:
+        _check_not_expired(settings.client_cert, time.time())
+    return context
+
+
+def _check_not_expired(certificate: Path, now: float) -> None:
+    from cryptography import x509  # takes longer to import than most commands, which have no certificate
+
+    path = certificate.expanduser()
+    try:
+        end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:  # it changed just now
+        raise ConfigInvalid(f"{path}: {error}") from None
+    if end.timestamp() <= now:
+        raise TokenExpired(
+            f"{path}: the client certificate expired at {end:%Y-%m-%dT%H:%M:%SZ}",
+            hint="get a newer one, and write it and its key to the same files",
+        )
+
+
+def _with_trust(ca_file: Path | None) -> ssl.SSLContext:
+    if ca_file is None:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_trust(context, ca_file)
+    return context
+
+
+def _load_trust(context: ssl.SSLContext, ca_file: Path) -> None:
+    path = ca_file.expanduser()
+    try:
+        context.load_verify_locations(str(path))
+    except ssl.SSLError:
+        raise ConfigInvalid(f"{path}: it holds no certificates in PEM form") from None
+    except OSError as error:
+        raise ConfigInvalid(f"{path}: {error.strerror}") from None
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    """Raises ConfigInvalid; never asks for a key's password."""
+    chain, secret = certificate.expanduser(), key.expanduser() if key is not None else None
+    try:
+        context.load_cert_chain(chain, secret, password=_no_password)
+    except FileNotFoundError:
+        missing = chain if not chain.exists() or secret is None else secret
+        raise ConfigInvalid(f"{missing}: there is no such file") from None
+    except ssl.SSLError as error:
+        reason = (
+            "the key is another certificate's" if error.reason == "KEY_VALUES_MISMATCH" else "not in PEM form"
+        )
+        raise ConfigInvalid(f"{chain}, {secret or chain}: {reason}") from None
+    except OSError as error:
+        raise ConfigInvalid(f"{chain}, {secret or chain}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigInvalid(f"{secret or chain}: the key is encrypted; devroute needs it as it is") from None
+
+
+def _no_password() -> str:
+    raise ValueError("encrypted")

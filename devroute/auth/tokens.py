@@ -1,0 +1,189 @@
+"""Who may register a laptop: static tokens, kept as hashes only. Pure; whoever reads the file watches it and
+calls `Tokens.parse` again.
+
+The file is a YAML list, so that a new token is a piece of text at its end and comments stay:
+
+    - subject: alice
+      sha256: 3f2a...
+      created: '2026-01-31'
+      expires: '2026-03-01T00:00:00Z'       # optional
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from devroute.auth.identity import Identity
+from devroute.contract.target import Malformed, check_label
+from devroute.errors import ConfigInvalid, TokenExpired, TokenInvalid
+from devroute.yaml_text import single
+
+#: Random bytes of a secret: 256 bits cannot be guessed, so a plain unsalted hash is safe to keep.
+ENTROPY = 32
+#: The beginning of each secret, so that people and secret scanners recognise one.
+PREFIX = "dvr_"
+#: Characters of a secret that is looked at; more cannot be one of ours.
+MAX_SECRET = 256
+#: Digits of its hash by which people name a token; two of a team's tokens are unlikely to share them.
+ID_DIGITS = 10
+#: Bytes of a token file; a Kubernetes Secret cannot be larger.
+MAX_FILE = 1024 * 1024
+
+
+def _subject(value: object) -> str:
+    return check_label(value if isinstance(value, str) else str(value), "a subject")
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("not a SHA-256 in 64 hexadecimal digits; make a token with: devroute token new NAME")
+    return value
+
+
+def _expiry(value: object) -> str:
+    """A time as ISO 8601 in UTC; YAML makes a date of one without quotes."""
+    moment = value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if isinstance(moment, date):
+        return f"{moment.isoformat()}T00:00:00Z"
+    raise ValueError("not a time; write it like '2026-03-01T00:00:00Z'")
+
+
+class TokenRecord(BaseModel):
+    """What the file keeps of a token; `created` is a date for people to read, `expires` a time in UTC."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    subject: Annotated[str, BeforeValidator(_subject)]
+    sha256: Annotated[str, BeforeValidator(_digest)]
+    created: Annotated[str, BeforeValidator(str)] = ""
+    expires: Annotated[str, BeforeValidator(_expiry)] | None = None
+
+    @property
+    def id(self) -> str:
+        """What people call the token; it says nothing of its secret."""
+        return self.sha256[:ID_DIGITS]
+
+    @property
+    def expiry(self) -> float | None:
+        """`expires` in seconds since the epoch."""
+        return None if self.expires is None else datetime.fromisoformat(self.expires).timestamp()
+
+    def as_yaml(self) -> str:
+        """The record as an item of the file's list."""
+        return yaml.safe_dump([self.model_dump(exclude_none=True)], sort_keys=False)
+
+
+_RECORDS = TypeAdapter(tuple[TokenRecord, ...])
+
+
+def new_token(
+    subject: str, created: str = "", entropy: bytes | None = None, expires: str | None = None
+) -> tuple[str, TokenRecord]:
+    """A new secret for `subject` and the record to keep of it. Raises ConfigInvalid for a wrong subject."""
+    secret = PREFIX + (secrets.token_bytes(ENTROPY) if entropy is None else entropy).hex()
+    try:
+        check_label(subject, "a subject")
+    except Malformed as problem:
+        raise ConfigInvalid(f"subject '{subject[:63]}': {problem}") from None
+    return secret, TokenRecord(subject=subject, sha256=_hash(secret), created=created, expires=expires)
+
+
+def owns(subject: str, name: str) -> bool:
+    """Whether `subject` may register a laptop as `name`: `subject` itself or `subject-*`, nothing else."""
+    return name == subject or name.startswith(subject + "-")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens in force. A subject may have several, for changing them without an interruption."""
+
+    records: tuple[TokenRecord, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, source: str = "tokens.yaml") -> "Tokens":
+        """The tokens in a file's text; an empty one has none. Raises ConfigInvalid naming file and field."""
+        if len(text) > MAX_FILE:
+            raise ConfigInvalid(f"{source}: larger than {MAX_FILE} bytes")
+        document, _ = single(text, source)  # its errors quote nothing: there may be a secret by mistake
+        if document is None:
+            return cls()
+        if not isinstance(document, list):
+            raise ConfigInvalid(f"{source}: write a list of tokens; make one with: devroute token new NAME")
+        try:
+            return cls(_RECORDS.validate_python(document))
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            place = ".".join(str(step) for step in first["loc"])
+            raise ConfigInvalid(f"{source}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+
+    def identity_of(self, secret: str, now: float) -> Identity:
+        """Whose secret it is. Raises TokenInvalid or TokenExpired. Takes the same time wherever in the file
+        the secret is. `now`: seconds since the epoch."""
+        if not secret:
+            raise TokenInvalid("the token is missing; send Authorization: Bearer TOKEN")
+        digest = _hash(secret[:MAX_SECRET])
+        found = None
+        for record in self.records:
+            if hmac.compare_digest(record.sha256, digest) and len(secret) <= MAX_SECRET:
+                found = record
+        if found is None:
+            raise TokenInvalid("the token is not known to this server")
+        if found.expiry is not None and found.expiry <= now:
+            raise TokenExpired(f"the token of '{found.subject}' expired at {found.expires}")
+        return Identity(found.subject, expires=found.expiry, token_id=found.id)
+
+    def has(self, identity: Identity) -> bool:
+        """Whether the token that proved this identity is still there."""
+        return any(
+            record.id == identity.token_id and record.subject == identity.subject for record in self.records
+        )
+
+
+def without(text: str, records: Iterable[TokenRecord], source: str = "tokens.yaml") -> str:
+    """A token file's text without these records; comments and everything else stay as they are.
+
+    Raises ConfigInvalid where the file is not written as a list of one item after the other.
+    """
+    gone = {record.sha256 for record in records}
+    kept = tuple(record for record in Tokens.parse(text, source).records if record.sha256 not in gone)
+    lines = text.splitlines(keepends=True)
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    for item in reversed(root.value if isinstance(root, yaml.SequenceNode) else []):
+        values = {key.value: value for key, value in item.value}
+        if values["sha256"].value in gone:
+            last = max(value.end_mark.line for value in values.values())
+            del lines[item.start_mark.line : last + 1]
+    left = "".join(lines)
+    try:
+        if Tokens.parse(left, source).records == kept:
+            return left
+    except ConfigInvalid:
+        pass
+    raise ConfigInvalid(f"{source}: the tokens do not stand on lines of their own; edit it by hand")
+
+
+def bearer(authorization: str) -> str:
+    """The secret in an Authorization field (RFC 6750 §2.1), "" for none or another scheme."""
+    scheme, _, secret = authorization.strip().partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,123 @@
+"""Which token goes to which server. Pure; cli/config/sources.py asks before it puts the sources together.
+
+The rule: **a credential of yours goes only to a server that you named yourself.** Flags, the environment and
+the home config are yours; ./devroute.yaml comes with a repository, and whoever wrote it must not be able to
+have your token sent to a server of theirs. So, where ./devroute.yaml names the server:
+
+- what `servers:` of the home config lists for that URL is used with it;
+- the rest of your credentials is used with it only if `server` of the home config is the same URL;
+- a token in ./devroute.yaml itself may go to any server.
+
+Anything else is refused. A `token` and a `token_command` are one choice: whoever comes first gives it.
+"""
+
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from devroute.contract.target import quote
+from devroute.errors import ConfigInvalid
+
+#: What proves who one is: the first source that has one of a pair's settings decides about all of the pair.
+_TOKEN: Final = ("token", "token_command")
+_CERTIFICATE: Final = ("client_cert", "client_key")
+_PAIRS: Final = (_TOKEN, _CERTIFICATE)
+
+#: A URL's default port, and its scheme as http or https.
+_SCHEMES: Final = {"http": ("http", 80), "ws": ("http", 80), "https": ("https", 443), "wss": ("https", 443)}
+
+
+class Source(NamedTuple):
+    """Some settings and where they were found, for messages: "the flags", "./devroute.yaml". `own`: the
+    person who runs devroute wrote them; false for what comes with a repository."""
+
+    name: str
+    values: Mapping[str, object]
+    own: bool = True
+
+
+def bind(sources: Sequence[Source]) -> list[Source]:
+    """The sources with the credentials for the server that they name, and no others. In order of precedence.
+
+    Raises ConfigInvalid for a credential that does not belong to that server.
+    """
+    named = next((source for source in sources if source.values.get("server")), None)
+    server = str(named.values["server"]) if named is not None else ""
+    bound = [place for source in sources for place in (*_listed(source, server), source)]
+    for pair in _PAIRS:
+        bound = _first_only(bound, pair)
+    if named is not None and not named.own and not _is_theirs(sources, server):
+        for source in bound:
+            given = next((field for pair in _PAIRS for field in pair if source.values.get(field)), None)
+            if given is not None and source.own and not isinstance(source, _Listed):
+                raise ConfigInvalid(
+                    f"{named.name} names the server {quote(server)}, "
+                    f"but the {given} of {source.name} is not for it",
+                    hint=f"if you trust that server, name it yourself: --server {server}, or an entry of "
+                    "servers: with its token in ~/.config/devroute/config.yaml",
+                )
+    return [Source(*source[:3]) for source in bound]
+
+
+class _Listed(Source):
+    """An entry of `servers:`, as a source of its own before the file that has it."""
+
+
+def _listed(source: Source, server: str) -> list[Source]:
+    servers = source.values.get("servers")
+    if not source.own or not isinstance(servers, Mapping):
+        return []
+    for url, values in servers.items():
+        if isinstance(values, Mapping) and same_server(str(url), server):
+            return [_Listed(f"{source.name}: servers: {url}", values)]
+    return []
+
+
+def _is_theirs(sources: Sequence[Source], server: str) -> bool:
+    """Whether somebody's own source names this very server, too."""
+    return any(source.own and same_server(str(source.values.get("server")), server) for source in sources)
+
+
+def _first_only(sources: list[Source], pair: tuple[str, ...]) -> list[Source]:
+    """The settings of a pair as the first source has them that has one."""
+    found = False
+    kept: list[Source] = []
+    for source in sources:
+        given = [field for field in pair if source.values.get(field)]
+        if pair is _TOKEN and len(given) > 1 and not found:
+            raise ConfigInvalid(f"{source.name}: token and token_command are given; write one of them")
+        if found and given:
+            source = source._replace(values={k: v for k, v in source.values.items() if k not in pair})
+        found = found or bool(given)
+        kept.append(source)
+    return kept
+
+
+def same_server(one: str, other: str) -> bool:
+    """Whether two URLs name the same server: ws is http, and a default port may be left out."""
+    try:
+        first, second = _canonical(one), _canonical(other)
+    except ValueError:
+        return False
+    return first is not None and first == second
+
+
+def _canonical(url: str) -> tuple[str, str, int, str] | None:
+    parts = urlsplit(url.strip())
+    if parts.scheme not in _SCHEMES or not parts.hostname:
+        return None
+    scheme, port = _SCHEMES[parts.scheme]
+    return scheme, parts.hostname.lower(), parts.port or port, parts.path.rstrip("/")
+
+
+def is_exposed(server: str) -> bool:
+    """Whether what is sent to this URL can be read on its way: plain http to anywhere but this machine."""
+    parts = urlsplit(server)
+    host = (parts.hostname or "").lower()
+    if parts.scheme not in ("http", "ws") or host == "localhost":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True

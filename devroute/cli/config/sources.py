@@ -1,0 +1,189 @@
+"""Where settings come from, and which of them counts; agent/settings.py and proxy/settings.py have their
+names, types and defaults. Pure: the environment, the flags and the files' texts are passed in
+(cli/invocation.py reads them).
+
+Flags come before DEVROUTE_* variables, these before ./devroute.yaml; ~/.config/devroute/config.yaml is last.
+The agent's settings stand at the top of a file, the proxy's under `proxy:`. Tokens are bound to servers:
+./devroute.yaml comes with a repository, so the server that it names gets no token of the flags, the
+environment or the home config, unless that names the same server (cli/config/credentials.py says the rule).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from devroute.agent.settings import AgentSettings, ClientSettings
+from devroute.cli.config import project_file
+from devroute.cli.config.credentials import Source as Source
+from devroute.cli.config.credentials import bind, is_exposed
+from devroute.contract.service_spec import with_direct
+from devroute.contract.target import Malformed, quote
+from devroute.errors import ConfigInvalid
+from devroute.proxy.settings import ProxySettings
+from devroute.settings import Settings
+from devroute.yaml_text import single
+
+#: What stands before a variable's name in the environment.
+ENV_PREFIX = "DEVROUTE_"
+#: Settings that no single variable can hold; DEVROUTE_SERVICES is a list.
+_NOT_A_VARIABLE = frozenset({"command", "services", "servers"})
+
+
+# --- where settings come from -------------------------------------------------------------------------------
+
+
+def read_file(text: str, source: str, *, own: bool = True) -> Source:
+    """A configuration file; `own` is false for ./devroute.yaml. Raises ConfigInvalid naming the file."""
+    document, _ = single(text, source)  # its errors quote nothing: there may be a token
+    if document is None:
+        return Source(source, {})
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise ConfigInvalid(f"{source}: write one setting a line, such as server: https://devroute.example")
+    known = {*AgentSettings.model_fields, "proxy"} - {"command"}
+    for key in document:
+        if key not in known:
+            raise ConfigInvalid(
+                f"{source}: there is no setting {quote(key)}", hint=f"there are {', '.join(sorted(known))}"
+            )
+        if not own:
+            project_file.check(key, document[key], source)
+    return Source(source, document, own)
+
+
+def read_environment(environment: Mapping[str, str]) -> Source:
+    """The DEVROUTE_* variables that name a setting, no others. Empty ones count as absent."""
+    found: dict[str, object] = {}
+    for name in {*AgentSettings.model_fields, *ProxySettings.model_fields} - _NOT_A_VARIABLE:
+        if value := environment.get(ENV_PREFIX + name.upper()):
+            found[name] = value
+    if services := environment.get(ENV_PREFIX + "SERVICES"):
+        found["services"] = services.replace(",", " ").split()
+    return Source("the environment", found)
+
+
+# --- putting them together ----------------------------------------------------------------------------------
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def given_settings(sources: Iterable[Source]) -> AgentSettings:
+    """What is given so far, for commands that can do without the rest. Raises ConfigInvalid."""
+    return _bound(AgentSettings, sources)
+
+
+def client_settings(sources: Iterable[Source]) -> ClientSettings:
+    """For `ls` and `status`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
+    settings = _bound(ClientSettings, sources)
+    _complete(_missing(settings))
+    return settings
+
+
+def agent_settings(sources: Iterable[Source]) -> AgentSettings:
+    """For `up`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
+    settings = _bound(AgentSettings, sources)
+    _complete(_missing(settings) + ([] if settings.services else ["services"]))
+    try:
+        settings.terms.check()
+    except Malformed as problem:
+        raise ConfigInvalid(f"shadow and except_status: {problem}") from None
+    if settings.direct is not None:
+        try:
+            services = with_direct(settings.services, settings.direct)
+        except Malformed as problem:
+            raise ConfigInvalid(f"direct: {problem}") from None
+        settings = settings.model_copy(update={"services": services})
+    return settings
+
+
+def _missing(settings: ClientSettings) -> list[str]:
+    given = {"server": settings.server, "token": settings.has_credential}
+    return [name for name, value in given.items() if not value]
+
+
+#: What to do about each setting that is missing.
+_REMEDIES: Mapping[str, str] = {
+    "server": "server: in a script, set DEVROUTE_SERVER=https://devroute.example",
+    "token": "token: in a script, set DEVROUTE_TOKEN; the platform team makes one: devroute token new NAME",
+    "services": "services: devroute up foo=8001, or for this folder: devroute init --project foo=8001",
+}
+
+
+def _complete(missing: Sequence[str]) -> None:
+    """Raises ConfigInvalid that names everything that is missing, and what to do, all of it at once."""
+    if not missing:
+        return
+    steps = [_REMEDIES[name] for name in missing]
+    if asked := [name for name in missing if name != "services"]:
+        steps.insert(0, f"devroute init asks for {' and '.join(asked)}, and keeps what you answer")
+    listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+    raise ConfigInvalid(f"not set up yet: {listed} missing", hint="\n".join(steps))
+
+
+def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
+    """For `proxy`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
+    settings = _build(ProxySettings, sources)
+    if (settings.tls_cert is None) is not (settings.tls_key is None):
+        raise ConfigInvalid("tls_cert and tls_key belong together; one of them is missing")
+    if settings.tls_client_ca is not None and settings.tls_cert is None:
+        raise ConfigInvalid("tls_client_ca is of no use without tls_cert and tls_key")
+    if settings.tls_client_subject != "off" and settings.tls_client_ca is None:
+        raise ConfigInvalid("tls_client_subject is of no use without tls_client_ca")
+    if settings.oidc_issuer is None:
+        if settings.oidc_audience or settings.oidc_jwks:
+            raise ConfigInvalid("oidc_audience and oidc_jwks are of no use without oidc_issuer")
+    elif not settings.oidc_audience:
+        raise ConfigInvalid(
+            "oidc_audience is missing: the issuer's tokens for everything else would be accepted here"
+        )
+    elif settings.oidc_subject_claim == "email" and settings.oidc_email_domain is None:
+        raise ConfigInvalid(
+            "oidc_subject_claim is email: oidc_email_domain has to say whose addresses these are"
+        )
+    return settings
+
+
+_C = TypeVar("_C", bound=ClientSettings)
+
+
+def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
+    settings = _build(model, project_file.with_no_more_kept(bind(list(sources))))
+    if (settings.client_cert is None) is not (settings.client_key is None):
+        raise ConfigInvalid("client_cert and client_key belong together; one of them is missing")
+    tokens = settings.token.get_secret_value() or settings.token_command
+    if tokens and is_exposed(settings.server) and not settings.insecure_plain_http:
+        raise ConfigInvalid(
+            f"{settings.server} is plain http: everybody on the way could read your token",
+            hint="write https://; if the network itself encrypts (a mesh), say --insecure-plain-http",
+        )
+    return settings
+
+
+def _build(model: type[_S], sources: Iterable[Source]) -> _S:
+    chosen: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, values, _ in sources:
+        section = _section(model, name, values)
+        for field, value in section.items():
+            if field in model.model_fields and value is not None and field not in chosen:
+                chosen[field], origin[field] = value, name
+    try:
+        return model.model_validate(chosen)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        field = str(first["loc"][0])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ConfigInvalid(f"{origin[field]}: {field}: {problem}") from None
+
+
+def _section(model: type[_S], name: str, values: Mapping[str, object]) -> Mapping[str, object]:
+    """The proxy's settings stand under `proxy:` in files, and by themselves in flags and environment."""
+    section = values.get("proxy") if model is ProxySettings else None
+    if section is None:
+        return values
+    if not isinstance(section, Mapping):
+        raise ConfigInvalid(f"{name}: proxy: write one setting a line below it, such as data_port: 8080")
+    for key in section:
+        if key not in model.model_fields:
+            raise ConfigInvalid(f"{name}: proxy: there is no setting {quote(str(key))}")
+    return section

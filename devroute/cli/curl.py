@@ -1,0 +1,104 @@
+"""`devroute curl`: the real curl, with my contract on its request, and a word on whose code answered."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from devroute.cli.config.sources import ENV_PREFIX, client_settings, given_settings
+from devroute.cli.connection import Server, connecting
+from devroute.cli.exit_codes import reported
+from devroute.cli.invocation import Invocation
+from devroute.errors import ConfigInvalid, NotFound
+
+#: A contract to send as it is, such as a signed one; no server is asked then.
+CONTRACT_VARIABLE: Final = ENV_PREFIX + "CONTRACT"
+
+_RESULT: Final = "x-devroute-result"
+_REASON: Final = "x-devroute-reason"
+
+
+@connecting
+@reported
+def curl(
+    context: typer.Context,
+    service: Annotated[
+        list[str] | None, typer.Option(help="only these of my services; default: all that are online")
+    ] = None,
+    server: Server = None,
+) -> int:
+    """Send a request by curl, with a contract for my services, and say whose code answered.
+
+    Everything else is curl's. DEVROUTE_CONTRACT is sent instead, if it is set (a signed one, for example).
+    The exit code is curl's.
+
+    \b
+    Example: devroute curl http://a.qa.example/
+    Example: devroute curl --service foo -i -X POST http://a.qa.example/orders -d '{}'
+    """
+    invocation: Invocation = context.obj
+    program = shutil.which("curl")
+    if program is None:
+        raise ConfigInvalid("there is no curl", hint="install it; it is looked for along PATH")
+    if not context.args:
+        raise typer.BadParameter("give a URL, and what else curl is to be told")
+    contract = invocation.environment.get(CONTRACT_VARIABLE) or asyncio.run(
+        _my_contract(invocation, service or [], {"server": server})
+    )
+    with tempfile.TemporaryDirectory(prefix="devroute-") as folder:  # a signed contract is no sight for ps
+        header, heads = Path(folder, "contract"), Path(folder, "heads")
+        header.write_text(f"X-devroute: {contract}\n", encoding="utf-8")
+        own = {"-D", "--dump-header"} & set(context.args)
+        dump = [] if own else ["--dump-header", str(heads)]
+        arguments = [program, *dump, "--header", f"@{header}", *context.args]
+        code = subprocess.run(arguments, check=False).returncode
+        text = heads.read_text("latin-1") if heads.exists() else ""
+    if not own and text:
+        typer.echo(f"devroute: {whose(text)}", err=True)
+    return code
+
+
+async def _my_contract(invocation: Invocation, services: list[str], flags: dict[str, object]) -> str:
+    """A contract for what I have online. Raises NotFound where that is nothing."""
+    from devroute.agent.api_client import fetch
+    from devroute.agent.token_source import settled
+
+    sources = invocation.sources(flags)
+    settings = await settled(client_settings(sources))
+    name = given_settings(sources).name or str((await fetch(settings, "/api/status")).get("you"))
+    listed = (await fetch(settings, "/api/laptops")).get("laptops")
+    mine = (
+        next((each for each in listed if each.get("name") == name), None)
+        if isinstance(listed, list)
+        else None
+    )
+    if mine is None:
+        raise NotFound(f"laptop '{name}' is not online", hint="start it: devroute up SERVICE=PORT")
+    online = [str(each["service"]) for each in mine["services"]]
+    for wanted in services:
+        if wanted not in online:
+            served = f"laptop '{name}' serves {', '.join(online)}, not '{wanted}'"
+            raise NotFound(served, hint=f"run: devroute up {wanted}=PORT")
+    return json.dumps(dict.fromkeys(services or online, name))
+
+
+def whose(heads: str) -> str:
+    """Whose code answered, by the heads of the answers as curl keeps them; the last one counts."""
+    fields: dict[str, str] = {}
+    for line in heads.splitlines():
+        name, colon, value = line.partition(":")
+        if line.startswith("HTTP/"):
+            fields = {}
+        elif colon:
+            fields[name.strip().lower()] = "".join(c for c in value.strip() if c.isprintable())
+    result, reason = fields.get(_RESULT), fields.get(_REASON)
+    if result is None:
+        return "no sidecar with devroute's filter saw the contract"
+    who = {"laptop": "a laptop answered", "version": "another version answered", "error": "an error"}
+    said = who.get(result, "the mesh's own service answered")
+    return f"{said} ({result}{': ' + reason if reason else ''})"

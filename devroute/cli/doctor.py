@@ -1,0 +1,85 @@
+"""`devroute doctor`: prints what devroute/agent/doctor/checks.py finds, a line for each check, with its
+remedy."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import typer
+
+from devroute.agent.settings import AgentSettings
+from devroute.cli.config.sources import client_settings, given_settings
+from devroute.cli.connection import Server, connecting
+from devroute.cli.exit_codes import code_of, reported
+from devroute.cli.invocation import Invocation
+from devroute.errors import ConfigInvalid
+
+#: Colours of the results, where there are colours.
+_COLOURS: Final[Mapping[str, str]] = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
+
+
+@connecting
+@reported
+def doctor(
+    context: typer.Context,
+    url: Annotated[
+        str | None, typer.Argument(metavar="[URL]", help="of the mesh, to send a request round")
+    ] = None,
+    service: Annotated[
+        list[str] | None, typer.Option(metavar="SERVICE=PORT", help="instead of those in ./devroute.yaml")
+    ] = None,
+    server: Server = None,
+    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="better in DEVROUTE_TOKEN")] = None,
+    output: Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")] = None,
+) -> int:
+    """Check everything between this laptop and its first request, and say what to do about it.
+
+    In this order: configuration, DNS, TLS, token, version, tunnel, local ports, a round trip through the mesh
+    (with a URL), clock. Ends with the exit code of the first check that failed.
+
+    \b
+    Example: devroute doctor
+    Example: devroute doctor http://a.qa.example/ --service foo=8001
+    """
+    invocation: Invocation = context.obj
+    flags = {"services": service or None, "server": server, "token": token, "output": output}
+    sources = invocation.sources(flags)
+    settings = given_settings(sources)
+    try:
+        client_settings(sources)
+    except ConfigInvalid as error:
+        from devroute.agent.doctor.checks import unconfigured
+
+        return _print_all(settings, [each.as_dict() for each in unconfigured(error)], code_of(error))
+    named = ", ".join(source.name for source in sources if any(source.values.values()))
+    return asyncio.run(_examine(settings, url, named))
+
+
+async def _examine(settings: AgentSettings, url: str | None, named: str) -> int:
+    from devroute.agent.doctor.checks import Doctor, Finding
+
+    code = 0
+    _print(settings, Finding("configuration", "ok", f"{settings.server}, from {named}").as_dict())
+    async for finding in Doctor(settings, url).examine():
+        _print(settings, finding.as_dict())
+        if finding.error is not None and not code:
+            code = code_of(finding.error)
+    return code
+
+
+def _print_all(settings: AgentSettings, findings: list[dict[str, object]], code: int) -> int:
+    for finding in findings:
+        _print(settings, finding)
+    return code
+
+
+def _print(settings: AgentSettings, finding: dict[str, object]) -> None:
+    if settings.output == "json":
+        typer.echo(json.dumps(finding))
+        return
+    result = str(finding["result"])
+    typer.secho(f"{result:<4}", fg=_COLOURS[result], nl=False)
+    typer.echo(f"  {finding['check']:<13}  {finding['text']}")
+    for line in str(finding["remedy"] or "").splitlines():
+        typer.echo(" " * 21 + line)

@@ -1,0 +1,154 @@
+"""`devroute init`: asks for server and token once, checks them, and keeps them for every later command."""
+
+import asyncio
+import contextlib
+import getpass
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Final, cast
+
+import typer
+
+from devroute.agent.settings import ClientSettings
+from devroute.cli.config import project_file
+from devroute.cli.config.sources import ENV_PREFIX, Source, client_settings, given_settings, read_file
+from devroute.cli.config.yaml_edit import with_settings
+from devroute.cli.connection import connecting
+from devroute.cli.exit_codes import complain, reported
+from devroute.cli.invocation import PROJECT_FILE, Invocation, read_text, replace_file
+from devroute.errors import ConfigInvalid, ServerUnreachable, TokenInvalid
+
+#: Tries at a prompt.
+ATTEMPTS: Final = 3
+
+
+@connecting
+@reported
+def init(
+    context: typer.Context,
+    server: Annotated[str | None, typer.Option(metavar="URL", help="instead of asking")] = None,
+    token_stdin: Annotated[
+        bool, typer.Option("--token-stdin", help="read the token from standard input")
+    ] = False,
+    project: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE=PORT", help="write ./devroute.yaml for this folder instead"),
+    ] = None,
+) -> None:
+    """Set devroute up on this laptop: asks for server and token, checks them, and keeps them.
+
+    They are kept in ~/.config/devroute/config.yaml (on Windows, %APPDATA%\\devroute\\config.yaml), which only
+    you can read. With --project, the services of a repository are kept in its devroute.yaml, so that plain
+    devroute up works there.
+
+    \b
+    Example: devroute init
+    Example: devroute init --server https://devroute.qa.example --token-stdin < token.txt
+    Example: devroute init --token-command 'gcloud auth print-identity-token'
+    Example: devroute init --project foo=8001 --project bar=grpc://localhost:9000
+    """
+    invocation: Invocation = context.obj
+    if project:
+        if server is not None or token_stdin or _own_flags(invocation):
+            raise typer.BadParameter("server and token are yours, not the project's", param_hint="--project")
+        _init_project(project)
+        return
+    file = invocation.home_file
+    if file is None:
+        raise ConfigInvalid("there is no home directory to keep settings in", hint="set HOME")
+    known = read_text(file) or ""
+    before = read_file(known, str(file))
+    kept = _ask(server, token_stdin, _own_flags(invocation), before)
+    text = with_settings(known, kept, str(file))
+    with contextlib.suppress(OSError):  # replace_file says why it cannot be written
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    replace_file(file, text)
+    typer.echo(f"wrote {_short(file, invocation.environment)}, readable by you only")
+    for name in ("SERVER", "TOKEN"):
+        if invocation.environment.get(ENV_PREFIX + name):
+            typer.echo(f"note: {ENV_PREFIX}{name} is set, and comes before what this file says", err=True)
+    typer.echo("next: devroute up SERVICE=PORT")
+
+
+def _init_project(services: list[str]) -> None:
+    given_settings([Source("command line", {"services": services})])  # or ConfigInvalid
+    known = read_text(PROJECT_FILE) or ""
+    before = read_file(known, str(PROJECT_FILE), own=False)
+    given_settings([before])
+    kept = before.values.get("services") or []
+    given = dict(kept) if isinstance(kept, Mapping) else _places(map(str, cast(list[object], kept)))
+    places = given | _places(services)
+    project_file.check("services", places, str(PROJECT_FILE))
+    replace_file(PROJECT_FILE, with_settings(known, {"services": places}, str(PROJECT_FILE)), mode=0o644)
+    typer.echo(f"wrote {PROJECT_FILE} ({', '.join(places)}); commit it, and plain devroute up works here")
+
+
+def _places(services: Iterable[str]) -> dict[str, object]:
+    pairs = (text.partition("=")[::2] for text in services)
+    return {service: int(place) if place.isdigit() else place for service, place in pairs}
+
+
+def _own_flags(invocation: Invocation) -> dict[str, object]:
+    """How the server is trusted and who one is to it, as flags said. Files by their whole path: the settings
+    count in every folder."""
+    given = {name: value for name, value in invocation.flags.items() if value not in (None, False)}
+    return {name: str(each.absolute()) if isinstance(each, Path) else each for name, each in given.items()}
+
+
+def _ask(
+    server: str | None, token_stdin: bool, flags: dict[str, object], before: Source
+) -> dict[str, object]:
+    """Settings to which the server has said yes. Raises what is wrong, once nobody can be asked again."""
+    without_token = bool(flags.get("token_command") or flags.get("client_cert"))
+    if not sys.stdin.isatty() and not (server and (token_stdin or without_token)):
+        raise typer.BadParameter(
+            "standard input is not a terminal that could be asked: give --server, and --token-stdin or "
+            "--token-command"
+        )
+    secret = sys.stdin.readline().strip() if token_stdin else None
+    trust = {name: before.values.get(name) for name in ("ca_file", "client_cert", "client_key")}
+    default = given_settings([before]).server or None
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            url = server or str(typer.prompt("Server (URL)", default=default, err=True)).strip()
+            asked = default = _at(url)
+            token = secret or (None if without_token else _hidden("Token (not shown): "))
+            _check(
+                client_settings(
+                    [Source("what you gave", {**trust, "token": token, **flags, "server": asked})]
+                )
+            )
+        except (TokenInvalid, ConfigInvalid, ServerUnreachable) as error:
+            if not left or (server and (secret or without_token or not isinstance(error, TokenInvalid))):
+                raise
+            complain(error)
+        else:
+            return {"server": asked, "token": token, "token_command": None, **flags}
+    raise AssertionError("unreachable")
+
+
+def _at(url: str) -> str:
+    """A server as people write it: https unless they say otherwise. Raises ConfigInvalid."""
+    return given_settings([Source("server", {"server": url if "://" in url else f"https://{url}"})]).server
+
+
+def _hidden(prompt: str) -> str:
+    """getpass and not typer.prompt, which asks before the echo is off: what is pasted at once would show."""
+    try:
+        return getpass.getpass(prompt).strip()
+    except EOFError:
+        raise typer.Abort from None
+
+
+def _check(settings: ClientSettings) -> None:
+    from devroute.agent.api_client import fetch
+
+    answer = asyncio.run(fetch(settings, "/api/status"))
+    typer.echo(f"you are {answer.get('you')} at {settings.server} (devroute {answer.get('version')})")
+
+
+def _short(file: Path, environment: Mapping[str, str]) -> str:
+    home = environment.get("HOME")
+    return f"~/{file.relative_to(home)}" if home and file.is_relative_to(home) else shlex.quote(str(file))

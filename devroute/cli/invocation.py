@@ -1,0 +1,76 @@
+"""What surrounds a command: its environment, its configuration files, and files that commands read and write.
+
+Belongs to the cli modules, which alone read argv, environment and configuration; decides nothing about what
+the settings mean (cli/config/sources.py does).
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from devroute.cli.config.sources import Source, read_environment, read_file
+from devroute.errors import ConfigInvalid
+from devroute.platforms import config_folder
+
+#: A repository's settings: its services, for everybody who works on it. Whoever wrote it is not trusted with
+#: anybody's token (cli/config/credentials.py).
+PROJECT_FILE: Final = Path("devroute.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The environment, and what stands after `--`. `flags` are those of cli/connection.py."""
+
+    environment: Mapping[str, str]
+    command: tuple[str, ...]
+    flags: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def home_file(self) -> Path | None:
+        """A person's own settings, whether the file is there or not."""
+        folder = config_folder(self.environment)
+        return folder / "config.yaml" if folder else None
+
+    def sources(self, flags: Mapping[str, object]) -> list[Source]:
+        """Where settings come from, in order of precedence. Raises ConfigInvalid."""
+        files = [PROJECT_FILE, *([self.home_file] if self.home_file else [])]
+        found = [
+            read_file(text, str(file), own=file != PROJECT_FILE)
+            for file in files
+            if (text := read_text(file)) is not None
+        ]
+        return [Source("command line", {**self.flags, **flags}), read_environment(self.environment), *found]
+
+
+def read_text(file: Path) -> str | None:
+    """A file's text, None where there is no file. Raises ConfigInvalid where it cannot be read."""
+    try:
+        return file.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"{file}: not UTF-8 at byte {error.start}") from None
+
+
+def replace_file(file: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file as a whole or not at all, readable by its owner only by default. Raises ConfigInvalid."""
+    target = file.resolve()
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(mode)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be written: {error.strerror}") from error

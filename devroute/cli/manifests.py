@@ -1,0 +1,295 @@
+"""`devroute manifests`: what a platform team applies, from the command line."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from devroute.cli.exit_codes import FAILURE, reported
+from devroute.contract.offer_options import read_percent
+from devroute.contract.target import Malformed
+from devroute.errors import ConfigInvalid
+from devroute.mesh.manifests import (
+    IMAGE,
+    POD_NETWORKS,
+    SERVICE_NETWORKS,
+    Document,
+    IngressGateway,
+    Installation,
+    MeshScope,
+    NamespaceScope,
+    ProxyService,
+    Scope,
+    WorkloadScope,
+    destination_rules,
+    render,
+    to_yaml,
+)
+
+manifests_app = typer.Typer(rich_markup_mode=None)
+
+
+@manifests_app.callback(invoke_without_command=True)
+def filter_of_a_scope(
+    context: typer.Context,
+    scope: Annotated[
+        str, typer.Option(metavar="mesh|namespace|workload", help="which sidecars get the filter")
+    ] = "mesh",
+    namespace: Annotated[
+        str | None, typer.Option(help="of the sidecars; for the mesh, Istio's root namespace")
+    ] = None,
+    service: Annotated[str | None, typer.Option(help="of the workload: the name that contracts use")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="selects the workload; default app=SERVICE")
+    ] = None,
+    shadow_share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="of a workload's requests without a contract: so many may be copied (up --shadow)",
+        ),
+    ] = None,
+) -> None:
+    """Print the EnvoyFilter for a mesh, a namespace or a workload, as YAML for kubectl.
+
+    \b
+    Example: devroute manifests --scope workload --namespace shop --service foo | kubectl apply -f -
+    Example: devroute manifests --scope workload --namespace shop --service foo --shadow-share 25
+    """
+    if context.invoked_subcommand is not None:
+        for name in context.params:
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                raise typer.BadParameter("write it behind the command", param_hint=f"--{name}")
+        return
+    _print_filter(scope, namespace, service, label, shadow_share)
+
+
+@reported
+def _print_filter(
+    scope: str, namespace: str | None, service: str | None, label: list[str] | None, shadow_share: str | None
+) -> None:
+    generated: Scope
+    if shadow_share is not None and scope != "workload":
+        raise typer.BadParameter("is for one workload: write --scope workload", param_hint="--shadow-share")
+    if scope == "mesh":
+        generated = MeshScope(namespace or "istio-system")
+    elif scope not in ("namespace", "workload"):
+        raise typer.BadParameter(f"'{scope}' is not one of mesh, namespace, workload", param_hint="--scope")
+    elif not namespace:
+        raise typer.BadParameter("is needed for this scope", param_hint="--namespace")
+    elif scope == "namespace":
+        generated = NamespaceScope(namespace)
+    elif not service:
+        raise typer.BadParameter("is needed for a workload", param_hint="--service")
+    else:
+        labels = dict(text.partition("=")[::2] for text in label or [])
+        if not all(labels.values()):
+            raise typer.BadParameter("write KEY=VALUE", param_hint="--label")
+        generated = WorkloadScope(namespace, service, labels, _share(shadow_share))
+    typer.echo(render(generated), nl=False)
+
+
+def _share(text: str | None) -> float | None:
+    """A percentage; 0 leaves the place for one, and nothing is copied."""
+    if text is None or text.removesuffix("%") == "0":
+        return None if text is None else 0.0
+    try:
+        return read_percent(text)
+    except Malformed as error:
+        raise typer.BadParameter(str(error), param_hint="--shadow-share") from None
+
+
+@manifests_app.command("install")
+@reported
+def installation(
+    folder: Annotated[
+        Path | None, typer.Option(help="write a kustomize base and examples there instead of printing")
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="of the proxy")] = "devroute",
+    image: Annotated[str | None, typer.Option(help="of the proxy, as your registry has it")] = None,
+    replicas: Annotated[
+        int, typer.Option(help="of the proxy; a laptop's tunnel ends at one, which the others do not know")
+    ] = 1,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="where laptops are reached without a tunnel; default nowhere"),
+    ] = None,
+    service: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="which services may be detoured; default all")
+    ] = None,
+    pod_network: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="of the cluster's pods, which are no targets; default kubeadm's"),
+    ] = None,
+    service_network: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="of the cluster's services, likewise")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="by which laptops dial in (examples)")] = None,
+    ingress: Annotated[
+        str | None,
+        typer.Option(metavar="NAMESPACE/SERVICEACCOUNT", help="of the gateway by which laptops dial in"),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="of Istio, for the proxy's sidecar")] = None,
+    istio_namespace: Annotated[str, typer.Option(help="of istiod and mesh-wide settings")] = "istio-system",
+    monitoring_namespace: Annotated[str, typer.Option(help="of Prometheus")] = "monitoring",
+    domain: Annotated[str, typer.Option(help="of the cluster")] = "cluster.local",
+) -> None:
+    """Print all that runs the proxy and puts the filter into the mesh, as YAML for kubectl.
+
+    \b
+    Example: devroute manifests install --image images.example/devroute:1 | kubectl apply -f -
+    Example: devroute manifests install --network 10.8.0.0/16 --folder manifests
+    """
+    gateway = IngressGateway()
+    ingress_namespace, _, account = (ingress or f"{gateway.namespace}/{gateway.service_account}").partition(
+        "/"
+    )
+    if not ingress_namespace or not account:
+        raise typer.BadParameter("write NAMESPACE/SERVICEACCOUNT", param_hint="--ingress")
+    chosen = Installation(
+        proxy=ProxyService(namespace=namespace, domain=domain),
+        scope=MeshScope(istio_namespace),
+        ingress=IngressGateway(ingress_namespace, account, host=host or gateway.host),
+        image=image or IMAGE,
+        replicas=replicas,
+        revision=revision,
+        istio_namespace=istio_namespace,
+        monitoring_namespace=monitoring_namespace,
+        networks=tuple(network or ()),
+        services=tuple(service or ("*",)),
+        pod_networks=tuple(pod_network or POD_NETWORKS),
+        service_networks=tuple(service_network or SERVICE_NETWORKS),
+    )
+    from devroute.mesh.manifests.folder import files, install
+
+    if folder is None:
+        typer.echo(install(chosen), nl=False)
+        return
+    written = files(chosen)
+    for path, text in written.items():
+        _write(folder / path, text)
+    typer.echo(f"wrote {len(written)} files; next: kubectl apply -k {folder / 'base'}", err=True)
+
+
+@manifests_app.command("versions")
+@reported
+def versions_of_services(
+    services: Annotated[
+        list[str], typer.Argument(metavar="SERVICE=VERSION,...|-", help="- reads pods from standard input")
+    ],
+    namespace: Annotated[str, typer.Option(help="of services that are given without one")] = "default",
+    domain: Annotated[str, typer.Option(help="of the cluster")] = "cluster.local",
+) -> None:
+    """Print a DestinationRule with a subset for each version, so that contracts can say version:v2.
+
+    \b
+    Example: devroute manifests versions foo=v1,v2 bar.shop=v3 | kubectl apply -f -
+    Example: kubectl get pods -A -o yaml | devroute manifests versions - | kubectl apply -f -
+    """
+    if "-" in services and len(services) > 1:
+        raise typer.BadParameter("either - or services, not both", param_hint="SERVICE")
+    found = (
+        destination_rules.from_pods(_standard_input())
+        if services == ["-"]
+        else destination_rules.from_arguments(services, namespace)
+    )
+    for remark in found.remarks:
+        typer.echo(f"devroute: {remark}", err=True)
+    rules = found.rules(domain)
+    if not rules:
+        raise ConfigInvalid("no version is left to make a subset of")
+    typer.echo(to_yaml(*rules), nl=False)
+
+
+@manifests_app.command("check")
+@reported
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML; - is standard input")],
+    envoy: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="a further Envoy: the program, or a folder with one below it"),
+    ] = None,
+    istio: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RELEASE", help="that it has to suit, such as 1.30; default: all that can be tried"
+        ),
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="text|json", help="for people or for scripts")] = "text",
+) -> int:
+    """Say what is wrong with your own EnvoyFilters, and which releases of Istio they suit.
+
+    The Envoy that pip installed is asked, and each that --envoy names. Ends with 1 where it does not suit.
+
+    \b
+    Example: devroute manifests check mesh.yaml
+    Example: devroute manifests check mesh.yaml --istio 1.30 --envoy envoy-1.38
+    """
+    if output not in ("text", "json"):
+        raise typer.BadParameter(f"'{output}' is neither text nor json", param_hint="--output")
+    from devroute.mesh.preflight import check
+    from devroute.mesh.preflight import report as words
+
+    text = _standard_input() if file == "-" else _read(Path(file))
+    source = "standard input" if file == "-" else file
+    report = check.check(text, source, _envoys(envoy or []), istio or ())
+    if output == "json":
+        typer.echo(json.dumps(words.as_json(report), indent=2))
+    else:
+        typer.echo("\n".join(words.as_text(report)))
+    return 0 if report.good else FAILURE
+
+
+def _envoys(given: Sequence[Path]) -> dict[str, tuple[str, Callable[[Document], str | None]]]:
+    """Every Envoy at hand by its release, those that were given first. Raises EnvoyFailed, ConfigInvalid."""
+    from devroute.mesh import envoy
+
+    binaries = [_program(path) for path in given]
+    with contextlib.suppress(ConfigInvalid):  # not installed: said as "not tried"
+        binaries.append(envoy.envoy_binary())
+    found: dict[str, tuple[str, Callable[[Document], str | None]]] = {}
+    for binary in binaries:
+        version = envoy.version_of(binary)
+        found.setdefault(version.rpartition(".")[0], (version, partial(envoy.validate, binary=binary)))
+    return found
+
+
+def _program(path: Path) -> Path:
+    """The program itself: of several with that name below a folder, the others are pip's small starters."""
+    below = [*path.rglob("envoy"), *path.rglob("envoy.exe")] if path.is_dir() else [path]
+    programs = [each for each in below if each.is_file() and os.access(each, os.X_OK)]
+    if not programs:
+        hint = "name the program, or a folder with one below it"
+        raise ConfigInvalid(f"{path}: there is no Envoy", hint=hint)
+    return max(programs, key=lambda each: each.stat().st_size)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"{file}: not UTF-8 at byte {error.start}") from None
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"standard input: not UTF-8 at byte {error.start}") from None
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be written: {error.strerror}") from error

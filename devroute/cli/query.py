@@ -1,0 +1,121 @@
+"""`devroute ls`, `status`, `trace` and `version`: what the server knows of laptops, of me, of a
+request, and of itself."""
+
+import asyncio
+import json
+from dataclasses import asdict
+
+import typer
+
+from devroute import __version__
+from devroute.agent.settings import ClientSettings
+from devroute.cli.config.sources import client_settings, given_settings
+from devroute.cli.connection import Output, Server, Token, connecting
+from devroute.cli.exit_codes import reported
+from devroute.cli.table import cell, table
+from devroute.errors import DevrouteError
+
+
+@reported
+@connecting
+def ls(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
+    """List the laptops that are online.
+
+    \b
+    Example: devroute ls --output json
+    """
+    from devroute.agent.api_client import fetch
+
+    settings = _client(context, server, token, output)
+    answer = asyncio.run(fetch(settings, "/api/laptops"))
+    if settings.output == "json":
+        _print_json(answer)
+        return
+    laptops = answer.get("laptops")
+    rows = [_row(each) for each in laptops if isinstance(each, dict)] if isinstance(laptops, list) else []
+    typer.echo(table(rows) if rows else "no laptop is online; start one with: devroute up SERVICE=PORT")
+
+
+@reported
+@connecting
+def status(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
+    """Say who you are to the server, and its rules.
+
+    \b
+    Example: devroute status
+    """
+    from devroute.agent.api_client import fetch
+
+    settings = _client(context, server, token, output)
+    answer = {"server": settings.server} | asyncio.run(fetch(settings, "/api/status"))
+    if settings.output == "json":
+        _print_json(answer)
+        return
+    width = max(len(key) for key in answer)
+    for key, value in answer.items():
+        typer.echo(f"{key:<{width}}  {cell(value)}")
+
+
+@reported
+@connecting
+def trace_(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> int:
+    """Send one request, and say which services saw its contract, and who answered.
+
+    \b
+    Example: devroute trace -- curl -H 'X-devroute: {"foo": "alice"}' http://a.qa.example/
+    """
+    from devroute.agent import trace
+    from devroute.routing import trace as traces
+
+    settings = _client(context, server, token, output)
+    traced = asyncio.run(trace.run(settings, context.obj.command))
+    if settings.output == "json":
+        _print_json(asdict(traced) | {"missed": traces.missed(traced.hops)})
+    else:  # the command's own output is on stdout
+        typer.echo("\n".join(traces.story(traced.trace, traced.hops, traced.total_ms)), err=True)
+    return traced.exit_code
+
+
+@connecting
+@reported
+def version(context: typer.Context, server: Server = None, token: Token = None) -> None:
+    """Print the version, and the server's where it can be asked.
+
+    \b
+    Example: devroute version
+    """
+    typer.echo(f"devroute {__version__}")
+    settings = given_settings(context.obj.sources({"server": server, "token": token}))
+    if not settings.server or not settings.has_credential:
+        return
+    from devroute.agent.api_client import fetch
+
+    try:
+        answer = asyncio.run(fetch(settings, "/api/status"))
+        typer.echo(f"server   {answer.get('version')} at {settings.server}")
+    except DevrouteError as error:
+        typer.echo(f"server   unknown: {error.message}")
+
+
+def _client(
+    context: typer.Context, server: str | None, token: str | None, output: str | None
+) -> ClientSettings:
+    flags = {"server": server, "token": token, "output": output}
+    return client_settings(context.obj.sources(flags))
+
+
+def _row(laptop: dict[str, object]) -> dict[str, object]:
+    """A laptop of the API as a line of `ls`: its services as people write them."""
+    services = laptop.get("services")
+    if isinstance(services, list):
+        served = [
+            f"{each.get('service')} ({each.get('address') or each.get('via')})"
+            for each in services
+            if isinstance(each, dict)
+        ]
+        return laptop | {"services": served}
+    return laptop
+
+
+def _print_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2))

@@ -1,0 +1,194 @@
+"""`devroute replay`: recorded requests against the local app, for a person and for CI."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from devroute.cli.config.sources import Source, given_settings
+from devroute.cli.exit_codes import FAILURE, reported
+from devroute.cli.invocation import Invocation
+from devroute.cli.table import cell
+from devroute.contract.service_spec import ServiceSpec
+from devroute.contract.target import Malformed, quote
+from devroute.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from devroute.inspector.regression import Outcome
+
+#: Larger files are cut up more easily than read.
+MAX_FILE_BYTES: Final = 512 * 1024 * 1024
+#: As devroute.inspector.regress bounds it, which is imported by the command.
+MAX_CONCURRENCY: Final = 16
+
+File = Annotated[
+    Path, typer.Argument(metavar="FILE.har", help="of the inspector, a browser, or another tool")
+]
+To = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[SERVICE=]PORT|URL", help="the app; repeatable; default: devroute.yaml's services"),
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATH|HEADER", help="may differ: $.timestamp, $.items[*].id, x-build"),
+]
+Methods = Annotated[
+    str | None, typer.Option(metavar="GET,POST|all", help="what is sent; default GET,HEAD,OPTIONS")
+]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header", "-H", metavar="NAME: VALUE", help="sent instead of what was recorded or redacted"
+    ),
+]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="for each request", min=0.001, max=3600)]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(help="requests at a time; default 4, with --methods 1", min=1, max=MAX_CONCURRENCY),
+]
+Output = Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")]
+
+
+@reported
+def replay(
+    context: typer.Context,
+    file: File,
+    to: To = None,
+    ignore: Ignore = None,
+    methods: Methods = None,
+    header: Header = None,
+    timeout: Timeout = 30.0,
+    concurrency: Concurrency = None,
+    output: Output = None,
+) -> int:
+    """Send recorded requests to the local app, and compare its answers with the recorded ones.
+
+    Ends with 0 where all are the same, 1 where one is not, 20 where the file cannot be played.
+
+    \b
+    Example: devroute replay shop.har --to 8001 --ignore '$.timestamp' --output json
+    """
+    invocation: Invocation = context.obj
+    as_json = given_settings([Source("command line", {"output": output})]).output == "json"
+    from devroute.inspector import har_reader, regression
+    from devroute.inspector.compare import Rules
+
+    plan = regression.Plan(
+        apps=_apps(to, invocation),
+        rules=Rules.parse(ignore or ()),
+        methods=_methods(methods),
+        headers=_headers(header or ()),
+        timeout=timeout,
+        concurrency=concurrency or (4 if methods is None else 1),
+    )
+    entries = har_reader.read(_read(file))
+    outcomes = asyncio.run(regression.run(entries, plan, _silent if as_json else _tell))
+    counts = _counts(outcomes)
+    if as_json:
+        typer.echo(
+            json.dumps({"file": str(file), **counts, "entries": [o.as_dict() for o in outcomes]}, indent=2)
+        )
+    else:
+        typer.echo(
+            ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no entries"
+        )
+    if counts["skipped"] == len(outcomes):
+        raise ConfigInvalid(f"{file}: nothing in it was played", hint=_why_nothing(outcomes))
+    return FAILURE if counts["different"] or counts["failed"] else 0
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigInvalid(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB")
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from error
+
+
+# --- what is asked for
+
+
+def _apps(to: list[str] | None, invocation: Invocation) -> dict[str, tuple[str, int]]:
+    if to is None:
+        sources = [
+            Source(name, {"services": values.get("services")}, own)
+            for name, values, own in invocation.sources({})
+        ]
+        specs: Iterable[ServiceSpec] = given_settings(sources).services
+        if not specs:
+            raise ConfigInvalid("no app is given", hint="write --to 8001, or services in devroute.yaml")
+        return {spec.service: (spec.host, spec.port) for spec in specs}
+    apps: dict[str, tuple[str, int]] = {}
+    for text in to:
+        try:
+            spec = ServiceSpec.parse(text if "=" in text else f"app={text}")
+        except Malformed as problem:
+            raise ConfigInvalid(f"--to: {str(problem).replace('app=', '', 1)}") from None
+        service = spec.service if "=" in text else ""
+        if service in apps:
+            raise ConfigInvalid(f"--to: {quote(text)}: a second app for the same requests")
+        apps[service] = spec.host, spec.port
+    return apps
+
+
+def _methods(text: str | None) -> "frozenset[str] | None":
+    from devroute.inspector.regression import SAFE_METHODS
+
+    if text is None:
+        return SAFE_METHODS
+    methods = frozenset(text.upper().replace(",", " ").split())
+    if not methods or not all(method.replace("-", "").isalpha() for method in methods):
+        raise ConfigInvalid(f"--methods: {quote(text)}: write them like GET,POST, or all")
+    return None if methods == {"ALL"} else methods
+
+
+def _headers(texts: Sequence[str]) -> list[tuple[str, str]]:
+    fields = []
+    for text in texts:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip() or not text.isprintable():
+            raise ConfigInvalid(f"--header: {quote(text)}: write NAME: VALUE")
+        fields.append((name.strip(), value.strip()))
+    return fields
+
+
+# --- what is said
+
+
+def _silent(outcome: "Outcome") -> None: ...
+
+
+def _tell(outcome: "Outcome") -> None:
+    line = f"{outcome.verdict:<9}  {outcome.method} {cell(outcome.target)}"
+    if outcome.status is not None:
+        line += f"  {outcome.status}"
+    if outcome.ms is not None:
+        line += f"  {outcome.ms:g} ms"
+    if outcome.reason:
+        line += f"  ({cell(outcome.reason)})"
+    if outcome.verdict in ("different", "failed") and outcome.without:
+        line += f"  sent without {cell(list(outcome.without))}, redacted in the file"
+    typer.echo(line)
+    for where, recorded, now in outcome.differences:
+        typer.echo(f"             {cell(where)}: {_side(recorded)} -> {_side(now)}")
+
+
+def _side(value: str | None) -> str:
+    return "nothing" if value is None else cell(value.replace("\n", " ⏎ "))
+
+
+def _counts(outcomes: Iterable["Outcome"]) -> dict[str, int]:
+    counts = {"same": 0, "different": 0, "failed": 0, "skipped": 0}
+    for outcome in outcomes:
+        counts[outcome.verdict] += 1
+    return counts
+
+
+def _why_nothing(outcomes: "Sequence[Outcome]") -> str:
+    if not outcomes:
+        return "the file has no entries"
+    return f"of the first entry: {outcomes[0].reason}"

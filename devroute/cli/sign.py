@@ -1,0 +1,255 @@
+"""`devroute contract check`, `devroute sign` and `devroute sign-key`: contracts from the command line."""
+
+import json
+import re
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from devroute.cli.config.sources import Source, given_settings
+from devroute.cli.exit_codes import FAILURE, complain, reported
+from devroute.cli.invocation import read_text, replace_file
+from devroute.contract import grammar
+from devroute.contract.explain import explain
+from devroute.contract.grammar import Contract, Signature
+from devroute.errors import ConfigInvalid, DevrouteError
+
+if TYPE_CHECKING:
+    from devroute.contract.signer import SigningKey
+
+contract_app = typer.Typer(
+    help="Say what a contract means, or what is wrong with it.", no_args_is_help=True, rich_markup_mode=None
+)
+sign_key_app = typer.Typer(help="Make keys that sign contracts.", no_args_is_help=True, rich_markup_mode=None)
+
+#: Where a key is, and those that a proxy trusts, unless said otherwise.
+KEY_FILE, KEYS_FILE = Path("sign-key.json"), Path("contract-keys.json")
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+Text = Annotated[str, typer.Argument(metavar="CONTRACT", help="the value of X-devroute")]
+Output = Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")]
+Ttl = Annotated[str, typer.Option(metavar="TIME", help="how long it is to hold, such as 30m, 2h or 1d")]
+KeyFile = Annotated[Path, typer.Option(help="the private key, a JWK or PEM")]
+
+
+@contract_app.command("check")
+@reported
+def check(
+    text: Text,
+    keys: Annotated[Path | None, typer.Option(help="verify a signed contract with this JWKS")] = None,
+    output: Output = None,
+) -> int:
+    """Say what a contract means, or what is wrong.
+
+    \b
+    Example: devroute contract check '{"foo": "alice"}'
+    """
+    as_json = _as_json(output)
+    signed = grammar.is_signed(text)
+    try:
+        parsed = _read_signed(text, keys) if signed else grammar.parse(text)
+    except ConfigInvalid:
+        raise
+    except DevrouteError as error:
+        if not signed:
+            error.hint = ""  # it says to run this very command
+        if as_json:
+            _print_json({"valid": False, "error": error.as_dict()})
+        else:
+            complain(error)
+        return FAILURE
+    if as_json:
+        entries = {
+            key: asdict(entry) | {"target": str(entry.target)} for key, entry in parsed.entries.items()
+        }
+        document = {"valid": True, "explanation": explain(parsed), "entries": entries}
+        if parsed.signature is not None:
+            document["signature"] = _signature(parsed.signature) | {"verified": keys is not None}
+        _print_json(document)
+    else:
+        typer.echo("\n".join(explain(parsed)))
+        if parsed.signature is not None:
+            typer.echo(_provenance(parsed.signature, keys))
+    return 0
+
+
+@reported
+def sign(
+    text: Text,
+    ttl: Ttl = "1h",
+    key: KeyFile = KEY_FILE,
+    subject: Annotated[
+        str | None, typer.Option(metavar="NAME", help="who signs, if the key does not say so")
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Sign a contract, and print what to send as X-devroute.
+
+    \b
+    Example: devroute sign '{"foo": "alice"}' --ttl 2h --key sign-key.json
+    """
+    from devroute.contract.signer import sign as signed_by
+    from devroute.contract.verifier import MAX_TTL_S
+
+    as_json = _as_json(output)
+    seconds = _seconds(ttl)
+    if grammar.is_signed(text):
+        raise typer.BadParameter("this contract is signed already", param_hint="CONTRACT")
+    parsed = grammar.parse(text, grammar.WIDEST)  # the proxy judges how many it takes
+    private = _private(key)
+    if private.subject is not None and subject not in (None, private.subject):
+        raise ConfigInvalid(f"{key}: this is the key of {private.subject}, who cannot sign as {subject}")
+    name = private.subject or subject
+    if not name:
+        raise typer.BadParameter(
+            f"{key} does not say whose it is: write --subject NAME", param_hint="--subject"
+        )
+    now = time.time()
+    token = signed_by(parsed, private, name, now, seconds)
+    made = Contract(token, parsed.entries, Signature(name, private.id, int(now), int(now) + seconds))
+    assert made.signature is not None
+    if as_json:
+        details = {"algorithm": private.algorithm, "contract": grammar.as_document(parsed)}
+        _print_json({"token": token} | _signature(made.signature) | details)
+    else:
+        typer.echo(token)
+        typer.echo(
+            f"signed by {name}, until {_moment(made.signature.expires)}; send it as X-devroute", err=True
+        )
+        if seconds > MAX_TTL_S:
+            typer.echo(
+                "that is more than a day: only a proxy with a larger contract_max_ttl accepts it", err=True
+            )
+
+
+@sign_key_app.command("new")
+@reported
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="whose it is, as logs will show who signed")],
+    key: KeyFile = KEY_FILE,
+    keys: Annotated[Path, typer.Option(help="the proxy's JWKS; the public half is added")] = KEYS_FILE,
+) -> None:
+    """Make a key, and add its public half to those that the proxy trusts.
+
+    \b
+    Example: devroute sign-key new alice --key sign-key.json --keys contract-keys.json
+    """
+    from devroute.contract.keys import Keys
+    from devroute.contract.signer import SigningKey
+
+    if read_text(key) is not None:
+        raise ConfigInvalid(f"{key} is there already", hint="write another file's name, as --key FILE")
+    private = SigningKey.new(name)
+    known = read_text(keys)
+    if known is not None:
+        Keys.parse(known, str(keys))
+    document = {"keys": []} if known is None else json.loads(known)
+    document["keys"].append(private.as_public_jwk())
+    joined = _json(document)
+    Keys.parse(joined, str(keys))
+    replace_file(key, _json(private.as_jwk()))
+    replace_file(keys, joined)
+    typer.echo(f"{key}: the private key of {name}; whoever has it can sign as {name}")
+    count = len(document["keys"])
+    held = f"{count} public key{'s' if count > 1 else ''}"
+    typer.echo(f"{keys}: {held}, for: devroute proxy --contract-keys {keys}")
+
+
+@sign_key_app.command("public")
+@reported
+def public(
+    key: Annotated[Path, typer.Argument(help="the private key, a JWK or PEM")] = KEY_FILE,
+    subject: Annotated[
+        str | None, typer.Option(metavar="NAME", help="the key is to sign in this name only")
+    ] = None,
+) -> None:
+    """Print the public half of a key as a JWKS, which a proxy reads.
+
+    \b
+    Example: devroute sign-key public key.pem --subject ci > contract-keys.json
+    """
+    jwk = _private(key).as_public_jwk()
+    if subject is not None:
+        jwk["sub"] = subject
+    text = _json({"keys": [jwk]})
+    from devroute.contract.keys import Keys
+
+    Keys.parse(text, str(key))
+    typer.echo(text, nl=False)
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def _read_signed(text: str, keys: Path | None) -> Contract:
+    """Verified where there are keys, else as it stands. Raises ConfigInvalid and the errors of
+    contract/verifier.py."""
+    from devroute.contract.keys import Keys
+    from devroute.contract.verifier import check_time, unverified, verify
+
+    if keys is None:
+        return unverified(text)
+    known = read_text(keys)
+    if known is None:
+        raise ConfigInvalid(f"{keys}: there is no such file")
+    found = verify(text, Keys.parse(known, str(keys)))
+    assert found.signature is not None
+    check_time(found.signature, time.time())
+    return found
+
+
+def _private(file: Path) -> "SigningKey":
+    from devroute.contract.signer import SigningKey
+
+    text = read_text(file)
+    if text is None:
+        raise ConfigInvalid(f"{file}: there is no such file", hint="make a key: devroute sign-key new NAME")
+    return SigningKey.parse(text, str(file))
+
+
+def _seconds(text: str) -> int:
+    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
+    if match is None:
+        raise typer.BadParameter(f"'{text}' is not a time; write it like 30m, 2h or 1d", param_hint="--ttl")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _as_json(output: str | None) -> bool:
+    return given_settings([Source("command line", {"output": output})]).output == "json"
+
+
+# --- showing ------------------------------------------------------------------------------------------------
+
+
+def _signature(signature: Signature) -> dict[str, object]:
+    return {
+        "subject": signature.subject,
+        "key": signature.key,
+        "valid_from": _moment(signature.starts),
+        "expires": _moment(signature.expires),
+    }
+
+
+def _provenance(signature: Signature, keys: Path | None) -> str:
+    over = " (over)" if keys is None and signature.expires < time.time() else ""
+    who = f"signed by {signature.subject}, until {_moment(signature.expires)}{over}"
+    if keys is None:
+        return f"says that it is {who}; nobody has verified that here: --keys FILE does"
+    return f"{who}; verified with {keys}"
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _print_json(document: object) -> None:
+    typer.echo(_json(document), nl=False)

@@ -1,0 +1,129 @@
+"""`devroute token`: makes, lists and revokes the static tokens of the proxy's token file. The file holds
+hashes only, and its comments stay as they are. A running proxy reads it again by itself.
+"""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from devroute.auth.tokens import TokenRecord, Tokens, new_token, without
+from devroute.cli.exit_codes import reported
+from devroute.cli.invocation import read_text, replace_file
+from devroute.cli.table import table
+from devroute.errors import ConfigInvalid, NotFound
+
+token_app = typer.Typer(
+    help="Make, list and revoke tokens for laptops.", no_args_is_help=True, rich_markup_mode=None
+)
+
+File = Annotated[Path, typer.Option(help="the proxy's token file")]
+DEFAULT_FILE: Final = Path("tokens.yaml")
+
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+#: More is a date that no calendar needs, and that YAML cannot hold.
+MAX_TTL: Final = timedelta(days=36_500)
+
+
+@token_app.command("new")
+@reported
+def token_new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="whose it is: may register NAME and NAME-*")],
+    file: File = DEFAULT_FILE,
+    ttl: Annotated[
+        str | None, typer.Option(metavar="30d|12h|90m", help="how long it holds; for ever without")
+    ] = None,
+) -> None:
+    """Make a token, and print its secret once.
+
+    The file keeps only a hash of it.
+
+    \b
+    Example: devroute token new alice --ttl 30d --file tokens.yaml
+    """
+    now = datetime.now(UTC)
+    expires = None if ttl is None else (now + _duration(ttl)).isoformat()
+    secret, record = new_token(name, created=now.date().isoformat(), expires=expires)
+    known = read_text(file) or ""
+    Tokens.parse(known, str(file))
+    joined = known + ("\n" if known and not known.endswith("\n") else "") + record.as_yaml()
+    if record not in Tokens.parse(joined, str(file)).records:
+        raise ConfigInvalid(f"{file}: the new token would not be found in it")
+    replace_file(file, joined)
+    typer.echo(secret)
+    typer.echo(f"added to {file} (as a hash); give the line above to {name}, it is not shown again", err=True)
+
+
+@token_app.command("list")
+@reported
+def token_list(
+    file: File = DEFAULT_FILE,
+    output: Annotated[str, typer.Option(metavar="text|json", help="for people or for scripts")] = "text",
+) -> None:
+    """List the tokens: whose, by which id, since when, until when.
+
+    \b
+    Example: devroute token list --file tokens.yaml
+    """
+    if output not in ("text", "json"):
+        raise ConfigInvalid(f"output: '{output}' is neither text nor json")
+    now = datetime.now(UTC).timestamp()
+    rows = [_row(record, now) for record in _records(file)]
+    if output == "json":
+        typer.echo(json.dumps({"tokens": rows}, indent=2))
+    else:
+        typer.echo(table(rows) if rows else f"{file} has no tokens; make one with: devroute token new NAME")
+
+
+@token_app.command("revoke")
+@reported
+def token_revoke(
+    who: Annotated[str, typer.Argument(metavar="NAME|ID", help="all tokens of a person, or one by its id")],
+    file: File = DEFAULT_FILE,
+) -> None:
+    """Revoke tokens; their tunnels end within seconds.
+
+    \b
+    Example: devroute token revoke alice --file tokens.yaml
+    """
+    records = _records(file)
+    gone = [record for record in records if record.id == who] or [
+        record for record in records if record.subject == who
+    ]
+    if not gone:
+        raise NotFound(
+            f"{file}: no token belongs to '{who}' or has that id",
+            hint=f"devroute token list --file {file} shows them",
+        )
+    replace_file(file, without(read_text(file) or "", gone, str(file)))
+    for record in gone:
+        typer.echo(f"revoked {record.id} of {record.subject}", err=True)
+
+
+def _records(file: Path) -> tuple[TokenRecord, ...]:
+    text = read_text(file)
+    if text is None:
+        raise ConfigInvalid(f"{file}: there is no such file", hint="--file names the proxy's token file")
+    return Tokens.parse(text, str(file)).records
+
+
+def _row(record: TokenRecord, now: float) -> dict[str, object]:
+    expired = record.expiry is not None and record.expiry <= now
+    return {
+        "subject": record.subject,
+        "id": record.id,
+        "created": record.created or None,
+        "expires": record.expires,
+        "state": "expired" if expired else "in force",
+    }
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
+    span = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+    if span is None or span > MAX_TTL:
+        raise ConfigInvalid(f"--ttl: '{text}' is not a time; write it like 30d, 12h or 90m")
+    return span

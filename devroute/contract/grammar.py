@@ -1,0 +1,249 @@
+"""The contract: which services a request wants answered elsewhere. Owns the grammar of `X-devroute`, and is
+its only parser; the options of an entry are read by contract/options.py. Pure; never judges whether a target
+is allowed (policy/policy.py) or there (routing/registry.py).
+
+    {"foo": "192.168.1.12:8001", "bar.shop": "alice", "baz": {"to": "version:v2", "methods": ["GET"]}}
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Final
+
+from devroute.contract.options import OPTIONS, Fallback
+from devroute.contract.strict_json import Pairs, kind, load
+from devroute.contract.target import Malformed, Target, check_label, parse_target, quote
+from devroute.errors import ContractInvalid
+
+#: Bytes of a whole contract: it shares the caller's request head, where servers commonly allow 8 KiB a field.
+#: A server may take less, but not more: the sidecars' filter has the same number.
+MAX_BYTES = 8 * 1024
+#: Services in one contract: more are a mistake, and each is a line for somebody to read.
+MAX_ENTRIES = 64
+#: To how many a server may raise that: about what goes into MAX_BYTES with names as they are.
+MOST_ENTRIES = 256
+
+_NOT_PRINTABLE = re.compile(r"[^\t -~]")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a contract says of one service. Empty `methods` and `callers` and a `path` of None match all.
+
+    `percent` is 0 to 100; `timeout_s` and `delay_s` are seconds; `abort_status` is an HTTP status. `callers`
+    is the option "from": mesh identities, `spiffe://…` or `namespace/serviceaccount`.
+    """
+
+    key: str
+    service: str
+    namespace: str | None
+    target: Target
+    methods: tuple[str, ...] = ()
+    path: str | None = None
+    callers: tuple[str, ...] = ()
+    percent: float = 100.0
+    mirror: bool = False
+    fallback: Fallback = "service"
+    timeout_s: float | None = None
+    delay_s: float | None = None
+    abort_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Who vouches for a contract, and with which key. It holds from `starts` to `expires`, in seconds since
+    the epoch (contract/verifier.py checks both)."""
+
+    subject: str
+    key: str
+    starts: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A parsed contract: `raw` as it was received, `entries` by key as written. With a `signature`, that was
+    verified; its time was not."""
+
+    raw: str
+    entries: Mapping[str, Entry]
+    signature: Signature | None = None
+
+    def find(self, names: Sequence[str], namespace: str | None = None) -> Entry | None:
+        """The entry for the first of `names` that has one; names come in order of trust.
+
+        With a namespace, `foo.namespace` is preferred to `foo`. A key's own text always finds that key.
+        """
+        for name in names:
+            if namespace and (entry := self.entries.get(f"{name}.{namespace}")):
+                return entry
+            if entry := self.entries.get(name):
+                return entry
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a contract may be, in bytes and in services; a server's settings may say otherwise."""
+
+    max_bytes: int = MAX_BYTES
+    max_entries: int = MAX_ENTRIES
+
+    def check_size(self, raw: str) -> None:
+        """Raises ContractInvalid."""
+        if len(raw) > self.max_bytes:
+            raise ContractInvalid(
+                f"the contract has {len(raw)} characters; at most {self.max_bytes} are allowed"
+            )
+
+
+USUAL: Final = Limits()
+#: For readers that judge nothing: whatever some server takes.
+WIDEST: Final = Limits(MAX_BYTES, MOST_ENTRIES)
+
+
+def is_signed(raw: str) -> bool:
+    """Whether a contract has the shape of a compact JWS (RFC 7515 §7.1), which contract/verifier.py reads."""
+    text = raw.strip(" \t")
+    return text.startswith("ey") and text.count(".") == 2
+
+
+def parse(raw: str, limits: Limits = USUAL) -> Contract:
+    """The contract in the text of one `X-devroute` header, where it is not signed. Raises ContractInvalid
+    naming the place."""
+    limits.check_size(raw)
+    if odd := _NOT_PRINTABLE.search(raw):
+        kind = "a control character" if odd[0] < "\x80" else "not ASCII"
+        raise ContractInvalid(
+            f"character {odd.start() + 1} (U+{ord(odd[0]):04X}) is {kind};"
+            " a contract is one line of printable ASCII"
+        )
+    if is_signed(raw):
+        raise ContractInvalid(
+            "this is a signed contract, and this server does not accept signed contracts",
+            hint='send the contract as JSON: {"SERVICE": "TARGET"}',
+        )
+    if not raw.strip(" \t"):
+        raise ContractInvalid('the contract is empty; write {"SERVICE": "TARGET"}')
+    return Contract(raw, entries_of(load(raw), limits))
+
+
+def entries_of(document: object, limits: Limits = USUAL) -> Mapping[str, Entry]:
+    """The entries in a contract's JSON, as `load` gives it. Raises ContractInvalid naming the place."""
+    if not isinstance(document, Pairs):
+        raise ContractInvalid(
+            f'a contract is a JSON object, not {kind(document)}; write {{"SERVICE": "TARGET"}}'
+        )
+    if not document:
+        raise ContractInvalid('the contract names no service; write {"SERVICE": "TARGET"}')
+    if len(document) > limits.max_entries:
+        raise ContractInvalid(
+            f"the contract names {len(document)} services; at most {limits.max_entries} are allowed"
+        )
+    entries: dict[str, Entry] = {}
+    for key, value in document:
+        if key in entries:
+            raise ContractInvalid(f"service {quote(key)} is named twice; keep one of them", service=key)
+        entries[key] = _entry(key, value)
+    return MappingProxyType(entries)
+
+
+# --- entries ------------------------------------------------------------------------------------------------
+
+
+def _entry(key: str, value: object) -> Entry:
+    service, namespace = _service(key)
+    if isinstance(value, str):
+        return Entry(key, service, namespace, _target(key, value))
+    if not isinstance(value, Pairs):
+        raise ContractInvalid(
+            f"service '{key}': a target is a text or an object, not {kind(value)};"
+            f' write {{"{key}": "192.168.1.12:8001"}} or {{"{key}": "alice"}}',
+            service=key,
+        )
+    options: dict[str, object] = {}
+    for name, option in value:
+        if name in options:
+            raise ContractInvalid(
+                f"service '{key}': option {quote(name)} is given twice; keep one", service=key
+            )
+        options[name] = option
+    return _with_options(key, service, namespace, options)
+
+
+def _service(key: str) -> tuple[str, str | None]:
+    service, dot, namespace = key.partition(".")
+    if "." in namespace:
+        short = ".".join(key.split(".")[:2])
+        raise ContractInvalid(
+            f"service {quote(key)}: a service is foo or foo.namespace; write {quote(short)}"
+        )
+    try:
+        check_label(service, "a service's name")
+        return service, check_label(namespace, "a namespace's name") if dot else None
+    except Malformed as problem:
+        raise ContractInvalid(f"service {quote(key)}: {problem}") from None
+
+
+def _target(key: str, text: str) -> Target:
+    try:
+        return parse_target(text)
+    except Malformed as problem:
+        shown = quote(text)
+        raise ContractInvalid(
+            f"service '{key}': target {shown}: {problem}", service=key, target=shown.strip("'")
+        ) from None
+
+
+def _with_options(key: str, service: str, namespace: str | None, options: dict[str, object]) -> Entry:
+    known = ", ".join(["to", *OPTIONS])
+    chosen: dict[str, object] = {}
+    target: Target | None = None
+    for name, value in options.items():
+        try:
+            if name == "to":
+                if not isinstance(value, str):
+                    raise Malformed(f"write a target such as 192.168.1.12:8001, not {kind(value)}")
+                target = _target(key, value)
+            elif name in OPTIONS:
+                field, read = OPTIONS[name]
+                chosen[field] = read(value)
+            else:
+                raise Malformed(f"there is no such option; the options are {known}")
+        except Malformed as problem:
+            raise ContractInvalid(f"service '{key}': option {quote(name)}: {problem}", service=key) from None
+    if target is None:
+        raise ContractInvalid(
+            f"service '{key}': option 'to' is missing; write {{\"to\": \"192.168.1.12:8001\", ...}}",
+            service=key,
+        )
+    entry = Entry(key, service, namespace, target, **chosen)  # type: ignore[arg-type]  # the readers give the types
+    if entry.mirror and (entry.abort_status is not None or entry.fallback == "fail"):
+        other = "abort" if entry.abort_status is not None else "fallback"
+        raise ContractInvalid(
+            f"service '{key}': options 'mirror' and '{other}' contradict each other:"
+            " with mirror the real service answers; remove one",
+            service=key,
+        )
+    return entry
+
+
+# --- as JSON ------------------------------------------------------------------------------------------------
+
+
+def as_document(contract: Contract) -> dict[str, object]:
+    """The contract as JSON values in one form of all that mean the same: what is signed."""
+    return {key: _entry_document(entry) for key, entry in contract.entries.items()}
+
+
+def _entry_document(entry: Entry) -> object:
+    options: dict[str, object] = {}
+    for name, (field, _) in OPTIONS.items():
+        value = getattr(entry, field)
+        if value != _DEFAULTS[field]:
+            options[name] = list(value) if isinstance(value, tuple) else value
+    return {"to": str(entry.target)} | options if options else str(entry.target)
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Entry)}

@@ -1,0 +1,103 @@
+"""The public keys that may sign contracts: a JWKS (RFC 7517 §5). Pure; whoever reads the file watches it and
+calls `Keys.parse` again.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+
+from devroute.contract.target import quote
+from devroute.errors import ConfigInvalid
+
+#: By a key's type and curve; the key alone says which, never the token (RFC 8725 §3.1).
+ALGORITHMS: Final[Mapping[tuple[object, object], str]] = {
+    ("OKP", "Ed25519"): "EdDSA",
+    ("EC", "P-256"): "ES256",
+}
+#: Keys in a file: one for each person of a large company.
+MAX_KEYS: Final = 1024
+#: Bytes of a file of keys; a ConfigMap cannot be larger.
+MAX_FILE: Final = 1024 * 1024
+#: A key's id; who signed, as logs show it.
+NAME: Final = re.compile(r"[!-~]{1,253}")
+
+#: Members of a JWK that are nobody's business but the signer's (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
+_PRIVATE: Final = ("d", "k", "p", "q")
+_HINT: Final = "devroute sign-key new NAME writes such a file"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key that may sign contracts; with a `subject`, in that name only."""
+
+    id: str
+    public: PyJWK
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keys:
+    """The keys in force, by id. Compared by identity, so that what was verified can be kept per set."""
+
+    by_id: Mapping[str, Key] = field(default_factory=dict)
+
+    def get(self, kid: str | None) -> Key | None:
+        return None if kid is None else self.by_id.get(kid)
+
+    @classmethod
+    def parse(cls, text: str, source: str = "contract-keys.json") -> "Keys":
+        """The keys in a JWKS (RFC 7517 §5). Keys of other algorithms are left out. Raises ConfigInvalid
+        naming `source` and the key, never its text."""
+        if len(text) > MAX_FILE:
+            raise ConfigInvalid(f"{source}: larger than {MAX_FILE} bytes")
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ConfigInvalid(f"{source}: not JSON", hint=_HINT) from None
+        listed = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(listed, list):
+            raise ConfigInvalid(
+                f'{source}: write a JWKS, {{"keys": [...]}}',
+                hint=_HINT,
+            )
+        if len(listed) > MAX_KEYS:
+            raise ConfigInvalid(f"{source}: {len(listed)} keys; at most {MAX_KEYS} are allowed")
+        found: dict[str, Key] = {}
+        for index, jwk in enumerate(listed):
+            key = read_key(jwk, f"{source}: keys.{index}")
+            if key is not None and key.id in found:
+                raise ConfigInvalid(f"{source}: keys.{index}: another key has the kid {quote(key.id)}")
+            if key is not None:
+                found[key.id] = key
+        return cls(MappingProxyType(found))
+
+
+def read_key(jwk: object, place: str) -> Key | None:
+    """A public key, None where it is not for contracts. Raises ConfigInvalid naming `place`."""
+    if not isinstance(jwk, dict):
+        raise ConfigInvalid(f"{place}: not an object")
+    if any(member in jwk for member in _PRIVATE):
+        raise ConfigInvalid(
+            f"{place}: this is a private key",
+            hint="keep public keys here: devroute sign-key public FILE prints one",
+        )
+    kind = jwk.get("kty"), jwk.get("crv")
+    algorithm = ALGORITHMS.get(kind) if all(isinstance(each, str) for each in kind) else None
+    if algorithm is None or jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
+        return None
+    key_id, subject = jwk.get("kid"), jwk.get("sub")
+    if not isinstance(key_id, str) or not NAME.fullmatch(key_id):
+        raise ConfigInvalid(f"{place}: kid is missing, or is not a short text")
+    if subject is not None and not (isinstance(subject, str) and NAME.fullmatch(subject)):
+        raise ConfigInvalid(f"{place}: sub is not a short text without spaces")
+    try:
+        return Key(key_id, PyJWK(jwk, algorithm), subject)
+    except (PyJWTError, UnsupportedAlgorithm):
+        raise ConfigInvalid(f"{place}: not a valid key of the type {jwk.get('kty')}") from None

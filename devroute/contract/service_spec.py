@@ -1,0 +1,109 @@
+"""A service and where it runs on the laptop, as people write it: foo=8001. Pure."""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from devroute.contract.target import (
+    Address,
+    Malformed,
+    check_label,
+    parse_address,
+    parse_host,
+    parse_port,
+    quote,
+)
+
+#: Services of one agent: as many as a contract can name.
+MAX_SERVICES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """A service and where it runs on the laptop; with `direct`, requests come to that address."""
+
+    service: str
+    host: str
+    port: int
+    scheme: Literal["http", "grpc"] = "http"
+    direct: Address | None = None
+
+    @property
+    def url(self) -> str:
+        """What a program on this laptop would call."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ServiceSpec":
+        """`foo=8001`, `foo=host:8001`, `foo=http://host:8001`, `foo=grpc://localhost:9000`. Or Malformed."""
+        service, equals, place = text.partition("=")
+        if not equals:
+            raise Malformed(f"{quote(text)}: write SERVICE=PORT, such as foo=8001")
+        try:
+            check_label(service, "a service's name")
+            scheme, host, port = _local(place)
+        except Malformed as problem:
+            raise Malformed(f"{quote(text)}: {problem}") from None
+        return cls(service, host, port, scheme)
+
+
+def _local(place: str) -> tuple[Literal["http", "grpc"], str, int]:
+    scheme: Literal["http", "grpc"] = "http"
+    named, separator, rest = place.partition("://")
+    if separator:
+        place = rest.removesuffix("/")
+        if named == "grpc":
+            scheme = "grpc"
+        elif named != "http":
+            raise Malformed(f"scheme {quote(named)} is not supported; write http:// or grpc://")
+    if not place:
+        raise Malformed("the port is missing; write SERVICE=PORT, such as foo=8001")
+    if place.isdigit():
+        # localhost and not 127.0.0.1: what listens on "localhost" has ::1 only on many machines.
+        return scheme, "localhost", parse_port(place)
+    if ":" not in place:
+        raise Malformed(f"port {quote(place)} is not a number from 1 to 65535")
+    address = parse_address(place)
+    return scheme, address.host, address.port
+
+
+def with_direct(services: Iterable[ServiceSpec], direct: str) -> tuple[ServiceSpec, ...]:
+    """The services, each registered at an address of the laptop's own: `HOST` with each service's port, or
+    `HOST:PORT` for the only service. Raises Malformed."""
+    specs = tuple(services)
+    try:
+        whole = parse_address(direct)
+    except Malformed:
+        host = _bare_host(direct)
+        return tuple(replace(spec, direct=Address(host, spec.port)) for spec in specs)
+    if len(specs) != 1:
+        raise Malformed(
+            f"{quote(direct)} has a port, but there are {len(specs)} services; write the host only"
+        )
+    return (replace(specs[0], direct=whole),)
+
+
+def _bare_host(text: str) -> str:
+    literal = text.removeprefix("[").removesuffix("]")
+    if ":" in literal:
+        try:
+            return str(ipaddress.IPv6Address(literal))
+        except ValueError:
+            raise Malformed(f"{quote(text)} is not an address; write HOST or HOST:PORT") from None
+    return parse_host(literal)
+
+
+def read_specs(value: object) -> object:
+    """Specs of texts, in a list or as a mapping. Raises ValueError."""
+    if isinstance(value, Mapping):
+        value = [f"{service}={place}" for service, place in value.items()]
+    if not isinstance(value, list | tuple):
+        raise ValueError("write a list such as [foo=8001]")
+    specs = tuple(spec if isinstance(spec, ServiceSpec) else ServiceSpec.parse(str(spec)) for spec in value)
+    if len(specs) > MAX_SERVICES:
+        raise ValueError(f"{len(specs)} services are given; at most {MAX_SERVICES} are allowed")
+    for index, spec in enumerate(specs):
+        if any(other.service == spec.service for other in specs[:index]):
+            raise ValueError(f"service '{spec.service}' is given twice")
+    return specs

@@ -1,0 +1,74 @@
+"""JSON as contracts are written in it: strict (RFC 8259), and with its mistakes named for people. Pure; what
+the JSON says is for contract/grammar.py to judge.
+"""
+
+import json
+import math
+from typing import NoReturn
+
+from devroute.contract.target import quote
+from devroute.errors import ContractInvalid
+
+#: Digits of a number; also keeps int() away from its own limit (and from quadratic work).
+MAX_DIGITS = 20
+
+
+class Pairs(list[tuple[str, object]]):
+    """A JSON object with its duplicate keys still there."""
+
+
+def load(raw: str) -> object:
+    """Strict JSON; objects are Pairs. Raises ContractInvalid naming the place."""
+    try:
+        return json.loads(
+            raw,
+            object_pairs_hook=Pairs,
+            parse_constant=_constant,
+            parse_int=_integer,
+            parse_float=_float,
+        )
+    except json.JSONDecodeError as error:
+        raise ContractInvalid(f"not valid JSON at character {error.pos + 1}: {_advice(raw, error)}") from None
+    except RecursionError:
+        raise ContractInvalid("the JSON is nested too deeply; an entry is a text or one object") from None
+
+
+def kind(value: object) -> str:
+    """What a value is, in words."""
+    if isinstance(value, Pairs):
+        return "an object"
+    kinds = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return kinds.get(type(value), "null")
+
+
+def _advice(raw: str, error: json.JSONDecodeError) -> str:
+    rest = raw[error.pos :]
+    if error.msg == "Extra data":
+        if rest.lstrip(" \t").startswith(","):
+            return "something follows the contract; send X-devroute once, with all services in one object"
+        return f"{quote(rest)} follows the end of the contract; remove it"
+    if rest.startswith("'"):
+        return "JSON needs double quotes, not single ones"
+    if error.pos == 0 or not rest.strip():
+        return (
+            'write {"SERVICE": "TARGET"}'
+            if error.pos == 0
+            else "the contract ends too early; is a brace missing?"
+        )
+    return f"{error.msg[0].lower()}{error.msg[1:]}"
+
+
+def _constant(name: str) -> NoReturn:
+    raise ContractInvalid(f"{name} is not a JSON value (RFC 8259, section 3)")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ContractInvalid(f"the number {quote(digits)} has more than {MAX_DIGITS} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    if len(digits) > MAX_DIGITS or not math.isfinite(number := float(digits)):
+        raise ContractInvalid(f"the number {quote(digits)} is out of range")
+    return number

@@ -1,0 +1,356 @@
+"""One HTTP/2 connection of either side: frames to streams and back, one write a turn, fairness, floods.
+
+Knows nothing of requests: proxy/downstream/http2.py and upstream/http2_connection.py say what streams mean.
+It never awaits.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    InformationalResponseReceived,
+    PingAckReceived,
+    PingReceived,
+    PriorityUpdated,
+    RemoteSettingsChanged,
+    RequestReceived,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    UnknownFrameReceived,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+
+from devroute.errors import DevrouteError, UpstreamReset
+from devroute.http.aio.connection import FLUSH_BYTES, LINGER_SECONDS, MAX_DISCARDED_BYTES, Connection
+from devroute.http.aio.http2_stream import Http2Stream
+from devroute.http.http2.flood_guard import (
+    IDLE_BURST,
+    IDLE_PER_FRAME,
+    IDLE_PER_SECOND,
+    RESET_BURST,
+    RESETS_PER_SECOND,
+)
+from devroute.http.http2.headers import Fields
+from devroute.http.http2.protocol import Wire
+from devroute.token_bucket import Allowance
+
+
+class Http2Connection(Connection):
+    """`full`: the transport takes no more for now. `stopped`: the streams whose sources were stopped."""
+
+    __slots__ = (
+        "_blocked",
+        "_dirty",
+        "_discarded",
+        "_flushing",
+        "_idle_frames",
+        "_resets",
+        "full",
+        "over",
+        "stopped",
+        "streams",
+        "wire",
+    )
+
+    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.wire = wire
+        self.full = False
+        self.over = False
+        self._discarded = 0  # bytes that came after the end
+        self.streams: dict[int, Http2Stream] = {}
+        self.stopped: dict[Http2Stream, None] = {}
+        self._dirty: dict[Http2Stream, None] = {}  # with something to send, in the order of their turns
+        self._blocked: dict[Http2Stream, None] = {}  # with something to send, and no window for it
+        self._flushing = False
+        now = loop.time()
+        self._resets = Allowance(RESET_BURST, RESETS_PER_SECOND, now)
+        self._idle_frames = Allowance(IDLE_BURST, IDLE_PER_SECOND, now)
+
+    # --- what the two sides say
+
+    def opened(self, number: int, fields: Fields, *, ended: bool) -> None:
+        """The peer opened a stream."""
+        raise NotImplementedError
+
+    def settled(self) -> None:
+        """The peer's settings have changed."""
+
+    def pinged_back(self, payload: bytes) -> None: ...
+
+    def leaving(self, code: int, last: int) -> None:
+        """GOAWAY: the peer takes no streams above `last`."""
+
+    def dismissed(self) -> None:
+        """A stream is over."""
+
+    # --- receiving
+
+    def received(self, data: bytes) -> None:
+        if self.over:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self.close()
+        else:
+            try:
+                events = self.wire.receive(data)
+            except ProtocolError as error:
+                self.fail(f"broke HTTP/2: {error}")
+            else:
+                self._handle(events)
+                self.flush()
+                if self.wire.more and not self.over and not self.closed:
+                    self.transport.pause_reading()
+                    self._loop.call_soon(self._receive_on)
+
+    def _receive_on(self) -> None:
+        """The rest of what was read, now that others had their turn."""
+        if not self.over and not self.closed:
+            self.transport.resume_reading()
+            self.received(b"")
+
+    def _handle(self, events: list[Event]) -> None:
+        handlers = _HANDLERS
+        for event in events:
+            handler = handlers.get(type(event))
+            if handler is not None:
+                handler(self, event)
+                if self.over:
+                    return
+
+    def _on_request(self, event: RequestReceived) -> None:
+        self._idle_frames.earn(IDLE_PER_FRAME)
+        self.opened(event.stream_id, event.headers, ended=event.stream_ended is not None)
+
+    def _on_response(self, event: ResponseReceived) -> None:
+        self._idle_frames.earn(IDLE_PER_FRAME)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_head(event.headers, ended=event.stream_ended is not None)
+
+    def _on_informational(self, event: InformationalResponseReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_informational(event.headers)
+
+    def _on_data(self, event: DataReceived) -> None:
+        if event.data:
+            self._idle_frames.earn(IDLE_PER_FRAME)
+        elif event.stream_ended is None:
+            self._on_idle_frame(event)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_data(event.data, event.flow_controlled_length)
+        else:
+            self.acknowledge(event.stream_id, event.flow_controlled_length)
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_trailers(event.headers)
+
+    def _on_end(self, event: StreamEnded) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.receive_end([])
+
+    def _on_reset(self, event: StreamReset) -> None:
+        if event.remote_reset:
+            self.count_reset()
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and not self.over:
+            stream.receive_reset(int(event.error_code))
+
+    def _on_window(self, event: WindowUpdated) -> None:
+        self._on_idle_frame(event)
+        if not self._blocked:
+            return
+        if event.stream_id == 0:
+            self._dirty.update(self._blocked)
+            self._blocked.clear()
+        else:
+            stream = self.streams.get(event.stream_id)
+            if stream in self._blocked:
+                del self._blocked[stream]
+                self._dirty[stream] = None
+
+    def _on_settings(self, event: RemoteSettingsChanged) -> None:
+        self._on_idle_frame(event)
+        self._dirty.update(self._blocked)  # their windows may have grown
+        self._blocked.clear()
+        self.settled()
+
+    def _on_pong(self, event: PingAckReceived) -> None:
+        self._on_idle_frame(event)
+        self.pinged_back(event.ping_data)
+
+    def _on_goaway(self, event: ConnectionTerminated) -> None:
+        self.leaving(int(event.error_code or 0), event.last_stream_id or 0)
+
+    # --- floods
+
+    def _on_idle_frame(self, event: Event) -> None:
+        if not self._idle_frames.spend(self._loop.time()):
+            self.fail("sent a flood of frames that carry nothing", ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def count_reset(self) -> None:
+        """The peer took a stream back, or opened one more than it may."""
+        if not self._resets.spend(self._loop.time()):
+            self.fail("reset too many streams in a short time", ErrorCodes.ENHANCE_YOUR_CALM)
+
+    # --- sending
+
+    def wake(self, stream: Http2Stream) -> None:
+        """A stream has something to send: with everything else of this turn, or at once if it is much."""
+        if stream in self._blocked:
+            stream.stop()
+            return
+        self._dirty[stream] = None
+        if self.full:
+            stream.stop()
+        elif stream.queued >= FLUSH_BYTES:
+            self.flush()
+        else:
+            self.flush_soon()
+
+    def acknowledge(self, number: int, size: int) -> None:
+        if size and not self.over:
+            self.wire.acknowledge_received_data(size, number)
+            self.flush_soon()
+
+    def flush(self) -> None:
+        self._flush_due = False
+        if self._flushing or self.over or self.closed:
+            return
+        self._flushing = True
+        try:
+            self._send_turns()
+        finally:
+            self._flushing = False
+
+    def _send_turns(self) -> None:
+        """Each stream that has something to send gets its turn, as long as the transport takes it."""
+        dirty = self._dirty
+        wire = self.wire
+        pending = 0
+        while dirty and not self.full:
+            stream = next(iter(dirty))
+            del dirty[stream]
+            size = stream.pump(wire)
+            self._idle_frames.earn(IDLE_PER_FRAME)
+            pending += size
+            if pending >= FLUSH_BYTES:
+                pending = 0
+                self.transport.write(wire.data_to_send())
+            if stream.over or not wire.alive(stream.number):
+                continue
+            if stream.pieces:
+                self._wait(stream)
+            elif stream.stopped and not self.full:
+                stream.start()
+        data = wire.data_to_send()
+        if data and not self.over:
+            self.transport.write(data)
+
+    def _wait(self, stream: Http2Stream) -> None:
+        """There is more to send: in its next turn, or when the peer opens its window."""
+        if self.wire.local_flow_control_window(stream.number) > 0:
+            self._dirty[stream] = None
+        else:
+            self._blocked[stream] = None
+        stream.stop()
+
+    def pause_writing(self) -> None:
+        self.full = True
+        for stream in list(self._dirty):
+            if stream.pieces:
+                stream.stop()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self.flush()
+        for stream in list(self.stopped):
+            if self.full:
+                return
+            if not stream.pieces:
+                stream.start()
+
+    # --- the end
+
+    def dismiss(self, stream: Http2Stream) -> None:
+        number = stream.number
+        if self.streams.get(number) is stream:
+            del self.streams[number]
+            self._dirty.pop(stream, None)
+            self._blocked.pop(stream, None)
+            self.stopped.pop(stream, None)
+            self.wire.forget(number)
+            self.dismissed()
+
+    def fail(self, what: str, code: ErrorCodes | None = None) -> None:
+        """End the connection because of what the peer did; with `code`, h2 has not said so itself."""
+        if self.over:
+            return
+        if code is not None:
+            self.wire.close_connection(code)
+        data = self.wire.data_to_send()
+        if data and not self.closed:
+            self.transport.write(data)
+        self.finish(UpstreamReset(f"the other end of the HTTP/2 connection {what}"))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close our half, and the connection once the peer has closed its own: whoever is still sending would
+        get a reset, and never read why."""
+        transport = self.transport
+        if self.closed or transport.is_closing() or not transport.can_write_eof():
+            self.close()
+            return
+        transport.resume_reading()
+        transport.write_eof()
+        self._loop.call_later(LINGER_SECONDS, transport.abort)
+
+    def finish(self, error: DevrouteError) -> None:
+        """The connection is over: tell the owner of every stream, once."""
+        if self.over:
+            return
+        self.over = True
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self._dirty.clear()
+        self._blocked.clear()
+        self.stopped.clear()
+        for stream in streams:
+            stream.connection_lost(error)
+
+    def lost(self, error: Exception | None) -> None:
+        self.finish(UpstreamReset("the HTTP/2 connection was lost"))
+
+    def eof_received(self) -> bool:
+        return False  # closes the transport, then `lost`
+
+
+_HANDLERS: Final[dict[type[Event], Callable[[Any, Any], None]]] = {
+    RequestReceived: Http2Connection._on_request,
+    ResponseReceived: Http2Connection._on_response,
+    InformationalResponseReceived: Http2Connection._on_informational,
+    DataReceived: Http2Connection._on_data,
+    TrailersReceived: Http2Connection._on_trailers,
+    StreamEnded: Http2Connection._on_end,
+    StreamReset: Http2Connection._on_reset,
+    WindowUpdated: Http2Connection._on_window,
+    RemoteSettingsChanged: Http2Connection._on_settings,
+    PingReceived: Http2Connection._on_idle_frame,
+    PingAckReceived: Http2Connection._on_pong,
+    PriorityUpdated: Http2Connection._on_idle_frame,
+    UnknownFrameReceived: Http2Connection._on_idle_frame,
+    ConnectionTerminated: Http2Connection._on_goaway,
+}

@@ -1,0 +1,65 @@
+"""What gRPC adds to HTTP/2: its status codes, its error answers, its deadline. Pure.
+
+From gRPC's "PROTOCOL-HTTP2" (grpc-status, grpc-message, grpc-timeout) and "statuscodes" documents.
+"""
+
+import re
+from typing import Final
+
+from devroute.errors import DevrouteError
+from devroute.http.message import Headers
+from devroute.routing.decision import printable
+
+DEADLINE_EXCEEDED: Final = 4
+UNKNOWN: Final = 2
+
+#: gRPC's code for each status of the error tree. What is wrong with the caller's own words is
+#: INVALID_ARGUMENT; what may be over in a moment is UNAVAILABLE, which clients may try again.
+CODES: Final = {
+    400: 3,  # INVALID_ARGUMENT
+    403: 7,  # PERMISSION_DENIED
+    408: 4,  # DEADLINE_EXCEEDED
+    431: 8,  # RESOURCE_EXHAUSTED
+    499: 1,  # CANCELLED
+    500: 13,  # INTERNAL
+    501: 12,  # UNIMPLEMENTED
+    502: 14,  # UNAVAILABLE
+    503: 14,
+    504: DEADLINE_EXCEEDED,
+    508: 9,  # FAILED_PRECONDITION
+}
+
+_TIMEOUT = re.compile(rb"\ngrpc-timeout:[ \t]*([0-9]{1,8})([HMSmun])\r")
+_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_ENCODED = re.compile(rb"[^ -$&-~]")
+
+
+def timeout_of(head: bytes) -> float | None:
+    """The deadline of a request's head in seconds from its arrival; None without one, or with a bad one,
+    which is the app's to refuse."""
+    match = _TIMEOUT.search(head)
+    return None if match is None else int(match[1]) * _UNITS[match[2]]
+
+
+def status_trailers(error: DevrouteError) -> Headers:
+    """grpc-status and grpc-message for an error."""
+    text = f"{error.message} ({error.hint})" if error.hint else error.message
+    message = _ENCODED.sub(lambda byte: b"%%%02X" % byte[0][0], text.encode())
+    return [(b"grpc-status", b"%d" % CODES.get(error.status, UNKNOWN)), (b"grpc-message", message)]
+
+
+def error_answer(error: DevrouteError, *, grpc: bool, length: int) -> Headers:
+    """The head of an error's answer: for gRPC the whole of it ("Trailers-Only"), else one that announces
+    `length` bytes of JSON."""
+    marks = [
+        (b"x-devroute-result", b"error"),
+        (b"x-devroute-reason", printable(error.message).encode("ascii")),
+    ]
+    if grpc:
+        return [(b":status", b"200"), (b"content-type", b"application/grpc"), *status_trailers(error), *marks]
+    return [
+        (b":status", b"%d" % error.status),
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % length),
+        *marks,
+    ]

@@ -1,0 +1,243 @@
+"""HTTP/2 field lists to HTTP/1.1 heads and back (RFC 9113 §8.3, RFC 9110 §7.6). Pure.
+
+Between the two halves of a relay heads are HTTP/1.1 text, so an HTTP/2 head becomes text and passes the same
+strict parser as everybody else's. What RFC 9113 calls malformed is refused before: it could become another
+line or another field there.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+
+from devroute.errors import DevrouteError, HeadTooLarge, NotSupported, RequestMalformed, UpstreamInvalid
+from devroute.http.http1.body import ChunkedBody
+from devroute.http.http1.request import HEAD_LIMITS, parse_request_head, parse_response_head
+from devroute.http.message import (
+    Framing,
+    Headers,
+    HeadLimits,
+    InboundRequest,
+    RequestHead,
+    ResponseHead,
+    Span,
+)
+
+#: An app's answers differ little: heads and trailers up to this size are judged once, and so many remembered.
+MAX_REMEMBERED: Final = 1024
+MAX_REMEMBERED_BYTES: Final = 1024
+
+#: As HPACK gave them, not checked.
+Fields = Sequence[tuple[bytes, bytes]]
+
+#: What a reader of HTTP/2 must not see (RFC 9113 §8.2.2). `te` may only say "trailers".
+_CONNECTION_SPECIFIC: Final = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"te")
+)
+
+_NONE: Final = Framing.NONE
+_REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority", b":protocol"))
+_RESPONSE_PSEUDO: Final = frozenset((b":status",))
+_NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
+_REASONS: Final = {b"%d" % status: status.phrase.encode() for status in HTTPStatus}
+# A request line, a status line, or what stands before trailers; nothing in it may end it early.
+_START = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.1|HTTP/1\.1 [1-5][0-9][0-9] [A-Za-z' -]*|0")
+_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]*")
+_SECTION = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*(?<![\t ]))?\r\n)*")
+_GRPC = re.compile(rb"\ncontent-type:[ \t]*application/grpc(?=[+;\r \t])", re.IGNORECASE)
+
+
+def is_grpc(head: bytes) -> bool:
+    """Whether a head is gRPC's, and not gRPC-Web's, which travels over HTTP/1.1 too."""
+    return _GRPC.search(head) is not None
+
+
+def _is_short(fields: Fields) -> bool:
+    return sum([len(name) + len(value) for name, value in fields]) <= MAX_REMEMBERED_BYTES
+
+
+def _text(start: bytes, fields: Fields, error: type[DevrouteError]) -> bytes:
+    """A head as text. Raises `error` for what RFC 9113 §8.2 calls malformed.
+
+    That every line is a field is not enough: a name may not hold what ends a name, nor a value a line.
+    """
+    if _START.fullmatch(start) is None:
+        raise error("a pseudo-header field has characters that it may not have", hint="RFC 9113 §8.3")
+    section = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if _NAMES.fullmatch(b"".join([name for name, _ in fields])) is None:
+        raise error("a field name has upper case or characters that no name has", hint="RFC 9113 §8.2.1")
+    if _SECTION.fullmatch(section) is None or section.count(b"\n") != len(fields):
+        raise error("a field value has control characters or white space at its ends", hint="RFC 9113 §8.2.1")
+    return b"%b\r\n%b\r\n" % (start, section)
+
+
+def _split(
+    fields: Fields, wanted: frozenset[bytes], error: type[DevrouteError]
+) -> tuple[dict[bytes, bytes], Headers]:
+    """Pseudo-header fields (RFC 9113 §8.3) and the others. Raises `error` for those that are out of place."""
+    pseudo: dict[bytes, bytes] = {}
+    rest: Headers = []
+    for field in fields:
+        name, value = field
+        if name[:1] == b":":
+            if rest or name in pseudo or name not in wanted:
+                raise error("a pseudo-header field is unknown, repeated or late", hint="RFC 9113 §8.3")
+            pseudo[name] = value
+        elif name in _CONNECTION_SPECIFIC and (name != b"te" or value != b"trailers"):
+            raise error(f"{name.decode()} is a field of HTTP/1.1 connections", hint="RFC 9113 §8.2.2")
+        else:
+            rest.append(field)
+    return pseudo, rest
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+def read_request(fields: Fields, *, ended: bool, limits: HeadLimits = HEAD_LIMITS) -> InboundRequest:
+    """A client's request. `ended`: it has no body (END_STREAM on its HEADERS).
+
+    Raises RequestMalformed, HeadTooLarge or NotSupported.
+    """
+    pseudo, rest = _split(fields, _REQUEST_PSEUDO, RequestMalformed)
+    if pseudo.get(b":method") == b"CONNECT":
+        raise NotSupported("CONNECT is not forwarded", hint="devroute is a gateway, not a forward proxy")
+    if b":scheme" not in pseudo or b":protocol" in pseudo:
+        raise RequestMalformed("the request has no :scheme, or a :protocol", hint="RFC 9113 §8.3.1")
+    try:
+        start = b"%b %b HTTP/1.1" % (pseudo[b":method"], pseudo[b":path"])
+    except KeyError:
+        raise RequestMalformed("the request has no :method or no :path", hint="RFC 9113 §8.3.1") from None
+    hosts = {value for name, value in rest if name == b"host"}
+    if b":authority" in pseudo:
+        hosts.add(pseudo[b":authority"])
+    if len(hosts) != 1:
+        raise RequestMalformed(
+            f":authority and host name {len(hosts)} hosts; it has to be one", hint="RFC 9113 §8.3.1"
+        )
+    names = {name for name, _ in rest}
+    if b"host" in names:
+        rest = [field for field in rest if field[0] != b"host"]
+    if b"cookie" in names:
+        rest = _join_cookies(rest)
+    if not ended and b"content-length" not in names:
+        rest.append((b"transfer-encoding", b"chunked"))
+    rest.insert(0, (b"host", hosts.pop()))
+    raw = _text(start, rest, RequestMalformed)
+    if len(raw) > limits.size:
+        raise HeadTooLarge(f"the request's head is longer than {limits.size} bytes")
+    request = parse_request_head(raw, limits.fields)
+    if ended and request.framing is not _NONE:
+        raise RequestMalformed("content-length announces a body, but there is none", hint="RFC 9113 §8.1.1")
+    return request
+
+
+def _join_cookies(fields: Headers) -> Headers:
+    """One line again, which HTTP/2 may split (RFC 9113 §8.2.3)."""
+    cookies = b"; ".join([value for name, value in fields if name == b"cookie"])
+    return [*(field for field in fields if field[0] != b"cookie"), (b"cookie", cookies)]
+
+
+def write_request(head: RequestHead) -> Headers:
+    """A request for an upstream. What belongs to an HTTP/1.1 connection stays behind; so does an upgrade,
+    which HTTP/2 does not have (RFC 9113 §8.6) and which a server may ignore (RFC 9110 §7.8)."""
+    authority = b""
+    rest: Headers = []
+    for name, value in head.headers:
+        name = name.lower()
+        if name == b"host":
+            authority = value
+        elif name not in _CONNECTION_SPECIFIC:
+            rest.append((name, value))
+        elif name == b"te" and value.lower() == b"trailers":
+            rest.append((name, b"trailers"))
+    return [
+        (b":method", head.method),
+        (b":scheme", b"http"),
+        (b":path", head.target),
+        (b":authority", authority),
+        *rest,
+    ]
+
+
+# --- responses ----------------------------------------------------------------------------------------------
+
+
+def read_response(fields: Fields, method: bytes, *, ended: bool) -> ResponseHead:
+    """An upstream's response or its 1xx, not to be changed. `ended`: END_STREAM is on its HEADERS.
+
+    An ended head gets "content-length: 0", for HTTP/1.1 has no other way to say so. Raises UpstreamInvalid.
+    """
+    if _is_short(fields):
+        return _read_short_response(tuple(fields), method, ended)
+    return _read_response(fields, method, ended)
+
+
+def _read_response(fields: Fields, method: bytes, ended: bool) -> ResponseHead:
+    pseudo, rest = _split(fields, _RESPONSE_PSEUDO, UpstreamInvalid)
+    status = pseudo.get(b":status", b"")
+    if status == b"101":
+        raise UpstreamInvalid("the answer switches protocols (101), which HTTP/2 cannot")
+    if status[:1] != b"1" and not any(name == b"content-length" for name, _ in rest):
+        if not ended:
+            rest.append((b"transfer-encoding", b"chunked"))
+        elif status not in (b"204", b"304") and method != b"HEAD":
+            rest.append((b"content-length", b"0"))
+    start = b"HTTP/1.1 %b %b" % (status, _REASONS.get(status, b""))
+    head = parse_response_head(_text(start, rest, UpstreamInvalid), method)
+    if ended and head.framing is not _NONE:
+        raise UpstreamInvalid("the answer's content-length announces a body, but there is none")
+    return head
+
+
+def write_response(head: ResponseHead, marks: Headers) -> Headers:
+    """A response for a client, with `marks` at its end."""
+    if len(head.raw) <= MAX_REMEMBERED_BYTES:
+        return [*_write_short_response(head.raw, head.status, head.framing, tuple(head.drop)), *marks]
+    return _write_response(head) + marks
+
+
+def _write_response(head: ResponseHead) -> Headers:
+    fields = [(b":status", b"%d" % head.status)]
+    for field in head.end_to_end():
+        name = field[0]
+        if name in _CONNECTION_SPECIFIC:
+            continue
+        fields.append(field)
+    if head.framing is _NONE and any(name == b"grpc-status" for name, _ in fields):
+        # gRPC's "Trailers-Only" has no length; it was added on its way through HTTP/1.1.
+        fields = [field for field in fields if field[0] != b"content-length"]
+    return fields
+
+
+_read_short_response = lru_cache(MAX_REMEMBERED)(_read_response)
+
+
+@lru_cache(MAX_REMEMBERED)
+def _write_short_response(raw: bytes, status: int, framing: Framing, drop: tuple[Span, ...]) -> Headers:
+    return _write_response(ResponseHead(status, b"", framing, 0, True, raw, list(drop)))
+
+
+# --- trailers -----------------------------------------------------------------------------------------------
+
+
+def read_trailers(fields: Fields, error: type[DevrouteError]) -> Headers:
+    """Raises `error` for what may not stand in a trailer section or is too much of it (RFC 9110 §6.5.1)."""
+    if _is_short(fields):
+        return list(_read_short_trailers(tuple(fields), error))  # type: ignore[arg-type]  # a class has a hash
+    return _read_trailers(fields, error)
+
+
+def _read_trailers(fields: Fields, error: type[DevrouteError]) -> Headers:
+    _, rest = _split(fields, _NO_PSEUDO, error)
+    text = _text(b"0", rest, error)
+    reader = ChunkedBody(error)
+    reader.feed(text)
+    return reader.trailers
+
+
+_read_short_trailers = lru_cache(MAX_REMEMBERED)(_read_trailers)
+
+
+def write_trailers(trailers: Headers) -> Headers:
+    return [(name.lower(), value) for name, value in trailers]

@@ -1,0 +1,152 @@
+"""Exchanges as HAR 1.2, for browsers' tools, for colleagues, and for `devroute replay`. Pure.
+
+WebSocket messages stand under `_webSocketMessages`, as Chromium writes them. What HAR has no word for is
+under `_devroute`, so that inspector/har_reader.py gets back what was written here.
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from devroute.inspector.capture import Body, Exchange, Fields, Message, readable, text_of, value_of
+
+#: Of a body without its content-encoding.
+MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
+
+OPCODES: Final = {"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
+
+
+def write(exchanges: Iterable[Exchange], version: str) -> Iterator[str]:
+    """A HAR file in pieces, an entry each; `exchanges` oldest first, `version` is devroute's."""
+    creator = json.dumps({"name": "devroute", "version": version})
+    yield f'{{"log": {{"version": "1.2", "creator": {creator}, "pages": [], "entries": ['
+    for index, exchange in enumerate(exchanges):
+        yield (",\n" if index else "\n") + json.dumps(entry(exchange))
+    yield "\n]}}\n"
+
+
+def entry(exchange: Exchange) -> dict[str, Any]:
+    timing = exchange.timing
+    host = value_of(exchange.request_headers, "host") or exchange.service
+    url = f"http://{host}{exchange.target if exchange.target.startswith('/') else '/'}"
+    found: dict[str, Any] = {
+        "startedDateTime": datetime.fromtimestamp(exchange.started, UTC).isoformat(timespec="microseconds"),
+        "time": _ms(exchange.duration),
+        "request": _request(exchange, url),
+        "response": _response(exchange),
+        "cache": {},
+        "timings": {
+            "send": _ms(timing.queue_s),
+            "wait": _ms(timing.app_s),
+            "receive": _ms(timing.transfer_s),
+        },
+        "_devroute": {
+            "service": exchange.service,
+            "caller": exchange.caller,
+            "kind": exchange.kind,
+            "replay_of": exchange.replay_of,
+            "trailers": pairs(exchange.trailers),
+            "error": None if exchange.error is None else list(exchange.error),
+            "request": _about(exchange.request_body),
+            "response": _about(exchange.response_body) | {"decoded": _is_decoded(exchange)},
+            "messages_dropped": exchange.messages_dropped,
+        },
+    }
+    if exchange.messages:
+        found["_grpcMessages" if exchange.kind == "grpc" else "_webSocketMessages"] = [
+            _message(each, exchange.started) for each in exchange.messages
+        ]
+    if exchange.kind == "websocket":
+        found["_resourceType"] = "websocket"
+    return found
+
+
+def _request(exchange: Exchange, url: str) -> dict[str, Any]:
+    headers = exchange.request_headers
+    body = exchange.request_body
+    query = url.partition("?")[2]
+    found: dict[str, Any] = {
+        "method": exchange.method,
+        "url": url,
+        "httpVersion": exchange.version,
+        "cookies": [],
+        "headers": pairs(headers),
+        "queryString": [{"name": n, "value": v} for n, v in parse_qsl(query, keep_blank_values=True)],
+        "headersSize": len(exchange.raw_request),
+        "bodySize": body.size,
+    }
+    if body.data:
+        text = text_of(bytes(body.data), cut=False)
+        found["postData"] = {"mimeType": value_of(headers, "content-type"), "params": []} | _text(
+            bytes(body.data), text
+        )
+    return found
+
+
+def _response(exchange: Exchange) -> dict[str, Any]:
+    headers = exchange.response_headers
+    body = exchange.response_body
+    plain = readable(body, headers, MAX_TEXT_BYTES)
+    content: dict[str, Any] = {
+        "size": len(plain) if not body.truncated and body.data else body.size,
+        "mimeType": value_of(headers, "content-type"),
+    }
+    if plain:
+        content |= _text(plain, text_of(plain, cut=False))
+    return {
+        "status": exchange.status or 0,
+        "statusText": exchange.reason,
+        "httpVersion": exchange.version,
+        "cookies": [],
+        "headers": pairs(headers),
+        "content": content,
+        "redirectURL": value_of(headers, "location"),
+        "headersSize": len(exchange.raw_response),
+        "bodySize": body.size,
+    }
+
+
+def _is_decoded(exchange: Exchange) -> bool:
+    """Whether the text of the answer's content is without its content-encoding."""
+    body = exchange.response_body
+    return body.decoded or readable(body, exchange.response_headers, MAX_TEXT_BYTES) != body.data
+
+
+def _text(data: bytes, text: str | None) -> dict[str, str]:
+    if text is not None:
+        return {"text": text}
+    return {"text": base64.b64encode(data).decode(), "encoding": "base64"}
+
+
+def _about(body: Body) -> dict[str, Any]:
+    return {
+        "truncated": body.truncated,
+        "complete": body.complete,
+        "decoded": body.decoded,
+        "note": body.note,
+        "size": body.size,
+    }
+
+
+def _message(message: Message, started: float) -> dict[str, Any]:
+    text = text_of(message.data, cut=False) if message.opcode == "text" else None
+    data = base64.b64encode(message.data).decode() if text is None else text
+    return {
+        "type": "send" if message.from_client else "receive",
+        "time": started + message.at,
+        "opcode": OPCODES[message.opcode] if text is not None or message.opcode != "text" else 2,
+        "data": data,
+        "_size": message.size,
+        "_at": message.at,
+    }
+
+
+def pairs(fields: Fields) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in fields]
+
+
+def _ms(seconds: float | None) -> float:
+    return 0 if seconds is None else max(0.0, round(seconds * 1000, 6))

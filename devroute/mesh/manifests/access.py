@@ -1,0 +1,172 @@
+"""Who may reach the proxy, and how: mTLS identities, networks, the protocol of its ports. Pure.
+
+data     every identity of the mesh: each of them has a sidecar that may detour
+control  /resolve, /trace, /compare: the same; the laptops' tunnel and API: the ingress gateway only
+admin    nobody with an identity; pods of the monitoring namespace, by NetworkPolicy
+"""
+
+import ipaddress
+
+from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, Installation
+from devroute.mesh.manifests.model import Document
+from devroute.policy.policy import Policy
+from devroute.policy.ranges import Network, inside
+from devroute.proxy.settings import ProxySettings
+
+#: Paths of the control port, as devroute/proxy/control/api.py and devroute/proxy/control/tunnels.py serve
+#: them.
+SIDECAR_PATHS = ("/resolve", "/trace", "/compare")
+LAPTOP_PATHS = ("/tunnel", "/api/*")
+
+#: Pods in an ambient mesh are reached by this port (HBONE), whatever the port inside.
+HBONE_PORT = 15008
+#: Where istiod gives out certificates and configuration.
+ISTIOD_PORT = 15012
+#: Below the proxy's own keep-alive: who closes first decides whether a request can be lost in between.
+IDLE_S = round(ProxySettings.model_fields["keep_alive_timeout"].default) - 20
+
+
+def destination_rule(installation: Installation) -> Document:
+    """Requests go on in the protocol they came in, so that gRPC stays HTTP/2 to the proxy. Istio applies it
+    on both sides, in the caller's sidecar and in the proxy's own.
+
+    Never give it an outlierDetection: 502 to 504 are words about a laptop, and would take the proxy from all.
+    """
+    http = {"useClientProtocol": True, "idleTimeout": f"{IDLE_S}s"}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": installation.metadata(),
+        "spec": {"host": installation.host, "trafficPolicy": {"connectionPool": {"http": http}}},
+    }
+
+
+def peer_authentication(installation: Installation) -> Document:
+    """Nobody without a certificate of the mesh."""
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": installation.metadata(),
+        "spec": {"selector": {"matchLabels": installation.selector}, "mtls": {"mode": "STRICT"}},
+    }
+
+
+def authorization_policies(installation: Installation) -> list[Document]:
+    """One for each kind of caller; as soon as there is one, what none of them allows is refused."""
+    anybody, gateway = ["*"], [installation.ingress.principal]
+    return [
+        _allow(installation, "data", anybody, DATA_PORT),
+        _allow(installation, "resolve", anybody, CONTROL_PORT, SIDECAR_PATHS),
+        _allow(installation, "laptops", gateway, CONTROL_PORT, LAPTOP_PATHS),
+    ]
+
+
+def _allow(
+    installation: Installation, name: str, principals: list[str], port: int, paths: tuple[str, ...] = ()
+) -> Document:
+    operation: Document = {"ports": [str(port)]}
+    if paths:
+        operation["paths"] = list(paths)
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": installation.metadata(f"{installation.proxy.name}-{name}"),
+        "spec": {
+            "selector": {"matchLabels": installation.selector},
+            "action": "ALLOW",
+            "rules": [{"from": [{"source": {"principals": principals}}], "to": [{"operation": operation}]}],
+        },
+    }
+
+
+def network_policy(installation: Installation) -> Document:
+    """What packets may flow; who somebody is, the AuthorizationPolicies ask. Out of the pod: names, istiod,
+    and the laptops' networks that the policy permits. A collector of traces or logs has to be added."""
+    mesh = [DATA_PORT, CONTROL_PORT, HBONE_PORT]
+    monitoring = {"namespaceSelector": _named(installation.monitoring_namespace)}
+    istiod = {"namespaceSelector": _named(installation.istio_namespace)}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": installation.metadata(),
+        "spec": {
+            "podSelector": {"matchLabels": installation.selector},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {"from": [{"namespaceSelector": {}}], "ports": [_tcp(port) for port in mesh]},
+                {"from": [monitoring], "ports": [_tcp(ADMIN_PORT)]},
+            ],
+            "egress": [
+                {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]},
+                {"to": [istiod], "ports": [_tcp(ISTIOD_PORT)]},
+                *_to_laptops(installation),
+            ],
+        },
+    }
+
+
+def _to_laptops(installation: Installation) -> list[Document]:
+    """The networks and ports of the proxy's policy; none is needed for tunnels, which come from outside."""
+    policy = installation.policy
+    if not policy.networks:
+        return []
+    networks = ipaddress.collapse_addresses
+    blocks: list[Network] = [
+        *networks(each for each in policy.networks if isinstance(each, ipaddress.IPv4Network)),
+        *networks(each for each in policy.networks if isinstance(each, ipaddress.IPv6Network)),
+    ]
+    ports = [_tcp(first) | ({"endPort": last} if last > first else {}) for first, last in policy.ports]
+    return [{"to": [{"ipBlock": _block(block, policy)} for block in blocks], "ports": ports}]
+
+
+def _block(block: Network, policy: Policy) -> Document:
+    """A network without the cluster's own ranges, unless something in them is listed, as policy has it."""
+    ranges = [network for network, _ in policy.cluster if network != block and inside(network, block)]
+    own = [each for each in ranges if not any(inside(listed, each) for listed in policy.networks)]
+    return {"cidr": str(block)} | ({"except": list(map(str, own))} if own else {})
+
+
+def _named(namespace: str) -> Document:
+    return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+
+
+def _tcp(port: int) -> Document:
+    return {"protocol": "TCP", "port": port}
+
+
+def own_sidecar(installation: Installation) -> Document:
+    """Keeps the mesh-wide filter away from the proxy's own sidecar: its requests carry contracts, too, and
+    the filter there would ask the proxy about the very questions that the proxy is asked.
+
+    A namespace's patches come after the root namespace's, so these routes stand before the filter's.
+    """
+    ports = [
+        (installation.proxy.data_port, DATA_PORT),
+        (installation.proxy.control_port, CONTROL_PORT),
+    ]
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": installation.metadata(),
+        "spec": {
+            "workloadSelector": {"labels": installation.selector},
+            "configPatches": [_straight_in(*each) for each in ports],
+        },
+    }
+
+
+def _straight_in(port: int, container_port: int) -> Document:
+    """All of one port to the app, as Istio's own route does it."""
+    unlimited = {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"}
+    route = {"cluster": f"inbound|{container_port}||", "timeout": "0s", "max_stream_duration": unlimited}
+    return {
+        "applyTo": "HTTP_ROUTE",
+        "match": {
+            "context": "SIDECAR_INBOUND",
+            "routeConfiguration": {"vhost": {"name": f"inbound|http|{port}"}},
+        },
+        "patch": {
+            "operation": "INSERT_FIRST",
+            "value": {"name": "devroute-proxy", "match": {"prefix": "/"}, "route": route},
+        },
+    }

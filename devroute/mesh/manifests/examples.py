@@ -1,0 +1,207 @@
+"""What many installations need beside the base, and no two alike: the laptops' way in, contracts from
+outside, an ambient mesh, autoscaling, metrics. Pure.
+"""
+
+import json
+from importlib import resources
+
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
+from devroute.mesh.manifests.installation import Installation
+from devroute.mesh.manifests.model import Document, WorkloadScope
+from devroute.mesh.manifests.sidecar_filter import lua_source
+
+#: Characters of a TrafficExtension's inline code (its CRD).
+MAX_INLINE_LUA = 65536
+#: The service whose requests the ambient example detours, and its port.
+AMBIENT_SERVICE, AMBIENT_PORT = WorkloadScope("shop", "foo"), 8080
+
+
+def gateway(installation: Installation) -> list[Document]:
+    """HTTPS for laptops at the ingress gateway: the tunnel and the API, nothing else of the control port."""
+    ingress, proxy = installation.ingress, installation.proxy
+    destination = {"host": installation.host, "port": {"number": proxy.control_port}}
+    tls = {"mode": "SIMPLE", "credentialName": ingress.credential, "minProtocolVersion": "TLSV1_2"}
+    port = {"number": 443, "name": "https", "protocol": "HTTPS"}
+    return [
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "Gateway",
+            "metadata": installation.metadata("devroute"),
+            "spec": {
+                "selector": {"istio": ingress.selector},
+                "servers": [{"port": port, "hosts": [ingress.host], "tls": tls}],
+            },
+        },
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": installation.metadata("devroute"),
+            "spec": {
+                "hosts": [ingress.host],
+                "gateways": ["devroute"],
+                "http": [
+                    {
+                        "name": "tunnel",
+                        "match": [{"uri": {"exact": "/tunnel"}}],
+                        "route": [{"destination": destination}],
+                        # A tunnel lasts for as long as somebody works.
+                        "timeout": "0s",
+                    },
+                    {
+                        "name": "api",
+                        "match": [{"uri": {"prefix": "/api/"}}],
+                        "route": [{"destination": destination}],
+                        "timeout": "10s",
+                    },
+                ],
+            },
+        },
+    ]
+
+
+def edge(installation: Installation) -> list[Document]:
+    """What enters the mesh from outside by the ingress gateway: contracts of callers with a good token."""
+    ingress = installation.ingress
+    selector = {"istio": ingress.selector}
+    rule = {
+        "issuer": "https://id.example",
+        "audiences": ["devroute"],
+        "jwksUri": "https://id.example/.well-known/jwks.json",
+        "forwardOriginalToken": True,
+    }
+    return [
+        edge_filter(EdgeSettings(namespace=ingress.namespace, selector=selector)),
+        {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "RequestAuthentication",
+            "metadata": {
+                "name": "devroute-edge",
+                "namespace": ingress.namespace,
+                "labels": {"app.kubernetes.io/part-of": "devroute"},
+            },
+            "spec": {"selector": {"matchLabels": selector}, "jwtRules": [rule]},
+        },
+    ]
+
+
+def ambient_lua(installation: Installation, scope: WorkloadScope) -> str:
+    """The filter for a waypoint: its settings, `lua/devroute.lua` and `lua/waypoint.lua`. Names are those of
+    DNS and of clusters, so that their JSON is their Lua."""
+    settings = {
+        "control": installation.proxy.control_cluster,
+        "service": scope.service,
+        "namespace": scope.namespace,
+        "domain": installation.proxy.domain,
+    }
+    table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+    waypoint = resources.files("devroute.lua").joinpath("waypoint.lua").read_text(encoding="utf-8")
+    return f"local SETTINGS = {{ {table} }}\n;(function()\n{lua_source()}end)()\n{waypoint}"
+
+
+def ambient(installation: Installation, scope: WorkloadScope, port: int) -> list[Document]:
+    """One service of an ambient mesh, at its waypoint; from Istio 1.30. The proxy keeps its sidecar."""
+    proxy = installation.proxy
+    labels = {"app.kubernetes.io/part-of": "devroute"}
+    own = {"name": f"devroute-{scope.service}", "namespace": scope.namespace, "labels": labels}
+    target = {"group": "", "kind": "Service", "name": scope.service}
+    matched = {"type": "Exact", "name": "x-devroute-matched", "value": scope.service}
+    return [
+        {
+            "apiVersion": "extensions.istio.io/v1alpha1",
+            "kind": "TrafficExtension",
+            "metadata": own,
+            # Without a phase it stands last, behind what Istio does for authorization.
+            "spec": {"targetRefs": [target], "lua": {"inlineCode": ambient_lua(installation, scope)}},
+        },
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": own,
+            "spec": {
+                "parentRefs": [{**target, "port": port}],
+                "rules": [
+                    {
+                        "matches": [{"headers": [matched]}],
+                        "backendRefs": [
+                            {"name": proxy.name, "namespace": proxy.namespace, "port": proxy.data_port}
+                        ],
+                        "timeouts": {"request": "0s", "backendRequest": "0s"},
+                    },
+                    {"backendRefs": [{"name": scope.service, "port": port}]},
+                ],
+            },
+        },
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1beta1",
+            "kind": "ReferenceGrant",
+            "metadata": {**own, "name": f"devroute-{scope.namespace}", "namespace": proxy.namespace},
+            "spec": {
+                "from": [
+                    {
+                        "group": "gateway.networking.k8s.io",
+                        "kind": "HTTPRoute",
+                        "namespace": scope.namespace,
+                    }
+                ],
+                "to": [{"group": "", "kind": "Service", "name": proxy.name}],
+            },
+        },
+    ]
+
+
+def autoscaler(installation: Installation) -> Document:
+    """By CPU, of which a replica can use one core. Slow to shrink: a replica that ends breaks tunnels."""
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": installation.metadata(),
+        "spec": {
+            "scaleTargetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": installation.proxy.name,
+            },
+            "minReplicas": 2,
+            "maxReplicas": 6,
+            "metrics": [
+                {
+                    "type": "ContainerResource",
+                    "containerResource": {
+                        "container": "proxy",
+                        "name": "cpu",
+                        "target": {"type": "AverageValue", "averageValue": "700m"},
+                    },
+                }
+            ],
+            "behavior": {
+                "scaleDown": {
+                    "stabilizationWindowSeconds": 600,
+                    "policies": [{"type": "Pods", "value": 1, "periodSeconds": 300}],
+                }
+            },
+        },
+    }
+
+
+def service_monitor(installation: Installation) -> Document:
+    """For the Prometheus operator; plain HTTP, since the admin port is outside of the mesh."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "ServiceMonitor",
+        "metadata": installation.metadata(),
+        "spec": {
+            "selector": {"matchLabels": installation.selector},
+            "namespaceSelector": {"matchNames": [installation.proxy.namespace]},
+            "endpoints": [{"port": "http-admin", "path": "/metrics", "scheme": "http", "interval": "30s"}],
+        },
+    }
+
+
+def overlay() -> Document:
+    """How a cluster of one's own is made of the base and of examples, without a change in either."""
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["../base", "gateway.yaml", "servicemonitor.yaml"],
+        "images": [{"name": "devroute", "newName": "images.example/platform/devroute"}],
+    }

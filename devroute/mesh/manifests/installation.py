@@ -1,0 +1,120 @@
+"""One installation of `devroute proxy` in a cluster: all that the manifests need to know. Pure.
+
+What the proxy itself knows (its ports, its times) is taken from its settings, so that the two agree.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from devroute import __version__
+from devroute.contract.target import Malformed, check_label, parse_host, quote
+from devroute.errors import ConfigInvalid
+from devroute.mesh.manifests.model import Document, MeshScope, ProxyService, Scope
+from devroute.policy.policy import Policy
+from devroute.proxy.settings import ProxySettings
+
+T = TypeVar("T")
+
+#: Ports that the proxy's container listens on: the defaults of `devroute proxy`.
+DATA_PORT, CONTROL_PORT, ADMIN_PORT = (
+    ProxySettings.model_fields[f"{name}_port"].default for name in ("data", "control", "admin")
+)
+#: The user in the image (Dockerfile): any number but 0, and none that a distribution gives to people.
+USER_ID = 65532
+#: What the Dockerfile's image is called until a registry has it.
+IMAGE = f"devroute:{__version__}"
+#: The ranges of kubeadm and kind: a cluster's own are to be named, so that they are no targets.
+POD_NETWORKS = ("10.244.0.0/16",)
+SERVICE_NETWORKS = ("10.96.0.0/12",)
+#: Replicas that one could want; a typing error with more is not applied to a cluster.
+MAX_REPLICAS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class IngressGateway:
+    """The Istio gateway through which laptops dial; its service account proves that a request came by it."""
+
+    namespace: str = "istio-system"
+    service_account: str = "istio-ingressgateway-service-account"
+    selector: str = "ingressgateway"
+    host: str = "devroute.qa.example"
+    credential: str = "devroute-tls"
+
+    @property
+    def principal(self) -> str:
+        """Istio reads the trust domain `cluster.local` as the mesh's own, whatever that is called."""
+        return f"cluster.local/ns/{self.namespace}/sa/{self.service_account}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """What may differ between clusters. Raises ConfigInvalid naming the field.
+
+    `networks` and `ports` are where laptops are reached without a tunnel (none: by tunnels only), `services`
+    those that may be detoured at all. One replica by default: it knows only the laptops that dialled it.
+    """
+
+    proxy: ProxyService = field(default_factory=ProxyService)
+    scope: Scope = field(default_factory=MeshScope)
+    ingress: IngressGateway = field(default_factory=IngressGateway)
+    image: str = IMAGE
+    replicas: int = 1
+    #: Istio's revision (`istio.io/rev`); None is the one that `istio-injection: enabled` means.
+    revision: str | None = None
+    #: Where istiod runs; every sidecar needs to reach it.
+    istio_namespace: str = "istio-system"
+    #: Whose pods may read /metrics.
+    monitoring_namespace: str = "monitoring"
+    tokens_secret: str = "devroute-tokens"
+    networks: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ("1024-65535",)
+    services: tuple[str, ...] = ("*",)
+    #: The cluster's own ranges, which are no targets.
+    pod_networks: tuple[str, ...] = POD_NETWORKS
+    service_networks: tuple[str, ...] = SERVICE_NETWORKS
+
+    def __post_init__(self) -> None:
+        _checked("namespace", lambda: check_label(self.proxy.namespace, "a namespace"))
+        _checked("name", lambda: check_label(self.proxy.name, "a service's name"))
+        _checked("istio_namespace", lambda: check_label(self.istio_namespace, "a namespace"))
+        _checked("monitoring_namespace", lambda: check_label(self.monitoring_namespace, "a namespace"))
+        _checked("ingress.host", lambda: parse_host(self.ingress.host))
+        if not self.image or self.image != "".join(self.image.split()):
+            raise ConfigInvalid(f"image: {quote(self.image)} is not the name of an image")
+        if not 1 <= self.replicas <= MAX_REPLICAS:
+            raise ConfigInvalid(f"replicas: {self.replicas} is not a number from 1 to {MAX_REPLICAS}")
+        Policy.from_mapping(self.policy_file, "policy")
+
+    @property
+    def policy_file(self) -> Document:
+        """The policy as the proxy reads it."""
+        direct = {"networks": list(self.networks), "ports": list(self.ports)}
+        cluster = {"pods": list(self.pod_networks), "services": list(self.service_networks)}
+        return {"direct": direct, "cluster": cluster, "services": list(self.services)}
+
+    @property
+    def policy(self) -> Policy:
+        return Policy.from_mapping(self.policy_file, "policy")
+
+    @property
+    def host(self) -> str:
+        """The proxy's full name in the cluster."""
+        return f"{self.proxy.name}.{self.proxy.namespace}.svc.{self.proxy.domain}"
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """What makes a pod one of the proxy's; never changes, since a Deployment's selector cannot."""
+        return {"app.kubernetes.io/name": self.proxy.name}
+
+    def metadata(self, name: str | None = None, **more: object) -> Document:
+        """The metadata of an object of the installation, in the proxy's namespace."""
+        labels = {**self.selector, "app.kubernetes.io/part-of": "devroute"}
+        return {"name": name or self.proxy.name, "namespace": self.proxy.namespace, "labels": labels, **more}
+
+
+def _checked(name: str, check: Callable[[], T]) -> T:
+    try:
+        return check()
+    except Malformed as problem:
+        raise ConfigInvalid(f"{name}: {problem}") from None

@@ -1,0 +1,199 @@
+"""The proxy's pods and how they are found: Namespace to Service. Core Kubernetes only. Pure."""
+
+from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, USER_ID, Installation
+from devroute.mesh.manifests.model import Document
+from devroute.mesh.manifests.render import to_yaml
+from devroute.proxy.settings import ProxySettings
+
+#: Where the container finds its files. Folders and not single files: only they follow a change of theirs.
+POLICY_FOLDER, TOKENS_FOLDER = "/etc/devroute/policy", "/etc/devroute/tokens"
+
+#: A JWKS in which nobody may sign contracts yet.
+NO_KEYS = '{"keys": []}\n'
+
+#: From the pod's end to the closing of its ports: until every sidecar knows that it has gone.
+LEAVE_S = 5
+#: For requests that still run; the proxy's own setting.
+DRAIN_S = round(ProxySettings.model_fields["drain_timeout"].default)
+#: The sidecar in front has to outlive the proxy, and the kubelet both.
+SIDECAR_DRAIN_S = LEAVE_S + DRAIN_S + 2
+GRACE_S = SIDECAR_DRAIN_S + 8
+
+
+def namespace(installation: Installation) -> Document:
+    """Pods of this namespace get a sidecar. `restricted` is a warning only: without Istio's CNI plug-in, the
+    injected istio-init breaks that profile, which the proxy's own container keeps."""
+    injection = (
+        {"istio.io/rev": installation.revision} if installation.revision else {"istio-injection": "enabled"}
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": installation.proxy.namespace,
+            "labels": {
+                **injection,
+                "app.kubernetes.io/part-of": "devroute",
+                "pod-security.kubernetes.io/audit": "restricted",
+                "pod-security.kubernetes.io/warn": "restricted",
+            },
+        },
+    }
+
+
+def service_account(installation: Installation) -> Document:
+    """The proxy's mesh identity; it never talks to the API server."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": installation.metadata(),
+        "automountServiceAccountToken": False,
+    }
+
+
+def policy_config(installation: Installation) -> Document:
+    """What may be detoured, where to, and whose signatures count. The proxy sees a change within a minute,
+    without a restart."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": installation.metadata("devroute-policy"),
+        "data": {"policy.yaml": to_yaml(installation.policy_file), "contract-keys.json": NO_KEYS},
+    }
+
+
+def deployment(installation: Installation) -> Document:
+    pod: Document = {
+        "serviceAccountName": installation.proxy.name,
+        "automountServiceAccountToken": False,
+        # A Service devroute-data would set DEVROUTE_DATA_PORT=tcp://..., which the proxy takes for a setting.
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_S,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(installation)],
+        "volumes": [
+            {"name": "policy", "configMap": {"name": "devroute-policy"}},
+            {"name": "tokens", "secret": {"secretName": installation.tokens_secret}},
+        ],
+    }
+    if installation.replicas > 1:
+        pod["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": installation.selector},
+            }
+        ]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": installation.metadata(),
+        "spec": {
+            "replicas": installation.replicas,
+            "revisionHistoryLimit": 3,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": installation.selector},
+            "template": {
+                "metadata": {
+                    "labels": {**installation.selector, "app.kubernetes.io/part-of": "devroute"},
+                    "annotations": _annotations(),
+                },
+                "spec": pod,
+            },
+        },
+    }
+
+
+def _annotations() -> dict[str, str]:
+    """What the sidecar has to know: the proxy comes first and goes last; what it dials is no mesh traffic.
+
+    A sidecar would take a laptop's address and a Host that the mesh knows for a call of that service, and
+    send it back to where it came from. Kubelet and Prometheus, who read the admin port, have no identity.
+    """
+    config = {"holdApplicationUntilProxyStarts": True, "terminationDrainDuration": f"{SIDECAR_DRAIN_S}s"}
+    return {
+        "kubectl.kubernetes.io/default-container": "proxy",
+        "proxy.istio.io/config": to_yaml(config),
+        "traffic.sidecar.istio.io/includeOutboundIPRanges": "",
+        "traffic.sidecar.istio.io/excludeInboundPorts": str(ADMIN_PORT),
+    }
+
+
+def _container(installation: Installation) -> Document:
+    ports = {"data": DATA_PORT, "control": CONTROL_PORT, "admin": ADMIN_PORT}
+    return {
+        "name": "proxy",
+        "image": installation.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [
+            "proxy",
+            f"--policy={POLICY_FOLDER}/policy.yaml",
+            f"--tokens={TOKENS_FOLDER}/tokens.yaml",
+            f"--contract-keys={POLICY_FOLDER}/contract-keys.json",
+            "--audit=-",
+        ],
+        "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # One asyncio process uses one core; a limit would only hold requests up. Memory is for streams: each
+        # may have 1 MiB waiting.
+        "resources": {"requests": {"cpu": "250m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "startupProbe": _probe("/healthz", periodSeconds=1, failureThreshold=60),
+        "livenessProbe": _probe("/healthz", periodSeconds=10, timeoutSeconds=5),
+        "readinessProbe": _probe("/readyz", periodSeconds=2, timeoutSeconds=2, failureThreshold=2),
+        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}},
+        "volumeMounts": [
+            {"name": "policy", "mountPath": POLICY_FOLDER, "readOnly": True},
+            {"name": "tokens", "mountPath": TOKENS_FOLDER, "readOnly": True},
+        ],
+    }
+
+
+def _probe(path: str, **times: int) -> Document:
+    return {"httpGet": {"path": path, "port": "admin"}, **times}
+
+
+def service(installation: Installation) -> Document:
+    """HTTP to Istio; whether a detoured request is HTTP/1.1 or HTTP/2 (gRPC) follows the client, see the
+    DestinationRule."""
+    proxy = installation.proxy
+    ports = {"data": proxy.data_port, "control": proxy.control_port, "admin": ADMIN_PORT}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": installation.metadata(),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": installation.selector,
+            "ports": [
+                {
+                    "name": f"http-{name}",
+                    "appProtocol": "http",
+                    "protocol": "TCP",
+                    "port": port,
+                    "targetPort": name,
+                }
+                for name, port in ports.items()
+            ],
+        },
+    }
+
+
+def disruption_budget(installation: Installation) -> Document:
+    """One pod at a time; not `minAvailable`, which with one replica would keep a node from being drained."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": installation.metadata(),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": installation.selector}},
+    }

@@ -1,0 +1,263 @@
+"""Judges a platform team's own file: what is wrong where, and which releases of Istio it suits.
+
+Each EnvoyFilter is applied, as istiod would, to the configurations of a sidecar and a gateway that look like
+Istio's, and Envoys of each release say whether they would start with what comes of it. Does no I/O: an Envoy
+is a function here.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+from devroute.contract.target import quote
+from devroute.errors import ConfigInvalid
+from devroute.mesh.istio import gateway, rules, sidecar
+from devroute.mesh.istio.envoy_filter import apply
+from devroute.mesh.istio.rules import RELEASES, Finding, Release
+from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
+from devroute.mesh.manifests import Document
+from devroute.mesh.preflight.report import Report, Verdict
+from devroute.yaml_text import several
+
+#: What an Envoy has against a configuration, or None.
+Validate = Callable[[Document], str | None]
+
+#: Characters of an Envoy's complaint, which can repeat the whole Lua.
+MAX_COMPLAINT = 400
+
+#: Nobody listens there: the configurations are read and not run.
+_NOWHERE = Endpoint("127.0.0.1", 1)
+_DEFAULT_PORT = 8080
+#: In a match: the name of an inbound virtual host, or the port of a listener.
+_PORTS = re.compile(r"(?:'inbound\|http\||'portNumber': )(\d{1,5})\b")
+_LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
+
+
+class Shape(NamedTuple):
+    """A proxy of the mesh to which patches of one context are applied."""
+
+    context: str
+    workload: Sidecar | gateway.Gateway
+    configuration: Document
+
+
+def check(
+    text: str, source: str, envoys: Mapping[str, tuple[str, Validate]], istio: Sequence[str] = ()
+) -> Report:
+    """The report about a file with one or more documents.
+
+    `istio` names the releases it is about, by default all. `envoys` maps Envoy releases such as "1.40" to the
+    version at hand and its opinion of a configuration. Raises ConfigInvalid where the file cannot be read or
+    holds nothing that can be judged.
+    """
+    documents = list(_documents(text, source))
+    report = Report(releases=tuple(map(_release, istio)) or RELEASES)
+    for place, document in documents:
+        judge = _JUDGES.get(str(document.get("kind")))
+        if judge is not None:
+            report.looked_at.append(place)
+            judge(report, place, document, envoys)
+    if not report.looked_at:
+        raise ConfigInvalid(
+            f"{source}: there is nothing in it that can be checked",
+            hint=f"it checks {', '.join(_JUDGES)}",
+        )
+    _services(report, documents)
+    for release in report.releases:
+        version = envoys[release.envoy][0] if release.envoy in envoys else ""
+        wrong = any(each.severity == "error" and release in each.releases for each in report.findings)
+        outcome: Literal["suits", "does not suit", "not tried"]
+        outcome = "does not suit" if wrong else "suits" if version else "not tried"
+        report.verdicts.append(Verdict(release, outcome, version))
+    return report
+
+
+def _release(name: str) -> Release:
+    found = next((each for each in RELEASES if each.istio == name), None)
+    if found is None:
+        known = ", ".join(each.istio for each in RELEASES)
+        raise ConfigInvalid(f"Istio {quote(name)} is not one of those that can be checked: {known}")
+    return found
+
+
+def _documents(text: str, source: str) -> Iterator[tuple[str, Document]]:
+    """Each document and its name in messages; lists are opened."""
+    for each in several(text, source):
+        items = each.get("items") if isinstance(each, dict) and each.get("kind") == "List" else None
+        for document in items if isinstance(items, list) else [each]:
+            if isinstance(document, dict):
+                metadata = document.get("metadata")
+                given = metadata if isinstance(metadata, dict) else {}
+                # kubectl's own choice for what names none.
+                named = {key: str(given.get(key) or "default") for key in ("namespace", "name")}
+                place = f"{document.get('kind')} {named['namespace']}/{named['name']}"
+                yield place, {**document, "metadata": named}
+
+
+# --- EnvoyFilter --------------------------------------------------------------------------------------------
+
+
+def _judge_filter(
+    report: Report, place: str, document: Document, envoys: Mapping[str, tuple[str, Validate]]
+) -> None:
+    wrong = list(rules.envoy_filter(document))
+    for finding in wrong:
+        report.add(finding, place)
+    if wrong:
+        return
+    spec = {key: value for key, value in document["spec"].items() if value is not None}
+    document = {**document, "spec": spec}
+    patches: dict[int, Document] = {}
+    for number, patch in enumerate(document["spec"]["configPatches"]):
+        broken = False
+        for finding in rules.patch(patch):
+            report.add(finding, f"{place}: configPatches[{number}]")
+            broken = broken or finding.severity == "error"
+        if not broken:
+            patches[number] = {**patch, "match": patch.get("match") or {}}
+    report.needs += sorted(rules.clusters_named(list(patches.values())) - set(report.needs))
+    done: set[int] = set()
+    for release in report.releases:
+        _, validate = envoys.get(release.envoy, ("", None))
+        chosen = {number: each for number, each in patches.items() if rules.applies(each, release)}
+        for shape in _shapes(document, chosen):
+            done |= _judge_shape(report, place, document, chosen, shape, release, validate)
+    for number in patches.keys() - done:
+        report.add(
+            Finding("warning", "match", "matches nothing in a sidecar or gateway as Istio shapes them"),
+            f"{place}: configPatches[{number}]",
+        )
+
+
+def _judge_shape(
+    report: Report,
+    place: str,
+    document: Document,
+    patches: Mapping[int, Document],
+    shape: Shape,
+    release: Release,
+    validate: Validate | None,
+) -> set[int]:
+    """Applies the patches one after the other and asks Envoy about the result; returns those that changed
+    something or could not be tried."""
+    configuration = shape.configuration
+    applied, untried = [], set()
+    for number, patch in patches.items():
+        if patch["match"].get("context", "ANY") not in (shape.context, "ANY"):
+            continue
+        try:
+            patched = apply([_alone(document, patch, shape.context)], shape.workload, configuration)
+        except ConfigInvalid as error:
+            problem = re.sub(r"^EnvoyFilter .*?: configPatches\[0\]: ", "", error.message)
+            inside = f"{place}: configPatches[{number}]"
+            report.add(Finding("warning", "", f"cannot be tried here: {problem}"), inside)
+            untried.add(number)
+            continue
+        if patched != configuration:
+            applied.append(number)
+            configuration = patched
+    if validate is not None and applied and validate(configuration) is not None:
+        # Once more, and without those that Envoy refuses: it names only the first thing it does not like.
+        configuration = shape.configuration
+        for number in applied:
+            patch = _alone(document, patches[number], shape.context)
+            patched = apply([patch], shape.workload, configuration)
+            complaint = validate(patched)
+            if complaint is None:
+                configuration = patched
+                continue
+            said = f"Envoy says: {complaint[:MAX_COMPLAINT]}"
+            finding = Finding("error", "patch.value", said, releases=frozenset({release}))
+            report.add(finding, f"{place}: configPatches[{number}]")
+    return untried.union(applied)
+
+
+def _alone(document: Document, patch: Document, context: str) -> Document:
+    """The EnvoyFilter with one patch, which is for one context and any version."""
+    own = copy.deepcopy(patch)
+    match = own["match"]
+    match["context"] = context
+    proxy = match.get("proxy", {})
+    proxy.pop("proxyVersion", None)
+    if not proxy:
+        match.pop("proxy", None)
+    return {**document, "spec": {**document["spec"], "configPatches": [own]}}
+
+
+def _shapes(document: Document, patches: Mapping[int, Document]) -> Iterator[Shape]:
+    """The proxies that the patches are for: their contexts, with the ports that they name."""
+    wanted = {each["match"].get("context", "ANY") for each in patches.values()}
+    namespace = document["metadata"]["namespace"]
+    labels = document["spec"].get("workloadSelector", {}).get("labels", {})
+    ports = {int(port) for port in _PORTS.findall(str([each["match"] for each in patches.values()]))}
+    if wanted & {"SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "ANY"}:
+        for port in sorted(ports or {_DEFAULT_PORT}):
+            app = Sidecar("app", _NOWHERE, namespace=namespace, labels=labels, port=port)
+            app = replace(app, services={"other": _NOWHERE})
+            configuration = sidecar.bootstrap(app)
+            for context in ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND"):
+                if wanted & {context, "ANY"}:
+                    yield Shape(context, app, configuration)
+    if wanted & {"GATEWAY", "ANY"}:
+        ingress = gateway.Gateway({"app.example": _NOWHERE}, namespace=namespace)
+        if labels:
+            ingress = replace(ingress, labels=labels)
+        yield Shape("GATEWAY", ingress, gateway.bootstrap(ingress))
+
+
+# --- the others ---------------------------------------------------------------------------------------------
+
+
+def _judge_extension(
+    report: Report, place: str, document: Document, envoys: Mapping[str, tuple[str, Validate]]
+) -> None:
+    for finding in rules.traffic_extension(document):
+        report.add(finding, place)
+    code: Any = document.get("spec")
+    for key in ("lua", "inlineCode"):
+        code = code.get(key) if isinstance(code, dict) else None
+    if not isinstance(code, str):
+        return
+    report.needs += sorted(rules.clusters_named(code) - set(report.needs))
+    configuration = sidecar.bootstrap(Sidecar("app", _NOWHERE))
+    chain = configuration["static_resources"]["listeners"][0]["filter_chains"][0]
+    (manager,) = (each["typed_config"] for each in chain["filters"] if each["name"] == HCM)
+    typed = {"@type": _LUA_TYPE, "default_source_code": {"inline_string": code}}
+    manager["http_filters"].insert(-1, {"name": "lua", "typed_config": typed})
+    for release in report.releases:
+        if release.envoy in envoys and (complaint := envoys[release.envoy][1](configuration)):
+            said = f"Envoy says: {complaint[:MAX_COMPLAINT]}"
+            report.add(Finding("error", "spec.lua.inlineCode", said, releases=frozenset({release})), place)
+
+
+def _judge_rule(
+    report: Report, place: str, document: Document, envoys: Mapping[str, tuple[str, Validate]]
+) -> None:
+    for finding in rules.destination_rule(document):
+        report.add(finding, place)
+
+
+def _services(report: Report, documents: list[tuple[str, Document]]) -> None:
+    """Where the file has the Service that a patch calls, its port has to be there."""
+    for place, document in documents:
+        if document.get("kind") != "Service":
+            continue
+        start = "{name}.{namespace}.svc.".format(**document["metadata"])
+        spec = document.get("spec")
+        listed = spec.get("ports") if isinstance(spec, dict) else None
+        listed = listed if isinstance(listed, list) else []
+        ports = [each.get("port") for each in listed if isinstance(each, dict)]
+        for port, host in report.needs:
+            if host.startswith(start) and port not in ports:
+                report.add(
+                    Finding("error", "spec.ports", f"has no port {port}, which the filter calls"), place
+                )
+
+
+_JUDGES: dict[str, Callable[[Report, str, Document, Mapping[str, tuple[str, Validate]]], None]] = {
+    "EnvoyFilter": _judge_filter,
+    "TrafficExtension": _judge_extension,
+    "DestinationRule": _judge_rule,
+}

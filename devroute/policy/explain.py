@@ -1,0 +1,135 @@
+"""A policy in plain English, and what in it is likely to be a mistake, for `devroute policy check`. Pure."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+from devroute.policy.policy import Policy
+from devroute.policy.ranges import SPECIAL, Network, inside
+from devroute.policy.rules import AddressRule, CallerRule, RegisterRule, any_matches
+
+#: Networks with prefixes this short are nobody's office: all addresses, or a good part of them.
+_WIDE = {4: 4, 6: 6}
+_ALL = ("*",)
+
+
+def explain(policy: Policy) -> list[str]:
+    """What is permitted, one line a rule, under headings that end with a colon."""
+    return [
+        "Contracts:",
+        f"  {_services(policy.services)} may be detoured{'' if '*' in policy.services else ', no other'}",
+        f"  {'have to be signed' if policy.require_signed else 'need no signature'}",
+        "Targets without a tunnel:",
+        *_targets(policy),
+        "Registrations:",
+        *_registrations(policy),
+        "Callers:",
+        *_callers(policy),
+        "Limits:",
+        *_limits(policy),
+    ]
+
+
+def remarks(policy: Policy) -> list[str]:
+    """What the policy permits, or does not, and its author may not have meant."""
+    return [*_about_networks(policy), *_about_registrations(policy), *_about_callers(policy)]
+
+
+# --- one section each ---------------------------------------------------------------------------------------
+
+
+def _targets(policy: Policy) -> Iterator[str]:
+    rules = [AddressRule(_ALL, policy.networks, policy.ports), *policy.rules]
+    rules = [rule for rule in rules if rule.networks and rule.ports]
+    for rule in rules:
+        ports = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in rule.ports)
+        yield f"  {_services(rule.services)}: {_list(rule.networks)}; ports {ports}"
+    if not rules:
+        yield "  none: laptops are reached by tunnels only"
+        return
+    yield "  a name's addresses are looked up, and each of them has to be permitted"
+    own = [f"the {name} range {network}" for network, name in policy.cluster]
+    never = _list([*own, "loopback", "link-local", "cloud metadata and the like"])
+    yield f"  never {never}, unless a network inside is listed"
+
+
+def _registrations(policy: Policy) -> Iterator[str]:
+    if policy.registrations is None:
+        yield "  everybody with a token may register whatever may be detoured"
+    for rule in policy.registrations or ():
+        who = [*rule.subjects, *(f"members of {group}" for group in sorted(rule.groups))]
+        yield f"  {_list(who)}: {_services(rule.services)}"
+    if policy.registrations is not None:
+        yield "  nobody else" if policy.registrations else "  nobody"
+
+
+def _callers(policy: Policy) -> Iterator[str]:
+    if policy.callers is None:
+        yield "  everybody's requests may go to every permitted target"
+    for rule in policy.callers or ():
+        callers = "everybody" if "*" in rule.callers else _list(rule.callers)
+        yield f"  {callers}: {_services(rule.services)} to {_targets_of(rule)}"
+    if policy.callers is not None:
+        yield "  nobody else" if policy.callers else "  nobody: no request leaves the mesh's own services"
+
+
+def _limits(policy: Policy) -> Iterator[str]:
+    limits = {name: value for name, value in asdict(policy.limits).items() if value is not None}
+    for name, value in limits.items():
+        yield f"  {name.replace('_', ' ')}: {value}"
+    if not limits:
+        yield "  those of the proxy's settings"
+
+
+def _list(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))
+
+
+def _services(patterns: tuple[str, ...]) -> str:
+    if "*" in patterns:
+        return "every service"
+    return _list(patterns) or "no service"
+
+
+def _targets_of(rule: CallerRule) -> str:
+    if "*" in rule.targets:
+        return "every permitted target"
+    return _list([*rule.targets, *rule.networks]) or "no target"
+
+
+# --- likely mistakes ----------------------------------------------------------------------------------------
+
+
+def _about_networks(policy: Policy) -> Iterator[str]:
+    listed = [*policy.networks, *(network for rule in policy.rules for network in rule.networks)]
+    if listed and not policy.cluster:
+        yield "the cluster's own ranges are not named: write cluster.pods and cluster.services"
+    for network in dict.fromkeys(listed):
+        if network.prefixlen < _WIDE[network.version]:
+            yield f"{network} is nearly every address there is: name the laptops' networks"
+        for outer, name in (*SPECIAL, *policy.cluster):
+            if inside(network, outer):
+                yield f"{network} is in the {name} range {outer}: contracts may send requests there"
+
+
+def _about_registrations(policy: Policy) -> Iterator[str]:
+    for rule in policy.registrations or ():
+        for pattern in rule.services:
+            if "*" not in pattern and not any_matches(policy.services, pattern):
+                yield f"{_who(rule)} may register '{pattern}', but services does not let it be detoured"
+
+
+def _who(rule: RegisterRule) -> str:
+    return _list([*rule.subjects, *sorted(rule.groups)])
+
+
+def _about_callers(policy: Policy) -> Iterator[str]:
+    rules = [AddressRule(_ALL, policy.networks, policy.ports), *policy.rules]
+    reachable = [network for rule in rules for network in rule.networks]
+    for rule in policy.callers or ():
+        for network in rule.networks:
+            if not any(_overlap(network, each) for each in reachable):
+                yield f"{_list(rule.callers)} may use {network}, but direct.networks does not list it"
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return inside(one, other) or inside(other, one)

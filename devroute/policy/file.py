@@ -1,0 +1,262 @@
+"""The policy file as it is written: its grammar, and where in it a mistake is. Pure; what the rules mean is
+policy/policy.py's. docs/policy.md describes the format, by an example that a test reads.
+"""
+
+import ipaddress
+import re
+from ipaddress import IPv6Network
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from devroute.contract.target import MAX_LABEL, quote
+from devroute.errors import ConfigInvalid
+from devroute.policy.ranges import Network
+from devroute.yaml_text import single
+
+#: Characters of a policy file: more than a thousand rules, and read in a tenth of a second or two, since the
+#: proxy's requests wait meanwhile.
+MAX_FILE = 64 * 1024
+#: `*` in one pattern: more make matching slow, and mean nothing.
+MAX_STARS = 4
+#: Characters of a group or an identity, as in a contract's `from`.
+MAX_TEXT = 1024
+
+
+# --- the texts in it ----------------------------------------------------------------------------------------
+
+
+def _network(text: object) -> Network:
+    if not isinstance(text, str):
+        raise ValueError("a network is a text such as 192.168.0.0/16")
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{quote(text)} is not a network; write it like 192.168.0.0/16") from None
+    host = text.partition("/")[0]
+    if ipaddress.ip_address(host) != network.network_address:
+        raise ValueError(f"{quote(text)} has bits set outside its mask; write {network}")
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError(f"{quote(text)} is IPv4 in disguise; list the IPv4 network")
+    return network
+
+
+def _ports(value: object) -> tuple[int, int]:
+    """8001 or "1024-65535" as first and last."""
+    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", str(value))
+    if match and not isinstance(value, bool):
+        first, last = int(match[1]), int(match[2] or match[1])
+        if 1 <= first <= last <= 65535:
+            return first, last
+    raise ValueError(f"{quote(str(value))} is not a port or a range; write 8001 or 1024-65535")
+
+
+def _checked(value: object, grammar: str, longest: int, what: str) -> str:
+    text = str(value)
+    if not isinstance(value, str | int) or len(text) > longest or not re.fullmatch(grammar, text):
+        raise ValueError(f"{quote(text)} is not {what}")
+    if text.count("*") > MAX_STARS:
+        raise ValueError(f"{quote(text)} has more than {MAX_STARS} `*`")
+    return text
+
+
+def _service(value: object) -> str:
+    if not isinstance(value, str):
+        value = str(value)
+    return _checked(
+        value, r"[-a-z0-9*]+", MAX_LABEL, 'a service\'s name or a pattern; write foo, team-* or "*"'
+    )
+
+
+def _subject(value: object) -> str:
+    return _checked(value, r"[-a-z0-9*]+", MAX_LABEL, 'a subject or a pattern; write alice, ci-* or "*"')
+
+
+def _group(value: object) -> str:
+    text = _checked(value, r"[^\x00-\x1f\x7f]+", MAX_TEXT, "the name of a group")
+    if "*" in text:
+        raise ValueError(f"{quote(text)}: a group is written in full, without `*`")
+    return text
+
+
+def _caller(value: object) -> str:
+    spiffe = r"spiffe://[!-+\--~]+"  # visible ASCII without the comma
+    return _checked(
+        value,
+        rf"\*|{spiffe}|[-a-z0-9*]+/[-.a-z0-9*]+",
+        MAX_TEXT,
+        "a mesh identity or a pattern; write namespace/serviceaccount, namespace/*,"
+        ' spiffe://cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT, or "*" for everybody',
+    )
+
+
+def _target(value: object) -> Network | str:
+    """A network, or a pattern for the name of a laptop, a host or a version."""
+    text = value if isinstance(value, str) else str(value)
+    if "/" in text or ":" in text.removeprefix("version:") or re.fullmatch(r"[0-9.]+", text):
+        return _network(text)
+    host = r"([-_a-z0-9*]+\.)+(?![0-9*]+$)[-_a-z0-9*]+"  # its end tells it from an IPv4 address
+    name = rf"[-a-z0-9*]+|version:[-_.A-Za-z0-9*]+|{host}"
+    return _checked(
+        text, name, MAX_TEXT,
+        "a target; write a laptop's name (alice, ci-*), a network (192.168.0.0/16), a host (*.vpn.example),"
+        ' a version (version:v2) or "*"',
+    )  # fmt: skip
+
+
+# --- the sections -------------------------------------------------------------------------------------------
+
+Networks = tuple[Annotated[Any, BeforeValidator(_network)], ...]
+Ports = tuple[Annotated[Any, BeforeValidator(_ports)], ...]
+Services = tuple[Annotated[str, BeforeValidator(_service)], ...]
+_Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DirectRule(_Section):
+    """Further addresses, for some services only."""
+
+    services: Annotated[Services, Field(min_length=1)]
+    networks: Networks
+    ports: Ports = ((1024, 65535),)
+
+
+class DirectSection(_Section):
+    """Which addresses a contract or a registration may name."""
+
+    networks: Networks = ()
+    ports: Ports = ((1024, 65535),)
+    rules: tuple[DirectRule, ...] = ()
+
+
+class ClusterSection(_Section):
+    """The cluster's own ranges: no target, unless a network inside them is listed."""
+
+    pods: Networks = ()
+    services: Networks = ()
+
+
+class RegisterSection(_Section):
+    """Who may register what; `subjects` or `groups`, at least one."""
+
+    subjects: tuple[Annotated[str, BeforeValidator(_subject)], ...] = ()
+    groups: tuple[Annotated[str, BeforeValidator(_group)], ...] = ()
+    services: Services = ("*",)
+
+
+class CallerSection(_Section):
+    """Whose requests may be sent where."""
+
+    callers: tuple[Annotated[str, BeforeValidator(_caller)], ...] = Field(alias="from", min_length=1)
+    services: Services = ("*",)
+    targets: tuple[Annotated[Any, BeforeValidator(_target)], ...] = ("*",)
+
+
+class LimitsSection(_Section):
+    in_flight_per_target: _Count | None = None
+    in_flight_per_subject: _Count | None = None
+    links_per_subject: _Count | None = None
+    streams_per_link: _Count | None = None
+
+
+class PolicyFile(_Section):
+    """The file as it is written. `register` and `callers` that are absent and that are empty differ."""
+
+    direct: DirectSection = DirectSection()
+    cluster: ClusterSection = ClusterSection()
+    services: Services = ("*",)
+    shadow: Services = ()
+    registrations: tuple[RegisterSection, ...] | None = Field(None, alias="register")
+    callers: tuple[CallerSection, ...] | None = None
+    require: Literal["signed"] | None = None
+    limits: LimitsSection = LimitsSection()
+
+
+# --- reading it ---------------------------------------------------------------------------------------------
+
+Place = tuple[str | int, ...]
+
+
+def load(text: str, source: str) -> tuple[object, yaml.Node | None]:
+    """A YAML file's document (None if it is empty), and its nodes for `place_of`. Raises ConfigInvalid."""
+    if len(text) > MAX_FILE:
+        raise ConfigInvalid(f"{source}: larger than {MAX_FILE} characters")
+    return single(text, source, quotes=True)
+
+
+def place_of(node: yaml.Node | None, place: Place, source: str) -> str:
+    """`policy.yaml:7: direct.networks.0` for a place in a document; the line is that of its nearest node."""
+    line = 0 if node is None else node.start_mark.line + 1
+    for step in place:
+        found: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == step:
+                    line, found = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            found = node.value[step]
+            line = found.start_mark.line + 1
+        if found is None:
+            break
+        node = found
+    where = f"{source}:{line}" if line else source
+    named = ".".join(str(step) for step in place)
+    return f"{where}: {named}" if named else where
+
+
+def problem_of(error: ValidationError, model: type[BaseModel]) -> tuple[Place, str]:
+    """Where the first problem is, and what it is, in words. `model` is the whole document's."""
+    first = error.errors(include_url=False)[0]
+    place, problem = first["loc"], first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        problem = f"there is no such field; the fields here are {', '.join(_fields(model, place[:-1]))}"
+    elif first["type"] == "missing":
+        problem = "it is missing"
+    elif first["type"] in ("tuple_type", "list_type"):
+        problem = "write a list, such as [a, b]"
+    elif first["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        problem = "write fields below it, one a line"
+    return place, problem
+
+
+def _fields(model: type[BaseModel], place: Place) -> list[str]:
+    """The fields that the section at a place has, as people write them."""
+    for step in place:
+        if isinstance(step, str):
+            by_alias = {field.alias or name: field for name, field in model.model_fields.items()}
+            found = _section_in(by_alias[step].annotation)
+            if found is not None:
+                model = found
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, getattr(annotation, "__args__", ()))), None)
+
+
+def read(text: str, source: str = "policy.yaml") -> PolicyFile:
+    """The file's text. Raises ConfigInvalid naming `source`, line and field."""
+    document, node = load(text, source)
+    return from_mapping({} if document is None else document, source, node)
+
+
+def from_mapping(document: object, source: str, node: yaml.Node | None = None) -> PolicyFile:
+    """A document that was parsed before. Raises ConfigInvalid naming `source` and the field."""
+    if not isinstance(document, dict):
+        raise ConfigInvalid(f"{source}: write a mapping with `direct:` and `services:`")
+    try:
+        file = PolicyFile.model_validate(document)
+    except ValidationError as error:
+        place, problem = problem_of(error, PolicyFile)
+        raise ConfigInvalid(f"{place_of(node, place, source)}: {problem}") from None
+    for at, rule in enumerate(file.registrations or ()):
+        if not rule.subjects and not rule.groups:
+            where = place_of(node, ("register", at), source)
+            raise ConfigInvalid(f"{where}: it is for nobody; write subjects or groups")
+    return file

@@ -1,0 +1,239 @@
+"""What may be detoured and to where, who may register what, and whose requests may go where; denied by
+default. Owns the judgement; file.py owns the file's format, policy/rules.py what a single rule says.
+
+Pure; never resolves a name: whoever does asks `permit_address` about each address it got, and connects to no
+other. A reload makes a new Policy, so a judgement may be kept for as long as its Policy is.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from devroute.contract.grammar import Entry
+from devroute.contract.target import Address, quote
+from devroute.errors import CallerDenied, RegistrationDenied, ShadowDenied, TargetDenied
+from devroute.policy import file
+from devroute.policy.file import PolicyFile
+from devroute.policy.ranges import SPECIAL, Named, Network, faces
+from devroute.policy.rules import (
+    AddressRule,
+    CallerRule,
+    Limits,
+    Ports,
+    Refusal,
+    RegisterRule,
+    any_matches,
+    is_caller,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """The rules in force. Compared and hashed by identity, so that judgements can be kept per policy.
+
+    `networks` and `ports` are for all services, `rules` add to them for some. `cluster` are the cluster's own
+    ranges. Where `registrations` or `callers` is None, the file does not speak of them: every subject may
+    register whatever may be detoured, and nobody looks at callers.
+    """
+
+    networks: tuple[Network, ...] = ()
+    ports: Ports = ((1024, 65535),)
+    services: tuple[str, ...] = ("*",)
+    shadow: tuple[str, ...] = ()
+    rules: tuple[AddressRule, ...] = ()
+    cluster: tuple[Named, ...] = ()
+    registrations: tuple[RegisterRule, ...] | None = None
+    callers: tuple[CallerRule, ...] | None = None
+    require_signed: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def parse(cls, text: str, source: str = "policy.yaml") -> "Policy":
+        """The policy in a file's text; an empty one is the default. Raises ConfigInvalid naming the place."""
+        return cls.of(file.read(text, source))
+
+    @classmethod
+    def from_mapping(cls, document: object, source: str = "policy.yaml") -> "Policy":
+        """The policy in a parsed file. Raises ConfigInvalid naming `source` and the field."""
+        return cls.of(file.from_mapping(document, source))
+
+    @classmethod
+    def of(cls, file: PolicyFile) -> "Policy":
+        direct, cluster = file.direct, file.cluster
+        return cls(
+            networks=direct.networks,
+            ports=direct.ports,
+            services=file.services,
+            shadow=file.shadow,
+            rules=tuple(
+                AddressRule(rule.services, rule.networks, rule.ports, f"direct.rules.{at}")
+                for at, rule in enumerate(direct.rules)
+            ),
+            cluster=(
+                *((network, "cluster's pod") for network in cluster.pods),
+                *((network, "cluster's service") for network in cluster.services),
+            ),
+            registrations=_registrations(file),
+            callers=_callers(file),
+            require_signed=file.require == "signed",
+            limits=Limits(**file.limits.model_dump()),
+        )
+
+    # --- contracts
+
+    def permit(self, entry: Entry) -> None:
+        """Judge a contract's entry, as far as that goes without resolving names and for no caller in
+        particular. Raises TargetDenied or CallerDenied."""
+        self.permit_service(entry.service)
+        if isinstance(entry.target, Address):
+            self.permit_target(entry.target, service=entry.service)
+        if self.callers_of(entry) == ():
+            raise self._caller_denied(entry, "policy lists no caller that may use this target")
+
+    def permit_service(self, service: str) -> None:
+        """Raises TargetDenied where the service may not be detoured at all."""
+        if not any_matches(self.services, service):
+            raise TargetDenied(
+                f"service '{service}': policy does not let it be detoured",
+                hint=f"the platform team can add '{service}' to services in the policy",
+                service=service,
+            )
+
+    # --- callers
+
+    def callers_of(self, entry: Entry) -> tuple[str, ...] | None:
+        """Patterns of the callers whose requests may go to the entry's target; None for everybody."""
+        if self.callers is None:
+            return None
+        found = [rule.callers for rule in self.callers if rule.is_about(entry.service, entry.target)]
+        patterns = tuple(dict.fromkeys(caller for callers in found for caller in callers))
+        return None if "*" in patterns else patterns
+
+    def permit_caller(self, entry: Entry, caller: str) -> None:
+        """Judge a request by the mesh identity of its caller, "" for one without. Raises CallerDenied."""
+        patterns = self.callers_of(entry)
+        if patterns is not None and not any(is_caller(pattern, caller) for pattern in patterns):
+            who = quote(caller) if caller else "a caller without a mesh identity"
+            raise self._caller_denied(entry, f"no rule of callers lets {who} use this target")
+
+    def _caller_denied(self, entry: Entry, rule: str) -> CallerDenied:
+        return CallerDenied(
+            f"service '{entry.key}': target {quote(str(entry.target))}: denied by policy: {rule}",
+            service=entry.key,
+            target=str(entry.target),
+        )
+
+    # --- registrations
+
+    def permit_registration(self, subject: str, groups: frozenset[str], service: str) -> None:
+        """Judge a service that a subject wants to register. Raises RegistrationDenied."""
+        if not any_matches(self.services, service):
+            rule = f"service '{service}' may not be detoured"
+            raise self._registration_denied(subject, service, rule, f"'{service}' to services")
+        if self.registrations is None:
+            return
+        about = [rule for rule in self.registrations if rule.is_about(subject, groups)]
+        if any(any_matches(rule.services, service) for rule in about):
+            return
+        mine = ", ".join(dict.fromkeys(pattern for rule in about for pattern in rule.services))
+        rule = f"'{subject}' may register {mine or 'nothing'}, not '{service}'"
+        hint = f"a rule to register with '{subject}' or one of its groups, and '{service}'"
+        raise self._registration_denied(subject, service, rule, hint)
+
+    def permit_shadow(self, service: str) -> None:
+        """Judge a laptop that wants copies of a service's requests, and the real answers to them. Raises
+        ShadowDenied."""
+        if not any_matches(self.shadow, service):
+            raise ShadowDenied(
+                f"service '{service}': policy does not let a laptop have copies of other people's requests",
+                hint=f"the platform team can add '{service}' to shadow in the policy",
+                service=service,
+            )
+
+    def may_register(self, subject: str, groups: frozenset[str]) -> tuple[str, ...]:
+        """Patterns of the services that a subject may register, for people; empty for none."""
+        if self.registrations is None:
+            return self.services
+        about = [rule.services for rule in self.registrations if rule.is_about(subject, groups)]
+        return tuple(dict.fromkeys(pattern for services in about for pattern in services))
+
+    def _registration_denied(self, subject: str, service: str, rule: str, missing: str) -> RegistrationDenied:
+        return RegistrationDenied(
+            f"'{subject}' may not register service '{service}': denied by policy: {rule}",
+            hint=f"the platform team can add {missing} in the policy",
+            service=service,
+            target=subject,
+        )
+
+    # --- addresses
+
+    def permit_target(self, address: Address, *, service: str) -> None:
+        """Judge a direct target; a name only by its port, and by whether any address at all is permitted.
+        Raises TargetDenied."""
+        if address.is_literal:
+            self.permit_address(address.host, address.port, service=service)
+            return
+        rules = [rule for rule in self._address_rules(service) if rule.networks]
+        if not rules:
+            nothing = "no networks are listed"
+            hint = "the platform team can list networks in direct.networks"
+            raise self._denied(address, service, Refusal(0, nothing, hint))
+        refusals = [rule.port_refusal(address.port) for rule in rules]
+        if None not in refusals:
+            raise self._denied(address, service, next(filter(None, refusals)))
+
+    def permit_address(self, host_ip: str, port: int, *, service: str) -> None:
+        """Judge an IP address that is about to be connected to. Raises TargetDenied naming the rule."""
+        address = Address(host_ip, port)
+        try:
+            if "%" in host_ip:
+                raise ValueError("zone id")
+            ips = faces(ipaddress.ip_address(host_ip))
+        except ValueError:
+            unusual = "it is not an IP address in its usual form"
+            hint = "write four decimal numbers such as 192.168.1.12, or IPv6 without a zone"
+            raise self._denied(address, service, Refusal(0, unusual, hint)) from None
+        special = SPECIAL + self.cluster
+        refusals = []
+        for rule in self._address_rules(service):
+            refusal = rule.refusal(ips, port, special)
+            if refusal is None:
+                return
+            refusals.append(refusal)
+        raise self._denied(address, service, max(refusals, key=lambda each: each.rank))
+
+    def _address_rules(self, service: str) -> Iterator[AddressRule]:
+        """The rules for a service, whose key in a contract may have a namespace."""
+        yield AddressRule(("*",), self.networks, self.ports)
+        name = service.partition(".")[0]
+        yield from (rule for rule in self.rules if any_matches(rule.services, name))
+
+    def _denied(self, address: Address, service: str, refusal: Refusal) -> TargetDenied:
+        return TargetDenied(
+            f"service '{service}': target {quote(str(address))}: denied by policy: {refusal.rule}",
+            hint=refusal.hint,
+            service=service,
+            target=str(address),
+        )
+
+
+def _registrations(file: PolicyFile) -> tuple[RegisterRule, ...] | None:
+    if file.registrations is None:
+        return None
+    return tuple(
+        RegisterRule(rule.subjects, frozenset(rule.groups), rule.services) for rule in file.registrations
+    )
+
+
+def _callers(file: PolicyFile) -> tuple[CallerRule, ...] | None:
+    if file.callers is None:
+        return None
+    return tuple(
+        CallerRule(
+            rule.callers,
+            rule.services,
+            tuple(each for each in rule.targets if isinstance(each, str)),
+            tuple(each for each in rule.targets if not isinstance(each, str)),
+        )
+        for rule in file.callers
+    )

@@ -1,0 +1,169 @@
+"""What single lines of a policy say: each rule is a value that knows whether it is about something. Pure;
+what follows from all rules together is policy/policy.py's.
+
+In all patterns `*` stands for any text without a slash, and everything else for itself.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
+
+from devroute.contract.target import Address, Laptop, Target, Version
+from devroute.policy.ranges import Ip, Named, Network, covered, faces, inside
+
+Ports = tuple[tuple[int, int], ...]
+
+#: Compiled patterns that are remembered: more than a policy has.
+_MAX_COMPILED = 4096
+
+_MESH_IDENTITY = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)")
+
+
+@lru_cache(_MAX_COMPILED)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile("[^/]*".join(map(re.escape, pattern.split("*"))))
+
+
+def matches(pattern: str, text: str) -> bool:
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+def any_matches(patterns: Iterable[str], text: str) -> bool:
+    return any(matches(pattern, text) for pattern in patterns)
+
+
+# --- addresses ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a rule does not permit an address. Of several refusals the one with the highest rank helps most:
+    its rule came closest."""
+
+    rank: int
+    rule: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRule:
+    """Laptops of these services may be at these networks and ports. `place` is the section of the file."""
+
+    services: tuple[str, ...]
+    networks: tuple[Network, ...]
+    ports: Ports
+    place: str = "direct"
+
+    def refusal(self, ips: Iterable[Ip], port: int, special: Iterable[Named]) -> Refusal | None:
+        """None where all of `ips` and the port are permitted."""
+        for ip in ips:
+            covering = [network for network in self.networks if ip in network]
+            own = f"{ip}/{ip.max_prefixlen}"
+            for outer, name in special:
+                if ip in outer and not any(inside(network, outer) for network in covering):
+                    return Refusal(
+                        1 if covering else 0,
+                        f"{ip} is in the {name} range {outer}, which has to be listed by itself",
+                        f"the platform team can add {own} to {self.place}.networks in the policy",
+                    )
+            if not covering:
+                return Refusal(
+                    0,
+                    f"{ip} is in none of the listed networks",
+                    f"the platform team can add {own} or its network to {self.place}.networks",
+                )
+        return self.port_refusal(port)
+
+    def port_refusal(self, port: int) -> Refusal | None:
+        if any(first <= port <= last for first, last in self.ports):
+            return None
+        return Refusal(
+            2,
+            f"port {port} is not listed",
+            f"use another port, or ask the platform team to add {port} to {self.place}.ports",
+        )
+
+
+# --- registration -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterRule:
+    """These subjects, and whoever is in one of these groups, may register these services."""
+
+    subjects: tuple[str, ...]
+    groups: frozenset[str]
+    services: tuple[str, ...]
+
+    def is_about(self, subject: str, groups: frozenset[str]) -> bool:
+        return not self.groups.isdisjoint(groups) or any_matches(self.subjects, subject)
+
+
+# --- callers ------------------------------------------------------------------------------------------------
+
+
+def is_caller(pattern: str, caller: str) -> bool:
+    """Whether a mesh identity (a certificate's URI, or "" for a caller without one) is meant by a pattern:
+    `*` is everybody, `namespace/serviceaccount` leaves the trust domain open. The sidecar's filter judges
+    alike (lua/devroute.lua)."""
+    if pattern == "*":
+        return True
+    if "://" in pattern:
+        return matches(pattern, caller)
+    identity = _MESH_IDENTITY.fullmatch(caller)
+    return identity is not None and matches(pattern, "/".join(identity.groups()))
+
+
+@dataclass(frozen=True, slots=True)
+class CallerRule:
+    """Requests of these callers may be sent away from these services, to these targets.
+
+    `networks` are for IP addresses. A name in `targets` is for laptops; with a dot it is for hosts, and
+    `version:NAME` is for versions, so that no pattern is for a kind of target that it was not written for.
+    `*` is for all of them.
+    """
+
+    callers: tuple[str, ...]
+    services: tuple[str, ...]
+    targets: tuple[str, ...]
+    networks: tuple[Network, ...]
+
+    def is_about(self, service: str, target: Target) -> bool:
+        return any_matches(self.services, service) and ("*" in self.targets or self._names(target))
+
+    def _names(self, target: Target) -> bool:
+        if isinstance(target, Address) and target.is_literal:
+            return all(covered(face, self.networks) for face in faces(ip_address(target.host)))
+        kind, text = _kind_of(target)
+        return any(matches(each, text) for each in self.targets if _kind_of_pattern(each) is kind)
+
+
+def _kind_of(target: Target) -> tuple[type[Target], str]:
+    if isinstance(target, Address):
+        return Address, target.host
+    return type(target), str(target)
+
+
+def _kind_of_pattern(pattern: str) -> type[Target]:
+    if pattern.startswith("version:"):
+        return Version
+    return Address if "." in pattern else Laptop
+
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What replaces the proxy's settings for as long as the policy is in force; None leaves a setting alone.
+
+    Requests in flight to one target, and to all laptops of one subject; laptops that a subject may have
+    online; requests at the same time in one tunnel.
+    """
+
+    in_flight_per_target: int | None = None
+    in_flight_per_subject: int | None = None
+    links_per_subject: int | None = None
+    streams_per_link: int | None = None

@@ -1,0 +1,259 @@
+"""The control port's HTTP application: /resolve for the sidecars, /api for people and the CLI.
+
+Owns the form of the answers. Decides nothing (routing/decision.py does) and knows no sockets: proxy/app.py
+listens, and proxy/control/tunnels.py takes /tunnel before it gets here.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from devroute import __version__
+from devroute.auth.identity import Authenticate, Identity
+from devroute.contract.grammar import Contract, parse
+from devroute.contract.target import Address
+from devroute.errors import (
+    BodyTooLarge,
+    ConnectionUsed,
+    DevrouteError,
+    LaptopOffline,
+    MethodNotAllowed,
+    NotFound,
+    RequestMalformed,
+    RequestTimeout,
+    TargetUnreachable,
+)
+from devroute.policy.policy import Policy
+from devroute.proxy.control.http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
+from devroute.proxy.telemetry.audit_events import REFUSED, Record, refusal, unrecorded
+from devroute.routing.decision import HOLD_MS, Decision, Directory, decide
+from devroute.routing.shadow.assignment import NoShadows, Shadows, decide_copies
+from devroute.routing.shadow.comparison import ID_LENGTH, Comparisons, read_answer
+from devroute.routing.trace import Trails
+from devroute.tunnel.proxy_link import TunnelUpstream
+
+log = structlog.stdlib.get_logger("devroute.control")
+
+
+class Listing(Directory, Protocol):
+    """Who is online, for the sidecars and for people."""
+
+    def listing(self) -> Sequence[Mapping[str, object]]:
+        """A JSON object for each laptop; its keys are the registry's to choose, `name` among them."""
+
+
+#: Connects to a direct target, an IP address or a name whose addresses are each to be permitted.
+#: Raises TargetUnreachable or TargetDenied.
+Probe = Callable[[Address, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the application asks. The policy is asked for on each request, so that a reload is seen;
+    `probe(address, service)` may take `probe_timeout` seconds."""
+
+    directory: Listing
+    policy: Callable[[], Policy]
+    authenticate: Authenticate
+    probe: Probe
+    probe_timeout: float
+    trails: Trails = field(default_factory=Trails)
+    comparisons: Comparisons = field(default_factory=lambda: Comparisons(time.monotonic))
+    shadows: Shadows = field(default_factory=NoShadows)
+    read: Callable[[str], Contract] = parse
+    record: Record = unrecorded
+
+    async def resolve(self, request: web.Request) -> web.Response:
+        """GET /resolve: the decision for one contract at one service, in the lines of routing/decision.py;
+        without a contract, whose laptop gets copies of the service's requests, in those of
+        routing/shadow/assignment.py."""
+        candidates = request.headers.get("x-devroute-candidates", "").replace(",", " ").split()
+        contracts = request.headers.getall("x-devroute", [])
+        if not contracts:
+            return _lines(decide_copies(candidates, self.policy(), self.shadows).as_lines())
+        decision = decide(
+            # A repeated field is one list (RFC 9110 §5.3), and so is found to be two contracts.
+            ", ".join(contracts),
+            candidates,
+            request.headers.get("x-devroute-namespace") or None,
+            self.policy(),
+            self.directory,
+            read=self.read,
+            now=time.time(),
+        )
+        if decision.address is not None:
+            decision = await self._tried(decision, decision.address)
+        elif isinstance(decision.upstream, TunnelUpstream):
+            decision = await self._heard(decision, decision.upstream)
+        if (error := decision.error) is not None and error.status in REFUSED:
+            self._refused("resolve", error, request)
+        return _lines(decision.as_lines())
+
+    async def _tried(self, decision: Decision, address: Address) -> Decision:
+        try:
+            async with asyncio.timeout(self.probe_timeout):
+                await self.probe(address, decision.service)
+        except TimeoutError:
+            return decision.unreachable(
+                TargetUnreachable(
+                    f"service '{decision.service}': {address} did not answer within {self.probe_timeout:g} s",
+                    hint="is the app running, and is the laptop on the network (VPN, firewall)?",
+                    service=decision.service,
+                    target=decision.target,
+                ),
+                HOLD_MS,  # asking again would cost the next request the same wait
+            )
+        except DevrouteError as error:
+            return decision.unreachable(error)
+        return decision
+
+    async def _heard(self, decision: Decision, tunnel: TunnelUpstream) -> Decision:
+        try:
+            await tunnel.reachable(self.probe_timeout)
+        except LaptopOffline as error:
+            error.at(decision.service, decision.target)
+            return decision.unreachable(error)
+        return decision
+
+    async def traced(self, request: web.Request) -> web.Response:
+        """POST /trace: a sidecar's word about a request that `devroute trace` has sent."""
+        self.trails.seen({name.lower(): value for name, value in request.headers.items()}, time.monotonic())
+        return web.Response(status=204)
+
+    async def compared(self, request: web.Request) -> web.Response:
+        """POST /compare: a sidecar's word about what the real service answered to a copied request. Raises
+        RequestMalformed."""
+        key = request.headers.get("x-devroute-compare", "")
+        if not (key.isascii() and key.isalnum() and len(key) <= ID_LENGTH):
+            raise RequestMalformed("the header X-devroute-compare is missing or no id")
+        answer = read_answer(await request.read(), whole=request.headers.get("x-devroute-whole") == "yes")
+        self.comparisons.real(key, answer)
+        return web.Response(status=204)
+
+    async def trace(self, request: web.Request) -> web.Response:
+        """GET /api/traces/ID: the hops that were told of."""
+        await self._authorise(request)
+        hops = self.trails.hops(request.match_info["id"])
+        return web.json_response({"hops": [asdict(hop) for hop in hops]})
+
+    async def laptops(self, request: web.Request) -> web.Response:
+        """GET /api/laptops: who is online and serves what."""
+        await self._authorise(request)
+        return web.json_response({"laptops": list(self.directory.listing())})
+
+    async def status(self, request: web.Request) -> web.Response:
+        """GET /api/status: the server as it is; `you` is the token's subject."""
+        identity = await self._authorise(request)
+        policy = self.policy()
+        return web.json_response(
+            {
+                "version": __version__,
+                "you": identity.subject,
+                "groups": sorted(identity.groups),
+                "token_expires_s": None
+                if identity.expires is None
+                else round(max(0.0, identity.expires - time.time())),
+                "uptime_s": round(time.monotonic() - request.app[_STARTED], 1),
+                "laptops": len(self.directory.listing()),
+                "policy": {
+                    "networks": [str(network) for network in policy.networks],
+                    "ports": [str(a) if a == b else f"{a}-{b}" for a, b in policy.ports],
+                    "services": list(policy.services),
+                    "signed_contracts_only": policy.require_signed,
+                },
+                "you_may_register": list(policy.may_register(identity.subject, identity.groups)),
+            }
+        )
+
+    def _refused(self, at: str, error: DevrouteError, request: web.Request) -> None:
+        fields = {"caller": None, **refusal(error), "request_id": None}
+        self.record("refusal", at=at, subject=None, peer=request.remote, **fields)
+
+    async def _authorise(self, request: web.Request) -> Identity:
+        transport = request.transport
+        certificate = None if transport is None else transport.get_extra_info("peercert")
+        try:
+            return await self.authenticate(request.headers.get("authorization", ""), certificate)
+        except DevrouteError as error:
+            self._refused("api", error, request)
+            raise
+
+
+_STARTED = web.AppKey("started", float)
+
+
+def create_app(control: Control) -> web.Application:
+    app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app[_STARTED] = time.monotonic()
+    app.router.add_get("/resolve", _for_sidecars(control.resolve))
+    app.router.add_post("/trace", _for_sidecars(control.traced))
+    app.router.add_post("/compare", _for_sidecars(control.compared))
+    app.router.add_get("/api/traces/{id}", control.trace)
+    app.router.add_get("/api/laptops", control.laptops)
+    app.router.add_get("/api/status", control.status)
+    app.router.add_get("/tunnel", _late_tunnel)
+    return app
+
+
+def _lines(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="text/plain", charset="us-ascii")
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _for_sidecars(handler: Handler) -> Handler:
+    """Sidecars show no token, and what they ask makes us connect to targets: so they are answered on the
+    plain port, which the mesh guards, and never on the TLS one, which laptops reach."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            raise web.HTTPNotFound
+        return await handler(request)
+
+    return guarded
+
+
+async def _late_tunnel(request: web.Request) -> web.Response:
+    """GET /tunnel on a connection that served something else before, so that it is ours and not the tunnel's:
+    an ingress pools its connections. Closed, so that the agent's next attempt gets another one."""
+    response = error_response(ConnectionUsed("this connection has served another request before"))
+    response.force_close()
+    return response
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """The one place of this port where errors become responses."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            return await handler(request)
+    except TimeoutError:
+        response = error_response(RequestTimeout(f"the request was not complete after {REQUEST_SECONDS:g} s"))
+        response.force_close()
+        return response
+    except DevrouteError as error:
+        return error_response(error)
+    except web.HTTPMethodNotAllowed as error:
+        response = error_response(MethodNotAllowed(f"{request.method} is not for {request.path}"))
+        response.headers["allow"] = ", ".join(sorted(error.allowed_methods))
+        return response
+    except web.HTTPNotFound:
+        return error_response(NotFound(f"there is no {request.path}", hint="this is devroute's control port"))
+    except web.HTTPRequestEntityTooLarge:
+        response = error_response(BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes"))
+        response.force_close()
+        return response
+    except web.HTTPException:
+        raise
+    except Exception as error:  # the last resort: a bug must not cost the others their port
+        log.error("control.failed", path=request.path, exc_info=error)
+        return error_response(DevrouteError("devroute made a mistake; its log says more"))

@@ -1,0 +1,89 @@
+"""How the control port speaks HTTP: aiohttp with this port's limits, and every refusal as JSON with a code.
+
+Owns no route. The first head on a connection is awaited by proxy/control/tunnels.py, before this gets it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, TokenInvalid
+
+#: Bytes of one header field: a contract has 8 KiB, and baggage may carry it once more among other members;
+#: Envoy itself takes 60 KiB of headers.
+MAX_FIELD_BYTES: Final = 64 * 1024
+#: Fields of one head: Envoy's own default is 100.
+MAX_FIELDS: Final = 128
+#: Nothing that is sent here is larger, and what is larger is not read.
+MAX_BODY_BYTES: Final = 64 * 1024
+#: How long a request may take, its body included: /resolve connects to a target, the rest is at hand.
+REQUEST_SECONDS: Final = 20.0
+#: How long the rest of a body is read that nobody wanted.
+LINGER_SECONDS: Final = 2.0
+#: Above the hour for which Envoy keeps an idle connection: if we closed it, a question could get lost.
+KEEP_ALIVE_SECONDS: Final = 3630.0
+
+_OPTIONS: Final[dict[str, Any]] = {
+    "access_log": None,
+    "max_field_size": MAX_FIELD_BYTES,
+    "max_line_size": MAX_FIELD_BYTES,
+    "max_headers": MAX_FIELDS,
+    "keepalive_timeout": KEEP_ALIVE_SECONDS,
+    "lingering_time": LINGER_SECONDS,
+    "auto_decompress": False,
+}
+
+log = structlog.stdlib.get_logger("devroute.control")
+
+
+def create_runner(app: web.Application) -> web.AppRunner:
+    """The application's life; its connections are made by `connections`."""
+    return web.AppRunner(app, handle_signals=False, **_OPTIONS)
+
+
+def connections(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
+    """Makes the protocols of this port's connections. The runner has to be set up."""
+    server = runner.server
+    assert isinstance(server, web.Server)
+    loop = asyncio.get_running_loop()
+    return lambda: _Connection(server, loop=loop, **_OPTIONS)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's protocol; what its parser refuses is answered as everything else is here."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer is not None and request.writer.output_size > 0:
+            raise ConnectionError("an answer was begun already")
+        error: DevrouteError
+        if isinstance(exc, LineTooLong):
+            error = HeadTooLarge(f"a header field or the request line is longer than {MAX_FIELD_BYTES} bytes")
+        elif status == 400:  # not the parser's words: they repeat what was sent, over several lines
+            error = RequestMalformed("this is not a valid request", hint="HTTP/1.1 is spoken here")
+        else:
+            log.error("control.failed", exc_info=exc)
+            error = DevrouteError("devroute made a mistake; its log says more")
+        response = error_response(error)
+        response.force_close()
+        return response
+
+
+def error_response(error: DevrouteError) -> web.Response:
+    headers = {"x-devroute-result": "error"}
+    if isinstance(error, TokenInvalid):
+        headers["www-authenticate"] = 'Bearer realm="devroute"'  # RFC 9110 §11.6.1
+    return web.Response(
+        body=error.as_json(), status=error.status, content_type="application/json", headers=headers
+    )

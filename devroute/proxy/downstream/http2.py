@@ -1,0 +1,141 @@
+"""The HTTP/2 side of the data port: connections that began with its preface, many requests on each.
+
+It reads requests and hands each to an H2Exchange (proxy/downstream/http2_exchange.py).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from h2.errors import ErrorCodes
+
+from devroute.errors import HeadTooLarge, NotSupported, RequestMalformed
+from devroute.http.aio.http2_connection import Http2Connection
+from devroute.http.aio.http2_stream import Http2Stream
+from devroute.http.http2.headers import Fields, read_request
+from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Wire
+from devroute.http.message import HeadLimits
+from devroute.proxy.downstream.http2_exchange import H2Exchange, Refusal
+from devroute.routing.route import Port
+
+#: Says that our GOAWAY has arrived, so that a last stream can be named (RFC 9113 §6.8).
+_GOAWAY_PING: Final = b"devroute"
+
+
+class H2Port(Port, Protocol):
+    """What connections need of their server."""
+
+    @property
+    def connections(self) -> "set[Any]": ...
+
+    @property
+    def head_limits(self) -> HeadLimits: ...
+
+    def exchange_over(self) -> None: ...
+
+
+class H2ServerConnection(Http2Connection):
+    """One connection of a sidecar; many requests at a time."""
+
+    __slots__ = ("_server", "_since", "draining")
+
+    def __init__(self, server: H2Port, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(Wire(client=False, max_head=server.head_limits.size), loop)
+        self._server = server
+        self._since = server.now
+        self.draining = False
+
+    def adopt(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Take over a connection whose first bytes, `data`, say HTTP/2."""
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        self._server.connections.add(self)
+        self.received(data)
+        self.flush()
+
+    def time(self) -> float:
+        return self._loop.time()
+
+    def after(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        return self._loop.call_later(seconds, act)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.streams)
+
+    def received(self, data: bytes) -> None:
+        self._since = self._server.now
+        super().received(data)
+
+    def opened(self, number: int, fields: Fields, *, ended: bool) -> None:
+        if len(self.streams) >= MAX_STREAMS:
+            self.wire.reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            self.wire.forget(number)
+            self.count_reset()
+            return
+        stream: Http2Stream
+        try:
+            request = read_request(fields, ended=ended, limits=self._server.head_limits)
+        except (RequestMalformed, HeadTooLarge, NotSupported) as error:
+            stream = Refusal()
+            self._accept(stream, number)
+            stream.answer(error, grpc=_wants_grpc(fields))
+            return
+        stream = H2Exchange(self, self._server, request)
+        self._accept(stream, number)
+        stream.begin()
+
+    def _accept(self, stream: Http2Stream, number: int) -> None:
+        stream.connection = self
+        stream.number = number
+        self.streams[number] = stream
+
+    def dismissed(self) -> None:
+        self._since = self._server.now
+        if self._server.draining:
+            self._server.exchange_over()
+            self._close_if_done()
+
+    # --- time, and the end
+
+    def check(self, now: float) -> None:
+        """Called once in a while: end what waited too long."""
+        for stream in list(self.streams.values()):
+            if isinstance(stream, H2Exchange):
+                stream.check(now)
+        if not self.streams and now - self._since > self._server.timeouts.keep_alive and not self.over:
+            self.wire.close_connection(ErrorCodes.NO_ERROR)
+            self.flush()
+            self.over = True
+            self.close()
+
+    def drain(self) -> None:
+        """Two GOAWAYs, so that no request is lost that was sent before the first arrived; then the end."""
+        if self.over:
+            return
+        self.wire.close_connection(ErrorCodes.NO_ERROR, last_stream_id=LAST_STREAM_ID)
+        self.wire.ping(_GOAWAY_PING)
+        self.flush()
+
+    def pinged_back(self, payload: bytes) -> None:
+        if payload == _GOAWAY_PING and self._server.draining and not self.draining:
+            self.draining = True
+            self.wire.close_connection(ErrorCodes.NO_ERROR)
+            self.flush()
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self.draining and not self.streams and not self.over:
+            self.flush()
+            self.over = True
+            self.close()
+
+    def lost(self, error: Exception | None) -> None:
+        super().lost(error)
+        self._server.connections.discard(self)
+        if self._server.draining:
+            self._server.exchange_over()
+
+
+def _wants_grpc(fields: Fields) -> bool:
+    return any(name == b"content-type" and value.startswith(b"application/grpc") for name, value in fields)

@@ -1,0 +1,64 @@
+"""The audit trail's events: their names, their fields, and what of an error may be told. Pure;
+proxy/telemetry/audit.py
+writes them. docs/audit.md describes each, with a JSON Schema that the tests hold every event against.
+
+No event holds a secret, a header, a path, a query or a body, nor more of a contract than the entry of the
+service that it is about.
+"""
+
+import json
+from typing import Final, Literal, Protocol
+
+from devroute.errors import ContractInvalid, DevrouteError, ServiceNotInContract
+
+#: Of the schema; a field that changes its meaning or goes makes another, a new one does not.
+VERSION: Final = 1
+
+Event = Literal["change", "detour", "leave", "omission", "refusal", "registration", "takeover"]
+
+#: Refusals by status: what somebody was not allowed to do, and not what did not work (5xx).
+REFUSED: Final = range(400, 500)
+
+#: Their words quote the contract, which names others' services and laptops.
+_QUOTES_CONTRACT: Final = (ContractInvalid, ServiceNotInContract)
+
+
+class Record(Protocol):
+    """Takes an event to wherever the trail is kept."""
+
+    def __call__(self, event: Event, /, **fields: object) -> None: ...
+
+
+def unrecorded(event: Event, /, **fields: object) -> None:
+    """A Record for those who keep none."""
+
+
+def line(event: Event, stamp: str, fields: dict[str, object]) -> bytes:
+    """An event as a line of JSON; `stamp` is RFC 3339 in UTC."""
+    return json.dumps({"audit": VERSION, "time": stamp, "event": event, **fields}).encode() + b"\n"
+
+
+def refusal(error: DevrouteError) -> dict[str, object]:
+    """The fields that say what was refused, and why."""
+    if isinstance(error, _QUOTES_CONTRACT):
+        return {"service": None, "target": None, "code": error.code, "reason": ""}
+    return {
+        "service": error.service,
+        "target": error.target,
+        "code": error.code,
+        "reason": error.message,
+    }
+
+
+def answered(decided: bytes, marks: bytes) -> bytes:
+    """A decision as it is once `marks`, an answer's own header lines, have said who gave the answer."""
+    said = dict(line.split(": ", 1) for line in marks.decode("latin-1").split("\r\n") if line)
+    members = json.loads(b"{%b}" % decided)
+    members |= {"decision": said["x-devroute-result"], "reason": said["x-devroute-reason"]}
+    return json.dumps(members)[1:-1].encode()
+
+
+def decision(service: str, target: str, signer: str | None, result: str, reason: str) -> bytes:
+    """What all events of one route have in common, as members of a JSON object."""
+    members = {"service": service, "target": target, "signer": signer, "decision": result, "reason": reason}
+    return json.dumps(members)[1:-1].encode()

@@ -1,0 +1,48 @@
+"""Who hears of each exchange that is over, in one place: counters, log, audit and `devroute trace`. They look
+on: whatever is wrong with one of them, the connection that is being read goes on; it may be a whole tunnel.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from devroute.http.message import said
+from devroute.proxy.telemetry.audit import Audit
+from devroute.proxy.telemetry.metrics import Counters
+from devroute.routing.route import Observed
+from devroute.routing.trace import HEADER
+
+log = structlog.stdlib.get_logger("devroute.observer")
+
+#: As sidecars write it, in lower case.
+_TRACED: Final = f"\r\n{HEADER}: ".encode()
+
+
+class Observer:
+    """`log` may be None. `traced(exchange, key)` is called for the few that `devroute trace` waits for."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        log: Callable[[Observed], None] | None,
+        audit: Audit | None,
+        traced: Callable[[Observed, str], None],
+    ) -> None:
+        self._counters = counters
+        self._log = log
+        self._audit = audit
+        self._traced = traced
+
+    def over(self, exchange: Observed) -> None:
+        self._counters.count(exchange)
+        try:
+            if self._audit is not None:
+                self._audit.detoured(exchange)
+            if self._log is not None:
+                self._log(exchange)
+            key = said(exchange.request.raw, _TRACED)
+            if key is not None:
+                self._traced(exchange, key.decode("latin-1"))
+        except Exception as error:  # the last resort: a bug must not cost others their requests
+            log.error("request.unobserved", exc_info=error)

@@ -1,0 +1,119 @@
+"""Copies of requests without a contract (`up --shadow` at a workload with a share): whose laptop gets which.
+
+Owns the answer to a sidecar that asks, and how the proxy knows a copy again. What becomes of a copy is
+upstream/mirror.py's. Pure.
+
+A sidecar learns a ticket for each laptop and writes it on the copy. Tickets are secrets of the proxy, its
+sidecars and the service that is copied, which gets the same request: callers cannot make requests that look
+like copies.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from devroute.contract.grammar import Entry, parse
+from devroute.errors import DevrouteError, LaptopOffline
+from devroute.http.message import id_said
+from devroute.policy.policy import Policy
+from devroute.routing.decision import HOLD_MS, MAX_CANDIDATES, VERSION_LINE, Served
+
+#: Laptops in one answer, and so in one sidecar's draw.
+MAX_LAPTOPS: Final = 16
+#: Bytes of their lines together; a sidecar reads 64 KiB of an answer at most (lua/shadow.lua). A laptop has
+#: 17 KiB at most, so somebody always fits.
+MAX_LINES_BYTES: Final = 60 * 1024
+#: Characters of a ticket: 128 bits as hexadecimal digits, too many to guess.
+TICKET_LENGTH: Final = 32
+
+_FIELD: Final = b"\r\nx-devroute-copy: "
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A laptop that wants copies of a service's requests. The ticket is its own while it is online."""
+
+    ticket: str
+    name: str
+    service: str
+    served: Served
+
+
+class Shadows(Protocol):
+    """Who wants copies (routing/registry.py)."""
+
+    def shadows(self, service: str) -> Sequence[Shadow]:
+        """Those that want copies of a service's requests, by name."""
+
+    def shadow(self, ticket: str) -> Shadow:
+        """Raises LaptopOffline."""
+
+
+class NoShadows:
+    """Nobody wants copies."""
+
+    def shadows(self, service: str) -> Sequence[Shadow]:
+        return ()
+
+    def shadow(self, ticket: str) -> Shadow:
+        raise LaptopOffline("the laptop that wanted this copy is not online any more")
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """The answer: which laptops get copies of a service's requests, none where there are none."""
+
+    service: str = ""
+    laptops: tuple[Shadow, ...] = ()
+
+    def as_lines(self) -> bytes:
+        """For /resolve: lines of "key value", ASCII, LF. A laptop's line has its ticket, its percentage of
+        all requests, its methods, and the beginnings of its paths where it takes no others."""
+        lines = [VERSION_LINE, f"decision {'copy' if self.laptops else 'service'}", f"ttl {HOLD_MS}"]
+        if self.laptops:
+            lines.append(f"service {self.service}")
+        room = MAX_LINES_BYTES
+        for each in self.laptops:
+            terms = each.served.terms
+            methods = ",".join(terms.shadow_methods)
+            words = ("copy", each.ticket, f"{terms.shadow or 0:.6f}", methods, *terms.paths)
+            line = " ".join(words)
+            if len(line) < room:
+                room -= len(line) + 1
+                lines.append(line)
+        return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def decide_copies(candidates: Sequence[str], policy: Policy, shadows: Shadows) -> Copies:
+    """Who gets copies of the requests without a contract at one service, which `candidates` name in order of
+    trust. Never raises DevrouteError: what policy does not permit is not copied."""
+    for service in candidates[:MAX_CANDIDATES]:
+        found = [each for each in shadows.shadows(service) if _permitted(each, policy)]
+        if found:
+            return Copies(service, tuple(found[:MAX_LAPTOPS]))
+    return Copies()
+
+
+def permit_copies(shadow: Shadow, policy: Policy) -> Entry:
+    """A laptop that may have copies, as a contract would name it. Raises TargetDenied, CallerDenied or
+    ShadowDenied."""
+    entry = parse(json.dumps({shadow.service: shadow.name})).entries[shadow.service]
+    policy.permit(entry)
+    policy.permit_shadow(shadow.service)
+    if shadow.served.address is not None:
+        policy.permit_target(shadow.served.address, service=shadow.service)
+    return entry
+
+
+def _permitted(shadow: Shadow, policy: Policy) -> bool:
+    try:
+        permit_copies(shadow, policy)
+    except DevrouteError:
+        return False
+    return True
+
+
+def ticket_of(head: bytes) -> str | None:
+    """The ticket on a request; None where it is no copy."""
+    return id_said(head, _FIELD, TICKET_LENGTH)

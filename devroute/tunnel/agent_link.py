@@ -1,0 +1,239 @@
+"""The agent's end of a tunnel: every stream is a request for one of the laptop's services, each an Upstream.
+
+It writes what the app answers into the stream as it comes, and tells `observe` of each exchange that is over.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
+from devroute.http.aio.connection import TURN
+from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.tunnel.link import LIVENESS, Link, Liveness
+from devroute.tunnel.link_stream import UNBOUNDED, StreamEnd
+from devroute.tunnel.protocol.events import Opened, Renewed, Welcome
+from devroute.tunnel.protocol.frames import Flag, Reason
+from devroute.tunnel.protocol.session import Role, Session
+from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.upstream.interface import Upstream, UpstreamStream
+
+_UPGRADE: Final = Framing.UPGRADE
+_FLAG_END: Final = int(Flag.END)
+_FLAG_CHUNKED: Final = int(Flag.CHUNKED)
+_FLAG_UPGRADE: Final = int(Flag.UPGRADE)
+_FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
+
+
+class Finished(NamedTuple):
+    """An exchange that is over. Times in seconds; `status` is 0 without an answer; `code` is "" if all went
+    well, else a code of devroute.errors or "cancelled", with its reason."""
+
+    service: str
+    method: str
+    target: str
+    status: int
+    started: float
+    duration: float
+    size: int
+    code: str
+    reason: str
+    #: The request's head as it came.
+    head: bytes = b""
+
+
+Observe = Callable[[Finished], None]
+
+
+class AgentStream(StreamEnd):
+    """One request from the tunnel; implements devroute.upstream.ResponseSink."""
+
+    __slots__ = ("_agent", "_head", "_service", "_size", "_started", "_status", "_to_app")
+
+    def __init__(self, link: "AgentLink", service: bytes, head: RequestHead) -> None:
+        super().__init__(link)
+        self._agent = link
+        self._service = service
+        self._head = head
+        self._to_app: UpstreamStream
+        self._started = link.time()
+        self._status = 0
+        self._size = 0
+
+    def start(self, upstream: Upstream) -> None:
+        to_app = self._to_app = upstream.open(self._head, self)
+        self._consume = to_app.send_data
+
+    # --- the request
+
+    def complete(self, trailers: Headers) -> None:
+        self.done = True
+        self._to_app.send_end(trailers)
+
+    def broken(self, error: DevrouteError) -> None:
+        self.done = True
+        self._to_app.cancel()
+        self._over(error.code, error.message)
+
+    def wrong_length(self, message: str) -> DevrouteError:
+        return RequestMalformed(f"the request: {message}")
+
+    def receive_reset(self, reason: Reason) -> None:
+        self._abandon(reason.code, reason.message)
+
+    def link_lost(self, error: DevrouteError) -> None:
+        self._abandon(error.code, error.message)
+
+    def _abandon(self, code: str, reason: str) -> None:
+        self.done = True
+        self.link.dismiss(self)
+        self._to_app.cancel()
+        self._over(code, reason)
+
+    # --- the response
+
+    def on_informational(self, head: ResponseHead) -> None:
+        self.link.session.send_head(self.stream, head.raw, _FLAG_INFORMATIONAL)
+        self.link.wake()
+
+    def on_head(self, head: ResponseHead) -> None:
+        self._status = head.status
+        link = self.link
+        link.session.send_head(self.stream, head.raw, _FLAG_UPGRADE if head.framing is _UPGRADE else 0)
+        link.wake()
+
+    def on_data(self, data: bytes) -> None:
+        size = len(data)
+        self._size += size
+        link = self.link
+        link.sent(self, size, link.session.send_data(self.stream, data))
+
+    def on_end(self, trailers: Headers) -> None:
+        link = self.link
+        link.session.send_end(self.stream, trailers)
+        link.dismiss(self)
+        link.wake()
+        TURN.tell(self._well_over)
+
+    def _well_over(self) -> None:
+        self._over("", "")
+
+    def on_error(self, error: DevrouteError) -> None:
+        self.done = True
+        self.reset(error)
+        self._over(error.code, error.message)
+
+    def _over(self, code: str, reason: str) -> None:
+        link = self._agent
+        observe, head, started = link.observe, self._head, self._started
+        if started >= 0:
+            self._started = -1.0  # told
+            observe(
+                Finished(
+                    self._service.decode("utf-8", "replace"),
+                    head.method.decode("latin-1"),
+                    head.target.decode("latin-1"),
+                    self._status,
+                    started,
+                    link.time() - started,
+                    self._size,
+                    code,
+                    reason,
+                    head.wire,
+                )
+            )
+
+    # --- flow control
+
+    def pause_request(self) -> None:
+        self.hold()
+
+    def resume_request(self) -> None:
+        self.release()
+
+    def stop_source(self) -> None:
+        self._to_app.pause_response()
+
+    def start_source(self) -> None:
+        self._to_app.resume_response()
+
+
+class AgentLink(Link):
+    """`welcome` gets the body of the proxy's WELCOME, and is cancelled when the link ends before;
+    `closed_because` gets why it ended; `goodbye` is the reason of the proxy's GOAWAY, if there was one."""
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        loop: asyncio.AbstractEventLoop,
+        services: Mapping[str, Upstream],
+        observe: Observe,
+        liveness: Liveness = LIVENESS,
+    ) -> None:
+        super().__init__(Session(Role.AGENT), websocket, loop, liveness)
+        self.time = loop.time
+        self.welcome: asyncio.Future[bytes] = loop.create_future()
+        self.closed_because: asyncio.Future[DevrouteError] = loop.create_future()
+        self.goodbye: Reason | None = None
+        self._rare[Welcome] = self._welcomed
+        self._rare[Renewed] = self._token_renewed
+        self._renewed: asyncio.Future[bytes] | None = None
+        self.observe = observe
+        self._services = {name.encode(): upstream for name, upstream in services.items()}
+
+    def _welcomed(self, event: Welcome) -> None:
+        if not self.welcome.done():  # whoever waited for it may have given up
+            self.welcome.set_result(event.body)
+
+    def renew(self, token: str) -> asyncio.Future[bytes]:
+        """Show a newer token. Gets the body of RENEWED, and is cancelled when the link ends before. Raises
+        ValueError while the answer to another is awaited, or before the welcome."""
+        self.session.send_renew(token.encode("latin-1"))
+        self.wake()
+        renewed = self._renewed = self._loop.create_future()
+        return renewed
+
+    def _token_renewed(self, event: Renewed) -> None:
+        if self._renewed is not None and not self._renewed.done():
+            self._renewed.set_result(event.body)
+
+    def leaving(self, reason: Reason) -> None:
+        self.goodbye = reason
+
+    def ended(self, error: DevrouteError) -> None:
+        if self._renewed is not None:
+            self._renewed.cancel()
+        self.welcome.cancel()
+        self.closed_because.set_result(error)
+
+    def opened(self, event: Opened) -> None:
+        stream, service, flags, length, wire = event
+        if self.over is not None:
+            return
+        upstream = self._services.get(service)
+        start = wire[: wire.find(b"\r\n")].split(b" ")
+        if upstream is None or len(start) != 3:
+            self._refuse(event, upstream is None)
+            return
+        if flags & _FLAG_END:
+            framing, left = Framing.NONE, 0
+        elif flags & (_FLAG_CHUNKED | _FLAG_UPGRADE):
+            framing, left = (_UPGRADE if flags & _FLAG_UPGRADE else Framing.CHUNKED), UNBOUNDED
+        else:
+            framing, left = Framing.LENGTH, length
+        end = AgentStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
+        end.stream = stream
+        end.left = left
+        stream.owner = end
+        end.start(upstream)
+
+    def _refuse(self, event: Opened, unknown: bool) -> None:
+        error: DevrouteError
+        if unknown:
+            served = ", ".join(sorted(name.decode() for name in self._services))
+            name = event.service.decode("utf-8", "replace")
+            error = ServiceNotServed(f"this laptop does not serve '{name}'", hint=f"it serves {served}")
+        else:
+            error = RequestMalformed("the request line is not 'METHOD target HTTP/1.1'")
+        self.session.reset(event.stream, error.code, error.message, error.hint)
+        self.wake()

@@ -1,0 +1,179 @@
+"""The frames of PROTOCOL.md: header, limits and payloads. Pure; knows nothing of the order they come in."""
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from devroute.errors import DevrouteError, ProtocolError
+from devroute.http.http1.body import ChunkedBody
+from devroute.http.message import Headers
+
+VERSION: Final = 1
+
+
+class FrameType(IntEnum):
+    HELLO = 1
+    WELCOME = 2
+    OPEN = 3
+    HEAD = 4
+    DATA = 5
+    TRAILERS = 6
+    END = 7
+    RESET = 8
+    CREDIT = 9
+    PING = 10
+    PONG = 11
+    GOAWAY = 12
+    RENEW = 13
+    RENEWED = 14
+
+
+class Flag(IntEnum):
+    """Bits. Not an IntFlag, whose `&` costs a microsecond."""
+
+    END = 1
+    INFORMATIONAL = 2
+    CHUNKED = 4
+    UPGRADE = 8
+
+
+HEADER: Final = struct.Struct("!BBII")
+OPEN_HEADER: Final = struct.Struct("!BBIIQB")
+OPEN_PREFIX: Final = struct.Struct("!QB")
+CREDIT_FRAME: Final = struct.Struct("!BBIII")
+CREDIT: Final = struct.Struct("!I")
+
+#: Bytes in flight per stream and direction: 100 Mbit/s at 80 ms. A stalled stream costs no more than this.
+WINDOW: Final = 1024 * 1024
+
+#: What one laptop may have open at once; a page load is some hundred, and each may hold two windows.
+MAX_STREAMS: Final = 4096
+
+MAX_STREAM_ID: Final = 0xFFFF_FFFF
+
+#: A head may have 64 KiB when it arrives and gains some fields on its way.
+MAX_HEAD: Final = 128 * 1024
+
+#: HELLO and WELCOME list services; nobody serves thousands.
+MAX_GREETING: Final = 64 * 1024
+
+#: As for chunked trailers (http/http1/body.py).
+MAX_TRAILERS: Final = 16 * 1024
+
+#: A code, a sentence and a hint.
+MAX_REASON: Final = 4 * 1024
+
+#: As in the head of an upgrade; RENEWED has a reason, as JSON.
+MAX_TOKEN: Final = 8 * 1024
+MAX_RENEWED: Final = 16 * 1024
+
+MAX_SERVICE_BYTES: Final = 255
+MAX_PING: Final = 8
+
+
+class Rule(NamedTuple):
+    """What the header of a type may say. `of_stream`: whether it belongs to a stream or to the link."""
+
+    flags: int
+    limit: int
+    of_stream: bool
+
+
+RULES: Final[dict[FrameType, Rule]] = {
+    FrameType.HELLO: Rule(0, MAX_GREETING, False),
+    FrameType.WELCOME: Rule(0, MAX_GREETING, False),
+    FrameType.OPEN: Rule(Flag.END | Flag.CHUNKED | Flag.UPGRADE, MAX_HEAD, True),
+    FrameType.HEAD: Rule(Flag.END | Flag.INFORMATIONAL | Flag.UPGRADE, MAX_HEAD, True),
+    FrameType.DATA: Rule(Flag.END, WINDOW, True),
+    FrameType.TRAILERS: Rule(0, MAX_TRAILERS, True),
+    FrameType.END: Rule(0, 0, True),
+    FrameType.RESET: Rule(0, MAX_REASON, True),
+    FrameType.CREDIT: Rule(0, 4, True),
+    FrameType.PING: Rule(0, MAX_PING, False),
+    FrameType.PONG: Rule(0, MAX_PING, False),
+    FrameType.GOAWAY: Rule(0, MAX_REASON, False),
+    FrameType.RENEW: Rule(0, MAX_TOKEN, False),
+    FrameType.RENEWED: Rule(0, MAX_RENEWED, False),
+}
+
+
+def check_header(kind: int, flags: int, stream: int, length: int) -> None:
+    """Raises ProtocolError if PROTOCOL.md's table does not allow this header."""
+    try:
+        rule = RULES[FrameType(kind)]
+    except ValueError:
+        raise ProtocolError(
+            f"frame type {kind} is unknown",
+            hint="agent and proxy are of different versions: upgrade the older",
+        ) from None
+    name = FrameType(kind).name
+    if flags & ~rule.flags:
+        raise ProtocolError(f"{name} with flags {flags:#04x}; it may have {int(rule.flags):#04x}")
+    if length > rule.limit:
+        raise ProtocolError(f"{name} of {length} bytes; at most {rule.limit} are allowed")
+    if (stream != 0) is not rule.of_stream:
+        raise ProtocolError(f"{name} on stream {stream}")
+
+
+def encode_reason(code: str, message: str, hint: str) -> bytes:
+    """The payload of RESET and GOAWAY; over-long texts lose their end, not their code."""
+    texts = (" ".join(text.split())[: MAX_REASON // 8] for text in (code, message, hint))
+    return "\n".join(texts).encode(errors="replace")[:MAX_REASON]
+
+
+class Reason(NamedTuple):
+    code: str
+    message: str
+    hint: str
+
+    def as_error(
+        self, otherwise: type[DevrouteError], known: dict[str, type[DevrouteError]]
+    ) -> DevrouteError:
+        """The error that this code names, else `otherwise`."""
+        return known.get(self.code, otherwise)(self.message or self.code, hint=self.hint)
+
+
+def decode_reason(payload: bytes) -> Reason:
+    """Raises ProtocolError. Control characters become spaces: the texts reach terminals and header fields."""
+    try:
+        lines = payload.decode().split("\n")
+    except UnicodeDecodeError:
+        raise ProtocolError("a reason is not UTF-8") from None
+    if len(lines) != 3:
+        raise ProtocolError(f"a reason of {len(lines)} lines instead of 3")
+    return Reason(*("".join(c if c.isprintable() else " " for c in line) for line in lines))
+
+
+def encode_trailers(trailers: Headers) -> bytes:
+    return b"".join(b"%b: %b\r\n" % field for field in trailers)
+
+
+def decode_trailers(payload: bytes) -> Headers:
+    """Raises ProtocolError unless this is the trailer section of a chunked message, as http/http1/body.py
+    reads it."""
+    reader = ChunkedBody(ProtocolError)
+    body, rest = reader.feed(b"0\r\n" + payload + b"\r\n")
+    if body or rest or not reader.done:
+        raise ProtocolError("TRAILERS with an empty line in it")
+    return reader.trailers
+
+
+def decode_open(payload: bytes) -> tuple[int, bytes, bytes]:
+    """(body length, service, head). Raises ProtocolError."""
+    if len(payload) < OPEN_PREFIX.size:
+        raise ProtocolError("OPEN is too short")
+    length, named = OPEN_PREFIX.unpack_from(payload)
+    start = OPEN_PREFIX.size + named
+    if len(payload) < start or payload[-4:] != b"\r\n\r\n":
+        raise ProtocolError("OPEN without a whole head")
+    return length, payload[OPEN_PREFIX.size : start], payload[start:]
+
+
+def decode_credit(payload: bytes) -> int:
+    """Raises ProtocolError."""
+    if len(payload) != CREDIT.size:
+        raise ProtocolError(f"CREDIT of {len(payload)} bytes")
+    credit: int = CREDIT.unpack(payload)[0]
+    if not credit:
+        raise ProtocolError("CREDIT of nothing")
+    return credit

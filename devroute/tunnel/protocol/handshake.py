@@ -1,0 +1,139 @@
+"""What the two ends tell each other of themselves: the bodies of HELLO, WELCOME and RENEWED. Pure.
+
+Both come from the network, so pydantic checks them. Fields that this version does not know are ignored: a
+newer peer may say more, as long as the protocol's version is the same.
+"""
+
+import json
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from devroute.contract.offer_options import ANY, Terms
+from devroute.contract.service_spec import MAX_SERVICES
+from devroute.contract.target import Address, check_label, parse_address
+from devroute.errors import ProtocolError
+from devroute.tunnel.protocol.frames import VERSION
+
+
+def _service(text: str) -> str:
+    return check_label(text, "a service's name")
+
+
+def _name(text: str) -> str:
+    return check_label(text, "a laptop's name")
+
+
+def _direct(value: object) -> object:
+    return parse_address(value) if isinstance(value, str) else value
+
+
+def _terms(value: object) -> object:
+    return value if isinstance(value, Terms) else Terms.from_mapping(value)
+
+
+def _version(version: int) -> int:
+    if version != VERSION:
+        newer = "server" if version > VERSION else "agent"
+        raise ValueError(f"protocol version {version}, but {VERSION} is spoken here: upgrade the {newer}")
+    return version
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+    version: Annotated[int, AfterValidator(_version)] = VERSION
+
+
+class Offer(BaseModel):
+    """A service on the laptop; with `direct`, the proxy reaches it at that address and not by the tunnel.
+    `terms` is what it wants of its requests."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+    service: Annotated[str, AfterValidator(_service)]
+    scheme: Literal["http", "grpc"] = "http"
+    direct: Annotated[Address | None, BeforeValidator(_direct)] = None
+    terms: Annotated[Terms, BeforeValidator(_terms)] = ANY
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "service": self.service,
+            "scheme": self.scheme,
+            "direct": str(self.direct) if self.direct else None,
+            **({"terms": terms} if (terms := self.terms.as_dict()) else {}),
+        }
+
+
+def _unique(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    if len({offer.service for offer in offers}) != len(offers):
+        raise ValueError("a service is offered twice")
+    return offers
+
+
+class Hello(_Message):
+    """The agent's. `name`: what the laptop wants to be called, or None for the token's subject."""
+
+    agent: Annotated[str, Field(max_length=64, pattern=r"^[!-~]*$")]
+    name: Annotated[str, AfterValidator(_name)] | None = None
+    services: Annotated[
+        tuple[Offer, ...], Field(min_length=1, max_length=MAX_SERVICES), AfterValidator(_unique)
+    ]
+
+    def encode(self) -> bytes:
+        document = self.model_dump(exclude={"services"})
+        document["services"] = [offer.as_dict() for offer in self.services]
+        return json.dumps(document, separators=(",", ":")).encode()
+
+
+#: What a proxy of this version can do that older ones, which would ignore it in silence, cannot.
+FEATURES = ("terms", "renew", "shadow")
+
+
+class Welcome(_Message):
+    """The proxy's. `name`: what the laptop is called from now on. `features`: what is understood beyond
+    the version. `expires_in`: seconds until the token expires, None for never."""
+
+    server: str
+    name: str
+    features: tuple[str, ...] = ()
+    expires_in: float | None = None
+
+    def encode(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+class Refusal(BaseModel):
+    """An error that the proxy tells of."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Renewed(BaseModel):
+    """The proxy's answer to a newer token: until when it is good, or why it is not."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    expires_in: float | None = None
+    error: Refusal | None = None
+
+    def encode(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+_M = TypeVar("_M", Hello, Welcome, Renewed)
+
+
+def decode(kind: type[_M], body: bytes) -> _M:
+    """Raises ProtocolError naming the field."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "it"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ProtocolError(f"{kind.__name__.upper()}: {place}: {reason}") from None

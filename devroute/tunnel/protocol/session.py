@@ -1,0 +1,327 @@
+"""One end of a tunnel: bytes in, events out; what it sends is tunnel/protocol/sender.py's. Pure: no clock,
+no socket.
+
+`receive` never raises on what a peer sends: a broken rule becomes the event Broken, and nothing follows.
+"""
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final
+
+from devroute.errors import ProtocolError
+from devroute.tunnel.protocol import frames
+from devroute.tunnel.protocol.events import (
+    Broken,
+    Data,
+    Ended,
+    Event,
+    GoAway,
+    Head,
+    Hello,
+    Opened,
+    Pong,
+    Renew,
+    Renewed,
+    Reset,
+    Welcome,
+    Writable,
+)
+from devroute.tunnel.protocol.flood_guard import SMALL_CREDIT
+from devroute.tunnel.protocol.frames import HEADER, MAX_STREAMS, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.sender import Sender
+from devroute.tunnel.protocol.stream import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT, Stream
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Role(Enum):
+    PROXY = auto()
+    AGENT = auto()
+
+
+# The rules as arrays over the type's number, for the parse loop. Type 0 fails its limit, whatever its length.
+_FLAGS_FORBIDDEN: Final = (255, *(255 & ~int(frames.RULES[kind].flags) for kind in FrameType))
+_LIMIT: Final = (-1, *(frames.RULES[kind].limit for kind in FrameType))
+_OF_STREAM: Final = (False, *(frames.RULES[kind].of_stream for kind in FrameType))
+_LAST_TYPE: Final = int(max(FrameType))
+_HEADER_SIZE: Final = HEADER.size
+
+# Plain integers, and tuples made without a namedtuple's Python-level __new__, which costs 0.4 µs.
+_HEAD: Final = int(FrameType.HEAD)
+_DATA: Final = int(FrameType.DATA)
+_END: Final = int(Flag.END)
+_event = tuple.__new__
+_unpack = HEADER.unpack_from
+
+#: Up to here it is cheaper to copy all bytes once and slice them; above, to copy each payload by itself.
+_COPY_WHOLE: Final = 32 * 1024
+
+_Handler = Callable[[int, int, bytes], None]
+
+
+class Session(Sender):
+    """One end. An agent's takes streams that are opened to it, a proxy's opens them.
+
+    `trifles` and `resets` count what tunnel/protocol/flood_guard.py allows little of, until the owner sets
+    them back.
+    """
+
+    def __init__(self, role: Role, *, max_streams: int = MAX_STREAMS) -> None:
+        super().__init__(max_streams)
+        self.role = role
+        self.trifles = 0
+        self.resets = 0
+        self._broken = False
+        self._events: list[Event] = []
+        self._held = bytearray()  # an incomplete frame, never DATA's payload
+        self._need = 0  # bytes of _held before parsing on can make sense
+        self._left = 0  # payload bytes of a DATA frame still to come
+        self._left_stream: Stream | None = None
+        self._left_end = 0
+        self._handlers = self._before_greeting()
+
+    def _before_greeting(self) -> dict[int, _Handler]:
+        if self.role is Role.PROXY:
+            return {FrameType.HELLO: self._on_hello, FrameType.GOAWAY: self._on_goaway}
+        return {FrameType.WELCOME: self._on_welcome, FrameType.GOAWAY: self._on_goaway}
+
+    def _after_greeting(self) -> dict[int, _Handler]:
+        own: tuple[tuple[FrameType, _Handler], ...] = (
+            ((FrameType.HEAD, self._on_head), (FrameType.RENEW, self._on_renew))
+            if self.role is Role.PROXY
+            else ((FrameType.OPEN, self._on_open), (FrameType.RENEWED, self._on_renewed))
+        )
+        return dict(
+            (
+                *own,
+                (FrameType.TRAILERS, self._on_trailers),
+                (FrameType.END, self._on_end),
+                (FrameType.RESET, self._on_reset),
+                (FrameType.CREDIT, self._on_credit),
+                (FrameType.PING, self._on_ping),
+                (FrameType.PONG, self._on_pong),
+                (FrameType.GOAWAY, self._on_goaway),
+            )
+        )
+
+    def send_welcome(self, body: bytes) -> None:
+        """Answer a Hello; from here on streams may be opened."""
+        self.greeted = True
+        self._handlers = self._after_greeting()
+        self._frame(FrameType.WELCOME, 0, 0, body)
+
+    # --- receiving ----------------------------------------------------------------------------------------
+
+    def receive(self, data: Buffer) -> list[Event]:
+        """What these bytes say. Frames may be split anywhere; a body is passed on as far as it is there."""
+        events = self._events = []
+        if self._broken or self.finished:
+            return events
+        try:
+            self._parse(data)
+        except ProtocolError as error:
+            self._broken = True
+            self.goaway(error.code, error.message, error.hint)
+            events.append(Broken(error))
+        return events
+
+    def _parse(self, data: Buffer) -> None:
+        held = self._held
+        if held:
+            held += data
+            if len(held) < self._need:
+                return
+            self._held = bytearray()
+            data = held
+        if type(data) is not bytes:
+            data = bytes(data) if len(data) <= _COPY_WHOLE else memoryview(data)
+        size = len(data)
+        at = self._more_data(data, size) if self._left else 0
+        streams = self.streams
+        events = self._events
+        need = _HEADER_SIZE
+        while size - at >= _HEADER_SIZE:
+            kind, flags, number, length = _unpack(data, at)
+            if (
+                kind > _LAST_TYPE
+                or flags & _FLAGS_FORBIDDEN[kind]
+                or length > _LIMIT[kind]
+                or (number != 0) is not _OF_STREAM[kind]
+            ):
+                frames.check_header(kind, flags, number, length)
+            body = at + _HEADER_SIZE
+            at_next = body + length
+            if kind == _DATA:
+                stream = streams.get(number)
+                if stream is None:
+                    self._ended_before(number)
+                else:
+                    if NEXT[stream.inbound][(_DATA << 2) | flags] == FORBIDDEN:
+                        raise self._misplaced(_DATA, stream)
+                    if length > stream.room:
+                        raise ProtocolError(
+                            f"DATA of {length} bytes on stream {number} overruns its credit of {stream.room}"
+                        )
+                    stream.room -= length
+                if at_next > size:
+                    if stream is not None and body < size:
+                        events.append(_event(Data, (stream, bytes(data[body:]), 0)))
+                    self._left = at_next - size
+                    self._left_stream = stream
+                    self._left_end = flags
+                    return
+                if stream is not None:
+                    if length or flags:
+                        events.append(_event(Data, (stream, bytes(data[body:at_next]), flags)))
+                        if flags:
+                            self._inbound_closed(stream)
+                    else:
+                        self.trifles += 1
+            else:
+                if at_next > size:
+                    need = _HEADER_SIZE + length
+                    break
+                handler = self._handlers.get(kind)
+                if handler is None:
+                    raise ProtocolError(f"{FrameType(kind).name} is not allowed here")
+                handler(flags, number, bytes(data[body:at_next]))
+            at = at_next
+        if at < size:
+            self._held += data[at:]
+            self._need = need
+
+    def _more_data(self, data: bytes | memoryview, size: int) -> int:
+        """The rest of a DATA frame that an earlier call began; the position after it."""
+        stop = min(self._left, size)
+        self._left -= stop
+        stream = self._left_stream
+        if stream is not None and stream.inbound != CLOSED:
+            end = 0 if self._left else self._left_end
+            if stop:
+                self._events.append(Data(stream, bytes(data[:stop]), end))
+            if end:
+                self._inbound_closed(stream)
+        return stop
+
+    def _ended_before(self, number: int) -> None:
+        """A frame for a stream that is not open may have crossed our RESET; many of them have not."""
+        if number > self._last_id:
+            raise ProtocolError(f"a frame for stream {number}, which was never opened")
+        self.trifles += 1
+
+    @property
+    def opened(self) -> int:
+        """How many streams there were."""
+        return self._last_id
+
+    @staticmethod
+    def _misplaced(kind: int, stream: Stream) -> ProtocolError:
+        state = ("before its HEAD", "in its body", "after its end")[stream.inbound]
+        return ProtocolError(f"{FrameType(kind).name} on stream {stream.id} {state}")
+
+    def _step(self, kind: int, number: int, flags: int) -> Stream | None:
+        """Moves the inbound half. None for a stream that is closed already: that frame crossed our RESET."""
+        stream = self.streams.get(number)
+        if stream is None:
+            self._ended_before(number)
+            return None
+        state = NEXT[stream.inbound][(kind << 2) | (flags & 3)]
+        if state == FORBIDDEN:
+            raise self._misplaced(kind, stream)
+        if state == CLOSED:
+            self._inbound_closed(stream)
+        else:
+            stream.inbound = state
+        return stream
+
+    def _inbound_closed(self, stream: Stream) -> None:
+        stream.inbound = CLOSED
+        if stream.outbound == CLOSED:
+            del self.streams[stream.id]
+
+    def _on_hello(self, flags: int, number: int, payload: bytes) -> None:
+        self._handlers = {FrameType.GOAWAY: self._on_goaway}  # nothing else until we have answered
+        self._events.append(Hello(payload))
+
+    def _on_welcome(self, flags: int, number: int, payload: bytes) -> None:
+        self.greeted = True
+        self._handlers = self._after_greeting()
+        self._events.append(Welcome(payload))
+
+    def _on_open(self, flags: int, number: int, payload: bytes) -> None:
+        if number <= self._last_id:
+            raise ProtocolError(f"stream {number} was opened before")
+        if len(self.streams) >= self.max_streams:
+            raise ProtocolError(f"more than {self.max_streams} streams are open")
+        length, service, wire = frames.decode_open(payload)
+        self._last_id = number
+        stream = Stream(number, CLOSED if flags & _END else BODY, HEADLESS)
+        self.streams[number] = stream
+        self._events.append(_event(Opened, (stream, service, flags, length, wire)))
+
+    def _on_head(self, flags: int, number: int, payload: bytes) -> None:
+        stream = self._step(_HEAD, number, flags)
+        if stream is not None:
+            self._events.append(_event(Head, (stream, payload, flags)))
+
+    def _on_trailers(self, flags: int, number: int, payload: bytes) -> None:
+        trailers = frames.decode_trailers(payload)
+        stream = self._step(FrameType.TRAILERS, number, flags)
+        if stream is not None:
+            self._events.append(Ended(stream, trailers))
+
+    def _on_end(self, flags: int, number: int, payload: bytes) -> None:
+        stream = self._step(FrameType.END, number, flags)
+        if stream is not None:
+            self._events.append(Ended(stream, []))
+
+    def _on_reset(self, flags: int, number: int, payload: bytes) -> None:
+        reason = frames.decode_reason(payload)
+        stream = self.streams.get(number)
+        if stream is None:
+            self._ended_before(number)
+            return
+        self.resets += 1
+        self._drop(stream)
+        self._events.append(Reset(stream, reason))
+
+    def _on_credit(self, flags: int, number: int, payload: bytes) -> None:
+        credit = frames.decode_credit(payload)
+        if credit < SMALL_CREDIT:
+            self.trifles += 1
+        stream = self.streams.get(number)
+        if stream is None:
+            self._ended_before(number)
+            return
+        stopped = stream.backlog is not None or not stream.credit
+        stream.credit += credit
+        if stream.credit > WINDOW:
+            raise ProtocolError(f"CREDIT on stream {number} for bytes that were never sent")
+        if stopped and self._drain(stream):
+            self._events.append(Writable(stream))
+
+    def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
+        self.trifles += 1
+        self._pong = payload  # only the newest is answered: a flood of them costs no memory
+
+    def _on_pong(self, flags: int, number: int, payload: bytes) -> None:
+        self.trifles += 1
+        self._events.append(Pong(payload))
+
+    def _on_renew(self, flags: int, number: int, payload: bytes) -> None:
+        self.trifles += 1
+        if self.renewing:
+            raise ProtocolError("RENEW before the answer to the one before")
+        self.renewing = True
+        self._events.append(Renew(payload))
+
+    def _on_renewed(self, flags: int, number: int, payload: bytes) -> None:
+        if not self.renewing:
+            raise ProtocolError("RENEWED without a RENEW")
+        self.renewing = False
+        self._events.append(Renewed(payload))
+
+    def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
+        self.trifles += 1
+        self.leaving = True
+        self._events.append(GoAway(frames.decode_reason(payload)))

@@ -1,0 +1,117 @@
+"""Connections to one address: resolve, check every address, connect to one that was checked.
+
+It never decides who may be reached: `permit` does, where there is one.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import aiohappyeyeballs
+
+from devroute.contract.target import Address
+from devroute.errors import CircuitOpen, DevrouteError
+from devroute.upstream.circuit_breaker import Breaker
+
+#: Raises TargetDenied for an IP address and port that may not be reached.
+Permit = Callable[[str, int], None]
+
+#: Before the next address of a name is tried beside the first (RFC 8305 §5).
+HAPPY_EYEBALLS_SECONDS: Final = 0.25
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+class Dialer:
+    """`label` is the address for messages; `unreachable` the class of the error for refused and timed-out
+    connections. Without `permit` the host is trusted, and tried each time: it is the agent's own app, which
+    its engineer is about to start. Others have a circuit breaker. Times in seconds."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        unreachable: type[DevrouteError],
+        permit: Permit | None,
+        connect_timeout: float,
+    ) -> None:
+        self.label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.connect_timeout = connect_timeout
+        self._host = host
+        self._port = port
+        # Not looked up: the loop looks up in a few threads, which slow name servers may hold all of.
+        self._literal = Address(host, port).is_literal
+        self._unreachable = unreachable
+        self._permit = permit
+        self._breaker = Breaker() if permit is not None else None
+
+    async def connect(self, protocol: Callable[[], P]) -> P:
+        """Raises `unreachable`, CircuitOpen, or what `permit` raises."""
+        breaker = self._breaker
+        if breaker is None:
+            return await self._attempt(protocol)
+        clock = asyncio.get_running_loop().time
+        if not breaker.admits(clock()):
+            raise CircuitOpen(f"{self.label} could not be reached several times, and is not tried just now")
+        try:
+            made = await self._attempt(protocol)
+        except self._unreachable:
+            breaker.failed(clock())
+            raise
+        breaker.succeeded()
+        return made
+
+    async def _attempt(self, protocol: Callable[[], P]) -> P:
+        try:
+            async with asyncio.timeout(self.connect_timeout):
+                if self._permit is None:
+                    return await self._dial(protocol, self._host)
+                return await self._dial_permitted(protocol, self._permit)
+        except TimeoutError:
+            why = f"did not accept a connection within {self.connect_timeout:g} s"
+        except socket.gaierror:
+            why = "is a name that does not resolve"
+        except OSError as error:
+            why = (
+                "refused the connection"
+                if isinstance(error, ConnectionRefusedError)
+                else f"failed: {error.strerror}"
+            )
+        raise self._unreachable(f"{self.label} {why}")
+
+    async def _dial_permitted(self, protocol: Callable[[], P], permit: Permit) -> P:
+        """What a name means may change between a check and a connection, so only addresses are dialled."""
+        addresses = [self._host] if self._literal else await self._look_up()
+        for address in addresses:
+            permit(address, self._port)
+        refused: OSError | None = None
+        for address in addresses:
+            try:
+                return await self._dial(protocol, address)
+            except OSError as error:
+                refused = error
+        raise refused or OSError("no address")
+
+    async def _look_up(self) -> list[str]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    async def _dial(self, protocol: Callable[[], P], host: str) -> P:
+        loop = asyncio.get_running_loop()
+        if self._permit is not None:  # an IP address needs no happy eyeballs
+            _, made = await loop.create_connection(protocol, host, self._port)
+        else:
+            _, made = await loop.create_connection(protocol, sock=await connect_first(host, self._port))
+        return made
+
+
+async def connect_first(host: str, port: int) -> socket.socket:
+    """A connection to whichever of a name's addresses answers first (RFC 8305). create_connection does not do
+    that under uvloop. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return await aiohappyeyeballs.start_connection(
+        found, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, interleave=1
+    )

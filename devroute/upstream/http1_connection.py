@@ -1,0 +1,320 @@
+"""One HTTP/1.1 exchange with an upstream, and the connection that carries it. The pool is
+upstream/http1_pool.py's."""
+
+import asyncio
+import select
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
+from devroute.http.aio.connection import Connection
+from devroute.http.http1.body import BodyReader, CloseBody, body_reader, encode_last_chunk
+from devroute.http.http1.request import END_OF_HEAD, MAX_HEAD_BYTES, Answers
+from devroute.http.message import Framing, Headers, RequestHead
+from devroute.upstream.interface import ResponseSink
+
+#: Safe to send again on a new connection (RFC 9110 §9.2.2); requests with a body are never sent twice.
+_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+# The states of a stream. Plain numbers: an enum's member costs as much as a call in Python 3.11.
+_CONNECTING, _HEAD, _BODY, _DONE = range(4)
+
+_NONE: Final = Framing.NONE
+_CHUNKED: Final = Framing.CHUNKED
+_UPGRADE: Final = Framing.UPGRADE
+
+
+class Pool(Protocol):
+    """What a connection and its stream need of the pool they belong to."""
+
+    label: str
+    answers: Answers
+
+    def release(self, connection: "UpstreamConnection") -> None:
+        """The exchange is complete, and the connection can serve another."""
+
+    def forget(self, connection: "UpstreamConnection") -> None:
+        """The connection is gone."""
+
+    def ended(self) -> None:
+        """A stream is over, however it ended."""
+
+    def retry(self, stream: "DirectStream") -> None:
+        """Serve the stream once more, on a new connection."""
+
+
+#: Stands for the body while there is no head yet.
+_UNREAD: Final = CloseBody()
+
+
+class UpstreamConnection(Connection):
+    """One connection: idle in its pool, or serving one stream."""
+
+    __slots__ = ("_look", "_pool", "_reading_paused", "era", "idle_since", "stream")
+
+    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._pool = pool
+        self._reading_paused = False
+        self._look: Callable[[], object] | None = None
+        self.idle_since = 0.0
+        self.era = 0
+        self.stream: DirectStream | None = None
+
+    def quiet(self) -> bool:
+        """Whether nothing has arrived since the last answer, neither bytes that the loop has yet to read nor
+        the end. What an app sends unasked would be the next requester's answer. Costs 0.3 µs."""
+        if self._look is None:
+            self._look = _looker(self.transport.get_extra_info("socket").fileno())
+        return not self._look()
+
+    def received(self, data: bytes) -> None:
+        if self.stream is None:
+            self.abort()  # nobody asked: whatever it is, it must not become the next request's answer
+        else:
+            self.stream.received(data)
+
+    def eof_received(self) -> bool:
+        return self.stream is not None and self.stream.ended()
+
+    def lost(self, error: Exception | None) -> None:
+        self._pool.forget(self)
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.lost()
+
+    def pause_writing(self) -> None:
+        if self.stream is not None:
+            self.stream.sink.pause_request()
+
+    def resume_writing(self) -> None:
+        if self.stream is not None:
+            self.stream.sink.resume_request()
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused and not self.closed:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused and not self.closed:
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+
+def _looker(number: int) -> Callable[[], object]:
+    """A function that is true once there is something to read."""
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: select.select((number,), (), (), 0)[0]
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return partial(poll.poll, 0)
+
+
+class DirectStream:
+    """One request on a connection; implements devroute.upstream.UpstreamStream."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_head",
+        "_held",
+        "_keep_alive",
+        "_paused",
+        "_pending",
+        "_pool",
+        "_reader",
+        "_request_done",
+        "_reused",
+        "_state",
+        "sink",
+    )
+
+    def __init__(self, pool: Pool, head: RequestHead, sink: ResponseSink) -> None:
+        self._pool = pool
+        self._head = head
+        self.sink = sink
+        self._connection: UpstreamConnection | None = None
+        self._state = _CONNECTING
+        self._chunked = head.framing is _CHUNKED
+        self._request_done = head.framing is _NONE
+        self._pending: list[bytes] | None = None
+        self._held = b""
+        self._reader: BodyReader = _UNREAD
+        self._keep_alive = False
+        self._paused = False
+        self._reused = False
+
+    # --- the request
+
+    def attach(self, connection: UpstreamConnection, *, reused: bool) -> None:
+        self._connection = connection
+        self._reused = reused
+        self._state = _HEAD
+        connection.stream = self
+        connection.write(self._head.wire)
+        if self._pending is not None:
+            for piece in self._pending:
+                connection.write(piece)
+            self._pending = None
+            self.sink.resume_request()
+        if self._paused:
+            connection.pause_reading()
+
+    def send_data(self, data: bytes) -> None:
+        if self._state == _DONE:
+            return
+        if self._chunked:
+            self._write(b"%x\r\n" % len(data))
+            self._write(data)
+            self._write(b"\r\n")
+        else:
+            self._write(data)
+
+    def send_end(self, trailers: Headers) -> None:
+        if self._state == _DONE:
+            return
+        self._request_done = True
+        if self._chunked:
+            self._write(encode_last_chunk(trailers))
+        elif self._head.framing is _UPGRADE and self._connection is not None:
+            self._connection.flush()
+            if self._connection.transport.can_write_eof():
+                self._connection.transport.write_eof()
+            if self._reader.done:
+                self._connection.close()
+
+    def _write(self, data: bytes) -> None:
+        if self._connection is not None:
+            self._connection.write(data)
+        elif self._pending is None:
+            self._pending = [data]
+            self.sink.pause_request()
+        else:
+            self._pending.append(data)
+
+    def cancel(self) -> None:
+        if self._state == _DONE:
+            return
+        self._state = _DONE
+        self._pending = None
+        connection = self._detach()
+        if connection is not None:
+            connection.abort()
+
+    def pause_response(self) -> None:
+        self._paused = True
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def resume_response(self) -> None:
+        self._paused = False
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    # --- the response
+
+    def received(self, data: bytes) -> None:
+        try:
+            while self._state == _HEAD and data:
+                data = self._receive_head(data)
+            if self._state != _BODY:
+                return
+            reader = self._reader
+            body, rest = reader.feed(data) if data or not reader.done else (b"", b"")
+        except UpstreamInvalid as error:
+            self.fail(error)
+            return
+        if body:
+            self.sink.on_data(body)
+        if reader.done and not self.finished:  # the sink may have cancelled
+            self._finish(reusable=not rest)
+
+    def _receive_head(self, data: bytes) -> bytes:
+        """Take one head off `data`; what is left is body, or the head after a 1xx."""
+        if self._held:
+            data = self._held + data
+        end = data.find(END_OF_HEAD)
+        if end < 0 or end + 4 > MAX_HEAD_BYTES:
+            if len(data) > MAX_HEAD_BYTES:
+                raise UpstreamInvalid(f"the answer's head is longer than {MAX_HEAD_BYTES} bytes")
+            if data[:7] != b"HTTP/1."[: len(data)] or data.count(b"\n") != data.count(b"\r\n"):
+                message = f"what answers at {self._pool.label} does not speak HTTP/1.1"
+                raise UpstreamInvalid(message, hint="it may wait for us now; is it another kind of server?")
+            self._held = data
+            return b""
+        self._held = b""
+        end += 4
+        head = self._pool.answers.judge(data[:end], self._head.method)
+        if head.status < 200 and head.status != 101:
+            self._reused = False  # it is alive: no retry
+            self.sink.on_informational(head)
+            return data[end:]
+        if head.status == 101 and self._head.framing is not _UPGRADE:
+            raise UpstreamInvalid("the answer switches protocols (101), but nobody asked for it")
+        self._state = _BODY
+        self._keep_alive = head.keep_alive
+        self._reader = body_reader(head.framing, head.length, UpstreamInvalid)
+        self.sink.on_head(head)
+        return data[end:]
+
+    def ended(self) -> bool:
+        """The other side will send nothing more. True keeps our half open."""
+        if self._state == _BODY and isinstance(self._reader, CloseBody):
+            if self._head.framing is _UPGRADE and not self._request_done and self._connection is not None:
+                self._reader.done = True
+                self.sink.on_end([])
+                return True
+            self._finish(reusable=False)
+        return False
+
+    def lost(self) -> None:
+        """The connection is gone; `ended` ran before where that was in order."""
+        self._connection = None
+        if self._state == _DONE:
+            return
+        if self._state == _HEAD and self._may_retry():
+            self._state = _CONNECTING
+            self._pool.retry(self)
+        elif self._state == _BODY and self._reader.done:
+            self._state = _DONE  # an upgrade whose other half had ended before
+            self._pool.ended()
+        else:
+            when = "before it answered" if self._state == _HEAD else "in the middle of its answer"
+            self.fail(UpstreamReset(f"{self._pool.label} closed the connection {when}"))
+
+    def _may_retry(self) -> bool:
+        head = self._head
+        return self._reused and not self._held and head.framing is _NONE and head.method in _IDEMPOTENT
+
+    def fail(self, error: DevrouteError) -> None:
+        if self._state == _DONE:
+            return
+        self._state = _DONE
+        connection = self._detach()
+        if connection is not None:
+            connection.abort()
+        self.sink.on_error(error)
+
+    def _finish(self, *, reusable: bool) -> None:
+        self._state = _DONE
+        trailers = self._reader.trailers
+        connection = self._detach()
+        if connection is not None:
+            if reusable and self._keep_alive and self._request_done:
+                self._pool.release(connection)
+            else:
+                connection.close()
+        self.sink.on_end(trailers)
+
+    def _detach(self) -> UpstreamConnection | None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.stream = None
+        self._pool.ended()
+        return connection
+
+    @property
+    def finished(self) -> bool:
+        return self._state == _DONE

@@ -1,0 +1,174 @@
+"""DirectUpstream: requests over pooled keep-alive HTTP/1.1 connections to one address.
+
+The proxy uses it for direct targets, the agent for the app on the laptop. It never decides who may be
+reached: the caller's `permit` sees every address that a name resolves to, and the connection goes to one that
+was checked.
+"""
+
+import asyncio
+from typing import Final
+
+from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
+from devroute.http.http1.request import Answers
+from devroute.http.message import RequestHead
+from devroute.upstream.dialer import Dialer, Permit
+from devroute.upstream.http1_connection import DirectStream, UpstreamConnection
+from devroute.upstream.interface import ResponseSink
+
+#: Below the 5 s after which Node.js and uvicorn close an idle connection.
+IDLE_SECONDS: Final = 4.0
+
+#: More would only hold sockets of the app; bursts above it open connections of their own.
+MAX_IDLE: Final = 128
+
+CONNECT_SECONDS: Final = 5.0
+
+#: A laptop's app that has this many requests open is stuck, and more of them would not help it.
+MAX_IN_FLIGHT: Final = 2048
+
+
+class DirectUpstream:
+    """A pool of connections to one address; implements devroute.upstream.Upstream.
+
+    `permit(ip, port)` is asked for every address that `host` resolves to and raises TargetDenied; without it
+    the host is trusted (the agent's own app). `unreachable` is the class of the error for refused and
+    timed-out connections. Times in seconds.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        unreachable: type[DevrouteError] = TargetUnreachable,
+        permit: Permit | None = None,
+        connect_timeout: float = CONNECT_SECONDS,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        self._dialer = Dialer(
+            host, port, unreachable=unreachable, permit=permit, connect_timeout=connect_timeout
+        )
+        self.label = self._dialer.label
+        self.answers = Answers()
+        self.max_in_flight = max_in_flight
+        self._in_flight = 0
+        self._era = 0  # how often `close_idle` was called: what was connected before is of another one
+        self._idle: list[UpstreamConnection] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is connected, or about to be."""
+        return bool(self._in_flight or self._idle or self._tasks)
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> DirectStream:
+        self._in_flight += 1
+        stream = DirectStream(self, head, sink)
+        if self._in_flight > self.max_in_flight:
+            message = f"{self.label} has {self.max_in_flight} requests in flight already"
+            self._loop.call_soon(stream.fail, TargetOverloaded(message))
+        elif (connection := self._take()) is not None:
+            stream.attach(connection, reused=True)
+        else:
+            self._start(self._serve(stream))
+        return stream
+
+    def retry(self, stream: DirectStream) -> None:
+        """A pooled connection died before any byte of the answer: once more, on a new one."""
+        self._start(self._serve(stream))
+
+    async def probe(self) -> None:
+        """See that the target accepts connections; the one made for it waits in the pool for the request.
+
+        Raises what `open` would have reported.
+        """
+        if not self._idle and not self._in_flight:
+            self.release(await self._connect())
+
+    def close_idle(self) -> None:
+        """Close what is idle, and use what is busy or on its way for no further request."""
+        self._era += 1
+        for connection in list(self._idle):
+            connection.close()
+
+    async def close(self) -> None:
+        """Close idle connections and give up pending ones; streams that are under way are their owners'."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self.close_idle()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- connections
+
+    def _take(self) -> UpstreamConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.closed:
+                continue
+            if connection.quiet():
+                return connection
+            connection.close()
+        return None
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take back a connection whose exchange is complete; a slow client may have left it paused."""
+        connection.resume_reading()
+        if connection.closed:
+            return
+        if (
+            connection.era != self._era
+            or len(self._idle) >= MAX_IDLE
+            or connection.transport.get_write_buffer_size()
+        ):
+            # It was permitted by another policy; or what it still has to send would stall the next request.
+            connection.close()
+            return
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(IDLE_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        oldest = self._loop.time() - IDLE_SECONDS
+        for connection in [c for c in self._idle if c.idle_since <= oldest]:
+            self._idle.remove(connection)
+            connection.close()
+        again = bool(self._idle)
+        self._sweep = self._loop.call_later(IDLE_SECONDS, self._close_idle) if again else None
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def ended(self) -> None:
+        self._in_flight -= 1
+
+    def _start(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, stream: DirectStream) -> None:
+        try:
+            connection = await self._connect()
+        except DevrouteError as error:
+            stream.fail(error)
+            return
+        if stream.finished:
+            self.release(connection)
+        else:
+            stream.attach(connection, reused=False)
+
+    async def _connect(self) -> UpstreamConnection:
+        era = self._era
+        connection = await self._dialer.connect(lambda: UpstreamConnection(self, self._loop))
+        connection.era = era
+        return connection

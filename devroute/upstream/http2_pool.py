@@ -1,0 +1,171 @@
+"""H2Upstream: requests over few shared HTTP/2 connections to one address, in clear text with prior knowledge.
+
+The agent uses it for gRPC apps, the proxy for gRPC requests to direct targets. As in upstream/http1_pool.py,
+the caller's `permit` decides who may be reached.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable, UpstreamInvalid
+from devroute.http.message import RequestHead
+from devroute.upstream.dialer import Dialer, Permit
+from devroute.upstream.http1_pool import CONNECT_SECONDS, MAX_IN_FLIGHT
+from devroute.upstream.http2_connection import H2UpstreamConnection, H2UpstreamStream
+from devroute.upstream.interface import ResponseSink
+
+#: Servers say goodbye (GOAWAY) before they close, so an idle connection may be kept longer than HTTP/1.1's.
+IDLE_SECONDS: Final = 60.0
+
+#: For apps that allow few streams on one connection; requests beyond them wait.
+MAX_CONNECTIONS: Final = 32
+
+
+class H2Upstream:
+    """A few connections to one address; implements devroute.upstream.Upstream. Made like DirectUpstream."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        unreachable: type[DevrouteError] = TargetUnreachable,
+        permit: Permit | None = None,
+        connect_timeout: float = CONNECT_SECONDS,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        self._dialer = Dialer(
+            host, port, unreachable=unreachable, permit=permit, connect_timeout=connect_timeout
+        )
+        self.label = self._dialer.label
+        self.max_in_flight = max_in_flight
+        self._in_flight = 0
+        self._connections: list[H2UpstreamConnection] = []
+        self._waiting: deque[H2UpstreamStream] = deque()
+        self._growing: asyncio.Task[None] | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is connected, or about to be."""
+        return bool(self._in_flight or self._connections or self._growing is not None)
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> H2UpstreamStream:
+        self._in_flight += 1
+        stream = H2UpstreamStream(self, head, sink)
+        if self._in_flight > self.max_in_flight:
+            message = f"{self.label} has {self.max_in_flight} requests in flight already"
+            self._loop.call_soon(stream.fail, TargetOverloaded(message))
+        else:
+            self.queue(stream)
+        return stream
+
+    async def probe(self) -> None:
+        """See that the target speaks HTTP/2; the connection made for it waits for the request.
+
+        Raises what `open` would have reported.
+        """
+        if not self._connections:
+            self._add(await self._connect())
+
+    def close_idle(self) -> None:
+        """Close what is idle, and use what is busy for no further request."""
+        for connection in list(self._connections):
+            connection.retire()
+
+    async def close(self) -> None:
+        """Close idle connections and give up pending ones; streams that are under way are their owners'."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self.close_idle()
+        if self._growing is not None:
+            self._growing.cancel()
+            await asyncio.gather(self._growing, return_exceptions=True)
+
+    # --- streams
+
+    def queue(self, stream: H2UpstreamStream) -> None:
+        self._waiting.append(stream)
+        self.room_made()
+
+    def ended(self) -> None:
+        self._in_flight -= 1
+
+    def room_made(self) -> None:
+        """Give the requests that wait a connection, or have one made."""
+        waiting = self._waiting
+        while waiting:
+            if waiting[0].done:
+                waiting.popleft()
+                continue
+            for connection in self._connections:
+                if connection.room > 0:
+                    break
+            else:
+                if self._growing is None and len(self._connections) < MAX_CONNECTIONS:
+                    self._growing = self._loop.create_task(self._grow())
+                return
+            waiting.popleft().attach(connection, connection.next_number())
+
+    # --- connections
+
+    async def _grow(self) -> None:
+        try:
+            connection = await self._connect()
+            if connection.room <= 0:
+                connection.close()
+                raise TargetOverloaded(f"{self.label} takes no requests now")
+        except DevrouteError as error:
+            self._growing = None
+            waiting, self._waiting = self._waiting, deque()
+            for stream in waiting:
+                stream.fail(error)
+        else:
+            self._growing = None
+            self._add(connection)
+
+    async def _connect(self) -> H2UpstreamConnection:
+        loop = self._loop
+        connection = await self._dialer.connect(lambda: H2UpstreamConnection(self, loop))
+        try:
+            async with asyncio.timeout(self._dialer.connect_timeout):
+                await connection.ready
+        except TimeoutError:
+            connection.abort()
+            raise UpstreamInvalid(
+                f"{self.label} accepted the connection, but did not speak HTTP/2"
+                f" within {self._dialer.connect_timeout:g} s"
+            ) from None
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        return connection
+
+    def _add(self, connection: H2UpstreamConnection) -> None:
+        if connection.closed:
+            self.room_made()
+            return
+        connection.idle_since = self._loop.time()
+        self._connections.append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(IDLE_SECONDS, self._close_idle)
+        self.room_made()
+
+    def _close_idle(self) -> None:
+        oldest = self._loop.time() - IDLE_SECONDS
+        for connection in list(self._connections):
+            if not connection.streams and connection.idle_since <= oldest:
+                connection.retire()
+        again = bool(self._connections)
+        self._sweep = self._loop.call_later(IDLE_SECONDS, self._close_idle) if again else None
+
+    def forget(self, connection: H2UpstreamConnection) -> None:
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self.room_made()

@@ -1,0 +1,197 @@
+"""Addresses that are not what they look like: one table, with the answer for each as a contract would get it.
+
+Everything is listed (0.0.0.0/0 and ::/0), so that nothing but the disguise stands against an address.
+"""
+
+import pytest
+
+from devroute.contract.grammar import parse
+from devroute.contract.target import Malformed, parse_address
+from devroute.errors import ContractInvalid, TargetDenied
+from devroute.policy.policy import Policy
+
+EVERYTHING = Policy.parse(
+    """
+    direct: {networks: [0.0.0.0/0, '::/0'], ports: [1-65535]}
+    cluster: {pods: [10.244.0.0/16, 'fd00:10:244::/56'], services: [10.96.0.0/12]}
+    """
+)
+
+
+def answer(target: str) -> str:
+    """`allow`, or the code and the words of the refusal."""
+    try:
+        (entry,) = parse(f'{{"foo": "{target}"}}').entries.values()
+        EVERYTHING.permit(entry)
+    except (ContractInvalid, TargetDenied) as error:
+        return f"{error.code}: {error.message}"
+    return "allow"
+
+
+SPECIAL = {
+    "127.0.0.1:80": "loopback",
+    "127.255.255.254:80": "loopback",
+    "0.0.0.0:80": "unspecified",
+    "0.1.2.3:80": "unspecified",
+    "169.254.1.1:80": "link-local",
+    "169.254.169.254:80": "link-local",
+    "100.100.100.200:80": "cloud metadata",
+    "168.63.129.16:80": "cloud metadata",
+    "192.0.0.192:80": "cloud metadata",
+    "224.0.0.1:80": "multicast",
+    "239.255.255.250:80": "multicast",
+    "240.0.0.1:80": "reserved",
+    "255.255.255.255:80": "reserved",
+    "10.244.3.4:80": "cluster's pod",
+    "10.96.0.1:443": "cluster's service",
+    "10.111.255.255:443": "cluster's service",
+    "[::]:80": "IPv4-compatible",
+    "[::1]:80": "IPv4-compatible",
+    "[0:0:0:0:0:0:0:1]:80": "IPv4-compatible",
+    "[fe80::1]:80": "link-local",
+    "[fec0::1]:80": "site-local",
+    "[ff02::1]:80": "multicast",
+    "[fd00:ec2::254]:80": "cloud metadata",
+    "[fd20:ce::254]:80": "cloud metadata",
+    "[fd00:10:244::1]:80": "cluster's pod",
+}
+
+#: The IPv4 address in hexadecimal: 7f00:1 is 127.0.0.1, a9fe:a9fe is 169.254.169.254, af4:304 is 10.244.3.4.
+EMBEDDED = {
+    "[::ffff:127.0.0.1]:80": "127.0.0.1 is in the loopback",
+    "[::ffff:7f00:1]:80": "127.0.0.1 is in the loopback",
+    "[::FFFF:169.254.169.254]:80": "169.254.169.254 is in the link-local",
+    "[0:0:0:0:0:ffff:a9fe:a9fe]:80": "169.254.169.254 is in the link-local",
+    "[::ffff:10.244.3.4]:80": "10.244.3.4 is in the cluster's pod",
+    "[::ffff:0.0.0.0]:80": "0.0.0.0 is in the unspecified",
+    "[::127.0.0.1]:80": "IPv4-compatible",
+    "[::a9fe:a9fe]:80": "IPv4-compatible",
+    "[::ffff:0:127.0.0.1]:80": "IPv4-translated",
+    "[64:ff9b::127.0.0.1]:80": "NAT64",
+    "[64:ff9b::8.8.8.8]:80": "NAT64",
+    "[64:ff9b:1::7f00:1]:80": "local NAT64",
+    "[2002:7f00:1::]:80": "6to4",
+    "[2002:808:808::1]:80": "6to4",
+    "[2001:0:7f00:1::1]:80": "Teredo",
+    "[2600::5efe:127.0.0.1]:80": "127.0.0.1 is in the loopback",  # ISATAP
+    "[2600::200:5efe:a9fe:a9fe]:80": "169.254.169.254 is in the link-local",
+}
+
+NOT_AN_ADDRESS = {
+    "0177.0.0.1:80": "not an IPv4 address in its usual form",  # octal
+    "127.0.0.01:80": "not an IPv4 address in its usual form",
+    "0x7f.0.0.1:80": "not an IPv4 address in its usual form",  # hex
+    "0x7F000001:80": "not an IPv4 address in its usual form",
+    "127.0.0.0x1:80": "not an IPv4 address in its usual form",
+    "127.0.0.0x:80": "not an IPv4 address in its usual form",  # inet_aton takes it for 0
+    "2130706433:80": "not an IPv4 address in its usual form",  # one number
+    "017700000001:80": "not an IPv4 address in its usual form",
+    "127.1:80": "not an IPv4 address in its usual form",  # short
+    "127.0.1:80": "not an IPv4 address in its usual form",
+    "0:80": "not an IPv4 address in its usual form",
+    "1.1.1.1.1:80": "not an IPv4 address in its usual form",
+    "256.0.0.1:80": "not an IPv4 address in its usual form",
+    "4294967297:80": "not an IPv4 address in its usual form",  # overflows to 0.0.0.1
+    "127.0.0.1.:80": "the host ends with a dot",
+    "localhost.:80": "the host ends with a dot",
+    "localhost..:80": "the host ends with a dot",
+    "127..0.1:80": "not an IPv4 address in its usual form",
+    ".127.0.0.1:80": "not an IPv4 address in its usual form",
+    "a..example:80": "neither an IP address nor a host name",
+    "[fe80::1%eth0]:80": "not an IPv6 address",
+    "[fe80::1%25eth0]:80": "not an IPv6 address",
+    "[::1%1]:80": "not an IPv6 address",
+    "[127.0.0.1]:80": "not an IPv6 address",
+    "[::127.1]:80": "not an IPv6 address",
+    "[::ffff:0177.0.0.1]:80": "not an IPv6 address",
+    "[0:0:0:0:0:0:0:0:1]:80": "not an IPv6 address",
+    "[::1::]:80": "not an IPv6 address",
+    "[v1.fe80::a]:80": "not an IPv6 address",  # RFC 3986 IPvFuture
+    "[::1]80": "a port is missing",
+    "[[::1]]:80": "not an IPv6 address",
+    "::1:80": "an IPv6 address needs brackets",
+    "user@10.0.0.1:80": "not an IPv4 address in its usual form",
+    "user:secret@10.0.0.1:80": "an IPv6 address needs brackets",
+    "10.0.0.1:80@127.0.0.1": "is not a number from 1 to 65535",
+    "10.0.0.1:80#@127.0.0.1:80": "an IPv6 address needs brackets",
+    "10.0.0.1\\\\@127.0.0.1:80": "not an IPv4 address in its usual form",
+    "10.0.0.1%2e127:80": "neither an IP address nor a host name",
+    "127%2e0.0.1:80": "not an IPv4 address in its usual form",
+    "10.0.0.1 :80": "neither an IP address nor a host name",
+    "10.0.0.1\\t:80": "neither an IP address nor a host name",
+    "10.0.0.1\\u0000.example:80": "neither an IP address nor a host name",
+    "10.0.0.1:80/..": "an address has no path",
+    "http://127.0.0.1:80": "a target has no scheme",
+    "10.0.0.1:0": "is not a number from 1 to 65535",
+    "10.0.0.1:65536": "is not a number from 1 to 65535",
+    "10.0.0.1:65616": "is not a number from 1 to 65535",  # 80 in 16 bits
+    "10.0.0.1:4294967376": "is not a number from 1 to 65535",  # 80 in 32 bits
+    "10.0.0.1:080": "is not a number from 1 to 65535",
+    "10.0.0.1:+80": "is not a number from 1 to 65535",
+    "10.0.0.1:-1": "is not a number from 1 to 65535",
+    "10.0.0.1:0x50": "is not a number from 1 to 65535",
+    "10.0.0.1:8_0": "is not a number from 1 to 65535",
+    "10.0.0.1:80 ": "there is white space around it",
+    "10.0.0.1:": "a port is missing",
+    "10.0.0.1": "a port is missing",
+    "bücher.example:80": "not ASCII",  # IDN
+    "\\u0431\\u0430\\u043d\\u043a.example:80": "not ASCII",
+    "\\u216aocalhost:80": "not ASCII",
+    "\\uff11\\uff12\\uff17.0.0.1:80": "not ASCII",  # full-width digits
+    "127\\u30020.0.1:80": "not ASCII",  # the ideographic full stop
+    "\\u24b6.example:80": "not ASCII",
+    "\\u212aube.example:80": "not ASCII",  # the Kelvin sign, whose lower case is k
+    "10.0.0.1:\\u0668\\u0660": "not a number from 1 to 65535",  # Arabic digits
+}
+
+PLAIN = [
+    "10.0.0.1:80", "192.168.1.12:8001", "8.8.8.8:53", "[2600::1]:80", "[::ffff:8.8.8.8]:80",
+    "10.95.255.255:80", "[fd00::1]:80", "laptop.example:80", "xn--bcher-kva.example:80", "LAPTOP.Example:80",
+    "1e3.example:80", "localhost:80",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", SPECIAL)
+def test_a_special_range_is_never_reached_by_accident(target: str) -> None:
+    said = answer(target)
+    assert said.startswith("target-denied: ")
+    assert f"is in the {SPECIAL[target]} range" in said
+
+
+@pytest.mark.parametrize("target", EMBEDDED)
+def test_an_ipv4_address_in_an_ipv6_address_is_seen(target: str) -> None:
+    said = answer(target)
+    assert said.startswith("target-denied: ")
+    assert EMBEDDED[target] in said
+
+
+@pytest.mark.parametrize("target", NOT_AN_ADDRESS)
+def test_what_others_might_read_as_an_address_is_none(target: str) -> None:
+    said = answer(target)
+    assert said.startswith("contract-invalid: ")
+    assert NOT_AN_ADDRESS[target] in said
+
+
+@pytest.mark.parametrize("target", PLAIN)
+def test_plain_addresses_and_names_pass(target: str) -> None:
+    """Names do so until their addresses are known (test_dns_rebinding.py)."""
+    assert answer(target) == "allow"
+
+
+@pytest.mark.parametrize(
+    "text", ["\u212aube.example:80", "b\u00fccher.example:80", "\uff11.0.0.1:80", "a:\u0668"]
+)
+def test_addresses_that_do_not_come_from_a_contract_are_ascii_too(text: str) -> None:
+    with pytest.raises(Malformed):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    "resolved",
+    ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1%eth0", "fe80::1", "10.96.0.1",
+     "64:ff9b::7f00:1", "2002:7f00:1::", "0.0.0.0", "0177.0.0.1", "127.1", "2130706433", "::ffff:10.96.0.1",
+     ""],
+)  # fmt: skip
+def test_what_a_name_resolves_to_is_judged_alike(resolved: str) -> None:
+    with pytest.raises(TargetDenied):
+        EVERYTHING.permit_address(resolved, 80, service="foo")

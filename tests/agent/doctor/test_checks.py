@@ -1,0 +1,172 @@
+"""`devroute doctor`, each thing broken for real. The mesh's part: mesh/test_doctor.py."""
+
+import asyncio
+import email.utils
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devroute import __version__
+from devroute.auth.tokens import new_token
+from devroute.mesh import testbed
+from tests.support.authority import Authority, Pair
+from tests.support.shell import devroute, listening
+
+SECRET, RECORD = new_token("alice")
+
+
+async def examined(folder: Path, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    code, out, err = await devroute(folder, "doctor", "--output", "json", *arguments, **environment)
+    assert not err
+    return code, {found["check"]: found for found in map(json.loads, out.splitlines())}
+
+
+async def test_a_healthy_laptop_passes_every_check_and_a_dead_app_is_named(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    (tmp_path / "site").mkdir()
+    async with testbed.proxy(tmp_path / "site", [RECORD]) as proxy, listening() as port:
+        known = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": SECRET}
+        (code, found), (dead_code, dead), (wrong_code, wrong) = await asyncio.gather(
+            examined(tmp_path, "--service", f"foo=127.0.0.1:{port}", **known),
+            examined(tmp_path, "--service", f"foo=127.0.0.1:{unused_tcp_port}", **known),
+            examined(tmp_path, **known | {"DEVROUTE_TOKEN": "dvr_wrong"}),
+        )
+    assert code == 0
+    order = ["configuration", "dns", "tls", "token", "version", "tunnel", "app foo", "mesh", "clock"]
+    assert list(found) == order
+    assert {check for check, each in found.items() if each["result"] != "ok"} == {"mesh"}
+    assert found["token"]["text"] == "you are alice"
+
+    assert (dead_code, dead["app foo"]["result"], dead["clock"]["result"]) == (1, "fail", "ok")
+    assert "start the app" in dead["app foo"]["remedy"]
+
+    assert (wrong_code, wrong["token"]["error"]) == (30, "token-invalid")
+    assert wrong["version"]["result"] == "skip"
+    assert "tunnel" in wrong["version"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("server", "check", "code", "said"),
+    [
+        ("", "configuration", 20, "server missing"),
+        ("https://no-such-host.invalid", "dns", 40, "does not resolve"),
+        ("http://127.0.0.1:1", "tls", 40, "refused"),
+    ],
+)
+async def test_what_is_broken_is_named_with_its_exit_code(
+    server: str, check: str, code: int, said: str, tmp_path: Path
+) -> None:
+    ended, found = await examined(tmp_path, DEVROUTE_SERVER=server, DEVROUTE_TOKEN=SECRET)
+    assert (ended, found[check]["result"]) == (code, "fail")
+    assert said in found[check]["text"]
+    assert found[check]["remedy"]
+
+
+# --- TLS ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_speaks_no_tls_is_named(tmp_path: Path) -> None:
+    async with listening(b"HTTP/1.1 200 OK\r\n\r\n") as port:
+        server = f"https://localhost:{port}"
+        code, found = await examined(tmp_path, DEVROUTE_SERVER=server, DEVROUTE_TOKEN=SECRET)
+    assert (code, found["tls"]["result"]) == (40, "fail")
+    assert "https or http" in found["tls"]["remedy"]
+
+
+@asynccontextmanager
+async def certified(folder: Path, pair: Pair) -> AsyncIterator[str]:
+    """A proxy with this certificate; its URL."""
+    files = {"DEVROUTE_TLS_CERT": str(pair.certificate), "DEVROUTE_TLS_KEY": str(pair.key)}
+    async with testbed.proxy(folder, [RECORD], environment={**files, "DEVROUTE_TLS_PORT": "0"}) as proxy:
+        (ready,) = (event for event in proxy.command.events() if event.get("event") == "proxy.ready")
+        yield f"https://localhost:{ready['tls_port']}"
+
+
+async def test_a_certificate_that_nobody_vouches_for_or_that_ends_soon_is_named(tmp_path: Path) -> None:
+    """Its server works, so that everything else is found well."""
+    authority = Authority(tmp_path)
+    async with certified(tmp_path, authority.server(seconds=9 * 86_400 + 60)) as server:
+        known = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": SECRET}
+        (code, untrusted), (soon_code, soon) = await asyncio.gather(
+            examined(tmp_path, **known), examined(tmp_path, "--ca-file", str(authority.file), **known)
+        )
+    assert (code, untrusted["tls"]["result"]) == (40, "fail")
+    assert "is not trusted" in untrusted["tls"]["text"]
+    assert "--ca-file" in untrusted["tls"]["remedy"]
+    assert untrusted["token"]["result"] == "skip"
+
+    assert (soon_code, soon["tls"]["result"]) == (0, "warn")
+    assert "ends in 9 days" in soon["tls"]["text"]
+    assert "platform team" in soon["tls"]["remedy"]
+    assert {check for check, each in soon.items() if each["result"] != "ok"} == {"tls", "mesh"}
+
+
+@pytest.mark.parametrize(("name", "said"), [("expired", "has expired"), ("other", "for another name")])
+async def test_a_certificate_that_has_expired_or_is_for_another_name_has_its_own_remedy(
+    name: str, said: str, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    made = {
+        "expired": lambda: authority.server(seconds=-10),
+        "other": lambda: authority.issue("other", dns=("other.example",)),
+    }
+    async with certified(tmp_path, made[name]()) as server:
+        known = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": SECRET}
+        code, found = await examined(tmp_path, "--ca-file", str(authority.file), **known)
+    assert (code, found["tls"]["result"]) == (40, "fail")
+    assert said in found["tls"]["remedy"]
+    assert "--ca-file" not in found["tls"]["remedy"]
+
+
+# --- a server of another time and version -------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def in_front_of(server: testbed.Proxy, version: str, seconds: float) -> AsyncIterator[str]:
+    """Passes everything on, but the server seems to be of another version, and in another time."""
+    date = f"Date: {email.utils.formatdate(time.time() + seconds, usegmt=True)}".encode()
+    ours, theirs = f'"version": "{__version__}"'.encode(), f'"version": "{version}"'.encode()
+    assert len(ours) == len(theirs)  # content-length stays true
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(re.sub(rb"(?i)\bdate: [^\r]+", date, data.replace(ours, theirs)))
+            await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection(server.control.host, server.control.port)
+        await asyncio.gather(copy(reader, onward), copy(there, writer), return_exceptions=True)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as front:
+        yield f"http://127.0.0.1:{front.sockets[0].getsockname()[1]}"
+
+
+async def test_a_clock_that_differs_and_an_older_devroute_are_warnings(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    other = re.sub(r"^\d", "9", __version__)
+    token = {"DEVROUTE_TOKEN": SECRET}
+    async with (
+        testbed.proxy(tmp_path / "site", [RECORD]) as proxy,
+        in_front_of(proxy, other, 300) as later,
+        in_front_of(proxy, __version__, -300) as earlier,
+    ):
+        (code, found), (_, behind) = await asyncio.gather(
+            examined(tmp_path, DEVROUTE_SERVER=later, **token),
+            examined(tmp_path, DEVROUTE_SERVER=earlier, **token),
+        )
+    assert (code, found["version"]["result"], found["clock"]["result"]) == (0, "warn", "warn")
+    assert found["version"]["text"] == f"devroute {__version__} here, but {other} at the server"
+    assert other in found["version"]["remedy"]
+    assert re.search(
+        r"clock is (2[5-9]\d|30\d) s behind", found["clock"]["text"]
+    )  # the test itself takes time
+    assert re.search(r"clock is 3\d\d s ahead of", behind["clock"]["text"])
+    assert behind["version"]["result"] == "ok"

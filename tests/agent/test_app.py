@@ -1,0 +1,372 @@
+"""The agent with a real server, a real app and real child processes."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from devroute.agent import app as agent
+from devroute.agent import link_monitor
+from devroute.agent.app import LAST_DELAY, delay_before
+from devroute.agent.child_process import Child
+from devroute.agent.link_monitor import LinkWatch
+from devroute.agent.settings import AgentSettings
+from devroute.agent.ui.lines import Report
+from devroute.agent.ui.writer import Printer
+from devroute.auth.identity import Identity, PeerCertificate
+from devroute.contract.service_spec import ServiceSpec
+from devroute.contract.target import Address
+from devroute.errors import (
+    AppUnreachable,
+    ConfigInvalid,
+    DevrouteError,
+    LinkReplaced,
+    NameNotOwned,
+    ServerUnreachable,
+    TokenInvalid,
+)
+from devroute.tunnel.agent_link import Finished
+from tests.support.loopback import Client, Site, connect, get, site, start_site
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(autouse=True)
+def server_s_log() -> Iterator[list[EventDict]]:
+    """The server's own lines, away from what the agent prints."""
+    with capture_logs() as lines:
+        yield lines
+
+
+def settings(where: str, *services: str, **changes: Any) -> AgentSettings:
+    return AgentSettings(
+        server=where,
+        token=SecretStr(changes.pop("token", "alice-token")),
+        services=tuple(ServiceSpec.parse(each) for each in services or ("foo=1",)),
+        **changes,
+    )
+
+
+@asynccontextmanager
+async def app(body: bytes = b"from the laptop") -> AsyncIterator[int]:
+    """An app on a port of its own."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@asynccontextmanager
+async def up(of: AgentSettings) -> AsyncIterator["asyncio.Task[int]"]:
+    """A running agent, ended with the block."""
+    task = asyncio.get_running_loop().create_task(agent.run(of))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def online(where: Site, task: "asyncio.Task[int]", name: str = "alice") -> None:
+    async with asyncio.timeout(5):
+        while not any(each["name"] == name for each in where.registry.listing()):
+            if task.done():
+                task.result()
+            await asyncio.sleep(0.005)
+
+
+async def fetch(where: Site, name: str = "alice") -> Client:
+    client = Client()
+    where.upstream(name).open(get(b"/path?q=1"), client)
+    async with asyncio.timeout(5):
+        await client.done.wait()
+    return client
+
+
+# --- the way it goes ----------------------------------------------------------------------------------
+
+
+async def test_a_request_is_answered_by_the_laptop_and_printed_as_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with site() as where, app() as port, up(settings(where.url, f"foo=127.0.0.1:{port}")) as task:
+        await online(where, task)
+        assert (await fetch(where)).body == b"from the laptop"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"alice is online at {where.url}"
+    assert lines[1] == f"  foo -> http://127.0.0.1:{port}"
+    assert """  X-devroute: {"foo": "alice"}""" in lines
+    assert """  curl -H 'X-devroute: {"foo": "alice"}' http://foo/""" in lines
+    (line,) = [line for line in lines if "GET" in line]
+    assert line.split()[1:4] == ["GET", "/path?q=1", "200"]
+    assert line.endswith("15 B")
+
+
+async def test_with_output_json_each_event_is_one_object(
+    capsys: pytest.CaptureFixture[str], unused_tcp_port: int
+) -> None:
+    json_form = {"output": "json", "name": "alice-2", "inspector": unused_tcp_port}
+    async with (
+        site() as where,
+        app() as port,
+        up(settings(where.url, f"foo=127.0.0.1:{port}", **json_form)) as task,
+    ):
+        await online(where, task, "alice-2")
+        await fetch(where, "alice-2")
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events][:2] == ["online", "request"]
+    assert events[0]["contract"] == '{"foo": "alice-2"}'
+    assert events[0]["inspector"].startswith(f"http://127.0.0.1:{unused_tcp_port}/?token=")
+    assert events[0]["services"] == [{"service": "foo", "local": f"http://127.0.0.1:{port}", "direct": None}]
+    wanted = {
+        "service": "foo",
+        "method": "GET",
+        "path": "/path?q=1",
+        "status": 200,
+        "bytes": 15,
+        "code": None,
+    }
+    assert wanted.items() <= events[1].items()
+
+
+async def test_an_app_that_does_not_listen_is_the_caller_s_502_and_the_engineer_s_hint(
+    capsys: pytest.CaptureFixture[str], unused_tcp_port: int
+) -> None:
+    async with site() as where, up(settings(where.url, f"foo=127.0.0.1:{unused_tcp_port}")) as task:
+        await online(where, task)
+        for _ in range(3):
+            error = (await fetch(where)).error
+            assert isinstance(error, AppUnreachable)
+            assert error.status == 502
+    out = capsys.readouterr().out
+    assert out.count("app-unreachable") == 3
+    assert out.count("start the app of 'foo'") == 1
+
+
+async def test_a_direct_address_is_registered_and_nothing_is_tunnelled() -> None:
+    spec = ServiceSpec("foo", "localhost", 8001, direct=Address("192.168.1.12", 8001))
+    async with site() as where, up(settings(where.url).model_copy(update={"services": (spec,)})) as task:
+        await online(where, task)
+        assert where.registry.lookup("alice", "foo").address == Address("192.168.1.12", 8001)
+
+
+# --- what ends it at once -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"), [({"token": "wrong"}, TokenInvalid), ({"name": "bob"}, NameNotOwned)]
+)
+async def test_what_is_not_permitted_is_raised(changes: dict[str, str], error: type[DevrouteError]) -> None:
+    async with site() as where:
+        with pytest.raises(error):
+            await asyncio.wait_for(agent.run(settings(where.url, **changes)), 5)
+
+
+async def test_a_server_that_is_not_there_is_raised_with_a_hint(unused_tcp_port: int) -> None:
+    with pytest.raises(ServerUnreachable) as caught:
+        await agent.run(settings(f"http://127.0.0.1:{unused_tcp_port}"))
+    assert "DEVROUTE_SERVER" in caught.value.hint
+
+
+async def test_a_second_up_of_the_same_name_ends_the_first_with_a_hint() -> None:
+    async with site() as where, up(settings(where.url)) as first:
+        await online(where, first)
+        async with up(settings(where.url)):
+            with pytest.raises(LinkReplaced) as caught:
+                await asyncio.wait_for(asyncio.shield(first), 5)
+            assert "--name" in caught.value.hint
+            assert len(where.registry.listing()) == 1
+
+
+# --- dialling again -----------------------------------------------------------------------------------
+
+
+async def test_after_a_restart_of_the_server_the_laptop_is_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = await start_site()
+    async with app() as port, up(settings(where.url, f"foo=127.0.0.1:{port}")) as task:
+        await online(where, task)
+        await where.stop()
+        again = await start_site(where.port)
+        try:
+            await online(again, task)
+            assert (await fetch(again)).body == b"from the laptop"
+        finally:
+            await again.stop()
+    out = capsys.readouterr().out
+    assert "the tunnel is down: the server is stopping" in out
+    assert "alice is online again" in out
+
+
+async def test_a_token_that_was_withdrawn_ends_it() -> None:
+    where = await start_site()
+    async with up(settings(where.url)) as task:
+        await online(where, task)
+        await where.stop()
+
+        async def nobody(authorization: str, certificate: PeerCertificate | None) -> Identity:
+            raise TokenInvalid("the token is not known to this server")
+
+        again = await start_site(where.port)
+        again.listener.authenticate = nobody
+        try:
+            with pytest.raises(TokenInvalid):
+                await asyncio.wait_for(asyncio.shield(task), 5)
+        finally:
+            await again.stop()
+
+
+async def test_a_laptop_that_wakes_up_asks_its_link_and_waits_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link_monitor, "PROBE_SECONDS", 0.1)
+    printer = Printer(sys.stdout)
+    async with site() as where:
+        watch = LinkWatch(Report("text", printer), asyncio.get_running_loop())
+        link = await connect(where, {"foo": object()})  # type: ignore[dict-item]  # never opened
+        watch.follow(link)
+        await link.welcome
+        (theirs,) = where.listener.links
+        theirs.transport.pause_reading()
+        now = asyncio.get_running_loop().time()
+        watch._tick(time.time() - 3600, now - 1)
+        assert watch.woken.is_set()
+        async with asyncio.timeout(2):
+            assert "silent" in (await link.closed_because).message
+        watch.stop()
+        theirs.transport.abort()
+    printer.close()
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+async def test_the_delay_has_full_jitter_between_bounds(attempt: int, draw: float) -> None:
+    assert 0 <= delay_before(attempt, draw) <= LAST_DELAY
+    assert delay_before(0, 1.0) == 0.2
+    assert delay_before(attempt, draw) == draw * delay_before(attempt, 1.0)
+    assert delay_before(attempt + 1, 1.0) >= delay_before(attempt, 1.0)
+
+
+# --- the child ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "script"), [(0, "pass"), (7, "exit(7)"), (137, "import os; os.kill(os.getpid(), 9)")]
+)
+async def test_the_app_s_exit_code_is_passed_on(code: int, script: str) -> None:
+    async with site() as where:
+        of = settings(where.url, command=(sys.executable, "-c", script))
+        assert await asyncio.wait_for(agent.run(of), 10) == code
+        assert where.registry.listing() == []
+
+
+async def test_a_command_that_does_not_exist_is_a_clear_error() -> None:
+    async with site() as where:
+        with pytest.raises(ConfigInvalid, match="no-such-command"):
+            await asyncio.wait_for(agent.run(settings(where.url, command=("no-such-command",))), 5)
+
+
+CHILD = """
+import os, pathlib, signal, sys
+if sys.argv[2] == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+signal.pause()
+"""
+
+
+def content(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+async def written(file: Path) -> None:
+    async with asyncio.timeout(10):
+        while not content(file):  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+async def test_a_signal_ends_link_and_child_in_good_order(tmp_path: Path, number: int, code: int) -> None:
+    pid_file = tmp_path / "pid"
+    async with site() as where:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "devroute", "up", "foo=8001", "--"),
+            *(sys.executable, "-c", CHILD, str(pid_file), "tame"),
+            env=os.environ
+            | {"DEVROUTE_SERVER": where.url, "DEVROUTE_TOKEN": "alice-token", "HOME": str(tmp_path)},
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(15):
+            await written(pid_file)
+            process.send_signal(number)
+            out, _ = await process.communicate()
+        assert process.returncode == code, out
+        assert b"Traceback" not in out
+        assert where.registry.listing() == []
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(content(pid_file)), 0)
+
+
+async def test_a_child_that_will_not_end_is_killed(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    child = await Child.start((sys.executable, "-c", CHILD, str(pid_file), "stubborn"))
+    await written(pid_file)
+    await asyncio.wait_for(child.stop(grace=0.1), 5)
+    assert await child.wait() == 128 + signal.SIGKILL
+
+
+# --- the report ---------------------------------------------------------------------------------------
+
+
+async def test_a_terminal_that_stands_still_does_not_stop_the_tunnel() -> None:
+    reading, writing = os.pipe()
+    printer = Printer(os.fdopen(writing, "w"))
+    report = Report("text", printer)
+    finished = Finished("foo", "GET", "/" + "x" * 200, 200, 0.0, 0.001, 5, "", "")
+    started = time.monotonic()
+    lost = 0
+    for _ in range(2000):
+        report.request(finished)
+        report.flush()
+        lost = max(lost, report._lost)  # what is lost is said in the next batch that passes
+    assert time.monotonic() - started < 2
+    assert lost > 0
+    os.set_blocking(reading, False)
+    while True:  # let its thread go
+        try:
+            if not os.read(reading, 1 << 20):
+                break
+        except BlockingIOError:
+            if printer._batches.empty():
+                break
+    printer.close()
+    os.close(reading)
+
+
+async def test_a_path_cannot_reach_the_terminal_s_controls() -> None:
+    printer = Printer(sys.stdout)
+    report = Report("text", printer)
+    line = report._request_as_text(Finished("foo", "GET", "/\x1b[2J", 200, 0.0, 12.34, 5_300_000, "", ""), "")
+    printer.close()
+    assert "\x1b" not in line
+    assert "12.3 s  5.3 MB" in line

@@ -1,0 +1,376 @@
+"""Sleep, Wi-Fi and VPN: a real `devroute up` in a network namespace of its own, whose network fails.
+
+The laptop's end of a pair of virtual interfaces is the laptop's Wi-Fi; the proxy runs at the other end. Where
+no namespace can be made (no root, no iproute2), these tests are skipped, with the reason.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from devroute.agent.network import Network, is_ours, source_address
+from devroute.auth.tokens import new_token
+from devroute.mesh import testbed
+from devroute.tunnel.proxy_link import FRESH_SECONDS
+
+SECRET, RECORD = new_token("alice")
+
+#: An app that says who it is, in the laptop's namespace.
+APP = """
+import http.server, sys
+class App(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200); self.send_header("content-length", "6"); self.end_headers()
+        self.wfile.write(b"laptop")
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), App).serve_forever()
+"""
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    if done.returncode:
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+@dataclass
+class Wire:
+    """A laptop's namespace and the pair of interfaces that leads to it."""
+
+    name: str
+    net: str
+
+    @property
+    def proxy(self) -> str:
+        return f"{self.net}.1"
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        return ("ip", "netns", "exec", self.name)
+
+    def lay(self) -> None:
+        run("ip", "netns", "add", self.name)
+        run("ip", "link", "add", f"{self.name}h", "type", "veth", "peer", "name", "wifi", "netns", self.name)
+        run("ip", "addr", "add", f"{self.proxy}/24", "dev", f"{self.name}h")
+        run("ip", "link", "set", f"{self.name}h", "up")
+        self.ip("addr", "add", f"{self.net}.2/24", "dev", "wifi")
+        self.ip("link", "set", "lo", "up")
+        self.ip("link", "set", "wifi", "up")
+
+    def ip(self, *arguments: str) -> None:
+        run("ip", "-n", self.name, *arguments)
+
+    @property
+    def etc(self) -> Path:
+        """What stands over /etc inside."""
+        folder = Path("/etc/netns", self.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def cut(self) -> None:
+        if Path("/etc/netns", self.name).exists():
+            self.etc.rmdir()
+        for what in (("link", "del", f"{self.name}h"), ("netns", "del", self.name)):
+            with contextlib.suppress(OSError):
+                run("ip", *what)
+
+
+_WIRES = itertools.count()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """Networks by process, so that tests beside this one have theirs."""
+    number = os.getpid() * 5 + next(_WIRES)
+    wire = Wire(f"dr{number % 1_000_000}", f"10.{200 + number // 250 % 50}.{number % 250}")
+    try:
+        wire.lay()
+    except (OSError, FileNotFoundError) as error:
+        wire.cut()
+        pytest.skip(f"no network namespace can be made here: {error}")
+    yield wire
+    wire.cut()
+
+
+@dataclass
+class Mesh:
+    """A proxy, and a laptop that is online at it."""
+
+    control: str
+    data: str
+    session: aiohttp.ClientSession
+    laptop: testbed.Command | None = None
+    said: list[str] = field(default_factory=list)
+
+    async def decision(self) -> tuple[str, str]:
+        """What a sidecar would be told: the decision, and its reason."""
+        headers = {"x-devroute": '{"foo": "alice"}', "x-devroute-candidates": "foo"}
+        async with self.session.get(f"{self.control}/resolve", headers=headers) as answer:
+            lines = dict(line.partition(" ")[::2] for line in (await answer.text()).splitlines())
+        return lines["decision"], lines.get("reason", "")
+
+    async def ask(self) -> str:
+        """The body of a detoured request, as a sidecar sends it."""
+        headers = {"x-devroute": '{"foo": "alice"}', "x-devroute-matched": "foo"}
+        timeout = aiohttp.ClientTimeout(total=2)
+        async with self.session.get(self.data, headers=headers, timeout=timeout) as answer:
+            return await answer.text()
+
+    async def eventually(self, decision: str) -> str:
+        """Wait for this decision; its reason."""
+
+        async def look() -> str | None:
+            found, reason = await self.decision()
+            return reason if found == decision else None
+
+        return await until(look, f"the decision {decision}")
+
+    async def back(self) -> float:
+        """Seconds until requests reach the laptop."""
+        started = time.monotonic()
+
+        async def look() -> bool | None:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                return ((await self.decision())[0] == "detour" and await self.ask() == "laptop") or None
+            return None
+
+        await until(look, "the laptop to be back")
+        return time.monotonic() - started
+
+    def events(self, kind: str) -> list[dict[str, object]]:
+        assert self.laptop is not None
+        return [event for event in self.laptop.events() if event.get("event") == kind]
+
+
+async def until(look: "Callable[[], Awaitable[str | bool | None]]", what: str) -> str:
+    try:
+        async with asyncio.timeout(20):
+            while (found := await look()) is None:  # noqa: ASYNC110 - the mesh has no event
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"waited for {what}") from None
+    return str(found)
+
+
+@contextlib.asynccontextmanager
+async def proxy(folder: Path, host: str, *more: str) -> AsyncIterator[Mesh]:
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240
+    (folder / "tokens.yaml").write_text(RECORD.as_yaml())
+    (folder / "policy.yaml").write_text("services: ['*']\n")
+    ports = ("--data-port", "0", "--admin-port", "0", *(more or ("--control-port", "0")))
+    arguments = ("proxy", "--host", host, "--policy", "policy.yaml", "--tokens", "tokens.yaml", *ports)
+    async with testbed.command(folder, "proxy", arguments, {}) as running, aiohttp.ClientSession() as session:
+
+        async def ready() -> str | None:
+            assert running.process.returncode is None, running.log.read_text()
+            return next((json.dumps(e) for e in running.events() if e.get("event") == "proxy.ready"), None)
+
+        found = json.loads(await until(ready, "the proxy"))
+        yield Mesh(f"http://{host}:{found['control_port']}", f"http://{host}:{found['data_port']}/", session)
+
+
+@contextlib.asynccontextmanager
+async def laptop(folder: Path, mesh: Mesh, inside: tuple[str, ...], server: str = "") -> AsyncIterator[None]:
+    """The app and `devroute up` in the namespace, online."""
+    port = 8001 if inside else _free_port()
+    app = await asyncio.create_subprocess_exec(*inside, sys.executable, "-c", APP, str(port))
+    log = folder / "up.log"
+    try:
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(*inside, sys.executable, "-m", "devroute", "up", f"foo=127.0.0.1:{port}"),
+                *("--output", "json", "--server", server or mesh.control),
+                env={
+                    "HOME": str(folder),
+                    "DEVROUTE_TOKEN": SECRET,
+                    "DEVROUTE_INSECURE_PLAIN_HTTP": "true",
+                    "PYTHONUNBUFFERED": "1",
+                    "PATH": os.environ["PATH"],
+                },
+                stdout=output,
+                stderr=output,
+            )
+        mesh.laptop = testbed.Command(process, log)
+        try:
+            await mesh.back()
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+            await process.wait()
+    finally:
+        app.kill()
+        await app.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextlib.asynccontextmanager
+async def a_laptop_on(wire: Wire, folder: Path) -> AsyncIterator[Mesh]:
+    async with proxy(folder, wire.proxy) as mesh, laptop(folder, mesh, wire.inside):
+        yield mesh
+
+
+async def test_without_a_network_requests_fall_back_and_the_tunnel_is_back_as_soon_as_it_is(
+    wire: Wire, tmp_path: Path
+) -> None:
+    async with a_laptop_on(wire, tmp_path) as mesh:
+        wire.ip("link", "set", "wifi", "down")
+        reason = await mesh.eventually("fallback")
+        assert "laptop" in reason
+        await until(lambda: said(mesh, "offline"), "the agent to notice")
+        assert mesh.events("network")[0]["now"] is None
+        wire.ip("link", "set", "wifi", "up")
+        took = await mesh.back()
+        print(f"back {took:.2f} s after the network")
+        assert took < 5  # 2 s where the machine has nothing else to do
+        assert len(mesh.events("online")) == 1  # the same process, and nothing was restarted
+
+
+async def said(mesh: Mesh, kind: str) -> bool | None:
+    return bool(mesh.events(kind)) or None
+
+
+async def test_another_address_is_noticed_at_once(wire: Wire, tmp_path: Path) -> None:
+    async with a_laptop_on(wire, tmp_path) as mesh:
+        wire.ip("addr", "add", f"{wire.net}.3/24", "dev", "wifi")
+        wire.ip("addr", "del", f"{wire.net}.2/24", "dev", "wifi")
+        with contextlib.suppress(OSError):  # deleting the first address takes the second along
+            wire.ip("addr", "add", f"{wire.net}.3/24", "dev", "wifi")
+        await until(lambda: said(mesh, "back"), "the tunnel from the new address")
+        assert await mesh.back() < 5
+        assert mesh.events("network")[-1]["now"] == f"{wire.net}.3"
+        (offline,) = mesh.events("offline")
+        assert offline["reason"] == "the network has changed"
+        between = float(str(mesh.events("back")[0]["time"])) - float(str(offline["time"]))
+        print(f"back {between:.2f} s after the change")
+        assert between < 5
+
+
+@contextlib.asynccontextmanager
+async def delay_line(to: str) -> AsyncIterator[tuple[str, list[float]]]:
+    """A network on the way to a server, as its URL, whose delay can be set (tc's netem is not everywhere)."""
+    seconds = [0.0]
+    host, port = to.removeprefix("http://").split(":")
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await asyncio.sleep(seconds[0])
+                writer.write(data)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward_reader, onward = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pump(reader, onward), pump(onward_reader, writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seconds
+        server.close()
+
+
+async def test_a_network_that_becomes_slow_keeps_its_tunnel(tmp_path: Path) -> None:
+    async with (
+        proxy(tmp_path, "127.0.0.1") as mesh,
+        delay_line(mesh.control) as (server, delay),
+        laptop(tmp_path, mesh, (), server),
+    ):
+        delay[0] = 0.25
+        for _ in range(3):  # the first time the proxy does not know yet that it is slow
+            await mesh.eventually("detour")
+            assert await mesh.ask() == "laptop"
+            await asyncio.sleep(FRESH_SECONDS)  # a silence, so that it is asked again
+        assert not mesh.events("offline")
+
+
+async def test_a_server_that_moves_behind_its_name_is_found(wire: Wire, tmp_path: Path) -> None:
+    run("ip", "addr", "add", f"{wire.net}.9/24", "dev", f"{wire.name}h")
+    etc = wire.etc
+    hosts = etc / "hosts"
+    try:
+        hosts.write_text(f"{wire.proxy} proxy.test\n")
+        async with contextlib.AsyncExitStack() as first:
+            old = await first.enter_async_context(proxy(tmp_path / "old", wire.proxy))
+            port = old.control.rpartition(":")[2]
+            async with contextlib.AsyncExitStack() as stack:
+                server = f"http://proxy.test:{port}"
+                await stack.enter_async_context(laptop(tmp_path, old, wire.inside, server))
+                hosts.write_text(f"{wire.net}.9 proxy.test\n")
+                new = await stack.enter_async_context(
+                    proxy(tmp_path / "new", f"{wire.net}.9", "--control-port", port)
+                )
+                await first.aclose()
+                new.laptop = old.laptop
+                assert await new.back() < 5
+    finally:
+        hosts.unlink()
+
+
+async def test_while_a_laptop_sleeps_requests_fall_back_with_a_reason(tmp_path: Path) -> None:
+    async with proxy(tmp_path, "127.0.0.1") as mesh:
+        app = await asyncio.start_server(_answer, "127.0.0.1", 0)
+        port = app.sockets[0].getsockname()[1]
+        async with (
+            app,
+            testbed.laptop(tmp_path, "alice", mesh.control, SECRET, f"foo=127.0.0.1:{port}") as up,
+        ):
+            mesh.laptop = up
+            await mesh.back()
+            up.process.send_signal(signal.SIGSTOP)
+            reason = await mesh.eventually("fallback")
+            assert "has made no sign" in reason
+            up.process.send_signal(signal.SIGCONT)
+            await mesh.back()
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nlaptop")
+        await writer.drain()
+    writer.close()
+
+
+# --- what the system says -----------------------------------------------------------------------------------
+
+
+def test_the_source_address_is_the_way_to_a_peer() -> None:
+    assert source_address(("127.0.0.1", 9)) == "127.0.0.1"
+    assert source_address(("255.255.255.255", 9)) is None  # a broadcast is not permitted
+    assert is_ours("127.0.0.1")
+    assert not is_ours("192.0.2.1")  # TEST-NET-1 (RFC 5737)
+
+
+def test_a_change_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str | None, str | None]] = []
+    way: list[str | None] = ["10.0.0.1"]
+    monkeypatch.setattr("devroute.agent.network.source_address", lambda peer: way[0])
+    network = Network(lambda before, now: told.append((before, now)), lambda: None)
+    assert not network.look()
+    network.follow(("10.0.0.9", 1))
+    assert not network.look()
+    way[0] = None
+    assert network.look()
+    assert not network.look()
+    way[0] = "10.0.0.2"
+    network.look()
+    assert told == [("10.0.0.1", None), (None, "10.0.0.2")]

@@ -1,0 +1,216 @@
+"""The laptop's token: a real command, a real proxy, a real issuer; the tunnel outlives its tokens."""
+
+import asyncio
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from devroute.agent.child_process import environment
+from devroute.agent.settings import ClientSettings
+from devroute.agent.token_source import (
+    LATEST,
+    LEAST_PAUSE,
+    UNKNOWN_LIFETIME,
+    TokenSource,
+    expiry,
+    renew_in,
+    run_command,
+    settled,
+)
+from devroute.errors import ConfigInvalid, TokenCommandFailed
+from devroute.mesh import testbed
+from tests.support.issuer import AUDIENCE, SigningKey, issuing
+
+pytestmark = pytest.mark.asyncio
+
+WITHIN_S = 15.0
+
+
+def jwt(**claims: object) -> str:
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return f"e30.{payload}.c2ln"
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+async def test_what_the_command_prints_is_the_token_and_no_shell_reads_it() -> None:
+    assert await run_command(("echo", "  a.b.c  ")) == "a.b.c"
+    assert await run_command(("echo", "$HOME;`id`|x")) == "$HOME;`id`|x"
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (("no-such-command",), "there is no such command"),
+        (("false",), "failed with exit code 1"),
+        (
+            ("sh", "-c", "echo one >&2; echo 'log in \033[31mfirst' >&2; exit 3"),
+            "exit code 3: log in  [31mfirst",
+        ),
+        (("true",), "did not print a token"),
+        (("echo", "two words"), "did not print a token"),
+        (("printf", "a\\nb"), "did not print a token"),
+        (("echo", "\N{LATIN SMALL LETTER E WITH ACUTE}"), "did not print a token"),
+        (("sleep", "60"), "no token within 0.2 s"),
+    ],
+)
+async def test_a_command_that_gives_no_token_is_an_error_in_words(
+    command: tuple[str, ...], problem: str
+) -> None:
+    with pytest.raises((ConfigInvalid, TokenCommandFailed)) as caught:
+        await run_command(command, 0.2 if command[0] == "sleep" else 10)
+    assert problem in caught.value.message
+
+
+async def test_a_command_that_prints_for_ever_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(TokenCommandFailed, match=r"within 0\.3 s"):
+        await run_command(("yes",), 0.3)
+
+
+# --- keeping it ---------------------------------------------------------------------------------------
+
+
+def counting(tmp_path: Path, token: str) -> tuple[ClientSettings, Callable[[], int]]:
+    ran = tmp_path / "ran"
+    ran.touch()
+    command = ("sh", "-c", 'echo x >> "$0"; echo "$1"', str(ran), token)
+    return ClientSettings(token_command=command), lambda: len(ran.read_text().split())
+
+
+async def test_the_command_runs_again_only_when_the_token_is_about_to_expire(tmp_path: Path) -> None:
+    now = 1000.0
+    settings, ran = counting(tmp_path, jwt(exp=2000))
+    source = TokenSource(settings, lambda: now)
+    first = await source.get()
+    assert source.fresh
+    assert await source.get() == first
+    assert (source.fresh, ran()) == (False, 1)
+    now = 1000 + renew_in(1000)
+    await source.get()
+    assert ran() == 2
+    source.forget()
+    await source.get()
+    assert ran() == 3
+
+
+async def test_a_token_that_does_not_say_when_it_expires_is_kept_for_a_while(tmp_path: Path) -> None:
+    settings, ran = counting(tmp_path, "opaque")
+    times = [0.0, renew_in(UNKNOWN_LIFETIME) - 1, renew_in(UNKNOWN_LIFETIME), 2000.0]
+    source = TokenSource(settings, lambda: times.pop(0))
+    assert [await source.get(), await source.get()] == ["opaque", "opaque"]
+    assert ran() == 1
+    await source.get()
+    assert ran() == 2
+
+
+async def test_several_requests_of_one_command_run_it_once(tmp_path: Path) -> None:
+    settings, ran = counting(tmp_path, "opaque")
+    once = await settled(settings)
+    for _ in range(3):
+        assert await TokenSource(once).get() == "opaque"
+    assert ran() == 1
+    given = ClientSettings(token=SecretStr("given"))
+    assert await settled(given) is given
+
+
+async def test_a_jwt_s_expiry_is_read_and_nothing_else_is_believed() -> None:
+    assert expiry(jwt(exp=2000)) == 2000
+    for claims in ({}, {"exp": "soon"}, {"exp": True}, {"exp": -1}, {"exp": 10**400}):
+        assert expiry(jwt(**claims)) is None
+    for token in ("", "opaque", "a.b.c", "..", f"a.{'[' * 3000}.c"):
+        assert expiry(token) is None
+
+
+@given(st.floats(min_value=0, max_value=1e9))
+async def test_a_token_is_renewed_before_it_expires_and_not_at_once(lifetime: float) -> None:
+    pause = renew_in(lifetime)
+    assert LEAST_PAUSE <= pause <= max(LEAST_PAUSE, lifetime)
+    assert lifetime - pause <= LATEST
+
+
+# --- with a proxy -------------------------------------------------------------------------------------
+
+
+async def seen(up: testbed.Command, look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not look():
+            assert up.process.returncode is None, up.log.read_text()
+            await asyncio.sleep(0.05)
+
+
+async def test_a_tunnel_outlives_its_tokens_without_an_interruption(tmp_path: Path) -> None:
+    """The issuer's tokens live 2 s; the tunnel is up for longer, with the same link."""
+    key = SigningKey()
+    async with issuing(key) as issuer:
+        settings = {"DEVROUTE_OIDC_ISSUER": issuer.url, "DEVROUTE_OIDC_AUDIENCE": AUDIENCE}
+        settings["DEVROUTE_OIDC_CLOCK_SKEW"] = "0"
+        file, minting = tmp_path / "token", asyncio.Event()
+
+        async def mint() -> None:
+            while not minting.is_set():
+                file.write_text(issuer.token(exp=time.time() + 2))
+                await asyncio.sleep(0.1)
+            file.write_text("")
+
+        def count(source: testbed.Command, name: str) -> int:
+            return sum(event.get("event") == name for event in source.events())
+
+        laptop = {"DEVROUTE_TOKEN_COMMAND": f"cat '{file}'", "PATH": os.environ["PATH"]}
+        async with testbed.proxy(tmp_path, [], environment=settings) as proxy, asyncio.TaskGroup() as tasks:
+            laptop["DEVROUTE_SERVER"] = proxy.server
+            tasks.create_task(mint())
+            async with testbed.command(tmp_path, "up", ("up", "foo=8001", "--output", "json"), laptop) as up:
+                await seen(up, lambda: count(proxy.command, "laptop.renewed") >= 2)
+                assert (count(up, "online"), count(up, "offline")) == (1, 0)
+                # The command gives no token any more: the tunnel ends with the last one, and is back as soon
+                # as there is another.
+                minting.set()
+                await seen(up, lambda: count(up, "offline") == 1)
+                assert count(up, "not-renewed") >= 1
+                file.write_text(issuer.token(exp=time.time() + 60))
+                await seen(up, lambda: count(up, "back") == 1)
+            assert file.read_text() not in up.log.read_text() + proxy.command.log.read_text()
+
+
+async def test_an_expired_token_without_a_command_ends_devroute_with_what_to_do(tmp_path: Path) -> None:
+    async with issuing() as issuer:
+        settings = {"DEVROUTE_OIDC_ISSUER": issuer.url, "DEVROUTE_OIDC_AUDIENCE": AUDIENCE}
+        settings["DEVROUTE_OIDC_CLOCK_SKEW"] = "0"
+        async with testbed.proxy(tmp_path, [], environment=settings) as proxy:
+            laptop = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": issuer.token(exp=time.time() + 3)}
+            async with testbed.command(tmp_path, "up", ("up", "foo=8001"), laptop) as up:
+                async with asyncio.timeout(WITHIN_S):
+                    assert await up.process.wait() == 30
+                said = up.log.read_text()
+                assert "the token of 'alice' has expired" in said
+                assert "--token-command" in said
+
+
+async def test_the_app_does_not_see_the_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DEVROUTE_TOKEN", "dvr_secret")
+    monkeypatch.setenv("OTHER", "kept")
+    assert "DEVROUTE_TOKEN" not in environment()
+    assert environment()["OTHER"] == "kept"
+    async with issuing() as issuer:
+        settings = {"DEVROUTE_OIDC_ISSUER": issuer.url, "DEVROUTE_OIDC_AUDIENCE": AUDIENCE}
+        async with testbed.proxy(tmp_path, [], environment=settings) as proxy:
+            token = issuer.token()
+            laptop = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": token}
+            show = "import os, json; json.dump(dict(os.environ), open('seen.json', 'w'))"
+            line = ("up", "foo=8001", "--", sys.executable, "-c", show)
+            async with testbed.command(tmp_path, "up", line, laptop) as up:
+                async with asyncio.timeout(WITHIN_S):
+                    assert await up.process.wait() == 0, up.log.read_text()
+    variables = json.loads((tmp_path / "seen.json").read_text())
+    assert "DEVROUTE_SERVER" in variables
+    assert token not in json.dumps(variables)

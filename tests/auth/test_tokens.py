@@ -1,0 +1,137 @@
+import pytest
+import yaml
+
+from devroute.auth.identity import Identity
+from devroute.auth.tokens import MAX_SECRET, TokenRecord, Tokens, bearer, new_token, owns, without
+from devroute.errors import ConfigInvalid, TokenExpired, TokenInvalid
+
+
+def test_a_new_token_is_known_by_its_file_and_the_file_does_not_hold_it() -> None:
+    secret, record = new_token("alice", created="2026-01-31")
+    text = record.as_yaml()
+    assert secret not in text
+    assert secret.removeprefix("dvr_") not in text
+    assert Tokens.parse(text).identity_of(secret, 0).subject == "alice"
+    assert yaml.safe_load(text)[0]["created"] == "2026-01-31"
+
+
+def test_each_token_is_another_and_a_subject_may_have_several() -> None:
+    first, one = new_token("alice")
+    second, two = new_token("alice")
+    other, three = new_token("bob")
+    tokens = Tokens.parse("# the team\n" + one.as_yaml() + two.as_yaml() + three.as_yaml())
+    found = [tokens.identity_of(secret, 0).subject for secret in (first, second, other)]
+    assert found == ["alice", "alice", "bob"]
+    assert len({first, second, other}) == 3
+    assert len(first) == len("dvr_") + 64
+
+
+@pytest.mark.parametrize("secret", ["", "dvr_", "dvr_" + "0" * 64, "x" * 10_000, "\udcff", "é"])
+def test_an_unknown_secret_is_refused_without_repeating_it(secret: str) -> None:
+    tokens = Tokens((new_token("alice")[1],))
+    with pytest.raises(TokenInvalid) as caught:
+        tokens.identity_of(secret, 0)
+    assert len(secret) < 5 or secret not in caught.value.message
+    assert "devroute token new" in caught.value.hint
+
+
+def test_a_secret_with_something_after_it_is_refused_even_beyond_the_limit() -> None:
+    secret, record = new_token("alice", entropy=b"x" * ((MAX_SECRET - 4) // 2))
+    assert len(secret) == MAX_SECRET
+    assert Tokens((record,)).identity_of(secret, 0).subject == "alice"
+    with pytest.raises(TokenInvalid):
+        Tokens((record,)).identity_of(secret + "x", 0)
+
+
+def test_the_bearer_scheme_is_read_in_any_case_and_nothing_else_is() -> None:
+    assert bearer("Bearer dvr_1") == bearer("bearer  dvr_1 ") == "dvr_1"
+    for field in ("", "dvr_1", "Basic dvr_1", "Bearer"):
+        assert bearer(field) == ""
+
+
+def test_a_subject_owns_its_name_and_what_begins_with_it_and_a_hyphen() -> None:
+    assert owns("alice", "alice")
+    assert owns("alice", "alice-laptop")
+    assert not owns("alice", "alicent")
+    assert not owns("alice-laptop", "alice")
+    assert not owns("alice", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[", "not valid YAML at line"),
+        ("alice: dvr_secret", "write a list of tokens"),
+        ("- dvr_secret", "0:"),
+        ("- {subject: Alice, sha256: dvr_secret}", "0.subject: a subject consists of"),
+        ("- {subject: alice, sha256: dvr_secret}", "0.sha256: not a SHA-256"),
+        ("- {subject: alice, token: dvr_secret}", "0.sha256"),
+        ("- !!python/name:os.system dvr_secret", "not valid YAML"),
+    ],
+)
+def test_a_wrong_token_file_is_refused_naming_the_place_and_never_a_secret(text: str, problem: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        Tokens.parse(text, "t.yaml")
+    assert caught.value.message.startswith("t.yaml: ")
+    assert problem in caught.value.message
+    assert "dvr_secret" not in caught.value.message
+
+
+def test_an_empty_file_knows_nobody() -> None:
+    assert Tokens.parse("# none yet\n").records == ()
+
+
+def test_a_wrong_subject_gets_no_token() -> None:
+    with pytest.raises(ConfigInvalid, match="write alice"):
+        new_token("Alice")
+
+
+def test_a_token_may_expire_and_is_refused_from_then_on() -> None:
+    secret, record = new_token("alice", expires="2026-03-01T02:00:00+02:00")
+    tokens = Tokens.parse(record.as_yaml())
+    moment = record.expiry
+    assert moment is not None
+    assert tokens.records[0].expires == "2026-03-01T00:00:00Z"
+    assert tokens.identity_of(secret, moment - 1) == Identity("alice", expires=moment, token_id=record.id)
+    with pytest.raises(TokenExpired, match="the token of 'alice' expired at 2026-03-01T00:00:00Z"):
+        tokens.identity_of(secret, moment)
+
+
+@pytest.mark.parametrize("written", ["2026-03-01", "2026-03-01 00:00:00", "'2026-03-01'", "2026-03-01T00Z"])
+def test_an_expiry_may_be_written_as_people_write_it(written: str) -> None:
+    text = new_token("alice")[1].as_yaml() + f"  expires: {written}\n"
+    assert Tokens.parse(text).records[0].expires == "2026-03-01T00:00:00Z"
+
+
+def test_an_expiry_that_is_no_time_is_refused() -> None:
+    with pytest.raises(ConfigInvalid, match=r"0\.expires: not a time"):
+        Tokens.parse(new_token("alice")[1].as_yaml() + "  expires: soon\n")
+
+
+def records(*subjects: str) -> list[TokenRecord]:
+    return [new_token(subject, created="2026-01-31")[1] for subject in subjects]
+
+
+def test_taking_a_token_out_leaves_comments_and_all_others() -> None:
+    one, two, three = records("alice", "bob", "carol")
+    text = f"# the team\n{one.as_yaml()}# bob is new\n{two.as_yaml()}\n# last\n{three.as_yaml()}"
+    assert without(text, [two]) == text.replace(two.as_yaml(), "")
+    assert without(text, [one, three]) == f"# the team\n# bob is new\n{two.as_yaml()}\n# last\n"
+    assert Tokens.parse(without(text, [one, two, three])).records == ()
+
+
+def test_a_token_on_a_line_of_its_own_can_be_taken_out_and_others_are_left_to_people() -> None:
+    one, two = records("alice", "bob")
+    lines = [f"- {{subject: {each.subject}, sha256: {each.sha256}}}" for each in (one, two)]
+    assert without("\n".join(lines), [one]) == lines[1]
+    together = f"[{{subject: alice, sha256: {one.sha256}}}, {{subject: bob, sha256: {two.sha256}}}]"
+    with pytest.raises(ConfigInvalid, match="edit it by hand"):
+        without(together, [one])
+
+
+def test_a_token_that_is_gone_or_another_person_s_no_longer_proves_who_one_is() -> None:
+    secret, record = new_token("alice")
+    identity = Tokens((record,)).identity_of(secret, 0)
+    assert Tokens((record,)).has(identity)
+    assert not Tokens(()).has(identity)
+    assert not Tokens((record.model_copy(update={"subject": "bob"}),)).has(identity)

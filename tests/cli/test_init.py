@@ -1,0 +1,210 @@
+"""`devroute init`: what it writes, and when it writes nothing. The prompts are asked on a real terminal."""
+
+import asyncio
+import os
+import pty
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devroute.auth.authenticator import Authenticator
+from devroute.auth.tokens import Tokens, new_token
+from devroute.cli.config.yaml_edit import with_settings
+from devroute.cli.main import run
+from devroute.contract.target import Address
+from devroute.errors import ConfigInvalid
+from devroute.policy.policy import Policy
+from devroute.proxy.control.api import Control, create_app
+from devroute.proxy.control.http import create_runner
+from devroute.routing.registry import Registry
+
+SECRET, RECORD = new_token("alice")
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[str]:
+    async def permit(address: Address, service: str) -> None:
+        return None
+
+    authenticate = Authenticator(lambda: Tokens((RECORD,))).authenticate
+    runner = create_runner(create_app(Control(Registry(), Policy, authenticate, permit, 1.0)))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def init(home: Path, *arguments: str, token: str = SECRET) -> tuple[int, str]:
+    """`devroute init` of a script, and all that it says."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "devroute", "init", *arguments),
+        env={"HOME": str(home)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(token.encode() + b"\n"), 20)
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_a_script_s_server_and_token_are_checked_and_kept_for_their_owner(
+    tmp_path: Path, server: str
+) -> None:
+    code, said = await init(tmp_path, "--server", server, "--token-stdin")
+    assert code == 0, said
+    assert f"you are alice at {server}" in said
+    assert "~/.config/devroute/config.yaml" in said
+    assert SECRET not in said
+    file = tmp_path / ".config" / "devroute" / "config.yaml"
+    assert yaml.safe_load(file.read_text()) == {"server": server, "token": SECRET}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert os.listdir(file.parent) == ["config.yaml"]
+
+
+async def test_what_the_server_refuses_is_not_kept(tmp_path: Path, server: str, unused_tcp_port: int) -> None:
+    code, said = await init(tmp_path, "--server", server, "--token-stdin", token="dvr_wrong")
+    assert (code, "not known" in said, "dvr_wrong" in said) == (30, True, False)
+    code, said = await init(tmp_path, "--server", f"http://127.0.0.1:{unused_tcp_port}", "--token-stdin")
+    assert (code, "cannot be reached" in said) == (40, True)
+    code, said = await init(tmp_path, "--server", "http://", "--token-stdin")
+    assert (code, "is not a URL" in said) == (20, True)
+    code, said = await init(tmp_path, "--server", server)
+    assert (code, "--token-stdin" in said) == (2, True)
+    assert not (tmp_path / ".config").exists()
+
+
+async def test_a_command_that_prints_tokens_is_kept_instead_of_a_token(tmp_path: Path, server: str) -> None:
+    assert (await init(tmp_path, "--server", server, "--token-stdin"))[0] == 0
+    code, said = await init(tmp_path, "--server", server, "--token-command", f"echo {SECRET}")
+    assert code == 0, said
+    file = tmp_path / ".config" / "devroute" / "config.yaml"
+    assert yaml.safe_load(file.read_text()) == {"server": server, "token_command": f"echo {SECRET}"}
+    code, said = await init(tmp_path, "--server", server, "--token-command", "echo dvr_wrong")
+    assert (code, "dvr_wrong" in said) == (30, False)
+
+
+async def test_other_settings_and_comments_stay(tmp_path: Path, server: str) -> None:
+    file = tmp_path / ".config" / "devroute" / "config.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# mine\nserver: https://old  # the old one\nname: alice-2\n")
+    assert (await init(tmp_path, "--server", server, "--token-stdin"))[0] == 0
+    assert file.read_text() == f"# mine\nserver: {server}  # the old one\nname: alice-2\ntoken: {SECRET}\n"
+
+
+async def test_a_terminal_is_asked_again_after_a_wrong_answer_and_shows_no_token(
+    tmp_path: Path, server: str
+) -> None:
+    master, slave = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "devroute", "init"),
+        env={"HOME": str(tmp_path), "TERM": "xterm"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=_own_terminal,
+    )
+    os.close(slave)
+    seen = ""
+
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(master), "rb", 0)
+    )
+
+    async def until(text: str) -> None:
+        nonlocal seen
+        try:
+            async with asyncio.timeout(20):
+                while text not in seen:
+                    seen += (await reader.read(4096)).decode()
+        except TimeoutError:
+            process.kill()
+            raise AssertionError(f"{text!r} is not in {seen!r}") from None
+        seen = seen[seen.index(text) + len(text) :]
+
+    await until("Server (URL):")
+    os.write(master, server.encode() + b"\n")
+    await until("Token (not shown):")
+    os.write(master, b"dvr_wrong\n")
+    await until("not known")
+    await until(f"Server (URL) [{server}]:")
+    os.write(master, b"\n")
+    await until("Token (not shown):")
+    os.write(master, SECRET.encode() + b"\n")
+    await until("next: devroute up")
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    transport.close()
+    os.close(master)
+    assert yaml.safe_load((tmp_path / ".config/devroute/config.yaml").read_text())["token"] == SECRET
+
+
+def _own_terminal() -> None:
+    """getpass asks the controlling terminal: it has to be this one, and not that of the tests."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_a_project_keeps_its_services_and_adds_to_them(tmp_path: Path, capsys: Captured) -> None:
+    assert run(["init", "--project", "foo=8001"], {}) == 0
+    file = tmp_path / "devroute.yaml"
+    assert file.read_text() == "services:\n  foo: 8001\n"
+    file.write_text("# ours\nservices:\n  - foo=8001\nname: x\n")
+    assert run(["init", "--project", "bar=grpc://localhost:9000", "--project", "foo=8002"], {}) == 0
+    assert file.read_text() == "# ours\nservices:\n  foo: 8002\n  bar: grpc://localhost:9000\nname: x\n"
+    assert run(["init", "--project", "foo"], {}) == 20
+    assert "write SERVICE=PORT" in capsys.readouterr().err
+    assert run(["init", "--project", "foo=1", "--server", "http://x"], {}) == 2
+    before = file.read_text()
+    assert run(["init", "--project", "db=db.internal:5432"], {}) == 20
+    assert "leads beyond this laptop" in capsys.readouterr().err
+    assert file.read_text() == before
+
+
+KEYS = st.sampled_from(["server", "token", "name", "services", "output"])
+VALUES = st.one_of(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])),
+    st.integers(),
+    st.none(),
+    st.dictionaries(st.text("ab", min_size=1), st.integers(), max_size=3),
+    st.lists(st.text("ab#: "), max_size=3),
+)
+
+
+@given(st.dictionaries(KEYS, VALUES), KEYS, VALUES, st.sampled_from(["", "# a comment\n", "\n"]))
+def test_an_edited_file_says_what_it_said_and_the_new_setting(
+    before: dict[str, object], key: str, value: object, comment: str
+) -> None:
+    text = comment + (yaml.safe_dump(before, sort_keys=False) if before else "")
+    expected = {**before, key: value}
+    if value is None:
+        del expected[key]
+    try:
+        edited = with_settings(text, {key: value}, "f.yaml")
+    except ConfigInvalid:
+        assert "\n" in yaml.safe_dump(before.get(key), width=80).strip()
+        return
+    assert (yaml.safe_load(edited) or {}) == expected
+    assert edited.startswith(comment)
+
+
+def test_a_file_that_cannot_be_edited_by_lines_is_left_to_its_owner() -> None:
+    with pytest.raises(ConfigInvalid, match="cannot be edited") as caught:
+        with_settings("{server: https://a, name: b}", {"server": "https://c"}, "f.yaml")
+    assert "by hand" in caught.value.hint

@@ -1,0 +1,160 @@
+"""`devroute curl`, `completion` and `version` against a real proxy."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from devroute.auth.tokens import new_token
+from devroute.cli.curl import whose
+from devroute.cli.main import app, run
+from devroute.mesh import testbed
+from tests.support.shell import devroute, listening
+
+SECRET, RECORD = new_token("alice")
+Captured = pytest.CaptureFixture[str]
+
+
+# --- curl ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+async def test_curl_sends_my_contract_and_says_whose_code_answered(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    answer = b"HTTP/1.1 200 OK\r\nx-devroute-result: laptop\r\nx-devroute-reason: alice\r\n"
+    answer += b"content-length: 2\r\n\r\nhi"
+    async with testbed.proxy(tmp_path / "site", [RECORD]) as proxy, listening(answer) as port:
+        known = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": SECRET}
+        url = f"http://127.0.0.1:{port}/"
+        code, _, err = await devroute(tmp_path, "curl", url, **known)
+        assert (code, "laptop 'alice' is not online" in err, "devroute up" in err) == (50, True, True)
+        async with testbed.laptop(tmp_path, "alice", proxy.server, SECRET, f"foo=127.0.0.1:{port}", "bar=9"):
+            both, one, none, given = await asyncio.gather(
+                devroute(tmp_path, "curl", "-sv", url, **known),
+                devroute(tmp_path, "curl", "--service", "foo", "-sv", url, **known),
+                devroute(tmp_path, "curl", "--service", "baz", url, **known),
+                devroute(tmp_path, "curl", "-sv", url, DEVROUTE_CONTRACT="eyJ.a.b"),
+            )
+    assert both[:2] == (0, "hi")
+    assert """> X-devroute: {"foo": "alice", "bar": "alice"}""" in both[2]
+    assert both[2].splitlines()[-1] == "devroute: a laptop answered (laptop: alice)"
+    assert """> X-devroute: {"foo": "alice"}""" in one[2]
+    assert (none[0], "not 'baz'" in none[2]) == (50, True)
+    assert (given[0], "> X-devroute: eyJ.a.b" in given[2]) == (0, True)
+    assert (await devroute(tmp_path, "curl", "-s", url, DEVROUTE_CONTRACT="x"))[0] == 7  # curl's own
+
+
+@pytest.mark.parametrize(
+    ("heads", "said"),
+    [
+        ("HTTP/1.1 200 OK\r\n\r\n", "no sidecar"),
+        ("HTTP/1.1 302 Found\r\nx-devroute-result: laptop\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "no sidecar"),
+        ("HTTP/2 200\r\nX-Devroute-Result: fallback\r\nx-devroute-reason: a: b\r\n\r\n", "(fallback: a: b)"),
+        ("HTTP/1.1 502 x\r\nx-devroute-result: error\r\n\r\n", "an error (error)"),
+    ],
+)
+def test_the_last_answer_says_whose_it_is(heads: str, said: str) -> None:
+    assert said in whose(heads)
+
+
+# --- help, completion, version ------------------------------------------------------------------------------
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    below = getattr(command, "commands", {})
+    own = [(path, command)] if path and (not below or command.invoke_without_command) else []
+    return own + [found for name, each in below.items() for found in commands(each, (*path, name))]
+
+
+COMMANDS = commands(typer.main.get_command(app))
+
+
+def test_there_are_commands() -> None:
+    assert {("up",), ("contract", "check"), ("manifests", "install"), ("doctor",)} <= {p for p, _ in COMMANDS}
+
+
+def test_the_help_lists_every_command_whole_under_who_needs_it(capsys: Captured) -> None:
+    assert run(["--help"], {}) == 0
+    shown = capsys.readouterr().out
+    on_a_laptop, _, for_the_platform = shown.partition("For the platform:")
+    listed = re.findall(r"^  ([a-z][a-z-]*)  ", on_a_laptop.partition("On a laptop:")[2], re.MULTILINE)
+    assert listed[:2] == ["init", "up"]
+    listed += re.findall(r"^  ([a-z][a-z-]*)  ", for_the_platform, re.MULTILINE)
+    assert sorted(listed) == sorted({path[0] for path, _ in COMMANDS} - {"complete"})
+    assert "..." not in shown.partition("On a laptop:")[2]
+
+
+@pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)
+def test_every_command_has_help_with_an_example_of_itself(path: tuple[str, ...], capsys: Captured) -> None:
+    assert run([*path, "--help"], {}) == 0
+    shown = capsys.readouterr().out
+    examples = [line for line in shown.splitlines() if line.strip().startswith("Example: ")]
+    assert examples
+    assert any(f"devroute {' '.join(path)}" in line for line in examples)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["contr"], ["contract"]),
+        (["contract", ""], ["check"]),
+        (["up", "--out"], ["--output"]),
+        (["up", "--output", "j"], ["json"]),
+        (["up", "foo=1", "--", "x"], []),
+        (["completion", ""], ["bash", "zsh", "fish"]),
+        (["--vers"], ["--version"]),
+        (["nonsense", "--wh"], []),
+        (["up", "--server", "x"], []),
+    ],
+)
+def test_words_are_completed(words: list[str], found: list[str], capsys: Captured) -> None:
+    assert run(["complete", "--", *words], {}) == 0
+    assert capsys.readouterr().out.split() == found
+
+
+def test_the_hidden_command_is_not_offered(capsys: Captured) -> None:
+    run(["complete", "--", "comp"], {})
+    assert capsys.readouterr().out.split() == ["completion"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_takes_its_script(shell: str, capsys: Captured) -> None:
+    assert run(["completion", shell], {}) == 0
+    script = capsys.readouterr().out
+    assert "devroute complete --" in script
+    if (program := shutil.which(shell)) is not None:
+        done = subprocess.run([program, "-n"], input=script, text=True, check=False, timeout=20)
+        assert done.returncode == 0
+    assert run(["completion", "tcsh"], {}) == 2
+
+
+def test_bash_itself_completes_a_command(tmp_path: Path) -> None:
+    stub = tmp_path / "devroute"
+    stub.write_text(f'#!/bin/sh\nexec {sys.executable} -m devroute "$@"\n')
+    stub.chmod(0o755)
+    words = "COMP_WORDS=(devroute contract ch); COMP_CWORD=2"
+    script = f'eval "$(devroute completion bash)"; {words}; _devroute; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout == "check\n"
+
+
+async def test_version_asks_the_server_where_it_can(tmp_path: Path) -> None:
+    code, out, _ = await devroute(tmp_path, "version")
+    assert (code, len(out.splitlines())) == (0, 1)
+    known = {"DEVROUTE_SERVER": "http://127.0.0.1:1", "DEVROUTE_TOKEN": SECRET}
+    code, out, _ = await devroute(tmp_path, "version", **known)
+    assert (code, "server   unknown: http://127.0.0.1:1 cannot be reached" in out) == (0, True)

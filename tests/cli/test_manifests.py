@@ -1,0 +1,139 @@
+"""`devroute manifests ...` as people type it."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from devroute.cli.main import run
+from devroute.mesh.manifests import Installation
+from devroute.mesh.manifests.folder import files
+
+Output = pytest.CaptureFixture[str]
+
+
+def devroute(*arguments: str) -> int:
+    return run(["manifests", *arguments], {})
+
+
+def test_without_a_command_it_prints_the_filter(capsys: Output) -> None:
+    assert devroute("--scope", "workload", "--namespace", "shop", "--service", "foo") == 0
+    document = yaml.load(capsys.readouterr().out, yaml.CSafeLoader)
+    assert (document["kind"], document["metadata"]["name"]) == ("EnvoyFilter", "devroute-foo")
+
+
+def test_an_option_of_the_filter_before_a_command_is_not_lost_in_silence(capsys: Output) -> None:
+    assert devroute("--namespace", "shop", "versions", "foo=v1") == 2
+    assert "write it behind the command" in capsys.readouterr().err
+
+
+def test_install_prints_what_kubectl_can_apply(capsys: Output) -> None:
+    assert devroute("install", "--namespace", "tools", "--network", "10.8.0.0/16", "--ingress", "gw/sa") == 0
+    documents = list(yaml.load_all(capsys.readouterr().out, yaml.CSafeLoader))
+    assert [each["kind"] for each in documents[:3]] == ["Namespace", "ServiceAccount", "ConfigMap"]
+    assert documents[0]["metadata"]["name"] == "tools"
+    assert "10.8.0.0/16" in documents[2]["data"]["policy.yaml"]
+    assert "cluster.local/ns/gw/sa/sa" in str(documents)
+
+
+@pytest.mark.parametrize(
+    ("given", "numerator"), [("25", 250_000), ("0.5%", 5_000), ("100%", 1_000_000), ("0", 0)]
+)
+def test_a_workloads_share_is_a_route_behind_those_of_contracts(
+    given: str, numerator: int, capsys: Output
+) -> None:
+    arguments = ["--scope", "workload", "--namespace", "shop", "--service", "foo"]
+    assert devroute(*arguments) == 0
+    without = yaml.safe_load(capsys.readouterr().out)
+    assert "shadow" not in [*_sources(without), *_routes(without)]
+    assert devroute(*arguments, "--shadow-share", given) == 0
+    document = yaml.safe_load(capsys.readouterr().out)
+    routes = _routes(document)
+    assert next(iter(routes)) == "devroute-shadow", "each INSERT_FIRST goes before the one before"
+    fraction = routes["devroute-shadow"]["match"]["runtime_fraction"]["default_value"]
+    assert fraction == {"numerator": numerator, "denominator": "MILLION"}
+    assert {*routes} - {*_routes(without)} == {"devroute-shadow", "devroute-copied"}
+    assert {*_sources(document)} - {*_sources(without)} == {"shadow"}
+
+
+def _sources(document: dict[str, Any]) -> dict[str, Any]:
+    sources: dict[str, Any] = document["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
+    return sources["source_codes"]  # type: ignore[no-any-return]
+
+
+def _routes(document: dict[str, Any]) -> dict[str, Any]:
+    values = [
+        each["patch"]["value"]
+        for each in document["spec"]["configPatches"]
+        if each["applyTo"] == "HTTP_ROUTE"
+    ]
+    return {each["name"]: each for each in values}
+
+
+def test_install_writes_the_folder(tmp_path: Path, capsys: Output) -> None:
+    folder = tmp_path / "mesh"
+    assert devroute("install", "--folder", str(folder)) == 0
+    written = {str(each.relative_to(folder)): each.read_text() for each in folder.rglob("*.yaml")}
+    assert written == files(Installation())
+    said = capsys.readouterr()
+    assert (said.out, f"kubectl apply -k {folder}/base" in said.err) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["install", "--network", "10.0.0.1/8"], 20, "write 10.0.0.0/8"),
+        (["install", "--replicas", "0"], 20, "replicas: 0"),
+        (["install", "--ingress", "istio-system"], 2, "write NAMESPACE/SERVICEACCOUNT"),
+        (["install", "--folder", "/dev/null/here"], 20, "cannot be written"),
+        (["--shadow-share", "25"], 2, "write --scope workload"),
+        (
+            ["--scope", "workload", "--namespace", "a", "--service", "b", "--shadow-share", "101"],
+            2,
+            "at most 100%",
+        ),
+        (["versions"], 2, "SERVICE"),
+        (["versions", "foo"], 20, "write SERVICE=VERSION"),
+        (["versions", "-", "foo=v1"], 2, "either - or services"),
+        (["check", "/nowhere"], 20, "/nowhere: cannot be read"),
+        (["check", "/dev/null"], 20, "nothing in it"),
+        (["check", "/dev/null", "--istio", "2.0"], 20, "1.28"),
+        (["check", "/dev/null", "--envoy", "/nowhere"], 20, "there is no Envoy"),
+        (["check", "/dev/null", "--output", "xml"], 2, "neither text nor json"),
+    ],
+)
+def test_a_mistake_is_named_and_has_its_exit_code(
+    arguments: list[str], code: int, said: str, capsys: Output
+) -> None:
+    assert devroute(*arguments) == code
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_versions_reads_pods_from_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    pods = b"kind: Pod\nmetadata: {name: a, namespace: shop, labels: {app: foo, version: v1.2}}\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(pods)))
+    assert devroute("versions", "-") == 0
+    said = capsys.readouterr()
+    assert yaml.safe_load(said.out)["spec"]["subsets"] == [{"name": "v1-2", "labels": {"version": "v1.2"}}]
+    assert "contracts say version:v1-2" in said.err, "remarks stay out of what kubectl gets"
+
+
+@pytest.mark.mesh
+@pytest.mark.parametrize(("broken", "code"), [(False, 0), (True, 1)])
+def test_check_asks_the_installed_envoy(tmp_path: Path, broken: bool, code: int, capsys: Output) -> None:
+    assert devroute() == 0
+    text = capsys.readouterr().out
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        text.replace("function envoy_on_request(", "function envoy_on_request((") if broken else text
+    )
+    assert devroute("check", str(own), "--istio", "1.32", "--output", "json") == code
+    report = json.loads(capsys.readouterr().out)
+    assert report["good"] == (not broken)
+    assert report["releases"][0]["outcome"] == ("does not suit" if broken else "suits")
+    assert [each["place"] for each in report["findings"]] == (
+        ["EnvoyFilter istio-system/devroute: configPatches[0]: patch.value"] if broken else []
+    )

@@ -1,0 +1,217 @@
+"""Raw HTTP/1.1 from the data port to an app: through the tunnel and straight, with the parts as processes.
+
+What Envoy would answer itself (Expect, upgrades other than WebSocket, half-close) is seen only here.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from devroute.auth.tokens import new_token
+from devroute.mesh import testbed
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+#: How soon an app has to hear that nobody waits for its answer (issue 3).
+CANCEL_S = 0.1
+
+
+@dataclass
+class Way:
+    """From a client to the app that `handler` plays: one call, one connection, one request."""
+
+    proxy: testbed.Proxy
+    app_port: int
+    handler: Handler | None = None
+
+    def targets(self) -> dict[str, str]:
+        return {"tunnel": "alice", "direct": f"127.0.0.1:{self.app_port}"}
+
+    async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self.proxy.data.host, self.proxy.data.port)
+
+    def head(self, way: str, method: str = "GET", fields: str = "") -> bytes:
+        contract = json.dumps({"foo": self.targets()[way]})
+        lines = (
+            f"{method} /path HTTP/1.1\r\nhost: foo\r\nx-devroute: {contract}\r\nx-devroute-matched: foo\r\n"
+        )
+        return f"{lines}{fields}\r\n".encode()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Way]:
+    folder = tmp_path_factory.mktemp("way")
+    secret, record = new_token("alice")
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert way.handler is not None
+        try:
+            await way.handler(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    app = await asyncio.start_server(connected, "127.0.0.1", 0)
+    port = app.sockets[0].getsockname()[1]
+    async with (
+        testbed.proxy(folder, [record]) as proxy,
+        testbed.laptop(folder, "alice", proxy.server, secret, f"foo=127.0.0.1:{port}"),
+    ):
+        way = Way(proxy, port)
+        yield way
+    app.close()
+
+
+@pytest.fixture(params=["tunnel", "direct"])
+def by(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def read_head(reader: asyncio.StreamReader) -> bytes:
+    return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+
+
+async def test_a_body_waits_for_the_apps_own_100(running: Way, by: str) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert b"expect: 100-continue" in await read_head(reader)
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 3\r\n\r\n" + await reader.readexactly(3)
+        )
+
+    running.handler = app
+    reader, writer = await running.dial()
+    writer.write(running.head(by, "PUT", "expect: 100-continue\r\ncontent-length: 3\r\n"))
+    assert (await read_head(reader)).startswith(b"HTTP/1.1 100 ")
+    writer.write(b"abc")
+    assert b"x-devroute-result: laptop" in await read_head(reader)
+    assert await reader.readexactly(3) == b"abc"
+    writer.close()
+
+
+async def test_trailers_arrive_in_both_directions(running: Way, by: str) -> None:
+    seen = asyncio.get_running_loop().create_future()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        seen.set_result(await reader.readuntil(b"x-sum: 5\r\n\r\n"))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"2\r\nok\r\n0\r\nX-Status: 0\r\n\r\n"
+        )
+
+    running.handler = app
+    reader, writer = await running.dial()
+    writer.write(running.head(by, "POST", "transfer-encoding: chunked\r\ntrailer: x-sum\r\n"))
+    writer.write(b"5\r\nhello\r\n0\r\nx-sum: 5\r\n\r\n")
+    assert await asyncio.wait_for(seen, 5) == b"5\r\nhello\r\n0\r\nx-sum: 5\r\n\r\n"
+    await read_head(reader)
+    assert await asyncio.wait_for(reader.readuntil(b"0\r\nX-Status: 0\r\n\r\n"), 5) == (
+        b"2\r\nok\r\n0\r\nX-Status: 0\r\n\r\n"
+    )
+    writer.close()
+
+
+async def test_an_answer_may_start_before_the_request_has_ended(running: Way, by: str) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(3):
+            line = await reader.readline()
+            size = int(line, 16)
+            data = await reader.readexactly(size + 2)
+            writer.write(line + data)
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(b"0\r\n\r\n")
+
+    running.handler = app
+    reader, writer = await running.dial()
+    writer.write(running.head(by, "POST", "transfer-encoding: chunked\r\n"))
+    await read_head(reader)
+    for piece in (b"1\r\na\r\n", b"2\r\nbb\r\n", b"3\r\nccc\r\n"):
+        writer.write(piece)
+        assert await asyncio.wait_for(reader.readexactly(len(piece)), 5) == piece
+    writer.write(b"0\r\n\r\n")
+    assert await asyncio.wait_for(reader.readexactly(5), 5) == b"0\r\n\r\n"
+    writer.close()
+
+
+async def test_an_upgrade_is_two_pipes_that_close_by_themselves(running: Way, by: str) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert b"upgrade: reverse" in await read_head(reader)
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: reverse\r\n\r\nhello"
+        )
+        everything = await reader.read()  # up to the client's half-close
+        writer.write(everything[::-1])
+
+    running.handler = app
+    reader, writer = await running.dial()
+    writer.write(running.head(by, fields="connection: upgrade\r\nupgrade: reverse\r\n"))
+    assert (await read_head(reader)).startswith(b"HTTP/1.1 101 ")
+    assert await reader.readexactly(5) == b"hello"
+    writer.write(b"abc")
+    writer.write(b"def")
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.read(), 5) == b"fedcba"
+    writer.close()
+
+
+async def test_the_app_may_close_its_half_of_an_upgrade_first(running: Way, by: str) -> None:
+    heard = asyncio.get_running_loop().create_future()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: talk\r\n\r\nbye")
+        writer.write_eof()
+        heard.set_result(await reader.read())
+
+    running.handler = app
+    reader, writer = await running.dial()
+    writer.write(running.head(by, fields="connection: upgrade\r\nupgrade: talk\r\n"))
+    await read_head(reader)
+    assert await asyncio.wait_for(reader.read(), 5) == b"bye"
+    writer.write(b"still here")
+    writer.write_eof()
+    assert await asyncio.wait_for(heard, 5) == b"still here"
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "when", ["before the answer", "in the middle of the answer", "in the middle of the request"]
+)
+async def test_an_app_hears_at_once_that_its_client_has_gone(running: Way, by: str, when: str) -> None:
+    loop = asyncio.get_running_loop()
+    reached, gone = loop.create_future(), loop.create_future()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        if when == "in the middle of the answer":
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n"
+            )
+        reached.set_result(None)
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        gone.set_result(loop.time())
+
+    running.handler = app
+    reader, writer = await running.dial()
+    if when == "in the middle of the request":
+        writer.write(running.head(by, "POST", "content-length: 1000\r\n") + b"x")
+    else:
+        writer.write(running.head(by))
+    await asyncio.wait_for(reached, 5)
+    if when == "in the middle of the answer":
+        await read_head(reader)
+    closed = loop.time()
+    writer.transport.abort()
+    assert await asyncio.wait_for(gone, 5) - closed < CANCEL_S

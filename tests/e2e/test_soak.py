@@ -1,0 +1,27 @@
+"""Some seconds of the soak, so that it can be run when it is needed; its own judgement is what counts."""
+
+import asyncio
+import sys
+
+import pytest
+
+from tests.support.paths import ROOT
+
+pytest.importorskip("envoy")
+
+
+@pytest.mark.mesh
+async def test_some_seconds_of_the_soak_pass() -> None:
+    soak = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "soak", "3"),
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(60):
+        out, _ = await soak.communicate()
+    said = out.decode()
+    assert soak.returncode == 0, said
+    assert "delivered to a wrong requester: 0\nunexplained errors: 0\n" in said
+    assert "answered by a laptop, as it should be" in said

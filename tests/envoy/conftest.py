@@ -1,0 +1,26 @@
+"""Each test has an Envoy of its own, with an empty cache; it starts in 0.1 s."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from devroute.mesh import envoy
+from devroute.mesh.manifests import MeshScope
+from tests.envoy.harness import Mesh, sidecar_of_foo
+
+
+@pytest.fixture(autouse=True, scope="session")
+def chosen_envoy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All of these tests can be run on another release: pytest tests/mesh --envoy PATH. Before the fixtures
+    of any module."""
+    with pytest.MonkeyPatch.context() as patch:
+        if (binary := request.config.getoption("--envoy")) is not None:
+            patch.setattr(envoy, "envoy_binary", lambda: binary)
+        yield
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    async with sidecar_of_foo(tmp_path, MeshScope()) as found:
+        yield found

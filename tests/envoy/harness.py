@@ -1,0 +1,136 @@
+"""A real Envoy in front of an app and a fake devroute proxy."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import ClientSession, ClientTimeout, web
+
+from devroute.mesh.envoy import Envoy, running
+from devroute.mesh.istio.envoy_filter import apply
+from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
+from devroute.mesh.manifests import ProxyService, Scope, envoy_filter, lua_source
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+PROXY = ProxyService()
+#: What istiod sets in the container of a sidecar.
+ENVIRONMENT = {"ISTIO_META_WORKLOAD_NAME": "foo", "POD_NAMESPACE": "default"}
+
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[Endpoint]:
+    """An aiohttp server for every method and path, on a port of the kernel's choice."""
+    app = web.Application(client_max_size=1 << 30)
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, max_field_size=1 << 16, max_line_size=1 << 16)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield Endpoint(*runner.addresses[0][:2])
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class FakeProxy:
+    """Says what it is told to say on the control port, and counts who asks."""
+
+    answer: Handler | None = None
+    asked: list[web.Request] = field(default_factory=list)
+
+    async def resolve(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(request)
+        assert self.answer is not None
+        return await self.answer(request)
+
+    def says(self, decision: str, **more: object) -> None:
+        lines = ["devroute 1", f"decision {decision}", *(f"{key} {value}" for key, value in more.items())]
+
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(text="\n".join(lines) + "\n")
+
+        self.answer = answer
+        self.asked.clear()
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A sidecar of the service foo: how to call it, and what stands behind it."""
+
+    envoy: Envoy
+    client: ClientSession
+    proxy: FakeProxy
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    @property
+    def address(self) -> str:
+        return "{}:{}".format(*self.envoy.listeners[INBOUND])
+
+
+async def echo(request: web.Request, who: str) -> web.StreamResponse:
+    """All that arrived, as JSON; at /stream, the body as it comes; at /socket, a WebSocket."""
+    headers = {"x-devroute-result": "laptop"} if who == "proxy" else {}
+    if request.path == "/socket":
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f"{who} heard {message.data}")
+        return socket
+    if request.path == "/stream":
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        async for chunk in request.content.iter_any():
+            await response.write(chunk)
+        return response
+    size = len(await request.read())
+    sent = [[key, value] for key, value in request.headers.items()]
+    return web.json_response({"who": who, "headers": sent, "size": size}, headers=headers)
+
+
+async def from_app(request: web.Request) -> web.StreamResponse:
+    return await echo(request, "app")
+
+
+async def from_proxy(request: web.Request) -> web.StreamResponse:
+    return await echo(request, "proxy")
+
+
+@asynccontextmanager
+async def sidecar_of_foo(
+    folder: Path,
+    *scopes: Scope,
+    control: Endpoint | None = None,
+    data: Endpoint | None = None,
+    clusters: bool = True,
+    lua: str | None = None,
+    tls: Document | None = None,
+    environment: Mapping[str, str] = ENVIRONMENT,
+) -> AsyncIterator[Mesh]:
+    """The shipped EnvoyFilters applied to an Istio-shaped sidecar.
+
+    `control` and `data` replace the fake proxy's ports, `lua` the filter; without `clusters` the sidecar
+    does not know the proxy.
+    """
+    proxy = FakeProxy()
+    async with AsyncExitStack() as stack:
+        app = await stack.enter_async_context(serving(from_app))
+        fake_data = await stack.enter_async_context(serving(from_proxy))
+        fake_control = await stack.enter_async_context(serving(proxy.resolve))
+        known = {PROXY.data_cluster: data or fake_data, PROXY.control_cluster: control or fake_control}
+        sidecar = Sidecar("foo", app, labels={"app": "foo"}, clusters=known if clusters else {}, tls=tls)
+        configuration = apply(map(envoy_filter, scopes), sidecar, bootstrap(sidecar))
+        if lua is not None:
+            text = json.dumps(configuration).replace(json.dumps(lua_source()), json.dumps(lua))
+            configuration = json.loads(text)
+        envoy = await stack.enter_async_context(running(configuration, folder, "foo", environment))
+        client = await stack.enter_async_context(
+            ClientSession(timeout=ClientTimeout(total=20), max_field_size=1 << 16, max_line_size=1 << 16)
+        )
+        yield Mesh(envoy, client, proxy)

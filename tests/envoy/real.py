@@ -1,0 +1,89 @@
+"""The real proxy behind sidecars that carry the shipped filter, with targets in this process."""
+
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from devroute.auth.tokens import TokenRecord
+from devroute.mesh import testbed
+from devroute.mesh.envoy import Envoy, running
+from devroute.mesh.istio.envoy_filter import apply
+from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
+from devroute.mesh.manifests import MeshScope, Scope, envoy_filter
+from tests.envoy.harness import PROXY
+
+
+def free_port() -> int:
+    """A port that is free now, and none of those that the kernel gives to others before Envoy has it."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def at_its_port(sidecar: Sidecar, configuration: Document) -> Document:
+    """The inbound listener at the app's own port, as clients see it in a pod: what is redirected to the
+    sidecar keeps its destination, and Istio names the app's cluster by it."""
+    configuration["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = (
+        sidecar.port
+    )
+    return configuration
+
+
+@dataclass
+class Mesh:
+    """A proxy without laptops, and the sidecars that a test asks for."""
+
+    folder: Path
+    proxy: testbed.Proxy
+    client: aiohttp.ClientSession
+    stack: AsyncExitStack
+    envoys: dict[str, Envoy] = field(default_factory=dict)
+
+    async def sidecar(
+        self,
+        service: str,
+        app: Endpoint,
+        name: str = "",
+        clusters: Mapping[str, Endpoint] = {},
+        knows_itself: bool = False,
+        scopes: Sequence[Scope] = (MeshScope(),),
+        tls: Document | None = None,
+        as_client: bool = False,
+    ) -> str:
+        """The URL of a sidecar of `service`; `name` tells several apart. In a cluster each sidecar knows
+        itself: has a cluster of the service's own name."""
+        port = free_port()
+        known = {PROXY.data_cluster: self.proxy.data, PROXY.control_cluster: self.proxy.control}
+        if knows_itself:
+            known[f"outbound|{port}||{service}.default.svc.cluster.local"] = Endpoint("127.0.0.1", port)
+        known |= clusters
+        spoken = [PROXY.data_cluster, f"inbound|{port}||"] if as_client else []
+        labels = {"app": service}
+        described = Sidecar(service, app, labels=labels, port=port, clusters=known, tls=tls, as_client=spoken)
+        configuration = apply(map(envoy_filter, scopes), described, bootstrap(described))
+        environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
+        started = running(at_its_port(described, configuration), self.folder, name or service, environment)
+        envoy = self.envoys[name or service] = await self.stack.enter_async_context(started)
+        return "http://{}:{}".format(*envoy.listeners[INBOUND])
+
+
+@asynccontextmanager
+async def real_mesh(
+    folder: Path, *tokens: TokenRecord, policy: str | None = None, **settings: str
+) -> AsyncIterator[Mesh]:
+    """`policy`, or the demo's; `settings` are those of `devroute proxy` that are not the demo's."""
+    environment = {f"DEVROUTE_{name.upper()}": value for name, value in settings.items()}
+    async with AsyncExitStack() as stack:
+        started = testbed.proxy(folder, tokens, policy, environment=environment)
+        proxy = await stack.enter_async_context(started)
+        timeout = aiohttp.ClientTimeout(total=30)
+        client = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+        yield Mesh(folder, proxy, client, stack)

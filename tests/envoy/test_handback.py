@@ -1,0 +1,278 @@
+"""Laptops that take some paths only, or hand requests back: through real Envoy, with another Envoy as the
+proxy's way into the mesh."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from devroute.auth.tokens import new_token
+from devroute.mesh import testbed
+from devroute.mesh.envoy import running
+from devroute.mesh.istio.sidecar import OUTBOUND, Document, Endpoint, Sidecar, bootstrap
+from tests.envoy.harness import serving
+from tests.envoy.real import Mesh, free_port, real_mesh
+
+pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
+
+BIG = 200_000
+
+
+@dataclass
+class Party:
+    """A service foo, and the laptops of people with a foo of their own, whose answers have the status that
+    the query says; `seen` is what each laptop was sent."""
+
+    mesh: Mesh
+    foo: str
+    seen: dict[str, list[str]] = field(default_factory=dict)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)  # a request at the service
+
+    async def ask(
+        self, person: str, path: str, method: str = "GET", option: Document | None = None, **more: Any
+    ) -> tuple[int, str, str, dict[str, Any]]:
+        """Status, result, reason and body."""
+        contract = json.dumps({"foo": {"to": person, **(option or {})}})
+        headers = {"x-devroute": contract, "host": "shop.example", **more.pop("headers", {})}
+        async with self.mesh.client.request(method, self.foo + path, headers=headers, **more) as response:
+            body = await response.json()
+            said = response.headers
+            return response.status, said["x-devroute-result"], said.get("x-devroute-reason", ""), body
+
+
+async def real_service(request: web.Request) -> web.Response:
+    body = await request.read()
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return web.json_response(
+        {"who": "service", "host": request.host, "size": len(body), "headers": headers, "path": request.path}
+    )
+
+
+def egress(port: int, foo: Endpoint) -> Document:
+    """The proxy's own sidecar as far as a Sidecar resource with an HTTP_PROXY listener makes it."""
+    configuration = bootstrap(Sidecar("devroute-proxy", foo, port=foo.port, services={"foo": foo}))
+    (listener,) = (
+        each for each in configuration["static_resources"]["listeners"] if each["name"] == OUTBOUND
+    )
+    listener["address"]["socket_address"]["port_value"] = port
+    return configuration
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party]:
+    folder, port = tmp_path_factory.mktemp("handback"), free_port()
+    people = {
+        "alice": ["--except-status", "404,503"],
+        "bob": ["--only-path", "/api/", "--only-path", "/v2/"],
+        "carol": ["--except-status", "404", "--except-methods", "GET,POST"],
+    }
+    tokens = {name: new_token(name, created="2026-01-01") for name in people}
+    records = [record for _, record in tokens.values()]
+    async with real_mesh(folder, *records, mesh_egress=f"http://127.0.0.1:{port}") as mesh:
+        found = Party(mesh, "")
+
+        async def laptop(request: web.Request) -> web.StreamResponse:
+            found.seen.setdefault(request.path_qs, []).append(request.method)
+            if request.path == "/events":
+                response = web.StreamResponse()
+                await response.prepare(request)
+                async for piece in request.content.iter_any():
+                    await response.write(piece)
+                return response
+            if "early" not in request.query:
+                await request.read()
+            status = int(request.query.get("status", "200"))
+            return web.json_response({"who": "laptop"}, status=status)
+
+        app = await mesh.stack.enter_async_context(serving(laptop))
+
+        async def service_told(request: web.Request) -> web.Response:
+            found.arrived.set()
+            return await real_service(request)
+
+        service = await mesh.stack.enter_async_context(serving(service_told))
+        found.foo = await mesh.sidecar("foo", service, knows_itself=True)
+        inside = Endpoint("127.0.0.1", int(found.foo.rpartition(":")[2]))
+        await mesh.stack.enter_async_context(running(egress(port, inside), folder, "egress", {}))
+        for name, options in people.items():
+            secret, _ = tokens[name]
+            started = testbed.laptop(folder, name, mesh.proxy.server, secret, f"foo={app.port}", *options)
+            await mesh.stack.enter_async_context(started)
+        yield found
+
+
+# --- some paths only ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "who"),
+    [
+        ("/api/a?b=c", "laptop"),
+        ("/v2/", "laptop"),
+        ("/", "service"),
+        ("/api", "service"),
+        ("/x/api/", "service"),
+    ],
+)
+async def test_a_laptop_takes_only_the_paths_that_it_offers(party: Party, path: str, who: str) -> None:
+    status, result, reason, body = await party.ask("bob", path)
+    assert (status, result, body["who"]) == (200, who, who)
+    if who == "service":
+        assert reason == "the laptop leaves this request to the service: its path"
+        assert path not in party.seen
+
+
+async def test_the_contracts_own_path_holds_as_well(party: Party) -> None:
+    assert (await party.ask("bob", "/v2/x", option={"path": "/api/"}))[1] == "service"
+    assert (await party.ask("bob", "/api/x", option={"path": "/api/"}))[1] == "laptop"
+
+
+async def test_the_proxy_refuses_what_a_filter_should_have_left(party: Party) -> None:
+    url = "http://{}:{}/other".format(*party.mesh.proxy.data)
+    headers = {"x-devroute": '{"foo": "bob"}', "x-devroute-matched": "foo"}
+    async with party.mesh.client.get(url, headers=headers) as response:
+        assert (response.status, (await response.json())["code"]) == (400, "path-not-offered")
+
+
+# --- handed back --------------------------------------------------------------------------------------------
+
+
+def handed_back(party: Party) -> list[dict[str, object]]:
+    """Detours that the audit trail tells of."""
+    events = party.mesh.proxy.command.events()
+    return [each for each in events if "handed it back (404)" in str(each.get("reason")) and "audit" in each]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
+async def test_the_real_service_answers_what_the_laptop_declines(party: Party, method: str) -> None:
+    path = f"/thing-{method}?status=404"
+    contract = '{"foo": "alice"}'
+    headers = {"x-devroute": contract, "host": "shop.example"}
+    data = b"x" * 1000 if method == "PUT" else None
+    request = party.mesh.client.request(method, party.foo + path, headers=headers, data=data)
+    async with request as response:
+        assert (response.status, response.headers["x-devroute-result"]) == (200, "service")
+        assert response.headers["x-devroute-reason"] == "foo: laptop alice handed it back (404)"
+        body = {} if method == "HEAD" else await response.json()
+    assert party.seen[path] == [method]  # it was asked first, and once
+    told: list[dict[str, object]] = []
+    async with asyncio.timeout(10):
+        while not told:
+            await asyncio.sleep(0.02)  # the audit trail is written in batches
+            told = handed_back(party)
+    assert {(each["decision"], each["target"]) for each in told} == {("service", "alice")}
+    if body:
+        assert (body["who"], body["size"], body["host"]) == ("service", len(data or b""), "shop.example")
+        seen = body["headers"]
+        assert seen["x-devroute"] == contract  # what is called next may be detoured
+        ours = {name for name in seen if name.startswith("x-devroute-")}
+        assert ours <= {"x-devroute-via"}
+
+
+async def test_an_answer_that_is_not_declined_is_the_laptops(party: Party) -> None:
+    for status in (200, 400, 500):
+        answered = await party.ask("alice", f"/?status={status}")
+        assert answered[:3] == (status, "laptop", "foo answered by alice (tunnel)")
+
+
+async def test_what_may_have_been_acted_upon_stays_with_the_laptop(party: Party) -> None:
+    status, result, reason, body = await party.ask("alice", "/?status=404", "POST", data=b"order")
+    assert (status, result, body["who"]) == (404, "laptop", "laptop")
+    assert "404 was not handed back: POST may have been acted upon" in reason
+
+
+async def test_other_methods_are_handed_back_where_the_engineer_says_so(party: Party) -> None:
+    status, result, _, body = await party.ask("carol", "/?status=404", "POST", data=b"x" * 60_000)
+    assert (status, result, body["who"], body["size"]) == (200, "service", "service", 60_000)
+    assert (await party.ask("carol", "/?status=404", "PUT", data=b"x"))[1] == "laptop"
+
+
+async def test_a_body_that_is_not_kept_cannot_be_handed_back(party: Party) -> None:
+    status, result, reason, _ = await party.ask("carol", "/?status=404", "POST", data=b"x" * BIG)
+    assert (status, result) == (404, "laptop")
+    assert "404 was not handed back: its body is longer than 65536 bytes" in reason
+
+
+async def test_a_request_is_handed_back_while_it_still_comes(party: Party) -> None:
+    """The laptop answers early; what it was sent, and everything after it, is the service's."""
+    party.arrived.clear()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"a" * 1000
+        await party.arrived.wait()
+        yield b"b" * BIG
+
+    status, result, _, seen = await party.ask("carol", "/?status=404&early", "POST", data=body())
+    assert (status, result, seen["who"], seen["size"]) == (200, "service", "service", 1000 + BIG)
+
+
+async def test_an_upgrade_is_not_handed_back(party: Party) -> None:
+    headers = {"x-devroute": '{"foo": "alice"}'}
+    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+        await party.mesh.client.ws_connect(party.foo + "/?status=404", headers=headers)
+    assert caught.value.status == 404
+    assert caught.value.headers is not None
+    assert "it asked for an upgrade" in caught.value.headers["x-devroute-reason"]
+
+
+async def test_a_contract_that_wants_no_fallback_gets_what_the_laptop_wants(party: Party) -> None:
+    answered = await party.ask("alice", "/?status=503", option={"fallback": "fail"})
+    assert (answered[0], answered[1], answered[3]["who"]) == (200, "service", "service")
+
+
+async def test_what_is_not_declined_still_streams_both_ways(party: Party) -> None:
+    pieces: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def body() -> AsyncIterator[bytes]:
+        while piece := await pieces.get():
+            yield piece
+
+    headers = {"x-devroute": '{"foo": "carol"}'}
+    pieces.put_nowait(b"first")
+    async with party.mesh.client.post(party.foo + "/events", headers=headers, data=body()) as response:
+        assert await response.content.readexactly(5) == b"first"
+        for _ in range(3):
+            pieces.put_nowait(b"x" * 100_000)
+            assert len(await response.content.readexactly(100_000)) == 100_000
+        pieces.put_nowait(b"")
+        assert await response.read() == b""
+
+
+# --- where there is no way back ----------------------------------------------------------------------------
+
+
+async def test_a_proxy_without_a_way_into_the_mesh_refuses_and_says_why(tmp_path: Path) -> None:
+    secret, record = new_token("alice", created="2026-01-01")
+    async with testbed.proxy(tmp_path, [record]) as proxy:
+        environment = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": secret}
+        arguments = ("up", "foo=8001", "--except-status", "404")
+        async with testbed.command(tmp_path, "up", arguments, environment) as up:
+            async with asyncio.timeout(testbed.START_TIMEOUT_S):
+                assert await up.process.wait() != 0
+            said = up.log.read_text()
+    assert "requests cannot be handed back: the proxy has no way into the mesh" in said
+    assert "leave out --except-status" in said
+
+
+async def test_an_egress_that_is_not_there_is_said_to_be_the_reason(tmp_path: Path) -> None:
+    secret, record = new_token("alice", created="2026-01-01")
+    nowhere = f"http://127.0.0.1:{free_port()}"
+
+    async def declines(_: web.Request) -> web.Response:
+        return web.Response(status=404)
+
+    async with real_mesh(tmp_path, record, mesh_egress=nowhere) as mesh, serving(declines) as app:
+        service = await mesh.stack.enter_async_context(serving(real_service))
+        foo = await mesh.sidecar("foo", service, knows_itself=True)
+        options = (f"foo={app.port}", "--except-status", "404")
+        online = testbed.laptop(tmp_path, "alice", mesh.proxy.server, secret, *options)
+        asked = mesh.client.get(foo, headers={"x-devroute": '{"foo": "alice"}'})
+        async with online, asked as response:
+            assert (response.status, (await response.json())["code"]) == (502, "handback-failed")

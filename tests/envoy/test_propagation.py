@@ -1,0 +1,174 @@
+"""A contract on its way through apps that know nothing of it: OpenTelemetry's own propagator passes it on.
+
+caller ─► foo's sidecar ─► foo (OpenTelemetry) ─► bar's sidecar ─► bar, or whoever stands in for it
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote, unquote
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from opentelemetry import baggage
+from opentelemetry.propagate import get_global_textmap
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import set_span_in_context
+
+from devroute.mesh.istio.sidecar import Endpoint
+from tests.envoy.harness import serving
+from tests.envoy.real import Mesh, real_mesh
+
+pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
+
+PROPAGATOR = get_global_textmap()  # its default: trace context and baggage
+TRACER = TracerProvider().get_tracer("foo")
+
+
+def seen_by(who: str) -> Any:
+    async def answer(request: web.Request) -> web.Response:
+        headers = {key.lower(): request.headers.getall(key) for key in request.headers}
+        return web.json_response({"who": who, "headers": headers})
+
+    return answer
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    async with real_mesh(tmp_path_factory.mktemp("propagation")) as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bar(mesh: Mesh) -> str:
+    return await mesh.sidecar("bar", await mesh.stack.enter_async_context(serving(seen_by("bar"))))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def laptop(mesh: Mesh) -> Endpoint:
+    return await mesh.stack.enter_async_context(serving(seen_by("laptop")))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def foo(mesh: Mesh, bar: str) -> str:
+    """An app that passes on what OpenTelemetry's baggage propagator passes on, and nothing else."""
+
+    async def app(request: web.Request) -> web.Response:
+        context = PROPAGATOR.extract({key.lower(): value for key, value in request.headers.items()})
+        headers: dict[str, str] = {}
+        context = baggage.set_baggage("of-foo", "café, you", context)
+        PROPAGATOR.inject(headers, set_span_in_context(TRACER.start_span("onwards", context), context))
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(bar + "/onwards", headers=headers) as response,
+        ):
+            result = response.headers.get("x-devroute-result")
+            return web.json_response(
+                {
+                    "here": request.headers.getall("baggage", []),
+                    "there": await response.json(),
+                    "result": result,
+                }
+            )
+
+    return await mesh.sidecar("foo", await mesh.stack.enter_async_context(serving(app)))
+
+
+async def called(mesh: Mesh, url: str, headers: Any) -> tuple[dict[str, Any], str | None]:
+    async with mesh.client.get(url, headers=headers) as response:
+        return await response.json(), response.headers.get("x-devroute-result")
+
+
+def members(seen: dict[str, Any]) -> dict[str, str]:
+    """What the last app reads of its baggage."""
+    (text,) = seen["headers"]["baggage"]
+    return {key: str(value) for key, value in baggage.get_all(PROPAGATOR.extract({"baggage": text})).items()}
+
+
+async def test_a_contract_in_the_header_reaches_the_next_service_by_baggage(
+    mesh: Mesh, foo: str, laptop: Endpoint
+) -> None:
+    contract = f'{{ "bar" : "{laptop.host}:{laptop.port}" }}'
+    seen, result = await called(mesh, foo, {"x-devroute": contract, "baggage": "a=b;p=q"})
+    assert (result, seen["result"], seen["there"]["who"]) == ("service", "laptop", "laptop")
+    headers = seen["there"]["headers"]
+    assert json.loads(headers["x-devroute"][0]) == json.loads(contract)
+    assert headers["x-devroute-via"] == ["bar"]
+    assert headers["traceparent"]
+    found = members(seen["there"])
+    assert json.loads(found["devroute"]) == json.loads(contract)
+    assert (found["devroute-via"], found["of-foo"]) == ("bar", "café, you")
+
+
+async def test_a_contract_in_baggage_alone_is_caught(mesh: Mesh, bar: str, laptop: Endpoint) -> None:
+    contract = json.dumps({"bar": f"{laptop.host}:{laptop.port}"}, separators=(",", ":"))
+    for sent in (f"devroute={quote(contract, safe='')}", f"a=b, devroute={quote(contract)};p , c=d"):
+        seen, result = await called(mesh, bar, {"baggage": sent})
+        assert (seen["who"], result) == ("laptop", "laptop")
+        assert seen["headers"]["x-devroute"] == [contract]
+        assert seen["headers"]["baggage"] == [f"{sent},devroute-via=bar"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        "a=b",
+        "a = b ;p=q; r ,\tc=%20d",
+        "malformed,,=, a=b=c",
+        "xdevroute=1,devroutex=2",
+        "caf%C3%A9=%E2%82%AC",
+    ],
+)
+async def test_other_members_stay_byte_for_byte(mesh: Mesh, foo: str, others: str) -> None:
+    contract = '{"baz":"alice"}'
+    expected = f"{others},devroute={quote(contract, safe='')}"
+    seen, _ = await called(mesh, foo, {"x-devroute": contract, "baggage": others})
+    assert seen["here"] == [expected]
+    seen, _ = await called(mesh, foo, {"x-devroute": contract, "baggage": expected})
+    assert seen["here"] == [expected], "once is enough"
+
+
+async def test_the_header_wins_and_a_stale_member_is_replaced(mesh: Mesh, bar: str, laptop: Endpoint) -> None:
+    contract = f'{{"bar":"{laptop.host}:{laptop.port}"}}'
+    stale = "a=b,devroute=%7B%22bar%22%3A%22nobody%22%7D;p=q,c=d"
+    seen, _ = await called(mesh, bar, {"x-devroute": contract, "baggage": stale})
+    assert seen["who"] == "laptop"
+    encoded = quote(contract, safe="")
+    assert seen["headers"]["baggage"] == [f"a=b,devroute={encoded},c=d,devroute-via=bar"]
+
+
+async def test_repeated_baggage_is_one_list(mesh: Mesh, bar: str, laptop: Endpoint) -> None:
+    contract = f'{{"bar":"{laptop.host}:{laptop.port}"}}'
+    sent = [("baggage", "a=b"), ("baggage", f"devroute={quote(contract)}"), ("baggage", "c=d")]
+    seen, _ = await called(mesh, bar, sent)
+    assert seen["who"] == "laptop"
+    assert members(seen).keys() == {"a", "c", "devroute", "devroute-via"}
+
+
+@pytest.mark.parametrize(
+    "full",
+    [",".join(f"k{number}=v" for number in range(64)), "big=" + "x" * 8170],
+    ids=["64 members", "8 KB"],
+)
+async def test_full_baggage_is_left_alone(mesh: Mesh, bar: str, full: str) -> None:
+    seen, result = await called(mesh, bar, {"x-devroute": '{"baz":"alice"}', "baggage": full})
+    assert (seen["who"], result, seen["headers"]["baggage"]) == ("bar", "service", [full])
+
+
+async def test_baggage_of_others_costs_no_lua(mesh: Mesh, bar: str) -> None:
+    counter = f"http.inbound_0.0.0.0_{bar.rpartition(':')[2]}.lua.executions"
+    before = await mesh.envoys["bar"].counter(counter)
+    seen, result = await called(mesh, bar, {"baggage": "a=b,devroute-via=foo,c=devroute"})
+    assert (result, "x-devroute" in seen["headers"]) == (None, False)
+    assert await mesh.envoys["bar"].counter(counter) == before
+    await called(mesh, bar, {"baggage": "devroute=%7B%7D"})
+    assert await mesh.envoys["bar"].counter(counter) == before + 1
+
+
+async def test_a_contract_in_baggage_is_no_way_to_write_headers(mesh: Mesh, bar: str) -> None:
+    value = quote('{"bar":"x"}\r\nx-evil: 1', safe="")
+    async with mesh.client.get(bar, headers={"baggage": f"devroute={value}"}) as response:
+        assert (response.status, (await response.json())["code"]) == (400, "contract-invalid")
+    assert unquote(value).count("\n") == 1

@@ -1,0 +1,228 @@
+"""HAR files: ours come back as they were, others' are read, bad ones are refused with the place."""
+
+import copy
+import gzip
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devroute.errors import HarInvalid
+from devroute.inspector.capture import Exchange, Message, readable
+from devroute.inspector.har_reader import read
+from devroute.inspector.har_writer import write
+from devroute.inspector.store import Captures
+
+tokens = st.text("abcXYZ-_09", min_size=1, max_size=8)
+values = st.text(st.characters(min_codepoint=33, max_codepoint=255, blacklist_characters="\x7f"), max_size=12)
+fields = st.lists(st.tuples(tokens, values.map(str.strip)), max_size=4)
+targets = st.text(st.characters(min_codepoint=33, max_codepoint=126, blacklist_characters="#"), max_size=20)
+bodies = st.binary(max_size=50) | st.text(max_size=30).map(str.encode)
+seconds = st.integers(0, 10**7).map(lambda micro: micro / 10**6)
+
+
+@st.composite
+def exchanges(draw: st.DrawFn) -> Exchange:
+    made = Exchange("foo", draw(st.sampled_from(["GET", "POST", "M-SEARCH"])), "/" + draw(targets), 1e9, 0.0)
+    made.kind = draw(st.sampled_from(["http", "grpc", "websocket", "sse"]))
+    made.request_headers = [("host", "foo"), *draw(fields)]
+    made.response_headers = draw(fields)
+    for body in (made.request_body, made.response_body):
+        body.data += draw(bodies)
+        body.truncated = draw(st.booleans())
+        body.complete = draw(st.booleans())
+        body.size = len(body.data) + (7 if body.truncated else 0)
+    made.sent = draw(seconds)
+    if draw(st.booleans()):
+        made.status, made.reason, made.state = draw(st.integers(100, 599)), "What", "done"
+        made.answered = made.sent + draw(seconds)
+        made.ended = made.answered + draw(seconds)
+    else:
+        made.error, made.state, made.ended = ("upstream-reset", "it broke"), "failed", made.sent
+    made.trailers = draw(fields)
+    for opcode, data in draw(
+        st.lists(st.tuples(st.sampled_from(["text", "binary", "close"]), bodies), max_size=3)
+    ):
+        payload = data.decode("utf-8", "replace").encode() if opcode == "text" else data
+        kept = payload.replace(b"\0", b"")
+        made.messages.append(Message(draw(seconds), draw(st.booleans()), opcode, kept, len(kept) + 1))  # type: ignore[arg-type]
+    return made
+
+
+def look(exchange: Exchange) -> dict[str, Any]:
+    clock = {name: getattr(exchange, name) for name in ("sent", "answered", "ended")}
+    return {
+        name: getattr(exchange, name)
+        for name in (
+            *("service", "method", "target", "kind", "started", "status", "reason", "state", "error"),
+            *("request_headers", "response_headers", "trailers", "request_body", "response_body", "messages"),
+        )
+    } | {name: None if value is None else round(value, 6) for name, value in clock.items()}
+
+
+@settings(max_examples=40)
+@given(st.lists(exchanges(), max_size=2))
+def test_what_is_written_is_read_as_it_was(made: list[Exchange]) -> None:
+    text = "".join(write(made, "1"))
+    assert [look(each) for each in read(text)] == [look(each) for each in made]
+    assert json.loads(text)["log"]["version"] == "1.2"
+
+
+ENTRY: dict[str, Any] = {
+    "startedDateTime": "2026-01-02T03:04:05.678Z",
+    "time": 50,
+    "request": {
+        "method": "POST",
+        "url": "https://shop.example:8443/a b/ü?x=%20y#top",
+        "httpVersion": "HTTP/2",
+        "headers": [{"name": ":authority", "value": "shop.example"}, {"name": "Accept", "value": "*/*"}],
+        "postData": {
+            "mimeType": "application/x-www-form-urlencoded",
+            "params": [{"name": "a b", "value": "c&d"}],
+        },
+        "bodySize": 9,
+    },
+    "response": {
+        "status": 200,
+        "statusText": "",
+        "headers": [{"name": "set-cookie", "value": "a=1\nb=2"}, {"name": "content-encoding", "value": "br"}],
+        "content": {"size": 2, "mimeType": "application/json", "text": "e30=", "encoding": "base64"},
+    },
+    "timings": {"blocked": 1, "dns": -1, "connect": -1, "send": 1, "wait": 30, "receive": 18},
+}
+
+
+def har(*entries: Any) -> str:
+    return json.dumps({"log": {"entries": list(entries)}})
+
+
+def test_a_browser_s_file_is_read() -> None:
+    (exchange,) = read(har(ENTRY))
+    assert (exchange.service, exchange.target) == ("shop", "/a%20b/%C3%BC?x=%20y")
+    assert exchange.request_headers == [("host", "shop.example:8443"), ("Accept", "*/*")]
+    assert bytes(exchange.request_body.data) == b"a+b=c%26d"
+    assert [value for name, value in exchange.response_headers if name == "set-cookie"] == ["a=1", "b=2"]
+    assert readable(exchange.response_body, exchange.response_headers, 100) == b"{}"
+    assert exchange.started == 1767323045.678
+    timing = exchange.timing
+    assert timing.app_s is not None
+    assert round(timing.app_s, 6) == 0.03
+
+
+def test_a_file_without_bodies_says_that_they_are_not_there() -> None:
+    entry = copy.deepcopy(ENTRY)
+    del entry["request"]["postData"], entry["response"]["content"]["text"]
+    (exchange,) = read(har(entry))
+    assert exchange.request_body.truncated
+    assert exchange.response_body.truncated
+
+
+def test_chromium_s_messages_are_read() -> None:
+    entry = copy.deepcopy(ENTRY)
+    entry["_webSocketMessages"] = [
+        {"type": "send", "time": 1767323046.0, "opcode": 1, "data": "hi"},
+        {"type": "receive", "time": 1767323047.0, "opcode": 2, "data": "AAE="},
+    ]
+    messages = read(har(entry))[0].messages
+    assert [(m.from_client, m.opcode, m.data, round(m.at, 3)) for m in messages] == [
+        (True, "text", b"hi", 0.322),
+        (False, "binary", b"\0\1", 1.322),
+    ]
+
+
+def test_imports_are_redacted_like_everything_else() -> None:
+    entry = copy.deepcopy(ENTRY)
+    entry["request"]["url"] = "http://foo/?password=s3cret"
+    entry["request"]["headers"].append({"name": "Authorization", "value": "s3cret"})
+    entry["request"]["postData"] = {"mimeType": "application/json", "text": '{"id_token": "s3cret"}'}
+    entry["request"]["headers"].append({"name": "content-type", "value": "application/json"})
+    entry["response"]["headers"].append({"name": "content-type", "value": "application/json"})
+    entry["response"]["content"] = {"text": '{"password": "s3cret"}', "size": 1}
+    captures = Captures()
+    for each in read(har(entry)):
+        captures.add(each)
+    text = "".join(write(captures.listing(), "1"))
+    assert "s3cret" not in text
+    assert text.count("redacted") >= 5
+
+
+def test_compressed_bodies_are_written_readable_and_say_so() -> None:
+    exchange = Exchange("foo", "GET", "/", 0, 0)
+    exchange.status = 200
+    exchange.response_headers = [("content-encoding", "gzip"), ("content-type", "text/plain")]
+    exchange.response_body.data += gzip.compress(b"hello")
+    text = "".join(write([exchange], "1"))
+    assert json.loads(text)["log"]["entries"][0]["response"]["content"]["text"] == "hello"
+    (again,) = read(text)
+    assert readable(again.response_body, again.response_headers, 100) == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("request",), None, "entry 2: 'request' is missing"),
+        (("request",), [], "entry 2: 'request' is not an object"),
+        (("request", "url"), "ftp://x/", "entry 2: request: 'ftp://x/' is not an http URL"),
+        (("request", "url"), "http://", "not an http URL"),
+        (("request", "method"), "G T", "is not a method"),
+        (("request", "headers"), [{"name": "a b", "value": ""}], "'a b' is not a header's name"),
+        (("request", "headers"), [{"name": "a", "value": "x\0"}], "the value of a has control characters"),
+        (("request", "headers"), [1], "a header is not a JSON object"),
+        (("request", "headers"), [{"name": "a", "value": "b"}] * 501, "501 headers"),
+        (
+            ("request", "postData"),
+            {"mimeType": "multipart/form-data", "params": [{"name": "a"}]},
+            "put together",
+        ),
+        (("response", "status"), "200", "'status' is not a whole number"),
+        (("response", "content", "text"), "%", "the text is not base64"),
+        (("timings", "wait"), "1", "'wait' is not a number"),
+        (("timings", "wait"), float("inf"), "'wait' is not a number"),
+        (("startedDateTime",), "yesterday", "is not ISO 8601"),
+        (("_webSocketMessages",), [{"opcode": 7, "data": ""}], "entry 2: message 1: opcode 7"),
+    ],
+)
+def test_a_bad_file_is_refused_with_the_place(place: tuple[str, ...], value: Any, words: str) -> None:
+    entry = copy.deepcopy(ENTRY)
+    inner = entry
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    with pytest.raises(HarInvalid) as caught:
+        read(har(ENTRY, entry))
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", b"\xff\xfe\xff", "[]", "{}", '{"log": {}}', "[" * 100_000, '{"log": {"entries": [1]}}']
+)
+def test_what_is_no_har_at_all_is_refused(text: str | bytes) -> None:
+    with pytest.raises(HarInvalid):
+        read(text)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "value", "size", "text"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+def test_whatever_stands_in_a_place_is_read_or_refused(data: st.DataObject) -> None:
+    """Nothing but HarInvalid ever comes out."""
+    inner = entry = copy.deepcopy(ENTRY)
+    while True:
+        key = data.draw(st.sampled_from(sorted(inner)))
+        if not isinstance(inner[key], dict) or data.draw(st.booleans()):
+            break
+        inner = inner[key]
+    inner[key] = data.draw(anything)
+    with suppress(HarInvalid):
+        read(har(entry))

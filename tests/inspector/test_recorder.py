@@ -1,0 +1,487 @@
+"""A real agent records what passes between its tunnel and real apps, and changes nothing of it."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+import pytest
+from aiohttp import web
+
+from devroute.agent.app import Agent
+from devroute.agent.settings import AgentSettings
+from devroute.agent.ui.lines import Report
+from devroute.agent.ui.writer import Printer
+from devroute.contract.service_spec import ServiceSpec
+from devroute.errors import AppUnreachable, NotReplayable, RequestMalformed
+from devroute.http.message import Framing, RequestHead
+from devroute.inspector.capture import Exchange
+from devroute.inspector.recorder import MAX_WAITING, Recorder, Tapped
+from devroute.inspector.replay import Replayer
+from devroute.inspector.store import Captures
+from tests.support.loopback import App, AppStream, BulkApp, Client, Site, get, post, site
+
+pytestmark = pytest.mark.asyncio
+
+
+class Laptop:
+    """An agent that is online at a site, and what it has captured."""
+
+    def __init__(self, agent: Agent, where: Site) -> None:
+        assert agent.captures is not None
+        self.agent = agent
+        self.captures = agent.captures
+        self._where = where
+
+    async def ask(self, head: RequestHead, body: bytes = b"", client: Client | None = None) -> Client:
+        client = client or Client()
+        stream = self._where.upstream().open(head, client)
+        if body:
+            stream.send_data(body)
+        if head.framing is not Framing.NONE:
+            stream.send_end([])
+        async with asyncio.timeout(5):
+            await client.done.wait()
+        return client
+
+    async def newest(self, fits: Callable[[Exchange], bool] = lambda each: each.state != "open") -> Exchange:
+        async with asyncio.timeout(5):
+            while True:
+                newest = next(self.captures.listing(), None)
+                if newest is not None and fits(newest):
+                    return newest
+                await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def laptop(port: int, **changes: Any) -> AsyncIterator[Laptop]:
+    settings = AgentSettings.model_validate(
+        {"token": "alice-token", "services": (ServiceSpec("foo", "127.0.0.1", port),), **changes}
+    )
+    with open("/dev/null", "w") as nowhere:  # noqa: ASYNC230
+        printer = Printer(nowhere)
+        async with site() as where:
+            agent = Agent(settings.model_copy(update={"server": where.url}), Report("text", printer))
+            task = asyncio.get_running_loop().create_task(agent.run())
+            try:
+                async with asyncio.timeout(5):
+                    while not where.registry.listing():
+                        assert not task.done()
+                        await asyncio.sleep(0.002)
+                yield Laptop(agent, where)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                printer.close()
+
+
+def recorder_of(captures: Captures) -> Recorder:
+    return Recorder(captures, asyncio.get_running_loop())
+
+
+@asynccontextmanager
+async def serving(handler: Callable[[web.Request], Any]) -> AsyncIterator[int]:
+    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+    await runner.setup()
+    tcp = web.TCPSite(runner, "127.0.0.1", 0)
+    await tcp.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def request(method: str, target: str, fields: dict[str, str], body: bytes = b"") -> RequestHead:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {"host": "foo", **fields}.items())
+    if body:
+        lines += f"content-length: {len(body)}\r\n"
+    wire = f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode()
+    framing = Framing.LENGTH if body else Framing.NONE
+    return RequestHead(method.encode(), target.encode(), framing, len(body), wire)
+
+
+async def echo(asked: web.Request) -> web.StreamResponse:
+    body = await asked.read()
+    return web.json_response(
+        {
+            "path": asked.path_qs,
+            "sent": body.decode("latin-1"),
+            "password": "of the app",
+            "h": dict(asked.headers),
+        },
+        headers={"set-cookie": "a=b"},
+    )
+
+
+async def test_a_request_and_its_answer_are_kept_and_pass_unchanged() -> None:
+    async with serving(echo) as port, laptop(port) as it:
+        body = b'{"password": "mine", "a": 1}'
+        fields = {"content-type": "application/json", "authorization": "Bearer mine"}
+        client = await it.ask(request("POST", "/p?x=1&password=mine", fields, body), body)
+        answer = json.loads(client.body)
+        assert answer["sent"] == body.decode()
+        assert answer["path"] == "/p?x=1&password=mine"
+        assert {k.lower(): v for k, v in answer["h"].items()}["authorization"] == "Bearer mine"
+        exchange = await it.newest()
+    assert (exchange.service, exchange.method, exchange.status) == ("foo", "POST", 200)
+    assert exchange.target == "/p?x=1&password=%5Bredacted%5D"
+    assert bytes(exchange.request_body.data) == b'{"password": "[redacted]", "a": 1}'
+    assert json.loads(exchange.response_body.data)["password"] == "[redacted]"
+    assert exchange.response_body.complete
+    assert exchange.request_body.size == len(body)
+    assert exchange.response_body.size == len(client.body)
+    assert all(each is not None and each >= 0 for each in exchange.timing)
+
+
+async def test_compressed_answers_pass_as_they_are_and_are_kept_readable() -> None:
+    async def compressed(asked: web.Request) -> web.StreamResponse:
+        body = gzip.compress(b'{"access_token": "s3cret", "a": 1}')
+        return web.Response(
+            body=body, headers={"content-encoding": "gzip", "content-type": "application/json"}
+        )
+
+    async with serving(compressed) as port, laptop(port) as it:
+        client = await it.ask(get())
+        assert b"s3cret" in gzip.decompress(client.body)
+        exchange = await it.newest()
+    assert bytes(exchange.response_body.data) == b'{"access_token": "[redacted]", "a": 1}'
+    assert exchange.response_body.decoded
+
+
+async def test_an_app_that_is_not_there_is_an_exchange_that_failed(unused_tcp_port: int) -> None:
+    async with laptop(unused_tcp_port) as it:
+        client = await it.ask(get())
+        assert isinstance(client.error, AppUnreachable)
+        exchange = await it.newest()
+    assert exchange.state == "failed"
+    assert exchange.error is not None
+    assert exchange.error[0] == "app-unreachable"
+
+
+async def test_a_caller_that_goes_away_is_seen() -> None:
+    seen = asyncio.Event()
+
+    async def slow(asked: web.Request) -> web.StreamResponse:
+        seen.set()
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with serving(slow) as port, laptop(port) as it:
+        stream = it._where.upstream().open(get(), Client())
+        await asyncio.wait_for(seen.wait(), 5)
+        stream.cancel()
+        exchange = await it.newest()
+    assert exchange.error is not None
+    assert exchange.error[0] == "cancelled"
+
+
+async def test_events_are_kept_as_they_come() -> None:
+    go_on = asyncio.Event()
+
+    async def events(asked: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(asked)
+        await response.write(b"data: 1\n\n")
+        await go_on.wait()
+        await response.write(b"data: 2\n\n")
+        return response
+
+    async with serving(events) as port, laptop(port) as it:
+        client = Client()
+        asking = asyncio.get_running_loop().create_task(it.ask(get(), client=client))
+        exchange = await it.newest(lambda each: each.response_body.size > 0)
+        assert (exchange.kind, exchange.state) == ("sse", "open")
+        assert bytes(exchange.response_body.data) == b"data: 1\n\n"
+        go_on.set()
+        await asking
+        exchange = await it.newest()
+        assert bytes(exchange.response_body.data) == b"data: 1\n\ndata: 2\n\n" == client.body
+
+
+async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
+    captures = Captures(max_body=1000)
+    app = BulkApp()
+    recorder = recorder_of(captures)
+    tapped = Tapped(app, "foo", recorder)  # type: ignore[arg-type]  # is never closed
+    client = Client(keep=False)
+    stream = tapped.open(get(b"/10000000"), client)
+    await asyncio.wait_for(client.first.wait(), 5)
+    stream.pause_response()
+    assert app.streams[0].paused  # backpressure passes through
+    stream.resume_response()
+    await asyncio.wait_for(client.done.wait(), 10)
+    assert client.size == 10_000_000
+    recorder.flush()
+    (exchange,) = captures.listing()
+    assert (len(exchange.response_body.data), exchange.response_body.size) == (1000, 10_000_000)
+    assert exchange.response_body.truncated
+
+
+async def test_each_piece_is_passed_on_in_the_same_turn() -> None:
+    opened: list[AppStream] = []
+    tapped = Tapped(App(opened.append), "foo", recorder_of(Captures()))  # type: ignore[arg-type]
+    client = Client()
+    stream = tapped.open(post(4), client)
+    await asyncio.sleep(0)
+    stream.send_data(b"ab")
+    assert bytes(opened[0].body) == b"ab"
+    opened[0].sink.pause_request()
+    assert client.paused
+    opened[0].sink.resume_request()
+    assert not client.paused
+
+
+async def test_while_paused_nothing_is_recorded_and_nothing_stands_in_the_way() -> None:
+    captures = Captures()
+    captures.paused = True
+    app = App()
+    stream = Tapped(app, "foo", recorder_of(captures)).open(get(), Client())  # type: ignore[arg-type]
+    assert stream is app.streams[0]
+    assert not len(captures)
+
+
+async def test_requests_that_come_too_fast_pass_unrecorded_and_are_counted() -> None:
+    captures = Captures()
+    recorder = recorder_of(captures)
+    app = App()
+    tapped = Tapped(app, "foo", recorder)  # type: ignore[arg-type]
+    for _ in range(MAX_WAITING + 7):
+        tapped.open(get(), Client())
+    assert len(app.streams) == MAX_WAITING + 7
+    assert captures.skipped == 7
+    recorder.flush()
+    assert len(captures) == MAX_WAITING
+    tapped.open(get(), Client())
+    recorder.flush()
+    assert len(captures) == MAX_WAITING + 1
+
+
+async def test_notes_of_much_data_do_not_pile_up() -> None:
+    captures = Captures()
+    recorder = recorder_of(captures)
+    opened: list[AppStream] = []
+    tapped = Tapped(App(opened.append), "foo", recorder)  # type: ignore[arg-type]
+    stream = tapped.open(post(100_000_000), Client(keep=False))
+    for _ in range(100):
+        stream.send_data(bytes(1_000_000))
+        assert recorder.noted <= 5_000_000
+    recorder.flush()
+    assert recorder.noted == 0
+    (exchange,) = captures.listing()
+    assert exchange.request_body.size == 100_000_000
+
+
+async def test_what_comes_after_a_body_s_kept_part_is_counted_and_not_held() -> None:
+    captures = Captures(max_body=1000)
+    recorder = recorder_of(captures)
+    app = App()
+    tapped = Tapped(app, "foo", recorder)  # type: ignore[arg-type]
+    stream = tapped.open(post(100_000), Client(keep=False))
+    stream.send_data(bytes(2000))
+    recorder.flush()
+    for _ in range(3):
+        stream.send_data(bytes(500))
+    assert recorder.noted == 0
+    recorder.flush()
+    (exchange,) = captures.listing()
+    assert (len(exchange.request_body.data), exchange.request_body.size) == (1000, 3500)
+    stream.send_data(bytes(500))
+    stream.send_end([])
+    stream.send_data(b"")
+    recorder.flush()
+    assert (exchange.request_body.size, exchange.request_body.complete) == (4000, True)
+    assert len(app.streams[0].body) == 4000
+
+
+async def test_without_an_inspector_there_is_no_tap() -> None:
+    async with serving(echo) as port, site() as where:
+        spec = ServiceSpec("foo", "127.0.0.1", port)
+        settings = AgentSettings.model_validate(
+            {"token": "alice-token", "services": (spec,), "server": where.url, "inspector": "off"}
+        )
+        with open("/dev/null", "w") as nowhere:  # noqa: ASYNC230
+            printer = Printer(nowhere)
+            agent = Agent(settings, Report("text", printer))
+            assert agent.captures is None
+            printer.close()
+
+
+# --- WebSocket and gRPC
+
+
+async def talk(asked: web.Request) -> web.StreamResponse:
+    socket = web.WebSocketResponse(compress="compress" in asked.query)
+    await socket.prepare(asked)
+    async for message in socket:
+        if message.type == aiohttp.WSMsgType.TEXT:
+            await socket.send_str("you said " + message.data)
+        else:
+            await socket.send_bytes(message.data)
+    return socket
+
+
+@pytest.mark.parametrize("compress", [False, True])
+async def test_messages_of_a_websocket_are_kept_as_they_come(compress: bool) -> None:
+    async with serving(talk) as port, laptop(port) as it:
+        async with relayed(it) as url, aiohttp.ClientSession() as session:
+            socket = await session.ws_connect(
+                f"{url}/chat?{'compress' if compress else ''}", compress=15 * compress
+            )
+            await socket.send_str('{"password": "s3cret"}')
+            assert "s3cret" in (await socket.receive_str())
+            exchange = await it.newest(lambda each: len(each.messages) >= 2)
+            assert (exchange.kind, exchange.state, exchange.status) == ("websocket", "open", 101)
+            await socket.send_bytes(bytes(range(256)))
+            await socket.receive_bytes()
+            await socket.close()
+        exchange = await it.newest()
+    said = [(each.from_client, each.opcode, bytes(each.data)) for each in exchange.messages]
+    assert said[:4] == [
+        (True, "text", b'{"password": "[redacted]"}'),
+        (False, "text", b'you said {"password": "[redacted]"}'),
+        (True, "binary", bytes(range(256))),
+        (False, "binary", bytes(range(256))),
+    ]
+    assert exchange.messages[0].size == 22
+    assert {opcode for _, opcode, _ in said[4:]} == {"close"}
+    with pytest.raises(NotReplayable):
+        await it.agent.replayer(exchange, {})
+
+
+@asynccontextmanager
+async def relayed(it: Laptop) -> AsyncIterator[str]:
+    """A listener that sends every connection's bytes to the laptop as one upgrade, with its own head."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        start = head.split(b" ", 2)
+        client = Relay(writer)
+        stream = it._where.upstream().open(RequestHead(start[0], start[1], Framing.UPGRADE, 0, head), client)
+        while data := await reader.read(4096):
+            stream.send_data(data)
+        stream.send_end([])
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+class Relay(Client):
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def on_head(self, head: Any) -> None:
+        self._writer.write(head.raw)
+
+    def on_data(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def on_end(self, trailers: Any) -> None:
+        self._writer.close()
+
+
+async def test_a_grpc_call_is_kept_with_its_messages_and_status() -> None:
+    async def call(message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        if message == b"fail":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
+        return message * 2
+
+    handlers = {"Call": grpc.unary_unary_rpc_method_handler(call)}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.Api", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    fields = {"content-type": "application/grpc", "te": "trailers"}
+    try:
+        async with laptop(port) as it:
+            for number, (payload, status) in enumerate(((b"hi", 0), (b"fail", 5)), 1):
+                framed = b"\0" + len(payload).to_bytes(4, "big") + payload
+                await it.ask(request("POST", "/shop.Api/Call", fields, framed), framed)
+                exchange = await it.newest(lambda each, n=number: each.id == n and each.state != "open")  # type: ignore[misc]
+                assert (exchange.kind, exchange.grpc_status) == ("grpc", status)
+                assert exchange.messages[0].data == payload
+            assert exchange.grpc_message == "no such thing"
+            first = it.captures.get(1)
+            assert first is not None
+            assert first.messages[1].data == b"hihi"
+            again = await it.agent.replayer(first, {})
+            assert await it.newest() is again
+            assert (again.grpc_status, again.messages[1].data) == (0, b"hihi")
+    finally:
+        await server.stop(None)
+
+
+# --- again
+
+
+async def test_a_request_is_sent_again_edited_or_not() -> None:
+    async with serving(echo) as port, laptop(port) as it:
+        body = b'{"n": 1}'
+        fields = {"content-type": "application/json", "x-a": "1", "cookie": "s3cret"}
+        await it.ask(request("PUT", "/p?id_token=x&n=1", fields, body), body)
+        first = await it.newest()
+        it.captures.paused = True  # what a person sends is kept all the same
+        again = await it.agent.replayer(first, {})
+        assert again.replay_of == first.id
+        assert await it.newest() is again
+        answer = json.loads(again.response_body.data)
+        assert (answer["path"], answer["sent"], answer["h"]["x-a"]) == ("/p?n=1", '{"n": 1}', "1")
+        assert "cookie" not in answer["h"]
+        edits = {"method": "POST", "target": "/other", "headers": [["X-B", "2"]], "body": "später"}
+        edited = await it.agent.replayer(first, edits)
+        assert await it.newest() is edited
+        answer = json.loads(edited.response_body.data)
+        assert answer["path"] == "/other"
+        assert answer["sent"].encode("latin-1").decode() == "später"
+        assert answer["h"]["X-B"] == "2"
+        assert "x-a" not in answer["h"]
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"method": "G T"},
+        {"method": "NOSUCH"},
+        {"method": "CONNECT"},
+        {"target": "/a b"},
+        {"target": "http://evil/"},
+        {"target": "/ü"},
+        {"target": ""},
+        {"headers": [["a", "b\r\nc: d"]]},
+        {"headers": [["a b", "c"]]},
+        {"headers": [["host", "a"], ["host", "b"]]},
+        {"headers": {"a": "b"}},
+        {"headers": [["a"]]},
+        {"headers": [["a", "x" * 70_000]]},
+        {"body": 1},
+        {"body_base64": "%"},
+        {"body": "", "body_base64": ""},
+        {"nonsense": 1},
+    ],
+)
+async def test_edits_that_make_no_request_are_refused(edits: dict[str, Any]) -> None:
+    captures = Captures()
+    exchange = captures.begin("foo", get(), 0, 0)
+    laptop = Tapped(App(), "foo", recorder_of(captures))  # type: ignore[arg-type]
+    with pytest.raises(RequestMalformed):
+        await Replayer({"foo": laptop})(exchange, edits)
+    assert len(captures) == 1
+
+
+async def test_what_was_not_kept_cannot_be_sent_again() -> None:
+    captures = Captures(max_body=3)
+    replayer = Replayer({"foo": Tapped(App(), "foo", recorder_of(captures))})  # type: ignore[arg-type]
+    cut = captures.begin("foo", post(5), 0, 0)
+    captures.receive(cut, b"12345", "request")
+    captures.sent(cut, 1)
+    with pytest.raises(NotReplayable, match="only the first 3 of its body's 5 bytes"):
+        await replayer(cut, {})
+    await replayer(cut, {"body": "x"})
+    with pytest.raises(NotReplayable, match="'bar' is not served here"):
+        await replayer(captures.begin("bar", get(), 0, 0), {})
+    replayer.close()

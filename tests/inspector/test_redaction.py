@@ -1,0 +1,275 @@
+"""What is secret never reaches the store, whatever shape it comes in."""
+
+import gzip
+import json
+import zlib
+from time import process_time
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devroute.errors import ConfigInvalid
+from devroute.inspector.capture import inflate
+from devroute.inspector.json_path import JsonPath, written
+from devroute.inspector.redaction import HEADERS, redaction
+
+SECRET = "s3cr3t-W0rd"
+RULES = redaction(["card_number", "$.user.pin", "$.items[*].key", "x-mine"])
+
+
+def sieved(body: bytes, kind: str, coding: str = "", *, pieces: int = 1, limit: int = 1 << 20) -> bytes:
+    marks = {b"content-type": kind.encode()} | ({b"content-encoding": coding.encode()} if coding else {})
+    sieve = RULES.sieve(marks, limit)
+    assert sieve is not None
+    size = max(1, -(-len(body) // pieces))
+    kept = b"".join(sieve.feed(body[at : at + size]) for at in range(0, len(body), size))
+    rest, decoded, _ = sieve.finish()
+    kept += rest
+    return kept if decoded or not coding else inflate(kept, 1 << 20) or b""
+
+
+# --- heads
+
+
+@pytest.mark.parametrize("name", [*sorted(HEADERS), "x-mine", "X-MINE", "Authorization"])
+def test_a_header_that_carries_credentials_is_stored_without_its_value(name: str) -> None:
+    raw = f"\nhost: foo\r\n{name}:  Bearer {SECRET} \r\nx-other: 1\r\n".encode()
+    cleaned, _ = RULES.head(raw)
+    assert SECRET.encode() not in cleaned
+    assert b"[redacted]" in cleaned
+    assert b"x-other: 1" in cleaned
+
+
+def test_a_token_that_looks_like_one_is_found_in_any_header() -> None:
+    cleaned, _ = RULES.head(b"\nx-devroute: eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl\r\n")
+    assert cleaned == b"\nx-devroute: [redacted]\r\n"
+
+
+def test_urls_in_heads_lose_secret_parameters() -> None:
+    cleaned, _ = RULES.head(
+        f"\nreferer: http://x/?a=1&access%5Ftoken={SECRET}#id_token={SECRET}\r\n".encode()
+    )
+    assert SECRET.encode() not in cleaned
+    assert b"a=1" in cleaned
+    assert RULES.target(f"/p?q=1&Password={SECRET}&r=2".encode()) == b"/p?q=1&Password=%5Bredacted%5D&r=2"
+
+
+def test_a_head_without_secrets_stays_as_it_came() -> None:
+    raw = b"\nHost: foo\r\nContent-Type: text/html\r\naccept: */*\r\nx-authorization-not: 1\r\n"
+    assert RULES.head(raw) == (raw, {b"content-type": b"text/html"})
+
+
+def test_names_can_be_taken_off_the_list_and_nothing_else_can() -> None:
+    raw = f"\nauthorization: {SECRET}\r\n".encode()
+    assert redaction(["-authorization"]).head(raw)[0] == raw
+    with pytest.raises(ConfigInvalid, match="not redacted anyway"):
+        redaction(["-x-unheard-of"])
+
+
+@pytest.mark.parametrize("rule", ["", "a b", "$.", "$..", "$.a[", "$a", "$.a..", "x\n"])
+def test_a_rule_that_cannot_be_read_is_named(rule: str) -> None:
+    with pytest.raises(ConfigInvalid):
+        redaction([rule])
+
+
+# --- bodies
+
+names = st.sampled_from(["password", "Card_Number", "access_token", "a", "b", "user"])
+plain = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.floats(allow_nan=False)
+documents = st.recursive(
+    plain,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def poisoned(document: Any, *, secret: bool) -> Any:
+    """The document with each value below a secret name made recognisable."""
+    if isinstance(document, dict):
+        return {
+            key: poisoned(value, secret=secret or key.lower() in ("password", "card_number", "access_token"))
+            for key, value in document.items()
+        }
+    if isinstance(document, list):
+        return [poisoned(each, secret=secret) for each in document]
+    return SECRET if secret else document
+
+
+@given(documents, st.booleans(), st.integers(1, 5), st.sampled_from(["", "gzip", "deflate"]))
+def test_no_secret_field_of_json_is_stored_and_the_rest_stays(
+    document: Any, indented: bool, pieces: int, coding: str
+) -> None:
+    text = json.dumps(poisoned(document, secret=False), indent=2 if indented else None).encode()
+    body = gzip.compress(text) if coding == "gzip" else zlib.compress(text) if coding else text
+    shown = sieved(body, "application/json", coding, pieces=pieces)
+    assert SECRET.encode() not in shown
+
+    def masked(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: "[redacted]"
+                if key.lower() in ("password", "card_number", "access_token")
+                else masked(inner)
+                for key, inner in value.items()
+            }
+        return [masked(each) for each in value] if isinstance(value, list) else value
+
+    assert json.loads(shown) == masked(json.loads(text))
+
+
+@given(documents, st.data())
+def test_json_that_is_cut_anywhere_keeps_its_secrets(document: Any, data: st.DataObject) -> None:
+    text = json.dumps(
+        {"card_number": SECRET * 3, "rest": poisoned(document, secret=False), "password": [SECRET]}
+    )
+    cut = data.draw(st.integers(0, len(text)))
+    assert SECRET.encode() not in sieved(text[:cut].encode(), "application/json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"pass\\u0077ord": "%s"}',
+        '{"password"\n:\n"%s"}',
+        '{"password": {"a": ["%s"], "b": "}%s"}, "x": 1}',
+        '[{"password": 1, "password": "%s"}]',
+        '{"inner": "{\\"password\\": \\"%s\\"}"}',
+        '{"user": {"pin": "%s"}}',
+        '{"items": [{"key": 1}, {"key": "%s"}]}',
+        '  {"password": "a\\"%s"}',
+        'it is 5" long {"password": "%s"}',
+        '{"password": "%s',
+        '{"a": 1}{"password": "%s"}',
+    ],
+)
+def test_odd_spellings_of_secret_fields_are_found(text: str) -> None:
+    text = text.replace("%s", SECRET)
+    for kind in ("application/json", "application/problem+json; charset=utf-8"):
+        assert SECRET.encode() not in sieved(text.encode(), kind)
+
+
+def test_json_that_does_not_say_so_is_searched_too() -> None:
+    text = f'{{"password": "{SECRET}"}}'.encode()
+    assert SECRET.encode() not in sieved(text, "text/plain")
+    assert SECRET.encode() not in sieved(text, "")
+
+
+def test_lines_and_events_are_passed_on_as_they_are_complete() -> None:
+    sieve = RULES.sieve({b"content-type": b"application/x-ndjson"}, 1 << 20)
+    assert sieve is not None
+    assert sieve.feed(b'{"a": 1}\n{"pass') == b'{"a": 1}\n'
+    assert sieve.feed(f'word": "{SECRET}"}}\n'.encode()) == b'{"password": "[redacted]"}\n'
+    events = RULES.sieve({b"content-type": b"text/event-stream; charset=utf-8"}, 1 << 20)
+    assert events is not None
+    first = events.feed(b'event: x\ndata: {"password":\n')
+    rest = events.feed(f'data: "{SECRET}"}}\n\ndata: 1\n\n'.encode())
+    assert first == b""
+    assert SECRET.encode() not in rest
+    assert rest.endswith(b"data: 1\n\n")
+
+
+def test_forms_lose_secret_fields() -> None:
+    body = urlencode({"user[password]": SECRET, "card_number": SECRET, "a": "b c"}).encode()
+    kept = sieved(body, "application/x-www-form-urlencoded", pieces=3)
+    assert SECRET.encode() not in kept
+    assert kept.endswith(b"&a=b+c")
+    odd = f"p%61ssword={SECRET}&pass%77ord={quote_plus(SECRET)}".encode()
+    assert SECRET.encode() not in sieved(odd, "application/x-www-form-urlencoded")
+
+
+def test_parts_of_multipart_forms_lose_their_content() -> None:
+    body = (
+        b'--XX\r\nContent-Disposition: form-data; name="a"\r\n\r\nkept\r\n'
+        b'--XX\r\ncontent-disposition: form-data; NAME="Password"\r\n\r\n%b\r\n--XX--\r\n' % SECRET.encode()
+    )
+    for cut in (len(body), len(body) - 12):
+        kept = sieved(body[:cut], 'multipart/form-data; boundary="XX"', pieces=2)
+        assert SECRET.encode() not in kept
+        assert b"kept" in kept
+
+
+def test_what_cannot_be_searched_is_not_kept() -> None:
+    sieve = RULES.sieve({b"content-type": b"application/json", b"content-encoding": b"br"}, 100)
+    assert sieve is not None
+    assert sieve.feed(b"\x1b\x0f\x00") == b""
+    data, _, note = sieve.finish()
+    assert data == b""
+    assert "'br'" in note
+
+
+def test_a_bomb_is_inflated_to_the_limit_only() -> None:
+    body = gzip.compress(b'{"password": "' + b"x" * 10_000_000)
+    assert len(sieved(body, "application/json", "gzip", limit=50_000)) <= 50_000
+
+
+def test_binary_and_pages_are_not_held_back() -> None:
+    for kind in ("image/png", "application/grpc", "application/octet-stream"):
+        assert RULES.sieve({b"content-type": kind.encode()}, 100) is None
+    sieve = RULES.sieve({b"content-type": b"text/html"}, 100)
+    assert sieve is not None
+    assert sieve.feed(b"<html>") == b"<html>"
+
+
+HOSTILE = {
+    "backslashes": (b'{"\\u0061": 1, "x": "' + b"\\" * 1_000_000, "application/json"),
+    "names": (b'"password"' * 100_000, "application/json"),
+    "brackets": (b'{"password": 1, "x": ' + b"[" * 1_000_000, "application/json"),
+    "commas": (b'{"password": 1}' + b"," * 1_000_000 + b'"password": "s3cr3t-W0rd"', "application/json"),
+    "quotes": (b'{"password": 1}' + b'"' * 1_000_000, "application/json"),
+    "nested": (b'\\"password\\": \\"' * 60_000, "application/json"),
+    "pairs": (
+        b"password=1&" + b"&" * 1_000_000 + b"password=s3cr3t-W0rd",
+        "application/x-www-form-urlencoded",
+    ),
+    "parts": (b"password" + b"---" * 300_000 + b"s3cr3t-W0rd", "multipart/form-data; boundary=-"),
+    "names of parts": (b'--X\r\npassword name="' * 50_000 + b"\r\n\r\n", "multipart/form-data; boundary=X"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_bodies_hold_nobody_up_and_keep_their_secrets(name: str) -> None:
+    body, kind = HOSTILE[name]
+    before = process_time()
+    assert SECRET.encode() not in sieved(body, kind)
+    assert process_time() - before < 5  # quadratic would be hours
+
+
+@pytest.mark.parametrize("piece", [b"?", b"eyJ", b"&a", b"eyJaaaaaa.", b"?password", b"#", b"=", b"?="])
+def test_hostile_heads_hold_nobody_up(piece: bytes) -> None:
+    text = (piece * 64_000)[:64_000] + b"password%"
+    before = process_time()
+    RULES.head(b"\nreferer: " + text + b"\r\n")
+    RULES.target(b"/?" + text)
+    assert process_time() - before < 2
+
+
+# --- paths
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "meant"),
+    [
+        ("$", (), True),
+        ("$.a", ("a",), True),
+        ("$.a", ("a", "b"), False),
+        ("$.items[*].id", ("items", 3, "id"), True),
+        ("$.items.*.id", ("items", 3, "id"), True),
+        ("$.items[2].id", ("items", 3, "id"), False),
+        ("$..id", ("items", 3, "id"), True),
+        ("$..id", ("id",), True),
+        ("$.a..c.*", ("a", "b", "c", "d"), True),
+        ("$['odd name']", ("odd name",), True),
+        ("$..[0]", ("a", 0), True),
+    ],
+)
+def test_a_path_matches_its_places(path: str, place: tuple[str | int, ...], meant: bool) -> None:
+    assert JsonPath.parse(path).matches(place) is meant
+
+
+@given(st.lists(st.integers(0, 99) | st.text('ab-_ .[]"', max_size=5), max_size=5))
+def test_a_written_place_is_a_path_to_it(steps: list[str | int]) -> None:
+    if not any(isinstance(step, str) and "'" in step and '"' in step for step in steps):
+        assert JsonPath.parse(written(tuple(steps))).matches(tuple(steps))

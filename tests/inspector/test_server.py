@@ -1,0 +1,549 @@
+"""The inspector's server over real sockets: who is let in, and what it answers."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from devroute.errors import AppUnreachable, ConfigInvalid, DevrouteError, InspectorDenied, InspectorLocked
+from devroute.inspector import server
+from devroute.inspector.access import Gate, is_loopback
+from devroute.inspector.capture import Exchange, Message
+from devroute.inspector.store import Captures
+
+pytestmark = pytest.mark.asyncio
+
+ABOUT = server.About({"foo": "http://localhost:8001"}, "alice")
+
+
+def exchange(target: str = "/path", **changes: Any) -> Exchange:
+    """One that is over."""
+    made = Exchange("foo", changes.pop("method", "GET"), target, 1_700_000_000.0, 10.0)
+    made.sent, made.answered, made.ended = 10.001, 10.021, 10.022
+    made.status, made.reason, made.state = 200, "OK", "done"
+    made.request_headers = [("host", "foo"), ("x-one", "1")]
+    made.response_headers = [("content-type", "application/json")]
+    body = changes.pop("body", b'{"a": 1}')
+    made.response_body.data, made.response_body.size = bytearray(body), len(body)
+    made.response_body.complete = made.request_body.complete = True
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+@dataclass
+class Opened:
+    """A running inspector, and a browser that has opened its link."""
+
+    captures: Captures
+    gate: Gate
+    session: aiohttp.ClientSession
+    urls: list[str] = field(default_factory=list)
+    asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.gate.port}"
+
+    async def get(self, path: str) -> Any:
+        async with self.session.get(self.origin + path) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
+
+    async def send(self, method: str, path: str, document: object = None, **headers: str) -> tuple[int, Any]:
+        own = {"origin": self.origin} | {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.request(
+            method, self.origin + path, json=document, headers={k: v for k, v in own.items() if v}
+        ) as response:
+            return response.status, await response.json()
+
+
+@asynccontextmanager
+async def inspector(captures: Captures | None = None) -> AsyncIterator[Opened]:
+    captures = Captures() if captures is None else captures
+    urls: list[str] = []
+    asked: list[tuple[int, dict[str, Any]]] = []
+
+    async def replay(of: Exchange, edits: dict[str, Any]) -> Exchange:
+        asked.append((of.id, edits))
+        if edits.get("target") == "/nowhere":
+            raise AppUnreachable("localhost:1: connection refused")
+        return captures.add(exchange(edits.get("target", of.target), replay_of=of.id))
+
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with (
+        server.serve(captures, replay, ABOUT, urls.append, port=0) as gate,
+        aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=5)) as session,
+    ):
+        async with session.get(gate.url) as response:
+            assert response.status == 200
+            assert str(response.url) == f"http://127.0.0.1:{gate.port}/"
+        yield Opened(captures, gate, session, urls, asked)
+
+
+# --- who is let in ------------------------------------------------------------------------------------
+
+
+async def test_the_link_opens_once_and_leaves_no_token_behind() -> None:
+    async with inspector() as opened, aiohttp.ClientSession() as fresh:
+        (next_link,) = opened.urls
+        first = next_link.replace(opened.gate.token, "x" * len(opened.gate.token))
+        for link in (first, opened.origin + "/"):
+            async with fresh.get(link) as response:
+                assert response.status == 401
+                assert "devroute up" in await response.text()
+                assert "set-cookie" not in response.headers
+        async with fresh.get(next_link, allow_redirects=False) as response:
+            assert (response.status, response.headers["location"]) == (303, "/")
+            cookie = response.headers["set-cookie"]
+            assert "HttpOnly" in cookie
+            assert "SameSite=Strict" in cookie
+        async with aiohttp.ClientSession() as third, third.get(next_link) as response:
+            assert response.status == 401
+
+
+async def test_the_used_link_still_opens_in_the_browser_that_used_it() -> None:
+    async with inspector() as opened:
+        link = f"{opened.origin}/?token=used"
+        async with opened.session.get(link) as response:
+            assert response.status == 200
+            assert "inspector" in await response.text()
+
+
+async def test_a_link_from_another_site_gets_its_cookie_by_a_page_of_our_own() -> None:
+    headers = {"sec-fetch-site": "cross-site"}
+    async with (
+        inspector() as opened,
+        aiohttp.ClientSession(headers=headers) as fresh,
+        fresh.get(opened.gate.url) as response,
+    ):
+        assert (response.status, response.headers["refresh"]) == (200, "0;url=/")
+        assert opened.gate.cookie in response.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("path", ["/api/exchanges", "/api/events", "/api/status", "/api/search?q=a"])
+async def test_without_the_cookie_nothing_is_shown(path: str) -> None:
+    async with inspector() as opened, aiohttp.ClientSession() as stranger:
+        cookies = {opened.gate.cookie: "guessed"}
+        for sent in ({}, cookies):
+            async with stranger.get(opened.origin + path, cookies=sent) as response:
+                assert response.status == 401
+                assert (await response.json())["code"] == "inspector-locked"
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "localhost", "127.0.0.1:1", "[::2]:{port}", ""]
+)
+async def test_a_name_that_is_not_ours_is_refused(host: str) -> None:
+    async with inspector() as opened:
+        sent = {"host": host.format(port=opened.gate.port)}
+        for path in ("/", "/page/app.js", "/api/exchanges", f"/?token={opened.gate.token}"):
+            async with opened.session.get(opened.origin + path, headers=sent) as response:
+                assert response.status == 403
+        assert len(opened.urls) == 1
+
+
+@pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1:{port}", "[::1]:{port}"])
+async def test_the_names_of_loopback_are_ours(host: str) -> None:
+    async with inspector() as opened:
+        sent = {"host": host.format(port=opened.gate.port)}
+        async with opened.session.get(f"{opened.origin}/page/app.js", headers=sent) as response:
+            assert response.status == 200
+
+
+FOREIGN = [
+    {"origin": "http://evil.example"},
+    {"origin": "http://localhost:3000", "sec-fetch-site": "same-site"},
+    {"origin": "null"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+]
+
+
+@pytest.mark.parametrize("headers", [*FOREIGN, {"origin": ""}], ids=str)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/pause"),
+        ("DELETE", "/api/exchanges"),
+        ("POST", "/api/exchanges/1/replay"),
+        ("POST", "/api/har"),
+    ],
+)
+async def test_no_other_site_changes_anything(method: str, path: str, headers: dict[str, str]) -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange())
+        status, answer = await opened.send(method, path, {"paused": True}, **headers)
+        assert (status, answer["code"]) == (403, "inspector-denied")
+        assert len(opened.captures) == 1
+        assert not opened.captures.paused
+        assert opened.asked == []
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+async def test_no_other_site_reads_anything(headers: dict[str, str]) -> None:
+    async with (
+        inspector() as opened,
+        opened.session.get(f"{opened.origin}/api/exchanges", headers=headers) as response,
+    ):
+        assert response.status == 403
+        assert "access-control-allow-origin" not in response.headers
+
+
+async def test_changes_need_the_cookie_too() -> None:
+    async with inspector() as opened:
+        opened.session.cookie_jar.clear()
+        status, answer = await opened.send("DELETE", "/api/exchanges")
+        assert (status, answer["code"]) == (401, "inspector-locked")
+
+
+async def test_another_machine_is_refused_even_where_the_port_is_open_to_it() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            address = probe.getsockname()[0]
+        except OSError:
+            address = "127.0.0.1"
+    gate = Gate(0, lambda url: None)
+    with pytest.raises(InspectorDenied):
+        gate.check_place("192.0.2.7", "127.0.0.1:0")
+    if is_loopback(address):
+        return  # a machine without a network
+    page = server.Inspector(server.Api(Captures(), None, ABOUT), gate)  # type: ignore[arg-type]  # never replays
+    runner = web.AppRunner(page.application())
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "0.0.0.0", 0).start()
+        gate.port = runner.addresses[0][1]
+        sent = {"host": f"127.0.0.1:{gate.port}"}
+        async with aiohttp.ClientSession(headers=sent) as session:
+            async with session.get(f"http://{address}:{gate.port}/?token={gate.token}") as response:
+                assert response.status == 403
+            own = f"http://127.0.0.1:{gate.port}/?token={gate.token}"
+            async with session.get(own, allow_redirects=False) as response:
+                assert response.status == 303
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("peer", "ours"),
+    [
+        *((each, True) for each in ("127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1")),
+        *((each, False) for each in ("::ffff:10.0.0.1", "10.0.0.1", "fe80::1", "", None, "nonsense")),
+    ],
+)
+async def test_which_peers_are_this_machine(peer: str | None, ours: bool) -> None:
+    assert is_loopback(peer) is ours
+
+
+async def test_a_token_with_strange_letters_is_wrong_and_no_more() -> None:
+    gate = Gate(1, lambda url: None)
+    for token in ("", "ä", "\udcff", "x" * 10_000):
+        with pytest.raises(InspectorLocked):
+            gate.exchange(token)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/page/app.js", "/api/status", "/api/exchanges/1/response-body", "/nowhere"]
+)
+async def test_every_answer_forbids_what_a_hostile_capture_could_use(path: str) -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange(body=b"<script>alert(1)</script>"))
+        async with opened.session.get(opened.origin + path) as response:
+            policy = response.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert "frame-ancestors 'none'" in policy
+            assert response.headers["x-frame-options"] == "DENY"
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert response.headers["cache-control"] == "no-store"
+            if path.endswith("body"):
+                assert response.content_type == "application/octet-stream"
+                assert response.headers["content-disposition"].startswith("attachment")
+
+
+async def test_the_page_has_no_inline_script_and_loads_nothing_from_elsewhere() -> None:
+    async with inspector() as opened, opened.session.get(opened.origin) as response:
+        page = await response.text()
+    assert " style=" not in page
+    assert "<script>" not in page
+    assert "http" not in page.replace('http-equiv="', "")
+
+
+# --- the API ------------------------------------------------------------------------------------------
+
+
+async def test_exchanges_are_listed_newest_first_and_shown_one_by_one() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange("/1"))
+        opened.captures.add(exchange("/2"))
+        listed = (await opened.get("/api/exchanges"))["exchanges"]
+        assert [each["target"] for each in listed] == ["/2", "/1"]
+        shown = await opened.get("/api/exchanges/1")
+        assert shown["response_headers"] == [["content-type", "application/json"]]
+        assert shown["timing"] == {"queue_ms": 1.0, "app_ms": 20.0, "transfer_ms": 1.0}
+        async with opened.session.get(f"{opened.origin}/api/exchanges/99") as response:
+            assert (response.status, (await response.json())["code"]) == (404, "not-found")
+
+
+async def test_a_body_is_fetched_from_where_the_page_has_it() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange(body=b"0123456789"))
+        path = f"{opened.origin}/api/exchanges/1/response-body"
+        for query, expected in [
+            ("", b"0123456789"),
+            ("?from=7", b"789"),
+            ("?from=99", b""),
+            ("?from=x", b"0123456789"),
+        ]:
+            async with opened.session.get(path + query) as response:
+                assert await response.read() == expected
+
+
+@pytest.mark.parametrize("text", ["needle", "NEEDLE"])
+async def test_search_looks_everywhere_and_says_where(text: str) -> None:
+    async with inspector() as opened:
+        add = opened.captures.add
+        add(exchange("/needle"))
+        add(exchange(request_headers=[("x-it", "a Needle")]))
+        add(exchange(response_headers=[("x-it", "needle")]))
+        add(exchange(body=b"hay needle hay"))
+        add(exchange(messages=[Message(0.1, True, "text", b"needle", 6)]))
+        add(exchange(body=b"hay"))
+        found = dict((await opened.get(f"/api/search?q={text}"))["found"])
+        assert found == {
+            1: "path",
+            2: "request headers",
+            3: "response headers",
+            4: "response body",
+            5: "messages",
+        }
+
+
+async def test_two_exchanges_are_compared_in_words() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange(body=b'{"a": 1, "b": 2}'))
+        opened.captures.add(exchange(body=b'{"a": 1, "b": 3}'))
+        found = (await opened.get("/api/compare?a=1&b=2"))["differences"]
+        assert found == [{"where": "body $.b", "left": "2", "right": "3"}]
+        assert (await opened.get("/api/compare?a=1&b=1"))["differences"] == []
+        async with opened.session.get(f"{opened.origin}/api/compare?a=1&b=nine") as response:
+            assert response.status == 404
+
+
+async def test_a_replay_is_a_new_exchange_or_says_why_not() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange())
+        assert await opened.send("POST", "/api/exchanges/1/replay", {"target": "/b"}) == (202, {"id": 2})
+        assert opened.asked == [(1, {"target": "/b"})]
+        status, answer = await opened.send("POST", "/api/exchanges/1/replay", {"target": "/nowhere"})
+        assert (status, answer["code"]) == (502, "app-unreachable")
+        status, answer = await opened.send("POST", "/api/exchanges/7/replay", {})
+        assert (status, answer["code"]) == (404, "not-found")
+
+
+async def test_curl_goes_to_the_local_app() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange("/it's?a=1"))
+        async with opened.session.get(f"{opened.origin}/api/exchanges/1/curl") as response:
+            command = await response.text()
+        assert "http://localhost:8001/it" in command
+        assert response.content_type == "text/plain"
+
+
+async def test_har_goes_out_and_comes_in() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange("/1"))
+        opened.captures.add(exchange("/2", body=b"\x00\xff"))
+        async with opened.session.get(f"{opened.origin}/api/har") as response:
+            assert response.headers["content-disposition"] == 'attachment; filename="devroute-alice.har"'
+            document = await response.json()
+        assert [each["request"]["url"] for each in document["log"]["entries"]] == [
+            "http://foo/1",
+            "http://foo/2",
+        ]
+        assert await opened.send("POST", "/api/har", document) == (200, {"imported": 2})
+        assert [each.target for each in opened.captures.listing()] == ["/2", "/1", "/2", "/1"]
+        status, answer = await opened.send("POST", "/api/har", {"log": 1})
+        assert (status, answer["code"]) == (400, "har-invalid")
+
+
+async def test_pause_and_clear() -> None:
+    async with inspector() as opened:
+        opened.captures.add(exchange())
+        assert await opened.send("POST", "/api/pause", {"paused": True}) == (200, {"paused": True})
+        assert opened.captures.paused
+        status, answer = await opened.send("POST", "/api/pause", {"paused": "yes"})
+        assert (status, answer["code"]) == (400, "request-malformed")
+        status, answer = await opened.send("POST", "/api/pause", [])
+        assert status == 400
+        assert await opened.send("DELETE", "/api/exchanges") == (200, {"exchanges": 0})
+        assert len(opened.captures) == 0
+
+
+# --- as it happens ------------------------------------------------------------------------------------
+
+
+class Stream:
+    """Server-sent events, one after another."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def next(self) -> tuple[str, Any]:
+        name = ""
+        async with asyncio.timeout(5):
+            while True:
+                line = (await self._response.content.readuntil(b"\n")).decode().rstrip("\n")
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    return name, json.loads(line.removeprefix("data: "))
+
+    async def until(self, name: str) -> list[Any]:
+        """What batches said before the event `name`."""
+        said = []
+        while (event := await self.next())[0] != name:
+            said.append(event[1])
+        return said
+
+
+@asynccontextmanager
+async def stream(opened: Opened) -> AsyncIterator[Stream]:
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with opened.session.get(
+        f"{opened.origin}/api/events", timeout=timeout, read_bufsize=1 << 20, headers={"last-event-id": "7"}
+    ) as response:
+        assert response.status == 200
+        yield Stream(response)
+
+
+async def test_a_page_is_told_how_many_requests_were_not_recorded() -> None:
+    async with inspector() as opened, stream(opened) as events:
+        await events.until("synced")
+        opened.captures.skipped = 3
+        opened.captures.add(exchange("/after"))
+        assert (await events.next())[1]["skipped"] == 3
+        opened.captures.add(exchange("/another"))
+        assert "skipped" not in (await events.next())[1]
+        opened.captures.clear()
+        said = (await events.next())[1]
+        assert (said["cleared"], said["skipped"]) == (True, 0)
+
+
+async def test_a_page_is_told_everything_and_then_what_changes() -> None:
+    async with inspector() as opened:
+        for n in range(450):
+            opened.captures.add(exchange(f"/{n}"))
+        async with stream(opened) as events:
+            name, hello = await events.next()
+            assert name == "hello"
+            assert hello["about"] == {"services": {"foo": "http://localhost:8001"}, "name": "alice"}
+            told = [each["target"] for batch in await events.until("synced") for each in batch["changed"]]
+            assert told == [f"/{n}" for n in reversed(range(450))]
+            opened.captures.add(exchange("/new"))
+            name, batch = await events.next()
+            assert [each["target"] for each in batch["changed"]] == ["/new"]
+            await opened.send("POST", "/api/pause", {"paused": True})
+            opened.captures.clear()
+            name, batch = await events.next()
+            assert batch == {"cleared": True, "paused": True}
+
+
+async def test_many_changes_of_one_exchange_are_one_line() -> None:
+    async with inspector() as opened, stream(opened) as events:
+        await events.until("synced")
+        made = opened.captures.add(exchange())
+        made.state = "open"
+        for _ in range(1000):
+            opened.captures.receive(made, b"x" * 10, "response")
+        _, batch = await events.next()
+        (only,) = batch["changed"]
+        assert only["response_size"] == 10_008
+
+
+async def test_what_the_store_gives_up_the_page_gives_up() -> None:
+    async with inspector(Captures(max_total=200_000)) as opened, stream(opened) as events:
+        await events.until("synced")
+        known: set[int] = set()
+        for n in range(30):
+            opened.captures.add(exchange(f"/{n}", body=b'"%b"' % (b"x" * 20_000)))
+            if n % 10 == 9:
+                _, batch = await events.next()
+                known |= {each["id"] for each in batch["changed"]}
+                known -= set(batch.get("gone", []))
+        assert known == {each.id for each in opened.captures.listing()}
+        assert 0 < len(known) < 30
+
+
+async def test_closing_a_page_ends_its_subscription() -> None:
+    async with inspector() as opened:
+        async with stream(opened) as events:
+            await events.until("synced")
+            assert len(opened.captures._subscribers) == 1
+        async with asyncio.timeout(5):
+            while opened.captures._subscribers:
+                opened.captures.add(exchange())
+                await asyncio.sleep(0.01)
+
+
+async def test_an_open_page_does_not_hold_up_the_end() -> None:
+    started = asyncio.get_running_loop().time()
+    async with inspector() as opened:
+        response = await opened.session.get(f"{opened.origin}/api/events")
+        assert response.status == 200
+    assert asyncio.get_running_loop().time() - started < 4
+    response.close()
+
+
+# --- the port -----------------------------------------------------------------------------------------
+
+
+async def test_the_next_free_port_is_taken_unless_one_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(server, "PORT", port)
+        monkeypatch.setattr(server, "PORTS", 50)
+        async with server.serve(Captures(), None, ABOUT, print) as gate:  # type: ignore[arg-type]
+            assert port < gate.port < port + 50
+        with pytest.raises(ConfigInvalid, match=f"port {port} is taken"):
+            async with server.serve(Captures(), None, ABOUT, print, port):  # type: ignore[arg-type]
+                pass
+
+
+class Terminal:
+    """What a person is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def inspector(self, url: str) -> None:
+        self.said.append(url)
+
+    def no_inspector(self, error: DevrouteError) -> None:
+        self.said.append(error.message)
+
+
+async def test_want_of_a_port_ends_devroute_up_only_where_that_port_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(server, "PORT", port)
+        monkeypatch.setattr(server, "PORTS", 1)
+        terminal = Terminal()
+        for captures, wanted in [(Captures(), True), (None, True), (Captures(), False)]:
+            async with server.offered(captures, None, ABOUT, wanted, terminal) as gate:  # type: ignore[arg-type]
+                assert gate is None
+        assert terminal.said == [f"inspector: port {port} is taken"]
+        with pytest.raises(ConfigInvalid):
+            async with server.offered(Captures(), None, ABOUT, port, terminal):  # type: ignore[arg-type]
+                pass

@@ -1,0 +1,161 @@
+"""The manifests that people apply, and the way they are applied here."""
+
+import tomllib
+
+import pytest
+import yaml
+
+from devroute.errors import ConfigInvalid
+from devroute.mesh.istio.envoy_filter import apply, selects
+from devroute.mesh.istio.patches import merge
+from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
+from devroute.mesh.manifests import (
+    Document,
+    MeshScope,
+    NamespaceScope,
+    ProxyService,
+    Scope,
+    WorkloadScope,
+    envoy_filter,
+    lua_source,
+    render,
+)
+from tests.support.paths import ROOT
+
+APP = Endpoint("127.0.0.1", 9000)
+
+
+def ask_route(document: Document) -> Document:
+    (route,) = (
+        patch["patch"]["value"]
+        for patch in document["spec"]["configPatches"]
+        if patch["patch"]["value"].get("name") == "devroute-ask"
+    )
+    return route  # type: ignore[no-any-return]
+
+
+def test_every_package_is_listed_for_installation() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {
+        ".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "devroute").rglob("__init__.py")
+    }
+    elsewhere = {"devroute.lua", "devroute.demo_files"}
+    assert set(project["tool"]["setuptools"]["packages"]) == packages | elsewhere
+
+
+def test_the_filter_is_shipped_byte_for_byte() -> None:
+    shipped = yaml.safe_load(render(MeshScope()))
+    lua = shipped["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
+    source = lua["source_codes"]["decide"]["inline_string"]
+    assert source == lua_source() == (ROOT / "lua/devroute.lua").read_text()
+
+
+@pytest.mark.parametrize("scope", [MeshScope(), NamespaceScope("shop"), WorkloadScope("shop", "foo")])
+def test_yaml_says_what_the_model_says(scope: Scope) -> None:
+    assert yaml.safe_load(render(scope)) == envoy_filter(scope)
+
+
+def test_a_mesh_wide_filter_selects_every_sidecar_and_gives_no_name() -> None:
+    document = envoy_filter(MeshScope())
+    assert document["metadata"]["namespace"] == "istio-system"
+    assert "workloadSelector" not in document["spec"]
+    assert ask_route(document)["metadata"]["filter_metadata"]["devroute"] == {
+        "control": "outbound|8081||devroute-proxy.devroute.svc.cluster.local",
+        "data": "outbound|8080||devroute-proxy.devroute.svc.cluster.local",
+        "domain": "cluster.local",
+    }
+    assert selects(document, Sidecar("foo", APP, namespace="anywhere"))
+
+
+def test_a_namespace_filter_selects_its_namespace_only() -> None:
+    document = envoy_filter(NamespaceScope("shop"))
+    assert selects(document, Sidecar("foo", APP, namespace="shop"))
+    assert not selects(document, Sidecar("foo", APP, namespace="default"))
+
+
+def test_a_workload_filter_gives_the_name_and_selects_by_labels() -> None:
+    document = envoy_filter(WorkloadScope("shop", "foo", {"tier": "front"}))
+    settings = ask_route(document)["metadata"]["filter_metadata"]["devroute"]
+    assert (settings["service"], settings["namespace"]) == ("foo", "shop")
+    assert selects(document, Sidecar("foo", APP, namespace="shop", labels={"tier": "front", "app": "foo"}))
+    assert not selects(document, Sidecar("foo", APP, namespace="shop", labels={"tier": "back"}))
+
+
+def test_the_proxy_may_live_elsewhere() -> None:
+    text = render(MeshScope("mesh"), ProxyService("proxy", "tools", 80, 81, "corp.example"))
+    assert "data: outbound|80||proxy.tools.svc.corp.example" in text
+    assert "control: outbound|81||proxy.tools.svc.corp.example" in text
+
+
+def test_patches_reach_the_inbound_side_only() -> None:
+    sidecar = Sidecar("foo", APP, services={"bar": Endpoint("127.0.0.1", 9001)})
+    before = bootstrap(sidecar)
+    after = apply([envoy_filter(MeshScope())], sidecar, before)
+    inbound, outbound = after["static_resources"]["listeners"]
+    assert outbound == before["static_resources"]["listeners"][1]
+    manager = inbound["filter_chains"][0]["filters"][0]["typed_config"]
+    assert [(each["name"], each.get("disabled")) for each in manager["http_filters"]][-3:] == [
+        ("devroute", True),
+        ("devroute.result", True),
+        ("envoy.filters.http.router", None),
+    ]
+    (host,) = manager["route_config"]["virtual_hosts"]
+    assert [route["name"] for route in host["routes"]] == [
+        "devroute-detour",
+        "devroute-decided",
+        "devroute-ask",
+        "devroute-ask-baggage",
+        "default",
+    ]
+    assert before == bootstrap(sidecar), "the given configuration is left alone"
+
+
+def test_of_two_filters_the_workloads_own_comes_first() -> None:
+    sidecar = Sidecar("foo", APP, namespace="shop", labels={"app": "foo"})
+    filters = [envoy_filter(WorkloadScope("shop", "foo")), envoy_filter(MeshScope())]
+    after = apply(filters, sidecar, bootstrap(sidecar))
+    manager = after["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    asks = [r for r in manager["route_config"]["virtual_hosts"][0]["routes"] if r["name"] == "devroute-ask"]
+    assert [each["metadata"]["filter_metadata"]["devroute"].get("service") for each in asks] == ["foo", None]
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        ({"applyTo": "BOOTSTRAP", "patch": {"operation": "MERGE"}}, "BOOTSTRAP MERGE is not supported"),
+        (
+            {"applyTo": "HTTP_ROUTE", "patch": {"operation": "INSERT_FIRST", "value": {}}},
+            "match.context has to be one of SIDECAR_INBOUND, SIDECAR_OUTBOUND",
+        ),
+        (
+            {
+                "applyTo": "HTTP_ROUTE",
+                "match": {"context": "SIDECAR_INBOUND", "proxy": {"proxyVersion": "1"}},
+                "patch": {"operation": "INSERT_FIRST", "value": {}},
+            },
+            "a match by proxy is not supported",
+        ),
+        (
+            {
+                "applyTo": "HTTP_FILTER",
+                "match": {
+                    "context": "SIDECAR_INBOUND",
+                    "listener": {"filterChain": {"filter": {"name": "envoy.filters.network.tcp_proxy"}}},
+                },
+                "patch": {"operation": "INSERT_BEFORE", "value": {}},
+            },
+            "the only network filter that is supported is envoy",
+        ),
+    ],
+)
+def test_a_patch_that_cannot_be_applied_is_an_error_that_names_it(patch: Document, said: str) -> None:
+    document = {"metadata": {"name": "own", "namespace": "default"}, "spec": {"configPatches": [patch]}}
+    sidecar = Sidecar("foo", APP)
+    with pytest.raises(ConfigInvalid, match=r"EnvoyFilter own: configPatches\[0\]: .*" + said):
+        apply([document], sidecar, bootstrap(sidecar))
+
+
+def test_merge_is_that_of_protobuf() -> None:
+    into = {"a": {"b": 1, "c": [1]}, "d": 2}
+    merge(into, {"a": {"b": 3, "c": [2]}, "e": {"f": 4}})
+    assert into == {"a": {"b": 3, "c": [1, 2]}, "d": 2, "e": {"f": 4}}

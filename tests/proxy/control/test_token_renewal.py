@@ -1,0 +1,178 @@
+"""A newer token on a link that is up: the two frames, and what the proxy makes of them."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from devroute.auth.identity import Identity, PeerCertificate
+from devroute.errors import DevrouteError, ProtocolError, RegistrationDenied, TokenExpired, TokenInvalid
+from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.protocol import handshake
+from devroute.tunnel.protocol.events import Broken, Renew, Renewed
+from tests.support.loopback import App, Client, Site, answer, connect, get, site
+from tests.support.wire import Wire
+
+pytestmark = pytest.mark.asyncio
+
+#: A lifetime that no test waits for.
+LONG = 1000.0
+
+
+async def test_a_renewal_is_one_frame_and_its_answer_another() -> None:
+    wire = Wire()
+    wire.agent.send_renew(b"token")
+    assert wire.to_proxy() == [Renew(b"token")]
+    wire.proxy.send_renewed(b"{}")
+    assert wire.to_agent() == [Renewed(b"{}")]
+    wire.agent.send_renew(b"another")
+    assert wire.to_proxy() == [Renew(b"another")]
+
+
+async def test_a_second_renewal_before_the_answer_breaks_the_protocol() -> None:
+    wire = Wire()
+    wire.agent.send_renew(b"token")
+    with pytest.raises(ValueError, match="cannot be renewed now"):
+        wire.agent.send_renew(b"token")
+    wire.agent.renewing = False
+    wire.agent.send_renew(b"token")
+    told = wire.to_proxy()
+    assert isinstance(told[1], Broken)
+    assert "before the answer" in told[1].error.message
+
+
+async def test_an_answer_that_nobody_asked_for_breaks_the_protocol() -> None:
+    wire = Wire()
+    wire.proxy.send_renewed(b"{}")
+    (told,) = wire.to_agent()
+    assert isinstance(told, Broken)
+    early = Wire(greeted=False)
+    with pytest.raises(ValueError, match="cannot be renewed now"):
+        early.agent.send_renew(b"token")
+
+
+async def test_renewed_survives_the_wire() -> None:
+    for said in (
+        handshake.Renewed(expires_in=3.5),
+        handshake.Renewed(error=handshake.Refusal(code="token-invalid", message="no", hint="ask")),
+    ):
+        assert handshake.decode(handshake.Renewed, said.encode()) == said
+    with pytest.raises(ProtocolError):
+        handshake.decode(handshake.Renewed, b'{"expires_in": "soon"}')
+
+
+# --- with a proxy -------------------------------------------------------------------------------------
+
+
+async def authenticate(authorization: str, certificate: PeerCertificate | None) -> Identity:
+    """`Bearer SUBJECT SECONDS GROUP`."""
+    words = authorization.split()[1:]
+    if len(words) != 3:
+        raise TokenInvalid("the token is not known to this server")
+    return Identity(words[0], frozenset({words[2]}), time.time() + float(words[1]))
+
+
+async def renewed(link: AgentLink, token: str) -> handshake.Renewed:
+    async with asyncio.timeout(5):
+        return handshake.decode(handshake.Renewed, await link.renew(token))
+
+
+def in_force(later: float) -> Callable[[Identity, float], None]:
+    def judge(identity: Identity, now: float) -> None:
+        assert identity.expires is not None
+        if identity.expires <= now + later:
+            raise TokenExpired("the token has expired")
+
+    return judge
+
+
+async def registered(where: Site, token: str) -> AgentLink:
+    link = await connect(where, {"foo": App(answer(b"fine"))}, token=token)
+    async with asyncio.timeout(5):
+        welcome = handshake.decode(handshake.Welcome, await link.welcome)
+    assert "renew" in welcome.features
+    assert welcome.expires_in == pytest.approx(float(token.split()[1]), abs=5)
+    return link
+
+
+async def test_a_newer_token_extends_the_link_and_requests_go_on() -> None:
+    async with site(authenticate=authenticate) as where:
+        link = await registered(where, "alice 100 qa")
+        answered = await renewed(link, "alice 5000 qa")
+        assert answered.error is None
+        assert answered.expires_in == pytest.approx(5000, abs=5)
+        where.listener.end_unless(in_force(LONG), time.time(), object())
+        client = Client()
+        where.upstream().open(get(), client)
+        await asyncio.wait_for(client.done.wait(), 5)
+        assert client.body == b"fine"
+        where.listener.end_unless(in_force(6000), time.time(), object())
+        await asyncio.wait_for(link.closed_because, 5)
+        assert link.goodbye is not None
+        assert link.goodbye.code == "token-expired"
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [("bob 5000 qa", "name-not-owned"), ("alice 5000 guests", "not-permitted"), ("x", "token-invalid")],
+)
+async def test_a_newer_token_that_is_not_good_leaves_the_one_before_in_force(token: str, code: str) -> None:
+    def permit(subject: str, groups: frozenset[str], offer: handshake.Offer) -> None:
+        if "guests" in groups:
+            raise RegistrationDenied("guests may register nothing")
+
+    async with site(authenticate=authenticate, permit=permit) as where:
+        link = await registered(where, "alice 100 qa")
+        answered = await renewed(link, token)
+        assert answered.error is not None
+        assert answered.error.code == code
+        where.listener.end_unless(in_force(0), time.time(), object())
+        assert where.registry.lookup("alice", "foo").upstream is not None
+        where.listener.end_unless(in_force(LONG), time.time(), object())
+        await asyncio.wait_for(link.closed_because, 5)
+
+
+async def test_a_link_that_ends_meanwhile_cancels_the_judgement_and_the_wait() -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(authorization: str, certificate: PeerCertificate | None) -> Identity:
+        if authorization != "Bearer slow":
+            return await authenticate(authorization, certificate)
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError("unreachable")
+
+    async with site(authenticate=slow) as where:
+        link = await registered(where, "alice 100 qa")
+        waiting = link.renew("slow")
+        await asyncio.wait_for(started.wait(), 5)
+        link.end(DevrouteError("the agent ends"))
+        await asyncio.wait_for(ended.wait(), 5)
+        assert waiting.cancelled()
+
+
+async def test_nobody_is_asked_about_links_while_nothing_has_changed() -> None:
+    asked: list[str] = []
+    tokens = object()
+
+    def look(now: float, tokens: object = tokens) -> list[str]:
+        asked.clear()
+        where.listener.end_unless(lambda identity, now: asked.append(identity.subject), now, tokens)
+        return list(asked)
+
+    async with site(authenticate=authenticate) as where:
+        link = await registered(where, "alice 100 qa")
+        now = time.time()
+        assert look(now) == ["alice"]
+        assert look(now) == []
+        assert look(now + 101) == ["alice"]
+        assert look(now, object()) == ["alice"]
+        assert look(now) == ["alice"]
+        assert look(now) == []
+        assert (await renewed(link, "alice 5000 qa")).error is None
+        assert look(now) == ["alice"]
+        assert look(now + 101) == []

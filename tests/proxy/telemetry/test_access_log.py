@@ -1,0 +1,108 @@
+import asyncio
+import errno
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+import structlog
+from typing_extensions import Buffer
+
+from devroute.log import configure
+from devroute.proxy.app import Proxy
+from devroute.proxy.settings import ProxySettings
+from devroute.routing.route import Observed
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+def test_an_event_is_one_json_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json", "info")
+    structlog.get_logger().debug("unseen")
+    structlog.get_logger().info("request", path="/a\nb")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["level"], event["path"]) == ("request", "info", "/a\nb")
+    assert event["timestamp"].endswith("Z")
+
+
+def test_what_libraries_log_has_the_same_form_from_warnings_on(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json", "info")
+    logging.getLogger("aiohttp.server").info("unseen")
+    logging.getLogger("aiohttp.server").warning("seen %s", "it")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "seen it"
+
+
+def test_the_console_form_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("console", "warning")
+    structlog.get_logger().warning("something happened", what="this")
+    error = capsys.readouterr().err
+    assert "something happened" in error
+    assert "what=this" in error
+    assert "\x1b" not in error
+
+
+class Disk(io.RawIOBase):
+    full = True
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Buffer) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(memoryview(data))
+
+
+async def answers_300_requests(form: str = "json") -> None:
+    """A proxy does, on one connection. The log has a hundred of their lines in a batch."""
+    own = {"data_host", "control_host", "admin_host"}
+    ports = {"data_port": 0, "control_port": 0, "admin_port": 0}
+    proxy = Proxy(
+        ProxySettings.model_validate(dict.fromkeys(own, "127.0.0.1") | ports | {"log_format": form})
+    )
+    await proxy.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.data_port)
+    for _ in range(300):
+        writer.write(b"GET /" + b"a" * 300 + b" HTTP/1.1\r\nhost: foo\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")  # no contract
+        await reader.readuntil(b"}\n")
+    writer.close()
+    await proxy.stop()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+async def test_requests_are_answered_where_their_log_cannot_be_written(
+    form: Literal["json", "console"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(disk), write_through=True))
+    configure(form)
+    await answers_300_requests(form)
+    disk.full = False  # what is still held would be written now
+
+
+async def test_requests_are_answered_where_logging_them_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(exchange: Observed) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("devroute.proxy.app.request_log", lambda form, level: (broken, lambda: None))
+    configure("json")
+    await answers_300_requests()
+    assert capsys.readouterr().err.count("request.unobserved") == 300

@@ -1,0 +1,399 @@
+"""The audit trail: every event is as docs/audit.md says, and holds nothing that it must not."""
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from jsonschema import Draft202012Validator
+
+from devroute.auth.tokens import new_token
+from devroute.cli.config.sources import proxy_settings, read_file
+from devroute.errors import (
+    BY_CODE,
+    ConfigInvalid,
+    ContractInvalid,
+    DevrouteError,
+    ServiceNotInContract,
+    TargetDenied,
+)
+from devroute.http.http1.request import parse_request_head
+from devroute.http.message import InboundRequest
+from devroute.mesh import testbed
+from devroute.proxy.telemetry.audit import MAX_REMEMBERED, REFUSAL_BURST, Audit, Trail
+from devroute.proxy.telemetry.audit_events import decision, refusal
+from devroute.routing.route import Route
+from devroute.upstream.interface import Upstream
+from tests.support.paths import ROOT
+
+DOCUMENT = ROOT.joinpath("docs", "audit.md").read_text(encoding="utf-8")
+SCHEMA = json.loads(DOCUMENT.partition("```json\n")[2].partition("```")[0])
+#: Tells only the fields that it knows from a mistake: what is added has to be described, too.
+for each in SCHEMA["oneOf"]:
+    each["additionalProperties"] = False
+    each["properties"] |= {"audit": True, "time": True}
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+Event = dict[str, Any]
+
+
+def read(file: Path) -> list[Event]:
+    """The events of a trail, each held against the schema."""
+    events = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for event in events:
+        VALIDATOR.validate(event)
+    return events
+
+
+# --- one event ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Over:
+    """An exchange that is over."""
+
+    request: InboundRequest
+    request_id: bytes = b"0af76519-16cd"
+    route: Route | None = None
+    error: DevrouteError | None = None
+    status: int = 200
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def elapsed(self) -> float:
+        return 0.1
+
+
+def request(*fields: bytes) -> InboundRequest:
+    head = (b"POST /reset/hidden?token=hidden HTTP/1.1", b"host: foo", b"authorization: hidden", *fields)
+    return parse_request_head(b"\r\n".join(head) + b"\r\n\r\n")
+
+
+def routed(upstream: Upstream, signer: str | None = None) -> Route:
+    said = decision("foo", "alice", signer, "laptop", "foo answered by alice (tunnel)")
+    return Route(upstream, "foo", "alice", b"", b"", None, said)
+
+
+class Nowhere:
+    def open(self, head: object, sink: object) -> Any:
+        raise NotImplementedError
+
+
+@dataclass
+class Kept:
+    """A trail in a file, for one test."""
+
+    file: Path
+    audit: Audit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.audit = Audit(Trail(str(self.file)))
+
+    def events(self) -> list[Event]:
+        self.audit.flush()
+        return read(self.file)
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+    found = Kept(tmp_path / "audit")
+    yield found
+    found.audit.close()
+
+
+async def test_a_detour_says_who_what_where_and_why_and_nothing_of_the_request(kept: Kept) -> None:
+    who = b"x-devroute-caller: spiffe://cluster.local/ns/shop/sa/web"
+    kept.audit.detoured(Over(request(who), route=routed(Nowhere(), "qa")))
+    kept.audit.detoured(Over(request(), route=routed(Nowhere()), error=TargetDenied("no"), status=403))
+    one, other = kept.events()
+    del one["time"], other["time"]
+    assert one == {
+        "audit": 1,
+        "event": "detour",
+        "caller": "spiffe://cluster.local/ns/shop/sa/web",
+        "signer": "qa",
+        "service": "foo",
+        "target": "alice",
+        "decision": "laptop",
+        "reason": "foo answered by alice (tunnel)",
+        "status": 200,
+        "code": None,
+        "request_id": "0af76519-16cd",
+    }
+    assert (other["caller"], other["signer"], other["status"], other["code"]) == (
+        None,
+        None,
+        403,
+        "target-denied",
+    )
+    assert "hidden" not in kept.file.read_text()
+
+
+@pytest.mark.parametrize("evil", [b'","event":"registration', b"\\", b"\xff\xfe", b"a" * 900, b"{}"])
+async def test_what_a_client_sends_can_forge_no_event(kept: Kept, evil: bytes) -> None:
+    sent = request(b"x-devroute-caller: " + evil)
+    kept.audit.detoured(Over(sent, evil, routed(Nowhere())))
+    kept.audit.detoured(Over(sent, evil, None, TargetDenied(evil.decode("latin-1"))))
+    one, other = kept.events()
+    assert (one["event"], one["caller"], one["request_id"]) == ("detour", *[evil.decode("latin-1")] * 2)
+    assert (other["event"], other["caller"], other["at"]) == ("refusal", evil.decode("latin-1"), "data")
+
+
+async def test_a_flood_of_callers_is_not_remembered_for_ever(kept: Kept) -> None:
+    flood = MAX_REMEMBERED + 10
+    route = routed(Nowhere())
+    for number in range(flood):
+        kept.audit.detoured(Over(request(b"x-devroute-caller: %d" % number), route=route))
+    assert 0 < len(kept.audit._same) <= MAX_REMEMBERED
+    assert [event["caller"] for event in kept.events()] == [str(number) for number in range(flood)]
+
+
+async def test_a_flood_of_refusals_fills_no_disk_and_hides_no_other(kept: Kept) -> None:
+    def refuse(code: str) -> None:
+        fields = {**refusal(TargetDenied("no")), "code": code}
+        kept.audit.record(
+            "refusal", at="tunnel", subject=None, caller=None, peer=None, request_id=None, **fields
+        )
+
+    flood = 20 * REFUSAL_BURST
+    for _ in range(flood):
+        refuse("token-invalid")
+    refuse("name-taken")
+    kept.audit.tell_omitted()
+    kept.audit.tell_omitted()
+    events = kept.events()
+    told = sum(event.get("code") == "token-invalid" and event["event"] == "refusal" for event in events)
+    assert REFUSAL_BURST <= told < 2 * REFUSAL_BURST
+    assert events[told]["code"] == "name-taken"
+    (omission,) = events[told + 1 :]
+    assert omission["event"] == "omission"
+    assert (omission["at"], omission["code"], omission["count"]) == ("tunnel", "token-invalid", flood - told)
+
+
+async def test_a_request_that_was_handed_back_is_the_services(kept: Kept) -> None:
+    marks = b"x-devroute-result: service\r\nx-devroute-reason: foo: laptop alice handed it back (404)\r\n"
+    kept.audit.detoured(Over(request(), route=routed(Nowhere(), "qa").marked(marks)))
+    (event,) = kept.events()
+    assert (event["decision"], event["target"], event["signer"]) == ("service", "alice", "qa")
+    assert event["reason"] == "foo: laptop alice handed it back (404)"
+
+
+@pytest.mark.parametrize("kind", [ContractInvalid, ServiceNotInContract])
+def test_an_error_that_quotes_the_contract_is_told_by_its_code_alone(kind: type[DevrouteError]) -> None:
+    error = kind("the contract names bob", service="bobs", target="bob")
+    assert refusal(error) == {"service": None, "target": None, "code": error.code, "reason": ""}
+
+
+def test_every_code_fits_the_schema() -> None:
+    assert all(re.fullmatch("[a-z-]+", code) for code in BY_CODE)
+
+
+# --- where it goes ------------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_was_moved_or_removed_is_made_anew(tmp_path: Path) -> None:
+    file, older = tmp_path / "audit", tmp_path / "audit.1"
+    audit = Audit(Trail(str(file)))
+    for number in range(3):
+        audit.record("leave", subject="alice", laptop="alice", reason=str(number))
+        audit.flush()
+        if number == 0:
+            file.rename(older)
+        elif number == 1:
+            file.unlink()
+    audit.close()
+    assert [event["reason"] for event in read(older)] == ["0"]
+    assert [event["reason"] for event in read(file)] == ["2"]
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+async def test_a_full_disk_holds_up_nobody_and_is_told() -> None:
+    trail = Trail("/dev/full")
+    audit = Audit(trail)
+    audit.record("leave", subject="alice", laptop="alice", reason="")
+    audit.flush()
+    assert trail.problem == "No space left on device"
+    assert trail.lost > 50
+    audit.close()
+
+
+async def test_a_folder_that_goes_away_and_comes_back_is_used_again(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    trail = Trail(str(folder / "audit"))
+    (folder / "audit").unlink()
+    folder.rmdir()
+    trail.write(b"lost\n")
+    assert trail.problem is not None
+    folder.mkdir()
+    trail.write(b"kept\n")
+    assert (trail.problem, trail.lost, (folder / "audit").read_text()) == (None, 5, "kept\n")
+    trail.close()
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match="the audit trail cannot be written"):
+        Trail(str(tmp_path / "missing" / "audit"))
+
+
+@pytest.mark.parametrize(("text", "place"), [("off", "off"), ('"-"', "-"), ("/var/log/a", "/var/log/a")])
+def test_the_setting_is_what_people_write_in_yaml(text: str, place: str) -> None:
+    assert proxy_settings([read_file(f"proxy: {{audit: {text}}}", "f")]).audit == place
+
+
+# --- a running proxy ----------------------------------------------------------------------------------------
+
+SECRETS = new_token("alice"), new_token("bob")
+OTHERS = "someone-elses-laptop"
+CONTRACT = json.dumps({"foo": "alice", "bar": OTHERS})
+
+
+@dataclass
+class Running:
+    """A proxy with its trail in a file, and what it let happen."""
+
+    folder: Path
+    proxy: testbed.Proxy
+    client: aiohttp.ClientSession
+    environment: AsyncExitStack
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "audit"
+
+    async def until(self, wanted: Callable[[Event], bool], file: Path | None = None) -> Event:
+        async with asyncio.timeout(20):
+            while True:
+                found = [event for event in read(file or self.file) if wanted(event)]
+                if found:
+                    return found[-1]
+                await asyncio.sleep(0.03)
+
+    async def detour(self, contract: str, **fields: str) -> int:
+        headers = {"x-devroute": contract, "x-devroute-matched": "foo", "x-request-id": "r-1", **fields}
+        url = "http://{}:{}/reset/hidden?token=hidden".format(*self.proxy.data)
+        async with self.client.post(url, headers=headers, data="hidden") as response:
+            return response.status
+
+    async def control(self, path: str, **fields: str) -> int:
+        async with self.client.get(self.proxy.server + path, headers=fields) as response:
+            await response.read()
+            return response.status
+
+
+async def hello(_: web.Request) -> web.Response:
+    return web.Response(text="hello")
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    (tmp_path / "proxy").mkdir()
+    async with AsyncExitStack() as stack, aiohttp.ClientSession() as client:
+        settings = {"DEVROUTE_AUDIT": "audit", "DEVROUTE_RELOAD_INTERVAL": "0.5"}
+        records = [record for _, record in SECRETS]
+        proxy = await stack.enter_async_context(
+            testbed.proxy(tmp_path / "proxy", records, "services: ['*']\n", settings)
+        )
+        yield Running(tmp_path / "proxy", proxy, client, stack)
+
+
+def is_refusal(at: str, code: str) -> Callable[[Event], bool]:
+    return lambda event: event["event"] == "refusal" and (event["at"], event["code"]) == (at, code)
+
+
+def named(name: str, **more: object) -> Callable[[Event], bool]:
+    return lambda event: event["event"] == name and all(event[key] == value for key, value in more.items())
+
+
+def texts(folder: Path) -> Iterator[str]:
+    for file in folder.glob("audit*"):
+        yield file.read_text(encoding="utf-8")
+
+
+async def test_everything_that_issue_5_names_is_in_the_trail_of_a_running_proxy(running: Running) -> None:
+    (alice, _), (bob, _) = SECRETS
+    enter = running.environment.enter_async_context
+    assert (await running.until(named("change", what="policy")))["outcome"] == "loaded"
+
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", hello)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    running.environment.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    service = f"foo=127.0.0.1:{runner.addresses[0][1]}"
+    for name in ("one", "two"):
+        (running.folder / name).mkdir()
+    await enter(testbed.laptop(running.folder / "one", "alice", running.proxy.server, alice, service))
+    registered = await running.until(named("registration"))
+    assert (registered["subject"], registered["laptop"]) == ("alice", "alice")
+    assert registered["services"][0]["service"] == "foo"
+
+    # requests: one that is answered, and one that is refused
+    assert await running.detour(CONTRACT, **{"x-devroute-caller": "spiffe://x/ns/shop/sa/web"}) == 200
+    detour = await running.until(named("detour"))
+    assert (detour["service"], detour["target"], detour["decision"]) == ("foo", "alice", "laptop")
+    assert (detour["caller"], detour["request_id"]) == ("spiffe://x/ns/shop/sa/web", "r-1")
+    assert await running.detour('{"foo": "169.254.169.254:8001"}') == 403
+    refused = await running.until(is_refusal("data", "target-denied"))
+    assert (refused["target"], refused["request_id"]) == ("169.254.169.254:8001", "r-1")
+    assert await running.detour(CONTRACT.replace("foo", "other")) == 400
+    assert (await running.until(is_refusal("data", "service-not-in-contract")))["reason"] == ""
+    resolve = {"x-devroute": '{"foo": "10.0.0.1:8001"}', "x-devroute-candidates": "foo"}
+    assert await running.control("/resolve", **resolve) == 200
+    assert (await running.until(is_refusal("resolve", "target-denied")))["service"] == "foo"
+
+    # people: wrong tokens, others' names, one's own name again
+    wrong = {"authorization": f"Bearer {alice[:-1]}"}
+    assert await running.control("/api/status", **wrong) == 401
+    await running.until(is_refusal("api", "token-invalid"))
+    async with aiohttp.ClientSession() as fresh:  # a tunnel is its connection's first request
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await fresh.ws_connect(f"{running.proxy.server}/tunnel", headers=wrong)
+    assert (await running.until(is_refusal("tunnel", "token-invalid")))["peer"] == "127.0.0.1"
+    where = {"DEVROUTE_SERVER": running.proxy.server, "DEVROUTE_TOKEN": bob}
+    await enter(testbed.command(running.folder, "up-bob", ("up", "--name", "alice", service), where))
+    assert (await running.until(is_refusal("tunnel", "name-not-owned")))["subject"] == "bob"
+    await enter(testbed.laptop(running.folder / "two", "alice", running.proxy.server, alice, service))
+    assert (await running.until(named("takeover")))["laptop"] == "alice"
+
+    # rules: a good policy, which takes a right away, and a broken one
+    policy = running.folder / "policy.yaml"
+    policy.write_text("services: [bar]\n")
+    await running.until(lambda event: event["event"] == "leave")
+    policy.write_text("services: 1\n")
+    rejected = await running.until(named("change", outcome="rejected"))
+    assert (rejected["what"], rejected["path"]) == ("policy", "policy.yaml")
+
+    for text in texts(running.folder):
+        for secret in ("hidden", alice, bob, alice[:-1], OTHERS):
+            assert secret not in text
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+async def test_a_hangup_has_the_file_made_anew_without_an_event(running: Running) -> None:
+    await running.until(named("change", what="tokens"))
+    running.file.rename(running.folder / "audit.1")
+    running.proxy.command.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(20):
+        while True:
+            if running.file.exists():
+                break
+            await asyncio.sleep(0.02)
+    assert await running.detour('{"foo": "10.0.0.1:1"}') == 403
+    await running.until(is_refusal("data", "target-denied"))
+    assert running.proxy.command.process.returncode is None
+
+
+def test_the_document_names_every_event() -> None:
+    events = SCHEMA["properties"]["event"]["enum"]
+    assert all(f"| `{event}` |" in DOCUMENT for event in events)

@@ -1,0 +1,207 @@
+"""Whose laptop gets copies of requests without a contract, and how the proxy knows them again."""
+
+import gc
+import re
+import weakref
+
+import pytest
+
+from devroute.contract.offer_options import MAX_LIST, MAX_PATH, Terms
+from devroute.errors import CallerDenied, ConditionUnmet, ContractMissing, LaptopOffline, ShadowDenied
+from devroute.http.http1.request import parse_request_head
+from devroute.http.message import RequestHead
+from devroute.policy.policy import Policy
+from devroute.routing.registry import Registry
+from devroute.routing.route import Route
+from devroute.routing.router import ContractRouter
+from devroute.routing.shadow.assignment import MAX_LAPTOPS, decide_copies, ticket_of
+from devroute.tunnel.protocol.handshake import Hello, Offer
+from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.mirror import Shadowed
+from devroute.upstream.pools import Pools
+from tests.support.paths import ROOT
+
+OPEN = Policy.from_mapping({"shadow": ["foo"]})
+
+
+class Link:
+    def upstream(self, service: str) -> Upstream:
+        return self
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        raise NotImplementedError
+
+
+def laptop(registry: Registry, name: str, **terms: object) -> Link:
+    link = Link()
+    offers = (Offer(service="foo", terms=Terms(**terms)), Offer(service="bar"))  # type: ignore[arg-type]
+    registry.register(name, Hello(agent="1", name=name, services=offers), link, 0.0)
+    return link
+
+
+def asked(registry: Registry, policy: Policy = OPEN, *candidates: str) -> list[str]:
+    text = decide_copies(candidates or ("foo",), policy, registry).as_lines().decode("ascii")
+    first, *rest = text.removesuffix("\n").split("\n")
+    assert first == "devroute 1"
+    return rest
+
+
+def test_nobody_gets_copies_who_does_not_ask_for_them() -> None:
+    registry = Registry()
+    laptop(registry, "alice")
+    assert asked(registry) == ["decision service", "ttl 1000"]
+
+
+def test_each_laptop_has_a_line_with_its_ticket_and_terms() -> None:
+    registry = Registry()
+    laptop(registry, "bob", shadow=12.5, shadow_methods=("GET", "POST"), paths=("/api/", "/v2/"))
+    laptop(registry, "alice", shadow=100.0)
+    alice, bob = registry.shadows("foo")
+    assert asked(registry, OPEN, "foo-v1", "foo") == [
+        "decision copy",
+        "ttl 1000",
+        "service foo",
+        f"copy {alice.ticket} 100.000000 GET,HEAD,OPTIONS,TRACE",
+        f"copy {bob.ticket} 12.500000 GET,POST /api/ /v2/",
+    ]
+    assert alice.ticket != bob.ticket
+    assert registry.shadows("bar") == []
+
+
+def test_an_answer_names_no_more_laptops_than_a_sidecar_draws_from() -> None:
+    registry = Registry()
+    for number in range(MAX_LAPTOPS + 5):
+        laptop(registry, f"alice{number}", shadow=1.0)
+    assert sum(line.startswith("copy ") for line in asked(registry)) == MAX_LAPTOPS
+
+
+def test_laptops_with_long_lists_of_paths_leave_an_answer_that_a_sidecar_reads() -> None:
+    registry = Registry()
+    for number in range(8):
+        paths = tuple(f"/{path}{number}" + "a" * (MAX_PATH - 4) for path in range(10, 10 + MAX_LIST))
+        methods = tuple(f"{letter}" + "A" * 31 for letter in "ABCDEFGHIJKLMNOP")
+        laptop(registry, f"alice{number}", shadow=1.0, paths=paths, shadow_methods=methods)
+    laptop(registry, "bob", shadow=1.0)
+    answer = decide_copies(("foo",), OPEN, registry).as_lines()
+    (limit,) = re.findall(r"local MAX_ANSWER = (\d+)", (ROOT / "lua/shadow.lua").read_text())
+    assert len(answer) <= int(limit)
+    assert answer.count(b"\ncopy ") == 4  # three of them, and bob, whose line is short
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {},
+        {"shadow": ["bar"]},
+        {"shadow": ["foo"], "services": ["bar"]},
+        {"shadow": ["foo"], "callers": [{"from": ["*"], "services": ["foo"], "targets": ["bob"]}]},
+    ],
+)
+def test_what_policy_does_not_permit_is_not_copied(policy: dict[str, object]) -> None:
+    registry = Registry()
+    laptop(registry, "alice", shadow=100.0)
+    assert asked(registry, Policy.from_mapping(policy))[0] == "decision service"
+
+
+def test_a_ticket_ends_with_its_registration() -> None:
+    registry = Registry()
+    laptop(registry, "alice", shadow=100.0)
+    (older,) = registry.shadows("foo")
+    newer_link = laptop(registry, "alice", shadow=100.0)
+    (newer,) = registry.shadows("foo")
+    assert registry.shadow(newer.ticket) is newer
+    with pytest.raises(LaptopOffline):
+        registry.shadow(older.ticket)
+    registry.unregister(newer_link)
+    assert registry.shadows("foo") == []
+
+
+class Desk:
+    """The data port's router, with a policy that changes."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.policy = OPEN
+        pools = Pools(lambda: self.policy, connect_timeout=1, max_in_flight=1)
+        self.router = ContractRouter(self.registry, lambda: self.policy, pools, shadows=self.registry)
+
+    def copy(self, ticket: str, *lines: str, method: str = "GET") -> Route:
+        fields = [f"{method} / HTTP/1.1", "host: foo-shadow", f"x-devroute-copy: {ticket}", *lines]
+        return self.router(parse_request_head("\r\n".join([*fields, "", ""]).encode()))
+
+    def ticket(self, **terms: object) -> str:
+        laptop(self.registry, "alice", **{"shadow": 100.0, **terms})
+        (shadow,) = self.registry.shadows("foo")
+        return shadow.ticket
+
+
+async def test_a_copy_finds_its_laptop_by_the_ticket() -> None:
+    desk = Desk()
+    ticket = desk.ticket()
+    route = desk.copy(ticket)
+    assert (route.service, route.target) == ("foo", "alice")
+    assert isinstance(route.upstream, Shadowed)
+    assert desk.copy(ticket) is route
+
+
+@pytest.mark.parametrize("ticket", ["f" * 32, "", "alice", "f" * 31, "f" * 33, "é" * 16])
+async def test_a_ticket_that_nobody_has_leads_nowhere(ticket: str) -> None:
+    desk = Desk()
+    desk.ticket()
+    with pytest.raises((LaptopOffline, ContractMissing)):
+        desk.copy(ticket)
+
+
+async def test_a_contract_counts_more_than_a_ticket() -> None:
+    desk = Desk()
+    ticket = desk.ticket()
+    with pytest.raises(LaptopOffline, match="bob"):
+        desk.copy(ticket, 'x-devroute: {"foo": "bob"}', "x-devroute-matched: foo")
+
+
+async def test_a_laptop_that_comes_back_again_and_again_leaves_nothing_behind() -> None:
+    desk = Desk()
+    links = []
+    for _ in range(3):
+        desk.copy(desk.ticket())
+        links.append(weakref.ref(desk.registry.registrations()[0].link))
+    gc.collect()
+    assert [link() is None for link in links] == [True, True, False]
+
+
+async def test_the_terms_are_judged_again() -> None:
+    desk = Desk()
+    ticket = desk.ticket()
+    with pytest.raises(ConditionUnmet):
+        desk.copy(ticket, method="POST")
+
+
+async def test_a_new_policy_ends_copies_that_it_does_not_permit() -> None:
+    desk = Desk()
+    ticket = desk.ticket()
+    desk.copy(ticket)
+    desk.policy = Policy.from_mapping({})
+    desk.router.forget()
+    with pytest.raises(ShadowDenied):
+        desk.copy(ticket)
+
+
+async def test_only_callers_that_policy_lists_are_copied() -> None:
+    desk = Desk()
+    desk.policy = Policy.from_mapping(
+        {"shadow": ["foo"], "callers": [{"from": ["qa/web"], "services": ["foo"], "targets": ["alice"]}]}
+    )
+    ticket = desk.ticket()
+    assert desk.copy(ticket, "x-devroute-caller: spiffe://cluster.local/ns/qa/sa/web").target == "alice"
+    for lines in ([], ["x-devroute-caller: spiffe://cluster.local/ns/shop/sa/web"]):
+        with pytest.raises(CallerDenied):
+            desk.copy(ticket, *lines)
+
+
+def test_a_ticket_is_read_from_its_own_field_only() -> None:
+    assert ticket_of(b"GET / HTTP/1.1\r\nx-devroute-copy: abc\r\n\r\n") == "abc"
+    for head in (
+        b"GET /x-devroute-copy: abc HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx-devroute-copy: a b\r\n\r\n",
+    ):
+        assert ticket_of(head) is None

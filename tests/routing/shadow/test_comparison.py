@@ -1,0 +1,244 @@
+"""Pairs of answers, at the proxy and at the laptop: told once, bounded, and redacted."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devroute.agent.comparisons import Verdict, Verdicts
+from devroute.errors import DevrouteError, RequestMalformed, UpstreamTimeout
+from devroute.http.http1.request import parse_response_head
+from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.inspector.compare import Rules
+from devroute.inspector.redaction import redaction
+from devroute.inspector.store import Captures
+from devroute.routing.shadow.comparison import (
+    MAX_BODY,
+    MAX_PENDING,
+    PAIR_SECONDS,
+    Answer,
+    Comparisons,
+    id_of,
+    read_answer,
+)
+from devroute.routing.shadow.notifier import MAX_UNTOLD, Teller
+
+WIRE = b"GET /a HTTP/1.1\r\nhost: foo\r\nx-devroute-compare: abc1\r\n\r\n"
+HEAD = RequestHead(b"GET", b"/a", Framing.NONE, 0, WIRE)
+REAL = b'status 200\ncontent-type: application/json\nset-cookie: s=secret\n\n{"a": 1, "password": "p1"}'
+
+
+class Proxy:
+    """Pairs, and what is told of them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.told: list[dict[str, Any]] = []
+        self.pairs = Comparisons(lambda: self.now)
+
+    def tell(self, document: bytes) -> None:
+        self.told.append(json.loads(document))
+
+    def laptop(self, key: str, body: bytes = b'{"a": 2, "password": "p2"}', error: bool = False) -> None:
+        witness = self.pairs.expect(key, "foo", HEAD, self.tell)
+        if witness is None:
+            return
+        if error:
+            witness.on_error(UpstreamTimeout("late"))
+            return
+        raw = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"
+        witness.on_head(parse_response_head(raw, b"GET"))
+        witness.on_data(body)
+        witness.on_end([])
+
+    def service(self, key: str) -> None:
+        self.pairs.real(key, read_answer(REAL, whole=True))
+
+
+@pytest.mark.parametrize("laptop_first", [True, False])
+def test_a_pair_is_told_once_whoever_answers_first(laptop_first: bool) -> None:
+    proxy = Proxy()
+    for step in (proxy.laptop, proxy.service) if laptop_first else (proxy.service, proxy.laptop):
+        assert proxy.told == []
+        step("abc1")
+    (told,) = proxy.told
+    assert (told["id"], told["service"], told["method"], told["target"]) == ("abc1", "foo", "GET", "/a")
+    assert ["set-cookie", "[redacted]"] in told["real"]["headers"]
+    assert len(proxy.pairs) == 0
+
+
+def test_no_more_pairs_wait_than_the_limit_and_none_for_ever() -> None:
+    proxy = Proxy()
+    for number in range(MAX_PENDING + 10):
+        proxy.laptop(f"k{number}")
+    assert len(proxy.pairs) == MAX_PENDING
+    proxy.now = PAIR_SECONDS
+    proxy.pairs.expire()
+    assert len(proxy.pairs) == 0
+    assert [each["real"] for each in proxy.told] == [None] * MAX_PENDING
+
+
+def test_an_answer_after_the_time_is_nobodys() -> None:
+    proxy = Proxy()
+    witness = proxy.pairs.expect("abc1", "foo", HEAD, proxy.tell)
+    assert witness is not None
+    proxy.service("abc1")
+    proxy.now = PAIR_SECONDS
+    proxy.pairs.expire()
+    witness.on_end([])
+    (told,) = proxy.told
+    assert told["laptop"] is None
+
+
+def test_a_body_is_kept_up_to_the_limit() -> None:
+    answer = Answer()
+    answer.add(b"x" * MAX_BODY)
+    assert answer.whole
+    answer.add(b"y")
+    assert (len(answer.body), answer.whole) == (MAX_BODY, False)
+
+
+@given(st.binary(max_size=200))
+def test_nonsense_of_a_sidecar_is_an_error(body: bytes) -> None:
+    try:
+        answer = read_answer(body, whole=True)
+    except RequestMalformed:
+        return
+    assert 0 <= answer.status <= 999
+
+
+def test_the_id_is_what_the_sidecar_wrote() -> None:
+    assert id_of(HEAD) == "abc1"
+    for value in (b"", b"a" * 40, b"a b", b"a\xff"):
+        wire = WIRE.replace(b"abc1", value)
+        assert id_of(RequestHead(b"GET", b"/a", Framing.NONE, 0, wire)) is None
+
+
+# --- at the laptop ------------------------------------------------------------------------------------------
+
+
+class Sink:
+    """What became of a message."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.error: DevrouteError | None = None
+
+    def on_head(self, head: ResponseHead) -> None:
+        self.status = head.status
+
+    def on_error(self, error: DevrouteError) -> None:
+        self.error = error
+
+    def on_end(self, trailers: Headers) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_informational(self, head: ResponseHead) -> None: ...
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+
+
+class Laptop:
+    """Verdicts of what a proxy tells, with or without captures."""
+
+    def __init__(self, *ignore: str, captures: Captures | None = None) -> None:
+        self.shown: list[Verdict] = []
+        self.lost = 0
+        rules = Rules.parse(ignore)
+        self.verdicts = Verdicts(rules, redaction(()), self.show, captures)
+
+    def show(self, verdict: Verdict, lost: int) -> None:
+        self.shown.append(verdict)
+        self.lost += lost
+
+    def send(self, document: bytes) -> Sink:
+        sink = Sink()
+        wire = b"POST /comparison HTTP/1.1\r\nx-devroute-lost: 3\r\n\r\n"
+        stream = self.verdicts.open(RequestHead(b"POST", b"/c", Framing.LENGTH, len(document), wire), sink)
+        stream.send_data(document)
+        stream.send_end([])
+        return sink
+
+
+def pair(error: bool = False) -> bytes:
+    proxy = Proxy()
+    proxy.service("abc1")
+    proxy.laptop("abc1", error=error)
+    return json.dumps(proxy.told[0]).encode()
+
+
+def test_a_verdict_names_what_differs_without_secrets() -> None:
+    laptop = Laptop("set-cookie", "content-type")
+    assert laptop.send(pair()).status == 204
+    (verdict,) = laptop.shown
+    assert verdict.differences == [{"where": "body $.a", "left": "1", "right": "2"}]
+    assert laptop.lost == 3
+
+
+def test_what_is_ignored_is_the_same() -> None:
+    laptop = Laptop("$.a", "set-cookie")
+    laptop.send(pair())
+    assert laptop.shown[0].differences == []
+
+
+def test_a_laptop_that_failed_differs_by_its_error() -> None:
+    laptop = Laptop()
+    laptop.send(pair(error=True))
+    assert laptop.shown[0].differences == [
+        {"where": "answer", "left": "200", "right": "upstream-timeout: late"}
+    ]
+
+
+def test_the_capture_of_the_request_gets_the_differences() -> None:
+    captures = Captures()
+    exchange = captures.begin("foo", HEAD, 0.0, 0.0)
+    other = captures.begin(
+        "foo", RequestHead(b"GET", b"/a", Framing.NONE, 0, WIRE[:-4] + b"2\r\n\r\n"), 0.0, 0.0
+    )
+    heard: list[object] = []
+    captures.subscribe(lambda event, *_: heard.append(event))
+    Laptop("set-cookie", captures=captures).send(pair())
+    assert exchange.comparison == [{"where": "body $.a", "left": "1", "right": "2"}]
+    assert other.comparison is None
+    assert heard == ["done"]
+
+
+@pytest.mark.parametrize("document", [b"", b"[]", b"{}", b'{"id": 1}', b"\xff", b"[" * 600_000])
+def test_nonsense_of_a_proxy_is_refused(document: bytes) -> None:
+    laptop = Laptop()
+    assert laptop.send(document).error is not None
+    assert laptop.shown == []
+
+
+# --- between them -------------------------------------------------------------------------------------------
+
+
+class Silent:
+    """An agent that takes messages and says nothing."""
+
+    def __init__(self) -> None:
+        self.heads: list[RequestHead] = []
+        self.sinks: list[Any] = []
+
+    def open(self, head: RequestHead, sink: Any) -> "Silent":
+        self.heads.append(head)
+        self.sinks.append(sink)
+        return self
+
+    def send_data(self, data: bytes) -> None: ...
+    def send_end(self, trailers: Headers) -> None: ...
+    def cancel(self) -> None: ...
+    def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...
+
+
+def test_an_agent_that_does_not_take_messages_is_sent_no_more_and_told_how_many() -> None:
+    agent = Silent()
+    teller = Teller(agent)
+    for _ in range(MAX_UNTOLD + 7):
+        teller(b"{}")
+    assert len(agent.heads) == MAX_UNTOLD
+    agent.sinks[0].on_end([])
+    teller(b"{}")
+    assert b"x-devroute-lost: 7\r\n" in agent.heads[-1].wire

@@ -1,0 +1,114 @@
+import pytest
+
+from devroute.contract.target import Address
+from devroute.errors import LaptopOffline, NameNotOwned, NameTaken, ServiceNotServed, TooManyLinks
+from devroute.routing.registry import Registry
+from devroute.tunnel.protocol.handshake import Hello, Offer
+from devroute.upstream.interface import Upstream
+
+NOW = 1_700_000_000.0
+
+
+class Link:
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def upstream(self, service: str) -> Upstream:
+        self.made.append(service)
+        return self  # type: ignore[return-value]  # never opened here
+
+
+def hello(*services: str, name: str | None = None) -> Hello:
+    return Hello(agent="1", name=name, services=tuple(Offer(service=s) for s in services or ("foo",)))
+
+
+def test_a_laptop_is_found_by_its_subject_s_name_and_the_way_to_it_stays_the_same_object() -> None:
+    registry, link = Registry(), Link()
+    assert registry.register("alice", hello(), link, NOW)[0].name == "alice"
+    served = registry.lookup("alice", "foo")
+    assert served.upstream is link
+    assert served.address is None
+    assert registry.lookup("alice", "foo") is served
+
+
+def test_a_laptop_may_register_an_address_instead() -> None:
+    registry = Registry()
+    offer = Offer(service="foo", direct=Address("192.168.1.12", 8001))
+    registry.register("alice", Hello(agent="1", services=(offer,)), Link(), NOW)
+    served = registry.lookup("alice", "foo")
+    assert served.upstream is None
+    assert served.address == Address("192.168.1.12", 8001)
+
+
+@pytest.mark.parametrize("name", ["alice", "alice-2", "alice-on-the-train"])
+def test_a_subject_owns_its_name_and_what_begins_with_it(name: str) -> None:
+    assert Registry().register("alice", hello(name=name), Link(), NOW)[0].name == name
+
+
+@pytest.mark.parametrize("name", ["bob", "alicea", "a", "ali"])
+def test_a_subject_owns_nothing_else(name: str) -> None:
+    registry = Registry()
+    with pytest.raises(NameNotOwned, match="alice"):
+        registry.register("alice", hello(name=name), Link(), NOW)
+    assert registry.listing() == []
+
+
+def test_a_newer_link_of_the_same_owner_replaces_the_older() -> None:
+    registry, old, new = Registry(), Link(), Link()
+    registry.register("alice", hello("foo"), old, NOW)
+    assert registry.register("alice", hello("bar"), new, NOW + 1)[1] is old
+    assert registry.lookup("alice", "bar").upstream is new
+    assert registry.unregister(old) is None, "the old link's end does not take the new one offline"
+    assert registry.unregister(new) is not None
+    assert registry.listing() == []
+
+
+def test_a_name_held_by_another_subject_is_taken_and_says_by_whom_and_since_when() -> None:
+    registry = Registry()
+    registry.register("alice-b", hello(), Link(), NOW)
+    with pytest.raises(NameTaken, match=r"'alice-b' is held by 'alice-b' since 2023-11-14T22:13:20Z"):
+        registry.register("alice", hello(name="alice-b"), Link(), NOW + 5)
+
+
+def test_one_subject_has_a_limit_of_laptops_that_a_reconnect_does_not_meet() -> None:
+    registry = Registry(max_links_per_subject=2)
+    registry.register("alice", hello(name="alice-1"), Link(), NOW)
+    registry.register("alice", hello(name="alice-2"), Link(), NOW)
+    with pytest.raises(TooManyLinks):
+        registry.register("alice", hello(name="alice-3"), Link(), NOW)
+    registry.register("alice", hello(name="alice-2"), Link(), NOW)
+    registry.register("bob", hello(), Link(), NOW)
+
+
+def test_an_absent_laptop_and_an_absent_service_are_two_errors() -> None:
+    registry = Registry()
+    with pytest.raises(LaptopOffline, match="'alice' is not online"):
+        registry.lookup("alice", "foo")
+    registry.register("alice", hello("foo", "bar"), Link(), NOW)
+    with pytest.raises(ServiceNotServed, match="serves bar, foo, not 'baz'"):
+        registry.lookup("alice", "baz")
+
+
+def test_the_listing_says_who_serves_what_and_how() -> None:
+    registry = Registry()
+    registry.register("bob", hello("foo"), Link(), NOW)
+    offer = Offer(service="bar", scheme="grpc", direct=Address("10.0.0.1", 9000))
+    registry.register("alice", Hello(agent="0.1.0", services=(offer,)), Link(), NOW)
+    assert registry.listing() == [
+        {
+            "name": "alice",
+            "subject": "alice",
+            "since": "2023-11-14T22:13:20Z",
+            "agent": "0.1.0",
+            "services": [
+                {"service": "bar", "scheme": "grpc", "via": "direct", "address": "10.0.0.1:9000", "terms": {}}
+            ],
+        },
+        {
+            "name": "bob",
+            "subject": "bob",
+            "since": "2023-11-14T22:13:20Z",
+            "agent": "1",
+            "services": [{"service": "foo", "scheme": "http", "via": "tunnel", "address": None, "terms": {}}],
+        },
+    ]

@@ -1,0 +1,413 @@
+"""Dialogues between a proxy and an agent. Requests go >>, responses <<, in the order that the lines say."""
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devroute.errors import ProtocolError
+from devroute.tunnel.protocol import frames
+from devroute.tunnel.protocol.events import Broken, Data, Ended, GoAway, Head, Opened, Pong, Reset, Writable
+from devroute.tunnel.protocol.frames import WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.session import Role, Session
+from devroute.tunnel.protocol.stream import BODY, CLOSED, HEADLESS, NEXT, TRANSITIONS, Stream, after
+from tests.support.wire import HEAD, OK, Wire, in_pieces
+
+NO_BODY = int(Flag.END)
+
+
+def raw(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return frames.HEADER.pack(kind, flags, stream, len(payload)) + payload
+
+
+def broken(events: list[Any]) -> ProtocolError:
+    assert isinstance(events[-1], Broken)
+    return events[-1].error
+
+
+# --- the way it goes -------------------------------------------------------------------------------------
+
+
+def test_a_request_and_its_response() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, NO_BODY, 0)
+    (opened,) = wire.to_agent()
+    theirs = opened.stream
+    assert opened == Opened(theirs, b"foo", NO_BODY, 0, HEAD)
+    wire.agent.send_head(theirs, OK)
+    assert wire.agent.send_data(theirs, b"hello")
+    wire.agent.send_end(theirs)
+    assert wire.to_proxy() == [Head(ours, OK, 0), Data(ours, b"hello", 1)]
+    assert not wire.proxy.streams
+    assert not wire.agent.streams
+
+
+def test_end_rides_on_the_newest_frame_only_while_that_has_not_left() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, 0, 3)
+    wire.proxy.send_end(ours)
+    (opened,) = wire.to_agent()
+    assert opened.flags == Flag.END
+    wire.agent.send_head(opened.stream, OK)
+    assert wire.to_proxy() == [Head(ours, OK, 0)]
+    wire.agent.send_end(opened.stream)
+    assert wire.to_proxy() == [Ended(ours, [])]
+
+
+def test_end_rides_on_its_own_stream_among_others() -> None:
+    wire = Wire()
+    first, second = wire.proxy.open(b"a", HEAD, 0, 0), wire.proxy.open(b"b", HEAD, 0, 0)
+    wire.proxy.send_data(first, b"1")
+    wire.proxy.send_data(second, b"2")
+    wire.proxy.send_end(first)
+    assert [(e.stream.id, e.data, e.end) for e in wire.to_agent() if isinstance(e, Data)] == [
+        (1, b"1", 1),
+        (2, b"2", 0),
+    ]
+
+
+def test_informational_heads_come_before_the_final_one() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, NO_BODY, 0)
+    theirs = wire.to_agent()[0].stream
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    wire.agent.send_head(theirs, hints, Flag.INFORMATIONAL)
+    wire.agent.send_head(theirs, OK, Flag.END)
+    assert wire.to_proxy() == [Head(ours, hints, Flag.INFORMATIONAL), Head(ours, OK, Flag.END)]
+    assert not wire.proxy.streams
+
+
+def test_trailers_end_a_half() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, Flag.CHUNKED, 0)
+    theirs = wire.to_agent()[0].stream
+    wire.proxy.send_end(ours, [(b"digest", b"x")])
+    assert wire.to_agent() == [Ended(theirs, [(b"digest", b"x")])]
+    wire.agent.send_head(theirs, OK)
+    wire.agent.send_end(theirs, [(b"grpc-status", b"0")])
+    assert wire.to_proxy() == [Head(ours, OK, 0), Ended(ours, [(b"grpc-status", b"0")])]
+
+
+def test_a_response_may_end_before_its_request() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, 0, 10)
+    theirs = wire.to_agent()[0].stream
+    wire.agent.send_head(theirs, OK, Flag.END)
+    wire.to_proxy()
+    assert wire.proxy.streams == {1: ours}, "half-close is a state"
+    wire.proxy.send_data(ours, b"0123456789")
+    wire.proxy.send_end(ours)
+    assert wire.to_agent() == [Data(theirs, b"0123456789", 1)]
+    assert not wire.proxy.streams
+    assert not wire.agent.streams
+
+
+def test_an_upgraded_stream_is_two_pipes_that_close_independently() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, Flag.UPGRADE, 0)
+    theirs = wire.to_agent()[0].stream
+    wire.agent.send_head(theirs, b"HTTP/1.1 101 Switching Protocols\r\n\r\n", Flag.UPGRADE)
+    wire.to_proxy()
+    wire.proxy.send_data(ours, b"ping")
+    wire.proxy.send_end(ours)
+    assert wire.to_agent() == [Data(theirs, b"ping", 1)]
+    wire.agent.send_data(theirs, b"pong")
+    assert wire.to_proxy() == [Data(ours, b"pong", 0)]
+    wire.agent.send_end(theirs)
+    assert wire.to_proxy() == [Ended(ours, [])]
+    assert not wire.proxy.streams
+
+
+def test_a_reset_ends_both_halves_and_crossing_frames_are_ignored() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, 0, 5)
+    theirs = wire.to_agent()[0].stream
+    wire.agent.send_head(theirs, OK)
+    wire.agent.send_data(theirs, b"hel")
+    wire.proxy.reset(ours, "cancelled", "the client went away")
+    assert wire.to_proxy() == []
+    assert wire.to_agent() == [Reset(theirs, frames.Reason("cancelled", "the client went away", ""))]
+    wire.agent.send_data(theirs, b"lo")
+    wire.agent.send_end(theirs)
+    wire.agent.reset(theirs, "internal", "too late")
+    assert not wire.agent.has_output, "a stream that was reset sends nothing"
+
+
+def test_a_frame_cut_by_a_reset_is_skipped_to_its_end() -> None:
+    wire = Wire()
+    first = wire.proxy.open(b"a", HEAD, NO_BODY, 0)
+    second = wire.proxy.open(b"b", HEAD, NO_BODY, 0)
+    wire.to_agent()
+    wire.proxy.receive(raw(4, 0, 1, OK) + raw(5, 1, 1, b"x" * 100)[:50])
+    wire.proxy.reset(first, "cancelled", "")
+    assert wire.proxy.receive(b"x" * 60 + raw(4, 1, 2, OK)) == [Head(second, OK, 1)]
+
+
+def test_only_the_newest_of_many_pings_is_answered() -> None:
+    wire = Wire()
+    for number in range(1000):
+        wire.proxy.ping(b"%d" % number)
+    assert wire.to_agent() == []
+    assert wire.agent.has_output
+    assert wire.to_proxy() == [Pong(b"999")]
+
+
+def test_goaway_stops_new_streams_and_leaves_open_ones() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, NO_BODY, 0)
+    theirs = wire.to_agent()[0].stream
+    wire.agent.goaway("leaving", "Ctrl-C")
+    assert wire.to_proxy() == [GoAway(frames.Reason("leaving", "Ctrl-C", ""))]
+    with pytest.raises(ValueError, match="cannot open"):
+        wire.proxy.open(b"foo", HEAD, NO_BODY, 0)
+    wire.agent.send_head(theirs, OK, Flag.END)
+    assert wire.to_proxy() == [Head(ours, OK, Flag.END)]
+
+
+# --- credit ------------------------------------------------------------------------------------------------
+
+
+def test_a_sender_stops_at_its_credit_and_goes_on_when_half_of_it_was_consumed() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, 0, 3 * WINDOW)
+    theirs = wire.to_agent()[0].stream
+    assert wire.proxy.send_data(ours, b"a" * (WINDOW - 1))
+    assert not wire.proxy.send_data(ours, b"bcd")
+    assert not wire.proxy.send_data(ours, b"efg")
+    received = wire.to_agent()
+    assert b"".join(e.data for e in received) == b"a" * (WINDOW - 1) + b"b"
+    wire.agent.grant(theirs, WINDOW // 2 - 1)
+    assert wire.to_proxy() == []
+    wire.agent.grant(theirs, 1)
+    assert wire.to_proxy() == [Writable(ours)]
+    assert b"".join(e.data for e in wire.to_agent()) == b"cdefg"
+    assert wire.proxy.send_data(ours, b"h")
+
+
+def test_an_end_waits_behind_data_without_credit() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, 0, WINDOW + 1)
+    theirs = wire.to_agent()[0].stream
+    wire.proxy.send_data(ours, b"a" * (WINDOW + 1))
+    wire.proxy.send_end(ours, [(b"t", b"1")])
+    wire.to_agent()
+    assert theirs.inbound == BODY
+    wire.agent.grant(theirs, WINDOW)
+    assert wire.to_proxy() == [], "its source has ended: nobody waits to write"
+    assert wire.to_agent() == [Data(theirs, b"a", 0), Ended(theirs, [(b"t", b"1")])]
+
+
+def test_a_stalled_stream_delays_no_other() -> None:
+    wire = Wire()
+    stalled = wire.proxy.open(b"foo", HEAD, 0, 2 * WINDOW)
+    wire.proxy.send_data(stalled, b"a" * 2 * WINDOW)
+    wire.to_agent()
+    wire.proxy.open(b"foo", HEAD, NO_BODY, 0)
+    assert [type(e) for e in wire.to_agent()] == [Opened]
+
+
+def test_a_reset_drops_what_waited_for_credit() -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, 0, 2 * WINDOW)
+    wire.proxy.send_data(ours, b"a" * 2 * WINDOW)
+    wire.proxy.reset(ours, "cancelled", "")
+    assert ours.backlog is None
+    assert not wire.proxy.streams
+
+
+# --- attacks -----------------------------------------------------------------------------------------------
+
+ATTACKS_ON_THE_PROXY = {
+    "unknown type": raw(13, 0, 1),
+    "type zero": raw(0, 0, 0),
+    "agent opens": raw(FrameType.OPEN, 0, 2, b"\0" * 8 + b"\x01aGET / HTTP/1.1\r\n\r\n"),
+    "welcome from an agent": raw(FrameType.WELCOME, 0, 0),
+    "second hello": raw(FrameType.HELLO, 0, 0),
+    "stream never opened": raw(FrameType.HEAD, 0, 2, OK),
+    "data for a stream never opened": raw(FrameType.DATA, 0, 99, b"x"),
+    "credit for a stream never opened": raw(FrameType.CREDIT, 0, 99, b"\0\0\0\1"),
+    "reset of a stream never opened": raw(FrameType.RESET, 0, 99, b"a\nb\nc"),
+    "data before the head": raw(FrameType.DATA, 0, 1, b"x"),
+    "end before the head": raw(FrameType.END, 0, 1),
+    "trailers before the head": raw(FrameType.TRAILERS, 0, 1),
+    "two heads": raw(FrameType.HEAD, 0, 1, OK) * 2,
+    "two heads in one": raw(FrameType.HEAD, 3, 1, OK),
+    "overrun in one frame": raw(FrameType.HEAD, 0, 1, OK) + frames.HEADER.pack(5, 0, 1, WINDOW + 1),
+    "overrun in two frames": raw(FrameType.HEAD, 0, 1, OK)
+    + raw(FrameType.DATA, 0, 1, b"x" * WINDOW)
+    + raw(FrameType.DATA, 0, 1, b"x"),
+    "endless head": frames.HEADER.pack(FrameType.HEAD, 0, 1, 0xFFFFFFFF),
+    "end with a payload": raw(FrameType.END, 0, 1, b"x"),
+    "credit never lent": raw(FrameType.CREDIT, 0, 1, b"\0\0\0\1"),
+    "credit of nothing": raw(FrameType.CREDIT, 0, 1, b"\0\0\0\0"),
+    "half a credit": raw(FrameType.CREDIT, 0, 1, b"\0\1"),
+    "ping on a stream": raw(FrameType.PING, 0, 1),
+    "long ping": raw(FrameType.PING, 0, 0, b"123456789"),
+    "flags on end": raw(FrameType.END, 1, 1),
+    "reset without a code": raw(FrameType.RESET, 0, 1, b"?"),
+    "goaway that is not text": raw(FrameType.GOAWAY, 0, 0, b"\xff\xfe\n\n"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS_ON_THE_PROXY)
+def test_an_agent_that_breaks_a_rule_is_told_so_and_heard_no_more(name: str) -> None:
+    wire = Wire()
+    wire.proxy.open(b"foo", HEAD, NO_BODY, 0)
+    wire.to_agent()
+    error = broken(wire.proxy.receive(ATTACKS_ON_THE_PROXY[name]))
+    assert error.message
+    assert wire.proxy.receive(raw(FrameType.HEAD, 0, 1, OK)) == []
+    (goaway,) = [e for e in wire.to_agent() if isinstance(e, GoAway)]
+    assert goaway.reason.code == "tunnel-protocol"
+    assert goaway.reason.message == error.message
+
+
+def test_a_frame_after_the_end_of_a_half_is_refused() -> None:
+    wire = Wire()
+    wire.proxy.open(b"foo", HEAD, 0, 5)
+    wire.to_agent()
+    wire.proxy.receive(raw(FrameType.HEAD, 1, 1, OK))
+    assert "after its end" in broken(wire.proxy.receive(raw(FrameType.DATA, 0, 1, b"x"))).message
+
+
+def test_streams_beyond_the_limit_are_refused_on_both_sides() -> None:
+    wire = Wire(max_streams=2)
+    opens = [frames.OPEN_HEADER.pack(3, 1, n, 9 + 1 + len(HEAD), 0, 1) + b"a" + HEAD for n in (1, 2, 3)]
+    events = wire.agent.receive(b"".join(opens))
+    assert [type(e) for e in events] == [Opened, Opened, Broken]
+    wire.proxy.open(b"a", HEAD, NO_BODY, 0)
+    wire.proxy.open(b"a", HEAD, NO_BODY, 0)
+    assert wire.proxy.full
+    with pytest.raises(ValueError, match="cannot open"):
+        wire.proxy.open(b"a", HEAD, NO_BODY, 0)
+
+
+def test_a_stream_id_is_never_used_again() -> None:
+    wire = Wire()
+    frame = frames.OPEN_HEADER.pack(3, 1, 7, 9 + 1 + len(HEAD), 0, 1) + b"a" + HEAD
+    assert "before" in broken(wire.agent.receive(frame + frame)).message
+
+
+@pytest.mark.parametrize(("role", "first"), [(Role.PROXY, FrameType.PING), (Role.AGENT, FrameType.OPEN)])
+def test_the_first_frame_is_the_greeting(role: Role, first: FrameType) -> None:
+    end = Session(role)
+    payload = b"" if first is FrameType.PING else b"\0" * 8 + b"\x01aGET / HTTP/1.1\r\n\r\n"
+    assert broken(end.receive(raw(first, 0, int(first is FrameType.OPEN), payload)))
+
+
+def test_an_agent_waits_for_its_welcome() -> None:
+    proxy = Session(Role.PROXY)
+    assert broken(proxy.receive(raw(FrameType.HELLO, 0, 0) + raw(FrameType.PING, 0, 0)))
+
+
+def test_a_long_head_in_single_bytes_is_held_once() -> None:
+    wire = Wire()
+    wire.proxy.open(b"foo", HEAD, NO_BODY, 0)
+    long = b"HTTP/1.1 200 OK\r\nx: " + b"y" * 60_000 + b"\r\n\r\n"
+    events = in_pieces(wire.proxy, raw(FrameType.HEAD, 1, 1, long), range(70_000))
+    assert [e.raw for e in events] == [long]
+
+
+# --- laws --------------------------------------------------------------------------------------------------
+
+
+def test_the_fast_table_is_the_table() -> None:
+    for state, kind, flags in itertools.product((HEADLESS, BODY, CLOSED), FrameType, range(4)):
+        assert after(state, kind, flags) == TRANSITIONS.get((state, kind, flags), -1)
+    assert {len(row) for row in NEXT} == {60}
+
+
+def _conversation() -> tuple[bytes, list[Any]]:
+    wire = Wire()
+    for flags in (NO_BODY, 0, int(Flag.UPGRADE), NO_BODY):
+        wire.proxy.open(b"foo", HEAD, flags, 0)
+    streams = [e.stream for e in wire.to_agent()]
+    agent = wire.agent
+    agent.send_head(streams[0], b"HTTP/1.1 103 Early\r\n\r\n", Flag.INFORMATIONAL)
+    agent.send_head(streams[0], OK)
+    agent.send_head(streams[2], b"HTTP/1.1 101 Switch\r\n\r\n", Flag.UPGRADE)
+    agent.send_data(streams[0], b"hello" * 50)
+    agent.send_data(streams[2], bytes(range(256)))
+    agent.send_end(streams[0], [(b"grpc-status", b"0")])
+    agent.reset(streams[1], "app-unreachable", "nothing listens", "start it")
+    agent.ping(b"12345678")
+    agent.send_head(streams[3], OK)
+    agent.send_data(streams[3], b"x")
+    agent.send_end(streams[3])
+    agent.goaway("leaving", "")
+    return b"".join(agent.data_to_send()), streams
+
+
+def _told(events: list[Any]) -> dict[int, list[Any]]:
+    """Per stream: bodies joined, everything else in order."""
+    told: dict[int, list[Any]] = {}
+    for event in events:
+        stream = getattr(event, "stream", None)
+        lines = told.setdefault(stream.id if stream else 0, [])
+        if isinstance(event, Data):
+            if lines and lines[-1][0] == "data":
+                lines[-1] = ("data", lines[-1][1] + event.data, event.end)
+            else:
+                lines.append(("data", event.data, event.end))
+        else:
+            lines.append((type(event).__name__, *(v for v in event if not isinstance(v, Stream))))
+    return told
+
+
+BYTES, _ = _conversation()
+
+
+def _listener() -> Session:
+    wire = Wire()
+    for flags in (NO_BODY, 0, int(Flag.UPGRADE), NO_BODY):
+        wire.proxy.open(b"foo", HEAD, flags, 0)
+    return wire.proxy
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, len(BYTES)), max_size=40))
+def test_any_split_of_the_bytes_says_the_same(cuts: list[int]) -> None:
+    assert _told(in_pieces(_listener(), BYTES, cuts)) == _told(_listener().receive(BYTES))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, len(BYTES) - 1), st.integers(0, 255), st.lists(st.integers(1, len(BYTES)), max_size=3))
+def test_a_changed_byte_gives_events_or_one_broken_and_never_an_exception(
+    place: int, value: int, cuts: list[int]
+) -> None:
+    data = BYTES[:place] + bytes((value,)) + BYTES[place + 1 :]
+    events = in_pieces(_listener(), data, cuts)
+    assert sum(isinstance(e, Broken) for e in events) <= 1
+    assert not any(isinstance(e, Broken) for e in events[:-1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 400_000), st.booleans()), max_size=25))
+def test_a_body_arrives_whole_whatever_the_pace_of_its_consumer(steps: list[tuple[int, bool]]) -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, int(Flag.CHUNKED), 0)
+    theirs = wire.to_agent()[0].stream
+    sent = received = owed = 0
+    for size, consumes in steps:
+        wire.proxy.send_data(ours, bytes(size))
+        sent += size
+        for event in wire.to_agent():
+            received += len(event.data)
+            owed += len(event.data)
+        assert owed <= WINDOW, "nobody holds more than a window"
+        if consumes:
+            wire.agent.grant(theirs, owed)
+            owed = 0
+            wire.to_proxy()
+    wire.proxy.send_end(ours)
+    while theirs.inbound != CLOSED:
+        wire.agent.grant(theirs, owed)
+        owed = 0
+        wire.to_proxy()
+        for event in wire.to_agent():
+            if isinstance(event, Data):
+                received += len(event.data)
+                owed += len(event.data)
+    assert received == sent

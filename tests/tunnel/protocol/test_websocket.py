@@ -1,0 +1,160 @@
+import base64
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devroute.errors import ProtocolError
+from devroute.tunnel.protocol import websocket
+from devroute.tunnel.protocol.websocket import WebSocket, _mask_arithmetically, split_head
+
+KEY = b"\x37\xfa\x21\x3d"
+
+
+def pair() -> tuple[WebSocket, WebSocket]:
+    return WebSocket(client=True, random=lambda n: KEY), WebSocket(client=False, random=lambda n: KEY)
+
+
+def payload(end: WebSocket, data: bytes, *cuts: int) -> bytes:
+    places = sorted({0, len(data), *cuts})
+    got = b""
+    for start, stop in zip(places, places[1:], strict=False):  # noqa: RUF007 - two names read better
+        # The shell hands over a buffer that it writes again: what is kept must have been copied.
+        buffer = bytearray(data[start:stop])
+        got += b"".join(bytes(piece) for piece in end.receive(memoryview(buffer)))
+        buffer[:] = bytes(len(buffer))
+    return got
+
+
+def test_the_example_of_the_rfc_is_masked_as_it_says() -> None:
+    # RFC 6455 §5.7 has "Hello" as text; the opcode differs, the masking is the same.
+    client, _ = pair()
+    assert client.encode([b"Hel", b"lo"]).hex() == "8285" + "37fa213d" + "7f9f4d5158"
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70001])
+def test_every_length_form_goes_both_ways(size: int) -> None:
+    client, server = pair()
+    data = bytes(i * 7 % 256 for i in range(size))
+    assert payload(server, bytes(client.encode([data[:3], data[3:]]))) == data
+    assert payload(client, bytes(server.encode([data]))) == data
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.lists(st.integers(1, 1500), max_size=20))
+def test_any_split_gives_the_same_payload(messages: list[bytes], cuts: list[int]) -> None:
+    for sender, receiver in (pair(), pair()[::-1]):
+        data = b"".join(bytes(sender.encode([m])) for m in messages)
+        assert payload(receiver, data, *(c for c in cuts if c < len(data))) == b"".join(messages)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(min_size=4, max_size=4), st.binary(max_size=200))
+def test_both_ways_of_masking_agree(key: bytes, data: bytes) -> None:
+    one, other = bytearray(data), bytearray(data)
+    websocket.mask(key, one)
+    _mask_arithmetically(key, other)
+    assert one == other == bytes(b ^ key[i % 4] for i, b in enumerate(data))
+
+
+def test_fragments_and_the_pings_between_them_are_taken() -> None:
+    _, server = pair()
+    frame = _masked(0x02, b"abc") + _masked(0x89, b"are you there") + _masked(0x80, b"def")
+    assert payload(server, frame, 4, 12) == b"abcdef"
+    assert server.replies == [b"\x8a\x0dare you there"]
+
+
+def test_a_flood_of_pings_costs_no_memory() -> None:
+    _, server = pair()
+    payload(server, _masked(0x89, b"x") * 10_000)
+    assert len(server.replies) == 2
+
+
+def test_a_close_is_answered_and_nothing_is_read_after_it() -> None:
+    client, server = pair()
+    assert payload(server, client.close(1001) + bytes(client.encode([b"late"]))) == b""
+    assert server.closed == 1001
+    assert server.error is None
+    assert server.replies == [b"\x88\x02\x03\xe8"]
+
+
+def _masked(first: int, data: bytes) -> bytes:
+    body = bytearray(data)
+    websocket.mask(KEY, body)
+    return struct.pack("!BB", first, 0x80 | len(data)) + KEY + bytes(body)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        _masked(0x81, b"text"),
+        _masked(0x83, b""),
+        _masked(0x8B, b""),
+        _masked(0xC2, b"reserved bit"),
+        _masked(0x80, b"continues nothing"),
+        _masked(0x02, b"a") + _masked(0x82, b"starts anew"),
+        _masked(0x09, b"fragmented ping"),
+        _masked(0x88, b"1"),
+        b"\x82\x01x",  # not masked
+        b"\x89\xfe\x00\xff",  # a long ping
+        b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" + KEY,
+    ],
+)
+def test_a_peer_that_breaks_the_rfc_is_closed_with_1002(frame: bytes) -> None:
+    _, server = pair()
+    payload(server, frame)
+    assert server.error is not None
+    assert server.closed == 1002
+    assert server.replies == [b"\x88\x02\x03\xea"]
+
+
+def test_a_masked_server_is_refused() -> None:
+    client, _ = pair()
+    payload(client, _masked(0x82, b"x"))
+    assert client.error is not None
+
+
+REQUEST, SENT_KEY = websocket.request_upgrade(
+    "proxy:8081", "/tunnel", {"authorization": "Bearer t"}, b"n" * 16
+)
+
+
+def test_the_handshake_of_the_rfc() -> None:
+    head = split_head(REQUEST.replace(SENT_KEY, b"dGhlIHNhbXBsZSBub25jZQ=="))
+    assert b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in websocket.accept_upgrade(head)
+
+
+def test_client_and_server_agree() -> None:
+    websocket.check_upgraded(split_head(websocket.accept_upgrade(split_head(REQUEST))), SENT_KEY)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"upgrade: websocket", b"upgrade: h2c"),
+        (b"connection: Upgrade", b"connection: close"),
+        (b"version: 13", b"version: 8"),
+        (SENT_KEY, b"not base64!"),
+        (SENT_KEY, base64.b64encode(b"short")),
+    ],
+)
+def test_a_request_that_is_no_upgrade_is_refused(old: bytes, new: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        websocket.accept_upgrade(split_head(REQUEST.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"accept: ", b"accept: x"), (b"upgrade: websocket", b"x: y\r\nsec-websocket-protocol: z")],
+)
+def test_an_answer_that_does_not_fit_is_refused(old: bytes, new: bytes) -> None:
+    answer = websocket.accept_upgrade(split_head(REQUEST)).replace(old, new)
+    with pytest.raises(ProtocolError):
+        websocket.check_upgraded(split_head(answer), SENT_KEY)
+
+
+@pytest.mark.parametrize("line", [b"no colon", b": no name", b"name : v", b" folded: v", b"a: b\nc: d"])
+def test_a_malformed_field_line_is_refused(line: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        split_head(b"GET / HTTP/1.1\r\n" + line + b"\r\n\r\n")

@@ -1,0 +1,43 @@
+from devroute.upstream.circuit_breaker import FAILURES, OPEN_SECONDS, Breaker
+
+
+def opened(now: float) -> Breaker:
+    breaker = Breaker()
+    for _ in range(FAILURES):
+        assert breaker.admits(now)
+        breaker.failed(now)
+    return breaker
+
+
+def test_failures_in_a_row_open_the_circuit_for_a_while() -> None:
+    breaker = opened(100.0)
+    assert not breaker.admits(100.0)
+    assert not breaker.admits(100.0 + OPEN_SECONDS * 0.99)
+
+
+def test_one_attempt_at_a_time_tries_an_open_circuit() -> None:
+    breaker = opened(100.0)
+    later = 100.0 + OPEN_SECONDS
+    assert breaker.admits(later)
+    assert not breaker.admits(later)
+    breaker.failed(later + 0.5)
+    assert not breaker.admits(later + OPEN_SECONDS)
+    assert breaker.admits(later + 0.5 + OPEN_SECONDS)
+    breaker.succeeded()
+    assert breaker.admits(later + 0.5 + OPEN_SECONDS)
+    assert breaker.admits(later + 0.5 + OPEN_SECONDS)
+
+
+def test_an_attempt_whose_outcome_is_never_told_does_not_close_the_way_for_good() -> None:
+    breaker = opened(0.0)
+    assert breaker.admits(OPEN_SECONDS)
+    assert breaker.admits(2 * OPEN_SECONDS)
+
+
+def test_a_success_in_between_forgets_the_failures() -> None:
+    breaker = Breaker()
+    for _ in range(3):
+        for _ in range(FAILURES - 1):
+            breaker.failed(0.0)
+        breaker.succeeded()
+    assert breaker.admits(0.0)
