@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import yaml
 
-from devroute.contract.target import quote
 from devroute.errors import ConfigInvalid
+from devroute.quoting import quote
 
 #: Lists and mappings inside each other: a policy needs five, a Deployment with everything some twenty, and
 #: both parsers can do several times as many.

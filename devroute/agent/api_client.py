@@ -9,8 +9,8 @@ from typing import Final
 import aiohttp
 
 from devroute.agent.settings import ClientSettings
+from devroute.agent.tls import for_server
 from devroute.agent.token_source import TokenSource
-from devroute.auth.tls import for_server
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
 
 #: Seconds for the whole request: a person waits.

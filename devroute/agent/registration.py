@@ -9,9 +9,9 @@ from typing import NoReturn
 
 from devroute import __version__
 from devroute.agent.settings import AgentSettings
+from devroute.agent.tls import for_server
 from devroute.agent.token_renewal import keep_renewed
 from devroute.agent.token_source import TokenSource
-from devroute.auth.tls import for_server
 from devroute.contract.offer_options import ANY
 from devroute.errors import (
     BY_CODE,

@@ -18,10 +18,11 @@ from devroute.contract.offer_options import (
     read_statuses,
 )
 from devroute.contract.service_spec import ServiceSpec, read_specs
-from devroute.contract.target import Malformed, check_label, parse_port, quote
+from devroute.contract.target import Malformed, check_label, parse_port
 from devroute.errors import ConfigInvalid
 from devroute.inspector.compare import Rules
 from devroute.inspector.redaction import redaction
+from devroute.quoting import quote
 from devroute.settings import Settings
 
 

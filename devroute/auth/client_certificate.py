@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Literal
 
 from devroute.auth.identity import Identity, PeerCertificate
-from devroute.contract.target import Malformed, check_label, quote
+from devroute.contract.target import Malformed, check_label
 from devroute.errors import SubjectInvalid, TokenInvalid
+from devroute.quoting import quote
 
 #: Where the subject stands: the common name, the only DNS name, or the end of the only URI's path (SPIFFE).
 Part = Literal["off", "cn", "dns", "uri"]

@@ -16,7 +16,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import aiohttp
 import structlog
 
-from devroute.cli.config.credentials import is_exposed
+from devroute.auth.tls import is_exposed
 from devroute.errors import ConfigInvalid, KeysUnavailable
 
 #: Seconds between two looks at the issuer when all is well, and after one that failed.

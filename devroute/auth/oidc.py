@@ -15,8 +15,9 @@ from jwt import InvalidTokenError, PyJWK, PyJWS
 from jwt.exceptions import PyJWTError
 
 from devroute.auth.identity import Identity
-from devroute.contract.target import MAX_QUOTED, Malformed, check_label, quote
+from devroute.contract.target import Malformed, check_label
 from devroute.errors import ConfigInvalid, SubjectInvalid, TokenExpired, TokenInvalid
+from devroute.quoting import MAX_QUOTED, quote
 
 #: By a key's type and curve.
 ALGORITHMS: Final[Mapping[tuple[object, object], str]] = {

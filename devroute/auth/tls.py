@@ -3,12 +3,12 @@ the file; opens no connection.
 """
 
 import ssl
-import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from devroute.agent.settings import ClientSettings
-from devroute.errors import ConfigInvalid, TokenExpired
+from devroute.errors import ConfigInvalid
 
 
 def trusting(
@@ -55,32 +55,6 @@ class ServerFiles:
         return stats
 
 
-def for_server(settings: ClientSettings) -> ssl.SSLContext | None:
-    """What is needed to talk to the server of these settings, None for plain http. Raises ConfigInvalid, and
-    TokenExpired for a client certificate that no server would take: all it said is that TLS failed."""
-    if not settings.server.startswith(("https:", "wss:")):
-        return None
-    context = trusting(settings.ca_file, settings.client_cert, settings.client_key)
-    if settings.client_cert is not None:
-        _check_not_expired(settings.client_cert, time.time())
-    return context
-
-
-def _check_not_expired(certificate: Path, now: float) -> None:
-    from cryptography import x509  # takes longer to import than most commands, which have no certificate
-
-    path = certificate.expanduser()
-    try:
-        end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
-    except (OSError, ValueError) as error:  # it changed just now
-        raise ConfigInvalid(f"{path}: {error}") from None
-    if end.timestamp() <= now:
-        raise TokenExpired(
-            f"{path}: the client certificate expired at {end:%Y-%m-%dT%H:%M:%SZ}",
-            hint="get a newer one, and write it and its key to the same files",
-        )
-
-
 def _with_trust(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is None:
         return ssl.create_default_context()
@@ -121,3 +95,15 @@ def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | Non
 
 def _no_password() -> str:
     raise ValueError("encrypted")
+
+
+def is_exposed(server: str) -> bool:
+    """Whether what is sent to this URL can be read on its way: plain http to anywhere but this machine."""
+    parts = urlsplit(server)
+    host = (parts.hostname or "").lower()
+    if parts.scheme not in ("http", "ws") or host == "localhost":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True

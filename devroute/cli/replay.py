@@ -13,8 +13,9 @@ from devroute.cli.exit_codes import FAILURE, reported
 from devroute.cli.invocation import Invocation
 from devroute.cli.table import cell
 from devroute.contract.service_spec import ServiceSpec
-from devroute.contract.target import Malformed, quote
+from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
+from devroute.quoting import quote
 
 if TYPE_CHECKING:
     from devroute.inspector.regression import Outcome

@@ -13,8 +13,9 @@ from typing import Final
 
 from devroute.contract.options import OPTIONS, Fallback
 from devroute.contract.strict_json import Pairs, kind, load
-from devroute.contract.target import Malformed, Target, check_label, parse_target, quote
+from devroute.contract.target import Malformed, Target, check_label, parse_target
 from devroute.errors import ContractInvalid
+from devroute.quoting import quote
 
 #: Bytes of a whole contract: it shares the caller's request head, where servers commonly allow 8 KiB a field.
 #: A server may take less, but not more: the sidecars' filter has the same number.

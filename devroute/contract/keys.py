@@ -13,8 +13,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from devroute.contract.target import quote
 from devroute.errors import ConfigInvalid
+from devroute.quoting import quote
 
 #: By a key's type and curve; the key alone says which, never the token (RFC 8725 §3.1).
 ALGORITHMS: Final[Mapping[tuple[object, object], str]] = {

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from devroute.contract.target import Malformed, quote
+from devroute.contract.target import Malformed
+from devroute.quoting import quote
 
 #: Methods that only look (RFC 9110 §9.2.1): asking twice changes nothing for anybody.
 SAFE: Final = ("GET", "HEAD", "OPTIONS", "TRACE")

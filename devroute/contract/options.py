@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from devroute.contract.strict_json import Pairs
-from devroute.contract.target import Malformed, quote
+from devroute.contract.target import Malformed
+from devroute.quoting import quote
 
 #: Methods or callers in one list.
 MAX_LIST = 16

@@ -5,15 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from devroute.contract.target import (
-    Address,
-    Malformed,
-    check_label,
-    parse_address,
-    parse_host,
-    parse_port,
-    quote,
-)
+from devroute.contract.target import Address, Malformed, check_label, parse_address, parse_host, parse_port
+from devroute.quoting import quote
 
 #: Services of one agent: as many as a contract can name.
 MAX_SERVICES = 64

@@ -6,8 +6,8 @@ import json
 import math
 from typing import NoReturn
 
-from devroute.contract.target import quote
 from devroute.errors import ContractInvalid
+from devroute.quoting import quote
 
 #: Digits of a number; also keeps int() away from its own limit (and from quadratic work).
 MAX_DIGITS = 20

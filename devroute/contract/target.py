@@ -7,12 +7,12 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from devroute.quoting import quote
+
 #: A DNS label (RFC 1123 §2.1), as Kubernetes names Services and namespaces and as laptops are named.
 MAX_LABEL = 63
 #: A DNS name without its final dot (RFC 1035 §2.3.4, as text).
 MAX_HOST = 253
-#: How much of somebody's input an error message repeats: enough to recognise it, too little to flood a log.
-MAX_QUOTED = 60
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _HOST_LABEL = re.compile(r"[a-z0-9_](?:[-a-z0-9_]*[a-z0-9_])?")
@@ -72,14 +72,6 @@ def subset_name(version: str) -> str:
 
 
 Target = Address | Laptop | Version
-
-
-def quote(text: str) -> str:
-    """Input as an error message may repeat it: printable ASCII in quotes, cut at MAX_QUOTED characters."""
-    shown = text[: MAX_QUOTED + 1].encode("unicode_escape").decode("ascii")
-    if len(shown) > MAX_QUOTED:
-        shown = shown[:MAX_QUOTED] + "..."
-    return f"'{shown}'"
 
 
 def check_label(text: str, what: str) -> str:

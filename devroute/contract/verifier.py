@@ -26,13 +26,13 @@ from devroute.contract.grammar import (
 )
 from devroute.contract.keys import ALGORITHMS, NAME, Keys
 from devroute.contract.strict_json import Pairs, load
-from devroute.contract.target import quote
 from devroute.errors import (
     ContractExpired,
     ContractInvalid,
     ContractNotYetValid,
     ContractUntrusted,
 )
+from devroute.quoting import quote
 
 #: What header and payload say of themselves, so that no other token passes for a contract (RFC 8725 §3.11).
 TYPE: Final = "devroute+jwt"

@@ -8,7 +8,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError
 from devroute.http.message import Headers
-from devroute.routing.decision import printable
+from devroute.quoting import printable
 
 DEADLINE_EXCEEDED: Final = 4
 UNKNOWN: Final = 2

@@ -220,7 +220,7 @@ def _without(raw: bytes, drop: list[Span], start_line: bytes, end: bytes) -> byt
     return b"".join(pieces)
 
 
-def said(head: bytes, line: bytes) -> bytes | None:
+def header_value(head: bytes, line: bytes) -> bytes | None:
     """What a line says that a sidecar wrote, None where there is none. `line` is how it begins: CR LF, the
     name in lower case, a colon and a space."""
     at = head.find(line)
@@ -229,7 +229,7 @@ def said(head: bytes, line: bytes) -> bytes | None:
 
 def id_said(head: bytes, line: bytes, longest: int) -> str | None:
     """The same for an id of letters and digits; None for anything else."""
-    value = said(head, line)
+    value = header_value(head, line)
     return value.decode("ascii") if value is not None and len(value) <= longest and value.isalnum() else None
 
 

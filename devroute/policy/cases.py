@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from devroute.contract import grammar
-from devroute.contract.target import Address, Malformed, parse_address, quote
+from devroute.contract.target import Address, Malformed, parse_address
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError
 from devroute.policy.file import load, place_of, problem_of
-from devroute.policy.policy import Policy
-from devroute.routing.decision import permit_contract
+from devroute.policy.policy import Policy, permit_contract
+from devroute.quoting import quote
 
 #: Cases in one file: far more than people write.
 MAX_CASES = 10_000

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from devroute.contract.target import MAX_LABEL, quote
+from devroute.contract.target import MAX_LABEL
 from devroute.errors import ConfigInvalid
 from devroute.policy.ranges import Network
+from devroute.quoting import quote
 from devroute.yaml_text import single
 
 #: Characters of a policy file: more than a thousand rules, and read in a tenth of a second or two, since the

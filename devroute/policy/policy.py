@@ -9,9 +9,10 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from devroute.contract.grammar import Entry
-from devroute.contract.target import Address, quote
-from devroute.errors import CallerDenied, RegistrationDenied, ShadowDenied, TargetDenied
+from devroute.contract.grammar import Contract, Entry
+from devroute.contract.target import Address
+from devroute.contract.verifier import check_time
+from devroute.errors import CallerDenied, ContractUnsigned, RegistrationDenied, ShadowDenied, TargetDenied
 from devroute.policy import file
 from devroute.policy.file import PolicyFile
 from devroute.policy.ranges import SPECIAL, Named, Network, faces
@@ -25,6 +26,7 @@ from devroute.policy.rules import (
     any_matches,
     is_caller,
 )
+from devroute.quoting import quote
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,3 +239,12 @@ def _callers(file: PolicyFile) -> tuple[CallerRule, ...] | None:
         )
         for rule in file.callers
     )
+
+
+def permit_contract(contract: Contract, policy: Policy, now: float) -> None:
+    """What is judged of a contract as a whole. Raises ContractUnsigned, ContractExpired or
+    ContractNotYetValid."""
+    if contract.signature is not None:
+        check_time(contract.signature, now)
+    elif policy.require_signed:
+        raise ContractUnsigned("the contract is not signed, and policy requires that (`require: signed`)")

@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from devroute.cli.config.credentials import is_exposed
+from devroute.auth.tls import is_exposed
 from devroute.contract.grammar import MAX_BYTES, MAX_ENTRIES, MOST_ENTRIES
-from devroute.contract.target import Address, parse_address, quote
+from devroute.contract.target import Address, parse_address
+from devroute.quoting import quote
 from devroute.settings import Settings
 from devroute.tunnel.protocol.frames import MAX_STREAMS
 

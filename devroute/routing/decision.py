@@ -5,7 +5,6 @@ be reached: the shell (proxy/control/api.py) tries it, and calls `Decision.unrea
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
@@ -13,9 +12,10 @@ from typing import Final, Literal, Protocol
 from devroute.contract.grammar import Contract, Entry, parse
 from devroute.contract.offer_options import ANY, Terms
 from devroute.contract.target import Address, Version
-from devroute.contract.verifier import SKEW_S, check_time
-from devroute.errors import ContractUnsigned, DevrouteError, NotSupported, ServiceNotServed
-from devroute.policy.policy import Policy
+from devroute.contract.verifier import SKEW_S
+from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
+from devroute.policy.policy import Policy, permit_contract
+from devroute.quoting import printable
 from devroute.upstream.interface import Upstream
 from devroute.upstream.quota import Share
 
@@ -28,8 +28,6 @@ HOLD_MS: Final = 1000
 LAPTOP_HOLD_MS: Final = 250
 #: Milliseconds for an answer that a person is about to change: by starting the laptop, the app or the tunnel.
 FALLBACK_HOLD_MS: Final = 250
-#: Bytes of a reason: it becomes a response header.
-MAX_REASON: Final = 200
 #: Names that a sidecar may have for its own service, in order of trust; there are three sources (DESIGN 2).
 MAX_CANDIDATES: Final = 8
 
@@ -174,15 +172,6 @@ def choose(entry: Entry, policy: Policy, directory: Directory) -> tuple[Address 
     return way_to(entry, served, policy), served.terms
 
 
-def permit_contract(contract: Contract, policy: Policy, now: float) -> None:
-    """What is judged of a contract as a whole. Raises ContractUnsigned, ContractExpired or
-    ContractNotYetValid."""
-    if contract.signature is not None:
-        check_time(contract.signature, now)
-    elif policy.require_signed:
-        raise ContractUnsigned("the contract is not signed, and policy requires that (`require: signed`)")
-
-
 def _copies_only(entry: Entry) -> NotSupported:
     return NotSupported(
         f"service '{entry.key}': laptop '{entry.target}' takes only copies, and fallback is 'fail'",
@@ -217,12 +206,6 @@ def way_to(entry: Entry, served: Served, policy: Policy) -> Address | Upstream:
         )
     policy.permit_target(served.address, service=entry.key)
     return served.address
-
-
-def printable(reason: str) -> str:
-    """A reason as it may stand in a header: one line of printable ASCII, at most MAX_REASON bytes."""
-    line = re.sub(r"[^ -~]", "?", " ".join(reason.split()))
-    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."
 
 
 def _failed(entry: Entry | None, error: DevrouteError) -> Decision:

@@ -10,8 +10,9 @@ from typing import Final, Protocol
 
 from devroute.auth.tokens import owns
 from devroute.contract.offer_options import ANY, Terms
-from devroute.contract.target import Address, quote
+from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, NameNotOwned, NameTaken, ServiceNotServed, TooManyLinks
+from devroute.quoting import quote
 from devroute.routing.shadow.assignment import TICKET_LENGTH, Shadow
 from devroute.routing.shadow.notifier import COMPARISONS, Teller
 from devroute.tunnel.protocol.handshake import Hello

@@ -10,7 +10,8 @@ from devroute.contract.offer_options import ANY
 from devroute.contract.target import Address
 from devroute.http.message import RequestHead
 from devroute.proxy.telemetry.audit_events import decision
-from devroute.routing.decision import Served, printable
+from devroute.quoting import printable
+from devroute.routing.decision import Served
 from devroute.routing.route import Route
 from devroute.routing.shadow.comparison import Comparisons, Witness, id_of
 from devroute.upstream.failover import Declining

@@ -24,9 +24,9 @@ from devroute.errors import (
     RequestMalformed,
     ServiceNotInContract,
 )
-from devroute.http.message import InboundRequest, said
-from devroute.policy.policy import Policy
-from devroute.routing.decision import Directory, Served, permit_contract, permit_entry, way_to
+from devroute.http.message import InboundRequest, header_value
+from devroute.policy.policy import Policy, permit_contract
+from devroute.routing.decision import Directory, Served, permit_entry, way_to
 from devroute.routing.route import CALLER, Route
 from devroute.routing.route_builder import Detours
 from devroute.routing.shadow.assignment import NoShadows, Shadows, permit_copies, ticket_of
@@ -114,7 +114,7 @@ class ContractRouter:
             _check_conditions(entry, request)
         if judged.callers is not None:
             self._check_caller(entry, judged.callers, request.raw)
-        via = said(request.raw, _VIA)
+        via = header_value(request.raw, _VIA)
         if via is not None and via != key[1]:
             _check_loop(via, key[1])
         if judged.static:
@@ -163,7 +163,7 @@ class ContractRouter:
     def _check_caller(self, entry: Entry, permitted: set[bytes], raw: bytes) -> None:
         """Raises CallerDenied. Whoever may reach this port can claim to be anybody (docs/policy.md), but a
         sidecar that knows nothing of callers gets nobody through."""
-        caller = said(raw, CALLER) or b""
+        caller = header_value(raw, CALLER) or b""
         if caller in permitted:
             return
         self._policy().permit_caller(entry, caller.decode("latin-1"))

@@ -13,7 +13,7 @@ from devroute.contract.offer_options import Terms
 from devroute.errors import DevrouteError, HandbackFailed
 from devroute.http.http2.headers import is_grpc
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.routing.decision import printable
+from devroute.quoting import printable
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: Bytes of a request's body that are kept: as much as most requests have that are no uploads.

@@ -18,10 +18,11 @@ import pytest
 import pytest_asyncio
 
 from devroute.agent.settings import ClientSettings
+from devroute.agent.tls import for_server
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.client_certificate import Part, identity_of
 from devroute.auth.identity import Identity
-from devroute.auth.tls import ServerFiles, for_server, trusting
+from devroute.auth.tls import ServerFiles, trusting
 from devroute.auth.tokens import Tokens, new_token
 from devroute.cli.config.sources import Source, client_settings, proxy_settings, read_file
 from devroute.errors import ConfigInvalid, ServerUnreachable, SubjectInvalid, TokenExpired

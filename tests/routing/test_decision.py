@@ -11,7 +11,8 @@ from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
 from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
-from devroute.routing.decision import FALLBACK_HOLD_MS, LAPTOP_HOLD_MS, Decision, choose, decide, printable
+from devroute.quoting import printable
+from devroute.routing.decision import FALLBACK_HOLD_MS, LAPTOP_HOLD_MS, Decision, choose, decide
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 
 

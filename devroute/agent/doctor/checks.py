@@ -19,8 +19,8 @@ from devroute import __version__
 from devroute.agent.api_client import fetch
 from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, trial
 from devroute.agent.settings import AgentSettings
+from devroute.agent.tls import for_server
 from devroute.agent.token_source import settled
-from devroute.auth.tls import for_server
 from devroute.errors import (
     AppUnreachable,
     ConfigInvalid,

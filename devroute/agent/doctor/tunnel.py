@@ -10,7 +10,7 @@ from typing import Any, Final
 from devroute import __version__
 from devroute.agent.registration import why_turned_away
 from devroute.agent.settings import AgentSettings
-from devroute.auth.tls import for_server
+from devroute.agent.tls import for_server
 from devroute.errors import DevrouteError, ServerUnreachable
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import RequestHead

@@ -12,12 +12,11 @@ Anything else is refused. A `token` and a `token_command` are one choice: whoeve
 """
 
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from devroute.contract.target import quote
 from devroute.errors import ConfigInvalid
+from devroute.quoting import quote
 
 #: What proves who one is: the first source that has one of a pair's settings decides about all of the pair.
 _TOKEN: Final = ("token", "token_command")
@@ -109,15 +108,3 @@ def _canonical(url: str) -> tuple[str, str, int, str] | None:
         return None
     scheme, port = _SCHEMES[parts.scheme]
     return scheme, parts.hostname.lower(), parts.port or port, parts.path.rstrip("/")
-
-
-def is_exposed(server: str) -> bool:
-    """Whether what is sent to this URL can be read on its way: plain http to anywhere but this machine."""
-    parts = urlsplit(server)
-    host = (parts.hostname or "").lower()
-    if parts.scheme not in ("http", "ws") or host == "localhost":
-        return False
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return True

@@ -14,13 +14,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from devroute.agent.settings import AgentSettings, ClientSettings
+from devroute.auth.tls import is_exposed
 from devroute.cli.config import project_file
 from devroute.cli.config.credentials import Source as Source
-from devroute.cli.config.credentials import bind, is_exposed
+from devroute.cli.config.credentials import bind
 from devroute.contract.service_spec import with_direct
-from devroute.contract.target import Malformed, quote
+from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
 from devroute.proxy.settings import ProxySettings
+from devroute.quoting import quote
 from devroute.settings import Settings
 from devroute.yaml_text import single
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from devroute.contract.target import quote
 from devroute.mesh.manifests import Document
+from devroute.quoting import quote
 
 
 class Release(NamedTuple):

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from devroute.contract import target
-from devroute.contract.target import MAX_LABEL, Malformed, check_label, quote
+from devroute.contract.target import MAX_LABEL, Malformed, check_label
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import Document
+from devroute.quoting import quote
 from devroute.yaml_text import LOADER, several
 
 #: Labels that name a pod's service and version, in the order in which Istio asks for them.

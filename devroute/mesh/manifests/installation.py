@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from devroute import __version__
-from devroute.contract.target import Malformed, check_label, parse_host, quote
+from devroute.contract.target import Malformed, check_label, parse_host
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests.model import Document, MeshScope, ProxyService, Scope
 from devroute.policy.policy import Policy
 from devroute.proxy.settings import ProxySettings
+from devroute.quoting import quote
 
 T = TypeVar("T")
 

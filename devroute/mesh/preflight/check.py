@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from devroute.contract.target import quote
 from devroute.errors import ConfigInvalid
 from devroute.mesh.istio import gateway, rules, sidecar
 from devroute.mesh.istio.envoy_filter import apply
@@ -19,6 +18,7 @@ from devroute.mesh.istio.rules import RELEASES, Finding, Release
 from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
 from devroute.mesh.manifests import Document
 from devroute.mesh.preflight.report import Report, Verdict
+from devroute.quoting import quote
 from devroute.yaml_text import several
 
 #: What an Envoy has against a configuration, or None.

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from devroute.errors import ConfigInvalid, DevrouteError
-from devroute.http.message import said
+from devroute.http.message import header_value
 from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal
 from devroute.proxy.telemetry.line_writer import Lines, identifier, quoted
 from devroute.routing.route import CALLER, Observed
@@ -139,7 +139,7 @@ class Audit(Lines):
         """An exchange that is over; one without a route was refused."""
         route = exchange.route
         error = exchange.error
-        caller = said(exchange.request.raw, CALLER) or b""
+        caller = header_value(exchange.request.raw, CALLER) or b""
         if route is None:
             if error is not None:
                 self._refused(exchange, error, caller)

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from devroute.http.message import said
+from devroute.http.message import header_value
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.metrics import Counters
 from devroute.routing.route import Observed
@@ -41,7 +41,7 @@ class Observer:
                 self._audit.detoured(exchange)
             if self._log is not None:
                 self._log(exchange)
-            key = said(exchange.request.raw, _TRACED)
+            key = header_value(exchange.request.raw, _TRACED)
             if key is not None:
                 self._traced(exchange, key.decode("latin-1"))
         except Exception as error:  # the last resort: a bug must not cost others their requests

@@ -3,7 +3,8 @@
 import pytest
 
 from devroute.agent.settings import AgentSettings
-from devroute.cli.config.credentials import is_exposed, same_server
+from devroute.auth.tls import is_exposed
+from devroute.cli.config.credentials import same_server
 from devroute.cli.config.project_file import PERMITTED
 from devroute.cli.config.sources import Source, given_settings, read_environment, read_file
 from devroute.errors import ConfigInvalid

@@ -1,0 +1,23 @@
+"""How text that came from outside is shown in messages, header values and logs. Pure."""
+
+import re
+from typing import Final
+
+#: Characters of somebody's input in an error message: enough to recognise it, too few to flood a log.
+MAX_QUOTED: Final = 60
+#: Bytes of a reason: it becomes a response header.
+MAX_REASON: Final = 200
+
+
+def quote(text: str) -> str:
+    """Input as an error message may repeat it: printable ASCII in quotes, cut at MAX_QUOTED characters."""
+    shown = text[: MAX_QUOTED + 1].encode("unicode_escape").decode("ascii")
+    if len(shown) > MAX_QUOTED:
+        shown = shown[:MAX_QUOTED] + "..."
+    return f"'{shown}'"
+
+
+def printable(reason: str) -> str:
+    """A reason as it may stand in a header: one line of printable ASCII, at most MAX_REASON bytes."""
+    line = re.sub(r"[^ -~]", "?", " ".join(reason.split()))
+    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."
