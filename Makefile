@@ -10,7 +10,7 @@ help:
 	@echo "make test          run all tests"
 	@echo "make envoys        fetch the Envoys of older Istio releases, 120 MB, for the tests that want them"
 	@echo "make lint          ruff, mypy, import-linter"
-	@echo "make fuzz          feed the parsers what nobody wrote, for FUZZ_SECONDS (600)"
+	@echo "make fuzz          property tests at random, then the parsers with mutated input, for FUZZ_SECONDS (600)"
 	@echo "make soak          good, bad and hostile traffic with laptops that die, for SOAK_SECONDS (600)"
 	@echo "make compiled      compile what every request passes through to C, into build/compiled"
 	@echo "make bench         compare speed with other programs, some minutes (QUICK=1: one; RECORD=1 keeps it)"
@@ -60,9 +60,11 @@ lint: $(VENV)/.lint-installed $(VENV)/.test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# atheris leads by coverage; where it has no wheel, our own driver leads by what the parsers say.
+# Property tests draw new examples, twenty times as many as in `make test`. Then the parsers are fuzzed: by atheris,
+# which is guided by coverage; where it has no wheel, by our own driver, which is guided by the parsers' results.
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.test-installed
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal --hypothesis-profile=random -m hypothesis
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt atheris || echo "atheris does not install here: the own driver does it"
 	@$(BIN)/python -m fuzz $(FUZZ_SECONDS) $(ARGS)
 

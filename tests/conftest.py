@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.examples import register_profiles
 from tests.support.secret_watch import pytest_configure
 
 __all__ = ["pytest_configure"]
 
+register_profiles()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--envoy", type=Path, help="for tests/mesh, instead of the one that pip installed")
+    parser.addoption("--envoy", type=Path, help="the Envoy to test; default: the one that pip installed")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

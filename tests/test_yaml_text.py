@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.auth.tokens import Tokens
@@ -15,6 +15,7 @@ from devroute.mesh.preflight.check import check
 from devroute.policy.cases import run
 from devroute.policy.policy import Policy
 from devroute.yaml_text import MAX_ALIASED, MAX_DEPTH, single
+from tests.support.examples import examples
 
 SECRET = "dvr_0123456789abcdef"
 
@@ -120,7 +121,7 @@ def test_a_key_that_is_there_twice_is_refused_instead_of_winning(reader: str) ->
         READERS[reader]("server: https://one.example\nserver: https://two.example\n")
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.sampled_from(sorted(READERS)),
     st.lists(

@@ -2,13 +2,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.contract.explain import explain
 from devroute.contract.grammar import MAX_BYTES, MAX_ENTRIES, Contract, parse
 from devroute.contract.target import Address, Laptop, Malformed, Version, parse_address
 from devroute.errors import ContractInvalid
+from tests.support.examples import examples
 from tests.support.paths import VECTORS
 
 
@@ -143,7 +144,7 @@ def test_explain_says_what_happens_in_words() -> None:
 
 
 @given(st.text(max_size=80) | st.text(alphabet='{}[]":,. ae1-\\u0', max_size=60))
-@settings(max_examples=60)
+@examples(60)
 def test_any_text_parses_or_is_refused_by_one_error(raw: str) -> None:
     outcome = parsed_or_refused(raw)
     assert isinstance(outcome, Contract) or outcome.message.isascii()
@@ -162,7 +163,7 @@ _JSON = st.recursive(
     ),
     _JSON,
 )
-@settings(max_examples=60)
+@examples(60)
 def test_any_value_of_any_option_parses_or_is_refused_with_its_place(option: str, value: object) -> None:
     outcome = parsed_or_refused(json.dumps({"foo": {"to": "alice"} | {option: value}}))
     if isinstance(outcome, ContractInvalid):
@@ -170,7 +171,7 @@ def test_any_value_of_any_option_parses_or_is_refused_with_its_place(option: str
 
 
 @given(st.ip_addresses(), st.integers(1, 65535))
-@settings(max_examples=30)
+@examples(30)
 def test_every_ip_address_survives_a_round_trip(ip: object, port: int) -> None:
     address = Address(str(ip), port)
     assert parse_address(str(address)) == address

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jwt import PyJWS
 from jwt import encode as encode_jwt
@@ -37,6 +37,7 @@ from devroute.errors import (
     ContractUntrusted,
     DevrouteError,
 )
+from tests.support.examples import examples
 
 NOW = 1_800_000_000
 CONTRACT = '{"foo": "alice", "bar.shop": {"to": "192.168.1.12:8001", "methods": ["POST"], "delay": "500ms"}}'
@@ -114,7 +115,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.dictionaries(st.sampled_from(["foo", "bar.shop", "baz"]), options, min_size=1))
 def test_every_contract_means_the_same_after_it_was_signed(document: dict[str, object]) -> None:
     contract = parse(json.dumps(document))
@@ -366,7 +367,7 @@ def test_what_is_not_as_it_was_signed_is_refused_in_words(name: str) -> None:
     assert caught.value.code in ("contract-invalid", "contract-untrusted")
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.data())
 def test_no_single_character_can_be_changed(data: st.DataObject) -> None:
     raw = token()
@@ -377,7 +378,7 @@ def test_no_single_character_can_be_changed(data: st.DataObject) -> None:
             verify(changed, KEYS)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.text(max_size=60), st.sampled_from(["", "ey", token()[:100], token() + "."]))
 def test_nothing_but_the_named_errors_comes_of_garbage(text: str, before: str) -> None:
     for read in (lambda raw: verify(raw, KEYS), unverified):
@@ -474,7 +475,7 @@ ODD = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just(
 JWK = ALICE.as_public_jwk()
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.dictionaries(st.sampled_from([*JWK, "y", "n", "d"]), ODD), st.sampled_from([JWK, CI.as_jwk(), {}]))
 def test_no_key_whatever_is_odd_in_it_is_more_than_an_error(
     changes: dict[str, object], jwk: dict[str, object]

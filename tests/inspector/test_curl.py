@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from devroute.errors import NotReplayable
 from devroute.inspector.capture import Exchange
 from devroute.inspector.curl import MAX_ARGUMENT, as_curl
+from tests.support.examples import examples
 
 #: Stands where curl would, and tells what it was given.
 FAKE = """#!/bin/sh
@@ -65,7 +66,7 @@ def data_of(arguments: list[bytes], piped: bytes) -> bytes:
 nasty = st.text(st.sampled_from("a'\"$`\\!@#{}[]()<>|&;*?~=% \n\r\t\x1b\x07é\u202e\x00")) | st.text()
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(nasty.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(), st.binary(max_size=30))
 def test_whatever_the_bytes_are_curl_gets_them(folder: Path, body: bytes, value: bytes) -> None:
     value = bytes(byte for byte in value if byte == 9 or (byte >= 32 and byte != 127)).strip(b" \t")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import HarInvalid
@@ -15,6 +15,7 @@ from devroute.inspector.capture import Exchange, Message, readable
 from devroute.inspector.har_reader import read
 from devroute.inspector.har_writer import write
 from devroute.inspector.store import Captures
+from tests.support.examples import examples
 
 tokens = st.text("abcXYZ-_09", min_size=1, max_size=8)
 values = st.text(st.characters(min_codepoint=33, max_codepoint=255, blacklist_characters="\x7f"), max_size=12)
@@ -63,7 +64,7 @@ def look(exchange: Exchange) -> dict[str, Any]:
     } | {name: None if value is None else round(value, 6) for name, value in clock.items()}
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(exchanges(), max_size=2))
 def test_what_is_written_is_read_as_it_was(made: list[Exchange]) -> None:
     text = "".join(write(made, "1"))

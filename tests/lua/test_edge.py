@@ -5,12 +5,13 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lupa.luajit21 import LuaRuntime
 
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, edge_source
+from tests.support.examples import examples
 
 LUA = LuaRuntime(unpack_returned_tuples=True, encoding="latin-1")
 EDGE: Any = LUA.execute(edge_source())
@@ -33,7 +34,7 @@ def with_port(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 # --- networks ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(ADDRESSES, st.integers(0, 128), st.data())
 def test_membership_is_pythons(address: Any, bits: int, data: st.DataObject) -> None:
     network = ipaddress.ip_network((address, min(bits, address.max_prefixlen)), strict=False)

@@ -1,11 +1,12 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.contract.grammar import parse
 from devroute.errors import CallerDenied, ConfigInvalid, RegistrationDenied, TargetDenied
 from devroute.policy.explain import explain, remarks
 from devroute.policy.policy import Policy
+from tests.support.examples import examples
 
 OFFICE = Policy.parse("direct: {networks: [192.168.0.0/16, 'fd00::/16', 100.64.0.0/10]}")
 EVERYTHING = Policy.parse("direct: {networks: [0.0.0.0/0, '::/0'], ports: [1-65535]}")
@@ -155,7 +156,7 @@ def test_each_reload_is_another_policy() -> None:
 
 
 @given(st.ip_addresses(v=4))
-@settings(max_examples=50)
+@examples(50)
 def test_no_disguise_of_an_ipv4_address_is_permitted_where_the_address_itself_is_not(ip: object) -> None:
     number = int(ip)  # type: ignore[call-overload]
     disguises = [f"{prefix}{ip}" for prefix in ("::ffff:", "::", "64:ff9b::", "::ffff:0:", "2600::5efe:")]
@@ -396,7 +397,7 @@ DOCUMENTS = st.recursive(
 
 
 @given(st.one_of(DOCUMENTS, st.dictionaries(NAMES, DOCUMENTS, max_size=4)))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_whatever_is_in_the_file_is_a_policy_or_a_mistake_with_a_name(document: object) -> None:
     try:
         policy = Policy.from_mapping(document, "p.yaml")
@@ -413,7 +414,7 @@ def test_whatever_is_in_the_file_is_a_policy_or_a_mistake_with_a_name(document: 
     ),
     st.sampled_from(["0.0.0.0/0", "::/0", "fe80::/10", "169.254.169.254/32", "2002::/16", "10.96.0.0/16"]),
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_network_more_takes_nothing_away(ip: object, networks: list[str], more: str) -> None:
     def policy(listed: list[str]) -> Policy:
         cluster = {"services": ["10.96.0.0/12"]}

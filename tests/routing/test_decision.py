@@ -2,7 +2,7 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.contract.grammar import parse
@@ -14,6 +14,7 @@ from devroute.policy.policy import Policy
 from devroute.quoting import printable
 from devroute.routing.decision import FALLBACK_HOLD_MS, LAPTOP_HOLD_MS, Decision, choose, decide
 from devroute.upstream.interface import ResponseSink, UpstreamStream
+from tests.support.examples import examples
 
 
 class Tunnel:
@@ -231,7 +232,7 @@ def test_a_reason_is_one_short_printable_line() -> None:
 
 
 @given(st.text(max_size=60), st.lists(st.text(max_size=8), max_size=3), st.none() | st.text(max_size=8))
-@settings(max_examples=40)
+@examples(40)
 def test_any_input_gives_a_well_formed_answer(raw: str, candidates: list[str], namespace: str | None) -> None:
     answer = lines(decide(raw, candidates, namespace, POLICY, LAPTOPS))
     assert answer["decision"] in ("service", "error")

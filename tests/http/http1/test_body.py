@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import DevrouteError, RequestMalformed, UpstreamInvalid
@@ -19,6 +19,7 @@ from devroute.http.http1.body import (
 )
 from devroute.http.message import Framing, Headers
 from devroute.tunnel.protocol import frames
+from tests.support.examples import examples
 
 NEXT = b"GET / HTTP/1.1\r\n"
 
@@ -58,7 +59,7 @@ VALUES = st.text([chr(code) for code in (9, *range(32, 127), *range(128, 256))],
 )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.binary(max_size=60), max_size=6), st.lists(st.tuples(NAMES, VALUES), max_size=3), CUTS)
 def test_what_was_chunked_comes_back_however_it_is_cut(
     pieces: list[bytes], trailers: Headers, cuts: list[int]
@@ -85,13 +86,13 @@ SCRAPS = st.sampled_from(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(SCRAPS, max_size=8).map(b"".join), CUTS)
 def test_any_split_of_any_bytes_gives_the_same_verdict(data: bytes, cuts: list[int]) -> None:
     assert verdict(data, cuts) == verdict(data, range(len(data)))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.binary(max_size=80), st.integers(0, 80), CUTS)
 def test_a_length_takes_that_many_bytes(data: bytes, length: int, cuts: list[int]) -> None:
     reader = body_reader(Framing.LENGTH, length, RequestMalformed)

@@ -6,7 +6,7 @@ from time import perf_counter
 
 import h11
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import DevrouteError, NotSupported, RequestMalformed, UpstreamInvalid
@@ -21,6 +21,7 @@ from devroute.http.http1.request import (
 from devroute.http.message import Framing, Headers, InboundRequest
 from tests.conformance.memory import conversation
 from tests.conformance.requests import CASES, SMUGGLED, Case
+from tests.support.examples import examples
 
 HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
 ENDS_HERE = HOP | {b"transfer-encoding", b"x-devroute-matched"}
@@ -98,7 +99,7 @@ def as_a_second_parser_reads(wire: bytes) -> h11.Request:
     return event
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.tuples(NAMES, VALUES), max_size=8),
     OPTIONS,
@@ -136,7 +137,7 @@ def test_a_valid_head_is_forwarded_with_exactly_the_fields_of_the_next_hop(
     assert list(second.headers) == [(name.lower(), value) for name, value in expected]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=6), OPTIONS, SPACE, SPACE)
 def test_a_valid_answer_is_passed_on_with_exactly_its_end_to_end_fields(
     fields: Headers, options: list[bytes], before: bytes, after: bytes
@@ -316,7 +317,7 @@ def test_the_message_says_what_is_wrong() -> None:
         parse(start=b"CONNECT foo:1 HTTP/1.1")
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sampled_from([case for case in CASES if not case.name.startswith("chunks")]), st.integers(0, 400))
 def test_a_beginning_is_refused_only_where_the_whole_is(case: Case, size: int) -> None:
     raw = re.sub(rb"\A(\r\n)+", b"", case.raw)
@@ -383,7 +384,7 @@ ENDS = st.sampled_from([b"", b"", b"", b" ", b"\t", b"\r", b"\n"])
 STARTS = st.sampled_from([b"GET / HTTP/1.1", b"POST /a HTTP/1.0", b"GET http://a/ HTTP/1.1"])
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(STARTS, st.lists(st.tuples(MEANINGFUL, COLONS, MEANINGS, ENDS).map(b"".join), max_size=5))
 def test_what_is_found_in_a_head_is_what_its_lines_say_one_by_one(start: bytes, lines: list[bytes]) -> None:
     """Whatever is accepted; else somebody else would find another field in it, or another body after it."""
@@ -467,7 +468,7 @@ def test_a_large_head_is_not_remembered() -> None:
 SHORT = [case for case in CASES if len(case.raw) < 2000 and "preface" not in case.name]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sampled_from(SHORT), st.sampled_from([b"", SMUGGLED]), st.lists(st.integers(1, 700), max_size=20))
 def test_any_split_of_a_connections_bytes_gives_the_same_answers(
     case: Case, more: bytes, cuts: list[int]
@@ -476,7 +477,7 @@ def test_any_split_of_a_connections_bytes_gives_the_same_answers(
     assert conversation(raw, cuts) == conversation(raw)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.sampled_from(SHORT))
 def test_a_connection_byte_by_byte_gives_the_same_answers(case: Case) -> None:
     assert conversation(case.raw, range(len(case.raw))) == conversation(case.raw)

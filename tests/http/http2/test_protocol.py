@@ -9,7 +9,7 @@ from h2.errors import ErrorCodes
 from h2.events import Event
 from h2.exceptions import ProtocolError
 from hpack.exceptions import HPACKError, OversizedHeaderListError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import BY_CODE, LaptopOffline, RequestMalformed, UpstreamInvalid
@@ -26,13 +26,14 @@ from devroute.http.http2.hpack import Decoder, Encoder
 from devroute.http.http2.protocol import MAX_FRAME_BYTES, PREFACE, Wire
 from devroute.http.message import Framing
 from devroute.token_bucket import Allowance
+from tests.support.examples import examples
 
 NAMES = st.sampled_from([b":path", b":status", b"accept", b"authorization", b"cookie", b"x", b"x-long" * 30])
 VALUES = st.one_of(st.sampled_from([b"", b"/", b"200", b"y" * 126, b"y" * 127]), st.binary(max_size=400))
 BLOCKS = st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=8), max_size=4)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(BLOCKS)
 def test_what_the_encoder_writes_every_decoder_reads(blocks: list[list[tuple[bytes, bytes]]]) -> None:
     encoder, decoder = Encoder(), hpack.Decoder()
@@ -41,7 +42,7 @@ def test_what_the_encoder_writes_every_decoder_reads(blocks: list[list[tuple[byt
         assert list(decoder.decode(encoder.encode(block), raw=True)) == block
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(BLOCKS, st.booleans(), st.sampled_from([0, 100, 4096]))
 def test_what_any_encoder_writes_the_decoder_reads(
     blocks: list[list[tuple[bytes, bytes]]], huffman: bool, table: int
@@ -53,7 +54,7 @@ def test_what_any_encoder_writes_the_decoder_reads(
             assert decoder.decode(encoder.encode(block, huffman=huffman)) == block
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_as_the_library_reads_them_or_are_an_error(data: bytes) -> None:
     try:
@@ -120,7 +121,7 @@ def said(
     return events, wire.data_to_send(), ""
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.lists(FRAMES, max_size=8), st.lists(st.integers(0, 120), max_size=5))
 def test_frames_are_read_as_h2_reads_them_however_they_are_split(
     frames: list[bytes], cuts: list[int]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import ConfigInvalid
@@ -19,6 +19,7 @@ from devroute.mesh.manifests.examples import AMBIENT_SERVICE, ambient
 from devroute.mesh.manifests.folder import install
 from devroute.mesh.preflight.check import check
 from devroute.mesh.preflight.report import Report, as_json, as_text
+from tests.support.examples import examples
 
 HCM = {"name": "envoy.filters.network.http_connection_manager"}
 BEFORE_ROUTER = {
@@ -320,7 +321,7 @@ OTHERS = [
 JUNK = st.sampled_from([None, 0, "", "x", [], {}, [1], {"a": 1}, True, "SIDECAR_INBOUND", "(", [{}]])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_no_file_breaks_it(data: st.DataObject) -> None:
     """One place of a good file holds something else: there is a report, or an error that names the file."""

@@ -3,12 +3,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.contract.target import Address
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol.handshake import Hello, Offer, Welcome, decode
+from tests.support.examples import examples
 
 GOOD: dict[str, Any] = {"version": 1, "agent": "0.1.0", "name": None, "services": [{"service": "foo"}]}
 
@@ -62,7 +63,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.sampled_from(["service", "scheme", "direct", "terms"])
     | st.sampled_from(["paths", "except_status", "except_methods", "shadow", "shadow_methods"]),

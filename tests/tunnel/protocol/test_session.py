@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import ProtocolError
@@ -13,6 +13,7 @@ from devroute.tunnel.protocol.events import Broken, Data, Ended, GoAway, Head, O
 from devroute.tunnel.protocol.frames import WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import BODY, CLOSED, HEADLESS, NEXT, TRANSITIONS, Stream, after
+from tests.support.examples import examples
 from tests.support.wire import HEAD, OK, Wire, in_pieces
 
 NO_BODY = int(Flag.END)
@@ -366,13 +367,13 @@ def _listener() -> Session:
     return wire.proxy
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.integers(1, len(BYTES)), max_size=40))
 def test_any_split_of_the_bytes_says_the_same(cuts: list[int]) -> None:
     assert _told(in_pieces(_listener(), BYTES, cuts)) == _told(_listener().receive(BYTES))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(0, len(BYTES) - 1), st.integers(0, 255), st.lists(st.integers(1, len(BYTES)), max_size=3))
 def test_a_changed_byte_gives_events_or_one_broken_and_never_an_exception(
     place: int, value: int, cuts: list[int]
@@ -383,7 +384,7 @@ def test_a_changed_byte_gives_events_or_one_broken_and_never_an_exception(
     assert not any(isinstance(e, Broken) for e in events[:-1])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.tuples(st.integers(1, 400_000), st.booleans()), max_size=25))
 def test_a_body_arrives_whole_whatever_the_pace_of_its_consumer(steps: list[tuple[int, bool]]) -> None:
     wire = Wire()

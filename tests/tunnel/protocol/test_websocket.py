@@ -2,12 +2,13 @@ import base64
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol import websocket
 from devroute.tunnel.protocol.websocket import WebSocket, _mask_arithmetically, split_head
+from tests.support.examples import examples
 
 KEY = b"\x37\xfa\x21\x3d"
 
@@ -41,7 +42,7 @@ def test_every_length_form_goes_both_ways(size: int) -> None:
     assert payload(client, bytes(server.encode([data]))) == data
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.lists(st.integers(1, 1500), max_size=20))
 def test_any_split_gives_the_same_payload(messages: list[bytes], cuts: list[int]) -> None:
     for sender, receiver in (pair(), pair()[::-1]):
@@ -49,7 +50,7 @@ def test_any_split_gives_the_same_payload(messages: list[bytes], cuts: list[int]
         assert payload(receiver, data, *(c for c in cuts if c < len(data))) == b"".join(messages)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.binary(min_size=4, max_size=4), st.binary(max_size=200))
 def test_both_ways_of_masking_agree(key: bytes, data: bytes) -> None:
     one, other = bytearray(data), bytearray(data)
