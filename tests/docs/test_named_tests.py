@@ -11,7 +11,9 @@ from devroute.proxy.settings import ProxySettings
 from tests.support.paths import ROOT
 
 NODE = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
-ROW = re.compile(r"^\| [^|]+ \| `(?P<name>[\w.]+)` \| (?P<default>[\d.]+) \| [^|]+ \| (?P<code>[^| ]+) \|")
+ROW = re.compile(
+    r"^\| [^|]+ \| (?P<default>[\d.]+) \| (?P<code>[^| ]+) \| [^|]+ \| `(?P<name>[\w.]+)` \| `tests/"
+)
 
 
 def page(name: str) -> str:
