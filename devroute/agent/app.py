@@ -46,7 +46,7 @@ from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
 from devroute.platforms import INTERRUPTED, settled, signals_caught
-from devroute.routing.shadow.notifier import COMPARISONS
+from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.http2_pool import H2Upstream
@@ -129,7 +129,7 @@ class Agent:
             app = _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
             self._upstreams[spec.service] = app if recorder is None else Tapped(app, spec.service, recorder)
         if settings.shadow is not None:
-            self._upstreams[COMPARISONS] = Verdicts(
+            self._upstreams[COMPARISON_SERVICE] = Verdicts(
                 Rules.parse(settings.ignore),
                 redaction(settings.redact),
                 self._compared,
@@ -253,7 +253,7 @@ class Agent:
     # --- what is printed
 
     def _observe(self, finished: Finished) -> None:
-        if finished.service != COMPARISONS:
+        if finished.service != COMPARISON_SERVICE:
             self._report.request(finished)
             self._report_soon()
 

@@ -70,9 +70,9 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     settings = _client(context, server, token, output)
     traced = asyncio.run(trace.run(settings, context.obj.command))
     if settings.output == "json":
-        _print_json(asdict(traced) | {"missed": traces.missed(traced.hops)})
+        _print_json(asdict(traced) | {"missed": traces.unreached_services(traced.hops)})
     else:  # the command's own output is on stdout
-        typer.echo("\n".join(traces.story(traced.trace, traced.hops, traced.total_ms)), err=True)
+        typer.echo("\n".join(traces.describe(traced.trace, traced.hops, traced.total_ms)), err=True)
     return traced.exit_code
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from devroute.proxy.telemetry.metrics import Counters
+from devroute.proxy.telemetry.metrics import Metrics
 
 
 def create_app(
-    counters: Counters, gauges: Callable[[], Mapping[str, int]], readiness: Callable[[], Mapping[str, object]]
+    counters: Metrics, gauges: Callable[[], Mapping[str, int]], readiness: Callable[[], Mapping[str, object]]
 ) -> web.Application:
     """`readiness` gives the details of /readyz; the proxy is ready where its `ready` is true."""
 

@@ -31,20 +31,20 @@ from devroute.proxy.control import api, http
 from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import TunnelListener
 from devroute.proxy.downstream.listener import Server
-from devroute.proxy.identity_sources import Admission
+from devroute.proxy.identity_sources import IdentitySources
 from devroute.proxy.settings import ProxySettings
-from devroute.proxy.signing_keys import Signers
+from devroute.proxy.signing_keys import SigningKeySource
 from devroute.proxy.telemetry.access_log import request_log
-from devroute.proxy.telemetry.audit import OFF, STDOUT, Audit, Trail
-from devroute.proxy.telemetry.audit_events import Record, unrecorded
-from devroute.proxy.telemetry.metrics import Counters
+from devroute.proxy.telemetry.audit import OFF, STDOUT, Audit, AuditFile
+from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event
+from devroute.proxy.telemetry.metrics import Metrics
 from devroute.proxy.telemetry.observer import Observer
-from devroute.proxy.watched_file import Watched
+from devroute.proxy.watched_file import WatchedFile
 from devroute.routing.registry import Registry
 from devroute.routing.route import Observed, Timeouts
 from devroute.routing.router import ContractRouter
-from devroute.routing.shadow.comparison import Comparisons
-from devroute.routing.trace import Trails
+from devroute.routing.shadow.comparison import PendingComparisons
+from devroute.routing.trace import Traces
 from devroute.tunnel.protocol.handshake import Offer
 from devroute.upstream.http1_pool import DirectUpstream
 from devroute.upstream.pools import Pools
@@ -73,16 +73,16 @@ class Proxy:
     def __init__(self, settings: ProxySettings) -> None:
         """Raises ConfigInvalid for a policy or token file that cannot be used."""
         self._settings = settings
-        self._policy = Watched(settings.policy, Policy.parse, Policy())
-        self._admission = Admission(settings)
-        self._signers = Signers(settings.contract_keys)
+        self._policy = WatchedFile(settings.policy, Policy.parse, Policy())
+        self._admission = IdentitySources(settings)
+        self._signers = SigningKeySource(settings.contract_keys)
         self._signers_in_force = self._signers.keys()
-        self._audit = None if settings.audit == OFF else Audit(Trail(settings.audit))
-        self._record: Record = unrecorded if self._audit is None else self._audit.record
-        self._counters = Counters()
+        self._audit = None if settings.audit == OFF else Audit(AuditFile(settings.audit))
+        self._record: RecordEvent = discard_event if self._audit is None else self._audit.record
+        self._counters = Metrics()
         log_exchange, self._flush_log = request_log(settings.log_format, settings.log_level)
-        self._trails = Trails()
-        self._comparisons = Comparisons(asyncio.get_running_loop().time)
+        self._trails = Traces()
+        self._comparisons = PendingComparisons(asyncio.get_running_loop().time)
         self._draining = False
         self._ticks = 0
         loop = asyncio.get_running_loop()
@@ -123,7 +123,7 @@ class Proxy:
         )
         limits = HeadLimits(settings.max_head_bytes, settings.max_header_fields)
         observer = Observer(self._counters, log_exchange, self._audit, self._traced)
-        self._server = Server(self._router, timeouts, observer.over, loop.time(), limits)
+        self._server = Server(self._router, timeouts, observer.completed, loop.time(), limits)
         self._control = http.create_runner(
             api.create_app(
                 api.Control(
@@ -314,7 +314,7 @@ class Proxy:
                 if self._tunnels is not None:
                     self._tunnels.review()
 
-    def _files(self) -> list[tuple[str, Watched[Any]]]:
+    def _files(self) -> list[tuple[str, WatchedFile[Any]]]:
         """What is read again when it changes, as the audit trail names it."""
         return [
             ("policy", self._policy),
@@ -322,7 +322,7 @@ class Proxy:
             *self._admission.files(),
         ]
 
-    def _refreshed(self, what: str, file: Watched[Any]) -> bool:
+    def _refreshed(self, what: str, file: WatchedFile[Any]) -> bool:
         problem = file.problem
         changed = file.refresh()
         if changed or file.problem not in (None, problem):

@@ -14,7 +14,7 @@ from devroute.auth.oidc import IssuerKeys, Rules
 from devroute.auth.tls import trusting
 from devroute.auth.tokens import Tokens
 from devroute.proxy.settings import ProxySettings
-from devroute.proxy.watched_file import Watched
+from devroute.proxy.watched_file import WatchedFile
 
 
 class FileKeys:
@@ -22,7 +22,7 @@ class FileKeys:
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigInvalid."""
-        self.file = Watched(path, IssuerKeys.parse, IssuerKeys())
+        self.file = WatchedFile(path, IssuerKeys.parse, IssuerKeys())
 
     async def keys(self, kid: str | None) -> IssuerKeys:
         return self.file.value
@@ -31,12 +31,12 @@ class FileKeys:
         return {"problem": self.file.problem, "keys": len(self.file.value.by_id), "usable": True}
 
 
-class Admission:
+class IdentitySources:
     """`start` begins to fetch the issuer's keys, `stop` ends it; `files` are to be looked at now and then."""
 
     def __init__(self, settings: ProxySettings) -> None:
         """Raises ConfigInvalid for a file that cannot be used."""
-        self._tokens = Watched(settings.tokens, Tokens.parse, Tokens())
+        self._tokens = WatchedFile(settings.tokens, Tokens.parse, Tokens())
         self._keys = _key_source(settings)
         self._fetching: asyncio.Task[None] | None = None
         issuer = None
@@ -70,7 +70,7 @@ class Admission:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._fetching
 
-    def files(self) -> list[tuple[str, Watched[Any]]]:
+    def files(self) -> list[tuple[str, WatchedFile[Any]]]:
         """What is read again when it changes, as the audit trail names it."""
         keys = [("oidc-keys", self._keys.file)] if isinstance(self._keys, FileKeys) else []
         return [("tokens", self._tokens), *keys]

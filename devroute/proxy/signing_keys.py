@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from devroute.auth.jwks import RemoteKeys
 from devroute.contract.keys import Keys
-from devroute.proxy.watched_file import Watched
+from devroute.proxy.watched_file import WatchedFile
 
 #: Seconds between two looks at a URL, where no contract names a key that is not there: a key that was taken
 #: away counts for so long.
@@ -18,12 +18,12 @@ REFRESH_SECONDS: Final = 30.0
 MAX_AGE_SECONDS: Final = 8 * 3600.0
 
 
-class Signers:
+class SigningKeySource:
     """`start` begins to ask the URL, `stop` ends it; `files` are to be looked at now and then."""
 
     def __init__(self, place: str | None) -> None:
         """`place` is a file or a URL; without one nobody may sign. Raises ConfigInvalid."""
-        self._file: Watched[Keys] | None = None
+        self._file: WatchedFile[Keys] | None = None
         self._remote: RemoteKeys[Keys] | None = None
         self._fetching: asyncio.Task[None] | None = None
         if place is not None and "://" in place:
@@ -37,7 +37,7 @@ class Signers:
                 refresh=REFRESH_SECONDS,
             )
         else:
-            self._file = Watched(None if place is None else Path(place), Keys.parse, Keys())
+            self._file = WatchedFile(None if place is None else Path(place), Keys.parse, Keys())
 
     def keys(self) -> Keys:
         """Those in force; another object when they have changed."""
@@ -63,7 +63,7 @@ class Signers:
         if self._remote is not None and self._fetching is not None:
             self._remote.ask_again()
 
-    def files(self) -> list[tuple[str, Watched[Any]]]:
+    def files(self) -> list[tuple[str, WatchedFile[Any]]]:
         """What is read again when it changes, as the audit trail names it."""
         return [] if self._file is None else [("contract-keys", self._file)]
 

@@ -12,7 +12,7 @@ T = TypeVar("T")
 log = structlog.stdlib.get_logger("devroute.files")
 
 
-class Watched(Generic[T]):
+class WatchedFile(Generic[T]):
     """One file and what was last read of it. `problem` says why the newest version is not in force."""
 
     def __init__(self, path: Path | None, parse: Callable[[str, str], T], default: T) -> None:

@@ -22,19 +22,19 @@ from devroute.upstream.quota import Share
 #: First line of the answer; a filter that does not know it leaves the request alone.
 VERSION_LINE: Final = "devroute 1"
 #: Milliseconds a sidecar may keep an answer that only another contract or policy would change.
-HOLD_MS: Final = 1000
+TTL_MS: Final = 1000
 #: Milliseconds for an answer that leads to a laptop: for so long requests may still be sent to one that has
 #: gone, and get an error instead of the service. Four questions a second and worker are cheap.
-LAPTOP_HOLD_MS: Final = 250
+LAPTOP_TTL_MS: Final = 250
 #: Milliseconds for an answer that a person is about to change: by starting the laptop, the app or the tunnel.
-FALLBACK_HOLD_MS: Final = 250
+FALLBACK_TTL_MS: Final = 250
 #: Names that a sidecar may have for its own service, in order of trust; there are three sources (DESIGN 2).
 MAX_CANDIDATES: Final = 8
 
 Kind = Literal["detour", "mirror", "version", "service", "fallback", "error"]
 
 
-class Served(Protocol):
+class LaptopService(Protocol):
     """How a registered laptop serves a service: one of the two is there."""
 
     @property
@@ -52,7 +52,7 @@ class Served(Protocol):
 class Directory(Protocol):
     """Who is online (routing/registry.py)."""
 
-    def lookup(self, name: str, service: str) -> Served:
+    def lookup(self, name: str, service: str) -> LaptopService:
         """Raises LaptopOffline or ServiceNotServed."""
 
 
@@ -67,14 +67,14 @@ class Decision:
     target: str = ""
     reason: str = ""
     error: DevrouteError | None = None
-    ttl_ms: int = HOLD_MS
+    ttl_ms: int = TTL_MS
     address: Address | None = None
     upstream: Upstream | None = None
     entry: Entry | None = None
     callers: tuple[str, ...] | None = None
     terms: Terms = ANY
 
-    def unreachable(self, error: DevrouteError, ttl_ms: int = FALLBACK_HOLD_MS) -> "Decision":
+    def unreachable(self, error: DevrouteError, ttl_ms: int = FALLBACK_TTL_MS) -> "Decision":
         """What becomes of a detour whose target turns out not to be there, or not to be permitted."""
         return replace(_failed(self.entry, error), ttl_ms=ttl_ms)
 
@@ -146,21 +146,21 @@ def decide_parsed(
             return Decision("detour", entry.key, target, entry=entry, callers=callers)
         if isinstance(entry.target, Version):
             return Decision("version", entry.key, target, entry=entry, callers=callers)
-        route, terms = choose(entry, policy, directory)
+        route, terms = select_target(entry, policy, directory)
     except DevrouteError as error:
         return _failed(entry, error)
     if terms.shadow is not None and entry.fallback == "fail":
         return _failed(entry, _copies_only(entry))
     kind: Kind = "mirror" if entry.mirror or terms.shadow is not None else "detour"
     laptop = Decision(
-        kind, entry.key, target, ttl_ms=LAPTOP_HOLD_MS, entry=entry, callers=callers, terms=terms
+        kind, entry.key, target, ttl_ms=LAPTOP_TTL_MS, entry=entry, callers=callers, terms=terms
     )
     if isinstance(route, Address):
         return replace(laptop, address=route)
     return replace(laptop, upstream=route)
 
 
-def choose(entry: Entry, policy: Policy, directory: Directory) -> tuple[Address | Upstream, Terms]:
+def select_target(entry: Entry, policy: Policy, directory: Directory) -> tuple[Address | Upstream, Terms]:
     """Where the requests of an entry that policy permits go, and on which terms: an address to connect to (a
     name in it is still to be resolved, and each address to be permitted), or a laptop's tunnel.
 
@@ -169,7 +169,7 @@ def choose(entry: Entry, policy: Policy, directory: Directory) -> tuple[Address 
     if isinstance(entry.target, Address):
         return entry.target, ANY
     served = directory.lookup(str(entry.target), entry.service)
-    return way_to(entry, served, policy), served.terms
+    return destination_of(entry, served, policy), served.terms
 
 
 def _copies_only(entry: Entry) -> NotSupported:
@@ -194,7 +194,7 @@ def permit_entry(entry: Entry, policy: Policy) -> None:
         )
 
 
-def way_to(entry: Entry, served: Served, policy: Policy) -> Address | Upstream:
+def destination_of(entry: Entry, served: LaptopService, policy: Policy) -> Address | Upstream:
     """How a laptop that is online is reached. Raises TargetDenied or ServiceNotServed."""
     if served.upstream is not None:
         return served.upstream
@@ -210,9 +210,9 @@ def way_to(entry: Entry, served: Served, policy: Policy) -> Address | Upstream:
 
 def _failed(entry: Entry | None, error: DevrouteError) -> Decision:
     if entry is None:
-        return Decision("error", reason=error.message, error=error, ttl_ms=FALLBACK_HOLD_MS)
+        return Decision("error", reason=error.message, error=error, ttl_ms=FALLBACK_TTL_MS)
     base = Decision(
-        "fallback", entry.key, str(entry.target), error.message, error, FALLBACK_HOLD_MS, entry=entry
+        "fallback", entry.key, str(entry.target), error.message, error, FALLBACK_TTL_MS, entry=entry
     )
     return replace(base, kind="error") if entry.fallback == "fail" else base
 

@@ -13,8 +13,8 @@ from devroute.contract.offer_options import ANY, Terms
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, NameNotOwned, NameTaken, ServiceNotServed, TooManyLinks
 from devroute.quoting import quote
-from devroute.routing.shadow.assignment import TICKET_LENGTH, Shadow
-from devroute.routing.shadow.notifier import COMPARISONS, Teller
+from devroute.routing.shadow.assignment import TICKET_LENGTH, ShadowTarget
+from devroute.routing.shadow.notifier import COMPARISON_SERVICE, Notifier
 from devroute.tunnel.protocol.handshake import Hello
 from devroute.upstream.interface import Upstream
 from devroute.upstream.quota import Share
@@ -30,7 +30,7 @@ class Link(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class LaptopService:
     """The way to a service: exactly one of the first two is there. The same object for as long as it is the
     way. `share` bounds what the subject may have in flight; a tunnel knows its own. `tell` tells the owner
     what came of copies, where they want any."""
@@ -39,7 +39,7 @@ class Served:
     address: Address | None
     terms: Terms = ANY
     share: Share | None = None
-    tell: Teller | None = None
+    tell: Notifier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Registration:
     link: Link
     hello: Hello
     since: float
-    ways: dict[str, Served] = field(default_factory=dict)
+    ways: dict[str, LaptopService] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
         """For the API."""
@@ -81,7 +81,7 @@ class Registry:
     def __init__(self, *, max_links_per_subject: int = MAX_LINKS_PER_SUBJECT) -> None:
         self.max_links = max_links_per_subject
         self._by_name: dict[str, Registration] = {}
-        self._shadows: dict[str, Shadow] = {}
+        self._shadows: dict[str, ShadowTarget] = {}
 
     def register(
         self, subject: str, hello: Hello, link: Link, now: float, share: Share | None = None
@@ -108,11 +108,11 @@ class Registry:
                 hint="end one of them; devroute ls shows them",
             )
         shadows = any(offer.terms.shadow is not None for offer in hello.services)
-        tell = Teller(link.upstream(COMPARISONS)) if shadows else None
+        tell = Notifier(link.upstream(COMPARISON_SERVICE)) if shadows else None
         ways = {
-            offer.service: Served(link.upstream(offer.service), None, offer.terms, tell=tell)
+            offer.service: LaptopService(link.upstream(offer.service), None, offer.terms, tell=tell)
             if offer.direct is None
-            else Served(None, offer.direct, offer.terms, share, tell)
+            else LaptopService(None, offer.direct, offer.terms, share, tell)
             for offer in hello.services
         }
         registration = self._by_name[name] = Registration(name, subject, link, hello, now, ways)
@@ -120,7 +120,7 @@ class Registry:
         for service, served in ways.items():
             if served.terms.shadow is not None:
                 ticket = secrets.token_hex(TICKET_LENGTH // 2)
-                self._shadows[ticket] = Shadow(ticket, name, service, served)
+                self._shadows[ticket] = ShadowTarget(ticket, name, service, served)
         return registration, older.link if older is not None else None
 
     def unregister(self, link: Link) -> Registration | None:
@@ -134,7 +134,7 @@ class Registry:
     def registrations(self) -> list[Registration]:
         return list(self._by_name.values())
 
-    def lookup(self, name: str, service: str) -> Served:
+    def lookup(self, name: str, service: str) -> LaptopService:
         """Raises LaptopOffline or ServiceNotServed."""
         registration = self._by_name.get(name)
         if registration is None:
@@ -157,12 +157,12 @@ class Registry:
     def _forget_shadows(self, name: str) -> None:
         self._shadows = {ticket: each for ticket, each in self._shadows.items() if each.name != name}
 
-    def shadows(self, service: str) -> list[Shadow]:
+    def shadows(self, service: str) -> list[ShadowTarget]:
         """The laptops that want copies of a service's requests, by name."""
         found = [each for each in self._shadows.values() if each.service == service]
         return sorted(found, key=lambda each: each.name)
 
-    def shadow(self, ticket: str) -> Shadow:
+    def shadow(self, ticket: str) -> ShadowTarget:
         """The laptop that a copy is for. Raises LaptopOffline."""
         found = self._shadows.get(ticket)
         if found is None:

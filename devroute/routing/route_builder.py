@@ -11,9 +11,9 @@ from devroute.contract.target import Address
 from devroute.http.message import RequestHead
 from devroute.proxy.telemetry.audit_events import decision
 from devroute.quoting import printable
-from devroute.routing.decision import Served
+from devroute.routing.decision import LaptopService
 from devroute.routing.route import Route
-from devroute.routing.shadow.comparison import Comparisons, Witness, id_of
+from devroute.routing.shadow.comparison import PendingComparisons, ResponseObserver, comparison_id
 from devroute.upstream.failover import Declining
 from devroute.upstream.faults import Aborting, Delayed, Limited
 from devroute.upstream.interface import Upstream
@@ -25,7 +25,7 @@ from devroute.upstream.quota import SharedUpstream
 class Detours:
     """Makes routes. `mesh` leads to the real services, by the name that a request is sent to."""
 
-    def __init__(self, pools: Pools, mesh: Upstream | None, comparisons: Comparisons | None) -> None:
+    def __init__(self, pools: Pools, mesh: Upstream | None, comparisons: PendingComparisons | None) -> None:
         self._pools = pools
         self._mesh = mesh
         self._comparisons = comparisons
@@ -47,7 +47,7 @@ class Detours:
         entry: Entry,
         way: Address | Upstream,
         signature: Signature | None,
-        served: Served | None = None,
+        served: LaptopService | None = None,
         *,
         contract: bool = True,
     ) -> Route:
@@ -98,14 +98,14 @@ class Detours:
         service = "" if contract else entry.service
         return Shadowed(upstream, self._copies, entry.timeout_s, watch, service)
 
-    def _watch(self, service: str, served: Served) -> Watch | None:
+    def _watch(self, service: str, served: LaptopService) -> Watch | None:
         """Where the laptop's owner wants to compare: who sees the laptop's answers to copies."""
         comparisons, tell = self._comparisons, served.tell
         if comparisons is None or tell is None or served.terms.shadow is None:
             return None
 
-        def watch(head: RequestHead) -> Witness | None:
-            key = id_of(head)
+        def watch(head: RequestHead) -> ResponseObserver | None:
+            key = comparison_id(head)
             return None if key is None else comparisons.expect(key, service, head, tell)
 
         return watch

@@ -26,11 +26,16 @@ from devroute.errors import (
 )
 from devroute.http.message import InboundRequest, header_value
 from devroute.policy.policy import Policy, permit_contract
-from devroute.routing.decision import Directory, Served, permit_entry, way_to
+from devroute.routing.decision import Directory, LaptopService, destination_of, permit_entry
 from devroute.routing.route import CALLER, Route
 from devroute.routing.route_builder import Detours
-from devroute.routing.shadow.assignment import NoShadows, Shadows, permit_copies, ticket_of
-from devroute.routing.shadow.comparison import Comparisons
+from devroute.routing.shadow.assignment import (
+    NoShadowTargets,
+    ShadowTargets,
+    permit_shadow_traffic,
+    ticket_of,
+)
+from devroute.routing.shadow.comparison import PendingComparisons
 from devroute.upstream.interface import Upstream
 from devroute.upstream.pools import Pools
 
@@ -56,7 +61,7 @@ class _Judged:
     static: bool
     callers: set[bytes] | None = None
     signature: Signature | None = None
-    served: Served | None = None
+    served: LaptopService | None = None
     route: Route | None = None
     paths: tuple[bytes, ...] = ()
     copied: tuple[bytes, ...] = ()
@@ -74,11 +79,11 @@ class ContractRouter:
         read: Callable[[str], Contract] = parse,
         clock: Callable[[], float] = time.time,
         mesh: Upstream | None = None,
-        comparisons: Comparisons | None = None,
-        shadows: Shadows | None = None,
+        comparisons: PendingComparisons | None = None,
+        shadows: ShadowTargets | None = None,
     ) -> None:
         """`read` is what reads contracts; `clock` gives seconds since the epoch."""
-        self._shadows = NoShadows() if shadows is None else shadows
+        self._shadows = NoShadowTargets() if shadows is None else shadows
         # Of copies, by laptop and service: older tickets are forgotten.
         self._copied: dict[tuple[str, str], _Judged] = {}
         self._read = read
@@ -123,7 +128,7 @@ class ContractRouter:
             return judged.route
         served = self._directory.lookup(str(entry.target), entry.service)
         if judged.route is None or judged.served is not served:
-            way = way_to(entry, served, self._policy())
+            way = destination_of(entry, served, self._policy())
             judged.route = self._detours.route(entry, way, judged.signature, served)
             judged.served = served
             judged.copied = _copied_methods(served.terms)
@@ -143,10 +148,10 @@ class ContractRouter:
         judged = self._copied.get(key)
         if judged is None or judged.served is not served:
             policy = self._policy()
-            entry = permit_copies(shadow, policy)
+            entry = permit_shadow_traffic(shadow, policy)
             judged = _Judged(entry, False, False, None if policy.callers_of(entry) is None else set())
             judged.route = self._detours.route(
-                entry, way_to(entry, served, policy), None, served, contract=False
+                entry, destination_of(entry, served, policy), None, served, contract=False
             )
             judged.served = served
             judged.copied = _copied_methods(served.terms)

@@ -46,7 +46,7 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RelayedResponse:
     """What the proxy relayed for a service, or why it could not (`error`, else empty). `began_ms` is after
     the trace's first sign."""
 
@@ -58,7 +58,7 @@ class Answer:
     took_ms: float
 
 
-def _joined(hop: Hop, answer: Answer) -> Hop:
+def _joined(hop: Hop, answer: RelayedResponse) -> Hop:
     return replace(
         hop,
         took_ms=answer.took_ms,
@@ -73,10 +73,10 @@ def _joined(hop: Hop, answer: Answer) -> Hop:
 class _Trail:
     began: float
     hops: list[Hop]
-    answers: list[Answer]
+    answers: list[RelayedResponse]
 
 
-class Trails:
+class Traces:
     """The traces of the last minutes, by id."""
 
     def __init__(self) -> None:
@@ -111,7 +111,9 @@ class Trails:
         if trail is not None:
             began_ms = round((now - took - trail.began) * 1000, 1)
             took_ms = round(took * 1000, 1)
-            trail.answers.append(Answer(service, target, status, error[:MAX_TEXT], began_ms, took_ms))
+            trail.answers.append(
+                RelayedResponse(service, target, status, error[:MAX_TEXT], began_ms, took_ms)
+            )
 
     def hops(self, trace: str) -> list[Hop]:
         """In the order in which they saw the request; empty for a trace nobody has told of.
@@ -157,7 +159,7 @@ class Trails:
 # --- for people ---------------------------------------------------------------------------------------------
 
 
-def missed(hops: Iterable[Hop]) -> list[str]:
+def unreached_services(hops: Iterable[Hop]) -> list[str]:
     """The services that the contract names and that have not seen it, as it names them."""
     known = list(hops)
     named: dict[str, str] = {}
@@ -171,7 +173,7 @@ def missed(hops: Iterable[Hop]) -> list[str]:
     return [key for key, service in named.items() if service not in there]
 
 
-def story(trace: str, hops: list[Hop], total_ms: float) -> list[str]:
+def describe(trace: str, hops: list[Hop], total_ms: float) -> list[str]:
     """A trace in lines: who answered each hop, when it saw the request, and where the contract was lost."""
     lines = [f"trace {trace}: {len(hops)} {'hop' if len(hops) == 1 else 'hops'}, {total_ms:.0f} ms"]
     if not hops:
@@ -184,7 +186,7 @@ def story(trace: str, hops: list[Hop], total_ms: float) -> list[str]:
             answered = f"{hop.target} answered {hop.status} after {hop.took_ms:.0f} ms"
             what = f"{answered}: {what}" if what else answered
         lines.append(f"{hop.at_ms:+7.0f} ms  {hop.service:<{width}}  {hop.result:<8}  {what}".rstrip())
-    if lost := missed(hops):
+    if lost := unreached_services(hops):
         last = hops[-1].service
         lines.append(
             f"the contract was lost at '{last}': it names {', '.join(lost)} too, where it has not arrived."

@@ -14,7 +14,7 @@ from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
 from devroute.http.buffer import Piece, hold
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.routing.shadow.comparison import Witness
+from devroute.routing.shadow.comparison import ResponseObserver
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: Bytes of one copy that wait for a laptop: a breakpoint's worth of an upload.
@@ -35,7 +35,7 @@ _BODYLESS: Final = (Framing.NONE, Framing.UPGRADE)
 
 
 #: Asked for each copy whether somebody wants to see its answer.
-Watch = Callable[[RequestHead], Witness | None]
+Watch = Callable[[RequestHead], ResponseObserver | None]
 
 
 class Copies:
@@ -130,7 +130,12 @@ class _Copy:
     """The laptop's side: sends as fast as the laptop takes it, and holds what it does not."""
 
     def __init__(
-        self, upstream: Upstream, head: RequestHead, copies: Copies, seconds: float, witness: Witness | None
+        self,
+        upstream: Upstream,
+        head: RequestHead,
+        copies: Copies,
+        seconds: float,
+        witness: ResponseObserver | None,
     ) -> None:
         self._copies = copies
         self._witness = witness

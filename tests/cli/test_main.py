@@ -24,7 +24,7 @@ from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.control.http import create_runner
 from devroute.proxy.settings import ProxySettings
-from devroute.routing.decision import Served
+from devroute.routing.decision import LaptopService
 
 SECRET, RECORD = new_token("alice")
 CONFIGURED = {"DEVROUTE_SERVER": "http://127.0.0.1:1", "DEVROUTE_TOKEN": SECRET}
@@ -242,7 +242,7 @@ DIRECT = {"service": "foo", "scheme": "http", "via": "direct", "address": "10.0.
 class Directory:
     laptops: Sequence[Mapping[str, object]] = ()
 
-    def lookup(self, name: str, service: str) -> Served:
+    def lookup(self, name: str, service: str) -> LaptopService:
         raise LaptopOffline(name)
 
     def listing(self) -> Sequence[Mapping[str, object]]:

@@ -12,7 +12,7 @@ from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
 from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.quoting import printable
-from devroute.routing.decision import FALLBACK_HOLD_MS, LAPTOP_HOLD_MS, Decision, choose, decide
+from devroute.routing.decision import FALLBACK_TTL_MS, LAPTOP_TTL_MS, Decision, decide, select_target
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from tests.support.examples import examples
 
@@ -72,7 +72,7 @@ def lines(decision: Decision) -> dict[str, str]:
 def test_a_laptop_with_a_tunnel_is_a_detour_without_an_address_to_try() -> None:
     decision = decided({"foo": "alice"})
     assert (decision.kind, decision.service, decision.address) == ("detour", "foo", None)
-    assert lines(decision) == {"decision": "detour", "ttl": str(LAPTOP_HOLD_MS), "service": "foo"}
+    assert lines(decision) == {"decision": "detour", "ttl": str(LAPTOP_TTL_MS), "service": "foo"}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_what_cannot_be_done_is_a_short_fallback_with_its_reason(contract: objec
     assert decision.error.code == code
     answer = lines(decision)
     assert answer["reason"] == printable(decision.error.message)
-    assert answer["ttl"] == str(FALLBACK_HOLD_MS)
+    assert answer["ttl"] == str(FALLBACK_TTL_MS)
     assert "body" not in answer
 
 
@@ -223,7 +223,7 @@ def test_a_target_that_turns_out_unreachable_is_a_fallback_or_an_error_as_the_co
 
 
 def test_choose_gives_the_upstream_of_a_tunnel() -> None:
-    assert choose(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS) == (TUNNEL, ANY)
+    assert select_target(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS) == (TUNNEL, ANY)
 
 
 def test_a_reason_is_one_short_printable_line() -> None:

@@ -23,7 +23,7 @@ from devroute.http.http1.request import parse_request_head
 from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.routing import router
-from devroute.routing.registry import Served
+from devroute.routing.registry import LaptopService
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
 from devroute.upstream.http1_pool import DirectUpstream
@@ -46,12 +46,12 @@ class Desk:
 
     def __init__(self) -> None:
         self.policy = OPEN
-        self.laptops: dict[tuple[str, str], Served] = {}
+        self.laptops: dict[tuple[str, str], LaptopService] = {}
         self.asked = 0
         self.pools = Pools(lambda: self.policy, connect_timeout=1, max_in_flight=1)
         self.router = ContractRouter(self, lambda: self.policy, self.pools)
 
-    def lookup(self, name: str, service: str) -> Served:
+    def lookup(self, name: str, service: str) -> LaptopService:
         self.asked += 1
         try:
             return self.laptops[name, service]
@@ -89,11 +89,11 @@ async def test_a_contract_is_judged_once_and_its_route_used_again(desk: Desk) ->
 
 async def test_who_is_online_is_asked_for_every_request(desk: Desk) -> None:
     first, second = Tunnel(), Tunnel()
-    desk.laptops["alice", "foo"] = Served(first, None)
+    desk.laptops["alice", "foo"] = LaptopService(first, None)
     contract = b'{"foo": "alice"}'
     assert desk.route(contract).upstream is first
     assert desk.route(contract) is desk.route(contract)
-    desk.laptops["alice", "foo"] = Served(second, None)
+    desk.laptops["alice", "foo"] = LaptopService(second, None)
     assert desk.route(contract).upstream is second
     del desk.laptops["alice", "foo"]
     with pytest.raises(LaptopOffline):
@@ -104,24 +104,24 @@ async def test_who_is_online_is_asked_for_every_request(desk: Desk) -> None:
 async def test_a_laptop_that_wants_copies_gets_no_other_methods_even_if_the_sidecar_sends_them(
     desk: Desk,
 ) -> None:
-    desk.laptops["alice", "foo"] = Served(Tunnel(), None, Terms(shadow=25.0))
+    desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None, Terms(shadow=25.0))
     route = desk.route(b'{"foo": "alice"}')
     assert b"x-devroute-result: mirror" in route.marks
     assert isinstance(route.upstream, Shadowed)
-    desk.laptops["alice", "foo"] = Served(Tunnel(), None, Terms(shadow=25.0, shadow_methods=("POST",)))
+    desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None, Terms(shadow=25.0, shadow_methods=("POST",)))
     with pytest.raises(ConditionUnmet, match="copies of POST only"):
         desk.route(b'{"foo": "alice"}')
 
 
 async def test_a_laptops_own_address_is_subject_to_policy_too(desk: Desk) -> None:
-    desk.laptops["alice", "foo"] = Served(None, Address("192.168.1.12", 8001))
+    desk.laptops["alice", "foo"] = LaptopService(None, Address("192.168.1.12", 8001))
     route = desk.route(b'{"foo": "alice"}')
     assert route.upstream is desk.pools.get("foo", Address("192.168.1.12", 8001))
     assert b"foo answered by alice (192.168.1.12:8001)" in route.marks
-    desk.laptops["alice", "foo"] = Served(None, Address("127.0.0.1", 8001))
+    desk.laptops["alice", "foo"] = LaptopService(None, Address("127.0.0.1", 8001))
     with pytest.raises(TargetDenied):
         desk.route(b'{"foo": "alice"}')
-    desk.laptops["alice", "foo"] = Served(None, None)
+    desk.laptops["alice", "foo"] = LaptopService(None, None)
     with pytest.raises(ServiceNotServed):
         desk.route(b'{"foo": "alice"}')
 
@@ -244,7 +244,7 @@ async def test_where_policy_restricts_callers_the_sidecars_word_is_needed(desk: 
 
 async def test_many_callers_of_one_contract_are_not_remembered_for_ever(desk: Desk) -> None:
     desk.policy = Policy.from_mapping({"callers": [{"from": ["qa/*"]}]})
-    desk.laptops["alice", "foo"] = Served(Tunnel(), None)
+    desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None)
     for number in range(router.MAX_CALLERS + 10):
         caller = b"x-devroute-caller: spiffe://x/ns/qa/sa/%d" % number
         desk.fields(b'x-devroute: {"foo": "alice"}', b"x-devroute-matched: foo", caller)

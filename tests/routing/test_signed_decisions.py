@@ -29,7 +29,7 @@ from devroute.http.http1.request import parse_request_head
 from devroute.mesh import testbed
 from devroute.policy.policy import Policy
 from devroute.proxy import signing_keys
-from devroute.proxy.signing_keys import Signers
+from devroute.proxy.signing_keys import SigningKeySource
 from devroute.routing.decision import Decision, decide
 from devroute.routing.registry import Registry
 from devroute.routing.route import Route
@@ -228,7 +228,7 @@ async def test_keys_of_a_url_are_asked_for_again_and_outlast_a_server_that_is_do
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found = Signers(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
+    found = SigningKeySource(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
     read = Verifier(found.keys)
     with pytest.raises(ContractInvalid, match="does not accept signed contracts"):
         read(signed(DIRECT))
@@ -265,7 +265,7 @@ async def test_a_key_that_is_not_there_is_asked_for_at_once_but_not_by_every_for
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found = Signers(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
+    found = SigningKeySource(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
     read = Verifier(found.keys, look_again=found.look_again)
     found.start()  # it would look again by itself in half a minute
     try:

@@ -30,11 +30,11 @@ from devroute.errors import (
 )
 from devroute.policy.policy import Policy
 from devroute.proxy.control.http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
-from devroute.proxy.telemetry.audit_events import REFUSED, Record, refusal, unrecorded
-from devroute.routing.decision import HOLD_MS, Decision, Directory, decide
-from devroute.routing.shadow.assignment import NoShadows, Shadows, decide_copies
-from devroute.routing.shadow.comparison import ID_LENGTH, Comparisons, read_answer
-from devroute.routing.trace import Trails
+from devroute.proxy.telemetry.audit_events import REFUSAL_STATUSES, RecordEvent, discard_event, refusal_fields
+from devroute.routing.decision import TTL_MS, Decision, Directory, decide
+from devroute.routing.shadow.assignment import NoShadowTargets, ShadowTargets, assign_shadow_traffic
+from devroute.routing.shadow.comparison import ID_LENGTH, PendingComparisons, parse_service_response
+from devroute.routing.trace import Traces
 from devroute.tunnel.proxy_link import TunnelUpstream
 
 log = structlog.stdlib.get_logger("devroute.control")
@@ -62,11 +62,11 @@ class Control:
     authenticate: Authenticate
     probe: Probe
     probe_timeout: float
-    trails: Trails = field(default_factory=Trails)
-    comparisons: Comparisons = field(default_factory=lambda: Comparisons(time.monotonic))
-    shadows: Shadows = field(default_factory=NoShadows)
+    trails: Traces = field(default_factory=Traces)
+    comparisons: PendingComparisons = field(default_factory=lambda: PendingComparisons(time.monotonic))
+    shadows: ShadowTargets = field(default_factory=NoShadowTargets)
     read: Callable[[str], Contract] = parse
-    record: Record = unrecorded
+    record: RecordEvent = discard_event
 
     async def resolve(self, request: web.Request) -> web.Response:
         """GET /resolve: the decision for one contract at one service, in the lines of routing/decision.py;
@@ -75,7 +75,7 @@ class Control:
         candidates = request.headers.get("x-devroute-candidates", "").replace(",", " ").split()
         contracts = request.headers.getall("x-devroute", [])
         if not contracts:
-            return _lines(decide_copies(candidates, self.policy(), self.shadows).as_lines())
+            return _lines(assign_shadow_traffic(candidates, self.policy(), self.shadows).as_lines())
         decision = decide(
             # A repeated field is one list (RFC 9110 §5.3), and so is found to be two contracts.
             ", ".join(contracts),
@@ -90,7 +90,7 @@ class Control:
             decision = await self._tried(decision, decision.address)
         elif isinstance(decision.upstream, TunnelUpstream):
             decision = await self._heard(decision, decision.upstream)
-        if (error := decision.error) is not None and error.status in REFUSED:
+        if (error := decision.error) is not None and error.status in REFUSAL_STATUSES:
             self._refused("resolve", error, request)
         return _lines(decision.as_lines())
 
@@ -106,7 +106,7 @@ class Control:
                     service=decision.service,
                     target=decision.target,
                 ),
-                HOLD_MS,  # asking again would cost the next request the same wait
+                TTL_MS,  # asking again would cost the next request the same wait
             )
         except DevrouteError as error:
             return decision.unreachable(error)
@@ -131,7 +131,9 @@ class Control:
         key = request.headers.get("x-devroute-compare", "")
         if not (key.isascii() and key.isalnum() and len(key) <= ID_LENGTH):
             raise RequestMalformed("the header X-devroute-compare is missing or no id")
-        answer = read_answer(await request.read(), whole=request.headers.get("x-devroute-whole") == "yes")
+        answer = parse_service_response(
+            await request.read(), whole=request.headers.get("x-devroute-whole") == "yes"
+        )
         self.comparisons.real(key, answer)
         return web.Response(status=204)
 
@@ -171,7 +173,7 @@ class Control:
         )
 
     def _refused(self, at: str, error: DevrouteError, request: web.Request) -> None:
-        fields = {"caller": None, **refusal(error), "request_id": None}
+        fields = {"caller": None, **refusal_fields(error), "request_id": None}
         self.record("refusal", at=at, subject=None, peer=request.remote, **fields)
 
     async def _authorise(self, request: web.Request) -> Identity:

@@ -25,7 +25,7 @@ from devroute.errors import (
 )
 from devroute.http.http1.request import check_partial_head
 from devroute.proxy.control.token_renewal import Renewals, expires_in
-from devroute.proxy.telemetry.audit_events import Record, refusal, unrecorded
+from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, refusal_fields
 from devroute.routing.registry import Registration, Registry
 from devroute.token_bucket import Allowance
 from devroute.tunnel.link import PATIENT, Liveness
@@ -76,7 +76,7 @@ class TunnelListener:
         registry: Registry,
         server_version: str,
         permit: Permit,
-        record: Record = unrecorded,
+        record: RecordEvent = discard_event,
         random: Callable[[int], bytes] = os.urandom,
         liveness: Liveness = PATIENT,
         head_seconds: float = HEAD_SECONDS,
@@ -168,7 +168,7 @@ class TunnelListener:
 
     def refused(self, error: DevrouteError, subject: str | None, transport: asyncio.BaseTransport) -> None:
         """Somebody may not register."""
-        fields = {"caller": None, **refusal(error), "request_id": None}
+        fields = {"caller": None, **refusal_fields(error), "request_id": None}
         self._record("refusal", at="tunnel", subject=subject, peer=_peer(transport), **fields)
 
     def _left(self, registration: Registration, reason: str) -> None:

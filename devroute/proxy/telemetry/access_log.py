@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 import structlog
 
 from devroute.errors import DevrouteError
-from devroute.proxy.telemetry.line_writer import Lines, identifier, quoted
+from devroute.proxy.telemetry.line_writer import LineWriter, identifier, quoted
 from devroute.routing.route import Observed
 
 log = structlog.stdlib.get_logger("devroute.request")
@@ -42,7 +42,7 @@ def _where(error: DevrouteError | None) -> bytes:
     return f'"service": {json.dumps(service)}, "target": {json.dumps(target)}'.encode()
 
 
-class AccessLog(Lines):
+class AccessLog(LineWriter):
     """JSON lines on `stream`. Those that cannot be written are lost, as in log.py."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -54,7 +54,7 @@ class AccessLog(Lines):
             self._stream.write(lines)
             self._stream.flush()
 
-    def over(self, exchange: Observed) -> None:
+    def completed(self, exchange: Observed) -> None:
         """Log an exchange that is over. Not __call__, which mypyc gets wrong where a class has a base."""
         request = exchange.request
         error = exchange.error
@@ -119,4 +119,4 @@ def request_log(form: str, level: str) -> tuple[Callable[[Observed], None] | Non
     if form == "console":
         return log_exchange, lambda: None
     access = AccessLog(sys.stderr.buffer)
-    return access.over, access.flush
+    return access.completed, access.flush

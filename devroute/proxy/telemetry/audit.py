@@ -19,8 +19,8 @@ import structlog
 
 from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.http.message import header_value
-from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal
-from devroute.proxy.telemetry.line_writer import Lines, identifier, quoted
+from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal_fields
+from devroute.proxy.telemetry.line_writer import LineWriter, identifier, quoted
 from devroute.routing.route import CALLER, Observed
 from devroute.token_bucket import Allowance
 
@@ -46,7 +46,7 @@ REFUSALS_PER_SECOND: Final = 10
 log = structlog.stdlib.get_logger("devroute.audit")
 
 
-class Trail:
+class AuditFile:
     """Where the lines go: `-` for standard output, or a file, which others may move away at any time: it is
     made anew as soon as that is seen. `lost` counts bytes that could not be written."""
 
@@ -101,10 +101,10 @@ class Trail:
             raise ConfigInvalid(f"{path}: the audit trail cannot be written: {error.strerror}") from None
 
 
-class Audit(Lines):
+class Audit(LineWriter):
     """The events, in lines. `record` is for those that are few, `detoured` for the requests."""
 
-    def __init__(self, trail: Trail) -> None:
+    def __init__(self, trail: AuditFile) -> None:
         super().__init__(trail.write)
         self.trail = trail
         self._same: dict[tuple[bytes, int, bytes, str | None], bytes] = {}
@@ -171,7 +171,7 @@ class Audit(Lines):
             subject=None,
             peer=None,
             caller=caller.decode("latin-1") or None,
-            **refusal(error),
+            **refusal_fields(error),
             request_id=exchange.request_id.decode("latin-1"),
         )
 

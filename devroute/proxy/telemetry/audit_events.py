@@ -17,20 +17,20 @@ VERSION: Final = 1
 Event = Literal["change", "detour", "leave", "omission", "refusal", "registration", "takeover"]
 
 #: Refusals by status: what somebody was not allowed to do, and not what did not work (5xx).
-REFUSED: Final = range(400, 500)
+REFUSAL_STATUSES: Final = range(400, 500)
 
 #: Their words quote the contract, which names others' services and laptops.
 _QUOTES_CONTRACT: Final = (ContractInvalid, ServiceNotInContract)
 
 
-class Record(Protocol):
+class RecordEvent(Protocol):
     """Takes an event to wherever the trail is kept."""
 
     def __call__(self, event: Event, /, **fields: object) -> None: ...
 
 
-def unrecorded(event: Event, /, **fields: object) -> None:
-    """A Record for those who keep none."""
+def discard_event(event: Event, /, **fields: object) -> None:
+    """A RecordEvent that keeps nothing."""
 
 
 def line(event: Event, stamp: str, fields: dict[str, object]) -> bytes:
@@ -38,7 +38,7 @@ def line(event: Event, stamp: str, fields: dict[str, object]) -> bytes:
     return json.dumps({"audit": VERSION, "time": stamp, "event": event, **fields}).encode() + b"\n"
 
 
-def refusal(error: DevrouteError) -> dict[str, object]:
+def refusal_fields(error: DevrouteError) -> dict[str, object]:
     """The fields that say what was refused, and why."""
     if isinstance(error, _QUOTES_CONTRACT):
         return {"service": None, "target": None, "code": error.code, "reason": ""}

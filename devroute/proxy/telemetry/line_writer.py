@@ -13,7 +13,7 @@ FLUSH_SECONDS: Final = 0.1
 FLUSH_BYTES: Final = 32 * 1024
 
 
-class Lines:
+class LineWriter:
     """Hands lines to `write`, in batches. `flush` writes what waits; call it once more at the end."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:

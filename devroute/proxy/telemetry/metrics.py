@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from devroute.routing.route import Observed
 
 
-class Counters:
+class Metrics:
     """`answered` counts by status, `failed` by code and status; bytes are those of bodies."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ import structlog
 
 from devroute.http.message import header_value
 from devroute.proxy.telemetry.audit import Audit
-from devroute.proxy.telemetry.metrics import Counters
+from devroute.proxy.telemetry.metrics import Metrics
 from devroute.routing.route import Observed
 from devroute.routing.trace import HEADER
 
@@ -24,7 +24,7 @@ class Observer:
 
     def __init__(
         self,
-        counters: Counters,
+        counters: Metrics,
         log: Callable[[Observed], None] | None,
         audit: Audit | None,
         traced: Callable[[Observed, str], None],
@@ -34,7 +34,7 @@ class Observer:
         self._audit = audit
         self._traced = traced
 
-    def over(self, exchange: Observed) -> None:
+    def completed(self, exchange: Observed) -> None:
         self._counters.count(exchange)
         try:
             if self._audit is not None:

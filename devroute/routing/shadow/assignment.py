@@ -17,7 +17,7 @@ from devroute.contract.grammar import Entry, parse
 from devroute.errors import DevrouteError, LaptopOffline
 from devroute.http.message import id_said
 from devroute.policy.policy import Policy
-from devroute.routing.decision import HOLD_MS, MAX_CANDIDATES, VERSION_LINE, Served
+from devroute.routing.decision import MAX_CANDIDATES, TTL_MS, VERSION_LINE, LaptopService
 
 #: Laptops in one answer, and so in one sidecar's draw.
 MAX_LAPTOPS: Final = 16
@@ -31,46 +31,46 @@ _FIELD: Final = b"\r\nx-devroute-copy: "
 
 
 @dataclass(frozen=True, slots=True)
-class Shadow:
+class ShadowTarget:
     """A laptop that wants copies of a service's requests. The ticket is its own while it is online."""
 
     ticket: str
     name: str
     service: str
-    served: Served
+    served: LaptopService
 
 
-class Shadows(Protocol):
+class ShadowTargets(Protocol):
     """Who wants copies (routing/registry.py)."""
 
-    def shadows(self, service: str) -> Sequence[Shadow]:
+    def shadows(self, service: str) -> Sequence[ShadowTarget]:
         """Those that want copies of a service's requests, by name."""
 
-    def shadow(self, ticket: str) -> Shadow:
+    def shadow(self, ticket: str) -> ShadowTarget:
         """Raises LaptopOffline."""
 
 
-class NoShadows:
+class NoShadowTargets:
     """Nobody wants copies."""
 
-    def shadows(self, service: str) -> Sequence[Shadow]:
+    def shadows(self, service: str) -> Sequence[ShadowTarget]:
         return ()
 
-    def shadow(self, ticket: str) -> Shadow:
+    def shadow(self, ticket: str) -> ShadowTarget:
         raise LaptopOffline("the laptop that wanted this copy is not online any more")
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
+class Assignment:
     """The answer: which laptops get copies of a service's requests, none where there are none."""
 
     service: str = ""
-    laptops: tuple[Shadow, ...] = ()
+    laptops: tuple[ShadowTarget, ...] = ()
 
     def as_lines(self) -> bytes:
         """For /resolve: lines of "key value", ASCII, LF. A laptop's line has its ticket, its percentage of
         all requests, its methods, and the beginnings of its paths where it takes no others."""
-        lines = [VERSION_LINE, f"decision {'copy' if self.laptops else 'service'}", f"ttl {HOLD_MS}"]
+        lines = [VERSION_LINE, f"decision {'copy' if self.laptops else 'service'}", f"ttl {TTL_MS}"]
         if self.laptops:
             lines.append(f"service {self.service}")
         room = MAX_LINES_BYTES
@@ -85,17 +85,17 @@ class Copies:
         return ("\n".join(lines) + "\n").encode("ascii")
 
 
-def decide_copies(candidates: Sequence[str], policy: Policy, shadows: Shadows) -> Copies:
+def assign_shadow_traffic(candidates: Sequence[str], policy: Policy, shadows: ShadowTargets) -> Assignment:
     """Who gets copies of the requests without a contract at one service, which `candidates` name in order of
     trust. Never raises DevrouteError: what policy does not permit is not copied."""
     for service in candidates[:MAX_CANDIDATES]:
         found = [each for each in shadows.shadows(service) if _permitted(each, policy)]
         if found:
-            return Copies(service, tuple(found[:MAX_LAPTOPS]))
-    return Copies()
+            return Assignment(service, tuple(found[:MAX_LAPTOPS]))
+    return Assignment()
 
 
-def permit_copies(shadow: Shadow, policy: Policy) -> Entry:
+def permit_shadow_traffic(shadow: ShadowTarget, policy: Policy) -> Entry:
     """A laptop that may have copies, as a contract would name it. Raises TargetDenied, CallerDenied or
     ShadowDenied."""
     entry = parse(json.dumps({shadow.service: shadow.name})).entries[shadow.service]
@@ -106,9 +106,9 @@ def permit_copies(shadow: Shadow, policy: Policy) -> Entry:
     return entry
 
 
-def _permitted(shadow: Shadow, policy: Policy) -> bool:
+def _permitted(shadow: ShadowTarget, policy: Policy) -> bool:
     try:
-        permit_copies(shadow, policy)
+        permit_shadow_traffic(shadow, policy)
     except DevrouteError:
         return False
     return True

@@ -32,7 +32,7 @@ _REDACTED: Final = "[redacted]"
 
 
 @dataclass(slots=True)
-class Answer:
+class ComparedResponse:
     """One side; `whole` unless there was more of the body. `error` is why there is no answer, or not all."""
 
     status: int = 0
@@ -57,12 +57,12 @@ class Answer:
         }
 
 
-def id_of(head: RequestHead) -> str | None:
+def comparison_id(head: RequestHead) -> str | None:
     """By which a request's answers find each other; None where nobody will tell of the real one."""
     return id_said(head.wire, _FIELD, ID_LENGTH)
 
 
-def read_answer(body: bytes, *, whole: bool) -> Answer:
+def parse_service_response(body: bytes, *, whole: bool) -> ComparedResponse:
     """The real service's answer, as lua/compare.lua writes it. Raises RequestMalformed."""
     head, separator, rest = body.partition(b"\n\n")
     first, *lines = head.decode("latin-1").split("\n")
@@ -70,13 +70,13 @@ def read_answer(body: bytes, *, whole: bool) -> Answer:
     if not separator or word != "status" or not status.isdigit() or len(status) != 3:
         raise RequestMalformed("this is not an answer that a sidecar tells of")
     fields = [line.partition(": ") for line in lines]
-    return Answer(
+    return ComparedResponse(
         int(status), [(name.lower(), value) for name, _, value in fields], bytearray(rest[:MAX_BODY]), whole
     )
 
 
 #: Told of a pair, as JSON.
-Tell = Callable[[bytes], None]
+Notify = Callable[[bytes], None]
 
 
 @dataclass(slots=True)
@@ -88,13 +88,13 @@ class _Pair:
     method: str = ""
     target: str = ""
     contract: bool = True
-    tell: Tell | None = None
-    real: Answer | None = None
-    laptop: Answer = field(default_factory=Answer)
+    tell: Notify | None = None
+    real: ComparedResponse | None = None
+    laptop: ComparedResponse = field(default_factory=ComparedResponse)
     done: bool = False
 
 
-class Comparisons:
+class PendingComparisons:
     """All pairs of one proxy. `clock` gives seconds, and may be coarse."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -112,14 +112,14 @@ class Comparisons:
             pair = self._pairs[key] = _Pair(self._clock())
         return pair
 
-    def real(self, key: str, answer: Answer) -> None:
+    def real(self, key: str, answer: ComparedResponse) -> None:
         """The real service has answered; it may do so before the copy has reached us."""
         pair = self._pair(key)
         if pair is not None and pair.real is None:
             pair.real = answer
             self._complete(key, pair)
 
-    def expect(self, key: str, service: str, head: RequestHead, tell: Tell) -> "Witness | None":
+    def expect(self, key: str, service: str, head: RequestHead, tell: Notify) -> "ResponseObserver | None":
         """A copy is on its way to a laptop, whose owner is told by `tell`."""
         pair = self._pair(key)
         if pair is None or pair.tell is not None:
@@ -127,7 +127,7 @@ class Comparisons:
         pair.service, pair.tell = service, tell
         pair.method, pair.target = head.method.decode("latin-1"), head.target.decode("latin-1")
         pair.contract = _CONTRACT in head.wire
-        return Witness(self, key, pair)
+        return ResponseObserver(self, key, pair)
 
     def _complete(self, key: str, pair: _Pair) -> None:
         if self._pairs.get(key) is not pair:
@@ -146,12 +146,12 @@ class Comparisons:
                     pair.tell(_as_json(pair, key))
 
 
-class Witness:
+class ResponseObserver:
     """Sees a laptop's answer to a copy."""
 
     __slots__ = ("_comparisons", "_key", "_pair")
 
-    def __init__(self, comparisons: Comparisons, key: str, pair: _Pair) -> None:
+    def __init__(self, comparisons: PendingComparisons, key: str, pair: _Pair) -> None:
         self._comparisons = comparisons
         self._key = key
         self._pair = pair

@@ -10,21 +10,21 @@ from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.interface import Upstream, UpstreamStream
 
 #: The service of the agent that takes comparisons; no service of a mesh can have that name.
-COMPARISONS: Final = "@comparisons"
+COMPARISON_SERVICE: Final = "@comparisons"
 #: Messages on their way to one agent; more are not sent, and counted.
-MAX_UNTOLD: Final = 64
+MAX_UNACKNOWLEDGED: Final = 64
 
 
-class Teller:
+class Notifier:
     """Tells one agent."""
 
     def __init__(self, agent: Upstream) -> None:
         self._agent = agent
-        self.untold: set[_Message] = set()
+        self.unacknowledged: set[_Message] = set()
         self.lost = 0
 
     def __call__(self, document: bytes) -> None:
-        if len(self.untold) >= MAX_UNTOLD:
+        if len(self.unacknowledged) >= MAX_UNACKNOWLEDGED:
             self.lost += 1
             return
         lost, self.lost = self.lost, 0
@@ -39,18 +39,18 @@ class Teller:
 class _Message:
     """One of them, until the agent has it."""
 
-    def __init__(self, teller: Teller, agent: Upstream, head: RequestHead, document: bytes) -> None:
+    def __init__(self, teller: Notifier, agent: Upstream, head: RequestHead, document: bytes) -> None:
         self._teller = teller
-        teller.untold.add(self)
+        teller.unacknowledged.add(self)
         self._stream: UpstreamStream = agent.open(head, self)
         self._stream.send_data(document)
         self._stream.send_end([])
 
     def on_end(self, trailers: Headers) -> None:
-        self._teller.untold.discard(self)
+        self._teller.unacknowledged.discard(self)
 
     def on_error(self, error: DevrouteError) -> None:
-        self._teller.untold.discard(self)
+        self._teller.unacknowledged.discard(self)
 
     def on_informational(self, head: ResponseHead) -> None: ...
     def on_head(self, head: ResponseHead) -> None: ...

@@ -13,7 +13,7 @@ from devroute.errors import LaptopOffline, TargetDenied, TargetUnreachable
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.control.http import create_runner
-from devroute.routing.decision import Served
+from devroute.routing.decision import LaptopService
 
 SECRET, RECORD = new_token("alice")
 AUTHORISED = {"authorization": f"Bearer {SECRET}"}
@@ -41,7 +41,7 @@ class Network:
 class Nobody:
     broken = False
 
-    def lookup(self, name: str, service: str) -> Served:
+    def lookup(self, name: str, service: str) -> LaptopService:
         if self.broken:
             raise RuntimeError("a bug with a secret in its text")
         raise LaptopOffline(f"laptop '{name}' is offline")

@@ -28,8 +28,8 @@ from devroute.errors import (
 from devroute.http.http1.request import parse_request_head
 from devroute.http.message import InboundRequest
 from devroute.mesh import testbed
-from devroute.proxy.telemetry.audit import MAX_REMEMBERED, REFUSAL_BURST, Audit, Trail
-from devroute.proxy.telemetry.audit_events import decision, refusal
+from devroute.proxy.telemetry.audit import MAX_REMEMBERED, REFUSAL_BURST, Audit, AuditFile
+from devroute.proxy.telemetry.audit_events import decision, refusal_fields
 from devroute.routing.route import Route
 from devroute.upstream.interface import Upstream
 from tests.support.paths import ROOT
@@ -95,7 +95,7 @@ class Kept:
     audit: Audit = field(init=False)
 
     def __post_init__(self) -> None:
-        self.audit = Audit(Trail(str(self.file)))
+        self.audit = Audit(AuditFile(str(self.file)))
 
     def events(self) -> list[Event]:
         self.audit.flush()
@@ -158,7 +158,7 @@ async def test_a_flood_of_callers_is_not_remembered_for_ever(kept: Kept) -> None
 
 async def test_a_flood_of_refusals_fills_no_disk_and_hides_no_other(kept: Kept) -> None:
     def refuse(code: str) -> None:
-        fields = {**refusal(TargetDenied("no")), "code": code}
+        fields = {**refusal_fields(TargetDenied("no")), "code": code}
         kept.audit.record(
             "refusal", at="tunnel", subject=None, caller=None, peer=None, request_id=None, **fields
         )
@@ -189,7 +189,7 @@ async def test_a_request_that_was_handed_back_is_the_services(kept: Kept) -> Non
 @pytest.mark.parametrize("kind", [ContractInvalid, ServiceNotInContract])
 def test_an_error_that_quotes_the_contract_is_told_by_its_code_alone(kind: type[DevrouteError]) -> None:
     error = kind("the contract names bob", service="bobs", target="bob")
-    assert refusal(error) == {"service": None, "target": None, "code": error.code, "reason": ""}
+    assert refusal_fields(error) == {"service": None, "target": None, "code": error.code, "reason": ""}
 
 
 def test_every_code_fits_the_schema() -> None:
@@ -201,7 +201,7 @@ def test_every_code_fits_the_schema() -> None:
 
 async def test_a_file_that_was_moved_or_removed_is_made_anew(tmp_path: Path) -> None:
     file, older = tmp_path / "audit", tmp_path / "audit.1"
-    audit = Audit(Trail(str(file)))
+    audit = Audit(AuditFile(str(file)))
     for number in range(3):
         audit.record("leave", subject="alice", laptop="alice", reason=str(number))
         audit.flush()
@@ -217,7 +217,7 @@ async def test_a_file_that_was_moved_or_removed_is_made_anew(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 async def test_a_full_disk_holds_up_nobody_and_is_told() -> None:
-    trail = Trail("/dev/full")
+    trail = AuditFile("/dev/full")
     audit = Audit(trail)
     audit.record("leave", subject="alice", laptop="alice", reason="")
     audit.flush()
@@ -229,7 +229,7 @@ async def test_a_full_disk_holds_up_nobody_and_is_told() -> None:
 async def test_a_folder_that_goes_away_and_comes_back_is_used_again(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
-    trail = Trail(str(folder / "audit"))
+    trail = AuditFile(str(folder / "audit"))
     (folder / "audit").unlink()
     folder.rmdir()
     trail.write(b"lost\n")
@@ -242,7 +242,7 @@ async def test_a_folder_that_goes_away_and_comes_back_is_used_again(tmp_path: Pa
 
 def test_a_place_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="the audit trail cannot be written"):
-        Trail(str(tmp_path / "missing" / "audit"))
+        AuditFile(str(tmp_path / "missing" / "audit"))
 
 
 @pytest.mark.parametrize(("text", "place"), [("off", "off"), ('"-"', "-"), ("/var/log/a", "/var/log/a")])

@@ -14,7 +14,7 @@ from devroute.policy.policy import Policy
 from devroute.routing.registry import Registry
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
-from devroute.routing.shadow.assignment import MAX_LAPTOPS, decide_copies, ticket_of
+from devroute.routing.shadow.assignment import MAX_LAPTOPS, assign_shadow_traffic, ticket_of
 from devroute.tunnel.protocol.handshake import Hello, Offer
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 from devroute.upstream.mirror import Shadowed
@@ -40,7 +40,7 @@ def laptop(registry: Registry, name: str, **terms: object) -> Link:
 
 
 def asked(registry: Registry, policy: Policy = OPEN, *candidates: str) -> list[str]:
-    text = decide_copies(candidates or ("foo",), policy, registry).as_lines().decode("ascii")
+    text = assign_shadow_traffic(candidates or ("foo",), policy, registry).as_lines().decode("ascii")
     first, *rest = text.removesuffix("\n").split("\n")
     assert first == "devroute 1"
     return rest
@@ -82,7 +82,7 @@ def test_laptops_with_long_lists_of_paths_leave_an_answer_that_a_sidecar_reads()
         methods = tuple(f"{letter}" + "A" * 31 for letter in "ABCDEFGHIJKLMNOP")
         laptop(registry, f"alice{number}", shadow=1.0, paths=paths, shadow_methods=methods)
     laptop(registry, "bob", shadow=1.0)
-    answer = decide_copies(("foo",), OPEN, registry).as_lines()
+    answer = assign_shadow_traffic(("foo",), OPEN, registry).as_lines()
     (limit,) = re.findall(r"local MAX_ANSWER = (\d+)", (ROOT / "lua/shadow.lua").read_text())
     assert len(answer) <= int(limit)
     assert answer.count(b"\ncopy ") == 4  # three of them, and bob, whose line is short

@@ -18,12 +18,12 @@ from devroute.routing.shadow.comparison import (
     MAX_BODY,
     MAX_PENDING,
     PAIR_SECONDS,
-    Answer,
-    Comparisons,
-    id_of,
-    read_answer,
+    ComparedResponse,
+    PendingComparisons,
+    comparison_id,
+    parse_service_response,
 )
-from devroute.routing.shadow.notifier import MAX_UNTOLD, Teller
+from devroute.routing.shadow.notifier import MAX_UNACKNOWLEDGED, Notifier
 
 WIRE = b"GET /a HTTP/1.1\r\nhost: foo\r\nx-devroute-compare: abc1\r\n\r\n"
 HEAD = RequestHead(b"GET", b"/a", Framing.NONE, 0, WIRE)
@@ -36,7 +36,7 @@ class Proxy:
     def __init__(self) -> None:
         self.now = 0.0
         self.told: list[dict[str, Any]] = []
-        self.pairs = Comparisons(lambda: self.now)
+        self.pairs = PendingComparisons(lambda: self.now)
 
     def tell(self, document: bytes) -> None:
         self.told.append(json.loads(document))
@@ -54,7 +54,7 @@ class Proxy:
         witness.on_end([])
 
     def service(self, key: str) -> None:
-        self.pairs.real(key, read_answer(REAL, whole=True))
+        self.pairs.real(key, parse_service_response(REAL, whole=True))
 
 
 @pytest.mark.parametrize("laptop_first", [True, False])
@@ -93,7 +93,7 @@ def test_an_answer_after_the_time_is_nobodys() -> None:
 
 
 def test_a_body_is_kept_up_to_the_limit() -> None:
-    answer = Answer()
+    answer = ComparedResponse()
     answer.add(b"x" * MAX_BODY)
     assert answer.whole
     answer.add(b"y")
@@ -103,17 +103,17 @@ def test_a_body_is_kept_up_to_the_limit() -> None:
 @given(st.binary(max_size=200))
 def test_nonsense_of_a_sidecar_is_an_error(body: bytes) -> None:
     try:
-        answer = read_answer(body, whole=True)
+        answer = parse_service_response(body, whole=True)
     except RequestMalformed:
         return
     assert 0 <= answer.status <= 999
 
 
 def test_the_id_is_what_the_sidecar_wrote() -> None:
-    assert id_of(HEAD) == "abc1"
+    assert comparison_id(HEAD) == "abc1"
     for value in (b"", b"a" * 40, b"a b", b"a\xff"):
         wire = WIRE.replace(b"abc1", value)
-        assert id_of(RequestHead(b"GET", b"/a", Framing.NONE, 0, wire)) is None
+        assert comparison_id(RequestHead(b"GET", b"/a", Framing.NONE, 0, wire)) is None
 
 
 # --- at the laptop ------------------------------------------------------------------------------------------
@@ -235,10 +235,10 @@ class Silent:
 
 def test_an_agent_that_does_not_take_messages_is_sent_no_more_and_told_how_many() -> None:
     agent = Silent()
-    teller = Teller(agent)
-    for _ in range(MAX_UNTOLD + 7):
+    teller = Notifier(agent)
+    for _ in range(MAX_UNACKNOWLEDGED + 7):
         teller(b"{}")
-    assert len(agent.heads) == MAX_UNTOLD
+    assert len(agent.heads) == MAX_UNACKNOWLEDGED
     agent.sinks[0].on_end([])
     teller(b"{}")
     assert b"x-devroute-lost: 7\r\n" in agent.heads[-1].wire
