@@ -32,7 +32,7 @@ def config_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) ->
     return Path(home, ".config", "devroute") if home else None
 
 
-def settled() -> None:
+def freeze_heap() -> None:
     """For a process that is up: what was made by now stays, so the collector need not look at it
     again. It would hold up all requests for 30 ms each time."""
     gc.collect()
@@ -55,7 +55,7 @@ INTERRUPTED: Final = 130
 
 
 @contextlib.contextmanager
-def signals_caught(
+def handle_signals(
     loop: asyncio.AbstractEventLoop, told: Callable[[int], None], *, windows: bool = WINDOWS
 ) -> Iterator[None]:
     """While this lasts, `told` is called on the loop with the number of each signal that asks us to end."""
@@ -98,7 +98,7 @@ def exit_code(returned: int, *, windows: bool = WINDOWS) -> int:
 
 
 @contextlib.contextmanager
-def silent_keyboard(stream: TextIO, *, windows: bool = WINDOWS) -> Iterator[None]:
+def keyboard_echo_off(stream: TextIO, *, windows: bool = WINDOWS) -> Iterator[None]:
     """What is typed does not show while this lasts: it would tear the view. Ctrl-C works as ever."""
     if windows or not stream.isatty():
         yield

@@ -37,7 +37,7 @@ class _Begun:
     depth: int = 1
 
 
-def single(text: str, source: str, *, quotes: bool = False) -> tuple[object, yaml.Node | None]:
+def read_document(text: str, source: str, *, quotes: bool = False) -> tuple[object, yaml.Node | None]:
     """A file's document (None if it is empty), and its nodes, whose marks say where things are.
 
     A key that is there twice is refused: YAML would let the second one win, in silence. Raises ConfigInvalid
@@ -55,7 +55,7 @@ def single(text: str, source: str, *, quotes: bool = False) -> tuple[object, yam
         raise _invalid(error, source, quotes) from None
 
 
-def several(text: str, source: str, loader: type[Any] = LOADER) -> list[object]:
+def read_documents(text: str, source: str, loader: type[Any] = LOADER) -> list[object]:
     """All documents of a text without secrets. Raises ConfigInvalid naming `source`."""
     try:
         _refuse_bombs(text, source)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devroute.platforms import config_folder, exit_code, runnable, signals_caught
+from devroute.platforms import config_folder, exit_code, handle_signals, runnable
 
 
 def test_the_agent_imports_nothing_that_windows_lacks_and_no_uvloop() -> None:
@@ -78,7 +78,7 @@ async def test_ctrl_c_is_told_on_the_loop_and_given_back(windows: bool) -> None:
     loop = asyncio.get_running_loop()
     told: asyncio.Future[int] = loop.create_future()
     before = signal.getsignal(signal.SIGINT)
-    with signals_caught(loop, told.set_result, windows=windows):
+    with handle_signals(loop, told.set_result, windows=windows):
         os.kill(os.getpid(), signal.SIGINT)
         async with asyncio.timeout(5):
             assert await told == signal.SIGINT

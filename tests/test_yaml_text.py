@@ -14,7 +14,7 @@ from devroute.mesh.manifests.destination_rules import from_pods
 from devroute.mesh.preflight.check import check
 from devroute.policy.cases import run
 from devroute.policy.policy import Policy
-from devroute.yaml_text import MAX_ALIASED, MAX_DEPTH, single
+from devroute.yaml_text import MAX_ALIASED, MAX_DEPTH, read_document
 from tests.support.examples import examples
 
 SECRET = "dvr_0123456789abcdef"
@@ -75,9 +75,9 @@ def test_aliases_stand_for_as_much_as_the_limit_and_no_more() -> None:
         text = f"a: &a [{'x, ' * 99}]\nb: &x y\nc: [{'*a, ' * (count // 100)}{'*x, ' * (count % 100)}]"
         if count > MAX_ALIASED:
             with pytest.raises(ConfigInvalid, match="file:3: aliases stand for too much"):
-                single(text, "file")
+                read_document(text, "file")
         else:
-            document, _ = single(text, "file")
+            document, _ = read_document(text, "file")
             assert isinstance(document, dict)
             assert len(document["c"]) == 100
 
@@ -85,11 +85,11 @@ def test_aliases_stand_for_as_much_as_the_limit_and_no_more() -> None:
 def test_what_is_deep_by_aliases_only_is_nested_too_deeply() -> None:
     half = MAX_DEPTH // 2 - 1
     text = f"- &a {'[' * half}{']' * half}\n- &b {'[' * half}*a{']' * half}\n"
-    document, _ = single(text, "file")
+    document, _ = read_document(text, "file")
     assert str(document).count("[") == 1 + 3 * half
     for more in (f"- {'[' * 3}*b{']' * 3}", f"- {'{a: ' * 3}*b{'}' * 3}"):
         with pytest.raises(ConfigInvalid, match="file:3: nested too deeply"):
-            single(text + more, "file")
+            read_document(text + more, "file")
 
 
 def test_a_policy_may_share_its_lists() -> None:

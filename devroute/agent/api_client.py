@@ -9,7 +9,7 @@ from typing import Final
 import aiohttp
 
 from devroute.agent.settings import ClientSettings
-from devroute.agent.tls import for_server
+from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import TokenSource
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
 
@@ -26,7 +26,7 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
     """
     if not settings.has_credential:
         raise ConfigInvalid("no token is given", hint=TokenInvalid.default_hint)
-    tls = for_server(settings)
+    tls = tls_for_server(settings)
     secret = await TokenSource(settings).get()
     if not secret.isascii() or not secret.isprintable():
         raise TokenInvalid("the token has characters that no token has")

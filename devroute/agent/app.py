@@ -13,15 +13,15 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
-from devroute.agent.child_process import Child
-from devroute.agent.comparisons import Verdict, Verdicts
-from devroute.agent.link_monitor import LinkWatch
-from devroute.agent.registration import Registrar, why_turned_away
+from devroute.agent.child_process import ChildProcess
+from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
+from devroute.agent.link_monitor import LinkMonitor
+from devroute.agent.registration import Registrar, rejection
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
-from devroute.agent.ui.lines import Report
-from devroute.agent.ui.page import LiveReport, can_draw
-from devroute.agent.ui.writer import Printer
+from devroute.agent.ui.lines import LineReporter
+from devroute.agent.ui.page import PageReporter, can_draw
+from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import (
     AppUnreachable,
     DevrouteError,
@@ -45,7 +45,7 @@ from devroute.inspector.recorder import Recorder, Tapped
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
-from devroute.platforms import INTERRUPTED, settled, signals_caught
+from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.websocket import WebSocket
@@ -108,28 +108,28 @@ async def run(settings: AgentSettings) -> int:
         report.close()
 
 
-def _report(settings: AgentSettings) -> Report | LiveReport:
+def _report(settings: AgentSettings) -> LineReporter | PageReporter:
     """A page on a terminal, unless lines are wanted, or the app's own output goes to the same terminal."""
     wants_page = settings.output == "auto" and not settings.command
     if wants_page and can_draw(sys.stdout):
-        return LiveReport(sys.stdout)
-    return Report("json" if settings.output == "json" else "text", Printer(sys.stdout))
+        return PageReporter(sys.stdout)
+    return LineReporter("json" if settings.output == "json" else "text", TerminalWriter(sys.stdout))
 
 
 class Agent:
-    def __init__(self, settings: AgentSettings, report: Report | LiveReport) -> None:
+    def __init__(self, settings: AgentSettings, report: LineReporter | PageReporter) -> None:
         self._settings = settings
         self._report = report
         self._loop = asyncio.get_running_loop()
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
-        self._upstreams: dict[str, AppUpstream | H2Upstream | Tapped | Verdicts] = {}
+        self._upstreams: dict[str, AppUpstream | H2Upstream | Tapped | ComparisonReceiver] = {}
         for spec in settings.services:
             app = _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
             self._upstreams[spec.service] = app if recorder is None else Tapped(app, spec.service, recorder)
         if settings.shadow is not None:
-            self._upstreams[COMPARISON_SERVICE] = Verdicts(
+            self._upstreams[COMPARISON_SERVICE] = ComparisonReceiver(
                 Rules.parse(settings.ignore),
                 redaction(settings.redact),
                 self._compared,
@@ -146,12 +146,12 @@ class Agent:
         self._link: AgentLink | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._printing: asyncio.TimerHandle | None = None
-        self._watch = LinkWatch(report, self._loop)
+        self._watch = LinkMonitor(report, self._loop)
 
     async def run(self) -> int:
-        with signals_caught(self._loop, self._signalled), self._watch.on_the_network():
+        with handle_signals(self._loop, self._signalled), self._watch.on_the_network():
             tasks: set[asyncio.Future[Any]] = {self._ending}
-            child: Child | None = None
+            child: ChildProcess | None = None
             try:
                 first = self._loop.create_task(self._first())
                 tasks.add(first)
@@ -163,7 +163,7 @@ class Agent:
                 self._watch.start()
                 tasks.add(self._loop.create_task(self._stay(link)))
                 if self._settings.command:
-                    child = await Child.start(self._settings.command)
+                    child = await ChildProcess.start(self._settings.command)
                     tasks.add(self._loop.create_task(child.wait()))
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 code: int = next(iter(done)).result()
@@ -179,7 +179,7 @@ class Agent:
         link_to_page = None if self.door is None else self.door.url
         self._report.online(name, self._settings.server, self._settings.services, link_to_page)
         self._report.flush()
-        settled()
+        freeze_heap()
         return link
 
     def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
@@ -200,7 +200,7 @@ class Agent:
             since = self._loop.time()
             error = await asyncio.shield(link.closed_because)
             if link.goodbye is not None:
-                error = why_turned_away(link)
+                error = rejection(link)
             if isinstance(error, TokenInvalid) and self._source.renewable:
                 self._source.forget()
             elif isinstance(error, TokenExpired) and self._settings.client_cert is not None:
@@ -257,7 +257,7 @@ class Agent:
             self._report.request(finished)
             self._report_soon()
 
-    def _compared(self, verdict: Verdict, lost: int) -> None:
+    def _compared(self, verdict: ComparisonResult, lost: int) -> None:
         self._report.compared(verdict, lost)
         self._report_soon()
 
@@ -277,7 +277,7 @@ class Agent:
         elif self._link is not None:
             self._link.end(DevrouteError("the agent was told twice to end"))
 
-    async def _close(self, tasks: set[asyncio.Future[Any]], child: Child | None) -> None:
+    async def _close(self, tasks: set[asyncio.Future[Any]], child: ChildProcess | None) -> None:
         self._watch.stop()
         if self._printing is not None:
             self._printing.cancel()

@@ -22,12 +22,12 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.upper() != TOKEN_VARIABLE}
 
 
-class Child:
+class ChildProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     @classmethod
-    async def start(cls, command: Sequence[str]) -> "Child":
+    async def start(cls, command: Sequence[str]) -> "ChildProcess":
         """Raises ConfigInvalid if the command cannot be run."""
         try:
             return cls(await asyncio.create_subprocess_exec(*runnable(command), env=environment()))

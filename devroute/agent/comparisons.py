@@ -30,7 +30,7 @@ _TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ComparisonResult:
     """`differences` between the real service's answer and ours, empty for the same; None where there was
     nothing to compare. `contract`: the request had one, and is not ordinary traffic."""
 
@@ -41,7 +41,7 @@ class Verdict:
     contract: bool = True
 
 
-class Verdicts:
+class ComparisonReceiver:
     """Implements devroute.upstream.Upstream. Each verdict goes to `show`, and to the capture of the request,
     if there is one; `settled` has what was captured just now put among the captures."""
 
@@ -49,7 +49,7 @@ class Verdicts:
         self,
         rules: Rules,
         redact: Redaction,
-        show: Callable[[Verdict, int], None],
+        show: Callable[[ComparisonResult, int], None],
         captures: Captures | None = None,
         settled: Callable[[], None] | None = None,
     ) -> None:
@@ -87,7 +87,7 @@ class Verdicts:
         else:
             found = [each.as_dict() for each in differences(answer_of(real), answer_of(laptop), self._rules)]
         target = target if real is None else real.target
-        self._show(Verdict(str(told["service"]), method, target, found, contract), lost)
+        self._show(ComparisonResult(str(told["service"]), method, target, found, contract), lost)
         if found is not None and (exchange := self._capture(key)) is not None and self._captures is not None:
             self._captures.compare(exchange, found)
 
@@ -132,7 +132,7 @@ class Verdicts:
 class _Message:
     """One comparison on its way in."""
 
-    def __init__(self, verdicts: Verdicts, head: RequestHead, sink: ResponseSink) -> None:
+    def __init__(self, verdicts: ComparisonReceiver, head: RequestHead, sink: ResponseSink) -> None:
         self._verdicts = verdicts
         self._head = head
         self._sink = sink

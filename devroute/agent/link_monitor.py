@@ -9,9 +9,9 @@ import time
 from contextlib import AbstractContextManager
 from typing import Final
 
-from devroute.agent.network import Network, is_ours
-from devroute.agent.ui.lines import Report
-from devroute.agent.ui.page import LiveReport
+from devroute.agent.network import Network, is_local_address
+from devroute.agent.ui.lines import LineReporter
+from devroute.agent.ui.page import PageReporter
 from devroute.errors import UpstreamReset
 from devroute.tunnel.agent_link import AgentLink
 
@@ -33,10 +33,10 @@ STIRRED_SECONDS: Final = 4.0
 ASK_TICKS: Final = 10
 
 
-class LinkWatch:
+class LinkMonitor:
     """`woken` is set when something happened that makes waiting pointless; who waits clears it."""
 
-    def __init__(self, report: Report | LiveReport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, report: LineReporter | PageReporter, loop: asyncio.AbstractEventLoop) -> None:
         self.woken = asyncio.Event()
         self._report = report
         self._loop = loop
@@ -97,7 +97,7 @@ class LinkWatch:
             self.woken.set()
         if link is not None and link.over is None:
             ours = link.transport.get_extra_info("sockname")[0]
-            if now is not None and not is_ours(ours):
+            if now is not None and not is_local_address(ours):
                 link.end(UpstreamReset("the network has changed"), say=False)
             else:
                 link.probe(PROBE_SECONDS if now is None else BACK_SECONDS)

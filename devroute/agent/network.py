@@ -30,7 +30,7 @@ def source_address(peer: tuple[str, int]) -> str | None:
         return str(probe.getsockname()[0])
 
 
-def is_ours(address: str) -> bool:
+def is_local_address(address: str) -> bool:
     """Whether an interface of this machine has this address; a connection from another one is lost."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

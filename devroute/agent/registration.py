@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from devroute import __version__
 from devroute.agent.settings import AgentSettings
-from devroute.agent.tls import for_server
+from devroute.agent.tls import tls_for_server
 from devroute.agent.token_renewal import keep_renewed
 from devroute.agent.token_source import TokenSource
 from devroute.contract.offer_options import ANY
@@ -52,7 +52,7 @@ class Registrar:
             for spec in settings.services
         )
         self._hello = handshake.Hello(agent=__version__, name=settings.name, services=offers).encode()
-        self._tls = for_server(settings)
+        self._tls = tls_for_server(settings)
         self.renewing: asyncio.Task[None] | None = None
 
     async def register(self) -> tuple[AgentLink, str]:
@@ -71,7 +71,7 @@ class Registrar:
             if link.over is None:  # it was not the link that ended, but we
                 link.end(DevrouteError("the agent is ending"))
                 raise
-            self._give_up(link, why_turned_away(link))
+            self._give_up(link, rejection(link))
         if self._settings.terms != ANY and "terms" not in welcome.features:
             self._give_up(
                 link,
@@ -98,7 +98,7 @@ class Registrar:
         if self.renewing is not None:
             self.renewing.cancel()
         if self._settings.client_cert is not None:
-            self._tls = for_server(self._settings)  # short-lived certificates are written anew
+            self._tls = tls_for_server(self._settings)  # short-lived certificates are written anew
         token = await self._source.get()
         try:
             return await dial(self._settings.server, token, self._greeting, tls=self._tls)
@@ -120,7 +120,7 @@ class Registrar:
         return link
 
 
-def why_turned_away(link: AgentLink) -> DevrouteError:
+def rejection(link: AgentLink) -> DevrouteError:
     """The error behind a link's end: the server's GOAWAY if there was one."""
     if link.goodbye is None:
         why = link.over.message if link.over is not None else "the link ended"

@@ -9,7 +9,7 @@ from devroute.auth.tls import trusting
 from devroute.errors import ConfigInvalid, TokenExpired
 
 
-def for_server(settings: ClientSettings) -> ssl.SSLContext | None:
+def tls_for_server(settings: ClientSettings) -> ssl.SSLContext | None:
     """What is needed to talk to the server of these settings, None for plain http. Raises ConfigInvalid, and
     TokenExpired for a client certificate that no server would take: all it said is that TLS failed."""
     if not settings.server.startswith(("https:", "wss:")):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from devroute.agent.token_source import LEAST_PAUSE, UNKNOWN_LIFETIME, TokenSource, renew_in
+from devroute.agent.token_source import LEAST_PAUSE, UNKNOWN_LIFETIME, TokenSource, renewal_delay
 from devroute.errors import BY_CODE, DevrouteError, ServerUnreachable
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol import handshake
@@ -23,7 +23,7 @@ async def keep_renewed(
     """Until cancelled. `expires_in` is what WELCOME said; `failed` is told of each attempt that failed."""
     lifetime = expires_in
     while True:
-        await asyncio.sleep(renew_in(UNKNOWN_LIFETIME if lifetime is None else lifetime))
+        await asyncio.sleep(renewal_delay(UNKNOWN_LIFETIME if lifetime is None else lifetime))
         try:
             source.forget()
             lifetime = await _renew(link, await source.get())

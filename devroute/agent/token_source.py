@@ -35,7 +35,7 @@ LEAST_PAUSE: Final = 1.0
 MAX_COMPLAINT: Final = 200
 
 
-def renew_in(lifetime: float) -> float:
+def renewal_delay(lifetime: float) -> float:
     """After how many seconds a token that is good for `lifetime` has to be renewed."""
     return max(LEAST_PAUSE, lifetime - min(LATEST, lifetime / 5))
 
@@ -69,11 +69,11 @@ class TokenSource:
             now = self._now()
             expires = expiry(token)
             self._kept = token
-            self._good_until = now + renew_in(UNKNOWN_LIFETIME if expires is None else expires - now)
+            self._good_until = now + renewal_delay(UNKNOWN_LIFETIME if expires is None else expires - now)
         return self._kept
 
 
-async def settled(settings: ClientSettings) -> ClientSettings:
+async def with_fetched_token(settings: ClientSettings) -> ClientSettings:
     """The same settings with a token for several requests, so that the command runs once. Raises what `get`
     does."""
     if not settings.token_command:

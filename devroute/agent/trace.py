@@ -11,9 +11,9 @@ from pathlib import PurePath
 from typing import Final
 
 from devroute.agent.api_client import fetch
-from devroute.agent.child_process import Child
+from devroute.agent.child_process import ChildProcess
 from devroute.agent.settings import ClientSettings
-from devroute.agent.token_source import settled
+from devroute.agent.token_source import with_fetched_token
 from devroute.errors import ConfigInvalid, ServerUnreachable
 from devroute.routing.trace import HEADER, Hop
 
@@ -41,7 +41,7 @@ _PROGRAMS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
+class TraceResult:
     """What came of it. `exit_code` is the command's."""
 
     trace: str
@@ -50,7 +50,7 @@ class Traced:
     exit_code: int
 
 
-def marked(command: Sequence[str], trace: str, span: str) -> list[str]:
+def with_trace_headers(command: Sequence[str], trace: str, span: str) -> list[str]:
     """The command with headers that mark its request, for sidecars and for tracing. Raises ConfigInvalid."""
     if not command:
         raise ConfigInvalid("no command is given", hint="devroute trace -- curl -H 'X-devroute: …' http://a/")
@@ -64,14 +64,14 @@ def marked(command: Sequence[str], trace: str, span: str) -> list[str]:
     return [*command, *(part for key, value in headers.items() for part in _PROGRAMS[name](key, value))]
 
 
-async def run(settings: ClientSettings, command: Sequence[str]) -> Traced:
+async def run(settings: ClientSettings, command: Sequence[str]) -> TraceResult:
     """Run it, and gather what is told of it. Raises ConfigInvalid, or what `fetch` does."""
-    settings = await settled(settings)
+    settings = await with_fetched_token(settings)
     trace = secrets.token_hex(16)
-    arguments = marked(command, trace, secrets.token_hex(8))
+    arguments = with_trace_headers(command, trace, secrets.token_hex(8))
     await _hops_of(settings, trace)  # a server that cannot be asked is known before the request is sent
     began = time.monotonic()
-    child = await Child.start(arguments)
+    child = await ChildProcess.start(arguments)
     try:
         code = await child.wait()
     finally:
@@ -84,7 +84,7 @@ async def run(settings: ClientSettings, command: Sequence[str]) -> Traced:
         told = await _hops_of(settings, trace)
         quiet = quiet + 1 if told == hops else 0
         hops = told
-    return Traced(trace, hops, total_ms, code)
+    return TraceResult(trace, hops, total_ms, code)
 
 
 async def _hops_of(settings: ClientSettings, trace: str) -> list[Hop]:

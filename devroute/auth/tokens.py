@@ -24,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, Valida
 from devroute.auth.identity import Identity
 from devroute.contract.target import Malformed, check_label
 from devroute.errors import ConfigInvalid, TokenExpired, TokenInvalid
-from devroute.yaml_text import single
+from devroute.yaml_text import read_document
 
 #: Random bytes of a secret: 256 bits cannot be guessed, so a plain unsalted hash is safe to keep.
 ENTROPY = 32
@@ -121,7 +121,7 @@ class Tokens:
         """The tokens in a file's text; an empty one has none. Raises ConfigInvalid naming file and field."""
         if len(text) > MAX_FILE:
             raise ConfigInvalid(f"{source}: larger than {MAX_FILE} bytes")
-        document, _ = single(text, source)  # its errors quote nothing: there may be a secret by mistake
+        document, _ = read_document(text, source)  # its errors quote nothing: the text may hold a secret
         if document is None:
             return cls()
         if not isinstance(document, list):

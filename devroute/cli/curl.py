@@ -12,7 +12,7 @@ import typer
 
 from devroute.cli.config.sources import ENV_PREFIX, client_settings, given_settings
 from devroute.cli.connection import Server, connecting
-from devroute.cli.exit_codes import reported
+from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.invocation import Invocation
 from devroute.errors import ConfigInvalid, NotFound
 
@@ -24,7 +24,7 @@ _REASON: Final = "x-devroute-reason"
 
 
 @connecting
-@reported
+@exits_with_code
 def curl(
     context: typer.Context,
     service: Annotated[
@@ -66,10 +66,10 @@ def curl(
 async def _my_contract(invocation: Invocation, services: list[str], flags: dict[str, object]) -> str:
     """A contract for what I have online. Raises NotFound where that is nothing."""
     from devroute.agent.api_client import fetch
-    from devroute.agent.token_source import settled
+    from devroute.agent.token_source import with_fetched_token
 
     sources = invocation.sources(flags)
-    settings = await settled(client_settings(sources))
+    settings = await with_fetched_token(client_settings(sources))
     name = given_settings(sources).name or str((await fetch(settings, "/api/status")).get("you"))
     listed = (await fetch(settings, "/api/laptops")).get("laptops")
     mine = (

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from devroute.cli.exit_codes import reported
+from devroute.cli.exit_codes import exits_with_code
 
 
-@reported
+@exits_with_code
 def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="leave it running and print curl lines to try")

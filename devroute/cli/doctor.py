@@ -11,7 +11,7 @@ import typer
 from devroute.agent.settings import AgentSettings
 from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Server, connecting
-from devroute.cli.exit_codes import code_of, reported
+from devroute.cli.exit_codes import exit_code_for, exits_with_code
 from devroute.cli.invocation import Invocation
 from devroute.errors import ConfigInvalid
 
@@ -20,7 +20,7 @@ _COLOURS: Final[Mapping[str, str]] = {"ok": "green", "warn": "yellow", "fail": "
 
 
 @connecting
-@reported
+@exits_with_code
 def doctor(
     context: typer.Context,
     url: Annotated[
@@ -51,7 +51,7 @@ def doctor(
     except ConfigInvalid as error:
         from devroute.agent.doctor.checks import unconfigured
 
-        return _print_all(settings, [each.as_dict() for each in unconfigured(error)], code_of(error))
+        return _print_all(settings, [each.as_dict() for each in unconfigured(error)], exit_code_for(error))
     named = ", ".join(source.name for source in sources if any(source.values.values()))
     return asyncio.run(_examine(settings, url, named))
 
@@ -64,7 +64,7 @@ async def _examine(settings: AgentSettings, url: str | None, named: str) -> int:
     async for finding in Doctor(settings, url).examine():
         _print(settings, finding.as_dict())
         if finding.error is not None and not code:
-            code = code_of(finding.error)
+            code = exit_code_for(finding.error)
     return code
 
 

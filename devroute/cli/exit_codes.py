@@ -47,7 +47,7 @@ EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
 P = ParamSpec("P")
 
 
-def reported(command: Callable[P, int | None]) -> Callable[P, None]:
+def exits_with_code(command: Callable[P, int | None]) -> Callable[P, None]:
     """A command whose errors are printed and become its exit code."""
 
     @wraps(command)
@@ -55,8 +55,8 @@ def reported(command: Callable[P, int | None]) -> Callable[P, None]:
         try:
             code = command(*args, **kwargs)
         except DevrouteError as error:
-            complain(error)
-            code = code_of(error)
+            print_error(error)
+            code = exit_code_for(error)
         except (KeyboardInterrupt, typer.Abort):  # Abort: at a prompt
             code = INTERRUPTED
         raise typer.Exit(code or 0)
@@ -64,11 +64,11 @@ def reported(command: Callable[P, int | None]) -> Callable[P, None]:
     return wrapper
 
 
-def code_of(error: DevrouteError) -> int:
+def exit_code_for(error: DevrouteError) -> int:
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), FAILURE)
 
 
-def complain(error: DevrouteError) -> None:
+def print_error(error: DevrouteError) -> None:
     """Tell a person what was wrong and what to do."""
     typer.echo(f"devroute: {error.message}", err=True)
     if error.hint:

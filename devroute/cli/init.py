@@ -16,7 +16,7 @@ from devroute.cli.config import project_file
 from devroute.cli.config.sources import ENV_PREFIX, Source, client_settings, given_settings, read_file
 from devroute.cli.config.yaml_edit import with_settings
 from devroute.cli.connection import connecting
-from devroute.cli.exit_codes import complain, reported
+from devroute.cli.exit_codes import exits_with_code, print_error
 from devroute.cli.invocation import PROJECT_FILE, Invocation, read_text, replace_file
 from devroute.errors import ConfigInvalid, ServerUnreachable, TokenInvalid
 
@@ -25,7 +25,7 @@ ATTEMPTS: Final = 3
 
 
 @connecting
-@reported
+@exits_with_code
 def init(
     context: typer.Context,
     server: Annotated[str | None, typer.Option(metavar="URL", help="instead of asking")] = None,
@@ -123,7 +123,7 @@ def _ask(
         except (TokenInvalid, ConfigInvalid, ServerUnreachable) as error:
             if not left or (server and (secret or without_token or not isinstance(error, TokenInvalid))):
                 raise
-            complain(error)
+            print_error(error)
         else:
             return {"server": asked, "token": token, "token_command": None, **flags}
     raise AssertionError("unreachable")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from devroute.cli.exit_codes import FAILURE, reported
+from devroute.cli.exit_codes import FAILURE, exits_with_code
 from devroute.contract.offer_options import read_percent
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
@@ -71,7 +71,7 @@ def filter_of_a_scope(
     _print_filter(scope, namespace, service, label, shadow_share)
 
 
-@reported
+@exits_with_code
 def _print_filter(
     scope: str, namespace: str | None, service: str | None, label: list[str] | None, shadow_share: str | None
 ) -> None:
@@ -107,7 +107,7 @@ def _share(text: str | None) -> float | None:
 
 
 @manifests_app.command("install")
-@reported
+@exits_with_code
 def installation(
     folder: Annotated[
         Path | None, typer.Option(help="write a kustomize base and examples there instead of printing")
@@ -179,7 +179,7 @@ def installation(
 
 
 @manifests_app.command("versions")
-@reported
+@exits_with_code
 def versions_of_services(
     services: Annotated[
         list[str], typer.Argument(metavar="SERVICE=VERSION,...|-", help="- reads pods from standard input")
@@ -209,7 +209,7 @@ def versions_of_services(
 
 
 @manifests_app.command("check")
-@reported
+@exits_with_code
 def check(
     file: Annotated[str, typer.Argument(metavar="FILE", help="YAML; - is standard input")],
     envoy: Annotated[

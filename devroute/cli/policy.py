@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from devroute.cli.exit_codes import EXIT_CODES, FAILURE, complain, reported
+from devroute.cli.exit_codes import EXIT_CODES, FAILURE, exits_with_code, print_error
 from devroute.cli.invocation import read_text
 from devroute.errors import ConfigInvalid
 
@@ -25,7 +25,7 @@ _Output = Annotated[str, typer.Option(metavar="text|json", help="for people or f
 
 
 @policy_app.command("check")
-@reported
+@exits_with_code
 def check(file: _File, output: _Output = "text") -> int:
     """Say what a policy permits, or where in it a mistake is.
 
@@ -42,7 +42,7 @@ def check(file: _File, output: _Output = "text") -> int:
         if output == "json":
             typer.echo(json.dumps({"valid": False, "error": error.as_dict()}, indent=2))
         else:
-            complain(error)
+            print_error(error)
         return EXIT_CODES[ConfigInvalid]
     words, remarks = explain.explain(policy), explain.remarks(policy)
     if output == "json":
@@ -55,7 +55,7 @@ def check(file: _File, output: _Output = "text") -> int:
 
 
 @policy_app.command("test")
-@reported
+@exits_with_code
 def hold_to_cases(
     file: _File,
     cases: Annotated[str, typer.Argument(metavar="CASES", help="a table of cases, as YAML; - likewise")],

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from devroute.cli.config.sources import proxy_settings
-from devroute.cli.exit_codes import reported
+from devroute.cli.exit_codes import exits_with_code
 
 
-@reported
+@exits_with_code
 def proxy(
     context: typer.Context,
     host: Annotated[str | None, typer.Option(help="address to listen on, for all three ports")] = None,

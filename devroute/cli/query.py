@@ -11,12 +11,12 @@ from devroute import __version__
 from devroute.agent.settings import ClientSettings
 from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Output, Server, Token, connecting
-from devroute.cli.exit_codes import reported
+from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.table import cell, table
 from devroute.errors import DevrouteError
 
 
-@reported
+@exits_with_code
 @connecting
 def ls(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
     """List the laptops that are online.
@@ -36,7 +36,7 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
     typer.echo(table(rows) if rows else "no laptop is online; start one with: devroute up SERVICE=PORT")
 
 
-@reported
+@exits_with_code
 @connecting
 def status(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
     """Say who you are to the server, and its rules.
@@ -56,7 +56,7 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
         typer.echo(f"{key:<{width}}  {cell(value)}")
 
 
-@reported
+@exits_with_code
 @connecting
 def trace_(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> int:
     """Send one request, and say which services saw its contract, and who answered.
@@ -77,7 +77,7 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
 
 
 @connecting
-@reported
+@exits_with_code
 def version(context: typer.Context, server: Server = None, token: Token = None) -> None:
     """Print the version, and the server's where it can be asked.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from devroute.cli.config.sources import Source, given_settings
-from devroute.cli.exit_codes import FAILURE, reported
+from devroute.cli.exit_codes import FAILURE, exits_with_code
 from devroute.cli.invocation import Invocation
 from devroute.cli.table import cell
 from devroute.contract.service_spec import ServiceSpec
@@ -53,7 +53,7 @@ Concurrency = Annotated[
 Output = Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")]
 
 
-@reported
+@exits_with_code
 def replay(
     context: typer.Context,
     file: File,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from devroute.cli.config.sources import Source, given_settings
-from devroute.cli.exit_codes import FAILURE, complain, reported
+from devroute.cli.exit_codes import FAILURE, exits_with_code, print_error
 from devroute.cli.invocation import read_text, replace_file
 from devroute.contract import grammar
 from devroute.contract.explain import explain
@@ -38,7 +38,7 @@ KeyFile = Annotated[Path, typer.Option(help="the private key, a JWK or PEM")]
 
 
 @contract_app.command("check")
-@reported
+@exits_with_code
 def check(
     text: Text,
     keys: Annotated[Path | None, typer.Option(help="verify a signed contract with this JWKS")] = None,
@@ -61,7 +61,7 @@ def check(
         if as_json:
             _print_json({"valid": False, "error": error.as_dict()})
         else:
-            complain(error)
+            print_error(error)
         return FAILURE
     if as_json:
         entries = {
@@ -78,7 +78,7 @@ def check(
     return 0
 
 
-@reported
+@exits_with_code
 def sign(
     text: Text,
     ttl: Ttl = "1h",
@@ -128,7 +128,7 @@ def sign(
 
 
 @sign_key_app.command("new")
-@reported
+@exits_with_code
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="whose it is, as logs will show who signed")],
     key: KeyFile = KEY_FILE,
@@ -161,7 +161,7 @@ def new(
 
 
 @sign_key_app.command("public")
-@reported
+@exits_with_code
 def public(
     key: Annotated[Path, typer.Argument(help="the private key, a JWK or PEM")] = KEY_FILE,
     subject: Annotated[

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from devroute.auth.tokens import TokenRecord, Tokens, new_token, without
-from devroute.cli.exit_codes import reported
+from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.invocation import read_text, replace_file
 from devroute.cli.table import table
 from devroute.errors import ConfigInvalid, NotFound
@@ -29,7 +29,7 @@ MAX_TTL: Final = timedelta(days=36_500)
 
 
 @token_app.command("new")
-@reported
+@exits_with_code
 def token_new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="whose it is: may register NAME and NAME-*")],
     file: File = DEFAULT_FILE,
@@ -58,7 +58,7 @@ def token_new(
 
 
 @token_app.command("list")
-@reported
+@exits_with_code
 def token_list(
     file: File = DEFAULT_FILE,
     output: Annotated[str, typer.Option(metavar="text|json", help="for people or for scripts")] = "text",
@@ -79,7 +79,7 @@ def token_list(
 
 
 @token_app.command("revoke")
-@reported
+@exits_with_code
 def token_revoke(
     who: Annotated[str, typer.Argument(metavar="NAME|ID", help="all tokens of a person, or one by its id")],
     file: File = DEFAULT_FILE,

@@ -7,11 +7,11 @@ import typer
 
 from devroute.cli.config.sources import agent_settings
 from devroute.cli.connection import Output, Server, Token, connecting
-from devroute.cli.exit_codes import reported
+from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.invocation import Invocation
 
 
-@reported
+@exits_with_code
 @connecting
 def up(
     context: typer.Context,

@@ -14,7 +14,7 @@ from devroute.contract.target import MAX_LABEL
 from devroute.errors import ConfigInvalid
 from devroute.policy.ranges import Network
 from devroute.quoting import quote
-from devroute.yaml_text import single
+from devroute.yaml_text import read_document
 
 #: Characters of a policy file: more than a thousand rules, and read in a tenth of a second or two, since the
 #: proxy's requests wait meanwhile.
@@ -186,7 +186,7 @@ def load(text: str, source: str) -> tuple[object, yaml.Node | None]:
     """A YAML file's document (None if it is empty), and its nodes for `place_of`. Raises ConfigInvalid."""
     if len(text) > MAX_FILE:
         raise ConfigInvalid(f"{source}: larger than {MAX_FILE} characters")
-    return single(text, source, quotes=True)
+    return read_document(text, source, quotes=True)
 
 
 def place_of(node: yaml.Node | None, place: Place, source: str) -> str:

@@ -24,7 +24,7 @@ from devroute.contract.verifier import Verifier
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.http.message import HeadLimits
 from devroute.log import configure
-from devroute.platforms import loop_factory, settled
+from devroute.platforms import freeze_heap, loop_factory
 from devroute.policy.policy import Policy
 from devroute.proxy import admin
 from devroute.proxy.control import api, http
@@ -360,7 +360,7 @@ async def serve(settings: ProxySettings) -> int:
             loop.add_signal_handler(name, ending.set)
     try:
         await proxy.start()
-        settled()
+        freeze_heap()
         await ending.wait()
     finally:
         for name in (signal.SIGTERM, signal.SIGINT):

@@ -21,11 +21,11 @@ from structlog.typing import EventDict
 from devroute.agent import app as agent
 from devroute.agent import link_monitor
 from devroute.agent.app import LAST_DELAY, delay_before
-from devroute.agent.child_process import Child
-from devroute.agent.link_monitor import LinkWatch
+from devroute.agent.child_process import ChildProcess
+from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.settings import AgentSettings
-from devroute.agent.ui.lines import Report
-from devroute.agent.ui.writer import Printer
+from devroute.agent.ui.lines import LineReporter
+from devroute.agent.ui.writer import TerminalWriter
 from devroute.auth.identity import Identity, PeerCertificate
 from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Address
@@ -239,9 +239,9 @@ async def test_a_laptop_that_wakes_up_asks_its_link_and_waits_no_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(link_monitor, "PROBE_SECONDS", 0.1)
-    printer = Printer(sys.stdout)
+    printer = TerminalWriter(sys.stdout)
     async with site() as where:
-        watch = LinkWatch(Report("text", printer), asyncio.get_running_loop())
+        watch = LinkMonitor(LineReporter("text", printer), asyncio.get_running_loop())
         link = await connect(where, {"foo": object()})  # type: ignore[dict-item]  # never opened
         watch.follow(link)
         await link.welcome
@@ -329,7 +329,7 @@ async def test_a_signal_ends_link_and_child_in_good_order(tmp_path: Path, number
 
 async def test_a_child_that_will_not_end_is_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    child = await Child.start((sys.executable, "-c", CHILD, str(pid_file), "stubborn"))
+    child = await ChildProcess.start((sys.executable, "-c", CHILD, str(pid_file), "stubborn"))
     await written(pid_file)
     await asyncio.wait_for(child.stop(grace=0.1), 5)
     assert await child.wait() == 128 + signal.SIGKILL
@@ -340,8 +340,8 @@ async def test_a_child_that_will_not_end_is_killed(tmp_path: Path) -> None:
 
 async def test_a_terminal_that_stands_still_does_not_stop_the_tunnel() -> None:
     reading, writing = os.pipe()
-    printer = Printer(os.fdopen(writing, "w"))
-    report = Report("text", printer)
+    printer = TerminalWriter(os.fdopen(writing, "w"))
+    report = LineReporter("text", printer)
     finished = Finished("foo", "GET", "/" + "x" * 200, 200, 0.0, 0.001, 5, "", "")
     started = time.monotonic()
     lost = 0
@@ -364,8 +364,8 @@ async def test_a_terminal_that_stands_still_does_not_stop_the_tunnel() -> None:
 
 
 async def test_a_path_cannot_reach_the_terminal_s_controls() -> None:
-    printer = Printer(sys.stdout)
-    report = Report("text", printer)
+    printer = TerminalWriter(sys.stdout)
+    report = LineReporter("text", printer)
     line = report._request_as_text(Finished("foo", "GET", "/\x1b[2J", 200, 0.0, 12.34, 5_300_000, "", ""), "")
     printer.close()
     assert "\x1b" not in line

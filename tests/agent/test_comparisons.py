@@ -4,25 +4,25 @@ import io
 import json
 from typing import Any
 
-from devroute.agent.comparisons import Verdict
+from devroute.agent.comparisons import ComparisonResult
 from devroute.agent.ui.layout import View, lines
-from devroute.agent.ui.lines import MAX_DIFFERENCES, Report
-from devroute.agent.ui.writer import Printer
+from devroute.agent.ui.lines import MAX_DIFFERENCES, LineReporter
+from devroute.agent.ui.writer import TerminalWriter
 
 PLACE: dict[str, str | None] = {"where": "body $.a", "left": "1", "right": None}
 
 
-def printed(form: Any, *verdicts: tuple[Verdict, int]) -> str:
+def printed(form: Any, *verdicts: tuple[ComparisonResult, int]) -> str:
     out = io.StringIO()
-    report = Report(form, Printer(out))
+    report = LineReporter(form, TerminalWriter(out))
     for verdict, lost in verdicts:
         report.compared(verdict, lost)
     report.close()
     return out.getvalue()
 
 
-def verdict(found: list[dict[str, str | None]] | None) -> Verdict:
-    return Verdict("foo", "GET", "/a\x1b", found)
+def verdict(found: list[dict[str, str | None]] | None) -> ComparisonResult:
+    return ComparisonResult("foo", "GET", "/a\x1b", found)
 
 
 def test_each_difference_is_said_and_what_was_the_same_is_counted() -> None:
@@ -39,7 +39,7 @@ def test_where_all_is_the_same_only_the_count_is_said() -> None:
 
 
 def test_those_without_a_contract_are_told_apart() -> None:
-    ordinary = Verdict("foo", "GET", "/", [], contract=False)
+    ordinary = ComparisonResult("foo", "GET", "/", [], contract=False)
     (line,) = printed("text", (verdict([]), 0), (ordinary, 0)).splitlines()
     assert line.endswith("shadow: 2 same, 0 different (1 without a contract)")
     events = printed("json", (verdict([]), 0), (ordinary, 0)).splitlines()

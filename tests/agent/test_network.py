@@ -21,7 +21,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from devroute.agent.network import Network, is_ours, source_address
+from devroute.agent.network import Network, is_local_address, source_address
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.tunnel.proxy_link import FRESH_SECONDS
@@ -356,8 +356,8 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 def test_the_source_address_is_the_way_to_a_peer() -> None:
     assert source_address(("127.0.0.1", 9)) == "127.0.0.1"
     assert source_address(("255.255.255.255", 9)) is None  # a broadcast is not permitted
-    assert is_ours("127.0.0.1")
-    assert not is_ours("192.0.2.1")  # TEST-NET-1 (RFC 5737)
+    assert is_local_address("127.0.0.1")
+    assert not is_local_address("192.0.2.1")  # TEST-NET-1 (RFC 5737)
 
 
 def test_a_change_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

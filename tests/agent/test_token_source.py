@@ -22,9 +22,9 @@ from devroute.agent.token_source import (
     UNKNOWN_LIFETIME,
     TokenSource,
     expiry,
-    renew_in,
+    renewal_delay,
     run_command,
-    settled,
+    with_fetched_token,
 )
 from devroute.errors import ConfigInvalid, TokenCommandFailed
 from devroute.mesh import testbed
@@ -95,7 +95,7 @@ async def test_the_command_runs_again_only_when_the_token_is_about_to_expire(tmp
     assert source.fresh
     assert await source.get() == first
     assert (source.fresh, ran()) == (False, 1)
-    now = 1000 + renew_in(1000)
+    now = 1000 + renewal_delay(1000)
     await source.get()
     assert ran() == 2
     source.forget()
@@ -105,7 +105,7 @@ async def test_the_command_runs_again_only_when_the_token_is_about_to_expire(tmp
 
 async def test_a_token_that_does_not_say_when_it_expires_is_kept_for_a_while(tmp_path: Path) -> None:
     settings, ran = counting(tmp_path, "opaque")
-    times = [0.0, renew_in(UNKNOWN_LIFETIME) - 1, renew_in(UNKNOWN_LIFETIME), 2000.0]
+    times = [0.0, renewal_delay(UNKNOWN_LIFETIME) - 1, renewal_delay(UNKNOWN_LIFETIME), 2000.0]
     source = TokenSource(settings, lambda: times.pop(0))
     assert [await source.get(), await source.get()] == ["opaque", "opaque"]
     assert ran() == 1
@@ -115,12 +115,12 @@ async def test_a_token_that_does_not_say_when_it_expires_is_kept_for_a_while(tmp
 
 async def test_several_requests_of_one_command_run_it_once(tmp_path: Path) -> None:
     settings, ran = counting(tmp_path, "opaque")
-    once = await settled(settings)
+    once = await with_fetched_token(settings)
     for _ in range(3):
         assert await TokenSource(once).get() == "opaque"
     assert ran() == 1
     given = ClientSettings(token=SecretStr("given"))
-    assert await settled(given) is given
+    assert await with_fetched_token(given) is given
 
 
 async def test_a_jwt_s_expiry_is_read_and_nothing_else_is_believed() -> None:
@@ -133,7 +133,7 @@ async def test_a_jwt_s_expiry_is_read_and_nothing_else_is_believed() -> None:
 
 @given(st.floats(min_value=0, max_value=1e9))
 async def test_a_token_is_renewed_before_it_expires_and_not_at_once(lifetime: float) -> None:
-    pause = renew_in(lifetime)
+    pause = renewal_delay(lifetime)
     assert LEAST_PAUSE <= pause <= max(LEAST_PAUSE, lifetime)
     assert lifetime - pause <= LATEST
 

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from devroute.agent.settings import AgentSettings
 from devroute.cli.config.sources import ENV_PREFIX, Source, agent_settings
-from devroute.cli.exit_codes import EXIT_CODES, reported
+from devroute.cli.exit_codes import EXIT_CODES, exits_with_code
 from devroute.cli.main import app
 from devroute.errors import DevrouteError
 from devroute.proxy.settings import ProxySettings
@@ -71,7 +71,7 @@ def test_every_exit_code_is_documented() -> None:
 
 @pytest.mark.parametrize("kind", [*EXIT_CODES, DevrouteError], ids=lambda kind: kind.__name__)
 def test_each_error_ends_with_its_exit_code(kind: type[DevrouteError]) -> None:
-    @reported
+    @exits_with_code
     def command() -> None:
         raise kind("it is so")
 
@@ -81,7 +81,7 @@ def test_each_error_ends_with_its_exit_code(kind: type[DevrouteError]) -> None:
 
 
 def test_an_interrupt_ends_with_130() -> None:
-    @reported
+    @exits_with_code
     def command() -> None:
         raise KeyboardInterrupt
 

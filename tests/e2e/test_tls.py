@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from devroute.agent.settings import ClientSettings
-from devroute.agent.tls import for_server
+from devroute.agent.tls import tls_for_server
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.client_certificate import Part, identity_of
 from devroute.auth.identity import Identity
@@ -495,7 +495,7 @@ def test_settings_that_make_sense_are_taken() -> None:
     )
     assert (settings.oidc_issuer, settings.oidc_audience) == ("https://i.example/", ("a", "b"))
     assert ProxySettings().tls_cert is None
-    assert for_server(ClientSettings(server="http://localhost:1")) is None
+    assert tls_for_server(ClientSettings(server="http://localhost:1")) is None
 
 
 def test_the_documented_settings_are_valid() -> None:

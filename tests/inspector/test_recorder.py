@@ -15,8 +15,8 @@ from aiohttp import web
 
 from devroute.agent.app import Agent
 from devroute.agent.settings import AgentSettings
-from devroute.agent.ui.lines import Report
-from devroute.agent.ui.writer import Printer
+from devroute.agent.ui.lines import LineReporter
+from devroute.agent.ui.writer import TerminalWriter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable, NotReplayable, RequestMalformed
 from devroute.http.message import Framing, RequestHead
@@ -64,9 +64,9 @@ async def laptop(port: int, **changes: Any) -> AsyncIterator[Laptop]:
         {"token": "alice-token", "services": (ServiceSpec("foo", "127.0.0.1", port),), **changes}
     )
     with open("/dev/null", "w") as nowhere:  # noqa: ASYNC230
-        printer = Printer(nowhere)
+        printer = TerminalWriter(nowhere)
         async with site() as where:
-            agent = Agent(settings.model_copy(update={"server": where.url}), Report("text", printer))
+            agent = Agent(settings.model_copy(update={"server": where.url}), LineReporter("text", printer))
             task = asyncio.get_running_loop().create_task(agent.run())
             try:
                 async with asyncio.timeout(5):
@@ -305,8 +305,8 @@ async def test_without_an_inspector_there_is_no_tap() -> None:
             {"token": "alice-token", "services": (spec,), "server": where.url, "inspector": "off"}
         )
         with open("/dev/null", "w") as nowhere:  # noqa: ASYNC230
-            printer = Printer(nowhere)
-            agent = Agent(settings, Report("text", printer))
+            printer = TerminalWriter(nowhere)
+            agent = Agent(settings, LineReporter("text", printer))
             assert agent.captures is None
             printer.close()
 

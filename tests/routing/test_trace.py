@@ -2,7 +2,7 @@
 
 import pytest
 
-from devroute.agent.trace import marked
+from devroute.agent.trace import with_trace_headers
 from devroute.errors import ConfigInvalid
 from devroute.routing import trace
 from devroute.routing.trace import MAX_HOPS, MAX_TRACES, Traces, describe, unreached_services
@@ -105,10 +105,10 @@ def test_a_contract_that_is_none_names_nobody() -> None:
     ],
 )
 def test_known_programs_are_given_the_mark(command: list[str], more: list[str]) -> None:
-    assert marked(command, ID, "s")[: len(command) + len(more)] == command + more
+    assert with_trace_headers(command, ID, "s")[: len(command) + len(more)] == command + more
 
 
 @pytest.mark.parametrize("command", [[], ["python", "x"]])
 def test_other_programs_are_refused(command: list[str]) -> None:
     with pytest.raises(ConfigInvalid):
-        marked(command, ID, "s")
+        with_trace_headers(command, ID, "s")

@@ -19,8 +19,8 @@ from devroute import __version__
 from devroute.agent.api_client import fetch
 from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, trial
 from devroute.agent.settings import AgentSettings
-from devroute.agent.tls import for_server
-from devroute.agent.token_source import settled
+from devroute.agent.tls import tls_for_server
+from devroute.agent.token_source import with_fetched_token
 from devroute.errors import (
     AppUnreachable,
     ConfigInvalid,
@@ -118,7 +118,7 @@ class Doctor:
 
     async def _tls(self) -> Finding:
         host, port, secure = self._place
-        context = for_server(self._settings) or (ssl.create_default_context() if secure else None)
+        context = tls_for_server(self._settings) or (ssl.create_default_context() if secure else None)
         try:
             async with asyncio.timeout(STEP_SECONDS):
                 transport, _ = await asyncio.get_running_loop().create_connection(
@@ -151,7 +151,7 @@ class Doctor:
         return Finding("tls", "ok", f"the certificate is trusted, for {days:.0f} more days")
 
     async def _token(self) -> Finding:
-        token = (await settled(self._settings)).token  # a token_command runs once
+        token = (await with_fetched_token(self._settings)).token  # a token_command runs once
         self._settings = self._settings.model_copy(update={"token": token, "token_command": ()})
         self._status = await fetch(self._settings, "/api/status")
         return Finding("token", "ok", f"you are {self._status.get('you')}")
@@ -169,7 +169,7 @@ class Doctor:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=STEP_SECONDS)) as session,
-                session.get(url + "/api/status", ssl=for_server(self._settings) or True) as answer,
+                session.get(url + "/api/status", ssl=tls_for_server(self._settings) or True) as answer,
             ):
                 date = parsedate_to_datetime(answer.headers["date"])
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from devroute import __version__
-from devroute.agent.registration import why_turned_away
+from devroute.agent.registration import rejection
 from devroute.agent.settings import AgentSettings
-from devroute.agent.tls import for_server
+from devroute.agent.tls import tls_for_server
 from devroute.errors import DevrouteError, ServerUnreachable
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import RequestHead
@@ -39,13 +39,13 @@ async def trial(settings: AgentSettings, name: str, service: str, echo: "Echo") 
         return link
 
     secret = settings.token.get_secret_value()
-    link = await dial(settings.server, secret, make, tls=for_server(settings), seconds=STEP_SECONDS)
+    link = await dial(settings.server, secret, make, tls=tls_for_server(settings), seconds=STEP_SECONDS)
     link.wake()
     try:
         async with asyncio.timeout(STEP_SECONDS):
             await asyncio.wait({link.welcome})
         if link.welcome.cancelled():
-            raise why_turned_away(link)
+            raise rejection(link)
         yield link
     except TimeoutError:
         raise ServerUnreachable("the server does not welcome the tunnel", hint=NETWORK) from None

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from devroute.agent.comparisons import Verdict
+from devroute.agent.comparisons import ComparisonResult
 from devroute.agent.ui.layout import caller_of
-from devroute.agent.ui.writer import Printer
+from devroute.agent.ui.writer import TerminalWriter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable, DevrouteError
 from devroute.tunnel.agent_link import Finished
@@ -36,7 +36,7 @@ class Tally:
     unpaired: int = 0
     ordinary: int = 0
 
-    def count(self, verdict: Verdict, lost: int) -> None:
+    def count(self, verdict: ComparisonResult, lost: int) -> None:
         self.unpaired += lost
         self.ordinary += not verdict.contract
         if verdict.differences is None:
@@ -52,10 +52,10 @@ class Tally:
         return f"shadow: {self.same:,} same, {self.different:,} different{unpaired}{ordinary}"
 
 
-class Report:
+class LineReporter:
     """Turns events into lines, as text or as one JSON object a line. `flush` passes them on."""
 
-    def __init__(self, form: Literal["text", "json"], printer: Printer) -> None:
+    def __init__(self, form: Literal["text", "json"], printer: TerminalWriter) -> None:
         self._json = form == "json"
         self._printer = printer
         self._lines: list[str] = []
@@ -74,7 +74,7 @@ class Report:
         else:
             self._lost += 1
 
-    def compared(self, verdict: Verdict, lost: int) -> None:
+    def compared(self, verdict: ComparisonResult, lost: int) -> None:
         """The real service's answer is known. Each difference is shown, and the tally now and then."""
         tally = self._tally
         tally.count(verdict, lost)

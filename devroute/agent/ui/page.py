@@ -19,12 +19,12 @@ from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 
-from devroute.agent.comparisons import Verdict
+from devroute.agent.comparisons import ComparisonResult
 from devroute.agent.ui.layout import Line, Row, View, caller_of, lines
 from devroute.agent.ui.lines import Tally, clock, duration, local, size
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable, DevrouteError
-from devroute.platforms import silent_keyboard
+from devroute.platforms import keyboard_echo_off
 from devroute.tunnel.agent_link import Finished
 
 FRAMES_PER_SECOND: Final = 8
@@ -50,8 +50,8 @@ def can_draw(out: TextIO) -> bool:
     return out.isatty() and not console.is_dumb_terminal and not console.legacy_windows
 
 
-class LiveReport:
-    """The same methods as devroute.report.Report; `flush` has the page drawn, soon."""
+class PageReporter:
+    """The same methods as devroute.report.LineReporter; `flush` has the page drawn, soon."""
 
     def __init__(self, out: TextIO, console: Console | None = None) -> None:
         self._out = out
@@ -96,7 +96,7 @@ class LiveReport:
             view.failed += 1
         self._finished.appendleft((clock(), finished))
 
-    def compared(self, verdict: Verdict, lost: int) -> None:
+    def compared(self, verdict: ComparisonResult, lost: int) -> None:
         self._tally.count(verdict, lost)
         self._view.shadow = str(self._tally)
 
@@ -139,7 +139,7 @@ class LiveReport:
     def _draw(self) -> None:
         try:
             with ExitStack() as given_back:
-                given_back.enter_context(silent_keyboard(self._out))
+                given_back.enter_context(keyboard_echo_off(self._out))
                 self._console.set_alt_screen(True)
                 given_back.callback(self._console.set_alt_screen, False)
                 self._console.show_cursor(False)

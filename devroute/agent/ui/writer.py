@@ -13,7 +13,7 @@ MAX_BATCHES: Final = 256
 LAST_SECONDS: Final = 1.0
 
 
-class Printer:
+class TerminalWriter:
     """Writes batches of text to a stream that may block, and forgets those that do not fit."""
 
     def __init__(self, out: TextIO) -> None:

@@ -57,7 +57,7 @@ def _is_here(place: str) -> bool:
         return False
 
 
-def with_no_more_kept(sources: Sequence[Source]) -> list[Source]:
+def restrict_recording(sources: Sequence[Source]) -> list[Source]:
     """The sources, in which what a person has said of recording counts more than what a repository says, and
     the fields that it lists for redaction stand beside a person's own, not in their place."""
     own = [each for each in sources if each.own]

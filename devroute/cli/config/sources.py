@@ -24,7 +24,7 @@ from devroute.errors import ConfigInvalid
 from devroute.proxy.settings import ProxySettings
 from devroute.quoting import quote
 from devroute.settings import Settings
-from devroute.yaml_text import single
+from devroute.yaml_text import read_document
 
 #: What stands before a variable's name in the environment.
 ENV_PREFIX = "DEVROUTE_"
@@ -37,7 +37,7 @@ _NOT_A_VARIABLE = frozenset({"command", "services", "servers"})
 
 def read_file(text: str, source: str, *, own: bool = True) -> Source:
     """A configuration file; `own` is false for ./devroute.yaml. Raises ConfigInvalid naming the file."""
-    document, _ = single(text, source)  # its errors quote nothing: there may be a token
+    document, _ = read_document(text, source)  # its errors quote nothing: there may be a token
     if document is None:
         return Source(source, {})
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -149,7 +149,7 @@ _C = TypeVar("_C", bound=ClientSettings)
 
 
 def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
-    settings = _build(model, project_file.with_no_more_kept(bind(list(sources))))
+    settings = _build(model, project_file.restrict_recording(bind(list(sources))))
     if (settings.client_cert is None) is not (settings.client_key is None):
         raise ConfigInvalid("client_cert and client_key belong together; one of them is missing")
     tokens = settings.token.get_secret_value() or settings.token_command

@@ -15,7 +15,7 @@ from devroute.contract.target import MAX_LABEL, Malformed, check_label
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import Document
 from devroute.quoting import quote
-from devroute.yaml_text import LOADER, several
+from devroute.yaml_text import LOADER, read_documents
 
 #: Labels that name a pod's service and version, in the order in which Istio asks for them.
 SERVICE_LABELS = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
@@ -119,7 +119,7 @@ def from_pods(text: str, source: str = "standard input") -> Versions:
     """Versions in the labels of pods, as `kubectl get pods -o yaml` (or -o json) prints them; Deployments and
     others with a pod template will do, too. Raises ConfigInvalid where there are none."""
     try:
-        documents = several(text, source, _TextLoader)
+        documents = read_documents(text, source, _TextLoader)
     except ConfigInvalid as error:
         raise ConfigInvalid(error.message, hint="try kubectl get pods -o yaml") from None
     found = Versions()

@@ -19,7 +19,7 @@ from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
 from devroute.mesh.manifests import Document
 from devroute.mesh.preflight.report import Report, Verdict
 from devroute.quoting import quote
-from devroute.yaml_text import several
+from devroute.yaml_text import read_documents
 
 #: What an Envoy has against a configuration, or None.
 Validate = Callable[[Document], str | None]
@@ -84,7 +84,7 @@ def _release(name: str) -> Release:
 
 def _documents(text: str, source: str) -> Iterator[tuple[str, Document]]:
     """Each document and its name in messages; lists are opened."""
-    for each in several(text, source):
+    for each in read_documents(text, source):
         items = each.get("items") if isinstance(each, dict) and each.get("kind") == "List" else None
         for document in items if isinstance(items, list) else [each]:
             if isinstance(document, dict):

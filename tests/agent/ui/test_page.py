@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from devroute.agent.ui.layout import Line, Row, View, caller_of, lines
-from devroute.agent.ui.page import LiveReport
+from devroute.agent.ui.page import PageReporter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.access import Gate
 from devroute.tunnel.agent_link import Finished
@@ -259,7 +259,7 @@ async def test_a_terminal_that_stands_still_stops_nobody() -> None:
     """Nothing reads what is drawn; requests are reported all the same, and the end does not wait for it."""
     master, slave = pty.openpty()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    report = LiveReport(os.fdopen(slave, "w"))
+    report = PageReporter(os.fdopen(slave, "w"))
     report.online("alice", "http://server", [ServiceSpec("foo", "localhost", 1)])
     longest = 0.0
     for number in range(3000):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devroute.agent.comparisons import Verdict, Verdicts
+from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.errors import DevrouteError, RequestMalformed, UpstreamTimeout
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
@@ -140,15 +140,15 @@ class Sink:
 
 
 class Laptop:
-    """Verdicts of what a proxy tells, with or without captures."""
+    """ComparisonReceiver of what a proxy tells, with or without captures."""
 
     def __init__(self, *ignore: str, captures: Captures | None = None) -> None:
-        self.shown: list[Verdict] = []
+        self.shown: list[ComparisonResult] = []
         self.lost = 0
         rules = Rules.parse(ignore)
-        self.verdicts = Verdicts(rules, redaction(()), self.show, captures)
+        self.verdicts = ComparisonReceiver(rules, redaction(()), self.show, captures)
 
-    def show(self, verdict: Verdict, lost: int) -> None:
+    def show(self, verdict: ComparisonResult, lost: int) -> None:
         self.shown.append(verdict)
         self.lost += lost
 
