@@ -15,10 +15,10 @@ from devroute.errors import DevrouteError, LaptopOffline
 from devroute.http.http2.hpack import Decoder
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, Headers, InboundRequest, RequestHead, ResponseHead
-from devroute.proxy.downstream.http2 import H2ServerConnection
-from devroute.proxy.downstream.listener import Server
+from devroute.proxy.downstream.http2 import Http2ServerConnection
+from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
-from devroute.upstream.http2_connection import H2UpstreamConnection, H2UpstreamStream
+from devroute.upstream.http2_connection import Http2UpstreamConnection, Http2UpstreamStream
 from devroute.upstream.interface import ResponseSink
 from tests.conformance.memory import TIMEOUTS, Loop, Recorder, Transport, Whole
 
@@ -138,8 +138,8 @@ def requests_of(parts: list[bytes]) -> tuple[list[Whole], list[bytes] | None]:
             raise LaptopOffline("nobody")
         return Route(upstream, "foo", "alice", b"", b"")
 
-    server = Server(route, TIMEOUTS, lambda observed: None, 0.0)
-    connection = H2ServerConnection(server, cast(Asyncio, loop))
+    server = Listener(route, TIMEOUTS, lambda observed: None, 0.0)
+    connection = Http2ServerConnection(server, cast(Asyncio, loop))
     transport = _Transport()
     connection.adopt(cast(asyncio.Transport, transport), PREFACE + SETTINGS)
     loop.run()
@@ -200,11 +200,11 @@ class Sink:
     def pause_request(self) -> None: ...
     def resume_request(self) -> None: ...
 
-    def queue(self, stream: H2UpstreamStream) -> None:
+    def queue(self, stream: Http2UpstreamStream) -> None:
         self.waiting.append(stream)
 
     def room_made(self) -> None: ...
-    def forget(self, connection: H2UpstreamConnection) -> None: ...
+    def forget(self, connection: Http2UpstreamConnection) -> None: ...
 
     def ended(self) -> None:
         self.open -= 1
@@ -213,13 +213,13 @@ class Sink:
 def answered(parts: list[bytes]) -> Sink:
     loop = _Loop()
     sink = Sink()
-    connection = H2UpstreamConnection(sink, cast(Asyncio, loop))
+    connection = Http2UpstreamConnection(sink, cast(Asyncio, loop))
     transport = _Transport()
     connection.connection_made(cast(asyncio.Transport, transport))
     connection.received(SETTINGS)
     loop.run()
     wire = b"GET / HTTP/1.1\r\nhost: foo\r\n\r\n"
-    stream = H2UpstreamStream(sink, RequestHead(b"GET", b"/", Framing.NONE, 0, wire), sink)
+    stream = Http2UpstreamStream(sink, RequestHead(b"GET", b"/", Framing.NONE, 0, wire), sink)
     stream.attach(connection, connection.next_number())
     loop.run()
     for part in parts:

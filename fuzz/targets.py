@@ -27,7 +27,7 @@ from devroute.tunnel.protocol import events, frames, handshake
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import Stream
 from devroute.tunnel.protocol.websocket import WebSocket, accept_upgrade, check_upgraded, split_head
-from devroute.upstream.http1_connection import DirectStream, UpstreamConnection
+from devroute.upstream.http1_connection import Http1Connection, Http1Stream
 from tests.conformance.memory import Conversation, Loop, Transport, Whole, conversation
 
 from . import h2_targets
@@ -264,15 +264,15 @@ class _Sink:
     def pause_request(self) -> None: ...
     def resume_request(self) -> None: ...
 
-    def release(self, connection: UpstreamConnection) -> None:
+    def release(self, connection: Http1Connection) -> None:
         self.released = True
 
-    def forget(self, connection: UpstreamConnection) -> None: ...
+    def forget(self, connection: Http1Connection) -> None: ...
 
     def ended(self) -> None:
         self.open -= 1
 
-    def retry(self, stream: DirectStream) -> None:
+    def retry(self, stream: Http1Stream) -> None:
         raise AssertionError("a first connection is not retried")
 
 
@@ -302,9 +302,9 @@ def _answered(method: bytes, parts: list[bytes]) -> _Sink:
     loop = Loop()
     sink = _Sink()
     wire = method + b" / HTTP/1.1\r\nhost: foo\r\n\r\n"
-    carrier = UpstreamConnection(sink, cast(asyncio.AbstractEventLoop, loop))
+    carrier = Http1Connection(sink, cast(asyncio.AbstractEventLoop, loop))
     carrier.connection_made(cast(asyncio.Transport, Transport()))
-    stream = DirectStream(sink, RequestHead(method, b"/", Framing.NONE, 0, wire), sink)
+    stream = Http1Stream(sink, RequestHead(method, b"/", Framing.NONE, 0, wire), sink)
     stream.attach(carrier, reused=False)
     loop.run()
     for part in parts:

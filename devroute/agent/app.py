@@ -49,8 +49,8 @@ from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.upstream.http2_pool import H2Upstream
-from devroute.upstream.negotiating import AppUpstream
+from devroute.upstream.http2_pool import Http2Pool
+from devroute.upstream.negotiating import NegotiatingUpstream
 
 #: Seconds between two attempts: up to the first after a link has gone, doubled each time up to the last.
 FIRST_DELAY: Final = 0.2
@@ -66,9 +66,9 @@ LEAVE_SECONDS: Final = 2.0
 REPORT_SECONDS: Final = 0.02
 
 #: What serves an app, by the scheme of its address.
-_SCHEMES: Final[dict[str, type[AppUpstream] | type[H2Upstream]]] = {
-    "http": AppUpstream,
-    "grpc": H2Upstream,
+_SCHEMES: Final[dict[str, type[NegotiatingUpstream] | type[Http2Pool]]] = {
+    "http": NegotiatingUpstream,
+    "grpc": Http2Pool,
 }
 
 #: Another attempt would get the same answer.
@@ -124,7 +124,7 @@ class Agent:
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
-        self._upstreams: dict[str, AppUpstream | H2Upstream | Tapped | ComparisonReceiver] = {}
+        self._upstreams: dict[str, NegotiatingUpstream | Http2Pool | Tapped | ComparisonReceiver] = {}
         for spec in settings.services:
             app = _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
             self._upstreams[spec.service] = app if recorder is None else Tapped(app, spec.service, recorder)

@@ -16,7 +16,7 @@ from devroute.inspector.recorder import Recorder, Tapped
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.replay import Replay
 from devroute.inspector.store import Captures
-from devroute.upstream.negotiating import AppUpstream
+from devroute.upstream.negotiating import NegotiatingUpstream
 
 #: Requests under way together, and how far their answers are compared: together they bound the memory.
 MAX_CONCURRENCY: Final = 16
@@ -89,7 +89,9 @@ class _Player:
         self._captures = Captures(MAX_ANSWERS_BYTES, MAX_ANSWER_BYTES, Redaction((), (), ()))
         self._recorder = Recorder(self._captures, asyncio.get_running_loop())
         self._apps = {
-            service: Tapped(AppUpstream(host, port, unreachable=AppUnreachable), service, self._recorder)
+            service: Tapped(
+                NegotiatingUpstream(host, port, unreachable=AppUnreachable), service, self._recorder
+            )
             for service, (host, port) in plan.apps.items()
         }
 

@@ -30,7 +30,7 @@ from devroute.proxy import admin
 from devroute.proxy.control import api, http
 from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import TunnelListener
-from devroute.proxy.downstream.listener import Server
+from devroute.proxy.downstream.listener import Listener
 from devroute.proxy.identity_sources import IdentitySources
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.signing_keys import SigningKeySource
@@ -41,12 +41,12 @@ from devroute.proxy.telemetry.metrics import Metrics
 from devroute.proxy.telemetry.observer import Observer
 from devroute.proxy.watched_file import WatchedFile
 from devroute.routing.registry import Registry
-from devroute.routing.route import Observed, Timeouts
+from devroute.routing.route import CompletedExchange, Timeouts
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.comparison import PendingComparisons
 from devroute.routing.trace import Traces
 from devroute.tunnel.protocol.handshake import Offer
-from devroute.upstream.http1_pool import DirectUpstream
+from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.pools import Pools
 
 #: How coarse the data path's clock is; its timeouts are seconds.
@@ -93,9 +93,9 @@ class Proxy:
         )
         sizes = Limits(settings.max_contract_bytes, settings.max_contract_entries)
         read = Verifier(self._signers.keys, settings.contract_max_ttl, self._signers.look_again, sizes)
-        self._mesh: DirectUpstream | None = None
+        self._mesh: Http1Pool | None = None
         if (egress := settings.mesh_egress) is not None:
-            self._mesh = DirectUpstream(
+            self._mesh = Http1Pool(
                 egress.host,
                 egress.port,
                 permit=lambda ip, port: (
@@ -123,7 +123,7 @@ class Proxy:
         )
         limits = HeadLimits(settings.max_head_bytes, settings.max_header_fields)
         observer = Observer(self._counters, log_exchange, self._audit, self._traced)
-        self._server = Server(self._router, timeouts, observer.completed, loop.time(), limits)
+        self._server = Listener(self._router, timeouts, observer.completed, loop.time(), limits)
         self._control = http.create_runner(
             api.create_app(
                 api.Control(
@@ -278,7 +278,7 @@ class Proxy:
         if self._audit is not None:
             self._audit.reopen()
 
-    def _traced(self, exchange: Observed, key: str) -> None:
+    def _traced(self, exchange: CompletedExchange, key: str) -> None:
         """`devroute trace` wants to know how long it took, and who answered."""
         if (route := exchange.route) is not None:
             self._trails.answered(

@@ -18,22 +18,24 @@ CALLER: Final = b"\r\nx-devroute-caller: "
 
 @dataclass(slots=True, frozen=True)
 class Route:
-    """Where a request goes, and what is said about it. `marks` are whole header lines for the answer, `label`
+    """Where a request goes, and what is reported about it. `response_headers` are whole header lines, `label`
     is service and target as members of a JSON object, for the log, and `decision` those for the audit trail.
     `http2` is for requests that cannot do without it (gRPC), where that is another upstream."""
 
     upstream: Upstream
     service: str
     target: str
-    marks: bytes
+    response_headers: bytes
     label: bytes
     http2: Upstream | None = None
     decision: bytes = b""
 
-    def marked(self, marks: bytes) -> "Route":
+    def with_response_headers(self, response_headers: bytes) -> "Route":
         """The same for one request whose answer says more of itself than its route can know."""
-        decided = answered(self.decision, marks) if self.decision else b""
-        return Route(self.upstream, self.service, self.target, marks, self.label, self.http2, decided)
+        decided = answered(self.decision, response_headers) if self.decision else b""
+        return Route(
+            self.upstream, self.service, self.target, response_headers, self.label, self.http2, decided
+        )
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class Router(Protocol):
         """Raises DevrouteError."""
 
 
-class Observed(Protocol):
+class CompletedExchange(Protocol):
     """An exchange that is over, as logs and counters see it. `error` says why it failed; `status` is 0 where
     nobody got an answer."""
 
@@ -70,11 +72,11 @@ class Observed(Protocol):
         """Seconds since the request's head was complete."""
 
 
-class Port(Protocol):
+class Context(Protocol):
     """What the exchanges of one data port share; `now` is a coarse clock in seconds."""
 
     router: Router
     timeouts: Timeouts
-    observe: Callable[[Observed], None]
+    observe: Callable[[CompletedExchange], None]
     now: float
     draining: bool

@@ -22,7 +22,7 @@ from devroute.upstream.pools import Pools
 from devroute.upstream.quota import SharedUpstream
 
 
-class Detours:
+class RouteBuilder:
     """Makes routes. `mesh` leads to the real services, by the name that a request is sent to."""
 
     def __init__(self, pools: Pools, mesh: Upstream | None, comparisons: PendingComparisons | None) -> None:

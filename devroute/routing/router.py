@@ -28,7 +28,7 @@ from devroute.http.message import InboundRequest, header_value
 from devroute.policy.policy import Policy, permit_contract
 from devroute.routing.decision import Directory, LaptopService, destination_of, permit_entry
 from devroute.routing.route import CALLER, Route
-from devroute.routing.route_builder import Detours
+from devroute.routing.route_builder import RouteBuilder
 from devroute.routing.shadow.assignment import (
     NoShadowTargets,
     ShadowTargets,
@@ -90,7 +90,7 @@ class ContractRouter:
         self._clock = clock
         self._directory = directory
         self._policy = policy
-        self._detours = Detours(pools, mesh, comparisons)
+        self._route_builder = RouteBuilder(pools, mesh, comparisons)
         self._judged: dict[tuple[bytes, bytes], _Judged] = {}
 
     def forget(self) -> None:
@@ -124,12 +124,12 @@ class ContractRouter:
             _check_loop(via, key[1])
         if judged.static:
             if judged.route is None:
-                judged.route = self._detours.static(entry, judged.signature)
+                judged.route = self._route_builder.static(entry, judged.signature)
             return judged.route
         served = self._directory.lookup(str(entry.target), entry.service)
         if judged.route is None or judged.served is not served:
             way = destination_of(entry, served, self._policy())
-            judged.route = self._detours.route(entry, way, judged.signature, served)
+            judged.route = self._route_builder.route(entry, way, judged.signature, served)
             judged.served = served
             judged.copied = _copied_methods(served.terms)
             judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
@@ -150,7 +150,7 @@ class ContractRouter:
             policy = self._policy()
             entry = permit_shadow_traffic(shadow, policy)
             judged = _Judged(entry, False, False, None if policy.callers_of(entry) is None else set())
-            judged.route = self._detours.route(
+            judged.route = self._route_builder.route(
                 entry, destination_of(entry, served, policy), None, served, contract=False
             )
             judged.served = served

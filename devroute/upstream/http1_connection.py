@@ -31,16 +31,16 @@ class Pool(Protocol):
     label: str
     answers: Answers
 
-    def release(self, connection: "UpstreamConnection") -> None:
+    def release(self, connection: "Http1Connection") -> None:
         """The exchange is complete, and the connection can serve another."""
 
-    def forget(self, connection: "UpstreamConnection") -> None:
+    def forget(self, connection: "Http1Connection") -> None:
         """The connection is gone."""
 
     def ended(self) -> None:
         """A stream is over, however it ended."""
 
-    def retry(self, stream: "DirectStream") -> None:
+    def retry(self, stream: "Http1Stream") -> None:
         """Serve the stream once more, on a new connection."""
 
 
@@ -48,10 +48,10 @@ class Pool(Protocol):
 _UNREAD: Final = CloseBody()
 
 
-class UpstreamConnection(Connection):
+class Http1Connection(Connection):
     """One connection: idle in its pool, or serving one stream."""
 
-    __slots__ = ("_look", "_pool", "_reading_paused", "era", "idle_since", "stream")
+    __slots__ = ("_look", "_pool", "_reading_paused", "generation", "idle_since", "stream")
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -59,8 +59,8 @@ class UpstreamConnection(Connection):
         self._reading_paused = False
         self._look: Callable[[], object] | None = None
         self.idle_since = 0.0
-        self.era = 0
-        self.stream: DirectStream | None = None
+        self.generation = 0
+        self.stream: Http1Stream | None = None
 
     def quiet(self) -> bool:
         """Whether nothing has arrived since the last answer, neither bytes that the loop has yet to read nor
@@ -112,7 +112,7 @@ def _looker(number: int) -> Callable[[], object]:
     return partial(poll.poll, 0)
 
 
-class DirectStream:
+class Http1Stream:
     """One request on a connection; implements devroute.upstream.UpstreamStream."""
 
     __slots__ = (
@@ -135,7 +135,7 @@ class DirectStream:
         self._pool = pool
         self._head = head
         self.sink = sink
-        self._connection: UpstreamConnection | None = None
+        self._connection: Http1Connection | None = None
         self._state = _CONNECTING
         self._chunked = head.framing is _CHUNKED
         self._request_done = head.framing is _NONE
@@ -148,7 +148,7 @@ class DirectStream:
 
     # --- the request
 
-    def attach(self, connection: UpstreamConnection, *, reused: bool) -> None:
+    def attach(self, connection: Http1Connection, *, reused: bool) -> None:
         self._connection = connection
         self._reused = reused
         self._state = _HEAD
@@ -308,7 +308,7 @@ class DirectStream:
                 connection.close()
         self.sink.on_end(trailers)
 
-    def _detach(self) -> UpstreamConnection | None:
+    def _detach(self) -> Http1Connection | None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.stream = None

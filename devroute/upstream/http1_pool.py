@@ -1,4 +1,4 @@
-"""DirectUpstream: requests over pooled keep-alive HTTP/1.1 connections to one address.
+"""Http1Pool: requests over pooled keep-alive HTTP/1.1 connections to one address.
 
 The proxy uses it for direct targets, the agent for the app on the laptop. It never decides who may be
 reached: the caller's `permit` sees every address that a name resolves to, and the connection goes to one that
@@ -12,7 +12,7 @@ from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
 from devroute.http.http1.request import Answers
 from devroute.http.message import RequestHead
 from devroute.upstream.dialer import Dialer, Permit
-from devroute.upstream.http1_connection import DirectStream, UpstreamConnection
+from devroute.upstream.http1_connection import Http1Connection, Http1Stream
 from devroute.upstream.interface import ResponseSink
 
 #: Below the 5 s after which Node.js and uvicorn close an idle connection.
@@ -27,7 +27,7 @@ CONNECT_SECONDS: Final = 5.0
 MAX_IN_FLIGHT: Final = 2048
 
 
-class DirectUpstream:
+class Http1Pool:
     """A pool of connections to one address; implements devroute.upstream.Upstream.
 
     `permit(ip, port)` is asked for every address that `host` resolves to and raises TargetDenied; without it
@@ -52,8 +52,8 @@ class DirectUpstream:
         self.answers = Answers()
         self.max_in_flight = max_in_flight
         self._in_flight = 0
-        self._era = 0  # how often `close_idle` was called: what was connected before is of another one
-        self._idle: list[UpstreamConnection] = []
+        self._generation = 0  # how often `close_idle` was called: what was connected before is of another one
+        self._idle: list[Http1Connection] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -67,9 +67,9 @@ class DirectUpstream:
     def in_flight(self) -> int:
         return self._in_flight
 
-    def open(self, head: RequestHead, sink: ResponseSink) -> DirectStream:
+    def open(self, head: RequestHead, sink: ResponseSink) -> Http1Stream:
         self._in_flight += 1
-        stream = DirectStream(self, head, sink)
+        stream = Http1Stream(self, head, sink)
         if self._in_flight > self.max_in_flight:
             message = f"{self.label} has {self.max_in_flight} requests in flight already"
             self._loop.call_soon(stream.fail, TargetOverloaded(message))
@@ -79,7 +79,7 @@ class DirectUpstream:
             self._start(self._serve(stream))
         return stream
 
-    def retry(self, stream: DirectStream) -> None:
+    def retry(self, stream: Http1Stream) -> None:
         """A pooled connection died before any byte of the answer: once more, on a new one."""
         self._start(self._serve(stream))
 
@@ -93,7 +93,7 @@ class DirectUpstream:
 
     def close_idle(self) -> None:
         """Close what is idle, and use what is busy or on its way for no further request."""
-        self._era += 1
+        self._generation += 1
         for connection in list(self._idle):
             connection.close()
 
@@ -108,7 +108,7 @@ class DirectUpstream:
 
     # --- connections
 
-    def _take(self) -> UpstreamConnection | None:
+    def _take(self) -> Http1Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.closed:
@@ -118,13 +118,13 @@ class DirectUpstream:
             connection.close()
         return None
 
-    def release(self, connection: UpstreamConnection) -> None:
+    def release(self, connection: Http1Connection) -> None:
         """Take back a connection whose exchange is complete; a slow client may have left it paused."""
         connection.resume_reading()
         if connection.closed:
             return
         if (
-            connection.era != self._era
+            connection.generation != self._generation
             or len(self._idle) >= MAX_IDLE
             or connection.transport.get_write_buffer_size()
         ):
@@ -144,7 +144,7 @@ class DirectUpstream:
         again = bool(self._idle)
         self._sweep = self._loop.call_later(IDLE_SECONDS, self._close_idle) if again else None
 
-    def forget(self, connection: UpstreamConnection) -> None:
+    def forget(self, connection: Http1Connection) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
 
@@ -156,7 +156,7 @@ class DirectUpstream:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, stream: DirectStream) -> None:
+    async def _serve(self, stream: Http1Stream) -> None:
         try:
             connection = await self._connect()
         except DevrouteError as error:
@@ -167,8 +167,8 @@ class DirectUpstream:
         else:
             stream.attach(connection, reused=False)
 
-    async def _connect(self) -> UpstreamConnection:
-        era = self._era
-        connection = await self._dialer.connect(lambda: UpstreamConnection(self, self._loop))
-        connection.era = era
+    async def _connect(self) -> Http1Connection:
+        generation = self._generation
+        connection = await self._dialer.connect(lambda: Http1Connection(self, self._loop))
+        connection.generation = generation
         return connection

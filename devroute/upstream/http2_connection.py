@@ -40,20 +40,20 @@ class Pool(Protocol):
 
     label: str
 
-    def queue(self, stream: "H2UpstreamStream") -> None:
+    def queue(self, stream: "Http2UpstreamStream") -> None:
         """Serve the stream on the next connection that has room."""
 
     def room_made(self) -> None:
         """A connection may take another request."""
 
-    def forget(self, connection: "H2UpstreamConnection") -> None:
+    def forget(self, connection: "Http2UpstreamConnection") -> None:
         """The connection is gone."""
 
     def ended(self) -> None:
         """A stream is over, however it ended."""
 
 
-class H2UpstreamStream(Http2Stream):
+class Http2UpstreamStream(Http2Stream):
     """One request; implements devroute.upstream.UpstreamStream."""
 
     __slots__ = ("_bodyless", "_head", "_kept", "_kept_end", "_kept_size", "_pool", "done", "sink")
@@ -69,7 +69,7 @@ class H2UpstreamStream(Http2Stream):
         self._kept_size = 0
         self._kept_end: Headers | None = None
 
-    def attach(self, connection: "H2UpstreamConnection", number: int) -> None:
+    def attach(self, connection: "Http2UpstreamConnection", number: int) -> None:
         self.connection = connection
         self.number = number
         connection.streams[number] = self
@@ -194,7 +194,7 @@ class H2UpstreamStream(Http2Stream):
             self.sink.resume_request()
 
 
-class H2UpstreamConnection(Http2Connection):
+class Http2UpstreamConnection(Http2Connection):
     """`ready` is set once the app's SETTINGS are here, or to the reason why they never will be."""
 
     __slots__ = ("_first", "_next", "_pool", "going", "idle_since", "ready")
@@ -264,7 +264,7 @@ class H2UpstreamConnection(Http2Connection):
     def leaving(self, code: int, last: int) -> None:
         self.going = True
         for number, stream in list(self.streams.items()):
-            if number > last and isinstance(stream, H2UpstreamStream):
+            if number > last and isinstance(stream, Http2UpstreamStream):
                 stream.refused()
         self.dismissed()
 

@@ -1,4 +1,4 @@
-"""H2Upstream: requests over few shared HTTP/2 connections to one address, in clear text with prior knowledge.
+"""Http2Pool: requests over few shared HTTP/2 connections to one address, in clear text with prior knowledge.
 
 The agent uses it for gRPC apps, the proxy for gRPC requests to direct targets. As in upstream/http1_pool.py,
 the caller's `permit` decides who may be reached.
@@ -12,7 +12,7 @@ from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable, 
 from devroute.http.message import RequestHead
 from devroute.upstream.dialer import Dialer, Permit
 from devroute.upstream.http1_pool import CONNECT_SECONDS, MAX_IN_FLIGHT
-from devroute.upstream.http2_connection import H2UpstreamConnection, H2UpstreamStream
+from devroute.upstream.http2_connection import Http2UpstreamConnection, Http2UpstreamStream
 from devroute.upstream.interface import ResponseSink
 
 #: Servers say goodbye (GOAWAY) before they close, so an idle connection may be kept longer than HTTP/1.1's.
@@ -22,8 +22,8 @@ IDLE_SECONDS: Final = 60.0
 MAX_CONNECTIONS: Final = 32
 
 
-class H2Upstream:
-    """A few connections to one address; implements devroute.upstream.Upstream. Made like DirectUpstream."""
+class Http2Pool:
+    """A few connections to one address; implements devroute.upstream.Upstream. Made like Http1Pool."""
 
     def __init__(
         self,
@@ -41,8 +41,8 @@ class H2Upstream:
         self.label = self._dialer.label
         self.max_in_flight = max_in_flight
         self._in_flight = 0
-        self._connections: list[H2UpstreamConnection] = []
-        self._waiting: deque[H2UpstreamStream] = deque()
+        self._connections: list[Http2UpstreamConnection] = []
+        self._waiting: deque[Http2UpstreamStream] = deque()
         self._growing: asyncio.Task[None] | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -56,9 +56,9 @@ class H2Upstream:
     def in_flight(self) -> int:
         return self._in_flight
 
-    def open(self, head: RequestHead, sink: ResponseSink) -> H2UpstreamStream:
+    def open(self, head: RequestHead, sink: ResponseSink) -> Http2UpstreamStream:
         self._in_flight += 1
-        stream = H2UpstreamStream(self, head, sink)
+        stream = Http2UpstreamStream(self, head, sink)
         if self._in_flight > self.max_in_flight:
             message = f"{self.label} has {self.max_in_flight} requests in flight already"
             self._loop.call_soon(stream.fail, TargetOverloaded(message))
@@ -90,7 +90,7 @@ class H2Upstream:
 
     # --- streams
 
-    def queue(self, stream: H2UpstreamStream) -> None:
+    def queue(self, stream: Http2UpstreamStream) -> None:
         self._waiting.append(stream)
         self.room_made()
 
@@ -130,9 +130,9 @@ class H2Upstream:
             self._growing = None
             self._add(connection)
 
-    async def _connect(self) -> H2UpstreamConnection:
+    async def _connect(self) -> Http2UpstreamConnection:
         loop = self._loop
-        connection = await self._dialer.connect(lambda: H2UpstreamConnection(self, loop))
+        connection = await self._dialer.connect(lambda: Http2UpstreamConnection(self, loop))
         try:
             async with asyncio.timeout(self._dialer.connect_timeout):
                 await connection.ready
@@ -147,7 +147,7 @@ class H2Upstream:
             raise
         return connection
 
-    def _add(self, connection: H2UpstreamConnection) -> None:
+    def _add(self, connection: Http2UpstreamConnection) -> None:
         if connection.closed:
             self.room_made()
             return
@@ -165,7 +165,7 @@ class H2Upstream:
         again = bool(self._connections)
         self._sweep = self._loop.call_later(IDLE_SECONDS, self._close_idle) if again else None
 
-    def forget(self, connection: H2UpstreamConnection) -> None:
+    def forget(self, connection: Http2UpstreamConnection) -> None:
         if connection in self._connections:
             self._connections.remove(connection)
             self.room_made()

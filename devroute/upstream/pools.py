@@ -8,14 +8,14 @@ from typing import Final, TypeVar
 
 from devroute.contract.target import Address
 from devroute.policy.policy import Policy
-from devroute.upstream.http1_pool import DirectUpstream
-from devroute.upstream.http2_pool import H2Upstream
+from devroute.upstream.http1_pool import Http1Pool
+from devroute.upstream.http2_pool import Http2Pool
 
 #: A pool for each service and address that somebody uses.
 MAX_POOLS: Final = 4096
 
-Pool = DirectUpstream | H2Upstream
-P = TypeVar("P", DirectUpstream, H2Upstream)
+Pool = Http1Pool | Http2Pool
+P = TypeVar("P", Http1Pool, Http2Pool)
 
 
 class Pools:
@@ -28,11 +28,11 @@ class Pools:
         self._max_in_flight = max_in_flight
         self._pools: dict[tuple[type[Pool], str, Address], Pool] = {}
 
-    def get(self, service: str, address: Address) -> DirectUpstream:
-        return self._get(DirectUpstream, service, address)
+    def get(self, service: str, address: Address) -> Http1Pool:
+        return self._get(Http1Pool, service, address)
 
-    def get_http2(self, service: str, address: Address) -> H2Upstream:
-        return self._get(H2Upstream, service, address)
+    def get_http2(self, service: str, address: Address) -> Http2Pool:
+        return self._get(Http2Pool, service, address)
 
     def _get(self, kind: type[P], service: str, address: Address) -> P:
         key = (kind, service, address)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from devroute.upstream.http1_pool import DirectUpstream
+from devroute.upstream.http1_pool import Http1Pool
 from tests.support.loopback import Client, get, post
 
 PATIENCE = 5.0
@@ -21,7 +21,7 @@ class App:
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._listening.setblocking(False)
-        self.upstream = DirectUpstream("127.0.0.1", self._listening.getsockname()[1])
+        self.upstream = Http1Pool("127.0.0.1", self._listening.getsockname()[1])
         self._connections: list[socket.socket] = []
 
     async def serve(self, client: Client) -> socket.socket:

@@ -9,8 +9,8 @@ from typing import NamedTuple, cast
 from devroute.errors import LaptopOffline
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Framing, Headers, InboundRequest, RequestHead
-from devroute.proxy.downstream.listener import Server, ServerConnection
-from devroute.routing.route import Observed, Route, Timeouts
+from devroute.proxy.downstream.listener import Http1ServerConnection, Listener
+from devroute.routing.route import CompletedExchange, Route, Timeouts
 from devroute.upstream.interface import ResponseSink
 
 
@@ -131,10 +131,10 @@ def conversation(raw: bytes, cuts: Iterable[int] = ()) -> Conversation:
             raise LaptopOffline("nobody")
         return Route(upstream, "foo", "alice", b"", b"")
 
-    def observe(_: Observed) -> None: ...
+    def observe(_: CompletedExchange) -> None: ...
 
-    server = Server(route, TIMEOUTS, observe, 0.0)
-    connection = ServerConnection(server, cast(asyncio.AbstractEventLoop, loop))
+    server = Listener(route, TIMEOUTS, observe, 0.0)
+    connection = Http1ServerConnection(server, cast(asyncio.AbstractEventLoop, loop))
     transport = Transport()
     connection.connection_made(cast(asyncio.Transport, transport))
     places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})

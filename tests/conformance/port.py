@@ -1,5 +1,5 @@
-"""A data port as the proxy has it (Server and ContractRouter), and an app behind it that h11, a second parser
-with opinions of its own, reads for us."""
+"""A data port as in the proxy (Listener and ContractRouter) and an app behind it that parses with h11, as a
+second opinion."""
 
 import asyncio
 import json
@@ -15,10 +15,10 @@ from devroute.contract.offer_options import ANY, Terms
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline
 from devroute.policy.policy import Policy
-from devroute.proxy.downstream.listener import Server
-from devroute.routing.route import Observed, Timeouts
+from devroute.proxy.downstream.listener import Listener
+from devroute.routing.route import CompletedExchange, Timeouts
 from devroute.routing.router import ContractRouter
-from devroute.upstream.http1_pool import DirectUpstream
+from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.pools import Pools
 
@@ -175,7 +175,7 @@ class Port:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.problems: list[str] = []
-        self.exchanges: list[Observed] = []
+        self.exchanges: list[CompletedExchange] = []
         self._writers: list[asyncio.StreamWriter] = []
 
     async def dial(self) -> Client:
@@ -191,11 +191,11 @@ class Port:
     async def start(self, app: asyncio.Server | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.app = app or await loop.create_server(lambda: App(self.received, self.problems), "127.0.0.1", 0)
-        self.upstream = DirectUpstream("127.0.0.1", self.app_port)
+        self.upstream = Http1Pool("127.0.0.1", self.app_port)
         policy = Policy()
         pools = Pools(lambda: policy, connect_timeout=PATIENCE, max_in_flight=100)
         router = ContractRouter(_Directory(self.upstream), lambda: policy, pools)
-        self.server = Server(router, TIMEOUTS, self.exchanges.append, loop.time())
+        self.server = Listener(router, TIMEOUTS, self.exchanges.append, loop.time())
         self.listener = await loop.create_server(self.server, "127.0.0.1", 0)
         self.number = self.listener.sockets[0].getsockname()[1]
 

@@ -26,7 +26,7 @@ from devroute.routing import router
 from devroute.routing.registry import LaptopService
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
-from devroute.upstream.http1_pool import DirectUpstream
+from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from devroute.upstream.mirror import Shadowed
 from devroute.upstream.pools import Pools
@@ -73,9 +73,9 @@ async def desk() -> Desk:
 
 async def test_an_address_is_reached_directly_by_one_pool_for_each_service(desk: Desk) -> None:
     route = desk.route(b'{"foo": "192.168.1.12:8001", "bar": "192.168.1.12:8001"}')
-    assert isinstance(route.upstream, DirectUpstream)
+    assert isinstance(route.upstream, Http1Pool)
     assert (route.service, route.target) == ("foo", "192.168.1.12:8001")
-    assert route.marks == (
+    assert route.response_headers == (
         b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by 192.168.1.12:8001\r\n"
     )
     assert desk.route(b'{"foo": "192.168.1.12:8001"}').upstream is route.upstream
@@ -106,7 +106,7 @@ async def test_a_laptop_that_wants_copies_gets_no_other_methods_even_if_the_side
 ) -> None:
     desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None, Terms(shadow=25.0))
     route = desk.route(b'{"foo": "alice"}')
-    assert b"x-devroute-result: mirror" in route.marks
+    assert b"x-devroute-result: mirror" in route.response_headers
     assert isinstance(route.upstream, Shadowed)
     desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None, Terms(shadow=25.0, shadow_methods=("POST",)))
     with pytest.raises(ConditionUnmet, match="copies of POST only"):
@@ -117,7 +117,7 @@ async def test_a_laptops_own_address_is_subject_to_policy_too(desk: Desk) -> Non
     desk.laptops["alice", "foo"] = LaptopService(None, Address("192.168.1.12", 8001))
     route = desk.route(b'{"foo": "alice"}')
     assert route.upstream is desk.pools.get("foo", Address("192.168.1.12", 8001))
-    assert b"foo answered by alice (192.168.1.12:8001)" in route.marks
+    assert b"foo answered by alice (192.168.1.12:8001)" in route.response_headers
     desk.laptops["alice", "foo"] = LaptopService(None, Address("127.0.0.1", 8001))
     with pytest.raises(TargetDenied):
         desk.route(b'{"foo": "alice"}')

@@ -34,7 +34,7 @@ from devroute.routing.decision import Decision, decide
 from devroute.routing.registry import Registry
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
-from devroute.upstream.http1_pool import DirectUpstream
+from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.pools import Pools
 
 NOW = 1_800_000_000.0
@@ -130,7 +130,7 @@ async def test_a_judgement_is_remembered_but_never_beyond_its_time() -> None:
     desk = Desk()
     raw = signed(DIRECT)
     route = desk.route(raw)
-    assert isinstance(route.upstream, DirectUpstream)
+    assert isinstance(route.upstream, Http1Pool)
     assert desk.route(raw) is route
     assert desk.read == 1
     desk.now = NOW + 3600 + SKEW_S
@@ -161,7 +161,7 @@ async def test_the_data_port_too_refuses_unsigned_contracts_where_policy_require
     for _ in range(2):
         with pytest.raises(ContractUnsigned):
             desk.route(DIRECT)
-    assert isinstance(desk.route(signed(DIRECT)).upstream, DirectUpstream)
+    assert isinstance(desk.route(signed(DIRECT)).upstream, Http1Pool)
 
 
 async def test_a_contract_signed_by_a_stranger_never_reaches_a_target() -> None:

@@ -20,7 +20,7 @@ from devroute.errors import (
 from devroute.http.aio.connection import TURN
 from devroute.http.http1.body import BodyReader, encode_last_chunk
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead
-from devroute.routing.route import Port, Route
+from devroute.routing.route import Context, Route
 from devroute.upstream.interface import UpstreamStream
 
 #: Interim answers (1xx) to one request; uploads that report their progress send some (104). They have no flow
@@ -75,7 +75,7 @@ class Exchange:
         "switched",
     )
 
-    def __init__(self, connection: Downstream, server: Port, request: InboundRequest) -> None:
+    def __init__(self, connection: Downstream, server: Context, request: InboundRequest) -> None:
         self._connection = connection
         self._server = server
         self.request = request
@@ -155,8 +155,8 @@ class Exchange:
         self.status = head.status
         self._head_sent = True
         if head.marks and self.route is not None:
-            self.route = self.route.marked(head.marks)
-        marks = self.route.marks if self.route is not None else b""
+            self.route = self.route.with_response_headers(head.marks)
+        marks = self.route.response_headers if self.route is not None else b""
         request = self.request
         framing = head.framing
         if framing is _UPGRADE:

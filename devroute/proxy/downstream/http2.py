@@ -1,6 +1,6 @@
 """The HTTP/2 side of the data port: connections that began with its preface, many requests on each.
 
-It reads requests and hands each to an H2Exchange (proxy/downstream/http2_exchange.py).
+It reads requests and hands each to an Http2Exchange (proxy/downstream/http2_exchange.py).
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.http2.headers import Fields, read_request
 from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Wire
 from devroute.http.message import HeadLimits
-from devroute.proxy.downstream.http2_exchange import H2Exchange, Refusal
-from devroute.routing.route import Port
+from devroute.proxy.downstream.http2_exchange import Http2Exchange, Refusal
+from devroute.routing.route import Context
 
 #: Says that our GOAWAY has arrived, so that a last stream can be named (RFC 9113 §6.8).
 _GOAWAY_PING: Final = b"devroute"
 
 
-class H2Port(Port, Protocol):
+class Http2Context(Context, Protocol):
     """What connections need of their server."""
 
     @property
@@ -34,12 +34,12 @@ class H2Port(Port, Protocol):
     def exchange_over(self) -> None: ...
 
 
-class H2ServerConnection(Http2Connection):
+class Http2ServerConnection(Http2Connection):
     """One connection of a sidecar; many requests at a time."""
 
     __slots__ = ("_server", "_since", "draining")
 
-    def __init__(self, server: H2Port, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Http2Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(Wire(client=False, max_head=server.head_limits.size), loop)
         self._server = server
         self._since = server.now
@@ -81,7 +81,7 @@ class H2ServerConnection(Http2Connection):
             self._accept(stream, number)
             stream.answer(error, grpc=_wants_grpc(fields))
             return
-        stream = H2Exchange(self, self._server, request)
+        stream = Http2Exchange(self, self._server, request)
         self._accept(stream, number)
         stream.begin()
 
@@ -101,7 +101,7 @@ class H2ServerConnection(Http2Connection):
     def check(self, now: float) -> None:
         """Called once in a while: end what waited too long."""
         for stream in list(self.streams.values()):
-            if isinstance(stream, H2Exchange):
+            if isinstance(stream, Http2Exchange):
                 stream.check(now)
         if not self.streams and now - self._since > self._server.timeouts.keep_alive and not self.over:
             self.wire.close_connection(ErrorCodes.NO_ERROR)

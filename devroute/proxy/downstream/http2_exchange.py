@@ -25,7 +25,7 @@ from devroute.http.grpc import error_answer, status_trailers, timeout_of
 from devroute.http.http2.headers import Fields, is_grpc, read_trailers, write_response, write_trailers
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead, split_fields
 from devroute.proxy.downstream.exchange import MAX_INTERIM
-from devroute.routing.route import Port, Route
+from devroute.routing.route import Context, Route
 from devroute.upstream.interface import UpstreamStream
 
 _NONE: Final = Framing.NONE
@@ -81,8 +81,8 @@ class Refusal(_Answering):
     __slots__ = ()
 
 
-class H2Exchange(_Answering):
-    """One request and its answer; implements devroute.upstream.ResponseSink and devroute.port.Observed."""
+class Http2Exchange(_Answering):
+    """One request and its answer; implements ResponseSink and CompletedExchange."""
 
     __slots__ = (
         "_active",
@@ -104,7 +104,7 @@ class H2Exchange(_Answering):
         "status",
     )
 
-    def __init__(self, client: Clock, server: Port, request: InboundRequest) -> None:
+    def __init__(self, client: Clock, server: Context, request: InboundRequest) -> None:
         super().__init__()
         self._client = client
         self._server = server
@@ -199,8 +199,8 @@ class H2Exchange(_Answering):
         self.status = head.status
         self._head_sent = True
         if head.marks and self.route is not None:
-            self.route = self.route.marked(head.marks)
-        marks = _fields_of(self.route.marks) if self.route is not None else []
+            self.route = self.route.with_response_headers(head.marks)
+        marks = _fields_of(self.route.response_headers) if self.route is not None else []
         self.send_head(write_response(head, marks), end=head.framing is _NONE)
 
     def on_data(self, data: bytes) -> None:

@@ -16,8 +16,8 @@ from devroute.http.http1.request import END_OF_HEAD, HEAD_LIMITS, check_partial_
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, HeadLimits, InboundRequest
 from devroute.proxy.downstream.exchange import Exchange, error_head
-from devroute.proxy.downstream.http2 import H2ServerConnection
-from devroute.routing.route import Observed, Router, Timeouts
+from devroute.proxy.downstream.http2 import Http2ServerConnection
+from devroute.routing.route import CompletedExchange, Router, Timeouts
 
 #: Requests of one connection in one turn of the loop, where they are answered at once (with errors): a read
 #: of small ones has thousands, while all other connections wait.
@@ -33,7 +33,7 @@ _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
 
 
-class Client(Protocol):
+class ServerConnection(Protocol):
     """A connection to the data port, whatever it speaks."""
 
     @property
@@ -47,7 +47,7 @@ class Client(Protocol):
     def abort(self) -> None: ...
 
 
-class Server:
+class Listener:
     """What all connections of one data port share. `now` is a coarse clock: `tick` moves it and looks for
     whatever waited too long, so that no request needs a timer of its own."""
 
@@ -55,7 +55,7 @@ class Server:
         self,
         router: Router,
         timeouts: Timeouts,
-        observe: Callable[[Observed], None],
+        observe: Callable[[CompletedExchange], None],
         now: float,
         head_limits: HeadLimits = HEAD_LIMITS,
     ) -> None:
@@ -66,10 +66,10 @@ class Server:
         self.head_limits = head_limits
         self.draining = False
         self.quiet = asyncio.Event()  # draining, and nothing is in flight any more
-        self.connections: set[Client] = set()
+        self.connections: set[ServerConnection] = set()
 
-    def __call__(self) -> "ServerConnection":
-        return ServerConnection(self, asyncio.get_running_loop())
+    def __call__(self) -> "Http1ServerConnection":
+        return Http1ServerConnection(self, asyncio.get_running_loop())
 
     def tick(self, now: float) -> None:
         self.now = now
@@ -92,7 +92,7 @@ class Server:
             self.quiet.set()
 
 
-class ServerConnection(Connection):
+class Http1ServerConnection(Connection):
     """One connection of a sidecar; requests on it are served one after the other (RFC 9112 §9.3)."""
 
     __slots__ = (
@@ -109,7 +109,7 @@ class ServerConnection(Connection):
         "exchange",
     )
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Listener, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._server = server
         self._held = b""
@@ -190,7 +190,7 @@ class ServerConnection(Connection):
         """The client's first bytes are HTTP/2's preface (RFC 9113 §3.4)."""
         self._held = b""
         self._server.connections.discard(self)
-        H2ServerConnection(self._server, self._loop).adopt(self.transport, held)
+        Http2ServerConnection(self._server, self._loop).adopt(self.transport, held)
 
     def _serve(self, request: InboundRequest) -> None:
         self._fresh = False

@@ -16,7 +16,7 @@ import structlog
 
 from devroute.errors import DevrouteError
 from devroute.proxy.telemetry.line_writer import LineWriter, identifier, quoted
-from devroute.routing.route import Observed
+from devroute.routing.route import CompletedExchange
 
 log = structlog.stdlib.get_logger("devroute.request")
 
@@ -54,7 +54,7 @@ class AccessLog(LineWriter):
             self._stream.write(lines)
             self._stream.flush()
 
-    def completed(self, exchange: Observed) -> None:
+    def completed(self, exchange: CompletedExchange) -> None:
         """Log an exchange that is over. Not __call__, which mypyc gets wrong where a class has a base."""
         request = exchange.request
         error = exchange.error
@@ -97,7 +97,7 @@ class AccessLog(LineWriter):
         self.add(line)
 
 
-def log_exchange(exchange: Observed) -> None:
+def log_exchange(exchange: CompletedExchange) -> None:
     """The same through structlog, for the console: people read a few lines, and want them in colour."""
     request = exchange.request
     route = exchange.route
@@ -112,7 +112,9 @@ def log_exchange(exchange: Observed) -> None:
     )
 
 
-def request_log(form: str, level: str) -> tuple[Callable[[Observed], None] | None, Callable[[], None]]:
+def request_log(
+    form: str, level: str
+) -> tuple[Callable[[CompletedExchange], None] | None, Callable[[], None]]:
     """What to call with each exchange, if anything, and what to call at the end."""
     if level in ("warning", "error"):
         return None, lambda: None

@@ -21,7 +21,7 @@ from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.http.message import header_value
 from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal_fields
 from devroute.proxy.telemetry.line_writer import LineWriter, identifier, quoted
-from devroute.routing.route import CALLER, Observed
+from devroute.routing.route import CALLER, CompletedExchange
 from devroute.token_bucket import Allowance
 
 #: What `audit` is set to besides a file.
@@ -135,7 +135,7 @@ class Audit(LineWriter):
         for (at, code), count in omitted.items():
             self.record("omission", at=at, code=code, count=count)
 
-    def detoured(self, exchange: Observed) -> None:
+    def detoured(self, exchange: CompletedExchange) -> None:
         """An exchange that is over; one without a route was refused."""
         route = exchange.route
         error = exchange.error
@@ -164,7 +164,7 @@ class Audit(LineWriter):
         )
         return same
 
-    def _refused(self, exchange: Observed, error: DevrouteError, caller: bytes) -> None:
+    def _refused(self, exchange: CompletedExchange, error: DevrouteError, caller: bytes) -> None:
         self.record(
             "refusal",
             at="data",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from devroute.routing.route import Observed
+from devroute.routing.route import CompletedExchange
 
 
 class Metrics:
@@ -14,7 +14,7 @@ class Metrics:
         self.bytes_in = 0
         self.bytes_out = 0
 
-    def count(self, exchange: Observed) -> None:
+    def count(self, exchange: CompletedExchange) -> None:
         status = exchange.status
         if exchange.error is None:
             self.answered[status] = self.answered.get(status, 0) + 1

@@ -10,7 +10,7 @@ import structlog
 from devroute.http.message import header_value
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.metrics import Metrics
-from devroute.routing.route import Observed
+from devroute.routing.route import CompletedExchange
 from devroute.routing.trace import HEADER
 
 log = structlog.stdlib.get_logger("devroute.observer")
@@ -25,16 +25,16 @@ class Observer:
     def __init__(
         self,
         counters: Metrics,
-        log: Callable[[Observed], None] | None,
+        log: Callable[[CompletedExchange], None] | None,
         audit: Audit | None,
-        traced: Callable[[Observed, str], None],
+        traced: Callable[[CompletedExchange, str], None],
     ) -> None:
         self._counters = counters
         self._log = log
         self._audit = audit
         self._traced = traced
 
-    def completed(self, exchange: Observed) -> None:
+    def completed(self, exchange: CompletedExchange) -> None:
         self._counters.count(exchange)
         try:
             if self._audit is not None:

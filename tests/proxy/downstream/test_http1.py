@@ -10,9 +10,9 @@ import pytest
 from devroute.errors import DevrouteError, LaptopOffline
 from devroute.http.message import InboundRequest
 from devroute.proxy.downstream.exchange import Exchange
-from devroute.proxy.downstream.listener import Server
+from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route, Timeouts
-from devroute.upstream.http1_pool import DirectUpstream
+from devroute.upstream.http1_pool import Http1Pool
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -44,8 +44,8 @@ class Bench:
         loop = asyncio.get_running_loop()
         self.app = await asyncio.start_server(self._app, "127.0.0.1", 0)
         self.app_port = self.app.sockets[0].getsockname()[1]
-        self.upstream = DirectUpstream("127.0.0.1", self.app_port)
-        self.server = Server(self._route, TIMEOUTS, self.exchanges.append, loop.time())
+        self.upstream = Http1Pool("127.0.0.1", self.app_port)
+        self.server = Listener(self._route, TIMEOUTS, self.exchanges.append, loop.time())
         self.listener = await loop.create_server(self.server, "127.0.0.1", 0)
         self.port = self.listener.sockets[0].getsockname()[1]
         self.writers: list[asyncio.StreamWriter] = []
@@ -295,7 +295,7 @@ async def test_a_target_that_fails_again_and_again_is_left_alone_for_a_while(ben
     bench.handler = answers(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     with socket.socket() as closed:  # bound and not listening: refuses, and nobody else gets the port
         closed.bind(("127.0.0.1", 0))
-        bench.upstream = DirectUpstream("127.0.0.1", closed.getsockname()[1], permit=lambda ip, port: None)
+        bench.upstream = Http1Pool("127.0.0.1", closed.getsockname()[1], permit=lambda ip, port: None)
         codes = [
             json.loads((await bench.send(request())).partition(b"\r\n\r\n")[2])["code"] for _ in range(7)
         ]

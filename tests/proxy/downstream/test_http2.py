@@ -27,11 +27,11 @@ from hyperframe.frame import (
 from devroute.errors import AppUnreachable, DevrouteError, LaptopOffline, TargetDenied
 from devroute.http.http2 import flood_guard, protocol
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.listener import Server
-from devroute.routing.route import Observed, Route, Timeouts
-from devroute.upstream.http2_pool import H2Upstream
+from devroute.proxy.downstream.listener import Listener
+from devroute.routing.route import CompletedExchange, Route, Timeouts
+from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import Upstream
-from devroute.upstream.negotiating import AppUpstream
+from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import grpc_app
 from tests.support.h2_peer import MESH, PATIENCE, Fields, Peer, dial, serving
 from tests.support.loopback import App, AppStream, BulkApp, Client, answer, get, head, tunnel
@@ -49,9 +49,9 @@ class Port:
         loop = asyncio.get_running_loop()
         self.route = Route(upstream, "foo", "alice", MARKS, b"")
         self.refuse: DevrouteError | None = None
-        self.exchanges: list[Observed] = []
+        self.exchanges: list[CompletedExchange] = []
         timeouts = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
-        self.server = Server(self.router, timeouts, self.exchanges.append, loop.time())
+        self.server = Listener(self.router, timeouts, self.exchanges.append, loop.time())
 
     def router(self, request: InboundRequest) -> Route:
         if self.refuse is not None:
@@ -96,10 +96,10 @@ async def peer(port: int, **options: Any) -> AsyncIterator[Peer]:
 
 @asynccontextmanager
 async def client_of(app: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[Peer]:
-    """A client, the data port, H2Upstream, and an app that plays its part on each connection."""
+    """A client, the data port, Http2Pool, and an app that plays its part on each connection."""
     async with AsyncExitStack() as stack:
         number = await stack.enter_async_context(serving(app))
-        port = await stack.enter_async_context(data_port(H2Upstream("127.0.0.1", number)))
+        port = await stack.enter_async_context(data_port(Http2Pool("127.0.0.1", number)))
         yield await stack.enter_async_context(peer(port.number))
 
 
@@ -108,17 +108,17 @@ async def client_of(app: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[Pee
 
 @pytest.fixture(params=["direct", "tunnel"])
 async def channel(request: pytest.FixtureRequest) -> AsyncIterator[aio.Channel]:
-    """grpcio's client, the data port, H2Upstream (behind a tunnel, or not), grpcio's server."""
+    """grpcio's client, the data port, Http2Pool (behind a tunnel, or not), grpcio's server."""
     async with AsyncExitStack() as stack:
         server, number = await grpc_app.start()
         stack.push_async_callback(server.stop, None)
         app: Upstream
         if request.param == "direct":
-            app = H2Upstream("127.0.0.1", number)
+            app = Http2Pool("127.0.0.1", number)
             stack.push_async_callback(app.close)
         else:
             # Of a service without a scheme each request says what it needs.
-            laptop = AppUpstream("127.0.0.1", number, unreachable=AppUnreachable)
+            laptop = NegotiatingUpstream("127.0.0.1", number, unreachable=AppUnreachable)
             stack.push_async_callback(laptop.close)
             site, _ = await stack.enter_async_context(tunnel(laptop))
             app = site.upstream()
@@ -197,8 +197,8 @@ async def test_an_answer_of_trailers_only_stays_one() -> None:
         )
         await peer.until(h2.events.ConnectionTerminated)
 
-    async with serving(app) as number, tunnel(H2Upstream("127.0.0.1", number)) as (site, _):
-        for upstream in (H2Upstream("127.0.0.1", number), site.upstream()):
+    async with serving(app) as number, tunnel(Http2Pool("127.0.0.1", number)) as (site, _):
+        for upstream in (Http2Pool("127.0.0.1", number), site.upstream()):
             async with data_port(upstream) as port, peer(port.number) as client:
                 fields, body, trailers, whole = await client.whole(client.request())
                 assert (fields[b"grpc-status"], body, trailers, whole) == (b"5", b"", {}, True)
@@ -278,7 +278,7 @@ async def test_an_http11_client_reaches_an_app_that_speaks_http2_only() -> None:
                 peer.send(request.stream_id, body)
             peer.trailers(request.stream_id, (b"x-sum", b"1"))
 
-    async with serving(app) as number, data_port(H2Upstream("127.0.0.1", number)) as port:
+    async with serving(app) as number, data_port(Http2Pool("127.0.0.1", number)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
         writer.write(
             b"POST /a HTTP/1.1\r\nHost: foo\r\nTE: trailers\r\nConnection: te, upgrade\r\nUpgrade: x\r\n"
@@ -448,7 +448,7 @@ async def test_an_app_that_is_not_there_or_speaks_something_else() -> None:
         (b"refused the connection", "app-unreachable"),
     ]
     for number, (words, code) in zip(numbers, wanted, strict=True):
-        upstream = H2Upstream("127.0.0.1", number, unreachable=AppUnreachable)
+        upstream = Http2Pool("127.0.0.1", number, unreachable=AppUnreachable)
         async with data_port(upstream) as port, peer(port.number) as client:
             fields, _, _, _ = await client.whole(client.request())
             assert fields[b"grpc-status"] == b"14"
@@ -600,7 +600,7 @@ async def test_an_answer_that_is_whole_outlives_its_connection() -> None:
 
     async with serving(app) as number:
         client = Client()
-        upstream = H2Upstream("127.0.0.1", number)
+        upstream = Http2Pool("127.0.0.1", number)
         stream = upstream.open(get(), client)
         stream.pause_response()
         await eventually(lambda: bool(client.heads) and not upstream._connections)
@@ -700,7 +700,7 @@ async def test_an_app_that_allows_one_stream_gets_several_connections() -> None:
             peer.answer(request.stream_id, end=True)
 
     async with serving(app, streams=1) as number:
-        upstream = H2Upstream("127.0.0.1", number)
+        upstream = Http2Pool("127.0.0.1", number)
         async with data_port(upstream) as port, peer(port.number) as client:
             streams = [client.request() for _ in range(4)]
             await eventually(lambda: connections == 4)
@@ -721,7 +721,7 @@ async def test_a_new_policy_takes_effect_on_busy_connections_too() -> None:
             await peer.turn()
 
     async with serving(app) as number:
-        upstream = H2Upstream("127.0.0.1", number, permit=permit)
+        upstream = Http2Pool("127.0.0.1", number, permit=permit)
         async with data_port(upstream) as port, peer(port.number) as client:
             client.request(end=False)
             await eventually(lambda: upstream.in_flight == 1 and bool(upstream._connections))

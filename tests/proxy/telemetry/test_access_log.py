@@ -14,7 +14,7 @@ from typing_extensions import Buffer
 from devroute.log import configure
 from devroute.proxy.app import Proxy
 from devroute.proxy.settings import ProxySettings
-from devroute.routing.route import Observed
+from devroute.routing.route import CompletedExchange
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ async def test_requests_are_answered_where_their_log_cannot_be_written(
 async def test_requests_are_answered_where_logging_them_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(exchange: Observed) -> None:
+    def broken(exchange: CompletedExchange) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("devroute.proxy.app.request_log", lambda form, level: (broken, lambda: None))

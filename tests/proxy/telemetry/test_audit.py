@@ -180,7 +180,7 @@ async def test_a_flood_of_refusals_fills_no_disk_and_hides_no_other(kept: Kept) 
 
 async def test_a_request_that_was_handed_back_is_the_services(kept: Kept) -> None:
     marks = b"x-devroute-result: service\r\nx-devroute-reason: foo: laptop alice handed it back (404)\r\n"
-    kept.audit.detoured(Over(request(), route=routed(Nowhere(), "qa").marked(marks)))
+    kept.audit.detoured(Over(request(), route=routed(Nowhere(), "qa").with_response_headers(marks)))
     (event,) = kept.events()
     assert (event["decision"], event["target"], event["signer"]) == ("service", "alice", "qa")
     assert event["reason"] == "foo: laptop alice handed it back (404)"
