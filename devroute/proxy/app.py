@@ -81,7 +81,7 @@ class Proxy:
         self._record: RecordEvent = discard_event if self._audit is None else self._audit.record
         self._counters = Metrics()
         log_exchange, self._flush_log = request_log(settings.log_format, settings.log_level)
-        self._trails = Traces()
+        self._traces = Traces()
         self._comparisons = PendingComparisons(asyncio.get_running_loop().time)
         self._draining = False
         self._ticks = 0
@@ -132,7 +132,7 @@ class Proxy:
                     authenticate=self._admission.authenticate,
                     probe=self._pools.probe,
                     probe_timeout=settings.probe_timeout,
-                    trails=self._trails,
+                    traces=self._traces,
                     comparisons=self._comparisons,
                     shadows=self.registry,
                     read=read,
@@ -281,7 +281,7 @@ class Proxy:
     def _traced(self, exchange: CompletedExchange, key: str) -> None:
         """`devroute trace` wants to know how long it took, and who answered."""
         if (route := exchange.route) is not None:
-            self._trails.answered(
+            self._traces.add_response(
                 key,
                 route.service,
                 route.target,

@@ -1,5 +1,6 @@
-"""Where a traced request went: what sidecars and the proxy itself tell of it (`devroute trace`). Pure; `now`
-is passed in. Owns what is kept, and bounds it: anybody in the mesh may tell.
+"""The path of traced requests (`devroute trace`), as sidecars and this proxy report it. Pure.
+
+Owns the reports and bounds them, since every workload in the mesh can send some.
 """
 
 import re
@@ -11,18 +12,18 @@ from typing import Final
 from devroute.contract.grammar import WIDEST, parse
 from devroute.errors import ContractInvalid
 
-#: Marks a request whose hops are to be told of, by the trace's id; in baggage the member devroute-trace.
+#: Carries the trace's id on a request whose hops are to be reported; in baggage the member devroute-trace.
 HEADER: Final = "x-devroute-trace"
-#: Traces that are kept; a person looks at theirs within seconds.
+#: Traces that are kept; `devroute trace` reads its own within seconds.
 MAX_TRACES: Final = 256
-#: Hops and answers of one trace: a chain, or a fan of retries.
+#: Hops and responses of one trace: a chain of services, or a fan of retries.
 MAX_HOPS: Final = 128
-#: Bytes of one text that is told.
+#: Characters of one reported value.
 MAX_TEXT: Final = 256
-#: Seconds after which nobody will ask any more.
+#: Seconds that a trace is kept.
 KEPT_SECONDS: Final = 600.0
 
-#: The results of requests that the proxy answers, as sidecars tell of them.
+#: The results, as sidecars report them, of requests that went to the proxy.
 RELAYED: Final = ("laptop", "mirror")
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -30,8 +31,8 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One service that saw the contract. `at_ms`: after the trace's first sign; `took_ms`, `status` and
-    `target` of what the proxy relayed, else None. `contract` is what arrived there."""
+    """One service that received the contract; `contract` is the header as it arrived. `at_ms` counts from the
+    trace's first report. `took_ms`, `status` and `target` are set where the proxy relayed the response."""
 
     service: str
     namespace: str
@@ -47,8 +48,8 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class RelayedResponse:
-    """What the proxy relayed for a service, or why it could not (`error`, else empty). `began_ms` is after
-    the trace's first sign."""
+    """What the proxy relayed for a service. `error` is the reason for a failure, else empty; `began_ms`
+    counts from the trace's first report."""
 
     service: str
     target: str
@@ -58,126 +59,127 @@ class RelayedResponse:
     took_ms: float
 
 
-def _joined(hop: Hop, answer: RelayedResponse) -> Hop:
+def _joined(hop: Hop, response: RelayedResponse) -> Hop:
     return replace(
         hop,
-        took_ms=answer.took_ms,
-        status=answer.status,
-        target=answer.target,
-        result="error" if answer.error else hop.result,
-        reason=answer.error or hop.reason,
+        took_ms=response.took_ms,
+        status=response.status,
+        target=response.target,
+        result="error" if response.error else hop.result,
+        reason=response.error or hop.reason,
     )
 
 
 @dataclass(slots=True)
-class _Trail:
+class _Trace:
     began: float
     hops: list[Hop]
-    answers: list[RelayedResponse]
+    responses: list[RelayedResponse]
 
 
 class Traces:
     """The traces of the last minutes, by id."""
 
     def __init__(self) -> None:
-        self._trails: OrderedDict[str, _Trail] = OrderedDict()
+        self._traces: OrderedDict[str, _Trace] = OrderedDict()
 
-    def seen(self, headers: Mapping[str, str], now: float) -> None:
-        """A sidecar tells of a request with a contract, by the headers of its message."""
+    def add_hop(self, headers: Mapping[str, str], now: float) -> None:
+        """A sidecar's report of a request with a contract, by the headers of POST /trace in lower case."""
 
         def text(name: str) -> str:
             return headers.get(name, "")[:MAX_TEXT]
 
-        trail = self._trail(text(HEADER), now)
-        if trail is not None:
-            service = text("x-devroute-matched") or text("x-devroute-candidates").partition(",")[0]
-            trail.hops.append(
-                Hop(
-                    service=service,
-                    namespace=text("x-devroute-namespace"),
-                    result=text("x-devroute-result"),
-                    reason=text("x-devroute-reason"),
-                    request_id=text("x-request-id"),
-                    contract=headers.get("x-devroute", ""),
-                    at_ms=round((now - trail.began) * 1000, 1),
-                )
+        trace = self._open(text(HEADER), now)
+        if trace is None:
+            return
+        trace.hops.append(
+            Hop(
+                service=text("x-devroute-matched") or text("x-devroute-candidates").partition(",")[0],
+                namespace=text("x-devroute-namespace"),
+                result=text("x-devroute-result"),
+                reason=text("x-devroute-reason"),
+                request_id=text("x-request-id"),
+                contract=headers.get("x-devroute", ""),
+                at_ms=round((now - trace.began) * 1000, 1),
             )
+        )
 
-    def answered(
-        self, trace: str, service: str, target: str, status: int, error: str, took: float, now: float
+    def add_response(
+        self, trace_id: str, service: str, target: str, status: int, error: str, took: float, now: float
     ) -> None:
         """The proxy has relayed a traced request, or failed to; `took` is seconds."""
-        trail = self._trail(trace, now - took)
-        if trail is not None:
-            began_ms = round((now - took - trail.began) * 1000, 1)
-            took_ms = round(took * 1000, 1)
-            trail.answers.append(
-                RelayedResponse(service, target, status, error[:MAX_TEXT], began_ms, took_ms)
-            )
+        trace = self._open(trace_id, now - took)
+        if trace is None:
+            return
+        began_ms = round((now - took - trace.began) * 1000, 1)
+        trace.responses.append(
+            RelayedResponse(service, target, status, error[:MAX_TEXT], began_ms, round(took * 1000, 1))
+        )
 
-    def hops(self, trace: str) -> list[Hop]:
-        """In the order in which they saw the request; empty for a trace nobody has told of.
+    def hops(self, trace_id: str) -> list[Hop]:
+        """In the order in which they received the request; empty for an unknown trace.
 
-        Sidecars and the proxy tell by different ways, so either may come first; an answer without its hop is
-        one all the same.
+        Sidecars and the proxy report independently, so either may come first; a response without its hop
+        counts as a hop.
         """
-        trail = self._trails.get(trace)
-        if trail is None:
+        trace = self._traces.get(trace_id)
+        if trace is None:
             return []
-        answers = list(trail.answers)
+        responses = list(trace.responses)
         hops = []
-        for hop in trail.hops:
-            found = next((each for each in answers if each.service == hop.service), None)
+        for hop in trace.hops:
+            found = next((each for each in responses if each.service == hop.service), None)
             if found is not None and hop.result in RELAYED:
-                answers.remove(found)
+                responses.remove(found)
                 hops.append(_joined(hop, found))
             else:
                 hops.append(hop)
         hops += [
-            _joined(Hop(each.service, "", "laptop", "", "", "", each.began_ms), each) for each in answers
+            _joined(Hop(each.service, "", "laptop", "", "", "", each.began_ms), each) for each in responses
         ]
         return sorted(hops, key=lambda hop: hop.at_ms)
 
-    def _trail(self, trace: str, now: float) -> _Trail | None:
-        """None where no more is kept of it."""
-        trail = self._trails.get(trace)
-        if trail is None:
-            if _ID.fullmatch(trace) is None:
+    def _open(self, trace_id: str, now: float) -> _Trace | None:
+        """None where no more is kept: the id is malformed, or the trace is full."""
+        trace = self._traces.get(trace_id)
+        if trace is None:
+            if _ID.fullmatch(trace_id) is None:
                 return None
-            self._forget(now)
-            trail = self._trails[trace] = _Trail(now, [], [])
-        return trail if len(trail.hops) + len(trail.answers) < MAX_HOPS else None
+            self._make_room(now)
+            trace = self._traces[trace_id] = _Trace(now, [], [])
+        return trace if len(trace.hops) + len(trace.responses) < MAX_HOPS else None
 
-    def _forget(self, now: float) -> None:
-        while self._trails:
-            oldest = next(iter(self._trails.values()))
-            if len(self._trails) < MAX_TRACES and now - oldest.began < KEPT_SECONDS:
+    def _make_room(self, now: float) -> None:
+        while self._traces:
+            oldest = next(iter(self._traces.values()))
+            if len(self._traces) < MAX_TRACES and now - oldest.began < KEPT_SECONDS:
                 return
-            self._trails.popitem(last=False)
+            self._traces.popitem(last=False)
 
 
-# --- for people ---------------------------------------------------------------------------------------------
+# --- text output --------------------------------------------------------------------------------------------
 
 
 def unreached_services(hops: Iterable[Hop]) -> list[str]:
-    """The services that the contract names and that have not seen it, as it names them."""
-    known = list(hops)
+    """The services that the contract names and that never received it, as it names them."""
+    received = list(hops)
     named: dict[str, str] = {}
-    for hop in known:
+    for hop in received:
         try:
             entries = parse(hop.contract, WIDEST).entries.values() if hop.contract else ()
         except ContractInvalid:
             continue
         named.update({entry.key: entry.service for entry in entries})
-    there = {hop.service.partition(".")[0] for hop in known}
-    return [key for key, service in named.items() if service not in there]
+    reached = {hop.service.partition(".")[0] for hop in received}
+    return [key for key, service in named.items() if service not in reached]
 
 
-def describe(trace: str, hops: list[Hop], total_ms: float) -> list[str]:
-    """A trace in lines: who answered each hop, when it saw the request, and where the contract was lost."""
-    lines = [f"trace {trace}: {len(hops)} {'hop' if len(hops) == 1 else 'hops'}, {total_ms:.0f} ms"]
+def describe(trace_id: str, hops: list[Hop], total_ms: float) -> list[str]:
+    """A trace in lines: when each hop received the request, what became of it, and where the contract was
+    lost."""
+    lines = [f"trace {trace_id}: {len(hops)} {'hop' if len(hops) == 1 else 'hops'}, {total_ms:.0f} ms"]
     if not hops:
-        lines.append("no sidecar saw a contract: is there an X-devroute header, and the filter in the mesh?")
+        lines.append("no sidecar saw a contract: is the X-devroute header set, and the filter installed?")
         return lines
     width = max(len(hop.service) for hop in hops)
     for hop in hops:
@@ -189,7 +191,7 @@ def describe(trace: str, hops: list[Hop], total_ms: float) -> list[str]:
     if lost := unreached_services(hops):
         last = hops[-1].service
         lines.append(
-            f"the contract was lost at '{last}': it names {', '.join(lost)} too, where it has not arrived."
-            f" Does {last} call on, and pass on baggage or all headers that begin with x-devroute?"
+            f"the contract was lost at '{last}': it also names {', '.join(lost)}, which never received it."
+            f" Does {last} call on, and forward baggage or every header that begins with x-devroute?"
         )
     return lines

@@ -62,7 +62,7 @@ class Control:
     authenticate: Authenticate
     probe: Probe
     probe_timeout: float
-    trails: Traces = field(default_factory=Traces)
+    traces: Traces = field(default_factory=Traces)
     comparisons: PendingComparisons = field(default_factory=lambda: PendingComparisons(time.monotonic))
     shadows: ShadowTargets = field(default_factory=NoShadowTargets)
     read: Callable[[str], Contract] = parse
@@ -122,7 +122,9 @@ class Control:
 
     async def traced(self, request: web.Request) -> web.Response:
         """POST /trace: a sidecar's word about a request that `devroute trace` has sent."""
-        self.trails.seen({name.lower(): value for name, value in request.headers.items()}, time.monotonic())
+        self.traces.add_hop(
+            {name.lower(): value for name, value in request.headers.items()}, time.monotonic()
+        )
         return web.Response(status=204)
 
     async def compared(self, request: web.Request) -> web.Response:
@@ -140,7 +142,7 @@ class Control:
     async def trace(self, request: web.Request) -> web.Response:
         """GET /api/traces/ID: the hops that were told of."""
         await self._authorise(request)
-        hops = self.trails.hops(request.match_info["id"])
+        hops = self.traces.hops(request.match_info["id"])
         return web.json_response({"hops": [asdict(hop) for hop in hops]})
 
     async def laptops(self, request: web.Request) -> web.Response:
