@@ -6,6 +6,7 @@ import pytest
 
 from devroute.tunnel.protocol.websocket import request_upgrade
 from tests.conformance.port import PATIENCE, TIMEOUTS, Port, data_port
+from tests.support.eventually import eventually
 from tests.support.loopback import site
 
 REQUEST = b'%b HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devroute-matched: foo\r\n%b\r\n'
@@ -14,10 +15,7 @@ REQUEST = b'%b HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devrou
 async def ticking(port: Port) -> None:
     """The proxy's clock, until the exchange is over."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(PATIENCE):
-        while not port.exchanges:
-            port.server.tick(loop.time())
-            await asyncio.sleep(0.01)
+    await eventually(lambda: port.server.tick(loop.time()) or port.exchanges)
 
 
 async def test_a_body_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,9 +23,7 @@ async def test_a_body_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     async with data_port() as port:
         client = await port.dial()
         client.writer.write(REQUEST % (b"POST /", b"content-length: 10\r\n") + b"half")
-        async with asyncio.timeout(PATIENCE):
-            while not port.server.in_flight:  # noqa: ASYNC110 - nothing announces it
-                await asyncio.sleep(0)
+        await eventually(lambda: port.server.in_flight)
         await ticking(port)
         answer = await client.answer()
     assert (answer.status, answer.code) == (408, "request-timeout")

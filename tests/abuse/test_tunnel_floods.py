@@ -15,18 +15,13 @@ from devroute.tunnel.link import Link
 from devroute.tunnel.protocol.flood_guard import RESET_BURST, TINY_BURST, TRIFLE_BURST
 from devroute.tunnel.protocol.frames import CREDIT, HEADER, FrameType
 from devroute.tunnel.protocol.session import Session
+from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, answer, connect, get, head, post, tunnel
 
 PATIENCE = 10.0
 
 #: More than the burst, and than what is given while the test runs.
 FLOOD = TRIFLE_BURST + 12_000
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0)
 
 
 def frame(kind: FrameType, stream: int = 0, payload: bytes = b"", flags: int = 0) -> bytes:
@@ -60,7 +55,7 @@ async def test_an_agent_that_floods_the_proxy_loses_its_link_and_nobody_else_doe
         upload = where.upstream().open(post(100_000), Client())
         upload.send_data(bytes(100_000))
         where.upstream().open(get(), Client()).cancel()
-        await until(lambda: hostile.session.opened == 2)
+        await eventually(lambda: hostile.session.opened == 2)
         hostile.session.send_head(hostile.session.streams[1], b"HTTP/1.1 200 OK\r\n\r\n")
         hostile.wake()
         bystander = await connect(where, {"foo": App(answer(b"fine"))}, token="bob-token")
@@ -99,7 +94,7 @@ async def test_a_proxy_that_opens_and_resets_streams_loses_its_agent() -> None:
             hostile.flush()
         why = await asyncio.wait_for(agent.closed_because, PATIENCE)
         assert isinstance(why, TunnelFlooded)
-        await until(lambda: all(stream.cancelled.is_set() for stream in app.streams))
+        await eventually(lambda: all(stream.cancelled.is_set() for stream in app.streams))
         assert len(app.streams) <= RESET_BURST + 3000
 
 
@@ -117,10 +112,10 @@ async def test_all_streams_of_a_sidecar_that_dies_are_no_flood() -> None:
         upstream = where.upstream()
         for _ in range(2):
             streams = [upstream.open(get(), Client()) for _ in range(4000)]
-            await until(lambda: len(agent.session.streams) == 4000)
+            await eventually(lambda: len(agent.session.streams) == 4000)
             for stream in streams:
                 stream.cancel()
-            await until(lambda: not agent.session.streams)
+            await eventually(lambda: not agent.session.streams)
         client = Client()
         app._serve = answer(b"still here")
         upstream.open(get(), client)
@@ -135,7 +130,7 @@ async def stalled() -> AsyncIterator[tuple[Link, Link, Client, Callable[[], None
         client = Client()
         stream = where.upstream().open(get(), client)
         stream.pause_response()
-        await until(lambda: agent.session.streams)
+        await eventually(lambda: agent.session.streams)
         agent.session.send_head(agent.session.streams[1], head(200).raw)
         agent.wake()
         await client.first.wait()
@@ -150,10 +145,10 @@ async def test_tiny_data_is_read_slowly_and_loses_nothing(
     resume()
     proxy._guard._tiny = Allowance(2000, 4000, asyncio.get_running_loop().time())
     send(agent, *[frame(FrameType.DATA, 1, b"x")] * 4000)
-    await until(lambda: proxy._rest is not None)
+    await eventually(lambda: proxy._rest is not None)
     assert not proxy.transport.is_reading()
     send(agent, *[frame(FrameType.DATA, 1, b"x")] * 100)
-    await until(lambda: client.size == 4100)
+    await eventually(lambda: client.size == 4100)
     assert agent.over is None
 
 
@@ -164,18 +159,18 @@ async def test_tiny_data_that_waits_costs_little_more_than_its_bytes(
     count = TINY_BURST // 2
     send(agent, *[frame(FrameType.DATA, 1, b"x")] * 100)
     (stream,) = proxy.session.streams.values()
-    await until(lambda: stream.room == 1024 * 1024 - 100)
+    await eventually(lambda: stream.room == 1024 * 1024 - 100)
     pieces = [agent._websocket.encode([frame(FrameType.DATA, 1, b"x")] * 400) for _ in range(count // 400)]
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         for piece in pieces:
             agent.transport.write(piece)
-        await until(lambda: stream.room == 1024 * 1024 - 100 - count)
+        await eventually(lambda: stream.room == 1024 * 1024 - 100 - count)
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
     assert grown < 10 * count  # a bytes object of one byte has 34, and its place in a list 8
     resume()
-    await until(lambda: client.size == count + 100)
+    await eventually(lambda: client.size == count + 100)
     assert client.body == b"x" * (count + 100)

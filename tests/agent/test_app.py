@@ -39,6 +39,7 @@ from devroute.errors import (
     TokenInvalid,
 )
 from devroute.tunnel.agent_link import Finished
+from tests.support.eventually import eventually
 from tests.support.loopback import Client, Site, connect, get, site, start_site
 
 pytestmark = pytest.mark.asyncio
@@ -86,11 +87,12 @@ async def up(of: AgentSettings) -> AsyncIterator["asyncio.Task[int]"]:
 
 
 async def online(where: Site, task: "asyncio.Task[int]", name: str = "alice") -> None:
-    async with asyncio.timeout(5):
-        while not any(each["name"] == name for each in where.registry.listing()):
-            if task.done():
-                task.result()
-            await asyncio.sleep(0.005)
+    def registered() -> bool:
+        if task.done():
+            task.result()
+        return any(each["name"] == name for each in where.registry.listing())
+
+    await eventually(registered)
 
 
 async def fetch(where: Site, name: str = "alice") -> Client:
@@ -298,9 +300,7 @@ def content(file: Path) -> str:
 
 
 async def written(file: Path) -> None:
-    async with asyncio.timeout(10):
-        while not content(file):  # noqa: ASYNC110 - a file has no event
-            await asyncio.sleep(0.01)
+    await eventually(lambda: content(file))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])

@@ -7,14 +7,13 @@ no namespace can be made (no root, no iproute2), these tests are skipped, with t
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from devroute.agent.network import Network, is_local_address, source_address
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.tunnel.proxy_link import FRESH_SECONDS
+from tests.support.eventually import eventually
 
 SECRET, RECORD = new_token("alice")
 
@@ -133,37 +133,27 @@ class Mesh:
     async def eventually(self, decision: str) -> str:
         """Wait for this decision; its reason."""
 
-        async def look() -> str | None:
-            found, reason = await self.decision()
-            return reason if found == decision else None
+        async def decided() -> tuple[str, str] | None:
+            found = await self.decision()
+            return found if found[0] == decision else None
 
-        return await until(look, f"the decision {decision}")
+        return (await eventually(decided, f"the decision {decision}"))[1]
 
     async def back(self) -> float:
         """Seconds until requests reach the laptop."""
         started = time.monotonic()
 
-        async def look() -> bool | None:
+        async def reached() -> bool:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                return ((await self.decision())[0] == "detour" and await self.ask() == "laptop") or None
-            return None
+                return (await self.decision())[0] == "detour" and await self.ask() == "laptop"
+            return False
 
-        await until(look, "the laptop to be back")
+        await eventually(reached, "the laptop is reached again")
         return time.monotonic() - started
 
     def events(self, kind: str) -> list[dict[str, object]]:
         assert self.laptop is not None
         return [event for event in self.laptop.events() if event.get("event") == kind]
-
-
-async def until(look: "Callable[[], Awaitable[str | bool | None]]", what: str) -> str:
-    try:
-        async with asyncio.timeout(20):
-            while (found := await look()) is None:  # noqa: ASYNC110 - the mesh has no event
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise AssertionError(f"waited for {what}") from None
-    return str(found)
 
 
 @contextlib.asynccontextmanager
@@ -174,12 +164,11 @@ async def proxy(folder: Path, host: str, *more: str) -> AsyncIterator[Mesh]:
     ports = ("--data-port", "0", "--admin-port", "0", *(more or ("--control-port", "0")))
     arguments = ("proxy", "--host", host, "--policy", "policy.yaml", "--tokens", "tokens.yaml", *ports)
     async with testbed.command(folder, "proxy", arguments, {}) as running, aiohttp.ClientSession() as session:
-
-        async def ready() -> str | None:
-            assert running.process.returncode is None, running.log.read_text()
-            return next((json.dumps(e) for e in running.events() if e.get("event") == "proxy.ready"), None)
-
-        found = json.loads(await until(ready, "the proxy"))
+        (found,) = await eventually(
+            lambda: [each for each in running.events() if each.get("event") == "proxy.ready"],
+            "the proxy is ready",
+            process=running,
+        )
         yield Mesh(f"http://{host}:{found['control_port']}", f"http://{host}:{found['data_port']}/", session)
 
 
@@ -237,7 +226,7 @@ async def test_without_a_network_requests_fall_back_and_the_tunnel_is_back_as_so
         wire.ip("link", "set", "wifi", "down")
         reason = await mesh.eventually("fallback")
         assert "laptop" in reason
-        await until(lambda: said(mesh, "offline"), "the agent to notice")
+        await eventually(lambda: mesh.events("offline"), "the agent notices")
         assert mesh.events("network")[0]["now"] is None
         wire.ip("link", "set", "wifi", "up")
         took = await mesh.back()
@@ -246,17 +235,13 @@ async def test_without_a_network_requests_fall_back_and_the_tunnel_is_back_as_so
         assert len(mesh.events("online")) == 1  # the same process, and nothing was restarted
 
 
-async def said(mesh: Mesh, kind: str) -> bool | None:
-    return bool(mesh.events(kind)) or None
-
-
 async def test_another_address_is_noticed_at_once(wire: Wire, tmp_path: Path) -> None:
     async with a_laptop_on(wire, tmp_path) as mesh:
         wire.ip("addr", "add", f"{wire.net}.3/24", "dev", "wifi")
         wire.ip("addr", "del", f"{wire.net}.2/24", "dev", "wifi")
         with contextlib.suppress(OSError):  # deleting the first address takes the second along
             wire.ip("addr", "add", f"{wire.net}.3/24", "dev", "wifi")
-        await until(lambda: said(mesh, "back"), "the tunnel from the new address")
+        await eventually(lambda: mesh.events("back"), "a tunnel from the new address")
         assert await mesh.back() < 5
         assert mesh.events("network")[-1]["now"] == f"{wire.net}.3"
         (offline,) = mesh.events("offline")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from devroute.mesh import testbed
+from tests.support.eventually import eventually
 from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -91,10 +92,11 @@ async def readme(tmp_path: Path) -> AsyncIterator[Readme]:
     assert proxy_line is not None
     ports = ("--host", "127.0.0.1", "--data-port", "0", "--control-port", "0", "--admin-port", "0")
     async with testbed.command(tmp_path, "proxy", (*shlex.split(proxy_line[1]), *ports), {}) as proxy:
-        async with asyncio.timeout(20):
-            while not (ready := [e for e in proxy.events() if e.get("event") == "proxy.ready"]):
-                assert proxy.process.returncode is None, proxy.log.read_text()
-                await asyncio.sleep(0.02)
+        ready = await eventually(
+            lambda: [each for each in proxy.events() if each.get("event") == "proxy.ready"],
+            "the proxy is ready",
+            process=proxy,
+        )
         readme.environment |= {
             "DEVROUTE_SERVER": f"http://127.0.0.1:{ready[0]['control_port']}",
             "DEVROUTE_TOKEN": secret,

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import dial
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
+from tests.support.eventually import eventually
 from tests.support.issuer import AUDIENCE, Issuer, SigningKey, issuing, jwks
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -68,14 +69,6 @@ class Place:
         if link.goodbye is not None:
             raise link.goodbye.as_error(DevrouteError, BY_CODE)
         return link
-
-
-async def eventually(look: Callable[[], Awaitable[bool]], within: float = END_S) -> None:
-    async with asyncio.timeout(within):
-        while True:
-            if await look():
-                return
-            await asyncio.sleep(0.02)
 
 
 def oidc(issuer: Issuer, **more: str) -> Mapping[str, str]:

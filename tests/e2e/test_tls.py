@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from devroute.proxy.control.tls import RECEIVE_BYTES, TlsListener
 from devroute.proxy.settings import ProxySettings
 from devroute.tunnel.dial import dial
 from tests.support.authority import Authority, Pair
+from tests.support.eventually import eventually
 from tests.support.paths import ROOT
 
 #: Beside the fixture of the module, on its loop.
@@ -87,14 +88,6 @@ async def devroute(place: Place, *line: str, **environment: str) -> tuple[int, s
 def connection(authority: Authority, pair: Pair) -> tuple[str, ...]:
     certificate, key = map(str, pair)
     return "--ca-file", str(authority.file), "--client-cert", certificate, "--client-key", key
-
-
-async def eventually(look: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while True:
-            if await look():
-                return
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

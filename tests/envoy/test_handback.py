@@ -19,6 +19,7 @@ from devroute.mesh.envoy import running
 from devroute.mesh.istio.sidecar import OUTBOUND, Document, Endpoint, Sidecar, bootstrap
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, free_port, real_mesh
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -162,11 +163,7 @@ async def test_the_real_service_answers_what_the_laptop_declines(party: Party, m
         assert response.headers["x-devroute-reason"] == "foo: laptop alice handed it back (404)"
         body = {} if method == "HEAD" else await response.json()
     assert party.seen[path] == [method]  # it was asked first, and once
-    told: list[dict[str, object]] = []
-    async with asyncio.timeout(10):
-        while not told:
-            await asyncio.sleep(0.02)  # the audit trail is written in batches
-            told = handed_back(party)
+    told = await eventually(lambda: handed_back(party))  # the audit trail is written in batches
     assert {(each["decision"], each["target"]) for each in told} == {("service", "alice")}
     if body:
         assert (body["who"], body["size"], body["host"]) == ("service", len(data or b""), "shop.example")

@@ -19,6 +19,7 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -44,12 +45,13 @@ class Party:
 
     async def verdict(self, person: str, path: str) -> dict[str, Any]:
         """The event of the comparison for a path."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                for event in self.ups[person].events():
-                    if event.get("event") == "shadow" and event["path"] == path:
-                        return event
-                await asyncio.sleep(0.02)
+        up = self.ups[person]
+        (event,) = await eventually(
+            lambda: [each for each in up.events() if each.get("event") == "shadow" and each["path"] == path],
+            f"a comparison of {path}",
+            process=up,
+        )
+        return event
 
 
 async def service(request: web.Request) -> web.StreamResponse:

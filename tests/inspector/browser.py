@@ -16,6 +16,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.options import PageLoadStrategy
 
+from tests.support.eventually import eventually
+
 CHROMIUM = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
 
@@ -70,15 +72,11 @@ class Browser:
 
     async def until(self, expression: str, *values: Any) -> Any:
         """The first true value of a JavaScript expression."""
-        seen = None
-        try:
-            async with asyncio.timeout(30):  # its first page, on a machine that starts Envoys beside it
-                while not (seen := await self.js(f"return {expression}", *values)):  # noqa: ASYNC110 - a browser has no event
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
+        try:  # half a minute: its first page, on a machine that starts Envoys beside it
+            return await eventually(lambda: self.js(f"return {expression}", *values), expression, within=30)
+        except AssertionError as error:
             shown = await self.js("return document.body.innerText.slice(0, 3000)")
-            raise AssertionError(f"never true: {expression} {values}\n{shown}") from None
-        return seen
+            raise AssertionError(f"{error} {values}\n{shown}") from None
 
     async def shows(self, css: str, text: str) -> None:
         """Wait until an element's text holds `text`."""

@@ -24,6 +24,7 @@ from devroute.inspector.capture import Exchange
 from devroute.inspector.recorder import MAX_WAITING, Recorder, Tapped
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import Captures
+from tests.support.eventually import eventually
 from tests.support.loopback import App, AppStream, BulkApp, Client, Site, get, post, site
 
 pytestmark = pytest.mark.asyncio
@@ -50,12 +51,11 @@ class Laptop:
         return client
 
     async def newest(self, fits: Callable[[Exchange], bool] = lambda each: each.state != "open") -> Exchange:
-        async with asyncio.timeout(5):
-            while True:
-                newest = next(self.captures.listing(), None)
-                if newest is not None and fits(newest):
-                    return newest
-                await asyncio.sleep(0.002)
+        def newest() -> Exchange | None:
+            found = next(self.captures.listing(), None)
+            return found if found is not None and fits(found) else None
+
+        return await eventually(newest)
 
 
 @asynccontextmanager
@@ -69,10 +69,8 @@ async def laptop(port: int, **changes: Any) -> AsyncIterator[Laptop]:
             agent = Agent(settings.model_copy(update={"server": where.url}), LineReporter("text", printer))
             task = asyncio.get_running_loop().create_task(agent.run())
             try:
-                async with asyncio.timeout(5):
-                    while not where.registry.listing():
-                        assert not task.done()
-                        await asyncio.sleep(0.002)
+                await eventually(lambda: task.done() or where.registry.listing())
+                assert not task.done()
                 yield Laptop(agent, where)
             finally:
                 task.cancel()

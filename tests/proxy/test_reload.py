@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,19 +77,11 @@ class World:
         new = self.folder / "policy.new"
         new.write_text(text)
         os.replace(new, self.folder / "policy.yaml")
-        await until(lambda: len(self.said(event)) > before)
+        await eventually(lambda: len(self.said(event)) > before)
 
     @property
     def targets(self) -> list[str]:
         return ["alice", f"127.0.0.1:{self.port}"]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.02)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -112,7 +105,7 @@ async def test_no_request_is_dropped_whatever_happens_to_the_file(world: World) 
         world.folder, "alice", world.proxy.server, world.secret, f"foo=127.0.0.1:{world.port}"
     ):
         slow = [asyncio.ensure_future(world.get(target, "/slow")) for target in world.targets * 5]
-        await until(lambda: world.app.begun == len(slow))
+        await eventually(lambda: world.app.begun == len(slow))
         changing = asyncio.Event()
         answered: list[tuple[int, bytes]] = []
 
@@ -144,7 +137,7 @@ async def test_a_broken_file_changes_nothing_and_shows_in_the_readiness(world: W
     assert (status, details["ready"], details["policy_problem"]) == (200, True, problem)
     assert (await world.get(world.targets[1]))[0] == 200
     (world.folder / "policy.yaml").unlink()
-    await until(lambda: "No such file" in str(world.said("file.rejected")[-1]["problem"]))
+    await eventually(lambda: "No such file" in str(world.said("file.rejected")[-1]["problem"]))
     assert "No such file" in str((await world.ready())[1]["policy_problem"])
     assert (await world.get(world.targets[1]))[0] == 200
     await world.policy(OPEN)
@@ -160,7 +153,7 @@ async def test_a_target_that_a_new_policy_lacks_is_denied_to_the_next_request(
     world.app.may_end.clear()
     world.app.begun = 0
     slow = asyncio.ensure_future(world.get(target, "/slow"))
-    await until(lambda: world.app.begun)
+    await eventually(lambda: world.app.begun)
     await world.policy("direct: {networks: [192.0.2.0/24]}")
     assert (await denied(world, target)) == (403, "target-denied")
     world.app.may_end.set()
@@ -182,7 +175,7 @@ async def test_a_policy_s_limits_count_for_the_next_request_and_end_none(world: 
         world.app.may_end.clear()
         world.app.begun = 0
         slow = [asyncio.ensure_future(world.get(target, "/slow")) for target in world.targets * 2]
-        await until(lambda: world.app.begun == len(slow))
+        await eventually(lambda: world.app.begun == len(slow))
         for limit, bounded in (
             ("in_flight_per_target", world.targets),
             ("in_flight_per_subject", [laptop]),
@@ -199,7 +192,7 @@ async def test_a_policy_s_limits_count_for_the_next_request_and_end_none(world: 
         second = ("up", service, "--name", "alice-ci")
         where = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": secret}
         async with testbed.command(world.folder, "up-refused", second, where) as refused:
-            await until(lambda: "'alice' has 1 laptops online already" in refused.log.read_text())
+            await eventually(lambda: "'alice' has 1 laptops online already" in refused.log.read_text())
         await world.policy(OPEN)
         async with testbed.laptop(world.folder, "alice-ci", server, secret, *second[1:]):
             pass
@@ -215,7 +208,7 @@ async def test_a_right_that_is_taken_away_ends_devroute_up_and_gives_the_reason(
         world.app.may_end.clear()
         world.app.begun = 0
         slow = asyncio.ensure_future(world.get("alice", "/slow"))
-        await until(lambda: world.app.begun)
+        await eventually(lambda: world.app.begun)
         await world.policy(FEWER)
         status, body = await world.get("alice")
         assert (status, json.loads(body)["code"]) == (503, "laptop-offline")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -36,6 +35,7 @@ from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.pools import Pools
+from tests.support.eventually import eventually
 
 NOW = 1_800_000_000.0
 STRICT = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16"]}, "require": "signed"})
@@ -175,14 +175,6 @@ def test_a_signature_says_who_and_until_when() -> None:
     assert contract.signature == Signature("alice", KEY.id, NOW, NOW + 3600)
 
 
-async def eventually(look: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            if look():
-                return
-            await asyncio.sleep(0.02)
-
-
 async def test_a_running_proxy_reads_its_keys_again_when_they_change(tmp_path: Path) -> None:
     keys = tmp_path / "contract-keys.json"
     keys.write_text(json.dumps({"keys": []}))
@@ -196,11 +188,10 @@ async def test_a_running_proxy_reads_its_keys_again_when_they_change(tmp_path: P
                 return await response.text()
 
         async def until(words: str) -> None:
-            async with asyncio.timeout(20):
-                while True:
-                    if words in await asked():
-                        return
-                    await asyncio.sleep(0.05)
+            async def replied() -> bool:
+                return words in await asked()
+
+            await eventually(replied, words)
 
         assert "does not accept signed contracts" in await asked()
         keys.write_text(json.dumps({"keys": [KEY.as_public_jwk()]}))

@@ -11,6 +11,7 @@ from devroute.http.message import Framing, RequestHead
 from devroute.tunnel.agent_link import AgentStream, Finished
 from devroute.tunnel.link import LIVENESS, PATIENT, Liveness
 from devroute.tunnel.protocol.frames import WINDOW
+from tests.support.eventually import eventually
 from tests.support.loopback import (
     App,
     AppStream,
@@ -26,14 +27,6 @@ from tests.support.loopback import (
 )
 
 pytestmark = pytest.mark.asyncio
-
-
-async def until(condition: object) -> None:
-    """Let the loop turn until condition() holds."""
-    assert callable(condition)
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0)
 
 
 async def fetch(upstream: object, head_: RequestHead) -> Client:
@@ -106,16 +99,16 @@ async def test_an_upgrade_becomes_two_pipes_that_close_one_after_the_other() -> 
         client = Client()
         upgrade = RequestHead(b"GET", b"/ws", Framing.UPGRADE, 0, b"GET /ws HTTP/1.1\r\n\r\n")
         stream = where.upstream().open(upgrade, client)
-        await until(lambda: client.body == b"from the app")
+        await eventually(lambda: client.body == b"from the app")
         stream.send_data(b"from the client")
         stream.send_end([])
-        await until(lambda: app.streams[0].ended)
+        await eventually(lambda: app.streams[0].ended)
         assert app.streams[0].body == b"from the client"
         app.streams[0].sink.on_data(b"!")
         app.streams[0].sink.on_end([])
         await client.done.wait()
         assert client.body == b"from the app!"
-        await until(lambda: not link.session.streams)
+        await eventually(lambda: not link.session.streams)
 
 
 async def test_a_client_that_goes_away_cancels_the_app_s_work() -> None:
@@ -152,7 +145,7 @@ async def test_an_answer_that_is_complete_before_its_request_withdraws_the_rest(
         await client.done.wait()
         assert client.error is None
         stream.send_data(b"x")
-        await until(lambda: not link.session.streams)
+        await eventually(lambda: not link.session.streams)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +205,7 @@ async def test_a_switch_of_protocols_that_nobody_asked_for_is_refused() -> None:
 
     async with tunnel(App(serve)) as (where, link):
         client = await fetch(where.upstream(), get())
-        await until(lambda: not link.session.streams)
+        await eventually(lambda: not link.session.streams)
     assert isinstance(client.error, UpstreamInvalid)
     assert not client.heads
 
@@ -266,7 +259,7 @@ async def test_a_stream_that_nobody_reads_delays_no_other_and_costs_one_window()
         stalled = Client()
         stream = upstream.open(get(b"/%d" % (8 * WINDOW)), stalled)
         stream.pause_response()
-        await until(lambda: app.streams and app.streams[0].paused)
+        await eventually(lambda: app.streams and app.streams[0].paused)
         for _ in range(20):
             client = await fetch(upstream, get(b"/100000"))
             assert len(client.body) == 100_000
@@ -290,10 +283,10 @@ async def test_an_app_that_does_not_read_stops_its_client() -> None:
         stream.send_end([])
         other = where.upstream().open(post(1), Client())
         other.send_data(b"x")
-        await until(lambda: len(app.streams) == 2 and app.streams[1].body == b"x")
+        await eventually(lambda: len(app.streams) == 2 and app.streams[1].body == b"x")
         assert not app.streams[0].body
         app.streams[0].sink.resume_request()
-        await until(lambda: app.streams[0].ended)
+        await eventually(lambda: app.streams[0].ended)
         assert len(app.streams[0].body) == 2 * WINDOW
 
 
@@ -340,7 +333,7 @@ async def test_a_connection_that_dies_is_told_to_every_stream_on_both_sides() ->
         clients = [Client() for _ in range(50)]
         for client in clients:
             where.upstream().open(get(), client)
-        await until(lambda: len(app.streams) == 50)
+        await eventually(lambda: len(app.streams) == 50)
         link.transport.abort()
         async with asyncio.timeout(2):
             for client in clients:
@@ -357,7 +350,7 @@ async def test_a_stream_opened_on_a_dead_link_fails_after_open_has_returned() ->
         await link.welcome
         upstream = where.upstream()
         link.transport.abort()
-        await until(lambda: not where.registry.listing())
+        await eventually(lambda: not where.registry.listing())
         client = Client()
         stream = upstream.open(get(), client)
         assert client.error is None
@@ -414,7 +407,7 @@ async def test_leaving_lets_open_streams_end_and_takes_the_name_away_at_once() -
         where.upstream().open(get(), client)
         await app.opened.wait()
         link.leave("leaving", "Ctrl-C")
-        await until(lambda: not where.registry.listing())
+        await eventually(lambda: not where.registry.listing())
         answer(b"still here")(app.streams[0])
         await client.done.wait()
         assert client.body == b"still here"

@@ -13,6 +13,7 @@ from devroute.proxy.downstream.exchange import Exchange
 from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route, Timeouts
 from devroute.upstream.http1_pool import Http1Pool
+from tests.support.eventually import eventually
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -22,13 +23,6 @@ TIMEOUTS = Timeouts(head=10, body=10, first_byte=10, idle=10, keep_alive=100, to
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:
     return await reader.readuntil(b"\r\n\r\n")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """For what nothing announces: let the loop turn until it is so."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0)
 
 
 class Bench:
@@ -439,7 +433,7 @@ async def test_answers_to_pipelined_requests_wait_for_a_client_that_does_not_rea
     reader, writer = await bench.dial()
     writer.transport.pause_reading()
     writer.write(request(close=False) * 100)
-    await until(lambda: any(c._full for c in bench.server.connections))
+    await eventually(lambda: any(c._full for c in bench.server.connections))
     for _ in range(200):
         await asyncio.sleep(0)
     (connection,) = bench.server.connections
@@ -456,7 +450,7 @@ async def test_answers_to_pipelined_requests_wait_for_a_client_that_does_not_rea
 async def test_a_slow_head_is_answered_with_408(bench: Bench) -> None:
     reader, writer = await bench.dial()
     writer.write(b"GET / HTTP/1.1\r\nhost:")
-    await until(lambda: any(c._held for c in bench.server.connections))
+    await eventually(lambda: any(c._held for c in bench.server.connections))
     bench.server.tick(asyncio.get_running_loop().time() + 11)
     assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 408 ")
 

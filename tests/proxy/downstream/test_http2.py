@@ -33,6 +33,7 @@ from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import grpc_app
+from tests.support.eventually import eventually
 from tests.support.h2_peer import MESH, PATIENCE, Fields, Peer, dial, serving
 from tests.support.loopback import App, AppStream, BulkApp, Client, answer, get, head, tunnel
 
@@ -65,12 +66,6 @@ class Port:
 
     async def settled(self, count: int) -> None:
         await eventually(lambda: len(self.exchanges) >= count)
-
-
-async def eventually(look: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not look():  # noqa: ASYNC110  # what is looked at is the code's, which knows no test
-            await asyncio.sleep(0)
 
 
 @asynccontextmanager

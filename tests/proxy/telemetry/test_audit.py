@@ -1,6 +1,5 @@
 """The audit trail: every event is as docs/audit.md says, and holds nothing that it must not."""
 
-import asyncio
 import json
 import re
 import signal
@@ -32,6 +31,7 @@ from devroute.proxy.telemetry.audit import MAX_REMEMBERED, REFUSAL_BURST, Audit,
 from devroute.proxy.telemetry.audit_events import decision, refusal_fields
 from devroute.routing.route import Route
 from devroute.upstream.interface import Upstream
+from tests.support.eventually import eventually
 from tests.support.paths import ROOT
 
 DOCUMENT = ROOT.joinpath("docs", "audit.md").read_text(encoding="utf-8")
@@ -271,12 +271,8 @@ class Running:
         return self.folder / "audit"
 
     async def until(self, wanted: Callable[[Event], bool], file: Path | None = None) -> Event:
-        async with asyncio.timeout(20):
-            while True:
-                found = [event for event in read(file or self.file) if wanted(event)]
-                if found:
-                    return found[-1]
-                await asyncio.sleep(0.03)
+        found = await eventually(lambda: [event for event in read(file or self.file) if wanted(event)])
+        return found[-1]
 
     async def detour(self, contract: str, **fields: str) -> int:
         headers = {"x-devroute": contract, "x-devroute-matched": "foo", "x-request-id": "r-1", **fields}
@@ -384,11 +380,7 @@ async def test_a_hangup_has_the_file_made_anew_without_an_event(running: Running
     await running.until(named("change", what="tokens"))
     running.file.rename(running.folder / "audit.1")
     running.proxy.command.process.send_signal(signal.SIGHUP)
-    async with asyncio.timeout(20):
-        while True:
-            if running.file.exists():
-                break
-            await asyncio.sleep(0.02)
+    await eventually(running.file.exists)
     assert await running.detour('{"foo": "10.0.0.1:1"}') == 403
     await running.until(is_refusal("data", "target-denied"))
     assert running.proxy.command.process.returncode is None

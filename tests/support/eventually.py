@@ -1,0 +1,45 @@
+"""Wait for a condition that no event announces. Tests wait in no other way: never for an amount of time."""
+
+import asyncio
+import inspect
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from devroute.mesh.testbed import Command
+
+T = TypeVar("T")
+
+#: For a process that starts on a machine whose cores are all in use.
+PATIENCE_S = 20.0
+_LONGEST_PAUSE_S = 0.02
+
+
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]],
+    what: str = "the condition",
+    *,
+    within: float = PATIENCE_S,
+    process: Command | None = None,
+) -> T:
+    """The first true value of `condition`, a function or a coroutine function.
+
+    Fails after `within` seconds, and at once if `process`, which is to bring it about, has ended.
+    """
+    turns = itertools.repeat(0.0, 20)
+    pauses = (min(0.001 * 2**n, _LONGEST_PAUSE_S) for n in itertools.count())
+    try:
+        async with asyncio.timeout(within) as limit:
+            for pause in itertools.chain(turns, pauses):
+                found = condition()
+                value = await found if inspect.isawaitable(found) else found
+                if value:
+                    return value
+                if process is not None:
+                    assert process.process.returncode is None, process.log.read_text()
+                await asyncio.sleep(pause)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    log = "" if process is None else f"\n{process.log.read_text()}"
+    raise AssertionError(f"not within {within} s: {what}{log}")
