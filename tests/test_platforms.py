@@ -34,7 +34,7 @@ print(*sorted(ours - set(sys.stdlib_module_names)))
         *("multidict", "propcache", "yarl", "h2", "hpack", "hyperframe", "httptools", "pydantic"),
         *("pydantic_core", "annotated_types", "annotated_doc", "typing_extensions", "typing_inspection"),
         *("yaml", "_yaml", "structlog", "typer", "click", "rich", "pygments", "markdown_it", "mdurl"),
-        *("shellingham", "jwt", "cryptography", "_cffi_backend", "cffi", "colorama"),
+        *("shellingham", "jwt", "cryptography", "_openssl", "_cffi_backend", "cffi", "colorama"),
     }
     made_by_cython = ("_cython_", "cython_runtime", "_sysconfigdata", "__", "_distutils", "distutils")
     found = {name for name in done.stdout.split() if not name.startswith(made_by_cython)}

@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Annotated
@@ -154,29 +153,6 @@ class Tokens:
         return any(
             record.id == identity.token_id and record.subject == identity.subject for record in self.records
         )
-
-
-def without(text: str, records: Iterable[TokenRecord], source: str = "tokens.yaml") -> str:
-    """A token file's text without these records; comments and everything else stay as they are.
-
-    Raises ConfigInvalid where the file is not written as a list of one item after the other.
-    """
-    gone = {record.sha256 for record in records}
-    kept = tuple(record for record in Tokens.parse(text, source).records if record.sha256 not in gone)
-    lines = text.splitlines(keepends=True)
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    for item in reversed(root.value if isinstance(root, yaml.SequenceNode) else []):
-        values = {key.value: value for key, value in item.value}
-        if values["sha256"].value in gone:
-            last = max(value.end_mark.line for value in values.values())
-            del lines[item.start_mark.line : last + 1]
-    left = "".join(lines)
-    try:
-        if Tokens.parse(left, source).records == kept:
-            return left
-    except ConfigInvalid:
-        pass
-    raise ConfigInvalid(f"{source}: the tokens do not stand on lines of their own; edit it by hand")
 
 
 def bearer(authorization: str) -> str:

@@ -10,7 +10,8 @@ from typing import Annotated, Final
 
 import typer
 
-from devroute.auth.tokens import TokenRecord, Tokens, new_token, without
+from devroute.auth.tokens import TokenRecord, Tokens, new_token
+from devroute.cli.config.yaml_edit import without_items
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.invocation import read_text, replace_file
 from devroute.cli.table import table
@@ -98,7 +99,8 @@ def token_revoke(
             f"{file}: no token belongs to '{who}' or has that id",
             hint=f"devroute token list --file {file} shows them",
         )
-    replace_file(file, without(read_text(file) or "", gone, str(file)))
+    positions = [position for position, record in enumerate(records) if record in gone]
+    replace_file(file, without_items(read_text(file) or "", positions, str(file)))
     for record in gone:
         typer.echo(f"revoked {record.id} of {record.subject}", err=True)
 

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from devroute.auth.identity import Identity
-from devroute.auth.tokens import MAX_SECRET, TokenRecord, Tokens, bearer, new_token, owns, without
+from devroute.auth.tokens import MAX_SECRET, Tokens, bearer, new_token, owns
 from devroute.errors import ConfigInvalid, TokenExpired, TokenInvalid
 
 
@@ -106,27 +106,6 @@ def test_an_expiry_may_be_written_as_people_write_it(written: str) -> None:
 def test_an_expiry_that_is_no_time_is_refused() -> None:
     with pytest.raises(ConfigInvalid, match=r"0\.expires: not a time"):
         Tokens.parse(new_token("alice")[1].as_yaml() + "  expires: soon\n")
-
-
-def records(*subjects: str) -> list[TokenRecord]:
-    return [new_token(subject, created="2026-01-31")[1] for subject in subjects]
-
-
-def test_taking_a_token_out_leaves_comments_and_all_others() -> None:
-    one, two, three = records("alice", "bob", "carol")
-    text = f"# the team\n{one.as_yaml()}# bob is new\n{two.as_yaml()}\n# last\n{three.as_yaml()}"
-    assert without(text, [two]) == text.replace(two.as_yaml(), "")
-    assert without(text, [one, three]) == f"# the team\n# bob is new\n{two.as_yaml()}\n# last\n"
-    assert Tokens.parse(without(text, [one, two, three])).records == ()
-
-
-def test_a_token_on_a_line_of_its_own_can_be_taken_out_and_others_are_left_to_people() -> None:
-    one, two = records("alice", "bob")
-    lines = [f"- {{subject: {each.subject}, sha256: {each.sha256}}}" for each in (one, two)]
-    assert without("\n".join(lines), [one]) == lines[1]
-    together = f"[{{subject: alice, sha256: {one.sha256}}}, {{subject: bob, sha256: {two.sha256}}}]"
-    with pytest.raises(ConfigInvalid, match="edit it by hand"):
-        without(together, [one])
 
 
 def test_a_token_that_is_gone_or_another_person_s_no_longer_proves_who_one_is() -> None:

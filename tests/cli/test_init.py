@@ -11,15 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.tokens import Tokens, new_token
-from devroute.cli.config.yaml_edit import with_settings
 from devroute.cli.main import run
 from devroute.contract.target import Address
-from devroute.errors import ConfigInvalid
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.control.http import create_runner
@@ -175,36 +171,3 @@ def test_a_project_keeps_its_services_and_adds_to_them(tmp_path: Path, capsys: C
     assert run(["init", "--project", "db=db.internal:5432"], {}) == 20
     assert "leads beyond this laptop" in capsys.readouterr().err
     assert file.read_text() == before
-
-
-KEYS = st.sampled_from(["server", "token", "name", "services", "output"])
-VALUES = st.one_of(
-    st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])),
-    st.integers(),
-    st.none(),
-    st.dictionaries(st.text("ab", min_size=1), st.integers(), max_size=3),
-    st.lists(st.text("ab#: "), max_size=3),
-)
-
-
-@given(st.dictionaries(KEYS, VALUES), KEYS, VALUES, st.sampled_from(["", "# a comment\n", "\n"]))
-def test_an_edited_file_says_what_it_said_and_the_new_setting(
-    before: dict[str, object], key: str, value: object, comment: str
-) -> None:
-    text = comment + (yaml.safe_dump(before, sort_keys=False) if before else "")
-    expected = {**before, key: value}
-    if value is None:
-        del expected[key]
-    try:
-        edited = with_settings(text, {key: value}, "f.yaml")
-    except ConfigInvalid:
-        assert "\n" in yaml.safe_dump(before.get(key), width=80).strip()
-        return
-    assert (yaml.safe_load(edited) or {}) == expected
-    assert edited.startswith(comment)
-
-
-def test_a_file_that_cannot_be_edited_by_lines_is_left_to_its_owner() -> None:
-    with pytest.raises(ConfigInvalid, match="cannot be edited") as caught:
-        with_settings("{server: https://a, name: b}", {"server": "https://c"}, "f.yaml")
-    assert "by hand" in caught.value.hint

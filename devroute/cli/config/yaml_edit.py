@@ -1,47 +1,77 @@
-"""Settings written into a YAML file that people edit, too: comments and everything else stay. Pure."""
+"""Edits of YAML files that people edit as well: one setting or list item changes, and nothing else does.
 
-import re
-from collections.abc import Mapping
+The strict reader (yaml_text.py) says where each node stands, so nothing here parses YAML. Every edit is read
+again: it holds exactly what was asked for, or is refused. Pure.
+"""
+
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import yaml
 
 from devroute.errors import ConfigInvalid
+from devroute.yaml_text import read_document
 
-#: A key at the top of a document, with the value behind it, a comment, and the lines that belong to it.
-_ENTRY: Final = (
-    r"(?m)^{}[ \t]*:(?P<value>[^#\n]*?)(?P<comment>[ \t]+#[^\n]*)?$(?P<below>(?:\n(?:[ \t]+|- )[^\n]*)*)"
-)
+#: Columns after which PyYAML would fold a value; no setting is as long.
+_WIDTH: Final = 1 << 20
 
 
 def with_settings(text: str, values: Mapping[str, object], source: str) -> str:
-    """The file's text with these settings at the top level, None for one that is to go.
-
-    Raises ConfigInvalid where the text is written in a way in which that cannot be done line by line.
-    """
-    known = yaml.safe_load(text)  # read_file has read it before
-    wanted = {**(known or {}), **values}
-    wanted = {key: value for key, value in wanted.items() if key not in values or value is not None}
+    """The text with these settings at its top level; None removes one. Raises ConfigInvalid."""
+    document, _ = read_document(text, source)
+    wanted = {**(document if isinstance(document, dict) else {}), **values}
+    edited = text
     for key, value in values.items():
-        text = _with_setting(text, key, value)
-    try:
-        result = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
-        result = None
-    if result != wanted:  # a value of several lines, a mapping in braces, ...
-        raise ConfigInvalid(
-            f"{source}: it is written in a way that cannot be edited without losing what is there",
-            hint=f"set {', '.join(values)} by hand",
-        )
-    return text
+        _, root = read_document(edited, source)
+        edited = _with_setting(edited, root, key, value)
+    kept = {key: value for key, value in wanted.items() if key not in values or value is not None}
+    return _verified(edited, kept or None, source, f"set {', '.join(values)}")
 
 
-def _with_setting(text: str, key: str, value: object) -> str:
-    entry = re.compile(_ENTRY.format(re.escape(key)))
+def without_items(text: str, positions: Collection[int], source: str) -> str:
+    """The text of a list without the items at these positions. Raises ConfigInvalid."""
+    document, root = read_document(text, source)
+    items = root.value if isinstance(root, yaml.SequenceNode) else []
+    edited = text
+    for position in sorted(positions, reverse=True):
+        edited = _without_lines(edited, items[position].start_mark.index, _end(items[position]))
+    listed = document if isinstance(document, list) else []
+    kept = [item for position, item in enumerate(listed) if position not in positions]
+    return _verified(edited, kept or None, source, "edit it")
+
+
+def _with_setting(text: str, root: yaml.Node | None, key: str, value: object) -> str:
+    pairs = root.value if isinstance(root, yaml.MappingNode) and not root.flow_style else []
+    found = next(((name, old) for name, old in pairs if name.value == key), None)
     if value is None:
-        return re.sub(entry.pattern + r"\n?", "", text)
-    written = yaml.safe_dump({key: value}, allow_unicode=True, sort_keys=False, width=1 << 20).rstrip("\n")
-    if not entry.search(text):
+        return text if found is None else _without_lines(text, found[0].start_mark.index, _end(found[1]))
+    written = yaml.safe_dump({key: value}, allow_unicode=True, sort_keys=False, width=_WIDTH).rstrip("\n")
+    if found is None:
         return text + ("\n" if text and not text.endswith("\n") else "") + written + "\n"
-    first, newline, rest = written.partition("\n")
-    return entry.sub(lambda match: first + (match["comment"] or "") + newline + rest, text, count=1)
+    start, end = found[0].start_mark.index, _end(found[1])
+    return text[:start] + written + ("\n" if text[end - 1] == "\n" else "") + text[end:]
+
+
+def _end(node: yaml.Node) -> int:
+    """Where a node's last character stands: a block's own end mark lies behind the comments after it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    return int(node.end_mark.index)
+
+
+def _without_lines(text: str, start: int, end: int) -> str:
+    first = text.rfind("\n", 0, start) + 1
+    after = end if text[end - 1] == "\n" else text.find("\n", end) + 1
+    return text[:first] + (text[after:] if after else "")
+
+
+def _verified(text: str, wanted: object, source: str, remedy: str) -> str:
+    try:
+        if (read_document(text, source)[0] or None) == wanted:
+            return text
+    except ConfigInvalid:
+        pass
+    raise ConfigInvalid(
+        f"{source}: cannot be edited without changing other parts of it", hint=f"{remedy} by hand"
+    )
