@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final
 
 from devroute.errors import BodyTooLarge, DevrouteError, RequestMalformed
+from devroute.headers import COMPARE, LOST
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Headers, RequestHead
 from devroute.inspector.capture import Body, Exchange, as_lines
@@ -26,6 +27,7 @@ MAX_MESSAGE: Final = 512 * 1024
 #: Captures that are looked through for the laptop's answer, the newest first.
 MAX_LOOKED_AT: Final = 2000
 
+_LOST: Final = LOST.encode()
 _TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
@@ -124,7 +126,7 @@ class ComparisonReceiver:
 
     def _find(self, key: str) -> Exchange | None:
         assert self._captures is not None
-        field = f"x-devroute-compare: {key}\r\n".encode("ascii")
+        field = f"{COMPARE}: {key}\r\n".encode("ascii")
         newest = islice(self._captures.listing(), MAX_LOOKED_AT)
         return next((each for each in newest if field in each.raw_request), None)
 
@@ -149,7 +151,7 @@ class _Message:
     def send_end(self, trailers: Headers) -> None:
         if self._over:
             return
-        lost = next((value for name, value in self._head.headers if name == b"x-devroute-lost"), b"0")
+        lost = next((value for name, value in self._head.headers if name == _LOST), b"0")
         try:
             self._verdicts.take(bytes(self._document), int(lost) if lost.isdigit() else 0)
         except DevrouteError as error:

@@ -15,7 +15,8 @@ from devroute.agent.child_process import ChildProcess
 from devroute.agent.settings import ClientSettings
 from devroute.agent.token_source import with_fetched_token
 from devroute.errors import ConfigInvalid, ServerUnreachable
-from devroute.routing.trace import HEADER, Hop
+from devroute.headers import TRACE
+from devroute.routing.trace import Hop
 
 #: Seconds between two looks for more hops, and how often nothing new has to be there before it is all.
 POLL_SECONDS: Final = 0.2
@@ -58,9 +59,9 @@ def with_trace_headers(command: Sequence[str], trace: str, span: str) -> list[st
     if name not in _PROGRAMS:
         raise ConfigInvalid(
             f"'{name}' is not one of the programs that can be traced: {', '.join(_PROGRAMS)}",
-            hint=f"send '{HEADER}: <32 hex digits>' yourself, then look at /api/traces/<the same>",
+            hint=f"send '{TRACE}: <32 hex digits>' yourself, then look at /api/traces/<the same>",
         )
-    headers = {HEADER: trace, "traceparent": f"00-{trace}-{span}-01"}
+    headers = {TRACE: trace, "traceparent": f"00-{trace}-{span}-01"}
     return [*command, *(part for key, value in headers.items() for part in _PROGRAMS[name](key, value))]
 
 

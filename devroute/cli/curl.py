@@ -15,12 +15,10 @@ from devroute.cli.connection import Server, connecting
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.invocation import Invocation
 from devroute.errors import ConfigInvalid, NotFound
+from devroute.headers import REASON, RESULT
 
 #: A contract to send as it is, such as a signed one; no server is asked then.
 CONTRACT_VARIABLE: Final = ENV_PREFIX + "CONTRACT"
-
-_RESULT: Final = "x-devroute-result"
-_REASON: Final = "x-devroute-reason"
 
 
 @connecting
@@ -96,7 +94,7 @@ def whose(heads: str) -> str:
             fields = {}
         elif colon:
             fields[name.strip().lower()] = "".join(c for c in value.strip() if c.isprintable())
-    result, reason = fields.get(_RESULT), fields.get(_REASON)
+    result, reason = fields.get(RESULT), fields.get(REASON)
     if result is None:
         return "no sidecar with devroute's filter saw the contract"
     who = {"laptop": "a laptop answered", "version": "another version answered", "error": "an error"}

@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from devroute.errors import DevrouteError
+from devroute.headers import REASON, RESULT
 from devroute.http.message import Headers
 from devroute.quoting import printable
 
@@ -48,12 +49,16 @@ def status_trailers(error: DevrouteError) -> Headers:
     return [(b"grpc-status", b"%d" % CODES.get(error.status, UNKNOWN)), (b"grpc-message", message)]
 
 
+_RESULT: Final = RESULT.encode()
+_REASON: Final = REASON.encode()
+
+
 def error_answer(error: DevrouteError, *, grpc: bool, length: int) -> Headers:
     """The head of an error's answer: for gRPC the whole of it ("Trailers-Only"), else one that announces
     `length` bytes of JSON."""
     marks = [
-        (b"x-devroute-result", b"error"),
-        (b"x-devroute-reason", printable(error.message).encode("ascii")),
+        (_RESULT, b"error"),
+        (_REASON, printable(error.message).encode("ascii")),
     ]
     if grpc:
         return [(b":status", b"200"), (b"content-type", b"application/grpc"), *status_trailers(error), *marks]

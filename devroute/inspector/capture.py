@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
+from devroute.headers import CALLER
 from devroute.http.message import Headers, split_fields
 
 Kind = Literal["http", "grpc", "websocket", "upgrade", "sse"]
@@ -23,7 +24,7 @@ REDACTED_QUERY: Final = "%5Bredacted%5D"
 # What the filter wrote of the caller's certificate; without it, the first element of X-Forwarded-Client-Cert,
 # which the sidecar nearest to the caller wrote.
 _CALLERS: Final = (
-    re.compile(rb"(?i:\nx-devroute-caller):[ \t]*spiffe://([!#-+\--:<-~]+)"),
+    re.compile(rb"(?i:\n%b):[ \t]*spiffe://([!#-+\--:<-~]+)" % CALLER.encode()),
     re.compile(rb"(?i:\nx-forwarded-client-cert):[^\r]*?\bURI=spiffe://([!#-+\--:<-~]+)"),
 )
 _ACCOUNT = re.compile(r"[^/]+/ns/([^/]+)/sa/([^/]+)")

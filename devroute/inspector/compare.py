@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from devroute.errors import ConfigInvalid
+from devroute.headers import PREFIX
 from devroute.inspector.capture import REDACTED, Body, Exchange, Fields, readable, text_of
 from devroute.inspector.json_diff import NOTHING, Exhausted, Walk, document
 from devroute.inspector.json_path import JsonPath, Place, written
@@ -37,7 +38,7 @@ IGNORED_HEADERS: Final = frozenset((
 _IGNORED_PREFIXES: Final = (
     "x-b3-",
     "x-envoy-",
-    "x-devroute-",
+    f"{PREFIX}-",
     "x-datadog-",
     "x-amzn-trace",
     "x-cloud-trace",

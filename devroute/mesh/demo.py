@@ -21,6 +21,7 @@ import aiohttp
 from aiohttp import web
 
 from devroute.auth.tokens import new_token
+from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.mesh import testbed
 from devroute.mesh.envoy import stop
 from devroute.mesh.istio.sidecar import INBOUND, OUTBOUND, Endpoint, Sidecar
@@ -66,7 +67,7 @@ class App:
     async def answer(self, request: web.Request) -> web.Response:
         hops = [{"who": self.who}]
         if self.through is not None:
-            contract = request.headers.get("x-devroute")
+            contract = request.headers.get(CONTRACT)
             status, heard = await ask(self.session, self.through, contract, self.calls)
             if "hops" not in heard:
                 return web.json_response(heard, status=status)
@@ -91,12 +92,12 @@ async def ask(
     session: aiohttp.ClientSession, at: Endpoint, contract: str | None, host: str
 ) -> tuple[int, dict[str, Any]]:
     """One request: the status, and the body to whose first hop the response's own headers are added."""
-    headers = {"host": host} | ({} if contract is None else {"x-devroute": contract})
+    headers = {"host": host} | ({} if contract is None else {CONTRACT: contract})
     async with session.get(f"http://{at.host}:{at.port}/", headers=headers) as response:
         text = await response.text()
         json_body = response.content_type == "application/json"
         heard: dict[str, Any] = json.loads(text) if json_body else {"message": text}
-        said = {key: response.headers.get(f"x-devroute-{key}", "") for key in ("result", "reason")}
+        said = {key: response.headers.get(name, "") for key, name in (("result", RESULT), ("reason", REASON))}
         (heard["hops"][0] if "hops" in heard else heard).update(said)
         return response.status, heard
 
@@ -211,7 +212,7 @@ async def fallen_back(mesh: Mesh, contract: str) -> Reply:
 TITLE = """
   A calls B calls C, each behind an Envoy with devroute's filter. Alice and Bob run their own B.
 """
-HEADING = ("x-devroute", "A", "B", "C", "x-devroute-result at B")
+HEADING = (CONTRACT, "A", "B", "C", f"{RESULT} at B")
 WIDTHS = (34, 6, 6, 6)
 
 
@@ -229,7 +230,7 @@ def shown(scene: Scene) -> str:
 def hints(mesh: Mesh) -> str:
     url = f"http://{mesh.entry.host}:{mesh.entry.port}/"
     contracts = [f'{{"b": "{BOB}"}}', f'{{"b": "{ALICE}"}}', '{"b": "8.8.8.8:80"}', "nonsense"]
-    curls = [f"curl -si {url}", *(f"curl -si {url} -H 'x-devroute: {each}'" for each in contracts)]
+    curls = [f"curl -si {url}", *(f"curl -si {url} -H '{CONTRACT}: {each}'" for each in contracts)]
     return "\n".join(["", "  It goes on running until Ctrl-C. Try:", *(f"    {curl}" for curl in curls)])
 
 

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from devroute import headers
 from devroute.errors import DevrouteError
+from devroute.headers import line_start
 from devroute.http.message import InboundRequest
 from devroute.proxy.telemetry.audit_events import answered
 from devroute.upstream.interface import Upstream
 
 #: The mesh identity that the caller has proved to the sidecar, which writes this line for every detour.
-CALLER: Final = b"\r\nx-devroute-caller: "
+CALLER: Final = line_start(headers.CALLER)
 
 
 @dataclass(slots=True, frozen=True)

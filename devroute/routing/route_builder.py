@@ -8,6 +8,7 @@ import json
 from devroute.contract.grammar import Entry, Signature
 from devroute.contract.offer_options import ANY
 from devroute.contract.target import Address
+from devroute.headers import REASON, RESULT
 from devroute.http.message import RequestHead
 from devroute.proxy.telemetry.audit_events import decision
 from devroute.quoting import printable
@@ -120,7 +121,7 @@ def _marked(
     reason: str,
 ) -> Route:
     target = str(entry.target)
-    marks = f"x-devroute-result: {result}\r\nx-devroute-reason: {printable(reason)}\r\n".encode("ascii")
+    marks = f"{RESULT}: {result}\r\n{REASON}: {printable(reason)}\r\n".encode("ascii")
     label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'.encode()
     signer = signature.subject if signature is not None else None
     return Route(

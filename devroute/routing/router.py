@@ -24,6 +24,7 @@ from devroute.errors import (
     RequestMalformed,
     ServiceNotInContract,
 )
+from devroute.headers import VIA, line_start
 from devroute.http.message import InboundRequest, header_value
 from devroute.policy.policy import Policy, permit_contract
 from devroute.routing.decision import Directory, LaptopService, destination_of, permit_entry
@@ -43,7 +44,7 @@ from devroute.upstream.pools import Pools
 MAX_REMEMBERED: Final = 4096
 
 #: The services that have sent the request away before (sidecars write it, as one line in lower case).
-_VIA: Final = b"\r\nx-devroute-via: "
+_VIA: Final = line_start(VIA)
 
 #: Callers of one contract that are remembered as permitted; a mesh has a few hundred identities.
 MAX_CALLERS: Final = 256

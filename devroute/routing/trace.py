@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from devroute import headers as names
 from devroute.contract.grammar import WIDEST, parse
 from devroute.errors import ContractInvalid
 
-#: Carries the trace's id on a request whose hops are to be reported; in baggage the member devroute-trace.
-HEADER: Final = "x-devroute-trace"
 #: Traces that are kept; `devroute trace` reads its own within seconds.
 MAX_TRACES: Final = 256
 #: Hops and responses of one trace: a chain of services, or a fan of retries.
@@ -89,17 +88,17 @@ class Traces:
         def text(name: str) -> str:
             return headers.get(name, "")[:MAX_TEXT]
 
-        trace = self._open(text(HEADER), now)
+        trace = self._open(text(names.TRACE), now)
         if trace is None:
             return
         trace.hops.append(
             Hop(
-                service=text("x-devroute-matched") or text("x-devroute-candidates").partition(",")[0],
-                namespace=text("x-devroute-namespace"),
-                result=text("x-devroute-result"),
-                reason=text("x-devroute-reason"),
+                service=text(names.MATCHED) or text(names.CANDIDATES).partition(",")[0],
+                namespace=text(names.NAMESPACE),
+                result=text(names.RESULT),
+                reason=text(names.REASON),
                 request_id=text("x-request-id"),
-                contract=headers.get("x-devroute", ""),
+                contract=headers.get(names.CONTRACT, ""),
                 at_ms=round((now - trace.began) * 1000, 1),
             )
         )
@@ -192,6 +191,6 @@ def describe(trace_id: str, hops: list[Hop], total_ms: float) -> list[str]:
         last = hops[-1].service
         lines.append(
             f"the contract was lost at '{last}': it also names {', '.join(lost)}, which never received it."
-            f" Does {last} call on, and forward baggage or every header that begins with x-devroute?"
+            f" Does {last} call on, and forward baggage or every header that begins with {names.PREFIX}?"
         )
     return lines

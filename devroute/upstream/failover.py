@@ -11,6 +11,7 @@ from typing import Final
 
 from devroute.contract.offer_options import Terms
 from devroute.errors import DevrouteError, HandbackFailed
+from devroute.headers import HANDBACK, HOST, ORIGIN, REASON, RESULT, line_start
 from devroute.http.http2.headers import is_grpc
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.quoting import printable
@@ -23,12 +24,13 @@ MAX_DECLINED_BYTES: Final = 64 * 1024
 
 _UPGRADE: Final = Framing.UPGRADE
 #: Where the service is that sent the request away, as its sidecar says: foo.shop.svc.cluster.local:8080.
-_ORIGIN: Final = re.compile(rb"\r\nx-devroute-origin: ([a-z0-9.-]{1,253}:[0-9]{1,5})\r\n")
+_ORIGIN: Final = re.compile(re.escape(line_start(ORIGIN)) + rb"([a-z0-9.-]{1,253}:[0-9]{1,5})\r\n")
 #: The identity of the sidecar that sent it, which the proxy's own sidecar has put last.
 _SENDER: Final = re.compile(rb".*[;,]URI=spiffe://[^/;,\"]+/ns/([^/;,\"]+)/", re.DOTALL)
 _HOST: Final = re.compile(rb"\r\nhost:[ \t]*([^\r]*)", re.IGNORECASE)
 #: Our own fields, which are for this proxy only.
-_OURS: Final = re.compile(rb"\r\nx-devroute-(?:origin|host|handback):[^\r]*", re.IGNORECASE)
+_OURS: Final = re.compile(f"\r\n(?:{ORIGIN}|{HOST}|{HANDBACK}):[^\r]*".encode(), re.IGNORECASE)
+_ADDED: Final = f"\r\n{HOST}: %b\r\n{HANDBACK}: %b".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,14 @@ def handed_back(head: RequestHead, key: str) -> RequestHead:
     host = _HOST.search(head.wire)
     assert origin is not None
     assert host is not None
-    ours = b"\r\nx-devroute-host: %b\r\nx-devroute-handback: %b" % (host[1].rstrip(), key.encode("ascii"))
+    ours = _ADDED % (host[1].rstrip(), key.encode("ascii"))
     wire = _OURS.sub(b"", head.wire)
     wire = _HOST.sub(b"\r\nhost: %b%b" % (origin[1], ours), wire, count=1)
     return RequestHead(head.method, head.target, head.framing, head.length, wire)
 
 
 def _marks(result: str, reason: str) -> bytes:
-    return f"x-devroute-result: {result}\r\nx-devroute-reason: {printable(reason)}\r\n".encode("ascii")
+    return f"{RESULT}: {result}\r\n{REASON}: {printable(reason)}\r\n".encode("ascii")
 
 
 class _Attempt:

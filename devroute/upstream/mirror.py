@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
+from devroute.headers import BAGGAGE_VIA
 from devroute.http.buffer import Piece, hold
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
@@ -28,8 +29,9 @@ COPY_SECONDS: Final = 300.0
 
 _ACCEPTED: Final = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
 #: A line of baggage that says something, up to that; and up to the value of our member, where it has one.
+_MEMBER: Final = BAGGAGE_VIA.encode()
 _BAGGAGE: Final = re.compile(rb"\r\n(?i:baggage):[ \t]*(?=[!-~])")
-_VIA: Final = re.compile(rb"\r\n(?i:baggage):(?:[^\r]*[, \t])?devroute-via=(?=[!-~])")
+_VIA: Final = re.compile(rb"\r\n(?i:baggage):(?:[^\r]*[, \t])?%b=(?=[!-~])" % _MEMBER)
 _UPGRADE: Final = Framing.UPGRADE
 _BODYLESS: Final = (Framing.NONE, Framing.UPGRADE)
 
@@ -85,9 +87,9 @@ class Shadowed:
         if (found := _VIA.search(wire)) is not None:
             wire = b"%b%b~%b" % (wire[: found.end()], mark, wire[found.end() :])
         elif (found := _BAGGAGE.search(wire)) is not None:
-            wire = b"%bdevroute-via=%b,%b" % (wire[: found.end()], mark, wire[found.end() :])
+            wire = b"%b%b=%b,%b" % (wire[: found.end()], _MEMBER, mark, wire[found.end() :])
         else:
-            wire = b"%bbaggage: devroute-via=%b\r\n\r\n" % (wire[:-2], mark)
+            wire = b"%bbaggage: %b=%b\r\n\r\n" % (wire[:-2], _MEMBER, mark)
         return RequestHead(head.method, head.target, head.framing, head.length, wire)
 
 

@@ -28,6 +28,7 @@ from devroute.errors import (
     LaptopOffline,
     ServerUnreachable,
 )
+from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.tunnel.agent_link import AgentLink
 
 #: Clocks that differ by more make tokens and signed contracts fail; in seconds.
@@ -205,14 +206,14 @@ class Doctor:
     async def _mesh(self, url: str, name: str, echo: Echo) -> Finding:
         if self._service == PLACEHOLDER:
             return Finding("mesh", "skip", "no service is configured", "devroute init --project SERVICE=PORT")
-        headers = {"x-devroute": f'{{"{self._service}": "{name}"}}'}
+        headers = {CONTRACT: f'{{"{self._service}": "{name}"}}'}
         began = time.monotonic()
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2 * STEP_SECONDS)) as session,
                 session.get(url, headers=headers) as answer,
             ):
-                result, reason = (answer.headers.get(f"x-devroute-{key}") for key in ("result", "reason"))
+                result, reason = (answer.headers.get(name) for name in (RESULT, REASON))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             why = str(error) or "no answer in time"
             return failed("mesh", ServerUnreachable(f"{url}: {why}", hint="is it a URL of the mesh?"))
@@ -220,7 +221,7 @@ class Doctor:
             took = (time.monotonic() - began) * 1000
             return Finding("mesh", "ok", f"a request for {self._service} came here and back in {took:.0f} ms")
         said = f"{result}: {reason}" if reason else result or "no sidecar saw the contract"
-        hint = f"devroute trace -- curl -H 'X-devroute: {headers['x-devroute']}' {url}"
+        hint = f"devroute trace -- curl -H 'X-devroute: {headers[CONTRACT]}' {url}"
         return failed("mesh", LaptopOffline(f"the request did not come here ({said})", hint=hint))
 
     # --- the laptop

@@ -11,6 +11,8 @@ from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 
+from devroute.headers import CALLER
+
 #: A text and the style in which it is shown, in rich's words.
 Piece = tuple[str, str]
 Line = tuple[Piece, ...]
@@ -180,15 +182,17 @@ def _cut(line: Line, width: int) -> Line:
 
 #: What sidecars say of their caller; the element that the sidecar nearest to the caller wrote is the first.
 _IDENTITY: Final = re.compile(
-    rb"\r\n(?:x-devroute-caller: *|x-forwarded-client-cert: *[^\r\n]*?\bURI=)(spiffe://[!#-+\--:<-~]+)",
+    rb"\r\n(?:%b: *|x-forwarded-client-cert: *[^\r\n]*?\bURI=)(spiffe://[!#-+\--:<-~]+)" % CALLER.encode(),
     re.IGNORECASE,
 )
+#: As sidecars write them.
+_CALLER_FIELDS: Final = (f"\r\n{CALLER}:".encode(), b"\r\nx-forwarded-client-cert:")
 _AGENT: Final = re.compile(rb"\r\nuser-agent: *([!-.0-~]{1,64})", re.IGNORECASE)
 
 
 def caller_of(head: bytes) -> str:
     """Who sent a request, by its head: namespace/serviceaccount in a mesh, else the program, or ""."""
-    for name in (b"\r\nx-devroute-caller:", b"\r\nx-forwarded-client-cert:"):  # as sidecars write them
+    for name in _CALLER_FIELDS:
         if (at := head.find(name)) >= 0 and (caller := _said(head[at : head.find(b"\r\n", at + 2)])):
             return caller
     if b"spiffe://" in head and (caller := _identity(head)):

@@ -7,6 +7,7 @@ import re
 from typing import Final, Protocol
 
 from devroute.errors import DevrouteError
+from devroute.headers import CONTRACT, MATCHED, REASON, RESULT
 from devroute.http.message import Framing, Headers
 
 #: A chunk-size line is a few digits; the rest is room for extensions, which are ignored (RFC 9112 §7.1.1).
@@ -35,10 +36,7 @@ _NOT_IN_TRAILERS: Final = frozenset(
         b"trailer",
         b"upgrade",
         b"expect",
-        b"x-devroute",
-        b"x-devroute-matched",
-        b"x-devroute-result",
-        b"x-devroute-reason",
+        *(name.encode() for name in (CONTRACT, MATCHED, RESULT, REASON)),
     )
 )
 

@@ -7,6 +7,7 @@ They are looked for by name, since a head has a dozen and a gateway acts on one 
 import re
 from typing import Final
 
+from devroute import headers
 from devroute.errors import DevrouteError
 from devroute.http.message import Span
 
@@ -28,7 +29,7 @@ RARE_IN_REQUESTS = _finder(
 )
 OF_RESPONSES = _finder(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"),
-    *("x-devroute-result", "x-devroute-reason"),
+    *(headers.RESULT, headers.REASON),
 )
 
 _NO_FIELDS: Final[dict[bytes, bytes]] = {}
@@ -99,10 +100,10 @@ REQUEST_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding",
     b"upgrade",
 ))  # fmt: skip
-MATCHED: Final = b"x-devroute-matched"
+MATCHED: Final = headers.MATCHED.encode()
 RESPONSE_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade",
-    b"x-devroute-result", b"x-devroute-reason",
+    headers.RESULT.encode(), headers.REASON.encode(),
 ))  # fmt: skip
 NO_BODY_HOP: Final = RESPONSE_HOP | {b"content-length"}  # RFC 9110 §8.6: such answers have none
 SWITCHING_HOP: Final = NO_BODY_HOP - {b"upgrade"}
@@ -112,7 +113,7 @@ SWITCHING_HOP: Final = NO_BODY_HOP - {b"upgrade"}
 _NEVER_DROPPED: Final = frozenset(
     (b"host", b"content-length", b"x-request-id", b"te", b"close", b"upgrade", b"keep-alive")
 )
-_OUR_PREFIX: Final = b"x-devroute"
+_OUR_PREFIX: Final = headers.PREFIX.encode()
 
 #: What to look for, of the fields that are looked for all the time.
 _NEEDLES: Final = {name: b"\n%b:" % name for name in {*REQUEST_HOP, *NO_BODY_HOP, MATCHED}}

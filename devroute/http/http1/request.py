@@ -11,6 +11,7 @@ from typing import Final
 import httptools
 
 from devroute.errors import NotSupported, RequestMalformed, UpstreamInvalid
+from devroute.headers import CONTRACT
 from devroute.http.http1.fields import (
     MATCHED,
     NO_BODY_HOP,
@@ -174,13 +175,15 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         upgrade,
         te is not None and b"trailers" in (o.partition(b";")[0] for o in options_of(te)),
         b"\n".join(ids),
-        values_of(raw, low, b"\nx-devroute:"),
+        values_of(raw, low, _CONTRACT),
         [value_at(raw, first + len(MATCHED) + 1, last - 2) for first, last in marks],
         start_line,
         raw,
         drop,
     )
 
+
+_CONTRACT: Final = f"\n{CONTRACT}:".encode()
 
 #: Hosts that were judged: a mesh calls a service by few names. Cleared when it is full.
 _known_hosts: set[bytes] = set()

@@ -5,6 +5,7 @@ outside, an ambient mesh, autoscaling, metrics. Pure.
 import json
 from importlib import resources
 
+from devroute.headers import MATCHED
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
 from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import Document, WorkloadScope
@@ -104,7 +105,7 @@ def ambient(installation: Installation, scope: WorkloadScope, port: int) -> list
     labels = {"app.kubernetes.io/part-of": "devroute"}
     own = {"name": f"devroute-{scope.service}", "namespace": scope.namespace, "labels": labels}
     target = {"group": "", "kind": "Service", "name": scope.service}
-    matched = {"type": "Exact", "name": "x-devroute-matched", "value": scope.service}
+    matched = {"type": "Exact", "name": MATCHED, "value": scope.service}
     return [
         {
             "apiVersion": "extensions.istio.io/v1alpha1",

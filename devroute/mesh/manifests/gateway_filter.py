@@ -10,26 +10,27 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Literal
 
+from devroute import headers
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests.model import Document
 
 #: Name of the HTTP filter, and of the metadata for its settings and for what it did.
-FILTER = "devroute.edge"
+FILTER = headers.EDGE_METADATA
 #: Present once the filter has looked at a request.
 DONE = "done"
 
 #: Fields that the mesh gives itself, and a contract under the name that CGI-like servers take for x-devroute.
 NEVER_FROM_OUTSIDE = (
-    "x-devroute-matched",
-    "x-devroute-via",
-    "x-devroute-cluster",
-    "x-devroute-shadow",
-    "x-devroute-compare",
-    "x-devroute-copy",
-    "x-devroute-origin",
-    "x-devroute-host",
-    "x-devroute-handback",
-    "x_devroute",
+    headers.MATCHED,
+    headers.VIA,
+    headers.CLUSTER,
+    headers.SHADOW,
+    headers.COMPARE,
+    headers.COPY,
+    headers.ORIGIN,
+    headers.HOST,
+    headers.HANDBACK,
+    headers.CONTRACT.replace("-", "_"),
 )
 
 LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
@@ -136,11 +137,13 @@ def _routes(settings: EdgeSettings) -> list[Document]:
     query parameter, for which Envoy would parse everybody's query.
     """
     baggage = {"safe_regex": {"regex": "(?is).*(devroute|(^|,)[^=,;]*%).*"}}
+    cookie = {"contains": f"{headers.COOKIE}="}
+    parameter = {"contains": f"{headers.PARAMETER}="}
     return [
-        _route("header", {"name": "x-devroute", "present_match": True}, settings),
+        _route("header", {"name": headers.CONTRACT, "present_match": True}, settings),
         _route("baggage", {"name": "baggage", "string_match": baggage}, settings),
-        _route("cookie", {"name": "cookie", "string_match": {"contains": "devroute="}}, settings),
-        _route("parameter", {"name": ":path", "string_match": {"contains": "devroute="}}, settings),
+        _route("cookie", {"name": "cookie", "string_match": cookie}, settings),
+        _route("parameter", {"name": ":path", "string_match": parameter}, settings),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from importlib import resources
 
+from devroute import headers
 from devroute.mesh.manifests.model import (
     Document,
     MeshScope,
@@ -12,7 +13,7 @@ from devroute.mesh.manifests.model import (
 )
 
 #: Name of the HTTP filter, and of the metadata in which it leaves its result.
-FILTER = "devroute"
+FILTER = headers.METADATA
 #: Name of the Lua in the filter's configuration; there once, for all routes that ask.
 SOURCE = "decide"
 #: And of the Lua that reads the real service's answers to copied requests along.
@@ -124,12 +125,12 @@ def _result(value: Document, **options: bool) -> Document:
 
 def _carries_contract() -> Document:
     """Cheap to test and false for everybody else."""
-    return {"name": "x-devroute", "present_match": True}
+    return {"name": headers.CONTRACT, "present_match": True}
 
 
 def _baggage_has_contract() -> Document:
     """What an app with OpenTelemetry passes on; the Lua makes the header of it."""
-    return {"name": "baggage", "string_match": {"contains": "devroute="}}
+    return {"name": "baggage", "string_match": {"contains": f"{headers.BAGGAGE_CONTRACT}="}}
 
 
 def _ask_route(name: str, header: Document, settings: Document) -> Document:
@@ -147,7 +148,7 @@ def _ask_route(name: str, header: Document, settings: Document) -> Document:
         "direct_response": {"status": 500, "body": {"inline_string": UNDECIDED}},
         "response_headers_to_add": [
             _header("content-type", "application/json", "OVERWRITE_IF_EXISTS_OR_ADD"),
-            _header("x-devroute-result", "error", "ADD_IF_ABSENT"),
+            _header(headers.RESULT, "error", "ADD_IF_ABSENT"),
         ],
         "metadata": {"filter_metadata": {FILTER: settings}},
         "typed_per_filter_config": {
@@ -178,7 +179,7 @@ def _copied_route(proxy: ProxyService) -> Document:
     """Copied without a contract. The header alone, which a client can send as well, leads nowhere."""
     match = {
         "prefix": "/",
-        "headers": [{"name": "x-devroute-copy", "present_match": True}],
+        "headers": [{"name": headers.COPY, "present_match": True}],
         "dynamic_metadata": [_result({"string_match": {"exact": COPIED}})],
     }
     return {"name": "devroute-copied", "match": match, **_elsewhere(proxy)}
@@ -194,7 +195,7 @@ def _detour_route(proxy: ProxyService) -> Document:
             "dynamic_metadata": [_result({"string_match": {"exact": DETOURED}})],
         },
         "route": {"cluster": proxy.data_cluster, "timeout": "0s", "idle_timeout": "0s"},
-        "request_headers_to_remove": ["x-devroute-cluster", "x-devroute-shadow"],
+        "request_headers_to_remove": [headers.CLUSTER, headers.SHADOW],
     }
 
 
@@ -215,13 +216,13 @@ def _elsewhere(proxy: ProxyService) -> Document:
     requests whose laptop wants to compare, the answer is read along."""
     return {
         "route": {
-            "cluster_header": "x-devroute-cluster",
+            "cluster_header": headers.CLUSTER,
             "timeout": "0s",
             "idle_timeout": "0s",
-            "request_mirror_policies": [{"cluster_header": "x-devroute-shadow"}],
+            "request_mirror_policies": [{"cluster_header": headers.SHADOW}],
         },
         # The other one is read after the removal; the service gets to see it.
-        "request_headers_to_remove": ["x-devroute-cluster"],
+        "request_headers_to_remove": [headers.CLUSTER],
         "metadata": {"filter_metadata": {FILTER: {"control": proxy.control_cluster}}},
         "typed_per_filter_config": {
             FILTER: _turned_on({"@type": LUA_ROUTE_TYPE, "name": COMPARE_SOURCE}),
@@ -236,8 +237,8 @@ def _turned_on(config: Document) -> Document:
 def _results() -> list[Document]:
     """From the decision's metadata; what the proxy has set on a detoured response stays."""
     return [
-        {"append": _header("x-devroute-result", _metadata("result"), "ADD_IF_ABSENT")},
-        {"append": _header("x-devroute-reason", _metadata("reason"), "ADD_IF_ABSENT")},
+        {"append": _header(headers.RESULT, _metadata("result"), "ADD_IF_ABSENT")},
+        {"append": _header(headers.REASON, _metadata("reason"), "ADD_IF_ABSENT")},
     ]
 
 

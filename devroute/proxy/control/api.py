@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
-from devroute import __version__
+from devroute import __version__, headers
 from devroute.auth.identity import Authenticate, Identity
 from devroute.contract.grammar import Contract, parse
 from devroute.contract.target import Address
@@ -72,15 +72,15 @@ class Control:
         """GET /resolve: the decision for one contract at one service, in the lines of routing/decision.py;
         without a contract, whose laptop gets copies of the service's requests, in those of
         routing/shadow/assignment.py."""
-        candidates = request.headers.get("x-devroute-candidates", "").replace(",", " ").split()
-        contracts = request.headers.getall("x-devroute", [])
+        candidates = request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()
+        contracts = request.headers.getall(headers.CONTRACT, [])
         if not contracts:
             return _lines(assign_shadow_traffic(candidates, self.policy(), self.shadows).as_lines())
         decision = decide(
             # A repeated field is one list (RFC 9110 §5.3), and so is found to be two contracts.
             ", ".join(contracts),
             candidates,
-            request.headers.get("x-devroute-namespace") or None,
+            request.headers.get(headers.NAMESPACE) or None,
             self.policy(),
             self.directory,
             read=self.read,
@@ -130,11 +130,11 @@ class Control:
     async def compared(self, request: web.Request) -> web.Response:
         """POST /compare: a sidecar's word about what the real service answered to a copied request. Raises
         RequestMalformed."""
-        key = request.headers.get("x-devroute-compare", "")
+        key = request.headers.get(headers.COMPARE, "")
         if not (key.isascii() and key.isalnum() and len(key) <= ID_LENGTH):
             raise RequestMalformed("the header X-devroute-compare is missing or no id")
         answer = parse_service_response(
-            await request.read(), whole=request.headers.get("x-devroute-whole") == "yes"
+            await request.read(), whole=request.headers.get(headers.WHOLE) == "yes"
         )
         self.comparisons.real(key, answer)
         return web.Response(status=204)

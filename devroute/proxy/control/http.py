@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, TokenInvalid
+from devroute.headers import RESULT
 
 #: Bytes of one header field: a contract has 8 KiB, and baggage may carry it once more among other members;
 #: Envoy itself takes 60 KiB of headers.
@@ -81,7 +82,7 @@ class _Connection(web.RequestHandler):
 
 
 def error_response(error: DevrouteError) -> web.Response:
-    headers = {"x-devroute-result": "error"}
+    headers = {RESULT: "error"}
     if isinstance(error, TokenInvalid):
         headers["www-authenticate"] = 'Bearer realm="devroute"'  # RFC 9110 §11.6.1
     return web.Response(

@@ -17,6 +17,7 @@ from devroute.errors import (
     UpstreamInvalid,
     UpstreamTimeout,
 )
+from devroute.headers import REASON, RESULT
 from devroute.http.aio.connection import TURN
 from devroute.http.http1.body import BodyReader, encode_last_chunk
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead
@@ -284,17 +285,19 @@ _NOWHERE: Final = _Nowhere()
 def error_head(error: DevrouteError, length: int, *, close: bool) -> bytes:
     """The head of an error's answer; its body is `length` bytes of JSON."""
     reason = error.message.encode("ascii", "replace").translate(_PRINTABLE)
-    return (
-        b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-        b"x-devroute-result: error\r\nx-devroute-reason: %b\r\n%b\r\n"
-        % (
-            error.status,
-            _REASONS.get(error.status, b"Error"),
-            length,
-            reason[:200],
-            _CLOSE_FIELD if close else b"",
-        )
+    return _ERROR_HEAD % (
+        error.status,
+        _REASONS.get(error.status, b"Error"),
+        length,
+        reason[:200],
+        _CLOSE_FIELD if close else b"",
     )
+
+
+_ERROR_HEAD: Final = (
+    "HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+    f"{RESULT}: error\r\n{REASON}: %b\r\n%b\r\n"
+).encode()
 
 
 # A message may repeat what somebody sent; a control character would make the whole answer invalid.

@@ -10,6 +10,7 @@ import json
 from typing import Final, Literal, Protocol
 
 from devroute.errors import ContractInvalid, DevrouteError, ServiceNotInContract
+from devroute.headers import REASON, RESULT
 
 #: Of the schema; a field that changes its meaning or goes makes another, a new one does not.
 VERSION: Final = 1
@@ -54,7 +55,7 @@ def answered(decided: bytes, marks: bytes) -> bytes:
     """A decision as it is once `marks`, an answer's own header lines, have said who gave the answer."""
     said = dict(line.split(": ", 1) for line in marks.decode("latin-1").split("\r\n") if line)
     members = json.loads(b"{%b}" % decided)
-    members |= {"decision": said["x-devroute-result"], "reason": said["x-devroute-reason"]}
+    members |= {"decision": said[RESULT], "reason": said[REASON]}
     return json.dumps(members)[1:-1].encode()
 
 

@@ -7,16 +7,16 @@ from typing import Final
 
 import structlog
 
+from devroute.headers import TRACE, line_start
 from devroute.http.message import header_value
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.routing.route import CompletedExchange
-from devroute.routing.trace import HEADER
 
 log = structlog.stdlib.get_logger("devroute.observer")
 
 #: As sidecars write it, in lower case.
-_TRACED: Final = f"\r\n{HEADER}: ".encode()
+_TRACED: Final = line_start(TRACE)
 
 
 class Observer:

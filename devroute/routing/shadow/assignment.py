@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from devroute.contract.grammar import Entry, parse
 from devroute.errors import DevrouteError, LaptopOffline
+from devroute.headers import COPY, line_start
 from devroute.http.message import id_said
 from devroute.policy.policy import Policy
 from devroute.routing.decision import MAX_CANDIDATES, TTL_MS, VERSION_LINE, LaptopService
@@ -27,7 +28,7 @@ MAX_LINES_BYTES: Final = 60 * 1024
 #: Characters of a ticket: 128 bits as hexadecimal digits, too many to guess.
 TICKET_LENGTH: Final = 32
 
-_FIELD: Final = b"\r\nx-devroute-copy: "
+_FIELD: Final = line_start(COPY)
 
 
 @dataclass(frozen=True, slots=True)

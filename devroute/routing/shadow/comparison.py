@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from devroute.errors import DevrouteError, RequestMalformed
+from devroute.headers import COMPARE, CONTRACT, line_start
 from devroute.http.message import Headers, RequestHead, ResponseHead, id_said
 
 #: Bytes of an answer's body that are compared, as in lua/compare.lua.
@@ -23,8 +24,8 @@ PAIR_SECONDS: Final = 60.0
 #: Characters of an id (devroute.lua).
 ID_LENGTH: Final = 32
 
-_FIELD: Final = b"\r\nx-devroute-compare: "
-_CONTRACT: Final = b"\r\nx-devroute: "
+_FIELD: Final = line_start(COMPARE)
+_CONTRACT: Final = line_start(CONTRACT)
 #: Headers whose values are secrets of people who know nothing of the laptop.
 _SECRET: Final = frozenset(("set-cookie", "authorization", "www-authenticate", "proxy-authenticate"))
 #: What stands for them, as in the inspector.

@@ -6,6 +6,7 @@ So a stream's credit bounds what waits, and an agent that does not read delays n
 from typing import Final
 
 from devroute.errors import DevrouteError
+from devroute.headers import LOST
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.interface import Upstream, UpstreamStream
 
@@ -30,7 +31,7 @@ class Notifier:
         lost, self.lost = self.lost, 0
         wire = (
             b"POST /comparison HTTP/1.1\r\nhost: devroute\r\ncontent-type: application/json\r\n"
-            b"x-devroute-lost: %d\r\ncontent-length: %d\r\n\r\n" % (lost, len(document))
+            b"%b: %d\r\ncontent-length: %d\r\n\r\n" % (LOST.encode(), lost, len(document))
         )
         head = RequestHead(b"POST", b"/comparison", Framing.LENGTH, len(document), wire)
         _Message(self, self._agent, head, document)

@@ -1,0 +1,70 @@
+"""The names of devroute's own headers, baggage members, cookie, query parameter and metadata namespaces.
+
+routing/SIDECAR.md says who sets each header, who reads it and who removes it. The Lua filters get these names
+when the manifests are generated. Pure: names only, never values.
+"""
+
+from typing import Final
+
+#: What all header names of devroute start with, the contract's own among them.
+PREFIX: Final = "x-devroute"
+
+# --- the request -------------------------------------------------------------------------------------------
+
+#: The contract: JSON, or a signed one (a compact JWS).
+CONTRACT: Final = "x-devroute"
+#: The contract's key of the service whose sidecar detoured the request.
+MATCHED: Final = "x-devroute-matched"
+#: The services that have detoured this request so far: "foo, bar.shop". Guards against loops.
+VIA: Final = "x-devroute-via"
+#: The caller's mesh identity (a SPIFFE URI), from the certificate that it presented to the sidecar.
+CALLER: Final = "x-devroute-caller"
+#: Where the mesh finds the service itself, for failover: "foo.shop.svc.cluster.local:8080".
+ORIGIN: Final = "x-devroute-origin"
+#: On a request that failed over: the service whose laptop declined it, and the Host by which it was called.
+HANDBACK: Final = "x-devroute-handback"
+HOST: Final = "x-devroute-host"
+#: The id of the trace (`devroute trace`) that this request belongs to.
+TRACE: Final = "x-devroute-trace"
+#: The id that pairs the service's and the laptop's responses to one shadow request.
+COMPARE: Final = "x-devroute-compare"
+#: The ticket of the laptop that a shadow request without a contract is for.
+COPY: Final = "x-devroute-copy"
+#: From the Lua to Envoy's routes within one sidecar: the cluster of the request, and of its mirrored copy.
+CLUSTER: Final = "x-devroute-cluster"
+SHADOW: Final = "x-devroute-shadow"
+
+# --- the response ------------------------------------------------------------------------------------------
+
+#: What responded: "laptop", "service", "version", "mirror", "fallback" or "error".
+RESULT: Final = "x-devroute-result"
+#: Why, as one line of printable ASCII.
+REASON: Final = "x-devroute-reason"
+
+# --- between sidecar, proxy and laptop ---------------------------------------------------------------------
+
+#: The names by which a sidecar's service may stand in the contract, the most trusted first; its namespace.
+CANDIDATES: Final = "x-devroute-candidates"
+NAMESPACE: Final = "x-devroute-namespace"
+#: "yes" if a reported response has its whole body, else "no".
+WHOLE: Final = "x-devroute-whole"
+#: The number of comparisons that were dropped before this one.
+LOST: Final = "x-devroute-lost"
+
+# --- other names -------------------------------------------------------------------------------------------
+
+#: Members of W3C baggage: the contract, VIA (joined by "~") and TRACE.
+BAGGAGE_CONTRACT: Final = "devroute"
+BAGGAGE_VIA: Final = "devroute-via"
+BAGGAGE_TRACE: Final = "devroute-trace"
+#: A browser's contract, and the query parameter that sets it (gateways only).
+COOKIE: Final = "devroute"
+PARAMETER: Final = "devroute"
+#: Envoy's metadata: a sidecar's settings and decision; a gateway's.
+METADATA: Final = "devroute"
+EDGE_METADATA: Final = "devroute.edge"
+
+
+def line_start(name: str) -> bytes:
+    """What a field line starts with in a head that a sidecar wrote, from the CRLF before it on."""
+    return f"\r\n{name}: ".encode("ascii")
