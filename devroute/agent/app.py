@@ -38,13 +38,13 @@ from devroute.errors import (
     TokenInvalid,
 )
 from devroute.inspector import server as inspector
-from devroute.inspector.access import Gate
+from devroute.inspector.access import AccessControl
 from devroute.inspector.api import About
-from devroute.inspector.compare import Rules
-from devroute.inspector.recorder import Recorder, Tapped
+from devroute.inspector.compare import IgnoreRules
+from devroute.inspector.recorder import Recorder, RecordingUpstream
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
-from devroute.inspector.store import Captures
+from devroute.inspector.store import CaptureStore
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tunnel.agent_link import AgentLink, Finished
@@ -100,7 +100,9 @@ async def run(settings: AgentSettings) -> int:
     """
     report = _report(settings)
     agent = Agent(settings, report)
-    inspected = inspector.offered(agent.captures, agent.replayer, agent.about, settings.inspector, report)
+    inspected = inspector.serve_as_configured(
+        agent.captures, agent.replayer, agent.about, settings.inspector, report
+    )
     try:
         async with inspected as agent.door:
             return await agent.run()
@@ -124,23 +126,29 @@ class Agent:
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
-        self._upstreams: dict[str, NegotiatingUpstream | Http2Pool | Tapped | ComparisonReceiver] = {}
+        self._upstreams: dict[
+            str, NegotiatingUpstream | Http2Pool | RecordingUpstream | ComparisonReceiver
+        ] = {}
         for spec in settings.services:
             app = _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
-            self._upstreams[spec.service] = app if recorder is None else Tapped(app, spec.service, recorder)
+            self._upstreams[spec.service] = (
+                app if recorder is None else RecordingUpstream(app, spec.service, recorder)
+            )
         if settings.shadow is not None:
             self._upstreams[COMPARISON_SERVICE] = ComparisonReceiver(
-                Rules.parse(settings.ignore),
+                IgnoreRules.parse(settings.ignore),
                 redaction(settings.redact),
                 self._compared,
                 self.captures,
                 None if recorder is None else recorder.flush,
             )
         #: Sends captures to the apps again.
-        self.replayer = Replayer({n: app for n, app in self._upstreams.items() if isinstance(app, Tapped)})
+        self.replayer = Replayer(
+            {n: app for n, app in self._upstreams.items() if isinstance(app, RecordingUpstream)}
+        )
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: The way into the inspector, where there is one.
-        self.door: Gate | None = None
+        self.door: AccessControl | None = None
         self._source = TokenSource(settings)
         self._registrar = Registrar(settings, self._source, self._make_link, self._dialled, self._not_renewed)
         self._link: AgentLink | None = None
@@ -299,10 +307,10 @@ class Agent:
             await upstream.close()
 
 
-def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> Captures | None:
+def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> CaptureStore | None:
     if settings.inspector is False:
         return None
-    return Captures(
+    return CaptureStore(
         max_total=int(settings.inspector_memory_mb * 1024 * 1024),
         max_body=int(settings.inspector_body_mb * 1024 * 1024),
         redact=redaction(settings.redact),

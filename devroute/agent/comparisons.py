@@ -16,10 +16,10 @@ from devroute.errors import BodyTooLarge, DevrouteError, RequestMalformed
 from devroute.headers import COMPARE, LOST
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Headers, RequestHead
-from devroute.inspector.capture import Body, Exchange, as_lines
-from devroute.inspector.compare import Rules, answer_of, differences
+from devroute.inspector.capture import Body, Capture, as_lines
+from devroute.inspector.compare import IgnoreRules, differences, response_of
 from devroute.inspector.redaction import Redaction
-from devroute.inspector.store import Captures
+from devroute.inspector.store import CaptureStore
 from devroute.upstream.interface import ResponseSink
 
 #: Bytes of one message: two bodies of 32 KiB in base64, and their heads.
@@ -49,15 +49,15 @@ class ComparisonReceiver:
 
     def __init__(
         self,
-        rules: Rules,
+        rules: IgnoreRules,
         redact: Redaction,
         show: Callable[[ComparisonResult, int], None],
-        captures: Captures | None = None,
+        captures: CaptureStore | None = None,
         settled: Callable[[], None] | None = None,
     ) -> None:
         """`show` is also told how many comparisons were lost before this one."""
         self._rules = rules
-        self._cleanser = Captures(redact=redact)
+        self._cleanser = CaptureStore(redact=redact)
         self._show = show
         self._captures = captures
         self._settled = settled
@@ -87,17 +87,19 @@ class ComparisonReceiver:
             code, message = laptop.error
             found = [{"where": "answer", "left": str(real.status), "right": f"{code}: {message}"}]
         else:
-            found = [each.as_dict() for each in differences(answer_of(real), answer_of(laptop), self._rules)]
+            found = [
+                each.as_dict() for each in differences(response_of(real), response_of(laptop), self._rules)
+            ]
         target = target if real is None else real.target
         self._show(ComparisonResult(str(told["service"]), method, target, found, contract), lost)
         if found is not None and (exchange := self._capture(key)) is not None and self._captures is not None:
             self._captures.compare(exchange, found)
 
-    def _answer(self, told: Any, service: str, method: str, target: str) -> Exchange | None:
+    def _answer(self, told: Any, service: str, method: str, target: str) -> Capture | None:
         """One side, with its secrets taken out."""
         if told is None:
             return None
-        exchange = Exchange(service, method, target, 0.0, 0.0)
+        exchange = Capture(service, method, target, 0.0, 0.0)
         fields = [(str(name), str(value)) for name, value in told["headers"]]
         if any(char in text for field in fields for text in field for char in "\r\n"):
             raise ValueError
@@ -115,7 +117,7 @@ class ComparisonReceiver:
         self._cleanser.drop(exchange)
         return exchange
 
-    def _capture(self, key: str) -> Exchange | None:
+    def _capture(self, key: str) -> Capture | None:
         if self._captures is None or not key.isalnum():
             return None
         found = self._find(key)
@@ -124,7 +126,7 @@ class ComparisonReceiver:
             found = self._find(key)
         return found
 
-    def _find(self, key: str) -> Exchange | None:
+    def _find(self, key: str) -> Capture | None:
         assert self._captures is not None
         field = f"{COMPARE}: {key}\r\n".encode("ascii")
         newest = islice(self._captures.listing(), MAX_LOOKED_AT)

@@ -12,7 +12,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_renewal import keep_renewed
 from devroute.agent.token_source import TokenSource
-from devroute.contract.offer_options import ANY
+from devroute.contract.offer_options import DEFAULT_OPTIONS
 from devroute.errors import (
     BY_CODE,
     DevrouteError,
@@ -47,7 +47,7 @@ class Registrar:
         self._not_renewed = not_renewed
         offers = tuple(
             handshake.Offer(
-                service=spec.service, scheme=spec.scheme, direct=spec.direct, terms=settings.terms
+                service=spec.service, scheme=spec.scheme, direct=spec.direct, terms=settings.offer_options
             )
             for spec in settings.services
         )
@@ -72,7 +72,7 @@ class Registrar:
                 link.end(DevrouteError("the agent is ending"))
                 raise
             self._give_up(link, rejection(link))
-        if self._settings.terms != ANY and "terms" not in welcome.features:
+        if self._settings.offer_options != DEFAULT_OPTIONS and "terms" not in welcome.features:
             self._give_up(
                 link,
                 NotSupported(

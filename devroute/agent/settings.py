@@ -9,9 +9,9 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr
 
 from devroute.contract.offer_options import (
-    IDEMPOTENT,
-    SAFE,
-    Terms,
+    IDEMPOTENT_METHODS,
+    SAFE_METHODS,
+    OfferOptions,
     read_methods,
     read_paths,
     read_percent,
@@ -20,7 +20,7 @@ from devroute.contract.offer_options import (
 from devroute.contract.service_spec import ServiceSpec, read_specs
 from devroute.contract.target import Malformed, check_label, parse_port
 from devroute.errors import ConfigInvalid
-from devroute.inspector.compare import Rules
+from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.redaction import redaction
 from devroute.quoting import quote
 from devroute.settings import Settings
@@ -94,7 +94,7 @@ def _ignore(value: object) -> tuple[str, ...]:
     if not isinstance(rules, list | tuple) or not all(isinstance(each, str) for each in rules):
         raise ValueError("write a list of places and headers, such as [$.timestamp, x-version]")
     try:
-        Rules.parse(rules)
+        IgnoreRules.parse(rules)
     except ConfigInvalid as error:
         raise ValueError(f"{error.message} ({error.hint})" if error.hint else error.message) from None
     return tuple(rules)
@@ -137,11 +137,11 @@ class AgentSettings(ClientSettings):
     #: On which terms all of them are served (contract/offer_options.py).
     only_path: Annotated[tuple[str, ...], BeforeValidator(read_paths)] = ()
     except_status: Annotated[tuple[int, ...], BeforeValidator(read_statuses)] = ()
-    except_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = IDEMPOTENT
+    except_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = IDEMPOTENT_METHODS
     #: Copies only, for this percentage of the requests with one of these methods; what differs from the real
     #: service's answers is shown, except at these places.
     shadow: Annotated[float | None, BeforeValidator(_percent)] = None
-    shadow_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = SAFE
+    shadow_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = SAFE_METHODS
     ignore: Annotated[tuple[str, ...], BeforeValidator(_ignore)] = ()
     command: tuple[str, ...] = ()
     #: The inspector's port; True takes 4040 or the next free one, False none.
@@ -153,8 +153,8 @@ class AgentSettings(ClientSettings):
     redact: Annotated[tuple[str, ...], BeforeValidator(_redact)] = ()
 
     @property
-    def terms(self) -> Terms:
-        return Terms(
+    def offer_options(self) -> OfferOptions:
+        return OfferOptions(
             paths=self.only_path,
             except_status=self.except_status,
             except_methods=self.except_methods,

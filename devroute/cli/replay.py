@@ -18,7 +18,7 @@ from devroute.errors import ConfigInvalid
 from devroute.quoting import quote
 
 if TYPE_CHECKING:
-    from devroute.inspector.regression import Outcome
+    from devroute.inspector.regression import ReplayOutcome
 
 #: Larger files are cut up more easily than read.
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
@@ -75,11 +75,11 @@ def replay(
     invocation: Invocation = context.obj
     as_json = given_settings([Source("command line", {"output": output})]).output == "json"
     from devroute.inspector import har_reader, regression
-    from devroute.inspector.compare import Rules
+    from devroute.inspector.compare import IgnoreRules
 
-    plan = regression.Plan(
+    plan = regression.ReplayPlan(
         apps=_apps(to, invocation),
-        rules=Rules.parse(ignore or ()),
+        rules=IgnoreRules.parse(ignore or ()),
         methods=_methods(methods),
         headers=_headers(header or ()),
         timeout=timeout,
@@ -160,10 +160,10 @@ def _headers(texts: Sequence[str]) -> list[tuple[str, str]]:
 # --- what is said
 
 
-def _silent(outcome: "Outcome") -> None: ...
+def _silent(outcome: "ReplayOutcome") -> None: ...
 
 
-def _tell(outcome: "Outcome") -> None:
+def _tell(outcome: "ReplayOutcome") -> None:
     line = f"{outcome.verdict:<9}  {outcome.method} {cell(outcome.target)}"
     if outcome.status is not None:
         line += f"  {outcome.status}"
@@ -182,14 +182,14 @@ def _side(value: str | None) -> str:
     return "nothing" if value is None else cell(value.replace("\n", " ⏎ "))
 
 
-def _counts(outcomes: Iterable["Outcome"]) -> dict[str, int]:
+def _counts(outcomes: Iterable["ReplayOutcome"]) -> dict[str, int]:
     counts = {"same": 0, "different": 0, "failed": 0, "skipped": 0}
     for outcome in outcomes:
         counts[outcome.verdict] += 1
     return counts
 
 
-def _why_nothing(outcomes: "Sequence[Outcome]") -> str:
+def _why_nothing(outcomes: "Sequence[ReplayOutcome]") -> str:
     if not outcomes:
         return "the file has no entries"
     return f"of the first entry: {outcomes[0].reason}"

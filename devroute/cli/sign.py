@@ -100,7 +100,7 @@ def sign(
     seconds = _seconds(ttl)
     if grammar.is_signed(text):
         raise typer.BadParameter("this contract is signed already", param_hint="CONTRACT")
-    parsed = grammar.parse(text, grammar.WIDEST)  # the proxy judges how many it takes
+    parsed = grammar.parse(text, grammar.WIDEST_LIMITS)  # the proxy judges how many it takes
     private = _private(key)
     if private.subject is not None and subject not in (None, private.subject):
         raise ConfigInvalid(f"{key}: this is the key of {private.subject}, who cannot sign as {subject}")
@@ -190,10 +190,10 @@ def _read_signed(text: str, keys: Path | None) -> Contract:
     """Verified where there are keys, else as it stands. Raises ConfigInvalid and the errors of
     contract/verifier.py."""
     from devroute.contract.keys import Keys
-    from devroute.contract.verifier import check_time, unverified, verify
+    from devroute.contract.verifier import check_time, read_unverified, verify
 
     if keys is None:
-        return unverified(text)
+        return read_unverified(text)
     known = read_text(keys)
     if known is None:
         raise ConfigInvalid(f"{keys}: there is no such file")

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from devroute.contract.options import OPTIONS, Fallback
-from devroute.contract.strict_json import Pairs, kind, load
+from devroute.contract.strict_json import JsonObject, json_type, load
 from devroute.contract.target import Malformed, Target, check_label, parse_target
 from devroute.errors import ContractInvalid
 from devroute.quoting import quote
@@ -23,7 +23,7 @@ MAX_BYTES = 8 * 1024
 #: Services in one contract: more are a mistake, and each is a line for somebody to read.
 MAX_ENTRIES = 64
 #: To how many a server may raise that: about what goes into MAX_BYTES with names as they are.
-MOST_ENTRIES = 256
+MAX_CONFIGURABLE_ENTRIES = 256
 
 _NOT_PRINTABLE = re.compile(r"[^\t -~]")
 
@@ -85,7 +85,7 @@ class Contract:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ContractLimits:
     """How large a contract may be, in bytes and in services; a server's settings may say otherwise."""
 
     max_bytes: int = MAX_BYTES
@@ -99,9 +99,9 @@ class Limits:
             )
 
 
-USUAL: Final = Limits()
+DEFAULT_LIMITS: Final = ContractLimits()
 #: For readers that judge nothing: whatever some server takes.
-WIDEST: Final = Limits(MAX_BYTES, MOST_ENTRIES)
+WIDEST_LIMITS: Final = ContractLimits(MAX_BYTES, MAX_CONFIGURABLE_ENTRIES)
 
 
 def is_signed(raw: str) -> bool:
@@ -110,14 +110,14 @@ def is_signed(raw: str) -> bool:
     return text.startswith("ey") and text.count(".") == 2
 
 
-def parse(raw: str, limits: Limits = USUAL) -> Contract:
+def parse(raw: str, limits: ContractLimits = DEFAULT_LIMITS) -> Contract:
     """The contract in the text of one `X-devroute` header, where it is not signed. Raises ContractInvalid
     naming the place."""
     limits.check_size(raw)
     if odd := _NOT_PRINTABLE.search(raw):
-        kind = "a control character" if odd[0] < "\x80" else "not ASCII"
+        json_type = "a control character" if odd[0] < "\x80" else "not ASCII"
         raise ContractInvalid(
-            f"character {odd.start() + 1} (U+{ord(odd[0]):04X}) is {kind};"
+            f"character {odd.start() + 1} (U+{ord(odd[0]):04X}) is {json_type};"
             " a contract is one line of printable ASCII"
         )
     if is_signed(raw):
@@ -130,11 +130,11 @@ def parse(raw: str, limits: Limits = USUAL) -> Contract:
     return Contract(raw, entries_of(load(raw), limits))
 
 
-def entries_of(document: object, limits: Limits = USUAL) -> Mapping[str, Entry]:
+def entries_of(document: object, limits: ContractLimits = DEFAULT_LIMITS) -> Mapping[str, Entry]:
     """The entries in a contract's JSON, as `load` gives it. Raises ContractInvalid naming the place."""
-    if not isinstance(document, Pairs):
+    if not isinstance(document, JsonObject):
         raise ContractInvalid(
-            f'a contract is a JSON object, not {kind(document)}; write {{"SERVICE": "TARGET"}}'
+            f'a contract is a JSON object, not {json_type(document)}; write {{"SERVICE": "TARGET"}}'
         )
     if not document:
         raise ContractInvalid('the contract names no service; write {"SERVICE": "TARGET"}')
@@ -157,9 +157,9 @@ def _entry(key: str, value: object) -> Entry:
     service, namespace = _service(key)
     if isinstance(value, str):
         return Entry(key, service, namespace, _target(key, value))
-    if not isinstance(value, Pairs):
+    if not isinstance(value, JsonObject):
         raise ContractInvalid(
-            f"service '{key}': a target is a text or an object, not {kind(value)};"
+            f"service '{key}': a target is a text or an object, not {json_type(value)};"
             f' write {{"{key}": "192.168.1.12:8001"}} or {{"{key}": "alice"}}',
             service=key,
         )
@@ -205,7 +205,7 @@ def _with_options(key: str, service: str, namespace: str | None, options: dict[s
         try:
             if name == "to":
                 if not isinstance(value, str):
-                    raise Malformed(f"write a target such as 192.168.1.12:8001, not {kind(value)}")
+                    raise Malformed(f"write a target such as 192.168.1.12:8001, not {json_type(value)}")
                 target = _target(key, value)
             elif name in OPTIONS:
                 field, read = OPTIONS[name]

@@ -13,9 +13,9 @@ from devroute.contract.target import Malformed
 from devroute.quoting import quote
 
 #: Methods that only look (RFC 9110 §9.2.1): asking twice changes nothing for anybody.
-SAFE: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
+SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
 #: Methods of which two are meant to do what one does (RFC 9110 §9.2.2).
-IDEMPOTENT: Final = (*SAFE, "PUT", "DELETE")
+IDEMPOTENT_METHODS: Final = (*SAFE_METHODS, "PUT", "DELETE")
 
 #: Paths, statuses or methods in one list: more are a mistake, and the sidecar tests them one after the other.
 MAX_LIST: Final = 16
@@ -24,19 +24,19 @@ MAX_PATH: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class OfferOptions:
     """`paths`: only requests under one of them, or all. `except_status`: such answers are handed back to the
     real service, for requests with `except_methods`. `shadow`: copies only, for this percentage of requests
     without a contract that have one of `shadow_methods`."""
 
     paths: tuple[str, ...] = ()
     except_status: tuple[int, ...] = ()
-    except_methods: tuple[str, ...] = IDEMPOTENT
+    except_methods: tuple[str, ...] = IDEMPOTENT_METHODS
     shadow: float | None = None
-    shadow_methods: tuple[str, ...] = SAFE
+    shadow_methods: tuple[str, ...] = SAFE_METHODS
 
     @classmethod
-    def from_mapping(cls, document: object) -> "Terms":
+    def from_mapping(cls, document: object) -> "OfferOptions":
         """From HELLO. What is not known is refused: who ignored it would send what is not wanted. Raises
         Malformed."""
         if not isinstance(document, Mapping):
@@ -45,9 +45,9 @@ class Terms:
             if name not in _READERS:
                 raise Malformed(f"there are no terms {quote(str(name))} here: upgrade the server")
         given = {name: _READERS[name](value) for name, value in document.items() if value is not None}
-        terms = cls(**given)  # type: ignore[arg-type]  # the readers give the types
-        terms.check()
-        return terms
+        options = cls(**given)  # type: ignore[arg-type]  # the readers give the types
+        options.check()
+        return options
 
     def check(self) -> None:
         """Raises Malformed for terms that are each fine, and cannot be had together."""
@@ -56,7 +56,11 @@ class Terms:
 
     def as_dict(self) -> dict[str, object]:
         """What differs from the default, for HELLO and for the API."""
-        return {name: getattr(self, name) for name in _READERS if getattr(self, name) != getattr(ANY, name)}
+        return {
+            name: getattr(self, name)
+            for name in _READERS
+            if getattr(self, name) != getattr(DEFAULT_OPTIONS, name)
+        }
 
     def takes(self, path: str) -> bool:
         return not self.paths or path.startswith(self.paths)
@@ -128,4 +132,4 @@ _READERS: Final = {
 }
 
 #: The default: every request, and every answer stands.
-ANY: Final = Terms()
+DEFAULT_OPTIONS: Final = OfferOptions()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
-from devroute.contract.strict_json import Pairs
+from devroute.contract.strict_json import JsonObject
 from devroute.contract.target import Malformed
 from devroute.quoting import quote
 
@@ -50,7 +50,7 @@ def _callers(value: object) -> tuple[str, ...]:
 
 
 def _texts(value: object, example: str) -> tuple[str, ...]:
-    texts = value if isinstance(value, list) and not isinstance(value, Pairs) else [value]
+    texts = value if isinstance(value, list) and not isinstance(value, JsonObject) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise Malformed(f'write a list of texts, such as ["{example}"]')
     if len(texts) > MAX_LIST:

@@ -13,7 +13,7 @@ from devroute.quoting import quote
 MAX_DIGITS = 20
 
 
-class Pairs(list[tuple[str, object]]):
+class JsonObject(list[tuple[str, object]]):
     """A JSON object with its duplicate keys still there."""
 
 
@@ -22,7 +22,7 @@ def load(raw: str) -> object:
     try:
         return json.loads(
             raw,
-            object_pairs_hook=Pairs,
+            object_pairs_hook=JsonObject,
             parse_constant=_constant,
             parse_int=_integer,
             parse_float=_float,
@@ -33,9 +33,9 @@ def load(raw: str) -> object:
         raise ContractInvalid("the JSON is nested too deeply; an entry is a text or one object") from None
 
 
-def kind(value: object) -> str:
+def json_type(value: object) -> str:
     """What a value is, in words."""
-    if isinstance(value, Pairs):
+    if isinstance(value, JsonObject):
         return "an object"
     kinds = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
     return kinds.get(type(value), "null")

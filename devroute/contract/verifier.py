@@ -14,18 +14,18 @@ from typing import Final, NoReturn
 from jwt import InvalidTokenError, PyJWS
 
 from devroute.contract.grammar import (
-    USUAL,
-    WIDEST,
+    DEFAULT_LIMITS,
+    WIDEST_LIMITS,
     Contract,
+    ContractLimits,
     Entry,
-    Limits,
     Signature,
     entries_of,
     is_signed,
     parse,
 )
 from devroute.contract.keys import ALGORITHMS, NAME, Keys
-from devroute.contract.strict_json import Pairs, load
+from devroute.contract.strict_json import JsonObject, load
 from devroute.errors import (
     ContractExpired,
     ContractInvalid,
@@ -59,7 +59,7 @@ def verify(
     keys: Keys,
     max_ttl: float = MAX_TTL_S,
     unknown: Callable[[], None] = lambda: None,
-    limits: Limits = USUAL,
+    limits: ContractLimits = DEFAULT_LIMITS,
 ) -> Contract:
     """The contract in a signed one, with its signature; all is judged but the time (`check_time`), so that it
     has to be done once for each. `unknown` is called for a key that is not there. Raises ContractInvalid or
@@ -102,12 +102,14 @@ def check_time(signature: Signature, now: float) -> None:
         raise ContractNotYetValid(f"the contract of '{signature.subject}' is valid in {_span(ahead)} only")
 
 
-def unverified(raw: str) -> Contract:
+def read_unverified(raw: str) -> Contract:
     """What a signed contract says, for people to read. Nobody vouches for it. Raises ContractInvalid or
     ContractUntrusted."""
-    _, header, payload = _parts(raw, WIDEST)
+    _, header, payload = _parts(raw, WIDEST_LIMITS)
     _check_header(header)
-    entries, signature = _claims(_members(payload, "payload"), str(header["kid"]), float("inf"), WIDEST)
+    entries, signature = _claims(
+        _members(payload, "payload"), str(header["kid"]), float("inf"), WIDEST_LIMITS
+    )
     return Contract(raw, entries, signature)
 
 
@@ -120,7 +122,7 @@ class Verifier:
         keys: Callable[[], Keys],
         max_ttl: float = MAX_TTL_S,
         look_again: Callable[[], None] = lambda: None,
-        limits: Limits = USUAL,
+        limits: ContractLimits = DEFAULT_LIMITS,
     ) -> None:
         """`look_again` is called where the keys in force do not have the one that a contract names."""
         self._keys = keys
@@ -151,7 +153,7 @@ class Verifier:
 # --- the parts of a token -----------------------------------------------------------------------------------
 
 
-def _parts(raw: str, limits: Limits) -> tuple[str, dict[str, object], str]:
+def _parts(raw: str, limits: ContractLimits) -> tuple[str, dict[str, object], str]:
     """The token, its header and its payload's text. Raises ContractInvalid."""
     limits.check_size(raw)
     text = raw.strip(" \t")
@@ -174,7 +176,7 @@ def _members(text: str, which: str) -> dict[str, object]:
         document = load(text)
     except ContractInvalid as error:
         raise ContractInvalid(f"the signed contract's {which}: {error.message}") from None
-    if not isinstance(document, Pairs):
+    if not isinstance(document, JsonObject):
         raise ContractInvalid(f"the signed contract's {which} is not a JSON object")
     members = dict(document)
     if len(members) != len(document):
@@ -201,7 +203,7 @@ def _check_header(header: Mapping[str, object]) -> None:
 
 
 def _claims(
-    claims: Mapping[str, object], key: str, max_ttl: float, limits: Limits
+    claims: Mapping[str, object], key: str, max_ttl: float, limits: ContractLimits
 ) -> tuple[Mapping[str, Entry], Signature]:
     if claims.get("aud") not in (AUDIENCE, [AUDIENCE]):
         raise ContractUntrusted(f"the token is not for devroute: its aud is {_shown(claims.get('aud'))}")

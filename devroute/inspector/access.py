@@ -32,7 +32,7 @@ def _secret() -> str:
 
 
 @dataclass(slots=True)
-class Gate:
+class AccessControl:
     """The port that is guarded, the token that opens it once, and the cookie it is exchanged for.
 
     `renewed(url)` is called when a token has been used, since the next browser needs another one.

@@ -15,12 +15,12 @@ from aiohttp import web
 from devroute import __version__
 from devroute.errors import NotFound, RequestMalformed
 from devroute.inspector import har_reader, har_writer
-from devroute.inspector.capture import Exchange, readable
-from devroute.inspector.compare import compare_exchanges
+from devroute.inspector.capture import Capture, readable
+from devroute.inspector.compare import compare_captures
 from devroute.inspector.curl import as_curl
 from devroute.inspector.feed import Feed
-from devroute.inspector.search import look
-from devroute.inspector.store import Captures
+from devroute.inspector.search import search
+from devroute.inspector.store import CaptureStore
 from devroute.inspector.views import as_detail, as_summary
 
 #: Between two batches for one page, in seconds: what an eye tells apart.
@@ -44,13 +44,13 @@ class About:
 
 
 #: Sends the exchange again, edited by a JSON object, and returns the new one. Raises DevrouteError.
-Replay = Callable[[Exchange, dict[str, Any]], Awaitable[Exchange]]
+Replay = Callable[[Capture, dict[str, Any]], Awaitable[Capture]]
 
 
 class Api:
     """The handlers. `end` ends the streams of events."""
 
-    def __init__(self, captures: Captures, replay: Replay, about: About) -> None:
+    def __init__(self, captures: CaptureStore, replay: Replay, about: About) -> None:
         self.captures = captures
         self._replay = replay
         self._about = about
@@ -119,7 +119,7 @@ class Api:
         found = []
         loop = asyncio.get_running_loop()
         until = loop.time() + SEARCH_SECONDS
-        for hit in look(self.captures.listing(), request.query.get("q", "")):
+        for hit in search(self.captures.listing(), request.query.get("q", "")):
             if hit is not None:
                 found.append(hit)
             if loop.time() > until:
@@ -151,7 +151,7 @@ class Api:
             ending.cancel()
         return response
 
-    def _named(self, number: str) -> Exchange:
+    def _named(self, number: str) -> Capture:
         known = number.isdecimal() and number.isascii() and len(number) < 12
         exchange = self.captures.get(int(number)) if known else None
         if exchange is None:
@@ -161,7 +161,7 @@ class Api:
     async def compare(self, request: web.Request) -> web.Response:
         """GET /api/compare?a=ID&b=ID: what differs, in words; not on the loop, since bodies may be large."""
         a, b = (self._named(request.query.get(side, "")) for side in ("a", "b"))
-        found = await asyncio.to_thread(compare_exchanges, a, b)
+        found = await asyncio.to_thread(compare_captures, a, b)
         return web.json_response({"differences": [each.as_dict() for each in found]})
 
     async def curl(self, request: web.Request) -> web.Response:

@@ -66,7 +66,7 @@ class Timing(NamedTuple):
     transfer_s: float | None
 
 
-class Exchange:
+class Capture:
     """A request and its answer, changing while in flight. `started` is Unix time; `opened`, `sent`,
     `answered` and `ended` are times of one steady clock, None until they happen. `raw_request` and
     `raw_response` are field lines without the start line; they are split when somebody looks.
@@ -270,7 +270,7 @@ def text_of(data: bytes, *, cut: bool) -> str | None:
     return None
 
 
-def redacted_parts(exchange: Exchange) -> list[str]:
+def redacted_parts(exchange: Capture) -> list[str]:
     """What of the request was replaced: names of headers, "the query", "the body"."""
     parts = [name.lower() for name, value in exchange.request_headers if REDACTED in value]
     if REDACTED_QUERY in exchange.target:

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from devroute.errors import ConfigInvalid
 from devroute.headers import PREFIX
-from devroute.inspector.capture import REDACTED, Body, Exchange, Fields, readable, text_of
-from devroute.inspector.json_diff import NOTHING, Exhausted, Walk, document
-from devroute.inspector.json_path import JsonPath, Place, written
+from devroute.inspector.capture import REDACTED, Body, Capture, Fields, readable, text_of
+from devroute.inspector.json_diff import MISSING, JsonDiff, TooLarge, parse_json
+from devroute.inspector.json_path import JsonPath, Location, format_path
 
 #: Differences of one comparison that are named; a person reads the first few.
 MAX_DIFFERENCES: Final = 100
@@ -63,7 +63,7 @@ class Difference(NamedTuple):
         return self._asdict()
 
 
-class Answer(NamedTuple):
+class ResponseParts(NamedTuple):
     """`body` without its content-encoding; `truncated`: there was more of it."""
 
     status: int
@@ -74,14 +74,14 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class IgnoreRules:
     """What to leave out: headers by name, places of JSON by path (with all below them)."""
 
     headers: frozenset[str] = frozenset()
     paths: tuple[JsonPath, ...] = ()
 
     @classmethod
-    def parse(cls, ignore: Iterable[str]) -> "Rules":
+    def parse(cls, ignore: Iterable[str]) -> "IgnoreRules":
         """`$.timestamp`, `$.items[*].id`, or a header's name. Raises ConfigInvalid naming the rule."""
         headers: set[str] = set()
         paths: list[JsonPath] = []
@@ -97,14 +97,16 @@ class Rules:
                 )
         return cls(frozenset(headers), tuple(paths))
 
-    def ignores(self, place: Place) -> bool:
+    def ignores(self, place: Location) -> bool:
         return any(path.matches(place) for path in self.paths)
 
 
-NO_RULES: Final = Rules()
+IGNORE_NOTHING: Final = IgnoreRules()
 
 
-def differences(left: Answer, right: Answer, rules: Rules = NO_RULES) -> list[Difference]:
+def differences(
+    left: ResponseParts, right: ResponseParts, rules: IgnoreRules = IGNORE_NOTHING
+) -> list[Difference]:
     """In the order status, headers, body, trailers; empty for answers that are the same."""
     found = list(islice(_all(left, right, rules), MAX_DIFFERENCES + 1))
     if len(found) > MAX_DIFFERENCES:
@@ -112,13 +114,13 @@ def differences(left: Answer, right: Answer, rules: Rules = NO_RULES) -> list[Di
     return found
 
 
-def answer_of(exchange: Exchange) -> Answer:
+def response_of(exchange: Capture) -> ResponseParts:
     """What was kept of an exchange's answer."""
     body, whole = _plain(exchange.response_body, exchange.response_headers)
-    return Answer(exchange.status or 0, exchange.response_headers, body, not whole, exchange.trailers)
+    return ResponseParts(exchange.status or 0, exchange.response_headers, body, not whole, exchange.trailers)
 
 
-def compare_exchanges(left: Exchange, right: Exchange, rules: Rules = NO_RULES) -> list[Difference]:
+def compare_captures(left: Capture, right: Capture, rules: IgnoreRules = IGNORE_NOTHING) -> list[Difference]:
     """Requests and answers."""
     found = []
     for name in ("service", "method", "target"):
@@ -128,11 +130,11 @@ def compare_exchanges(left: Exchange, right: Exchange, rules: Rules = NO_RULES) 
     requests = []
     for each in (left, right):
         body, whole = _plain(each.request_body, each.request_headers)
-        requests.append(Answer(0, each.request_headers, body, not whole))
+        requests.append(ResponseParts(0, each.request_headers, body, not whole))
     found += [
         each._replace(where=f"request {each.where}") for each in differences(requests[0], requests[1], rules)
     ]
-    return found + differences(answer_of(left), answer_of(right), rules)
+    return found + differences(response_of(left), response_of(right), rules)
 
 
 def _plain(body: Body, headers: Fields) -> tuple[bytes, bool]:
@@ -140,7 +142,7 @@ def _plain(body: Body, headers: Fields) -> tuple[bytes, bool]:
     return plain, body.complete and not body.truncated and len(plain) < MAX_COMPARED_BYTES
 
 
-def _all(left: Answer, right: Answer, rules: Rules) -> Iterator[Difference]:
+def _all(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> Iterator[Difference]:
     if left.status != right.status:
         yield Difference("status", str(left.status), str(right.status))
     same_bytes = left.body == right.body and left.truncated == right.truncated
@@ -153,7 +155,9 @@ def _all(left: Answer, right: Answer, rules: Rules) -> Iterator[Difference]:
 # --- headers ------------------------------------------------------------------------------------------------
 
 
-def _fields(kind: str, left: Fields, right: Fields, rules: Rules, *, derived: bool) -> Iterator[Difference]:
+def _fields(
+    kind: str, left: Fields, right: Fields, rules: IgnoreRules, *, derived: bool
+) -> Iterator[Difference]:
     sides = _grouped(left), _grouped(right)
     for name in sorted(sides[0].keys() | sides[1].keys()):
         if name in IGNORED_HEADERS or name in rules.headers or name.startswith(_IGNORED_PREFIXES):
@@ -185,7 +189,7 @@ def _grouped(fields: Fields) -> dict[str, str]:
 # --- bodies -------------------------------------------------------------------------------------------------
 
 
-def _bodies(left: Answer, right: Answer, rules: Rules) -> Iterator[Difference]:
+def _bodies(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> Iterator[Difference]:
     a, b = left.body, right.body
     cut = left.truncated or right.truncated
     if cut:  # only as far as both are known
@@ -197,12 +201,12 @@ def _bodies(left: Answer, right: Answer, rules: Rules) -> Iterator[Difference]:
         if a == b:
             return
     else:
-        documents = document(a), document(b)
-        if documents[0] is not NOTHING and documents[1] is not NOTHING:
+        documents = parse_json(a), parse_json(b)
+        if documents[0] is not MISSING and documents[1] is not MISSING:
             try:
-                walk = Walk(rules.ignores).values(documents[0], documents[1], ())
+                walk = JsonDiff(rules.ignores).values(documents[0], documents[1], ())
                 found = [_difference(*each) for each in islice(walk, MAX_DIFFERENCES + 1)]
-            except (RecursionError, Exhausted):
+            except (RecursionError, TooLarge):
                 found = [Difference("body", _weight(a, False), _weight(b, False))]
             yield from found
             return
@@ -218,12 +222,12 @@ def _weight(data: bytes, truncated: bool) -> str:
     return f"{'the first ' if truncated else ''}{len(data)} bytes, sha256 {digest}…"
 
 
-def _difference(place: Place, left: Any, right: Any) -> Difference:
-    return Difference(f"body {written(place)}", _shown(left), _shown(right))
+def _difference(place: Location, left: Any, right: Any) -> Difference:
+    return Difference(f"body {format_path(place)}", _shown(left), _shown(right))
 
 
 def _shown(value: Any) -> str | None:
-    return None if value is NOTHING else _cut(json.dumps(value, ensure_ascii=False))
+    return None if value is MISSING else _cut(json.dumps(value, ensure_ascii=False))
 
 
 def _cut(text: str | None) -> str | None:

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from devroute.errors import NotReplayable
-from devroute.inspector.capture import Exchange
+from devroute.inspector.capture import Capture
 from devroute.inspector.replay_request import check_body
 
 #: Linux gives one argument 128 KiB; a shell's own printf has no such limit.
@@ -26,7 +26,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
 
 
-def as_curl(exchange: Exchange, base_url: str) -> str:
+def as_curl(exchange: Capture, base_url: str) -> str:
     """`base_url` is where it is to be sent: scheme, host, port. Raises NotReplayable where less was kept than
     a command would need."""
     if exchange.kind in ("websocket", "upgrade"):
@@ -52,7 +52,7 @@ def as_curl(exchange: Exchange, base_url: str) -> str:
     return pipe + " \\\n  ".join(lines)
 
 
-def _headers(exchange: Exchange, authority: str, *, has_body: bool) -> list[str]:
+def _headers(exchange: Capture, authority: str, *, has_body: bool) -> list[str]:
     lines: list[str] = []
     names = set()
     for name, value in exchange.request_headers:

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from devroute.inspector.capture import Exchange
-from devroute.inspector.store import Captures
+from devroute.inspector.capture import Capture
+from devroute.inspector.store import CaptureStore
 from devroute.inspector.views import as_summary
 
 #: Summaries in one batch: some 2 ms of making JSON, in which nothing else happens on the loop.
@@ -19,7 +19,7 @@ BATCH: Final = 200
 class Feed:
     """Subscribed from the beginning; `awake` is set while there is something to send."""
 
-    def __init__(self, captures: Captures) -> None:
+    def __init__(self, captures: CaptureStore) -> None:
         self.awake = asyncio.Event()
         self.awake.set()
         self._captures = captures
@@ -31,7 +31,7 @@ class Feed:
         self._syncing = True
         self.close: Callable[[], None] = captures.subscribe(self._note)
 
-    def _note(self, event: str, exchange: Exchange | None, extra: dict[str, Any]) -> None:
+    def _note(self, event: str, exchange: Capture | None, extra: dict[str, Any]) -> None:
         if exchange is None:
             self._changed.clear()
             self._known.clear()

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from devroute.errors import HarInvalid
-from devroute.inspector.capture import Body, Exchange, Fields, Kind, Message, Opcode, value_of
+from devroute.inspector.capture import Body, Capture, Fields, Kind, Message, Opcode, value_of
 from devroute.inspector.har_writer import OPCODES
 
 #: More than any browser's session; the store keeps the newest anyway.
@@ -32,7 +32,7 @@ _URL = re.compile(r"(?i:https?|wss?)://([^/?#\s]+)([^#]*)(?:#.*)?", re.DOTALL)
 _VISIBLE: Final = "".join(map(chr, range(33, 127)))
 
 
-def read(text: str | bytes) -> list[Exchange]:
+def read(text: str | bytes) -> list[Capture]:
     """The entries, oldest first, as they stand in the file. Raises HarInvalid."""
     try:
         document = json.loads(text)
@@ -51,7 +51,7 @@ def read(text: str | bytes) -> list[Exchange]:
     return [_exchange(_object(each, f"entry {n}"), f"entry {n}") for n, each in enumerate(entries, 1)]
 
 
-def _exchange(entry: dict[str, Any], where: str) -> Exchange:
+def _exchange(entry: dict[str, Any], where: str) -> Capture:
     request = _get(entry, "request", dict, where)
     response = _get(entry, "response", dict, where)
     ours = _get(entry, "_devroute", dict, where, {})
@@ -61,7 +61,7 @@ def _exchange(entry: dict[str, Any], where: str) -> Exchange:
     host, target = _split(_get(request, "url", str, f"{where}: request"), f"{where}: request")
     headers = _fields(request, f"{where}: request", host)
     service = _get(ours, "service", str, where, "") or host.partition(":")[0].partition(".")[0]
-    exchange = Exchange(service, method, target, _time(entry, where), 0.0)
+    exchange = Capture(service, method, target, _time(entry, where), 0.0)
     exchange.version = _get(request, "httpVersion", str, where, "") or "HTTP/1.1"
     exchange.request_headers = headers
     exchange.request_body = _post(request, f"{where}: request")
@@ -78,7 +78,7 @@ def _exchange(entry: dict[str, Any], where: str) -> Exchange:
     return exchange
 
 
-def _describe(exchange: Exchange, ours: dict[str, Any], where: str) -> None:
+def _describe(exchange: Capture, ours: dict[str, Any], where: str) -> None:
     """What we wrote ourselves, or can guess."""
     kind = ours.get("kind")
     if kind in _KINDS:
@@ -111,7 +111,7 @@ def _describe(exchange: Exchange, ours: dict[str, Any], where: str) -> None:
             body.size = max(len(body.data) if not body.decoded else 0, _get(about, "size", int, where, 0))
 
 
-def _clock(exchange: Exchange, entry: dict[str, Any], where: str) -> None:
+def _clock(exchange: Capture, entry: dict[str, Any], where: str) -> None:
     timings = _get(entry, "timings", dict, where, {})
     send, wait, receive = (_seconds(timings, name, where) for name in ("send", "wait", "receive"))
     exchange.sent = send + sum(_seconds(timings, name, where) for name in ("blocked", "dns", "connect"))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from devroute.inspector.capture import Body, Exchange, Fields, Message, readable, text_of, value_of
+from devroute.inspector.capture import Body, Capture, Fields, Message, readable, text_of, value_of
 
 #: Of a body without its content-encoding.
 MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
@@ -19,7 +19,7 @@ MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
 OPCODES: Final = {"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
 
 
-def write(exchanges: Iterable[Exchange], version: str) -> Iterator[str]:
+def write(exchanges: Iterable[Capture], version: str) -> Iterator[str]:
     """A HAR file in pieces, an entry each; `exchanges` oldest first, `version` is devroute's."""
     creator = json.dumps({"name": "devroute", "version": version})
     yield f'{{"log": {{"version": "1.2", "creator": {creator}, "pages": [], "entries": ['
@@ -28,7 +28,7 @@ def write(exchanges: Iterable[Exchange], version: str) -> Iterator[str]:
     yield "\n]}}\n"
 
 
-def entry(exchange: Exchange) -> dict[str, Any]:
+def entry(exchange: Capture) -> dict[str, Any]:
     timing = exchange.timing
     host = value_of(exchange.request_headers, "host") or exchange.service
     url = f"http://{host}{exchange.target if exchange.target.startswith('/') else '/'}"
@@ -64,7 +64,7 @@ def entry(exchange: Exchange) -> dict[str, Any]:
     return found
 
 
-def _request(exchange: Exchange, url: str) -> dict[str, Any]:
+def _request(exchange: Capture, url: str) -> dict[str, Any]:
     headers = exchange.request_headers
     body = exchange.request_body
     query = url.partition("?")[2]
@@ -86,7 +86,7 @@ def _request(exchange: Exchange, url: str) -> dict[str, Any]:
     return found
 
 
-def _response(exchange: Exchange) -> dict[str, Any]:
+def _response(exchange: Capture) -> dict[str, Any]:
     headers = exchange.response_headers
     body = exchange.response_body
     plain = readable(body, headers, MAX_TEXT_BYTES)
@@ -109,7 +109,7 @@ def _response(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def _is_decoded(exchange: Exchange) -> bool:
+def _is_decoded(exchange: Capture) -> bool:
     """Whether the text of the answer's content is without its content-encoding."""
     body = exchange.response_body
     return body.decoded or readable(body, exchange.response_headers, MAX_TEXT_BYTES) != body.data

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from devroute.inspector.capture import REDACTED
-from devroute.inspector.json_path import Place
+from devroute.inspector.json_path import Location
 
 #: Values that are looked at: some tenths of a second.
 MAX_STEPS: Final = 100_000
@@ -14,38 +14,38 @@ MAX_STEPS: Final = 100_000
 MAX_DEPTH: Final = 100
 
 #: Stands where one of the documents has nothing, and for what is no document.
-NOTHING: Final = object()
+MISSING: Final = object()
 
 _STARTS: Final = frozenset(bytes((byte,)) for byte in b'{["-0123456789tfn')
 
 
-class Exhausted(Exception):
+class TooLarge(Exception):
     """The documents have more in them than is worth comparing."""
 
 
-def document(data: bytes) -> Any:
+def parse_json(data: bytes) -> Any:
     """JSON, or NOTHING. NaN and the like are their names, so that they equal themselves."""
     if data.lstrip()[:1] not in _STARTS:
-        return NOTHING
+        return MISSING
     try:
         return json.loads(data, parse_constant=str)
     except (ValueError, RecursionError):
-        return NOTHING
+        return MISSING
 
 
-class Walk:
+class JsonDiff:
     """One comparison. Aligning lists in lists takes steps that multiply with the depth: they are counted."""
 
-    def __init__(self, ignores: Callable[[Place], bool]) -> None:
+    def __init__(self, ignores: Callable[[Location], bool]) -> None:
         self._ignores = ignores
         self._steps = 0
 
-    def values(self, left: Any, right: Any, place: Place) -> Iterator[tuple[Place, Any, Any]]:
+    def values(self, left: Any, right: Any, place: Location) -> Iterator[tuple[Location, Any, Any]]:
         """Each difference as (place, left, right). Raises Exhausted, and RecursionError for documents deeper
         than Python can compare."""
         self._steps += 1
         if self._steps > MAX_STEPS:
-            raise Exhausted
+            raise TooLarge
         if self._ignores(place) or left == REDACTED or right == REDACTED:
             return
         deep = len(place) >= MAX_DEPTH
@@ -55,13 +55,15 @@ class Walk:
                 if key in left and key in right:
                     yield from self.values(left[key], right[key], inner)
                 elif not self._ignores(inner):
-                    yield inner, left.get(key, NOTHING), right.get(key, NOTHING)
+                    yield inner, left.get(key, MISSING), right.get(key, MISSING)
         elif isinstance(left, list) and isinstance(right, list) and not deep:
             yield from self._lists(left, right, place)
         elif isinstance(left, bool) is not isinstance(right, bool) or left != right:
             yield place, left, right
 
-    def _lists(self, left: list[Any], right: list[Any], place: Place) -> Iterator[tuple[Place, Any, Any]]:
+    def _lists(
+        self, left: list[Any], right: list[Any], place: Location
+    ) -> Iterator[tuple[Location, Any, Any]]:
         """Aligned at both ends, so that what was put in or taken out in one place is named as that."""
         first = shorter = min(len(left), len(right))
         last = 0
@@ -82,7 +84,7 @@ class Walk:
                 inner = (*place, index)
                 if not self._ignores(inner):
                     value = values[index]
-                    yield (inner, value, NOTHING) if side == 0 else (inner, NOTHING, value)
+                    yield (inner, value, MISSING) if side == 0 else (inner, MISSING, value)
 
-    def _same(self, left: Any, right: Any, place: Place) -> bool:
+    def _same(self, left: Any, right: Any, place: Location) -> bool:
         return next(self.values(left, right, place), None) is None

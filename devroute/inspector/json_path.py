@@ -12,7 +12,7 @@ DEEP: Final = object()
 
 Step = str | int | object
 #: Where a value stands in a document: keys and indexes from the root.
-Place = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 
 _STEP = re.compile(
     r"""(?P<deep>\.\.)(?=[\w*\[-])|\.?(?P<any>\*|\[\*\])|\.?(?P<name>[\w-]+)|\[(?P<index>\d{1,9})\]"""
@@ -63,7 +63,7 @@ class JsonPath:
             raise ConfigInvalid(f"{text!r} is not a path: a name is missing after '..'")
         return cls(text, tuple(steps))
 
-    def matches(self, place: Place) -> bool:
+    def matches(self, place: Location) -> bool:
         """Whether the value at this place is meant; what is below it is the caller's to ask for."""
         reached = {0}  # how many steps may have been taken: no recursion, whatever the pattern
         steps = self._steps
@@ -91,7 +91,7 @@ class JsonPath:
         return reached | more
 
 
-def written(place: Place) -> str:
+def format_path(place: Location) -> str:
     """A place as a path that matches it alone."""
     parts = ["$"]
     for part in place:

@@ -11,9 +11,9 @@ from typing import Any, Final, Protocol
 
 from devroute.errors import DevrouteError
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.inspector.capture import Exchange
+from devroute.inspector.capture import Capture
 from devroute.inspector.messages import MAX_MESSAGE_BYTES, GrpcMessages, Watcher, WebSocketMessages
-from devroute.inspector.store import Captures
+from devroute.inspector.store import CaptureStore
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: How long notes wait, in seconds, and of how many exchanges they are taken at a time: 1,600 a second, for
@@ -45,18 +45,18 @@ class App(Upstream, Protocol):
 class Recorder:
     """Turns the notes of taps into captures."""
 
-    def __init__(self, captures: Captures, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, captures: CaptureStore, loop: asyncio.AbstractEventLoop) -> None:
         self.captures = captures
         self.noted = 0  # bytes of bodies in notes
         self._loop = loop
-        self._waiting: list[Tap] = []
+        self._waiting: list[RecordedStream] = []
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def busy(self) -> bool:
         return len(self._waiting) >= MAX_WAITING
 
-    def due(self, tap: "Tap") -> None:
+    def due(self, tap: "RecordedStream") -> None:
         """The tap has its first note."""
         self._waiting.append(tap)
         if self._timer is None:
@@ -82,7 +82,7 @@ class Recorder:
                 self._timer.cancel()
 
 
-class Tapped:
+class RecordingUpstream:
     """An app whose exchanges are recorded; implements devroute.upstream.Upstream."""
 
     __slots__ = ("_app", "_recorder", "_service")
@@ -99,15 +99,15 @@ class Tapped:
         if recorder.busy:
             recorder.captures.skipped += 1
             return self._app.open(head, sink)
-        tap = Tap(recorder, self._service, head, sink)
+        tap = RecordedStream(recorder, self._service, head, sink)
         tap.stream = self._app.open(head, tap)
         return tap
 
     def record(
         self, head: RequestHead, sink: ResponseSink, replay_of: int | None
-    ) -> tuple[Exchange, UpstreamStream]:
+    ) -> tuple[Capture, UpstreamStream]:
         """The same at once and in any case: for requests that the inspector sends itself."""
-        tap = Tap(self._recorder, self._service, head, sink)
+        tap = RecordedStream(self._recorder, self._service, head, sink)
         exchange = tap.record()
         exchange.replay_of = replay_of
         tap.stream = self._app.open(head, tap)
@@ -117,7 +117,7 @@ class Tapped:
         await self._app.close()
 
 
-class Tap:
+class RecordedStream:
     """One exchange: the sink of the app's answer, and the stream of whoever asked."""
 
     __slots__ = (
@@ -154,7 +154,7 @@ class Tap:
         self._noted = 0  # bytes of bodies in the notes
         self._waits = True
         self._over = False
-        self._exchange: Exchange | None = None
+        self._exchange: Capture | None = None
         self._switched = False  # a 101 has made it two pipes
         self._half = False  # one of the pipes has ended
         self._asked: Watcher | None = None
@@ -246,7 +246,7 @@ class Tap:
             self._waits = True
             self._recorder.due(self)
 
-    def record(self) -> Exchange:
+    def record(self) -> Capture:
         """Act on the notes. Called by the recorder, and where too much would wait."""
         recorder = self._recorder
         recorder.noted -= self._noted
@@ -271,7 +271,7 @@ class Tap:
         self._waits = False
         return exchange
 
-    def _act(self, captures: Captures, exchange: Exchange, kind: int, now: float, value: Any) -> None:
+    def _act(self, captures: CaptureStore, exchange: Capture, kind: int, now: float, value: Any) -> None:
         if kind in (_ANSWERED, _ASKED):
             watcher = self._answered if kind == _ANSWERED else self._asked
             if watcher is not None:
@@ -305,7 +305,9 @@ class Tap:
                 code, why = value.code, value.message
             captures.fail(exchange, code, why, now)
 
-    def _answer_begun(self, captures: Captures, exchange: Exchange, head: ResponseHead, now: float) -> None:
+    def _answer_begun(
+        self, captures: CaptureStore, exchange: Capture, head: ResponseHead, now: float
+    ) -> None:
         marks = captures.respond(exchange, head, now)
         if head.framing is _UPGRADE:
             self._switched = True
@@ -317,13 +319,13 @@ class Tap:
         elif exchange.kind == "grpc":
             self._answered = GrpcMessages(from_client=False)
 
-    def _half_ended(self, captures: Captures, exchange: Exchange, now: float) -> None:
+    def _half_ended(self, captures: CaptureStore, exchange: Capture, now: float) -> None:
         if self._half:
             self._over = True
             captures.end(exchange, [], now)
         self._half = True
 
 
-def _closed(exchange: Exchange) -> bool:
+def _closed(exchange: Capture) -> bool:
     """Whether somebody has said goodbye, as far as we saw (RFC 6455 §7.1.4)."""
     return any(message.opcode == "close" for message in exchange.messages[-4:])

@@ -41,7 +41,7 @@ Marks = dict[bytes, bytes]
 _MARKS: Final = b"content-type|content-encoding|upgrade|sec-websocket-extensions"
 
 
-class Sieve(Protocol):
+class BodyRedactor(Protocol):
     """Holds a body back until its fields are replaced. `held`: bytes that it holds."""
 
     held: int
@@ -110,7 +110,7 @@ class Redaction:
 
     # --- bodies
 
-    def sieve(self, marks: Mapping[bytes, bytes], limit: int) -> Sieve | None:
+    def sieve(self, marks: Mapping[bytes, bytes], limit: int) -> BodyRedactor | None:
         """For a body of such a head; None where nothing in it can be secret. `limit`: bytes that are kept."""
         if not self.masks:
             return None
@@ -127,11 +127,11 @@ class Redaction:
             boundary = (found[1] or found[2]) if found else b""
         if coding in (b"", b"identity"):
             if kind == b"text/event-stream":
-                return Lines(self.masks, b"\n\n", limit)
+                return LineRedactor(self.masks, b"\n\n", limit)
             if kind in _LINES:
-                return Lines(self.masks, b"\n", limit)
+                return LineRedactor(self.masks, b"\n", limit)
             coding = b""
-        return Whole(self.masks, kind, boundary, coding, limit)
+        return WholeBodyRedactor(self.masks, kind, boundary, coding, limit)
 
     def message(self, data: bytes, *, text: bool) -> bytes:
         """A message of a WebSocket: JSON, perhaps with something around it."""
@@ -145,7 +145,7 @@ _LINES: Final = frozenset((
 _TEXTS: Final = (b"", b"text/plain")
 
 
-class Whole:
+class WholeBodyRedactor:
     """Holds all of a body up to `limit`: what its fields are is sure at its end only."""
 
     __slots__ = ("_boundary", "_coding", "_data", "_kind", "_limit", "_masks", "held")
@@ -196,7 +196,7 @@ class Whole:
         return self._masks.json(data)
 
 
-class Lines:
+class LineRedactor:
     """Passes documents on as they are complete: lines, or the events of an event stream."""
 
     __slots__ = ("_end", "_limit", "_masks", "_rest", "held")

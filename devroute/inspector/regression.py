@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from devroute.errors import AppUnreachable, DevrouteError
-from devroute.inspector.capture import Exchange, Fields, is_readable
-from devroute.inspector.compare import Difference, Rules, answer_of, differences
-from devroute.inspector.recorder import Recorder, Tapped
+from devroute.inspector.capture import Capture, Fields, is_readable
+from devroute.inspector.compare import Difference, IgnoreRules, differences, response_of
+from devroute.inspector.recorder import Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.replay import Replay
-from devroute.inspector.store import Captures
+from devroute.inspector.store import CaptureStore
 from devroute.upstream.negotiating import NegotiatingUpstream
 
 #: Requests under way together, and how far their answers are compared: together they bound the memory.
@@ -29,12 +29,12 @@ Verdict = Literal["same", "different", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplayPlan:
     """`apps`: host and port by service, "" for all others. `methods`: None for all. `headers` replace the
     recorded ones of their names. `timeout` in seconds for each request."""
 
     apps: Mapping[str, tuple[str, int]]
-    rules: Rules
+    rules: IgnoreRules
     methods: frozenset[str] | None = SAFE_METHODS
     headers: Fields = field(default_factory=list)
     timeout: float = 30.0
@@ -42,7 +42,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReplayOutcome:
     """What became of one entry. `reason` says why it failed or was skipped; `without` what was redacted in
     the recorded request, and so was not sent."""
 
@@ -74,7 +74,9 @@ class Outcome:
         }
 
 
-async def run(entries: Iterable[Exchange], plan: Plan, tell: Callable[[Outcome], None]) -> list[Outcome]:
+async def run(
+    entries: Iterable[Capture], plan: ReplayPlan, tell: Callable[[ReplayOutcome], None]
+) -> list[ReplayOutcome]:
     """Play all entries, `plan.concurrency` at a time; `tell` gets the outcomes in the entries' order."""
     player = _Player(plan)
     try:
@@ -84,12 +86,12 @@ async def run(entries: Iterable[Exchange], plan: Plan, tell: Callable[[Outcome],
 
 
 class _Player:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ReplayPlan) -> None:
         self._plan = plan
-        self._captures = Captures(MAX_ANSWERS_BYTES, MAX_ANSWER_BYTES, Redaction((), (), ()))
+        self._captures = CaptureStore(MAX_ANSWERS_BYTES, MAX_ANSWER_BYTES, Redaction((), (), ()))
         self._recorder = Recorder(self._captures, asyncio.get_running_loop())
         self._apps = {
-            service: Tapped(
+            service: RecordingUpstream(
                 NegotiatingUpstream(host, port, unreachable=AppUnreachable), service, self._recorder
             )
             for service, (host, port) in plan.apps.items()
@@ -99,8 +101,10 @@ class _Player:
         for app in self._apps.values():
             await app.close()
 
-    async def play(self, entries: list[Exchange], tell: Callable[[Outcome], None]) -> list[Outcome]:
-        outcomes: list[Outcome | None] = [None] * len(entries)
+    async def play(
+        self, entries: list[Capture], tell: Callable[[ReplayOutcome], None]
+    ) -> list[ReplayOutcome]:
+        outcomes: list[ReplayOutcome | None] = [None] * len(entries)
         left = iter(enumerate(entries))
         told = 0
 
@@ -117,20 +121,20 @@ class _Player:
                 group.create_task(work())
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _outcome(self, number: int, entry: Exchange) -> Outcome:
+    async def _outcome(self, number: int, entry: Capture) -> ReplayOutcome:
         about = (number, entry.service, entry.method, entry.target)
         app = self._apps.get(entry.service, self._apps.get(""))
         methods = self._plan.methods
         if app is None:
-            return Outcome(*about, "skipped", f"no app is given for the service '{entry.service}'")
+            return ReplayOutcome(*about, "skipped", f"no app is given for the service '{entry.service}'")
         if methods is not None and entry.method not in methods:
-            return Outcome(*about, "skipped", f"{entry.method} is sent only where --methods names it")
+            return ReplayOutcome(*about, "skipped", f"{entry.method} is sent only where --methods names it")
         if entry.status is None:
-            return Outcome(*about, "skipped", "no answer was recorded")
+            return ReplayOutcome(*about, "skipped", "no answer was recorded")
         try:
             replay = Replay(app, entry, self._edits(entry))
         except DevrouteError as error:
-            return Outcome(*about, "skipped", error.message)
+            return ReplayOutcome(*about, "skipped", error.message)
         played, late = replay.exchange, False
         try:
             async with asyncio.timeout(self._plan.timeout):
@@ -142,20 +146,24 @@ class _Player:
         self._captures.drop(played)
         if late:
             reason = f"no whole answer within {self._plan.timeout:g} s"
-            return Outcome(*about, "failed", reason, entry.status, played.status, without=replay.without)
+            return ReplayOutcome(
+                *about, "failed", reason, entry.status, played.status, without=replay.without
+            )
         duration = played.duration
         ms = None if duration is None else round(duration * 1000, 1)
         if played.error is not None:
             reason = f"{played.error[0]}: {played.error[1]}"
-            return Outcome(*about, "failed", reason, entry.status, played.status, ms, (), replay.without)
-        recorded = answer_of(entry)
+            return ReplayOutcome(
+                *about, "failed", reason, entry.status, played.status, ms, (), replay.without
+            )
+        recorded = response_of(entry)
         if not is_readable(entry.response_body, entry.response_headers):
             recorded = recorded._replace(body=b"", truncated=True)  # br and the like: nothing is known of it
-        found = differences(recorded, answer_of(played), self._plan.rules)
+        found = differences(recorded, response_of(played), self._plan.rules)
         verdict: Verdict = "different" if found else "same"
-        return Outcome(*about, verdict, "", entry.status, played.status, ms, found, replay.without)
+        return ReplayOutcome(*about, verdict, "", entry.status, played.status, ms, found, replay.without)
 
-    def _edits(self, entry: Exchange) -> dict[str, Any]:
+    def _edits(self, entry: Capture) -> dict[str, Any]:
         """The headers that are given, and no coding of the answer that could not be read."""
         given = {name.lower() for name, _ in self._plan.headers}
         headers: list[list[str]] = []

@@ -9,20 +9,20 @@ from typing import Any
 
 from devroute.errors import DevrouteError, NotReplayable
 from devroute.http.message import Headers, ResponseHead
-from devroute.inspector.capture import Exchange
-from devroute.inspector.recorder import Tapped
-from devroute.inspector.replay_request import resend
+from devroute.inspector.capture import Capture
+from devroute.inspector.recorder import RecordingUpstream
+from devroute.inspector.replay_request import replay_request
 from devroute.upstream.interface import UpstreamStream
 
 
 class Replayer:
     """For the apps of one `devroute up`, by service."""
 
-    def __init__(self, apps: Mapping[str, Tapped]) -> None:
+    def __init__(self, apps: Mapping[str, RecordingUpstream]) -> None:
         self._apps = apps
         self._running: set[Replay] = set()
 
-    async def __call__(self, exchange: Exchange, edits: Mapping[str, Any]) -> Exchange:
+    async def __call__(self, exchange: Capture, edits: Mapping[str, Any]) -> Capture:
         """Send it; returns the new exchange, which goes on by itself. `edits` as in
         inspector/replay_request.py.
 
@@ -33,7 +33,7 @@ class Replayer:
         replay.done.add_done_callback(lambda _: self._running.discard(replay))
         return replay.exchange
 
-    def start(self, exchange: Exchange, edits: Mapping[str, Any]) -> "Replay":
+    def start(self, exchange: Capture, edits: Mapping[str, Any]) -> "Replay":
         app = self._apps.get(exchange.service)
         if app is None:
             served = ", ".join(sorted(self._apps))
@@ -51,10 +51,10 @@ class Replay:
     """One request that is sent again; implements devroute.upstream.ResponseSink. The tap records the answer,
     so there is nothing left to do with it. `done` gets the new exchange when it is over, failed or not."""
 
-    def __init__(self, app: Tapped, original: Exchange, edits: Mapping[str, Any]) -> None:
-        again = resend(original, edits)
+    def __init__(self, app: RecordingUpstream, original: Capture, edits: Mapping[str, Any]) -> None:
+        again = replay_request(original, edits)
         self.without = again.without
-        self.done: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Capture] = asyncio.get_running_loop().create_future()
         self._stream: UpstreamStream
         self.exchange, self._stream = app.record(again.head, self, original.id)
         if again.body:

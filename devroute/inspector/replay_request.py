@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from devroute.errors import NotReplayable, NotSupported, RequestMalformed
 from devroute.http.http1.request import MAX_HEAD_BYTES, parse_request_head
 from devroute.http.message import Framing, RequestHead
-from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Exchange, Fields, redacted_parts
+from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Capture, Fields, redacted_parts
 
 #: What belongs to one connection or follows from the body; it is written anew.
 _ANEW: Final = frozenset((
@@ -27,7 +27,7 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
-class Resend(NamedTuple):
+class ReplayRequest(NamedTuple):
     """`without`: what the original had that is left out, or marked, since it was redacted."""
 
     head: RequestHead
@@ -35,7 +35,7 @@ class Resend(NamedTuple):
     without: list[str]
 
 
-def resend(exchange: Exchange, edits: Mapping[str, Any] = NO_EDITS) -> Resend:
+def replay_request(exchange: Capture, edits: Mapping[str, Any] = NO_EDITS) -> ReplayRequest:
     """`edits`: "method", "target" (path and query), "headers" ([[name, value], …], all of them), "body"
     (text) or "body_base64"; what is absent stays. Raises NotReplayable, RequestMalformed."""
     _check(exchange, edits)
@@ -55,10 +55,10 @@ def resend(exchange: Exchange, edits: Mapping[str, Any] = NO_EDITS) -> Resend:
         kept.append((name, value))
     if not any(name.lower() == "host" for name, _ in kept):
         kept.insert(0, ("host", exchange.service))
-    return Resend(_head(exchange, method, target, kept, len(body)), body, redacted_parts(exchange))
+    return ReplayRequest(_head(exchange, method, target, kept, len(body)), body, redacted_parts(exchange))
 
 
-def _check(exchange: Exchange, edits: Mapping[str, Any]) -> None:
+def _check(exchange: Capture, edits: Mapping[str, Any]) -> None:
     unknown = [name for name in edits if name not in _EDITS]
     if unknown:
         raise RequestMalformed(f"there is nothing to edit called {unknown[0]!r:.40}")
@@ -68,7 +68,7 @@ def _check(exchange: Exchange, edits: Mapping[str, Any]) -> None:
         check_body(exchange)
 
 
-def check_body(exchange: Exchange) -> None:
+def check_body(exchange: Capture) -> None:
     """Raises NotReplayable where not all of the request's body was kept."""
     body = exchange.request_body
     if body.truncated:
@@ -114,7 +114,7 @@ def _headers(given: Any) -> Fields:
     return fields
 
 
-def _body(exchange: Exchange, edits: Mapping[str, Any]) -> bytes:
+def _body(exchange: Capture, edits: Mapping[str, Any]) -> bytes:
     text, coded = edits.get("body"), edits.get("body_base64")
     if text is not None and coded is not None:
         raise RequestMalformed('write "body" or "body_base64", not both')
@@ -130,7 +130,7 @@ def _body(exchange: Exchange, edits: Mapping[str, Any]) -> bytes:
     return bytes(exchange.request_body.data)
 
 
-def _head(exchange: Exchange, method: str, target: str, headers: Fields, length: int) -> RequestHead:
+def _head(exchange: Capture, method: str, target: str, headers: Fields, length: int) -> RequestHead:
     """Judged by the same parser as everybody else's requests."""
     framing = Framing.LENGTH if length else Framing.NONE
     if exchange.kind == "grpc":

@@ -5,10 +5,10 @@ It is a generator that stops after each exchange, so that whoever runs it decide
 
 from collections.abc import Iterable, Iterator
 
-from devroute.inspector.capture import Exchange
+from devroute.inspector.capture import Capture
 
 
-def look(exchanges: Iterable[Exchange], text: str) -> Iterator[tuple[int, str] | None]:
+def search(exchanges: Iterable[Capture], text: str) -> Iterator[tuple[int, str] | None]:
     """For each exchange its id and where the text is, or None where it is not."""
     wanted = text.lower()
     as_bytes = wanted.encode("utf-8", "surrogateescape")
@@ -17,7 +17,7 @@ def look(exchanges: Iterable[Exchange], text: str) -> Iterator[tuple[int, str] |
         yield None if place is None else (exchange.id, place)
 
 
-def _place(exchange: Exchange, wanted: str, as_bytes: bytes) -> str | None:
+def _place(exchange: Capture, wanted: str, as_bytes: bytes) -> str | None:
     if wanted in exchange.target.lower() or wanted in exchange.service.lower():
         return "path"
     if as_bytes in exchange.raw_request.lower():

@@ -18,9 +18,9 @@ from devroute.errors import (
     NotFound,
     RequestMalformed,
 )
-from devroute.inspector.access import Gate
+from devroute.inspector.access import AccessControl
 from devroute.inspector.api import About, Api, Replay
-from devroute.inspector.store import Captures
+from devroute.inspector.store import CaptureStore
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 4040
@@ -58,7 +58,7 @@ TYPES: Final = {
 class Inspector:
     """The page, and the door before page and API."""
 
-    def __init__(self, api: Api, gate: Gate) -> None:
+    def __init__(self, api: Api, gate: AccessControl) -> None:
         self._api = api
         self._gate = gate
         self._files = _page_files()
@@ -139,15 +139,15 @@ _GO_ON: Final = "<!doctype html><title>devroute inspector</title><p><a href='/'>
 
 @asynccontextmanager
 async def serve(
-    captures: Captures,
+    captures: CaptureStore,
     replay: Replay,
     about: About,
     renewed: Callable[[str], None],
     port: int | None = None,
-) -> AsyncIterator[Gate]:
+) -> AsyncIterator[AccessControl]:
     """The inspector on `port`, else on the first free one from PORT on; its gate's `url` opens it. `renewed`
     gets the next URL when one has been used. Raises ConfigInvalid where no port is free."""
-    gate = Gate(0, renewed)
+    gate = AccessControl(0, renewed)
     runner = web.AppRunner(
         Inspector(Api(captures, replay, about), gate).application(),
         access_log=None,
@@ -162,7 +162,7 @@ async def serve(
         await runner.cleanup()
 
 
-class Heralds(Protocol):
+class InspectorReporter(Protocol):
     """Who tells the person at the terminal."""
 
     def inspector(self, url: str) -> None:
@@ -172,9 +172,13 @@ class Heralds(Protocol):
 
 
 @asynccontextmanager
-async def offered(
-    captures: Captures | None, replay: Replay, about: About, wanted: bool | int, heralds: Heralds
-) -> AsyncIterator[Gate | None]:
+async def serve_as_configured(
+    captures: CaptureStore | None,
+    replay: Replay,
+    about: About,
+    wanted: bool | int,
+    heralds: InspectorReporter,
+) -> AsyncIterator[AccessControl | None]:
     """The inspector as the settings want it: on a port of its own, on the first free one (True), or not at
     all. `devroute up` does not fail for want of a port that nobody has asked for."""
     async with AsyncExitStack() as stack:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.inspector.capture import Body, Exchange, Message, as_text
+from devroute.inspector.capture import Body, Capture, Message, as_text
 from devroute.inspector.redaction import Marks, Redaction, redaction
 
 #: Bytes of all that is kept, and of one body. The settings' defaults are the same.
@@ -32,7 +32,7 @@ DROPPED_MESSAGES: Final = 100
 LOOKED_AT: Final = 64
 
 Event = Literal["open", "head", "data", "message", "done", "cleared"]
-Callback = Callable[[Event, Exchange | None, dict[str, Any]], None]
+Callback = Callable[[Event, Capture | None, dict[str, Any]], None]
 Later = Callable[[Callable[[], None]], object]
 
 _UPGRADE: Final = Framing.UPGRADE
@@ -44,7 +44,7 @@ def _at_once(call: Callable[[], None]) -> None:
     call()
 
 
-class Captures:
+class CaptureStore:
     """`later` runs a call after the current turn of the loop (loop.call_soon): subscribers then hear of many
     events at once, and cannot break a request."""
 
@@ -62,21 +62,21 @@ class Captures:
         self.skipped = 0  # requests that came faster than they could be recorded
         self.total = 0
         self._later = later
-        self._kept: dict[int, Exchange] = {}
+        self._kept: dict[int, Capture] = {}
         self._last = 0
         self._subscribers: list[Callback] = []
-        self._events: list[tuple[Event, Exchange | None, dict[str, Any]]] = []
+        self._events: list[tuple[Event, Capture | None, dict[str, Any]]] = []
 
     # --- looking
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def listing(self) -> Iterator[Exchange]:
+    def listing(self) -> Iterator[Capture]:
         """Newest first."""
         return iter(list(reversed(self._kept.values())))
 
-    def get(self, number: int) -> Exchange | None:
+    def get(self, number: int) -> Capture | None:
         return self._kept.get(number)
 
     def subscribe(self, callback: Callback) -> Callable[[], None]:
@@ -99,13 +99,13 @@ class Captures:
         self.total = self.skipped = 0
         self._tell("cleared", None, {})
 
-    def drop(self, exchange: Exchange) -> None:
+    def drop(self, exchange: Capture) -> None:
         """Forget one exchange."""
         if self._kept.pop(exchange.id, None) is not None:
             self.total -= exchange.kept
             _forget(exchange)
 
-    def add(self, exchange: Exchange) -> Exchange:
+    def add(self, exchange: Capture) -> Capture:
         """Keep an exchange from elsewhere (an import), redacted like every other; it gets a number."""
         redact, limit = self.redact, self.max_body
         exchange.target = redact.target(exchange.target.encode("latin-1", "replace")).decode("latin-1")
@@ -127,12 +127,12 @@ class Captures:
 
     # --- recording
 
-    def begin(self, service: str, head: RequestHead, started: float, now: float) -> Exchange:
+    def begin(self, service: str, head: RequestHead, started: float, now: float) -> Capture:
         """A request has come. `started` is Unix time, `now` the clock of all further calls."""
         redact = self.redact
         wire = head.wire
         raw, marks = redact.head(wire[wire.find(b"\n") : -2])
-        exchange = Exchange(
+        exchange = Capture(
             service, head.method.decode("latin-1"), redact.target(head.target).decode("latin-1"), started, now
         )
         exchange.raw_request = raw[1:]
@@ -154,7 +154,7 @@ class Captures:
             self._tell("open", exchange, {})
         return exchange
 
-    def respond(self, exchange: Exchange, head: ResponseHead, now: float) -> Marks:
+    def respond(self, exchange: Capture, head: ResponseHead, now: float) -> Marks:
         """The answer's head; returns what the recorder has to know of it."""
         if not exchange.stored:
             return _NO_MARKS
@@ -180,7 +180,7 @@ class Captures:
             self._tell("head", exchange, {})
         return marks
 
-    def receive(self, exchange: Exchange, data: bytes, side: Literal["request", "response"]) -> None:
+    def receive(self, exchange: Capture, data: bytes, side: Literal["request", "response"]) -> None:
         """A piece of a body; what is beyond the limit is counted only."""
         if not exchange.stored or exchange.state != "open":
             return
@@ -205,7 +205,7 @@ class Captures:
         if self._subscribers:
             self._tell("data", exchange, {"side": side, "size": body.size})
 
-    def count(self, exchange: Exchange, asked: int, answered: int) -> None:
+    def count(self, exchange: Capture, asked: int, answered: int) -> None:
         """Bytes that are not kept: of bodies that have all they may have, and of a WebSocket, of which
         messages are kept."""
         if not exchange.stored or exchange.state != "open":
@@ -219,7 +219,7 @@ class Captures:
             if more and self._subscribers:
                 self._tell("data", exchange, {"side": side, "size": body.size})
 
-    def say(self, exchange: Exchange, message: Message) -> None:
+    def say(self, exchange: Capture, message: Message) -> None:
         """A message of a WebSocket or of gRPC."""
         if not exchange.stored:
             return
@@ -235,7 +235,7 @@ class Captures:
         if self._subscribers:
             self._tell("message", exchange, {"message": message})
 
-    def sent(self, exchange: Exchange, now: float) -> None:
+    def sent(self, exchange: Capture, now: float) -> None:
         """The request is complete."""
         body = exchange.request_body
         body.complete = True
@@ -245,7 +245,7 @@ class Captures:
             self._settle(exchange, body, exchange.request_sieve)
             exchange.request_sieve = None
 
-    def end(self, exchange: Exchange, trailers: Headers, now: float) -> None:
+    def end(self, exchange: Capture, trailers: Headers, now: float) -> None:
         """The answer is complete."""
         exchange.response_body.complete = True
         if trailers:
@@ -253,13 +253,13 @@ class Captures:
         exchange.state = "done"
         self._over(exchange, now)
 
-    def fail(self, exchange: Exchange, code: str, message: str, now: float) -> None:
+    def fail(self, exchange: Capture, code: str, message: str, now: float) -> None:
         """There is no answer, or it broke off, or nobody wants it any more."""
         exchange.error = (code, message)
         exchange.state = "failed"
         self._over(exchange, now)
 
-    def compare(self, exchange: Exchange, found: list[dict[str, Any]]) -> None:
+    def compare(self, exchange: Capture, found: list[dict[str, Any]]) -> None:
         """The real service's answer to the same request is known, and what differs, redacted before."""
         if exchange.stored:
             exchange.comparison = found
@@ -267,7 +267,7 @@ class Captures:
             if self._subscribers:
                 self._tell("done", exchange, {})
 
-    def _over(self, exchange: Exchange, now: float) -> None:
+    def _over(self, exchange: Capture, now: float) -> None:
         exchange.ended = now
         if exchange.request_sieve is not None:
             self._settle(exchange, exchange.request_body, exchange.request_sieve)
@@ -278,7 +278,7 @@ class Captures:
         if self._subscribers and exchange.stored:
             self._tell("done", exchange, {})
 
-    def _settle(self, exchange: Exchange, body: Body, sieve: Any) -> None:
+    def _settle(self, exchange: Capture, body: Body, sieve: Any) -> None:
         """Keep what the sieve held back."""
         if not exchange.stored:
             return
@@ -290,7 +290,7 @@ class Captures:
 
     # --- the bounds
 
-    def _put(self, exchange: Exchange, size: int) -> None:
+    def _put(self, exchange: Capture, size: int) -> None:
         """`size`: what there is of it besides the request's head."""
         self._last += 1
         exchange.id = self._last
@@ -300,13 +300,13 @@ class Captures:
         if len(self._kept) > MAX_EXCHANGES:
             self._evict(exchange)
 
-    def _grow(self, exchange: Exchange, size: int) -> None:
+    def _grow(self, exchange: Capture, size: int) -> None:
         exchange.kept += size
         self.total += size
         while self.total > self.max_total and self._kept:
             self._evict(exchange)
 
-    def _evict(self, growing: Exchange) -> None:
+    def _evict(self, growing: Capture) -> None:
         """Make room: the oldest that is over, else the oldest but the one that grows, else that one."""
         victim = growing
         for each in islice(self._kept.values(), LOOKED_AT):
@@ -323,7 +323,7 @@ class Captures:
 
     # --- telling
 
-    def _tell(self, event: Event, exchange: Exchange | None, extra: dict[str, Any]) -> None:
+    def _tell(self, event: Event, exchange: Capture | None, extra: dict[str, Any]) -> None:
         if self._subscribers:
             self._events.append((event, exchange, extra))
             if len(self._events) == 1:
@@ -336,7 +336,7 @@ class Captures:
                 callback(event, exchange, extra)
 
 
-def _forget(exchange: Exchange) -> None:
+def _forget(exchange: Capture) -> None:
     """It is no longer the store's, and nothing more is recorded of it."""
     exchange.stored = False
     exchange.request_sieve = exchange.response_sieve = None

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from devroute.inspector.capture import (
     Body,
-    Exchange,
+    Capture,
     Fields,
     Message,
     readable,
@@ -22,7 +22,7 @@ MESSAGE_PREVIEW_BYTES: Final = 4 * 1024
 LISTED_MESSAGES: Final = 500
 
 
-def as_summary(exchange: Exchange) -> dict[str, Any]:
+def as_summary(exchange: Capture) -> dict[str, Any]:
     """One row of the list. Times in milliseconds, `started` in Unix seconds."""
     duration = exchange.duration
     comparison = exchange.comparison
@@ -48,7 +48,7 @@ def as_summary(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def as_detail(exchange: Exchange) -> dict[str, Any]:
+def as_detail(exchange: Capture) -> dict[str, Any]:
     """Everything but the bodies, of which only the beginning is here, as text."""
     timing = exchange.timing
     error = exchange.error

@@ -69,7 +69,7 @@ class _Table(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CaseResult:
     """What policy said of a case: `error` is why it denies. `problem` is how that differs from what was
     expected, None where it does not."""
 
@@ -94,7 +94,7 @@ class Outcome:
         }
 
 
-def run(policy: Policy, text: str, source: str) -> list[Outcome]:
+def run(policy: Policy, text: str, source: str) -> list[CaseResult]:
     """Judge each case of a table. Raises ConfigInvalid for a table that cannot be understood."""
     document, node = load(text, source)
     if not isinstance(document, list) or not document:
@@ -168,7 +168,7 @@ def _identity(caller: str) -> str:
     return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}"
 
 
-def _outcome(case: Case, error: DevrouteError | None, place: str) -> Outcome:
+def _outcome(case: Case, error: DevrouteError | None, place: str) -> CaseResult:
     problem = None
     if error is None:
         if case.expect == "deny":
@@ -179,17 +179,17 @@ def _outcome(case: Case, error: DevrouteError | None, place: str) -> Outcome:
         problem = f"expected {case.code}, but policy says {error.code}: {error.message}"
     elif case.reason is not None and case.reason not in error.message:
         problem = f"expected a reason with {quote(case.reason)}, but policy says: {error.message}"
-    return Outcome(place, case.title, case.expect, error, problem)
+    return CaseResult(place, case.title, case.expect, error, problem)
 
 
-def as_text(outcomes: Sequence[Outcome]) -> list[str]:
+def as_text(outcomes: Sequence[CaseResult]) -> list[str]:
     """Each failure, and how many there are."""
     failed = [each for each in outcomes if each.problem is not None]
     lines = [f"{each.place}: {each.title}: {each.problem}" for each in failed]
     return [*lines, f"{len(outcomes)} cases: {len(outcomes) - len(failed)} as expected, {len(failed)} not"]
 
 
-def as_json(outcomes: Sequence[Outcome]) -> dict[str, object]:
+def as_json(outcomes: Sequence[CaseResult]) -> dict[str, object]:
     failed = sum(each.problem is not None for each in outcomes)
     return {
         "passed": len(outcomes) - failed,

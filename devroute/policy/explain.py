@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from devroute.policy.policy import Policy
-from devroute.policy.ranges import SPECIAL, Network, inside
+from devroute.policy.ranges import SPECIAL, Network, is_inside
 from devroute.policy.rules import AddressRule, CallerRule, RegisterRule, any_matches
 
 #: Networks with prefixes this short are nobody's office: all addresses, or a good part of them.
@@ -107,7 +107,7 @@ def _about_networks(policy: Policy) -> Iterator[str]:
         if network.prefixlen < _WIDE[network.version]:
             yield f"{network} is nearly every address there is: name the laptops' networks"
         for outer, name in (*SPECIAL, *policy.cluster):
-            if inside(network, outer):
+            if is_inside(network, outer):
                 yield f"{network} is in the {name} range {outer}: contracts may send requests there"
 
 
@@ -132,4 +132,4 @@ def _about_callers(policy: Policy) -> Iterator[str]:
 
 
 def _overlap(one: Network, other: Network) -> bool:
-    return inside(one, other) or inside(other, one)
+    return is_inside(one, other) or is_inside(other, one)

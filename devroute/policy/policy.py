@@ -15,11 +15,11 @@ from devroute.contract.verifier import check_time
 from devroute.errors import CallerDenied, ContractUnsigned, RegistrationDenied, ShadowDenied, TargetDenied
 from devroute.policy import file
 from devroute.policy.file import PolicyFile
-from devroute.policy.ranges import SPECIAL, Named, Network, faces
+from devroute.policy.ranges import SPECIAL, NamedRange, Network, effective_addresses
 from devroute.policy.rules import (
     AddressRule,
     CallerRule,
-    Limits,
+    PolicyLimits,
     Ports,
     Refusal,
     RegisterRule,
@@ -43,11 +43,11 @@ class Policy:
     services: tuple[str, ...] = ("*",)
     shadow: tuple[str, ...] = ()
     rules: tuple[AddressRule, ...] = ()
-    cluster: tuple[Named, ...] = ()
+    cluster: tuple[NamedRange, ...] = ()
     registrations: tuple[RegisterRule, ...] | None = None
     callers: tuple[CallerRule, ...] | None = None
     require_signed: bool = False
-    limits: Limits = field(default_factory=Limits)
+    limits: PolicyLimits = field(default_factory=PolicyLimits)
 
     @classmethod
     def parse(cls, text: str, source: str = "policy.yaml") -> "Policy":
@@ -78,7 +78,7 @@ class Policy:
             registrations=_registrations(file),
             callers=_callers(file),
             require_signed=file.require == "signed",
-            limits=Limits(**file.limits.model_dump()),
+            limits=PolicyLimits(**file.limits.model_dump()),
         )
 
     # --- contracts
@@ -190,7 +190,7 @@ class Policy:
         try:
             if "%" in host_ip:
                 raise ValueError("zone id")
-            ips = faces(ipaddress.ip_address(host_ip))
+            ips = effective_addresses(ipaddress.ip_address(host_ip))
         except ValueError:
             unusual = "it is not an IP address in its usual form"
             hint = "write four decimal numbers such as 192.168.1.12, or IPv6 without a zone"

@@ -9,11 +9,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 Network = IPv4Network | IPv6Network
 Ip = IPv4Address | IPv6Address
 #: A range and what it is called in messages.
-Named = tuple[Network, str]
+NamedRange = tuple[Network, str]
 
 #: Ranges that a listed network includes only by naming them: it has to lie inside the range, as 127.0.0.0/8
 #: does and 0.0.0.0/0 does not. An address in several of them needs each of them named.
-SPECIAL: tuple[Named, ...] = tuple(
+SPECIAL: tuple[NamedRange, ...] = tuple(
     (ipaddress.ip_network(network), name)
     for network, name in [
         ("0.0.0.0/8", "unspecified"),
@@ -52,17 +52,17 @@ _EMBEDDING = tuple(map(IPv6Network, ("::/96", "64:ff9b::/96", "::ffff:0:0:0/96")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 
 
-def inside(network: Network, outer: Network) -> bool:
+def is_inside(network: Network, outer: Network) -> bool:
     if isinstance(network, IPv4Network):
         return isinstance(outer, IPv4Network) and network.subnet_of(outer)
     return isinstance(outer, IPv6Network) and network.subnet_of(outer)
 
 
-def covered(ip: Ip, networks: Iterable[Network]) -> bool:
+def is_covered(ip: Ip, networks: Iterable[Network]) -> bool:
     return any(ip in network for network in networks)
 
 
-def faces(ip: Ip) -> tuple[Ip, ...]:
+def effective_addresses(ip: Ip) -> tuple[Ip, ...]:
     """The addresses that a packet to `ip` may end at; each has to be permitted.
 
     A mapped address (RFC 4291 §2.5.5.2) is IPv4 and nothing else. Translated and tunnelled ones are
@@ -77,6 +77,6 @@ def faces(ip: Ip) -> tuple[Ip, ...]:
     if ip.teredo is not None:
         return ip, *ip.teredo
     number = int(ip)
-    if (number > 1 and covered(ip, _EMBEDDING)) or number >> 32 & 0xFFFFFFFF in _ISATAP:
+    if (number > 1 and is_covered(ip, _EMBEDDING)) or number >> 32 & 0xFFFFFFFF in _ISATAP:
         return ip, IPv4Address(number & 0xFFFFFFFF)
     return (ip,)

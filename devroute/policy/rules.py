@@ -11,7 +11,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from devroute.contract.target import Address, Laptop, Target, Version
-from devroute.policy.ranges import Ip, Named, Network, covered, faces, inside
+from devroute.policy.ranges import Ip, NamedRange, Network, effective_addresses, is_covered, is_inside
 
 Ports = tuple[tuple[int, int], ...]
 
@@ -56,13 +56,13 @@ class AddressRule:
     ports: Ports
     place: str = "direct"
 
-    def refusal(self, ips: Iterable[Ip], port: int, special: Iterable[Named]) -> Refusal | None:
+    def refusal(self, ips: Iterable[Ip], port: int, special: Iterable[NamedRange]) -> Refusal | None:
         """None where all of `ips` and the port are permitted."""
         for ip in ips:
             covering = [network for network in self.networks if ip in network]
             own = f"{ip}/{ip.max_prefixlen}"
             for outer, name in special:
-                if ip in outer and not any(inside(network, outer) for network in covering):
+                if ip in outer and not any(is_inside(network, outer) for network in covering):
                     return Refusal(
                         1 if covering else 0,
                         f"{ip} is in the {name} range {outer}, which has to be listed by itself",
@@ -135,7 +135,9 @@ class CallerRule:
 
     def _names(self, target: Target) -> bool:
         if isinstance(target, Address) and target.is_literal:
-            return all(covered(face, self.networks) for face in faces(ip_address(target.host)))
+            return all(
+                is_covered(face, self.networks) for face in effective_addresses(ip_address(target.host))
+            )
         kind, text = _kind_of(target)
         return any(matches(each, text) for each in self.targets if _kind_of_pattern(each) is kind)
 
@@ -156,7 +158,7 @@ def _kind_of_pattern(pattern: str) -> type[Target]:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PolicyLimits:
     """What replaces the proxy's settings for as long as the policy is in force; None leaves a setting alone.
 
     Requests in flight to one target, and to all laptops of one subject; laptops that a subject may have

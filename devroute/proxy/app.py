@@ -18,8 +18,8 @@ from aiohttp import web
 
 from devroute import __version__
 from devroute.auth.tls import ServerFiles
-from devroute.contract.grammar import Limits
-from devroute.contract.offer_options import Terms
+from devroute.contract.grammar import ContractLimits
+from devroute.contract.offer_options import OfferOptions
 from devroute.contract.verifier import Verifier
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.http.message import HeadLimits
@@ -91,7 +91,7 @@ class Proxy:
         self._pools = Pools(
             self.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
         )
-        sizes = Limits(settings.max_contract_bytes, settings.max_contract_entries)
+        sizes = ContractLimits(settings.max_contract_bytes, settings.max_contract_entries)
         read = Verifier(self._signers.keys, settings.contract_max_ttl, self._signers.look_again, sizes)
         self._mesh: Http1Pool | None = None
         if (egress := settings.mesh_egress) is not None:
@@ -159,12 +159,12 @@ class Proxy:
         policy.permit_registration(subject, groups, offer.service)
         if offer.direct is not None:
             policy.permit_target(offer.direct, service=offer.service)
-        self._permit_terms(offer.service, offer.terms)
+        self._permit_options(offer.service, offer.terms)
 
-    def _permit_terms(self, service: str, terms: Terms) -> None:
-        if terms.shadow is not None:
+    def _permit_options(self, service: str, options: OfferOptions) -> None:
+        if options.shadow is not None:
             self.policy().permit_shadow(service)
-        if terms.except_status and self._mesh is None:
+        if options.except_status and self._mesh is None:
             raise HandbackUnavailable(
                 f"service '{service}': requests cannot be handed back: the proxy has no way into the mesh",
                 service=service,

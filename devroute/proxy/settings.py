@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from devroute.auth.tls import is_exposed
-from devroute.contract.grammar import MAX_BYTES, MAX_ENTRIES, MOST_ENTRIES
+from devroute.contract.grammar import MAX_BYTES, MAX_CONFIGURABLE_ENTRIES, MAX_ENTRIES
 from devroute.contract.target import Address, parse_address
 from devroute.quoting import quote
 from devroute.settings import Settings
@@ -129,7 +129,7 @@ class ProxySettings(Settings):
     max_header_fields: Annotated[int, Field(ge=16, le=4096)] = 200
     #: Bytes of a contract, signed ones as they come, and services in it.
     max_contract_bytes: Annotated[int, Field(ge=256, le=MAX_BYTES)] = MAX_BYTES
-    max_contract_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = MAX_ENTRIES
+    max_contract_entries: Annotated[int, Field(ge=1, le=MAX_CONFIGURABLE_ENTRIES)] = MAX_ENTRIES
     #: Requests in flight to one target. This and the next three can be overridden in the policy (`limits:`).
     max_in_flight: Annotated[int, Field(ge=1)] = 2048
     #: Requests in flight to the laptops of one subject, and by one of its tunnels.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from devroute.contract.grammar import Contract, Entry, parse
-from devroute.contract.offer_options import ANY, Terms
+from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.target import Address, Version
 from devroute.contract.verifier import SKEW_S
 from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
@@ -42,7 +42,7 @@ class LaptopService(Protocol):
     @property
     def upstream(self) -> Upstream | None: ...
     @property
-    def terms(self) -> Terms: ...
+    def options(self) -> OfferOptions: ...
     @property
     def share(self) -> Share | None: ...
     @property
@@ -72,7 +72,7 @@ class Decision:
     upstream: Upstream | None = None
     entry: Entry | None = None
     callers: tuple[str, ...] | None = None
-    terms: Terms = ANY
+    options: OfferOptions = DEFAULT_OPTIONS
 
     def unreachable(self, error: DevrouteError, ttl_ms: int = FALLBACK_TTL_MS) -> "Decision":
         """What becomes of a detour whose target turns out not to be there, or not to be permitted."""
@@ -86,10 +86,10 @@ class Decision:
         if self.reason:
             lines.append(f"reason {printable(self.reason)}")
         if self.entry is not None:
-            lines += _conditions(self.entry, self.terms)
+            lines += _conditions(self.entry, self.options)
             if self.callers is not None:
                 lines.append(f"callers {','.join(self.callers)}")
-            lines += _terms(self.terms)
+            lines += _option_lines(self.options)
             if self.kind == "version":
                 lines += _version(self.entry)
         if self.kind == "error" and self.error is not None:
@@ -146,30 +146,32 @@ def decide_parsed(
             return Decision("detour", entry.key, target, entry=entry, callers=callers)
         if isinstance(entry.target, Version):
             return Decision("version", entry.key, target, entry=entry, callers=callers)
-        route, terms = select_target(entry, policy, directory)
+        route, options = select_target(entry, policy, directory)
     except DevrouteError as error:
         return _failed(entry, error)
-    if terms.shadow is not None and entry.fallback == "fail":
+    if options.shadow is not None and entry.fallback == "fail":
         return _failed(entry, _copies_only(entry))
-    kind: Kind = "mirror" if entry.mirror or terms.shadow is not None else "detour"
+    kind: Kind = "mirror" if entry.mirror or options.shadow is not None else "detour"
     laptop = Decision(
-        kind, entry.key, target, ttl_ms=LAPTOP_TTL_MS, entry=entry, callers=callers, terms=terms
+        kind, entry.key, target, ttl_ms=LAPTOP_TTL_MS, entry=entry, callers=callers, options=options
     )
     if isinstance(route, Address):
         return replace(laptop, address=route)
     return replace(laptop, upstream=route)
 
 
-def select_target(entry: Entry, policy: Policy, directory: Directory) -> tuple[Address | Upstream, Terms]:
+def select_target(
+    entry: Entry, policy: Policy, directory: Directory
+) -> tuple[Address | Upstream, OfferOptions]:
     """Where the requests of an entry that policy permits go, and on which terms: an address to connect to (a
     name in it is still to be resolved, and each address to be permitted), or a laptop's tunnel.
 
     Raises TargetDenied, LaptopOffline or ServiceNotServed.
     """
     if isinstance(entry.target, Address):
-        return entry.target, ANY
+        return entry.target, DEFAULT_OPTIONS
     served = directory.lookup(str(entry.target), entry.service)
-    return destination_of(entry, served, policy), served.terms
+    return destination_of(entry, served, policy), served.options
 
 
 def _copies_only(entry: Entry) -> NotSupported:
@@ -228,14 +230,14 @@ def _impossible(entry: Entry) -> str | None:
     return None
 
 
-def _conditions(entry: Entry, terms: Terms) -> list[str]:
+def _conditions(entry: Entry, options: OfferOptions) -> list[str]:
     """Which requests the decision is for, by the contract and by the laptop's terms; the sidecar leaves all
     others to the service."""
     lines = []
     methods, percent = tuple(entry.methods or ()), entry.percent
-    if terms.shadow is not None:
-        percent *= terms.shadow / 100
-        methods = tuple(each for each in terms.shadow_methods if not methods or each in methods)
+    if options.shadow is not None:
+        percent *= options.shadow / 100
+        methods = tuple(each for each in options.shadow_methods if not methods or each in methods)
         percent = percent if methods else 0.0
     if methods:
         lines.append(f"methods {','.join(methods)}")
@@ -250,14 +252,14 @@ def _conditions(entry: Entry, terms: Terms) -> list[str]:
     return lines
 
 
-def _terms(terms: Terms) -> list[str]:
+def _option_lines(options: OfferOptions) -> list[str]:
     """What the laptop leaves to the service, and what the proxy has to know to hand a request back."""
     lines = []
-    if terms.paths:
-        lines.append(f"only-paths {' '.join(terms.paths)}")
-    if terms.except_status:
+    if options.paths:
+        lines.append(f"only-paths {' '.join(options.paths)}")
+    if options.except_status:
         lines.append("origin yes")
-    if terms.shadow is not None:
+    if options.shadow is not None:
         lines.append("compare yes")
     return lines
 

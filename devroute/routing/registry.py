@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from devroute.auth.tokens import owns
-from devroute.contract.offer_options import ANY, Terms
+from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, NameNotOwned, NameTaken, ServiceNotServed, TooManyLinks
 from devroute.quoting import quote
@@ -37,7 +37,7 @@ class LaptopService:
 
     upstream: Upstream | None
     address: Address | None
-    terms: Terms = ANY
+    options: OfferOptions = DEFAULT_OPTIONS
     share: Share | None = None
     tell: Notifier | None = None
 
@@ -118,7 +118,7 @@ class Registry:
         registration = self._by_name[name] = Registration(name, subject, link, hello, now, ways)
         self._forget_shadows(name)
         for service, served in ways.items():
-            if served.terms.shadow is not None:
+            if served.options.shadow is not None:
                 ticket = secrets.token_hex(TICKET_LENGTH // 2)
                 self._shadows[ticket] = ShadowTarget(ticket, name, service, served)
         return registration, older.link if older is not None else None

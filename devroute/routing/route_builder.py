@@ -6,7 +6,7 @@ whether a request may go there (routing/router.py).
 import json
 
 from devroute.contract.grammar import Entry, Signature
-from devroute.contract.offer_options import ANY
+from devroute.contract.offer_options import DEFAULT_OPTIONS
 from devroute.contract.target import Address
 from devroute.headers import REASON, RESULT
 from devroute.http.message import RequestHead
@@ -55,8 +55,8 @@ class RouteBuilder:
         """Along `way`; for a laptop that is what it is `served` by. Without a `contract`: of the copies of
         ordinary traffic."""
         target = str(entry.target)
-        terms = ANY if served is None else served.terms
-        copied = entry.mirror or terms.shadow is not None
+        options = DEFAULT_OPTIONS if served is None else served.options
+        copied = entry.mirror or options.shadow is not None
         share = None if served is None else served.share
         watch = None if served is None else self._watch(entry.key, served)
         http2: Upstream | None = None
@@ -72,8 +72,8 @@ class RouteBuilder:
             result, reason = "mirror", f"{entry.key} copied to {who}"
         else:
             result, reason = "laptop", f"{entry.key} answered by {who}"
-            if terms.except_status and self._mesh is not None:
-                way = Declining(way, self._mesh, terms, entry.key, target, reason)
+            if options.except_status and self._mesh is not None:
+                way = Declining(way, self._mesh, options, entry.key, target, reason)
         return _marked(
             entry,
             signature,
@@ -102,7 +102,7 @@ class RouteBuilder:
     def _watch(self, service: str, served: LaptopService) -> Watch | None:
         """Where the laptop's owner wants to compare: who sees the laptop's answers to copies."""
         comparisons, tell = self._comparisons, served.tell
-        if comparisons is None or tell is None or served.terms.shadow is None:
+        if comparisons is None or tell is None or served.options.shadow is None:
             return None
 
         def watch(head: RequestHead) -> ResponseObserver | None:

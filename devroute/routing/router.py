@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from devroute.contract.grammar import Contract, Entry, Signature, parse
-from devroute.contract.offer_options import Terms
+from devroute.contract.offer_options import OfferOptions
 from devroute.contract.target import Address, Version
 from devroute.contract.verifier import check_time
 from devroute.errors import (
@@ -132,10 +132,10 @@ class ContractRouter:
             way = destination_of(entry, served, self._policy())
             judged.route = self._route_builder.route(entry, way, judged.signature, served)
             judged.served = served
-            judged.copied = _copied_methods(served.terms)
-            judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
+            judged.copied = _copied_methods(served.options)
+            judged.paths = tuple(path.encode("ascii") for path in served.options.paths)
         if judged.paths or judged.copied:
-            _check_terms(judged, served.terms, request)
+            _check_options(judged, served.options, request)
         return judged.route
 
     def _copy(self, request: InboundRequest) -> Route:
@@ -155,14 +155,14 @@ class ContractRouter:
                 entry, destination_of(entry, served, policy), None, served, contract=False
             )
             judged.served = served
-            judged.copied = _copied_methods(served.terms)
-            judged.paths = tuple(path.encode("ascii") for path in served.terms.paths)
+            judged.copied = _copied_methods(served.options)
+            judged.paths = tuple(path.encode("ascii") for path in served.options.paths)
             if len(self._copied) >= MAX_REMEMBERED:
                 self._copied.clear()
             self._copied[key] = judged
         if judged.callers is not None:
             self._check_caller(judged.entry, judged.callers, request.raw)
-        _check_terms(judged, served.terms, request)
+        _check_options(judged, served.options, request)
         assert judged.route is not None
         return judged.route
 
@@ -211,12 +211,12 @@ class ContractRouter:
         )
 
 
-def _check_terms(judged: _Judged, terms: Terms, request: InboundRequest) -> None:
+def _check_options(judged: _Judged, options: OfferOptions, request: InboundRequest) -> None:
     """Raises PathNotOffered or ConditionUnmet."""
     if judged.paths and not request.target.startswith(judged.paths):
         raise _not_offered(judged.entry, judged.paths)
     if judged.copied and request.method not in judged.copied:
-        raise _not_copied(judged.entry, terms)
+        raise _not_copied(judged.entry, options)
 
 
 def _check_conditions(entry: Entry, request: InboundRequest) -> None:
@@ -247,14 +247,14 @@ def _not_offered(entry: Entry, paths: tuple[bytes, ...]) -> PathNotOffered:
     )
 
 
-def _copied_methods(terms: Terms) -> tuple[bytes, ...]:
-    return () if terms.shadow is None else tuple(each.encode("ascii") for each in terms.shadow_methods)
+def _copied_methods(options: OfferOptions) -> tuple[bytes, ...]:
+    return () if options.shadow is None else tuple(each.encode("ascii") for each in options.shadow_methods)
 
 
-def _not_copied(entry: Entry, terms: Terms) -> ConditionUnmet:
+def _not_copied(entry: Entry, options: OfferOptions) -> ConditionUnmet:
     return ConditionUnmet(
-        f"laptop '{entry.target}' wants copies of {', '.join(terms.shadow_methods)} only; the sidecar should"
-        " have left this request to the service",
+        f"laptop '{entry.target}' wants copies of {', '.join(options.shadow_methods)} only; the sidecar"
+        " should have left this request to the service",
         service=entry.key,
         target=str(entry.target),
     )

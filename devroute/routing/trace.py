@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from devroute import headers as names
-from devroute.contract.grammar import WIDEST, parse
+from devroute.contract.grammar import WIDEST_LIMITS, parse
 from devroute.errors import ContractInvalid
 
 #: Traces that are kept; `devroute trace` reads its own within seconds.
@@ -165,7 +165,7 @@ def unreached_services(hops: Iterable[Hop]) -> list[str]:
     named: dict[str, str] = {}
     for hop in received:
         try:
-            entries = parse(hop.contract, WIDEST).entries.values() if hop.contract else ()
+            entries = parse(hop.contract, WIDEST_LIMITS).entries.values() if hop.contract else ()
         except ContractInvalid:
             continue
         named.update({entry.key: entry.service for entry in entries})

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from devroute.contract.offer_options import Terms
+from devroute.contract.offer_options import OfferOptions
 from devroute.errors import DevrouteError, HandbackFailed
 from devroute.headers import HANDBACK, HOST, ORIGIN, REASON, RESULT, line_start
 from devroute.http.http2.headers import is_grpc
@@ -40,7 +40,7 @@ class Declining:
 
     laptop: Upstream
     mesh: Upstream
-    terms: Terms
+    options: OfferOptions
     key: str
     target: str
     answered_by: str
@@ -49,14 +49,14 @@ class Declining:
         return _Attempt(self, head, sink)
 
 
-def obstacle(head: RequestHead, terms: Terms, key: str) -> str | None:
+def obstacle(head: RequestHead, options: OfferOptions, key: str) -> str | None:
     """Why a request cannot be handed back, as far as its head says, or None."""
     method = head.method.decode("ascii")
     if head.framing is _UPGRADE:
         return "it asked for an upgrade"
     if is_grpc(head.wire):
         return "it is gRPC"
-    if method not in terms.except_methods:
+    if method not in options.except_methods:
         return f"{method} may have been acted upon (--except-methods)"
     origin = _ORIGIN.search(head.wire)
     if origin is None:
@@ -107,7 +107,7 @@ class _Attempt:
         self._declining = declining
         self._head = head
         self._sink = sink
-        self._obstacle = obstacle(head, declining.terms, declining.key)
+        self._obstacle = obstacle(head, declining.options, declining.key)
         self._kept: list[bytes] | None = [] if self._obstacle is None else None
         self._size = 0
         self._trailers: Headers | None = [] if head.framing is Framing.NONE else None  # the request's end
@@ -154,7 +154,7 @@ class _Attempt:
 
     def on_head(self, head: ResponseHead) -> None:
         declining = self._declining
-        if head.status in declining.terms.except_status:
+        if head.status in declining.options.except_status:
             if self._kept is not None:
                 self._hand_back(head)
                 return

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devroute.cli.config.sources import Source, proxy_settings
-from devroute.contract.grammar import MOST_ENTRIES, WIDEST, parse
+from devroute.contract.grammar import MAX_CONFIGURABLE_ENTRIES, WIDEST_LIMITS, parse
 from devroute.contract.signer import SigningKey, sign
 from devroute.errors import ConfigInvalid
 from devroute.proxy.app import Proxy
@@ -70,7 +70,7 @@ def sized(size: int) -> str:
 
 
 def signed(contract: str) -> str:
-    return sign(parse(contract, WIDEST), KEY, "alice", time.time(), 600)
+    return sign(parse(contract, WIDEST_LIMITS), KEY, "alice", time.time(), 600)
 
 
 FINE, TOO_LARGE = [None, None], ["are allowed"] * 2
@@ -101,7 +101,7 @@ async def test_more_services_than_the_settings_say_are_refused(tmp_path: Path) -
         ("max_contract_bytes", "8193"),  # the sidecars' filter would refuse it
         ("max_contract_bytes", "255"),
         ("max_contract_entries", "0"),
-        ("max_contract_entries", str(MOST_ENTRIES + 1)),
+        ("max_contract_entries", str(MAX_CONFIGURABLE_ENTRIES + 1)),
     ],
 )
 def test_sizes_that_are_out_of_all_bounds_are_refused(name: str, value: str) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import h11
 
-from devroute.contract.offer_options import ANY, Terms
+from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline
 from devroute.policy.policy import Policy
@@ -152,7 +152,7 @@ class App(asyncio.Protocol):
 class _Laptop:
     upstream: Upstream | None
     address: Address | None = None
-    terms: Terms = ANY
+    options: OfferOptions = DEFAULT_OPTIONS
     share: None = None
     tell: None = None
 

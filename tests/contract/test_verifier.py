@@ -28,7 +28,7 @@ from devroute.contract.grammar import MAX_BYTES, as_document, is_signed, parse
 from devroute.contract.keys import Keys
 from devroute.contract.signer import SigningKey, sign
 from devroute.contract.strict_json import load
-from devroute.contract.verifier import MAX_TTL_S, SKEW_S, Verifier, check_time, unverified, verify
+from devroute.contract.verifier import MAX_TTL_S, SKEW_S, Verifier, check_time, read_unverified, verify
 from devroute.errors import (
     ConfigInvalid,
     ContractExpired,
@@ -91,7 +91,7 @@ def test_what_was_signed_is_what_is_read_and_by_whom(key: SigningKey) -> None:
     assert contract.signature is not None
     assert (contract.signature.subject, contract.signature.key) == ("alice", key.id)
     assert (contract.signature.starts, contract.signature.expires) == (NOW, NOW + 7200)
-    assert unverified(raw) == contract
+    assert read_unverified(raw) == contract
 
 
 def test_a_contract_has_one_form_whatever_it_was_written_like() -> None:
@@ -381,7 +381,7 @@ def test_no_single_character_can_be_changed(data: st.DataObject) -> None:
 @examples(100)
 @given(st.text(max_size=60), st.sampled_from(["", "ey", token()[:100], token() + "."]))
 def test_nothing_but_the_named_errors_comes_of_garbage(text: str, before: str) -> None:
-    for read in (lambda raw: verify(raw, KEYS), unverified):
+    for read in (lambda raw: verify(raw, KEYS), read_unverified):
         with pytest.raises((ContractInvalid, ContractUntrusted)):
             read(before + text)
 

@@ -9,25 +9,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import ConfigInvalid
-from devroute.inspector.capture import Exchange
-from devroute.inspector.compare import MAX_DIFFERENCES, Answer, Difference, Rules, answer_of, differences
+from devroute.inspector.capture import Capture
+from devroute.inspector.compare import (
+    MAX_DIFFERENCES,
+    Difference,
+    IgnoreRules,
+    ResponseParts,
+    differences,
+    response_of,
+)
 
 JSON = [("content-type", "application/json")]
 
 
-def of(document: Any, status: int = 200) -> Answer:
-    return Answer(status, JSON, json.dumps(document).encode())
+def of(document: Any, status: int = 200) -> ResponseParts:
+    return ResponseParts(status, JSON, json.dumps(document).encode())
 
 
 def bodies(left: Any, right: Any, *ignore: str) -> list[Difference]:
-    return differences(of(left), of(right), Rules.parse(ignore))
+    return differences(of(left), of(right), IgnoreRules.parse(ignore))
 
 
 def test_status_and_headers_that_matter_are_compared() -> None:
-    left = Answer(
+    left = ResponseParts(
         200, [("Date", "1"), ("X-A", "1"), ("server", "x"), ("x-envoy-time", "5"), ("set-cookie", "s=1")]
     )
-    right = Answer(
+    right = ResponseParts(
         404, [("date", "2"), ("x-a", "2"), ("x-request-id", "9"), ("Set-Cookie", "s=2; Path=/"), ("x-b", "1")]
     )
     assert differences(left, right) == [
@@ -35,7 +42,7 @@ def test_status_and_headers_that_matter_are_compared() -> None:
         ("header x-a", "1", "2"),
         ("header x-b", None, "1"),
     ]
-    assert differences(left, right, Rules.parse(["X-A", "x-b"])) == [("status", "200", "404")]
+    assert differences(left, right, IgnoreRules.parse(["X-A", "x-b"])) == [("status", "200", "404")]
 
 
 def test_json_is_compared_by_its_places() -> None:
@@ -65,37 +72,37 @@ def test_an_inserted_element_is_one_difference() -> None:
 
 def test_a_redacted_value_equals_anything() -> None:
     assert bodies({"token": "[redacted]"}, {"token": "abc"}) == []
-    assert differences(Answer(200, [("x", "[redacted]")]), Answer(200, [("x", "y")])) == []
+    assert differences(ResponseParts(200, [("x", "[redacted]")]), ResponseParts(200, [("x", "y")])) == []
 
 
 def test_text_is_compared_by_lines() -> None:
-    left = Answer(200, [], b"a\nb\nc\nd\n")
-    assert differences(left, Answer(200, [], b"a\nX\nc\nd\ne\n")) == [
+    left = ResponseParts(200, [], b"a\nb\nc\nd\n")
+    assert differences(left, ResponseParts(200, [], b"a\nX\nc\nd\ne\n")) == [
         ("body line 2", "b", "X"),
         ("body line 5", None, "e"),
     ]
-    assert [d.where for d in differences(left, Answer(200, [], b"a\r\nb\r\nc\r\nd\r\n"))] == ["body"]
+    assert [d.where for d in differences(left, ResponseParts(200, [], b"a\r\nb\r\nc\r\nd\r\n"))] == ["body"]
 
 
 def test_much_text_is_not_aligned_for_ever() -> None:
     left, right = (b"\n".join(b"%d %d" % (n, salt) for n in range(20_000)) for salt in (1, 2))
-    assert [d.where for d in differences(Answer(200, [], left), Answer(200, [], right))] == [
+    assert [d.where for d in differences(ResponseParts(200, [], left), ResponseParts(200, [], right))] == [
         "body from line 1 on"
     ]
 
 
 def test_binary_is_compared_as_a_whole() -> None:
-    (found,) = differences(Answer(200, [], b"\0\1"), Answer(200, [], b"\0\2\3"))
+    (found,) = differences(ResponseParts(200, [], b"\0\1"), ResponseParts(200, [], b"\0\2\3"))
     assert found.where == "body"
     assert found.left is not None
     assert found.left.startswith("2 bytes, sha256 ")
 
 
 def test_bodies_that_were_cut_are_compared_as_far_as_they_go() -> None:
-    left = Answer(200, [], b'{"a": 1, "b', truncated=True)
-    assert differences(left, Answer(200, [], b'{"a": 1, "b": 2}')) == []
-    assert differences(left, Answer(200, [], b'{"a": 2, "b": 2}')) != []
-    assert differences(left, Answer(200, [], b'{"a": 1')) != []
+    left = ResponseParts(200, [], b'{"a": 1, "b', truncated=True)
+    assert differences(left, ResponseParts(200, [], b'{"a": 1, "b": 2}')) == []
+    assert differences(left, ResponseParts(200, [], b'{"a": 2, "b": 2}')) != []
+    assert differences(left, ResponseParts(200, [], b'{"a": 1')) != []
 
 
 def test_there_is_an_end_to_what_is_listed() -> None:
@@ -107,21 +114,21 @@ def test_there_is_an_end_to_what_is_listed() -> None:
 def test_compression_is_no_difference() -> None:
     exchanges = []
     for coding in ("", "gzip"):
-        exchange = Exchange("foo", "GET", "/", 0, 0)
+        exchange = Capture("foo", "GET", "/", 0, 0)
         exchange.status = 200
         exchange.response_headers = [*JSON, *([("content-encoding", "gzip")] if coding else [])]
         exchange.response_body.data += gzip.compress(b'{"a": 1}') if coding else b'{"a":1}'
         exchange.response_body.complete = True
-        exchanges.append(answer_of(exchange))
+        exchanges.append(response_of(exchange))
     assert differences(*exchanges) == []
 
 
 def test_deep_documents_end_nothing() -> None:
     deep = b'{"a":' * 50_000 + b"1" + b"}" * 50_000
-    assert differences(Answer(200, JSON, deep), Answer(200, JSON, deep + b" ")) != []
+    assert differences(ResponseParts(200, JSON, deep), ResponseParts(200, JSON, deep + b" ")) != []
     for depth in (300, 900):
         nested = b"[" * depth + b"1" + b"]" * depth
-        assert differences(Answer(200, JSON, nested), Answer(200, JSON, b"[%b]" % nested)) != []
+        assert differences(ResponseParts(200, JSON, nested), ResponseParts(200, JSON, b"[%b]" % nested)) != []
 
 
 def test_lists_that_invite_endless_alignment_are_given_up() -> None:
@@ -135,7 +142,7 @@ def test_lists_that_invite_endless_alignment_are_given_up() -> None:
 @pytest.mark.parametrize("rule", ["", "$.", "a b", "$.a["])
 def test_a_rule_that_cannot_be_read_is_named(rule: str) -> None:
     with pytest.raises(ConfigInvalid):
-        Rules.parse([rule])
+        IgnoreRules.parse([rule])
 
 
 documents = st.recursive(

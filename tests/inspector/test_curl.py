@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from devroute.errors import NotReplayable
-from devroute.inspector.capture import Exchange
+from devroute.inspector.capture import Capture
 from devroute.inspector.curl import MAX_ARGUMENT, as_curl
 from tests.support.examples import examples
 
@@ -25,8 +25,8 @@ if [ ! -t 0 ]; then cat > "$SEEN.in"; fi
 """
 
 
-def exchange(method: str = "GET", target: str = "/", body: bytes = b"", **fields: str) -> Exchange:
-    made = Exchange("foo", method, target, 0, 0)
+def exchange(method: str = "GET", target: str = "/", body: bytes = b"", **fields: str) -> Capture:
+    made = Capture("foo", method, target, 0, 0)
     made.request_headers = [
         ("host", "foo"),
         *((name.replace("_", "-"), value) for name, value in fields.items()),

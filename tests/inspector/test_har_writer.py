@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import HarInvalid
-from devroute.inspector.capture import Exchange, Message, readable
+from devroute.inspector.capture import Capture, Message, readable
 from devroute.inspector.har_reader import read
 from devroute.inspector.har_writer import write
-from devroute.inspector.store import Captures
+from devroute.inspector.store import CaptureStore
 from tests.support.examples import examples
 
 tokens = st.text("abcXYZ-_09", min_size=1, max_size=8)
@@ -26,8 +26,8 @@ seconds = st.integers(0, 10**7).map(lambda micro: micro / 10**6)
 
 
 @st.composite
-def exchanges(draw: st.DrawFn) -> Exchange:
-    made = Exchange("foo", draw(st.sampled_from(["GET", "POST", "M-SEARCH"])), "/" + draw(targets), 1e9, 0.0)
+def exchanges(draw: st.DrawFn) -> Capture:
+    made = Capture("foo", draw(st.sampled_from(["GET", "POST", "M-SEARCH"])), "/" + draw(targets), 1e9, 0.0)
     made.kind = draw(st.sampled_from(["http", "grpc", "websocket", "sse"]))
     made.request_headers = [("host", "foo"), *draw(fields)]
     made.response_headers = draw(fields)
@@ -53,7 +53,7 @@ def exchanges(draw: st.DrawFn) -> Exchange:
     return made
 
 
-def look(exchange: Exchange) -> dict[str, Any]:
+def look(exchange: Capture) -> dict[str, Any]:
     clock = {name: getattr(exchange, name) for name in ("sent", "answered", "ended")}
     return {
         name: getattr(exchange, name)
@@ -66,7 +66,7 @@ def look(exchange: Exchange) -> dict[str, Any]:
 
 @examples(40)
 @given(st.lists(exchanges(), max_size=2))
-def test_what_is_written_is_read_as_it_was(made: list[Exchange]) -> None:
+def test_what_is_written_is_read_as_it_was(made: list[Capture]) -> None:
     text = "".join(write(made, "1"))
     assert [look(each) for each in read(text)] == [look(each) for each in made]
     assert json.loads(text)["log"]["version"] == "1.2"
@@ -142,7 +142,7 @@ def test_imports_are_redacted_like_everything_else() -> None:
     entry["request"]["headers"].append({"name": "content-type", "value": "application/json"})
     entry["response"]["headers"].append({"name": "content-type", "value": "application/json"})
     entry["response"]["content"] = {"text": '{"password": "s3cret"}', "size": 1}
-    captures = Captures()
+    captures = CaptureStore()
     for each in read(har(entry)):
         captures.add(each)
     text = "".join(write(captures.listing(), "1"))
@@ -151,7 +151,7 @@ def test_imports_are_redacted_like_everything_else() -> None:
 
 
 def test_compressed_bodies_are_written_readable_and_say_so() -> None:
-    exchange = Exchange("foo", "GET", "/", 0, 0)
+    exchange = Capture("foo", "GET", "/", 0, 0)
     exchange.status = 200
     exchange.response_headers = [("content-encoding", "gzip"), ("content-type", "text/plain")]
     exchange.response_body.data += gzip.compress(b"hello")

@@ -20,9 +20,9 @@ from aiohttp import web
 
 from devroute.auth.tokens import new_token
 from devroute.inspector import server
-from devroute.inspector.access import Gate
-from devroute.inspector.capture import Exchange, Message
-from devroute.inspector.store import Captures
+from devroute.inspector.access import AccessControl
+from devroute.inspector.capture import Capture, Message
+from devroute.inspector.store import CaptureStore
 from devroute.mesh import testbed
 from tests.inspector.browser import Browser, chromium, needed
 
@@ -154,7 +154,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def inspecting(browser: Browser, captures: Captures, port: int = 0) -> AsyncIterator[Gate]:
+async def inspecting(browser: Browser, captures: CaptureStore, port: int = 0) -> AsyncIterator[AccessControl]:
     """An inspector of these captures alone. The page is left before it ends."""
     async with server.serve(captures, None, server.About({"shop": ""}), print, port=port) as gate:  # type: ignore[arg-type]
         yield gate
@@ -493,10 +493,10 @@ async def test_all_text_has_the_contrast_of_wcag_aa_in_light_and_dark(scene: Sce
 async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
     """5,000 of them, served from here: the page keeps a few rows, and answers at once."""
     browser = scene.browser
-    captures = Captures()
+    captures = CaptureStore()
 
     def add(n: int) -> None:
-        made = Exchange("foo", "GET", f"/many/{n}", 1_700_000_000.0 + n, 1.0)
+        made = Capture("foo", "GET", f"/many/{n}", 1_700_000_000.0 + n, 1.0)
         made.status, made.reason, made.state, made.sent, made.answered, made.ended = (
             200,
             "OK",
@@ -543,8 +543,8 @@ async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
 
 async def test_grpc_and_shadow_differences_are_shown(scene: Scene) -> None:
     browser = scene.browser
-    captures = Captures()
-    call = Exchange("shop", "POST", "/shop.Orders/Place", 1_700_000_000.0, 1.0)
+    captures = CaptureStore()
+    call = Capture("shop", "POST", "/shop.Orders/Place", 1_700_000_000.0, 1.0)
     call.kind, call.version, call.status, call.state = "grpc", "HTTP/2", 200, "done"
     call.sent, call.answered, call.ended = 1.0, 1.01, 1.02
     call.trailers = [("grpc-status", "5"), ("grpc-message", "no%20such%20order")]
@@ -552,7 +552,7 @@ async def test_grpc_and_shadow_differences_are_shown(scene: Scene) -> None:
     call.messages = [Message(0.001, True, "binary", message, len(message))]
     captures.add(call)
     for differences in ([], [{"where": "status", "left": "200", "right": "<b>404</b>"}]):
-        copy = Exchange("shop", "GET", f"/copy/{len(differences)}", 1_700_000_001.0, 1.0)
+        copy = Capture("shop", "GET", f"/copy/{len(differences)}", 1_700_000_001.0, 1.0)
         copy.status, copy.state, copy.comparison = 200, "done", differences
         captures.add(copy)
     async with inspecting(browser, captures) as gate:

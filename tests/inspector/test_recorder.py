@@ -20,10 +20,10 @@ from devroute.agent.ui.writer import TerminalWriter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable, NotReplayable, RequestMalformed
 from devroute.http.message import Framing, RequestHead
-from devroute.inspector.capture import Exchange
-from devroute.inspector.recorder import MAX_WAITING, Recorder, Tapped
+from devroute.inspector.capture import Capture
+from devroute.inspector.recorder import MAX_WAITING, Recorder, RecordingUpstream
 from devroute.inspector.replay import Replayer
-from devroute.inspector.store import Captures
+from devroute.inspector.store import CaptureStore
 from tests.support.eventually import eventually
 from tests.support.loopback import App, AppStream, BulkApp, Client, Site, get, post, site
 
@@ -50,8 +50,8 @@ class Laptop:
             await client.done.wait()
         return client
 
-    async def newest(self, fits: Callable[[Exchange], bool] = lambda each: each.state != "open") -> Exchange:
-        def newest() -> Exchange | None:
+    async def newest(self, fits: Callable[[Capture], bool] = lambda each: each.state != "open") -> Capture:
+        def newest() -> Capture | None:
             found = next(self.captures.listing(), None)
             return found if found is not None and fits(found) else None
 
@@ -78,7 +78,7 @@ async def laptop(port: int, **changes: Any) -> AsyncIterator[Laptop]:
                 printer.close()
 
 
-def recorder_of(captures: Captures) -> Recorder:
+def recorder_of(captures: CaptureStore) -> Recorder:
     return Recorder(captures, asyncio.get_running_loop())
 
 
@@ -202,10 +202,10 @@ async def test_events_are_kept_as_they_come() -> None:
 
 
 async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
-    captures = Captures(max_body=1000)
+    captures = CaptureStore(max_body=1000)
     app = BulkApp()
     recorder = recorder_of(captures)
-    tapped = Tapped(app, "foo", recorder)  # type: ignore[arg-type]  # is never closed
+    tapped = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]  # is never closed
     client = Client(keep=False)
     stream = tapped.open(get(b"/10000000"), client)
     await asyncio.wait_for(client.first.wait(), 5)
@@ -222,7 +222,7 @@ async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
 
 async def test_each_piece_is_passed_on_in_the_same_turn() -> None:
     opened: list[AppStream] = []
-    tapped = Tapped(App(opened.append), "foo", recorder_of(Captures()))  # type: ignore[arg-type]
+    tapped = RecordingUpstream(App(opened.append), "foo", recorder_of(CaptureStore()))  # type: ignore[arg-type]
     client = Client()
     stream = tapped.open(post(4), client)
     await asyncio.sleep(0)
@@ -235,19 +235,19 @@ async def test_each_piece_is_passed_on_in_the_same_turn() -> None:
 
 
 async def test_while_paused_nothing_is_recorded_and_nothing_stands_in_the_way() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     captures.paused = True
     app = App()
-    stream = Tapped(app, "foo", recorder_of(captures)).open(get(), Client())  # type: ignore[arg-type]
+    stream = RecordingUpstream(app, "foo", recorder_of(captures)).open(get(), Client())  # type: ignore[arg-type]
     assert stream is app.streams[0]
     assert not len(captures)
 
 
 async def test_requests_that_come_too_fast_pass_unrecorded_and_are_counted() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     recorder = recorder_of(captures)
     app = App()
-    tapped = Tapped(app, "foo", recorder)  # type: ignore[arg-type]
+    tapped = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]
     for _ in range(MAX_WAITING + 7):
         tapped.open(get(), Client())
     assert len(app.streams) == MAX_WAITING + 7
@@ -260,10 +260,10 @@ async def test_requests_that_come_too_fast_pass_unrecorded_and_are_counted() -> 
 
 
 async def test_notes_of_much_data_do_not_pile_up() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     recorder = recorder_of(captures)
     opened: list[AppStream] = []
-    tapped = Tapped(App(opened.append), "foo", recorder)  # type: ignore[arg-type]
+    tapped = RecordingUpstream(App(opened.append), "foo", recorder)  # type: ignore[arg-type]
     stream = tapped.open(post(100_000_000), Client(keep=False))
     for _ in range(100):
         stream.send_data(bytes(1_000_000))
@@ -275,10 +275,10 @@ async def test_notes_of_much_data_do_not_pile_up() -> None:
 
 
 async def test_what_comes_after_a_body_s_kept_part_is_counted_and_not_held() -> None:
-    captures = Captures(max_body=1000)
+    captures = CaptureStore(max_body=1000)
     recorder = recorder_of(captures)
     app = App()
-    tapped = Tapped(app, "foo", recorder)  # type: ignore[arg-type]
+    tapped = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]
     stream = tapped.open(post(100_000), Client(keep=False))
     stream.send_data(bytes(2000))
     recorder.flush()
@@ -463,17 +463,17 @@ async def test_a_request_is_sent_again_edited_or_not() -> None:
     ],
 )
 async def test_edits_that_make_no_request_are_refused(edits: dict[str, Any]) -> None:
-    captures = Captures()
+    captures = CaptureStore()
     exchange = captures.begin("foo", get(), 0, 0)
-    laptop = Tapped(App(), "foo", recorder_of(captures))  # type: ignore[arg-type]
+    laptop = RecordingUpstream(App(), "foo", recorder_of(captures))  # type: ignore[arg-type]
     with pytest.raises(RequestMalformed):
         await Replayer({"foo": laptop})(exchange, edits)
     assert len(captures) == 1
 
 
 async def test_what_was_not_kept_cannot_be_sent_again() -> None:
-    captures = Captures(max_body=3)
-    replayer = Replayer({"foo": Tapped(App(), "foo", recorder_of(captures))})  # type: ignore[arg-type]
+    captures = CaptureStore(max_body=3)
+    replayer = Replayer({"foo": RecordingUpstream(App(), "foo", recorder_of(captures))})  # type: ignore[arg-type]
     cut = captures.begin("foo", post(5), 0, 0)
     captures.receive(cut, b"12345", "request")
     captures.sent(cut, 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from devroute.errors import ConfigInvalid
 from devroute.inspector.capture import inflate
-from devroute.inspector.json_path import JsonPath, written
+from devroute.inspector.json_path import JsonPath, format_path
 from devroute.inspector.redaction import HEADERS, redaction
 
 SECRET = "s3cr3t-W0rd"
@@ -272,4 +272,4 @@ def test_a_path_matches_its_places(path: str, place: tuple[str | int, ...], mean
 @given(st.lists(st.integers(0, 99) | st.text('ab-_ .[]"', max_size=5), max_size=5))
 def test_a_written_place_is_a_path_to_it(steps: list[str | int]) -> None:
     if not any(isinstance(step, str) and "'" in step and '"' in step for step in steps):
-        assert JsonPath.parse(written(tuple(steps))).matches(tuple(steps))
+        assert JsonPath.parse(format_path(tuple(steps))).matches(tuple(steps))

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from devroute.cli import main
-from devroute.inspector.capture import Exchange
+from devroute.inspector.capture import Capture
 from devroute.inspector.har_writer import write
 
 pytestmark = pytest.mark.asyncio
@@ -77,8 +77,8 @@ async def shop() -> AsyncIterator[tuple[Shop, int]]:
 
 def recorded(
     target: str, method: str = "GET", status: int = 200, body: bytes = b"", **fields: str
-) -> Exchange:
-    made = Exchange("shop", method, target, 1e9, 0)
+) -> Capture:
+    made = Capture("shop", method, target, 1e9, 0)
     made.request_headers = [("host", "shop"), *fields.items()]
     made.request_body.data += body
     made.request_body.size = len(body)
@@ -95,7 +95,7 @@ class Run:
         self.folder = folder
         self._capsys = capsys
 
-    async def __call__(self, entries: list[Exchange] | str, *arguments: str) -> tuple[int, str, str]:
+    async def __call__(self, entries: list[Capture] | str, *arguments: str) -> tuple[int, str, str]:
         file = self.folder / "shop.har"
         file.write_text(entries if isinstance(entries, str) else "".join(write(entries, "1")))
         environment = {"HOME": str(self.folder)}

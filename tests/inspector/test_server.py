@@ -14,18 +14,18 @@ from aiohttp import web
 
 from devroute.errors import AppUnreachable, ConfigInvalid, DevrouteError, InspectorDenied, InspectorLocked
 from devroute.inspector import server
-from devroute.inspector.access import Gate, is_loopback
-from devroute.inspector.capture import Exchange, Message
-from devroute.inspector.store import Captures
+from devroute.inspector.access import AccessControl, is_loopback
+from devroute.inspector.capture import Capture, Message
+from devroute.inspector.store import CaptureStore
 
 pytestmark = pytest.mark.asyncio
 
 ABOUT = server.About({"foo": "http://localhost:8001"}, "alice")
 
 
-def exchange(target: str = "/path", **changes: Any) -> Exchange:
+def exchange(target: str = "/path", **changes: Any) -> Capture:
     """One that is over."""
-    made = Exchange("foo", changes.pop("method", "GET"), target, 1_700_000_000.0, 10.0)
+    made = Capture("foo", changes.pop("method", "GET"), target, 1_700_000_000.0, 10.0)
     made.sent, made.answered, made.ended = 10.001, 10.021, 10.022
     made.status, made.reason, made.state = 200, "OK", "done"
     made.request_headers = [("host", "foo"), ("x-one", "1")]
@@ -42,8 +42,8 @@ def exchange(target: str = "/path", **changes: Any) -> Exchange:
 class Opened:
     """A running inspector, and a browser that has opened its link."""
 
-    captures: Captures
-    gate: Gate
+    captures: CaptureStore
+    gate: AccessControl
     session: aiohttp.ClientSession
     urls: list[str] = field(default_factory=list)
     asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
@@ -66,12 +66,12 @@ class Opened:
 
 
 @asynccontextmanager
-async def inspector(captures: Captures | None = None) -> AsyncIterator[Opened]:
-    captures = Captures() if captures is None else captures
+async def inspector(captures: CaptureStore | None = None) -> AsyncIterator[Opened]:
+    captures = CaptureStore() if captures is None else captures
     urls: list[str] = []
     asked: list[tuple[int, dict[str, Any]]] = []
 
-    async def replay(of: Exchange, edits: dict[str, Any]) -> Exchange:
+    async def replay(of: Capture, edits: dict[str, Any]) -> Capture:
         asked.append((of.id, edits))
         if edits.get("target") == "/nowhere":
             raise AppUnreachable("localhost:1: connection refused")
@@ -211,12 +211,12 @@ async def test_another_machine_is_refused_even_where_the_port_is_open_to_it() ->
             address = probe.getsockname()[0]
         except OSError:
             address = "127.0.0.1"
-    gate = Gate(0, lambda url: None)
+    gate = AccessControl(0, lambda url: None)
     with pytest.raises(InspectorDenied):
         gate.check_place("192.0.2.7", "127.0.0.1:0")
     if is_loopback(address):
         return  # a machine without a network
-    page = server.Inspector(server.Api(Captures(), None, ABOUT), gate)  # type: ignore[arg-type]  # never replays
+    page = server.Inspector(server.Api(CaptureStore(), None, ABOUT), gate)  # type: ignore[arg-type]  # never replays
     runner = web.AppRunner(page.application())
     await runner.setup()
     try:
@@ -245,7 +245,7 @@ async def test_which_peers_are_this_machine(peer: str | None, ours: bool) -> Non
 
 
 async def test_a_token_with_strange_letters_is_wrong_and_no_more() -> None:
-    gate = Gate(1, lambda url: None)
+    gate = AccessControl(1, lambda url: None)
     for token in ("", "ä", "\udcff", "x" * 10_000):
         with pytest.raises(InspectorLocked):
             gate.exchange(token)
@@ -471,7 +471,7 @@ async def test_many_changes_of_one_exchange_are_one_line() -> None:
 
 
 async def test_what_the_store_gives_up_the_page_gives_up() -> None:
-    async with inspector(Captures(max_total=200_000)) as opened, stream(opened) as events:
+    async with inspector(CaptureStore(max_total=200_000)) as opened, stream(opened) as events:
         await events.until("synced")
         known: set[int] = set()
         for n in range(30):
@@ -512,10 +512,10 @@ async def test_the_next_free_port_is_taken_unless_one_was_asked_for(monkeypatch:
         port = taken.getsockname()[1]
         monkeypatch.setattr(server, "PORT", port)
         monkeypatch.setattr(server, "PORTS", 50)
-        async with server.serve(Captures(), None, ABOUT, print) as gate:  # type: ignore[arg-type]
+        async with server.serve(CaptureStore(), None, ABOUT, print) as gate:  # type: ignore[arg-type]
             assert port < gate.port < port + 50
         with pytest.raises(ConfigInvalid, match=f"port {port} is taken"):
-            async with server.serve(Captures(), None, ABOUT, print, port):  # type: ignore[arg-type]
+            async with server.serve(CaptureStore(), None, ABOUT, print, port):  # type: ignore[arg-type]
                 pass
 
 
@@ -540,10 +540,10 @@ async def test_want_of_a_port_ends_devroute_up_only_where_that_port_was_asked_fo
         monkeypatch.setattr(server, "PORT", port)
         monkeypatch.setattr(server, "PORTS", 1)
         terminal = Terminal()
-        for captures, wanted in [(Captures(), True), (None, True), (Captures(), False)]:
-            async with server.offered(captures, None, ABOUT, wanted, terminal) as gate:  # type: ignore[arg-type]
+        for captures, wanted in [(CaptureStore(), True), (None, True), (CaptureStore(), False)]:
+            async with server.serve_as_configured(captures, None, ABOUT, wanted, terminal) as gate:  # type: ignore[arg-type]
                 assert gate is None
         assert terminal.said == [f"inspector: port {port} is taken"]
         with pytest.raises(ConfigInvalid):
-            async with server.offered(Captures(), None, ABOUT, port, terminal):  # type: ignore[arg-type]
+            async with server.serve_as_configured(CaptureStore(), None, ABOUT, port, terminal):  # type: ignore[arg-type]
                 pass

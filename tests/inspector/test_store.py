@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Framing, RequestHead
-from devroute.inspector.capture import Exchange, Message
-from devroute.inspector.store import MAX_EXCHANGES, MAX_MESSAGES, Captures
+from devroute.inspector.capture import Capture, Message
+from devroute.inspector.store import MAX_EXCHANGES, MAX_MESSAGES, CaptureStore
 from devroute.inspector.views import as_detail, as_summary
 
 SIDES: tuple[Literal["request", "response"], ...] = ("request", "response")
@@ -22,12 +22,12 @@ def request(
     return RequestHead(method.encode(), target.encode(), framing, 0, wire)
 
 
-def answered(captures: Captures, exchange: Exchange, fields: str = "", status: int = 200) -> None:
+def answered(captures: CaptureStore, exchange: Capture, fields: str = "", status: int = 200) -> None:
     raw = f"HTTP/1.1 {status} OK\r\n{fields}\r\n".encode()
     captures.respond(exchange, parse_response_head(raw, b"POST"), 2.0)
 
 
-def whole(captures: Captures, target: str = "/", body: bytes = b"") -> Exchange:
+def whole(captures: CaptureStore, target: str = "/", body: bytes = b"") -> Capture:
     exchange = captures.begin("foo", request(target), 1000.0, 1.0)
     captures.sent(exchange, 1.5)
     answered(captures, exchange)
@@ -37,7 +37,7 @@ def whole(captures: Captures, target: str = "/", body: bytes = b"") -> Exchange:
 
 
 def test_an_exchange_is_kept_as_it_came() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     head = request("/p?q=1", "x-forwarded-client-cert: By=x;URI=spiffe://td/ns/shop/sa/web\r\nA: b\r\n")
     exchange = captures.begin("foo", head, 1000.0, 1.0)
     captures.receive(exchange, b"ab", "request")
@@ -61,12 +61,12 @@ def test_an_exchange_is_kept_as_it_came() -> None:
 
 def test_the_filter_s_word_on_the_caller_comes_first() -> None:
     fields = "x-forwarded-client-cert: URI=spiffe://td/ns/a/sa/b\r\nx-devroute-caller: spiffe://td/ns/shop/sa/web\r\n"
-    assert Captures().begin("foo", request(fields=fields), 0, 0).caller == "shop/web"
-    assert Captures().begin("foo", request(), 0, 0).caller == ""
+    assert CaptureStore().begin("foo", request(fields=fields), 0, 0).caller == "shop/web"
+    assert CaptureStore().begin("foo", request(), 0, 0).caller == ""
 
 
 def test_a_body_is_kept_up_to_the_limit_and_counted_beyond() -> None:
-    captures = Captures(max_body=10)
+    captures = CaptureStore(max_body=10)
     for kind in ("application/json", "image/png"):
         exchange = captures.begin("foo", request(fields=f"content-type: {kind}\r\n"), 0, 0)
         for _ in range(4):
@@ -77,7 +77,7 @@ def test_a_body_is_kept_up_to_the_limit_and_counted_beyond() -> None:
 
 
 def test_secrets_are_gone_before_anybody_hears_of_them() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     seen: list[str] = []
     captures.subscribe(
         lambda event, exchange, extra: seen.append(repr(as_detail(exchange) if exchange else 0))
@@ -108,8 +108,8 @@ steps = st.lists(
 def test_the_total_is_what_is_kept_and_never_above_the_bound(
     steps: list[tuple[str, int]], bound: int
 ) -> None:
-    captures = Captures(max_total=bound, max_body=1000)
-    begun: list[Exchange] = []
+    captures = CaptureStore(max_total=bound, max_body=1000)
+    begun: list[Capture] = []
     for step, size in steps:
         exchange = begun[size % len(begun)] if begun else None
         if step == "begin":
@@ -138,7 +138,7 @@ def test_the_total_is_what_is_kept_and_never_above_the_bound(
 
 
 def test_the_oldest_that_is_over_goes_first_and_what_runs_stays() -> None:
-    captures = Captures(max_total=30_000)
+    captures = CaptureStore(max_total=30_000)
     running = captures.begin("foo", request("/running"), 0, 0)
     for number in range(40):
         whole(captures, f"/{number}", bytes(1000))
@@ -150,7 +150,7 @@ def test_the_oldest_that_is_over_goes_first_and_what_runs_stays() -> None:
 
 
 def test_an_exchange_larger_than_everything_is_let_go() -> None:
-    captures = Captures(max_total=5000, max_body=100_000)
+    captures = CaptureStore(max_total=5000, max_body=100_000)
     exchange = captures.begin("foo", request(), 0, 0)
     captures.receive(exchange, bytes(50_000), "request")
     captures.end(exchange, [], 1)
@@ -159,14 +159,14 @@ def test_an_exchange_larger_than_everything_is_let_go() -> None:
 
 
 def test_however_small_there_are_only_so_many() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     for _ in range(MAX_EXCHANGES + 5):
         captures.begin("foo", request(), 0, 0)
     assert len(captures) == MAX_EXCHANGES
 
 
 def test_a_long_talk_keeps_its_newest_messages() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     exchange = captures.begin("foo", request(), 0, 0)
     for number in range(3 * MAX_MESSAGES):
         captures.say(exchange, Message(0, True, "binary", b"%d" % number, 4))
@@ -177,7 +177,7 @@ def test_a_long_talk_keeps_its_newest_messages() -> None:
 
 def test_subscribers_hear_in_order_until_they_leave() -> None:
     waiting: list[Any] = []
-    captures = Captures(later=waiting.append)
+    captures = CaptureStore(later=waiting.append)
     heard: list[str] = []
     leave = captures.subscribe(lambda event, exchange, extra: heard.append(event))
     exchange = whole(captures, body=b"x")
@@ -193,7 +193,7 @@ def test_subscribers_hear_in_order_until_they_leave() -> None:
 
 
 def test_after_a_clear_what_is_in_flight_leaves_no_trace() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     exchange = captures.begin("foo", request(), 0, 0)
     captures.clear()
     answered(captures, exchange)
@@ -213,11 +213,11 @@ def test_after_a_clear_what_is_in_flight_leaves_no_trace() -> None:
     ],
 )
 def test_the_kind_is_what_the_head_says(fields: str, framing: Framing, kind: str) -> None:
-    assert Captures().begin("foo", request(fields=fields, framing=framing), 0, 0).kind == kind
+    assert CaptureStore().begin("foo", request(fields=fields, framing=framing), 0, 0).kind == kind
 
 
 def test_grpc_s_status_is_read_from_trailers() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     exchange = captures.begin("foo", request(fields="content-type: application/grpc\r\n"), 0, 0)
     answered(captures, exchange, "content-type: application/grpc\r\n")
     captures.end(exchange, [(b"grpc-status", b"5"), (b"grpc-message", b"no%20such%20%C3%A9")], 1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.contract.grammar import parse
-from devroute.contract.offer_options import ANY, Terms
+from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
 from devroute.http.message import RequestHead
@@ -26,7 +26,7 @@ class Tunnel:
 class Serving:
     address: Address | None = None
     upstream: Tunnel | None = None
-    terms: Terms = ANY
+    options: OfferOptions = DEFAULT_OPTIONS
     share: None = None
     tell: None = None
 
@@ -50,7 +50,7 @@ LAPTOPS = Laptops(
     {
         "alice": {"foo": Serving(upstream=TUNNEL)},
         "bob": {"foo": Serving(address=Address("192.168.1.12", 8001))},
-        "sue": {"foo": Serving(upstream=TUNNEL, terms=Terms(shadow=25.0))},
+        "sue": {"foo": Serving(upstream=TUNNEL, options=OfferOptions(shadow=25.0))},
         "mallory": {"foo": Serving(address=Address("169.254.169.254", 8001))},
     }
 )
@@ -223,7 +223,10 @@ def test_a_target_that_turns_out_unreachable_is_a_fallback_or_an_error_as_the_co
 
 
 def test_choose_gives_the_upstream_of_a_tunnel() -> None:
-    assert select_target(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS) == (TUNNEL, ANY)
+    assert select_target(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS) == (
+        TUNNEL,
+        DEFAULT_OPTIONS,
+    )
 
 
 def test_a_reason_is_one_short_printable_line() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from devroute.contract.offer_options import Terms
+from devroute.contract.offer_options import OfferOptions
 from devroute.contract.target import Address
 from devroute.errors import (
     CallerDenied,
@@ -104,11 +104,13 @@ async def test_who_is_online_is_asked_for_every_request(desk: Desk) -> None:
 async def test_a_laptop_that_wants_copies_gets_no_other_methods_even_if_the_sidecar_sends_them(
     desk: Desk,
 ) -> None:
-    desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None, Terms(shadow=25.0))
+    desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None, OfferOptions(shadow=25.0))
     route = desk.route(b'{"foo": "alice"}')
     assert b"x-devroute-result: mirror" in route.response_headers
     assert isinstance(route.upstream, Shadowed)
-    desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None, Terms(shadow=25.0, shadow_methods=("POST",)))
+    desk.laptops["alice", "foo"] = LaptopService(
+        Tunnel(), None, OfferOptions(shadow=25.0, shadow_methods=("POST",))
+    )
     with pytest.raises(ConditionUnmet, match="copies of POST only"):
         desk.route(b'{"foo": "alice"}')
 

@@ -86,7 +86,7 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
     settings = _bound(AgentSettings, sources)
     _complete(_missing(settings) + ([] if settings.services else ["services"]))
     try:
-        settings.terms.check()
+        settings.offer_options.check()
     except Malformed as problem:
         raise ConfigInvalid(f"shadow and except_status: {problem}") from None
     if settings.direct is not None:

@@ -10,7 +10,7 @@ import ipaddress
 from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, Installation
 from devroute.mesh.manifests.model import Document
 from devroute.policy.policy import Policy
-from devroute.policy.ranges import Network, inside
+from devroute.policy.ranges import Network, is_inside
 from devroute.proxy.settings import ProxySettings
 
 #: Paths of the control port, as devroute/proxy/control/api.py and devroute/proxy/control/tunnels.py serve
@@ -121,8 +121,8 @@ def _to_laptops(installation: Installation) -> list[Document]:
 
 def _block(block: Network, policy: Policy) -> Document:
     """A network without the cluster's own ranges, unless something in them is listed, as policy has it."""
-    ranges = [network for network, _ in policy.cluster if network != block and inside(network, block)]
-    own = [each for each in ranges if not any(inside(listed, each) for listed in policy.networks)]
+    ranges = [network for network, _ in policy.cluster if network != block and is_inside(network, block)]
+    own = [each for each in ranges if not any(is_inside(listed, each) for listed in policy.networks)]
     return {"cidr": str(block)} | ({"except": list(map(str, own))} if own else {})
 
 

@@ -76,9 +76,9 @@ class Assignment:
             lines.append(f"service {self.service}")
         room = MAX_LINES_BYTES
         for each in self.laptops:
-            terms = each.served.terms
-            methods = ",".join(terms.shadow_methods)
-            words = ("copy", each.ticket, f"{terms.shadow or 0:.6f}", methods, *terms.paths)
+            options = each.served.options
+            methods = ",".join(options.shadow_methods)
+            words = ("copy", each.ticket, f"{options.shadow or 0:.6f}", methods, *options.paths)
             line = " ".join(words)
             if len(line) < room:
                 room -= len(line) + 1

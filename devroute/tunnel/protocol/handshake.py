@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from devroute.contract.offer_options import ANY, Terms
+from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.service_spec import MAX_SERVICES
 from devroute.contract.target import Address, check_label, parse_address
 from devroute.errors import ProtocolError
@@ -29,7 +29,7 @@ def _direct(value: object) -> object:
 
 
 def _terms(value: object) -> object:
-    return value if isinstance(value, Terms) else Terms.from_mapping(value)
+    return value if isinstance(value, OfferOptions) else OfferOptions.from_mapping(value)
 
 
 def _version(version: int) -> int:
@@ -54,7 +54,7 @@ class Offer(BaseModel):
     service: Annotated[str, AfterValidator(_service)]
     scheme: Literal["http", "grpc"] = "http"
     direct: Annotated[Address | None, BeforeValidator(_direct)] = None
-    terms: Annotated[Terms, BeforeValidator(_terms)] = ANY
+    terms: Annotated[OfferOptions, BeforeValidator(_terms)] = DEFAULT_OPTIONS
 
     def as_dict(self) -> dict[str, object]:
         return {

@@ -21,7 +21,7 @@ from rich.cells import cell_len
 from devroute.agent.ui.layout import Line, Row, View, caller_of, lines
 from devroute.agent.ui.page import PageReporter
 from devroute.contract.service_spec import ServiceSpec
-from devroute.inspector.access import Gate
+from devroute.inspector.access import AccessControl
 from devroute.tunnel.agent_link import Finished
 from tests.support.loopback import Client, Site, get, site
 
@@ -325,7 +325,7 @@ def test_a_page_fills_any_screen_and_never_more(view: View, width: int, height: 
 @pytest.mark.parametrize("width", [40, 61, 62, 80])
 def test_the_inspector_s_link_is_whole_at_any_width(width: int) -> None:
     """Also at 80 columns with a port of five digits."""
-    link = Gate(49152, print).url
+    link = AccessControl(49152, print).url
     page = lines(View(name="a", inspector=link), width, 24)
     shown = "\n".join("".join(text for text, _ in line) for line in page)
     assert link in shown.replace("\n", "")

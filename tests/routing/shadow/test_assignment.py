@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from devroute.contract.offer_options import MAX_LIST, MAX_PATH, Terms
+from devroute.contract.offer_options import MAX_LIST, MAX_PATH, OfferOptions
 from devroute.errors import CallerDenied, ConditionUnmet, ContractMissing, LaptopOffline, ShadowDenied
 from devroute.http.http1.request import parse_request_head
 from devroute.http.message import RequestHead
@@ -32,9 +32,9 @@ class Link:
         raise NotImplementedError
 
 
-def laptop(registry: Registry, name: str, **terms: object) -> Link:
+def laptop(registry: Registry, name: str, **options: object) -> Link:
     link = Link()
-    offers = (Offer(service="foo", terms=Terms(**terms)), Offer(service="bar"))  # type: ignore[arg-type]
+    offers = (Offer(service="foo", terms=OfferOptions(**options)), Offer(service="bar"))  # type: ignore[arg-type]
     registry.register(name, Hello(agent="1", name=name, services=offers), link, 0.0)
     return link
 
@@ -129,8 +129,8 @@ class Desk:
         fields = [f"{method} / HTTP/1.1", "host: foo-shadow", f"x-devroute-copy: {ticket}", *lines]
         return self.router(parse_request_head("\r\n".join([*fields, "", ""]).encode()))
 
-    def ticket(self, **terms: object) -> str:
-        laptop(self.registry, "alice", **{"shadow": 100.0, **terms})
+    def ticket(self, **options: object) -> str:
+        laptop(self.registry, "alice", **{"shadow": 100.0, **options})
         (shadow,) = self.registry.shadows("foo")
         return shadow.ticket
 

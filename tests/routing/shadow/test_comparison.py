@@ -11,9 +11,9 @@ from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.errors import DevrouteError, RequestMalformed, UpstreamTimeout
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.inspector.compare import Rules
+from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.redaction import redaction
-from devroute.inspector.store import Captures
+from devroute.inspector.store import CaptureStore
 from devroute.routing.shadow.comparison import (
     MAX_BODY,
     MAX_PENDING,
@@ -142,10 +142,10 @@ class Sink:
 class Laptop:
     """ComparisonReceiver of what a proxy tells, with or without captures."""
 
-    def __init__(self, *ignore: str, captures: Captures | None = None) -> None:
+    def __init__(self, *ignore: str, captures: CaptureStore | None = None) -> None:
         self.shown: list[ComparisonResult] = []
         self.lost = 0
-        rules = Rules.parse(ignore)
+        rules = IgnoreRules.parse(ignore)
         self.verdicts = ComparisonReceiver(rules, redaction(()), self.show, captures)
 
     def show(self, verdict: ComparisonResult, lost: int) -> None:
@@ -191,7 +191,7 @@ def test_a_laptop_that_failed_differs_by_its_error() -> None:
 
 
 def test_the_capture_of_the_request_gets_the_differences() -> None:
-    captures = Captures()
+    captures = CaptureStore()
     exchange = captures.begin("foo", HEAD, 0.0, 0.0)
     other = captures.begin(
         "foo", RequestHead(b"GET", b"/a", Framing.NONE, 0, WIRE[:-4] + b"2\r\n\r\n"), 0.0, 0.0
