@@ -53,7 +53,7 @@ class Reply(NamedTuple):
 
 
 @dataclass
-class App:
+class DemoApp:
     """A service: says who it is, calls the next one with the same contract, and adds what it heard.
 
     `calls` is the next service, and `through` the sidecar's listener where iptables would take the call.
@@ -133,7 +133,7 @@ async def mesh(folder: Path) -> AsyncIterator[Mesh]:
         # From the last to the first, since each calls the next one's sidecar.
         inbound: dict[str, Endpoint] = {}
         for service, calls in [("c", ""), ("b", "c"), ("a", "b")]:
-            app = App(MESH, calls)
+            app = DemoApp(MESH, calls)
             next_service = {calls: inbound[calls]} if calls else {}
             described = Sidecar(service, await enter(app.serving()), "demo", services=next_service)
             envoy = await enter(testbed.sidecar(folder, described, proxy))
@@ -143,7 +143,7 @@ async def mesh(folder: Path) -> AsyncIterator[Mesh]:
         # A laptop reaches the mesh's C as through a VPN.
         laptops, commands = {}, {}
         for who, (secret, _) in tokens.items():
-            laptops[who] = await enter(App(who, "c", inbound["c"]).serving())
+            laptops[who] = await enter(DemoApp(who, "c", inbound["c"]).serving())
             service = f"b={laptops[who].host}:{laptops[who].port}"
             commands[who] = await enter(testbed.laptop(folder, who, proxy.server, secret, service))
         session = await enter(aiohttp.ClientSession(timeout=TIMEOUT))

@@ -40,10 +40,10 @@ LISTENERS = ("data", "control", "admin")
 T = TypeVar("T")
 
 
-class StageFailed(DevrouteError):
+class TestbedFailed(DevrouteError):
     """A part did not come up; the message ends with what it wrote."""
 
-    code, status = "stage-failed", 500
+    code, status = "testbed-failed", 500
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class Command:
                 if isinstance(event := json.loads(line), dict):
                     yield event
 
-    def failed(self, waited_for: str) -> StageFailed:
+    def failed(self, waited_for: str) -> TestbedFailed:
         tail = self.log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
         status = self.process.returncode
         state = "is still running" if status is None else f"ended with status {status}"
-        return StageFailed(f"waited for {waited_for}, but {self.log.stem} {state}\n{tail}")
+        return TestbedFailed(f"waited for {waited_for}, but {self.log.stem} {state}\n{tail}")
 
 
 @dataclass(frozen=True)
-class Proxy:
+class RunningProxy:
     """A running `devroute proxy` and its ports."""
 
     command: Command
@@ -110,9 +110,9 @@ async def proxy(
     tokens: Iterable[TokenRecord],
     policy: str | None = None,
     environment: Mapping[str, str] = {},
-) -> AsyncIterator[Proxy]:
+) -> AsyncIterator[RunningProxy]:
     """`devroute proxy` with `policy`, or the demo's, which permits loopback, with an audit trail in its log,
-    and with further settings in its environment. Raises StageFailed."""
+    and with further settings in its environment. Raises TestbedFailed."""
     if policy is None:
         policy = resources.files("devroute.demo_files").joinpath("policy.yaml").read_text(encoding="utf-8")
     (folder / "policy.yaml").write_text(policy, encoding="utf-8")
@@ -123,14 +123,14 @@ async def proxy(
         folder, "proxy", ("proxy", *files, *places), {"DEVROUTE_AUDIT": "-", **environment}
     ) as started:
         ports = await _eventually(lambda: _ports(started), started, "its ports")
-        yield Proxy(started, *(Endpoint("127.0.0.1", ports[each]) for each in LISTENERS))
+        yield RunningProxy(started, *(Endpoint("127.0.0.1", ports[each]) for each in LISTENERS))
 
 
 @asynccontextmanager
 async def laptop(
     folder: Path, name: str, server: str, secret: str, *arguments: str
 ) -> AsyncIterator[Command]:
-    """`devroute up ARGUMENTS` of the person `name`, once they are online. Raises StageFailed."""
+    """`devroute up ARGUMENTS` of the person `name`, once they are online. Raises TestbedFailed."""
     environment = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": secret}
     async with command(folder, f"up-{name}", ("up", *arguments), environment) as started:
         async with aiohttp.ClientSession(headers={"authorization": f"Bearer {secret}"}) as session:
@@ -141,7 +141,7 @@ async def laptop(
 
 
 @asynccontextmanager
-async def sidecar(folder: Path, description: Sidecar, serving: Proxy) -> AsyncIterator[Envoy]:
+async def sidecar(folder: Path, description: Sidecar, serving: RunningProxy) -> AsyncIterator[Envoy]:
     """A sidecar's Envoy with the shipped, mesh-wide EnvoyFilter. Raises EnvoyFailed."""
     known = {PROXY.data_cluster: serving.data, PROXY.control_cluster: serving.control}
     as_client = {*description.as_client, PROXY.data_cluster}
@@ -167,7 +167,7 @@ async def _online(session: aiohttp.ClientSession, server: str, name: str) -> boo
 
 
 async def _eventually(look: Callable[[], Awaitable[T | None]], started: Command, what: str) -> T:
-    """The first value other than None that `look` returns. Raises StageFailed if the process ends before."""
+    """The first value other than None that `look` returns. Raises TestbedFailed if the process ends before."""
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             while started.process.returncode is None:

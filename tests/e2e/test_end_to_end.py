@@ -27,7 +27,7 @@ CANCEL_S = 0.1
 class Way:
     """From a client to the app that `handler` plays: one call, one connection, one request."""
 
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
     app_port: int
     handler: Handler | None = None
 

@@ -38,7 +38,7 @@ END_S = 10.0
 class Place:
     """A proxy and what it answers."""
 
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
     folder: Path
     issuer: Issuer
     session: aiohttp.ClientSession

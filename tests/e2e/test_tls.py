@@ -43,7 +43,7 @@ WITHIN_S = 10.0
 
 @dataclass
 class Place:
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
     port: int
     folder: Path
 

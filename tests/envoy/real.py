@@ -42,7 +42,7 @@ class Mesh:
     """A proxy without laptops, and the sidecars that a test asks for."""
 
     folder: Path
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
     client: aiohttp.ClientSession
     stack: AsyncExitStack
     envoys: dict[str, Envoy] = field(default_factory=dict)

@@ -31,7 +31,7 @@ async def laptop(request: web.Request) -> web.Response:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[tuple[Mesh, MeshCa, testbed.Proxy, dict[str, str]]]:
+) -> AsyncIterator[tuple[Mesh, MeshCa, testbed.RunningProxy, dict[str, str]]]:
     folder = tmp_path_factory.mktemp("callers")
     ca = MeshCa(folder)
     mtls = ca.for_sidecar("spiffe://cluster.local/ns/shop/sa/foo")

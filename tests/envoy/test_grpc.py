@@ -37,7 +37,7 @@ class Mesh:
 
     channel: aio.Channel
     envoy: Envoy
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
     agent: testbed.Command
     app: asyncio.subprocess.Process
     laptop: Endpoint

@@ -45,7 +45,7 @@ class Job:
 
     client: aiohttp.ClientSession
     envoy: Envoy
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
     apps: dict[str, tuple[asyncio.subprocess.Process, Endpoint]]
     agents: dict[str, testbed.Command]
 

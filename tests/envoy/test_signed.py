@@ -44,7 +44,7 @@ class Way:
     client: ClientSession
     gateway: str
     inside: str
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
 
     async def get(
         self, url: str = "", path: str = "/", **fields: str

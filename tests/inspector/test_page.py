@@ -118,7 +118,7 @@ class App:
 class Scene:
     browser: Browser
     app: App
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
     session: aiohttp.ClientSession
     log: Path
     url: str

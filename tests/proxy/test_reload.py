@@ -51,7 +51,7 @@ class App:
 @dataclass
 class World:
     folder: Path
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
     app: App
     port: int
     secret: str

@@ -72,7 +72,7 @@ _MATCH_PARTS = (
 _ORDERED = ("NETWORK_FILTER", "HTTP_FILTER", "HTTP_ROUTE", "LISTENER_FILTER")
 
 
-class Finding(NamedTuple):
+class ManifestFinding(NamedTuple):
     """What is wrong, where, what to do, and which releases it concerns."""
 
     severity: Literal["error", "warning"]
@@ -82,7 +82,7 @@ class Finding(NamedTuple):
     releases: frozenset[Release] = ALL
 
 
-def envoy_filter(document: Document) -> Iterator[Finding]:
+def envoy_filter(document: Document) -> Iterator[ManifestFinding]:
     """An EnvoyFilter as a whole; its patches by `patch`. Places are paths inside of the document."""
     if document.get("apiVersion") != "networking.istio.io/v1alpha3":
         yield _error(
@@ -111,7 +111,7 @@ def _labels(found: object) -> bool:
     return isinstance(found, Mapping) and all(isinstance(each, str) for each in found.values())
 
 
-def patch(found: object) -> Iterator[Finding]:
+def patch(found: object) -> Iterator[ManifestFinding]:
     """One of `configPatches`. An error means that it cannot be applied."""
     if not isinstance(found, Mapping):
         yield _error("", "is not a mapping")
@@ -128,7 +128,7 @@ def patch(found: object) -> Iterator[Finding]:
     yield from _match(found.get("match"), str(apply_to), str(inner["operation"]))
 
 
-def _operation(apply_to: str, operation: str, value: object) -> Iterator[Finding]:
+def _operation(apply_to: str, operation: str, value: object) -> Iterator[ManifestFinding]:
     if operation.startswith("INSERT") and apply_to not in _ORDERED:
         yield _error(
             "patch.operation", f"Istio ignores {operation} for {apply_to}, which has no order", "write ADD"
@@ -153,7 +153,7 @@ def _operation(apply_to: str, operation: str, value: object) -> Iterator[Finding
             yield _error(place, f"{quote(each)} is of Envoy's API v2, which is gone", "use the type of v3")
 
 
-def _match(match: object, apply_to: str, operation: str) -> Iterator[Finding]:
+def _match(match: object, apply_to: str, operation: str) -> Iterator[ManifestFinding]:
     if match is None:
         match = {}
     if not isinstance(match, Mapping):
@@ -167,7 +167,7 @@ def _match(match: object, apply_to: str, operation: str) -> Iterator[Finding]:
     if context not in CONTEXTS:
         yield _error("match.context", f"{quote(str(context))} is not one of {', '.join(CONTEXTS)}")
     if "context" not in match and (apply_to, operation) == ("CLUSTER", "ADD"):
-        yield Finding(
+        yield ManifestFinding(
             "warning",
             "match.context",
             "without one, Istio adds no cluster to the inbound side of sidecars",
@@ -187,11 +187,11 @@ def applies(found: Document, release: Release) -> bool:
     return version is None or any(re.search(str(version), f"{release.istio}.{patch}") for patch in range(20))
 
 
-def traffic_extension(document: Document) -> Iterator[Finding]:
+def traffic_extension(document: Document) -> Iterator[ManifestFinding]:
     """A TrafficExtension; its Lua is for Envoy to judge."""
     older = frozenset(each for each in RELEASES if _number(each.istio) < _number(EXTENSIONS_SINCE))
     if older:
-        yield Finding(
+        yield ManifestFinding(
             "error",
             "kind",
             f"TrafficExtension came with Istio {EXTENSIONS_SINCE}",
@@ -215,7 +215,7 @@ def traffic_extension(document: Document) -> Iterator[Finding]:
         yield _error("spec.lua.inlineCode", f"has {len(code)} characters of {MAX_INLINE_LUA} at most")
 
 
-def destination_rule(document: Document) -> Iterator[Finding]:
+def destination_rule(document: Document) -> Iterator[ManifestFinding]:
     """A DestinationRule, by what devroute needs of it."""
     spec = document.get("spec")
     if not isinstance(spec, Mapping):
@@ -230,14 +230,14 @@ def destination_rule(document: Document) -> Iterator[Finding]:
     if str(spec.get("host", "")).split(".")[0] != "devroute-proxy":
         return
     if _path(spec, "trafficPolicy", "connectionPool", "http", "useClientProtocol") is not True:
-        yield Finding(
+        yield ManifestFinding(
             "warning",
             "spec.trafficPolicy.connectionPool.http.useClientProtocol",
             "is not true: detoured gRPC reaches the proxy as HTTP/1.1 and fails",
             "set it to true",
         )
     if _path(spec, "trafficPolicy", "outlierDetection") is not None:
-        yield Finding(
+        yield ManifestFinding(
             "warning",
             "spec.trafficPolicy.outlierDetection",
             "takes the proxy away from everybody when one laptop fails",
@@ -277,5 +277,5 @@ def _number(release: str) -> tuple[int, ...]:
     return tuple(map(int, release.split(".")))
 
 
-def _error(place: str, problem: str, hint: str = "") -> Finding:
-    return Finding("error", place, problem, hint)
+def _error(place: str, problem: str, hint: str = "") -> ManifestFinding:
+    return ManifestFinding("error", place, problem, hint)

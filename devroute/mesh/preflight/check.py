@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from devroute.errors import ConfigInvalid
 from devroute.mesh.istio import gateway, rules, sidecar
 from devroute.mesh.istio.envoy_filter import apply
-from devroute.mesh.istio.rules import RELEASES, Finding, Release
+from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
 from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
 from devroute.mesh.manifests import Document
 from devroute.mesh.preflight.report import Report, Verdict
@@ -126,7 +126,9 @@ def _judge_filter(
             done |= _judge_shape(report, place, document, chosen, shape, release, validate)
     for number in patches.keys() - done:
         report.add(
-            Finding("warning", "match", "matches nothing in a sidecar or gateway as Istio shapes them"),
+            ManifestFinding(
+                "warning", "match", "matches nothing in a sidecar or gateway as Istio shapes them"
+            ),
             f"{place}: configPatches[{number}]",
         )
 
@@ -152,7 +154,7 @@ def _judge_shape(
         except ConfigInvalid as error:
             problem = re.sub(r"^EnvoyFilter .*?: configPatches\[0\]: ", "", error.message)
             inside = f"{place}: configPatches[{number}]"
-            report.add(Finding("warning", "", f"cannot be tried here: {problem}"), inside)
+            report.add(ManifestFinding("warning", "", f"cannot be tried here: {problem}"), inside)
             untried.add(number)
             continue
         if patched != configuration:
@@ -169,7 +171,7 @@ def _judge_shape(
                 configuration = patched
                 continue
             said = f"Envoy says: {complaint[:MAX_COMPLAINT]}"
-            finding = Finding("error", "patch.value", said, releases=frozenset({release}))
+            finding = ManifestFinding("error", "patch.value", said, releases=frozenset({release}))
             report.add(finding, f"{place}: configPatches[{number}]")
     return untried.union(applied)
 
@@ -229,7 +231,9 @@ def _judge_extension(
     for release in report.releases:
         if release.envoy in envoys and (complaint := envoys[release.envoy][1](configuration)):
             said = f"Envoy says: {complaint[:MAX_COMPLAINT]}"
-            report.add(Finding("error", "spec.lua.inlineCode", said, releases=frozenset({release})), place)
+            report.add(
+                ManifestFinding("error", "spec.lua.inlineCode", said, releases=frozenset({release})), place
+            )
 
 
 def _judge_rule(
@@ -252,7 +256,8 @@ def _services(report: Report, documents: list[tuple[str, Document]]) -> None:
         for port, host in report.needs:
             if host.startswith(start) and port not in ports:
                 report.add(
-                    Finding("error", "spec.ports", f"has no port {port}, which the filter calls"), place
+                    ManifestFinding("error", "spec.ports", f"has no port {port}, which the filter calls"),
+                    place,
                 )
 
 

@@ -5,7 +5,7 @@ suits, in words and for scripts. Pure; the judging is mesh/preflight/check.py's.
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from devroute.mesh.istio.rules import RELEASES, Finding, Release
+from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
 from devroute.mesh.manifests import Document
 
 
@@ -22,7 +22,7 @@ class Report:
     """All that is to be said about a file."""
 
     looked_at: list[str] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[ManifestFinding] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     #: Clusters that the mesh has to have, as port and host.
     needs: list[tuple[int, str]] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Report:
         bad = ("does not suit",) if self.releases == RELEASES else ("does not suit", "not tried")
         return not any(each.outcome in bad for each in self.verdicts)
 
-    def add(self, finding: Finding, place: str) -> None:
+    def add(self, finding: ManifestFinding, place: str) -> None:
         """A finding at a place of the file; where only the release differs, it is one finding."""
         if finding.releases.isdisjoint(self.releases):
             return

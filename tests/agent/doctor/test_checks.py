@@ -129,7 +129,7 @@ async def test_a_certificate_that_has_expired_or_is_for_another_name_has_its_own
 
 
 @asynccontextmanager
-async def in_front_of(server: testbed.Proxy, version: str, seconds: float) -> AsyncIterator[str]:
+async def in_front_of(server: testbed.RunningProxy, version: str, seconds: float) -> AsyncIterator[str]:
     """Passes everything on, but the server seems to be of another version, and in another time."""
     date = f"Date: {email.utils.formatdate(time.time() + seconds, usegmt=True)}".encode()
     ours, theirs = f'"version": "{__version__}"'.encode(), f'"version": "{version}"'.encode()

@@ -262,7 +262,7 @@ class Running:
     """A proxy with its trail in a file, and what it let happen."""
 
     folder: Path
-    proxy: testbed.Proxy
+    proxy: testbed.RunningProxy
     client: aiohttp.ClientSession
     environment: AsyncExitStack
 
