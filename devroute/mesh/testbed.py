@@ -167,7 +167,7 @@ async def _online(session: aiohttp.ClientSession, server: str, name: str) -> boo
 
 
 async def _eventually(look: Callable[[], Awaitable[T | None]], started: Command, what: str) -> T:
-    """The first value other than None that `look` returns. Raises TestbedFailed if the process ends before."""
+    """The first value other than None that `look` returns. Raises TestbedFailed if the process ends first."""
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             while started.process.returncode is None:
