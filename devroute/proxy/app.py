@@ -1,8 +1,7 @@
-"""`devroute proxy`: the three listeners in the mesh, and what they share. Owns their start, reload and end.
+"""`devroute proxy`: its three listeners and what they share. Owns their start, periodic work and end.
 
-data     requests that a sidecar detoured, and nothing else (proxy/downstream/listener.py,
-proxy/downstream/exchange.py)
-control  /resolve, the laptops' tunnels and the JSON API (proxy/control/tunnels.py, inspector/api.py)
+data     requests that a sidecar detoured, and nothing else (proxy/downstream)
+control  /resolve and reports for sidecars, the laptops' tunnels, the JSON API (proxy/control)
 admin    health, readiness, metrics (proxy/admin.py)
 """
 
@@ -11,7 +10,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -19,29 +18,25 @@ from aiohttp import web
 from devroute import __version__
 from devroute.auth.tls import ServerFiles
 from devroute.contract.grammar import ContractLimits
-from devroute.contract.offer_options import OfferOptions
 from devroute.contract.verifier import Verifier
 from devroute.errors import ConfigInvalid, HandbackUnavailable
 from devroute.http.message import HeadLimits
 from devroute.log import configure
-from devroute.platforms import freeze_heap, loop_factory
-from devroute.policy.policy import Policy
+from devroute.platforms import freeze_heap, handle_signals, loop_factory
 from devroute.proxy import admin
 from devroute.proxy.control import api, http
 from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import TunnelListener
 from devroute.proxy.downstream.listener import Listener
-from devroute.proxy.identity_sources import IdentitySources
+from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.settings import ProxySettings
-from devroute.proxy.signing_keys import SigningKeySource
 from devroute.proxy.telemetry.access_log import request_log
 from devroute.proxy.telemetry.audit import OFF, STDOUT, Audit, AuditFile
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.proxy.telemetry.observer import Observer
-from devroute.proxy.watched_file import WatchedFile
 from devroute.routing.registry import Registry
-from devroute.routing.route import CompletedExchange, Timeouts
+from devroute.routing.route import Timeouts
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.comparison import PendingComparisons
 from devroute.routing.trace import Traces
@@ -49,16 +44,16 @@ from devroute.tunnel.protocol.handshake import Offer
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.pools import Pools
 
-#: How coarse the data path's clock is; its timeouts are seconds.
+#: Seconds between two ticks of the data path's clock; its timeouts are seconds, so it may be coarse.
 TICK_SECONDS: Final = 0.5
 
-#: Pools that nobody uses are looked for this often, in ticks.
+#: Ticks between two searches for unused pools.
 PRUNE_TICKS: Final = 120
 
-#: Links whose token has expired or was revoked are looked for this often, in ticks.
+#: Ticks between two searches for links whose token has expired or was revoked.
 IN_FORCE_TICKS: Final = 2
 
-#: What the audit trail left out is told this often, in ticks.
+#: Ticks between two records of what the audit trail left out.
 OMISSION_TICKS: Final = 20
 
 #: Sidecars open many connections at once when a proxy starts.
@@ -71,155 +66,101 @@ class Proxy:
     """One replica. `start` listens, `stop` drains; in between everything happens in callbacks."""
 
     def __init__(self, settings: ProxySettings) -> None:
-        """Raises ConfigInvalid for a policy or token file that cannot be used."""
+        """Raises ConfigInvalid for a policy, token or key file that cannot be used."""
         self._settings = settings
-        self._policy = WatchedFile(settings.policy, Policy.parse, Policy())
-        self._admission = IdentitySources(settings)
-        self._signers = SigningKeySource(settings.contract_keys)
-        self._signers_in_force = self._signers.keys()
-        self._audit = None if settings.audit == OFF else Audit(AuditFile(settings.audit))
-        self._record: RecordEvent = discard_event if self._audit is None else self._audit.record
-        self._counters = Metrics()
-        log_exchange, self._flush_log = request_log(settings.log_format, settings.log_level)
-        self._traces = Traces()
-        self._comparisons = PendingComparisons(asyncio.get_running_loop().time)
+        self._loop = asyncio.get_running_loop()
+        self._config = LiveConfig(settings)
         self._draining = False
         self._ticks = 0
-        loop = asyncio.get_running_loop()
-        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._listeners: list[asyncio.Server] = []
+        self.data_port = self.control_port = self.admin_port = self.tls_port = 0
+        self._create_telemetry()
+        self._create_routing()
+        self._create_listeners()
+
+    def _create_telemetry(self) -> None:
+        settings = self._settings
+        self._audit = None if settings.audit == OFF else Audit(AuditFile(settings.audit))
+        self._record: RecordEvent = discard_event if self._audit is None else self._audit.record
+        self._metrics = Metrics()
+        self._traces = Traces()
+        log_exchange, self._flush_log = request_log(settings.log_format, settings.log_level)
+        self._observer = Observer(self._metrics, log_exchange, self._audit, self._traces, self._loop.time)
+
+    def _create_routing(self) -> None:
+        settings, config = self._settings, self._config
         self.registry = Registry(max_links_per_subject=settings.max_links_per_subject)
         self._pools = Pools(
-            self.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
+            config.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
         )
-        sizes = ContractLimits(settings.max_contract_bytes, settings.max_contract_entries)
-        read = Verifier(self._signers.keys, settings.contract_max_ttl, self._signers.look_again, sizes)
-        self._mesh: Http1Pool | None = None
-        if (egress := settings.mesh_egress) is not None:
-            self._mesh = Http1Pool(
-                egress.host,
-                egress.port,
-                permit=lambda ip, port: (
-                    None
-                ),  # the operator's own listener, on this machine (cli/config/sources.py)
-                connect_timeout=settings.connect_timeout,
-                max_in_flight=settings.max_in_flight,
-            )
+        self._mesh = _mesh(settings)
+        self._comparisons = PendingComparisons(self._loop.time)
+        self._read_contract = Verifier(
+            config.signing_keys.current,
+            settings.contract_max_ttl,
+            config.signing_keys.look_again,
+            ContractLimits(settings.max_contract_bytes, settings.max_contract_entries),
+        )
         self._router = ContractRouter(
             self.registry,
-            self.policy,
+            config.policy,
             self._pools,
-            read,
+            self._read_contract,
             mesh=self._mesh,
             comparisons=self._comparisons,
             shadows=self.registry,
         )
-        timeouts = Timeouts(
-            head=settings.head_timeout,
-            body=settings.body_timeout,
-            first_byte=settings.first_byte_timeout,
-            idle=settings.idle_timeout,
-            keep_alive=settings.keep_alive_timeout,
-            total=settings.total_timeout,
-        )
+
+    def _create_listeners(self) -> None:
+        settings, config = self._settings, self._config
         limits = HeadLimits(settings.max_head_bytes, settings.max_header_fields)
-        observer = Observer(self._counters, log_exchange, self._audit, self._traced)
-        self._server = Listener(self._router, timeouts, observer.completed, loop.time(), limits)
-        self._control = http.create_runner(
-            api.create_app(
-                api.Control(
-                    directory=self.registry,
-                    policy=self.policy,
-                    authenticate=self._admission.authenticate,
-                    probe=self._pools.probe,
-                    probe_timeout=settings.probe_timeout,
-                    traces=self._traces,
-                    comparisons=self._comparisons,
-                    shadows=self.registry,
-                    read=read,
-                    record=self._record,
-                )
-            )
+        self._data = Listener(
+            self._router, _timeouts(settings), self._observer.completed, self._loop.time(), limits
         )
+        control = api.Control(
+            directory=self.registry,
+            policy=config.policy,
+            authenticate=config.identities.authenticate,
+            probe=self._pools.probe,
+            probe_timeout=settings.probe_timeout,
+            traces=self._traces,
+            comparisons=self._comparisons,
+            shadows=self.registry,
+            read=self._read_contract,
+            record=self._record,
+        )
+        self._control = http.create_runner(api.create_app(control))
+        self._tunnels = TunnelListener(
+            http=lambda: http.connections(self._control)(),
+            authenticate=config.identities.authenticate,
+            registry=self.registry,
+            server_version=__version__,
+            permit=self._permit_registration,
+            record=self._record,
+        )
+        self._tls: TlsListener | None = None
         self._admin = web.AppRunner(
-            admin.create_app(self._counters, self._gauges, self._readiness),
+            admin.create_app(self._metrics, self._gauges, self._readiness),
             access_log=None,
             handle_signals=False,
         )
-        self._listeners: list[asyncio.Server] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._tunnels: TunnelListener | None = None
-        self._tls: TlsListener | None = None
-        self.data_port = self.control_port = self.admin_port = self.tls_port = 0
 
-    def policy(self) -> Policy:
-        return self._policy.value
-
-    def _permit_registration(self, subject: str, groups: frozenset[str], offer: Offer) -> None:
-        policy = self.policy()
-        policy.permit_registration(subject, groups, offer.service)
-        if offer.direct is not None:
-            policy.permit_target(offer.direct, service=offer.service)
-        self._permit_options(offer.service, offer.terms)
-
-    def _permit_options(self, service: str, options: OfferOptions) -> None:
-        if options.shadow is not None:
-            self.policy().permit_shadow(service)
-        if options.except_status and self._mesh is None:
-            raise HandbackUnavailable(
-                f"service '{service}': requests cannot be handed back: the proxy has no way into the mesh",
-                service=service,
-            )
-
-    def _limit(self) -> None:
-        """The settings' limits, or the policy's where it has some."""
-        settings, policy = self._settings, self.policy().limits
-        per_target = policy.in_flight_per_target or settings.max_in_flight
-        self._pools.limit(per_target)
-        self.registry.max_links = policy.links_per_subject or settings.max_links_per_subject
-        if self._tunnels is not None:
-            self._tunnels.shares.limit(
-                per_link=min(per_target, policy.streams_per_link or settings.max_streams_per_link),
-                per_subject=policy.in_flight_per_subject or settings.max_in_flight_per_subject,
-            )
-
-    # --- life
+    # --- start and end
 
     async def start(self) -> None:
         """Raises ConfigInvalid where a port cannot be had."""
         settings = self._settings
         await self._control.setup()
         await self._admin.setup()
-        assert self._control.server is not None
         assert self._admin.server is not None
-        self._tunnels = TunnelListener(
-            http=http.connections(self._control),
-            authenticate=self._admission.authenticate,
-            registry=self.registry,
-            server_version=__version__,
-            permit=self._permit_registration,
-            record=self._record,
-        )
-        self._limit()
+        self._apply_limits()
         self.control_port = await self._listen(self._tunnels, settings.control_host, settings.control_port)
-        self.data_port = await self._listen(self._server, settings.data_host, settings.data_port)
+        self.data_port = await self._listen(self._data, settings.data_host, settings.data_port)
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
-        if settings.tls_cert is not None and settings.tls_key is not None:
-            files = ServerFiles(
-                settings.tls_cert,
-                settings.tls_key,
-                settings.tls_client_ca,
-                settings.tls_client_auth == "required",
-            )
-            self._tls = TlsListener(files, self._tunnels)
-            self.tls_port = await self._tls.start(
-                settings.control_host, settings.tls_port, settings.reload_interval
-            )
+        await self._listen_tls()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        self._admission.start()
-        self._signers.start()
-        for what, file in self._files():
-            if file.path is not None:
-                self._record("change", what=what, outcome="loaded", path=str(file.path), reason="")
+        self._config.start(self._record)
         log.info(
             "proxy.ready",
             version=__version__,
@@ -241,26 +182,35 @@ class Proxy:
         self._listeners.append(server)
         return int(server.sockets[0].getsockname()[1])
 
+    async def _listen_tls(self) -> None:
+        settings = self._settings
+        if settings.tls_cert is None or settings.tls_key is None:
+            return
+        required = settings.tls_client_auth == "required"
+        files = ServerFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca, required)
+        self._tls = TlsListener(files, self._tunnels)
+        self.tls_port = await self._tls.start(
+            settings.control_host, settings.tls_port, settings.reload_interval
+        )
+
     async def stop(self) -> None:
-        """Take nothing new, let what runs come to its end for `drain_timeout` seconds, then break it off."""
+        """Accept nothing new, let requests in flight finish for `drain_timeout` seconds, then abort them."""
         self._draining = True
-        log.info("proxy.draining", in_flight=self._server.in_flight)
-        self._server.drain()
+        log.info("proxy.draining", in_flight=self._data.in_flight)
+        self._data.drain()
         for listener in self._listeners:
             listener.close()
         if self._tls is not None:
             await self._tls.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
-                await self._server.quiet.wait()
+                await self._data.quiet.wait()
         if self._timer is not None:
             self._timer.cancel()
-        for connection in list(self._server.connections):
+        for connection in list(self._data.connections):
             connection.abort()
-        await self._admission.stop()
-        await self._signers.stop()
-        if self._tunnels is not None:
-            await self._tunnels.close()
+        await self._config.stop()
+        await self._tunnels.close()
         await self._pools.close()
         if self._mesh is not None:
             await self._mesh.close()
@@ -271,69 +221,68 @@ class Proxy:
             self._audit.close()
         log.info("proxy.stopped")
 
-    # --- while it runs
-
-    def reopen_audit(self) -> None:
-        """The audit's file was moved away (SIGHUP, as log rotation sends it)."""
-        if self._audit is not None:
-            self._audit.reopen()
-
-    def _traced(self, exchange: CompletedExchange, key: str) -> None:
-        """`devroute trace` wants to know how long it took, and who answered."""
-        if (route := exchange.route) is not None:
-            self._traces.add_response(
-                key,
-                route.service,
-                route.target,
-                exchange.status,
-                "" if exchange.error is None else exchange.error.message,
-                exchange.elapsed(),
-                self._loop.time(),
-            )
+    # --- periodic work
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        self._server.tick(self._loop.time())
+        self._data.tick(self._loop.time())
         self._comparisons.expire()
         self._ticks += 1
         if self._ticks % PRUNE_TICKS == 0:
             self._pools.prune()
         if self._ticks % OMISSION_TICKS == 0 and self._audit is not None:
-            self._audit.tell_omitted()
-        if self._ticks % IN_FORCE_TICKS == 0 and self._tunnels is not None:
-            self._tunnels.end_unless(self._admission.still_in_force, time.time(), self._admission.tokens)
+            self._audit.record_omitted()
+        if self._ticks % IN_FORCE_TICKS == 0:
+            identities = self._config.identities
+            self._tunnels.end_unless(identities.still_in_force, time.time(), identities.tokens)
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
-            changed = {what for what, file in self._files() if self._refreshed(what, file)}
-            if self._signers_in_force is not (keys := self._signers.keys()):
-                self._signers_in_force = keys
-                self._router.forget()
-            if "policy" in changed:
-                self._router.forget()
-                self._limit()
-                self._pools.close_idle()
-                if self._tunnels is not None:
-                    self._tunnels.review()
+            self._apply(self._config.refresh(self._record))
 
-    def _files(self) -> list[tuple[str, WatchedFile[Any]]]:
-        """What is read again when it changes, as the audit trail names it."""
-        return [
-            ("policy", self._policy),
-            *self._signers.files(),
-            *self._admission.files(),
-        ]
+    def _apply(self, changed: set[str]) -> None:
+        """Put new policy and keys into force for what was decided by the old ones."""
+        if changed & {POLICY, SIGNING_KEYS}:
+            self._router.forget()
+        if POLICY in changed:
+            self._apply_limits()
+            self._pools.close_idle()
+            self._tunnels.review()
 
-    def _refreshed(self, what: str, file: WatchedFile[Any]) -> bool:
-        problem = file.problem
-        changed = file.refresh()
-        if changed or file.problem not in (None, problem):
-            outcome = "loaded" if changed else "rejected"
-            self._record("change", what=what, outcome=outcome, path=str(file.path), reason=file.problem or "")
-        return changed
+    def _apply_limits(self) -> None:
+        """The policy's limits, or the settings' where it has none."""
+        settings, limits = self._settings, self._config.policy().limits
+        per_target = limits.in_flight_per_target or settings.max_in_flight
+        self._pools.limit(per_target)
+        self.registry.max_links = limits.links_per_subject or settings.max_links_per_subject
+        self._tunnels.shares.limit(
+            per_link=min(per_target, limits.streams_per_link or settings.max_streams_per_link),
+            per_subject=limits.in_flight_per_subject or settings.max_in_flight_per_subject,
+        )
+
+    def reopen_audit(self) -> None:
+        """The audit trail's file was moved away (SIGHUP, as log rotation sends it)."""
+        if self._audit is not None:
+            self._audit.reopen()
+
+    # --- asked by the listeners
+
+    def _permit_registration(self, subject: str, groups: frozenset[str], offer: Offer) -> None:
+        """Raises RegistrationDenied, TargetDenied, ShadowDenied or HandbackUnavailable."""
+        policy = self._config.policy()
+        policy.permit_registration(subject, groups, offer.service)
+        if offer.direct is not None:
+            policy.permit_target(offer.direct, service=offer.service)
+        if offer.terms.shadow is not None:
+            policy.permit_shadow(offer.service)
+        if offer.terms.except_status and self._mesh is None:
+            raise HandbackUnavailable(
+                f"service '{offer.service}': failover is not possible: the proxy has no mesh egress",
+                service=offer.service,
+            )
 
     def _gauges(self) -> dict[str, int]:
         return {
-            "requests_in_flight": self._server.in_flight,
-            "sidecar_connections": len(self._server.connections),
+            "requests_in_flight": self._data.in_flight,
+            "sidecar_connections": len(self._data.connections),
             "laptops_online": len(self.registry.listing()),
         }
 
@@ -341,11 +290,34 @@ class Proxy:
         return {
             "ready": not self._draining,
             "draining": self._draining,
-            "policy_problem": self._policy.problem,
-            "contract_keys_problem": self._signers.problem(),
             "audit_problem": None if self._audit is None else self._audit.trail.problem,
             "tls_problem": None if self._tls is None else self._tls.problem,
-        } | self._admission.status()
+        } | self._config.status()
+
+
+def _mesh(settings: ProxySettings) -> Http1Pool | None:
+    """The upstream of the real services: a listener of the proxy's own sidecar. Policy does not judge it,
+    since the setting accepts loopback addresses only."""
+    if (egress := settings.mesh_egress) is None:
+        return None
+    return Http1Pool(
+        egress.host,
+        egress.port,
+        permit=lambda ip, port: None,
+        connect_timeout=settings.connect_timeout,
+        max_in_flight=settings.max_in_flight,
+    )
+
+
+def _timeouts(settings: ProxySettings) -> Timeouts:
+    return Timeouts(
+        head=settings.head_timeout,
+        body=settings.body_timeout,
+        first_byte=settings.first_byte_timeout,
+        idle=settings.idle_timeout,
+        keep_alive=settings.keep_alive_timeout,
+        total=settings.total_timeout,
+    )
 
 
 async def serve(settings: ProxySettings) -> int:
@@ -355,23 +327,18 @@ async def serve(settings: ProxySettings) -> int:
     ending = asyncio.Event()
     if settings.audit not in (OFF, STDOUT) and hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, proxy.reopen_audit)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
-            loop.add_signal_handler(name, ending.set)
     try:
-        await proxy.start()
-        freeze_heap()
-        await ending.wait()
+        with handle_signals(loop, lambda _: ending.set()):
+            await proxy.start()
+            freeze_heap()
+            await ending.wait()
     finally:
-        for name in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(name)
         await proxy.stop()
     return 0
 
 
 def run(settings: ProxySettings) -> int:
-    """Set up logging and the event loop (uvloop's if it is there), then serve. Raises ConfigInvalid."""
+    """Set up logging and the event loop (uvloop's where installed), then serve. Raises ConfigInvalid."""
     configure(settings.log_format, settings.log_level)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(serve(settings))

@@ -1,10 +1,9 @@
-"""Who is let in, as the settings say: the token file and the issuer's keys, watched while the proxy runs.
+"""Where the proxy knows subjects from: the token file and the issuer's keys, kept up to date while it runs.
 
-Owns what has to be kept up to date for that; the judgement itself is auth/authenticator.py's.
+Whether a token is valid is decided in auth/authenticator.py.
 """
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,67 +12,42 @@ from devroute.auth.jwks import RemoteKeys
 from devroute.auth.oidc import IssuerKeys, Rules
 from devroute.auth.tls import trusting
 from devroute.auth.tokens import Tokens
+from devroute.proxy.public_keys import PublicKeySource
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.watched_file import WatchedFile
 
 
-class FileKeys:
-    """The issuer's keys in a file, for a proxy that cannot reach the issuer."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises ConfigInvalid."""
-        self.file = WatchedFile(path, IssuerKeys.parse, IssuerKeys())
-
-    async def keys(self, kid: str | None) -> IssuerKeys:
-        return self.file.value
-
-    def status(self) -> dict[str, object]:
-        return {"problem": self.file.problem, "keys": len(self.file.value.by_id), "usable": True}
-
-
 class IdentitySources:
-    """`start` begins to fetch the issuer's keys, `stop` ends it; `files` are to be looked at now and then."""
+    """`start` begins to fetch the issuer's keys, `stop` ends it; `files` are to be refreshed periodically."""
 
     def __init__(self, settings: ProxySettings) -> None:
         """Raises ConfigInvalid for a file that cannot be used."""
         self._tokens = WatchedFile(settings.tokens, Tokens.parse, Tokens())
-        self._keys = _key_source(settings)
-        self._fetching: asyncio.Task[None] | None = None
         issuer = None
-        if self._keys is not None and settings.oidc_issuer is not None:
-            rules = Rules(
-                issuer=settings.oidc_issuer,
-                audience=settings.oidc_audience,
-                subject_claim=settings.oidc_subject_claim,
-                email_domain=settings.oidc_email_domain,
-                groups_claim=settings.oidc_groups_claim,
-                skew=settings.oidc_clock_skew,
-            )
-            issuer = Issuer(rules, self._keys)
+        self._keys: PublicKeySource[IssuerKeys] | None = None
+        if settings.oidc_issuer is not None:
+            self._keys = PublicKeySource("oidc-keys", _issuer_keys(settings, settings.oidc_issuer))
+            issuer = Issuer(_rules(settings, settings.oidc_issuer), self._keys)
         authenticator = Authenticator(lambda: self._tokens.value, issuer, settings.tls_client_subject)
         self.authenticate = authenticator.authenticate
         self.still_in_force = authenticator.still_in_force
 
     @property
     def tokens(self) -> Tokens:
-        """Those in force; another object once the file has changed."""
+        """The tokens in force; another object once the file has changed."""
         return self._tokens.value
 
     def start(self) -> None:
-        """A proxy does not wait for the issuer: it says in /readyz that it has no keys, and goes on."""
-        if isinstance(self._keys, RemoteKeys):
-            self._fetching = asyncio.get_running_loop().create_task(self._keys.run())
+        if self._keys is not None:
+            self._keys.start()
 
     async def stop(self) -> None:
-        if self._fetching is not None:
-            self._fetching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._fetching
+        if self._keys is not None:
+            await self._keys.stop()
 
     def files(self) -> list[tuple[str, WatchedFile[Any]]]:
-        """What is read again when it changes, as the audit trail names it."""
-        keys = [("oidc-keys", self._keys.file)] if isinstance(self._keys, FileKeys) else []
-        return [("tokens", self._tokens), *keys]
+        """The files, by their names in the audit trail."""
+        return [("tokens", self._tokens), *(self._keys.files() if self._keys is not None else ())]
 
     def status(self) -> dict[str, object]:
         """For /readyz."""
@@ -83,15 +57,24 @@ class IdentitySources:
         }
 
 
-def _key_source(settings: ProxySettings) -> RemoteKeys[IssuerKeys] | FileKeys | None:
-    if settings.oidc_issuer is None:
-        return None
-    where = settings.oidc_jwks
-    if where is not None and "://" not in where:
-        return FileKeys(Path(where))
+def _rules(settings: ProxySettings, issuer: str) -> Rules:
+    return Rules(
+        issuer=issuer,
+        audience=settings.oidc_audience,
+        subject_claim=settings.oidc_subject_claim,
+        email_domain=settings.oidc_email_domain,
+        groups_claim=settings.oidc_groups_claim,
+        skew=settings.oidc_clock_skew,
+    )
+
+
+def _issuer_keys(settings: ProxySettings, issuer: str) -> RemoteKeys[IssuerKeys] | WatchedFile[IssuerKeys]:
+    location = settings.oidc_jwks
+    if location is not None and "://" not in location:
+        return WatchedFile(Path(location), IssuerKeys.parse, IssuerKeys())
     return RemoteKeys(
-        issuer=settings.oidc_issuer,
-        url=where,
+        issuer=issuer,
+        url=location,
         max_age=settings.oidc_keys_max_age,
         clock=asyncio.get_running_loop().time,
         parse=IssuerKeys.parse,

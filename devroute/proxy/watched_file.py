@@ -1,4 +1,4 @@
-"""Files that may change while the proxy runs: policy and tokens. A broken one keeps what was in force."""
+"""A file that may change while the proxy runs. An invalid version leaves the older one in force."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,26 +13,26 @@ log = structlog.stdlib.get_logger("devroute.files")
 
 
 class WatchedFile(Generic[T]):
-    """One file and what was last read of it. `problem` says why the newest version is not in force."""
+    """`value` is that of the last valid version; `problem` says why a newer one is not in force."""
 
     def __init__(self, path: Path | None, parse: Callable[[str, str], T], default: T) -> None:
-        """Raises ConfigInvalid: at the start there is nothing to keep."""
+        """`parse` takes text and file name. Without a path the value is `default`. Raises ConfigInvalid."""
         self.path = path
         self._parse = parse
         self._stamp: tuple[int, int, int] | None = None
         self.problem: str | None = None
         self.value = default
         if path is not None:
-            self._stamp = self._look(path)
+            self._stamp = _stamp(path)
             self.value = self._read(path)
 
     def refresh(self) -> bool:
-        """Read the file if it has changed; whether there is a new value."""
+        """Read the file if it has changed. Returns whether there is a new value."""
         path = self.path
         if path is None:
             return False
         try:
-            stamp = self._look(path)
+            stamp = _stamp(path)
             if stamp == self._stamp:
                 return False
             self._stamp = stamp
@@ -46,14 +46,6 @@ class WatchedFile(Generic[T]):
         log.info("file.loaded", path=str(path))
         return True
 
-    def _look(self, path: Path) -> tuple[int, int, int]:
-        """What changes when the file does; a ConfigMap is another inode each time."""
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise ConfigInvalid(f"{path}: {error.strerror}") from None
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size
-
     def _read(self, path: Path) -> T:
         try:
             text = path.read_text(encoding="utf-8")
@@ -62,3 +54,12 @@ class WatchedFile(Generic[T]):
         except UnicodeDecodeError:
             raise ConfigInvalid(f"{path}: not UTF-8") from None
         return self._parse(text, str(path))
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Differs whenever the file has changed: a ConfigMap's new version is another inode."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ConfigInvalid(f"{path}: {error.strerror}") from None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

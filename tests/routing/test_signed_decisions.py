@@ -28,7 +28,7 @@ from devroute.http.http1.request import parse_request_head
 from devroute.mesh import testbed
 from devroute.policy.policy import Policy
 from devroute.proxy import signing_keys
-from devroute.proxy.signing_keys import SigningKeySource
+from devroute.proxy.signing_keys import signing_keys as signing_key_source
 from devroute.routing.decision import Decision, decide
 from devroute.routing.registry import Registry
 from devroute.routing.route import Route
@@ -219,19 +219,19 @@ async def test_keys_of_a_url_are_asked_for_again_and_outlast_a_server_that_is_do
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found = SigningKeySource(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
-    read = Verifier(found.keys)
+    found = signing_key_source(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
+    read = Verifier(found.current)
     with pytest.raises(ContractInvalid, match="does not accept signed contracts"):
         read(signed(DIRECT))
     found.start()
     try:
-        await eventually(lambda: KEY.id in found.keys().by_id)
+        await eventually(lambda: KEY.id in found.current().by_id)
         assert read(signed(DIRECT)).signature is not None
         served.clear()
-        await eventually(lambda: found.problem() is not None)
+        await eventually(lambda: found.problem is not None)
         assert read(signed(DIRECT)).signature is not None
         served.append(SigningKey.new("bob").as_public_jwk())
-        await eventually(lambda: KEY.id not in found.keys().by_id)
+        await eventually(lambda: KEY.id not in found.current().by_id)
         with pytest.raises(ContractUntrusted, match="not known here"):
             read(signed(DIRECT))
     finally:
@@ -256,11 +256,11 @@ async def test_a_key_that_is_not_there_is_asked_for_at_once_but_not_by_every_for
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found = SigningKeySource(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
-    read = Verifier(found.keys, look_again=found.look_again)
+    found = signing_key_source(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
+    read = Verifier(found.current, look_again=found.look_again)
     found.start()  # it would look again by itself in half a minute
     try:
-        await eventually(lambda: found.keys().by_id)
+        await eventually(lambda: found.current().by_id)
         began = time.monotonic()
         before = asked
         for number in range(200):

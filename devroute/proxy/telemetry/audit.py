@@ -129,7 +129,7 @@ class Audit(LineWriter):
         self._omitted[kind] = self._omitted.get(kind, 0) + 1
         return False
 
-    def tell_omitted(self) -> None:
+    def record_omitted(self) -> None:
         """How many refusals were left out since the last call; to be called now and then."""
         omitted, self._omitted = self._omitted, {}
         for (at, code), count in omitted.items():
@@ -181,6 +181,6 @@ class Audit(LineWriter):
         self.trail.write(b"")
 
     def close(self) -> None:
-        self.tell_omitted()
+        self.record_omitted()
         self.flush()
         self.trail.close()

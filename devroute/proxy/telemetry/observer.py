@@ -1,5 +1,5 @@
-"""Who hears of each exchange that is over, in one place: counters, log, audit and `devroute trace`. They look
-on: whatever is wrong with one of them, the connection that is being read goes on; it may be a whole tunnel.
+"""Reports each completed exchange to metrics, access log, audit trail and `devroute trace`. An error in one
+of them never fails the connection that is being read: it may be a whole tunnel.
 """
 
 from collections.abc import Callable
@@ -12,37 +12,49 @@ from devroute.http.message import header_value
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.routing.route import CompletedExchange
+from devroute.routing.trace import Traces
 
 log = structlog.stdlib.get_logger("devroute.observer")
 
-#: As sidecars write it, in lower case.
 _TRACED: Final = line_start(TRACE)
 
 
 class Observer:
-    """`log` may be None. `traced(exchange, key)` is called for the few that `devroute trace` waits for."""
+    """`log` and `audit` are None where the settings turn them off; `clock` gives seconds, for `traces`."""
 
     def __init__(
         self,
-        counters: Metrics,
+        metrics: Metrics,
         log: Callable[[CompletedExchange], None] | None,
         audit: Audit | None,
-        traced: Callable[[CompletedExchange, str], None],
+        traces: Traces,
+        clock: Callable[[], float],
     ) -> None:
-        self._counters = counters
+        self._metrics = metrics
         self._log = log
         self._audit = audit
-        self._traced = traced
+        self._traces = traces
+        self._clock = clock
 
     def completed(self, exchange: CompletedExchange) -> None:
-        self._counters.count(exchange)
+        self._metrics.count(exchange)
         try:
             if self._audit is not None:
                 self._audit.detoured(exchange)
             if self._log is not None:
                 self._log(exchange)
-            key = header_value(exchange.request.raw, _TRACED)
-            if key is not None:
-                self._traced(exchange, key.decode("latin-1"))
+            trace_id = header_value(exchange.request.raw, _TRACED)
+            if trace_id is not None:
+                self._trace(exchange, trace_id.decode("latin-1"))
         except Exception as error:  # the last resort: a bug must not cost others their requests
             log.error("request.unobserved", exc_info=error)
+
+    def _trace(self, exchange: CompletedExchange, trace_id: str) -> None:
+        route = exchange.route
+        if route is None:
+            return
+        error = "" if exchange.error is None else exchange.error.message
+        took = exchange.elapsed()
+        self._traces.add_response(
+            trace_id, route.service, route.target, exchange.status, error, took, self._clock()
+        )

@@ -167,8 +167,8 @@ async def test_a_flood_of_refusals_fills_no_disk_and_hides_no_other(kept: Kept) 
     for _ in range(flood):
         refuse("token-invalid")
     refuse("name-taken")
-    kept.audit.tell_omitted()
-    kept.audit.tell_omitted()
+    kept.audit.record_omitted()
+    kept.audit.record_omitted()
     events = kept.events()
     told = sum(event.get("code") == "token-invalid" and event["event"] == "refusal" for event in events)
     assert REFUSAL_BURST <= told < 2 * REFUSAL_BURST

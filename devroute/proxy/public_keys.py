@@ -1,0 +1,63 @@
+"""Public keys from where a setting names them: a file that is watched, or a URL that is fetched periodically.
+
+Owns the task that fetches. What the keys verify is decided in auth/oidc.py and contract/verifier.py.
+"""
+
+import asyncio
+import contextlib
+from typing import Any, Generic
+
+from devroute.auth.jwks import K, RemoteKeys
+from devroute.proxy.watched_file import WatchedFile
+
+
+class PublicKeySource(Generic[K]):
+    """Keys of one purpose; `name` is that of the file in the audit trail."""
+
+    def __init__(self, name: str, source: RemoteKeys[K] | WatchedFile[K]) -> None:
+        self._name = name
+        self._remote = source if isinstance(source, RemoteKeys) else None
+        self._file = source if isinstance(source, WatchedFile) else None
+        self._fetching: asyncio.Task[None] | None = None
+
+    def current(self) -> K:
+        """The keys in force; another object once they have changed."""
+        if self._remote is not None:
+            return self._remote.current
+        assert self._file is not None
+        return self._file.value
+
+    async def keys(self, kid: str | None) -> K:
+        """The keys in force, fetched first where that of this id is missing. Raises KeysUnavailable."""
+        return self.current() if self._remote is None else await self._remote.keys(kid)
+
+    def start(self) -> None:
+        """Begin to fetch. The proxy does not wait for it: /readyz shows that keys are missing."""
+        if self._remote is not None:
+            self._fetching = asyncio.get_running_loop().create_task(self._remote.run())
+
+    async def stop(self) -> None:
+        if self._fetching is not None:
+            self._fetching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._fetching
+
+    def look_again(self) -> None:
+        """Fetch soon, since a key was named that is not known; returns at once."""
+        if self._remote is not None and self._fetching is not None:
+            self._remote.ask_again()
+
+    def files(self) -> list[tuple[str, WatchedFile[Any]]]:
+        return [] if self._file is None else [(self._name, self._file)]
+
+    @property
+    def problem(self) -> str | None:
+        """Why the newest version is not in force."""
+        source = self._file if self._remote is None else self._remote
+        return None if source is None else source.problem
+
+    def status(self) -> dict[str, object]:
+        """For /readyz."""
+        if self._remote is not None:
+            return self._remote.status()
+        return {"problem": self.problem, "keys": len(self.current().by_id), "usable": True}

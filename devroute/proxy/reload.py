@@ -1,0 +1,70 @@
+"""The configuration that is read again while the proxy runs: policy, tokens, and keys.
+
+Owns the sources and what the audit trail records about them; proxy/app.py applies what has changed.
+"""
+
+from typing import Any, Final
+
+from devroute.policy.policy import Policy
+from devroute.proxy.identity_sources import IdentitySources
+from devroute.proxy.settings import ProxySettings
+from devroute.proxy.signing_keys import signing_keys
+from devroute.proxy.telemetry.audit_events import RecordEvent
+from devroute.proxy.watched_file import WatchedFile
+
+#: What `refresh` and the audit trail call the sources whose changes others depend on.
+POLICY: Final = "policy"
+SIGNING_KEYS: Final = "contract-keys"
+
+
+class LiveConfig:
+    """`start` begins to fetch keys, `stop` ends it; `refresh` is to be called periodically."""
+
+    def __init__(self, settings: ProxySettings) -> None:
+        """Raises ConfigInvalid for a file that cannot be used."""
+        self._policy = WatchedFile(settings.policy, Policy.parse, Policy())
+        self.identities = IdentitySources(settings)
+        self.signing_keys = signing_keys(settings.contract_keys)
+        self._keys_in_force = self.signing_keys.current()
+
+    def policy(self) -> Policy:
+        return self._policy.value
+
+    def start(self, record: RecordEvent) -> None:
+        self.identities.start()
+        self.signing_keys.start()
+        for name, file in self._files():
+            if file.path is not None:
+                record("change", what=name, outcome="loaded", path=str(file.path), reason="")
+
+    async def stop(self) -> None:
+        await self.identities.stop()
+        await self.signing_keys.stop()
+
+    def refresh(self, record: RecordEvent) -> set[str]:
+        """Read what has changed. Returns the names of the sources with a new value."""
+        changed = {name for name, file in self._files() if _refresh(name, file, record)}
+        if (keys := self.signing_keys.current()) is not self._keys_in_force:
+            self._keys_in_force = keys
+            changed.add(SIGNING_KEYS)
+        return changed
+
+    def status(self) -> dict[str, object]:
+        """For /readyz."""
+        return {
+            "policy_problem": self._policy.problem,
+            "contract_keys_problem": self.signing_keys.problem,
+        } | self.identities.status()
+
+    def _files(self) -> list[tuple[str, WatchedFile[Any]]]:
+        """The files, by their names in the audit trail."""
+        return [(POLICY, self._policy), *self.signing_keys.files(), *self.identities.files()]
+
+
+def _refresh(name: str, file: WatchedFile[Any], record: RecordEvent) -> bool:
+    problem = file.problem
+    changed = file.refresh()
+    if changed or file.problem not in (None, problem):
+        outcome = "loaded" if changed else "rejected"
+        record("change", what=name, outcome=outcome, path=str(file.path), reason=file.problem or "")
+    return changed
