@@ -16,7 +16,6 @@ T = TypeVar("T")
 #: A command names these among its own parameters.
 Server = Annotated[str | None, typer.Option(metavar="URL", help="of the control port [DEVROUTE_SERVER]")]
 Token = Annotated[str | None, typer.Option(metavar="TOKEN", help="better in DEVROUTE_TOKEN, unseen by ps")]
-Output = Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")]
 
 _OPTIONS: Final[dict[str, Any]] = {
     "token_command": Annotated[

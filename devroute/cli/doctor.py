@@ -13,6 +13,7 @@ from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Server, connecting
 from devroute.cli.exit_codes import exit_code_for, exits_with_code
 from devroute.cli.invocation import Invocation
+from devroute.cli.output import Output
 from devroute.errors import ConfigInvalid
 
 #: Colours of the results, where there are colours.
@@ -31,7 +32,7 @@ def doctor(
     ] = None,
     server: Server = None,
     token: Annotated[str | None, typer.Option(metavar="TOKEN", help="better in DEVROUTE_TOKEN")] = None,
-    output: Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")] = None,
+    output: Output = None,
 ) -> int:
     """Check everything between this laptop and its first request, and say what to do about it.
 

@@ -5,6 +5,7 @@ the settings mean (cli/config/sources.py does).
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,23 @@ def read_text(file: Path) -> str | None:
         raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigInvalid(f"{file}: not UTF-8 at byte {error.start}") from None
+
+
+def require_text(file: Path, hint: str = "") -> str:
+    """The text of a file that has to be there. Raises ConfigInvalid."""
+    if (text := read_text(file)) is None:
+        raise ConfigInvalid(f"{file}: there is no such file", hint=hint)
+    return text
+
+
+def read_input(file: str) -> tuple[str, str]:
+    """The text of a file, or of standard input for "-", and its name for messages. Raises ConfigInvalid."""
+    if file != "-":
+        return require_text(Path(file)), file
+    try:
+        return sys.stdin.buffer.read().decode("utf-8"), "standard input"
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"standard input: not UTF-8 at byte {error.start}") from None
 
 
 def replace_file(file: Path, text: str, mode: int = 0o600) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from devroute import __version__
-from devroute.cli.completion import complete, completion
+from devroute.cli.completion import completion
 from devroute.cli.config.sources import ENV_PREFIX
 from devroute.cli.curl import curl
 from devroute.cli.demo import demo
@@ -85,7 +85,6 @@ app.command("replay")(replay)
 app.add_typer(contract_app, name="contract")
 app.command("demo")(demo)
 app.command("completion")(completion)
-app.command("complete", hidden=True)(complete)
 app.command("version")(version)
 app.command("proxy")(proxy)
 app.add_typer(policy_app, name="policy")

@@ -1,9 +1,7 @@
 """`devroute manifests`: what a platform team applies, from the command line."""
 
 import contextlib
-import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +9,10 @@ from typing import Annotated
 
 import typer
 
+from devroute.cli.completion import one_of
 from devroute.cli.exit_codes import FAILURE, exits_with_code
+from devroute.cli.invocation import read_input
+from devroute.cli.output import Output, print_json, usage_wants_json
 from devroute.contract.offer_options import read_percent
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
@@ -39,7 +40,7 @@ manifests_app = typer.Typer(rich_markup_mode=None)
 def filter_of_a_scope(
     context: typer.Context,
     scope: Annotated[
-        str, typer.Option(metavar="mesh|namespace|workload", help="which sidecars get the filter")
+        str, typer.Option(**one_of("mesh", "namespace", "workload"), help="which sidecars get the filter")
     ] = "mesh",
     namespace: Annotated[
         str | None, typer.Option(help="of the sidecars; for the mesh, Istio's root namespace")
@@ -196,7 +197,7 @@ def versions_of_services(
     if "-" in services and len(services) > 1:
         raise typer.BadParameter("either - or services, not both", param_hint="SERVICE")
     found = (
-        destination_rules.from_pods(_standard_input())
+        destination_rules.from_pods(read_input("-")[0])
         if services == ["-"]
         else destination_rules.from_arguments(services, namespace)
     )
@@ -222,7 +223,7 @@ def check(
             metavar="RELEASE", help="that it has to suit, such as 1.30; default: all that can be tried"
         ),
     ] = None,
-    output: Annotated[str, typer.Option(metavar="text|json", help="for people or for scripts")] = "text",
+    output: Output = None,
 ) -> int:
     """Say what is wrong with your own EnvoyFilters, and which releases of Istio they suit.
 
@@ -232,16 +233,13 @@ def check(
     Example: devroute manifests check mesh.yaml
     Example: devroute manifests check mesh.yaml --istio 1.30 --envoy envoy-1.38
     """
-    if output not in ("text", "json"):
-        raise typer.BadParameter(f"'{output}' is neither text nor json", param_hint="--output")
+    as_json = usage_wants_json(output)
     from devroute.mesh.preflight import check
     from devroute.mesh.preflight import report as words
 
-    text = _standard_input() if file == "-" else _read(Path(file))
-    source = "standard input" if file == "-" else file
-    report = check.check(text, source, _envoys(envoy or []), istio or ())
-    if output == "json":
-        typer.echo(json.dumps(words.as_json(report), indent=2))
+    report = check.check(*read_input(file), _envoys(envoy or []), istio or ())
+    if as_json:
+        print_json(words.as_json(report))
     else:
         typer.echo("\n".join(words.as_text(report)))
     return 0 if report.good else FAILURE
@@ -269,22 +267,6 @@ def _program(path: Path) -> Path:
         hint = "name the program, or a folder with one below it"
         raise ConfigInvalid(f"{path}: there is no Envoy", hint=hint)
     return max(programs, key=lambda each: each.stat().st_size)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigInvalid(f"{file}: not UTF-8 at byte {error.start}") from None
-
-
-def _standard_input() -> str:
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigInvalid(f"standard input: not UTF-8 at byte {error.start}") from None
 
 
 def _write(file: Path, text: str) -> None:

@@ -1,14 +1,12 @@
 """`devroute policy`: what a policy file permits, in words and by a table of cases, from the command line."""
 
-import json
-import sys
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from devroute.cli.exit_codes import EXIT_CODES, FAILURE, exits_with_code, print_error
-from devroute.cli.invocation import read_text
+from devroute.cli.invocation import read_input
+from devroute.cli.output import Output, print_json, usage_wants_json
 from devroute.errors import ConfigInvalid
 
 #: The policy's name in the ConfigMap that the manifests have.
@@ -21,12 +19,11 @@ policy_app = typer.Typer(
 _File = Annotated[
     str, typer.Argument(metavar="FILE", help="the policy, or the ConfigMap with it; - is standard input")
 ]
-_Output = Annotated[str, typer.Option(metavar="text|json", help="for people or for scripts")]
 
 
 @policy_app.command("check")
 @exits_with_code
-def check(file: _File, output: _Output = "text") -> int:
+def check(file: _File, output: Output = None) -> int:
     """Say what a policy permits, or where in it a mistake is.
 
     \b
@@ -35,18 +32,18 @@ def check(file: _File, output: _Output = "text") -> int:
     from devroute.policy import explain
     from devroute.policy.policy import Policy
 
-    _check_output(output)
+    as_json = usage_wants_json(output)
     try:
         policy = Policy.parse(*_policy(file))
     except ConfigInvalid as error:
-        if output == "json":
-            typer.echo(json.dumps({"valid": False, "error": error.as_dict()}, indent=2))
+        if as_json:
+            print_json({"valid": False, "error": error.as_dict()})
         else:
             print_error(error)
         return EXIT_CODES[ConfigInvalid]
     words, remarks = explain.explain(policy), explain.remarks(policy)
-    if output == "json":
-        typer.echo(json.dumps({"valid": True, "explanation": words, "remarks": remarks}, indent=2))
+    if as_json:
+        print_json({"valid": True, "explanation": words, "remarks": remarks})
     else:
         typer.echo("\n".join(words))
         for remark in remarks:
@@ -59,7 +56,7 @@ def check(file: _File, output: _Output = "text") -> int:
 def hold_to_cases(
     file: _File,
     cases: Annotated[str, typer.Argument(metavar="CASES", help="a table of cases, as YAML; - likewise")],
-    output: _Output = "text",
+    output: Output = None,
 ) -> int:
     """Hold a policy to a table of cases; ends with 1 where it says otherwise.
 
@@ -69,28 +66,23 @@ def hold_to_cases(
     from devroute.policy import cases as table
     from devroute.policy.policy import Policy
 
-    _check_output(output)
+    as_json = usage_wants_json(output)
     if file == cases == "-":
         raise typer.BadParameter("only one of the two can be standard input", param_hint="CASES")
     policy = Policy.parse(*_policy(file))
-    outcomes = table.run(policy, *_read(cases))
-    if output == "json":
-        typer.echo(json.dumps(table.as_json(outcomes), indent=2))
+    outcomes = table.run(policy, *read_input(cases))
+    if as_json:
+        print_json(table.as_json(outcomes))
     else:
         typer.echo("\n".join(table.as_text(outcomes)))
     return FAILURE if any(each.problem is not None for each in outcomes) else 0
-
-
-def _check_output(output: str) -> None:
-    if output not in ("text", "json"):
-        raise typer.BadParameter(f"'{output}' is neither text nor json", param_hint="--output")
 
 
 def _policy(file: str) -> tuple[str, str]:
     """The policy's text and its name for messages; of a ConfigMap, the file in it."""
     from devroute.policy.file import load
 
-    text, source = _read(file)
+    text, source = read_input(file)
     document, _ = load(text, source)
     if not isinstance(document, dict) or document.get("kind") != "ConfigMap":
         return text, source
@@ -99,16 +91,3 @@ def _policy(file: str) -> tuple[str, str]:
     if not isinstance(inner, str):
         raise ConfigInvalid(f"{source}: the ConfigMap has no data.{IN_CONFIG_MAP}")
     return inner, f"{source}, {IN_CONFIG_MAP}"
-
-
-def _read(file: str) -> tuple[str, str]:
-    """A file's text and its name for messages."""
-    if file == "-":
-        try:
-            return sys.stdin.buffer.read().decode("utf-8"), "standard input"
-        except UnicodeDecodeError as error:
-            raise ConfigInvalid(f"standard input: not UTF-8 at byte {error.start}") from None
-    text = read_text(Path(file))
-    if text is None:
-        raise ConfigInvalid(f"{file}: there is no such file")
-    return text, file

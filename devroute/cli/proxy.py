@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from devroute.cli.completion import one_of
 from devroute.cli.config.sources import proxy_settings
 from devroute.cli.exit_codes import exits_with_code
 
@@ -28,8 +29,8 @@ def proxy(
     audit: Annotated[
         str | None, typer.Option(metavar="-|FILE|off", help="who was let in, refused, and sent where")
     ] = None,
-    log_format: Annotated[str | None, typer.Option(metavar="json|console")] = None,
-    log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error")] = None,
+    log_format: Annotated[str | None, typer.Option(**one_of("json", "console"))] = None,
+    log_level: Annotated[str | None, typer.Option(**one_of("debug", "info", "warning", "error"))] = None,
 ) -> int:
     """Run the proxy in the mesh.
 

@@ -2,7 +2,6 @@
 request, and of itself."""
 
 import asyncio
-import json
 from dataclasses import asdict
 
 import typer
@@ -10,8 +9,9 @@ import typer
 from devroute import __version__
 from devroute.agent.settings import ClientSettings
 from devroute.cli.config.sources import client_settings, given_settings
-from devroute.cli.connection import Output, Server, Token, connecting
+from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exits_with_code
+from devroute.cli.output import Output, print_json
 from devroute.cli.table import cell, table
 from devroute.errors import DevrouteError
 
@@ -29,7 +29,7 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
     settings = _client(context, server, token, output)
     answer = asyncio.run(fetch(settings, "/api/laptops"))
     if settings.output == "json":
-        _print_json(answer)
+        print_json(answer)
         return
     laptops = answer.get("laptops")
     rows = [_row(each) for each in laptops if isinstance(each, dict)] if isinstance(laptops, list) else []
@@ -49,7 +49,7 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     settings = _client(context, server, token, output)
     answer = {"server": settings.server} | asyncio.run(fetch(settings, "/api/status"))
     if settings.output == "json":
-        _print_json(answer)
+        print_json(answer)
         return
     width = max(len(key) for key in answer)
     for key, value in answer.items():
@@ -70,7 +70,7 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     settings = _client(context, server, token, output)
     traced = asyncio.run(trace.run(settings, context.obj.command))
     if settings.output == "json":
-        _print_json(asdict(traced) | {"missed": traces.unreached_services(traced.hops)})
+        print_json(asdict(traced) | {"missed": traces.unreached_services(traced.hops)})
     else:  # the command's own output is on stdout
         typer.echo("\n".join(traces.describe(traced.trace, traced.hops, traced.total_ms)), err=True)
     return traced.exit_code
@@ -115,7 +115,3 @@ def _row(laptop: dict[str, object]) -> dict[str, object]:
         ]
         return laptop | {"services": served}
     return laptop
-
-
-def _print_json(document: object) -> None:
-    typer.echo(json.dumps(document, indent=2))

@@ -1,7 +1,6 @@
 """`devroute replay`: recorded requests against the local app, for a person and for CI."""
 
 import asyncio
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,6 +10,7 @@ import typer
 from devroute.cli.config.sources import Source, given_settings
 from devroute.cli.exit_codes import FAILURE, exits_with_code
 from devroute.cli.invocation import Invocation
+from devroute.cli.output import Output, print_json, wants_json
 from devroute.cli.table import cell
 from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Malformed
@@ -50,7 +50,6 @@ Concurrency = Annotated[
     int | None,
     typer.Option(help="requests at a time; default 4, with --methods 1", min=1, max=MAX_CONCURRENCY),
 ]
-Output = Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")]
 
 
 @exits_with_code
@@ -73,7 +72,7 @@ def replay(
     Example: devroute replay shop.har --to 8001 --ignore '$.timestamp' --output json
     """
     invocation: Invocation = context.obj
-    as_json = given_settings([Source("command line", {"output": output})]).output == "json"
+    as_json = wants_json(output)
     from devroute.inspector import har_reader, regression
     from devroute.inspector.compare import IgnoreRules
 
@@ -89,9 +88,7 @@ def replay(
     outcomes = asyncio.run(regression.run(entries, plan, _silent if as_json else _tell))
     counts = _counts(outcomes)
     if as_json:
-        typer.echo(
-            json.dumps({"file": str(file), **counts, "entries": [o.as_dict() for o in outcomes]}, indent=2)
-        )
+        print_json({"file": str(file), **counts, "entries": [each.as_dict() for each in outcomes]})
     else:
         typer.echo(
             ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no entries"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from devroute.cli.config.sources import Source, given_settings
 from devroute.cli.exit_codes import FAILURE, exits_with_code, print_error
-from devroute.cli.invocation import read_text, replace_file
+from devroute.cli.invocation import read_text, replace_file, require_text
+from devroute.cli.output import Output, print_json, wants_json
 from devroute.contract import grammar
 from devroute.contract.explain import explain
 from devroute.contract.grammar import Contract, Signature
@@ -32,7 +32,6 @@ KEY_FILE, KEYS_FILE = Path("sign-key.json"), Path("contract-keys.json")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 Text = Annotated[str, typer.Argument(metavar="CONTRACT", help="the value of X-devroute")]
-Output = Annotated[str | None, typer.Option(metavar="text|json", help="for people or for scripts")]
 Ttl = Annotated[str, typer.Option(metavar="TIME", help="how long it is to hold, such as 30m, 2h or 1d")]
 KeyFile = Annotated[Path, typer.Option(help="the private key, a JWK or PEM")]
 
@@ -49,7 +48,7 @@ def check(
     \b
     Example: devroute contract check '{"foo": "alice"}'
     """
-    as_json = _as_json(output)
+    as_json = wants_json(output)
     signed = grammar.is_signed(text)
     try:
         parsed = _read_signed(text, keys) if signed else grammar.parse(text)
@@ -59,7 +58,7 @@ def check(
         if not signed:
             error.hint = ""  # it says to run this very command
         if as_json:
-            _print_json({"valid": False, "error": error.as_dict()})
+            print_json({"valid": False, "error": error.as_dict()})
         else:
             print_error(error)
         return FAILURE
@@ -70,7 +69,7 @@ def check(
         document = {"valid": True, "explanation": explain(parsed), "entries": entries}
         if parsed.signature is not None:
             document["signature"] = _signature(parsed.signature) | {"verified": keys is not None}
-        _print_json(document)
+        print_json(document)
     else:
         typer.echo("\n".join(explain(parsed)))
         if parsed.signature is not None:
@@ -96,7 +95,7 @@ def sign(
     from devroute.contract.signer import sign as signed_by
     from devroute.contract.verifier import MAX_TTL_S
 
-    as_json = _as_json(output)
+    as_json = wants_json(output)
     seconds = _seconds(ttl)
     if grammar.is_signed(text):
         raise typer.BadParameter("this contract is signed already", param_hint="CONTRACT")
@@ -115,7 +114,7 @@ def sign(
     assert made.signature is not None
     if as_json:
         details = {"algorithm": private.algorithm, "contract": grammar.as_document(parsed)}
-        _print_json({"token": token} | _signature(made.signature) | details)
+        print_json({"token": token} | _signature(made.signature) | details)
     else:
         typer.echo(token)
         typer.echo(
@@ -194,10 +193,7 @@ def _read_signed(text: str, keys: Path | None) -> Contract:
 
     if keys is None:
         return read_unverified(text)
-    known = read_text(keys)
-    if known is None:
-        raise ConfigInvalid(f"{keys}: there is no such file")
-    found = verify(text, Keys.parse(known, str(keys)))
+    found = verify(text, Keys.parse(require_text(keys), str(keys)))
     assert found.signature is not None
     check_time(found.signature, time.time())
     return found
@@ -206,9 +202,7 @@ def _read_signed(text: str, keys: Path | None) -> Contract:
 def _private(file: Path) -> "SigningKey":
     from devroute.contract.signer import SigningKey
 
-    text = read_text(file)
-    if text is None:
-        raise ConfigInvalid(f"{file}: there is no such file", hint="make a key: devroute sign-key new NAME")
+    text = require_text(file, "make a key: devroute sign-key new NAME")
     return SigningKey.parse(text, str(file))
 
 
@@ -217,10 +211,6 @@ def _seconds(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"'{text}' is not a time; write it like 30m, 2h or 1d", param_hint="--ttl")
     return int(match[1]) * _UNITS[match[2]]
-
-
-def _as_json(output: str | None) -> bool:
-    return given_settings([Source("command line", {"output": output})]).output == "json"
 
 
 # --- showing ------------------------------------------------------------------------------------------------
@@ -249,7 +239,3 @@ def _moment(seconds: float) -> str:
 
 def _json(document: object) -> str:
     return json.dumps(document, indent=2) + "\n"
-
-
-def _print_json(document: object) -> None:
-    typer.echo(_json(document), nl=False)

@@ -2,7 +2,6 @@
 hashes only, and its comments stay as they are. A running proxy reads it again by itself.
 """
 
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,8 @@ import typer
 from devroute.auth.tokens import TokenRecord, Tokens, new_token
 from devroute.cli.config.yaml_edit import without_items
 from devroute.cli.exit_codes import exits_with_code
-from devroute.cli.invocation import read_text, replace_file
+from devroute.cli.invocation import read_text, replace_file, require_text
+from devroute.cli.output import Output, print_json, wants_json
 from devroute.cli.table import table
 from devroute.errors import ConfigInvalid, NotFound
 
@@ -62,19 +62,18 @@ def token_new(
 @exits_with_code
 def token_list(
     file: File = DEFAULT_FILE,
-    output: Annotated[str, typer.Option(metavar="text|json", help="for people or for scripts")] = "text",
+    output: Output = None,
 ) -> None:
     """List the tokens: whose, by which id, since when, until when.
 
     \b
     Example: devroute token list --file tokens.yaml
     """
-    if output not in ("text", "json"):
-        raise ConfigInvalid(f"output: '{output}' is neither text nor json")
+    as_json = wants_json(output)
     now = datetime.now(UTC).timestamp()
     rows = [_row(record, now) for record in _records(file)]
-    if output == "json":
-        typer.echo(json.dumps({"tokens": rows}, indent=2))
+    if as_json:
+        print_json({"tokens": rows})
     else:
         typer.echo(table(rows) if rows else f"{file} has no tokens; make one with: devroute token new NAME")
 
@@ -106,9 +105,7 @@ def token_revoke(
 
 
 def _records(file: Path) -> tuple[TokenRecord, ...]:
-    text = read_text(file)
-    if text is None:
-        raise ConfigInvalid(f"{file}: there is no such file", hint="--file names the proxy's token file")
+    text = require_text(file, "--file names the proxy's token file")
     return Tokens.parse(text, str(file)).records
 
 

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from devroute.cli.config.sources import agent_settings
-from devroute.cli.connection import Output, Server, Token, connecting
+from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.invocation import Invocation
+from devroute.cli.output import Output
 
 
 @exits_with_code

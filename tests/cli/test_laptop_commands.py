@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import typer
 
 from devroute.auth.tokens import new_token
+from devroute.cli.completion import SHELLS, VARIABLE
 from devroute.cli.curl import whose
 from devroute.cli.main import app, run
 from devroute.mesh import testbed
@@ -87,7 +89,7 @@ def test_the_help_lists_every_command_whole_under_who_needs_it(capsys: Captured)
     listed = re.findall(r"^  ([a-z][a-z-]*)  ", on_a_laptop.partition("On a laptop:")[2], re.MULTILINE)
     assert listed[:2] == ["init", "up"]
     listed += re.findall(r"^  ([a-z][a-z-]*)  ", for_the_platform, re.MULTILINE)
-    assert sorted(listed) == sorted({path[0] for path, _ in COMMANDS} - {"complete"})
+    assert sorted(listed) == sorted({path[0] for path, _ in COMMANDS})
     assert "..." not in shown.partition("On a laptop:")[2]
 
 
@@ -104,6 +106,7 @@ def test_every_command_has_help_with_an_example_of_itself(path: tuple[str, ...],
     ("words", "found"),
     [
         (["contr"], ["contract"]),
+        (["comp"], ["completion"]),
         (["contract", ""], ["check"]),
         (["up", "--out"], ["--output"]),
         (["up", "--output", "j"], ["json"]),
@@ -114,21 +117,21 @@ def test_every_command_has_help_with_an_example_of_itself(path: tuple[str, ...],
         (["up", "--server", "x"], []),
     ],
 )
-def test_words_are_completed(words: list[str], found: list[str], capsys: Captured) -> None:
-    assert run(["complete", "--", *words], {}) == 0
+def test_words_are_completed(
+    words: list[str], found: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", shlex.join(["devroute", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    assert run([], {}) == 0
     assert capsys.readouterr().out.split() == found
 
 
-def test_the_hidden_command_is_not_offered(capsys: Captured) -> None:
-    run(["complete", "--", "comp"], {})
-    assert capsys.readouterr().out.split() == ["completion"]
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", SHELLS)
 def test_each_shell_takes_its_script(shell: str, capsys: Captured) -> None:
     assert run(["completion", shell], {}) == 0
     script = capsys.readouterr().out
-    assert "devroute complete --" in script
+    assert VARIABLE in script
     if (program := shutil.which(shell)) is not None:
         done = subprocess.run([program, "-n"], input=script, text=True, check=False, timeout=20)
         assert done.returncode == 0
@@ -140,7 +143,8 @@ def test_bash_itself_completes_a_command(tmp_path: Path) -> None:
     stub.write_text(f'#!/bin/sh\nexec {sys.executable} -m devroute "$@"\n')
     stub.chmod(0o755)
     words = "COMP_WORDS=(devroute contract ch); COMP_CWORD=2"
-    script = f'eval "$(devroute completion bash)"; {words}; _devroute; echo "${{COMPREPLY[@]}}"'
+    called = "_devroute_completion devroute"
+    script = f'eval "$(devroute completion bash)"; {words}; {called}; echo "${{COMPREPLY[@]}}"'
     done = subprocess.run(
         ["bash", "-c", script],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},

@@ -98,7 +98,7 @@ def test_install_writes_the_folder(tmp_path: Path, capsys: Output) -> None:
         (["versions"], 2, "SERVICE"),
         (["versions", "foo"], 20, "write SERVICE=VERSION"),
         (["versions", "-", "foo=v1"], 2, "either - or services"),
-        (["check", "/nowhere"], 20, "/nowhere: cannot be read"),
+        (["check", "/nowhere"], 20, "/nowhere: there is no such file"),
         (["check", "/dev/null"], 20, "nothing in it"),
         (["check", "/dev/null", "--istio", "2.0"], 20, "1.28"),
         (["check", "/dev/null", "--envoy", "/nowhere"], 20, "there is no Envoy"),

@@ -1,0 +1,29 @@
+"""The flag --output of every command that prints text for people or JSON for scripts."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from devroute.cli.completion import one_of
+from devroute.cli.config.sources import Source, given_settings
+
+Output = Annotated[
+    str | None, typer.Option(**one_of("text", "json"), help="text for people, JSON for scripts")
+]
+
+
+def wants_json(output: str | None) -> bool:
+    """Raises ConfigInvalid where it is neither text nor json."""
+    return given_settings([Source("command line", {"output": output})]).output == "json"
+
+
+def usage_wants_json(output: str | None) -> bool:
+    """The same for commands that report a wrong value as wrong usage."""
+    if output not in (None, "text", "json"):
+        raise typer.BadParameter(f"'{output}' is neither text nor json", param_hint="--output")
+    return output == "json"
+
+
+def print_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2))
