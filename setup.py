@@ -34,6 +34,7 @@ COMPILED = [
     "tunnel.agent_link",
     "tunnel.link",
     "tunnel.link_stream",
+    "tunnel.liveness",
     "tunnel.protocol.events",
     "tunnel.protocol.frames",
     "tunnel.protocol.sender",

@@ -44,7 +44,7 @@ LATE = ("did not answer within", "hung")
 
 
 #: What is said of a laptop that makes no sign although it is asked (link.py).
-ASLEEP = "has made no sign for"
+ASLEEP = "has not responded for"
 
 
 @dataclass

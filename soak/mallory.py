@@ -115,7 +115,7 @@ async def live(ledger: Ledger, server: str, secret: str) -> None:
         ) -> AgentLink:
             link = AgentLink(websocket, loop, {"foo": upstream}, lambda finished: None)
             message = handshake.Hello(agent="mallory", services=(handshake.Offer(service="foo"),))
-            link.session.send_hello(message.encode())
+            link.send_hello(message.encode())
             return link
 
         try:

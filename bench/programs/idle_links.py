@@ -20,7 +20,7 @@ async def register(server, token, number, gate):
 
     def make_link(websocket, loop):
         link = AgentLink(websocket, loop, {}, lambda finished: None)
-        link.session.send_hello(greeting)
+        link.send_hello(greeting)
         return link
 
     async with gate:
@@ -35,7 +35,7 @@ async def main(server, count):
     token = os.environ["DEVROUTE_TOKEN"]
     links = await asyncio.gather(*(register(server, token, number, gate) for number in range(count)))
     print("online", flush=True)
-    await asyncio.wait([link.closed_because for link in links], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([link.close_reason for link in links], return_when=asyncio.FIRST_COMPLETED)
     sys.exit("a link ended")
 
 

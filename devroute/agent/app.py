@@ -206,8 +206,8 @@ class Agent:
         attempt = 0
         while True:
             since = self._loop.time()
-            error = await asyncio.shield(link.closed_because)
-            if link.goodbye is not None:
+            error = await asyncio.shield(link.close_reason)
+            if link.goaway is not None:
                 error = rejection(link)
             if isinstance(error, TokenInvalid) and self._source.renewable:
                 self._source.forget()
@@ -283,7 +283,7 @@ class Agent:
         if not self._ending.done():
             self._ending.set_result(INTERRUPTED if number == signal.SIGINT else 0)
         elif self._link is not None:
-            self._link.end(DevrouteError("the agent was told twice to end"))
+            self._link.close_with(DevrouteError("the agent was told twice to end"))
 
     async def _close(self, tasks: set[asyncio.Future[Any]], child: ChildProcess | None) -> None:
         self._watch.stop()
@@ -296,9 +296,9 @@ class Agent:
         await asyncio.gather(*tasks, return_exceptions=True)
         link = self._link
         if link is not None:
-            link.leave("leaving", "devroute up has ended")
-            await asyncio.wait({link.closed_because}, timeout=LEAVE_SECONDS)
-            link.end(DevrouteError("the agent has ended"))
+            link.drain("leaving", "devroute up has ended")
+            await asyncio.wait({link.close_reason}, timeout=LEAVE_SECONDS)
+            link.close_with(DevrouteError("the agent has ended"))
             await asyncio.wait({link.disconnected}, timeout=LEAVE_SECONDS)
         if child is not None:
             await child.stop()

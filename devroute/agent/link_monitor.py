@@ -71,16 +71,16 @@ class LinkMonitor:
         if max(now_wall - wall, now_steady - steady) > WATCH_SECONDS + SLEPT_SECONDS:
             self.woken.set()
             if self._link is not None:
-                self._link.probe(PROBE_SECONDS)
+                self._link.heartbeat.probe(PROBE_SECONDS)
         self._network.look()
         self._ticks += 1
-        if self._ticks % ASK_TICKS == 1 and self._link is not None and self._link.over is None:
-            self._link.ask().add_done_callback(self._show_round_trip)
+        if self._ticks % ASK_TICKS == 1 and self._link is not None and self._link.close_error is None:
+            self._link.heartbeat.ping().add_done_callback(self._show_round_trip)
         self._timer = self._loop.call_later(WATCH_SECONDS, self._tick, now_wall, now_steady)
 
     def _show_round_trip(self, asked: asyncio.Future[None]) -> None:
         if self._link is not None:
-            self._report.round_trip(self._link.round_trip)
+            self._report.round_trip(self._link.heartbeat.round_trip)
             self._report.flush()
 
     # --- the network
@@ -95,17 +95,17 @@ class LinkMonitor:
         self._report.flush()
         if now is not None:
             self.woken.set()
-        if link is not None and link.over is None:
+        if link is not None and link.close_error is None:
             ours = link.transport.get_extra_info("sockname")[0]
             if now is not None and not is_local_address(ours):
-                link.end(UpstreamReset("the network has changed"), say=False)
+                link.close_with(UpstreamReset("the network has changed"), send_close=False)
             else:
-                link.probe(PROBE_SECONDS if now is None else BACK_SECONDS)
+                link.heartbeat.probe(PROBE_SECONDS if now is None else BACK_SECONDS)
 
     def _stirred(self) -> None:
         """A cable or an interface: the way looks the same, and may not work, or work again."""
         link = self._link
-        if link is not None and link.over is None:
-            link.probe(STIRRED_SECONDS)
+        if link is not None and link.close_error is None:
+            link.heartbeat.probe(STIRRED_SECONDS)
         else:
             self.woken.set()

@@ -68,8 +68,8 @@ class Registrar:
         except ProtocolError as error:
             self._give_up(link, error)
         except asyncio.CancelledError:
-            if link.over is None:  # it was not the link that ended, but we
-                link.end(DevrouteError("the agent is ending"))
+            if link.close_error is None:  # it was not the link that ended, but we
+                link.close_with(DevrouteError("the agent is ending"))
                 raise
             self._give_up(link, rejection(link))
         if self._settings.offer_options != DEFAULT_OPTIONS and "terms" not in welcome.features:
@@ -111,21 +111,21 @@ class Registrar:
 
     @staticmethod
     def _give_up(link: AgentLink, error: DevrouteError) -> NoReturn:
-        link.end(error)
+        link.close_with(error)
         raise error from None
 
     def _greeting(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         link = self._make_link(websocket, loop)
-        link.session.send_hello(self._hello)
+        link.send_hello(self._hello)
         return link
 
 
 def rejection(link: AgentLink) -> DevrouteError:
     """The error behind a link's end: the server's GOAWAY if there was one."""
-    if link.goodbye is None:
-        why = link.over.message if link.over is not None else "the link ended"
+    if link.goaway is None:
+        why = link.close_error.message if link.close_error is not None else "the link ended"
         return ServerUnreachable(f"the server broke off the registration: {why}")
-    error = link.goodbye.as_error(ServerUnreachable, BY_CODE)
+    error = link.goaway.as_error(ServerUnreachable, BY_CODE)
     if isinstance(error, LinkReplaced):
         error.hint = "one name is for one `devroute up`; give the other one another name with --name"
     return error

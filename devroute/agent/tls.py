@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from devroute.agent.settings import ClientSettings
-from devroute.auth.tls import trusting
+from devroute.auth.tls import client_context
 from devroute.errors import ConfigInvalid, TokenExpired
 
 
@@ -14,7 +14,7 @@ def tls_for_server(settings: ClientSettings) -> ssl.SSLContext | None:
     TokenExpired for a client certificate that no server would take: all it said is that TLS failed."""
     if not settings.server.startswith(("https:", "wss:")):
         return None
-    context = trusting(settings.ca_file, settings.client_cert, settings.client_key)
+    context = client_context(settings.ca_file, settings.client_cert, settings.client_key)
     if settings.client_cert is not None:
         _check_not_expired(settings.client_cert, time.time())
     return context

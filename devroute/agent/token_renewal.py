@@ -35,7 +35,7 @@ async def keep_renewed(
 
 async def _renew(link: AgentLink, token: str) -> float | None:
     """How long the newer token is good. Raises why it is not, and CancelledError when the link ends."""
-    if link.session.renewing:
+    if link.renewing:
         raise ServerUnreachable("the server has not answered to the newer token before")
     try:
         async with asyncio.timeout(ANSWER_SECONDS):

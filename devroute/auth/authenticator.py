@@ -60,7 +60,7 @@ class Authenticator:
         keys = await issuer.source.keys(read(secret, issuer.rules))
         return verify(secret, keys, issuer.rules, time.time())
 
-    def still_in_force(self, identity: Identity, now: float) -> None:
+    def check_current(self, identity: Identity, now: float) -> None:
         """Raises TokenExpired or TokenInvalid for an identity that may no longer be online."""
         if identity.expires is not None and identity.expires <= now:
             by_certificate = identity.kind == "certificate" or identity.locked

@@ -96,7 +96,7 @@ class RemoteKeys(Generic[K]):
             raise KeysUnavailable(f"the keys of the tokens' issuer cannot be had: {self.problem}")
         return self._keys
 
-    def ask_again(self) -> "asyncio.Task[None]":
+    def refresh(self) -> "asyncio.Task[None]":
         """Have them fetched as soon as that may be; once, however many ask for it."""
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.get_running_loop().create_task(self._fetch())
@@ -130,7 +130,7 @@ class RemoteKeys(Generic[K]):
         """Returns after a fetch that others may have asked for, too; whoever waits may give up meanwhile."""
         self._waiting += 1
         try:
-            await asyncio.shield(self.ask_again())
+            await asyncio.shield(self.refresh())
         finally:
             self._waiting -= 1
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from devroute.errors import ConfigInvalid
 
 
-def trusting(
+def client_context(
     ca_file: Path | None, certificate: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext:
     """A client's: verifies names and certificates, by `ca_file` instead of the system's trust where given;

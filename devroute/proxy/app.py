@@ -234,7 +234,7 @@ class Proxy:
             self._audit.record_omitted()
         if self._ticks % IN_FORCE_TICKS == 0:
             identities = self._config.identities
-            self._tunnels.end_unless(identities.still_in_force, time.time(), identities.tokens)
+            self._tunnels.end_unless(identities.check_current, time.time(), identities.tokens)
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
             self._apply(self._config.refresh(self._record))
 

@@ -10,7 +10,7 @@ from typing import Any
 from devroute.auth.authenticator import Authenticator, Issuer
 from devroute.auth.jwks import RemoteKeys
 from devroute.auth.oidc import IssuerKeys, Rules
-from devroute.auth.tls import trusting
+from devroute.auth.tls import client_context
 from devroute.auth.tokens import Tokens
 from devroute.proxy.public_keys import PublicKeySource
 from devroute.proxy.settings import ProxySettings
@@ -30,7 +30,7 @@ class IdentitySources:
             issuer = Issuer(_rules(settings, settings.oidc_issuer), self._keys)
         authenticator = Authenticator(lambda: self._tokens.value, issuer, settings.tls_client_subject)
         self.authenticate = authenticator.authenticate
-        self.still_in_force = authenticator.still_in_force
+        self.check_current = authenticator.check_current
 
     @property
     def tokens(self) -> Tokens:
@@ -79,5 +79,5 @@ def _issuer_keys(settings: ProxySettings, issuer: str) -> RemoteKeys[IssuerKeys]
         clock=asyncio.get_running_loop().time,
         parse=IssuerKeys.parse,
         empty=IssuerKeys(),
-        tls=trusting(settings.oidc_ca_file) if settings.oidc_ca_file is not None else None,
+        tls=client_context(settings.oidc_ca_file) if settings.oidc_ca_file is not None else None,
     )

@@ -45,7 +45,7 @@ class PublicKeySource(Generic[K]):
     def look_again(self) -> None:
         """Fetch soon, since a key was named that is not known; returns at once."""
         if self._remote is not None and self._fetching is not None:
-            self._remote.ask_again()
+            self._remote.refresh()
 
     def files(self) -> list[tuple[str, WatchedFile[Any]]]:
         return [] if self._file is None else [(self._name, self._file)]

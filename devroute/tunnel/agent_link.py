@@ -1,6 +1,6 @@
 """The agent's end of a tunnel: every stream is a request for one of the laptop's services, each an Upstream.
 
-It writes what the app answers into the stream as it comes, and tells `observe` of each exchange that is over.
+It writes the app's response into the stream as it arrives, and passes each finished exchange to `observe`.
 """
 
 import asyncio
@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
 from devroute.http.aio.connection import TURN
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.tunnel.link import LIVENESS, Link, Liveness
-from devroute.tunnel.link_stream import UNBOUNDED, StreamEnd
+from devroute.tunnel.link import Link
+from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
+from devroute.tunnel.liveness import AGENT_LIVENESS, Liveness
 from devroute.tunnel.protocol.events import Opened, Renewed, Welcome
 from devroute.tunnel.protocol.frames import Flag, Reason
 from devroute.tunnel.protocol.session import Role, Session
@@ -26,8 +27,8 @@ _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 
 
 class Finished(NamedTuple):
-    """An exchange that is over. Times in seconds; `status` is 0 without an answer; `code` is "" if all went
-    well, else a code of devroute.errors or "cancelled", with its reason."""
+    """A finished exchange. Times in seconds; `status` is 0 without a response; `code` is "" on success, else
+    a code of devroute.errors or "cancelled", with its reason. `head` is the request's, as it came."""
 
     service: str
     method: str
@@ -38,15 +39,14 @@ class Finished(NamedTuple):
     size: int
     code: str
     reason: str
-    #: The request's head as it came.
     head: bytes = b""
 
 
 Observe = Callable[[Finished], None]
 
 
-class AgentStream(StreamEnd):
-    """One request from the tunnel; implements devroute.upstream.ResponseSink."""
+class AgentStream(LinkStream):
+    """One request from the tunnel; implements devroute.upstream.interface.ResponseSink."""
 
     __slots__ = ("_agent", "_head", "_service", "_size", "_started", "_status", "_to_app")
 
@@ -73,7 +73,7 @@ class AgentStream(StreamEnd):
     def broken(self, error: DevrouteError) -> None:
         self.done = True
         self._to_app.cancel()
-        self._over(error.code, error.message)
+        self._finished(error.code, error.message)
 
     def wrong_length(self, message: str) -> DevrouteError:
         return RequestMalformed(f"the request: {message}")
@@ -88,46 +88,38 @@ class AgentStream(StreamEnd):
         self.done = True
         self.link.dismiss(self)
         self._to_app.cancel()
-        self._over(code, reason)
+        self._finished(code, reason)
 
     # --- the response
 
     def on_informational(self, head: ResponseHead) -> None:
-        self.link.session.send_head(self.stream, head.raw, _FLAG_INFORMATIONAL)
-        self.link.wake()
+        self.link.send_head(self.stream, head.raw, _FLAG_INFORMATIONAL)
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
-        link = self.link
-        link.session.send_head(self.stream, head.raw, _FLAG_UPGRADE if head.framing is _UPGRADE else 0)
-        link.wake()
+        self.link.send_head(self.stream, head.raw, _FLAG_UPGRADE if head.framing is _UPGRADE else 0)
 
     def on_data(self, data: bytes) -> None:
-        size = len(data)
-        self._size += size
-        link = self.link
-        link.sent(self, size, link.session.send_data(self.stream, data))
+        self._size += len(data)
+        self.link.send_data(self, data)
 
     def on_end(self, trailers: Headers) -> None:
-        link = self.link
-        link.session.send_end(self.stream, trailers)
-        link.dismiss(self)
-        link.wake()
-        TURN.tell(self._well_over)
+        self.link.send_end(self, trailers)
+        TURN.tell(self._succeeded)
 
-    def _well_over(self) -> None:
-        self._over("", "")
+    def _succeeded(self) -> None:
+        self._finished("", "")
 
     def on_error(self, error: DevrouteError) -> None:
         self.done = True
         self.reset(error)
-        self._over(error.code, error.message)
+        self._finished(error.code, error.message)
 
-    def _over(self, code: str, reason: str) -> None:
+    def _finished(self, code: str, reason: str) -> None:
         link = self._agent
         observe, head, started = link.observe, self._head, self._started
         if started >= 0:
-            self._started = -1.0  # told
+            self._started = -1.0  # observed
             observe(
                 Finished(
                     self._service.decode("utf-8", "replace"),
@@ -159,8 +151,9 @@ class AgentStream(StreamEnd):
 
 
 class AgentLink(Link):
-    """`welcome` gets the body of the proxy's WELCOME, and is cancelled when the link ends before;
-    `closed_because` gets why it ended; `goodbye` is the reason of the proxy's GOAWAY, if there was one."""
+    """`welcome` gets the body of the proxy's WELCOME, and is cancelled if the link ends before it.
+    `close_reason` gets the error that ended the link. `goaway` is the reason of the proxy's GOAWAY, None
+    without one."""
 
     def __init__(
         self,
@@ -168,47 +161,57 @@ class AgentLink(Link):
         loop: asyncio.AbstractEventLoop,
         services: Mapping[str, Upstream],
         observe: Observe,
-        liveness: Liveness = LIVENESS,
+        liveness: Liveness = AGENT_LIVENESS,
     ) -> None:
         super().__init__(Session(Role.AGENT), websocket, loop, liveness)
         self.time = loop.time
         self.welcome: asyncio.Future[bytes] = loop.create_future()
-        self.closed_because: asyncio.Future[DevrouteError] = loop.create_future()
-        self.goodbye: Reason | None = None
-        self._rare[Welcome] = self._welcomed
-        self._rare[Renewed] = self._token_renewed
+        self.close_reason: asyncio.Future[DevrouteError] = loop.create_future()
+        self.goaway: Reason | None = None
+        self._rare[Welcome] = self._on_welcome
+        self._rare[Renewed] = self._on_renewed
         self._renewed: asyncio.Future[bytes] | None = None
         self.observe = observe
         self._services = {name.encode(): upstream for name, upstream in services.items()}
 
-    def _welcomed(self, event: Welcome) -> None:
-        if not self.welcome.done():  # whoever waited for it may have given up
+    def send_hello(self, body: bytes) -> None:
+        """Register; before the connection is made, which sends it."""
+        self._session.send_hello(body)
+
+    def _on_welcome(self, event: Welcome) -> None:
+        if not self.welcome.done():  # cancelled, if the task that awaited it was
             self.welcome.set_result(event.body)
 
+    @property
+    def renewing(self) -> bool:
+        """Whether a RENEW has not been answered yet."""
+        return self._session.renewing
+
     def renew(self, token: str) -> asyncio.Future[bytes]:
-        """Show a newer token. Gets the body of RENEWED, and is cancelled when the link ends before. Raises
-        ValueError while the answer to another is awaited, or before the welcome."""
-        self.session.send_renew(token.encode("latin-1"))
+        """Send a newer token. The future gets the body of RENEWED, and is cancelled if the link ends before.
+        Raises ValueError while `renewing`, and before the welcome."""
+        self._session.send_renew(token.encode("latin-1"))
         self.wake()
         renewed = self._renewed = self._loop.create_future()
         return renewed
 
-    def _token_renewed(self, event: Renewed) -> None:
+    def _on_renewed(self, event: Renewed) -> None:
         if self._renewed is not None and not self._renewed.done():
             self._renewed.set_result(event.body)
 
-    def leaving(self, reason: Reason) -> None:
-        self.goodbye = reason
+    def on_goaway(self, reason: Reason) -> None:
+        self.goaway = reason
 
-    def ended(self, error: DevrouteError) -> None:
+    def on_closed(self, error: DevrouteError) -> None:
         if self._renewed is not None:
             self._renewed.cancel()
         self.welcome.cancel()
-        self.closed_because.set_result(error)
+        if not self.close_reason.done():
+            self.close_reason.set_result(error)
 
-    def opened(self, event: Opened) -> None:
+    def on_opened(self, event: Opened) -> None:
         stream, service, flags, length, wire = event
-        if self.over is not None:
+        if self.close_error is not None:
             return
         upstream = self._services.get(service)
         start = wire[: wire.find(b"\r\n")].split(b" ")
@@ -221,11 +224,11 @@ class AgentLink(Link):
             framing, left = (_UPGRADE if flags & _FLAG_UPGRADE else Framing.CHUNKED), UNBOUNDED
         else:
             framing, left = Framing.LENGTH, length
-        end = AgentStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
-        end.stream = stream
-        end.left = left
-        stream.owner = end
-        end.start(upstream)
+        owner = AgentStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
+        owner.stream = stream
+        owner.left = left
+        stream.owner = owner
+        owner.start(upstream)
 
     def _refuse(self, event: Opened, unknown: bool) -> None:
         error: DevrouteError
@@ -235,5 +238,5 @@ class AgentLink(Link):
             error = ServiceNotServed(f"this laptop does not serve '{name}'", hint=f"it serves {served}")
         else:
             error = RequestMalformed("the request line is not 'METHOD target HTTP/1.1'")
-        self.session.reset(event.stream, error.code, error.message, error.hint)
+        self._session.reset(event.stream, error.code, error.message, error.hint)
         self.wake()

@@ -1,5 +1,5 @@
-"""What both ends of a stream do alike: hold what arrives while the consumer is paused, enforce the length of
-the body, give credit, and stop the source that sends too fast. Knows nothing of which end it is.
+"""What the proxy's and the agent's streams have in common: keep what arrives while the consumer is paused,
+enforce the body's length, grant credit. Knows nothing of either end.
 """
 
 from collections import deque
@@ -9,57 +9,39 @@ from typing import Final
 from devroute.errors import DevrouteError
 from devroute.http.buffer import Piece, hold
 from devroute.http.message import Headers
-from devroute.tunnel.link import Link
-from devroute.tunnel.protocol.frames import Reason
-from devroute.tunnel.protocol.stream import Stream
+from devroute.tunnel.link import Link, StreamOwner
 
-#: A body whose end is not known beforehand.
+#: The length of a body that is not known beforehand.
 UNBOUNDED: Final = -1
 
 
-class StreamEnd:
-    """`left`: bytes of body that must still arrive, or UNBOUNDED. `done`: the consumer has been told of the
-    end and hears no more. What is held is bounded by the stream's credit."""
+class LinkStream(StreamOwner):
+    """`left`: bytes of body that must still arrive, or UNBOUNDED. `done`: the consumer got the end or an
+    error, and gets nothing more. What is held is bounded by the stream's credit."""
 
-    __slots__ = ("_consume", "_held", "_held_end", "_paused", "done", "left", "link", "stopped", "stream")
+    __slots__ = ("_consume", "_held", "_held_end", "_paused", "done", "left", "link")
 
     def __init__(self, link: Link) -> None:
+        super().__init__()
         self.link = link
-        self.stream: Stream
         self.left = 0
         self.done = False
-        self.stopped = False  # our source was told to send no more
         self._consume: Callable[[bytes], None]
-        self._paused = False  # the consumer wants nothing now
+        self._paused = False  # by the consumer
         self._held: deque[Piece] | None = None
         self._held_end: Headers | None = None
 
-    # --- what the two ends say
+    # --- what the two ends implement
 
     def complete(self, trailers: Headers) -> None:
-        """The body is complete: tell the consumer."""
+        """The body is complete: pass that on to the consumer."""
         raise NotImplementedError
 
     def broken(self, error: DevrouteError) -> None:
-        """The exchange cannot go on: tell whoever has to know."""
+        """The exchange cannot go on: pass that on to the consumer, and report it."""
         raise NotImplementedError
 
     def wrong_length(self, message: str) -> DevrouteError:
-        raise NotImplementedError
-
-    def receive_head(self, raw: bytes, flags: int) -> None:
-        raise NotImplementedError
-
-    def stop_source(self) -> None:
-        raise NotImplementedError
-
-    def start_source(self) -> None:
-        raise NotImplementedError
-
-    def receive_reset(self, reason: Reason) -> None:
-        raise NotImplementedError
-
-    def link_lost(self, error: DevrouteError) -> None:
         raise NotImplementedError
 
     # --- from the link
@@ -95,24 +77,21 @@ class StreamEnd:
                 self.violated("the body is longer than its content-length")
                 return
         self._consume(data)
-        self.link.session.grant(self.stream, len(data))
+        self.link.grant(self.stream, len(data))
 
     def violated(self, message: str) -> None:
-        """The peer's message is not what its head said: end the stream for both sides."""
+        """The peer's body contradicts its head: end the stream on both sides."""
         error = self.wrong_length(message)
         self.reset(error)
         self.broken(error)
 
     def reset(self, error: DevrouteError) -> None:
-        link = self.link
-        link.session.reset(self.stream, error.code, error.message, error.hint)
-        link.dismiss(self)
-        link.wake()
+        self.link.send_reset(self, error.code, error.message, error.hint)
 
     # --- from the consumer
 
     def hold(self) -> None:
-        """Pass nothing on until `release`; the peer's credit runs out by itself."""
+        """Pass nothing on until `release`; the peer stops when its credit is used up."""
         self._paused = True
 
     def release(self) -> None:
@@ -120,8 +99,7 @@ class StreamEnd:
         held = self._held
         while held and not self._paused and not self.done:
             self._pass_on(bytes(held.popleft()))
-        if self.link.session.has_output:
-            self.link.wake()
+        self.link.wake()  # with the credit that was granted
         if self._held_end is not None and not self._paused and not self.done:
             trailers, self._held_end = self._held_end, None
             self.receive_end(trailers)

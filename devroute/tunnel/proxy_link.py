@@ -1,6 +1,6 @@
 """The proxy's end of a tunnel: an Upstream for each service of a laptop.
 
-It trusts nothing that the agent says: heads are parsed again and bodies are counted.
+It does not trust the agent: response heads are parsed again and bodies are counted.
 """
 
 import asyncio
@@ -17,8 +17,9 @@ from devroute.errors import (
 )
 from devroute.http.http1.request import Answers
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.tunnel.link import PATIENT, Link, Liveness
-from devroute.tunnel.link_stream import UNBOUNDED, StreamEnd
+from devroute.tunnel.link import Link
+from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
+from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol.events import Hello, Opened, Renew
 from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, Flag, Reason
 from devroute.tunnel.protocol.session import Role, Session
@@ -38,8 +39,8 @@ _FLAG_UPGRADE: Final = int(Flag.UPGRADE)
 _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 
 
-class TunnelStream(StreamEnd):
-    """One request through the tunnel; implements devroute.upstream.UpstreamStream."""
+class ProxyStream(LinkStream):
+    """One request through the tunnel; implements devroute.upstream.interface.UpstreamStream."""
 
     __slots__ = ("_answers", "_method", "_sink", "_upgradable", "_upgraded")
 
@@ -55,25 +56,15 @@ class TunnelStream(StreamEnd):
     # --- the request
 
     def send_data(self, data: bytes) -> None:
-        link = self.link
-        link.sent(self, len(data), link.session.send_data(self.stream, data))
+        self.link.send_data(self, data)
 
     def send_end(self, trailers: Headers) -> None:
-        link = self.link
-        link.session.send_end(self.stream, trailers)
-        link.dismiss(self)
-        link.wake()
+        self.link.send_end(self, trailers)
 
     def cancel(self) -> None:
         self.done = True
         if not self.stream.closed:
-            self._withdraw("nobody waits for the answer any more")
-
-    def _withdraw(self, why: str) -> None:
-        link = self.link
-        link.session.reset(self.stream, "cancelled", why)
-        link.dismiss(self)
-        link.wake()
+            self.link.send_reset(self, "cancelled", "the client has gone away")
 
     def pause_response(self) -> None:
         self.hold()
@@ -106,26 +97,28 @@ class TunnelStream(StreamEnd):
             self.receive_end([])
 
     def _checked(self, raw: bytes, flags: int) -> ResponseHead:
-        """The head, if it is what its flags say."""
+        """The parsed head. Raises UpstreamInvalid, also where the frame's flags contradict it."""
         if raw[-4:] != b"\r\n\r\n":
-            raise UpstreamInvalid("the laptop's answer has no whole head")
+            raise UpstreamInvalid("the laptop's response has no whole head")
         head = self._answers.judge(raw, self._method)
         status = head.status
         if (status == 101) is not bool(flags & _FLAG_UPGRADE) or (
             (status < 200 and status != 101) is not bool(flags & _FLAG_INFORMATIONAL)
         ):
-            raise UpstreamInvalid(f"the laptop's answer says {status}, and its frame says otherwise")
+            raise UpstreamInvalid(
+                f"the laptop's response has status {status}, which its frame's flags contradict"
+            )
         if status == 101 and not self._upgradable:
-            # The sidecar would take it for a whole answer, and send the next request into the pipe.
-            raise UpstreamInvalid("the laptop's answer switches protocols (101), but nobody asked for it")
+            # The sidecar would take it for a whole response, and send the next request into the pipe.
+            raise UpstreamInvalid("the laptop's response switches protocols (101) without a request for it")
         return head
 
     def complete(self, trailers: Headers) -> None:
         self.done = True
         self._sink.on_end(trailers)
         if not self._upgraded and not self.stream.closed:
-            # The answer came before the end of its request: nobody will send the rest.
-            self._withdraw("the answer was complete before its request")
+            # The response is complete before its request: the rest will not be sent.
+            self.link.send_reset(self, "cancelled", "the response was complete before its request")
 
     def broken(self, error: DevrouteError) -> None:
         if not self.done:
@@ -133,7 +126,7 @@ class TunnelStream(StreamEnd):
             self._sink.on_error(error)
 
     def wrong_length(self, message: str) -> DevrouteError:
-        return UpstreamReset(f"the laptop's answer: {message}")
+        return UpstreamReset(f"the laptop's response: {message}")
 
     def receive_reset(self, reason: Reason) -> None:
         self.link.dismiss(self)
@@ -143,7 +136,7 @@ class TunnelStream(StreamEnd):
         self._end_abruptly(UpstreamReset(error.message, hint=error.hint))
 
     def _end_abruptly(self, error: DevrouteError) -> None:
-        """An upgrade of which only our half was open ends too: its client would send to nobody."""
+        """Also ends an upgrade of which only the request's half is open: no one would receive it."""
         if self._upgraded and self.done:
             self._upgraded = False
             self._sink.on_error(error)
@@ -161,18 +154,18 @@ class TunnelStream(StreamEnd):
             self._sink.resume_request()
 
 
-#: A laptop that was heard of so few seconds ago is taken to be there.
+#: Seconds since the last byte from a laptop for which it counts as reachable without a ping.
 FRESH_SECONDS: Final = 1.0
 
-#: After so many seconds without an answer it is taken to be gone, however slow its network is.
+#: Seconds without a byte after which it counts as gone, however slow its network is.
 GONE_SECONDS: Final = 3.0
 
-#: A round trip may take so many times as long as the last one before we think of it as lost.
+#: A PONG counts as lost once it takes so many times as long as the one before.
 SLOWER: Final = 3
 
 
 class TunnelUpstream:
-    """One service of one laptop; implements devroute.upstream.Upstream."""
+    """One service of one laptop; implements devroute.upstream.interface.ProbedUpstream."""
 
     __slots__ = ("_link", "_service")
 
@@ -180,9 +173,9 @@ class TunnelUpstream:
         self._link = link
         self._service = service.encode()[:MAX_SERVICE_BYTES]
 
-    def open(self, head: RequestHead, sink: ResponseSink) -> TunnelStream:
+    def open(self, head: RequestHead, sink: ResponseSink) -> ProxyStream:
         link = self._link
-        end = TunnelStream(link, head, sink)
+        stream = ProxyStream(link, head, sink)
         framing = head.framing
         if framing is _NONE:
             flags = _FLAG_END
@@ -192,43 +185,40 @@ class TunnelUpstream:
             flags = _FLAG_CHUNKED if framing is _CHUNKED else _FLAG_UPGRADE
         share = link.share
         if share is not None and (len(share.links) > 1 or share.pools) and share.full:
-            link.refuse(end)
-            return end
+            link.refuse(stream)
+            return stream
         try:
-            stream = end.stream = link.session.open(self._service, head.wire, flags, head.length)
+            link.open_stream(stream, self._service, head.wire, flags, head.length)
         except ValueError:
-            link.refuse(end)
-            return end
-        stream.owner = end
-        link.wake()
-        return end
+            link.refuse(stream)
+        return stream
 
-    async def reachable(self, seconds: float) -> None:
-        """Make sure that the laptop is still there, if nothing was heard of it just now: one that fell asleep
-        or lost its network has had no time to say so. Raises LaptopOffline.
+    async def check_reachable(self, seconds: float) -> None:
+        """Ping the laptop, unless it was received from just now: one that fell asleep or lost its network
+        could not close its link. Raises LaptopOffline.
 
-        A laptop that is known to answer faster than in `seconds` is gone without an answer in time; another
-        one, only after GONE_SECONDS."""
-        link = self._link
-        if link.silent < FRESH_SECONDS:
+        If its last round trip was much shorter than `seconds`, no PONG within `seconds` means that it is
+        gone; else it is given GONE_SECONDS."""
+        heartbeat = self._link.heartbeat
+        if heartbeat.idle < FRESH_SECONDS:
             return
-        known = link.round_trip
+        usual = heartbeat.round_trip
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.shield(link.ask())
+                await asyncio.shield(heartbeat.ping())
         except TimeoutError:
-            waited = link.silent
-            if waited > GONE_SECONDS or (known is not None and known * SLOWER < seconds):
+            waited = heartbeat.idle
+            if waited > GONE_SECONDS or (usual is not None and usual * SLOWER < seconds):
                 raise LaptopOffline(
-                    f"the laptop has made no sign for {waited:.0f} s",
+                    f"the laptop has not responded for {waited:.0f} s",
                     hint="is it asleep, or without a network? It comes back by itself",
                 ) from None
 
 
 class ProxyLink(Link):
-    """A laptop's link. `hello(link, body)` is called once, and has to answer with the session's send_welcome
-    or with `turn_away`; `renew(link, token)` has to answer with send_renewed. `gone(link)` is called, once or
-    twice, when it takes no more requests."""
+    """A laptop's link. `hello(link, body)` is called once, and has to call `send_welcome` or `reject`;
+    `renew(link, token)` has to call `send_renewed`. `gone(link)` is called when the link takes no more
+    requests: once, or twice if a GOAWAY came before the end."""
 
     def __init__(
         self,
@@ -237,7 +227,7 @@ class ProxyLink(Link):
         hello: Callable[["ProxyLink", bytes], None],
         gone: Callable[["ProxyLink"], None],
         renew: Callable[["ProxyLink", bytes], None],
-        liveness: Liveness = PATIENT,
+        liveness: Liveness = PROXY_LIVENESS,
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness)
         self.share: Share | None = None  # from its registration on
@@ -246,28 +236,42 @@ class ProxyLink(Link):
         self._rare[Hello] = lambda event: hello(self, event.body)
         self._rare[Renew] = lambda event: renew(self, event.token)
 
-    def turn_away(self, error: DevrouteError) -> None:
-        """Tell the agent why, and close; its open streams end."""
-        if self.over is None:
-            self.session.goaway(error.code, error.message, error.hint)
-            self.end(error)
+    def send_welcome(self, body: bytes) -> None:
+        self._session.send_welcome(body)
+        self.wake()
 
-    def leaving(self, reason: Reason) -> None:
+    def send_renewed(self, body: bytes) -> None:
+        self._session.send_renewed(body)
+        self.wake()
+
+    def reject(self, error: DevrouteError) -> None:
+        """Send the error to the agent as a GOAWAY, and close; open streams end with it."""
+        if self.close_error is None:
+            self._session.goaway(error.code, error.message, error.hint)
+            self.close_with(error)
+
+    def on_goaway(self, reason: Reason) -> None:
         self._gone(self)
 
-    def ended(self, error: DevrouteError) -> None:
+    def on_closed(self, error: DevrouteError) -> None:
         self._gone(self)
 
     def upstream(self, service: str) -> TunnelUpstream:
         return TunnelUpstream(self, service)
 
-    def opened(self, event: Opened) -> None:
-        raise AssertionError("a proxy's session lets nobody open streams")
+    def on_opened(self, event: Opened) -> None:
+        raise AssertionError("a proxy's session does not let the agent open streams")
 
-    def refuse(self, end: TunnelStream) -> None:
-        """A request that cannot have a stream: say why, once open() has returned."""
-        session = self.session
-        end.stream = Stream(0, CLOSED, CLOSED)
+    def open_stream(self, owner: ProxyStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
+        """Start a request. Raises ValueError while the session cannot open a stream."""
+        stream = owner.stream = self._session.open(service, wire, flags, length)
+        stream.owner = owner
+        self.wake()
+
+    def refuse(self, owner: ProxyStream) -> None:
+        """End a request that cannot have a stream with an error, once open() has returned."""
+        session = self._session
+        owner.stream = Stream(0, CLOSED, CLOSED)
         error: DevrouteError
         if session.full and not session.leaving:
             error = TargetOverloaded(f"{len(session.streams)} requests are open to this laptop already")
@@ -276,5 +280,5 @@ class ProxyLink(Link):
         else:
             error = LaptopOffline("the laptop is leaving")
         if session.ids_used_up and not session.leaving:
-            self.leave("ids-used-up", "this link has carried all the requests it can", "dial anew")
-        self._loop.call_soon(end.broken, error)
+            self.drain("ids-used-up", "this link has carried all the requests it can", "dial anew")
+        self._loop.call_soon(owner.broken, error)

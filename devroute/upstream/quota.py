@@ -36,7 +36,7 @@ class Share:
 
     @property
     def full(self) -> bool:
-        tunnelled = sum(len(link.session.streams) for link in self.links)
+        tunnelled = sum(link.in_flight for link in self.links)
         return tunnelled + sum(pool.in_flight for pool in self.pools) >= self.limit
 
     def count(self, pool: Pool) -> None:
@@ -113,4 +113,4 @@ class Shares:
                 self._bound(link)
 
     def _bound(self, link: Link) -> None:
-        link.session.max_streams = min(self._per_link, self._per_subject, MAX_STREAMS)
+        link.limit_streams(min(self._per_link, self._per_subject, MAX_STREAMS))

@@ -37,8 +37,8 @@ async def two() -> AsyncIterator[tuple[Site, AgentLink]]:
         second = await connect(where, {"foo": App()}, name="alice-ci")
         await second.welcome
         yield where, second
-        second.leave("leaving", "the test is over")
-        second.end(TargetOverloaded("the test is over"))
+        second.drain("leaving", "the test is over")
+        second.close_with(TargetOverloaded("the test is over"))
         await second.disconnected
 
 
@@ -61,12 +61,12 @@ async def test_a_subject_s_laptops_share_what_it_may_have_in_flight(two: tuple[S
     assert await refusal(where, "bob") is None
     where.listener.shares.limit(per_link=100, per_subject=5)  # a reload, with requests under way
     assert await refusal(where, "alice") is None
-    second.leave("leaving", "the laptop is shut")
-    second.end(TargetOverloaded("the laptop is shut"))
+    second.drain("leaving", "the laptop is shut")
+    second.close_with(TargetOverloaded("the laptop is shut"))
     await second.disconnected
     await eventually(lambda: "alice-ci" not in str(where.registry.listing()))
     assert await refusal(where, "alice") is None  # its requests count no longer
-    bob.end(TargetOverloaded("the test is over"))
+    bob.close_with(TargetOverloaded("the test is over"))
 
 
 @pytest.mark.parametrize("http2", [False, True])
@@ -113,7 +113,7 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
         stream.cancel()
     assert await direct() is None
     streams[-1].cancel()
-    third.end(TargetOverloaded("the test is over"))
+    third.close_with(TargetOverloaded("the test is over"))
     await third.disconnected
     await pools.close()
     app.close()

@@ -12,7 +12,7 @@ import pytest
 from devroute.errors import TunnelFlooded
 from devroute.token_bucket import Allowance
 from devroute.tunnel.link import Link
-from devroute.tunnel.protocol.flood_guard import RESET_BURST, TINY_BURST, TRIFLE_BURST
+from devroute.tunnel.protocol.flood_guard import CONTROL_BURST, RESET_BURST, TINY_BURST
 from devroute.tunnel.protocol.frames import CREDIT, HEADER, FrameType
 from devroute.tunnel.protocol.session import Session
 from tests.support.eventually import eventually
@@ -21,7 +21,7 @@ from tests.support.loopback import App, Client, answer, connect, get, head, post
 PATIENCE = 10.0
 
 #: More than the burst, and than what is given while the test runs.
-FLOOD = TRIFLE_BURST + 12_000
+FLOOD = CONTROL_BURST + 12_000
 
 
 def frame(kind: FrameType, stream: int = 0, payload: bytes = b"", flags: int = 0) -> bytes:
@@ -55,8 +55,8 @@ async def test_an_agent_that_floods_the_proxy_loses_its_link_and_nobody_else_doe
         upload = where.upstream().open(post(100_000), Client())
         upload.send_data(bytes(100_000))
         where.upstream().open(get(), Client()).cancel()
-        await eventually(lambda: hostile.session.opened == 2)
-        hostile.session.send_head(hostile.session.streams[1], b"HTTP/1.1 200 OK\r\n\r\n")
+        await eventually(lambda: hostile._session.opened == 2)
+        hostile._session.send_head(hostile._session.streams[1], b"HTTP/1.1 200 OK\r\n\r\n")
         hostile.wake()
         bystander = await connect(where, {"foo": App(answer(b"fine"))}, token="bob-token")
         await bystander.welcome
@@ -66,10 +66,10 @@ async def test_an_agent_that_floods_the_proxy_loses_its_link_and_nobody_else_doe
         where.upstream("bob").open(get(), client)
         await ended_for_flooding(hostile)
         await asyncio.wait_for(client.done.wait(), PATIENCE)
-        assert hostile.goodbye is not None
-        assert hostile.goodbye.code == "tunnel-flood"
+        assert hostile.goaway is not None
+        assert hostile.goaway.code == "tunnel-flood"
         assert (client.error, client.body) == (None, b"fine")
-        bystander.leave("leaving", "the test is over")
+        bystander.drain("leaving", "the test is over")
 
 
 @pytest.mark.parametrize(
@@ -79,20 +79,20 @@ async def test_a_flood_of_websocket_frames_ends_the_link(opcode: int) -> None:
     async with tunnel(App()) as (_, hostile):
         hostile.transport.write(bytes((opcode, 0x80, 1, 2, 3, 4)) * FLOOD)
         await ended_for_flooding(hostile)
-        assert hostile.goodbye is not None
-        assert hostile.goodbye.code == "tunnel-flood"
+        assert hostile.goaway is not None
+        assert hostile.goaway.code == "tunnel-flood"
 
 
 async def test_a_proxy_that_opens_and_resets_streams_loses_its_agent() -> None:
     app = App()
     async with tunnel(app) as (where, agent):
         (hostile,) = where.listener.links
-        session: Session = hostile.session
+        session: Session = hostile._session
         for _ in range((RESET_BURST + 3000) // 100):
             for _ in range(100):
                 session.reset(session.open(b"foo", get().wire, 1, 0), "cancelled", "")
             hostile.flush()
-        why = await asyncio.wait_for(agent.closed_because, PATIENCE)
+        why = await asyncio.wait_for(agent.close_reason, PATIENCE)
         assert isinstance(why, TunnelFlooded)
         await eventually(lambda: all(stream.cancelled.is_set() for stream in app.streams))
         assert len(app.streams) <= RESET_BURST + 3000
@@ -102,7 +102,7 @@ async def test_a_proxy_that_floods_the_agent_loses_it() -> None:
     async with tunnel(App()) as (where, agent):
         (hostile,) = where.listener.links
         send(hostile, *[FLOODS["ping"]] * FLOOD)
-        assert isinstance(await asyncio.wait_for(agent.closed_because, PATIENCE), TunnelFlooded)
+        assert isinstance(await asyncio.wait_for(agent.close_reason, PATIENCE), TunnelFlooded)
 
 
 async def test_all_streams_of_a_sidecar_that_dies_are_no_flood() -> None:
@@ -112,10 +112,10 @@ async def test_all_streams_of_a_sidecar_that_dies_are_no_flood() -> None:
         upstream = where.upstream()
         for _ in range(2):
             streams = [upstream.open(get(), Client()) for _ in range(4000)]
-            await eventually(lambda: len(agent.session.streams) == 4000)
+            await eventually(lambda: agent.in_flight == 4000)
             for stream in streams:
                 stream.cancel()
-            await eventually(lambda: not agent.session.streams)
+            await eventually(lambda: not agent.in_flight)
         client = Client()
         app._serve = answer(b"still here")
         upstream.open(get(), client)
@@ -130,8 +130,8 @@ async def stalled() -> AsyncIterator[tuple[Link, Link, Client, Callable[[], None
         client = Client()
         stream = where.upstream().open(get(), client)
         stream.pause_response()
-        await eventually(lambda: agent.session.streams)
-        agent.session.send_head(agent.session.streams[1], head(200).raw)
+        await eventually(lambda: agent.in_flight)
+        agent._session.send_head(agent._session.streams[1], head(200).raw)
         agent.wake()
         await client.first.wait()
         (proxy,) = where.listener.links
@@ -145,11 +145,11 @@ async def test_tiny_data_is_read_slowly_and_loses_nothing(
     resume()
     proxy._guard._tiny = Allowance(2000, 4000, asyncio.get_running_loop().time())
     send(agent, *[frame(FrameType.DATA, 1, b"x")] * 4000)
-    await eventually(lambda: proxy._rest is not None)
+    await eventually(lambda: proxy._read_pause is not None)
     assert not proxy.transport.is_reading()
     send(agent, *[frame(FrameType.DATA, 1, b"x")] * 100)
     await eventually(lambda: client.size == 4100)
-    assert agent.over is None
+    assert agent.close_error is None
 
 
 async def test_tiny_data_that_waits_costs_little_more_than_its_bytes(
@@ -158,7 +158,7 @@ async def test_tiny_data_that_waits_costs_little_more_than_its_bytes(
     agent, proxy, client, resume = stalled
     count = TINY_BURST // 2
     send(agent, *[frame(FrameType.DATA, 1, b"x")] * 100)
-    (stream,) = proxy.session.streams.values()
+    (stream,) = proxy._session.streams.values()
     await eventually(lambda: stream.room == 1024 * 1024 - 100)
     pieces = [agent._websocket.encode([frame(FrameType.DATA, 1, b"x")] * 400) for _ in range(count // 400)]
     tracemalloc.start()

@@ -253,7 +253,7 @@ async def test_a_laptop_that_wakes_up_asks_its_link_and_waits_no_longer(
         watch._tick(time.time() - 3600, now - 1)
         assert watch.woken.is_set()
         async with asyncio.timeout(2):
-            assert "silent" in (await link.closed_because).message
+            assert "silent" in (await link.close_reason).message
         watch.stop()
         theirs.transport.abort()
     printer.close()

@@ -60,14 +60,14 @@ class Place:
         def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
             link = AgentLink(websocket, loop, {}, lambda finished: None)
             offer = handshake.Offer(service="foo")
-            link.session.send_hello(handshake.Hello(agent="test", name=name, services=(offer,)).encode())
+            link.send_hello(handshake.Hello(agent="test", name=name, services=(offer,)).encode())
             return link
 
         link = await dial(self.proxy.server, token, make)
         link.wake()
-        await asyncio.wait({link.welcome, link.closed_because}, return_when=asyncio.FIRST_COMPLETED)
-        if link.goodbye is not None:
-            raise link.goodbye.as_error(DevrouteError, BY_CODE)
+        await asyncio.wait({link.welcome, link.close_reason}, return_when=asyncio.FIRST_COMPLETED)
+        if link.goaway is not None:
+            raise link.goaway.as_error(DevrouteError, BY_CODE)
         return link
 
 
@@ -118,7 +118,7 @@ async def test_a_good_token_of_each_algorithm_is_let_in_with_its_groups(place: P
         assert (status["status"], status["you"], status["groups"]) == (200, "alice", ["qa"])
         assert 0 < status["token_expires_s"] <= 605
     link = await place.link(place.issuer.token())
-    link.end(DevrouteError("the test is over"))
+    link.close_with(DevrouteError("the test is over"))
 
 
 @pytest.mark.parametrize(
@@ -268,10 +268,10 @@ async def test_keys_may_be_in_a_file_and_are_read_again(tmp_path: Path) -> None:
 async def test_the_tunnel_of_an_expired_token_ends_saying_so(place: Place) -> None:
     link = await place.link(place.issuer.token("carol", exp=time.time() - 4))
     async with asyncio.timeout(END_S):
-        await link.closed_because
-    assert link.goodbye is not None
-    assert link.goodbye.code == TokenExpired.code
-    assert "--token-command" in link.goodbye.hint
+        await link.close_reason
+    assert link.goaway is not None
+    assert link.goaway.code == TokenExpired.code
+    assert "--token-command" in link.goaway.hint
 
 
 async def test_the_tunnel_of_a_revoked_or_expired_static_token_ends_and_others_stay(place: Place) -> None:
@@ -283,13 +283,13 @@ async def test_the_tunnel_of_a_revoked_or_expired_static_token_ends_and_others_s
     links = [await place.link(each) for each in (secret, other, short)]
     write(place, bob, carol)
     async with asyncio.timeout(END_S):
-        await asyncio.gather(links[0].closed_because, links[2].closed_because)
-    assert [link.goodbye and link.goodbye.code for link in links] == ["token-invalid", None, "token-expired"]
-    assert links[0].goodbye is not None
-    assert "was revoked" in links[0].goodbye.message
+        await asyncio.gather(links[0].close_reason, links[2].close_reason)
+    assert [link.goaway and link.goaway.code for link in links] == ["token-invalid", None, "token-expired"]
+    assert links[0].goaway is not None
+    assert "was revoked" in links[0].goaway.message
     with pytest.raises(TokenInvalid):
         await place.link(secret)
-    links[1].end(DevrouteError("the test is over"))
+    links[1].close_with(DevrouteError("the test is over"))
 
 
 # --- names --------------------------------------------------------------------------------------------
@@ -303,9 +303,9 @@ async def test_a_name_that_another_subject_holds_is_refused_with_who_and_since_w
     assert "--name" in caught.value.hint
     again = await place.link(place.issuer.token("dora"), name="dora-home")
     async with asyncio.timeout(END_S):
-        await holder.closed_because
-    assert holder.goodbye is not None
-    assert holder.goodbye.code == "link-replaced", "the same subject may take its own name back"
+        await holder.close_reason
+    assert holder.goaway is not None
+    assert holder.goaway.code == "link-replaced", "the same subject may take its own name back"
     again.end(DevrouteError("the test is over"))
 
 

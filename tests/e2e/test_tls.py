@@ -22,7 +22,7 @@ from devroute.agent.tls import tls_for_server
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.client_certificate import Part, identity_of
 from devroute.auth.identity import Identity
-from devroute.auth.tls import ServerFiles, trusting
+from devroute.auth.tls import ServerFiles, client_context
 from devroute.auth.tokens import Tokens, new_token
 from devroute.cli.config.sources import Source, client_settings, proxy_settings, read_file
 from devroute.errors import ConfigInvalid, ServerUnreachable, SubjectInvalid, TokenExpired
@@ -152,7 +152,7 @@ async def test_a_certificate_for_another_name_or_of_another_authority_fails(
     ]:
         async with listening(pair) as port:
             with pytest.raises(ServerUnreachable, match=problem):
-                await dial(f"https://localhost:{port}", SECRET, _no_link, tls=trusting(trusted.file))
+                await dial(f"https://localhost:{port}", SECRET, _no_link, tls=client_context(trusted.file))
             with pytest.raises(ServerUnreachable):
                 await dial(f"http://localhost:{port}", SECRET, _no_link)
 
@@ -167,7 +167,7 @@ async def test_newer_certificates_are_used_and_broken_ones_are_not(authority: Au
     pair = authority.server("changing")
     old = pair.certificate.read_bytes(), pair.key.read_bytes()
     async with placed(folder, pair) as place:
-        trust = trusting(authority.file)
+        trust = client_context(authority.file)
 
         async def shown() -> str:
             _, writer = await asyncio.open_connection("localhost", place.port, ssl=trust)
@@ -216,7 +216,7 @@ async def test_newer_certificates_are_used_and_broken_ones_are_not(authority: Au
 async def test_what_sidecars_ask_is_not_answered_on_the_port_for_laptops(
     place: Place, authority: Authority
 ) -> None:
-    status, answer = await place.get("/resolve", trusting(authority.file))
+    status, answer = await place.get("/resolve", client_context(authority.file))
     assert (status, answer["code"]) == (404, "not-found")
     async with (
         aiohttp.ClientSession() as session,
@@ -227,7 +227,7 @@ async def test_what_sidecars_ask_is_not_answered_on_the_port_for_laptops(
 
 @aio
 async def test_old_tls_and_plain_text_are_refused_at_once(place: Place, authority: Authority) -> None:
-    old = trusting(authority.file)
+    old = client_context(authority.file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         old.minimum_version = ssl.TLSVersion.TLSv1
@@ -254,7 +254,7 @@ async def test_a_connection_has_a_small_receive_buffer_and_the_port_is_free_afte
     listener = TlsListener(ServerFiles(*authority.server("small")), Kept)
     port = await listener.start("127.0.0.1", 0, 10)
     try:
-        _, writer = await asyncio.open_connection("localhost", port, ssl=trusting(authority.file))
+        _, writer = await asyncio.open_connection("localhost", port, ssl=client_context(authority.file))
 
         async def there() -> bool:
             return bool(made)
@@ -278,12 +278,12 @@ async def test_a_client_certificate_may_be_a_second_lock(authority: Authority, t
     theirs = Authority(tmp_path, "stranger").issue("theirs", common_name="alice")
     async with placed(tmp_path, authority.server("locked"), TLS_CLIENT_CA=str(authority.file)) as place:
         for pair in (None, theirs):
-            context = trusting(authority.file, *(pair or ()))
+            context = client_context(authority.file, *(pair or ()))
             with pytest.raises((aiohttp.ClientError, ConnectionError)):
                 await place.get("/api/status", context)
-        status, answer = await place.get("/api/status", trusting(authority.file, *mine))
+        status, answer = await place.get("/api/status", client_context(authority.file, *mine))
         assert (status, answer["you"]) == (200, "alice"), "the token says who, the certificate opens the door"
-        status, _ = await place.get("/api/status", trusting(authority.file, *mine), token=None)
+        status, _ = await place.get("/api/status", client_context(authority.file, *mine), token=None)
         assert status == 401
 
 
@@ -291,16 +291,16 @@ async def test_a_client_certificate_may_be_a_second_lock(authority: Authority, t
 async def test_a_client_certificate_may_be_who_one_is(place: Place, authority: Authority) -> None:
     bob = authority.issue("bob", common_name="bob")
     alice = authority.issue("alice", common_name="alice")
-    status, answer = await place.get("/api/status", trusting(authority.file, *bob), token=None)
+    status, answer = await place.get("/api/status", client_context(authority.file, *bob), token=None)
     assert (status, answer["you"]) == (200, "bob")
     assert 0 < answer["token_expires_s"] <= 3600
-    status, answer = await place.get("/api/status", trusting(authority.file, *bob))
+    status, answer = await place.get("/api/status", client_context(authority.file, *bob))
     assert (status, answer["code"]) == (401, "token-invalid")
     assert "'alice'" in answer["message"]
     assert "'bob'" in answer["message"]
-    status, answer = await place.get("/api/status", trusting(authority.file, *alice))
+    status, answer = await place.get("/api/status", client_context(authority.file, *alice))
     assert (status, answer["you"]) == (200, "alice")
-    status, answer = await place.get("/api/status", trusting(authority.file))
+    status, answer = await place.get("/api/status", client_context(authority.file))
     assert (status, answer["you"]) == (200, "alice"), "a certificate is optional here"
     code, said = await devroute(place, "status", *connection(authority, bob), TOKEN="")
     assert (code, "bob" in said) == (0, True), said
@@ -356,9 +356,9 @@ def heard(command: testbed.Command, event: str) -> int:
 def test_who_came_by_a_certificate_may_stay_until_it_expires() -> None:
     identity = Identity("carol", expires=1000.0, kind="certificate")
     authenticator = Authenticator(Tokens, certificate="cn")
-    authenticator.still_in_force(identity, 999.0)
+    authenticator.check_current(identity, 999.0)
     with pytest.raises(TokenExpired, match="the certificate of 'carol' has expired"):
-        authenticator.still_in_force(identity, 1000.0)
+        authenticator.check_current(identity, 1000.0)
 
 
 @pytest.mark.parametrize("part", ["off", "cn"])
@@ -372,13 +372,13 @@ async def test_a_certificate_beside_a_token_ends_what_the_token_would_leave_open
     authenticator = Authenticator(lambda: Tokens((lasting[1], early[1])), certificate=part)
     both = await authenticator.authenticate(f"Bearer {lasting[0]}", certificate)
     assert (both.subject, both.expires) == ("alice", end)
-    authenticator.still_in_force(both, end - 1)
+    authenticator.check_current(both, end - 1)
     with pytest.raises(TokenExpired, match="the certificate of 'alice' has expired"):
-        authenticator.still_in_force(both, end)
+        authenticator.check_current(both, end)
     first = await authenticator.authenticate(f"Bearer {early[0]}", certificate)
     assert first.expires == early[1].expiry != end
     with pytest.raises(TokenExpired, match="the token of 'alice' has expired"):
-        authenticator.still_in_force(first, end)
+        authenticator.check_current(first, end)
     alone = await authenticator.authenticate(f"Bearer {lasting[0]}", None)
     assert alone.expires is None
 
@@ -446,12 +446,12 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
         (locked.certificate, locked.key, "locked.key: the key is encrypted"),
     ]:
         with pytest.raises(ConfigInvalid, match=problem.replace(".", r"\.")):
-            trusting(None, certificate, key)
+            client_context(None, certificate, key)
         with pytest.raises(ConfigInvalid):
             ServerFiles(certificate, key).context()
     for ca, problem in [(text, "no certificates in PEM form"), (tmp_path / "nowhere", "No such file")]:
         with pytest.raises(ConfigInvalid, match=problem):
-            trusting(ca)
+            client_context(ca)
 
 
 @pytest.mark.parametrize(

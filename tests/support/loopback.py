@@ -16,7 +16,7 @@ from devroute.proxy.control.tunnels import Permit, TunnelListener
 from devroute.routing.registry import Registry
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.dial import dial
-from devroute.tunnel.link import LIVENESS, PATIENT, Liveness
+from devroute.tunnel.liveness import AGENT_LIVENESS, PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
@@ -65,7 +65,7 @@ class Site:
 async def start_site(
     port: int = 0,
     *,
-    liveness: Liveness = PATIENT,
+    liveness: Liveness = PROXY_LIVENESS,
     permit: Permit | None = None,
     authenticate: Authenticate = authenticate,
     tls: ssl.SSLContext | None = None,
@@ -102,7 +102,7 @@ async def connect(
     name: str | None = None,
     direct: Address | None = None,
     observed: list[Finished] | None = None,
-    liveness: Liveness = LIVENESS,
+    liveness: Liveness = AGENT_LIVENESS,
     tls: ssl.SSLContext | None = None,
 ) -> AgentLink:
     """A link that has said HELLO; its welcome may still be on the way."""
@@ -111,12 +111,10 @@ async def connect(
         observe = observed.append if observed is not None else (lambda finished: None)
         link = AgentLink(websocket, loop, services, observe, liveness)
         offers = tuple(handshake.Offer(service=service, direct=direct) for service in services)
-        link.session.send_hello(handshake.Hello(agent="test", name=name, services=offers).encode())
+        link.send_hello(handshake.Hello(agent="test", name=name, services=offers).encode())
         return link
 
-    link = await dial(where.url, token, make, tls=tls)
-    link.wake()
-    return link
+    return await dial(where.url, token, make, tls=tls)
 
 
 @asynccontextmanager
@@ -127,8 +125,8 @@ async def tunnel(app: Upstream, **options: Any) -> AsyncIterator[tuple[Site, Age
         try:
             yield where, link
         finally:
-            link.leave("leaving", "the test is over")
-            link.end(DevrouteError("the test is over"))
+            link.drain("leaving", "the test is over")
+            link.close_with(DevrouteError("the test is over"))
             await link.disconnected
 
 

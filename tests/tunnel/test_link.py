@@ -9,7 +9,7 @@ import pytest
 from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.message import Framing, RequestHead
 from devroute.tunnel.agent_link import AgentStream, Finished
-from devroute.tunnel.link import LIVENESS, PATIENT, Liveness
+from devroute.tunnel.liveness import AGENT_LIVENESS, PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol.frames import WINDOW
 from tests.support.eventually import eventually
 from tests.support.loopback import (
@@ -108,7 +108,7 @@ async def test_an_upgrade_becomes_two_pipes_that_close_one_after_the_other() -> 
         app.streams[0].sink.on_end([])
         await client.done.wait()
         assert client.body == b"from the app!"
-        await eventually(lambda: not link.session.streams)
+        await eventually(lambda: not link.in_flight)
 
 
 async def test_a_client_that_goes_away_cancels_the_app_s_work() -> None:
@@ -119,7 +119,7 @@ async def test_a_client_that_goes_away_cancels_the_app_s_work() -> None:
         await app.opened.wait()
         stream.cancel()
         await app.streams[0].cancelled.wait()
-        assert not link.session.streams
+        assert not link.in_flight
     assert [line.code for line in observed] == ["cancelled"]
 
 
@@ -145,7 +145,7 @@ async def test_an_answer_that_is_complete_before_its_request_withdraws_the_rest(
         await client.done.wait()
         assert client.error is None
         stream.send_data(b"x")
-        await eventually(lambda: not link.session.streams)
+        await eventually(lambda: not link.in_flight)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,7 @@ async def test_a_head_that_the_agent_made_up_is_not_passed_on(raw: bytes) -> Non
     def serve(stream: AppStream) -> None:
         assert isinstance(stream.sink, AgentStream)
         end = stream.sink
-        end.link.session.send_head(end.stream, raw)
-        end.link.wake()
+        end.link.send_head(end.stream, raw, 0)
 
     app = App(serve)
     async with tunnel(app) as (where, _):
@@ -205,7 +204,7 @@ async def test_a_switch_of_protocols_that_nobody_asked_for_is_refused() -> None:
 
     async with tunnel(App(serve)) as (where, link):
         client = await fetch(where.upstream(), get())
-        await eventually(lambda: not link.session.streams)
+        await eventually(lambda: not link.in_flight)
     assert isinstance(client.error, UpstreamInvalid)
     assert not client.heads
 
@@ -218,7 +217,7 @@ async def test_a_service_that_the_agent_does_not_know_is_refused() -> None:
         client = await fetch(where.upstream(service="bar"), get())
         assert client.error is not None
         assert client.error.code == "service-not-served"
-        link.end(DevrouteError("over"))
+        link.close_with(DevrouteError("over"))
 
 
 # --- many at once ------------------------------------------------------------------------------------------
@@ -248,7 +247,7 @@ async def test_a_thousand_interleaved_streams_keep_their_bodies_apart() -> None:
         async with asyncio.timeout(20):
             for client in clients:
                 await client.done.wait()
-        assert not link.session.streams
+        assert not link.in_flight
     assert [bytes(c.body) for c in clients] == [b"/%d" % n * 50 for n in range(1000)]
 
 
@@ -368,7 +367,7 @@ async def test_a_silent_peer_is_dead_after_a_while() -> None:
         await link.welcome
         (theirs,) = where.listener.links
         theirs.transport.pause_reading()
-        error = await asyncio.wait_for(link.closed_because, 2)
+        error = await asyncio.wait_for(link.close_reason, 2)
         assert "silent" in error.message
         theirs.transport.abort()
 
@@ -378,24 +377,24 @@ async def test_pings_keep_an_idle_link_alive_and_a_probe_finds_it_so() -> None:
     async with site(liveness=short) as where:
         link = await connect(where, {"foo": App()}, liveness=short)
         await link.welcome
-        link.probe(0.2)
+        link.heartbeat.probe(0.2)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(link.closed_because), 0.5)
+            await asyncio.wait_for(asyncio.shield(link.close_reason), 0.5)
         assert where.registry.listing()
-        link.end(DevrouteError("over"))
+        link.close_with(DevrouteError("over"))
 
 
 async def test_the_proxy_leaves_asking_to_its_agents() -> None:
-    assert LIVENESS.ping_after < PATIENT.ping_after < PATIENT.dead_after
+    assert AGENT_LIVENESS.ping_after < PROXY_LIVENESS.ping_after < PROXY_LIVENESS.dead_after
     agent, proxy = Liveness(ping_after=0.05, dead_after=0.4), Liveness(ping_after=0.7, dead_after=5)
     async with site(liveness=proxy) as where:
         link = await connect(where, {"foo": App()}, liveness=agent)
         await link.welcome
         (theirs,) = where.listener.links
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(link.closed_because), 1)
-        assert link.asked_at > 0 == theirs.asked_at
-        link.end(DevrouteError("over"))
+            await asyncio.wait_for(asyncio.shield(link.close_reason), 1)
+        assert link.heartbeat.pinged_at > 0 == theirs.heartbeat.pinged_at
+        link.close_with(DevrouteError("over"))
 
 
 async def test_leaving_lets_open_streams_end_and_takes_the_name_away_at_once() -> None:
@@ -406,12 +405,12 @@ async def test_leaving_lets_open_streams_end_and_takes_the_name_away_at_once() -
         client = Client()
         where.upstream().open(get(), client)
         await app.opened.wait()
-        link.leave("leaving", "Ctrl-C")
+        link.drain("leaving", "Ctrl-C")
         await eventually(lambda: not where.registry.listing())
         answer(b"still here")(app.streams[0])
         await client.done.wait()
         assert client.body == b"still here"
-        await asyncio.wait_for(link.closed_because, 2)
+        await asyncio.wait_for(link.close_reason, 2)
 
 
 async def test_an_agent_that_breaks_the_protocol_is_told_and_cut_off() -> None:
@@ -420,10 +419,10 @@ async def test_an_agent_that_breaks_the_protocol_is_told_and_cut_off() -> None:
         await link.welcome
         client = Client()
         where.upstream().open(get(), client)
-        link.session._frame(99, 0, 0, b"")
+        link._session._frame(99, 0, 0, b"")
         link.wake()
         await client.done.wait()
         assert isinstance(client.error, UpstreamReset)
-        await link.closed_because
-        assert link.goodbye is not None
-        assert link.goodbye.code == "tunnel-protocol"
+        await link.close_reason
+        assert link.goaway is not None
+        assert link.goaway.code == "tunnel-protocol"

@@ -247,10 +247,10 @@ class Doctor:
 async def _round_trip(link: AgentLink) -> Finding:
     try:
         async with asyncio.timeout(STEP_SECONDS):
-            await link.ask()
+            await link.heartbeat.ping()
     except TimeoutError:
         return failed("tunnel", ServerUnreachable("the tunnel opens, but nothing comes back", hint=NETWORK))
-    took = (link.round_trip or 0) * 1000
+    took = (link.heartbeat.round_trip or 0) * 1000
     return Finding("tunnel", "ok", f"opens, and answers in {f'{took:.0f}' if took >= 1 else 'under 1'} ms")
 
 

@@ -35,7 +35,7 @@ async def trial(settings: AgentSettings, name: str, service: str, echo: "Echo") 
 
     def make(websocket: Any, loop: asyncio.AbstractEventLoop) -> AgentLink:
         link = AgentLink(websocket, loop, {service: echo}, lambda finished: None)
-        link.session.send_hello(greeting)
+        link.send_hello(greeting)
         return link
 
     secret = settings.token.get_secret_value()
@@ -50,8 +50,8 @@ async def trial(settings: AgentSettings, name: str, service: str, echo: "Echo") 
     except TimeoutError:
         raise ServerUnreachable("the server does not welcome the tunnel", hint=NETWORK) from None
     finally:
-        link.leave("leaving", "devroute doctor has ended")
-        link.end(DevrouteError("devroute doctor has ended"))
+        link.drain("leaving", "devroute doctor has ended")
+        link.close_with(DevrouteError("devroute doctor has ended"))
         await asyncio.wait({link.disconnected}, timeout=STEP_SECONDS)
 
 

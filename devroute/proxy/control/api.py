@@ -114,7 +114,7 @@ class Control:
 
     async def _heard(self, decision: Decision, tunnel: TunnelUpstream) -> Decision:
         try:
-            await tunnel.reachable(self.probe_timeout)
+            await tunnel.check_reachable(self.probe_timeout)
         except LaptopOffline as error:
             error.at(decision.service, decision.target)
             return decision.unreachable(error)

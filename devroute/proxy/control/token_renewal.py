@@ -23,7 +23,7 @@ def expires_in(identity: Identity, now: float) -> float | None:
     return None if identity.expires is None else max(0.0, identity.expires - now)
 
 
-class Renewals:
+class TokenRenewals:
     """`take(link, identity)` puts the new one in force, or raises why not."""
 
     def __init__(self, authenticate: Authenticate, take: Callable[[ProxyLink, Identity], None]) -> None:
@@ -54,5 +54,4 @@ class Renewals:
             log.info("laptop.renewed", subject=identity.subject)
             answer = handshake.Renewed(expires_in=expires_in(identity, time.time()))
         self._tasks.pop(link, None)
-        link.session.send_renewed(answer.encode())
-        link.wake()
+        link.send_renewed(answer.encode())

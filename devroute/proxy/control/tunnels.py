@@ -24,11 +24,11 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.http.http1.request import check_partial_head
-from devroute.proxy.control.token_renewal import Renewals, expires_in
+from devroute.proxy.control.token_renewal import TokenRenewals, expires_in
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, refusal_fields
 from devroute.routing.registry import Registration, Registry
 from devroute.token_bucket import Allowance
-from devroute.tunnel.link import PATIENT, Liveness
+from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket, accept_upgrade, split_head
 from devroute.tunnel.proxy_link import ProxyLink
@@ -78,7 +78,7 @@ class TunnelListener:
         permit: Permit,
         record: RecordEvent = discard_event,
         random: Callable[[int], bytes] = os.urandom,
-        liveness: Liveness = PATIENT,
+        liveness: Liveness = PROXY_LIVENESS,
         head_seconds: float = HEAD_SECONDS,
         hello_seconds: float = HELLO_SECONDS,
         revoked_seconds: float = REVOKED_SECONDS,
@@ -92,7 +92,7 @@ class TunnelListener:
         # What the identities were last held to, None where one is new; and when the first of them expires.
         self._held_to: object = None
         self._expires = math.inf
-        self._renewals = Renewals(authenticate, self._take)
+        self._renewals = TokenRenewals(authenticate, self._take)
         self._registry = registry
         self._server_version = server_version
         self._permit = permit
@@ -113,8 +113,8 @@ class TunnelListener:
             connection.transport.abort()
         links = list(self.links)
         for link in links:
-            link.leave("draining", "the server is stopping", "dial anew")
-            link.end(UpstreamReset("the server is stopping"))
+            link.drain("draining", "the server is stopping", "dial anew")
+            link.close_with(UpstreamReset("the server is stopping"))
         for link in links:
             await link.disconnected
 
@@ -126,7 +126,7 @@ class TunnelListener:
         self.links[link] = identity
         self._held_to = None
         late = ProtocolError(f"no HELLO within {self._hello_seconds:g} s")
-        self._deadlines[link] = loop.call_later(self._hello_seconds, link.turn_away, late)
+        self._deadlines[link] = loop.call_later(self._hello_seconds, link.reject, late)
         return link
 
     def _hello(self, link: ProxyLink, body: bytes) -> None:
@@ -142,10 +142,10 @@ class TunnelListener:
         except DevrouteError as error:
             log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
             self.refused(error, subject, link.transport)
-            link.turn_away(error)
+            link.reject(error)
             return
         if isinstance(older, ProxyLink):
-            older.turn_away(
+            older.reject(
                 LinkReplaced(f"a newer `devroute up` of '{subject}' took the name '{registration.name}'")
             )
         welcome = handshake.Welcome(
@@ -154,8 +154,7 @@ class TunnelListener:
             features=handshake.FEATURES,
             expires_in=expires_in(identity, time.time()),
         )
-        link.session.send_welcome(welcome.encode())
-        link.wake()
+        link.send_welcome(welcome.encode())
         services = [offer.service for offer in message.services]
         log.info("laptop.online", laptop=registration.name, subject=subject, services=services)
         self._record(
@@ -202,9 +201,9 @@ class TunnelListener:
                 log.warning("laptop.revoked", laptop=registration.name, code=error.code, reason=error.message)
                 self._registry.unregister(link)
                 self._left(registration, error.message)
-                link.leave(error.code, error.message, error.hint)
+                link.drain(error.code, error.message, error.hint)
                 loop = asyncio.get_running_loop()
-                self._deadlines[link] = loop.call_later(self._revoked_seconds, link.end, error)
+                self._deadlines[link] = loop.call_later(self._revoked_seconds, link.close_with, error)
 
     def end_unless(self, in_force: Callable[[Identity, float], None], now: float, tokens: object) -> None:
         """End the links whose identity is no longer in force: `in_force` raises the reason for those. It is
@@ -219,19 +218,19 @@ class TunnelListener:
                 in_force(identity, now)
             except DevrouteError as error:
                 log.warning("laptop.ended", subject=identity.subject, code=error.code, reason=error.message)
-                link.turn_away(error)
+                link.reject(error)
 
     def _gone(self, link: ProxyLink) -> None:
         if link.share is not None:
             self.shares.leave(link.share.subject, link)
-        if link.over is not None:  # until then its deadline holds, whatever the agent says
+        if link.close_error is not None:  # until then its deadline holds, whatever the agent says
             self.links.pop(link, None)
             if (deadline := self._deadlines.pop(link, None)) is not None:
                 deadline.cancel()
             self._renewals.cancel(link)
         registration = self._registry.unregister(link)
         if registration is not None:
-            why = link.over.message if link.over is not None else "it is leaving"
+            why = link.close_error.message if link.close_error is not None else "it is leaving"
             log.info("laptop.offline", laptop=registration.name, reason=why)
             self._left(registration, why)
 

@@ -1,4 +1,4 @@
-"""How much a peer of a tunnel may send of what costs it nothing (PROTOCOL.md, "Floods"). Pure."""
+"""Limits on frames that are cheap to send and cost the receiver work (PROTOCOL.md, "Floods"). Pure."""
 
 from typing import Final
 
@@ -6,56 +6,57 @@ from devroute.errors import TunnelFlooded
 from devroute.token_bucket import Allowance
 from devroute.tunnel.protocol.frames import MAX_STREAMS
 
-#: Trifles: frames that carry nothing (PING, PONG, GOAWAY, empty DATA, a CREDIT of little, a WebSocket control
-#: frame or an empty message) or come for a stream that has ended. A peer sends a few of them when all its
-#: streams are reset at once; beyond that only one that means harm does. Each stream earns some more.
-TRIFLE_BURST: Final = 4 * MAX_STREAMS
-TRIFLES_PER_SECOND: Final = 1000
-TRIFLES_PER_STREAM: Final = 4
+#: Control frames: PING, PONG, GOAWAY, RENEW, empty DATA, a small CREDIT, frames for a stream that has ended,
+#: and the WebSocket's control frames and empty messages. When all its streams are reset at once, a peer that
+#: keeps to the protocol sends a few for each: hence the burst. Each stream earns some more.
+CONTROL_BURST: Final = 4 * MAX_STREAMS
+CONTROL_PER_SECOND: Final = 1000
+CONTROL_PER_STREAM: Final = 4
 
-#: A CREDIT below it is a trifle: those who keep to the protocol give half of a window.
+#: A CREDIT below it counts as a control frame; an honest receiver grants half a window at once.
 SMALL_CREDIT: Final = 16 * 1024
 
-#: Streams that a proxy may take back ("rapid reset", CVE-2023-44487): each made the laptop's app work. All
-#: of them at once is a sidecar that has died; only twice as many need an explanation.
+#: Streams that a proxy may reset ("rapid reset", CVE-2023-44487): each made the laptop's app work. A sidecar
+#: that dies resets all of them at once, so twice as many are allowed.
 RESET_BURST: Final = 2 * MAX_STREAMS
 RESETS_PER_SECOND: Final = 1000
 
-#: Frames that have less than so many bytes each, all in all, are tiny: a reader works for each of them as
-#: for a large one. Some apps mean it (typing, tokens), so nobody is cut off for it: beyond the allowance the
-#: link is read more slowly, and the others keep their share of the loop.
+#: Frames are tiny if they have fewer bytes than this on average: each costs its reader as much as a large
+#: one. Some apps send them for good reason (keystrokes, tokens), so beyond the allowance the link is not
+#: closed but read more slowly, and the other links keep their share of the loop.
 TINY_BYTES: Final = 24
 TINY_BURST: Final = 20_000
 TINY_PER_SECOND: Final = 20_000
-MAX_REST_SECONDS: Final = 1.0
+MAX_PAUSE_SECONDS: Final = 1.0
 
 
 class FloodGuard:
-    """What one link's peer has sent of it. `resets`: whether streams that the peer takes back count."""
+    """Counts what one link's peer has sent. `resets`: whether streams that the peer resets count."""
 
-    __slots__ = ("_count_resets", "_earned", "_resets", "_tiny", "_trifles")
+    __slots__ = ("_control", "_count_resets", "_earned", "_resets", "_tiny")
 
     def __init__(self, now: float, *, resets: bool) -> None:
         self._count_resets = resets
-        self._trifles = Allowance(TRIFLE_BURST, TRIFLES_PER_SECOND, now)
+        self._control = Allowance(CONTROL_BURST, CONTROL_PER_SECOND, now)
         self._resets = Allowance(RESET_BURST, RESETS_PER_SECOND, now)
         self._tiny = Allowance(TINY_BURST, TINY_PER_SECOND, now)
-        self._earned = 0  # streams that were counted for what they earn
+        self._earned = 0  # streams that have earned their CONTROL_PER_STREAM
 
-    def weigh(self, now: float, trifles: int, resets: int, opened: int) -> TunnelFlooded | None:
-        """`opened`: the streams of this link so far."""
-        self._trifles.earn(TRIFLES_PER_STREAM * (opened - self._earned))
+    def check(self, now: float, control_frames: int, resets: int, opened: int) -> TunnelFlooded | None:
+        """Count these more; the error to close the link with, if they are too many. `opened`: the number of
+        streams that the link has had so far."""
+        self._control.earn(CONTROL_PER_STREAM * (opened - self._earned))
         self._earned = opened
-        if self._trifles.charge(now, trifles):
-            return _flooded("frames that carry nothing")
+        if self._control.charge(now, control_frames):
+            return _flooded("control frames")
         if self._count_resets and self._resets.charge(now, resets):
-            return _flooded("requests that are taken back at once")
+            return _flooded("requests that are reset at once")
         return None
 
-    def rest(self, now: float, tiny: int) -> float:
-        """For how many seconds nothing should be read, after so many tiny frames more."""
-        return min(self._tiny.charge(now, tiny), MAX_REST_SECONDS)
+    def pause(self, now: float, tiny: int) -> float:
+        """Count these tiny frames more. Returns for how many seconds nothing should be read."""
+        return min(self._tiny.charge(now, tiny), MAX_PAUSE_SECONDS)
 
 
 def _flooded(what: str) -> TunnelFlooded:
-    return TunnelFlooded(f"a flood of {what}", hint="the tunnel is dialled anew after a while")
+    return TunnelFlooded(f"a flood of {what}", hint="the agent dials again after a while")

@@ -62,14 +62,14 @@ _Handler = Callable[[int, int, bytes], None]
 class Session(Sender):
     """One end. An agent's takes streams that are opened to it, a proxy's opens them.
 
-    `trifles` and `resets` count what tunnel/protocol/flood_guard.py allows little of, until the owner sets
-    them back.
+    `control_frames` and `resets` count what tunnel/protocol/flood_guard.py allows little of, until the owner
+    sets them back.
     """
 
     def __init__(self, role: Role, *, max_streams: int = MAX_STREAMS) -> None:
         super().__init__(max_streams)
         self.role = role
-        self.trifles = 0
+        self.control_frames = 0
         self.resets = 0
         self._broken = False
         self._events: list[Event] = []
@@ -176,7 +176,7 @@ class Session(Sender):
                         if flags:
                             self._inbound_closed(stream)
                     else:
-                        self.trifles += 1
+                        self.control_frames += 1
             else:
                 if at_next > size:
                     need = _HEADER_SIZE + length
@@ -207,7 +207,7 @@ class Session(Sender):
         """A frame for a stream that is not open may have crossed our RESET; many of them have not."""
         if number > self._last_id:
             raise ProtocolError(f"a frame for stream {number}, which was never opened")
-        self.trifles += 1
+        self.control_frames += 1
 
     @property
     def opened(self) -> int:
@@ -288,7 +288,7 @@ class Session(Sender):
     def _on_credit(self, flags: int, number: int, payload: bytes) -> None:
         credit = frames.decode_credit(payload)
         if credit < SMALL_CREDIT:
-            self.trifles += 1
+            self.control_frames += 1
         stream = self.streams.get(number)
         if stream is None:
             self._ended_before(number)
@@ -301,15 +301,15 @@ class Session(Sender):
             self._events.append(Writable(stream))
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
-        self.trifles += 1
+        self.control_frames += 1
         self._pong = payload  # only the newest is answered: a flood of them costs no memory
 
     def _on_pong(self, flags: int, number: int, payload: bytes) -> None:
-        self.trifles += 1
+        self.control_frames += 1
         self._events.append(Pong(payload))
 
     def _on_renew(self, flags: int, number: int, payload: bytes) -> None:
-        self.trifles += 1
+        self.control_frames += 1
         if self.renewing:
             raise ProtocolError("RENEW before the answer to the one before")
         self.renewing = True
@@ -322,6 +322,6 @@ class Session(Sender):
         self._events.append(Renewed(payload))
 
     def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
-        self.trifles += 1
+        self.control_frames += 1
         self.leaving = True
         self._events.append(GoAway(frames.decode_reason(payload)))

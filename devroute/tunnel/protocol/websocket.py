@@ -69,14 +69,14 @@ class WebSocket:
 
     `replies` holds what must be sent now (pongs, the answer to a close) until the owner takes it; `closed` is
     the peer's close code, or 1002 after an error; `error` says what the peer broke. After either, nothing is
-    read. `trifles` counts frames that carry nothing, until the owner sets it back.
+    read. `control_frames` counts frames that carry nothing, until the owner sets it back.
     """
 
     def __init__(self, *, client: bool, random: Callable[[int], bytes]) -> None:
         self._client = client
         self._random = random
         self.replies: list[bytes] = []
-        self.trifles = 0
+        self.control_frames = 0
         self.closed: int | None = None
         self.error: ProtocolError | None = None
         self._held = b""  # an incomplete header or control frame
@@ -185,7 +185,7 @@ class WebSocket:
             raise ProtocolError(f"a WebSocket frame of {length} bytes")
         self._in_message = not first & _FIN
         if not length:
-            self.trifles += 1
+            self.control_frames += 1
 
     def _unmasked(self, view: memoryview) -> Buffer:
         key = self._key
@@ -199,7 +199,7 @@ class WebSocket:
         return data
 
     def _control(self, opcode: int, payload: bytes) -> None:
-        self.trifles += 1
+        self.control_frames += 1
         if opcode == _PING:
             if len(self.replies) < 2:  # a flood is answered only as fast as answers can leave (§5.5.3)
                 self.replies.append(self.ping_reply(payload))

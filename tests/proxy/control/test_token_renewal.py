@@ -108,9 +108,9 @@ async def test_a_newer_token_extends_the_link_and_requests_go_on() -> None:
         await asyncio.wait_for(client.done.wait(), 5)
         assert client.body == b"fine"
         where.listener.end_unless(in_force(6000), time.time(), object())
-        await asyncio.wait_for(link.closed_because, 5)
-        assert link.goodbye is not None
-        assert link.goodbye.code == "token-expired"
+        await asyncio.wait_for(link.close_reason, 5)
+        assert link.goaway is not None
+        assert link.goaway.code == "token-expired"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ async def test_a_newer_token_that_is_not_good_leaves_the_one_before_in_force(tok
         where.listener.end_unless(in_force(0), time.time(), object())
         assert where.registry.lookup("alice", "foo").upstream is not None
         where.listener.end_unless(in_force(LONG), time.time(), object())
-        await asyncio.wait_for(link.closed_because, 5)
+        await asyncio.wait_for(link.close_reason, 5)
 
 
 async def test_a_link_that_ends_meanwhile_cancels_the_judgement_and_the_wait() -> None:
@@ -150,7 +150,7 @@ async def test_a_link_that_ends_meanwhile_cancels_the_judgement_and_the_wait() -
         link = await registered(where, "alice 100 qa")
         waiting = link.renew("slow")
         await asyncio.wait_for(started.wait(), 5)
-        link.end(DevrouteError("the agent ends"))
+        link.close_with(DevrouteError("the agent ends"))
         await asyncio.wait_for(ended.wait(), 5)
         assert waiting.cancelled()
 

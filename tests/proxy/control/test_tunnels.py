@@ -119,9 +119,9 @@ async def test_a_slow_head_and_a_missing_hello_time_out() -> None:
 
 async def turned_away(where: Site, link: AgentLink) -> str:
     async with asyncio.timeout(3):
-        await link.closed_because
-    assert link.goodbye is not None
-    return link.goodbye.code
+        await link.close_reason
+    assert link.goaway is not None
+    return link.goaway.code
 
 
 async def test_a_name_that_is_not_owned_is_turned_away() -> None:
@@ -180,9 +180,9 @@ async def test_a_right_that_is_taken_away_hides_the_laptop_and_lets_requests_und
             await client.done.wait()
         assert (client.error, bytes(client.body)) == (None, b"ok")
         assert await turned_away(where, link) == "not-permitted"
-        assert link.goodbye is not None
-        assert link.goodbye.hint == "ask for it"
-        assert not other.closed_because.done()
+        assert link.goaway is not None
+        assert link.goaway.hint == "ask for it"
+        assert not other.close_reason.done()
 
 
 @pytest.mark.parametrize("says_goodbye", [False, True])
@@ -199,7 +199,7 @@ async def test_a_request_of_a_laptop_without_its_right_does_not_go_on_for_ever(
         refused.add("alice")
         where.listener.review()
         if says_goodbye:
-            link.leave("leaving", "and staying nevertheless")
+            link.drain("leaving", "and staying nevertheless")
         assert await turned_away(where, link) == "not-permitted"
         async with asyncio.timeout(3):
             await client.done.wait()
@@ -213,7 +213,7 @@ async def test_a_registered_address_needs_permission() -> None:
     def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         link = AgentLink(websocket, loop, {}, lambda finished: None)
         offer = Offer(service="foo", direct=Address("127.0.0.1", 8001))
-        link.session.send_hello(Hello(agent="test", services=(offer,)).encode())
+        link.send_hello(Hello(agent="test", services=(offer,)).encode())
         return link
 
     async with site(permit=permit) as where:
@@ -237,7 +237,7 @@ async def test_a_newer_link_takes_the_name_and_the_older_s_streams_end() -> None
         assert isinstance(client.error, UpstreamReset)
         await app.streams[0].cancelled.wait()
         assert len(where.registry.listing()) == 1
-        new.end(DevrouteError("over"))
+        new.close_with(DevrouteError("over"))
 
 
 async def test_closing_the_listener_ends_links_and_waits_for_them() -> None:
@@ -317,7 +317,7 @@ async def test_a_used_connection_of_an_ingress_is_dialled_past() -> None:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         link = await dial(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "t", make)
         assert not answers
-        link.end(DevrouteError("over"))
+        link.close_with(DevrouteError("over"))
         await link.disconnected
 
 
@@ -347,7 +347,7 @@ async def test_a_request_s_head_is_what_the_relay_made() -> None:
         where.upstream().open(head, Client())
         await app.opened.wait()
         assert app.streams[0].head == head
-        link.end(DevrouteError("over"))
+        link.close_with(DevrouteError("over"))
 
 
 # --- what stands around it --------------------------------------------------------------------------------
@@ -410,5 +410,5 @@ async def test_a_tunnel_over_tls_trusts_the_right_certificate_only(tmp_path: Pat
             await client.done.wait()
         assert client.size == 20_000_000
         assert client.error is None
-        link.end(DevrouteError("over"))
+        link.close_with(DevrouteError("over"))
         await link.disconnected
