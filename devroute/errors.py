@@ -232,10 +232,10 @@ class UpstreamTimeout(DevrouteError):
     code, status = "upstream-timeout", 504
 
 
-class HandbackFailed(DevrouteError):
+class FailoverFailed(DevrouteError):
     """The laptop declined, and the real service could not be reached in its place."""
 
-    code, status = "handback-failed", 502
+    code, status = "failover-failed", 502
     default_hint = "does the proxy's sidecar have the listener that mesh_egress names?"
 
 
@@ -261,10 +261,10 @@ class ShadowDenied(DevrouteError):
     code, status = "shadow-denied", 403
 
 
-class HandbackUnavailable(DevrouteError):
+class FailoverUnavailable(DevrouteError):
     """`devroute up --except-status` at a proxy that has no way to the real service."""
 
-    code, status = "handback-unavailable", 501
+    code, status = "failover-unavailable", 501
     default_hint = "leave out --except-status, or ask the platform team to set the proxy's mesh_egress"
 
 

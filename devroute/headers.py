@@ -22,7 +22,7 @@ CALLER: Final = "x-devroute-caller"
 #: Where the mesh finds the service itself, for failover: "foo.shop.svc.cluster.local:8080".
 ORIGIN: Final = "x-devroute-origin"
 #: On a request that failed over: the service whose laptop declined it, and the Host by which it was called.
-HANDBACK: Final = "x-devroute-handback"
+FAILOVER: Final = "x-devroute-failover"
 HOST: Final = "x-devroute-host"
 #: The id of the trace (`devroute trace`) that this request belongs to.
 TRACE: Final = "x-devroute-trace"

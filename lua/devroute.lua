@@ -20,7 +20,7 @@ local COMPARE = "x-devroute-compare" -- for the proxy: by which it finds the rea
 local VIA = "x-devroute-via" -- the services that have sent the request away, as baggage has it in devroute-via
 local CALLER = "x-devroute-caller" -- for the proxy: the mesh identity of whoever sent the request
 local ORIGIN = "x-devroute-origin" -- for the proxy: where the mesh finds the service, should the laptop decline
-local HANDBACK = "x-devroute-handback" -- from the proxy: the service whose laptop has declined
+local FAILOVER = "x-devroute-failover" -- from the proxy: the service whose laptop has declined
 local HOST = "x-devroute-host" -- for the proxy's way into the mesh: what the service was called by
 local TRACE = "x-devroute-trace" -- a request whose hops are to be told of, as baggage has it in devroute-trace
 local BAGGAGE = "baggage"
@@ -74,7 +74,7 @@ local SILENT = { result = "" } -- an empty value becomes no header: somebody els
 local DETOURED = { result = "error" } -- the proxy sets the result of what it answers; this stands where it could not
 local MIRRORED = { result = "mirror" }
 local NOT_OFFERED = { result = "service", reason = "the laptop leaves this request to the service: its path" }
-local HANDED_BACK = { result = "service", reason = "the laptop handed this request back" }
+local FAILED_OVER = { result = "service", reason = "the laptop declined this request" }
 local OTHER_METHOD = left("its method")
 local OTHER_PATH = left("its path")
 local OTHER_CALLER = left("its caller")
@@ -745,12 +745,12 @@ end
 
 -- Whether the proxy brings the request back, since the laptop has declined it; then it is called as it was at first. Whoever
 -- forges that takes only their own detour away.
-local function handed_back(headers, identity)
-  local service = headers:get(HANDBACK)
+local function failed_over(headers, identity)
+  local service = headers:get(FAILOVER)
   if service == nil or not contains(identity.names, service:match("^[^%.]*")) then
     return false
   end
-  headers:remove(HANDBACK)
+  headers:remove(FAILOVER)
   local host = headers:get(HOST)
   if host ~= nil then
     headers:remove(HOST)
@@ -764,8 +764,8 @@ local function outcome_of(handle, headers, identity, raw, entry, baggage)
     return NAMELESS
   elseif not entry.concerns then
     return UNCONCERNED
-  elseif handed_back(headers, identity) then
-    return HANDED_BACK
+  elseif failed_over(headers, identity) then
+    return FAILED_OVER
   end
   if not fresh(entry, tonumber(handle:timestamp())) then
     local rule, ttl = ask(handle, settings.control, identity, raw)

@@ -25,7 +25,7 @@ from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import (
     AppUnreachable,
     DevrouteError,
-    HandbackUnavailable,
+    FailoverUnavailable,
     LinkReplaced,
     NameNotOwned,
     NameTaken,
@@ -79,7 +79,7 @@ FINAL: Final = (
     RegistrationDenied,
     TargetDenied,
     LinkReplaced,
-    HandbackUnavailable,
+    FailoverUnavailable,
     NotSupported,
     ShadowDenied,
     SubjectInvalid,

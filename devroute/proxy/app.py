@@ -19,7 +19,7 @@ from devroute import __version__
 from devroute.auth.tls import ServerFiles
 from devroute.contract.grammar import ContractLimits
 from devroute.contract.verifier import Verifier
-from devroute.errors import ConfigInvalid, HandbackUnavailable
+from devroute.errors import ConfigInvalid, FailoverUnavailable
 from devroute.http.message import HeadLimits
 from devroute.log import configure
 from devroute.platforms import freeze_heap, handle_signals, loop_factory
@@ -266,7 +266,7 @@ class Proxy:
     # --- asked by the listeners
 
     def _permit_registration(self, subject: str, groups: frozenset[str], offer: Offer) -> None:
-        """Raises RegistrationDenied, TargetDenied, ShadowDenied or HandbackUnavailable."""
+        """Raises RegistrationDenied, TargetDenied, ShadowDenied or FailoverUnavailable."""
         policy = self._config.policy()
         policy.permit_registration(subject, groups, offer.service)
         if offer.direct is not None:
@@ -274,7 +274,7 @@ class Proxy:
         if offer.terms.shadow is not None:
             policy.permit_shadow(offer.service)
         if offer.terms.except_status and self._mesh is None:
-            raise HandbackUnavailable(
+            raise FailoverUnavailable(
                 f"service '{offer.service}': failover is not possible: the proxy has no mesh egress",
                 service=offer.service,
             )

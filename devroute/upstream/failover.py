@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from devroute.contract.offer_options import OfferOptions
-from devroute.errors import DevrouteError, HandbackFailed
-from devroute.headers import HANDBACK, HOST, ORIGIN, REASON, RESULT, line_start
+from devroute.errors import DevrouteError, FailoverFailed
+from devroute.headers import FAILOVER, HOST, ORIGIN, REASON, RESULT, line_start
 from devroute.http.http2.headers import is_grpc
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.quoting import printable
@@ -29,8 +29,8 @@ _ORIGIN: Final = re.compile(re.escape(line_start(ORIGIN)) + rb"([a-z0-9.-]{1,253
 _SENDER: Final = re.compile(rb".*[;,]URI=spiffe://[^/;,\"]+/ns/([^/;,\"]+)/", re.DOTALL)
 _HOST: Final = re.compile(rb"\r\nhost:[ \t]*([^\r]*)", re.IGNORECASE)
 #: Our own fields, which are for this proxy only.
-_OURS: Final = re.compile(f"\r\n(?:{ORIGIN}|{HOST}|{HANDBACK}):[^\r]*".encode(), re.IGNORECASE)
-_ADDED: Final = f"\r\n{HOST}: %b\r\n{HANDBACK}: %b".encode()
+_OURS: Final = re.compile(f"\r\n(?:{ORIGIN}|{HOST}|{FAILOVER}):[^\r]*".encode(), re.IGNORECASE)
+_ADDED: Final = f"\r\n{HOST}: %b\r\n{FAILOVER}: %b".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _sender_of(wire: bytes) -> str | None:
     return found[1].decode("ascii") if found else None
 
 
-def handed_back(head: RequestHead, key: str) -> RequestHead:
+def failover_request(head: RequestHead, key: str) -> RequestHead:
     """The request for the real service: to its own name, by which the mesh finds it. The filter there leaves
     it alone, and puts the Host back by which the service was called."""
     origin = _ORIGIN.search(head.wire)
@@ -156,9 +156,9 @@ class _Attempt:
         declining = self._declining
         if head.status in declining.options.except_status:
             if self._kept is not None:
-                self._hand_back(head)
+                self._fail_over(head)
                 return
-            reason = f"{declining.answered_by}; {head.status} was not handed back: {self._obstacle}"
+            reason = f"{declining.answered_by}; no failover for {head.status}: {self._obstacle}"
             head = head.marked(_marks("laptop", reason))
         self._kept = None
         self._sink.on_head(head)
@@ -193,7 +193,7 @@ class _Attempt:
 
     # --- to the real service
 
-    def _hand_back(self, head: ResponseHead) -> None:
+    def _fail_over(self, head: ResponseHead) -> None:
         declining, kept = self._declining, self._kept or []
         self._kept = None
         self._declined = _Declined(self._first)
@@ -205,7 +205,7 @@ class _Attempt:
             self._request_paused = False
             self._sink.resume_request()
         back = _FromService(self._sink, declining, head.status, continued=self._continued)
-        self._stream = declining.mesh.open(handed_back(self._head, declining.key), back)
+        self._stream = declining.mesh.open(failover_request(self._head, declining.key), back)
         if self._response_paused:
             self._stream.pause_response()
         for data in kept:
@@ -254,13 +254,13 @@ class _FromService:
     def on_head(self, head: ResponseHead) -> None:
         self._begun = True
         each = self._declining
-        marks = _marks("service", f"{each.key}: laptop {each.target} handed it back ({self._status})")
+        marks = _marks("service", f"{each.key}: failover from laptop {each.target} ({self._status})")
         self._sink.on_head(head.marked(marks))
 
     def on_error(self, error: DevrouteError) -> None:
         if not self._begun:
             each = self._declining
-            error = HandbackFailed(
+            error = FailoverFailed(
                 f"laptop {each.target} answered {self._status} and handed the request back, but the real"
                 f" service cannot be reached: {error.message}",
                 service=each.key,

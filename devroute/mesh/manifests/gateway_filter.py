@@ -29,7 +29,7 @@ NEVER_FROM_OUTSIDE = (
     headers.COPY,
     headers.ORIGIN,
     headers.HOST,
-    headers.HANDBACK,
+    headers.FAILOVER,
     headers.CONTRACT.replace("-", "_"),
 )
 

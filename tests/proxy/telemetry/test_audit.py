@@ -178,12 +178,12 @@ async def test_a_flood_of_refusals_fills_no_disk_and_hides_no_other(kept: Kept) 
     assert (omission["at"], omission["code"], omission["count"]) == ("tunnel", "token-invalid", flood - told)
 
 
-async def test_a_request_that_was_handed_back_is_the_services(kept: Kept) -> None:
-    marks = b"x-devroute-result: service\r\nx-devroute-reason: foo: laptop alice handed it back (404)\r\n"
+async def test_a_request_after_failover_belongs_to_the_service(kept: Kept) -> None:
+    marks = b"x-devroute-result: service\r\nx-devroute-reason: foo: failover from laptop alice (404)\r\n"
     kept.audit.detoured(Over(request(), route=routed(Nowhere(), "qa").with_response_headers(marks)))
     (event,) = kept.events()
     assert (event["decision"], event["target"], event["signer"]) == ("service", "alice", "qa")
-    assert event["reason"] == "foo: laptop alice handed it back (404)"
+    assert event["reason"] == "foo: failover from laptop alice (404)"
 
 
 @pytest.mark.parametrize("kind", [ContractInvalid, ServiceNotInContract])

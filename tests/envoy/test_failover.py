@@ -1,4 +1,4 @@
-"""Laptops that take some paths only, or hand requests back: through real Envoy, with another Envoy as the
+"""Laptops that take some paths only, or decline requests: through real Envoy, with another Envoy as the
 proxy's way into the mesh."""
 
 import asyncio
@@ -68,7 +68,7 @@ def egress(port: int, foo: Endpoint) -> Document:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party]:
-    folder, port = tmp_path_factory.mktemp("handback"), free_port()
+    folder, port = tmp_path_factory.mktemp("failover"), free_port()
     people = {
         "alice": ["--except-status", "404,503"],
         "bob": ["--only-path", "/api/", "--only-path", "/v2/"],
@@ -142,13 +142,13 @@ async def test_the_proxy_refuses_what_a_filter_should_have_left(party: Party) ->
         assert (response.status, (await response.json())["code"]) == (400, "path-not-offered")
 
 
-# --- handed back --------------------------------------------------------------------------------------------
+# --- failover -----------------------------------------------------------------------------------------------
 
 
-def handed_back(party: Party) -> list[dict[str, object]]:
+def failovers(party: Party) -> list[dict[str, object]]:
     """Detours that the audit trail tells of."""
     events = party.mesh.proxy.command.events()
-    return [each for each in events if "handed it back (404)" in str(each.get("reason")) and "audit" in each]
+    return [each for each in events if "audit" in each and "failover from" in str(each.get("reason"))]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
@@ -160,10 +160,10 @@ async def test_the_real_service_answers_what_the_laptop_declines(party: Party, m
     request = party.mesh.client.request(method, party.foo + path, headers=headers, data=data)
     async with request as response:
         assert (response.status, response.headers["x-devroute-result"]) == (200, "service")
-        assert response.headers["x-devroute-reason"] == "foo: laptop alice handed it back (404)"
+        assert response.headers["x-devroute-reason"] == "foo: failover from laptop alice (404)"
         body = {} if method == "HEAD" else await response.json()
     assert party.seen[path] == [method]  # it was asked first, and once
-    told = await eventually(lambda: handed_back(party))  # the audit trail is written in batches
+    told = await eventually(lambda: failovers(party))  # the audit trail is written in batches
     assert {(each["decision"], each["target"]) for each in told} == {("service", "alice")}
     if body:
         assert (body["who"], body["size"], body["host"]) == ("service", len(data or b""), "shop.example")
@@ -182,22 +182,22 @@ async def test_an_answer_that_is_not_declined_is_the_laptops(party: Party) -> No
 async def test_what_may_have_been_acted_upon_stays_with_the_laptop(party: Party) -> None:
     status, result, reason, body = await party.ask("alice", "/?status=404", "POST", data=b"order")
     assert (status, result, body["who"]) == (404, "laptop", "laptop")
-    assert "404 was not handed back: POST may have been acted upon" in reason
+    assert "no failover for 404: POST may have been acted upon" in reason
 
 
-async def test_other_methods_are_handed_back_where_the_engineer_says_so(party: Party) -> None:
+async def test_other_methods_fail_over_where_the_engineer_says_so(party: Party) -> None:
     status, result, _, body = await party.ask("carol", "/?status=404", "POST", data=b"x" * 60_000)
     assert (status, result, body["who"], body["size"]) == (200, "service", "service", 60_000)
     assert (await party.ask("carol", "/?status=404", "PUT", data=b"x"))[1] == "laptop"
 
 
-async def test_a_body_that_is_not_kept_cannot_be_handed_back(party: Party) -> None:
+async def test_a_body_that_is_not_kept_cannot_fail_over(party: Party) -> None:
     status, result, reason, _ = await party.ask("carol", "/?status=404", "POST", data=b"x" * BIG)
     assert (status, result) == (404, "laptop")
-    assert "404 was not handed back: its body is longer than 65536 bytes" in reason
+    assert "no failover for 404: its body is longer than 65536 bytes" in reason
 
 
-async def test_a_request_is_handed_back_while_it_still_comes(party: Party) -> None:
+async def test_a_request_fails_over_while_its_body_is_still_arriving(party: Party) -> None:
     """The laptop answers early; what it was sent, and everything after it, is the service's."""
     party.arrived.clear()
 
@@ -210,7 +210,7 @@ async def test_a_request_is_handed_back_while_it_still_comes(party: Party) -> No
     assert (status, result, seen["who"], seen["size"]) == (200, "service", "service", 1000 + BIG)
 
 
-async def test_an_upgrade_is_not_handed_back(party: Party) -> None:
+async def test_an_upgrade_does_not_fail_over(party: Party) -> None:
     headers = {"x-devroute": '{"foo": "alice"}'}
     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         await party.mesh.client.ws_connect(party.foo + "/?status=404", headers=headers)
@@ -254,7 +254,7 @@ async def test_a_proxy_without_a_way_into_the_mesh_refuses_and_says_why(tmp_path
             async with asyncio.timeout(testbed.START_TIMEOUT_S):
                 assert await up.process.wait() != 0
             said = up.log.read_text()
-    assert "requests cannot be handed back: the proxy has no way into the mesh" in said
+    assert "no failover: the proxy has no way into the mesh" in said
     assert "leave out --except-status" in said
 
 
@@ -272,4 +272,4 @@ async def test_an_egress_that_is_not_there_is_said_to_be_the_reason(tmp_path: Pa
         online = testbed.laptop(tmp_path, "alice", mesh.proxy.server, secret, *options)
         asked = mesh.client.get(foo, headers={"x-devroute": '{"foo": "alice"}'})
         async with online, asked as response:
-            assert (response.status, (await response.json())["code"]) == (502, "handback-failed")
+            assert (response.status, (await response.json())["code"]) == (502, "failover-failed")
