@@ -314,5 +314,5 @@ def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> Captu
         max_total=int(settings.inspector_memory_mb * 1024 * 1024),
         max_body=int(settings.inspector_body_mb * 1024 * 1024),
         redact=redaction(settings.redact),
-        later=loop.call_soon,
+        defer=loop.call_soon,
     )

@@ -93,7 +93,7 @@ class ComparisonReceiver:
         target = target if real is None else real.target
         self._show(ComparisonResult(str(told["service"]), method, target, found, contract), lost)
         if found is not None and (exchange := self._capture(key)) is not None and self._captures is not None:
-            self._captures.compare(exchange, found)
+            self._captures.set_comparison(exchange, found)
 
     def _answer(self, told: Any, service: str, method: str, target: str) -> Capture | None:
         """One side, with its secrets taken out."""
@@ -129,7 +129,7 @@ class ComparisonReceiver:
     def _find(self, key: str) -> Capture | None:
         assert self._captures is not None
         field = f"{COMPARE}: {key}\r\n".encode("ascii")
-        newest = islice(self._captures.listing(), MAX_LOOKED_AT)
+        newest = islice(self._captures.newest_first(), MAX_LOOKED_AT)
         return next((each for each in newest if field in each.raw_request), None)
 
 

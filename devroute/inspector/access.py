@@ -53,7 +53,7 @@ class AccessControl:
         """The cookie's name: browsers share cookies among the ports of a host."""
         return f"devroute-inspector-{self.port}"
 
-    def check_place(self, peer: str | None, host: str | None) -> None:
+    def check_host(self, peer: str | None, host: str | None) -> None:
         """Every request: it comes from this machine, and was meant for it. Raises InspectorDenied."""
         if not is_loopback(peer):
             raise InspectorDenied("the inspector answers this machine only")
@@ -81,7 +81,7 @@ class AccessControl:
         ):
             raise InspectorDenied("another site may not use the inspector")
 
-    def exchange(self, token: str) -> str:
+    def redeem(self, token: str) -> str:
         """The cookie's value for a token, which is used up by that. Raises InspectorLocked."""
         if not _same(token, self.token):
             raise InspectorLocked("this link has been used before, or is an old one")

@@ -50,8 +50,8 @@ Replay = Callable[[Capture, dict[str, Any]], Awaitable[Capture]]
 class Api:
     """The handlers. `end` ends the streams of events."""
 
-    def __init__(self, captures: CaptureStore, replay: Replay, about: About) -> None:
-        self.captures = captures
+    def __init__(self, store: CaptureStore, replay: Replay, about: About) -> None:
+        self.store = store
         self._replay = replay
         self._about = about
         self._ending = asyncio.Event()
@@ -61,9 +61,9 @@ class Api:
         return [
             web.get("/api/status", self.status),
             web.get("/api/events", self.events),
-            web.get("/api/exchanges", self.exchanges),
+            web.get("/api/exchanges", self.captures),
             web.delete("/api/exchanges", self.clear),
-            web.get(one, self.exchange),
+            web.get(one, self.capture),
             web.get(one + "/{side:request|response}-body", self.body),
             web.post(one + "/replay", self.replay),
             web.get(one + "/curl", self.curl),
@@ -80,38 +80,38 @@ class Api:
     # --- what there is
 
     def _said(self) -> dict[str, Any]:
-        return {"about": asdict(self._about), "version": __version__, "paused": self.captures.paused}
+        return {"about": asdict(self._about), "version": __version__, "paused": self.store.paused}
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /api/status"""
         kept = {
-            "exchanges": len(self.captures),
-            "bytes": self.captures.total,
-            "limit": self.captures.max_total,
-            "skipped": self.captures.skipped,
+            "exchanges": len(self.store),
+            "bytes": self.store.total,
+            "limit": self.store.max_total,
+            "skipped": self.store.skipped,
         }
         return web.json_response(self._said() | {"kept": kept})
 
-    async def exchanges(self, request: web.Request) -> web.Response:
+    async def captures(self, request: web.Request) -> web.Response:
         """GET /api/exchanges: newest first."""
-        return web.json_response({"exchanges": [as_summary(each) for each in self.captures.listing()]})
+        return web.json_response({"exchanges": [as_summary(each) for each in self.store.newest_first()]})
 
-    async def exchange(self, request: web.Request) -> web.Response:
+    async def capture(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID"""
         return web.json_response(as_detail(self._named(request.match_info["id"])))
 
     async def body(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID/SIDE-body?from=N&decoded=1: bytes, never a document of this origin."""
-        exchange = self._named(request.match_info["id"])
+        capture = self._named(request.match_info["id"])
         side = request.match_info["side"]
-        body, headers = getattr(exchange, f"{side}_body"), getattr(exchange, f"{side}_headers")
+        body, headers = getattr(capture, f"{side}_body"), getattr(capture, f"{side}_headers")
         since = request.query.get("from", "0")
         start = int(since) if since.isdecimal() and len(since) < 12 else 0
         data = readable(body, headers, MAX_DECODED) if "decoded" in request.query else bytes(body.data)
         return web.Response(
             body=data[start:],
             content_type="application/octet-stream",
-            headers={"content-disposition": f'attachment; filename="{exchange.id}-{side}-body"'},
+            headers={"content-disposition": f'attachment; filename="{capture.id}-{side}-body"'},
         )
 
     async def search(self, request: web.Request) -> web.Response:
@@ -119,7 +119,7 @@ class Api:
         found = []
         loop = asyncio.get_running_loop()
         until = loop.time() + SEARCH_SECONDS
-        for hit in search(self.captures.listing(), request.query.get("q", "")):
+        for hit in search(self.store.newest_first(), request.query.get("q", "")):
             if hit is not None:
                 found.append(hit)
             if loop.time() > until:
@@ -134,7 +134,7 @@ class Api:
         """
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        feed = Feed(self.captures)
+        feed = Feed(self.store)
         ending = asyncio.get_running_loop().create_task(self._ending.wait())
         try:
             await response.write(b"retry: %d\n\n" % RETRY_MS + _event("hello", self._said()))
@@ -153,10 +153,10 @@ class Api:
 
     def _named(self, number: str) -> Capture:
         known = number.isdecimal() and number.isascii() and len(number) < 12
-        exchange = self.captures.get(int(number)) if known else None
-        if exchange is None:
+        capture = self.store.get(int(number)) if known else None
+        if capture is None:
             raise NotFound(f"exchange {number[:12]} is not kept", hint="it may have made room for newer ones")
-        return exchange
+        return capture
 
     async def compare(self, request: web.Request) -> web.Response:
         """GET /api/compare?a=ID&b=ID: what differs, in words; not on the loop, since bodies may be large."""
@@ -166,9 +166,9 @@ class Api:
 
     async def curl(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID/curl: a command that sends the request to the local app."""
-        exchange = self._named(request.match_info["id"])
-        base = self._about.services.get(exchange.service, f"http://{exchange.service}")
-        return web.Response(text=as_curl(exchange, base))
+        capture = self._named(request.match_info["id"])
+        base = self._about.services.get(capture.service, f"http://{capture.service}")
+        return web.Response(text=as_curl(capture, base))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """GET /api/har: all of it as HAR 1.2, an entry at a time."""
@@ -180,7 +180,7 @@ class Api:
             }
         )
         await response.prepare(request)
-        for piece in har_writer.write(reversed(list(self.captures.listing())), __version__):
+        for piece in har_writer.write(reversed(list(self.store.newest_first())), __version__):
             await response.write(piece.encode())
             await asyncio.sleep(0)  # the tunnel's turn: a write waits for nothing while there is room
         await response.write_eof()
@@ -191,8 +191,8 @@ class Api:
     async def load(self, request: web.Request) -> web.Response:
         """POST /api/har: show the exchanges of a HAR file, redacted like every other."""
         found = await asyncio.to_thread(har_reader.read, await request.read())
-        for exchange in found:
-            self.captures.add(exchange)
+        for capture in found:
+            self.store.add(capture)
             await asyncio.sleep(0)  # the tunnel's turn
         return web.json_response({"imported": len(found)})
 
@@ -208,12 +208,12 @@ class Api:
         paused = (await _document(request)).get("paused")
         if not isinstance(paused, bool):
             raise RequestMalformed('"paused" has to be true or false')
-        self.captures.paused = paused
+        self.store.paused = paused
         return web.json_response({"paused": paused})
 
     async def clear(self, request: web.Request) -> web.Response:
         """DELETE /api/exchanges"""
-        self.captures.clear()
+        self.store.clear()
         return web.json_response({"exchanges": 0})
 
 

@@ -78,12 +78,10 @@ class Capture:
     __slots__ = (
         "_request_headers",
         "_response_headers",
-        "answered",
         "comparison",
         "ended",
         "error",
         "id",
-        "kept",
         "kind",
         "messages",
         "messages_dropped",
@@ -94,15 +92,17 @@ class Capture:
         "reason",
         "replay_of",
         "request_body",
-        "request_sieve",
+        "request_redactor",
+        "responded",
         "response_body",
-        "response_sieve",
+        "response_redactor",
         "sent",
         "service",
         "started",
         "state",
         "status",
         "stored",
+        "stored_bytes",
         "target",
         "trailers",
         "version",
@@ -118,7 +118,7 @@ class Capture:
         self.started = started
         self.opened = opened
         self.sent: float | None = None
-        self.answered: float | None = None
+        self.responded: float | None = None
         self.ended: float | None = None
         self.raw_request = b""
         self.raw_response = b""
@@ -137,10 +137,10 @@ class Capture:
         self.comparison: list[dict[str, Any]] | None = None
         # The store's: what it counts of this exchange, whether it still has it, and what holds bodies back
         # until their fields are redacted.
-        self.kept = 0
+        self.stored_bytes = 0
         self.stored = False
-        self.request_sieve: Any = None
-        self.response_sieve: Any = None
+        self.request_redactor: Any = None
+        self.response_redactor: Any = None
 
     @property
     def request_headers(self) -> Fields:
@@ -178,8 +178,8 @@ class Capture:
     @property
     def timing(self) -> Timing:
         queue = None if self.sent is None else self.sent - self.opened
-        app = None if self.answered is None or self.sent is None else self.answered - self.sent
-        transfer = None if self.ended is None or self.answered is None else self.ended - self.answered
+        app = None if self.responded is None or self.sent is None else self.responded - self.sent
+        transfer = None if self.ended is None or self.responded is None else self.ended - self.responded
         return Timing(queue, app, transfer)
 
     @property
@@ -270,12 +270,12 @@ def text_of(data: bytes, *, cut: bool) -> str | None:
     return None
 
 
-def redacted_parts(exchange: Capture) -> list[str]:
+def redacted_parts(capture: Capture) -> list[str]:
     """What of the request was replaced: names of headers, "the query", "the body"."""
-    parts = [name.lower() for name, value in exchange.request_headers if REDACTED in value]
-    if REDACTED_QUERY in exchange.target:
+    parts = [name.lower() for name, value in capture.request_headers if REDACTED in value]
+    if REDACTED_QUERY in capture.target:
         parts.append("the query")
-    data = exchange.request_body.data
-    if exchange.request_body.decoded or REDACTED.encode() in data or REDACTED_QUERY.encode() in data:
+    data = capture.request_body.data
+    if capture.request_body.decoded or REDACTED.encode() in data or REDACTED_QUERY.encode() in data:
         parts.append("the body")
     return parts

@@ -114,10 +114,10 @@ def differences(
     return found
 
 
-def response_of(exchange: Capture) -> ResponseParts:
+def response_of(capture: Capture) -> ResponseParts:
     """What was kept of an exchange's answer."""
-    body, whole = _plain(exchange.response_body, exchange.response_headers)
-    return ResponseParts(exchange.status or 0, exchange.response_headers, body, not whole, exchange.trailers)
+    body, whole = _plain(capture.response_body, capture.response_headers)
+    return ResponseParts(capture.status or 0, capture.response_headers, body, not whole, capture.trailers)
 
 
 def compare_captures(left: Capture, right: Capture, rules: IgnoreRules = IGNORE_NOTHING) -> list[Difference]:

@@ -26,44 +26,44 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
 
 
-def as_curl(exchange: Capture, base_url: str) -> str:
+def as_curl(capture: Capture, base_url: str) -> str:
     """`base_url` is where it is to be sent: scheme, host, port. Raises NotReplayable where less was kept than
     a command would need."""
-    if exchange.kind in ("websocket", "upgrade"):
+    if capture.kind in ("websocket", "upgrade"):
         raise NotReplayable("curl has no command for what became a WebSocket or another protocol")
-    check_body(exchange)
-    body = bytes(exchange.request_body.data)
+    check_body(capture)
+    body = bytes(capture.request_body.data)
     pipe, data = _data(body)
     parts = ["curl"]
-    if exchange.kind == "grpc":
+    if capture.kind == "grpc":
         parts.append("--http2-prior-knowledge")
-    if re.search(r"[\[\]{}]", exchange.target):
+    if re.search(r"[\[\]{}]", capture.target):
         parts.append("--globoff")
-    if re.search(r"/\.{1,2}(?:[/?]|\Z)", exchange.target):
+    if re.search(r"/\.{1,2}(?:[/?]|\Z)", capture.target):
         parts.append("--path-as-is")
-    if exchange.method == "HEAD" and not body:
+    if capture.method == "HEAD" and not body:
         parts.append("--head")
-    elif exchange.method != ("POST" if body else "GET"):
-        parts.append(f"--request {quote(exchange.method)}")
-    lines = [" ".join((*parts, quote(base_url.rstrip("/") + exchange.target)))]
-    lines += _headers(exchange, urlsplit(base_url).netloc, has_body=bool(body))
+    elif capture.method != ("POST" if body else "GET"):
+        parts.append(f"--request {quote(capture.method)}")
+    lines = [" ".join((*parts, quote(base_url.rstrip("/") + capture.target)))]
+    lines += _headers(capture, urlsplit(base_url).netloc, has_body=bool(body))
     if data:
         lines.append(data)
     return pipe + " \\\n  ".join(lines)
 
 
-def _headers(exchange: Capture, authority: str, *, has_body: bool) -> list[str]:
+def _headers(capture: Capture, authority: str, *, has_body: bool) -> list[str]:
     lines: list[str] = []
     names = set()
-    for name, value in exchange.request_headers:
+    for name, value in capture.request_headers:
         low = name.lower()
         names.add(low)
         if low in _OMITTED or low.startswith("x-envoy-") or (low == "host" and value == authority):
             continue
-        if low == "content-encoding" and exchange.request_body.decoded:
+        if low == "content-encoding" and capture.request_body.decoded:
             continue
         lines.append("-H " + quote(f"{name}: {value}" if value else f"{name};", latin=True))
-    if not has_body and exchange.method in ("POST", "PUT", "PATCH"):
+    if not has_body and capture.method in ("POST", "PUT", "PATCH"):
         lines.append("-H 'content-length: 0'")
     if has_body and "content-type" not in names:
         lines.append("-H 'content-type:'")  # curl would call it a form

@@ -19,25 +19,25 @@ BATCH: Final = 200
 class Feed:
     """Subscribed from the beginning; `awake` is set while there is something to send."""
 
-    def __init__(self, captures: CaptureStore) -> None:
+    def __init__(self, store: CaptureStore) -> None:
         self.awake = asyncio.Event()
         self.awake.set()
-        self._captures = captures
-        self._changed = {exchange.id: exchange for exchange in captures.listing()}
+        self._store = store
+        self._changed = {capture.id: capture for capture in store.newest_first()}
         self._known: dict[int, None] = {}
         self._cleared = False
-        self._paused = captures.paused
+        self._paused = store.paused
         self._skipped = 0
         self._syncing = True
-        self.close: Callable[[], None] = captures.subscribe(self._note)
+        self.close: Callable[[], None] = store.subscribe(self._note)
 
-    def _note(self, event: str, exchange: Capture | None, extra: dict[str, Any]) -> None:
-        if exchange is None:
+    def _note(self, event: str, capture: Capture | None, extra: dict[str, Any]) -> None:
+        if capture is None:
             self._changed.clear()
             self._known.clear()
             self._cleared = True
         else:
-            self._changed[exchange.id] = exchange
+            self._changed[capture.id] = capture
         self.awake.set()
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
@@ -60,27 +60,27 @@ class Feed:
             said["cleared"] = True
         changed = []
         for number in list(self._changed)[:BATCH]:
-            exchange = self._changed.pop(number)
-            if exchange.stored:
+            capture = self._changed.pop(number)
+            if capture.stored:
                 self._known[number] = None
-                changed.append(as_summary(exchange))
+                changed.append(as_summary(capture))
         if changed:
             said["changed"] = changed
         if gone := self._gone():
             said["gone"] = gone
-        if self._captures.paused is not self._paused:
-            self._paused = said["paused"] = self._captures.paused
-        if self._captures.skipped != self._skipped:
-            self._skipped = said["skipped"] = self._captures.skipped
+        if self._store.paused is not self._paused:
+            self._paused = said["paused"] = self._store.paused
+        if self._store.skipped != self._skipped:
+            self._skipped = said["skipped"] = self._store.skipped
         return said
 
     def _gone(self) -> list[int]:
         """What the page knows and the store no longer has: it gives up the oldest, so the search is short."""
         untold = sum(each.stored and number not in self._known for number, each in self._changed.items())
-        surplus = len(self._known) + untold - len(self._captures)
+        surplus = len(self._known) + untold - len(self._store)
         gone: list[int] = []
         for number in self._known if surplus > 0 else ():
-            if self._captures.get(number) is None:
+            if self._store.get(number) is None:
                 gone.append(number)
                 if len(gone) >= surplus:
                     break

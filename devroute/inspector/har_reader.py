@@ -48,10 +48,10 @@ def read(text: str | bytes) -> list[Capture]:
     entries = _get(log, "entries", list, "log")
     if len(entries) > MAX_ENTRIES:
         raise HarInvalid(f"the file has {len(entries)} entries; at most {MAX_ENTRIES} are read")
-    return [_exchange(_object(each, f"entry {n}"), f"entry {n}") for n, each in enumerate(entries, 1)]
+    return [_capture(_object(each, f"entry {n}"), f"entry {n}") for n, each in enumerate(entries, 1)]
 
 
-def _exchange(entry: dict[str, Any], where: str) -> Capture:
+def _capture(entry: dict[str, Any], where: str) -> Capture:
     request = _get(entry, "request", dict, where)
     response = _get(entry, "response", dict, where)
     ours = _get(entry, "_devroute", dict, where, {})
@@ -61,47 +61,45 @@ def _exchange(entry: dict[str, Any], where: str) -> Capture:
     host, target = _split(_get(request, "url", str, f"{where}: request"), f"{where}: request")
     headers = _fields(request, f"{where}: request", host)
     service = _get(ours, "service", str, where, "") or host.partition(":")[0].partition(".")[0]
-    exchange = Capture(service, method, target, _time(entry, where), 0.0)
-    exchange.version = _get(request, "httpVersion", str, where, "") or "HTTP/1.1"
-    exchange.request_headers = headers
-    exchange.request_body = _post(request, f"{where}: request")
-    exchange.response_headers = _fields(response, f"{where}: response", "")
+    capture = Capture(service, method, target, _time(entry, where), 0.0)
+    capture.version = _get(request, "httpVersion", str, where, "") or "HTTP/1.1"
+    capture.request_headers = headers
+    capture.request_body = _post(request, f"{where}: request")
+    capture.response_headers = _fields(response, f"{where}: response", "")
     status = _get(response, "status", int, f"{where}: response", 0)
-    exchange.status = status if 100 <= status <= 999 else None
-    exchange.reason = _get(response, "statusText", str, where, "")
-    exchange.response_body = _content(response, exchange.response_headers, f"{where}: response")
-    _describe(exchange, ours, where)
-    _clock(exchange, entry, where)
+    capture.status = status if 100 <= status <= 999 else None
+    capture.reason = _get(response, "statusText", str, where, "")
+    capture.response_body = _content(response, capture.response_headers, f"{where}: response")
+    _describe(capture, ours, where)
+    _clock(capture, entry, where)
     said = _get(entry, "_webSocketMessages", list, where, []) or _get(entry, "_grpcMessages", list, where, [])
     for number, each in enumerate(said[-MAX_MESSAGES:], 1):
-        exchange.messages.append(_message(each, exchange.started, f"{where}: message {number}"))
-    return exchange
+        capture.messages.append(_message(each, capture.started, f"{where}: message {number}"))
+    return capture
 
 
-def _describe(exchange: Capture, ours: dict[str, Any], where: str) -> None:
+def _describe(capture: Capture, ours: dict[str, Any], where: str) -> None:
     """What we wrote ourselves, or can guess."""
     kind = ours.get("kind")
     if kind in _KINDS:
-        exchange.kind = kind
-    elif exchange.status == 101:
-        upgrade = value_of(exchange.request_headers, "upgrade").lower()
-        exchange.kind = "websocket" if "websocket" in upgrade or not upgrade else "upgrade"
-    elif value_of(exchange.request_headers, "content-type").startswith("application/grpc"):
-        exchange.kind = "grpc"
-    elif value_of(exchange.response_headers, "content-type").startswith("text/event-stream"):
-        exchange.kind = "sse"
-    exchange.replay_of = _get(ours, "replay_of", int, where, None)
-    exchange.trailers = _fields(
-        {"headers": _get(ours, "trailers", list, where, [])}, f"{where}: trailers", ""
-    )
-    exchange.messages_dropped = max(0, _get(ours, "messages_dropped", int, where, 0))
+        capture.kind = kind
+    elif capture.status == 101:
+        upgrade = value_of(capture.request_headers, "upgrade").lower()
+        capture.kind = "websocket" if "websocket" in upgrade or not upgrade else "upgrade"
+    elif value_of(capture.request_headers, "content-type").startswith("application/grpc"):
+        capture.kind = "grpc"
+    elif value_of(capture.response_headers, "content-type").startswith("text/event-stream"):
+        capture.kind = "sse"
+    capture.replay_of = _get(ours, "replay_of", int, where, None)
+    capture.trailers = _fields({"headers": _get(ours, "trailers", list, where, [])}, f"{where}: trailers", "")
+    capture.messages_dropped = max(0, _get(ours, "messages_dropped", int, where, 0))
     error = _get(ours, "error", list, where, None)
     if error is not None:
-        exchange.error = (str(error[0]), str(error[-1])) if error else ("unknown", "")
-    elif exchange.status is None:
-        exchange.error = ("no-answer", "the file has no answer to this request")
-    exchange.state = "failed" if exchange.error else "done"
-    for side, body in (("request", exchange.request_body), ("response", exchange.response_body)):
+        capture.error = (str(error[0]), str(error[-1])) if error else ("unknown", "")
+    elif capture.status is None:
+        capture.error = ("no-answer", "the file has no answer to this request")
+    capture.state = "failed" if capture.error else "done"
+    for side, body in (("request", capture.request_body), ("response", capture.response_body)):
         about = _get(ours, side, dict, where, {})
         if about:
             body.truncated = about.get("truncated") is True
@@ -111,15 +109,15 @@ def _describe(exchange: Capture, ours: dict[str, Any], where: str) -> None:
             body.size = max(len(body.data) if not body.decoded else 0, _get(about, "size", int, where, 0))
 
 
-def _clock(exchange: Capture, entry: dict[str, Any], where: str) -> None:
+def _clock(capture: Capture, entry: dict[str, Any], where: str) -> None:
     timings = _get(entry, "timings", dict, where, {})
     send, wait, receive = (_seconds(timings, name, where) for name in ("send", "wait", "receive"))
-    exchange.sent = send + sum(_seconds(timings, name, where) for name in ("blocked", "dns", "connect"))
-    if exchange.status is not None:
-        exchange.answered = exchange.sent + wait
-        exchange.ended = exchange.answered + receive
+    capture.sent = send + sum(_seconds(timings, name, where) for name in ("blocked", "dns", "connect"))
+    if capture.status is not None:
+        capture.responded = capture.sent + wait
+        capture.ended = capture.responded + receive
     else:
-        exchange.ended = _seconds(entry, "time", where)
+        capture.ended = _seconds(entry, "time", where)
 
 
 # --- requests and answers -----------------------------------------------------------------------------------

@@ -19,24 +19,24 @@ MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
 OPCODES: Final = {"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
 
 
-def write(exchanges: Iterable[Capture], version: str) -> Iterator[str]:
+def write(captures: Iterable[Capture], version: str) -> Iterator[str]:
     """A HAR file in pieces, an entry each; `exchanges` oldest first, `version` is devroute's."""
     creator = json.dumps({"name": "devroute", "version": version})
     yield f'{{"log": {{"version": "1.2", "creator": {creator}, "pages": [], "entries": ['
-    for index, exchange in enumerate(exchanges):
-        yield (",\n" if index else "\n") + json.dumps(entry(exchange))
+    for index, capture in enumerate(captures):
+        yield (",\n" if index else "\n") + json.dumps(entry(capture))
     yield "\n]}}\n"
 
 
-def entry(exchange: Capture) -> dict[str, Any]:
-    timing = exchange.timing
-    host = value_of(exchange.request_headers, "host") or exchange.service
-    url = f"http://{host}{exchange.target if exchange.target.startswith('/') else '/'}"
+def entry(capture: Capture) -> dict[str, Any]:
+    timing = capture.timing
+    host = value_of(capture.request_headers, "host") or capture.service
+    url = f"http://{host}{capture.target if capture.target.startswith('/') else '/'}"
     found: dict[str, Any] = {
-        "startedDateTime": datetime.fromtimestamp(exchange.started, UTC).isoformat(timespec="microseconds"),
-        "time": _ms(exchange.duration),
-        "request": _request(exchange, url),
-        "response": _response(exchange),
+        "startedDateTime": datetime.fromtimestamp(capture.started, UTC).isoformat(timespec="microseconds"),
+        "time": _ms(capture.duration),
+        "request": _request(capture, url),
+        "response": _response(capture),
         "cache": {},
         "timings": {
             "send": _ms(timing.queue_s),
@@ -44,38 +44,38 @@ def entry(exchange: Capture) -> dict[str, Any]:
             "receive": _ms(timing.transfer_s),
         },
         "_devroute": {
-            "service": exchange.service,
-            "caller": exchange.caller,
-            "kind": exchange.kind,
-            "replay_of": exchange.replay_of,
-            "trailers": pairs(exchange.trailers),
-            "error": None if exchange.error is None else list(exchange.error),
-            "request": _about(exchange.request_body),
-            "response": _about(exchange.response_body) | {"decoded": _is_decoded(exchange)},
-            "messages_dropped": exchange.messages_dropped,
+            "service": capture.service,
+            "caller": capture.caller,
+            "kind": capture.kind,
+            "replay_of": capture.replay_of,
+            "trailers": pairs(capture.trailers),
+            "error": None if capture.error is None else list(capture.error),
+            "request": _about(capture.request_body),
+            "response": _about(capture.response_body) | {"decoded": _is_decoded(capture)},
+            "messages_dropped": capture.messages_dropped,
         },
     }
-    if exchange.messages:
-        found["_grpcMessages" if exchange.kind == "grpc" else "_webSocketMessages"] = [
-            _message(each, exchange.started) for each in exchange.messages
+    if capture.messages:
+        found["_grpcMessages" if capture.kind == "grpc" else "_webSocketMessages"] = [
+            _message(each, capture.started) for each in capture.messages
         ]
-    if exchange.kind == "websocket":
+    if capture.kind == "websocket":
         found["_resourceType"] = "websocket"
     return found
 
 
-def _request(exchange: Capture, url: str) -> dict[str, Any]:
-    headers = exchange.request_headers
-    body = exchange.request_body
+def _request(capture: Capture, url: str) -> dict[str, Any]:
+    headers = capture.request_headers
+    body = capture.request_body
     query = url.partition("?")[2]
     found: dict[str, Any] = {
-        "method": exchange.method,
+        "method": capture.method,
         "url": url,
-        "httpVersion": exchange.version,
+        "httpVersion": capture.version,
         "cookies": [],
         "headers": pairs(headers),
         "queryString": [{"name": n, "value": v} for n, v in parse_qsl(query, keep_blank_values=True)],
-        "headersSize": len(exchange.raw_request),
+        "headersSize": len(capture.raw_request),
         "bodySize": body.size,
     }
     if body.data:
@@ -86,9 +86,9 @@ def _request(exchange: Capture, url: str) -> dict[str, Any]:
     return found
 
 
-def _response(exchange: Capture) -> dict[str, Any]:
-    headers = exchange.response_headers
-    body = exchange.response_body
+def _response(capture: Capture) -> dict[str, Any]:
+    headers = capture.response_headers
+    body = capture.response_body
     plain = readable(body, headers, MAX_TEXT_BYTES)
     content: dict[str, Any] = {
         "size": len(plain) if not body.truncated and body.data else body.size,
@@ -97,22 +97,22 @@ def _response(exchange: Capture) -> dict[str, Any]:
     if plain:
         content |= _text(plain, text_of(plain, cut=False))
     return {
-        "status": exchange.status or 0,
-        "statusText": exchange.reason,
-        "httpVersion": exchange.version,
+        "status": capture.status or 0,
+        "statusText": capture.reason,
+        "httpVersion": capture.version,
         "cookies": [],
         "headers": pairs(headers),
         "content": content,
         "redirectURL": value_of(headers, "location"),
-        "headersSize": len(exchange.raw_response),
+        "headersSize": len(capture.raw_response),
         "bodySize": body.size,
     }
 
 
-def _is_decoded(exchange: Capture) -> bool:
+def _is_decoded(capture: Capture) -> bool:
     """Whether the text of the answer's content is without its content-encoding."""
-    body = exchange.response_body
-    return body.decoded or readable(body, exchange.response_headers, MAX_TEXT_BYTES) != body.data
+    body = capture.response_body
+    return body.decoded or readable(body, capture.response_headers, MAX_TEXT_BYTES) != body.data
 
 
 def _text(data: bytes, text: str | None) -> dict[str, str]:

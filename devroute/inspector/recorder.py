@@ -45,8 +45,8 @@ class App(Upstream, Protocol):
 class Recorder:
     """Turns the notes of taps into captures."""
 
-    def __init__(self, captures: CaptureStore, loop: asyncio.AbstractEventLoop) -> None:
-        self.captures = captures
+    def __init__(self, store: CaptureStore, loop: asyncio.AbstractEventLoop) -> None:
+        self.store = store
         self.noted = 0  # bytes of bodies in notes
         self._loop = loop
         self._waiting: list[RecordedStream] = []
@@ -94,10 +94,10 @@ class RecordingUpstream:
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         recorder = self._recorder
-        if recorder.captures.paused:
+        if recorder.store.paused:
             return self._app.open(head, sink)
         if recorder.busy:
-            recorder.captures.skipped += 1
+            recorder.store.skipped += 1
             return self._app.open(head, sink)
         tap = RecordedStream(recorder, self._service, head, sink)
         tap.stream = self._app.open(head, tap)
@@ -108,10 +108,10 @@ class RecordingUpstream:
     ) -> tuple[Capture, UpstreamStream]:
         """The same at once and in any case: for requests that the inspector sends itself."""
         tap = RecordedStream(self._recorder, self._service, head, sink)
-        exchange = tap.record()
-        exchange.replay_of = replay_of
+        capture = tap.record()
+        capture.replay_of = replay_of
         tap.stream = self._app.open(head, tap)
-        return exchange, tap
+        return capture, tap
 
     async def close(self) -> None:
         await self._app.close()
@@ -127,7 +127,7 @@ class RecordedStream:
         "_asked",
         "_asked_full",
         "_asked_more",
-        "_exchange",
+        "_capture",
         "_half",
         "_head",
         "_noted",
@@ -154,7 +154,7 @@ class RecordedStream:
         self._noted = 0  # bytes of bodies in the notes
         self._waits = True
         self._over = False
-        self._exchange: Capture | None = None
+        self._capture: Capture | None = None
         self._switched = False  # a 101 has made it two pipes
         self._half = False  # one of the pipes has ended
         self._asked: Watcher | None = None
@@ -252,80 +252,78 @@ class RecordedStream:
         recorder.noted -= self._noted
         self._noted = 0
         notes, self._notes = self._notes, []
-        captures = recorder.captures
-        exchange = self._exchange
-        if exchange is None:
-            exchange = captures.begin(self._service, self._head, self._started, self._opened)
-            self._exchange = exchange
-            if exchange.kind == "grpc":
+        store = recorder.store
+        capture = self._capture
+        if capture is None:
+            capture = store.begin(self._service, self._head, self._started, self._opened)
+            self._capture = capture
+            if capture.kind == "grpc":
                 self._asked = GrpcMessages(from_client=True)
         if self._asked_more or self._answered_more:  # they came before all that is noted
-            captures.count(exchange, self._asked_more, self._answered_more)
+            store.count(capture, self._asked_more, self._answered_more)
             self._asked_more = self._answered_more = 0
         for kind, now, value in notes:
             if not self._over:
-                self._act(captures, exchange, kind, now, value)
-        self._over = self._over or not exchange.stored
-        self._asked_full = exchange.request_body.truncated and self._asked is None
-        self._answered_full = exchange.response_body.truncated and self._answered is None
+                self._act(store, capture, kind, now, value)
+        self._over = self._over or not capture.stored
+        self._asked_full = capture.request_body.truncated and self._asked is None
+        self._answered_full = capture.response_body.truncated and self._answered is None
         self._waits = False
-        return exchange
+        return capture
 
-    def _act(self, captures: CaptureStore, exchange: Capture, kind: int, now: float, value: Any) -> None:
+    def _act(self, store: CaptureStore, capture: Capture, kind: int, now: float, value: Any) -> None:
         if kind in (_ANSWERED, _ASKED):
             watcher = self._answered if kind == _ANSWERED else self._asked
             if watcher is not None:
-                for message in watcher.feed(value, now - exchange.opened):
-                    captures.say(exchange, message)
-            if self._switched and exchange.kind == "websocket":
+                for message in watcher.feed(value, now - capture.opened):
+                    store.add_message(capture, message)
+            if self._switched and capture.kind == "websocket":
                 size = len(value)
-                captures.count(exchange, size if kind == _ASKED else 0, size if kind == _ANSWERED else 0)
+                store.count(capture, size if kind == _ASKED else 0, size if kind == _ANSWERED else 0)
             else:
-                captures.receive(exchange, value, "response" if kind == _ANSWERED else "request")
+                store.receive(capture, value, "response" if kind == _ANSWERED else "request")
         elif kind == _HEAD:
-            self._answer_begun(captures, exchange, value, now)
+            self._answer_begun(store, capture, value, now)
         elif kind == _ASKED_END:
-            captures.sent(exchange, now)
+            store.complete_request(capture, now)
             if self._switched:
-                self._half_ended(captures, exchange, now)
+                self._half_ended(store, capture, now)
         elif kind == _END:
             if self._switched:
-                self._half_ended(captures, exchange, now)
+                self._half_ended(store, capture, now)
             else:
                 self._over = True
-                captures.end(exchange, value, now)
-        elif kind == _CANCEL and self._switched and (self._half or _closed(exchange)):
+                store.complete(capture, value, now)
+        elif kind == _CANCEL and self._switched and (self._half or _closed(capture)):
             self._over = True
-            captures.end(exchange, [], now)
+            store.complete(capture, [], now)
         else:
             self._over = True
             if value is None:
                 code, why = "cancelled", "the caller went away"
             else:
                 code, why = value.code, value.message
-            captures.fail(exchange, code, why, now)
+            store.fail(capture, code, why, now)
 
-    def _answer_begun(
-        self, captures: CaptureStore, exchange: Capture, head: ResponseHead, now: float
-    ) -> None:
-        marks = captures.respond(exchange, head, now)
+    def _answer_begun(self, store: CaptureStore, capture: Capture, head: ResponseHead, now: float) -> None:
+        marks = store.respond(capture, head, now)
         if head.framing is _UPGRADE:
             self._switched = True
-            if exchange.kind == "websocket":
+            if capture.kind == "websocket":
                 extensions = marks.get(b"sec-websocket-extensions", b"").decode("latin-1")
-                limit = min(MAX_MESSAGE_BYTES, captures.max_body)
+                limit = min(MAX_MESSAGE_BYTES, store.max_body)
                 self._asked = WebSocketMessages(from_client=True, extensions=extensions, limit=limit)
                 self._answered = WebSocketMessages(from_client=False, extensions=extensions, limit=limit)
-        elif exchange.kind == "grpc":
+        elif capture.kind == "grpc":
             self._answered = GrpcMessages(from_client=False)
 
-    def _half_ended(self, captures: CaptureStore, exchange: Capture, now: float) -> None:
+    def _half_ended(self, store: CaptureStore, capture: Capture, now: float) -> None:
         if self._half:
             self._over = True
-            captures.end(exchange, [], now)
+            store.complete(capture, [], now)
         self._half = True
 
 
-def _closed(exchange: Capture) -> bool:
+def _closed(capture: Capture) -> bool:
     """Whether somebody has said goodbye, as far as we saw (RFC 6455 §7.1.4)."""
-    return any(message.opcode == "close" for message in exchange.messages[-4:])
+    return any(message.opcode == "close" for message in capture.messages[-4:])

@@ -110,7 +110,7 @@ class Redaction:
 
     # --- bodies
 
-    def sieve(self, marks: Mapping[bytes, bytes], limit: int) -> BodyRedactor | None:
+    def redactor(self, marks: Mapping[bytes, bytes], limit: int) -> BodyRedactor | None:
         """For a body of such a head; None where nothing in it can be secret. `limit`: bytes that are kept."""
         if not self.masks:
             return None

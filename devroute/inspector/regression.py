@@ -88,8 +88,8 @@ async def run(
 class _Player:
     def __init__(self, plan: ReplayPlan) -> None:
         self._plan = plan
-        self._captures = CaptureStore(MAX_ANSWERS_BYTES, MAX_ANSWER_BYTES, Redaction((), (), ()))
-        self._recorder = Recorder(self._captures, asyncio.get_running_loop())
+        self._store = CaptureStore(MAX_ANSWERS_BYTES, MAX_ANSWER_BYTES, Redaction((), (), ()))
+        self._recorder = Recorder(self._store, asyncio.get_running_loop())
         self._apps = {
             service: RecordingUpstream(
                 NegotiatingUpstream(host, port, unreachable=AppUnreachable), service, self._recorder
@@ -135,7 +135,7 @@ class _Player:
             replay = Replay(app, entry, self._edits(entry))
         except DevrouteError as error:
             return ReplayOutcome(*about, "skipped", error.message)
-        played, late = replay.exchange, False
+        played, late = replay.capture, False
         try:
             async with asyncio.timeout(self._plan.timeout):
                 await replay.done
@@ -143,7 +143,7 @@ class _Player:
             late = True
             replay.cancel()
         self._recorder.flush()
-        self._captures.drop(played)
+        self._store.drop(played)
         if late:
             reason = f"no whole answer within {self._plan.timeout:g} s"
             return ReplayOutcome(

@@ -22,25 +22,25 @@ class Replayer:
         self._apps = apps
         self._running: set[Replay] = set()
 
-    async def __call__(self, exchange: Capture, edits: Mapping[str, Any]) -> Capture:
+    async def __call__(self, capture: Capture, edits: Mapping[str, Any]) -> Capture:
         """Send it; returns the new exchange, which goes on by itself. `edits` as in
         inspector/replay_request.py.
 
         Raises NotReplayable, RequestMalformed.
         """
-        replay = self.start(exchange, edits)
+        replay = self.start(capture, edits)
         self._running.add(replay)
         replay.done.add_done_callback(lambda _: self._running.discard(replay))
-        return replay.exchange
+        return replay.capture
 
-    def start(self, exchange: Capture, edits: Mapping[str, Any]) -> "Replay":
-        app = self._apps.get(exchange.service)
+    def start(self, capture: Capture, edits: Mapping[str, Any]) -> "Replay":
+        app = self._apps.get(capture.service)
         if app is None:
             served = ", ".join(sorted(self._apps))
             raise NotReplayable(
-                f"'{exchange.service}' is not served here", hint=f"this devroute up serves {served}"
+                f"'{capture.service}' is not served here", hint=f"this devroute up serves {served}"
             )
-        return Replay(app, exchange, edits)
+        return Replay(app, capture, edits)
 
     def close(self) -> None:
         for replay in list(self._running):
@@ -56,7 +56,7 @@ class Replay:
         self.without = again.without
         self.done: asyncio.Future[Capture] = asyncio.get_running_loop().create_future()
         self._stream: UpstreamStream
-        self.exchange, self._stream = app.record(again.head, self, original.id)
+        self.capture, self._stream = app.record(again.head, self, original.id)
         if again.body:
             self._stream.send_data(again.body)  # all at once: it was kept, so it is bounded
         if again.body or original.kind == "grpc":
@@ -65,7 +65,7 @@ class Replay:
     def cancel(self) -> None:
         if not self.done.done():
             self._stream.cancel()
-            self.done.set_result(self.exchange)
+            self.done.set_result(self.capture)
 
     def on_informational(self, head: ResponseHead) -> None: ...
     def on_head(self, head: ResponseHead) -> None: ...
@@ -79,7 +79,7 @@ class Replay:
 
     def _over(self) -> None:
         if not self.done.done():
-            self.done.set_result(self.exchange)
+            self.done.set_result(self.capture)
 
     def pause_request(self) -> None: ...
     def resume_request(self) -> None: ...

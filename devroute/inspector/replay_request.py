@@ -35,42 +35,42 @@ class ReplayRequest(NamedTuple):
     without: list[str]
 
 
-def replay_request(exchange: Capture, edits: Mapping[str, Any] = NO_EDITS) -> ReplayRequest:
+def replay_request(capture: Capture, edits: Mapping[str, Any] = NO_EDITS) -> ReplayRequest:
     """`edits`: "method", "target" (path and query), "headers" ([[name, value], …], all of them), "body"
     (text) or "body_base64"; what is absent stays. Raises NotReplayable, RequestMalformed."""
-    _check(exchange, edits)
-    method = _text(edits, "method", exchange.method)
-    target = _without_marks(_text(edits, "target", exchange.target))
+    _check(capture, edits)
+    method = _text(edits, "method", capture.method)
+    target = _without_marks(_text(edits, "target", capture.target))
     if not target.startswith("/") and (target, method) != ("*", "OPTIONS"):
         raise RequestMalformed(f"{target!r:.60} is not a path with or without a query: it starts with /")
-    headers = _headers(edits["headers"]) if "headers" in edits else exchange.request_headers
-    body = _body(exchange, edits)
+    headers = _headers(edits["headers"]) if "headers" in edits else capture.request_headers
+    body = _body(capture, edits)
     kept: Fields = []
     for name, value in headers:
         low = name.lower()
         if low in _ANEW or REDACTED in value or (low == "te" and value.lower() != "trailers"):
             continue
-        if low == "content-encoding" and ("body" in edits or exchange.request_body.decoded):
+        if low == "content-encoding" and ("body" in edits or capture.request_body.decoded):
             continue
         kept.append((name, value))
     if not any(name.lower() == "host" for name, _ in kept):
-        kept.insert(0, ("host", exchange.service))
-    return ReplayRequest(_head(exchange, method, target, kept, len(body)), body, redacted_parts(exchange))
+        kept.insert(0, ("host", capture.service))
+    return ReplayRequest(_head(capture, method, target, kept, len(body)), body, redacted_parts(capture))
 
 
-def _check(exchange: Capture, edits: Mapping[str, Any]) -> None:
+def _check(capture: Capture, edits: Mapping[str, Any]) -> None:
     unknown = [name for name in edits if name not in _EDITS]
     if unknown:
         raise RequestMalformed(f"there is nothing to edit called {unknown[0]!r:.40}")
-    if exchange.kind in ("websocket", "upgrade"):
+    if capture.kind in ("websocket", "upgrade"):
         raise NotReplayable("what became a WebSocket or another protocol is no single request")
     if "body" not in edits and "body_base64" not in edits:
-        check_body(exchange)
+        check_body(capture)
 
 
-def check_body(exchange: Capture) -> None:
+def check_body(capture: Capture) -> None:
     """Raises NotReplayable where not all of the request's body was kept."""
-    body = exchange.request_body
+    body = capture.request_body
     if body.truncated:
         raise NotReplayable(
             f"only the first {len(body.data)} of its body's {body.size} bytes were kept",
@@ -114,7 +114,7 @@ def _headers(given: Any) -> Fields:
     return fields
 
 
-def _body(exchange: Capture, edits: Mapping[str, Any]) -> bytes:
+def _body(capture: Capture, edits: Mapping[str, Any]) -> bytes:
     text, coded = edits.get("body"), edits.get("body_base64")
     if text is not None and coded is not None:
         raise RequestMalformed('write "body" or "body_base64", not both')
@@ -127,13 +127,13 @@ def _body(exchange: Capture, edits: Mapping[str, Any]) -> bytes:
             return base64.b64decode(coded, validate=True)
         except (binascii.Error, TypeError, ValueError):
             raise RequestMalformed('"body_base64" is not base64') from None
-    return bytes(exchange.request_body.data)
+    return bytes(capture.request_body.data)
 
 
-def _head(exchange: Capture, method: str, target: str, headers: Fields, length: int) -> RequestHead:
+def _head(capture: Capture, method: str, target: str, headers: Fields, length: int) -> RequestHead:
     """Judged by the same parser as everybody else's requests."""
     framing = Framing.LENGTH if length else Framing.NONE
-    if exchange.kind == "grpc":
+    if capture.kind == "grpc":
         framing = Framing.CHUNKED
         extra = "transfer-encoding: chunked\r\n"
     elif length or method not in _METHODS_WITHOUT_LENGTH:

@@ -8,26 +8,26 @@ from collections.abc import Iterable, Iterator
 from devroute.inspector.capture import Capture
 
 
-def search(exchanges: Iterable[Capture], text: str) -> Iterator[tuple[int, str] | None]:
+def search(captures: Iterable[Capture], text: str) -> Iterator[tuple[int, str] | None]:
     """For each exchange its id and where the text is, or None where it is not."""
     wanted = text.lower()
     as_bytes = wanted.encode("utf-8", "surrogateescape")
-    for exchange in exchanges:
-        place = _place(exchange, wanted, as_bytes)
-        yield None if place is None else (exchange.id, place)
+    for capture in captures:
+        place = _place(capture, wanted, as_bytes)
+        yield None if place is None else (capture.id, place)
 
 
-def _place(exchange: Capture, wanted: str, as_bytes: bytes) -> str | None:
-    if wanted in exchange.target.lower() or wanted in exchange.service.lower():
+def _place(capture: Capture, wanted: str, as_bytes: bytes) -> str | None:
+    if wanted in capture.target.lower() or wanted in capture.service.lower():
         return "path"
-    if as_bytes in exchange.raw_request.lower():
+    if as_bytes in capture.raw_request.lower():
         return "request headers"
-    if as_bytes in exchange.raw_response.lower():
+    if as_bytes in capture.raw_response.lower():
         return "response headers"
-    if as_bytes in exchange.request_body.data.lower():
+    if as_bytes in capture.request_body.data.lower():
         return "request body"
-    if as_bytes in exchange.response_body.data.lower():
+    if as_bytes in capture.response_body.data.lower():
         return "response body"
-    if any(as_bytes in message.data.lower() for message in exchange.messages):
+    if any(as_bytes in message.data.lower() for message in capture.messages):
         return "messages"
     return None

@@ -58,9 +58,9 @@ TYPES: Final = {
 class Inspector:
     """The page, and the door before page and API."""
 
-    def __init__(self, api: Api, gate: AccessControl) -> None:
+    def __init__(self, api: Api, access: AccessControl) -> None:
         self._api = api
-        self._gate = gate
+        self._access = access
         self._files = _page_files()
 
     def application(self) -> web.Application:
@@ -94,33 +94,33 @@ class Inspector:
             return _refusal(request, RequestMalformed(f"more than {MAX_UPLOAD >> 20} MiB were sent"))
 
     def _admit(self, request: web.Request) -> None:
-        gate, peer = self._gate, request.transport and request.transport.get_extra_info("peername")
+        access, peer = self._access, request.transport and request.transport.get_extra_info("peername")
         host = request.headers.get("host")
-        gate.check_place(peer[0] if peer else None, host)
+        access.check_host(peer[0] if peer else None, host)
         if request.path == "/" and request.method == "GET":
             return  # a person may come from anywhere; `page` asks for the cookie
-        gate.check_origin(host, request.headers, changes=request.method not in ("GET", "HEAD"))
+        access.check_origin(host, request.headers, changes=request.method not in ("GET", "HEAD"))
         if not request.path.startswith("/page/"):
-            gate.check_session(request.cookies)
+            access.check_session(request.cookies)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """GET /: the page; with ?token=, the cookie, and the same without the token."""
         token = request.query.get("token")
         if token is None:
-            self._gate.check_session(request.cookies)
+            self._access.check_session(request.cookies)
             return self._file("index.html")
         try:
-            session = self._gate.exchange(token)
+            session = self._access.redeem(token)
         except InspectorLocked:
-            self._gate.check_session(request.cookies)  # the same link again, in the same browser
-            session = self._gate.session
+            self._access.check_session(request.cookies)  # the same link again, in the same browser
+            session = self._access.session
         if request.headers.get("sec-fetch-site") == "cross-site":
             # From a terminal in a web page: browsers send no SameSite=Strict cookie along such a redirect,
             # but do so when this page goes on by itself.
             response = web.Response(text=_GO_ON, content_type="text/html", headers={"refresh": "0;url=/"})
         else:
             response = web.Response(status=303, headers={"location": "/"})
-        response.set_cookie(self._gate.cookie, session, httponly=True, samesite="Strict", path="/")
+        response.set_cookie(self._access.cookie, session, httponly=True, samesite="Strict", path="/")
         return response
 
     async def file(self, request: web.Request) -> web.StreamResponse:
@@ -139,7 +139,7 @@ _GO_ON: Final = "<!doctype html><title>devroute inspector</title><p><a href='/'>
 
 @asynccontextmanager
 async def serve(
-    captures: CaptureStore,
+    store: CaptureStore,
     replay: Replay,
     about: About,
     renewed: Callable[[str], None],
@@ -147,17 +147,17 @@ async def serve(
 ) -> AsyncIterator[AccessControl]:
     """The inspector on `port`, else on the first free one from PORT on; its gate's `url` opens it. `renewed`
     gets the next URL when one has been used. Raises ConfigInvalid where no port is free."""
-    gate = AccessControl(0, renewed)
+    access = AccessControl(0, renewed)
     runner = web.AppRunner(
-        Inspector(Api(captures, replay, about), gate).application(),
+        Inspector(Api(store, replay, about), access).application(),
         access_log=None,
         handle_signals=False,
         shutdown_timeout=CLOSE_SECONDS,
     )
     await runner.setup()
     try:
-        gate.port = await _listen(runner, range(PORT, PORT + PORTS) if port is None else (port,))
-        yield gate
+        access.port = await _listen(runner, range(PORT, PORT + PORTS) if port is None else (port,))
+        yield access
     finally:
         await runner.cleanup()
 
@@ -173,27 +173,27 @@ class InspectorReporter(Protocol):
 
 @asynccontextmanager
 async def serve_as_configured(
-    captures: CaptureStore | None,
+    store: CaptureStore | None,
     replay: Replay,
     about: About,
     wanted: bool | int,
-    heralds: InspectorReporter,
+    reporter: InspectorReporter,
 ) -> AsyncIterator[AccessControl | None]:
     """The inspector as the settings want it: on a port of its own, on the first free one (True), or not at
     all. `devroute up` does not fail for want of a port that nobody has asked for."""
     async with AsyncExitStack() as stack:
-        gate = None
-        if captures is not None and wanted is not False:
+        access = None
+        if store is not None and wanted is not False:
             port = None if wanted is True else wanted
             try:
-                gate = await stack.enter_async_context(
-                    serve(captures, replay, about, heralds.inspector, port)
+                access = await stack.enter_async_context(
+                    serve(store, replay, about, reporter.inspector, port)
                 )
             except ConfigInvalid as error:
                 if port is not None:
                     raise
-                heralds.no_inspector(error)
-        yield gate
+                reporter.no_inspector(error)
+        yield access
 
 
 async def _listen(runner: web.AppRunner, ports: "range | tuple[int, ...]") -> int:

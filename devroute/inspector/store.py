@@ -29,18 +29,18 @@ MAX_MESSAGES: Final = 1000
 DROPPED_MESSAGES: Final = 100
 
 #: Exchanges at the old end that are looked at for one that is over, before the very oldest has to go.
-LOOKED_AT: Final = 64
+EVICTION_SCAN: Final = 64
 
 Event = Literal["open", "head", "data", "message", "done", "cleared"]
 Callback = Callable[[Event, Capture | None, dict[str, Any]], None]
-Later = Callable[[Callable[[], None]], object]
+Defer = Callable[[Callable[[], None]], object]
 
 _UPGRADE: Final = Framing.UPGRADE
 _NONE: Final = Framing.NONE
 _NO_MARKS: Final[Marks] = {}
 
 
-def _at_once(call: Callable[[], None]) -> None:
+def _call_now(call: Callable[[], None]) -> None:
     call()
 
 
@@ -53,7 +53,7 @@ class CaptureStore:
         max_total: int = MAX_TOTAL_BYTES,
         max_body: int = MAX_BODY_BYTES,
         redact: Redaction | None = None,
-        later: Later = _at_once,
+        defer: Defer = _call_now,
     ) -> None:
         self.max_total = max_total
         self.max_body = max_body
@@ -61,23 +61,23 @@ class CaptureStore:
         self.paused = False
         self.skipped = 0  # requests that came faster than they could be recorded
         self.total = 0
-        self._later = later
-        self._kept: dict[int, Capture] = {}
-        self._last = 0
+        self._defer = defer
+        self._by_id: dict[int, Capture] = {}
+        self._last_id = 0
         self._subscribers: list[Callback] = []
         self._events: list[tuple[Event, Capture | None, dict[str, Any]]] = []
 
     # --- looking
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._by_id)
 
-    def listing(self) -> Iterator[Capture]:
+    def newest_first(self) -> Iterator[Capture]:
         """Newest first."""
-        return iter(list(reversed(self._kept.values())))
+        return iter(list(reversed(self._by_id.values())))
 
     def get(self, number: int) -> Capture | None:
-        return self._kept.get(number)
+        return self._by_id.get(number)
 
     def subscribe(self, callback: Callback) -> Callable[[], None]:
         """`callback(event, exchange, extra)`: "open", "head" (the answer's), "data" with `side` ("request" or
@@ -93,37 +93,37 @@ class CaptureStore:
 
     def clear(self) -> None:
         """Forget everything. What is in flight goes on unrecorded."""
-        for exchange in self._kept.values():
-            _forget(exchange)
-        self._kept.clear()
+        for capture in self._by_id.values():
+            _forget(capture)
+        self._by_id.clear()
         self.total = self.skipped = 0
-        self._tell("cleared", None, {})
+        self._notify("cleared", None, {})
 
-    def drop(self, exchange: Capture) -> None:
+    def drop(self, capture: Capture) -> None:
         """Forget one exchange."""
-        if self._kept.pop(exchange.id, None) is not None:
-            self.total -= exchange.kept
-            _forget(exchange)
+        if self._by_id.pop(capture.id, None) is not None:
+            self.total -= capture.stored_bytes
+            _forget(capture)
 
-    def add(self, exchange: Capture) -> Capture:
+    def add(self, capture: Capture) -> Capture:
         """Keep an exchange from elsewhere (an import), redacted like every other; it gets a number."""
         redact, limit = self.redact, self.max_body
-        exchange.target = redact.target(exchange.target.encode("latin-1", "replace")).decode("latin-1")
+        capture.target = redact.target(capture.target.encode("latin-1", "replace")).decode("latin-1")
         for side in ("request", "response"):
-            raw, marks = redact.head(b"\n" + getattr(exchange, f"raw_{side}"))
-            setattr(exchange, f"{side}_headers", [])
-            setattr(exchange, f"raw_{side}", raw[1:])
-            _cleanse(getattr(exchange, f"{side}_body"), redact, marks, limit)
-        exchange.trailers = redact.fields(exchange.trailers)
-        exchange.messages = exchange.messages[-MAX_MESSAGES:]
-        for message in exchange.messages:
+            raw, marks = redact.head(b"\n" + getattr(capture, f"raw_{side}"))
+            setattr(capture, f"{side}_headers", [])
+            setattr(capture, f"raw_{side}", raw[1:])
+            _redact_body(getattr(capture, f"{side}_body"), redact, marks, limit)
+        capture.trailers = redact.fields(capture.trailers)
+        capture.messages = capture.messages[-MAX_MESSAGES:]
+        for message in capture.messages:
             message.data = redact.message(message.data[:limit], text=message.opcode == "text")
-        size = len(exchange.raw_response)
-        size += len(exchange.request_body.data) + len(exchange.response_body.data)
-        size += sum(len(message.data) + MESSAGE_BYTES for message in exchange.messages)
-        self._put(exchange, size)
-        self._tell("done", exchange, {})
-        return exchange
+        size = len(capture.raw_response)
+        size += len(capture.request_body.data) + len(capture.response_body.data)
+        size += sum(len(message.data) + MESSAGE_BYTES for message in capture.messages)
+        self._insert(capture, size)
+        self._notify("done", capture, {})
+        return capture
 
     # --- recording
 
@@ -132,184 +132,184 @@ class CaptureStore:
         redact = self.redact
         wire = head.wire
         raw, marks = redact.head(wire[wire.find(b"\n") : -2])
-        exchange = Capture(
+        capture = Capture(
             service, head.method.decode("latin-1"), redact.target(head.target).decode("latin-1"), started, now
         )
-        exchange.raw_request = raw[1:]
+        capture.raw_request = raw[1:]
         framing = head.framing
         if framing is _UPGRADE:
             upgrade = marks.get(b"upgrade", b"").lower()
-            exchange.kind = "websocket" if b"websocket" in upgrade else "upgrade"
-            exchange.sent = now
-            exchange.request_body.complete = True
+            capture.kind = "websocket" if b"websocket" in upgrade else "upgrade"
+            capture.sent = now
+            capture.request_body.complete = True
         elif framing is _NONE:
-            exchange.sent = now
-            exchange.request_body.complete = True
+            capture.sent = now
+            capture.request_body.complete = True
         else:
             if marks.get(b"content-type", b"").startswith(b"application/grpc"):
-                exchange.kind = "grpc"
-            exchange.request_sieve = redact.sieve(marks, self.max_body)
-        self._put(exchange, 0)
+                capture.kind = "grpc"
+            capture.request_redactor = redact.redactor(marks, self.max_body)
+        self._insert(capture, 0)
         if self._subscribers:
-            self._tell("open", exchange, {})
-        return exchange
+            self._notify("open", capture, {})
+        return capture
 
-    def respond(self, exchange: Capture, head: ResponseHead, now: float) -> Marks:
+    def respond(self, capture: Capture, head: ResponseHead, now: float) -> Marks:
         """The answer's head; returns what the recorder has to know of it."""
-        if not exchange.stored:
+        if not capture.stored:
             return _NO_MARKS
         raw = head.raw
         cleaned, marks = self.redact.head(raw[raw.find(b"\n") : -2])
-        exchange.raw_response = cleaned[1:]
-        exchange.status = head.status
-        exchange.reason = head.reason.decode("latin-1")
-        exchange.answered = now
-        if exchange.sent is None:
-            exchange.sent = now
+        capture.raw_response = cleaned[1:]
+        capture.status = head.status
+        capture.reason = head.reason.decode("latin-1")
+        capture.responded = now
+        if capture.sent is None:
+            capture.sent = now
         if head.framing is _UPGRADE:
-            exchange.request_body.complete = False  # two pipes from here on
+            capture.request_body.complete = False  # two pipes from here on
         else:
-            if exchange.kind in ("websocket", "upgrade"):
-                exchange.kind = "http"  # the app declined it
+            if capture.kind in ("websocket", "upgrade"):
+                capture.kind = "http"  # the app declined it
             if marks.get(b"content-type", b"")[:17].lower() == b"text/event-stream":
-                exchange.kind = "sse"
+                capture.kind = "sse"
             if head.framing is not _NONE:
-                exchange.response_sieve = self.redact.sieve(marks, self.max_body)
-        self._grow(exchange, len(cleaned))
+                capture.response_redactor = self.redact.redactor(marks, self.max_body)
+        self._grow(capture, len(cleaned))
         if self._subscribers:
-            self._tell("head", exchange, {})
+            self._notify("head", capture, {})
         return marks
 
-    def receive(self, exchange: Capture, data: bytes, side: Literal["request", "response"]) -> None:
+    def receive(self, capture: Capture, data: bytes, side: Literal["request", "response"]) -> None:
         """A piece of a body; what is beyond the limit is counted only."""
-        if not exchange.stored or exchange.state != "open":
+        if not capture.stored or capture.state != "open":
             return
         if side == "request":
-            body, sieve = exchange.request_body, exchange.request_sieve
+            body, redactor = capture.request_body, capture.request_redactor
         else:
-            body, sieve = exchange.response_body, exchange.response_sieve
+            body, redactor = capture.response_body, capture.response_redactor
         body.size += len(data)
         if not body.truncated and not body.complete:
-            room = self.max_body - len(body.data) - (0 if sieve is None else sieve.held)
+            room = self.max_body - len(body.data) - (0 if redactor is None else redactor.held)
             if len(data) > room:
                 data = data[:room]
                 body.truncated = True
-            if sieve is None:
+            if redactor is None:
                 body.data += data
-                self._grow(exchange, len(data))
+                self._grow(capture, len(data))
             elif data:
-                before = sieve.held
-                clean = sieve.feed(data)
+                before = redactor.held
+                clean = redactor.feed(data)
                 body.data += clean
-                self._grow(exchange, len(clean) + sieve.held - before)
+                self._grow(capture, len(clean) + redactor.held - before)
         if self._subscribers:
-            self._tell("data", exchange, {"side": side, "size": body.size})
+            self._notify("data", capture, {"side": side, "size": body.size})
 
-    def count(self, exchange: Capture, asked: int, answered: int) -> None:
+    def count(self, capture: Capture, asked: int, responded: int) -> None:
         """Bytes that are not kept: of bodies that have all they may have, and of a WebSocket, of which
         messages are kept."""
-        if not exchange.stored or exchange.state != "open":
+        if not capture.stored or capture.state != "open":
             return
         sides: tuple[tuple[Literal["request", "response"], Body, int], ...] = (
-            ("request", exchange.request_body, asked),
-            ("response", exchange.response_body, answered),
+            ("request", capture.request_body, asked),
+            ("response", capture.response_body, responded),
         )
         for side, body, more in sides:
             body.size += more
             if more and self._subscribers:
-                self._tell("data", exchange, {"side": side, "size": body.size})
+                self._notify("data", capture, {"side": side, "size": body.size})
 
-    def say(self, exchange: Capture, message: Message) -> None:
+    def add_message(self, capture: Capture, message: Message) -> None:
         """A message of a WebSocket or of gRPC."""
-        if not exchange.stored:
+        if not capture.stored:
             return
         message.data = self.redact.message(message.data, text=message.opcode == "text")
-        messages = exchange.messages
+        messages = capture.messages
         messages.append(message)
         grown = len(message.data) + MESSAGE_BYTES
         if len(messages) >= MAX_MESSAGES + DROPPED_MESSAGES:
             grown -= sum(len(old.data) + MESSAGE_BYTES for old in messages[:DROPPED_MESSAGES])
             del messages[:DROPPED_MESSAGES]
-            exchange.messages_dropped += DROPPED_MESSAGES
-        self._grow(exchange, grown)
+            capture.messages_dropped += DROPPED_MESSAGES
+        self._grow(capture, grown)
         if self._subscribers:
-            self._tell("message", exchange, {"message": message})
+            self._notify("message", capture, {"message": message})
 
-    def sent(self, exchange: Capture, now: float) -> None:
+    def complete_request(self, capture: Capture, now: float) -> None:
         """The request is complete."""
-        body = exchange.request_body
+        body = capture.request_body
         body.complete = True
-        if exchange.sent is None:
-            exchange.sent = now
-        if exchange.request_sieve is not None:
-            self._settle(exchange, body, exchange.request_sieve)
-            exchange.request_sieve = None
+        if capture.sent is None:
+            capture.sent = now
+        if capture.request_redactor is not None:
+            self._flush(capture, body, capture.request_redactor)
+            capture.request_redactor = None
 
-    def end(self, exchange: Capture, trailers: Headers, now: float) -> None:
+    def complete(self, capture: Capture, trailers: Headers, now: float) -> None:
         """The answer is complete."""
-        exchange.response_body.complete = True
+        capture.response_body.complete = True
         if trailers:
-            exchange.trailers = self.redact.fields(as_text(trailers))
-        exchange.state = "done"
-        self._over(exchange, now)
+            capture.trailers = self.redact.fields(as_text(trailers))
+        capture.state = "done"
+        self._over(capture, now)
 
-    def fail(self, exchange: Capture, code: str, message: str, now: float) -> None:
+    def fail(self, capture: Capture, code: str, message: str, now: float) -> None:
         """There is no answer, or it broke off, or nobody wants it any more."""
-        exchange.error = (code, message)
-        exchange.state = "failed"
-        self._over(exchange, now)
+        capture.error = (code, message)
+        capture.state = "failed"
+        self._over(capture, now)
 
-    def compare(self, exchange: Capture, found: list[dict[str, Any]]) -> None:
+    def set_comparison(self, capture: Capture, found: list[dict[str, Any]]) -> None:
         """The real service's answer to the same request is known, and what differs, redacted before."""
-        if exchange.stored:
-            exchange.comparison = found
-            self._grow(exchange, sum(len(text or "") for each in found for text in each.values()))
+        if capture.stored:
+            capture.comparison = found
+            self._grow(capture, sum(len(text or "") for each in found for text in each.values()))
             if self._subscribers:
-                self._tell("done", exchange, {})
+                self._notify("done", capture, {})
 
-    def _over(self, exchange: Capture, now: float) -> None:
-        exchange.ended = now
-        if exchange.request_sieve is not None:
-            self._settle(exchange, exchange.request_body, exchange.request_sieve)
-            exchange.request_sieve = None
-        if exchange.response_sieve is not None:
-            self._settle(exchange, exchange.response_body, exchange.response_sieve)
-            exchange.response_sieve = None
-        if self._subscribers and exchange.stored:
-            self._tell("done", exchange, {})
+    def _over(self, capture: Capture, now: float) -> None:
+        capture.ended = now
+        if capture.request_redactor is not None:
+            self._flush(capture, capture.request_body, capture.request_redactor)
+            capture.request_redactor = None
+        if capture.response_redactor is not None:
+            self._flush(capture, capture.response_body, capture.response_redactor)
+            capture.response_redactor = None
+        if self._subscribers and capture.stored:
+            self._notify("done", capture, {})
 
-    def _settle(self, exchange: Capture, body: Body, sieve: Any) -> None:
+    def _flush(self, capture: Capture, body: Body, redactor: Any) -> None:
         """Keep what the sieve held back."""
-        if not exchange.stored:
+        if not capture.stored:
             return
-        held = sieve.held
-        rest, body.decoded, note = sieve.finish()
+        held = redactor.held
+        rest, body.decoded, note = redactor.finish()
         body.data += rest[: self.max_body - len(body.data)]
         body.note = body.note or note
-        self._grow(exchange, len(rest) - held)
+        self._grow(capture, len(rest) - held)
 
     # --- the bounds
 
-    def _put(self, exchange: Capture, size: int) -> None:
+    def _insert(self, capture: Capture, size: int) -> None:
         """`size`: what there is of it besides the request's head."""
-        self._last += 1
-        exchange.id = self._last
-        exchange.stored = True
-        self._kept[exchange.id] = exchange
-        self._grow(exchange, size + len(exchange.raw_request) + len(exchange.target) + EXCHANGE_BYTES)
-        if len(self._kept) > MAX_EXCHANGES:
-            self._evict(exchange)
+        self._last_id += 1
+        capture.id = self._last_id
+        capture.stored = True
+        self._by_id[capture.id] = capture
+        self._grow(capture, size + len(capture.raw_request) + len(capture.target) + EXCHANGE_BYTES)
+        if len(self._by_id) > MAX_EXCHANGES:
+            self._evict(capture)
 
-    def _grow(self, exchange: Capture, size: int) -> None:
-        exchange.kept += size
+    def _grow(self, capture: Capture, size: int) -> None:
+        capture.stored_bytes += size
         self.total += size
-        while self.total > self.max_total and self._kept:
-            self._evict(exchange)
+        while self.total > self.max_total and self._by_id:
+            self._evict(capture)
 
     def _evict(self, growing: Capture) -> None:
         """Make room: the oldest that is over, else the oldest but the one that grows, else that one."""
         victim = growing
-        for each in islice(self._kept.values(), LOOKED_AT):
+        for each in islice(self._by_id.values(), EVICTION_SCAN):
             if each is growing:
                 continue
             if each.state != "open":
@@ -317,41 +317,41 @@ class CaptureStore:
                 break
             if victim is growing:
                 victim = each
-        del self._kept[victim.id]
-        self.total -= victim.kept
+        del self._by_id[victim.id]
+        self.total -= victim.stored_bytes
         _forget(victim)
 
     # --- telling
 
-    def _tell(self, event: Event, exchange: Capture | None, extra: dict[str, Any]) -> None:
+    def _notify(self, event: Event, capture: Capture | None, extra: dict[str, Any]) -> None:
         if self._subscribers:
-            self._events.append((event, exchange, extra))
+            self._events.append((event, capture, extra))
             if len(self._events) == 1:
-                self._later(self._deliver)
+                self._defer(self._deliver)
 
     def _deliver(self) -> None:
         events, self._events = self._events, []
-        for event, exchange, extra in events:
+        for event, capture, extra in events:
             for callback in list(self._subscribers):
-                callback(event, exchange, extra)
+                callback(event, capture, extra)
 
 
-def _forget(exchange: Capture) -> None:
+def _forget(capture: Capture) -> None:
     """It is no longer the store's, and nothing more is recorded of it."""
-    exchange.stored = False
-    exchange.request_sieve = exchange.response_sieve = None
+    capture.stored = False
+    capture.request_redactor = capture.response_redactor = None
 
 
-def _cleanse(body: Body, redact: Redaction, marks: Marks, limit: int) -> None:
+def _redact_body(body: Body, redact: Redaction, marks: Marks, limit: int) -> None:
     """Redact a whole body, and cut it to the limit."""
     data = bytes(body.data[:limit])
     body.truncated = body.truncated or len(data) < len(body.data)
     if body.decoded:
         marks.pop(b"content-encoding", None)
-    sieve = redact.sieve(marks, limit)
-    if sieve is not None and data:
-        first = sieve.feed(data)
-        rest, decoded, note = sieve.finish()
+    redactor = redact.redactor(marks, limit)
+    if redactor is not None and data:
+        first = redactor.feed(data)
+        rest, decoded, note = redactor.finish()
         body.decoded, body.note = body.decoded or decoded, body.note or note
         data = first + rest
     body.data = bytearray(data[:limit])

@@ -22,54 +22,54 @@ MESSAGE_PREVIEW_BYTES: Final = 4 * 1024
 LISTED_MESSAGES: Final = 500
 
 
-def as_summary(exchange: Capture) -> dict[str, Any]:
+def as_summary(capture: Capture) -> dict[str, Any]:
     """One row of the list. Times in milliseconds, `started` in Unix seconds."""
-    duration = exchange.duration
-    comparison = exchange.comparison
+    duration = capture.duration
+    comparison = capture.comparison
     return {
-        "id": exchange.id,
-        "started": round(exchange.started, 3),
-        "service": exchange.service,
-        "caller": exchange.caller,
-        "method": exchange.method,
-        "target": exchange.target,
-        "kind": exchange.kind,
-        "state": exchange.state,
-        "status": exchange.status,
-        "grpc_status": exchange.grpc_status,
+        "id": capture.id,
+        "started": round(capture.started, 3),
+        "service": capture.service,
+        "caller": capture.caller,
+        "method": capture.method,
+        "target": capture.target,
+        "kind": capture.kind,
+        "state": capture.state,
+        "status": capture.status,
+        "grpc_status": capture.grpc_status,
         "duration_ms": None if duration is None else round(duration * 1000, 3),
-        "request_size": exchange.request_body.size,
-        "response_size": exchange.response_body.size,
-        "content_type": value_of(exchange.response_headers, "content-type"),
-        "messages": len(exchange.messages) + exchange.messages_dropped,
-        "error": None if exchange.error is None else exchange.error[0],
-        "replay_of": exchange.replay_of,
+        "request_size": capture.request_body.size,
+        "response_size": capture.response_body.size,
+        "content_type": value_of(capture.response_headers, "content-type"),
+        "messages": len(capture.messages) + capture.messages_dropped,
+        "error": None if capture.error is None else capture.error[0],
+        "replay_of": capture.replay_of,
         "differences": None if comparison is None else len(comparison),
     }
 
 
-def as_detail(exchange: Capture) -> dict[str, Any]:
+def as_detail(capture: Capture) -> dict[str, Any]:
     """Everything but the bodies, of which only the beginning is here, as text."""
-    timing = exchange.timing
-    error = exchange.error
-    return as_summary(exchange) | {
-        "version": exchange.version,
-        "reason": exchange.reason,
-        "request_headers": [list(pair) for pair in exchange.request_headers],
-        "response_headers": [list(pair) for pair in exchange.response_headers],
-        "trailers": [list(pair) for pair in exchange.trailers],
-        "request_body": _body(exchange.request_body, exchange.request_headers),
-        "response_body": _body(exchange.response_body, exchange.response_headers),
-        "grpc_message": exchange.grpc_message,
-        "message_list": [as_message(each) for each in exchange.messages[-LISTED_MESSAGES:]],
-        "messages_dropped": exchange.messages_dropped + max(0, len(exchange.messages) - LISTED_MESSAGES),
+    timing = capture.timing
+    error = capture.error
+    return as_summary(capture) | {
+        "version": capture.version,
+        "reason": capture.reason,
+        "request_headers": [list(pair) for pair in capture.request_headers],
+        "response_headers": [list(pair) for pair in capture.response_headers],
+        "trailers": [list(pair) for pair in capture.trailers],
+        "request_body": _body(capture.request_body, capture.request_headers),
+        "response_body": _body(capture.response_body, capture.response_headers),
+        "grpc_message": capture.grpc_message,
+        "message_list": [as_message(each) for each in capture.messages[-LISTED_MESSAGES:]],
+        "messages_dropped": capture.messages_dropped + max(0, len(capture.messages) - LISTED_MESSAGES),
         "timing": {
             name.removesuffix("_s") + "_ms": None if value is None else round(value * 1000, 3)
             for name, value in timing._asdict().items()
         },
         "error": None if error is None else {"code": error[0], "message": error[1]},
-        "redacted": redacted_parts(exchange),
-        "comparison": exchange.comparison,
+        "redacted": redacted_parts(capture),
+        "comparison": capture.comparison,
     }
 
 

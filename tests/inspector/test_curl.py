@@ -25,7 +25,7 @@ if [ ! -t 0 ]; then cat > "$SEEN.in"; fi
 """
 
 
-def exchange(method: str = "GET", target: str = "/", body: bytes = b"", **fields: str) -> Capture:
+def capture(method: str = "GET", target: str = "/", body: bytes = b"", **fields: str) -> Capture:
     made = Capture("foo", method, target, 0, 0)
     made.request_headers = [
         ("host", "foo"),
@@ -70,7 +70,7 @@ nasty = st.text(st.sampled_from("a'\"$`\\!@#{}[]()<>|&;*?~=% \n\r\t\x1b\x07é\u2
 @given(nasty.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(), st.binary(max_size=30))
 def test_whatever_the_bytes_are_curl_gets_them(folder: Path, body: bytes, value: bytes) -> None:
     value = bytes(byte for byte in value if byte == 9 or (byte >= 32 and byte != 127)).strip(b" \t")
-    made = exchange("POST", "/a'b$(c)`d`?e=[1]&f={2}", body, x_a=value.decode("latin-1"))
+    made = capture("POST", "/a'b$(c)`d`?e=[1]&f={2}", body, x_a=value.decode("latin-1"))
     arguments, piped = run(as_curl(made, "http://localhost:8001"), folder)
     assert data_of(arguments, piped) == body
     assert b"http://localhost:8001/a'b$(c)`d`?e=[1]&f={2}" in arguments
@@ -79,12 +79,12 @@ def test_whatever_the_bytes_are_curl_gets_them(folder: Path, body: bytes, value:
 
 
 def test_a_plain_request_is_a_plain_command() -> None:
-    command = as_curl(exchange("GET", "/p?a=1", accept="*/*", via="1.1 devroute"), "http://foo")
+    command = as_curl(capture("GET", "/p?a=1", accept="*/*", via="1.1 devroute"), "http://foo")
     assert command == "curl 'http://foo/p?a=1' \\\n  -H 'accept: */*'"
 
 
 def test_what_is_plain_text_needs_no_particular_shell(folder: Path) -> None:
-    made = exchange("PUT", "/", b'{"it\'s": "two\nlines"}', content_type="application/json")
+    made = capture("PUT", "/", b'{"it\'s": "two\nlines"}', content_type="application/json")
     command = as_curl(made, "http://localhost:8001/")
     arguments, piped = run(command, folder, "sh")
     assert arguments[:3] == [b"--request", b"PUT", b"http://localhost:8001/"]
@@ -93,20 +93,20 @@ def test_what_is_plain_text_needs_no_particular_shell(folder: Path) -> None:
 
 def test_a_body_too_long_for_an_argument_comes_by_a_pipe(folder: Path) -> None:
     for body in (b"'x\n" * (MAX_ARGUMENT // 2), bytes(range(256)) * 600):
-        arguments, piped = run(as_curl(exchange("POST", "/", body), "http://x"), folder)
+        arguments, piped = run(as_curl(capture("POST", "/", body), "http://x"), folder)
         assert data_of(arguments, piped) == body
 
 
 def test_a_file_s_name_in_a_body_is_not_read(folder: Path) -> None:
-    arguments, piped = run(as_curl(exchange("POST", "/", b"@/etc/passwd"), "http://x"), folder)
+    arguments, piped = run(as_curl(capture("POST", "/", b"@/etc/passwd"), "http://x"), folder)
     assert data_of(arguments, piped) == b"@/etc/passwd"
     assert b"--data-raw" in arguments
 
 
 def test_what_was_not_kept_is_no_command() -> None:
-    cut = exchange("POST", "/", b"abc")
+    cut = capture("POST", "/", b"abc")
     cut.request_body.truncated = True
-    talk = exchange()
+    talk = capture()
     talk.kind = "websocket"
     for each in (cut, talk):
         with pytest.raises(NotReplayable):
@@ -125,11 +125,11 @@ async def test_real_curl_sends_the_same_request() -> None:
     async with TestServer(_app(keep)) as server:
         binary = bytes(range(256))
         for made in (
-            exchange("POST", "/./a/../b?x=[1-3]{a,b}&y=%20'", binary, x_empty="", x_odd="caf\xc3\xa9"),
-            exchange("DELETE", "/a", b"", x_a="it's"),
-            exchange("POST", "/text", b'{"a": "@b"}\n', content_type="application/json"),
-            exchange("HEAD", "/a"),
-            exchange("PATCH", "/none"),
+            capture("POST", "/./a/../b?x=[1-3]{a,b}&y=%20'", binary, x_empty="", x_odd="caf\xc3\xa9"),
+            capture("DELETE", "/a", b"", x_a="it's"),
+            capture("POST", "/text", b'{"a": "@b"}\n', content_type="application/json"),
+            capture("HEAD", "/a"),
+            capture("PATCH", "/none"),
         ):
             seen.clear()
             command = as_curl(made, f"http://127.0.0.1:{server.port}")
@@ -157,4 +157,4 @@ async def _shell(command: str) -> None:
 
 
 def test_what_is_redacted_stays_visible_as_that() -> None:
-    assert "-H 'authorization: [redacted]'" in as_curl(exchange(authorization="[redacted]"), "http://x")
+    assert "-H 'authorization: [redacted]'" in as_curl(capture(authorization="[redacted]"), "http://x")

@@ -26,7 +26,7 @@ seconds = st.integers(0, 10**7).map(lambda micro: micro / 10**6)
 
 
 @st.composite
-def exchanges(draw: st.DrawFn) -> Capture:
+def captures(draw: st.DrawFn) -> Capture:
     made = Capture("foo", draw(st.sampled_from(["GET", "POST", "M-SEARCH"])), "/" + draw(targets), 1e9, 0.0)
     made.kind = draw(st.sampled_from(["http", "grpc", "websocket", "sse"]))
     made.request_headers = [("host", "foo"), *draw(fields)]
@@ -39,8 +39,8 @@ def exchanges(draw: st.DrawFn) -> Capture:
     made.sent = draw(seconds)
     if draw(st.booleans()):
         made.status, made.reason, made.state = draw(st.integers(100, 599)), "What", "done"
-        made.answered = made.sent + draw(seconds)
-        made.ended = made.answered + draw(seconds)
+        made.responded = made.sent + draw(seconds)
+        made.ended = made.responded + draw(seconds)
     else:
         made.error, made.state, made.ended = ("upstream-reset", "it broke"), "failed", made.sent
     made.trailers = draw(fields)
@@ -53,10 +53,10 @@ def exchanges(draw: st.DrawFn) -> Capture:
     return made
 
 
-def look(exchange: Capture) -> dict[str, Any]:
-    clock = {name: getattr(exchange, name) for name in ("sent", "answered", "ended")}
+def look(capture: Capture) -> dict[str, Any]:
+    clock = {name: getattr(capture, name) for name in ("sent", "responded", "ended")}
     return {
-        name: getattr(exchange, name)
+        name: getattr(capture, name)
         for name in (
             *("service", "method", "target", "kind", "started", "status", "reason", "state", "error"),
             *("request_headers", "response_headers", "trailers", "request_body", "response_body", "messages"),
@@ -65,7 +65,7 @@ def look(exchange: Capture) -> dict[str, Any]:
 
 
 @examples(40)
-@given(st.lists(exchanges(), max_size=2))
+@given(st.lists(captures(), max_size=2))
 def test_what_is_written_is_read_as_it_was(made: list[Capture]) -> None:
     text = "".join(write(made, "1"))
     assert [look(each) for each in read(text)] == [look(each) for each in made]
@@ -101,14 +101,14 @@ def har(*entries: Any) -> str:
 
 
 def test_a_browser_s_file_is_read() -> None:
-    (exchange,) = read(har(ENTRY))
-    assert (exchange.service, exchange.target) == ("shop", "/a%20b/%C3%BC?x=%20y")
-    assert exchange.request_headers == [("host", "shop.example:8443"), ("Accept", "*/*")]
-    assert bytes(exchange.request_body.data) == b"a+b=c%26d"
-    assert [value for name, value in exchange.response_headers if name == "set-cookie"] == ["a=1", "b=2"]
-    assert readable(exchange.response_body, exchange.response_headers, 100) == b"{}"
-    assert exchange.started == 1767323045.678
-    timing = exchange.timing
+    (capture,) = read(har(ENTRY))
+    assert (capture.service, capture.target) == ("shop", "/a%20b/%C3%BC?x=%20y")
+    assert capture.request_headers == [("host", "shop.example:8443"), ("Accept", "*/*")]
+    assert bytes(capture.request_body.data) == b"a+b=c%26d"
+    assert [value for name, value in capture.response_headers if name == "set-cookie"] == ["a=1", "b=2"]
+    assert readable(capture.response_body, capture.response_headers, 100) == b"{}"
+    assert capture.started == 1767323045.678
+    timing = capture.timing
     assert timing.app_s is not None
     assert round(timing.app_s, 6) == 0.03
 
@@ -116,9 +116,9 @@ def test_a_browser_s_file_is_read() -> None:
 def test_a_file_without_bodies_says_that_they_are_not_there() -> None:
     entry = copy.deepcopy(ENTRY)
     del entry["request"]["postData"], entry["response"]["content"]["text"]
-    (exchange,) = read(har(entry))
-    assert exchange.request_body.truncated
-    assert exchange.response_body.truncated
+    (capture,) = read(har(entry))
+    assert capture.request_body.truncated
+    assert capture.response_body.truncated
 
 
 def test_chromium_s_messages_are_read() -> None:
@@ -142,20 +142,20 @@ def test_imports_are_redacted_like_everything_else() -> None:
     entry["request"]["headers"].append({"name": "content-type", "value": "application/json"})
     entry["response"]["headers"].append({"name": "content-type", "value": "application/json"})
     entry["response"]["content"] = {"text": '{"password": "s3cret"}', "size": 1}
-    captures = CaptureStore()
+    store = CaptureStore()
     for each in read(har(entry)):
-        captures.add(each)
-    text = "".join(write(captures.listing(), "1"))
+        store.add(each)
+    text = "".join(write(store.newest_first(), "1"))
     assert "s3cret" not in text
     assert text.count("redacted") >= 5
 
 
 def test_compressed_bodies_are_written_readable_and_say_so() -> None:
-    exchange = Capture("foo", "GET", "/", 0, 0)
-    exchange.status = 200
-    exchange.response_headers = [("content-encoding", "gzip"), ("content-type", "text/plain")]
-    exchange.response_body.data += gzip.compress(b"hello")
-    text = "".join(write([exchange], "1"))
+    capture = Capture("foo", "GET", "/", 0, 0)
+    capture.status = 200
+    capture.response_headers = [("content-encoding", "gzip"), ("content-type", "text/plain")]
+    capture.response_body.data += gzip.compress(b"hello")
+    text = "".join(write([capture], "1"))
     assert json.loads(text)["log"]["entries"][0]["response"]["content"]["text"] == "hello"
     (again,) = read(text)
     assert readable(again.response_body, again.response_headers, 100) == b"hello"

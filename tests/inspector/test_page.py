@@ -154,10 +154,10 @@ class Scene:
 
 
 @asynccontextmanager
-async def inspecting(browser: Browser, captures: CaptureStore, port: int = 0) -> AsyncIterator[AccessControl]:
+async def inspecting(browser: Browser, store: CaptureStore, port: int = 0) -> AsyncIterator[AccessControl]:
     """An inspector of these captures alone. The page is left before it ends."""
-    async with server.serve(captures, None, server.About({"shop": ""}), print, port=port) as gate:  # type: ignore[arg-type]
-        yield gate
+    async with server.serve(store, None, server.About({"shop": ""}), print, port=port) as access:  # type: ignore[arg-type]
+        yield access
         await browser.leave()
 
 
@@ -493,11 +493,11 @@ async def test_all_text_has_the_contrast_of_wcag_aa_in_light_and_dark(scene: Sce
 async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
     """5,000 of them, served from here: the page keeps a few rows, and answers at once."""
     browser = scene.browser
-    captures = CaptureStore()
+    store = CaptureStore()
 
     def add(n: int) -> None:
         made = Capture("foo", "GET", f"/many/{n}", 1_700_000_000.0 + n, 1.0)
-        made.status, made.reason, made.state, made.sent, made.answered, made.ended = (
+        made.status, made.reason, made.state, made.sent, made.responded, made.ended = (
             200,
             "OK",
             "done",
@@ -505,12 +505,12 @@ async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
             1.01,
             1.02,
         )
-        captures.add(made)
+        store.add(made)
 
     for n in range(5000):
         add(n)
-    async with server.serve(captures, None, server.About({"foo": ""}), print, port=0) as gate:  # type: ignore[arg-type]
-        await browser.open(gate.url)
+    async with server.serve(store, None, server.About({"foo": ""}), print, port=0) as access:  # type: ignore[arg-type]
+        await browser.open(access.url)
         await browser.shows("#count", "5,000 exchanges")
         assert await browser.js("return document.querySelectorAll('#list [role=option]').length") < 80
         await browser.js("document.querySelector('#list').focus()")
@@ -530,33 +530,33 @@ async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
         assert took < 500  # some milliseconds on an idle machine
         await browser.shows("#count", "of 5,000")
         assert not await browser.js("return document.querySelector('#skipped').checkVisibility()")
-        captures.skipped = 1200
+        store.skipped = 1200
         add(5200)
         await browser.shows("#skipped", "1,200 not recorded")
         assert await browser.js("return document.querySelector('#skipped').checkVisibility()")
         await browser.picture("many")
     await browser.shows("#live", "reconnecting")
-    async with inspecting(browser, captures, gate.port):
+    async with inspecting(browser, store, access.port):
         await browser.shows("dialog[open]", "Open the link that devroute up prints now")
     await browser.complaints()
 
 
 async def test_grpc_and_shadow_differences_are_shown(scene: Scene) -> None:
     browser = scene.browser
-    captures = CaptureStore()
+    store = CaptureStore()
     call = Capture("shop", "POST", "/shop.Orders/Place", 1_700_000_000.0, 1.0)
     call.kind, call.version, call.status, call.state = "grpc", "HTTP/2", 200, "done"
-    call.sent, call.answered, call.ended = 1.0, 1.01, 1.02
+    call.sent, call.responded, call.ended = 1.0, 1.01, 1.02
     call.trailers = [("grpc-status", "5"), ("grpc-message", "no%20such%20order")]
     message = b"\x08\x2a\x12\x03ada\x1a\x04\x0a\x02\x08\x01"
     call.messages = [Message(0.001, True, "binary", message, len(message))]
-    captures.add(call)
+    store.add(call)
     for differences in ([], [{"where": "status", "left": "200", "right": "<b>404</b>"}]):
         copy = Capture("shop", "GET", f"/copy/{len(differences)}", 1_700_000_001.0, 1.0)
         copy.status, copy.state, copy.comparison = 200, "done", differences
-        captures.add(copy)
-    async with inspecting(browser, captures) as gate:
-        await browser.open(gate.url)
+        store.add(copy)
+    async with inspecting(browser, store) as access:
+        await browser.open(access.url)
         await browser.click(ROW, "shop.Orders/Place")
         await browser.shows(".problem", "NOT_FOUND no such order")
         await browser.shows(".message-list", '1: 42  2: "ada"  3 { 1 { 1: 1 } }')

@@ -36,7 +36,7 @@ class Laptop:
     def __init__(self, agent: Agent, where: Site) -> None:
         assert agent.captures is not None
         self.agent = agent
-        self.captures = agent.captures
+        self.store = agent.captures
         self._where = where
 
     async def ask(self, head: RequestHead, body: bytes = b"", client: Client | None = None) -> Client:
@@ -52,7 +52,7 @@ class Laptop:
 
     async def newest(self, fits: Callable[[Capture], bool] = lambda each: each.state != "open") -> Capture:
         def newest() -> Capture | None:
-            found = next(self.captures.listing(), None)
+            found = next(self.store.newest_first(), None)
             return found if found is not None and fits(found) else None
 
         return await eventually(newest)
@@ -78,8 +78,8 @@ async def laptop(port: int, **changes: Any) -> AsyncIterator[Laptop]:
                 printer.close()
 
 
-def recorder_of(captures: CaptureStore) -> Recorder:
-    return Recorder(captures, asyncio.get_running_loop())
+def recorder_of(store: CaptureStore) -> Recorder:
+    return Recorder(store, asyncio.get_running_loop())
 
 
 @asynccontextmanager
@@ -125,15 +125,15 @@ async def test_a_request_and_its_answer_are_kept_and_pass_unchanged() -> None:
         assert answer["sent"] == body.decode()
         assert answer["path"] == "/p?x=1&password=mine"
         assert {k.lower(): v for k, v in answer["h"].items()}["authorization"] == "Bearer mine"
-        exchange = await it.newest()
-    assert (exchange.service, exchange.method, exchange.status) == ("foo", "POST", 200)
-    assert exchange.target == "/p?x=1&password=%5Bredacted%5D"
-    assert bytes(exchange.request_body.data) == b'{"password": "[redacted]", "a": 1}'
-    assert json.loads(exchange.response_body.data)["password"] == "[redacted]"
-    assert exchange.response_body.complete
-    assert exchange.request_body.size == len(body)
-    assert exchange.response_body.size == len(client.body)
-    assert all(each is not None and each >= 0 for each in exchange.timing)
+        capture = await it.newest()
+    assert (capture.service, capture.method, capture.status) == ("foo", "POST", 200)
+    assert capture.target == "/p?x=1&password=%5Bredacted%5D"
+    assert bytes(capture.request_body.data) == b'{"password": "[redacted]", "a": 1}'
+    assert json.loads(capture.response_body.data)["password"] == "[redacted]"
+    assert capture.response_body.complete
+    assert capture.request_body.size == len(body)
+    assert capture.response_body.size == len(client.body)
+    assert all(each is not None and each >= 0 for each in capture.timing)
 
 
 async def test_compressed_answers_pass_as_they_are_and_are_kept_readable() -> None:
@@ -146,19 +146,19 @@ async def test_compressed_answers_pass_as_they_are_and_are_kept_readable() -> No
     async with serving(compressed) as port, laptop(port) as it:
         client = await it.ask(get())
         assert b"s3cret" in gzip.decompress(client.body)
-        exchange = await it.newest()
-    assert bytes(exchange.response_body.data) == b'{"access_token": "[redacted]", "a": 1}'
-    assert exchange.response_body.decoded
+        capture = await it.newest()
+    assert bytes(capture.response_body.data) == b'{"access_token": "[redacted]", "a": 1}'
+    assert capture.response_body.decoded
 
 
 async def test_an_app_that_is_not_there_is_an_exchange_that_failed(unused_tcp_port: int) -> None:
     async with laptop(unused_tcp_port) as it:
         client = await it.ask(get())
         assert isinstance(client.error, AppUnreachable)
-        exchange = await it.newest()
-    assert exchange.state == "failed"
-    assert exchange.error is not None
-    assert exchange.error[0] == "app-unreachable"
+        capture = await it.newest()
+    assert capture.state == "failed"
+    assert capture.error is not None
+    assert capture.error[0] == "app-unreachable"
 
 
 async def test_a_caller_that_goes_away_is_seen() -> None:
@@ -173,9 +173,9 @@ async def test_a_caller_that_goes_away_is_seen() -> None:
         stream = it._where.upstream().open(get(), Client())
         await asyncio.wait_for(seen.wait(), 5)
         stream.cancel()
-        exchange = await it.newest()
-    assert exchange.error is not None
-    assert exchange.error[0] == "cancelled"
+        capture = await it.newest()
+    assert capture.error is not None
+    assert capture.error[0] == "cancelled"
 
 
 async def test_events_are_kept_as_they_come() -> None:
@@ -192,19 +192,19 @@ async def test_events_are_kept_as_they_come() -> None:
     async with serving(events) as port, laptop(port) as it:
         client = Client()
         asking = asyncio.get_running_loop().create_task(it.ask(get(), client=client))
-        exchange = await it.newest(lambda each: each.response_body.size > 0)
-        assert (exchange.kind, exchange.state) == ("sse", "open")
-        assert bytes(exchange.response_body.data) == b"data: 1\n\n"
+        capture = await it.newest(lambda each: each.response_body.size > 0)
+        assert (capture.kind, capture.state) == ("sse", "open")
+        assert bytes(capture.response_body.data) == b"data: 1\n\n"
         go_on.set()
         await asking
-        exchange = await it.newest()
-        assert bytes(exchange.response_body.data) == b"data: 1\n\ndata: 2\n\n" == client.body
+        capture = await it.newest()
+        assert bytes(capture.response_body.data) == b"data: 1\n\ndata: 2\n\n" == client.body
 
 
 async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
-    captures = CaptureStore(max_body=1000)
+    store = CaptureStore(max_body=1000)
     app = BulkApp()
-    recorder = recorder_of(captures)
+    recorder = recorder_of(store)
     tapped = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]  # is never closed
     client = Client(keep=False)
     stream = tapped.open(get(b"/10000000"), client)
@@ -215,9 +215,9 @@ async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
     await asyncio.wait_for(client.done.wait(), 10)
     assert client.size == 10_000_000
     recorder.flush()
-    (exchange,) = captures.listing()
-    assert (len(exchange.response_body.data), exchange.response_body.size) == (1000, 10_000_000)
-    assert exchange.response_body.truncated
+    (capture,) = store.newest_first()
+    assert (len(capture.response_body.data), capture.response_body.size) == (1000, 10_000_000)
+    assert capture.response_body.truncated
 
 
 async def test_each_piece_is_passed_on_in_the_same_turn() -> None:
@@ -235,33 +235,33 @@ async def test_each_piece_is_passed_on_in_the_same_turn() -> None:
 
 
 async def test_while_paused_nothing_is_recorded_and_nothing_stands_in_the_way() -> None:
-    captures = CaptureStore()
-    captures.paused = True
+    store = CaptureStore()
+    store.paused = True
     app = App()
-    stream = RecordingUpstream(app, "foo", recorder_of(captures)).open(get(), Client())  # type: ignore[arg-type]
+    stream = RecordingUpstream(app, "foo", recorder_of(store)).open(get(), Client())  # type: ignore[arg-type]
     assert stream is app.streams[0]
-    assert not len(captures)
+    assert not len(store)
 
 
 async def test_requests_that_come_too_fast_pass_unrecorded_and_are_counted() -> None:
-    captures = CaptureStore()
-    recorder = recorder_of(captures)
+    store = CaptureStore()
+    recorder = recorder_of(store)
     app = App()
     tapped = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]
     for _ in range(MAX_WAITING + 7):
         tapped.open(get(), Client())
     assert len(app.streams) == MAX_WAITING + 7
-    assert captures.skipped == 7
+    assert store.skipped == 7
     recorder.flush()
-    assert len(captures) == MAX_WAITING
+    assert len(store) == MAX_WAITING
     tapped.open(get(), Client())
     recorder.flush()
-    assert len(captures) == MAX_WAITING + 1
+    assert len(store) == MAX_WAITING + 1
 
 
 async def test_notes_of_much_data_do_not_pile_up() -> None:
-    captures = CaptureStore()
-    recorder = recorder_of(captures)
+    store = CaptureStore()
+    recorder = recorder_of(store)
     opened: list[AppStream] = []
     tapped = RecordingUpstream(App(opened.append), "foo", recorder)  # type: ignore[arg-type]
     stream = tapped.open(post(100_000_000), Client(keep=False))
@@ -270,13 +270,13 @@ async def test_notes_of_much_data_do_not_pile_up() -> None:
         assert recorder.noted <= 5_000_000
     recorder.flush()
     assert recorder.noted == 0
-    (exchange,) = captures.listing()
-    assert exchange.request_body.size == 100_000_000
+    (capture,) = store.newest_first()
+    assert capture.request_body.size == 100_000_000
 
 
 async def test_what_comes_after_a_body_s_kept_part_is_counted_and_not_held() -> None:
-    captures = CaptureStore(max_body=1000)
-    recorder = recorder_of(captures)
+    store = CaptureStore(max_body=1000)
+    recorder = recorder_of(store)
     app = App()
     tapped = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]
     stream = tapped.open(post(100_000), Client(keep=False))
@@ -286,13 +286,13 @@ async def test_what_comes_after_a_body_s_kept_part_is_counted_and_not_held() -> 
         stream.send_data(bytes(500))
     assert recorder.noted == 0
     recorder.flush()
-    (exchange,) = captures.listing()
-    assert (len(exchange.request_body.data), exchange.request_body.size) == (1000, 3500)
+    (capture,) = store.newest_first()
+    assert (len(capture.request_body.data), capture.request_body.size) == (1000, 3500)
     stream.send_data(bytes(500))
     stream.send_end([])
     stream.send_data(b"")
     recorder.flush()
-    assert (exchange.request_body.size, exchange.request_body.complete) == (4000, True)
+    assert (capture.request_body.size, capture.request_body.complete) == (4000, True)
     assert len(app.streams[0].body) == 4000
 
 
@@ -332,23 +332,23 @@ async def test_messages_of_a_websocket_are_kept_as_they_come(compress: bool) -> 
             )
             await socket.send_str('{"password": "s3cret"}')
             assert "s3cret" in (await socket.receive_str())
-            exchange = await it.newest(lambda each: len(each.messages) >= 2)
-            assert (exchange.kind, exchange.state, exchange.status) == ("websocket", "open", 101)
+            capture = await it.newest(lambda each: len(each.messages) >= 2)
+            assert (capture.kind, capture.state, capture.status) == ("websocket", "open", 101)
             await socket.send_bytes(bytes(range(256)))
             await socket.receive_bytes()
             await socket.close()
-        exchange = await it.newest()
-    said = [(each.from_client, each.opcode, bytes(each.data)) for each in exchange.messages]
+        capture = await it.newest()
+    said = [(each.from_client, each.opcode, bytes(each.data)) for each in capture.messages]
     assert said[:4] == [
         (True, "text", b'{"password": "[redacted]"}'),
         (False, "text", b'you said {"password": "[redacted]"}'),
         (True, "binary", bytes(range(256))),
         (False, "binary", bytes(range(256))),
     ]
-    assert exchange.messages[0].size == 22
+    assert capture.messages[0].size == 22
     assert {opcode for _, opcode, _ in said[4:]} == {"close"}
     with pytest.raises(NotReplayable):
-        await it.agent.replayer(exchange, {})
+        await it.agent.replayer(capture, {})
 
 
 @asynccontextmanager
@@ -400,11 +400,11 @@ async def test_a_grpc_call_is_kept_with_its_messages_and_status() -> None:
             for number, (payload, status) in enumerate(((b"hi", 0), (b"fail", 5)), 1):
                 framed = b"\0" + len(payload).to_bytes(4, "big") + payload
                 await it.ask(request("POST", "/shop.Api/Call", fields, framed), framed)
-                exchange = await it.newest(lambda each, n=number: each.id == n and each.state != "open")  # type: ignore[misc]
-                assert (exchange.kind, exchange.grpc_status) == ("grpc", status)
-                assert exchange.messages[0].data == payload
-            assert exchange.grpc_message == "no such thing"
-            first = it.captures.get(1)
+                capture = await it.newest(lambda each, n=number: each.id == n and each.state != "open")  # type: ignore[misc]
+                assert (capture.kind, capture.grpc_status) == ("grpc", status)
+                assert capture.messages[0].data == payload
+            assert capture.grpc_message == "no such thing"
+            first = it.store.get(1)
             assert first is not None
             assert first.messages[1].data == b"hihi"
             again = await it.agent.replayer(first, {})
@@ -423,7 +423,7 @@ async def test_a_request_is_sent_again_edited_or_not() -> None:
         fields = {"content-type": "application/json", "x-a": "1", "cookie": "s3cret"}
         await it.ask(request("PUT", "/p?id_token=x&n=1", fields, body), body)
         first = await it.newest()
-        it.captures.paused = True  # what a person sends is kept all the same
+        it.store.paused = True  # what a person sends is kept all the same
         again = await it.agent.replayer(first, {})
         assert again.replay_of == first.id
         assert await it.newest() is again
@@ -463,23 +463,23 @@ async def test_a_request_is_sent_again_edited_or_not() -> None:
     ],
 )
 async def test_edits_that_make_no_request_are_refused(edits: dict[str, Any]) -> None:
-    captures = CaptureStore()
-    exchange = captures.begin("foo", get(), 0, 0)
-    laptop = RecordingUpstream(App(), "foo", recorder_of(captures))  # type: ignore[arg-type]
+    store = CaptureStore()
+    capture = store.begin("foo", get(), 0, 0)
+    laptop = RecordingUpstream(App(), "foo", recorder_of(store))  # type: ignore[arg-type]
     with pytest.raises(RequestMalformed):
-        await Replayer({"foo": laptop})(exchange, edits)
-    assert len(captures) == 1
+        await Replayer({"foo": laptop})(capture, edits)
+    assert len(store) == 1
 
 
 async def test_what_was_not_kept_cannot_be_sent_again() -> None:
-    captures = CaptureStore(max_body=3)
-    replayer = Replayer({"foo": RecordingUpstream(App(), "foo", recorder_of(captures))})  # type: ignore[arg-type]
-    cut = captures.begin("foo", post(5), 0, 0)
-    captures.receive(cut, b"12345", "request")
-    captures.sent(cut, 1)
+    store = CaptureStore(max_body=3)
+    replayer = Replayer({"foo": RecordingUpstream(App(), "foo", recorder_of(store))})  # type: ignore[arg-type]
+    cut = store.begin("foo", post(5), 0, 0)
+    store.receive(cut, b"12345", "request")
+    store.complete_request(cut, 1)
     with pytest.raises(NotReplayable, match="only the first 3 of its body's 5 bytes"):
         await replayer(cut, {})
     await replayer(cut, {"body": "x"})
     with pytest.raises(NotReplayable, match="'bar' is not served here"):
-        await replayer(captures.begin("bar", get(), 0, 0), {})
+        await replayer(store.begin("bar", get(), 0, 0), {})
     replayer.close()

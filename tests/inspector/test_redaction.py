@@ -22,11 +22,11 @@ RULES = redaction(["card_number", "$.user.pin", "$.items[*].key", "x-mine"])
 
 def sieved(body: bytes, kind: str, coding: str = "", *, pieces: int = 1, limit: int = 1 << 20) -> bytes:
     marks = {b"content-type": kind.encode()} | ({b"content-encoding": coding.encode()} if coding else {})
-    sieve = RULES.sieve(marks, limit)
-    assert sieve is not None
+    redactor = RULES.redactor(marks, limit)
+    assert redactor is not None
     size = max(1, -(-len(body) // pieces))
-    kept = b"".join(sieve.feed(body[at : at + size]) for at in range(0, len(body), size))
-    rest, decoded, _ = sieve.finish()
+    kept = b"".join(redactor.feed(body[at : at + size]) for at in range(0, len(body), size))
+    rest, decoded, _ = redactor.finish()
     kept += rest
     return kept if decoded or not coding else inflate(kept, 1 << 20) or b""
 
@@ -158,11 +158,11 @@ def test_json_that_does_not_say_so_is_searched_too() -> None:
 
 
 def test_lines_and_events_are_passed_on_as_they_are_complete() -> None:
-    sieve = RULES.sieve({b"content-type": b"application/x-ndjson"}, 1 << 20)
-    assert sieve is not None
-    assert sieve.feed(b'{"a": 1}\n{"pass') == b'{"a": 1}\n'
-    assert sieve.feed(f'word": "{SECRET}"}}\n'.encode()) == b'{"password": "[redacted]"}\n'
-    events = RULES.sieve({b"content-type": b"text/event-stream; charset=utf-8"}, 1 << 20)
+    redactor = RULES.redactor({b"content-type": b"application/x-ndjson"}, 1 << 20)
+    assert redactor is not None
+    assert redactor.feed(b'{"a": 1}\n{"pass') == b'{"a": 1}\n'
+    assert redactor.feed(f'word": "{SECRET}"}}\n'.encode()) == b'{"password": "[redacted]"}\n'
+    events = RULES.redactor({b"content-type": b"text/event-stream; charset=utf-8"}, 1 << 20)
     assert events is not None
     first = events.feed(b'event: x\ndata: {"password":\n')
     rest = events.feed(f'data: "{SECRET}"}}\n\ndata: 1\n\n'.encode())
@@ -192,10 +192,10 @@ def test_parts_of_multipart_forms_lose_their_content() -> None:
 
 
 def test_what_cannot_be_searched_is_not_kept() -> None:
-    sieve = RULES.sieve({b"content-type": b"application/json", b"content-encoding": b"br"}, 100)
-    assert sieve is not None
-    assert sieve.feed(b"\x1b\x0f\x00") == b""
-    data, _, note = sieve.finish()
+    redactor = RULES.redactor({b"content-type": b"application/json", b"content-encoding": b"br"}, 100)
+    assert redactor is not None
+    assert redactor.feed(b"\x1b\x0f\x00") == b""
+    data, _, note = redactor.finish()
     assert data == b""
     assert "'br'" in note
 
@@ -207,10 +207,10 @@ def test_a_bomb_is_inflated_to_the_limit_only() -> None:
 
 def test_binary_and_pages_are_not_held_back() -> None:
     for kind in ("image/png", "application/grpc", "application/octet-stream"):
-        assert RULES.sieve({b"content-type": kind.encode()}, 100) is None
-    sieve = RULES.sieve({b"content-type": b"text/html"}, 100)
-    assert sieve is not None
-    assert sieve.feed(b"<html>") == b"<html>"
+        assert RULES.redactor({b"content-type": kind.encode()}, 100) is None
+    redactor = RULES.redactor({b"content-type": b"text/html"}, 100)
+    assert redactor is not None
+    assert redactor.feed(b"<html>") == b"<html>"
 
 
 HOSTILE = {

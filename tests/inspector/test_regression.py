@@ -82,7 +82,7 @@ def recorded(
     made.request_headers = [("host", "shop"), *fields.items()]
     made.request_body.data += body
     made.request_body.size = len(body)
-    made.status, made.sent, made.answered, made.ended, made.state = status, 0, 0, 1, "done"
+    made.status, made.sent, made.responded, made.ended, made.state = status, 0, 0, 1, "done"
     made.response_headers = [("content-type", "application/json; charset=utf-8"), ("date", "then")]
     made.response_body.data += json.dumps({"price": 10, "timestamp": 0, "path": target}).encode()
     made.request_body.complete = made.response_body.complete = True

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.asyncio
 ABOUT = server.About({"foo": "http://localhost:8001"}, "alice")
 
 
-def exchange(target: str = "/path", **changes: Any) -> Capture:
+def capture(target: str = "/path", **changes: Any) -> Capture:
     """One that is over."""
     made = Capture("foo", changes.pop("method", "GET"), target, 1_700_000_000.0, 10.0)
-    made.sent, made.answered, made.ended = 10.001, 10.021, 10.022
+    made.sent, made.responded, made.ended = 10.001, 10.021, 10.022
     made.status, made.reason, made.state = 200, "OK", "done"
     made.request_headers = [("host", "foo"), ("x-one", "1")]
     made.response_headers = [("content-type", "application/json")]
@@ -42,15 +42,15 @@ def exchange(target: str = "/path", **changes: Any) -> Capture:
 class Opened:
     """A running inspector, and a browser that has opened its link."""
 
-    captures: CaptureStore
-    gate: AccessControl
+    store: CaptureStore
+    access: AccessControl
     session: aiohttp.ClientSession
     urls: list[str] = field(default_factory=list)
     asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self.gate.port}"
+        return f"http://127.0.0.1:{self.access.port}"
 
     async def get(self, path: str) -> Any:
         async with self.session.get(self.origin + path) as response:
@@ -66,8 +66,8 @@ class Opened:
 
 
 @asynccontextmanager
-async def inspector(captures: CaptureStore | None = None) -> AsyncIterator[Opened]:
-    captures = CaptureStore() if captures is None else captures
+async def inspector(store: CaptureStore | None = None) -> AsyncIterator[Opened]:
+    store = CaptureStore() if store is None else store
     urls: list[str] = []
     asked: list[tuple[int, dict[str, Any]]] = []
 
@@ -75,17 +75,17 @@ async def inspector(captures: CaptureStore | None = None) -> AsyncIterator[Opene
         asked.append((of.id, edits))
         if edits.get("target") == "/nowhere":
             raise AppUnreachable("localhost:1: connection refused")
-        return captures.add(exchange(edits.get("target", of.target), replay_of=of.id))
+        return store.add(capture(edits.get("target", of.target), replay_of=of.id))
 
     jar = aiohttp.CookieJar(unsafe=True)
     async with (
-        server.serve(captures, replay, ABOUT, urls.append, port=0) as gate,
+        server.serve(store, replay, ABOUT, urls.append, port=0) as access,
         aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=5)) as session,
     ):
-        async with session.get(gate.url) as response:
+        async with session.get(access.url) as response:
             assert response.status == 200
-            assert str(response.url) == f"http://127.0.0.1:{gate.port}/"
-        yield Opened(captures, gate, session, urls, asked)
+            assert str(response.url) == f"http://127.0.0.1:{access.port}/"
+        yield Opened(store, access, session, urls, asked)
 
 
 # --- who is let in ------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ async def inspector(captures: CaptureStore | None = None) -> AsyncIterator[Opene
 async def test_the_link_opens_once_and_leaves_no_token_behind() -> None:
     async with inspector() as opened, aiohttp.ClientSession() as fresh:
         (next_link,) = opened.urls
-        first = next_link.replace(opened.gate.token, "x" * len(opened.gate.token))
+        first = next_link.replace(opened.access.token, "x" * len(opened.access.token))
         for link in (first, opened.origin + "/"):
             async with fresh.get(link) as response:
                 assert response.status == 401
@@ -122,16 +122,16 @@ async def test_a_link_from_another_site_gets_its_cookie_by_a_page_of_our_own() -
     async with (
         inspector() as opened,
         aiohttp.ClientSession(headers=headers) as fresh,
-        fresh.get(opened.gate.url) as response,
+        fresh.get(opened.access.url) as response,
     ):
         assert (response.status, response.headers["refresh"]) == (200, "0;url=/")
-        assert opened.gate.cookie in response.headers["set-cookie"]
+        assert opened.access.cookie in response.headers["set-cookie"]
 
 
 @pytest.mark.parametrize("path", ["/api/exchanges", "/api/events", "/api/status", "/api/search?q=a"])
 async def test_without_the_cookie_nothing_is_shown(path: str) -> None:
     async with inspector() as opened, aiohttp.ClientSession() as stranger:
-        cookies = {opened.gate.cookie: "guessed"}
+        cookies = {opened.access.cookie: "guessed"}
         for sent in ({}, cookies):
             async with stranger.get(opened.origin + path, cookies=sent) as response:
                 assert response.status == 401
@@ -143,8 +143,8 @@ async def test_without_the_cookie_nothing_is_shown(path: str) -> None:
 )
 async def test_a_name_that_is_not_ours_is_refused(host: str) -> None:
     async with inspector() as opened:
-        sent = {"host": host.format(port=opened.gate.port)}
-        for path in ("/", "/page/app.js", "/api/exchanges", f"/?token={opened.gate.token}"):
+        sent = {"host": host.format(port=opened.access.port)}
+        for path in ("/", "/page/app.js", "/api/exchanges", f"/?token={opened.access.token}"):
             async with opened.session.get(opened.origin + path, headers=sent) as response:
                 assert response.status == 403
         assert len(opened.urls) == 1
@@ -153,7 +153,7 @@ async def test_a_name_that_is_not_ours_is_refused(host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1:{port}", "[::1]:{port}"])
 async def test_the_names_of_loopback_are_ours(host: str) -> None:
     async with inspector() as opened:
-        sent = {"host": host.format(port=opened.gate.port)}
+        sent = {"host": host.format(port=opened.access.port)}
         async with opened.session.get(f"{opened.origin}/page/app.js", headers=sent) as response:
             assert response.status == 200
 
@@ -179,11 +179,11 @@ FOREIGN = [
 )
 async def test_no_other_site_changes_anything(method: str, path: str, headers: dict[str, str]) -> None:
     async with inspector() as opened:
-        opened.captures.add(exchange())
+        opened.store.add(capture())
         status, answer = await opened.send(method, path, {"paused": True}, **headers)
         assert (status, answer["code"]) == (403, "inspector-denied")
-        assert len(opened.captures) == 1
-        assert not opened.captures.paused
+        assert len(opened.store) == 1
+        assert not opened.store.paused
         assert opened.asked == []
 
 
@@ -211,22 +211,22 @@ async def test_another_machine_is_refused_even_where_the_port_is_open_to_it() ->
             address = probe.getsockname()[0]
         except OSError:
             address = "127.0.0.1"
-    gate = AccessControl(0, lambda url: None)
+    access = AccessControl(0, lambda url: None)
     with pytest.raises(InspectorDenied):
-        gate.check_place("192.0.2.7", "127.0.0.1:0")
+        access.check_host("192.0.2.7", "127.0.0.1:0")
     if is_loopback(address):
         return  # a machine without a network
-    page = server.Inspector(server.Api(CaptureStore(), None, ABOUT), gate)  # type: ignore[arg-type]  # never replays
+    page = server.Inspector(server.Api(CaptureStore(), None, ABOUT), access)  # type: ignore[arg-type]  # never replays
     runner = web.AppRunner(page.application())
     await runner.setup()
     try:
         await web.TCPSite(runner, "0.0.0.0", 0).start()
-        gate.port = runner.addresses[0][1]
-        sent = {"host": f"127.0.0.1:{gate.port}"}
+        access.port = runner.addresses[0][1]
+        sent = {"host": f"127.0.0.1:{access.port}"}
         async with aiohttp.ClientSession(headers=sent) as session:
-            async with session.get(f"http://{address}:{gate.port}/?token={gate.token}") as response:
+            async with session.get(f"http://{address}:{access.port}/?token={access.token}") as response:
                 assert response.status == 403
-            own = f"http://127.0.0.1:{gate.port}/?token={gate.token}"
+            own = f"http://127.0.0.1:{access.port}/?token={access.token}"
             async with session.get(own, allow_redirects=False) as response:
                 assert response.status == 303
     finally:
@@ -245,10 +245,10 @@ async def test_which_peers_are_this_machine(peer: str | None, ours: bool) -> Non
 
 
 async def test_a_token_with_strange_letters_is_wrong_and_no_more() -> None:
-    gate = AccessControl(1, lambda url: None)
+    access = AccessControl(1, lambda url: None)
     for token in ("", "ä", "\udcff", "x" * 10_000):
         with pytest.raises(InspectorLocked):
-            gate.exchange(token)
+            access.redeem(token)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ async def test_a_token_with_strange_letters_is_wrong_and_no_more() -> None:
 )
 async def test_every_answer_forbids_what_a_hostile_capture_could_use(path: str) -> None:
     async with inspector() as opened:
-        opened.captures.add(exchange(body=b"<script>alert(1)</script>"))
+        opened.store.add(capture(body=b"<script>alert(1)</script>"))
         async with opened.session.get(opened.origin + path) as response:
             policy = response.headers["content-security-policy"]
             assert "default-src 'none'" in policy
@@ -283,8 +283,8 @@ async def test_the_page_has_no_inline_script_and_loads_nothing_from_elsewhere() 
 
 async def test_exchanges_are_listed_newest_first_and_shown_one_by_one() -> None:
     async with inspector() as opened:
-        opened.captures.add(exchange("/1"))
-        opened.captures.add(exchange("/2"))
+        opened.store.add(capture("/1"))
+        opened.store.add(capture("/2"))
         listed = (await opened.get("/api/exchanges"))["exchanges"]
         assert [each["target"] for each in listed] == ["/2", "/1"]
         shown = await opened.get("/api/exchanges/1")
@@ -296,7 +296,7 @@ async def test_exchanges_are_listed_newest_first_and_shown_one_by_one() -> None:
 
 async def test_a_body_is_fetched_from_where_the_page_has_it() -> None:
     async with inspector() as opened:
-        opened.captures.add(exchange(body=b"0123456789"))
+        opened.store.add(capture(body=b"0123456789"))
         path = f"{opened.origin}/api/exchanges/1/response-body"
         for query, expected in [
             ("", b"0123456789"),
@@ -311,13 +311,13 @@ async def test_a_body_is_fetched_from_where_the_page_has_it() -> None:
 @pytest.mark.parametrize("text", ["needle", "NEEDLE"])
 async def test_search_looks_everywhere_and_says_where(text: str) -> None:
     async with inspector() as opened:
-        add = opened.captures.add
-        add(exchange("/needle"))
-        add(exchange(request_headers=[("x-it", "a Needle")]))
-        add(exchange(response_headers=[("x-it", "needle")]))
-        add(exchange(body=b"hay needle hay"))
-        add(exchange(messages=[Message(0.1, True, "text", b"needle", 6)]))
-        add(exchange(body=b"hay"))
+        add = opened.store.add
+        add(capture("/needle"))
+        add(capture(request_headers=[("x-it", "a Needle")]))
+        add(capture(response_headers=[("x-it", "needle")]))
+        add(capture(body=b"hay needle hay"))
+        add(capture(messages=[Message(0.1, True, "text", b"needle", 6)]))
+        add(capture(body=b"hay"))
         found = dict((await opened.get(f"/api/search?q={text}"))["found"])
         assert found == {
             1: "path",
@@ -330,8 +330,8 @@ async def test_search_looks_everywhere_and_says_where(text: str) -> None:
 
 async def test_two_exchanges_are_compared_in_words() -> None:
     async with inspector() as opened:
-        opened.captures.add(exchange(body=b'{"a": 1, "b": 2}'))
-        opened.captures.add(exchange(body=b'{"a": 1, "b": 3}'))
+        opened.store.add(capture(body=b'{"a": 1, "b": 2}'))
+        opened.store.add(capture(body=b'{"a": 1, "b": 3}'))
         found = (await opened.get("/api/compare?a=1&b=2"))["differences"]
         assert found == [{"where": "body $.b", "left": "2", "right": "3"}]
         assert (await opened.get("/api/compare?a=1&b=1"))["differences"] == []
@@ -341,7 +341,7 @@ async def test_two_exchanges_are_compared_in_words() -> None:
 
 async def test_a_replay_is_a_new_exchange_or_says_why_not() -> None:
     async with inspector() as opened:
-        opened.captures.add(exchange())
+        opened.store.add(capture())
         assert await opened.send("POST", "/api/exchanges/1/replay", {"target": "/b"}) == (202, {"id": 2})
         assert opened.asked == [(1, {"target": "/b"})]
         status, answer = await opened.send("POST", "/api/exchanges/1/replay", {"target": "/nowhere"})
@@ -352,7 +352,7 @@ async def test_a_replay_is_a_new_exchange_or_says_why_not() -> None:
 
 async def test_curl_goes_to_the_local_app() -> None:
     async with inspector() as opened:
-        opened.captures.add(exchange("/it's?a=1"))
+        opened.store.add(capture("/it's?a=1"))
         async with opened.session.get(f"{opened.origin}/api/exchanges/1/curl") as response:
             command = await response.text()
         assert "http://localhost:8001/it" in command
@@ -361,8 +361,8 @@ async def test_curl_goes_to_the_local_app() -> None:
 
 async def test_har_goes_out_and_comes_in() -> None:
     async with inspector() as opened:
-        opened.captures.add(exchange("/1"))
-        opened.captures.add(exchange("/2", body=b"\x00\xff"))
+        opened.store.add(capture("/1"))
+        opened.store.add(capture("/2", body=b"\x00\xff"))
         async with opened.session.get(f"{opened.origin}/api/har") as response:
             assert response.headers["content-disposition"] == 'attachment; filename="devroute-alice.har"'
             document = await response.json()
@@ -371,22 +371,22 @@ async def test_har_goes_out_and_comes_in() -> None:
             "http://foo/2",
         ]
         assert await opened.send("POST", "/api/har", document) == (200, {"imported": 2})
-        assert [each.target for each in opened.captures.listing()] == ["/2", "/1", "/2", "/1"]
+        assert [each.target for each in opened.store.newest_first()] == ["/2", "/1", "/2", "/1"]
         status, answer = await opened.send("POST", "/api/har", {"log": 1})
         assert (status, answer["code"]) == (400, "har-invalid")
 
 
 async def test_pause_and_clear() -> None:
     async with inspector() as opened:
-        opened.captures.add(exchange())
+        opened.store.add(capture())
         assert await opened.send("POST", "/api/pause", {"paused": True}) == (200, {"paused": True})
-        assert opened.captures.paused
+        assert opened.store.paused
         status, answer = await opened.send("POST", "/api/pause", {"paused": "yes"})
         assert (status, answer["code"]) == (400, "request-malformed")
         status, answer = await opened.send("POST", "/api/pause", [])
         assert status == 400
         assert await opened.send("DELETE", "/api/exchanges") == (200, {"exchanges": 0})
-        assert len(opened.captures) == 0
+        assert len(opened.store) == 0
 
 
 # --- as it happens ------------------------------------------------------------------------------------
@@ -429,12 +429,12 @@ async def stream(opened: Opened) -> AsyncIterator[Stream]:
 async def test_a_page_is_told_how_many_requests_were_not_recorded() -> None:
     async with inspector() as opened, stream(opened) as events:
         await events.until("synced")
-        opened.captures.skipped = 3
-        opened.captures.add(exchange("/after"))
+        opened.store.skipped = 3
+        opened.store.add(capture("/after"))
         assert (await events.next())[1]["skipped"] == 3
-        opened.captures.add(exchange("/another"))
+        opened.store.add(capture("/another"))
         assert "skipped" not in (await events.next())[1]
-        opened.captures.clear()
+        opened.store.clear()
         said = (await events.next())[1]
         assert (said["cleared"], said["skipped"]) == (True, 0)
 
@@ -442,18 +442,18 @@ async def test_a_page_is_told_how_many_requests_were_not_recorded() -> None:
 async def test_a_page_is_told_everything_and_then_what_changes() -> None:
     async with inspector() as opened:
         for n in range(450):
-            opened.captures.add(exchange(f"/{n}"))
+            opened.store.add(capture(f"/{n}"))
         async with stream(opened) as events:
             name, hello = await events.next()
             assert name == "hello"
             assert hello["about"] == {"services": {"foo": "http://localhost:8001"}, "name": "alice"}
             told = [each["target"] for batch in await events.until("synced") for each in batch["changed"]]
             assert told == [f"/{n}" for n in reversed(range(450))]
-            opened.captures.add(exchange("/new"))
+            opened.store.add(capture("/new"))
             name, batch = await events.next()
             assert [each["target"] for each in batch["changed"]] == ["/new"]
             await opened.send("POST", "/api/pause", {"paused": True})
-            opened.captures.clear()
+            opened.store.clear()
             name, batch = await events.next()
             assert batch == {"cleared": True, "paused": True}
 
@@ -461,10 +461,10 @@ async def test_a_page_is_told_everything_and_then_what_changes() -> None:
 async def test_many_changes_of_one_exchange_are_one_line() -> None:
     async with inspector() as opened, stream(opened) as events:
         await events.until("synced")
-        made = opened.captures.add(exchange())
+        made = opened.store.add(capture())
         made.state = "open"
         for _ in range(1000):
-            opened.captures.receive(made, b"x" * 10, "response")
+            opened.store.receive(made, b"x" * 10, "response")
         _, batch = await events.next()
         (only,) = batch["changed"]
         assert only["response_size"] == 10_008
@@ -475,12 +475,12 @@ async def test_what_the_store_gives_up_the_page_gives_up() -> None:
         await events.until("synced")
         known: set[int] = set()
         for n in range(30):
-            opened.captures.add(exchange(f"/{n}", body=b'"%b"' % (b"x" * 20_000)))
+            opened.store.add(capture(f"/{n}", body=b'"%b"' % (b"x" * 20_000)))
             if n % 10 == 9:
                 _, batch = await events.next()
                 known |= {each["id"] for each in batch["changed"]}
                 known -= set(batch.get("gone", []))
-        assert known == {each.id for each in opened.captures.listing()}
+        assert known == {each.id for each in opened.store.newest_first()}
         assert 0 < len(known) < 30
 
 
@@ -488,10 +488,10 @@ async def test_closing_a_page_ends_its_subscription() -> None:
     async with inspector() as opened:
         async with stream(opened) as events:
             await events.until("synced")
-            assert len(opened.captures._subscribers) == 1
+            assert len(opened.store._subscribers) == 1
         async with asyncio.timeout(5):
-            while opened.captures._subscribers:
-                opened.captures.add(exchange())
+            while opened.store._subscribers:
+                opened.store.add(capture())
                 await asyncio.sleep(0.01)
 
 
@@ -512,8 +512,8 @@ async def test_the_next_free_port_is_taken_unless_one_was_asked_for(monkeypatch:
         port = taken.getsockname()[1]
         monkeypatch.setattr(server, "PORT", port)
         monkeypatch.setattr(server, "PORTS", 50)
-        async with server.serve(CaptureStore(), None, ABOUT, print) as gate:  # type: ignore[arg-type]
-            assert port < gate.port < port + 50
+        async with server.serve(CaptureStore(), None, ABOUT, print) as access:  # type: ignore[arg-type]
+            assert port < access.port < port + 50
         with pytest.raises(ConfigInvalid, match=f"port {port} is taken"):
             async with server.serve(CaptureStore(), None, ABOUT, print, port):  # type: ignore[arg-type]
                 pass
@@ -540,9 +540,9 @@ async def test_want_of_a_port_ends_devroute_up_only_where_that_port_was_asked_fo
         monkeypatch.setattr(server, "PORT", port)
         monkeypatch.setattr(server, "PORTS", 1)
         terminal = Terminal()
-        for captures, wanted in [(CaptureStore(), True), (None, True), (CaptureStore(), False)]:
-            async with server.serve_as_configured(captures, None, ABOUT, wanted, terminal) as gate:  # type: ignore[arg-type]
-                assert gate is None
+        for store, wanted in [(CaptureStore(), True), (None, True), (CaptureStore(), False)]:
+            async with server.serve_as_configured(store, None, ABOUT, wanted, terminal) as access:  # type: ignore[arg-type]
+                assert access is None
         assert terminal.said == [f"inspector: port {port} is taken"]
         with pytest.raises(ConfigInvalid):
             async with server.serve_as_configured(CaptureStore(), None, ABOUT, port, terminal):  # type: ignore[arg-type]
