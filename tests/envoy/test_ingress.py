@@ -17,6 +17,7 @@ from devroute.mesh.envoy import running, stop
 from devroute.mesh.istio.sidecar import ANY_PORT, HCM, HCM_TYPE, Document, Endpoint
 from tests.envoy import app as laptop_app
 from tests.envoy.test_main_job import app_process
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.mesh
 
@@ -104,16 +105,17 @@ async def through_nginx(folder: Path, control: Endpoint) -> AsyncIterator[Endpoi
     configuration.write_text(NGINX.format(folder=folder, port=port, upstream=upstream))
     process = await asyncio.create_subprocess_exec(binary, "-c", configuration, "-p", folder)
     try:
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                except ConnectionRefusedError:
-                    assert process.returncode is None, (folder / "nginx.log").read_text()
-                    await asyncio.sleep(0.02)
-                else:
-                    writer.close()
-                    break
+
+        async def accepts() -> bool:
+            assert process.returncode is None, (folder / "nginx.log").read_text()
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                return False
+            writer.close()
+            return True
+
+        await eventually(accepts, "nginx listens")
         yield Endpoint("127.0.0.1", port)
     finally:
         await stop(process)

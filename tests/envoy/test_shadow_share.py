@@ -2,6 +2,7 @@
 Through real Envoy and the real proxy."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import PROXY, serving, sidecar_of_foo
 from tests.envoy.real import Mesh, real_mesh
 from tests.support import grpc_app
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -52,6 +54,8 @@ class Town:
     ups: dict[str, testbed.Command] = field(default_factory=dict)
     copies: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    #: Lets the laptop respond at /held.
+    release: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def get(
         self, service: str, path: str, method: str = "GET", **headers: str
@@ -76,10 +80,8 @@ class Town:
             while True:
                 status, body, fields = await self.get(service, path, method, **headers)
                 assert (status, body["who"]) == (200, "service")
-                for _ in range(40):
-                    if (verdict := self.verdict(person, path)) is not None:
-                        return verdict, fields
-                    await asyncio.sleep(0.05)
+                with contextlib.suppress(AssertionError):
+                    return await eventually(lambda: self.verdict(person, path), within=2), fields
 
     def copied(self, path: str) -> list[tuple[str, str, dict[str, str]]]:
         return [each for each in self.copies if each[1].partition("?")[0] == path]
@@ -110,8 +112,8 @@ async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
         async def laptop(request: web.Request) -> web.Response:
             size = str(len(await request.read()))
             found.copies.append((request.method, request.path_qs, {**request.headers, "size": size}))
-            if request.path == "/hung":
-                await asyncio.sleep(60)
+            if request.path == "/held":
+                await found.release.wait()
             if request.path == "/loop":
                 back = {"baggage": request.headers["baggage"]}
                 async with mesh.client.get(found.urls["foo"] + "/looped", headers=back):
@@ -175,12 +177,14 @@ async def test_methods_that_change_something_are_copied_only_where_told(town: To
 async def test_a_call_of_grpc_is_copied_with_its_status(town: Town) -> None:
     paths = ("/t/Unary", "/t/Abort")
     async with aio.insecure_channel(town.urls["calls"].removeprefix("http://")) as channel:
-        async with asyncio.timeout(PATIENCE_S):
-            while not all(town.verdict("bob", path) for path in paths):
-                assert await channel.unary_unary("/t/Unary")(b"hi") == b"hi"
-                with pytest.raises(aio.AioRpcError):
-                    await channel.unary_unary("/t/Abort")(b"no")
-                await asyncio.sleep(0.05)
+
+        async def compared() -> bool:
+            assert await channel.unary_unary("/t/Unary")(b"hi") == b"hi"
+            with pytest.raises(aio.AioRpcError):
+                await channel.unary_unary("/t/Abort")(b"no")
+            return all(town.verdict("bob", path) for path in paths)
+
+        await eventually(compared)
     assert [(town.verdict("bob", path) or {})["differences"] for path in paths] == [[], []]
 
 
@@ -235,24 +239,35 @@ async def test_a_contract_means_what_it_means_elsewhere(town: Town) -> None:
     assert town.copied("/others") == []
 
 
-async def test_a_laptop_that_hangs_delays_nobody(town: Town) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not town.copied("/hung"):
-            status, body, _ = await town.get("foo", "/hung")
-            assert (status, body["who"]) == (200, "service")
-            await asyncio.sleep(0.05)
+async def test_responses_do_not_wait_for_that_of_the_laptop(town: Town) -> None:
+    """It holds its own until all of them have arrived."""
+
+    async def copied() -> bool:
+        status, body, _ = await town.get("foo", "/held")
+        assert (status, body["who"]) == (200, "service")
+        return bool(town.copied("/held"))
+
+    await eventually(copied)
+    for _ in range(5):
+        assert await copied()
+    assert town.verdict("alice", "/held") is None
+    town.release.set()
+    await eventually(lambda: town.verdict("alice", "/held"))
 
 
 async def test_copies_end_with_the_laptop(town: Town) -> None:
-    sidecar, before = town.mesh.envoys["posts"], -1
+    sidecar = town.mesh.envoys["posts"]
     await town.compared("bob", "posts", "/there")
     town.ups["bob"].process.terminate()
     await town.ups["bob"].process.wait()
-    async with asyncio.timeout(PATIENCE_S):
-        while before != (before := await sidecar.counter(COPIES)):
-            for _ in range(5):
-                assert (await town.get("posts", "/gone"))[0] == 200
-            await asyncio.sleep(0.3)
+
+    async def ended() -> bool:
+        before = await sidecar.counter(COPIES)
+        for _ in range(20):
+            assert (await town.get("posts", "/gone"))[0] == 200
+        return await sidecar.counter(COPIES) == before
+
+    await eventually(ended)
     assert town.copied("/gone") == []
 
 
@@ -388,7 +403,7 @@ async def test_a_proxy_that_hangs_makes_one_request_wait(tmp_path: Path) -> None
     async with sidecar_of_foo(tmp_path, sharing("foo", 100)) as mesh:
 
         async def hang(_: web.Request) -> web.Response:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
             raise AssertionError
 
         mesh.proxy.answer = hang

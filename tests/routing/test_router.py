@@ -30,6 +30,7 @@ from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from devroute.upstream.mirror import Shadowed
 from devroute.upstream.pools import Pools
+from tests.support.loopback import Client, get
 
 OPEN = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16", "100.64.0.0/10"]}})
 
@@ -48,8 +49,13 @@ class Desk:
         self.policy = OPEN
         self.laptops: dict[tuple[str, str], LaptopService] = {}
         self.asked = 0
+        self.consulted = 0
         self.pools = Pools(lambda: self.policy, connect_timeout=1, max_in_flight=1)
-        self.router = ContractRouter(self, lambda: self.policy, self.pools)
+        self.router = ContractRouter(self, self.consult, self.pools)
+
+    def consult(self) -> Policy:
+        self.consulted += 1
+        return self.policy
 
     def lookup(self, name: str, service: str) -> LaptopService:
         self.asked += 1
@@ -194,30 +200,36 @@ async def test_a_sidecar_that_ignores_a_condition_is_not_believed(
 
 
 async def test_a_request_that_meets_the_conditions_is_routed(desk: Desk) -> None:
-    desk.route(b'{"foo": {"to": "192.168.1.12:8001", "methods": ["GET"], "path": "/", "percent": 0.5}}')
+    contract = b'{"foo": {"to": "192.168.1.12:8001", "methods": ["GET"], "path": "/", "percent": 0.5}}'
+    assert desk.route(contract).target == "192.168.1.12:8001"
 
 
 async def test_a_service_on_the_way_twice_is_a_loop(desk: Desk) -> None:
     lines = [b'x-devroute: {"foo": "192.168.1.12:8001"}', b"x-devroute-matched: foo"]
     for way in (b"foo", b"bar, foo", b"foobar, foo"):
-        desk.fields(*lines, b"x-devroute-via: " + way)
+        assert desk.fields(*lines, b"x-devroute-via: " + way).service == "foo"
     with pytest.raises(LoopDetected, match="leads back"):
         desk.fields(*lines, b"x-devroute-via: foo, bar, foo")
 
 
 async def test_a_flood_of_contracts_is_not_remembered_for_ever(desk: Desk) -> None:
-    for number in range(router.MAX_REMEMBERED + 10):
-        desk.route(b'{"foo": "192.168.1.12:8001", "x%d": "a"}' % number)
-    assert 0 < len(desk.router._judged) <= router.MAX_REMEMBERED
+    contract = b'{"foo": "192.168.1.12:8001", "x%d": "a"}'
+    first = desk.route(contract % 0)
+    assert desk.route(contract % 0) is first
+    for number in range(1, router.MAX_REMEMBERED + 10):
+        desk.route(contract % number)
+    assert desk.route(contract % 0) is not first
 
 
 async def test_pools_that_nobody_uses_are_forgotten(desk: Desk) -> None:
     address = Address("192.168.1.12", 8001)
     idle, busy = desk.pools.get("foo", address), desk.pools.get("bar", address)
-    busy._in_flight = 1
+    stream = busy.open(get(), Client())
     desk.pools.prune()
     assert desk.pools.get("bar", address) is busy
     assert desk.pools.get("foo", address) is not idle
+    stream.cancel()
+    await desk.pools.close()
 
 
 # --- callers -----------------------------------------------------------------------------------------------
@@ -247,9 +259,16 @@ async def test_where_policy_restricts_callers_the_sidecars_word_is_needed(desk: 
 async def test_many_callers_of_one_contract_are_not_remembered_for_ever(desk: Desk) -> None:
     desk.policy = Policy.from_mapping({"callers": [{"from": ["qa/*"]}]})
     desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None)
-    for number in range(router.MAX_CALLERS + 10):
+
+    def judgements(number: int) -> int:
+        """How often policy is consulted about a request of this caller."""
+        before = desk.consulted
         caller = b"x-devroute-caller: spiffe://x/ns/qa/sa/%d" % number
         desk.fields(b'x-devroute: {"foo": "alice"}', b"x-devroute-matched: foo", caller)
-    (judged,) = desk.router._judged.values()
-    assert judged.callers is not None
-    assert 0 < len(judged.callers) <= router.MAX_CALLERS
+        return desk.consulted - before
+
+    judgements(0)
+    assert judgements(0) == 0, "its caller is remembered"
+    for number in range(1, router.MAX_CALLERS + 10):
+        assert judgements(number) == 1
+    assert judgements(0) == 1
