@@ -52,7 +52,7 @@ def test_a_wrong_hello_is_an_error_that_names_the_field(change: dict[str, Any], 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"{" * 10_000])
 def test_what_is_no_json_object_is_an_error(body: bytes) -> None:
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match="HELLO"):
         decode(Hello, body)
 
 

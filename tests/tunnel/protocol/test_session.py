@@ -12,7 +12,7 @@ from devroute.tunnel.protocol import frames
 from devroute.tunnel.protocol.events import Broken, Data, Ended, GoAway, Head, Opened, Pong, Reset, Writable
 from devroute.tunnel.protocol.frames import WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.session import Role, Session
-from devroute.tunnel.protocol.stream import BODY, CLOSED, HEADLESS, NEXT, TRANSITIONS, Stream, after
+from devroute.tunnel.protocol.stream import BODY, CLOSED, HEADLESS, TRANSITIONS, Stream, after
 from tests.support.examples import examples
 from tests.support.wire import HEAD, OK, Wire, in_pieces
 
@@ -220,49 +220,100 @@ def test_a_reset_drops_what_waited_for_credit() -> None:
 
 # --- attacks -----------------------------------------------------------------------------------------------
 
+#: What an agent sends, and the reason for which the proxy ends the link.
 ATTACKS_ON_THE_PROXY = {
-    "unknown type": raw(13, 0, 1),
-    "type zero": raw(0, 0, 0),
-    "agent opens": raw(FrameType.OPEN, 0, 2, b"\0" * 8 + b"\x01aGET / HTTP/1.1\r\n\r\n"),
-    "welcome from an agent": raw(FrameType.WELCOME, 0, 0),
-    "second hello": raw(FrameType.HELLO, 0, 0),
-    "stream never opened": raw(FrameType.HEAD, 0, 2, OK),
-    "data for a stream never opened": raw(FrameType.DATA, 0, 99, b"x"),
-    "credit for a stream never opened": raw(FrameType.CREDIT, 0, 99, b"\0\0\0\1"),
-    "reset of a stream never opened": raw(FrameType.RESET, 0, 99, b"a\nb\nc"),
-    "data before the head": raw(FrameType.DATA, 0, 1, b"x"),
-    "end before the head": raw(FrameType.END, 0, 1),
-    "trailers before the head": raw(FrameType.TRAILERS, 0, 1),
-    "two heads": raw(FrameType.HEAD, 0, 1, OK) * 2,
-    "two heads in one": raw(FrameType.HEAD, 3, 1, OK),
-    "overrun in one frame": raw(FrameType.HEAD, 0, 1, OK) + frames.HEADER.pack(5, 0, 1, WINDOW + 1),
-    "overrun in two frames": raw(FrameType.HEAD, 0, 1, OK)
-    + raw(FrameType.DATA, 0, 1, b"x" * WINDOW)
-    + raw(FrameType.DATA, 0, 1, b"x"),
-    "endless head": frames.HEADER.pack(FrameType.HEAD, 0, 1, 0xFFFFFFFF),
-    "end with a payload": raw(FrameType.END, 0, 1, b"x"),
-    "credit never lent": raw(FrameType.CREDIT, 0, 1, b"\0\0\0\1"),
-    "credit of nothing": raw(FrameType.CREDIT, 0, 1, b"\0\0\0\0"),
-    "half a credit": raw(FrameType.CREDIT, 0, 1, b"\0\1"),
-    "ping on a stream": raw(FrameType.PING, 0, 1),
-    "long ping": raw(FrameType.PING, 0, 0, b"123456789"),
-    "flags on end": raw(FrameType.END, 1, 1),
-    "reset without a code": raw(FrameType.RESET, 0, 1, b"?"),
-    "goaway that is not text": raw(FrameType.GOAWAY, 0, 0, b"\xff\xfe\n\n"),
+    "a type that is not in use": (raw(15, 0, 1), "frame type 15 is unknown"),
+    "type zero": (raw(0, 0, 0), "frame type 0 is unknown"),
+    "agent opens": (
+        raw(FrameType.OPEN, 0, 2, b"\0" * 8 + b"\x01aGET / HTTP/1.1\r\n\r\n"),
+        "OPEN is not allowed here",
+    ),
+    "welcome from an agent": (raw(FrameType.WELCOME, 0, 0), "WELCOME is not allowed here"),
+    "renewed from an agent": (raw(FrameType.RENEWED, 0, 0), "RENEWED is not allowed here"),
+    "second hello": (raw(FrameType.HELLO, 0, 0), "HELLO is not allowed here"),
+    "head of a stream never opened": (raw(FrameType.HEAD, 0, 2, OK), "stream 2, which was never opened"),
+    "data for a stream never opened": (raw(FrameType.DATA, 0, 99, b"x"), "stream 99, which was never opened"),
+    "credit for a stream never opened": (
+        raw(FrameType.CREDIT, 0, 99, b"\0\0\0\1"),
+        "stream 99, which was never opened",
+    ),
+    "reset of a stream never opened": (
+        raw(FrameType.RESET, 0, 99, b"a\nb\nc"),
+        "stream 99, which was never opened",
+    ),
+    "data before the head": (raw(FrameType.DATA, 0, 1, b"x"), "DATA on stream 1 before its HEAD"),
+    "end before the head": (raw(FrameType.END, 0, 1), "END on stream 1 before its HEAD"),
+    "trailers before the head": (raw(FrameType.TRAILERS, 0, 1), "TRAILERS on stream 1 before its HEAD"),
+    "two heads": (raw(FrameType.HEAD, 0, 1, OK) * 2, "HEAD on stream 1 in its body"),
+    "an informational head that ends": (raw(FrameType.HEAD, 3, 1, OK), "HEAD on stream 1 before its HEAD"),
+    "overrun in one frame": (
+        raw(FrameType.HEAD, 0, 1, OK) + frames.HEADER.pack(5, 0, 1, WINDOW + 1),
+        f"DATA of {WINDOW + 1} bytes; at most {WINDOW} are allowed",
+    ),
+    "overrun in two frames": (
+        raw(FrameType.HEAD, 0, 1, OK)
+        + raw(FrameType.DATA, 0, 1, b"x" * WINDOW)
+        + raw(FrameType.DATA, 0, 1, b"x"),
+        "DATA of 1 bytes on stream 1 overruns its credit of 0",
+    ),
+    "endless head": (
+        frames.HEADER.pack(FrameType.HEAD, 0, 1, 0xFFFFFFFF),
+        "HEAD of 4294967295 bytes; at most",
+    ),
+    "end with a payload": (raw(FrameType.END, 0, 1, b"x"), "END of 1 bytes; at most 0"),
+    "credit for what was never sent": (
+        raw(FrameType.CREDIT, 0, 1, b"\0\0\0\1"),
+        "CREDIT on stream 1 for bytes that were never sent",
+    ),
+    "credit of nothing": (raw(FrameType.CREDIT, 0, 1, b"\0\0\0\0"), "CREDIT of nothing"),
+    "half a credit": (raw(FrameType.CREDIT, 0, 1, b"\0\1"), "CREDIT of 2 bytes"),
+    "ping on a stream": (raw(FrameType.PING, 0, 1), "PING on stream 1"),
+    "long ping": (raw(FrameType.PING, 0, 0, b"123456789"), "PING of 9 bytes; at most 8"),
+    "flags on end": (raw(FrameType.END, 1, 1), "END with flags 0x01"),
+    "reset without a code": (raw(FrameType.RESET, 0, 1, b"?"), "a reason of 1 lines instead of 3"),
+    "goaway that is not text": (raw(FrameType.GOAWAY, 0, 0, b"\xff\xfe\n\n"), "a reason is not UTF-8"),
+    "renewal on a stream": (raw(FrameType.RENEW, 0, 1, b"token"), "RENEW on stream 1"),
+    "two renewals at once": (raw(FrameType.RENEW, 0, 0, b"token") * 2, "RENEW before the "),
+    "long renewal": (frames.HEADER.pack(FrameType.RENEW, 0, 0, 8193), "RENEW of 8193 bytes; at most 8192"),
 }
 
 
 @pytest.mark.parametrize("name", ATTACKS_ON_THE_PROXY)
-def test_an_agent_that_breaks_a_rule_is_told_so_and_heard_no_more(name: str) -> None:
+def test_an_agent_that_breaks_a_rule_is_sent_the_reason_and_read_no_further(name: str) -> None:
+    attack, reason = ATTACKS_ON_THE_PROXY[name]
     wire = Wire()
     wire.proxy.open(b"foo", HEAD, NO_BODY, 0)
     wire.to_agent()
-    error = broken(wire.proxy.receive(ATTACKS_ON_THE_PROXY[name]))
-    assert error.message
+    error = broken(wire.proxy.receive(attack))
+    assert reason in error.message
     assert wire.proxy.receive(raw(FrameType.HEAD, 0, 1, OK)) == []
     (goaway,) = [e for e in wire.to_agent() if isinstance(e, GoAway)]
     assert goaway.reason.code == "tunnel-protocol"
     assert goaway.reason.message == error.message
+
+
+#: What a proxy sends, and the reason for which the agent ends the link.
+ATTACKS_ON_THE_AGENT = {
+    "proxy sends a head": (raw(FrameType.HEAD, 0, 1, OK), "HEAD is not allowed here"),
+    "hello from a proxy": (raw(FrameType.HELLO, 0, 0), "HELLO is not allowed here"),
+    "second welcome": (raw(FrameType.WELCOME, 0, 0), "WELCOME is not allowed here"),
+    "renewal from a proxy": (raw(FrameType.RENEW, 0, 0), "RENEW is not allowed here"),
+    "renewed without a renewal": (raw(FrameType.RENEWED, 0, 0), "RENEWED without a RENEW"),
+    "open on the link": (raw(FrameType.OPEN, 0, 0), "OPEN on stream 0"),
+    "open without a head": (raw(FrameType.OPEN, 0, 1, b"\0" * 8 + b"\x01a"), "OPEN without a whole head"),
+    "data before any stream": (raw(FrameType.DATA, 0, 1, b"x"), "stream 1, which was never opened"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS_ON_THE_AGENT)
+def test_a_proxy_that_breaks_a_rule_is_sent_the_reason_and_read_no_further(name: str) -> None:
+    attack, reason = ATTACKS_ON_THE_AGENT[name]
+    wire = Wire()
+    error = broken(wire.agent.receive(attack))
+    assert reason in error.message
+    assert wire.agent.receive(raw(FrameType.PING, 0, 0)) == []
+    (goaway,) = [e for e in wire.to_proxy() if isinstance(e, GoAway)]
+    assert (goaway.reason.code, goaway.reason.message) == ("tunnel-protocol", error.message)
 
 
 def test_a_frame_after_the_end_of_a_half_is_refused() -> None:
@@ -278,6 +329,7 @@ def test_streams_beyond_the_limit_are_refused_on_both_sides() -> None:
     opens = [frames.OPEN_HEADER.pack(3, 1, n, 9 + 1 + len(HEAD), 0, 1) + b"a" + HEAD for n in (1, 2, 3)]
     events = wire.agent.receive(b"".join(opens))
     assert [type(e) for e in events] == [Opened, Opened, Broken]
+    assert broken(events).message == "more than 2 streams are open"
     wire.proxy.open(b"a", HEAD, NO_BODY, 0)
     wire.proxy.open(b"a", HEAD, NO_BODY, 0)
     assert wire.proxy.full
@@ -288,19 +340,21 @@ def test_streams_beyond_the_limit_are_refused_on_both_sides() -> None:
 def test_a_stream_id_is_never_used_again() -> None:
     wire = Wire()
     frame = frames.OPEN_HEADER.pack(3, 1, 7, 9 + 1 + len(HEAD), 0, 1) + b"a" + HEAD
-    assert "before" in broken(wire.agent.receive(frame + frame)).message
+    assert broken(wire.agent.receive(frame + frame)).message == "stream 7 was opened before"
 
 
 @pytest.mark.parametrize(("role", "first"), [(Role.PROXY, FrameType.PING), (Role.AGENT, FrameType.OPEN)])
 def test_the_first_frame_is_the_greeting(role: Role, first: FrameType) -> None:
     end = Session(role)
     payload = b"" if first is FrameType.PING else b"\0" * 8 + b"\x01aGET / HTTP/1.1\r\n\r\n"
-    assert broken(end.receive(raw(first, 0, int(first is FrameType.OPEN), payload)))
+    error = broken(end.receive(raw(first, 0, int(first is FrameType.OPEN), payload)))
+    assert error.message == f"{first.name} is not allowed here"
 
 
 def test_an_agent_waits_for_its_welcome() -> None:
     proxy = Session(Role.PROXY)
-    assert broken(proxy.receive(raw(FrameType.HELLO, 0, 0) + raw(FrameType.PING, 0, 0)))
+    error = broken(proxy.receive(raw(FrameType.HELLO, 0, 0) + raw(FrameType.PING, 0, 0)))
+    assert error.message == "PING is not allowed here"
 
 
 def test_a_long_head_in_single_bytes_is_held_once() -> None:
@@ -317,7 +371,6 @@ def test_a_long_head_in_single_bytes_is_held_once() -> None:
 def test_the_fast_table_is_the_table() -> None:
     for state, kind, flags in itertools.product((HEADLESS, BODY, CLOSED), FrameType, range(4)):
         assert after(state, kind, flags) == TRANSITIONS.get((state, kind, flags), -1)
-    assert {len(row) for row in NEXT} == {60}
 
 
 def _conversation() -> tuple[bytes, list[Any]]:

@@ -87,25 +87,26 @@ def _masked(first: int, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "frame",
+    ("frame", "reason"),
     [
-        _masked(0x81, b"text"),
-        _masked(0x83, b""),
-        _masked(0x8B, b""),
-        _masked(0xC2, b"reserved bit"),
-        _masked(0x80, b"continues nothing"),
-        _masked(0x02, b"a") + _masked(0x82, b"starts anew"),
-        _masked(0x09, b"fragmented ping"),
-        _masked(0x88, b"1"),
-        b"\x82\x01x",  # not masked
-        b"\x89\xfe\x00\xff",  # a long ping
-        b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" + KEY,
+        (_masked(0x81, b"text"), "opcode 1: only binary"),
+        (_masked(0x83, b""), "opcode 3: only binary"),
+        (_masked(0x8B, b""), "opcode 11"),
+        (_masked(0xC2, b"reserved bit"), "reserved bits"),
+        (_masked(0x80, b"continues nothing"), "continuation out of place"),
+        (_masked(0x02, b"a") + _masked(0x82, b"starts anew"), "continuation out of place"),
+        (_masked(0x09, b"fragmented ping"), "long or fragmented WebSocket control frame"),
+        (_masked(0x88, b"1"), "close of one byte"),
+        (b"\x82\x01x", "masked on the wrong side"),
+        (b"\x89\xfe\x00\xff", "long or fragmented WebSocket control frame"),
+        (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" + KEY, "frame of 18446744073709551615 bytes"),
     ],
 )
-def test_a_peer_that_breaks_the_rfc_is_closed_with_1002(frame: bytes) -> None:
+def test_a_peer_that_breaks_the_rfc_is_closed_with_1002(frame: bytes, reason: str) -> None:
     _, server = pair()
     payload(server, frame)
     assert server.error is not None
+    assert reason in server.error.message
     assert server.closed == 1002
     assert server.replies == [b"\x88\x02\x03\xea"]
 
@@ -114,6 +115,7 @@ def test_a_masked_server_is_refused() -> None:
     client, _ = pair()
     payload(client, _masked(0x82, b"x"))
     assert client.error is not None
+    assert "masked on the wrong side" in client.error.message
 
 
 REQUEST, SENT_KEY = websocket.request_upgrade(
@@ -127,21 +129,24 @@ def test_the_handshake_of_the_rfc() -> None:
 
 
 def test_client_and_server_agree() -> None:
-    websocket.check_upgraded(split_head(websocket.accept_upgrade(split_head(REQUEST))), SENT_KEY)
+    head = split_head(websocket.accept_upgrade(split_head(REQUEST)))
+    websocket.check_upgraded(head, SENT_KEY)
+    with pytest.raises(ProtocolError, match="does not fit the request"):
+        websocket.check_upgraded(head, base64.b64encode(b"another key here"))
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "reason"),
     [
-        (b"upgrade: websocket", b"upgrade: h2c"),
-        (b"connection: Upgrade", b"connection: close"),
-        (b"version: 13", b"version: 8"),
-        (SENT_KEY, b"not base64!"),
-        (SENT_KEY, base64.b64encode(b"short")),
+        (b"upgrade: websocket", b"upgrade: h2c", "not a WebSocket upgrade"),
+        (b"connection: Upgrade", b"connection: close", "not a WebSocket upgrade"),
+        (b"version: 13", b"version: 8", "version other than 13"),
+        (SENT_KEY, b"not base64!", "Sec-WebSocket-Key"),
+        (SENT_KEY, base64.b64encode(b"short"), "Sec-WebSocket-Key"),
     ],
 )
-def test_a_request_that_is_no_upgrade_is_refused(old: bytes, new: bytes) -> None:
-    with pytest.raises(ProtocolError):
+def test_a_request_that_is_no_upgrade_is_refused(old: bytes, new: bytes, reason: str) -> None:
+    with pytest.raises(ProtocolError, match=reason):
         websocket.accept_upgrade(split_head(REQUEST.replace(old, new)))
 
 
@@ -151,11 +156,11 @@ def test_a_request_that_is_no_upgrade_is_refused(old: bytes, new: bytes) -> None
 )
 def test_an_answer_that_does_not_fit_is_refused(old: bytes, new: bytes) -> None:
     answer = websocket.accept_upgrade(split_head(REQUEST)).replace(old, new)
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match="does not fit the request"):
         websocket.check_upgraded(split_head(answer), SENT_KEY)
 
 
 @pytest.mark.parametrize("line", [b"no colon", b": no name", b"name : v", b" folded: v", b"a: b\nc: d"])
 def test_a_malformed_field_line_is_refused(line: bytes) -> None:
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match="malformed field line"):
         split_head(b"GET / HTTP/1.1\r\n" + line + b"\r\n\r\n")
