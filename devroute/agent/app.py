@@ -21,6 +21,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.page import PageReporter, can_draw
+from devroute.agent.ui.reporter import Reporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import (
     AppUnreachable,
@@ -110,7 +111,7 @@ async def run(settings: AgentSettings) -> int:
         report.close()
 
 
-def _report(settings: AgentSettings) -> LineReporter | PageReporter:
+def _report(settings: AgentSettings) -> Reporter:
     """A page on a terminal, unless lines are wanted, or the app's own output goes to the same terminal."""
     wants_page = settings.output == "auto" and not settings.command
     if wants_page and can_draw(sys.stdout):
@@ -119,7 +120,7 @@ def _report(settings: AgentSettings) -> LineReporter | PageReporter:
 
 
 class Agent:
-    def __init__(self, settings: AgentSettings, report: LineReporter | PageReporter) -> None:
+    def __init__(self, settings: AgentSettings, report: Reporter) -> None:
         self._settings = settings
         self._report = report
         self._loop = asyncio.get_running_loop()
@@ -186,7 +187,6 @@ class Agent:
         self.about.name = name
         link_to_page = None if self.door is None else self.door.url
         self._report.online(name, self._settings.server, self._settings.services, link_to_page)
-        self._report.flush()
         freeze_heap()
         return link
 
@@ -199,7 +199,6 @@ class Agent:
 
     def _not_renewed(self, error: DevrouteError) -> None:
         self._report.not_renewed(error)
-        self._report.flush()
 
     async def _stay(self, link: AgentLink) -> NoReturn:
         """Keep the laptop online. Ends only by an error that is final."""
@@ -216,11 +215,9 @@ class Agent:
             elif isinstance(error, FINAL):
                 raise error
             self._report.offline(error.message)
-            self._report.flush()
             attempt = 0 if self._loop.time() - since > STEADY_SECONDS else attempt + 1
             link, name, attempt = await self._again(attempt)
             self._report.back(name)
-            self._report.flush()
 
     async def _again(self, attempt: int) -> tuple[AgentLink, str, int]:
         while True:
@@ -234,7 +231,6 @@ class Agent:
             except DevrouteError as error:
                 attempt += 1
                 self._report.retry(error, delay_before(attempt - 1, 1.0))
-                self._report.flush()
 
     async def _unless_woken(
         self, registering: Coroutine[Any, Any, tuple[AgentLink, str]]

@@ -10,8 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from devroute.agent.network import Network, is_local_address
-from devroute.agent.ui.lines import LineReporter
-from devroute.agent.ui.page import PageReporter
+from devroute.agent.ui.reporter import Reporter
 from devroute.errors import UpstreamReset
 from devroute.tunnel.agent_link import AgentLink
 
@@ -36,7 +35,7 @@ ASK_TICKS: Final = 10
 class LinkMonitor:
     """`woken` is set when something happened that makes waiting pointless; who waits clears it."""
 
-    def __init__(self, report: LineReporter | PageReporter, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, report: Reporter, loop: asyncio.AbstractEventLoop) -> None:
         self.woken = asyncio.Event()
         self._report = report
         self._loop = loop
@@ -92,7 +91,6 @@ class LinkMonitor:
         only be roaming, and come back with the same address."""
         link = self._link
         self._report.network(before, now)
-        self._report.flush()
         if now is not None:
             self.woken.set()
         if link is not None and link.close_error is None:

@@ -1,6 +1,7 @@
 """The agent with a real server, a real app and real child processes."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -364,9 +365,10 @@ async def test_a_terminal_that_stands_still_does_not_stop_the_tunnel() -> None:
 
 
 async def test_a_path_cannot_reach_the_terminal_s_controls() -> None:
-    printer = TerminalWriter(sys.stdout)
-    report = LineReporter("text", printer)
-    line = report._request_as_text(Finished("foo", "GET", "/\x1b[2J", 200, 0.0, 12.34, 5_300_000, "", ""), "")
-    printer.close()
+    shown = io.StringIO()
+    reporter = LineReporter("text", TerminalWriter(shown))
+    reporter.request(Finished("foo", "GET", "/\x1b[2J", 200, 0.0, 12.34, 5_300_000, "", ""))
+    reporter.close()
+    line = shown.getvalue()
     assert "\x1b" not in line
     assert "12.3 s  5.3 MB" in line

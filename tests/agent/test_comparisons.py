@@ -6,7 +6,8 @@ from typing import Any
 
 from devroute.agent.comparisons import ComparisonResult
 from devroute.agent.ui.layout import View, lines
-from devroute.agent.ui.lines import MAX_DIFFERENCES, LineReporter
+from devroute.agent.ui.lines import LineReporter
+from devroute.agent.ui.reporter import MAX_DIFFERENCES
 from devroute.agent.ui.writer import TerminalWriter
 
 PLACE: dict[str, str | None] = {"where": "body $.a", "left": "1", "right": None}
@@ -27,9 +28,9 @@ def verdict(found: list[dict[str, str | None]] | None) -> ComparisonResult:
 
 def test_each_difference_is_said_and_what_was_the_same_is_counted() -> None:
     text = printed("text", (verdict([]), 0), (verdict([PLACE] * 7), 0), (verdict(None), 2))
-    assert "foo  GET '/a\\x1b'  differs from the real answer:" in text
+    assert "foo  GET '/a\\x1b'  differs from the service's response:" in text
     assert text.count("body $.a: 1 -> nothing") == MAX_DIFFERENCES
-    assert "and 2 more places" in text
+    assert "and 2 more" in text
     assert text.splitlines()[-1].endswith("shadow: 1 same, 1 different, 3 not compared")
 
 

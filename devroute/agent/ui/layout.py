@@ -4,6 +4,7 @@ Pure; agent/ui/page.py draws it, and of the next one only the lines that are not
 """
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,6 +13,7 @@ from typing import Final
 from rich.cells import cell_len, set_cell_size
 
 from devroute.headers import CALLER
+from devroute.tunnel.agent_link import Finished
 
 #: A text and the style in which it is shown, in rich's words.
 Piece = tuple[str, str]
@@ -54,7 +56,7 @@ class View:
     services: Sequence[tuple[str, str]] = ()
     contract: str = ""
     curl: str = ""
-    inspector: str = ""
+    inspector: str | None = None
     trouble: str | None = None
     warning: str = ""
     round_trip_ms: float | None = None
@@ -64,6 +66,21 @@ class View:
     shadow: str = ""
     unreachable: dict[str, str] = field(default_factory=dict)
     rows: Sequence[Row] = ()
+
+
+def row_of(finished: Finished, at: str) -> Row:
+    """The row of a request that ended at this time of day. Paths and reasons cannot control the terminal."""
+    return Row(
+        at,
+        finished.service,
+        finished.method,
+        printable(finished.target),
+        finished.status,
+        duration(finished.duration),
+        size(finished.size),
+        caller_of(finished.head),
+        printable(finished.reason or finished.code) if finished.code else "",
+    )
 
 
 def lines(view: View, width: int, height: int, *, plain_ascii: bool = False) -> list[Line]:
@@ -176,6 +193,33 @@ def _cut(line: Line, width: int) -> Line:
             break
         kept.append((text, style))
     return tuple(kept)
+
+
+# --- values as people read them -----------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
+
+
+def clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def duration(seconds: float) -> str:
+    if seconds >= 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+
+
+def size(size: int) -> str:
+    if size < 1000:
+        return f"{size} B"
+    for unit in ("kB", "MB", "GB"):
+        if size < 1_000_000 or unit == "GB":
+            return f"{size / 1000:.1f} {unit}"
+        size //= 1000
+    raise AssertionError("unreachable")
 
 
 # --- whose request it is ------------------------------------------------------------------------------------

@@ -6,11 +6,10 @@ second and only for lines that have changed: a terminal that stands still, or a 
 nothing to the tunnel.
 """
 
-import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Final, TextIO
 
@@ -19,11 +18,9 @@ from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 
-from devroute.agent.comparisons import ComparisonResult
-from devroute.agent.ui.layout import Line, Row, View, caller_of, lines
-from devroute.agent.ui.lines import Tally, clock, duration, local, size
-from devroute.contract.service_spec import ServiceSpec
-from devroute.errors import AppUnreachable, DevrouteError
+from devroute.agent.ui.layout import Line, View, clock, lines, row_of
+from devroute.agent.ui.reporter import Event, Reporter, places
+from devroute.errors import AppUnreachable
 from devroute.platforms import keyboard_echo_off
 from devroute.tunnel.agent_link import Finished
 
@@ -50,87 +47,70 @@ def can_draw(out: TextIO) -> bool:
     return out.isatty() and not console.is_dumb_terminal and not console.legacy_windows
 
 
-class PageReporter:
-    """The same methods as devroute.report.LineReporter; `flush` has the page drawn, soon."""
+class PageReporter(Reporter):
+    """`flush` has the page drawn soon, by a thread of its own."""
 
     def __init__(self, out: TextIO, console: Console | None = None) -> None:
+        super().__init__()
         self._out = out
         self._console = console or Console(file=out, highlight=False, soft_wrap=True)
         self._view = View()
         self._finished: deque[tuple[str, Finished]] = deque(maxlen=MAX_ROWS)
         self._started = time.monotonic()
-        self._came = threading.Event()
-        self._over = threading.Event()
+        self._changed = threading.Event()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="devroute-screen", daemon=True)
         self._drawn: list[Line] = []
         self._width = 0
-        self._known: dict[str, tuple[str, str]] = {}
+        self._ansi_codes: dict[str, tuple[str, str]] = {}
         self._offline = False
-        self._tally = Tally()
 
     # --- what happens, on the loop
 
-    def online(
-        self, name: str, server: str, services: Sequence[ServiceSpec], inspector: str | None = None
-    ) -> None:
-        view = self._view
-        view.inspector = inspector or ""
-        view.name, view.server = name, server
-        view.services = [(s.service, f"{s.direct} (direct)" if s.direct else local(s)) for s in services]
-        view.contract = json.dumps({spec.service: name for spec in services})
-        view.curl = f"curl -H 'X-devroute: {view.contract}' http://{services[0].service}/"
-        self._thread.start()
-
-    def inspector(self, url: str) -> None:
-        self._view.inspector = url
-        self.flush()
-
-    def no_inspector(self, error: DevrouteError) -> None:
-        self._view.warning = f"there is no inspector: {error.message} ({error.hint})"
+    def show(self, event: Event) -> None:
+        view, fields = self._view, event.fields
+        match event.name:
+            case "online":
+                view.name, view.server, view.inspector = (fields[k] for k in ("name", "server", "inspector"))
+                view.contract, view.curl, view.services = (
+                    fields["contract"],
+                    fields["curl"],
+                    places(fields["services"]),
+                )
+                self._thread.start()
+            case "offline" | "retry":
+                self._offline = True
+                view.trouble, view.round_trip_ms = event.text, None
+            case "back":
+                self._offline = False
+                view.trouble = None
+            case "network":
+                if fields["now"] is None:
+                    view.trouble = event.text
+                elif not self._offline:
+                    view.trouble = None
+            case "inspector":
+                view.inspector = fields["url"]
+            case "shadow":
+                view.shadow = str(self.tally)
+            case _:
+                view.warning = event.text
 
     def request(self, finished: Finished) -> None:
-        """On the request path: everything else happens in the thread."""
-        view = self._view
-        view.requests += 1
-        if finished.code:
-            view.failed += 1
+        self._view.requests += 1
+        self._view.failed += bool(finished.code)
         self._finished.appendleft((clock(), finished))
-
-    def compared(self, verdict: ComparisonResult, lost: int) -> None:
-        self._tally.count(verdict, lost)
-        self._view.shadow = str(self._tally)
-
-    def back(self, name: str) -> None:
-        self._offline = False
-        self._view.trouble = None
-
-    def offline(self, reason: str) -> None:
-        self._offline = True
-        self._view.trouble = f"{reason}; dialling again"
-        self._view.round_trip_ms = None
-
-    def retry(self, error: DevrouteError, delay: float) -> None:
-        self._view.trouble = f"{error.message}; dialling again"
-
-    def not_renewed(self, error: DevrouteError) -> None:
-        self._view.warning = f"the token is not renewed: {error.message}"
-
-    def network(self, before: str | None, now: str | None) -> None:
-        if now is not None and not self._offline:
-            self._view.trouble = None
-        elif now is None:
-            self._view.trouble = "there is no network to the server; waiting for one"
 
     def round_trip(self, seconds: float | None) -> None:
         self._view.round_trip_ms = None if seconds is None else seconds * 1000
 
     def flush(self) -> None:
-        self._came.set()
+        self._changed.set()
 
     def close(self) -> None:
-        """Give the terminal back, with one line about what was."""
-        self._over.set()
-        self._came.set()
+        """Leaves one line that says what was."""
+        self._closing.set()
+        self._changed.set()
         if self._thread.is_alive():
             self._thread.join(LAST_SECONDS)
 
@@ -144,11 +124,11 @@ class PageReporter:
                 given_back.callback(self._console.set_alt_screen, False)
                 self._console.show_cursor(False)
                 given_back.callback(self._console.show_cursor, True)
-                while not self._over.is_set():
-                    self._came.clear()
+                while not self._closing.is_set():
+                    self._changed.clear()
                     self._paint()
-                    self._over.wait(1 / FRAMES_PER_SECOND)
-                    self._came.wait(1.0)  # a minute may have passed, or the window have another size
+                    self._closing.wait(1 / FRAMES_PER_SECOND)
+                    self._changed.wait(1.0)  # a minute may have passed, or the window have another size
             self._console.print(self._farewell())
         except (OSError, ValueError):  # the terminal has gone: run on in silence
             return
@@ -158,7 +138,7 @@ class PageReporter:
         width, height = console.size
         view.minutes = int((time.monotonic() - self._started) / 60)
         recent = list(self._finished)
-        view.rows = [_row(at, each) for at, each in recent[:height]]
+        view.rows = [row_of(each, at) for at, each in recent[:height]]
         view.unreachable = _unreachable(each for _, each in recent)
         page = lines(view, width, height, plain_ascii=not console.encoding.startswith("utf"))
         before = self._drawn if len(self._drawn) == len(page) and self._width == width else None
@@ -181,13 +161,13 @@ class PageReporter:
 
     def _codes(self, style: str) -> tuple[str, str]:
         """What the terminal wants before and after a text of this style."""
-        if (codes := self._known.get(style)) is None:
+        if (codes := self._ansi_codes.get(style)) is None:
             parsed = Style.parse(style)
             if self._console.no_color:
                 parsed = parsed.without_color
             shown = parsed.render("|", color_system=_SYSTEMS.get(self._console.color_system or ""))
             before, _, after = shown.partition("|")
-            codes = self._known[style] = (before, after)
+            codes = self._ansi_codes[style] = (before, after)
         return codes
 
     def _farewell(self) -> str:
@@ -197,22 +177,6 @@ class PageReporter:
         failed = f", {view.failed} failed" if view.failed else ""
         shadow = f", {view.shadow}" if view.shadow else ""
         return f"{view.name} was online for {minutes} min: {was}{failed}{shadow}"
-
-
-def _row(at: str, each: Finished) -> Row:
-    path = each.target if each.target.isprintable() else ascii(each.target)
-    problem = (each.reason or each.code) if each.code else ""
-    return Row(
-        at,
-        each.service,
-        each.method,
-        path,
-        each.status,
-        duration(each.duration),
-        size(each.size),
-        caller_of(each.head),
-        problem if problem.isprintable() else ascii(problem),
-    )
 
 
 def _unreachable(newest_first: Iterable[Finished]) -> dict[str, str]:

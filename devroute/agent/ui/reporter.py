@@ -1,0 +1,161 @@
+"""What `devroute up` reports, whatever shows it: each event once, as JSON fields and in words.
+
+Owns the words and the counts of comparisons. Never writes: lines.py prints, page.py draws.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from devroute.agent.comparisons import ComparisonResult
+from devroute.agent.ui.layout import printable
+from devroute.contract.service_spec import ServiceSpec
+from devroute.errors import DevrouteError
+from devroute.tunnel.agent_link import Finished
+
+#: Differences of one response that are shown; the inspector has all.
+MAX_DIFFERENCES: Final = 5
+
+
+class Event(NamedTuple):
+    """`name` and `fields` are the JSON of --output json; `text` says the same to people, "" says nothing."""
+
+    name: str
+    text: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Comparisons so far. `unpaired`: one of the two responses was missing; `ordinary`: of all of them, those
+    of requests without a contract."""
+
+    same: int = 0
+    different: int = 0
+    unpaired: int = 0
+    ordinary: int = 0
+
+    def count(self, result: ComparisonResult, lost: int) -> None:
+        self.unpaired += lost
+        self.ordinary += not result.contract
+        if result.differences is None:
+            self.unpaired += 1
+        elif result.differences:
+            self.different += 1
+        else:
+            self.same += 1
+
+    def __str__(self) -> str:
+        unpaired = f", {self.unpaired:,} not compared" if self.unpaired else ""
+        ordinary = f" ({self.ordinary:,} without a contract)" if self.ordinary else ""
+        return f"shadow: {self.same:,} same, {self.different:,} different{unpaired}{ordinary}"
+
+
+class Reporter(ABC):
+    """`show` and `request` note what happened; `flush` passes it on, without waiting for the terminal."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+
+    @abstractmethod
+    def show(self, event: Event) -> None: ...
+
+    @abstractmethod
+    def request(self, finished: Finished) -> None: ...  # on the request path
+
+    @abstractmethod
+    def round_trip(self, seconds: float | None) -> None: ...
+
+    @abstractmethod
+    def flush(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    # --- events
+
+    def online(
+        self, name: str, server: str, services: Sequence[ServiceSpec], inspector: str | None = None
+    ) -> None:
+        """The first registration. `inspector` is the link that opens it."""
+        contract = json.dumps({spec.service: name for spec in services})
+        curl = f"curl -H 'X-devroute: {contract}' http://{services[0].service}/"
+        offers = [
+            {"service": s.service, "local": _local_url(s), "direct": str(s.direct) if s.direct else None}
+            for s in services
+        ]
+        lines = [f"{name} is online at {server}"]
+        lines += [f"  {service} -> {place}" for service, place in places(offers)]
+        lines += ["", "Requests with this header come here:", f"  X-devroute: {contract}", f"  {curl}", ""]
+        if inspector is not None:
+            lines += [f"Inspector: {inspector}", ""]
+        fields = {"services": offers, "contract": contract, "curl": curl, "inspector": inspector}
+        self._report("online", "\n".join(lines), name=name, server=server, **fields)
+
+    def inspector(self, url: str) -> None:
+        """Each link opens the inspector once; this is the next one."""
+        self._report("inspector", f"the inspector is open; for another browser: {url}", url=url)
+
+    def no_inspector(self, error: DevrouteError) -> None:
+        text = f"there is no inspector: {error.message} ({error.hint})"
+        self._report("no-inspector", text, code=error.code, reason=error.message)
+
+    def back(self, name: str) -> None:
+        self._report("back", f"{name} is online again", name=name)
+
+    def offline(self, reason: str) -> None:
+        self._report("offline", f"the tunnel is down: {reason}; dialling again", reason=reason)
+
+    def retry(self, error: DevrouteError, delay: float) -> None:
+        """An attempt has failed; the next one follows within `delay` seconds."""
+        fields = {"code": error.code, "reason": error.message, "delay_s": round(delay, 2)}
+        self._report("retry", f"{error.message}; dialling again", **fields)
+
+    def network(self, before: str | None, now: str | None) -> None:
+        """The laptop's own address on the route to the server; None where there is no route."""
+        changed = f"the network has changed ({before or 'none'} -> {now})"
+        text = changed if now is not None else "no network leads to the server; waiting for one"
+        self._report("network", text, before=before, now=now)
+
+    def not_renewed(self, error: DevrouteError) -> None:
+        text = f"the token is not renewed: {error.message}"
+        self._report("not-renewed", text, code=error.code, reason=error.message)
+
+    def compared(self, result: ComparisonResult, lost: int) -> None:
+        """Waits for `flush`. `lost`: comparisons that the proxy dropped before this one."""
+        self.tally.count(result, lost)
+        counts = {name: getattr(self.tally, name) for name in ("same", "different", "unpaired")}
+        what = {"service": result.service, "method": result.method, "path": result.target}
+        fields = {**what, "contract": result.contract, "differences": result.differences, **counts}
+        self.show(Event("shadow", _differences(result), fields))
+
+    def _report(self, event: str, text: str, /, **fields: object) -> None:
+        self.show(Event(event, text, fields))
+        self.flush()
+
+
+def places(offers: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str]]:
+    """Each service of the event "online", and where its requests go."""
+    return [
+        (str(o["service"]), f"{o['direct']} (direct)" if o["direct"] else str(o["local"])) for o in offers
+    ]
+
+
+def _local_url(spec: ServiceSpec) -> str:
+    host = f"[{spec.host}]" if ":" in spec.host else spec.host
+    return f"{spec.scheme}://{host}:{spec.port}"
+
+
+def _differences(result: ComparisonResult) -> str:
+    if not result.differences:
+        return ""
+    request = f"{result.service}  {result.method} {printable(result.target)}"
+    lines = [f"{request}  differs from the service's response:"]
+    for each in result.differences[:MAX_DIFFERENCES]:
+        sides = f"{each['left'] or 'nothing'} -> {each['right'] or 'nothing'}"
+        lines.append(printable(f"          {each['where']}: {sides}"))
+    if (more := len(result.differences) - MAX_DIFFERENCES) > 0:
+        lines.append(f"          and {more} more")
+    return "\n".join(lines)
