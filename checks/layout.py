@@ -16,6 +16,7 @@ LEAVES = {
     "platforms",
     "quoting",
     "settings",
+    "tasks",
     "token_bucket",
     "yaml_text",
 }

@@ -25,8 +25,9 @@ from devroute.log import configure
 from devroute.platforms import freeze_heap, handle_signals, loop_factory
 from devroute.proxy import admin
 from devroute.proxy.control import api, http
+from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tls import TlsListener
-from devroute.proxy.control.tunnels import TunnelListener
+from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.downstream.listener import Listener
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.settings import ProxySettings
@@ -131,13 +132,17 @@ class Proxy:
             record=self._record,
         )
         self._control = http.create_runner(api.create_app(control))
-        self._tunnels = TunnelListener(
-            http=lambda: http.connections(self._control)(),
+        self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
             registry=self.registry,
             server_version=__version__,
             permit=self._permit_registration,
             record=self._record,
+        )
+        self._control_listener = ControlListener(
+            http=lambda: http.connections(self._control)(),
+            authenticate=config.identities.authenticate,
+            tunnels=self._tunnels,
         )
         self._tls: TlsListener | None = None
         self._admin = web.AppRunner(
@@ -155,7 +160,9 @@ class Proxy:
         await self._admin.setup()
         assert self._admin.server is not None
         self._apply_limits()
-        self.control_port = await self._listen(self._tunnels, settings.control_host, settings.control_port)
+        self.control_port = await self._listen(
+            self._control_listener, settings.control_host, settings.control_port
+        )
         self.data_port = await self._listen(self._data, settings.data_host, settings.data_port)
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
         await self._listen_tls()
@@ -188,7 +195,7 @@ class Proxy:
             return
         required = settings.tls_client_auth == "required"
         files = ServerFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca, required)
-        self._tls = TlsListener(files, self._tunnels)
+        self._tls = TlsListener(files, self._control_listener)
         self.tls_port = await self._tls.start(
             settings.control_host, settings.tls_port, settings.reload_interval
         )
@@ -210,7 +217,7 @@ class Proxy:
         for connection in list(self._data.connections):
             connection.abort()
         await self._config.stop()
-        await self._tunnels.close()
+        await self._control_listener.close()
         await self._pools.close()
         if self._mesh is not None:
             await self._mesh.close()
@@ -234,7 +241,7 @@ class Proxy:
             self._audit.record_omitted()
         if self._ticks % IN_FORCE_TICKS == 0:
             identities = self._config.identities
-            self._tunnels.end_unless(identities.check_current, time.time(), identities.tokens)
+            self._tunnels.review_identities(identities.check_current, time.time(), identities.tokens)
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
             self._apply(self._config.refresh(self._record))
 
@@ -245,7 +252,7 @@ class Proxy:
         if POLICY in changed:
             self._apply_limits()
             self._pools.close_idle()
-            self._tunnels.review()
+            self._tunnels.review_policy()
 
     def _apply_limits(self) -> None:
         """The policy's limits, or the settings' where it has none."""

@@ -16,7 +16,7 @@ from devroute.contract.verifier import SKEW_S
 from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy.policy import Policy, permit_contract
 from devroute.quoting import printable
-from devroute.upstream.interface import Upstream
+from devroute.upstream.interface import ProbedUpstream
 from devroute.upstream.quota import Share
 
 #: First line of the answer; a filter that does not know it leaves the request alone.
@@ -40,7 +40,7 @@ class LaptopService(Protocol):
     @property
     def address(self) -> Address | None: ...
     @property
-    def upstream(self) -> Upstream | None: ...
+    def upstream(self) -> ProbedUpstream | None: ...
     @property
     def options(self) -> OfferOptions: ...
     @property
@@ -69,7 +69,7 @@ class Decision:
     error: DevrouteError | None = None
     ttl_ms: int = TTL_MS
     address: Address | None = None
-    upstream: Upstream | None = None
+    upstream: ProbedUpstream | None = None
     entry: Entry | None = None
     callers: tuple[str, ...] | None = None
     options: OfferOptions = DEFAULT_OPTIONS
@@ -162,7 +162,7 @@ def decide_parsed(
 
 def select_target(
     entry: Entry, policy: Policy, directory: Directory
-) -> tuple[Address | Upstream, OfferOptions]:
+) -> tuple[Address | ProbedUpstream, OfferOptions]:
     """Where the requests of an entry that policy permits go, and on which terms: an address to connect to (a
     name in it is still to be resolved, and each address to be permitted), or a laptop's tunnel.
 
@@ -196,7 +196,7 @@ def permit_entry(entry: Entry, policy: Policy) -> None:
         )
 
 
-def destination_of(entry: Entry, served: LaptopService, policy: Policy) -> Address | Upstream:
+def destination_of(entry: Entry, served: LaptopService, policy: Policy) -> Address | ProbedUpstream:
     """How a laptop that is online is reached. Raises TargetDenied or ServiceNotServed."""
     if served.upstream is not None:
         return served.upstream

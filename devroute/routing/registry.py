@@ -11,12 +11,19 @@ from typing import Final, Protocol
 from devroute.auth.tokens import owns
 from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.target import Address
-from devroute.errors import LaptopOffline, NameNotOwned, NameTaken, ServiceNotServed, TooManyLinks
+from devroute.errors import (
+    DevrouteError,
+    LaptopOffline,
+    NameNotOwned,
+    NameTaken,
+    ServiceNotServed,
+    TooManyLinks,
+)
 from devroute.quoting import quote
 from devroute.routing.shadow.assignment import TICKET_LENGTH, ShadowTarget
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE, Notifier
 from devroute.tunnel.protocol.handshake import Hello
-from devroute.upstream.interface import Upstream
+from devroute.upstream.interface import ProbedUpstream
 from devroute.upstream.quota import Share
 
 #: Laptops that one subject may have online: a person has few, a CI system some.
@@ -24,9 +31,12 @@ MAX_LINKS_PER_SUBJECT: Final = 16
 
 
 class Link(Protocol):
-    """What the registry needs of a link."""
+    """The connection of a laptop that registers."""
 
-    def upstream(self, service: str) -> Upstream: ...
+    def upstream(self, service: str) -> ProbedUpstream: ...
+
+    def reject(self, error: DevrouteError) -> None:
+        """Send the error to the agent, and close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class LaptopService:
     way. `share` bounds what the subject may have in flight; a tunnel knows its own. `tell` tells the owner
     what came of copies, where they want any."""
 
-    upstream: Upstream | None
+    upstream: ProbedUpstream | None
     address: Address | None
     options: OfferOptions = DEFAULT_OPTIONS
     share: Share | None = None

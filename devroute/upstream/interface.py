@@ -64,3 +64,10 @@ class Upstream(Protocol):
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         """Start a request. Never raises and never blocks: failures arrive at sink.on_error, never before
         open has returned. Unless head.framing is NONE, send_data* and send_end follow."""
+
+
+class ProbedUpstream(Upstream, Protocol):
+    """An upstream that can become unreachable without notice, as a laptop that falls asleep."""
+
+    async def check_reachable(self, seconds: float) -> None:
+        """Wait up to so many seconds for a sign that the upstream is reachable. Raises LaptopOffline."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
+from devroute.auth.identity import Identity, PeerCertificate
 from devroute.proxy.control import http
 from devroute.proxy.control.api import _errors_as_json
 from devroute.proxy.control.http import (
@@ -17,7 +18,8 @@ from devroute.proxy.control.http import (
     connections,
     create_runner,
 )
-from devroute.proxy.control.tunnels import MAX_HTTP_HEAD, TunnelListener
+from devroute.proxy.control.listener import MAX_HTTP_HEAD, ControlListener
+from devroute.proxy.control.tunnels import Tunnels
 from devroute.routing.registry import Registry
 
 PATIENCE = 5.0
@@ -28,6 +30,10 @@ async def echo(request: web.Request) -> web.Response:
     return web.Response(body=await request.read())
 
 
+async def no_token(authorization: str, certificate: PeerCertificate | None) -> Identity:
+    pytest.fail("no request here has a token")
+
+
 class Port:
     """The real listener and connections, with a route that reads a body."""
 
@@ -36,12 +42,13 @@ class Port:
         app.router.add_post("/echo", echo)
         self.runner = create_runner(app)
         await self.runner.setup()
-        listener = TunnelListener(
+        tunnels = Tunnels(
+            authenticate=no_token, registry=Registry(), server_version="test", permit=lambda *_: None
+        )
+        listener = ControlListener(
             http=connections(self.runner),
-            authenticate=lambda secret: pytest.fail("nobody has a token here"),
-            registry=Registry(),
-            server_version="test",
-            permit=lambda *_: None,
+            authenticate=no_token,
+            tunnels=tunnels,
             head_seconds=HEAD_SECONDS,
         )
         self.server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)

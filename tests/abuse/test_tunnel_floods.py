@@ -86,7 +86,7 @@ async def test_a_flood_of_websocket_frames_ends_the_link(opcode: int) -> None:
 async def test_a_proxy_that_opens_and_resets_streams_loses_its_agent() -> None:
     app = App()
     async with tunnel(app) as (where, agent):
-        (hostile,) = where.listener.links
+        (hostile,) = where.tunnels.links
         session: Session = hostile._session
         for _ in range((RESET_BURST + 3000) // 100):
             for _ in range(100):
@@ -100,7 +100,7 @@ async def test_a_proxy_that_opens_and_resets_streams_loses_its_agent() -> None:
 
 async def test_a_proxy_that_floods_the_agent_loses_it() -> None:
     async with tunnel(App()) as (where, agent):
-        (hostile,) = where.listener.links
+        (hostile,) = where.tunnels.links
         send(hostile, *[FLOODS["ping"]] * FLOOD)
         assert isinstance(await asyncio.wait_for(agent.close_reason, PATIENCE), TunnelFlooded)
 
@@ -134,7 +134,7 @@ async def stalled() -> AsyncIterator[tuple[Link, Link, Client, Callable[[], None
         agent._session.send_head(agent._session.streams[1], head(200).raw)
         agent.wake()
         await client.first.wait()
-        (proxy,) = where.listener.links
+        (proxy,) = where.tunnels.links
         yield agent, proxy, client, stream.resume_response
 
 

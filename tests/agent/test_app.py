@@ -248,7 +248,7 @@ async def test_a_laptop_that_wakes_up_asks_its_link_and_waits_no_longer(
         link = await connect(where, {"foo": object()})  # type: ignore[dict-item]  # never opened
         watch.follow(link)
         await link.welcome
-        (theirs,) = where.listener.links
+        (theirs,) = where.tunnels.links
         theirs.transport.pause_reading()
         now = asyncio.get_running_loop().time()
         watch._tick(time.time() - 3600, now - 1)

@@ -12,7 +12,8 @@ from devroute.contract.target import Address
 from devroute.errors import DevrouteError, TokenInvalid
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.proxy.control.tunnels import Permit, TunnelListener
+from devroute.proxy.control.listener import HEAD_SECONDS, ControlListener
+from devroute.proxy.control.tunnels import Permit, Tunnels
 from devroute.routing.registry import Registry
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.dial import dial
@@ -45,8 +46,9 @@ class NoHttp(asyncio.Protocol):
 class Site:
     """The proxy's side: a listener on a port of its own."""
 
-    def __init__(self, listener: TunnelListener, registry: Registry, server: asyncio.Server) -> None:
+    def __init__(self, listener: ControlListener, registry: Registry, server: asyncio.Server) -> None:
         self.listener = listener
+        self.tunnels = listener.tunnels
         self.registry = registry
         self._server = server
         self.port: int = server.sockets[0].getsockname()[1]
@@ -69,17 +71,20 @@ async def start_site(
     permit: Permit | None = None,
     authenticate: Authenticate = authenticate,
     tls: ssl.SSLContext | None = None,
+    head_seconds: float = HEAD_SECONDS,
     **seconds: float,
 ) -> Site:
     registry = Registry()
-    listener = TunnelListener(
-        http=NoHttp,
+    tunnels = Tunnels(
         authenticate=authenticate,
         registry=registry,
         server_version="test",
         permit=permit or (lambda subject, groups, offer: None),
         liveness=liveness,
         **seconds,
+    )
+    listener = ControlListener(
+        http=NoHttp, authenticate=authenticate, tunnels=tunnels, head_seconds=head_seconds
     )
     server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", port, ssl=tls)
     return Site(listener, registry, server)

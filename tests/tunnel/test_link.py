@@ -365,7 +365,7 @@ async def test_a_silent_peer_is_dead_after_a_while() -> None:
     async with site() as where:
         link = await connect(where, {"foo": App()}, liveness=short)
         await link.welcome
-        (theirs,) = where.listener.links
+        (theirs,) = where.tunnels.links
         theirs.transport.pause_reading()
         error = await asyncio.wait_for(link.close_reason, 2)
         assert "silent" in error.message
@@ -390,7 +390,7 @@ async def test_the_proxy_leaves_asking_to_its_agents() -> None:
     async with site(liveness=proxy) as where:
         link = await connect(where, {"foo": App()}, liveness=agent)
         await link.welcome
-        (theirs,) = where.listener.links
+        (theirs,) = where.tunnels.links
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(link.close_reason), 1)
         assert link.heartbeat.pinged_at > 0 == theirs.heartbeat.pinged_at

@@ -13,7 +13,7 @@ from devroute.policy.policy import Policy
 from devroute.policy.ranges import Network, is_inside
 from devroute.proxy.settings import ProxySettings
 
-#: Paths of the control port, as devroute/proxy/control/api.py and devroute/proxy/control/tunnels.py serve
+#: Paths of the control port, as devroute/proxy/control/api.py and devroute/proxy/control/listener.py serve
 #: them.
 SIDECAR_PATHS = ("/resolve", "/trace", "/compare")
 LAPTOP_PATHS = ("/tunnel", "/api/*")

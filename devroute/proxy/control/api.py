@@ -1,7 +1,7 @@
 """The control port's HTTP application: /resolve for the sidecars, /api for people and the CLI.
 
-Owns the form of the answers. Decides nothing (routing/decision.py does) and knows no sockets: proxy/app.py
-listens, and proxy/control/tunnels.py takes /tunnel before it gets here.
+Owns the form of the responses. Decides nothing (routing/decision.py does) and knows no sockets: proxy/app.py
+listens, and proxy/control/listener.py takes GET /tunnel before it gets here.
 """
 
 import asyncio
@@ -35,27 +35,27 @@ from devroute.routing.decision import TTL_MS, Decision, Directory, decide
 from devroute.routing.shadow.assignment import NoShadowTargets, ShadowTargets, assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, PendingComparisons, parse_service_response
 from devroute.routing.trace import Traces
-from devroute.tunnel.proxy_link import TunnelUpstream
+from devroute.upstream.interface import ProbedUpstream
 
 log = structlog.stdlib.get_logger("devroute.control")
 
 
 class Listing(Directory, Protocol):
-    """Who is online, for the sidecars and for people."""
+    """The laptops that are online, for the sidecars and for people."""
 
     def listing(self) -> Sequence[Mapping[str, object]]:
-        """A JSON object for each laptop; its keys are the registry's to choose, `name` among them."""
+        """A JSON object for each laptop. The registry chooses its keys; one is `name`."""
 
 
-#: Connects to a direct target, an IP address or a name whose addresses are each to be permitted.
+#: Connects to a direct target for a service: an IP address, or a name whose addresses policy has to permit.
 #: Raises TargetUnreachable or TargetDenied.
 Probe = Callable[[Address, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What the application asks. The policy is asked for on each request, so that a reload is seen;
-    `probe(address, service)` may take `probe_timeout` seconds."""
+    """What the application depends on. `policy()` is called for each request, so that a reload takes effect;
+    `probe` may take `probe_timeout` seconds."""
 
     directory: Listing
     policy: Callable[[], Policy]
@@ -69,15 +69,14 @@ class Control:
     record: RecordEvent = discard_event
 
     async def resolve(self, request: web.Request) -> web.Response:
-        """GET /resolve: the decision for one contract at one service, in the lines of routing/decision.py;
-        without a contract, whose laptop gets copies of the service's requests, in those of
-        routing/shadow/assignment.py."""
+        """GET /resolve: the decision for one contract at one service (routing/decision.py has its format);
+        without a contract, which laptops get shadow traffic of the service (routing/shadow/assignment.py)."""
         candidates = request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()
         contracts = request.headers.getall(headers.CONTRACT, [])
         if not contracts:
             return _lines(assign_shadow_traffic(candidates, self.policy(), self.shadows).as_lines())
         decision = decide(
-            # A repeated field is one list (RFC 9110 §5.3), and so is found to be two contracts.
+            # A repeated field is one list (RFC 9110 §5.3), which the parser rejects as two contracts.
             ", ".join(contracts),
             candidates,
             request.headers.get(headers.NAMESPACE) or None,
@@ -87,14 +86,14 @@ class Control:
             now=time.time(),
         )
         if decision.address is not None:
-            decision = await self._tried(decision, decision.address)
-        elif isinstance(decision.upstream, TunnelUpstream):
-            decision = await self._heard(decision, decision.upstream)
+            decision = await self._probe_address(decision, decision.address)
+        elif decision.upstream is not None:
+            decision = await self._probe_laptop(decision, decision.upstream)
         if (error := decision.error) is not None and error.status in REFUSAL_STATUSES:
             self._refused("resolve", error, request)
         return _lines(decision.as_lines())
 
-    async def _tried(self, decision: Decision, address: Address) -> Decision:
+    async def _probe_address(self, decision: Decision, address: Address) -> Decision:
         try:
             async with asyncio.timeout(self.probe_timeout):
                 await self.probe(address, decision.service)
@@ -106,52 +105,52 @@ class Control:
                     service=decision.service,
                     target=decision.target,
                 ),
-                TTL_MS,  # asking again would cost the next request the same wait
+                TTL_MS,  # the next request would wait as long
             )
         except DevrouteError as error:
             return decision.unreachable(error)
         return decision
 
-    async def _heard(self, decision: Decision, tunnel: TunnelUpstream) -> Decision:
+    async def _probe_laptop(self, decision: Decision, upstream: ProbedUpstream) -> Decision:
         try:
-            await tunnel.check_reachable(self.probe_timeout)
+            await upstream.check_reachable(self.probe_timeout)
         except LaptopOffline as error:
             error.at(decision.service, decision.target)
             return decision.unreachable(error)
         return decision
 
     async def traced(self, request: web.Request) -> web.Response:
-        """POST /trace: a sidecar's word about a request that `devroute trace` has sent."""
+        """POST /trace: a sidecar's report on a request that `devroute trace` has sent."""
         self.traces.add_hop(
             {name.lower(): value for name, value in request.headers.items()}, time.monotonic()
         )
         return web.Response(status=204)
 
     async def compared(self, request: web.Request) -> web.Response:
-        """POST /compare: a sidecar's word about what the real service answered to a copied request. Raises
+        """POST /compare: a sidecar's report on the service's response to a shadow request. Raises
         RequestMalformed."""
         key = request.headers.get(headers.COMPARE, "")
         if not (key.isascii() and key.isalnum() and len(key) <= ID_LENGTH):
             raise RequestMalformed("the header X-devroute-compare is missing or no id")
-        answer = parse_service_response(
+        response = parse_service_response(
             await request.read(), whole=request.headers.get(headers.WHOLE) == "yes"
         )
-        self.comparisons.real(key, answer)
+        self.comparisons.real(key, response)
         return web.Response(status=204)
 
     async def trace(self, request: web.Request) -> web.Response:
-        """GET /api/traces/ID: the hops that were told of."""
+        """GET /api/traces/ID: the hops that were reported."""
         await self._authorise(request)
         hops = self.traces.hops(request.match_info["id"])
         return web.json_response({"hops": [asdict(hop) for hop in hops]})
 
     async def laptops(self, request: web.Request) -> web.Response:
-        """GET /api/laptops: who is online and serves what."""
+        """GET /api/laptops: the laptops that are online, with their services."""
         await self._authorise(request)
         return web.json_response({"laptops": list(self.directory.listing())})
 
     async def status(self, request: web.Request) -> web.Response:
-        """GET /api/status: the server as it is; `you` is the token's subject."""
+        """GET /api/status: version, policy and uptime; `you` is the token's subject."""
         identity = await self._authorise(request)
         policy = self.policy()
         return web.json_response(
@@ -212,8 +211,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def _for_sidecars(handler: Handler) -> Handler:
-    """Sidecars show no token, and what they ask makes us connect to targets: so they are answered on the
-    plain port, which the mesh guards, and never on the TLS one, which laptops reach."""
+    """Serve only on the plain port, which the mesh guards, not on the TLS port, which laptops reach: sidecars
+    send no token, and their requests make the proxy connect to targets."""
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         transport = request.transport
@@ -225,8 +224,8 @@ def _for_sidecars(handler: Handler) -> Handler:
 
 
 async def _late_tunnel(request: web.Request) -> web.Response:
-    """GET /tunnel on a connection that served something else before, so that it is ours and not the tunnel's:
-    an ingress pools its connections. Closed, so that the agent's next attempt gets another one."""
+    """GET /tunnel on a connection that aiohttp has because it served another request before: an ingress pools
+    its connections. Closed, so that the agent's next attempt gets another one."""
     response = error_response(ConnectionUsed("this connection has served another request before"))
     response.force_close()
     return response
@@ -236,7 +235,7 @@ async def _late_tunnel(request: web.Request) -> web.Response:
 async def _errors_as_json(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """The one place of this port where errors become responses."""
+    """The only place of this application where errors become responses."""
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             return await handler(request)
@@ -258,6 +257,6 @@ async def _errors_as_json(
         return response
     except web.HTTPException:
         raise
-    except Exception as error:  # the last resort: a bug must not cost the others their port
+    except Exception as error:  # a defect must not close the port for others
         log.error("control.failed", path=request.path, exc_info=error)
         return error_response(DevrouteError("devroute made a mistake; its log says more"))

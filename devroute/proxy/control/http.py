@@ -1,6 +1,6 @@
-"""How the control port speaks HTTP: aiohttp with this port's limits, and every refusal as JSON with a code.
+"""The control port's HTTP: aiohttp with this port's limits, and every error as JSON with a code.
 
-Owns no route. The first head on a connection is awaited by proxy/control/tunnels.py, before this gets it.
+Owns no route. proxy/control/listener.py reads the first head of a connection before aiohttp gets it.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from devroute.headers import RESULT
 MAX_FIELD_BYTES: Final = 64 * 1024
 #: Fields of one head: Envoy's own default is 100.
 MAX_FIELDS: Final = 128
-#: Nothing that is sent here is larger, and what is larger is not read.
+#: No request of a sidecar, an agent or the CLI has a larger body; a larger one is not read.
 MAX_BODY_BYTES: Final = 64 * 1024
-#: How long a request may take, its body included: /resolve connects to a target, the rest is at hand.
+#: For a whole request, its body included. Only /resolve waits for something else: a connection to a target.
 REQUEST_SECONDS: Final = 20.0
-#: How long the rest of a body is read that nobody wanted.
+#: For reading the rest of a body after the response (RFC 9112 §9.6).
 LINGER_SECONDS: Final = 2.0
-#: Above the hour for which Envoy keeps an idle connection: if we closed it, a question could get lost.
+#: Longer than the hour for which Envoy keeps an idle connection: closing it first could lose a request.
 KEEP_ALIVE_SECONDS: Final = 3630.0
 
 _OPTIONS: Final[dict[str, Any]] = {
@@ -42,12 +42,12 @@ log = structlog.stdlib.get_logger("devroute.control")
 
 
 def create_runner(app: web.Application) -> web.AppRunner:
-    """The application's life; its connections are made by `connections`."""
+    """The application's start and end; `connections` makes its protocols."""
     return web.AppRunner(app, handle_signals=False, **_OPTIONS)
 
 
 def connections(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
-    """Makes the protocols of this port's connections. The runner has to be set up."""
+    """The factory of this port's protocols. The runner has to be set up."""
     server = runner.server
     assert isinstance(server, web.Server)
     loop = asyncio.get_running_loop()
@@ -55,7 +55,7 @@ def connections(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's protocol; what its parser refuses is answered as everything else is here."""
+    """aiohttp's protocol, which sends the errors of its parser as this port's other errors."""
 
     __slots__ = ()
 
@@ -67,12 +67,12 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if request.writer is not None and request.writer.output_size > 0:
-            raise ConnectionError("an answer was begun already")
+            raise ConnectionError("a response has been started")
         error: DevrouteError
         if isinstance(exc, LineTooLong):
             error = HeadTooLarge(f"a header field or the request line is longer than {MAX_FIELD_BYTES} bytes")
-        elif status == 400:  # not the parser's words: they repeat what was sent, over several lines
-            error = RequestMalformed("this is not a valid request", hint="HTTP/1.1 is spoken here")
+        elif status == 400:  # without the parser's message, which quotes the request over several lines
+            error = RequestMalformed("this is not a valid request", hint="this port speaks HTTP/1.1")
         else:
             log.error("control.failed", exc_info=exc)
             error = DevrouteError("devroute made a mistake; its log says more")

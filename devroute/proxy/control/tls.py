@@ -1,12 +1,11 @@
-"""The control port once more, over TLS, for laptops. Owns its sockets, and the change to newer certificates:
-a new listener takes over the same socket, so that nobody is refused, and tunnels that are up go on.
+"""The control port over TLS, for laptops. Owns its sockets and the change to renewed certificates: a new
+listener takes over the same sockets, so that no connection is refused and open tunnels go on.
 
-Sidecars use the plain port, since the mesh encrypts what they send; so this one answers laptops only
-(proxy/control/api.py tells them apart).
+Sidecars use the plain port, since the mesh encrypts their traffic; proxy/control/api.py serves them there
+only.
 """
 
 import asyncio
-import contextlib
 import ssl
 from asyncio import sslproto
 from collections.abc import Callable
@@ -16,8 +15,9 @@ import structlog
 
 from devroute.auth.tls import ServerFiles
 from devroute.errors import ConfigInvalid
+from devroute.tasks import TaskOwner
 
-#: Seconds for a handshake, and for the peer's word at the end of a connection.
+#: Seconds for a handshake, and for the peer's close_notify at the end.
 HANDSHAKE_SECONDS: Final = 10.0
 SHUTDOWN_SECONDS: Final = 5.0
 BACKLOG: Final = 1024
@@ -29,7 +29,7 @@ log = structlog.stdlib.get_logger("devroute.tls")
 
 
 class TlsListener:
-    """`problem` says why newer files are not in force."""
+    """`problem`: why changed files could not be loaded, else None."""
 
     def __init__(self, files: ServerFiles, protocol_factory: Callable[[], asyncio.BaseProtocol]) -> None:
         self.problem: str | None = None
@@ -37,11 +37,12 @@ class TlsListener:
         self._factory = protocol_factory
         self._stamp: object = None
         self._servers: list[asyncio.Server] = []
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks = TaskOwner()
 
     async def start(self, host: str, port: int, interval: float) -> int:
-        """Listen, and look at the files each `interval` seconds. Returns the port. Raises ConfigInvalid."""
-        sslproto.SSLProtocol.max_size = RECEIVE_BYTES  # an attribute of its class for want of a parameter
+        """Listen, and check the files for changes every `interval` seconds. Returns the port. Raises
+        ConfigInvalid."""
+        sslproto.SSLProtocol.max_size = RECEIVE_BYTES  # there is no parameter for it
         self._stamp = self._files.stamp()
         context = self._files.context()
         loop = asyncio.get_running_loop()
@@ -53,26 +54,23 @@ class TlsListener:
             raise ConfigInvalid(
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="is another proxy running?"
             ) from None
-        self._watch = loop.create_task(self._look(interval))
+        self._tasks.start(self._watch(interval))
         return int(self._servers[0].sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        """Take no new connections; those that are up are their protocols' affair."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+        """Accept no more connections; the open ones stay open."""
+        await self._tasks.close()
         for server in self._servers:
             server.close()
 
-    async def _look(self, interval: float) -> None:
+    async def _watch(self, interval: float) -> None:
         while True:
             await asyncio.sleep(interval)
             try:
                 stamp = self._files.stamp()
                 if stamp != self._stamp:
                     context = self._files.context()
-                    await self._change(context)
+                    await self._replace(context)
                     self._stamp = stamp
                     log.info("tls.loaded", certificate=str(self._files.certificate))
                 self.problem = None
@@ -82,9 +80,9 @@ class TlsListener:
                     log.error("tls.rejected", problem=problem)
                 self.problem = problem
 
-    async def _change(self, context: ssl.SSLContext) -> None:
-        """Another listener on the same sockets, then the old one goes: the kernel's queue of connections is
-        that of the sockets."""
+    async def _replace(self, context: ssl.SSLContext) -> None:
+        """Start a listener on duplicates of the same sockets, then close the old one: the kernel's queue of
+        connections belongs to the sockets."""
         loop = asyncio.get_running_loop()
         old, self._servers = self._servers, []
         for server in old:

@@ -102,12 +102,12 @@ async def test_a_newer_token_extends_the_link_and_requests_go_on() -> None:
         answered = await renewed(link, "alice 5000 qa")
         assert answered.error is None
         assert answered.expires_in == pytest.approx(5000, abs=5)
-        where.listener.end_unless(in_force(LONG), time.time(), object())
+        where.tunnels.review_identities(in_force(LONG), time.time(), object())
         client = Client()
         where.upstream().open(get(), client)
         await asyncio.wait_for(client.done.wait(), 5)
         assert client.body == b"fine"
-        where.listener.end_unless(in_force(6000), time.time(), object())
+        where.tunnels.review_identities(in_force(6000), time.time(), object())
         await asyncio.wait_for(link.close_reason, 5)
         assert link.goaway is not None
         assert link.goaway.code == "token-expired"
@@ -127,9 +127,9 @@ async def test_a_newer_token_that_is_not_good_leaves_the_one_before_in_force(tok
         answered = await renewed(link, token)
         assert answered.error is not None
         assert answered.error.code == code
-        where.listener.end_unless(in_force(0), time.time(), object())
+        where.tunnels.review_identities(in_force(0), time.time(), object())
         assert where.registry.lookup("alice", "foo").upstream is not None
-        where.listener.end_unless(in_force(LONG), time.time(), object())
+        where.tunnels.review_identities(in_force(LONG), time.time(), object())
         await asyncio.wait_for(link.close_reason, 5)
 
 
@@ -161,7 +161,7 @@ async def test_nobody_is_asked_about_links_while_nothing_has_changed() -> None:
 
     def look(now: float, tokens: object = tokens) -> list[str]:
         asked.clear()
-        where.listener.end_unless(lambda identity, now: asked.append(identity.subject), now, tokens)
+        where.tunnels.review_identities(lambda identity, now: asked.append(identity.subject), now, tokens)
         return list(asked)
 
     async with site(authenticate=authenticate) as where:

@@ -23,7 +23,8 @@ from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.control.http import connections, create_runner
-from devroute.proxy.control.tunnels import Permit, TunnelListener
+from devroute.proxy.control.listener import ControlListener
+from devroute.proxy.control.tunnels import Permit, Tunnels
 from devroute.routing.registry import Registry
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import dial
@@ -170,7 +171,7 @@ async def test_a_right_that_is_taken_away_hides_the_laptop_and_lets_requests_und
         where.upstream().open(get(), client)
         await app.opened.wait()
         refused.add("alice")
-        where.listener.review()
+        where.tunnels.review_policy()
         assert [each["name"] for each in where.registry.listing()] == ["bob"]
         (stream,) = app.streams
         stream.sink.on_head(head(200, 2))
@@ -197,7 +198,7 @@ async def test_a_request_of_a_laptop_without_its_right_does_not_go_on_for_ever(
         where.upstream().open(get(), client)
         await app.opened.wait()
         refused.add("alice")
-        where.listener.review()
+        where.tunnels.review_policy()
         if says_goodbye:
             link.drain("leaving", "and staying nevertheless")
         assert await turned_away(where, link) == "not-permitted"
@@ -361,13 +362,13 @@ async def test_an_upgrade_on_a_connection_that_aiohttp_has_is_closed_for_another
 
     runner = create_runner(create_app(Control(registry, Policy, authenticate, probe, 1.0)))
     await runner.setup()
-    listener = TunnelListener(
-        http=connections(runner),
+    tunnels = Tunnels(
         authenticate=authenticate,
         registry=registry,
         server_version="test",
-        permit=lambda address, service: None,
+        permit=lambda subject, groups, offer: None,
     )
+    listener = ControlListener(http=connections(runner), authenticate=authenticate, tunnels=tunnels)
     server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     async with asyncio.timeout(3):

@@ -1,0 +1,169 @@
+"""The control port's connections until their first head is read: upgrades of GET /tunnel become links,
+everything else goes to aiohttp, which then has the connection for good.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+import structlog
+
+from devroute.auth.identity import Authenticate
+from devroute.errors import DevrouteError, HeadTooLarge, RequestTimeout
+from devroute.http.http1.request import check_partial_head
+from devroute.proxy.control.tunnels import Tunnels
+from devroute.tasks import TaskOwner
+from devroute.token_bucket import Allowance
+from devroute.tunnel.protocol.websocket import accept_upgrade, split_head
+
+#: Bytes of an upgrade's head: a token, and what ingresses add.
+MAX_HEAD: Final = 16 * 1024
+
+#: Bytes of any other first head: a contract, and baggage that repeats it among other members
+#: (proxy/control/http.py).
+MAX_HTTP_HEAD: Final = 128 * 1024
+
+#: Seconds for a connection's first head to arrive and its token to be verified.
+HEAD_SECONDS: Final = 10.0
+
+#: Wrong tokens that are logged at once, and more a second: a flood of them must not fill the disk. The audit
+#: trail counts those that it leaves out.
+LOGGED_BURST: Final = 100
+LOGGED_PER_SECOND: Final = 10
+
+_PATHS: Final = (b"GET /tunnel ", b"GET /tunnel?")
+_LONGEST: Final = max(map(len, _PATHS))
+
+#: RFC 9110 §11.6.1.
+_CHALLENGE: Final = b'www-authenticate: Bearer realm="devroute"\r\n'
+
+log = structlog.stdlib.get_logger("devroute.tunnel")
+
+
+class ControlListener:
+    """The factory of the port's protocols, and what they share. `http()` makes aiohttp's protocol."""
+
+    def __init__(
+        self,
+        *,
+        http: Callable[[], asyncio.BaseProtocol],
+        authenticate: Authenticate,
+        tunnels: Tunnels,
+        head_seconds: float = HEAD_SECONDS,
+    ) -> None:
+        self.http = http
+        self.authenticate = authenticate
+        self.tunnels = tunnels
+        self.head_seconds = head_seconds
+        self.waiting: set[FirstHead] = set()
+        self.tasks = TaskOwner()
+        self.log_allowance = Allowance(LOGGED_BURST, LOGGED_PER_SECOND, asyncio.get_running_loop().time())
+
+    def __call__(self) -> "FirstHead":
+        return FirstHead(self, asyncio.get_running_loop())
+
+    async def close(self) -> None:
+        """Abort the connections whose first head is not complete, and close all tunnels."""
+        for connection in list(self.waiting):
+            connection.transport.abort()
+        await self.tasks.close()
+        await self.tunnels.close()
+
+
+class FirstHead(asyncio.Protocol):
+    """A new connection, until it is known what it is for."""
+
+    def __init__(self, listener: ControlListener, loop: asyncio.AbstractEventLoop) -> None:
+        self._listener = listener
+        self._loop = loop
+        self._read = b""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._admission: asyncio.Task[None] | None = None
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._listener.waiting.add(self)
+        self._deadline = self._loop.call_later(self._listener.head_seconds, self._timed_out)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._release()
+        if self._admission is not None:
+            self._admission.cancel()
+
+    def _release(self) -> None:
+        self._listener.waiting.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        read = self._read = self._read + data
+        if self._admission is not None:
+            return
+        for_tunnel = any(read.startswith(path) or path.startswith(read[:_LONGEST]) for path in _PATHS)
+        most = MAX_HEAD if for_tunnel else MAX_HTTP_HEAD
+        end = read.find(b"\r\n\r\n") + 4
+        try:
+            if end < 4 or end > most:
+                if len(read) > most:
+                    raise HeadTooLarge(f"the request's head is longer than {most} bytes")
+                if not for_tunnel:
+                    check_partial_head(read)
+                return
+            if not for_tunnel:
+                self._hand_over(self._listener.http(), read)
+                return
+            head = split_head(read[:end])
+            response = accept_upgrade(head)
+        except DevrouteError as error:
+            self._refuse(error)
+            return
+        self.transport.pause_reading()  # HELLO may have arrived already; it is read once there is a link
+        authorization = head.fields.get(b"authorization", b"").decode("latin-1")
+        self._read = read[end:]
+        self._admission = self._listener.tasks.start(self._admit(authorization, response))
+
+    async def _admit(self, authorization: str, response: bytes) -> None:
+        """Upgrade if the token or certificate is valid. Cancelled with the connection, and by the
+        deadline."""
+        listener = self._listener
+        try:
+            certificate = self.transport.get_extra_info("peercert")
+            identity = await listener.authenticate(authorization, certificate)
+        except DevrouteError as error:
+            if listener.log_allowance.spend(self._loop.time()):
+                log.warning("laptop.refused", code=error.code, reason=error.message)
+            listener.tunnels.record_refusal(error, None, self.transport)
+            self._refuse(error)
+            return
+        if self.transport.is_closing():
+            return
+        self.transport.write(response)
+        link = listener.tunnels.create_link(identity, self._loop)
+        self._hand_over(link, b"")
+        self.transport.resume_reading()
+        link.feed(self._read)
+
+    def _hand_over(self, protocol: asyncio.BaseProtocol, read: bytes) -> None:
+        self._release()
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        if read:
+            cast(asyncio.Protocol, protocol).data_received(read)
+
+    def _timed_out(self) -> None:
+        if self._admission is not None:
+            self._admission.cancel()
+        self._refuse(RequestTimeout(f"no request within {self._listener.head_seconds:g} s"))
+
+    def _refuse(self, error: DevrouteError) -> None:
+        body = error.as_json()
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"connection: close\r\n%b\r\n"
+            % (error.status, error.code.encode(), len(body), _CHALLENGE if error.status == 401 else b"")
+            + body
+        )
+        self.transport.close()
