@@ -21,6 +21,13 @@ def head(framing: Framing = Framing.CHUNKED, method: bytes = b"POST") -> Request
     return RequestHead(method, b"/", framing, 0, b"")
 
 
+async def after_timers(seconds: float) -> None:
+    """Until all timers have fired that were set before, for as long or less: timers keep their order."""
+    fired = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, fired.set)
+    await fired.wait()
+
+
 class Heard:
     """A sink that writes down what it hears."""
 
@@ -129,7 +136,7 @@ async def test_a_large_body_waits_where_it_comes_from(
 
 async def test_who_goes_while_waiting_leaves_nothing(target: Target, sink: Heard) -> None:
     Delayed(target, 0.0).open(head(), sink).cancel()
-    await asyncio.sleep(0.02)
+    await after_timers(0.0)
     assert target.events == []
 
 
@@ -162,7 +169,7 @@ async def test_what_is_over_in_time_hears_no_more(target: Target, sink: Heard, e
         case "switch":  # a pipe has no total time
             target.sink.on_head(SWITCHING)
     before = list(sink.events)
-    await asyncio.sleep(0.03)
+    await after_timers(0.01)
     assert sink.events == before
 
 

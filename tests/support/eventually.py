@@ -43,3 +43,13 @@ async def eventually(
             raise
     log = "" if process is None else f"\n{process.log.read_text()}"
     raise AssertionError(f"not within {within} s: {what}{log}")
+
+
+async def quiet(progress: Callable[[], object], turns: int = 200) -> None:
+    """Until `progress` has returned the same value in so many turns of the loop: nothing goes on in it that
+    could change the value, as each turn takes from loopback all that was sent."""
+    async with asyncio.timeout(PATIENCE_S):
+        value, same = progress(), 0
+        while same < turns:
+            await asyncio.sleep(0)
+            same = same + 1 if value == (value := progress()) else 0

@@ -13,7 +13,7 @@ from devroute.proxy.downstream.exchange import Exchange
 from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route, Timeouts
 from devroute.upstream.http1_pool import Http1Pool
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, quiet
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -344,7 +344,7 @@ async def test_a_client_that_goes_away_cancels_the_request_at_the_app(bench: Ben
     writer.write(request(close=False))
     await asyncio.wait_for(started.wait(), 5)
     writer.close()
-    await asyncio.wait_for(gone.wait(), 0.1)
+    await asyncio.wait_for(gone.wait(), 5)
     assert bench.upstream.in_flight == 0
 
 
@@ -394,27 +394,24 @@ async def test_a_slow_client_leaves_its_connection_fit_for_the_next_request(benc
 
 async def test_memory_of_a_stalled_answer_is_bounded(bench: Bench) -> None:
     sent = 0
-    stalled = asyncio.Event()
 
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         await read_head(reader)
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        try:
-            while True:
-                writer.write(b"x" * 65536)
-                await asyncio.wait_for(writer.drain(), 0.3)
-                sent += 65536
-        except TimeoutError:
-            stalled.set()
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
 
     bench.handler = app
     _, writer = await bench.dial()
     writer.transport.pause_reading()
     writer.write(request())
-    await asyncio.wait_for(stalled.wait(), 10)
+    await eventually(lambda: sent)
+    await quiet(lambda: sent)
     (connection,) = bench.server.connections
-    assert sent > 0
+    assert sent < 64 * 1024 * 1024
     assert connection.transport.get_write_buffer_size() < 1024 * 1024
 
 
@@ -433,9 +430,8 @@ async def test_answers_to_pipelined_requests_wait_for_a_client_that_does_not_rea
     reader, writer = await bench.dial()
     writer.transport.pause_reading()
     writer.write(request(close=False) * 100)
-    await eventually(lambda: any(c._full for c in bench.server.connections))
-    for _ in range(200):
-        await asyncio.sleep(0)
+    await eventually(lambda: served)
+    await quiet(lambda: served)
     (connection,) = bench.server.connections
     assert connection.transport.get_write_buffer_size() < 4 * half
     assert served < 100
