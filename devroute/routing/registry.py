@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from devroute.auth.tokens import owns
-from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
-from devroute.contract.target import Address
 from devroute.errors import (
     DevrouteError,
     LaptopOffline,
@@ -20,6 +18,7 @@ from devroute.errors import (
     TooManyLinks,
 )
 from devroute.quoting import quote
+from devroute.routing.decision import LaptopService
 from devroute.routing.shadow.assignment import TICKET_LENGTH, ShadowTarget
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE, Notifier
 from devroute.tunnel.protocol.handshake import Hello
@@ -37,19 +36,6 @@ class Link(Protocol):
 
     def reject(self, error: DevrouteError) -> None:
         """Send the error to the agent, and close."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaptopService:
-    """The way to a service: exactly one of the first two is there. The same object for as long as it is the
-    way. `share` bounds what the subject may have in flight; a tunnel knows its own. `tell` tells the owner
-    what came of copies, where they want any."""
-
-    upstream: ProbedUpstream | None
-    address: Address | None
-    options: OfferOptions = DEFAULT_OPTIONS
-    share: Share | None = None
-    tell: Notifier | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ async def test_a_contract_that_wants_no_fallback_is_told_that_there_are_only_cop
     headers = {"x-devroute": json.dumps({"foo": {"to": "alice", "fallback": "fail"}})}
     async with party.mesh.client.get(party.foo, headers=headers) as response:
         assert response.status == 501
-        assert "takes only copies" in (await response.json())["message"]
+        assert "accepts only shadow traffic" in (await response.json())["message"]
 
 
 async def test_a_big_answer_streams_and_is_compared_by_its_beginning(party: Party) -> None:

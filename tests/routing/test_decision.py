@@ -12,7 +12,15 @@ from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
 from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.quoting import printable
-from devroute.routing.decision import FALLBACK_TTL_MS, LAPTOP_TTL_MS, Decision, decide, select_target
+from devroute.routing.decision import (
+    FALLBACK_TTL_MS,
+    LAPTOP_TTL_MS,
+    Decision,
+    LaptopService,
+    decide,
+    select_target,
+)
+from devroute.routing.resolve_codec import decode, encode
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from tests.support.examples import examples
 
@@ -23,19 +31,10 @@ class Tunnel:
 
 
 @dataclass
-class Serving:
-    address: Address | None = None
-    upstream: Tunnel | None = None
-    options: OfferOptions = DEFAULT_OPTIONS
-    share: None = None
-    tell: None = None
-
-
-@dataclass
 class Laptops:
-    online: dict[str, dict[str, Serving]] = field(default_factory=dict)
+    online: dict[str, dict[str, LaptopService]] = field(default_factory=dict)
 
-    def lookup(self, name: str, service: str) -> Serving:
+    def lookup(self, name: str, service: str) -> LaptopService:
         if name not in self.online:
             raise LaptopOffline(f"laptop '{name}' is offline", service=service, target=name)
         if service not in self.online[name]:
@@ -48,10 +47,10 @@ class Laptops:
 TUNNEL = Tunnel()
 LAPTOPS = Laptops(
     {
-        "alice": {"foo": Serving(upstream=TUNNEL)},
-        "bob": {"foo": Serving(address=Address("192.168.1.12", 8001))},
-        "sue": {"foo": Serving(upstream=TUNNEL, options=OfferOptions(shadow=25.0))},
-        "mallory": {"foo": Serving(address=Address("169.254.169.254", 8001))},
+        "alice": {"foo": LaptopService(TUNNEL, None)},
+        "bob": {"foo": LaptopService(None, Address("192.168.1.12", 8001))},
+        "sue": {"foo": LaptopService(TUNNEL, None, OfferOptions(shadow=25.0))},
+        "mallory": {"foo": LaptopService(None, Address("169.254.169.254", 8001))},
     }
 )
 POLICY = Policy.parse("direct: {networks: [192.168.0.0/16]}\nservices: [foo, bar]")
@@ -63,10 +62,7 @@ def decided(contract: object, *, candidates: str = "foo", namespace: str | None 
 
 
 def lines(decision: Decision) -> dict[str, str]:
-    text = decision.as_lines().decode("ascii")
-    first, *rest = text.removesuffix("\n").split("\n")
-    assert first == "devroute 1"
-    return dict(line.split(" ", 1) for line in rest)
+    return {key: value for key, (value,) in decode(encode(decision)).items()}
 
 
 def test_a_laptop_with_a_tunnel_is_a_detour_without_an_address_to_try() -> None:

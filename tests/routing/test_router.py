@@ -179,7 +179,7 @@ async def test_a_key_with_a_namespace_is_matched_as_it_is_written(desk: Desk) ->
 
 
 async def test_options_that_cannot_be_had_together_are_said_and_not_ignored(desk: Desk) -> None:
-    with pytest.raises(NotSupported, match="not for copies"):
+    with pytest.raises(NotSupported, match="not for mirrored requests"):
         desk.route(b'{"foo": {"to": "alice", "mirror": true, "delay": 1}}')
 
 

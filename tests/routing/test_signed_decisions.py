@@ -31,6 +31,7 @@ from devroute.proxy import signing_keys
 from devroute.proxy.signing_keys import signing_keys as signing_key_source
 from devroute.routing.decision import Decision, decide
 from devroute.routing.registry import Registry
+from devroute.routing.resolve_codec import encode
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
 from devroute.upstream.http1_pool import Http1Pool
@@ -70,7 +71,7 @@ def test_an_expired_contract_is_denied_as_by_policy_and_others_services_do_not_n
     late = NOW + 3600 + SKEW_S
     decision = decided(signed(DIRECT), now=late)
     assert (decision.kind, type(decision.error)) == ("fallback", ContractExpired)
-    assert "the contract of 'alice' expired 30 s ago" in decision.as_lines().decode()
+    assert "the contract of 'alice' expired 30 s ago" in encode(decision).decode()
     insisting = decided(signed(INSISTING), now=late)
     assert (insisting.kind, insisting.error and insisting.error.status) == ("error", 403)
     assert decided(signed(DIRECT), "other", now=late).kind == "service"
@@ -97,7 +98,7 @@ def test_no_sidecar_believes_a_decision_for_longer_than_the_contract_holds() -> 
 def test_where_policy_requires_signatures_an_unsigned_contract_is_denied_with_the_reason() -> None:
     decision = decided(DIRECT, policy=STRICT)
     assert (decision.kind, type(decision.error)) == ("fallback", ContractUnsigned)
-    assert "reason the contract is not signed, and policy requires that" in decision.as_lines().decode()
+    assert "reason the contract is not signed, and policy requires that" in encode(decision).decode()
     insisting = decided(INSISTING, policy=STRICT)
     assert (insisting.kind, insisting.error and insisting.error.code) == ("error", "contract-unsigned")
     assert decided(DIRECT, "other", policy=STRICT).kind == "service"

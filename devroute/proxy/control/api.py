@@ -32,6 +32,7 @@ from devroute.policy.policy import Policy
 from devroute.proxy.control.http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
 from devroute.proxy.telemetry.audit_events import REFUSAL_STATUSES, RecordEvent, discard_event, refusal_fields
 from devroute.routing.decision import TTL_MS, Decision, Directory, decide
+from devroute.routing.resolve_codec import encode
 from devroute.routing.shadow.assignment import NoShadowTargets, ShadowTargets, assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, PendingComparisons, parse_service_response
 from devroute.routing.trace import Traces
@@ -74,7 +75,7 @@ class Control:
         candidates = request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()
         contracts = request.headers.getall(headers.CONTRACT, [])
         if not contracts:
-            return _lines(assign_shadow_traffic(candidates, self.policy(), self.shadows).as_lines())
+            return _lines(encode(assign_shadow_traffic(candidates, self.policy(), self.shadows)))
         decision = decide(
             # A repeated field is one list (RFC 9110 §5.3), which the parser rejects as two contracts.
             ", ".join(contracts),
@@ -91,7 +92,7 @@ class Control:
             decision = await self._probe_laptop(decision, decision.upstream)
         if (error := decision.error) is not None and error.status in REFUSAL_STATUSES:
             self._refused("resolve", error, request)
-        return _lines(decision.as_lines())
+        return _lines(encode(decision))
 
     async def _probe_address(self, decision: Decision, address: Address) -> Decision:
         try:

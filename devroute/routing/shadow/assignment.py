@@ -18,13 +18,10 @@ from devroute.errors import DevrouteError, LaptopOffline
 from devroute.headers import COPY, line_start
 from devroute.http.message import id_said
 from devroute.policy.policy import Policy
-from devroute.routing.decision import MAX_CANDIDATES, TTL_MS, VERSION_LINE, LaptopService
+from devroute.routing.decision import MAX_CANDIDATES, LaptopService
 
 #: Laptops in one answer, and so in one sidecar's draw.
 MAX_LAPTOPS: Final = 16
-#: Bytes of their lines together; a sidecar reads 64 KiB of an answer at most (lua/shadow.lua). A laptop has
-#: 17 KiB at most, so somebody always fits.
-MAX_LINES_BYTES: Final = 60 * 1024
 #: Characters of a ticket: 128 bits as hexadecimal digits, too many to guess.
 TICKET_LENGTH: Final = 32
 
@@ -67,23 +64,6 @@ class Assignment:
 
     service: str = ""
     laptops: tuple[ShadowTarget, ...] = ()
-
-    def as_lines(self) -> bytes:
-        """For /resolve: lines of "key value", ASCII, LF. A laptop's line has its ticket, its percentage of
-        all requests, its methods, and the beginnings of its paths where it takes no others."""
-        lines = [VERSION_LINE, f"decision {'copy' if self.laptops else 'service'}", f"ttl {TTL_MS}"]
-        if self.laptops:
-            lines.append(f"service {self.service}")
-        room = MAX_LINES_BYTES
-        for each in self.laptops:
-            options = each.served.options
-            methods = ",".join(options.shadow_methods)
-            words = ("copy", each.ticket, f"{options.shadow or 0:.6f}", methods, *options.paths)
-            line = " ".join(words)
-            if len(line) < room:
-                room -= len(line) + 1
-                lines.append(line)
-        return ("\n".join(lines) + "\n").encode("ascii")
 
 
 def assign_shadow_traffic(candidates: Sequence[str], policy: Policy, shadows: ShadowTargets) -> Assignment:

@@ -12,6 +12,7 @@ from devroute.http.http1.request import parse_request_head
 from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.routing.registry import Registry
+from devroute.routing.resolve_codec import MAX_BYTES, decode, encode
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.assignment import MAX_LAPTOPS, assign_shadow_traffic, ticket_of
@@ -39,17 +40,14 @@ def laptop(registry: Registry, name: str, **options: object) -> Link:
     return link
 
 
-def asked(registry: Registry, policy: Policy = OPEN, *candidates: str) -> list[str]:
-    text = assign_shadow_traffic(candidates or ("foo",), policy, registry).as_lines().decode("ascii")
-    first, *rest = text.removesuffix("\n").split("\n")
-    assert first == "devroute 1"
-    return rest
+def resolved(registry: Registry, policy: Policy = OPEN, *candidates: str) -> dict[str, list[str]]:
+    return decode(encode(assign_shadow_traffic(candidates or ("foo",), policy, registry)))
 
 
 def test_nobody_gets_copies_who_does_not_ask_for_them() -> None:
     registry = Registry()
     laptop(registry, "alice")
-    assert asked(registry) == ["decision service", "ttl 1000"]
+    assert resolved(registry) == {"decision": ["service"], "ttl": ["1000"]}
 
 
 def test_each_laptop_has_a_line_with_its_ticket_and_terms() -> None:
@@ -57,13 +55,15 @@ def test_each_laptop_has_a_line_with_its_ticket_and_terms() -> None:
     laptop(registry, "bob", shadow=12.5, shadow_methods=("GET", "POST"), paths=("/api/", "/v2/"))
     laptop(registry, "alice", shadow=100.0)
     alice, bob = registry.shadows("foo")
-    assert asked(registry, OPEN, "foo-v1", "foo") == [
-        "decision copy",
-        "ttl 1000",
-        "service foo",
-        f"copy {alice.ticket} 100.000000 GET,HEAD,OPTIONS,TRACE",
-        f"copy {bob.ticket} 12.500000 GET,POST /api/ /v2/",
-    ]
+    assert resolved(registry, OPEN, "foo-v1", "foo") == {
+        "decision": ["copy"],
+        "ttl": ["1000"],
+        "service": ["foo"],
+        "copy": [
+            f"{alice.ticket} 100.000000 GET,HEAD,OPTIONS,TRACE",
+            f"{bob.ticket} 12.500000 GET,POST /api/ /v2/",
+        ],
+    }
     assert alice.ticket != bob.ticket
     assert registry.shadows("bar") == []
 
@@ -72,7 +72,7 @@ def test_an_answer_names_no_more_laptops_than_a_sidecar_draws_from() -> None:
     registry = Registry()
     for number in range(MAX_LAPTOPS + 5):
         laptop(registry, f"alice{number}", shadow=1.0)
-    assert sum(line.startswith("copy ") for line in asked(registry)) == MAX_LAPTOPS
+    assert len(resolved(registry)["copy"]) == MAX_LAPTOPS
 
 
 def test_laptops_with_long_lists_of_paths_leave_an_answer_that_a_sidecar_reads() -> None:
@@ -82,10 +82,10 @@ def test_laptops_with_long_lists_of_paths_leave_an_answer_that_a_sidecar_reads()
         methods = tuple(f"{letter}" + "A" * 31 for letter in "ABCDEFGHIJKLMNOP")
         laptop(registry, f"alice{number}", shadow=1.0, paths=paths, shadow_methods=methods)
     laptop(registry, "bob", shadow=1.0)
-    answer = assign_shadow_traffic(("foo",), OPEN, registry).as_lines()
+    body = encode(assign_shadow_traffic(("foo",), OPEN, registry))
     (limit,) = re.findall(r"local MAX_ANSWER = (\d+)", (ROOT / "lua/shadow.lua").read_text())
-    assert len(answer) <= int(limit)
-    assert answer.count(b"\ncopy ") == 4  # three of them, and bob, whose line is short
+    assert len(body) <= MAX_BYTES == int(limit)
+    assert len(decode(body)["copy"]) == 4  # three of them, and bob, whose line is short
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_laptops_with_long_lists_of_paths_leave_an_answer_that_a_sidecar_reads()
 def test_what_policy_does_not_permit_is_not_copied(policy: dict[str, object]) -> None:
     registry = Registry()
     laptop(registry, "alice", shadow=100.0)
-    assert asked(registry, Policy.from_mapping(policy))[0] == "decision service"
+    assert resolved(registry, Policy.from_mapping(policy))["decision"] == ["service"]
 
 
 def test_a_ticket_ends_with_its_registration() -> None:

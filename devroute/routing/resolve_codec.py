@@ -1,0 +1,155 @@
+"""The body of a /resolve response: lines that a sidecar's Lua parses (routing/SIDECAR.md). Pure.
+
+`encode` writes decisions and assignments of shadow traffic. `decode` is the reference reader, as strict as
+the sidecars' own; the proxy itself reads no such body.
+"""
+
+import json
+import re
+from typing import Final
+
+from devroute.contract.grammar import Entry
+from devroute.contract.offer_options import OfferOptions
+from devroute.contract.target import Version
+from devroute.quoting import printable
+from devroute.routing.decision import TTL_MS, Decision
+from devroute.routing.shadow.assignment import Assignment
+
+#: The first line. A sidecar that does not know it leaves the request to the service.
+VERSION_LINE: Final = "devroute 1"
+#: Bytes of a body that sidecars read.
+MAX_BYTES: Final = 64 * 1024
+#: Bytes of all `copy` lines of one body. A laptop's line has 17 KiB at most, so some always fit.
+MAX_COPY_BYTES: Final = 60 * 1024
+
+_LINE: Final = re.compile(r"([a-z][a-z-]*) ([ -~]+)")
+#: The only key that may be repeated.
+_COPY: Final = "copy"
+#: The keys that each decision needs.
+_REQUIRED: Final[dict[str, tuple[str, ...]]] = {
+    "service": (),
+    "fallback": ("reason",),
+    "detour": ("service",),
+    "mirror": ("service",),
+    "version": ("service", "version"),
+    "error": ("status", "reason", "body"),
+    "copy": ("service", _COPY),
+}
+_FORMS: Final = {
+    "ttl": re.compile(r"\d{1,4}"),
+    "status": re.compile(r"[45]\d\d"),
+    "timeout": re.compile(r"\d+"),
+    "percent": re.compile(r"(\d|[1-9]\d)(\.\d+)?|100(\.0+)?"),
+}
+
+Fields = list[tuple[str, str]]
+
+
+def encode(resolved: Decision | Assignment) -> bytes:
+    """Lines of "key value" in ASCII, each ended by LF."""
+    fields = _decision(resolved) if isinstance(resolved, Decision) else _assignment(resolved)
+    lines = [VERSION_LINE, *(f"{key} {value}" for key, value in fields), ""]
+    return "\n".join(lines).encode("ascii")
+
+
+def decode(body: bytes) -> dict[str, list[str]]:
+    """The values of each key, in their order. Raises ValueError for a body that sidecars do not accept."""
+    first, *lines = body.decode("ascii").split("\n")
+    if len(body) > MAX_BYTES or first != VERSION_LINE or not lines or lines.pop():
+        raise ValueError("not a body of this version, or too long")
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        if (match := _LINE.fullmatch(line)) is None:
+            raise ValueError(f"malformed line: {line!r}")
+        key, value = match.groups()
+        if key in fields and key != _COPY:
+            raise ValueError(f"'{key}' is repeated")
+        if key in _FORMS and _FORMS[key].fullmatch(value) is None:
+            raise ValueError(f"malformed {key}: {value!r}")
+        fields.setdefault(key, []).append(value)
+    decision = fields.get("decision", [""])[0]
+    if decision not in _REQUIRED:
+        raise ValueError(f"unknown decision: {decision!r}")
+    if missing := [key for key in _REQUIRED[decision] if key not in fields]:
+        raise ValueError(f"a decision '{decision}' without {', '.join(missing)}")
+    return fields
+
+
+def _decision(decision: Decision) -> Fields:
+    fields = [("decision", decision.kind), ("ttl", str(decision.ttl_ms))]
+    if decision.service:
+        fields.append(("service", decision.service))
+    if decision.reason:
+        fields.append(("reason", printable(decision.reason)))
+    if (entry := decision.entry) is not None:
+        fields += _conditions(entry, decision.options)
+        if decision.callers is not None:
+            fields.append(("callers", ",".join(decision.callers)))
+        fields += _offer(decision.options)
+        if decision.kind == "version":
+            fields += _version(entry)
+    if decision.kind == "error" and decision.error is not None:
+        fields.append(("status", str(decision.error.status)))
+        fields.append(("body", json.dumps(decision.error.as_dict(), separators=(",", ":"))))
+    return fields
+
+
+def _conditions(entry: Entry, options: OfferOptions) -> Fields:
+    """Which requests the decision is for, by contract and offer; all others go to the service."""
+    fields = []
+    methods, percent = tuple(entry.methods or ()), entry.percent
+    if options.shadow is not None:
+        percent *= options.shadow / 100
+        methods = tuple(each for each in options.shadow_methods if not methods or each in methods)
+        percent = percent if methods else 0.0
+    if methods:
+        fields.append(("methods", ",".join(methods)))
+    if entry.path is not None:
+        fields.append(("path", entry.path))
+    if entry.callers:
+        fields.append(("from", ",".join(entry.callers)))
+    if percent < 100:
+        fields.append(("percent", f"{percent:.6f}"))
+    if entry.fallback == "fail":
+        fields.append(("fallback", "fail"))
+    return fields
+
+
+def _offer(options: OfferOptions) -> Fields:
+    """The paths that the laptop offers, and what the sidecar adds for failover and comparison."""
+    fields = []
+    if options.paths:
+        fields.append(("only-paths", " ".join(options.paths)))
+    if options.except_status:
+        fields.append(("origin", "yes"))
+    if options.shadow is not None:
+        fields.append(("compare", "yes"))
+    return fields
+
+
+def _version(entry: Entry) -> Fields:
+    """What the sidecar does itself, since the request does not pass the proxy."""
+    assert isinstance(entry.target, Version)
+    fields = [("version", entry.target.subset)]
+    if entry.timeout_s is not None:
+        fields.append(("timeout", str(max(1, round(entry.timeout_s * 1000)))))
+    return fields
+
+
+def _assignment(assignment: Assignment) -> Fields:
+    """A `copy` line for each laptop: ticket, percentage of all requests, methods, and the prefixes of its
+    paths unless it offers all. Lines that do not fit are left out."""
+    decision = "copy" if assignment.laptops else "service"
+    fields = [("decision", decision), ("ttl", str(TTL_MS))]
+    if assignment.laptops:
+        fields.append(("service", assignment.service))
+    room = MAX_COPY_BYTES
+    for laptop in assignment.laptops:
+        options = laptop.served.options
+        percent, methods = f"{options.shadow or 0:.6f}", ",".join(options.shadow_methods)
+        value = " ".join((laptop.ticket, percent, methods, *options.paths))
+        length = len(f"{_COPY} {value}\n")
+        if length <= room:
+            room -= length
+            fields.append((_COPY, value))
+    return fields
