@@ -1,7 +1,7 @@
 """A token bucket, for what a peer may send although it costs it nothing. Pure: the time is passed in."""
 
 
-class Allowance:
+class TokenBucket:
     """`burst` at once, `rate` more a second, and what is earned."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")

@@ -21,7 +21,12 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.http.http1.body import ChunkedBody, encode_last_chunk
-from devroute.http.http1.request import MAX_FIELD_LINES, Answers, parse_request_head, parse_response_head
+from devroute.http.http1.request import (
+    MAX_FIELD_LINES,
+    ResponseHeadParser,
+    parse_request_head,
+    parse_response_head,
+)
 from devroute.http.message import Framing, Headers, InboundRequest, RequestHead, ResponseHead
 from devroute.tunnel.protocol import events, frames, handshake
 from devroute.tunnel.protocol.session import Role, Session
@@ -225,7 +230,7 @@ class _Sink:
     label = "app"
 
     def __init__(self) -> None:
-        self.answers = Answers()
+        self.response_parser = ResponseHeadParser()
         self.interim: list[int] = []
         self.status = 0
         self.body = b""

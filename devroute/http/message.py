@@ -148,10 +148,10 @@ class ResponseHead:
     """A response as an upstream gave it, parsed and checked, nothing removed yet.
 
     `raw` is the head as it was received, final CRLF CRLF included; `drop` holds the spans of the field lines
-    that end at this hop. `marks` are whole lines that say of this answer what its route cannot know.
+    that end at this hop. `route_headers` are whole lines that say of this answer what its route cannot know.
     """
 
-    __slots__ = ("drop", "framing", "keep_alive", "length", "marks", "raw", "reason", "status")
+    __slots__ = ("drop", "framing", "keep_alive", "length", "raw", "reason", "route_headers", "status")
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class ResponseHead:
         keep_alive: bool,
         raw: bytes,
         drop: list[Span],
-        marks: bytes = b"",
+        route_headers: bytes = b"",
     ) -> None:
         self.status = status
         self.reason = reason
@@ -171,10 +171,10 @@ class ResponseHead:
         self.keep_alive = keep_alive
         self.raw = raw
         self.drop = drop
-        self.marks = marks
+        self.route_headers = route_headers
 
-    def marked(self, marks: bytes) -> "ResponseHead":
-        """The same with these marks."""
+    def with_route_headers(self, route_headers: bytes) -> "ResponseHead":
+        """The same with these route_headers."""
         return ResponseHead(
             self.status,
             self.reason,
@@ -183,7 +183,7 @@ class ResponseHead:
             self.keep_alive,
             self.raw,
             self.drop,
-            marks,
+            route_headers,
         )
 
     @property
@@ -227,7 +227,7 @@ def header_value(head: bytes, line: bytes) -> bytes | None:
     return None if at < 0 else head[at + len(line) : head.index(b"\r\n", at + 2)]
 
 
-def id_said(head: bytes, line: bytes, longest: int) -> str | None:
+def header_id(head: bytes, line: bytes, longest: int) -> str | None:
     """The same for an id of letters and digits; None for anything else."""
     value = header_value(head, line)
     return value.decode("ascii") if value is not None and len(value) <= longest and value.isalnum() else None

@@ -260,7 +260,7 @@ class Proxy:
         per_target = limits.in_flight_per_target or settings.max_in_flight
         self._pools.limit(per_target)
         self.registry.max_links = limits.links_per_subject or settings.max_links_per_subject
-        self._tunnels.shares.limit(
+        self._tunnels.quotas.set_limits(
             per_link=min(per_target, limits.streams_per_link or settings.max_streams_per_link),
             per_subject=limits.in_flight_per_subject or settings.max_in_flight_per_subject,
         )

@@ -15,7 +15,7 @@ from devroute.contract.verifier import SKEW_S
 from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy.policy import Policy, permit_contract
 from devroute.upstream.interface import ProbedUpstream
-from devroute.upstream.quota import Share
+from devroute.upstream.quota import Quota
 
 #: Milliseconds that a sidecar may cache a decision that only another contract or policy would change.
 TTL_MS: Final = 1000
@@ -33,13 +33,13 @@ Kind = Literal["detour", "mirror", "version", "service", "fallback", "error"]
 @dataclass(frozen=True, slots=True)
 class LaptopService:
     """A service as a registered laptop offers it: by its tunnel (`upstream`) or at an `address`. The same
-    object for as long as the registration lasts. `share` is the subject's quota, for an address; a tunnel has
+    object for as long as the registration lasts. `quota` is the subject's quota, for an address; a tunnel has
     its own."""
 
     upstream: ProbedUpstream | None
     address: Address | None
     options: OfferOptions = DEFAULT_OPTIONS
-    share: Share | None = None
+    quota: Quota | None = None
     tell: Callable[[bytes], None] | None = None
 
 

@@ -23,7 +23,7 @@ from devroute.routing.shadow.assignment import TICKET_LENGTH, ShadowTarget
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE, Notifier
 from devroute.tunnel.protocol.handshake import Hello
 from devroute.upstream.interface import ProbedUpstream
-from devroute.upstream.quota import Share
+from devroute.upstream.quota import Quota
 
 #: Laptops that one subject may have online: a person has few, a CI system some.
 MAX_LINKS_PER_SUBJECT: Final = 16
@@ -80,7 +80,7 @@ class Registry:
         self._shadows: dict[str, ShadowTarget] = {}
 
     def register(
-        self, subject: str, hello: Hello, link: Link, now: float, share: Share | None = None
+        self, subject: str, hello: Hello, link: Link, now: float, quota: Quota | None = None
     ) -> tuple[Registration, Link | None]:
         """Put a laptop online. The second value is an older link of the same owner that it replaces, whose
         streams have to be ended. `now`: seconds since the epoch.
@@ -108,7 +108,7 @@ class Registry:
         ways = {
             offer.service: LaptopService(link.upstream(offer.service), None, offer.terms, tell=tell)
             if offer.direct is None
-            else LaptopService(None, offer.direct, offer.terms, share, tell)
+            else LaptopService(None, offer.direct, offer.terms, quota, tell)
             for offer in hello.services
         }
         registration = self._by_name[name] = Registration(name, subject, link, hello, now, ways)

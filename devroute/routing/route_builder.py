@@ -15,12 +15,12 @@ from devroute.quoting import printable
 from devroute.routing.decision import LaptopService
 from devroute.routing.route import Route
 from devroute.routing.shadow.comparison import PendingComparisons, ResponseObserver, comparison_id
-from devroute.upstream.failover import Declining
-from devroute.upstream.faults import Aborting, Delayed, Limited
+from devroute.upstream.failover import FailoverUpstream
+from devroute.upstream.faults import AbortUpstream, DelayUpstream, TimeoutUpstream
 from devroute.upstream.interface import Upstream
-from devroute.upstream.mirror import Copies, Shadowed, Watch
+from devroute.upstream.mirror import MirrorBudget, MirrorUpstream, Watch
 from devroute.upstream.pools import Pools
-from devroute.upstream.quota import SharedUpstream
+from devroute.upstream.quota import QuotaUpstream
 
 
 class RouteBuilder:
@@ -30,16 +30,16 @@ class RouteBuilder:
         self._pools = pools
         self._mesh = mesh
         self._comparisons = comparisons
-        self._copies = Copies()
+        self._copies = MirrorBudget()
 
     def static(self, entry: Entry, signature: Signature | None) -> Route:
         """Where the contract alone says what happens: an address, or an answer of our own."""
         if entry.abort_status is None:
             assert isinstance(entry.target, Address)
             return self.route(entry, entry.target, signature)
-        abort: Upstream = Aborting(entry.abort_status, entry.key)
+        abort: Upstream = AbortUpstream(entry.abort_status, entry.key)
         if entry.delay_s is not None:
-            abort = Delayed(abort, entry.delay_s)
+            abort = DelayUpstream(abort, entry.delay_s)
         reason = f"answered {entry.abort_status} as the contract asks"
         return _marked(entry, signature, abort, None, "error", reason)
 
@@ -57,15 +57,15 @@ class RouteBuilder:
         target = str(entry.target)
         options = DEFAULT_OPTIONS if served is None else served.options
         copied = entry.mirror or options.shadow is not None
-        share = None if served is None else served.share
+        quota = None if served is None else served.quota
         watch = None if served is None else self._watch(entry.key, served)
         http2: Upstream | None = None
         if isinstance(way, Address):
             who = target if target == str(way) else f"{target} ({way})"
             pool2, pool = self._pools.get_http2(entry.service, way), self._pools.get(entry.service, way)
             http2, way = pool2, pool
-            if share is not None:
-                http2, way = SharedUpstream(pool2, share), SharedUpstream(pool, share)
+            if quota is not None:
+                http2, way = QuotaUpstream(pool2, quota), QuotaUpstream(pool, quota)
         else:
             who = f"{target} (tunnel)"
         if copied:
@@ -73,7 +73,7 @@ class RouteBuilder:
         else:
             result, reason = "laptop", f"{entry.key} answered by {who}"
             if options.except_status and self._mesh is not None:
-                way = Declining(way, self._mesh, options, entry.key, target, reason)
+                way = FailoverUpstream(way, self._mesh, options, entry.key, target, reason)
         return _marked(
             entry,
             signature,
@@ -90,14 +90,14 @@ class RouteBuilder:
     def _as_asked(self, entry: Entry, upstream: Upstream) -> Upstream:
         """The upstream with the entry's options around it; the timeout counts the delay in."""
         if entry.delay_s is not None:
-            upstream = Delayed(upstream, entry.delay_s)
+            upstream = DelayUpstream(upstream, entry.delay_s)
         if entry.timeout_s is not None:
-            upstream = Limited(upstream, entry.timeout_s, str(entry.target))
+            upstream = TimeoutUpstream(upstream, entry.timeout_s, str(entry.target))
         return upstream
 
     def _copying(self, entry: Entry, upstream: Upstream, watch: Watch | None, contract: bool) -> Upstream:
         service = "" if contract else entry.service
-        return Shadowed(upstream, self._copies, entry.timeout_s, watch, service)
+        return MirrorUpstream(upstream, self._copies, entry.timeout_s, watch, service)
 
     def _watch(self, service: str, served: LaptopService) -> Watch | None:
         """Where the laptop's owner wants to compare: who sees the laptop's answers to copies."""

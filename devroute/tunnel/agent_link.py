@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
-from devroute.http.aio.connection import TURN
+from devroute.http.aio.connection import READ_TURN
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
@@ -105,7 +105,7 @@ class AgentStream(LinkStream):
 
     def on_end(self, trailers: Headers) -> None:
         self.link.send_end(self, trailers)
-        TURN.tell(self._succeeded)
+        READ_TURN.after_flush(self._succeeded)
 
     def _succeeded(self) -> None:
         self._finished("", "")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, ProtocolError, UpstreamReset
-from devroute.http.aio.connection import FLUSH_BYTES, TURN, Connection
+from devroute.http.aio.connection import FLUSH_BYTES, READ_TURN, Connection
 from devroute.http.message import Headers
 from devroute.tunnel.liveness import Heartbeat, Liveness
 from devroute.tunnel.protocol.events import (
@@ -171,12 +171,12 @@ class Link(Connection):
             self.wake()
 
     def buffer_updated(self, nbytes: int) -> None:
-        turn = TURN
+        turn = READ_TURN
         turn.reading = True
         try:
             self.feed(self.get_buffer(-1)[:nbytes])
         finally:
-            turn.over()
+            turn.finish()
 
     def feed(self, data: Buffer) -> None:
         """Handle bytes from the peer; `data` may be reused once this returns."""
@@ -273,8 +273,8 @@ class Link(Connection):
             self.flush()
         elif not self._flush_due:
             self._flush_due = True
-            if TURN.reading and len(session.streams) <= FEW_STREAMS:
-                TURN.dirty.append(self)
+            if READ_TURN.reading and len(session.streams) <= FEW_STREAMS:
+                READ_TURN.dirty.append(self)
             else:
                 self._loop.call_soon(self.flush)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError
-from devroute.http.buffer import Piece, hold
+from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.message import Headers
 from devroute.tunnel.link import Link, StreamOwner
 
@@ -28,7 +28,7 @@ class LinkStream(StreamOwner):
         self.done = False
         self._consume: Callable[[bytes], None]
         self._paused = False  # by the consumer
-        self._held: deque[Piece] | None = None
+        self._held: deque[Chunk] | None = None
         self._held_end: Headers | None = None
 
     # --- what the two ends implement
@@ -53,7 +53,7 @@ class LinkStream(StreamOwner):
             if data:
                 if self._held is None:
                     self._held = deque()
-                hold(self._held, data)
+                append_chunk(self._held, data)
         elif data:
             self._pass_on(data)
         if end:

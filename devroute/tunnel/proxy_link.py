@@ -15,7 +15,7 @@ from devroute.errors import (
     UpstreamInvalid,
     UpstreamReset,
 )
-from devroute.http.http1.request import Answers
+from devroute.http.http1.request import ResponseHeadParser
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
@@ -26,7 +26,7 @@ from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import CLOSED, Stream
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.interface import ResponseSink
-from devroute.upstream.quota import Share
+from devroute.upstream.quota import Quota
 
 # Looked up once: an enum's member costs as much as a method call.
 _NONE: Final = Framing.NONE
@@ -42,11 +42,11 @@ _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 class ProxyStream(LinkStream):
     """One request through the tunnel; implements devroute.upstream.interface.UpstreamStream."""
 
-    __slots__ = ("_answers", "_method", "_sink", "_upgradable", "_upgraded")
+    __slots__ = ("_method", "_response_parser", "_sink", "_upgradable", "_upgraded")
 
     def __init__(self, link: "ProxyLink", head: RequestHead, sink: ResponseSink) -> None:
         super().__init__(link)
-        self._answers = link.answers
+        self._response_parser = link.response_parser
         self._method = head.method
         self._upgradable = head.framing is _UPGRADE
         self._sink = sink
@@ -100,7 +100,7 @@ class ProxyStream(LinkStream):
         """The parsed head. Raises UpstreamInvalid, also where the frame's flags contradict it."""
         if raw[-4:] != b"\r\n\r\n":
             raise UpstreamInvalid("the laptop's response has no whole head")
-        head = self._answers.judge(raw, self._method)
+        head = self._response_parser.parse(raw, self._method)
         status = head.status
         if (status == 101) is not bool(flags & _FLAG_UPGRADE) or (
             (status < 200 and status != 101) is not bool(flags & _FLAG_INFORMATIONAL)
@@ -183,8 +183,8 @@ class TunnelUpstream:
             flags = 0
         else:
             flags = _FLAG_CHUNKED if framing is _CHUNKED else _FLAG_UPGRADE
-        share = link.share
-        if share is not None and (len(share.links) > 1 or share.pools) and share.full:
+        quota = link.quota
+        if quota is not None and (len(quota.links) > 1 or quota.pools) and quota.full:
             link.refuse(stream)
             return stream
         try:
@@ -230,8 +230,8 @@ class ProxyLink(Link):
         liveness: Liveness = PROXY_LIVENESS,
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness)
-        self.share: Share | None = None  # from its registration on
-        self.answers = Answers()
+        self.quota: Quota | None = None  # from its registration on
+        self.response_parser = ResponseHeadParser()
         self._gone = gone
         self._rare[Hello] = lambda event: hello(self, event.body)
         self._rare[Renew] = lambda event: renew(self, event.token)
@@ -275,8 +275,8 @@ class ProxyLink(Link):
         error: DevrouteError
         if session.full and not session.leaving:
             error = TargetOverloaded(f"{len(session.streams)} requests are open to this laptop already")
-        elif (share := self.share) is not None and share.full and not session.leaving:
-            error = share.overloaded()
+        elif (quota := self.quota) is not None and quota.full and not session.leaving:
+            error = quota.overloaded()
         else:
             error = LaptopOffline("the laptop is leaving")
         if session.ids_used_up and not session.leaving:

@@ -14,7 +14,7 @@ FAILURES: Final = 5
 OPEN_SECONDS: Final = 1.0
 
 
-class Breaker:
+class CircuitBreaker:
     __slots__ = ("_failures", "_retry_at")
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ import aiohappyeyeballs
 
 from devroute.contract.target import Address
 from devroute.errors import CircuitOpen, DevrouteError
-from devroute.upstream.circuit_breaker import Breaker
+from devroute.upstream.circuit_breaker import CircuitBreaker
 
 #: Raises TargetDenied for an IP address and port that may not be reached.
 Permit = Callable[[str, int], None]
@@ -45,7 +45,7 @@ class Dialer:
         self._literal = Address(host, port).is_literal
         self._unreachable = unreachable
         self._permit = permit
-        self._breaker = Breaker() if permit is not None else None
+        self._breaker = CircuitBreaker() if permit is not None else None
 
     async def connect(self, protocol: Callable[[], P]) -> P:
         """Raises `unreachable`, CircuitOpen, or what `permit` raises."""

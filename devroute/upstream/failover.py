@@ -34,7 +34,7 @@ _ADDED: Final = f"\r\n{HOST}: %b\r\n{FAILOVER}: %b".encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Declining:
+class FailoverUpstream:
     """An upstream whose answers with one of `terms.except_status` are the real service's to give. `key` is
     the contract's name of the service, `marks` what is said of answers that stand; `target` the laptop."""
 
@@ -103,7 +103,7 @@ def _marks(result: str, reason: str) -> bytes:
 class _Attempt:
     """One request: first the laptop's, whose sink this is, and perhaps the real service's."""
 
-    def __init__(self, declining: Declining, head: RequestHead, sink: ResponseSink) -> None:
+    def __init__(self, declining: FailoverUpstream, head: RequestHead, sink: ResponseSink) -> None:
         self._declining = declining
         self._head = head
         self._sink = sink
@@ -159,7 +159,7 @@ class _Attempt:
                 self._fail_over(head)
                 return
             reason = f"{declining.answered_by}; no failover for {head.status}: {self._obstacle}"
-            head = head.marked(_marks("laptop", reason))
+            head = head.with_route_headers(_marks("laptop", reason))
         self._kept = None
         self._sink.on_head(head)
 
@@ -236,7 +236,9 @@ class _Declined:
 class _FromService:
     """The real service's answer on its way to whoever asked; says how it came to that."""
 
-    def __init__(self, sink: ResponseSink, declining: Declining, status: int, *, continued: bool) -> None:
+    def __init__(
+        self, sink: ResponseSink, declining: FailoverUpstream, status: int, *, continued: bool
+    ) -> None:
         self._sink = sink
         self._declining = declining
         self._status = status
@@ -255,7 +257,7 @@ class _FromService:
         self._begun = True
         each = self._declining
         marks = _marks("service", f"{each.key}: failover from laptop {each.target} ({self._status})")
-        self._sink.on_head(head.marked(marks))
+        self._sink.on_head(head.with_route_headers(marks))
 
     def on_error(self, error: DevrouteError) -> None:
         if not self._begun:

@@ -22,7 +22,7 @@ _NONE: Final = Framing.NONE
 _BODYLESS: Final = frozenset((204, 205, 304))
 
 
-class Delayed:
+class DelayUpstream:
     """An upstream that gets each request `seconds` later."""
 
     def __init__(self, upstream: Upstream, seconds: float) -> None:
@@ -85,7 +85,7 @@ class _Waiting:
             self._stream.resume_response()
 
 
-class Limited:
+class TimeoutUpstream:
     """An upstream whose answers have to be complete after `seconds`; what became a pipe (101) may stay."""
 
     def __init__(self, upstream: Upstream, seconds: float, target: str) -> None:
@@ -148,7 +148,7 @@ class _Timed:
         self._sink.resume_request()
 
 
-class Aborting:
+class AbortUpstream:
     """An upstream that answers every request with one status, and asks nobody."""
 
     def __init__(self, status: int, service: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.aio.connection import Connection
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader, encode_last_chunk
-from devroute.http.http1.request import END_OF_HEAD, MAX_HEAD_BYTES, Answers
+from devroute.http.http1.request import END_OF_HEAD, MAX_HEAD_BYTES, ResponseHeadParser
 from devroute.http.message import Framing, Headers, RequestHead
 from devroute.upstream.interface import ResponseSink
 
@@ -29,7 +29,7 @@ class Pool(Protocol):
     """What a connection and its stream need of the pool they belong to."""
 
     label: str
-    answers: Answers
+    response_parser: ResponseHeadParser
 
     def release(self, connection: "Http1Connection") -> None:
         """The exchange is complete, and the connection can serve another."""
@@ -246,7 +246,7 @@ class Http1Stream:
             return b""
         self._held = b""
         end += 4
-        head = self._pool.answers.judge(data[:end], self._head.method)
+        head = self._pool.response_parser.parse(data[:end], self._head.method)
         if head.status < 200 and head.status != 101:
             self._reused = False  # it is alive: no retry
             self.sink.on_informational(head)

@@ -9,7 +9,7 @@ import asyncio
 from typing import Final
 
 from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
-from devroute.http.http1.request import Answers
+from devroute.http.http1.request import ResponseHeadParser
 from devroute.http.message import RequestHead
 from devroute.upstream.dialer import Dialer, Permit
 from devroute.upstream.http1_connection import Http1Connection, Http1Stream
@@ -49,7 +49,7 @@ class Http1Pool:
             host, port, unreachable=unreachable, permit=permit, connect_timeout=connect_timeout
         )
         self.label = self._dialer.label
-        self.answers = Answers()
+        self.response_parser = ResponseHeadParser()
         self.max_in_flight = max_in_flight
         self._in_flight = 0
         self._generation = 0  # how often `close_idle` was called: what was connected before is of another one

@@ -13,7 +13,7 @@ from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.aio.http2_connection import Http2Connection
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.http2.headers import Fields, read_response, read_trailers, write_request, write_trailers
-from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Wire
+from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Protocol
 from devroute.http.message import Framing, Headers, RequestHead
 from devroute.upstream.interface import ResponseSink
 
@@ -98,10 +98,10 @@ class Http2UpstreamStream(Http2Stream):
             self.reset(ErrorCodes.CANCEL)
 
     def pause_response(self) -> None:
-        self.hold()
+        self.pause_delivery()
 
     def resume_response(self) -> None:
-        self.release()
+        self.resume_delivery()
 
     def sent(self) -> None: ...
 
@@ -144,7 +144,7 @@ class Http2UpstreamStream(Http2Stream):
             return
         self._finish()
         if self._sent_end:
-            self.leave()
+            self.close()
         else:
             self.reset(ErrorCodes.NO_ERROR)  # nobody needs the rest of the request (RFC 9113 §8.1)
         self.sink.on_end(trailers)
@@ -164,7 +164,7 @@ class Http2UpstreamStream(Http2Stream):
         if kept is None or self.done:
             self.fail(UpstreamReset(f"{self._pool.label} refused the request and closes its connection"))
             return
-        self.leave()
+        self.close()
         self.restart(kept, self._kept_end)
         self._pool.queue(self)
 
@@ -185,11 +185,11 @@ class Http2UpstreamStream(Http2Stream):
 
     # --- flow control
 
-    def stop_source(self) -> None:
+    def pause_source(self) -> None:
         if not self.done:
             self.sink.pause_request()
 
-    def start_source(self) -> None:
+    def resume_source(self) -> None:
         if not self.done:
             self.sink.resume_request()
 
@@ -200,7 +200,7 @@ class Http2UpstreamConnection(Http2Connection):
     __slots__ = ("_first", "_next", "_pool", "going", "idle_since", "ready")
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(Wire(client=True), loop)
+        super().__init__(Http2Protocol(client=True), loop)
         self._pool = pool
         self._first: bytes | None = b""  # until it has shown that this is HTTP/2
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -239,11 +239,11 @@ class Http2UpstreamConnection(Http2Connection):
         self.finish(error)
         self.close()
 
-    def opened(self, number: int, fields: Fields, *, ended: bool) -> None:
+    def stream_opened(self, number: int, fields: Fields, *, ended: bool) -> None:
         """h2 refuses pushes, and takes this for a request."""
         self.fail("opened a stream, as no server may", ErrorCodes.PROTOCOL_ERROR)
 
-    def settled(self) -> None:
+    def settings_changed(self) -> None:
         if not self.ready.done():
             self.ready.set_result(None)
         else:
@@ -252,34 +252,34 @@ class Http2UpstreamConnection(Http2Connection):
     @property
     def room(self) -> int:
         """How many requests more it takes now."""
-        if self.going or self.over or self.closed or self._next > LAST_STREAM_ID:
+        if self.going or self.finished or self.closed or self._next > LAST_STREAM_ID:
             return 0
-        return min(self.wire.remote_settings.max_concurrent_streams, MAX_STREAMS) - len(self.streams)
+        return min(self.protocol.remote_settings.max_concurrent_streams, MAX_STREAMS) - len(self.streams)
 
     def next_number(self) -> int:
         number = self._next
         self._next += 2
         return number
 
-    def leaving(self, code: int, last: int) -> None:
+    def goaway_received(self, code: int, last: int) -> None:
         self.going = True
         for number, stream in list(self.streams.items()):
             if number > last and isinstance(stream, Http2UpstreamStream):
                 stream.refused()
-        self.dismissed()
+        self.stream_closed()
 
     def retire(self) -> None:
         """Take no new requests, and close when those that are open have ended."""
         self.going = True
-        self.dismissed()
+        self.stream_closed()
 
-    def dismissed(self) -> None:
-        if self.over:
+    def stream_closed(self) -> None:
+        if self.finished:
             return
         if not self.streams:
             if self.going:
                 self.flush()
-                self.over = True
+                self.finished = True
                 self.close()
                 return
             self.idle_since = self._loop.time()

@@ -12,7 +12,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
 from devroute.headers import BAGGAGE_VIA
-from devroute.http.buffer import Piece, hold
+from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.routing.shadow.comparison import ResponseObserver
@@ -40,25 +40,25 @@ _BODYLESS: Final = (Framing.NONE, Framing.UPGRADE)
 Watch = Callable[[RequestHead], ResponseObserver | None]
 
 
-class Copies:
+class MirrorBudget:
     """All copies of one proxy: what they may use together."""
 
     def __init__(self) -> None:
         self.waiting_bytes = 0
-        self.at_work: set[_Copy] = set()
+        self.active: set[_Copy] = set()
 
     @property
     def full(self) -> bool:
-        return len(self.at_work) >= MAX_COPIES
+        return len(self.active) >= MAX_COPIES
 
 
-class Shadowed:
+class MirrorUpstream:
     """An upstream that gets copies: its answers are thrown away, once `watch` has seen them."""
 
     def __init__(
         self,
         upstream: Upstream,
-        copies: Copies,
+        copies: MirrorBudget,
         seconds: float | None,
         watch: Watch | None = None,
         service: str = "",
@@ -135,18 +135,18 @@ class _Copy:
         self,
         upstream: Upstream,
         head: RequestHead,
-        copies: Copies,
+        copies: MirrorBudget,
         seconds: float,
         witness: ResponseObserver | None,
     ) -> None:
         self._copies = copies
         self._witness = witness
-        self._held: list[Piece] = []
+        self._held: list[Chunk] = []
         self._size = 0
         self._paused = False
         self._over = False
         self._trailers: Headers | None = None
-        copies.at_work.add(self)
+        copies.active.add(self)
         self._timer = asyncio.get_running_loop().call_later(seconds, self._late, seconds)
         self._stream = upstream.open(head, self)
 
@@ -156,7 +156,7 @@ class _Copy:
         if not self._paused:
             self._stream.send_data(data)
             return
-        hold(self._held, data)
+        append_chunk(self._held, data)
         self._size += len(data)
         self._copies.waiting_bytes += len(data)
         if self._size > MAX_WAITING_BYTES or self._copies.waiting_bytes > MAX_WAITING_TOTAL:
@@ -185,7 +185,7 @@ class _Copy:
     def _finish(self) -> None:
         self._over = True
         self._timer.cancel()
-        self._copies.at_work.discard(self)
+        self._copies.active.discard(self)
         self._copies.waiting_bytes -= self._size
         self._held, self._size = [], 0
 

@@ -22,7 +22,7 @@ class Pool(Upstream, Protocol):
     def in_flight(self) -> int: ...
 
 
-class Share:
+class Quota:
     """The links of one subject, the pools of its laptops that have addresses, and what they may have open
     together. What others send to such an address counts, too: it is the same laptop that is busy."""
 
@@ -49,19 +49,19 @@ class Share:
         return TargetOverloaded(f"{self.limit} requests are open to '{self.subject}' already")
 
 
-class SharedUpstream:
+class QuotaUpstream:
     """An address that a laptop is registered with; takes no more requests than its subject may have."""
 
-    __slots__ = ("_pool", "_share")
+    __slots__ = ("_pool", "_quota")
 
-    def __init__(self, pool: Pool, share: Share) -> None:
+    def __init__(self, pool: Pool, quota: Quota) -> None:
         self._pool = pool
-        self._share = share
+        self._quota = quota
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        share = self._share
-        share.count(self._pool)
-        return _Refused(sink, share.overloaded()) if share.full else self._pool.open(head, sink)
+        quota = self._quota
+        quota.count(self._pool)
+        return _Refused(sink, quota.overloaded()) if quota.full else self._pool.open(head, sink)
 
 
 class _Refused:
@@ -82,34 +82,34 @@ class _Refused:
     def resume_response(self) -> None: ...
 
 
-class Shares:
+class Quotas:
     """All of them. `per_link` and `per_subject` may change while requests are under way: those go on."""
 
     def __init__(self, per_link: int = MAX_STREAMS, per_subject: int = MAX_STREAMS) -> None:
         self._per_link = per_link
         self._per_subject = per_subject
-        self._by_subject: dict[str, Share] = {}
+        self._by_subject: dict[str, Quota] = {}
 
-    def join(self, subject: str, link: Link) -> Share:
-        share = self._by_subject.get(subject)
-        if share is None:
-            share = self._by_subject[subject] = Share(subject, self._per_subject)
-        share.links.add(link)
+    def join(self, subject: str, link: Link) -> Quota:
+        quota = self._by_subject.get(subject)
+        if quota is None:
+            quota = self._by_subject[subject] = Quota(subject, self._per_subject)
+        quota.links.add(link)
         self._bound(link)
-        return share
+        return quota
 
     def leave(self, subject: str, link: Link) -> None:
-        share = self._by_subject.get(subject)
-        if share is not None:
-            share.links.discard(link)
-            if not share.links:
+        quota = self._by_subject.get(subject)
+        if quota is not None:
+            quota.links.discard(link)
+            if not quota.links:
                 del self._by_subject[subject]
 
-    def limit(self, *, per_link: int, per_subject: int) -> None:
+    def set_limits(self, *, per_link: int, per_subject: int) -> None:
         self._per_link, self._per_subject = per_link, per_subject
-        for share in self._by_subject.values():
-            share.limit = per_subject
-            for link in share.links:
+        for quota in self._by_subject.values():
+            quota.limit = per_subject
+            for link in quota.links:
                 self._bound(link)
 
     def _bound(self, link: Link) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hpack import Encoder
 from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
 
-from devroute.http.http2.protocol import MAX_EVENTS, PREFACE, Wire
+from devroute.http.http2.protocol import MAX_EVENTS, PREFACE, Http2Protocol
 from devroute.proxy.downstream.listener import MAX_AT_ONCE
 from tests.conformance.port import PATIENCE, data_port
 
@@ -40,7 +40,7 @@ async def test_many_small_requests_in_one_read_leave_others_their_turns(sent: by
 
 
 def test_a_read_is_told_in_parts_and_to_its_end() -> None:
-    wire = Wire(client=False)
+    wire = Http2Protocol(client=False)
     events = wire.receive(resets(200))
     assert len(events) <= MAX_EVENTS + 2
     assert wire.more

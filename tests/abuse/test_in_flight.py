@@ -44,7 +44,7 @@ async def two() -> AsyncIterator[tuple[Site, AgentLink]]:
 
 async def test_a_tunnel_takes_as_many_requests_as_it_may(two: tuple[Site, AgentLink]) -> None:
     where, _ = two
-    where.tunnels.shares.limit(per_link=3, per_subject=100)
+    where.tunnels.quotas.set_limits(per_link=3, per_subject=100)
     assert [await refusal(where, "alice") for _ in range(4)] == [
         None, None, None, "3 requests are open to this laptop already",
     ]  # fmt: skip
@@ -55,11 +55,11 @@ async def test_a_subject_s_laptops_share_what_it_may_have_in_flight(two: tuple[S
     where, second = two
     bob = await connect(where, {"foo": App()}, token="bob-token")
     await bob.welcome
-    where.tunnels.shares.limit(per_link=100, per_subject=4)
+    where.tunnels.quotas.set_limits(per_link=100, per_subject=4)
     found = [await refusal(where, name) for name in ("alice", "alice-ci") * 3]
     assert found == [None] * 4 + ["4 requests are open to 'alice' already"] * 2
     assert await refusal(where, "bob") is None
-    where.tunnels.shares.limit(per_link=100, per_subject=5)  # a reload, with requests under way
+    where.tunnels.quotas.set_limits(per_link=100, per_subject=5)  # a reload, with requests under way
     assert await refusal(where, "alice") is None
     second.drain("leaving", "the laptop is shut")
     second.close_with(TargetOverloaded("the laptop is shut"))
@@ -94,14 +94,14 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
         assert client.error is None or isinstance(client.error, TargetOverloaded)
         return client.error and client.error.message
 
-    where.tunnels.shares.limit(per_link=100, per_subject=4)
+    where.tunnels.quotas.set_limits(per_link=100, per_subject=4)
     full = "4 requests are open to 'alice' already"
     assert [await direct(), await refusal(where, "alice"), await direct()] == [None] * 3
     assert await refusal(where, "alice-ci") is None
     assert [await direct(), await refusal(where, "alice"), await direct()] == [full] * 3
     by_address = head.replace(b"alice-lan", str(address).encode())
     assert await direct(by_address) is None  # nobody's laptop, as far as the contract says
-    where.tunnels.shares.limit(per_link=100, per_subject=6)  # a reload, with requests under way
+    where.tunnels.quotas.set_limits(per_link=100, per_subject=6)  # a reload, with requests under way
     assert [await direct(), await direct()] == [None, full.replace("4", "6")]
     streams[0].cancel()
     assert [await refusal(where, "alice"), await direct()] == [None, full.replace("4", "6")]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from devroute.errors import TunnelFlooded
-from devroute.token_bucket import Allowance
+from devroute.token_bucket import TokenBucket
 from devroute.tunnel.link import Link
 from devroute.tunnel.protocol.flood_guard import CONTROL_BURST, RESET_BURST, TINY_BURST
 from devroute.tunnel.protocol.frames import CREDIT, HEADER, FrameType
@@ -143,7 +143,7 @@ async def test_tiny_data_is_read_slowly_and_loses_nothing(
 ) -> None:
     agent, proxy, client, resume = stalled
     resume()
-    proxy._guard._tiny = Allowance(2000, 4000, asyncio.get_running_loop().time())
+    proxy._guard._tiny = TokenBucket(2000, 4000, asyncio.get_running_loop().time())
     send(agent, *[frame(FrameType.DATA, 1, b"x")] * 4000)
     await eventually(lambda: proxy._read_pause is not None)
     assert not proxy.transport.is_reading()

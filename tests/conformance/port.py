@@ -153,7 +153,7 @@ class _Laptop:
     upstream: Upstream | None
     address: Address | None = None
     options: OfferOptions = DEFAULT_OPTIONS
-    share: None = None
+    quota: None = None
     tell: None = None
 
 

@@ -9,9 +9,9 @@ from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
 from devroute.http.http1.request import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream import faults, mirror
-from devroute.upstream.faults import Aborting, Delayed, Limited
+from devroute.upstream.faults import AbortUpstream, DelayUpstream, TimeoutUpstream
 from devroute.upstream.interface import ResponseSink, UpstreamStream
-from devroute.upstream.mirror import Copies, Shadowed
+from devroute.upstream.mirror import MirrorBudget, MirrorUpstream
 
 OK = parse_response_head(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", b"GET")
 SWITCHING = parse_response_head(b"HTTP/1.1 101 Now\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", b"GET")
@@ -110,7 +110,7 @@ def sink() -> Heard:
 
 
 async def test_a_delayed_request_arrives_whole_and_in_order(target: Target, sink: Heard) -> None:
-    stream = Delayed(target, 0.01).open(head(), sink)
+    stream = DelayUpstream(target, 0.01).open(head(), sink)
     stream.send_data(b"a")
     stream.send_data(b"b")
     assert target.events == []
@@ -125,7 +125,7 @@ async def test_a_large_body_waits_where_it_comes_from(
     target: Target, sink: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faults, "MAX_HELD_BYTES", 4)
-    stream = Delayed(target, 0.01).open(head(), sink)
+    stream = DelayUpstream(target, 0.01).open(head(), sink)
     stream.send_data(b"1234")
     assert sink.events == []
     stream.send_data(b"5")
@@ -135,7 +135,7 @@ async def test_a_large_body_waits_where_it_comes_from(
 
 
 async def test_who_goes_while_waiting_leaves_nothing(target: Target, sink: Heard) -> None:
-    Delayed(target, 0.0).open(head(), sink).cancel()
+    DelayUpstream(target, 0.0).open(head(), sink).cancel()
     await after_timers(0.0)
     assert target.events == []
 
@@ -145,7 +145,7 @@ async def test_who_goes_while_waiting_leaves_nothing(target: Target, sink: Heard
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_what_takes_too_long_is_stopped_on_both_sides(target: Target, sink: Heard, begun: bool) -> None:
-    Limited(target, 0.01, "alice").open(head(), sink)
+    TimeoutUpstream(target, 0.01, "alice").open(head(), sink)
     if begun:
         target.sink.on_head(OK)
         target.sink.on_data(b"ha")
@@ -157,7 +157,7 @@ async def test_what_takes_too_long_is_stopped_on_both_sides(target: Target, sink
 
 @pytest.mark.parametrize("end", ["end", "error", "cancel", "switch"])
 async def test_what_is_over_in_time_hears_no_more(target: Target, sink: Heard, end: str) -> None:
-    stream = Limited(target, 0.01, "alice").open(head(), sink)
+    stream = TimeoutUpstream(target, 0.01, "alice").open(head(), sink)
     match end:
         case "end":
             target.sink.on_head(OK)
@@ -189,7 +189,7 @@ async def test_what_is_over_in_time_hears_no_more(target: Target, sink: Heard, e
 async def test_an_abort_is_an_answer_that_http_allows(
     sink: Heard, status: int, method: bytes, with_body: bool
 ) -> None:
-    stream = Aborting(status, "foo").open(head(Framing.NONE, method), sink)
+    stream = AbortUpstream(status, "foo").open(head(Framing.NONE, method), sink)
     assert sink.events == [], "never before open has returned"
     await sink.until(lambda events: "end" in events)
     assert (sink.events[0], len(sink.events)) == (status, 3 if with_body else 2)
@@ -202,7 +202,7 @@ async def test_an_abort_is_an_answer_that_http_allows(
 async def test_a_copy_is_acknowledged_when_it_is_complete_whatever_its_answer(
     target: Target, sink: Heard
 ) -> None:
-    stream = Shadowed(target, Copies(), None).open(head(), sink)
+    stream = MirrorUpstream(target, MirrorBudget(), None).open(head(), sink)
     stream.send_data(b"a")
     target.sink.on_head(OK)
     target.sink.on_data(b"hello")
@@ -215,8 +215,8 @@ async def test_a_copy_is_acknowledged_when_it_is_complete_whatever_its_answer(
 
 
 async def test_what_the_target_does_not_take_waits_in_order(target: Target, sink: Heard) -> None:
-    copies = Copies()
-    stream = Shadowed(target, copies, None).open(head(), sink)
+    copies = MirrorBudget()
+    stream = MirrorUpstream(target, copies, None).open(head(), sink)
     stream.send_data(b"a")
     target.sink.pause_request()
     stream.send_data(b"b")
@@ -228,7 +228,7 @@ async def test_what_the_target_does_not_take_waits_in_order(target: Target, sink
     assert (target.events, copies.waiting_bytes) == (["open", b"a", b"bc", "end"], 0)
     assert "pause" not in sink.events
     target.sink.on_end([])
-    assert not copies.at_work
+    assert not copies.active
 
 
 @pytest.mark.parametrize("limit", ["MAX_WAITING_BYTES", "MAX_WAITING_TOTAL"])
@@ -236,14 +236,14 @@ async def test_a_copy_that_waits_for_too_much_is_given_up(
     target: Target, sink: Heard, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, limit, 4)
-    copies = Copies()
-    stream = Shadowed(target, copies, None).open(head(), sink)
+    copies = MirrorBudget()
+    stream = MirrorUpstream(target, copies, None).open(head(), sink)
     target.sink.pause_request()
     stream.send_data(b"1234")
     assert "cancel" not in target.events
     stream.send_data(b"5")
     assert target.events == ["open", "cancel"]
-    assert (copies.waiting_bytes, len(copies.at_work)) == (0, 0)
+    assert (copies.waiting_bytes, len(copies.active)) == (0, 0)
     stream.send_data(b"6")
     stream.send_end([])
     await sink.until(lambda events: "end" in events)
@@ -251,10 +251,10 @@ async def test_a_copy_that_waits_for_too_much_is_given_up(
 
 
 async def test_a_copy_has_its_time(target: Target, sink: Heard) -> None:
-    copies = Copies()
-    Shadowed(target, copies, 0.01).open(head(Framing.NONE), sink)
+    copies = MirrorBudget()
+    MirrorUpstream(target, copies, 0.01).open(head(Framing.NONE), sink)
     await target.until(lambda events: "cancel" in events)
-    assert not copies.at_work
+    assert not copies.active
     assert sink.events == [202, "end"]
 
 
@@ -277,13 +277,13 @@ async def test_a_copy_without_a_contract_says_in_its_one_baggage_which_service_i
 ) -> None:
     start = b"GET / HTTP/1.1\r\nhost: foo\r\n"
     asked = RequestHead(b"GET", b"/", Framing.NONE, 0, start + lines + b"\r\n")
-    Shadowed(target, Copies(), None, service="foo").open(asked, sink)
+    MirrorUpstream(target, MirrorBudget(), None, service="foo").open(asked, sink)
     assert target.head.wire == start + marked + b"\r\n"
     await sink.until(lambda events: "end" in events)
 
 
 async def test_a_sidecar_that_gives_up_ends_the_copy(target: Target, sink: Heard) -> None:
-    stream = Shadowed(target, Copies(), None).open(head(), sink)
+    stream = MirrorUpstream(target, MirrorBudget(), None).open(head(), sink)
     stream.send_data(b"half")
     stream.cancel()
     assert target.events == ["open", b"half", "cancel"]
@@ -293,12 +293,12 @@ async def test_too_many_copies_and_pipes_are_read_and_thrown_away(
     target: Target, sink: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, "MAX_COPIES", 1)
-    copies = Copies()
-    Shadowed(target, copies, None).open(head(), Heard())
+    copies = MirrorBudget()
+    MirrorUpstream(target, copies, None).open(head(), Heard())
     assert target.events == ["open"]
-    stream = Shadowed(target, copies, None).open(head(), sink)
+    stream = MirrorUpstream(target, copies, None).open(head(), sink)
     stream.send_data(b"x")
     stream.send_end([])
     await sink.until(lambda events: "end" in events)
-    Shadowed(target, Copies(), None).open(head(Framing.UPGRADE), Heard())
+    MirrorUpstream(target, MirrorBudget(), None).open(head(Framing.UPGRADE), Heard())
     assert target.events == ["open"]

@@ -28,7 +28,7 @@ from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import ResponseSink, UpstreamStream
-from devroute.upstream.mirror import Shadowed
+from devroute.upstream.mirror import MirrorUpstream
 from devroute.upstream.pools import Pools
 from tests.support.loopback import Client, get
 
@@ -113,7 +113,7 @@ async def test_a_laptop_that_wants_copies_gets_no_other_methods_even_if_the_side
     desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None, OfferOptions(shadow=25.0))
     route = desk.route(b'{"foo": "alice"}')
     assert b"x-devroute-result: mirror" in route.response_headers
-    assert isinstance(route.upstream, Shadowed)
+    assert isinstance(route.upstream, MirrorUpstream)
     desk.laptops["alice", "foo"] = LaptopService(
         Tunnel(), None, OfferOptions(shadow=25.0, shadow_methods=("POST",))
     )

@@ -1,8 +1,8 @@
-from devroute.upstream.circuit_breaker import FAILURES, OPEN_SECONDS, Breaker
+from devroute.upstream.circuit_breaker import FAILURES, OPEN_SECONDS, CircuitBreaker
 
 
-def opened(now: float) -> Breaker:
-    breaker = Breaker()
+def opened(now: float) -> CircuitBreaker:
+    breaker = CircuitBreaker()
     for _ in range(FAILURES):
         assert breaker.admits(now)
         breaker.failed(now)
@@ -35,7 +35,7 @@ def test_an_attempt_whose_outcome_is_never_told_does_not_close_the_way_for_good(
 
 
 def test_a_success_in_between_forgets_the_failures() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(3):
         for _ in range(FAILURES - 1):
             breaker.failed(0.0)

@@ -32,7 +32,7 @@ _buffer = bytearray(RECEIVE_BYTES)
 _view = memoryview(_buffer)
 
 
-class Turn:
+class ReadTurn:
     """Connections that got something to write while another one was being read: flushed when that read is
     done, so that a head and its body leave in one write without waiting for the loop. `after` is for what
     nobody waits for, as logging: it happens once they are flushed."""
@@ -44,7 +44,7 @@ class Turn:
         self.dirty: list[Connection] = []
         self.after: list[Callable[[], None]] = []
 
-    def over(self) -> None:
+    def finish(self) -> None:
         """The read is done."""
         self.reading = False
         if self.dirty:
@@ -56,7 +56,7 @@ class Turn:
             for tell in after:
                 tell()
 
-    def tell(self, what: Callable[[], None]) -> None:
+    def after_flush(self, what: Callable[[], None]) -> None:
         """Call it when everything has been written, which is now unless something is being read."""
         if self.reading:
             self.after.append(what)
@@ -64,7 +64,7 @@ class Turn:
             what()
 
 
-TURN = Turn()
+READ_TURN = ReadTurn()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -98,12 +98,12 @@ class Connection(asyncio.BufferedProtocol):
         return _view
 
     def buffer_updated(self, nbytes: int) -> None:
-        turn = TURN
+        turn = READ_TURN
         turn.reading = True
         try:
             self.received(bytes(_view[:nbytes]))
         finally:
-            turn.over()
+            turn.finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -120,8 +120,8 @@ class Connection(asyncio.BufferedProtocol):
             self.flush()
         elif not self._flush_due:
             self._flush_due = True
-            if TURN.reading:
-                TURN.dirty.append(self)
+            if READ_TURN.reading:
+                READ_TURN.dirty.append(self)
             else:
                 self._loop.call_soon(self.flush)
 
@@ -129,8 +129,8 @@ class Connection(asyncio.BufferedProtocol):
         """Flush with everything else of this turn; for subclasses whose output is made by `flush`."""
         if not self._flush_due:
             self._flush_due = True
-            if TURN.reading:
-                TURN.dirty.append(self)
+            if READ_TURN.reading:
+                READ_TURN.dirty.append(self)
             else:
                 self._loop.call_soon(self.flush)
 

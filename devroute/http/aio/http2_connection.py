@@ -39,8 +39,8 @@ from devroute.http.http2.flood_guard import (
     RESETS_PER_SECOND,
 )
 from devroute.http.http2.headers import Fields
-from devroute.http.http2.protocol import Wire
-from devroute.token_bucket import Allowance
+from devroute.http.http2.protocol import Http2Protocol
+from devroute.token_bucket import TokenBucket
 
 
 class Http2Connection(Connection):
@@ -53,67 +53,67 @@ class Http2Connection(Connection):
         "_flushing",
         "_idle_frames",
         "_resets",
+        "finished",
         "full",
-        "over",
-        "stopped",
+        "paused_sources",
+        "protocol",
         "streams",
-        "wire",
     )
 
-    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, protocol: Http2Protocol, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self.wire = wire
+        self.protocol = protocol
         self.full = False
-        self.over = False
+        self.finished = False
         self._discarded = 0  # bytes that came after the end
         self.streams: dict[int, Http2Stream] = {}
-        self.stopped: dict[Http2Stream, None] = {}
+        self.paused_sources: dict[Http2Stream, None] = {}
         self._dirty: dict[Http2Stream, None] = {}  # with something to send, in the order of their turns
         self._blocked: dict[Http2Stream, None] = {}  # with something to send, and no window for it
         self._flushing = False
         now = loop.time()
-        self._resets = Allowance(RESET_BURST, RESETS_PER_SECOND, now)
-        self._idle_frames = Allowance(IDLE_BURST, IDLE_PER_SECOND, now)
+        self._resets = TokenBucket(RESET_BURST, RESETS_PER_SECOND, now)
+        self._idle_frames = TokenBucket(IDLE_BURST, IDLE_PER_SECOND, now)
 
     # --- what the two sides say
 
-    def opened(self, number: int, fields: Fields, *, ended: bool) -> None:
+    def stream_opened(self, number: int, fields: Fields, *, ended: bool) -> None:
         """The peer opened a stream."""
         raise NotImplementedError
 
-    def settled(self) -> None:
+    def settings_changed(self) -> None:
         """The peer's settings have changed."""
 
-    def pinged_back(self, payload: bytes) -> None: ...
+    def ping_acknowledged(self, payload: bytes) -> None: ...
 
-    def leaving(self, code: int, last: int) -> None:
+    def goaway_received(self, code: int, last: int) -> None:
         """GOAWAY: the peer takes no streams above `last`."""
 
-    def dismissed(self) -> None:
+    def stream_closed(self) -> None:
         """A stream is over."""
 
     # --- receiving
 
     def received(self, data: bytes) -> None:
-        if self.over:
+        if self.finished:
             self._discarded += len(data)
             if self._discarded > MAX_DISCARDED_BYTES:
                 self.close()
         else:
             try:
-                events = self.wire.receive(data)
+                events = self.protocol.receive(data)
             except ProtocolError as error:
                 self.fail(f"broke HTTP/2: {error}")
             else:
                 self._handle(events)
                 self.flush()
-                if self.wire.more and not self.over and not self.closed:
+                if self.protocol.more and not self.finished and not self.closed:
                     self.transport.pause_reading()
                     self._loop.call_soon(self._receive_on)
 
     def _receive_on(self) -> None:
         """The rest of what was read, now that others had their turn."""
-        if not self.over and not self.closed:
+        if not self.finished and not self.closed:
             self.transport.resume_reading()
             self.received(b"")
 
@@ -123,12 +123,12 @@ class Http2Connection(Connection):
             handler = handlers.get(type(event))
             if handler is not None:
                 handler(self, event)
-                if self.over:
+                if self.finished:
                     return
 
     def _on_request(self, event: RequestReceived) -> None:
         self._idle_frames.earn(IDLE_PER_FRAME)
-        self.opened(event.stream_id, event.headers, ended=event.stream_ended is not None)
+        self.stream_opened(event.stream_id, event.headers, ended=event.stream_ended is not None)
 
     def _on_response(self, event: ResponseReceived) -> None:
         self._idle_frames.earn(IDLE_PER_FRAME)
@@ -166,7 +166,7 @@ class Http2Connection(Connection):
         if event.remote_reset:
             self.count_reset()
         stream = self.streams.get(event.stream_id)
-        if stream is not None and not self.over:
+        if stream is not None and not self.finished:
             stream.receive_reset(int(event.error_code))
 
     def _on_window(self, event: WindowUpdated) -> None:
@@ -186,14 +186,14 @@ class Http2Connection(Connection):
         self._on_idle_frame(event)
         self._dirty.update(self._blocked)  # their windows may have grown
         self._blocked.clear()
-        self.settled()
+        self.settings_changed()
 
     def _on_pong(self, event: PingAckReceived) -> None:
         self._on_idle_frame(event)
-        self.pinged_back(event.ping_data)
+        self.ping_acknowledged(event.ping_data)
 
     def _on_goaway(self, event: ConnectionTerminated) -> None:
-        self.leaving(int(event.error_code or 0), event.last_stream_id or 0)
+        self.goaway_received(int(event.error_code or 0), event.last_stream_id or 0)
 
     # --- floods
 
@@ -216,19 +216,19 @@ class Http2Connection(Connection):
         self._dirty[stream] = None
         if self.full:
             stream.stop()
-        elif stream.queued >= FLUSH_BYTES:
+        elif stream.queued_bytes >= FLUSH_BYTES:
             self.flush()
         else:
             self.flush_soon()
 
     def acknowledge(self, number: int, size: int) -> None:
-        if size and not self.over:
-            self.wire.acknowledge_received_data(size, number)
+        if size and not self.finished:
+            self.protocol.acknowledge_received_data(size, number)
             self.flush_soon()
 
     def flush(self) -> None:
         self._flush_due = False
-        if self._flushing or self.over or self.closed:
+        if self._flushing or self.finished or self.closed:
             return
         self._flushing = True
         try:
@@ -239,30 +239,30 @@ class Http2Connection(Connection):
     def _send_turns(self) -> None:
         """Each stream that has something to send gets its turn, as long as the transport takes it."""
         dirty = self._dirty
-        wire = self.wire
+        protocol = self.protocol
         pending = 0
         while dirty and not self.full:
             stream = next(iter(dirty))
             del dirty[stream]
-            size = stream.pump(wire)
+            size = stream.pump(protocol)
             self._idle_frames.earn(IDLE_PER_FRAME)
             pending += size
             if pending >= FLUSH_BYTES:
                 pending = 0
-                self.transport.write(wire.data_to_send())
-            if stream.over or not wire.alive(stream.number):
+                self.transport.write(protocol.data_to_send())
+            if stream.finished or not protocol.alive(stream.number):
                 continue
-            if stream.pieces:
+            if stream.chunks:
                 self._wait(stream)
-            elif stream.stopped and not self.full:
+            elif stream.source_paused and not self.full:
                 stream.start()
-        data = wire.data_to_send()
-        if data and not self.over:
+        data = protocol.data_to_send()
+        if data and not self.finished:
             self.transport.write(data)
 
     def _wait(self, stream: Http2Stream) -> None:
         """There is more to send: in its next turn, or when the peer opens its window."""
-        if self.wire.local_flow_control_window(stream.number) > 0:
+        if self.protocol.local_flow_control_window(stream.number) > 0:
             self._dirty[stream] = None
         else:
             self._blocked[stream] = None
@@ -271,37 +271,37 @@ class Http2Connection(Connection):
     def pause_writing(self) -> None:
         self.full = True
         for stream in list(self._dirty):
-            if stream.pieces:
+            if stream.chunks:
                 stream.stop()
 
     def resume_writing(self) -> None:
         self.full = False
         self.flush()
-        for stream in list(self.stopped):
+        for stream in list(self.paused_sources):
             if self.full:
                 return
-            if not stream.pieces:
+            if not stream.chunks:
                 stream.start()
 
     # --- the end
 
-    def dismiss(self, stream: Http2Stream) -> None:
+    def remove_stream(self, stream: Http2Stream) -> None:
         number = stream.number
         if self.streams.get(number) is stream:
             del self.streams[number]
             self._dirty.pop(stream, None)
             self._blocked.pop(stream, None)
-            self.stopped.pop(stream, None)
-            self.wire.forget(number)
-            self.dismissed()
+            self.paused_sources.pop(stream, None)
+            self.protocol.forget(number)
+            self.stream_closed()
 
     def fail(self, what: str, code: ErrorCodes | None = None) -> None:
         """End the connection because of what the peer did; with `code`, h2 has not said so itself."""
-        if self.over:
+        if self.finished:
             return
         if code is not None:
-            self.wire.close_connection(code)
-        data = self.wire.data_to_send()
+            self.protocol.close_connection(code)
+        data = self.protocol.data_to_send()
         if data and not self.closed:
             self.transport.write(data)
         self.finish(UpstreamReset(f"the other end of the HTTP/2 connection {what}"))
@@ -320,14 +320,14 @@ class Http2Connection(Connection):
 
     def finish(self, error: DevrouteError) -> None:
         """The connection is over: tell the owner of every stream, once."""
-        if self.over:
+        if self.finished:
             return
-        self.over = True
+        self.finished = True
         streams = list(self.streams.values())
         self.streams.clear()
         self._dirty.clear()
         self._blocked.clear()
-        self.stopped.clear()
+        self.paused_sources.clear()
         for stream in streams:
             stream.connection_lost(error)
 

@@ -10,9 +10,9 @@ from typing import Final, Protocol
 from h2.errors import ErrorCodes
 
 from devroute.errors import DevrouteError
-from devroute.http.buffer import Piece, joined
+from devroute.http.buffer import Chunk, join_chunks
 from devroute.http.http2.headers import Fields
-from devroute.http.http2.protocol import Wire
+from devroute.http.http2.protocol import Http2Protocol
 from devroute.http.message import Headers
 
 #: Bytes that one stream may send before it is the next one's turn.
@@ -25,8 +25,8 @@ HEAD_BYTES: Final = 64
 class Carrier(Protocol):
     """What a stream needs of the connection that carries it (http/aio/http2_connection.py)."""
 
-    wire: Wire
-    stopped: "dict[Http2Stream, None]"
+    protocol: Http2Protocol
+    paused_sources: "dict[Http2Stream, None]"
 
     def wake(self, stream: "Http2Stream") -> None:
         """The stream has something to send."""
@@ -34,7 +34,7 @@ class Carrier(Protocol):
     def acknowledge(self, number: int, size: int) -> None:
         """So many bytes were consumed: the peer may send as many again."""
 
-    def dismiss(self, stream: "Http2Stream") -> None:
+    def remove_stream(self, stream: "Http2Stream") -> None:
         """The stream is over."""
 
     def flush_soon(self) -> None: ...
@@ -43,8 +43,8 @@ class Carrier(Protocol):
 class Http2Stream:
     """`over`: nothing more is sent or passed on. `stopped`: our source was told to send no more.
 
-    Subclasses say where things go: receive_*, consume and complete what the peer sent, stop_source,
-    start_source and sent what becomes of ours.
+    Subclasses say where things go: receive_*, consume and complete what the peer sent, pause_source,
+    resume_source and sent what becomes of ours.
     """
 
     __slots__ = (
@@ -56,28 +56,28 @@ class Http2Stream:
         "_received_end",
         "_sent_end",
         "_trailers",
+        "chunks",
         "connection",
+        "finished",
         "number",
-        "over",
-        "pieces",
-        "queued",
-        "stopped",
+        "queued_bytes",
+        "source_paused",
     )
 
     def __init__(self) -> None:
         self.connection: Carrier | None = None  # until it has one
         self.number = 0
-        self.over = False
-        self.stopped = False
-        self.pieces: deque[bytes | memoryview] = deque()
-        self.queued = 0  # bytes in pieces
+        self.finished = False
+        self.source_paused = False
+        self.chunks: deque[bytes | memoryview] = deque()
+        self.queued_bytes = 0  # bytes in chunks
         self._heads: list[tuple[Headers, bool]] = []
         self._ended = False
         self._trailers: Headers = []
         self._sent_end = False
         self._received_end = False
         self._paused = False
-        self._held: deque[tuple[Piece, int]] = deque()
+        self._held: deque[tuple[Chunk, int]] = deque()
         self._held_end: Headers | None = None
 
     # --- what the two sides say
@@ -109,10 +109,10 @@ class Http2Stream:
         """Our half is over, and all of it written."""
         raise NotImplementedError
 
-    def stop_source(self) -> None:
+    def pause_source(self) -> None:
         raise NotImplementedError
 
-    def start_source(self) -> None:
+    def resume_source(self) -> None:
         raise NotImplementedError
 
     # --- sending
@@ -124,14 +124,14 @@ class Http2Stream:
         self._wake()
 
     def send(self, data: bytes) -> None:
-        if self._ended or self.over:
+        if self._ended or self.finished:
             return
-        self.pieces.append(data)
-        self.queued += len(data)
+        self.chunks.append(data)
+        self.queued_bytes += len(data)
         self._wake()
 
     def end(self, trailers: Headers) -> None:
-        if self._ended or self.over:
+        if self._ended or self.finished:
             return
         self._ended = True
         self._trailers = trailers
@@ -140,96 +140,96 @@ class Http2Stream:
     def _wake(self) -> None:
         connection = self.connection
         if connection is None:
-            if self.pieces:
+            if self.chunks:
                 self.stop()
         else:
             connection.wake(self)
 
     def stop(self) -> None:
-        if not self.stopped and not self._ended:
-            self.stopped = True
+        if not self.source_paused and not self._ended:
+            self.source_paused = True
             if self.connection is not None:
-                self.connection.stopped[self] = None
-            self.stop_source()
+                self.connection.paused_sources[self] = None
+            self.pause_source()
 
     def start(self) -> None:
         """All that was sent has left; the source may go on."""
-        self.stopped = False
+        self.source_paused = False
         if self.connection is not None:
-            self.connection.stopped.pop(self, None)
-        if not self.over and not self._ended:
-            self.start_source()
+            self.connection.paused_sources.pop(self, None)
+        if not self.finished and not self._ended:
+            self.resume_source()
 
-    def pump(self, wire: Wire) -> int:
-        """Hand the wire what the windows allow, but no more than one turn. The number of bytes."""
+    def pump(self, protocol: Http2Protocol) -> int:
+        """Hand the protocol what the windows allow, but no more than one turn. The number of bytes."""
         number = self.number
-        if self.over or not (wire.alive(number) or wire.is_new(number)):
+        if self.finished or not (protocol.alive(number) or protocol.is_new(number)):
             return 0
         cost = 0
-        pieces = self.pieces
+        chunks = self.chunks
         for fields, end in self._heads:
-            end = end or (self._ended and not pieces and not self._trailers and fields is self._heads[-1][0])
-            wire.send_head(number, fields, end=end)
+            end = end or (self._ended and not chunks and not self._trailers and fields is self._heads[-1][0])
+            protocol.send_head(number, fields, end=end)
             self._sent_end = self._sent_end or end
             cost += HEAD_BYTES
         self._heads.clear()
-        if pieces:
-            cost += self._pump_data(wire)
-        if self._ended and not pieces and not self._sent_end:
+        if chunks:
+            cost += self._pump_data(protocol)
+        if self._ended and not chunks and not self._sent_end:
             self._sent_end = True
             if self._trailers:
-                wire.send_head(number, self._trailers, end=True)
+                protocol.send_head(number, self._trailers, end=True)
             else:
-                wire.end_stream(number)
+                protocol.end_stream(number)
             cost += HEAD_BYTES
         if self._sent_end:
             self.sent()
         return cost
 
-    def _pump_data(self, wire: Wire) -> int:
+    def _pump_data(self, protocol: Http2Protocol) -> int:
         number = self.number
-        pieces = self.pieces
-        largest = wire.max_outbound_frame_size
-        room = min(TURN_BYTES, wire.local_flow_control_window(number))
+        chunks = self.chunks
+        largest = protocol.max_outbound_frame_size
+        room = min(TURN_BYTES, protocol.local_flow_control_window(number))
         total = 0
-        while pieces and room > 0:
+        while chunks and room > 0:
             most = min(room, largest)
-            piece = pieces.popleft()
+            piece = chunks.popleft()
             if len(piece) > most:
                 view = memoryview(piece)
-                pieces.appendleft(view[most:])
+                chunks.appendleft(view[most:])
                 piece = view[:most]
-            elif pieces and len(piece) + len(pieces[0]) <= most:
+            elif chunks and len(piece) + len(chunks[0]) <= most:
                 several = [piece]
                 size = len(piece)
-                while pieces and size + len(pieces[0]) <= most:
-                    size += len(pieces[0])
-                    several.append(pieces.popleft())
+                while chunks and size + len(chunks[0]) <= most:
+                    size += len(chunks[0])
+                    several.append(chunks.popleft())
                 piece = b"".join(several)
-            last = self._ended and not pieces and not self._trailers
-            wire.send_piece(number, piece, end=last)
+            last = self._ended and not chunks and not self._trailers
+            protocol.send_piece(number, piece, end=last)
             self._sent_end = last
             room -= len(piece)
             total += len(piece)
-        self.queued -= total
+        self.queued_bytes -= total
         return total
 
     # --- receiving
 
     def receive_data(self, data: bytes, size: int) -> None:
         """`size`: with its padding, as flow control counts."""
-        if self._paused and not self.over:
+        if self._paused and not self.finished:
             self._keep(data, size)
             return
-        if data and not self.over:
+        if data and not self.finished:
             self.consume(data)
         if self.connection is not None:
             self.connection.acknowledge(self.number, size)
 
     def _keep(self, data: bytes, size: int) -> None:
-        """Small pieces are joined (http/buffer.py)."""
+        """Small chunks are joined (http/buffer.py)."""
         held = self._held
-        if held and (both := joined(held[-1][0], data)) is not None:
+        if held and (both := join_chunks(held[-1][0], data)) is not None:
             held[-1] = (both, held[-1][1] + size)
         else:
             held.append((data, size))
@@ -240,38 +240,38 @@ class Http2Stream:
         self._received_end = True
         if self._held:
             self._held_end = trailers
-        elif not self.over:
+        elif not self.finished:
             self.complete(trailers)
 
-    def hold(self) -> None:
+    def pause_delivery(self) -> None:
         """Pass nothing on until `release`; the peer's window runs out by itself."""
         self._paused = True
 
-    def release(self) -> None:
+    def resume_delivery(self) -> None:
         self._paused = False
         held = self._held
         while held and not self._paused:
             data, size = held.popleft()
             self.receive_data(bytes(data), size)
-        if self._held_end is not None and not held and not self.over:
+        if self._held_end is not None and not held and not self.finished:
             trailers, self._held_end = self._held_end, None
             self.complete(trailers)
 
     def discard_queued(self) -> None:
-        self.pieces.clear()
-        self.queued = 0
+        self.chunks.clear()
+        self.queued_bytes = 0
 
     def discard(self) -> None:
         """The peer reads nothing more: what would have been sent is thrown away."""
         self._ended = True
         self.discard_queued()
 
-    def restart(self, pieces: list[bytes], trailers: Headers | None) -> None:
+    def restart(self, chunks: list[bytes], trailers: Headers | None) -> None:
         """As if nothing had been sent, for another connection. `trailers`: the end was there already."""
         self.connection = None
-        self.over = False
-        self.pieces.extend(pieces)
-        self.queued = sum(map(len, pieces))
+        self.finished = False
+        self.chunks.extend(chunks)
+        self.queued_bytes = sum(map(len, chunks))
         self._ended = trailers is not None
         self._trailers = trailers or []
         self._sent_end = False
@@ -286,19 +286,19 @@ class Http2Stream:
     def reset(self, code: ErrorCodes) -> None:
         """End both halves now, if they have not ended."""
         connection = self.connection
-        if connection is not None and connection.wire.alive(self.number):
-            connection.wire.reset_stream(self.number, code)
+        if connection is not None and connection.protocol.alive(self.number):
+            connection.protocol.reset_stream(self.number, code)
             connection.flush_soon()
-        self.leave()
+        self.close()
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Nothing more is sent or passed on."""
-        self.over = True
-        self.pieces.clear()
+        self.finished = True
+        self.chunks.clear()
         self._heads.clear()
         connection = self.connection
         if connection is not None:
-            connection.dismiss(self)
+            connection.remove_stream(self)
             for _, size in self._held:
                 connection.acknowledge(self.number, size)
         self._held.clear()

@@ -334,7 +334,7 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
 MAX_REMEMBERED_BYTES: Final = 2048
 
 
-class Answers:
+class ResponseHeadParser:
     """Judges the heads of one app's responses. An app under load says the same thing until the second of its
     date changes, so the last head is remembered, and what was found out about it."""
 
@@ -343,7 +343,7 @@ class Answers:
     def __init__(self) -> None:
         self._last: ResponseHead | None = None
 
-    def judge(self, raw: bytes, request_method: bytes) -> ResponseHead:
+    def parse(self, raw: bytes, request_method: bytes) -> ResponseHead:
         """As parse_response_head; what it returns may be another exchange's, and must not be changed."""
         last = self._last
         if last is not None and last.raw == raw and request_method != b"HEAD":

@@ -76,7 +76,7 @@ class _States(H2ConnectionStateMachine):
     }
 
 
-class Wire(H2Connection):
+class Http2Protocol(H2Connection):
     """One connection's protocol state, of either side. Heads are checked by http/http2/headers.py: h2 would
     end the connection, and with it other callers' requests, where RFC 9113 §8.1.1 has one stream refused."""
 

@@ -13,7 +13,7 @@ from devroute.errors import DevrouteError, HeadTooLarge, RequestTimeout
 from devroute.http.http1.request import check_partial_head
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.tasks import TaskOwner
-from devroute.token_bucket import Allowance
+from devroute.token_bucket import TokenBucket
 from devroute.tunnel.protocol.websocket import accept_upgrade, split_head
 
 #: Bytes of an upgrade's head: a token, and what ingresses add.
@@ -57,7 +57,7 @@ class ControlListener:
         self.head_seconds = head_seconds
         self.waiting: set[FirstHead] = set()
         self.tasks = TaskOwner()
-        self.log_allowance = Allowance(LOGGED_BURST, LOGGED_PER_SECOND, asyncio.get_running_loop().time())
+        self.log_allowance = TokenBucket(LOGGED_BURST, LOGGED_PER_SECOND, asyncio.get_running_loop().time())
 
     def __call__(self) -> "FirstHead":
         return FirstHead(self, asyncio.get_running_loop())

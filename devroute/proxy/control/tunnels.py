@@ -21,7 +21,7 @@ from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.proxy_link import ProxyLink
-from devroute.upstream.quota import Shares
+from devroute.upstream.quota import Quotas
 
 #: Seconds for HELLO to arrive after the upgrade.
 HELLO_SECONDS: Final = 10.0
@@ -63,7 +63,7 @@ class Tunnels:
         hello_seconds: float = HELLO_SECONDS,
         revoked_seconds: float = REVOKED_SECONDS,
     ) -> None:
-        self.shares = Shares()
+        self.quotas = Quotas()
         self.links: dict[ProxyLink, _Member] = {}
         # The tokens that the identities were last checked against, None if one of them is new; and when the
         # first identity expires.
@@ -105,8 +105,8 @@ class Tunnels:
         try:
             hello = handshake.decode(handshake.Hello, body)
             self._permit_all(identity, hello)
-            share = link.share = self.shares.join(subject, link)
-            registration, older = self._registry.register(subject, hello, link, time.time(), share)
+            quota = link.quota = self.quotas.join(subject, link)
+            registration, older = self._registry.register(subject, hello, link, time.time(), quota)
         except DevrouteError as error:
             log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
             self.record_refusal(error, subject, link.transport)
@@ -191,8 +191,8 @@ class Tunnels:
     # --- the end
 
     def _on_gone(self, link: ProxyLink) -> None:
-        if link.share is not None:
-            self.shares.leave(link.share.subject, link)
+        if link.quota is not None:
+            self.quotas.leave(link.quota.subject, link)
         error = link.close_error
         reason = "it is leaving" if error is None else error.message
         if (registration := self._take_offline(link, reason)) is not None:

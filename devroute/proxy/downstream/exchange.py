@@ -18,7 +18,7 @@ from devroute.errors import (
     UpstreamTimeout,
 )
 from devroute.headers import REASON, RESULT
-from devroute.http.aio.connection import TURN
+from devroute.http.aio.connection import READ_TURN
 from devroute.http.http1.body import BodyReader, encode_last_chunk
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead
 from devroute.routing.route import Context, Route
@@ -155,8 +155,8 @@ class Exchange:
         self._active = self._server.now
         self.status = head.status
         self._head_sent = True
-        if head.marks and self.route is not None:
-            self.route = self.route.with_response_headers(head.marks)
+        if head.route_headers and self.route is not None:
+            self.route = self.route.with_response_headers(head.route_headers)
         marks = self.route.response_headers if self.route is not None else b""
         request = self.request
         framing = head.framing
@@ -199,7 +199,7 @@ class Exchange:
         self.stream = _NOWHERE  # no cycle: an exchange is freed when it is over, not by the collector
         if self._chunked:
             self._connection.write(encode_last_chunk(trailers))
-        TURN.tell(self._over)
+        READ_TURN.after_flush(self._over)
         self._connection.finished(keep_alive=self.request.keep_alive)
 
     def _over(self) -> None:

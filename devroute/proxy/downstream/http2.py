@@ -13,7 +13,7 @@ from devroute.errors import HeadTooLarge, NotSupported, RequestMalformed
 from devroute.http.aio.http2_connection import Http2Connection
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.http2.headers import Fields, read_request
-from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Wire
+from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Protocol
 from devroute.http.message import HeadLimits
 from devroute.proxy.downstream.http2_exchange import Http2Exchange, Refusal
 from devroute.routing.route import Context
@@ -40,7 +40,7 @@ class Http2ServerConnection(Http2Connection):
     __slots__ = ("_server", "_since", "draining")
 
     def __init__(self, server: Http2Context, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(Wire(client=False, max_head=server.head_limits.size), loop)
+        super().__init__(Http2Protocol(client=False, max_head=server.head_limits.size), loop)
         self._server = server
         self._since = server.now
         self.draining = False
@@ -67,10 +67,10 @@ class Http2ServerConnection(Http2Connection):
         self._since = self._server.now
         super().received(data)
 
-    def opened(self, number: int, fields: Fields, *, ended: bool) -> None:
+    def stream_opened(self, number: int, fields: Fields, *, ended: bool) -> None:
         if len(self.streams) >= MAX_STREAMS:
-            self.wire.reset_stream(number, ErrorCodes.REFUSED_STREAM)
-            self.wire.forget(number)
+            self.protocol.reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            self.protocol.forget(number)
             self.count_reset()
             return
         stream: Http2Stream
@@ -90,7 +90,7 @@ class Http2ServerConnection(Http2Connection):
         stream.number = number
         self.streams[number] = stream
 
-    def dismissed(self) -> None:
+    def stream_closed(self) -> None:
         self._since = self._server.now
         if self._server.draining:
             self._server.exchange_over()
@@ -103,31 +103,31 @@ class Http2ServerConnection(Http2Connection):
         for stream in list(self.streams.values()):
             if isinstance(stream, Http2Exchange):
                 stream.check(now)
-        if not self.streams and now - self._since > self._server.timeouts.keep_alive and not self.over:
-            self.wire.close_connection(ErrorCodes.NO_ERROR)
+        if not self.streams and now - self._since > self._server.timeouts.keep_alive and not self.finished:
+            self.protocol.close_connection(ErrorCodes.NO_ERROR)
             self.flush()
-            self.over = True
+            self.finished = True
             self.close()
 
     def drain(self) -> None:
         """Two GOAWAYs, so that no request is lost that was sent before the first arrived; then the end."""
-        if self.over:
+        if self.finished:
             return
-        self.wire.close_connection(ErrorCodes.NO_ERROR, last_stream_id=LAST_STREAM_ID)
-        self.wire.ping(_GOAWAY_PING)
+        self.protocol.close_connection(ErrorCodes.NO_ERROR, last_stream_id=LAST_STREAM_ID)
+        self.protocol.ping(_GOAWAY_PING)
         self.flush()
 
-    def pinged_back(self, payload: bytes) -> None:
+    def ping_acknowledged(self, payload: bytes) -> None:
         if payload == _GOAWAY_PING and self._server.draining and not self.draining:
             self.draining = True
-            self.wire.close_connection(ErrorCodes.NO_ERROR)
+            self.protocol.close_connection(ErrorCodes.NO_ERROR)
             self.flush()
             self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self.draining and not self.streams and not self.over:
+        if self.draining and not self.streams and not self.finished:
             self.flush()
-            self.over = True
+            self.finished = True
             self.close()
 
     def lost(self, error: Exception | None) -> None:

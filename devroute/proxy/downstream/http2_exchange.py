@@ -56,7 +56,7 @@ class _Answering(Http2Stream):
 
     def sent(self) -> None:
         if self.all_received:
-            self.leave()
+            self.close()
         else:
             self.reset(ErrorCodes.NO_ERROR)  # the rest of the request is of no use (RFC 9113 §8.1)
 
@@ -65,14 +65,14 @@ class _Answering(Http2Stream):
 
     def consume(self, data: bytes) -> None: ...
     def complete(self, trailers: Headers) -> None: ...
-    def stop_source(self) -> None: ...
-    def start_source(self) -> None: ...
+    def pause_source(self) -> None: ...
+    def resume_source(self) -> None: ...
 
     def receive_reset(self, code: int) -> None:
-        self.leave()
+        self.close()
 
     def connection_lost(self, error: DevrouteError) -> None:
-        self.leave()
+        self.close()
 
 
 class Refusal(_Answering):
@@ -183,7 +183,7 @@ class Http2Exchange(_Answering):
         if not self._observed:
             self.error = ClientClosed(why)
             self._over()
-        self.leave()
+        self.close()
 
     # --- from the upstream
 
@@ -198,8 +198,8 @@ class Http2Exchange(_Answering):
         self._active = self._server.now
         self.status = head.status
         self._head_sent = True
-        if head.marks and self.route is not None:
-            self.route = self.route.with_response_headers(head.marks)
+        if head.route_headers and self.route is not None:
+            self.route = self.route.with_response_headers(head.route_headers)
         marks = _fields_of(self.route.response_headers) if self.route is not None else []
         self.send_head(write_response(head, marks), end=head.framing is _NONE)
 
@@ -239,16 +239,16 @@ class Http2Exchange(_Answering):
     # --- flow control
 
     def pause_request(self) -> None:
-        self.hold()
+        self.pause_delivery()
 
     def resume_request(self) -> None:
-        self.release()
+        self.resume_delivery()
 
-    def stop_source(self) -> None:
+    def pause_source(self) -> None:
         if self._stream is not None:
             self._stream.pause_response()
 
-    def start_source(self) -> None:
+    def resume_source(self) -> None:
         if self._stream is not None:
             self._stream.resume_response()
 

@@ -22,7 +22,7 @@ from devroute.http.message import header_value
 from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal_fields
 from devroute.proxy.telemetry.line_writer import LineWriter, identifier, quoted
 from devroute.routing.route import CALLER, CompletedExchange
-from devroute.token_bucket import Allowance
+from devroute.token_bucket import TokenBucket
 
 #: What `audit` is set to besides a file.
 STDOUT: Final = "-"
@@ -108,7 +108,7 @@ class Audit(LineWriter):
         super().__init__(trail.write)
         self.trail = trail
         self._same: dict[tuple[bytes, int, bytes, str | None], bytes] = {}
-        self._refusals: dict[tuple[object, object], Allowance] = {}
+        self._refusals: dict[tuple[object, object], TokenBucket] = {}
         self._omitted: dict[tuple[object, object], int] = {}
 
     def record(self, event: Event, /, **fields: object) -> None:
@@ -123,7 +123,7 @@ class Audit(LineWriter):
         now = self._loop.time()
         allowance = self._refusals.get(kind)
         if allowance is None:
-            allowance = self._refusals[kind] = Allowance(REFUSAL_BURST, REFUSALS_PER_SECOND, now)
+            allowance = self._refusals[kind] = TokenBucket(REFUSAL_BURST, REFUSALS_PER_SECOND, now)
         if allowance.spend(now):
             return True
         self._omitted[kind] = self._omitted.get(kind, 0) + 1

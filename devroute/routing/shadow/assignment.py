@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from devroute.contract.grammar import Entry, parse
 from devroute.errors import DevrouteError, LaptopOffline
 from devroute.headers import COPY, line_start
-from devroute.http.message import id_said
+from devroute.http.message import header_id
 from devroute.policy.policy import Policy
 from devroute.routing.decision import MAX_CANDIDATES, LaptopService
 
@@ -97,4 +97,4 @@ def _permitted(shadow: ShadowTarget, policy: Policy) -> bool:
 
 def ticket_of(head: bytes) -> str | None:
     """The ticket on a request; None where it is no copy."""
-    return id_said(head, _FIELD, TICKET_LENGTH)
+    return header_id(head, _FIELD, TICKET_LENGTH)

@@ -13,7 +13,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError, RequestMalformed
 from devroute.headers import COMPARE, CONTRACT, line_start
-from devroute.http.message import Headers, RequestHead, ResponseHead, id_said
+from devroute.http.message import Headers, RequestHead, ResponseHead, header_id
 
 #: Bytes of an answer's body that are compared, as in lua/compare.lua.
 MAX_BODY: Final = 32 * 1024
@@ -60,7 +60,7 @@ class ComparedResponse:
 
 def comparison_id(head: RequestHead) -> str | None:
     """By which a request's answers find each other; None where nobody will tell of the real one."""
-    return id_said(head.wire, _FIELD, ID_LENGTH)
+    return header_id(head.wire, _FIELD, ID_LENGTH)
 
 
 def parse_service_response(body: bytes, *, whole: bool) -> ComparedResponse:

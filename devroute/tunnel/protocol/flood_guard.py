@@ -3,7 +3,7 @@
 from typing import Final
 
 from devroute.errors import TunnelFlooded
-from devroute.token_bucket import Allowance
+from devroute.token_bucket import TokenBucket
 from devroute.tunnel.protocol.frames import MAX_STREAMS
 
 #: Control frames: PING, PONG, GOAWAY, RENEW, empty DATA, a small CREDIT, frames for a stream that has ended,
@@ -37,9 +37,9 @@ class FloodGuard:
 
     def __init__(self, now: float, *, resets: bool) -> None:
         self._count_resets = resets
-        self._control = Allowance(CONTROL_BURST, CONTROL_PER_SECOND, now)
-        self._resets = Allowance(RESET_BURST, RESETS_PER_SECOND, now)
-        self._tiny = Allowance(TINY_BURST, TINY_PER_SECOND, now)
+        self._control = TokenBucket(CONTROL_BURST, CONTROL_PER_SECOND, now)
+        self._resets = TokenBucket(RESET_BURST, RESETS_PER_SECOND, now)
+        self._tiny = TokenBucket(TINY_BURST, TINY_PER_SECOND, now)
         self._earned = 0  # streams that have earned their CONTROL_PER_STREAM
 
     def check(self, now: float, control_frames: int, resets: int, opened: int) -> TunnelFlooded | None:

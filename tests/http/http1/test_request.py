@@ -13,7 +13,7 @@ from devroute.errors import DevrouteError, NotSupported, RequestMalformed, Upstr
 from devroute.http.http1.request import (
     MAX_HEAD_BYTES,
     MAX_REMEMBERED_BYTES,
-    Answers,
+    ResponseHeadParser,
     check_partial_head,
     parse_request_head,
     parse_response_head,
@@ -441,25 +441,27 @@ def test_thousands_of_connection_options_hold_nobody_up() -> None:
 
 
 def test_an_answer_s_head_that_is_repeated_is_judged_once_and_never_for_another_method() -> None:
-    answers = Answers()
+    response_parser = ResponseHeadParser()
     raw = head(b"content-length: 3", start=b"HTTP/1.1 200 OK")
-    first = answers.judge(raw, b"GET")
+    first = response_parser.parse(raw, b"GET")
     assert first.framing is Framing.LENGTH
-    assert answers.judge(bytes(bytearray(raw)), b"POST") is first
-    assert answers.judge(raw, b"HEAD").framing is Framing.NONE
-    assert answers.judge(raw, b"GET") is first
-    other = answers.judge(raw.replace(b"3", b"4"), b"GET")
+    assert response_parser.parse(bytes(bytearray(raw)), b"POST") is first
+    assert response_parser.parse(raw, b"HEAD").framing is Framing.NONE
+    assert response_parser.parse(raw, b"GET") is first
+    other = response_parser.parse(raw.replace(b"3", b"4"), b"GET")
     assert other.length == 4
-    assert answers.judge(raw, b"GET").length == 3
+    assert response_parser.parse(raw, b"GET").length == 3
     with pytest.raises(UpstreamInvalid):
-        answers.judge(head(b"content-length: 3", b"content-length: 4", start=b"HTTP/1.1 200 OK"), b"GET")
-    assert answers.judge(raw, b"GET").length == 3
+        response_parser.parse(
+            head(b"content-length: 3", b"content-length: 4", start=b"HTTP/1.1 200 OK"), b"GET"
+        )
+    assert response_parser.parse(raw, b"GET").length == 3
 
 
 def test_a_large_head_is_not_remembered() -> None:
-    answers = Answers()
+    response_parser = ResponseHeadParser()
     raw = head(b"x: " + b"a" * MAX_REMEMBERED_BYTES, start=b"HTTP/1.1 200 OK")
-    assert answers.judge(raw, b"GET") is not answers.judge(raw, b"GET")
+    assert response_parser.parse(raw, b"GET") is not response_parser.parse(raw, b"GET")
 
 
 # --- a whole connection, cut anywhere ---------------------------------------------------------------------

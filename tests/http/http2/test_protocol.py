@@ -23,9 +23,9 @@ from devroute.http.http2.headers import (
     write_response,
 )
 from devroute.http.http2.hpack import Decoder, Encoder
-from devroute.http.http2.protocol import MAX_FRAME_BYTES, PREFACE, Wire
+from devroute.http.http2.protocol import MAX_FRAME_BYTES, PREFACE, Http2Protocol
 from devroute.http.message import Framing
-from devroute.token_bucket import Allowance
+from devroute.token_bucket import TokenBucket
 from tests.support.examples import examples
 
 NAMES = st.sampled_from([b":path", b":status", b"accept", b"authorization", b"cookie", b"x", b"x-long" * 30])
@@ -109,7 +109,7 @@ FRAMES = st.one_of(
 
 
 def said(
-    wire: Wire, receive: Callable[[bytes], list[Event]], pieces: list[bytes]
+    wire: Http2Protocol, receive: Callable[[bytes], list[Event]], pieces: list[bytes]
 ) -> tuple[list[str], bytes, str]:
     events: list[str] = []
     try:
@@ -129,12 +129,12 @@ def test_frames_are_read_as_h2_reads_them_however_they_are_split(
     data = PREFACE + frame(4, 0, 0, b"") + frame(1, 4, 1, REQUEST) + b"".join(frames)
     places = sorted({0, len(data), *(len(PREFACE) + cut for cut in cuts if len(PREFACE) + cut < len(data))})
     pieces = [data[a:b] for a, b in itertools.pairwise(places)]
-    ours, theirs = Wire(client=False), Wire(client=False)
+    ours, theirs = Http2Protocol(client=False), Http2Protocol(client=False)
     assert said(ours, ours.receive, pieces) == said(theirs, theirs.receive_data, [data])
 
 
 def test_a_frame_that_is_too_large_is_refused_before_it_is_there() -> None:
-    wire = Wire(client=False)
+    wire = Http2Protocol(client=False)
     wire.receive(PREFACE + frame(4, 0, 0, b""))
     wire.data_to_send()
     with pytest.raises(ProtocolError):
@@ -261,7 +261,7 @@ def test_every_error_has_a_status_of_grpc_and_its_message_survives() -> None:
 
 
 def test_an_allowance_is_spent_earned_and_given_again_with_time() -> None:
-    allowance = Allowance(2, 10, 0.0)
+    allowance = TokenBucket(2, 10, 0.0)
     assert [allowance.spend(0.0) for _ in range(3)] == [True, True, False]
     assert allowance.spend(0.15)
     assert not allowance.spend(0.15)

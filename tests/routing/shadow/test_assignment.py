@@ -18,7 +18,7 @@ from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.assignment import MAX_LAPTOPS, assign_shadow_traffic, ticket_of
 from devroute.tunnel.protocol.handshake import Hello, Offer
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
-from devroute.upstream.mirror import Shadowed
+from devroute.upstream.mirror import MirrorUpstream
 from devroute.upstream.pools import Pools
 from tests.support.paths import ROOT
 
@@ -140,7 +140,7 @@ async def test_a_copy_finds_its_laptop_by_the_ticket() -> None:
     ticket = desk.ticket()
     route = desk.copy(ticket)
     assert (route.service, route.target) == ("foo", "alice")
-    assert isinstance(route.upstream, Shadowed)
+    assert isinstance(route.upstream, MirrorUpstream)
     assert desk.copy(ticket) is route
 
 
