@@ -56,13 +56,18 @@ INTERRUPTED: Final = 130
 
 @contextlib.contextmanager
 def handle_signals(
-    loop: asyncio.AbstractEventLoop, told: Callable[[int], None], *, windows: bool = WINDOWS
+    loop: asyncio.AbstractEventLoop,
+    handle: Callable[[int], object],
+    *,
+    hangup: bool = False,
+    windows: bool = WINDOWS,
 ) -> Iterator[None]:
-    """While this lasts, `told` is called on the loop with the number of each signal that asks us to end."""
+    """Call `handle` on the loop with the number of each signal that asks the process to end; with `hangup`, also
+    when its terminal is closed."""
     if not windows:
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hangup else ()))
         for number in numbers:
-            loop.add_signal_handler(number, told, number)
+            loop.add_signal_handler(number, handle, number)
         try:
             yield
         finally:
@@ -72,7 +77,7 @@ def handle_signals(
     # Ctrl-C and Ctrl-Break; a handler of the loop does not exist there, and this one runs between two calls.
     breaks = [each for each in signal.Signals if each.name in ("SIGINT", "SIGBREAK")]
     before = [
-        (each, signal.signal(each, lambda *_: loop.call_soon_threadsafe(told, int(signal.SIGINT))))
+        (each, signal.signal(each, lambda *_: loop.call_soon_threadsafe(handle, int(signal.SIGINT))))
         for each in breaks
     ]
     try:

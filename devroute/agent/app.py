@@ -10,8 +10,8 @@ import contextlib
 import random
 import signal
 import sys
-from collections.abc import Coroutine
-from typing import Any, Final, NoReturn
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final, NoReturn, TypeVar
 
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
@@ -52,6 +52,9 @@ from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 
 #: Seconds between two attempts: up to the first after a link has gone, doubled each time up to the last.
 FIRST_DELAY: Final = 0.2
@@ -153,32 +156,26 @@ class Agent:
         self._source = TokenSource(settings)
         self._registrar = Registrar(settings, self._source, self._make_link, self._dialled, self._not_renewed)
         self._link: AgentLink | None = None
+        self._child: ChildProcess | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._printing: asyncio.TimerHandle | None = None
-        self._watch = LinkMonitor(report, self._loop)
+        self._monitor = LinkMonitor(report, self._loop)
 
     async def run(self) -> int:
-        with handle_signals(self._loop, self._signalled), self._watch.on_the_network():
-            tasks: set[asyncio.Future[Any]] = {self._ending}
-            child: ChildProcess | None = None
+        with handle_signals(self._loop, self._signalled), self._monitor.on_the_network():
             try:
-                first = self._loop.create_task(self._first())
-                tasks.add(first)
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if not first.done():
-                    return self._ending.result()
-                tasks.remove(first)
-                link = first.result()
-                self._watch.start()
-                tasks.add(self._loop.create_task(self._stay(link)))
-                if self._settings.command:
-                    child = await ChildProcess.start(self._settings.command)
-                    tasks.add(self._loop.create_task(child.wait()))
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                code: int = next(iter(done)).result()
-                return code
+                return await first_result(self._ending, self._serve())
             finally:
-                await self._close(tasks, child)
+                await self._close()
+
+    async def _serve(self) -> int:
+        """Stay online until the app ends; returns its exit code."""
+        link = await self._first()
+        self._monitor.start()
+        if not self._settings.command:
+            await self._stay(link)
+        self._child = await ChildProcess.start(self._settings.command)
+        return await first_result(self._stay(link), self._child.wait())
 
     # --- the link
 
@@ -195,7 +192,7 @@ class Agent:
 
     def _dialled(self, link: AgentLink) -> None:
         self._link = link
-        self._watch.follow(link)
+        self._monitor.follow(link)
 
     def _not_renewed(self, error: DevrouteError) -> None:
         self._report.not_renewed(error)
@@ -235,24 +232,17 @@ class Agent:
     async def _unless_woken(
         self, registering: Coroutine[Any, Any, tuple[AgentLink, str]]
     ) -> tuple[AgentLink, str] | None:
-        """None if the network changes meanwhile: an attempt over one that is gone would wait in vain."""
-        self._watch.woken.clear()
-        made = self._loop.create_task(registering)
-        woken = self._loop.create_task(self._watch.woken.wait())
-        try:
-            await asyncio.wait({made, woken}, return_when=asyncio.FIRST_COMPLETED)
-            return made.result() if made.done() else None
-        finally:
-            made.cancel()
-            woken.cancel()
-            await asyncio.gather(made, woken, return_exceptions=True)
+        """None where the network changes first: an attempt over one that is gone would wait in vain."""
+        self._monitor.woken.clear()
+        made = await first_result(registering, self._monitor.woken.wait())
+        return None if isinstance(made, bool) else made
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the laptop wakes up meanwhile: then the network is likely to be back."""
-        self._watch.woken.clear()
+        self._monitor.woken.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._watch.woken.wait()
+                await self._monitor.woken.wait()
 
     # --- what is printed
 
@@ -281,26 +271,35 @@ class Agent:
         elif self._link is not None:
             self._link.close_with(DevrouteError("the agent was told twice to end"))
 
-    async def _close(self, tasks: set[asyncio.Future[Any]], child: ChildProcess | None) -> None:
-        self._watch.stop()
+    async def _close(self) -> None:
+        self._monitor.stop()
         if self._printing is not None:
             self._printing.cancel()
-        if self._registrar.renewing is not None:
-            tasks.add(self._registrar.renewing)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._registrar.close()
         link = self._link
         if link is not None:
             link.drain("leaving", "devroute up has ended")
             await asyncio.wait({link.close_reason}, timeout=LEAVE_SECONDS)
             link.close_with(DevrouteError("the agent has ended"))
             await asyncio.wait({link.disconnected}, timeout=LEAVE_SECONDS)
-        if child is not None:
-            await child.stop()
+        if self._child is not None:
+            await self._child.stop()
         self.replayer.close()
         for upstream in self._upstreams.values():
             await upstream.close()
+
+
+async def first_result(first: Awaitable[_T], second: Awaitable[_U]) -> _T | _U:
+    """The result or error of what is done first; the other one is cancelled, and has ended on return."""
+    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        result: _T | _U = next(task for task in tasks if task.done()).result()
+        return result
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> CaptureStore | None:

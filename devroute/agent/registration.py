@@ -53,7 +53,7 @@ class Registrar:
         )
         self._hello = handshake.Hello(agent=__version__, name=settings.name, services=offers).encode()
         self._tls = tls_for_server(settings)
-        self.renewing: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Future[None] | None = None
 
     async def register(self) -> tuple[AgentLink, str]:
         """A link that the server has welcomed, and the laptop's name on it. Raises why there is none."""
@@ -90,13 +90,12 @@ class Registrar:
             )
         if self._source.renewable and "renew" in welcome.features:
             renewing = keep_renewed(link, self._source, welcome.expires_in, self._not_renewed)
-            self.renewing = asyncio.get_running_loop().create_task(renewing)
+            self._renewing = asyncio.ensure_future(renewing)
         return link, welcome.name
 
     async def _dial(self) -> AgentLink:
         """A link; where a token that was kept is refused, with a newer one."""
-        if self.renewing is not None:
-            self.renewing.cancel()
+        await self.close()
         if self._settings.client_cert is not None:
             self._tls = tls_for_server(self._settings)  # short-lived certificates are written anew
         token = await self._source.get()
@@ -108,6 +107,12 @@ class Registrar:
         self._source.forget()
         token = await self._source.get()
         return await dial(self._settings.server, token, self._greeting, tls=self._tls)
+
+    async def close(self) -> None:
+        """End the renewal of the last link's token."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
 
     @staticmethod
     def _give_up(link: AgentLink, error: DevrouteError) -> NoReturn:

@@ -23,9 +23,9 @@ from devroute.errors import (
     TokenCommandFailed,
     TokenInvalid,
 )
+from devroute.platforms import INTERRUPTED
 
 FAILURE: Final = 1
-INTERRUPTED: Final = 130
 #: Exit codes of errors; scripts depend on them.
 EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     ConfigInvalid: 20,

@@ -18,7 +18,7 @@ from devroute.cli.config.sources import ENV_PREFIX
 from devroute.cli.curl import curl
 from devroute.cli.demo import demo
 from devroute.cli.doctor import doctor
-from devroute.cli.exit_codes import FAILURE, INTERRUPTED
+from devroute.cli.exit_codes import FAILURE
 from devroute.cli.help import Sections
 from devroute.cli.init import init
 from devroute.cli.invocation import Invocation
@@ -30,6 +30,7 @@ from devroute.cli.replay import replay
 from devroute.cli.sign import contract_app, sign, sign_key_app
 from devroute.cli.token import token_app
 from devroute.cli.up import up
+from devroute.platforms import INTERRUPTED
 
 
 def main() -> None:

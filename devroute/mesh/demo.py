@@ -7,11 +7,10 @@ behind a sidecar each; Alice and Bob run their own B. All is on loopback and gon
 import asyncio
 import contextlib
 import json
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.mesh import testbed
 from devroute.mesh.envoy import stop
 from devroute.mesh.istio.sidecar import INBOUND, OUTBOUND, Endpoint, Sidecar
+from devroute.platforms import INTERRUPTED, handle_signals
 
 #: What a request of the demo may take; all of them take milliseconds.
 TIMEOUT = aiohttp.ClientTimeout(total=5.0)
@@ -34,7 +34,7 @@ POLL_S = 0.05
 #: Requests of each person in the scene with two people.
 CROWD = 20
 #: Exit codes (DESIGN 6).
-OK, FAILED, INTERRUPTED = 0, 1, 130
+OK, FAILED = 0, 1
 
 #: What the demo's apps call themselves: those in the mesh, and Alice's and Bob's.
 MESH, ALICE, BOB = "mesh", "alice", "bob"
@@ -263,33 +263,16 @@ async def run(keep: bool) -> int:
     began = time.monotonic()
     playing = asyncio.current_task()
     assert playing is not None
+
+    def interrupt(number: int) -> None:
+        if not playing.cancelling():  # a second signal would cut the cleaning up short
+            playing.cancel()
+
     try:
-        with _interrupting(playing):
+        with handle_signals(asyncio.get_running_loop(), interrupt, hangup=True):
             status = await _play(keep)
     except asyncio.CancelledError:
         print("\n  Interrupted; every process is gone.", file=sys.stderr)
         return INTERRUPTED
     print(f"\n  {time.monotonic() - began:.0f} s, and every process is gone.")
     return status
-
-
-@contextlib.contextmanager
-def _interrupting(playing: asyncio.Task[Any]) -> Iterator[None]:
-    """Signals cancel the task, once. Windows has no such handlers: there asyncio.run cancels at Ctrl-C."""
-    loop = asyncio.get_running_loop()
-    asked = False
-
-    def interrupt() -> None:
-        nonlocal asked
-        if not asked:
-            playing.cancel()
-        asked = True
-
-    numbers = [] if sys.platform == "win32" else [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    for number in numbers:
-        loop.add_signal_handler(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
