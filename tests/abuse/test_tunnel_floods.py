@@ -1,20 +1,27 @@
-"""Both ends of a tunnel against a peer that sends what costs it nothing (PROTOCOL.md, "Floods").
+"""Both ends of a tunnel against a peer that floods it with frames that are cheap to send (PROTOCOL.md,
+"Floods").
 
-The hostile end is a real one that is made to send frames of our choice; the other is what is shipped.
+The hostile end is a real link on whose connection the test writes frames of its own.
 """
 
 import asyncio
+import os
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from devroute.errors import TunnelFlooded
-from devroute.token_bucket import TokenBucket
+from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.link import Link
-from devroute.tunnel.protocol.flood_guard import CONTROL_BURST, RESET_BURST, TINY_BURST
-from devroute.tunnel.protocol.frames import CREDIT, HEADER, FrameType
-from devroute.tunnel.protocol.session import Session
+from devroute.tunnel.protocol.flood_guard import (
+    CONTROL_BURST,
+    RESET_BURST,
+    TINY_BURST,
+    TINY_PER_SECOND,
+)
+from devroute.tunnel.protocol.frames import CREDIT, HEADER, OPEN_PREFIX, Flag, FrameType
+from devroute.tunnel.protocol.websocket import WebSocket
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, answer, connect, get, head, post, tunnel
 
@@ -28,13 +35,19 @@ def frame(kind: FrameType, stream: int = 0, payload: bytes = b"", flags: int = 0
     return HEADER.pack(kind, flags, stream, len(payload)) + payload
 
 
+def encoded(link: Link, *frames: bytes) -> bytes:
+    """These frames in one WebSocket message, as this end of the link sends them."""
+    websocket = WebSocket(client=isinstance(link, AgentLink), random=os.urandom)
+    return bytes(websocket.encode(list(frames)))
+
+
 def send(link: Link, *frames: bytes) -> None:
-    """Past the session, which would not."""
-    link.transport.write(link._websocket.encode(list(frames)))
+    """Past the link's session, which sends no such frames."""
+    link.transport.write(encoded(link, *frames))
 
 
 async def ended_for_flooding(link: Link) -> None:
-    """That the other side has said why, and cut the link."""
+    """Wait until the peer has closed the link."""
     async with asyncio.timeout(PATIENCE):
         await link.disconnected
 
@@ -50,14 +63,14 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("name", FLOODS)
-async def test_an_agent_that_floods_the_proxy_loses_its_link_and_nobody_else_does(name: str) -> None:
-    async with tunnel(App()) as (where, hostile):
+async def test_an_agent_that_floods_the_proxy_loses_its_link_and_no_other_does(name: str) -> None:
+    app = App()
+    async with tunnel(app) as (where, hostile):
         upload = where.upstream().open(post(100_000), Client())
         upload.send_data(bytes(100_000))
         where.upstream().open(get(), Client()).cancel()
-        await eventually(lambda: hostile._session.opened == 2)
-        hostile._session.send_head(hostile._session.streams[1], b"HTTP/1.1 200 OK\r\n\r\n")
-        hostile.wake()
+        await eventually(lambda: len(app.streams) == 2)
+        send(hostile, frame(FrameType.HEAD, 1, b"HTTP/1.1 200 OK\r\n\r\n"))
         bystander = await connect(where, {"foo": App(answer(b"fine"))}, token="bob-token")
         await bystander.welcome
         for _ in range(FLOOD // 1000):
@@ -87,11 +100,10 @@ async def test_a_proxy_that_opens_and_resets_streams_loses_its_agent() -> None:
     app = App()
     async with tunnel(app) as (where, agent):
         (hostile,) = where.tunnels.links
-        session: Session = hostile._session
-        for _ in range((RESET_BURST + 3000) // 100):
-            for _ in range(100):
-                session.reset(session.open(b"foo", get().wire, 1, 0), "cancelled", "")
-            hostile.flush()
+        opening = OPEN_PREFIX.pack(0, 3) + b"foo" + get().wire
+        for number in range(1, RESET_BURST + 3000):
+            reset = frame(FrameType.RESET, number, b"cancelled\n\n")
+            send(hostile, frame(FrameType.OPEN, number, opening, Flag.END), reset)
         why = await asyncio.wait_for(agent.close_reason, PATIENCE)
         assert isinstance(why, TunnelFlooded)
         await eventually(lambda: all(stream.cancelled.is_set() for stream in app.streams))
@@ -106,7 +118,7 @@ async def test_a_proxy_that_floods_the_agent_loses_it() -> None:
 
 
 async def test_all_streams_of_a_sidecar_that_dies_are_no_flood() -> None:
-    """What a proxy may do for good reasons: take everything back at once, twice."""
+    """A proxy may reset everything at once for good reasons, and twice."""
     app = App()
     async with tunnel(app) as (where, agent):
         upstream = where.upstream()
@@ -117,7 +129,7 @@ async def test_all_streams_of_a_sidecar_that_dies_are_no_flood() -> None:
                 stream.cancel()
             await eventually(lambda: not agent.in_flight)
         client = Client()
-        app._serve = answer(b"still here")
+        app.serve = answer(b"still here")
         upstream.open(get(), client)
         await asyncio.wait_for(client.done.wait(), PATIENCE)
         assert client.body == b"still here"
@@ -125,14 +137,13 @@ async def test_all_streams_of_a_sidecar_that_dies_are_no_flood() -> None:
 
 @pytest.fixture
 async def stalled() -> AsyncIterator[tuple[Link, Link, Client, Callable[[], None]]]:
-    """The agent's link and the proxy's, an answer that has begun, and what lets its client read."""
+    """The agent's link and the proxy's, a response that has begun, and what lets its client read."""
     async with tunnel(App()) as (where, agent):
         client = Client()
         stream = where.upstream().open(get(), client)
         stream.pause_response()
         await eventually(lambda: agent.in_flight)
-        agent._session.send_head(agent._session.streams[1], head(200).raw)
-        agent.wake()
+        send(agent, frame(FrameType.HEAD, 1, head(200).raw))
         await client.first.wait()
         (proxy,) = where.tunnels.links
         yield agent, proxy, client, stream.resume_response
@@ -143,30 +154,28 @@ async def test_tiny_data_is_read_slowly_and_loses_nothing(
 ) -> None:
     agent, proxy, client, resume = stalled
     resume()
-    proxy._guard._tiny = TokenBucket(2000, 4000, asyncio.get_running_loop().time())
-    send(agent, *[frame(FrameType.DATA, 1, b"x")] * 4000)
-    await eventually(lambda: proxy._read_pause is not None)
-    assert not proxy.transport.is_reading()
+    count = TINY_BURST + TINY_PER_SECOND // 2
+    send(agent, *[frame(FrameType.DATA, 1, b"x")] * count)
+    await eventually(lambda: not proxy.transport.is_reading())  # for half a second
     send(agent, *[frame(FrameType.DATA, 1, b"x")] * 100)
-    await eventually(lambda: client.size == 4100)
+    await eventually(lambda: client.size == count + 100)
     assert agent.close_error is None
 
 
 async def test_tiny_data_that_waits_costs_little_more_than_its_bytes(
     stalled: tuple[Link, Link, Client, Callable[[], None]],
 ) -> None:
-    agent, proxy, client, resume = stalled
+    agent, _, client, resume = stalled
     count = TINY_BURST // 2
     send(agent, *[frame(FrameType.DATA, 1, b"x")] * 100)
-    (stream,) = proxy._session.streams.values()
-    await eventually(lambda: stream.room == 1024 * 1024 - 100)
-    pieces = [agent._websocket.encode([frame(FrameType.DATA, 1, b"x")] * 400) for _ in range(count // 400)]
+    pieces = [encoded(agent, *[frame(FrameType.DATA, 1, b"x")] * 400) for _ in range(count // 400)]
+    await agent.heartbeat.ping()  # its PONG says that the proxy has read all that was sent before
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         for piece in pieces:
             agent.transport.write(piece)
-        await eventually(lambda: stream.room == 1024 * 1024 - 100 - count)
+        await agent.heartbeat.ping()
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

@@ -240,7 +240,7 @@ class App:
     """Hands each request to `serve`, once it has been opened; remembers them all."""
 
     def __init__(self, serve: Callable[[AppStream], None] | None = None) -> None:
-        self._serve = serve
+        self.serve = serve
         self.streams: list[AppStream] = []
         self.opened = asyncio.Event()
 
@@ -248,8 +248,8 @@ class App:
         stream = AppStream(head, sink)
         self.streams.append(stream)
         self.opened.set()
-        if self._serve is not None:
-            asyncio.get_running_loop().call_soon(self._serve, stream)
+        if self.serve is not None:
+            asyncio.get_running_loop().call_soon(self.serve, stream)
         return stream
 
 
