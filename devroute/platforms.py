@@ -62,7 +62,7 @@ def handle_signals(
     hangup: bool = False,
     windows: bool = WINDOWS,
 ) -> Iterator[None]:
-    """Call `handle` on the loop with the number of each signal that asks the process to end; with `hangup`, also
+    """Call `handle` on the loop with the number of each signal that asks the process to end. `hangup`: also
     when its terminal is closed."""
     if not windows:
         numbers = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hangup else ()))

@@ -22,6 +22,7 @@ from devroute.errors import (
     ServerUnreachable,
     TokenInvalid,
 )
+from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import DIAL_SECONDS, dial
 from devroute.tunnel.protocol import handshake
@@ -53,7 +54,7 @@ class Registrar:
         )
         self._hello = handshake.Hello(agent=__version__, name=settings.name, services=offers).encode()
         self._tls = tls_for_server(settings)
-        self._renewing: asyncio.Future[None] | None = None
+        self._renewals = TaskOwner()
 
     async def register(self) -> tuple[AgentLink, str]:
         """A link that the server has welcomed, and the laptop's name on it. Raises why there is none."""
@@ -90,7 +91,7 @@ class Registrar:
             )
         if self._source.renewable and "renew" in welcome.features:
             renewing = keep_renewed(link, self._source, welcome.expires_in, self._not_renewed)
-            self._renewing = asyncio.ensure_future(renewing)
+            self._renewals.start(renewing)
         return link, welcome.name
 
     async def _dial(self) -> AgentLink:
@@ -110,9 +111,7 @@ class Registrar:
 
     async def close(self) -> None:
         """End the renewal of the last link's token."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
+        await self._renewals.close()
 
     @staticmethod
     def _give_up(link: AgentLink, error: DevrouteError) -> NoReturn:

@@ -3,7 +3,7 @@ expires, and shown on the link itself, so that no request notices. The link's ow
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from devroute.agent.token_source import LEAST_PAUSE, UNKNOWN_LIFETIME, TokenSource, renewal_delay
@@ -18,12 +18,16 @@ RETRY_SECONDS: Final = 15.0
 
 
 async def keep_renewed(
-    link: AgentLink, source: TokenSource, expires_in: float | None, failed: Callable[[DevrouteError], None]
+    link: AgentLink,
+    source: TokenSource,
+    expires_in: float | None,
+    failed: Callable[[DevrouteError], None],
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
-    """Until cancelled. `expires_in` is what WELCOME said; `failed` is told of each attempt that failed."""
+    """Until cancelled. `expires_in` is WELCOME's; `failed` is called for each attempt that failed."""
     lifetime = expires_in
     while True:
-        await asyncio.sleep(renewal_delay(UNKNOWN_LIFETIME if lifetime is None else lifetime))
+        await sleep(renewal_delay(UNKNOWN_LIFETIME if lifetime is None else lifetime))
         try:
             source.forget()
             lifetime = await _renew(link, await source.get())

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.auth.identity import Identity, PeerCertificate
+from devroute.cli.exit_codes import exit_code_for
 from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Address
 from devroute.errors import (
@@ -37,6 +39,7 @@ from devroute.errors import (
     LinkReplaced,
     NameNotOwned,
     ServerUnreachable,
+    TokenExpired,
     TokenInvalid,
 )
 from devroute.tunnel.agent_link import Finished
@@ -236,6 +239,49 @@ async def test_a_token_that_was_withdrawn_ends_it() -> None:
                 await asyncio.wait_for(asyncio.shield(task), 5)
         finally:
             await again.stop()
+
+
+def expire_tokens(where: Site) -> None:
+    """The proxy's review of identities, at a time when every token has expired."""
+
+    def expired(identity: Identity, now: float) -> None:
+        raise TokenExpired(f"the token of '{identity.subject}' has expired")
+
+    where.tunnels.review_identities(expired, math.inf, object())
+
+
+async def test_a_laptop_whose_token_has_expired_is_back_as_soon_as_there_is_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, shown = tmp_path / "token", ""
+    file.write_text("alice-token")
+
+    def is_shown(text: str) -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return text in shown
+
+    command = {"token": "", "token_command": ("cat", str(file))}
+    async with site() as where, up(settings(where.url, output="json", **command)) as task:
+        await online(where, task)
+        file.write_text("")
+        expire_tokens(where)
+        await eventually(lambda: is_shown("did not print a token"))
+        assert not where.registry.listing()
+        file.write_text("alice-token")
+        await online(where, task)
+        await eventually(lambda: is_shown('"back"'))
+    assert "alice-token" not in shown
+
+
+async def test_an_expired_token_without_a_command_ends_it_with_what_to_do() -> None:
+    async with site() as where, up(settings(where.url)) as task:
+        await online(where, task)
+        expire_tokens(where)
+        with pytest.raises(TokenExpired, match="the token of 'alice' has expired") as caught:
+            await asyncio.wait_for(asyncio.shield(task), 5)
+    assert exit_code_for(caught.value) == 30
+    assert "--token-command" in caught.value.hint
 
 
 async def test_a_laptop_that_wakes_up_asks_its_link_and_waits_no_longer(

@@ -1,9 +1,8 @@
-"""The laptop's token: a real command, a real proxy, a real issuer; the tunnel outlives its tokens."""
+"""The laptop's token: what a real command prints, how long it is kept, and how a tunnel outlives it."""
 
 import asyncio
 import base64
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pydantic import SecretStr
 
 from devroute.agent.child_process import environment
 from devroute.agent.settings import ClientSettings
+from devroute.agent.token_renewal import RETRY_SECONDS, keep_renewed
 from devroute.agent.token_source import (
     LATEST,
     LEAST_PAUSE,
@@ -26,9 +26,14 @@ from devroute.agent.token_source import (
     run_command,
     with_fetched_token,
 )
-from devroute.errors import ConfigInvalid, TokenCommandFailed
+from devroute.auth.identity import Identity, PeerCertificate
+from devroute.auth.tokens import bearer
+from devroute.errors import ConfigInvalid, DevrouteError, TokenCommandFailed
 from devroute.mesh import testbed
-from tests.support.issuer import AUDIENCE, SigningKey, issuing
+from devroute.tasks import TaskOwner
+from devroute.tunnel.protocol import handshake
+from tests.support.issuer import AUDIENCE, issuing
+from tests.support.loopback import connect, site
 
 pytestmark = pytest.mark.asyncio
 
@@ -138,62 +143,59 @@ async def test_a_token_is_renewed_before_it_expires_and_not_at_once(lifetime: fl
     assert lifetime - pause <= LATEST
 
 
-# --- with a proxy -------------------------------------------------------------------------------------
+# --- renewal ------------------------------------------------------------------------------------------
 
 
-async def seen(up: testbed.Command, look: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while not look():
-            assert up.process.returncode is None, up.log.read_text()
-            await asyncio.sleep(0.05)
+class Pauses:
+    """Stands for asyncio.sleep: each pause ends when the test ends it."""
+
+    def __init__(self) -> None:
+        self._begun: asyncio.Queue[float] = asyncio.Queue()
+        self._ended = asyncio.Semaphore(0)
+
+    async def sleep(self, seconds: float) -> None:
+        self._begun.put_nowait(seconds)
+        await self._ended.acquire()
+
+    async def begun(self) -> float:
+        """The length of the next pause, in seconds."""
+        async with asyncio.timeout(WITHIN_S):
+            return await self._begun.get()
+
+    async def end(self) -> float:
+        """End this pause; returns the length of the next one."""
+        self._ended.release()
+        return await self.begun()
 
 
 async def test_a_tunnel_outlives_its_tokens_without_an_interruption(tmp_path: Path) -> None:
-    """The issuer's tokens live 2 s; the tunnel is up for longer, with the same link."""
-    key = SigningKey()
-    async with issuing(key) as issuer:
-        settings = {"DEVROUTE_OIDC_ISSUER": issuer.url, "DEVROUTE_OIDC_AUDIENCE": AUDIENCE}
-        settings["DEVROUTE_OIDC_CLOCK_SKEW"] = "0"
-        file, minting = tmp_path / "token", asyncio.Event()
+    file = tmp_path / "token"
+    source = TokenSource(ClientSettings(token_command=("cat", str(file))))
+    failures: list[DevrouteError] = []
+    pauses = Pauses()
 
-        async def mint() -> None:
-            while not minting.is_set():
-                file.write_text(issuer.token(exp=time.time() + 2))
-                await asyncio.sleep(0.1)
-            file.write_text("")
+    async def authenticate(authorization: str, certificate: PeerCertificate | None) -> Identity:
+        number = int(bearer(authorization).removeprefix("token-"))
+        return Identity("alice", expires=time.time() + 1000 * number, token_id=f"token-{number}")
 
-        def count(source: testbed.Command, name: str) -> int:
-            return sum(event.get("event") == name for event in source.events())
-
-        laptop = {"DEVROUTE_TOKEN_COMMAND": f"cat '{file}'", "PATH": os.environ["PATH"]}
-        async with testbed.proxy(tmp_path, [], environment=settings) as proxy, asyncio.TaskGroup() as tasks:
-            laptop["DEVROUTE_SERVER"] = proxy.server
-            tasks.create_task(mint())
-            async with testbed.command(tmp_path, "up", ("up", "foo=8001", "--output", "json"), laptop) as up:
-                await seen(up, lambda: count(proxy.command, "laptop.renewed") >= 2)
-                assert (count(up, "online"), count(up, "offline")) == (1, 0)
-                # The command gives no token any more: the tunnel ends with the last one, and is back as soon
-                # as there is another.
-                minting.set()
-                await seen(up, lambda: count(up, "offline") == 1)
-                assert count(up, "not-renewed") >= 1
-                file.write_text(issuer.token(exp=time.time() + 60))
-                await seen(up, lambda: count(up, "back") == 1)
-            assert file.read_text() not in up.log.read_text() + proxy.command.log.read_text()
-
-
-async def test_an_expired_token_without_a_command_ends_devroute_with_what_to_do(tmp_path: Path) -> None:
-    async with issuing() as issuer:
-        settings = {"DEVROUTE_OIDC_ISSUER": issuer.url, "DEVROUTE_OIDC_AUDIENCE": AUDIENCE}
-        settings["DEVROUTE_OIDC_CLOCK_SKEW"] = "0"
-        async with testbed.proxy(tmp_path, [], environment=settings) as proxy:
-            laptop = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": issuer.token(exp=time.time() + 3)}
-            async with testbed.command(tmp_path, "up", ("up", "foo=8001"), laptop) as up:
-                async with asyncio.timeout(WITHIN_S):
-                    assert await up.process.wait() == 30
-                said = up.log.read_text()
-                assert "the token of 'alice' has expired" in said
-                assert "--token-command" in said
+    async with site(authenticate=authenticate) as where:
+        link = await connect(where, {"foo": object()}, token="token-1")  # type: ignore[dict-item]  # never opened
+        welcome = handshake.decode(handshake.Welcome, await link.welcome)
+        owner = TaskOwner()
+        owner.start(keep_renewed(link, source, welcome.expires_in, failures.append, pauses.sleep))
+        assert await pauses.begun() == pytest.approx(renewal_delay(1000), abs=WITHIN_S)
+        (member,) = where.tunnels.links.values()
+        for number in (2, 3):
+            file.write_text(f"token-{number}")
+            assert await pauses.end() == pytest.approx(renewal_delay(1000 * number), abs=WITHIN_S)
+            assert member.identity.token_id == f"token-{number}"
+        file.write_text("")
+        assert await pauses.end() <= RETRY_SECONDS
+        assert [type(each) for each in failures] == [TokenCommandFailed]
+        file.write_text("token-4")
+        assert await pauses.end() > RETRY_SECONDS
+        assert (member.identity.token_id, link.close_error) == ("token-4", None)
+        await owner.close()
 
 
 async def test_the_app_does_not_see_the_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
