@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
+from devroute.contract.mesh_identity import URI_PATTERN
 from devroute.contract.strict_json import JsonObject
 from devroute.contract.target import Malformed
 from devroute.quoting import quote
@@ -40,8 +41,7 @@ def _path(value: object) -> str:
 def _callers(value: object) -> tuple[str, ...]:
     callers = _texts(value, "spiffe://cluster.local/ns/shop/sa/web")
     for caller in callers:
-        spiffe = re.fullmatch(r"spiffe://[!-+\--~]+", caller)  # visible ASCII without the comma
-        if len(caller) > MAX_TEXT or not (spiffe or re.fullmatch(r"[-a-z0-9]+/[-.a-z0-9]+", caller)):
+        if len(caller) > MAX_TEXT or not re.fullmatch(rf"{URI_PATTERN}|[-a-z0-9]+/[-.a-z0-9]+", caller):
             raise Malformed(
                 f"{quote(caller)} is not a mesh identity; write namespace/serviceaccount"
                 " or spiffe://cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT"

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from devroute.headers import CALLER
+from devroute.contract.mesh_identity import caller_of
 from devroute.http.message import Headers, split_fields
 
 Kind = Literal["http", "grpc", "websocket", "upgrade", "sse"]
@@ -20,14 +20,6 @@ Fields = list[tuple[str, str]]
 #: What stands in the place of a secret: in headers and JSON, and in queries and forms.
 REDACTED: Final = "[redacted]"
 REDACTED_QUERY: Final = "%5Bredacted%5D"
-
-# What the filter wrote of the caller's certificate; without it, the first element of X-Forwarded-Client-Cert,
-# which the sidecar nearest to the caller wrote.
-_CALLERS: Final = (
-    re.compile(rb"(?i:\n%b):[ \t]*spiffe://([!#-+\--:<-~]+)" % CALLER.encode()),
-    re.compile(rb"(?i:\nx-forwarded-client-cert):[^\r]*?\bURI=spiffe://([!#-+\--:<-~]+)"),
-)
-_ACCOUNT = re.compile(r"[^/]+/ns/([^/]+)/sa/([^/]+)")
 
 
 @dataclass(slots=True)
@@ -166,14 +158,8 @@ class Capture:
 
     @property
     def caller(self) -> str:
-        """namespace/serviceaccount of who called, as the mesh has verified it; "" where it did not say."""
-        raw = b"\n" + self.raw_request
-        found = next((match for each in _CALLERS if (match := each.search(raw))), None)
-        if found is None:
-            return ""
-        uri = found[1].decode("latin-1")
-        account = _ACCOUNT.fullmatch(uri)
-        return f"{account[1]}/{account[2]}" if account else f"spiffe://{uri}"
+        """The caller as the mesh has verified it, "" if it has not; see caller_of."""
+        return caller_of(b"\n" + self.raw_request)
 
     @property
     def timing(self) -> Timing:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from devroute.contract.mesh_identity import URI_PATTERN
 from devroute.contract.target import MAX_LABEL
 from devroute.errors import ConfigInvalid
 from devroute.policy.ranges import Network
@@ -82,10 +83,9 @@ def _group(value: object) -> str:
 
 
 def _caller(value: object) -> str:
-    spiffe = r"spiffe://[!-+\--~]+"  # visible ASCII without the comma
     return _checked(
         value,
-        rf"\*|{spiffe}|[-a-z0-9*]+/[-.a-z0-9*]+",
+        rf"\*|{URI_PATTERN}|[-a-z0-9*]+/[-.a-z0-9*]+",
         MAX_TEXT,
         "a mesh identity or a pattern; write namespace/serviceaccount, namespace/*,"
         ' spiffe://cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT, or "*" for everybody',

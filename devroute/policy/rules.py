@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 
+from devroute.contract.mesh_identity import account_of
 from devroute.contract.target import Address, Laptop, Target, Version
 from devroute.policy.ranges import Ip, NamedRange, Network, effective_addresses, is_covered, is_inside
 
@@ -17,8 +18,6 @@ Ports = tuple[tuple[int, int], ...]
 
 #: Compiled patterns that are remembered: more than a policy has.
 _MAX_COMPILED = 4096
-
-_MESH_IDENTITY = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)")
 
 
 @lru_cache(_MAX_COMPILED)
@@ -112,8 +111,8 @@ def is_caller(pattern: str, caller: str) -> bool:
         return True
     if "://" in pattern:
         return matches(pattern, caller)
-    identity = _MESH_IDENTITY.fullmatch(caller)
-    return identity is not None and matches(pattern, "/".join(identity.groups()))
+    account = account_of(caller)
+    return account != "" and matches(pattern, account)
 
 
 @dataclass(frozen=True, slots=True)

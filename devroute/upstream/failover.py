@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from devroute.contract.mesh_identity import sender_namespace
 from devroute.contract.offer_options import OfferOptions
 from devroute.errors import DevrouteError, FailoverFailed
 from devroute.headers import FAILOVER, HOST, ORIGIN, REASON, RESULT, line_start
@@ -25,8 +26,6 @@ MAX_DECLINED_BYTES: Final = 64 * 1024
 _UPGRADE: Final = Framing.UPGRADE
 #: Where the service is that sent the request away, as its sidecar says: foo.shop.svc.cluster.local:8080.
 _ORIGIN: Final = re.compile(re.escape(line_start(ORIGIN)) + rb"([a-z0-9.-]{1,253}:[0-9]{1,5})\r\n")
-#: The identity of the sidecar that sent it, which the proxy's own sidecar has put last.
-_SENDER: Final = re.compile(rb".*[;,]URI=spiffe://[^/;,\"]+/ns/([^/;,\"]+)/", re.DOTALL)
 _HOST: Final = re.compile(rb"\r\nhost:[ \t]*([^\r]*)", re.IGNORECASE)
 #: Our own fields, which are for this proxy only.
 _OURS: Final = re.compile(f"\r\n(?:{ORIGIN}|{HOST}|{FAILOVER}):[^\r]*".encode(), re.IGNORECASE)
@@ -63,7 +62,7 @@ def obstacle(head: RequestHead, options: OfferOptions, key: str) -> str | None:
         return "the sidecar does not say where the service is"
     name, _, namespace = key.partition(".")
     said = origin[1].decode("ascii").split(".")
-    sender = _sender_of(head.wire)
+    sender = sender_namespace(head.wire)
     if (
         said[0] != name
         or len(said) < 2
@@ -72,15 +71,6 @@ def obstacle(head: RequestHead, options: OfferOptions, key: str) -> str | None:
     ):
         return "the sidecar names another service as its own"
     return None
-
-
-def _sender_of(wire: bytes) -> str | None:
-    """The namespace of the mesh identity that sent the request, where our own sidecar has seen one."""
-    at = wire.lower().rfind(b"\r\nx-forwarded-client-cert:")
-    if at < 0:
-        return None
-    found = _SENDER.match(wire[at : wire.index(b"\r\n", at + 2)].replace(b": ", b";", 1))
-    return found[1].decode("ascii") if found else None
 
 
 def failover_request(head: RequestHead, key: str) -> RequestHead:

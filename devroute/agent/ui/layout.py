@@ -12,6 +12,7 @@ from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 
+from devroute.contract.mesh_identity import caller_of
 from devroute.headers import CALLER
 from devroute.tunnel.agent_link import Finished
 
@@ -78,7 +79,7 @@ def row_of(finished: Finished, at: str) -> Row:
         finished.status,
         duration(finished.duration),
         size(finished.size),
-        caller_of(finished.head),
+        sender_of(finished.head),
         printable(finished.reason or finished.code) if finished.code else "",
     )
 
@@ -224,35 +225,21 @@ def size(size: int) -> str:
 
 # --- whose request it is ------------------------------------------------------------------------------------
 
-#: What sidecars say of their caller; the element that the sidecar nearest to the caller wrote is the first.
-_IDENTITY: Final = re.compile(
-    rb"\r\n(?:%b: *|x-forwarded-client-cert: *[^\r\n]*?\bURI=)(spiffe://[!#-+\--:<-~]+)" % CALLER.encode(),
-    re.IGNORECASE,
-)
-#: As sidecars write them.
 _CALLER_FIELDS: Final = (f"\r\n{CALLER}:".encode(), b"\r\nx-forwarded-client-cert:")
 _AGENT: Final = re.compile(rb"\r\nuser-agent: *([!-.0-~]{1,64})", re.IGNORECASE)
 
 
-def caller_of(head: bytes) -> str:
-    """Who sent a request, by its head: namespace/serviceaccount in a mesh, else the program, or ""."""
+def sender_of(head: bytes) -> str:
+    """The sender of a request: its caller in a mesh (see caller_of), else the program that sent it, or ""."""
     for name in _CALLER_FIELDS:
-        if (at := head.find(name)) >= 0 and (caller := _said(head[at : head.find(b"\r\n", at + 2)])):
+        if (at := head.find(name)) >= 0 and (caller := _caller_in(head[at : head.find(b"\r\n", at + 2)])):
             return caller
-    if b"spiffe://" in head and (caller := _identity(head)):
+    if b"spiffe://" in head and (caller := caller_of(head)):
         return caller
     if (found := _AGENT.search(head)) is not None:
         return found[1].decode("latin-1")
     return ""
 
 
-def _identity(lines: bytes) -> str:
-    if (found := _IDENTITY.search(lines)) is None:
-        return ""
-    identity = found[1].decode("latin-1")
-    short = re.fullmatch(r"spiffe://[^/]*/ns/([^/]+)/sa/([^/]+)", identity)
-    return f"{short[1]}/{short[2]}" if short else identity
-
-
-#: The same of one line: a mesh has few callers, and each says the same every time.
-_said = lru_cache(maxsize=256)(_identity)
+#: For one line: a mesh has few callers, and the lines of each are the same every time.
+_caller_in = lru_cache(maxsize=256)(caller_of)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from devroute.agent.ui.layout import caller_of, clock, row_of
+from devroute.agent.ui.layout import clock, row_of, sender_of
 from devroute.agent.ui.reporter import Event, Reporter, Tally
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import AppUnreachable
@@ -117,5 +117,5 @@ def _as_fields(each: Finished) -> dict[str, object]:
         "ms": round(each.duration * 1000, 1),
         "bytes": each.size,
         "code": each.code or None,
-        "caller": caller_of(each.head) or None,
+        "caller": sender_of(each.head) or None,
     }

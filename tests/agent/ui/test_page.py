@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from devroute.agent.ui.layout import Line, Row, View, caller_of, lines
+from devroute.agent.ui.layout import Line, Row, View, lines, sender_of
 from devroute.agent.ui.page import PageReporter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.access import AccessControl
@@ -366,4 +366,4 @@ def test_columns_leave_where_there_is_no_room() -> None:
     ],
 )
 def test_the_caller_is_the_mesh_s_word_or_else_the_program(fields: bytes, caller: str) -> None:
-    assert caller_of(b"GET / HTTP/1.1\r\nhost: foo\r\n" + fields + b"\r\n") == caller
+    assert sender_of(b"GET / HTTP/1.1\r\nhost: foo\r\n" + fields + b"\r\n") == caller
