@@ -39,7 +39,7 @@ from devroute.proxy.telemetry.observer import Observer
 from devroute.routing.registry import Registry
 from devroute.routing.route import Timeouts
 from devroute.routing.router import ContractRouter
-from devroute.routing.shadow.comparison import PendingComparisons
+from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.routing.trace import Traces
 from devroute.tunnel.protocol.handshake import Offer
 from devroute.upstream.http1_pool import Http1Pool
@@ -91,12 +91,14 @@ class Proxy:
 
     def _create_routing(self) -> None:
         settings, config = self._settings, self._config
-        self.registry = Registry(max_links_per_subject=settings.max_links_per_subject)
+        self._shadow = ShadowTraffic(self._loop.time)
+        self.registry = Registry(
+            max_links_per_subject=settings.max_links_per_subject, observers=[self._shadow]
+        )
         self._pools = Pools(
             config.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
         )
         self._mesh = _mesh(settings)
-        self._comparisons = PendingComparisons(self._loop.time)
         self._read_contract = Verifier(
             config.signing_keys.current,
             settings.contract_max_ttl,
@@ -109,8 +111,7 @@ class Proxy:
             self._pools,
             self._read_contract,
             mesh=self._mesh,
-            comparisons=self._comparisons,
-            shadows=self.registry,
+            shadow=self._shadow,
         )
 
     def _create_listeners(self) -> None:
@@ -126,8 +127,7 @@ class Proxy:
             probe=self._pools.probe,
             probe_timeout=settings.probe_timeout,
             traces=self._traces,
-            comparisons=self._comparisons,
-            shadows=self.registry,
+            shadow=self._shadow,
             read=self._read_contract,
             record=self._record,
         )
@@ -233,7 +233,7 @@ class Proxy:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._data.tick(self._loop.time())
-        self._comparisons.expire()
+        self._shadow.comparisons.expire()
         self._ticks += 1
         if self._ticks % PRUNE_TICKS == 0:
             self._pools.prune()

@@ -40,7 +40,6 @@ class LaptopService:
     address: Address | None
     options: OfferOptions = DEFAULT_OPTIONS
     quota: Quota | None = None
-    tell: Callable[[bytes], None] | None = None
 
 
 class Directory(Protocol):

@@ -1,9 +1,9 @@
-"""Who is online: laptops by name, with the services that each offers and the way to them.
+"""The registered laptops by name, and the services that each offers.
 
-It decides and never awaits: what it decided about an older link is returned for the caller to do.
+Never awaits: the link that a newer registration replaces is returned, for the caller to end.
 """
 
-import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -19,8 +19,6 @@ from devroute.errors import (
 )
 from devroute.quoting import quote
 from devroute.routing.decision import LaptopService
-from devroute.routing.shadow.assignment import TICKET_LENGTH, ShadowTarget
-from devroute.routing.shadow.notifier import COMPARISON_SERVICE, Notifier
 from devroute.tunnel.protocol.handshake import Hello
 from devroute.upstream.interface import ProbedUpstream
 from devroute.upstream.quota import Quota
@@ -47,7 +45,7 @@ class Registration:
     link: Link
     hello: Hello
     since: float
-    ways: dict[str, LaptopService] = field(default_factory=dict)
+    services: dict[str, LaptopService] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
         """For the API."""
@@ -73,16 +71,28 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+class RegistryObserver(Protocol):
+    """Learns of each registration, and of its end."""
+
+    def registered(self, registration: Registration) -> None: ...
+    def unregistered(self, registration: Registration) -> None: ...
+
+
 class Registry:
-    def __init__(self, *, max_links_per_subject: int = MAX_LINKS_PER_SUBJECT) -> None:
+    def __init__(
+        self,
+        *,
+        max_links_per_subject: int = MAX_LINKS_PER_SUBJECT,
+        observers: Sequence[RegistryObserver] = (),
+    ) -> None:
         self.max_links = max_links_per_subject
+        self._observers = observers
         self._by_name: dict[str, Registration] = {}
-        self._shadows: dict[str, ShadowTarget] = {}
 
     def register(
         self, subject: str, hello: Hello, link: Link, now: float, quota: Quota | None = None
     ) -> tuple[Registration, Link | None]:
-        """Put a laptop online. The second value is an older link of the same owner that it replaces, whose
+        """Register a laptop. The second value is an older link of the same subject that it replaces, whose
         streams have to be ended. `now`: seconds since the epoch.
 
         Raises NameNotOwned, NameTaken and TooManyLinks.
@@ -103,28 +113,30 @@ class Registry:
                 f"'{subject}' has {self.max_links} laptops online already",
                 hint="end one of them; devroute ls shows them",
             )
-        shadows = any(offer.terms.shadow is not None for offer in hello.services)
-        tell = Notifier(link.upstream(COMPARISON_SERVICE)) if shadows else None
-        ways = {
-            offer.service: LaptopService(link.upstream(offer.service), None, offer.terms, tell=tell)
+        if older is not None:
+            self._notify_unregistered(older)
+        services = {
+            offer.service: LaptopService(link.upstream(offer.service), None, offer.terms)
             if offer.direct is None
-            else LaptopService(None, offer.direct, offer.terms, quota, tell)
+            else LaptopService(None, offer.direct, offer.terms, quota)
             for offer in hello.services
         }
-        registration = self._by_name[name] = Registration(name, subject, link, hello, now, ways)
-        self._forget_shadows(name)
-        for service, served in ways.items():
-            if served.options.shadow is not None:
-                ticket = secrets.token_hex(TICKET_LENGTH // 2)
-                self._shadows[ticket] = ShadowTarget(ticket, name, service, served)
+        registration = self._by_name[name] = Registration(name, subject, link, hello, now, services)
+        for observer in self._observers:
+            observer.registered(registration)
         return registration, older.link if older is not None else None
 
+    def _notify_unregistered(self, registration: Registration) -> None:
+        for observer in self._observers:
+            observer.unregistered(registration)
+
     def unregister(self, link: Link) -> Registration | None:
-        """Take a laptop offline. None if this link is not, or no longer, the way to it."""
+        """End a link's registration. None if it has none, or a newer link has replaced it."""
         for name, registration in self._by_name.items():
             if registration.link is link:
-                self._forget_shadows(name)
-                return self._by_name.pop(name)
+                self._by_name.pop(name)
+                self._notify_unregistered(registration)
+                return registration
         return None
 
     def registrations(self) -> list[Registration]:
@@ -140,31 +152,16 @@ class Registry:
                 service=service,
                 target=name,
             )
-        served = registration.ways.get(service)
+        served = registration.services.get(service)
         if served is None:
             raise ServiceNotServed(
-                f"laptop '{name}' serves {', '.join(sorted(registration.ways))}, not '{service}'",
+                f"laptop '{name}' serves {', '.join(sorted(registration.services))}, not '{service}'",
                 hint=f"run: devroute up {service}=PORT",
                 service=service,
                 target=name,
             )
         return served
 
-    def _forget_shadows(self, name: str) -> None:
-        self._shadows = {ticket: each for ticket, each in self._shadows.items() if each.name != name}
-
-    def shadows(self, service: str) -> list[ShadowTarget]:
-        """The laptops that want copies of a service's requests, by name."""
-        found = [each for each in self._shadows.values() if each.service == service]
-        return sorted(found, key=lambda each: each.name)
-
-    def shadow(self, ticket: str) -> ShadowTarget:
-        """The laptop that a copy is for. Raises LaptopOffline."""
-        found = self._shadows.get(ticket)
-        if found is None:
-            raise LaptopOffline("the laptop that wanted this copy is not online any more")
-        return found
-
     def listing(self) -> list[dict[str, object]]:
-        """Everybody who is online, by name."""
+        """The registered laptops as JSON objects, by name."""
         return [self._by_name[name].as_dict() for name in sorted(self._by_name)]

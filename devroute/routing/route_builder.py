@@ -9,12 +9,11 @@ from devroute.contract.grammar import Entry, Signature
 from devroute.contract.offer_options import DEFAULT_OPTIONS
 from devroute.contract.target import Address
 from devroute.headers import REASON, RESULT
-from devroute.http.message import RequestHead
 from devroute.proxy.telemetry.audit_events import decision
 from devroute.quoting import printable
 from devroute.routing.decision import LaptopService
 from devroute.routing.route import Route
-from devroute.routing.shadow.comparison import PendingComparisons, ResponseObserver, comparison_id
+from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.upstream.failover import FailoverUpstream
 from devroute.upstream.faults import AbortUpstream, DelayUpstream, TimeoutUpstream
 from devroute.upstream.interface import Upstream
@@ -26,10 +25,10 @@ from devroute.upstream.quota import QuotaUpstream
 class RouteBuilder:
     """Makes routes. `mesh` leads to the real services, by the name that a request is sent to."""
 
-    def __init__(self, pools: Pools, mesh: Upstream | None, comparisons: PendingComparisons | None) -> None:
+    def __init__(self, pools: Pools, mesh: Upstream | None, shadow: ShadowTraffic) -> None:
         self._pools = pools
         self._mesh = mesh
-        self._comparisons = comparisons
+        self._shadow = shadow
         self._copies = MirrorBudget()
 
     def static(self, entry: Entry, signature: Signature | None) -> Route:
@@ -58,7 +57,7 @@ class RouteBuilder:
         options = DEFAULT_OPTIONS if served is None else served.options
         copied = entry.mirror or options.shadow is not None
         quota = None if served is None else served.quota
-        watch = None if served is None else self._watch(entry.key, served)
+        watch = None if options.shadow is None else self._shadow.watch(target, entry.key)
         http2: Upstream | None = None
         if isinstance(way, Address):
             who = target if target == str(way) else f"{target} ({way})"
@@ -98,18 +97,6 @@ class RouteBuilder:
     def _copying(self, entry: Entry, upstream: Upstream, watch: Watch | None, contract: bool) -> Upstream:
         service = "" if contract else entry.service
         return MirrorUpstream(upstream, self._copies, entry.timeout_s, watch, service)
-
-    def _watch(self, service: str, served: LaptopService) -> Watch | None:
-        """Where the laptop's owner wants to compare: who sees the laptop's answers to copies."""
-        comparisons, tell = self._comparisons, served.tell
-        if comparisons is None or tell is None or served.options.shadow is None:
-            return None
-
-        def watch(head: RequestHead) -> ResponseObserver | None:
-            key = comparison_id(head)
-            return None if key is None else comparisons.expect(key, service, head, tell)
-
-        return watch
 
 
 def _marked(

@@ -31,12 +31,10 @@ from devroute.routing.decision import Directory, LaptopService, destination_of, 
 from devroute.routing.route import CALLER, Route
 from devroute.routing.route_builder import RouteBuilder
 from devroute.routing.shadow.assignment import (
-    NoShadowTargets,
-    ShadowTargets,
     permit_shadow_traffic,
     ticket_of,
 )
-from devroute.routing.shadow.comparison import PendingComparisons
+from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.upstream.interface import Upstream
 from devroute.upstream.pools import Pools
 
@@ -80,18 +78,17 @@ class ContractRouter:
         read: Callable[[str], Contract] = parse,
         clock: Callable[[], float] = time.time,
         mesh: Upstream | None = None,
-        comparisons: PendingComparisons | None = None,
-        shadows: ShadowTargets | None = None,
+        shadow: ShadowTraffic | None = None,
     ) -> None:
         """`read` is what reads contracts; `clock` gives seconds since the epoch."""
-        self._shadows = NoShadowTargets() if shadows is None else shadows
+        self._shadow = ShadowTraffic(time.monotonic) if shadow is None else shadow
         # Of copies, by laptop and service: older tickets are forgotten.
         self._copied: dict[tuple[str, str], _Judged] = {}
         self._read = read
         self._clock = clock
         self._directory = directory
         self._policy = policy
-        self._route_builder = RouteBuilder(pools, mesh, comparisons)
+        self._route_builder = RouteBuilder(pools, mesh, self._shadow)
         self._judged: dict[tuple[bytes, bytes], _Judged] = {}
 
     def forget(self) -> None:
@@ -144,7 +141,7 @@ class ContractRouter:
         ticket = None if request.contract else ticket_of(request.raw)
         if ticket is None:
             raise _miscounted(request)
-        shadow = self._shadows.shadow(ticket)
+        shadow = self._shadow.target(ticket)
         key, served = (shadow.name, shadow.service), shadow.served
         judged = self._copied.get(key)
         if judged is None or judged.served is not served:

@@ -33,8 +33,9 @@ from devroute.proxy.control.http import MAX_BODY_BYTES, REQUEST_SECONDS, error_r
 from devroute.proxy.telemetry.audit_events import REFUSAL_STATUSES, RecordEvent, discard_event, refusal_fields
 from devroute.routing.decision import TTL_MS, Decision, Directory, decide
 from devroute.routing.resolve_codec import encode
-from devroute.routing.shadow.assignment import NoShadowTargets, ShadowTargets, assign_shadow_traffic
-from devroute.routing.shadow.comparison import ID_LENGTH, PendingComparisons, parse_service_response
+from devroute.routing.shadow.assignment import assign_shadow_traffic
+from devroute.routing.shadow.comparison import ID_LENGTH, parse_service_response
+from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.routing.trace import Traces
 from devroute.upstream.interface import ProbedUpstream
 
@@ -64,8 +65,7 @@ class Control:
     probe: Probe
     probe_timeout: float
     traces: Traces = field(default_factory=Traces)
-    comparisons: PendingComparisons = field(default_factory=lambda: PendingComparisons(time.monotonic))
-    shadows: ShadowTargets = field(default_factory=NoShadowTargets)
+    shadow: ShadowTraffic = field(default_factory=lambda: ShadowTraffic(time.monotonic))
     read: Callable[[str], Contract] = parse
     record: RecordEvent = discard_event
 
@@ -75,7 +75,7 @@ class Control:
         candidates = request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()
         contracts = request.headers.getall(headers.CONTRACT, [])
         if not contracts:
-            return _lines(encode(assign_shadow_traffic(candidates, self.policy(), self.shadows)))
+            return _lines(encode(assign_shadow_traffic(candidates, self.policy(), self.shadow)))
         decision = decide(
             # A repeated field is one list (RFC 9110 §5.3), which the parser rejects as two contracts.
             ", ".join(contracts),
@@ -136,7 +136,7 @@ class Control:
         response = parse_service_response(
             await request.read(), whole=request.headers.get(headers.WHOLE) == "yes"
         )
-        self.comparisons.real(key, response)
+        self.shadow.comparisons.add_service_response(key, response)
         return web.Response(status=204)
 
     async def trace(self, request: web.Request) -> web.Response:

@@ -1,8 +1,7 @@
-"""The two answers to a copied request, the real service's and the laptop's, until both are there. Pure.
+"""Comparisons of shadow requests: the service's and the laptop's response, until both have arrived. Pure.
 
-Owns the pairs and their bounds. The sidecar tells of the one (POST /compare), upstream/mirror.py of the
-other; whoever
-owns the laptop is told of both. What differs between them is theirs to find (inspector/compare.py).
+Owns the pairs and their bounds. The sidecar reports the service's response (POST /compare), and
+upstream/mirror.py the laptop's; the laptop gets both, and finds the differences (agent/comparisons.py).
 """
 
 import base64
@@ -15,26 +14,27 @@ from devroute.errors import DevrouteError, RequestMalformed
 from devroute.headers import COMPARE, CONTRACT, line_start
 from devroute.http.message import Headers, RequestHead, ResponseHead, header_id
 
-#: Bytes of an answer's body that are compared, as in lua/compare.lua.
+#: Bytes of a response's body that are compared, as in lua/compare.lua.
 MAX_BODY: Final = 32 * 1024
-#: Pairs of which a half is missing, with 32 MiB of bodies at most; above, new ones are not compared.
+#: Pairs that lack a response, with 32 MiB of bodies at most; beyond it, new ones are not compared.
 MAX_PENDING: Final = 512
-#: Seconds for the second half: nobody waits for it.
+#: Seconds for the second response.
 PAIR_SECONDS: Final = 60.0
 #: Characters of an id (devroute.lua).
 ID_LENGTH: Final = 32
 
 _FIELD: Final = line_start(COMPARE)
 _CONTRACT: Final = line_start(CONTRACT)
-#: Headers whose values are secrets of people who know nothing of the laptop.
+#: Headers with secrets of people who do not know that a laptop receives their traffic.
 _SECRET: Final = frozenset(("set-cookie", "authorization", "www-authenticate", "proxy-authenticate"))
-#: What stands for them, as in the inspector.
+#: Replaces their values, as in the inspector.
 _REDACTED: Final = "[redacted]"
 
 
 @dataclass(slots=True)
 class ComparedResponse:
-    """One side; `whole` unless there was more of the body. `error` is why there is no answer, or not all."""
+    """One of the two responses. `whole` is false where the body was longer than MAX_BODY; `error` is why the
+    response is missing or incomplete."""
 
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -59,37 +59,37 @@ class ComparedResponse:
 
 
 def comparison_id(head: RequestHead) -> str | None:
-    """By which a request's answers find each other; None where nobody will tell of the real one."""
+    """The id that joins a request's two responses; None where the sidecar will not report the service's."""
     return header_id(head.wire, _FIELD, ID_LENGTH)
 
 
 def parse_service_response(body: bytes, *, whole: bool) -> ComparedResponse:
-    """The real service's answer, as lua/compare.lua writes it. Raises RequestMalformed."""
+    """The service's response, as lua/compare.lua writes it. Raises RequestMalformed."""
     head, separator, rest = body.partition(b"\n\n")
     first, *lines = head.decode("latin-1").split("\n")
     word, _, status = first.partition(" ")
     if not separator or word != "status" or not status.isdigit() or len(status) != 3:
-        raise RequestMalformed("this is not an answer that a sidecar tells of")
+        raise RequestMalformed("the body is not a response in the form of POST /compare")
     fields = [line.partition(": ") for line in lines]
     return ComparedResponse(
         int(status), [(name.lower(), value) for name, _, value in fields], bytearray(rest[:MAX_BODY]), whole
     )
 
 
-#: Told of a pair, as JSON.
+#: Takes a comparison as JSON.
 Notify = Callable[[bytes], None]
 
 
 @dataclass(slots=True)
 class _Pair:
-    """What is known of one request. `laptop` has begun where `done` is False; `contract`: it has one."""
+    """What is known of one request. `laptop` is incomplete until `done`; `contract`: the request has one."""
 
     since: float
     service: str = ""
     method: str = ""
     target: str = ""
     contract: bool = True
-    tell: Notify | None = None
+    notify: Notify | None = None
     real: ComparedResponse | None = None
     laptop: ComparedResponse = field(default_factory=ComparedResponse)
     done: bool = False
@@ -113,42 +113,43 @@ class PendingComparisons:
             pair = self._pairs[key] = _Pair(self._clock())
         return pair
 
-    def real(self, key: str, answer: ComparedResponse) -> None:
-        """The real service has answered; it may do so before the copy has reached us."""
+    def add_service_response(self, key: str, response: ComparedResponse) -> None:
+        """It may arrive before the shadow request has."""
         pair = self._pair(key)
         if pair is not None and pair.real is None:
-            pair.real = answer
+            pair.real = response
             self._complete(key, pair)
 
-    def expect(self, key: str, service: str, head: RequestHead, tell: Notify) -> "ResponseObserver | None":
-        """A copy is on its way to a laptop, whose owner is told by `tell`."""
+    def expect(self, key: str, service: str, head: RequestHead, notify: Notify) -> "ResponseObserver | None":
+        """A shadow request is sent to a laptop; `notify` takes its comparison. Returns what observes the
+        laptop's response, or None where there is no room or the id is in use."""
         pair = self._pair(key)
-        if pair is None or pair.tell is not None:
+        if pair is None or pair.notify is not None:
             return None
-        pair.service, pair.tell = service, tell
+        pair.service, pair.notify = service, notify
         pair.method, pair.target = head.method.decode("latin-1"), head.target.decode("latin-1")
         pair.contract = _CONTRACT in head.wire
         return ResponseObserver(self, key, pair)
 
     def _complete(self, key: str, pair: _Pair) -> None:
         if self._pairs.get(key) is not pair:
-            return  # it took too long
-        if pair.done and pair.real is not None and pair.tell is not None:
+            return  # expired
+        if pair.done and pair.real is not None and pair.notify is not None:
             del self._pairs[key]
-            pair.tell(_as_json(pair, key))
+            pair.notify(_as_json(pair, key))
 
     def expire(self) -> None:
-        """Give up what waits too long: the owner of the laptop hears that there is nothing to compare."""
+        """Send pairs that lack a response for too long as they are; to be called periodically."""
         oldest = self._clock() - PAIR_SECONDS
         for key, pair in list(self._pairs.items()):
             if pair.since <= oldest:
                 del self._pairs[key]
-                if pair.tell is not None:
-                    pair.tell(_as_json(pair, key))
+                if pair.notify is not None:
+                    pair.notify(_as_json(pair, key))
 
 
 class ResponseObserver:
-    """Sees a laptop's answer to a copy."""
+    """Records a laptop's response to a shadow request."""
 
     __slots__ = ("_comparisons", "_key", "_pair")
 
@@ -158,9 +159,9 @@ class ResponseObserver:
         self._pair = pair
 
     def on_head(self, head: ResponseHead) -> None:
-        answer = self._pair.laptop
-        answer.status = head.status
-        answer.headers = _texts(head.end_to_end())
+        response = self._pair.laptop
+        response.status = head.status
+        response.headers = _texts(head.end_to_end())
 
     def on_data(self, data: bytes) -> None:
         if self._pair.laptop.whole:
@@ -168,13 +169,13 @@ class ResponseObserver:
 
     def on_end(self, trailers: Headers) -> None:
         self._pair.laptop.headers += _texts(trailers)
-        self._over()
+        self._finish()
 
     def on_error(self, error: DevrouteError) -> None:
         self._pair.laptop.error = error
-        self._over()
+        self._finish()
 
-    def _over(self) -> None:
+    def _finish(self) -> None:
         self._pair.done = True
         self._comparisons._complete(self._key, self._pair)
 

@@ -1,4 +1,4 @@
-"""Whose laptop gets copies of requests without a contract, and how the proxy knows them again."""
+"""Which laptops get shadow traffic, and how the proxy recognises it."""
 
 import gc
 import re
@@ -16,6 +16,7 @@ from devroute.routing.resolve_codec import MAX_BYTES, decode, encode
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.assignment import MAX_LAPTOPS, assign_shadow_traffic, ticket_of
+from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.tunnel.protocol.handshake import Hello, Offer
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 from devroute.upstream.mirror import MirrorUpstream
@@ -33,29 +34,35 @@ class Link:
         raise NotImplementedError
 
 
-def laptop(registry: Registry, name: str, **options: object) -> Link:
-    link = Link()
-    offers = (Offer(service="foo", terms=OfferOptions(**options)), Offer(service="bar"))  # type: ignore[arg-type]
-    registry.register(name, Hello(agent="1", name=name, services=offers), link, 0.0)
-    return link
+class Mesh:
+    """A registry, and the shadow traffic of its laptops."""
+
+    def __init__(self) -> None:
+        self.shadow = ShadowTraffic(lambda: 0.0)
+        self.registry = Registry(observers=[self.shadow])
+
+    def laptop(self, name: str, **options: object) -> Link:
+        link = Link()
+        offers = (Offer(service="foo", terms=OfferOptions(**options)), Offer(service="bar"))  # type: ignore[arg-type]
+        self.registry.register(name, Hello(agent="1", name=name, services=offers), link, 0.0)
+        return link
+
+    def resolve(self, policy: Policy = OPEN, *candidates: str) -> dict[str, list[str]]:
+        return decode(encode(assign_shadow_traffic(candidates or ("foo",), policy, self.shadow)))
 
 
-def resolved(registry: Registry, policy: Policy = OPEN, *candidates: str) -> dict[str, list[str]]:
-    return decode(encode(assign_shadow_traffic(candidates or ("foo",), policy, registry)))
+def test_a_laptop_gets_shadow_traffic_only_if_it_asks_for_it() -> None:
+    mesh = Mesh()
+    mesh.laptop("alice")
+    assert mesh.resolve() == {"decision": ["service"], "ttl": ["1000"]}
 
 
-def test_nobody_gets_copies_who_does_not_ask_for_them() -> None:
-    registry = Registry()
-    laptop(registry, "alice")
-    assert resolved(registry) == {"decision": ["service"], "ttl": ["1000"]}
-
-
-def test_each_laptop_has_a_line_with_its_ticket_and_terms() -> None:
-    registry = Registry()
-    laptop(registry, "bob", shadow=12.5, shadow_methods=("GET", "POST"), paths=("/api/", "/v2/"))
-    laptop(registry, "alice", shadow=100.0)
-    alice, bob = registry.shadows("foo")
-    assert resolved(registry, OPEN, "foo-v1", "foo") == {
+def test_each_laptop_has_a_line_with_its_ticket_and_options() -> None:
+    mesh = Mesh()
+    mesh.laptop("bob", shadow=12.5, shadow_methods=("GET", "POST"), paths=("/api/", "/v2/"))
+    mesh.laptop("alice", shadow=100.0)
+    alice, bob = mesh.shadow.targets("foo")
+    assert mesh.resolve(OPEN, "foo-v1", "foo") == {
         "decision": ["copy"],
         "ttl": ["1000"],
         "service": ["foo"],
@@ -65,24 +72,24 @@ def test_each_laptop_has_a_line_with_its_ticket_and_terms() -> None:
         ],
     }
     assert alice.ticket != bob.ticket
-    assert registry.shadows("bar") == []
+    assert mesh.shadow.targets("bar") == []
 
 
-def test_an_answer_names_no_more_laptops_than_a_sidecar_draws_from() -> None:
-    registry = Registry()
+def test_a_response_names_no_more_laptops_than_a_sidecar_draws_from() -> None:
+    mesh = Mesh()
     for number in range(MAX_LAPTOPS + 5):
-        laptop(registry, f"alice{number}", shadow=1.0)
-    assert len(resolved(registry)["copy"]) == MAX_LAPTOPS
+        mesh.laptop(f"alice{number}", shadow=1.0)
+    assert len(mesh.resolve()["copy"]) == MAX_LAPTOPS
 
 
-def test_laptops_with_long_lists_of_paths_leave_an_answer_that_a_sidecar_reads() -> None:
-    registry = Registry()
+def test_laptops_with_long_lists_of_paths_do_not_make_the_response_too_long_for_a_sidecar() -> None:
+    mesh = Mesh()
     for number in range(8):
         paths = tuple(f"/{path}{number}" + "a" * (MAX_PATH - 4) for path in range(10, 10 + MAX_LIST))
         methods = tuple(f"{letter}" + "A" * 31 for letter in "ABCDEFGHIJKLMNOP")
-        laptop(registry, f"alice{number}", shadow=1.0, paths=paths, shadow_methods=methods)
-    laptop(registry, "bob", shadow=1.0)
-    body = encode(assign_shadow_traffic(("foo",), OPEN, registry))
+        mesh.laptop(f"alice{number}", shadow=1.0, paths=paths, shadow_methods=methods)
+    mesh.laptop("bob", shadow=1.0)
+    body = encode(assign_shadow_traffic(("foo",), OPEN, mesh.shadow))
     (limit,) = re.findall(r"local MAX_ANSWER = (\d+)", (ROOT / "lua/shadow.lua").read_text())
     assert len(body) <= MAX_BYTES == int(limit)
     assert len(decode(body)["copy"]) == 4  # three of them, and bob, whose line is short
@@ -97,45 +104,45 @@ def test_laptops_with_long_lists_of_paths_leave_an_answer_that_a_sidecar_reads()
         {"shadow": ["foo"], "callers": [{"from": ["*"], "services": ["foo"], "targets": ["bob"]}]},
     ],
 )
-def test_what_policy_does_not_permit_is_not_copied(policy: dict[str, object]) -> None:
-    registry = Registry()
-    laptop(registry, "alice", shadow=100.0)
-    assert resolved(registry, Policy.from_mapping(policy))["decision"] == ["service"]
+def test_policy_decides_which_laptops_get_shadow_traffic(policy: dict[str, object]) -> None:
+    mesh = Mesh()
+    mesh.laptop("alice", shadow=100.0)
+    assert mesh.resolve(Policy.from_mapping(policy))["decision"] == ["service"]
 
 
 def test_a_ticket_ends_with_its_registration() -> None:
-    registry = Registry()
-    laptop(registry, "alice", shadow=100.0)
-    (older,) = registry.shadows("foo")
-    newer_link = laptop(registry, "alice", shadow=100.0)
-    (newer,) = registry.shadows("foo")
-    assert registry.shadow(newer.ticket) is newer
+    mesh = Mesh()
+    mesh.laptop("alice", shadow=100.0)
+    (older,) = mesh.shadow.targets("foo")
+    newer_link = mesh.laptop("alice", shadow=100.0)
+    (newer,) = mesh.shadow.targets("foo")
+    assert mesh.shadow.target(newer.ticket) is newer
     with pytest.raises(LaptopOffline):
-        registry.shadow(older.ticket)
-    registry.unregister(newer_link)
-    assert registry.shadows("foo") == []
+        mesh.shadow.target(older.ticket)
+    mesh.registry.unregister(newer_link)
+    assert mesh.shadow.targets("foo") == []
 
 
-class Desk:
-    """The data port's router, with a policy that changes."""
+class Desk(Mesh):
+    """With the data port's router, and a policy that changes."""
 
     def __init__(self) -> None:
-        self.registry = Registry()
+        super().__init__()
         self.policy = OPEN
         pools = Pools(lambda: self.policy, connect_timeout=1, max_in_flight=1)
-        self.router = ContractRouter(self.registry, lambda: self.policy, pools, shadows=self.registry)
+        self.router = ContractRouter(self.registry, lambda: self.policy, pools, shadow=self.shadow)
 
     def copy(self, ticket: str, *lines: str, method: str = "GET") -> Route:
         fields = [f"{method} / HTTP/1.1", "host: foo-shadow", f"x-devroute-copy: {ticket}", *lines]
         return self.router(parse_request_head("\r\n".join([*fields, "", ""]).encode()))
 
     def ticket(self, **options: object) -> str:
-        laptop(self.registry, "alice", **{"shadow": 100.0, **options})
-        (shadow,) = self.registry.shadows("foo")
-        return shadow.ticket
+        self.laptop("alice", **{"shadow": 100.0, **options})
+        (target,) = self.shadow.targets("foo")
+        return target.ticket
 
 
-async def test_a_copy_finds_its_laptop_by_the_ticket() -> None:
+async def test_a_shadow_request_finds_its_laptop_by_the_ticket() -> None:
     desk = Desk()
     ticket = desk.ticket()
     route = desk.copy(ticket)
@@ -145,21 +152,21 @@ async def test_a_copy_finds_its_laptop_by_the_ticket() -> None:
 
 
 @pytest.mark.parametrize("ticket", ["f" * 32, "", "alice", "f" * 31, "f" * 33, "é" * 16])
-async def test_a_ticket_that_nobody_has_leads_nowhere(ticket: str) -> None:
+async def test_an_unknown_ticket_is_refused(ticket: str) -> None:
     desk = Desk()
     desk.ticket()
     with pytest.raises((LaptopOffline, ContractMissing)):
         desk.copy(ticket)
 
 
-async def test_a_contract_counts_more_than_a_ticket() -> None:
+async def test_a_contract_takes_precedence_over_a_ticket() -> None:
     desk = Desk()
     ticket = desk.ticket()
     with pytest.raises(LaptopOffline, match="bob"):
         desk.copy(ticket, 'x-devroute: {"foo": "bob"}', "x-devroute-matched: foo")
 
 
-async def test_a_laptop_that_comes_back_again_and_again_leaves_nothing_behind() -> None:
+async def test_a_laptop_that_registers_again_and_again_leaves_no_objects_behind() -> None:
     desk = Desk()
     links = []
     for _ in range(3):
@@ -169,14 +176,14 @@ async def test_a_laptop_that_comes_back_again_and_again_leaves_nothing_behind() 
     assert [link() is None for link in links] == [True, True, False]
 
 
-async def test_the_terms_are_judged_again() -> None:
+async def test_the_laptops_options_are_checked_for_each_shadow_request() -> None:
     desk = Desk()
     ticket = desk.ticket()
     with pytest.raises(ConditionUnmet):
         desk.copy(ticket, method="POST")
 
 
-async def test_a_new_policy_ends_copies_that_it_does_not_permit() -> None:
+async def test_a_new_policy_ends_shadow_traffic_that_it_does_not_permit() -> None:
     desk = Desk()
     ticket = desk.ticket()
     desk.copy(ticket)
@@ -186,7 +193,7 @@ async def test_a_new_policy_ends_copies_that_it_does_not_permit() -> None:
         desk.copy(ticket)
 
 
-async def test_only_callers_that_policy_lists_are_copied() -> None:
+async def test_only_requests_of_callers_that_policy_lists_are_sent_to_the_laptop() -> None:
     desk = Desk()
     desk.policy = Policy.from_mapping(
         {"shadow": ["foo"], "callers": [{"from": ["qa/web"], "services": ["foo"], "targets": ["alice"]}]}

@@ -1,4 +1,4 @@
-"""Pairs of answers, at the proxy and at the laptop: told once, bounded, and redacted."""
+"""Comparisons, at the proxy and at the laptop: sent once, bounded, and redacted."""
 
 import json
 from typing import Any
@@ -31,41 +31,41 @@ REAL = b'status 200\ncontent-type: application/json\nset-cookie: s=secret\n\n{"a
 
 
 class Proxy:
-    """Pairs, and what is told of them."""
+    """Pending comparisons, and those that were sent."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.told: list[dict[str, Any]] = []
+        self.sent: list[dict[str, Any]] = []
         self.pairs = PendingComparisons(lambda: self.now)
 
-    def tell(self, document: bytes) -> None:
-        self.told.append(json.loads(document))
+    def notify(self, document: bytes) -> None:
+        self.sent.append(json.loads(document))
 
     def laptop(self, key: str, body: bytes = b'{"a": 2, "password": "p2"}', error: bool = False) -> None:
-        witness = self.pairs.expect(key, "foo", HEAD, self.tell)
-        if witness is None:
+        observer = self.pairs.expect(key, "foo", HEAD, self.notify)
+        if observer is None:
             return
         if error:
-            witness.on_error(UpstreamTimeout("late"))
+            observer.on_error(UpstreamTimeout("late"))
             return
         raw = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"
-        witness.on_head(parse_response_head(raw, b"GET"))
-        witness.on_data(body)
-        witness.on_end([])
+        observer.on_head(parse_response_head(raw, b"GET"))
+        observer.on_data(body)
+        observer.on_end([])
 
     def service(self, key: str) -> None:
-        self.pairs.real(key, parse_service_response(REAL, whole=True))
+        self.pairs.add_service_response(key, parse_service_response(REAL, whole=True))
 
 
 @pytest.mark.parametrize("laptop_first", [True, False])
-def test_a_pair_is_told_once_whoever_answers_first(laptop_first: bool) -> None:
+def test_a_comparison_is_sent_once_in_whichever_order_the_responses_arrive(laptop_first: bool) -> None:
     proxy = Proxy()
     for step in (proxy.laptop, proxy.service) if laptop_first else (proxy.service, proxy.laptop):
-        assert proxy.told == []
+        assert proxy.sent == []
         step("abc1")
-    (told,) = proxy.told
-    assert (told["id"], told["service"], told["method"], told["target"]) == ("abc1", "foo", "GET", "/a")
-    assert ["set-cookie", "[redacted]"] in told["real"]["headers"]
+    (sent,) = proxy.sent
+    assert (sent["id"], sent["service"], sent["method"], sent["target"]) == ("abc1", "foo", "GET", "/a")
+    assert ["set-cookie", "[redacted]"] in sent["real"]["headers"]
     assert len(proxy.pairs) == 0
 
 
@@ -77,19 +77,19 @@ def test_no_more_pairs_wait_than_the_limit_and_none_for_ever() -> None:
     proxy.now = PAIR_SECONDS
     proxy.pairs.expire()
     assert len(proxy.pairs) == 0
-    assert [each["real"] for each in proxy.told] == [None] * MAX_PENDING
+    assert [each["real"] for each in proxy.sent] == [None] * MAX_PENDING
 
 
-def test_an_answer_after_the_time_is_nobodys() -> None:
+def test_a_response_after_the_time_is_ignored() -> None:
     proxy = Proxy()
-    witness = proxy.pairs.expect("abc1", "foo", HEAD, proxy.tell)
-    assert witness is not None
+    observer = proxy.pairs.expect("abc1", "foo", HEAD, proxy.notify)
+    assert observer is not None
     proxy.service("abc1")
     proxy.now = PAIR_SECONDS
     proxy.pairs.expire()
-    witness.on_end([])
-    (told,) = proxy.told
-    assert told["laptop"] is None
+    observer.on_end([])
+    (sent,) = proxy.sent
+    assert sent["laptop"] is None
 
 
 def test_a_body_is_kept_up_to_the_limit() -> None:
@@ -101,7 +101,7 @@ def test_a_body_is_kept_up_to_the_limit() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_nonsense_of_a_sidecar_is_an_error(body: bytes) -> None:
+def test_a_malformed_report_of_a_sidecar_is_an_error(body: bytes) -> None:
     try:
         answer = parse_service_response(body, whole=True)
     except RequestMalformed:
@@ -120,7 +120,7 @@ def test_the_id_is_what_the_sidecar_wrote() -> None:
 
 
 class Sink:
-    """What became of a message."""
+    """The agent's response to a message."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -165,10 +165,10 @@ def pair(error: bool = False) -> bytes:
     proxy = Proxy()
     proxy.service("abc1")
     proxy.laptop("abc1", error=error)
-    return json.dumps(proxy.told[0]).encode()
+    return json.dumps(proxy.sent[0]).encode()
 
 
-def test_a_verdict_names_what_differs_without_secrets() -> None:
+def test_a_comparison_names_what_differs_without_secrets() -> None:
     laptop = Laptop("set-cookie", "content-type")
     assert laptop.send(pair()).status == 204
     (verdict,) = laptop.shown
@@ -205,7 +205,7 @@ def test_the_capture_of_the_request_gets_the_differences() -> None:
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"{}", b'{"id": 1}', b"\xff", b"[" * 600_000])
-def test_nonsense_of_a_proxy_is_refused(document: bytes) -> None:
+def test_a_malformed_comparison_of_a_proxy_is_refused(document: bytes) -> None:
     laptop = Laptop()
     assert laptop.send(document).error is not None
     assert laptop.shown == []
@@ -215,7 +215,7 @@ def test_nonsense_of_a_proxy_is_refused(document: bytes) -> None:
 
 
 class Silent:
-    """An agent that takes messages and says nothing."""
+    """An agent that receives messages and never responds."""
 
     def __init__(self) -> None:
         self.heads: list[RequestHead] = []
@@ -233,12 +233,12 @@ class Silent:
     def resume_response(self) -> None: ...
 
 
-def test_an_agent_that_does_not_take_messages_is_sent_no_more_and_told_how_many() -> None:
+def test_an_agent_that_acknowledges_no_comparison_is_sent_no_more_and_learns_how_many_were_lost() -> None:
     agent = Silent()
-    teller = Notifier(agent)
+    notifier = Notifier(agent)
     for _ in range(MAX_UNACKNOWLEDGED + 7):
-        teller(b"{}")
+        notifier.notify(b"{}")
     assert len(agent.heads) == MAX_UNACKNOWLEDGED
     agent.sinks[0].on_end([])
-    teller(b"{}")
+    notifier.notify(b"{}")
     assert b"x-devroute-lost: 7\r\n" in agent.heads[-1].wire
