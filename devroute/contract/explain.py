@@ -1,11 +1,11 @@
-"""A contract in plain English, for `devroute contract check`. Pure."""
+"""Explains a contract in English, for `devroute contract check`. Pure."""
 
 from devroute.contract.grammar import Contract, Entry
 from devroute.contract.target import Address, Laptop, Version
 
 
 def explain(contract: Contract) -> list[str]:
-    """The contract in plain English, one line an entry."""
+    """One sentence for each entry of the contract."""
     return [_sentence(entry) for entry in contract.entries.values()]
 
 
@@ -29,22 +29,21 @@ def _verb(entry: Entry) -> str:
         Version: f"version {getattr(entry.target, 'name', '')} of the service",
     }[type(entry.target)]
     if entry.abort_status is not None:
-        return f"are answered {entry.abort_status} at once, without asking {where}"
-    return f"are copied to {where}, while the real service answers" if entry.mirror else f"go to {where}"
+        return f"get a {entry.abort_status} response; {where} is not contacted"
+    return f"are mirrored to {where}; the real service responds" if entry.mirror else f"go to {where}"
 
 
 def _consequences(entry: Entry) -> list[str]:
     lines = []
     if entry.delay_s is not None:
-        lines.append(f"each is delayed by {_time(entry.delay_s)}")
+        lines.append(f"each is delayed by {_duration(entry.delay_s)}")
     if entry.timeout_s is not None:
-        lines.append(f"each may take at most {_time(entry.timeout_s)}")
+        lines.append(f"each may take at most {_duration(entry.timeout_s)}")
     if not entry.mirror and entry.abort_status is None:
-        lines.append(
-            f"if that fails, {'an error' if entry.fallback == 'fail' else 'the real service'} answers"
-        )
+        failure = "the caller gets an error" if entry.fallback == "fail" else "the real service responds"
+        lines.append(f"if that fails, {failure}")
     return lines
 
 
-def _time(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"

@@ -1,6 +1,6 @@
-"""The contract: which services a request wants answered elsewhere. Owns the grammar of `X-devroute`, and is
-its only parser; the options of an entry are read by contract/options.py. Pure; never judges whether a target
-is allowed (policy/policy.py) or there (routing/registry.py).
+"""The contract: which services' requests go elsewhere. Owns the grammar of `X-devroute` and is its only
+parser; contract/options.py reads the options of an entry. Pure; never checks whether a target is permitted
+(policy/policy.py) or online (routing/registry.py).
 
     {"foo": "192.168.1.12:8001", "bar.shop": "alice", "baz": {"to": "version:v2", "methods": ["GET"]}}
 """
@@ -17,12 +17,12 @@ from devroute.contract.target import Malformed, Target, check_label, parse_targe
 from devroute.errors import ContractInvalid
 from devroute.quoting import quote
 
-#: Bytes of a whole contract: it shares the caller's request head, where servers commonly allow 8 KiB a field.
-#: A server may take less, but not more: the sidecars' filter has the same number.
+#: Bytes of a contract. It travels in the request head, where servers commonly allow 8 KiB a field. A proxy's
+#: settings may lower the limit, but not raise it: the sidecars' filter has the same one.
 MAX_BYTES = 8 * 1024
-#: Services in one contract: more are a mistake, and each is a line for somebody to read.
+#: Services in one contract, by default.
 MAX_ENTRIES = 64
-#: To how many a server may raise that: about what goes into MAX_BYTES with names as they are.
+#: The highest value of that setting: about what fits into MAX_BYTES with names of usual length.
 MAX_CONFIGURABLE_ENTRIES = 256
 
 _NOT_PRINTABLE = re.compile(r"[^\t -~]")
@@ -30,7 +30,7 @@ _NOT_PRINTABLE = re.compile(r"[^\t -~]")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a contract says of one service. Empty `methods` and `callers` and a `path` of None match all.
+    """One service in a contract. Empty `methods`, empty `callers` and a `path` of None match all requests.
 
     `percent` is 0 to 100; `timeout_s` and `delay_s` are seconds; `abort_status` is an HTTP status. `callers`
     is the option "from": mesh identities, `spiffe://…` or `namespace/serviceaccount`.
@@ -53,8 +53,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Who vouches for a contract, and with which key. It holds from `starts` to `expires`, in seconds since
-    the epoch (contract/verifier.py checks both)."""
+    """Who signed a contract, and with which key. It is valid from `starts` to `expires`, in seconds since the
+    epoch (contract/verifier.py checks both)."""
 
     subject: str
     key: str
@@ -64,17 +64,17 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """A parsed contract: `raw` as it was received, `entries` by key as written. With a `signature`, that was
-    verified; its time was not."""
+    """A parsed contract: `raw` as received, `entries` by key as written. A `signature` was verified, but not
+    its time."""
 
     raw: str
     entries: Mapping[str, Entry]
     signature: Signature | None = None
 
     def find(self, names: Sequence[str], namespace: str | None = None) -> Entry | None:
-        """The entry for the first of `names` that has one; names come in order of trust.
+        """The entry for the first of `names` that has one; the most trusted name comes first.
 
-        With a namespace, `foo.namespace` is preferred to `foo`. A key's own text always finds that key.
+        With a namespace, `foo.namespace` is preferred to `foo`. An entry's key always finds that entry.
         """
         for name in names:
             if namespace and (entry := self.entries.get(f"{name}.{namespace}")):
@@ -86,7 +86,7 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class ContractLimits:
-    """How large a contract may be, in bytes and in services; a server's settings may say otherwise."""
+    """The size of a contract, in bytes and in services; a proxy's settings may set other limits."""
 
     max_bytes: int = MAX_BYTES
     max_entries: int = MAX_ENTRIES
@@ -100,24 +100,24 @@ class ContractLimits:
 
 
 DEFAULT_LIMITS: Final = ContractLimits()
-#: For readers that judge nothing: whatever some server takes.
+#: For readers that only show contracts: all that any proxy can be configured to accept.
 WIDEST_LIMITS: Final = ContractLimits(MAX_BYTES, MAX_CONFIGURABLE_ENTRIES)
 
 
 def is_signed(raw: str) -> bool:
-    """Whether a contract has the shape of a compact JWS (RFC 7515 §7.1), which contract/verifier.py reads."""
+    """Whether a contract looks like a compact JWS (RFC 7515 §7.1), which contract/verifier.py reads."""
     text = raw.strip(" \t")
     return text.startswith("ey") and text.count(".") == 2
 
 
 def parse(raw: str, limits: ContractLimits = DEFAULT_LIMITS) -> Contract:
-    """The contract in the text of one `X-devroute` header, where it is not signed. Raises ContractInvalid
+    """The contract in the value of an `X-devroute` header; signed ones are refused. Raises ContractInvalid
     naming the place."""
     limits.check_size(raw)
     if odd := _NOT_PRINTABLE.search(raw):
-        json_type = "a control character" if odd[0] < "\x80" else "not ASCII"
+        problem = "a control character" if odd[0] < "\x80" else "not ASCII"
         raise ContractInvalid(
-            f"character {odd.start() + 1} (U+{ord(odd[0]):04X}) is {json_type};"
+            f"character {odd.start() + 1} (U+{ord(odd[0]):04X}) is {problem};"
             " a contract is one line of printable ASCII"
         )
     if is_signed(raw):
@@ -131,7 +131,7 @@ def parse(raw: str, limits: ContractLimits = DEFAULT_LIMITS) -> Contract:
 
 
 def entries_of(document: object, limits: ContractLimits = DEFAULT_LIMITS) -> Mapping[str, Entry]:
-    """The entries in a contract's JSON, as `load` gives it. Raises ContractInvalid naming the place."""
+    """The entries in a contract's JSON, as `load` returns it. Raises ContractInvalid naming the place."""
     if not isinstance(document, JsonObject):
         raise ContractInvalid(
             f'a contract is a JSON object, not {json_type(document)}; write {{"SERVICE": "TARGET"}}'
@@ -159,7 +159,7 @@ def _entry(key: str, value: object) -> Entry:
         return Entry(key, service, namespace, _target(key, value))
     if not isinstance(value, JsonObject):
         raise ContractInvalid(
-            f"service '{key}': a target is a text or an object, not {json_type(value)};"
+            f"service '{key}': a target is a string or an object, not {json_type(value)};"
             f' write {{"{key}": "192.168.1.12:8001"}} or {{"{key}": "alice"}}',
             service=key,
         )
@@ -211,7 +211,7 @@ def _with_options(key: str, service: str, namespace: str | None, options: dict[s
                 field, read = OPTIONS[name]
                 chosen[field] = read(value)
             else:
-                raise Malformed(f"there is no such option; the options are {known}")
+                raise Malformed(f"no such option; the options are {known}")
         except Malformed as problem:
             raise ContractInvalid(f"service '{key}': option {quote(name)}: {problem}", service=key) from None
     if target is None:
@@ -219,12 +219,12 @@ def _with_options(key: str, service: str, namespace: str | None, options: dict[s
             f"service '{key}': option 'to' is missing; write {{\"to\": \"192.168.1.12:8001\", ...}}",
             service=key,
         )
-    entry = Entry(key, service, namespace, target, **chosen)  # type: ignore[arg-type]  # the readers give the types
+    entry = Entry(key, service, namespace, target, **chosen)  # type: ignore[arg-type]  # the readers return the right types
     if entry.mirror and (entry.abort_status is not None or entry.fallback == "fail"):
         other = "abort" if entry.abort_status is not None else "fallback"
         raise ContractInvalid(
             f"service '{key}': options 'mirror' and '{other}' contradict each other:"
-            " with mirror the real service answers; remove one",
+            " with 'mirror' the real service responds; remove one of them",
             service=key,
         )
     return entry
@@ -234,7 +234,7 @@ def _with_options(key: str, service: str, namespace: str | None, options: dict[s
 
 
 def as_document(contract: Contract) -> dict[str, object]:
-    """The contract as JSON values in one form of all that mean the same: what is signed."""
+    """The contract as JSON values, without options that have their default: the form that is signed."""
     return {key: _entry_document(entry) for key, entry in contract.entries.items()}
 
 

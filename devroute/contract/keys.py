@@ -1,5 +1,5 @@
-"""The public keys that may sign contracts: a JWKS (RFC 7517 §5). Pure; whoever reads the file watches it and
-calls `Keys.parse` again.
+"""The public keys that may sign contracts: a JWKS (RFC 7517 §5). Pure; proxy/signing_keys.py reads the file
+and watches it for changes.
 """
 
 import json
@@ -16,26 +16,26 @@ from jwt.exceptions import PyJWTError
 from devroute.errors import ConfigInvalid
 from devroute.quoting import quote
 
-#: By a key's type and curve; the key alone says which, never the token (RFC 8725 §3.1).
+#: The algorithm for a key's type and curve. The key decides it, never the token (RFC 8725 §3.1).
 ALGORITHMS: Final[Mapping[tuple[object, object], str]] = {
     ("OKP", "Ed25519"): "EdDSA",
     ("EC", "P-256"): "ES256",
 }
-#: Keys in a file: one for each person of a large company.
+#: Keys in a file: one for each developer of a large company.
 MAX_KEYS: Final = 1024
-#: Bytes of a file of keys; a ConfigMap cannot be larger.
+#: Bytes of a key file: the largest ConfigMap.
 MAX_FILE: Final = 1024 * 1024
-#: A key's id; who signed, as logs show it.
+#: A key's id or subject: short and printable, because logs show it.
 NAME: Final = re.compile(r"[!-~]{1,253}")
 
-#: Members of a JWK that are nobody's business but the signer's (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
+#: Private members of a JWK (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
 _PRIVATE: Final = ("d", "k", "p", "q")
 _HINT: Final = "devroute sign-key new NAME writes such a file"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key that may sign contracts; with a `subject`, in that name only."""
+    """A public key that may sign contracts: for one `subject`, or for any if that is None."""
 
     id: str
     public: PyJWK
@@ -44,7 +44,8 @@ class Key:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keys:
-    """The keys in force, by id. Compared by identity, so that what was verified can be kept per set."""
+    """The keys in force, by id. Compared by identity, so that verified contracts can be cached for each
+    set."""
 
     by_id: Mapping[str, Key] = field(default_factory=dict)
 
@@ -53,8 +54,8 @@ class Keys:
 
     @classmethod
     def parse(cls, text: str, source: str = "contract-keys.json") -> "Keys":
-        """The keys in a JWKS (RFC 7517 §5). Keys of other algorithms are left out. Raises ConfigInvalid
-        naming `source` and the key, never its text."""
+        """The keys in a JWKS (RFC 7517 §5), without those for other algorithms. Raises ConfigInvalid naming
+        `source` and the key's index, never its content."""
         if len(text) > MAX_FILE:
             raise ConfigInvalid(f"{source}: larger than {MAX_FILE} bytes")
         try:
@@ -80,7 +81,7 @@ class Keys:
 
 
 def read_key(jwk: object, place: str) -> Key | None:
-    """A public key, None where it is not for contracts. Raises ConfigInvalid naming `place`."""
+    """The public key in a JWK, or None if it cannot sign contracts. Raises ConfigInvalid naming `place`."""
     if not isinstance(jwk, dict):
         raise ConfigInvalid(f"{place}: not an object")
     if any(member in jwk for member in _PRIVATE):
@@ -88,15 +89,15 @@ def read_key(jwk: object, place: str) -> Key | None:
             f"{place}: this is a private key",
             hint="keep public keys here: devroute sign-key public FILE prints one",
         )
-    kind = jwk.get("kty"), jwk.get("crv")
-    algorithm = ALGORITHMS.get(kind) if all(isinstance(each, str) for each in kind) else None
+    key_type = jwk.get("kty"), jwk.get("crv")
+    algorithm = ALGORITHMS.get(key_type) if all(isinstance(each, str) for each in key_type) else None
     if algorithm is None or jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
         return None
     key_id, subject = jwk.get("kid"), jwk.get("sub")
     if not isinstance(key_id, str) or not NAME.fullmatch(key_id):
-        raise ConfigInvalid(f"{place}: kid is missing, or is not a short text")
+        raise ConfigInvalid(f"{place}: kid is missing, or is not a short string without spaces")
     if subject is not None and not (isinstance(subject, str) and NAME.fullmatch(subject)):
-        raise ConfigInvalid(f"{place}: sub is not a short text without spaces")
+        raise ConfigInvalid(f"{place}: sub is not a short string without spaces")
     try:
         return Key(key_id, PyJWK(jwk, algorithm), subject)
     except (PyJWTError, UnsupportedAlgorithm):

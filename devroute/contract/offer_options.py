@@ -1,7 +1,8 @@
-"""On which terms a laptop answers: which requests it takes, which it hands back, or that it gets copies only.
+"""The options of a laptop's offer: which requests it accepts, which responses fail over, and whether it gets
+shadow traffic only. Owns their grammar, on the command line and in HELLO.
 
-Owns their grammar, on the command line and in HELLO. Pure; whoever enforces them is elsewhere: the sidecar
-and routing/router.py the paths, upstream/failover.py the statuses, upstream/mirror.py the copies.
+Pure; enforced elsewhere: paths by the sidecar and routing/router.py, statuses by upstream/failover.py, shadow
+traffic by upstream/mirror.py.
 """
 
 import re
@@ -9,25 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from devroute.contract.conditions import check_length, read_method, read_path
 from devroute.contract.target import Malformed
 from devroute.quoting import quote
 
-#: Methods that only look (RFC 9110 §9.2.1): asking twice changes nothing for anybody.
+#: Safe methods (RFC 9110 §9.2.1): a second request changes nothing.
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
-#: Methods of which two are meant to do what one does (RFC 9110 §9.2.2).
+#: Idempotent methods (RFC 9110 §9.2.2): two requests have the effect of one.
 IDEMPOTENT_METHODS: Final = (*SAFE_METHODS, "PUT", "DELETE")
-
-#: Paths, statuses or methods in one list: more are a mistake, and the sidecar tests them one after the other.
-MAX_LIST: Final = 16
-#: Bytes of a path's beginning, as in a contract.
-MAX_PATH: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class OfferOptions:
-    """`paths`: only requests under one of them, or all. `except_status`: such answers are handed back to the
-    real service, for requests with `except_methods`. `shadow`: copies only, for this percentage of requests
-    without a contract that have one of `shadow_methods`."""
+    """`paths`: prefixes of the accepted requests' paths; empty accepts all. Responses with `except_status` to
+    requests with `except_methods` fail over to the real service. `shadow`: the offer is for shadow traffic
+    only, this percentage of the requests with one of `shadow_methods`."""
 
     paths: tuple[str, ...] = ()
     except_status: tuple[int, ...] = ()
@@ -37,59 +34,46 @@ class OfferOptions:
 
     @classmethod
     def from_mapping(cls, document: object) -> "OfferOptions":
-        """From HELLO. What is not known is refused: who ignored it would send what is not wanted. Raises
-        Malformed."""
+        """The options in HELLO. Unknown ones are refused: ignoring them would send the laptop requests that
+        it does not want. Raises Malformed."""
         if not isinstance(document, Mapping):
-            raise Malformed("the terms are no object")
+            raise Malformed("the options are not a JSON object")
         for name in document:
             if name not in _READERS:
-                raise Malformed(f"there are no terms {quote(str(name))} here: upgrade the server")
+                raise Malformed(f"the option {quote(str(name))} is not known here: upgrade the server")
         given = {name: _READERS[name](value) for name, value in document.items() if value is not None}
         options = cls(**given)  # type: ignore[arg-type]  # the readers give the types
         options.check()
         return options
 
     def check(self) -> None:
-        """Raises Malformed for terms that are each fine, and cannot be had together."""
+        """Raises Malformed for options that exclude each other."""
         if self.shadow is not None and self.except_status:
-            raise Malformed("a shadow's answers go to nobody, so that none can be handed back")
+            raise Malformed("responses to shadow traffic are discarded, so they cannot fail over")
 
     def as_dict(self) -> dict[str, object]:
-        """What differs from the default, for HELLO and for the API."""
+        """The options that differ from the defaults, for HELLO and the API."""
         return {
             name: getattr(self, name)
             for name in _READERS
             if getattr(self, name) != getattr(DEFAULT_OPTIONS, name)
         }
 
-    def takes(self, path: str) -> bool:
-        return not self.paths or path.startswith(self.paths)
-
 
 def _items(value: object, separators: str) -> list[object]:
-    """A list from a list, or from a text as it stands in a flag or variable."""
+    """The distinct values of a list, or of a text in which separators stand between them."""
     items = re.split(separators, value) if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
         items = [items]
     items = [item for item in items if item != ""]
-    if not 0 < len(items) <= MAX_LIST:
-        raise Malformed(f"{len(items)} are listed; from 1 to {MAX_LIST} are allowed")
-    return [
-        item for at, item in enumerate(items) if item not in items[:at]
-    ]  # what is no text may have no hash
+    check_length(items)
+    # Not a set: values from JSON may not be hashable.
+    return [item for at, item in enumerate(items) if item not in items[:at]]
 
 
 def read_paths(value: object) -> tuple[str, ...]:
-    """`/api/`, several after spaces or as a list. Raises Malformed."""
-    return tuple(_path(item) for item in _items(value, r"\s+"))
-
-
-def _path(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise Malformed(f"{quote(str(value))}: write a path's beginning with its slash, such as /api/")
-    if len(value) > MAX_PATH or not re.fullmatch(r"[!-~]+", value) or "?" in value or "#" in value:
-        raise Malformed(f"{quote(value)} is not a path (no spaces, no query, at most {MAX_PATH} characters)")
-    return value
+    """`/api/ /health`, or a list. Raises Malformed."""
+    return tuple(read_path(item) for item in _items(value, r"\s+"))
 
 
 def read_statuses(value: object) -> tuple[int, ...]:
@@ -99,27 +83,23 @@ def read_statuses(value: object) -> tuple[int, ...]:
 
 def _status(value: object) -> int:
     if isinstance(value, bool) or not re.fullmatch(r"[2-5][0-9][0-9]", str(value)):
-        raise Malformed(f"{quote(str(value))} is not a status from 200 to 599; write them like 404,503")
+        raise Malformed(f"{quote(str(value))} is not a status from 200 to 599; write a list such as 404,503")
     return int(str(value))
 
 
 def read_methods(value: object) -> tuple[str, ...]:
-    """`GET,POST` or a list. Raises Malformed."""
-    methods = _items(value, r"[,\s]+")
-    for method in methods:
-        if not re.fullmatch(r"[A-Z][A-Z_-]{0,31}", str(method)):
-            raise Malformed(f"{quote(str(method))} is not a method in capitals; write them like GET,POST")
-    return tuple(str(method) for method in methods)
+    """`GET,POST`, or a list. Raises Malformed."""
+    return tuple(read_method(item) for item in _items(value, r"[,\s]+"))
 
 
 def read_percent(value: object) -> float:
     """`25%`, `25` or 0.5. Raises Malformed."""
     text = str(value).removesuffix("%")
     if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", text):
-        raise Malformed(f"{quote(str(value))} is not a percentage; write it like 25%")
+        raise Malformed(f"{quote(str(value))} is not a percentage, such as 25%")
     percent = float(text)
     if not 0 < percent <= 100:
-        raise Malformed(f"{quote(str(value))} is not more than 0% and at most 100%")
+        raise Malformed(f"{quote(str(value))} is not a percentage of more than 0% and at most 100%")
     return percent
 
 
@@ -131,5 +111,5 @@ _READERS: Final = {
     "shadow_methods": read_methods,
 }
 
-#: The default: every request, and every answer stands.
+#: The default: all requests are accepted, and no response fails over.
 DEFAULT_OPTIONS: Final = OfferOptions()

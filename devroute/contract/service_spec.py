@@ -1,4 +1,4 @@
-"""A service and where it runs on the laptop, as people write it: foo=8001. Pure."""
+"""The services that a laptop serves, and where their apps listen: the grammar of `foo=8001`. Pure."""
 
 import ipaddress
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,8 @@ MAX_SERVICES = 64
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """A service and where it runs on the laptop; with `direct`, requests come to that address."""
+    """A service and the address of its app on the laptop. With `direct`, the proxy connects to that address
+    instead of using the tunnel."""
 
     service: str
     host: str
@@ -24,12 +25,13 @@ class ServiceSpec:
 
     @property
     def url(self) -> str:
-        """What a program on this laptop would call."""
+        """The app's URL for programs on this laptop."""
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
     @classmethod
     def parse(cls, text: str) -> "ServiceSpec":
-        """`foo=8001`, `foo=host:8001`, `foo=http://host:8001`, `foo=grpc://localhost:9000`. Or Malformed."""
+        """`foo=8001`, `foo=host:8001`, `foo=http://host:8001`, `foo=grpc://localhost:9000`. Raises
+        Malformed."""
         service, equals, place = text.partition("=")
         if not equals:
             raise Malformed(f"{quote(text)}: write SERVICE=PORT, such as foo=8001")
@@ -53,7 +55,7 @@ def _local(place: str) -> tuple[Literal["http", "grpc"], str, int]:
     if not place:
         raise Malformed("the port is missing; write SERVICE=PORT, such as foo=8001")
     if place.isdigit():
-        # localhost and not 127.0.0.1: what listens on "localhost" has ::1 only on many machines.
+        # localhost and not 127.0.0.1: on many machines, a server on "localhost" listens on ::1 only.
         return scheme, "localhost", parse_port(place)
     if ":" not in place:
         raise Malformed(f"port {quote(place)} is not a number from 1 to 65535")
@@ -62,8 +64,8 @@ def _local(place: str) -> tuple[Literal["http", "grpc"], str, int]:
 
 
 def with_direct(services: Iterable[ServiceSpec], direct: str) -> tuple[ServiceSpec, ...]:
-    """The services, each registered at an address of the laptop's own: `HOST` with each service's port, or
-    `HOST:PORT` for the only service. Raises Malformed."""
+    """The services with their `direct` addresses: `HOST` and each service's port, or `HOST:PORT` for a single
+    service. Raises Malformed."""
     specs = tuple(services)
     try:
         whole = parse_address(direct)
@@ -88,7 +90,7 @@ def _bare_host(text: str) -> str:
 
 
 def read_specs(value: object) -> object:
-    """Specs of texts, in a list or as a mapping. Raises ValueError."""
+    """Specs from a list of texts, or from a mapping of service to place. Raises ValueError."""
     if isinstance(value, Mapping):
         value = [f"{service}={place}" for service, place in value.items()]
     if not isinstance(value, list | tuple):

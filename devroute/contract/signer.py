@@ -1,7 +1,6 @@
-"""Signing contracts: the keys that do it, and the token that comes of it. Pure; never trusts a key to verify
-with (contract/verifier.py).
+"""Signs contracts. Owns private keys and the encoding of the token. Pure; contract/verifier.py verifies.
 
-A key is a PEM, as openssl makes it, or a private JWK, which also says whose it is.
+A private key is a PEM file, as openssl writes it, or a JWK, which may also name its id and its subject.
 """
 
 import base64
@@ -28,28 +27,29 @@ from devroute.contract.keys import NAME
 from devroute.contract.verifier import AUDIENCE, CLAIM, TYPE
 from devroute.errors import ConfigInvalid, ContractInvalid
 
-#: Members that make a key what it is, in the order of RFC 7638 §3.2, RFC 8037 §2.
+#: The members in a key's thumbprint, in the order of RFC 7638 §3.2 and RFC 8037 §2.
 _ESSENTIAL: Final = {"OKP": ("crv", "kty", "x"), "EC": ("crv", "kty", "x", "y")}
 
-Private = Ed25519PrivateKey | EllipticCurvePrivateKey
+PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key. `id` is the kid of what it signs; `subject` is whose it is, where the file says so."""
+    """A private key. `id` is the kid of the tokens that it signs; `subject` is its owner, if the file names
+    one."""
 
-    private: Private
+    private: PrivateKey
     id: str
     subject: str | None = None
 
     @classmethod
     def new(cls, subject: str) -> "SigningKey":
-        """A new Ed25519 key. Raises ConfigInvalid for a wrong subject."""
+        """A new Ed25519 key. Raises ConfigInvalid for an invalid subject."""
         return _named(Ed25519PrivateKey.generate(), None, subject, "the new key")
 
     @classmethod
     def parse(cls, text: str, source: str) -> "SigningKey":
-        """The key in a file's text. Raises ConfigInvalid naming `source`, never the text."""
+        """The key in a file's text. Raises ConfigInvalid naming `source`, never the content."""
         if text.lstrip().startswith("{"):
             return _of_jwk(text, source)
         try:
@@ -71,11 +71,11 @@ class SigningKey:
         return "EdDSA" if isinstance(self.private, Ed25519PrivateKey) else "ES256"
 
     def as_jwk(self) -> dict[str, str]:
-        """The private key with its names, for the signer only."""
+        """The private key with its id and subject. Only the signer may see it."""
         return _jwk(self.private) | self._names()
 
     def as_public_jwk(self) -> dict[str, str]:
-        """What a proxy has to know."""
+        """The public key with its id and subject, for the proxy's key file."""
         return _jwk(self.private.public_key()) | {"alg": self.algorithm, "use": "sig"} | self._names()
 
     def _names(self) -> dict[str, str]:
@@ -83,8 +83,8 @@ class SigningKey:
 
 
 def sign(contract: Contract, key: SigningKey, subject: str, now: float, ttl: float) -> str:
-    """The contract as a compact JWS, ready for X-devroute, in force from `now` for `ttl` seconds. Raises
-    ContractInvalid where it gets too long."""
+    """The contract as a compact JWS for X-devroute, valid from `now` (seconds since the epoch) for `ttl`
+    seconds. Raises ContractInvalid if the token is too long."""
     issued = int(now)
     claims: Mapping[str, object] = {
         CLAIM: as_document(contract),
@@ -97,8 +97,8 @@ def sign(contract: Contract, key: SigningKey, subject: str, now: float, ttl: flo
     token = PyJWS().encode(payload, key.private, key.algorithm, {"typ": TYPE, "kid": key.id})
     if len(token) > MAX_BYTES:
         raise ContractInvalid(
-            f"signed, the contract has {len(token)} characters; at most {MAX_BYTES} are allowed",
-            hint="name fewer services: a signature makes four characters of three",
+            f"the signed contract has {len(token)} characters; at most {MAX_BYTES} are allowed",
+            hint="name fewer services: signing makes a contract a third longer",
         )
     return token
 
@@ -120,11 +120,11 @@ def _of_jwk(text: str, source: str) -> SigningKey:
 
 def _named(private: object, key_id: object, subject: object, source: str) -> SigningKey:
     p256 = isinstance(private, EllipticCurvePrivateKey) and isinstance(private.curve, SECP256R1)
-    if not isinstance(private, Private) or not (p256 or isinstance(private, Ed25519PrivateKey)):
+    if not isinstance(private, PrivateKey) or not (p256 or isinstance(private, Ed25519PrivateKey)):
         raise ConfigInvalid(f"{source}: contracts are signed with Ed25519 (EdDSA) or P-256 (ES256) keys")
     for name, value in (("kid", key_id), ("sub", subject)):
         if value is not None and not (isinstance(value, str) and NAME.fullmatch(value)):
-            raise ConfigInvalid(f"{source}: {name} is not a short text without spaces")
+            raise ConfigInvalid(f"{source}: {name} is not a short string without spaces")
     return SigningKey(
         private,
         key_id if isinstance(key_id, str) else _thumbprint(private),
@@ -132,7 +132,7 @@ def _named(private: object, key_id: object, subject: object, source: str) -> Sig
     )
 
 
-def _jwk(key: Private | Ed25519PublicKey | EllipticCurvePublicKey) -> dict[str, str]:
+def _jwk(key: PrivateKey | Ed25519PublicKey | EllipticCurvePublicKey) -> dict[str, str]:
     if isinstance(key, EllipticCurvePrivateKey | EllipticCurvePublicKey):
         jwk = ECAlgorithm.to_jwk(key, as_dict=True)
     else:
@@ -140,8 +140,8 @@ def _jwk(key: Private | Ed25519PublicKey | EllipticCurvePublicKey) -> dict[str, 
     return {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "y", "d")}
 
 
-def _thumbprint(private: Private) -> str:
-    """RFC 7638: the same key has the same id, wherever it is read."""
+def _thumbprint(private: PrivateKey) -> str:
+    """The key's thumbprint (RFC 7638), which does not depend on the file that holds the key."""
     public = _jwk(private.public_key())
     essential = {name: public[name] for name in _ESSENTIAL[public["kty"]]}
     digest = hashlib.sha256(json.dumps(essential, separators=(",", ":")).encode()).digest()

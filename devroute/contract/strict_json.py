@@ -1,5 +1,5 @@
-"""JSON as contracts are written in it: strict (RFC 8259), and with its mistakes named for people. Pure; what
-the JSON says is for contract/grammar.py to judge.
+"""Strict JSON (RFC 8259) for contracts, with errors that say what to write instead. Pure; contract/grammar.py
+checks the content.
 """
 
 import json
@@ -9,16 +9,16 @@ from typing import NoReturn
 from devroute.errors import ContractInvalid
 from devroute.quoting import quote
 
-#: Digits of a number; also keeps int() away from its own limit (and from quadratic work).
+#: Digits of a number. Well below the limit of int(), whose cost grows with the square of the digits.
 MAX_DIGITS = 20
 
 
 class JsonObject(list[tuple[str, object]]):
-    """A JSON object with its duplicate keys still there."""
+    """The members of a JSON object as (name, value), with duplicate names kept."""
 
 
 def load(raw: str) -> object:
-    """Strict JSON; objects are Pairs. Raises ContractInvalid naming the place."""
+    """Parse strict JSON; objects become JsonObject. Raises ContractInvalid naming the place."""
     try:
         return json.loads(
             raw,
@@ -30,22 +30,22 @@ def load(raw: str) -> object:
     except json.JSONDecodeError as error:
         raise ContractInvalid(f"not valid JSON at character {error.pos + 1}: {_advice(raw, error)}") from None
     except RecursionError:
-        raise ContractInvalid("the JSON is nested too deeply; an entry is a text or one object") from None
+        raise ContractInvalid("the JSON is nested too deeply; an entry is a string or one object") from None
 
 
 def json_type(value: object) -> str:
-    """What a value is, in words."""
+    """The JSON type of a value, with its article."""
     if isinstance(value, JsonObject):
         return "an object"
-    kinds = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
-    return kinds.get(type(value), "null")
+    types = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    return types.get(type(value), "null")
 
 
 def _advice(raw: str, error: json.JSONDecodeError) -> str:
     rest = raw[error.pos :]
     if error.msg == "Extra data":
         if rest.lstrip(" \t").startswith(","):
-            return "something follows the contract; send X-devroute once, with all services in one object"
+            return "more text follows the contract; send X-devroute once, with all services in one object"
         return f"{quote(rest)} follows the end of the contract; remove it"
     if rest.startswith("'"):
         return "JSON needs double quotes, not single ones"

@@ -1,6 +1,5 @@
-"""Where a contract's entry may lead: an address, a laptop by name, a version. Owns the grammar of names,
-hosts and ports. Pure; never resolves a name and never judges whether a target is allowed (policy/policy.py
-does).
+"""The targets of a contract: an address, a laptop or a version. Owns the grammar of names, hosts and ports.
+Pure; never resolves a name and never checks whether a target is permitted (policy/policy.py).
 """
 
 import ipaddress
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 
 from devroute.quoting import quote
 
-#: A DNS label (RFC 1123 §2.1), as Kubernetes names Services and namespaces and as laptops are named.
+#: A DNS label (RFC 1123 §2.1): the names of Kubernetes Services, of namespaces and of laptops.
 MAX_LABEL = 63
 #: A DNS name without its final dot (RFC 1035 §2.3.4, as text).
 MAX_HOST = 253
@@ -18,12 +17,13 @@ _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _HOST_LABEL = re.compile(r"[a-z0-9_](?:[-a-z0-9_]*[a-z0-9_])?")
 _VERSION = re.compile(r"[A-Za-z0-9](?:[-_.A-Za-z0-9]*[A-Za-z0-9])?")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
 _VERSION_PREFIX = "version:"
 
 
 class Malformed(ValueError):
-    """A piece of text breaks its grammar. The message says what is wrong and what to write instead; whoever
-    knows the place (contract, flag, file) adds it."""
+    """A text breaks its grammar. The message says what is wrong and what to write instead; the caller, which
+    knows the place (contract, flag, file), adds that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Address:
 
     @property
     def is_literal(self) -> bool:
-        """True for an IP address, False for a name that has to be resolved (and then checked) first."""
+        """Whether the host is an IP address, and not a name that has to be resolved."""
         return ":" in self.host or bool(_NUMERIC.fullmatch(self.host.rpartition(".")[2]))
 
 
@@ -54,13 +54,13 @@ class Laptop:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Another version of the same service inside the mesh, as its pods or its DestinationRule name it."""
+    """Another version of the service inside the mesh, as named by its pods or its DestinationRule."""
 
     name: str
 
     @property
     def subset(self) -> str:
-        """Its subset in the DestinationRule, whose name is a DNS label to Istio: v1.2 is v1-2."""
+        """Its subset in the DestinationRule. Istio requires a DNS label there, so v1.2 becomes v1-2."""
         return subset_name(self.name)
 
     def __str__(self) -> str:
@@ -68,6 +68,7 @@ class Version:
 
 
 def subset_name(version: str) -> str:
+    """The subset of a version, as a DNS label."""
     return re.sub(r"[._]", "-", version.lower())
 
 
@@ -86,10 +87,8 @@ def check_label(text: str, what: str) -> str:
 
 
 def parse_port(text: str) -> int:
-    """Raises Malformed unless the text is 1 to 65535 in plain decimal digits."""
-    if not (
-        text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535 and text[0] != "0"
-    ):
+    """1 to 65535 in decimal digits without leading zeros. Raises Malformed."""
+    if not _PORT.fullmatch(text) or int(text) > 65535:
         raise Malformed(f"port {quote(text)} is not a number from 1 to 65535")
     return int(text)
 
@@ -97,8 +96,8 @@ def parse_port(text: str) -> int:
 def parse_host(text: str) -> str:
     """A DNS name, or an IPv4 literal in its one canonical form. Raises Malformed.
 
-    inet_aton would read a name whose last label is a number as an IPv4 address in its octal, hexadecimal or
-    short form, so it has to be a canonical one (WHATWG URL, "ends in a number").
+    If the last label is a number, the text must be a canonical IPv4 address (WHATWG URL, "ends in a number"):
+    inet_aton would also read octal, hexadecimal and short forms.
     """
     if not text.isascii():  # lower() makes ASCII of some: the Kelvin sign becomes a k
         raise Malformed(f"{quote(text)} is not ASCII; write an international name in its xn-- form")
@@ -129,7 +128,7 @@ def parse_address(text: str) -> Address:
         literal, bracket, rest = text[1:].partition("]")
         host = _ipv6(literal) if bracket else None
         if host is None:
-            raise Malformed("what is in the brackets is not an IPv6 address; write it like [fd00::1]:8001")
+            raise Malformed("the text in the brackets is not an IPv6 address; write it like [fd00::1]:8001")
         if not rest.startswith(":") or rest == ":":
             raise Malformed(f"a port is missing; write [{host}]:8001")
         return Address(host, parse_port(rest[1:]))
@@ -173,7 +172,7 @@ def parse_target(text: str) -> Target:
 
 
 def _ipv6(text: str) -> str | None:
-    """The canonical form (RFC 5952), or None. Zone ids (RFC 4007 §11) mean nothing on another machine."""
+    """The canonical form (RFC 5952), or None. A zone id (RFC 4007 §11) has no meaning on another machine."""
     try:
         return str(ipaddress.IPv6Address(text)) if "%" not in text else None
     except ValueError:
@@ -188,7 +187,7 @@ def _bracketed(text: str) -> str:
 
 
 def _with_port(host: str) -> str:
-    """What somebody who left out the port most likely meant."""
+    """The target that was most likely meant, for one without a port."""
     likely = re.fullmatch(r"(.*[^_])_([1-9][0-9]{0,4})", host)
     name, port = likely.groups() if likely else (host, "8001")
     try:

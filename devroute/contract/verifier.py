@@ -1,7 +1,7 @@
-"""Signed contracts: compact JWS (RFC 7515), verified. Owns their form, and what of a token has to be right.
-Pure; never signs (contract/signer.py), and never judges what a contract asks for (policy/policy.py).
+"""Verifies signed contracts, which are compact JWS (RFC 7515). Owns the form of the token and its checks.
+Pure; never signs (contract/signer.py) and never checks whether targets are permitted (policy/policy.py).
 
-    header   {"alg": "EdDSA" or "ES256", "kid": "...", "typ": "devroute+jwt"}       and nothing else
+    header   {"alg": "EdDSA" or "ES256", "kid": "...", "typ": "devroute+jwt"}       no other members
     payload  {"devroute": {"foo": "alice"}, "sub": "alice", "iat": ..., "exp": ..., "aud": "devroute"}
 """
 
@@ -34,16 +34,16 @@ from devroute.errors import (
 )
 from devroute.quoting import quote
 
-#: What header and payload say of themselves, so that no other token passes for a contract (RFC 8725 §3.11).
+#: The token's type and audience, so that no other token passes for a contract (RFC 8725 §3.11).
 TYPE: Final = "devroute+jwt"
 AUDIENCE: Final = "devroute"
-#: The claim with the contract itself.
+#: The claim that holds the contract.
 CLAIM: Final = "devroute"
-#: Seconds by which the clocks of signer and proxy may differ.
+#: Seconds by which the signer's and the proxy's clocks may differ.
 SKEW_S: Final = 30.0
-#: Seconds from issue to expiry, where no setting says otherwise: a day of testing.
+#: Seconds from issue to expiry, by default: a day of testing.
 MAX_TTL_S: Final = 24 * 3600.0
-#: Contracts that are remembered as verified; people at work at the same time are far fewer.
+#: Verified contracts in the cache: far more than are in use at the same time.
 MAX_VERIFIED: Final = 1024
 
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
@@ -58,19 +58,19 @@ def verify(
     raw: str,
     keys: Keys,
     max_ttl: float = MAX_TTL_S,
-    unknown: Callable[[], None] = lambda: None,
+    on_unknown_key: Callable[[], None] = lambda: None,
     limits: ContractLimits = DEFAULT_LIMITS,
 ) -> Contract:
-    """The contract in a signed one, with its signature; all is judged but the time (`check_time`), so that it
-    has to be done once for each. `unknown` is called for a key that is not there. Raises ContractInvalid or
-    ContractUntrusted."""
+    """The contract in a token, with its signature verified. The time is not checked (`check_time` does), so
+    that the result can be cached. `on_unknown_key` is called if `keys` lacks the token's key. Raises
+    ContractInvalid or ContractUntrusted."""
     text, header, payload = _parts(raw, limits)
     _check_header(header)
     key = keys.by_id.get(str(header["kid"]))
     if key is None:
-        unknown()
+        on_unknown_key()
         raise ContractUntrusted(
-            f"the contract is signed with the key {_shown(header['kid'])}, which is not known here"
+            f"the contract is signed with the key {_shown(header['kid'])}, which this server does not know"
         )
     algorithm = key.public.algorithm_name
     if header["alg"] != algorithm:
@@ -96,14 +96,16 @@ def check_time(signature: Signature, now: float) -> None:
     """Raises ContractExpired or ContractNotYetValid. `now`: seconds since the epoch."""
     if now >= signature.expires + SKEW_S:
         ago = now - signature.expires
-        raise ContractExpired(f"the contract of '{signature.subject}' expired {_span(ago)} ago")
+        raise ContractExpired(f"the contract of '{signature.subject}' expired {_duration(ago)} ago")
     if now < signature.starts - SKEW_S:
         ahead = signature.starts - now
-        raise ContractNotYetValid(f"the contract of '{signature.subject}' is valid in {_span(ahead)} only")
+        raise ContractNotYetValid(
+            f"the contract of '{signature.subject}' is not valid yet, but in {_duration(ahead)}"
+        )
 
 
 def read_unverified(raw: str) -> Contract:
-    """What a signed contract says, for people to read. Nobody vouches for it. Raises ContractInvalid or
+    """The contract in a token whose signature is not verified; only for showing it. Raises ContractInvalid or
     ContractUntrusted."""
     _, header, payload = _parts(raw, WIDEST_LIMITS)
     _check_header(header)
@@ -114,38 +116,39 @@ def read_unverified(raw: str) -> Contract:
 
 
 class Verifier:
-    """Reads contracts, signed or not, and remembers which signatures were good for as long as the keys are
-    the same. Where there are no keys, signed contracts are invalid."""
+    """Reads contracts, signed or not. Caches verified ones until the keys change. Without keys, signed
+    contracts are invalid."""
 
     def __init__(
         self,
         keys: Callable[[], Keys],
         max_ttl: float = MAX_TTL_S,
-        look_again: Callable[[], None] = lambda: None,
+        on_unknown_key: Callable[[], None] = lambda: None,
         limits: ContractLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`look_again` is called where the keys in force do not have the one that a contract names."""
+        """`on_unknown_key` is called if the keys in force lack the one that a contract names."""
         self._keys = keys
-        self._look_again = look_again
+        self._on_unknown_key = on_unknown_key
         self._max_ttl = max_ttl
         self._limits = limits
         self._verified_by = keys()
         self._verified: dict[str, Contract] = {}
 
     def __call__(self, raw: str) -> Contract:
-        """Raises ContractInvalid or ContractUntrusted; time is not judged."""
+        """The contract, its signature verified but not its time. Raises ContractInvalid or
+        ContractUntrusted."""
         keys = self._keys()
         signed = is_signed(raw)
         if not (signed and keys.by_id):
             if signed:
-                self._look_again()
+                self._on_unknown_key()
             return parse(raw, self._limits)
         if keys is not self._verified_by or len(self._verified) >= MAX_VERIFIED:
             self._verified.clear()
             self._verified_by = keys
         contract = self._verified.get(raw)
         if contract is None:
-            contract = verify(raw, keys, self._max_ttl, self._look_again, self._limits)
+            contract = verify(raw, keys, self._max_ttl, self._on_unknown_key, self._limits)
             self._verified[raw] = contract
         return contract
 
@@ -159,7 +162,7 @@ def _parts(raw: str, limits: ContractLimits) -> tuple[str, dict[str, object], st
     text = raw.strip(" \t")
     match = _SHAPE.fullmatch(text)
     if match is None:
-        raise ContractInvalid("the signed contract is not three parts of base64url, as a compact JWS is")
+        raise ContractInvalid("the signed contract is not a compact JWS (three parts of base64url)")
     return text, _members(_decoded(match[1], "header"), "header"), _decoded(match[2], "payload")
 
 
@@ -171,7 +174,8 @@ def _decoded(part: str, which: str) -> str:
 
 
 def _members(text: str, which: str) -> dict[str, object]:
-    """Raises ContractInvalid where the text is no JSON object, or names a member twice."""
+    """The members of a JSON object. Raises ContractInvalid for other JSON, and for a member that occurs
+    twice."""
     try:
         document = load(text)
     except ContractInvalid as error:
@@ -186,20 +190,15 @@ def _members(text: str, which: str) -> dict[str, object]:
 
 def _check_header(header: Mapping[str, object]) -> None:
     if header.get("typ") != TYPE:
-        kind = _shown(header["typ"]) if "typ" in header else "nothing"
         raise ContractUntrusted(
-            f"this is a token of another kind: its typ is {kind}, and a contract's is '{TYPE}'"
+            f"the token is not a contract: its typ is {_shown(header.get('typ'))}, not '{TYPE}'"
         )
     if header.get("alg") not in ALGORITHMS.values():
-        raise ContractUntrusted(
-            f"the contract names the algorithm {_shown(header.get('alg'))}; use EdDSA or ES256"
-        )
+        raise ContractUntrusted(f"the contract's alg is {_shown(header.get('alg'))}; use EdDSA or ES256")
     if not isinstance(header.get("kid"), str):
-        raise ContractUntrusted("the contract does not say which key signed it (kid)")
+        raise ContractUntrusted("the contract does not name the key that signed it (kid)")
     if more := header.keys() - _HEADER:
-        raise ContractUntrusted(
-            f"the contract's header has {_shown(min(more))}, which is not understood here"
-        )
+        raise ContractUntrusted(f"the contract's header has the unknown member {_shown(min(more))}")
 
 
 def _claims(
@@ -210,15 +209,17 @@ def _claims(
     subject = claims.get("sub")
     if not isinstance(subject, str) or not NAME.fullmatch(subject):
         raise ContractUntrusted(
-            "the contract does not say who signed it (sub), in a short text without spaces"
+            "the contract does not name its signer (sub) in a short string without spaces"
         )
     issued, expires = _seconds(claims, "iat"), _seconds(claims, "exp")
     starts = max(issued, _seconds(claims, "nbf")) if "nbf" in claims else issued
     if not 0 < expires - issued <= max_ttl:
-        asked = f"is to hold for {_span(expires - issued)}; this server takes at most {_span(max_ttl)}"
-        raise ContractUntrusted(f"the contract {asked if expires > issued else 'expires before it was made'}")
+        if expires <= issued:
+            raise ContractUntrusted("the contract expires before it was issued")
+        lifetime = f"{_duration(expires - issued)}; this server accepts at most {_duration(max_ttl)}"
+        raise ContractUntrusted(f"the contract is valid for {lifetime}")
     if CLAIM not in claims:
-        raise ContractInvalid(f"the signed contract has no claim '{CLAIM}' with the contract itself")
+        raise ContractInvalid(f"the signed contract has no claim '{CLAIM}', which holds the contract")
     return entries_of(claims[CLAIM], limits), Signature(subject, key, starts, expires)
 
 
@@ -234,11 +235,11 @@ def _missing(name: str) -> NoReturn:
 
 
 def _shown(value: object) -> str:
-    return quote(value) if isinstance(value, str) else "nothing" if value is None else "not a text"
+    return quote(value) if isinstance(value, str) else "missing" if value is None else "not a string"
 
 
-def _span(seconds: float) -> str:
-    """A time as people say it, rounded."""
+def _duration(seconds: float) -> str:
+    """A duration in its largest unit, rounded."""
     for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"

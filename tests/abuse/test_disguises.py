@@ -152,28 +152,28 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("target", SPECIAL)
-def test_a_special_range_is_never_reached_by_accident(target: str) -> None:
+def test_special_ranges_are_denied_unless_listed_by_themselves(target: str) -> None:
     said = answer(target)
     assert said.startswith("target-denied: ")
     assert f"is in the {SPECIAL[target]} range" in said
 
 
 @pytest.mark.parametrize("target", EMBEDDED)
-def test_an_ipv4_address_in_an_ipv6_address_is_seen(target: str) -> None:
+def test_an_ipv4_address_inside_an_ipv6_address_is_checked(target: str) -> None:
     said = answer(target)
     assert said.startswith("target-denied: ")
     assert EMBEDDED[target] in said
 
 
 @pytest.mark.parametrize("target", NOT_AN_ADDRESS)
-def test_what_others_might_read_as_an_address_is_none(target: str) -> None:
+def test_forms_that_only_inet_aton_reads_as_an_address_are_refused(target: str) -> None:
     said = answer(target)
     assert said.startswith("contract-invalid: ")
     assert NOT_AN_ADDRESS[target] in said
 
 
 @pytest.mark.parametrize("target", PLAIN)
-def test_plain_addresses_and_names_pass(target: str) -> None:
+def test_addresses_and_names_in_their_usual_form_are_permitted(target: str) -> None:
     """Names do so until their addresses are known (test_dns_rebinding.py)."""
     assert answer(target) == "allow"
 
@@ -181,7 +181,7 @@ def test_plain_addresses_and_names_pass(target: str) -> None:
 @pytest.mark.parametrize(
     "text", ["\u212aube.example:80", "b\u00fccher.example:80", "\uff11.0.0.1:80", "a:\u0668"]
 )
-def test_addresses_that_do_not_come_from_a_contract_are_ascii_too(text: str) -> None:
+def test_addresses_from_elsewhere_must_be_ascii_too(text: str) -> None:
     with pytest.raises(Malformed):
         parse_address(text)
 
@@ -192,6 +192,6 @@ def test_addresses_that_do_not_come_from_a_contract_are_ascii_too(text: str) -> 
      "64:ff9b::7f00:1", "2002:7f00:1::", "0.0.0.0", "0177.0.0.1", "127.1", "2130706433", "::ffff:10.96.0.1",
      ""],
 )  # fmt: skip
-def test_what_a_name_resolves_to_is_judged_alike(resolved: str) -> None:
+def test_the_addresses_of_a_name_are_checked_in_the_same_way(resolved: str) -> None:
     with pytest.raises(TargetDenied):
         EVERYTHING.permit_address(resolved, 80, service="foo")

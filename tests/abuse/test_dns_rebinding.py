@@ -177,7 +177,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         yield World(names, permitted, forbidden, f"laptop.example:{port}", data, control, client)
 
 
-async def test_a_name_that_changes_after_its_check_is_not_followed(world: World) -> None:
+async def test_a_name_that_changes_after_its_check_is_not_resolved_again(world: World) -> None:
     world.means([PERMITTED], [FORBIDDEN])
     assert await world.get() == (200, "permitted")
     assert len(world.names.asked) == 1, "what was checked is what was connected to: nobody asks again"
@@ -187,7 +187,7 @@ async def test_a_name_that_changes_after_its_check_is_not_followed(world: World)
     assert (world.permitted.connections, world.forbidden.connections) == (1, 0)
 
 
-async def test_a_name_that_was_fine_for_the_sidecars_question_is_judged_again_for_the_request(
+async def test_a_name_permitted_in_resolve_is_checked_again_for_the_request(
     world: World,
 ) -> None:
     world.means([PERMITTED], [FORBIDDEN])
@@ -201,7 +201,7 @@ async def test_a_name_that_was_fine_for_the_sidecars_question_is_judged_again_fo
     assert world.forbidden.connections == 0
 
 
-async def test_a_name_that_changes_all_the_time_never_leads_astray(world: World) -> None:
+async def test_a_name_that_keeps_changing_never_reaches_a_denied_address(world: World) -> None:
     world.means([PERMITTED])
     world.names.answers = itertools.cycle([[PERMITTED], [FORBIDDEN], [FORBIDDEN], [PERMITTED], [FORBIDDEN]])
     seen = {
@@ -224,7 +224,7 @@ async def test_every_address_of_a_name_has_to_be_permitted(world: World, order: 
     ["::1", f"::ffff:{FORBIDDEN}", f"64:ff9b::{FORBIDDEN}", f"::{FORBIDDEN}"],
     ids=["loopback", "mapped", "NAT64", "compatible"],
 )
-async def test_an_ipv6_address_of_a_name_is_looked_at_as_well(world: World, ipv6: str) -> None:
+async def test_the_ipv6_addresses_of_a_name_are_checked_too(world: World, ipv6: str) -> None:
     world.means([PERMITTED], ipv6=[ipv6])
     assert (await world.get())[0] == 403
     world.means([], ipv6=[ipv6])
@@ -232,7 +232,7 @@ async def test_an_ipv6_address_of_a_name_is_looked_at_as_well(world: World, ipv6
     assert (world.permitted.connections, world.forbidden.connections) == (0, 0)
 
 
-async def test_a_name_that_means_nothing_is_an_error_that_says_so(world: World) -> None:
+async def test_a_name_that_does_not_resolve_is_reported_as_such(world: World) -> None:
     world.means([])
     status, body = await world.get()
     assert (status, json.loads(body)["code"]) == (502, "target-unreachable")

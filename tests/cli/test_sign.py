@@ -98,7 +98,7 @@ def test_details_for_scripts(capsys: Captured, keys: Keys) -> None:
         (["sign", CONTRACT, "--key", "missing.json"], 20, "devroute sign-key new NAME"),
         (["sign", CONTRACT, "--key", "contract-keys.json"], 20, "not a private key"),
         (["sign", CONTRACT, "--subject", "bob"], 20, "key of alice, who cannot sign as bob"),
-        (["sign-key", "new", "a b", "--key", "x.json"], 20, "not a short text"),
+        (["sign-key", "new", "a b", "--key", "x.json"], 20, "not a short string"),
         (["sign-key", "public", "missing.json"], 20, "there is no such file"),
         (["contract", "check", "eyJ.eyJ.x", "--keys", "missing.json"], 20, "there is no such file"),
     ],

@@ -53,7 +53,7 @@ def test_a_valid_contract_has_exactly_the_written_meaning(vector: dict[str, Any]
 
 
 @pytest.mark.parametrize("vector", CASES["invalid"], ids=lambda vector: repr(vector["contract"][:60]))
-def test_an_invalid_contract_is_refused_with_its_place_and_a_remedy(vector: dict[str, Any]) -> None:
+def test_an_invalid_contract_is_refused_with_its_place_and_a_fix(vector: dict[str, Any]) -> None:
     with pytest.raises(ContractInvalid) as caught:
         parse(vector["contract"])
     for part in vector["error"]:
@@ -123,7 +123,7 @@ def test_find_prefers_trusted_names_and_the_named_namespace(
     assert (entry.key if entry else None) == found
 
 
-def test_explain_says_what_happens_in_words() -> None:
+def test_explain_states_each_entry_in_one_sentence() -> None:
     lines = explain(
         parse(
             '{"foo": "192.168.1.12:8001",'
@@ -134,12 +134,11 @@ def test_explain_says_what_happens_in_words() -> None:
         )
     )
     assert lines == [
-        "all requests for foo go to the address 192.168.1.12:8001; if that fails, the real service answers",
+        "all requests for foo go to the address 192.168.1.12:8001; if that fails, the real service responds",
         "20% of GET requests for bar in namespace shop under /x go to the laptop alice;"
-        " if that fails, an error answers",
-        "all requests for baz are copied to version v2 of the service, while the real service answers",
-        "all requests for qux are answered 503 at once, without asking the laptop bob;"
-        " each is delayed by 500ms",
+        " if that fails, the caller gets an error",
+        "all requests for baz are mirrored to version v2 of the service; the real service responds",
+        "all requests for qux get a 503 response; the laptop bob is not contacted; each is delayed by 500ms",
     ]
 
 

@@ -71,7 +71,7 @@ NOT_CANONICAL = [
 
 
 @pytest.mark.parametrize("ip", SPECIAL + DISGUISED + NOT_CANONICAL)
-def test_special_disguised_and_odd_addresses_are_denied_even_where_everything_is_listed(ip: str) -> None:
+def test_special_and_disguised_addresses_are_denied_even_if_all_networks_are_listed(ip: str) -> None:
     assert not allows(EVERYTHING, ip)
     assert not allows(OFFICE, ip)
 
@@ -88,13 +88,13 @@ def test_special_disguised_and_odd_addresses_are_denied_even_where_everything_is
         ("127.0.0.0/8", "::ffff:127.0.0.1"),
     ],
 )
-def test_a_special_range_that_is_listed_by_itself_is_permitted(listed: str, ip: str) -> None:
+def test_a_special_range_is_permitted_if_it_is_listed_by_itself(listed: str, ip: str) -> None:
     if listed == "169.254.169.254/32":
         assert not allows(Policy.parse("direct: {networks: [169.254.0.0/16]}"), ip)
     assert allows(Policy.from_mapping({"direct": {"networks": [listed]}}), ip)
 
 
-def test_a_mapped_address_is_judged_as_the_ipv4_address_it_is() -> None:
+def test_an_ipv4_mapped_address_is_judged_as_that_ipv4_address() -> None:
     assert allows(OFFICE, "::ffff:192.168.1.12")
     assert not allows(OFFICE, "::ffff:8.8.8.8")
     assert not allows(Policy.parse("direct: {networks: ['::/0']}"), "::ffff:8.8.8.8")
@@ -143,21 +143,21 @@ def test_ports_are_single_or_ranges() -> None:
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
     ],
 )  # fmt: skip
-def test_a_wrong_policy_file_is_refused_naming_file_and_field(text: str, problem: str) -> None:
+def test_an_invalid_policy_file_is_refused_naming_file_and_field(text: str, problem: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         Policy.parse(text, "p.yaml")
     assert caught.value.message.startswith(("p.yaml: ", "p.yaml:1: "))
     assert problem in caught.value.message
 
 
-def test_each_reload_is_another_policy() -> None:
+def test_policies_are_compared_by_identity() -> None:
     assert Policy.parse("") != Policy.parse("")
     assert len({OFFICE, EVERYTHING, OFFICE}) == 2
 
 
 @given(st.ip_addresses(v=4))
 @examples(50)
-def test_no_disguise_of_an_ipv4_address_is_permitted_where_the_address_itself_is_not(ip: object) -> None:
+def test_no_ipv6_form_of_a_denied_ipv4_address_is_permitted(ip: object) -> None:
     number = int(ip)  # type: ignore[call-overload]
     disguises = [f"{prefix}{ip}" for prefix in ("::ffff:", "::", "64:ff9b::", "::ffff:0:", "2600::5efe:")]
     disguises.append(f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1")
@@ -222,7 +222,7 @@ def test_without_register_every_subject_may_register_what_may_be_detoured() -> N
     assert not registers(policy, "alice", "bar")
 
 
-def test_with_register_only_its_rules_count_by_subject_or_group() -> None:
+def test_register_rules_apply_by_subject_or_group() -> None:
     policy = Policy.parse(
         """
         services: [foo, bar, pay-*]
@@ -243,7 +243,7 @@ def test_with_register_only_its_rules_count_by_subject_or_group() -> None:
     assert policy.may_register("alice", frozenset({"payments"})) == ("foo", "other", "pay-*")
 
 
-def test_a_refused_registration_says_what_one_may_and_which_rule_is_missing() -> None:
+def test_a_refused_registration_names_the_permitted_services_and_the_missing_rule() -> None:
     policy = Policy.parse("register: [{subjects: [alice], services: [foo]}]")
     with pytest.raises(RegistrationDenied) as caught:
         policy.permit_registration("alice", NONE, "bar")
@@ -275,7 +275,7 @@ def may_call(policy: Policy, caller: str, target: str, service: str = "foo") -> 
     return True
 
 
-def test_without_callers_nobody_looks_at_them_and_an_empty_list_lets_nobody_in() -> None:
+def test_without_callers_all_are_permitted_and_an_empty_list_permits_none() -> None:
     assert may_call(Policy(), "", "alice")
     assert not may_call(Policy.parse("callers: []"), QA, "alice")
 
@@ -293,7 +293,7 @@ def test_without_callers_nobody_looks_at_them_and_an_empty_list_lets_nobody_in()
         ("spiffe://*/path", {"spiffe://odd/path"}),
     ],
 )
-def test_a_pattern_of_callers_means_these(pattern: str, permitted: set[str]) -> None:
+def test_a_caller_pattern_matches_these_identities(pattern: str, permitted: set[str]) -> None:
     policy = Policy.from_mapping({"callers": [{"from": [pattern]}]})
     everybody = {QA, WEB, "", "spiffe://other/ns/qa/sa/runner", "spiffe://odd/path"}
     nearly = {QA + "/x", "x" + QA, QA.upper(), QA.replace("sa/", ""), QA.replace("qa", "q/a")}
@@ -314,14 +314,14 @@ def test_a_pattern_of_callers_means_these(pattern: str, permitted: set[str]) -> 
         ("version:v*", {"version:v2"}),
     ],
 )  # fmt: skip
-def test_a_pattern_of_targets_is_for_one_kind_of_target(pattern: str, permitted: set[str]) -> None:
+def test_a_target_pattern_matches_one_kind_of_target(pattern: str, permitted: set[str]) -> None:
     networks = {"networks": ["192.168.0.0/16", "10.0.0.0/8"]}
     policy = Policy.from_mapping({"direct": networks, "callers": [{"from": [QA], "targets": [pattern]}]})
     assert {target for target in TARGETS if may_call(policy, QA, target)} == permitted
     assert not any(may_call(policy, WEB, target) for target in TARGETS)
 
 
-def test_a_callers_rule_is_for_its_services() -> None:
+def test_a_callers_rule_applies_to_its_services_only() -> None:
     policy = Policy.from_mapping({"callers": [{"from": ["qa/*"], "services": ["foo"]}]})
     assert may_call(policy, QA, "alice", "foo")
     assert may_call(policy, QA, "alice", "foo.shop")
@@ -370,7 +370,7 @@ def test_signatures_and_limits_are_read() -> None:
         ("#" * 70_000, "larger than 65536 characters"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named_with_its_line_and_the_fields_that_there_are(text: str, problem: str) -> None:
+def test_an_error_names_its_line_and_the_known_fields(text: str, problem: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         Policy.parse(text, "p.yaml")
     assert problem in caught.value.message
@@ -398,7 +398,7 @@ DOCUMENTS = st.recursive(
 
 @given(st.one_of(DOCUMENTS, st.dictionaries(NAMES, DOCUMENTS, max_size=4)))
 @examples(150)
-def test_whatever_is_in_the_file_is_a_policy_or_a_mistake_with_a_name(document: object) -> None:
+def test_any_document_is_a_policy_or_raises_the_documented_error(document: object) -> None:
     try:
         policy = Policy.from_mapping(document, "p.yaml")
     except ConfigInvalid:
@@ -415,7 +415,7 @@ def test_whatever_is_in_the_file_is_a_policy_or_a_mistake_with_a_name(document: 
     st.sampled_from(["0.0.0.0/0", "::/0", "fe80::/10", "169.254.169.254/32", "2002::/16", "10.96.0.0/16"]),
 )
 @examples(100)
-def test_a_network_more_takes_nothing_away(ip: object, networks: list[str], more: str) -> None:
+def test_an_additional_network_denies_nothing(ip: object, networks: list[str], more: str) -> None:
     def policy(listed: list[str]) -> Policy:
         cluster = {"services": ["10.96.0.0/12"]}
         return Policy.from_mapping({"direct": {"networks": listed}, "cluster": cluster})

@@ -201,7 +201,7 @@ async def test_a_running_proxy_reads_its_keys_again_when_they_change(tmp_path: P
         await eventually(lambda: any(e.get("event") == "file.rejected" for e in proxy.command.events()))
         assert "decision fallback" in await asked(), "a broken file keeps the keys that were in force"
         keys.write_text(json.dumps({"keys": [SigningKey.new("bob").as_public_jwk()]}))
-        await until("which is not known here")
+        await until("which this server does not know")
 
 
 async def test_keys_of_a_url_are_asked_for_again_and_outlast_a_server_that_is_down(
@@ -233,7 +233,7 @@ async def test_keys_of_a_url_are_asked_for_again_and_outlast_a_server_that_is_do
         assert read(signed(DIRECT)).signature is not None
         served.append(SigningKey.new("bob").as_public_jwk())
         await eventually(lambda: KEY.id not in found.current().by_id)
-        with pytest.raises(ContractUntrusted, match="not known here"):
+        with pytest.raises(ContractUntrusted, match="does not know"):
             read(signed(DIRECT))
     finally:
         await found.stop()
@@ -258,7 +258,7 @@ async def test_a_key_that_is_not_there_is_asked_for_at_once_but_not_by_every_for
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     found = signing_key_source(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
-    read = Verifier(found.current, look_again=found.look_again)
+    read = Verifier(found.current, on_unknown_key=found.look_again)
     found.start()  # it would look again by itself in half a minute
     try:
         await eventually(lambda: found.current().by_id)
@@ -266,7 +266,7 @@ async def test_a_key_that_is_not_there_is_asked_for_at_once_but_not_by_every_for
         before = asked
         for number in range(200):
             forger = SigningKey.new(f"forger-{number}")
-            with pytest.raises(ContractUntrusted, match="not known here"):
+            with pytest.raises(ContractUntrusted, match="does not know"):
                 read(sign(parse(DIRECT), forger, "alice", NOW, 3600))
             await asyncio.sleep(0)
         assert asked - before <= 1 + (time.monotonic() - began) / 0.2

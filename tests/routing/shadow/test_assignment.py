@@ -6,7 +6,8 @@ import weakref
 
 import pytest
 
-from devroute.contract.offer_options import MAX_LIST, MAX_PATH, OfferOptions
+from devroute.contract.conditions import MAX_LIST, MAX_TEXT
+from devroute.contract.offer_options import OfferOptions
 from devroute.errors import CallerDenied, ConditionUnmet, ContractMissing, LaptopOffline, ShadowDenied
 from devroute.http.http1.request import parse_request_head
 from devroute.http.message import RequestHead
@@ -85,7 +86,7 @@ def test_a_response_names_no_more_laptops_than_a_sidecar_draws_from() -> None:
 def test_laptops_with_long_lists_of_paths_do_not_make_the_response_too_long_for_a_sidecar() -> None:
     mesh = Mesh()
     for number in range(8):
-        paths = tuple(f"/{path}{number}" + "a" * (MAX_PATH - 4) for path in range(10, 10 + MAX_LIST))
+        paths = tuple(f"/{path}{number}" + "a" * (MAX_TEXT - 4) for path in range(10, 10 + MAX_LIST))
         methods = tuple(f"{letter}" + "A" * 31 for letter in "ABCDEFGHIJKLMNOP")
         mesh.laptop(f"alice{number}", shadow=1.0, paths=paths, shadow_methods=methods)
     mesh.laptop("bob", shadow=1.0)
