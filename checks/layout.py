@@ -1,5 +1,5 @@
-"""Rules for the layout of the package: which modules may lie at its top, and how long a module or a function
-may be before its docstring has to give the reason.
+"""Rules for the layout: which modules may lie at the top of the package, that tests mirror its rooms, and how
+long a module or a function may be before its docstring has to give the reason.
 """
 
 import ast
@@ -20,6 +20,8 @@ LEAVES = {
     "token_bucket",
     "yaml_text",
 }
+#: Folders of tests that mirror no room: whole systems, attacks, the documents, and what tests share.
+TIERS = {"abuse", "checks", "conformance", "docs", "e2e", "envoy", "lua", "support"}
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 40
 #: How a docstring or a comment in the function gives the reason: "Longer than 40 lines: ...".
@@ -28,17 +30,36 @@ REASON = "Longer than "
 
 def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
     """One line for each violation below `paths`, as "file:line: what is wrong"."""
-    package = root / "devroute"
-    for file in sorted(package.rglob("*.py")):
-        if not any(file.is_relative_to(path) for path in paths):
-            continue
-        name = file.relative_to(root)
-        if file.parent == package and file.stem not in LEAVES:
+    paths = list(paths)
+    for file in _modules(root / "devroute", paths):
+        name = file.relative_to(root).as_posix()
+        if file.parent == root / "devroute" and file.stem not in LEAVES:
             yield f"{name}:1: a module at the top of the package; move it into its room (ARCHITECTURE.md)"
-        yield from _lengths(str(name), file.read_text(encoding="utf-8"))
+        yield from long_parts(name, file.read_text(encoding="utf-8"))
+    for file in _modules(root / "tests", paths):
+        if file.name.startswith("test_") and (problem := _misplaced(root, file)):
+            yield f"{file.relative_to(root).as_posix()}:1: {problem}"
 
 
-def _lengths(name: str, text: str) -> Iterator[str]:
+def _modules(folder: Path, paths: list[Path]) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*.py")):
+        if any(file.is_relative_to(path) for path in paths):
+            yield file
+
+
+def _misplaced(root: Path, file: Path) -> str | None:
+    """What is wrong with the place of a test module, if anything is."""
+    folder = file.parent.relative_to(root / "tests")
+    if not folder.parts:
+        leaf = file.stem.removeprefix("test_")
+        return None if leaf in LEAVES else "tests of no leaf module; move it into its room or tier"
+    if folder.parts[0] in TIERS or (root / "devroute" / folder / "__init__.py").exists():
+        return None
+    return f"there is no devroute/{folder.as_posix()}/ whose tests these could be, and no such tier"
+
+
+def long_parts(name: str, text: str) -> Iterator[str]:
+    """The module and those of its functions that are too long and give no reason."""
     tree = ast.parse(text)
     lines = text.splitlines()
     if len(lines) > MAX_MODULE_LINES and REASON not in (ast.get_docstring(tree) or ""):

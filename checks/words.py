@@ -1,98 +1,154 @@
 """Rules for the words in comments, docstrings, messages and documents: the terms that the glossary in
 ARCHITECTURE.md replaced do not come back.
+
+Reads prose only: no names, no code between backticks, and no string without a space, which is a name too.
 """
 
+import ast
 import io
 import re
 import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-#: A retired word, as a pattern, and what to write instead.
+#: A retired word, as a pattern, and what to write instead. A space stands for any white space.
 RETIRED = {
     r"whoever|whomever": "name the role: the caller, the peer, the client",
     r"nobody|somebody": "name the role, or write 'no one' of a person",
+    r"anybody|everybody": "name the role: any client, all callers",
     r"trifles?": "control frames",
     r"signs? of life": "ping, pong",
-    r"hand(?:s|ed|ing)?[- ]?backs?|handbacks?": "failover",
+    r"hand(?:s|ed|ing)?(?: it)?[- ]?backs?|handbacks?": "failover",
     r"eras?": "generation",
     r"tell|tells|told": "report, send, state, name",
     r"heard": "received",
+    r"verdicts?": "comparison, decision, result",
     r"what is(?: not)? there": "name the thing",
     r"what (?:was|is|has been) said": "the value",
     r"(?:an?|the|its|each|every|no|this|that|whose|his|her|their|our|final|late|real) answers?": "response",
     r"answers? (?:of|from|to) (?:the|an?) (?:app|service|laptop|request|proxy)": "response",
     r"and its kin|and the like": "list them, or name the kind",
     r"by (?:whose|its|their) word": "according to",
+    r"anew": "again",
+    r"in vain": "without success",
+    r"for ever": "forever, without end",
+    r"in good order": "cleanly",
+    r"an? (?:great|good) many": "many, or the number",
 }
+#: Where a word that is retired means something else.
+EXCEPT = re.compile(r"(?:that|DNS|name servers?'?) answers?\b|tell\w*(?: \w+)? apart", re.IGNORECASE)
 _PATTERNS = [
-    (re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), advice) for pattern, advice in RETIRED.items()
+    (re.compile(rf"\b(?:{pattern})\b".replace(" ", r"\s+"), re.IGNORECASE), advice)
+    for pattern, advice in RETIRED.items()
 ]
-_FOLDERS = ("devroute", "lua", "tests", "bench", "soak", "fuzz", "demo", "docs", "checks")
-#: This file holds the words, and the decision records quote history.
-_EXEMPT = ("checks/words.py", "CHANGELOG.md", "bench/README.md")
+_FOLDERS = ("devroute", "lua", "tests", "bench", "soak", "fuzz", "demo", "docs", "checks", ".ci")
+#: This file and its tests hold the words, and the changelog and the bench's records quote history.
+_EXEMPT = ("checks/words.py", "tests/checks/test_words.py", "CHANGELOG.md", "bench/README.md")
+_HASH = {".toml", ".yaml", ".yml", ".sh"}
+_HASH_NAMES = {"Makefile", "Dockerfile", "run"}
+
+#: The number of a block's first line, and its text with its line ends.
+Prose = tuple[int, str]
 
 
 def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
-    """One line for each retired word below `paths`, as "file:line: word: advice"."""
-    files = [*root.glob("*.md"), *root.glob("*.py"), root / "Makefile"]
+    """One line for each retired word below `paths`, as "file:line: 'word': advice"."""
+    files = [path for path in root.iterdir() if path.is_file()]
     for folder in _FOLDERS:
-        files += (root / folder).rglob("*")
+        files += (path for path in (root / folder).rglob("*") if path.is_file())
     for file in sorted(files):
-        name = str(file.relative_to(root))
+        name = file.relative_to(root).as_posix()
         if name in _EXEMPT or not any(file.is_relative_to(path) for path in paths):
             continue
-        for line, text in _prose(file):
-            for pattern, advice in _PATTERNS:
-                for match in pattern.finditer(text):
-                    number = line + text[: match.start()].count("\n")
-                    yield f"{name}:{number}: '{' '.join(match[0].split())}': {advice}"
+        for line, word, advice in found_in(prose(file)):
+            yield f"{name}:{line}: '{word}': {advice}"
 
 
-def _prose(file: Path) -> Iterator[tuple[int, str]]:
-    """The parts of a file that people read, each with the number of its first line."""
+def found_in(blocks: Iterable[Prose]) -> Iterator[tuple[int, str, str]]:
+    """Each retired word: its line, the word, and what to write instead."""
+    for first, text in blocks:
+        bare = EXCEPT.sub(_blank, re.sub(r"`[^`\n]*`", _blank, text))
+        for pattern, advice in _PATTERNS:
+            for match in pattern.finditer(bare):
+                yield first + bare[: match.start()].count("\n"), " ".join(match[0].split()), advice
+
+
+def _blank(match: re.Match[str]) -> str:
+    return re.sub(r"[^\n]", "_", match[0])
+
+
+def prose(file: Path) -> Iterator[Prose]:
+    """The parts of a file that people read; nothing of a kind of file that is not known."""
     if file.suffix == ".py":
-        yield from _of_python(file)
+        yield from _of_python(file.read_text(encoding="utf-8"), tests="tests" in file.parts)
     elif file.suffix == ".md":
         yield from _of_markdown(file.read_text(encoding="utf-8"))
     elif file.suffix == ".lua":
-        yield from _of_lines(file, re.compile(r"--\s(.*)"))
-    elif file.suffix == ".js":
-        yield from _of_lines(file, re.compile(r"(?:^|\s)//\s(.*)|^\s*/?\*+\s(.*)"))
-    elif file.name == "Makefile":
-        yield from _of_lines(file, re.compile(r"#\s(.*)"))
+        yield from _of_lines(file, re.compile(r"(?:^|\s)--+\s(.*)"))
+        yield from _of_lines(file, re.compile(r"""^(?!\s*--).*?"([^"]* [^"]*)\""""))
+    elif file.suffix in (".js", ".go"):
+        yield from _of_lines(file, re.compile(r"(?:^|\s)//\s(.*)"))
+        yield from _of_lines(file, re.compile(r"^\s*/?\*+\s(.*)"))
+    elif file.suffix in _HASH or file.name in _HASH_NAMES:
+        yield from _of_lines(file, re.compile(r"(?:^|\s)#\s(.*)"))
 
 
-def _of_python(file: Path) -> Iterator[tuple[int, str]]:
+def _of_python(source: str, *, tests: bool) -> Iterator[Prose]:
     """Comments and strings; of tests comments, docstrings and names only, since they quote what they test."""
-    source = file.read_text(encoding="utf-8")
-    strings = file.parts[-2] != "tests" and "tests" not in file.parts
-    previous = tokenize.NEWLINE
+    yield from _comments(source)
+    tree = ast.parse(source)
+    documented = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                documented.add(node.body[0].value)  # type: ignore[attr-defined]
+            if getattr(node, "name", "").startswith("test_"):
+                yield node.lineno, node.name.replace("_", " ")  # type: ignore[union-attr]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield from [(node.lineno, node.value)] if node in documented or not tests else []
+
+
+def _comments(source: str) -> Iterator[Prose]:
+    """Comments, each with the lines of the same block."""
+    block: list[str] = []
+    last = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        line = token.start[0]
         if token.type == tokenize.COMMENT:
-            yield line, token.string
-        elif token.type == tokenize.STRING or token.type == getattr(tokenize, "FSTRING_MIDDLE", -1):
-            docstring = previous in (tokenize.NEWLINE, tokenize.INDENT) and token.string.startswith('"""')
-            if docstring or strings:
-                yield line, token.string
-        elif token.type == tokenize.NAME and token.string.startswith("test_"):
-            yield line, token.string.replace("_", " ")
-        if token.type not in (tokenize.NL, tokenize.COMMENT):
-            previous = token.type
+            text = re.sub(r"^#:? ?", "", token.string)
+            whole_line = not token.line[: token.start[1]].strip()
+            if block and not (whole_line and token.start[0] == last + 1):
+                yield last - len(block) + 1, "\n".join(block)
+                block = []
+            block.append(text)
+            last = token.start[0]
+    if block:
+        yield last - len(block) + 1, "\n".join(block)
 
 
-def _of_markdown(text: str) -> Iterator[tuple[int, str]]:
-    """Without fenced and indented code."""
+def _of_markdown(text: str) -> Iterator[Prose]:
+    """Paragraphs, without fenced and indented code."""
     fenced = False
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-        elif not fenced and not line.startswith("    "):
-            yield number, re.sub(r"`[^`]*`", "", line)
+    block: list[str] = []
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        fence = line.lstrip().startswith("```")
+        if fence or fenced or not line.strip() or line.startswith("    "):
+            if block:
+                yield number - len(block), "\n".join(block)
+                block = []
+            fenced ^= fence
+        else:
+            block.append(line)
 
 
-def _of_lines(file: Path, pattern: re.Pattern[str]) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if match := pattern.search(line):
-            yield number, match[1] or (match[2] if pattern.groups > 1 else "")
+def _of_lines(file: Path, pattern: re.Pattern[str]) -> Iterator[Prose]:
+    """What the pattern finds, lines that follow each other as one block."""
+    block: list[str] = []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate([*lines, ""], 1):
+        match = pattern.search(line)
+        if match:
+            block.append(match[1])
+        elif block:
+            yield number - len(block), "\n".join(block)
+            block = []
