@@ -17,6 +17,7 @@ COMPILED = [
     "http.http1.body",
     "http.http1.fields",
     "http.http1.request",
+    "http.http1.response",
     "http.http2.headers",
     "http.message",
     "proxy.downstream.exchange",

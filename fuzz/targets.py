@@ -21,13 +21,9 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.http.http1.body import ChunkedBody, encode_last_chunk
-from devroute.http.http1.request import (
-    MAX_FIELD_LINES,
-    ResponseHeadParser,
-    parse_request_head,
-    parse_response_head,
-)
-from devroute.http.message import Framing, Headers, InboundRequest, RequestHead, ResponseHead
+from devroute.http.http1.request import parse_request_head
+from devroute.http.http1.response import ResponseHeadParser, parse_response_head
+from devroute.http.message import MAX_FIELD_LINES, Framing, Headers, InboundRequest, RequestHead, ResponseHead
 from devroute.tunnel.protocol import events, frames, handshake
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import Stream

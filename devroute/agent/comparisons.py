@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from devroute.errors import BodyTooLarge, DevrouteError, RequestMalformed
 from devroute.headers import COMPARE, LOST
-from devroute.http.http1.request import parse_response_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Headers, RequestHead
 from devroute.inspector.capture import Body, Capture, as_lines
 from devroute.inspector.compare import IgnoreRules, differences, response_of

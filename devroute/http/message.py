@@ -8,12 +8,24 @@ from typing import Final
 Headers = list[tuple[bytes, bytes]]
 
 
+#: Of a response's head, and of a request's unless the settings say otherwise. Envoy's default limit for a
+#: request's head is 60 KiB: what it lets through can be read here.
+MAX_HEAD_BYTES: Final = 64 * 1024
+
+#: Envoy's default is 100 field lines; the rest is room for what meshes add.
+MAX_FIELD_LINES: Final = 200
+
+
 @dataclass(frozen=True, slots=True)
 class HeadLimits:
-    """What a request's head may have: bytes in all, and field lines."""
+    """Limits of a request's head: bytes in all, and field lines."""
 
     size: int
     fields: int
+
+
+#: For requests, unless the proxy's settings say otherwise.
+HEAD_LIMITS: Final = HeadLimits(MAX_HEAD_BYTES, MAX_FIELD_LINES)
 
 
 class Framing(Enum):

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from devroute.errors import NotReplayable, NotSupported, RequestMalformed
-from devroute.http.http1.request import MAX_HEAD_BYTES, parse_request_head
-from devroute.http.message import Framing, RequestHead
+from devroute.http.http1.request import parse_request_head
+from devroute.http.message import MAX_HEAD_BYTES, Framing, RequestHead
 from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Capture, Fields, redacted_parts
 
 #: What belongs to one connection or follows from the body; it is written anew.

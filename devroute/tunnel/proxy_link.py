@@ -15,7 +15,7 @@ from devroute.errors import (
     UpstreamInvalid,
     UpstreamReset,
 )
-from devroute.http.http1.request import ResponseHeadParser
+from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream

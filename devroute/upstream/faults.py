@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, FaultInjected, UpstreamTimeout
-from devroute.http.http1.request import parse_response_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 

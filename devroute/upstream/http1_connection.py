@@ -10,8 +10,9 @@ from typing import Final, Protocol
 from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.aio.connection import Connection
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader, encode_last_chunk
-from devroute.http.http1.request import END_OF_HEAD, MAX_HEAD_BYTES, ResponseHeadParser
-from devroute.http.message import Framing, Headers, RequestHead
+from devroute.http.http1.fields import END_OF_HEAD
+from devroute.http.http1.response import ResponseHeadParser
+from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead
 from devroute.upstream.interface import ResponseSink
 
 #: Safe to send again on a new connection (RFC 9110 §9.2.2); requests with a body are never sent twice.

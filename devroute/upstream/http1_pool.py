@@ -9,7 +9,7 @@ import asyncio
 from typing import Final
 
 from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
-from devroute.http.http1.request import ResponseHeadParser
+from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import RequestHead
 from devroute.upstream.dialer import Dialer, Permit
 from devroute.upstream.http1_connection import Http1Connection, Http1Stream

@@ -13,7 +13,7 @@ from typing import Final
 from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
 from devroute.headers import BAGGAGE_VIA
 from devroute.http.buffer import Chunk, append_chunk
-from devroute.http.http1.request import parse_response_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.routing.shadow.comparison import ResponseObserver
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream

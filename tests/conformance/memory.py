@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, cast
 
 from devroute.errors import LaptopOffline
-from devroute.http.http1.request import parse_response_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, InboundRequest, RequestHead
 from devroute.proxy.downstream.listener import Http1ServerConnection, Listener
 from devroute.routing.route import CompletedExchange, Route, Timeouts

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devroute.http.http1.request import parse_response_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, RequestHead
 from devroute.inspector.capture import Capture, Message
 from devroute.inspector.store import MAX_EXCHANGES, MAX_MESSAGES, CaptureStore

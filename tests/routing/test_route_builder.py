@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
-from devroute.http.http1.request import parse_response_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream import faults, mirror
 from devroute.upstream.faults import AbortUpstream, DelayUpstream, TimeoutUpstream

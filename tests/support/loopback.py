@@ -10,7 +10,7 @@ from devroute.auth.identity import Authenticate, Identity, PeerCertificate
 from devroute.auth.tokens import bearer
 from devroute.contract.target import Address
 from devroute.errors import DevrouteError, TokenInvalid
-from devroute.http.http1.request import parse_response_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.proxy.control.listener import HEAD_SECONDS, ControlListener
 from devroute.proxy.control.tunnels import Permit, Tunnels

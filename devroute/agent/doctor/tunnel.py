@@ -12,7 +12,7 @@ from devroute.agent.registration import rejection
 from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.errors import DevrouteError, ServerUnreachable
-from devroute.http.http1.request import parse_response_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import RequestHead
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import dial

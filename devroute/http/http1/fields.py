@@ -1,7 +1,7 @@
-"""The field lines of an HTTP/1.1 head: which of them mean something here, how they are found and read, and
-which end at this hop. Pure; never judges a head as a whole (http/http1/request.py).
+"""The field lines of an HTTP/1.1 head: find them, read them, decide which end at this hop. Pure.
 
-They are looked for by name, since a head has a dozen and a gateway acts on one or two.
+Never accepts or refuses a head as a whole: http/http1/request.py and response.py do. Fields are searched by
+name, since a head has a dozen lines and a gateway acts on one or two.
 """
 
 import re
@@ -11,23 +11,25 @@ from devroute import headers
 from devroute.errors import DevrouteError
 from devroute.http.message import Span
 
-#: RFC 9112 §6.2 sets no limit; 15 digits stay an exact float everywhere and are more than any disk holds.
+END_OF_HEAD: Final = b"\r\n\r\n"
+
+#: RFC 9110 §8.6 sets no limit; 15 digits are exact as a float everywhere, and more than any disk holds.
 MAX_LENGTH_DIGITS: Final = 15
 
-# --- found --------------------------------------------------------------------------------------------------
+# --- find ---------------------------------------------------------------------------------------------------
 
 
-def _finder(*names: str) -> re.Pattern[bytes]:
-    """Finds (name, value) of these fields in a head in lower case."""
+def _pattern(*names: str) -> re.Pattern[bytes]:
+    """Matches (name, value) of these fields in a lower-case head."""
     return re.compile(rb"\n(%b):[ \t]*([^\r]*)" % "|".join(map(re.escape, names)).encode())
 
 
-#: All of a request's that its framing hangs on or that end here; none of them is in an ordinary GET.
-RARE_IN_REQUESTS = _finder(
+#: Every request field that decides the framing or ends at this hop. An ordinary GET has none of them.
+REQUEST_FIELDS = _pattern(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"),
     *("proxy-authorization", "te", "upgrade", "expect"),
 )
-OF_RESPONSES = _finder(
+RESPONSE_FIELDS = _pattern(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"),
     *(headers.RESULT, headers.REASON),
 )
@@ -35,15 +37,9 @@ OF_RESPONSES = _finder(
 _NO_FIELDS: Final[dict[bytes, bytes]] = {}
 
 
-# --- read ---------------------------------------------------------------------------------------------------
-
-_SPACE: Final = 0x20
-_TAB: Final = 0x09
-
-
-def fields_of(finder: re.Pattern[bytes], low: bytes) -> dict[bytes, bytes]:
-    """By name; the values of a repeated one are joined by LF, which no value holds. In lower case."""
-    found: list[tuple[bytes, bytes]] = finder.findall(low)
+def find_fields(pattern: re.Pattern[bytes], low: bytes) -> dict[bytes, bytes]:
+    """Values by name, in lower case. A repeated field's values are joined by LF, which no value contains."""
+    found: list[tuple[bytes, bytes]] = pattern.findall(low)
     if not found:
         return _NO_FIELDS
     fields = dict(found)
@@ -54,8 +50,8 @@ def fields_of(finder: re.Pattern[bytes], low: bytes) -> dict[bytes, bytes]:
     return fields
 
 
-def values_of(raw: bytes, low: bytes, needle: bytes) -> list[bytes]:
-    """What a field says, once for each of its lines. `needle` is LF, its name in lower case and the colon."""
+def field_values(raw: bytes, low: bytes, needle: bytes) -> list[bytes]:
+    """The value of each line of a field. `needle` is LF, the field's name in lower case, and a colon."""
     values: list[bytes] = []
     find = low.find  # bound once: looking a method up costs half as much as the search
     at = find(needle)
@@ -67,8 +63,14 @@ def values_of(raw: bytes, low: bytes, needle: bytes) -> list[bytes]:
     return values
 
 
+# --- read ---------------------------------------------------------------------------------------------------
+
+_SPACE: Final = 0x20
+_TAB: Final = 0x09
+
+
 def value_at(raw: bytes, first: int, last: int) -> bytes:
-    """What stands there, without the white space around it."""
+    """The value between two offsets, without white space at its ends."""
     if first < last and raw[first] == _SPACE:
         first += 1
     value = raw[first:last]
@@ -77,25 +79,37 @@ def value_at(raw: bytes, first: int, last: int) -> bytes:
     return value
 
 
-def length_of(value: bytes, error: type[DevrouteError]) -> int:
+def parse_content_length(value: bytes, error: type[DevrouteError]) -> int:
+    """Raises `error` for anything but one plain decimal number (RFC 9110 §8.6)."""
     value = value.strip(b" \t")
     if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
         raise error("content-length is not a plain decimal number", hint="RFC 9110 §8.6")
     return int(value)
 
 
-def options_of(value: bytes) -> list[bytes]:
+def list_members(value: bytes) -> list[bytes]:
+    """The members of a comma-separated list, in lower case (RFC 9110 §5.6.1)."""
     if value == b"keep-alive" or value == b"close":
         return [value]
-    return [option.strip(b" \t") for option in value.lower().replace(b"\n", b",").split(b",")]
+    return [member.strip(b" \t") for member in value.lower().replace(b"\n", b",").split(b",")]
 
 
-# --- those that end here ------------------------------------------------------------------------------------
+def known_fault(raw: bytes) -> tuple[str, str]:
+    """(problem, hint) for common faults of field lines; ("", "") for any other."""
+    if b"\r\n " in raw or b"\r\n\t" in raw:
+        return "a folded field line (obs-fold)", "RFC 9112 §5.2: write it on one line"
+    if raw.count(b"\n") != raw.count(b"\r\n") or raw.count(b"\r") != raw.count(b"\r\n"):
+        return "a bare CR or LF in the head", "RFC 9112 §2.2: lines end with CR LF"
+    return "", ""
+
+
+# --- fields that end at this hop ----------------------------------------------------------------------------
 
 #: Each field line, by its name.
 _LINES = re.compile(rb"(?<=\n)([^:\r\n]+):[^\n]*\n")
 
-#: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1); beside them the sidecar's marker.
+#: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1). MATCHED, which the sidecar wrote
+#: for this proxy, ends here too.
 REQUEST_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding",
     b"upgrade",
@@ -105,22 +119,23 @@ RESPONSE_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade",
     headers.RESULT.encode(), headers.REASON.encode(),
 ))  # fmt: skip
-NO_BODY_HOP: Final = RESPONSE_HOP | {b"content-length"}  # RFC 9110 §8.6: such answers have none
+NO_BODY_HOP: Final = RESPONSE_HOP | {b"content-length"}  # RFC 9110 §8.6: 1xx and 204 have none
 SWITCHING_HOP: Final = NO_BODY_HOP - {b"upgrade"}
 
-#: Connection options that drop nothing more: without these fields the message would mean something else, or
-#: they end here anyway. Nor do options that begin as our own fields: x-devroute-via guards against loops.
+#: Connection options that remove no field: without these fields the message would mean something else, or
+#: they end here anyway. Nor does an option that starts as devroute's own headers: x-devroute-via guards
+#: against loops.
 _NEVER_DROPPED: Final = frozenset(
     (b"host", b"content-length", b"x-request-id", b"te", b"close", b"upgrade", b"keep-alive")
 )
 _OUR_PREFIX: Final = headers.PREFIX.encode()
 
-#: What to look for, of the fields that are looked for all the time.
+#: How the lines start of the fields that are searched for in each head.
 _NEEDLES: Final = {name: b"\n%b:" % name for name in {*REQUEST_HOP, *NO_BODY_HOP, MATCHED}}
 
 
-def spans_of(low: bytes, name: bytes) -> list[Span]:
-    """Where the lines of a field stand that ends here. `low` is the head in lower case."""
+def field_spans(low: bytes, name: bytes) -> list[Span]:
+    """The spans of a field's lines, for a field that ends at this hop. `low` is the head in lower case."""
     needle = _NEEDLES[name]
     spans: list[Span] = []
     find = low.find
@@ -132,15 +147,15 @@ def spans_of(low: bytes, name: bytes) -> list[Span]:
     return spans
 
 
-def dropped(low: bytes, names: frozenset[bytes], options: list[bytes]) -> list[Span]:
-    """The lines of fields that end here: `names`, and those that Connection names (RFC 9110 §7.6.1)."""
+def hop_by_hop_spans(low: bytes, names: frozenset[bytes], options: list[bytes]) -> list[Span]:
+    """The spans, in order, of the fields `names` and of those that Connection names (RFC 9110 §7.6.1)."""
     named = [each for each in options if each not in _NEVER_DROPPED and not each.startswith(_OUR_PREFIX)]
-    if named:  # some thousands fit into a head, so nothing is looked for once an option
+    if named:  # a head has room for thousands of options, so it is not searched once for each
         names = names.union(named)
         return [line.span() for line in _LINES.finditer(low) if line[1] in names]
     spans: list[Span] = []
     for name in names:
-        spans += spans_of(low, name)
+        spans += field_spans(low, name)
     if len(spans) > 1:
         spans.sort()
     return spans

@@ -13,8 +13,10 @@ from typing import Final
 
 from devroute.errors import DevrouteError, HeadTooLarge, NotSupported, RequestMalformed, UpstreamInvalid
 from devroute.http.http1.body import ChunkedBody
-from devroute.http.http1.request import HEAD_LIMITS, parse_request_head, parse_response_head
+from devroute.http.http1.request import parse_request_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import (
+    HEAD_LIMITS,
     Framing,
     Headers,
     HeadLimits,

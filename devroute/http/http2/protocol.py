@@ -22,9 +22,8 @@ from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs, StreamState
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
-from devroute.http.http1.request import MAX_HEAD_BYTES
 from devroute.http.http2.hpack import Decoder, Encoder
-from devroute.http.message import Headers
+from devroute.http.message import MAX_HEAD_BYTES, Headers
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -12,9 +12,10 @@ from typing import Final, Protocol
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
 from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, Connection
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader
-from devroute.http.http1.request import END_OF_HEAD, HEAD_LIMITS, check_partial_head, parse_request_head
+from devroute.http.http1.fields import END_OF_HEAD
+from devroute.http.http1.request import check_partial_head, parse_request_head
 from devroute.http.http2.protocol import PREFACE
-from devroute.http.message import Framing, HeadLimits, InboundRequest
+from devroute.http.message import HEAD_LIMITS, Framing, HeadLimits, InboundRequest
 from devroute.proxy.downstream.exchange import Exchange, error_head
 from devroute.proxy.downstream.http2 import Http2ServerConnection
 from devroute.routing.route import CompletedExchange, Router, Timeouts

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.errors import DevrouteError, RequestMalformed, UpstreamTimeout
-from devroute.http.http1.request import parse_response_head
+from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.redaction import redaction

@@ -1,0 +1,150 @@
+"""HTTP/1.1 response heads: parsed strictly, framing decided (RFC 9112). Pure.
+
+Regular expressions check the lines: llhttp would need a new parser for each response that has a body, at
+three times the price. Bodies are read by http/http1/body.py.
+"""
+
+import re
+from typing import Final
+
+from devroute.errors import UpstreamInvalid
+from devroute.http.http1.fields import (
+    END_OF_HEAD,
+    NO_BODY_HOP,
+    RESPONSE_FIELDS,
+    RESPONSE_HOP,
+    SWITCHING_HOP,
+    find_fields,
+    hop_by_hop_spans,
+    known_fault,
+    list_members,
+    parse_content_length,
+)
+from devroute.http.message import MAX_FIELD_LINES, Framing, ResponseHead
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
+#: The field lines and the empty line (RFC 9112 §5, RFC 9110 §5.5).
+_FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
+
+# Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for every message.
+_NONE: Final = Framing.NONE
+_LENGTH: Final = Framing.LENGTH
+_CHUNKED: Final = Framing.CHUNKED
+_CLOSE: Final = Framing.CLOSE
+_UPGRADE: Final = Framing.UPGRADE
+
+
+def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
+    """Check a response's head and decide its framing (RFC 9112 §6.3).
+
+    `raw` ends with CRLF CRLF. Raises UpstreamInvalid.
+    """
+    start = raw.find(b"\n") + 1
+    line = raw[:start]
+    parsed = _status_lines.get(line)
+    if parsed is None:
+        parsed = _parse_status_line(line)
+    minor, status, reason = parsed
+    if _FIELD_LINES.fullmatch(raw, start) is None:
+        raise _malformed(raw)
+    if len(raw) > MAX_FIELD_LINES * 4 and (count := raw.count(b"\n") - 2) > MAX_FIELD_LINES:
+        raise UpstreamInvalid(f"the response has {count} field lines; at most {MAX_FIELD_LINES} are accepted")
+    low = raw.lower()
+    fields = find_fields(RESPONSE_FIELDS, low)
+    length = _content_length(fields, minor)
+    chunked = b"transfer-encoding" in fields
+    keep_alive = minor == 1
+    options: list[bytes] = []
+    if (connection := fields.get(b"connection")) is not None:
+        options = list_members(connection)
+        keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
+    hop = RESPONSE_HOP
+    if status < 200:
+        hop = SWITCHING_HOP if status == 101 else NO_BODY_HOP
+    elif status == 204:
+        hop = NO_BODY_HOP
+        if chunked or length > 0:
+            keep_alive = False  # the body that it announced may follow
+    framing = _framing(status, request_method, chunked, length)
+    drop = hop_by_hop_spans(low, hop.intersection(fields), options) if fields else []
+    return ResponseHead(status, reason, framing, length if framing is _LENGTH else 0, keep_alive, raw, drop)
+
+
+#: Status lines that were parsed: apps send a handful. Cleared when full, so that no app can fill memory.
+_status_lines: dict[bytes, tuple[int, int, bytes]] = {}
+_MAX_STATUS_LINES: Final = 512
+_MAX_KNOWN_LINE: Final = 64
+
+
+def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
+    """Minor version, status and reason phrase. Raises UpstreamInvalid."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise UpstreamInvalid("the response does not start with an HTTP/1.1 status line")
+    parsed = (int(match[1]), int(match[2]), match[3] or b"")
+    if len(line) <= _MAX_KNOWN_LINE:
+        if len(_status_lines) >= _MAX_STATUS_LINES:
+            _status_lines.clear()
+        _status_lines[line] = parsed
+    return parsed
+
+
+def _malformed(raw: bytes) -> UpstreamInvalid:
+    problem, hint = known_fault(raw)
+    if not problem:
+        lines = raw[:-4].split(b"\r\n")[1:]
+        wrong = next(
+            (at for at, line in enumerate(lines, 1) if not _FIELD_LINES.fullmatch(line + END_OF_HEAD)), 0
+        )
+        problem = f"field line {wrong} is not 'name: value'"
+    return UpstreamInvalid(f"the response's head is not valid HTTP/1.1: {problem}", hint=hint)
+
+
+def _content_length(fields: dict[bytes, bytes], minor: int) -> int:
+    """The length in content-length, -1 without one. Checks transfer-encoding against it (RFC 9112 §6.3)."""
+    given = fields.get(b"content-length")
+    length = -1 if given is None else parse_content_length(given, UpstreamInvalid)
+    coding = fields.get(b"transfer-encoding")
+    if coding is not None:
+        if coding.strip(b" \t") != b"chunked":
+            raise UpstreamInvalid("the response has a transfer coding other than one 'chunked'")
+        if length >= 0 or minor == 0:
+            raise UpstreamInvalid("the response has transfer-encoding with content-length, or in HTTP/1.0")
+    return length
+
+
+def _framing(status: int, request_method: bytes, chunked: bool, length: int) -> Framing:
+    """RFC 9112 §6.3. `length` is -1 without a content-length."""
+    if status == 101:
+        return _UPGRADE
+    if request_method == b"HEAD" or status == 204 or status == 304 or status < 200:
+        return _NONE
+    if chunked:
+        return _CHUNKED
+    if length > 0:
+        return _LENGTH
+    return _NONE if length == 0 else _CLOSE
+
+
+#: Larger heads are not remembered: they are rare, and differ.
+MAX_REMEMBERED_BYTES: Final = 2048
+
+
+class ResponseHeadParser:
+    """Parses the response heads of one app. Under load an app repeats the same head until the second in its
+    date changes, so the last head is remembered with what was parsed from it."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: ResponseHead | None = None
+
+    def parse(self, raw: bytes, request_method: bytes) -> ResponseHead:
+        """As parse_response_head. The result may be shared with another exchange: never change it."""
+        last = self._last
+        if last is not None and last.raw == raw and request_method != b"HEAD":
+            return last
+        head = parse_response_head(raw, request_method)
+        if len(raw) <= MAX_REMEMBERED_BYTES and request_method != b"HEAD":
+            self._last = head
+        return head
