@@ -3,7 +3,6 @@
 Codes are part of the public interface: scripts and dashboards match on them, so they never change meaning.
 """
 
-import json
 from typing import ClassVar
 
 
@@ -42,9 +41,6 @@ class DevrouteError(Exception):
             "target": self.target,
             "request_id": request_id,
         }
-
-    def as_json(self, request_id: str | None = None) -> bytes:
-        return json.dumps(self.as_dict(request_id), ensure_ascii=False).encode() + b"\n"
 
 
 # --- the request itself -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from devroute.errors import (
     UpstreamInvalid,
     UpstreamReset,
 )
+from devroute.http.error_response import error_body
 from devroute.http.http1.body import ChunkedBody, encode_last_chunk
 from devroute.http.http1.request import parse_request_head
 from devroute.http.http1.response import ResponseHeadParser, parse_response_head
@@ -413,7 +414,7 @@ def _react(data: bytes) -> None:
             elif isinstance(event, events.Data):
                 session.grant(event.stream, len(event.data))
             elif isinstance(event, events.Reset):
-                event.reason.as_error(UpstreamReset, BY_CODE).as_json()
+                error_body(event.reason.as_error(UpstreamReset, BY_CODE))
         assert sum(map(len, session.data_to_send())) <= 64 * len(data) + 4096
     session.finish()
 

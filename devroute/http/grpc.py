@@ -9,7 +9,6 @@ from typing import Final
 from devroute.errors import DevrouteError
 from devroute.headers import REASON, RESULT
 from devroute.http.message import Headers
-from devroute.quoting import printable
 
 DEADLINE_EXCEEDED: Final = 4
 UNKNOWN: Final = 2
@@ -51,20 +50,3 @@ def status_trailers(error: DevrouteError) -> Headers:
 
 _RESULT: Final = RESULT.encode()
 _REASON: Final = REASON.encode()
-
-
-def error_answer(error: DevrouteError, *, grpc: bool, length: int) -> Headers:
-    """The head of an error's answer: for gRPC the whole of it ("Trailers-Only"), else one that announces
-    `length` bytes of JSON."""
-    marks = [
-        (_RESULT, b"error"),
-        (_REASON, printable(error.message).encode("ascii")),
-    ]
-    if grpc:
-        return [(b":status", b"200"), (b"content-type", b"application/grpc"), *status_trailers(error), *marks]
-    return [
-        (b":status", b"%d" % error.status),
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % length),
-        *marks,
-    ]

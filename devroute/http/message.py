@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from http import HTTPStatus
 from typing import Final
 
 #: Field lines in order, names as they were received (compare with .lower()).
@@ -81,6 +82,9 @@ class RequestHead:
         """The field lines of `wire`; split on each call, since most requests pass without anybody looking."""
         return split_fields(self.wire)
 
+
+#: By status, as on a status line.
+REASON_PHRASES: Final = {b"%d" % status: status.phrase.encode() for status in HTTPStatus}
 
 #: Where a field line starts and where the next one does, as offsets into a head.
 Span = tuple[int, int]

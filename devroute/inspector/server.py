@@ -18,6 +18,7 @@ from devroute.errors import (
     NotFound,
     RequestMalformed,
 )
+from devroute.http.error_response import error_body
 from devroute.inspector.access import AccessControl
 from devroute.inspector.api import About, Api, Replay
 from devroute.inspector.store import CaptureStore
@@ -226,4 +227,4 @@ async def _protect(request: web.Request, response: web.StreamResponse) -> None:
 def _refusal(request: web.Request, error: DevrouteError) -> web.Response:
     if request.path == "/":
         return web.Response(text=f"{error.message}.\n\n{error.hint}\n", status=error.status)
-    return web.Response(body=error.as_json(), status=error.status, content_type="application/json")
+    return web.Response(body=error_body(error), status=error.status, content_type="application/json")

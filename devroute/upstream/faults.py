@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, FaultInjected, UpstreamTimeout
+from devroute.http.error_response import error_body
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
@@ -156,7 +157,7 @@ class AbortUpstream:
         error = FaultInjected(
             f"answered {status} as the contract asks", hint="it says 'abort'", service=service
         )
-        self._body = b"" if status in _BODYLESS else error.as_json()
+        self._body = b"" if status in _BODYLESS else error_body(error)
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         return _Answer(self._status, self._body, head.method, sink)

@@ -8,7 +8,6 @@ line or another field there.
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Final
 
 from devroute.errors import DevrouteError, HeadTooLarge, NotSupported, RequestMalformed, UpstreamInvalid
@@ -17,6 +16,7 @@ from devroute.http.http1.request import parse_request_head
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import (
     HEAD_LIMITS,
+    REASON_PHRASES,
     Framing,
     Headers,
     HeadLimits,
@@ -42,7 +42,6 @@ _NONE: Final = Framing.NONE
 _REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority", b":protocol"))
 _RESPONSE_PSEUDO: Final = frozenset((b":status",))
 _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
-_REASONS: Final = {b"%d" % status: status.phrase.encode() for status in HTTPStatus}
 # A request line, a status line, or what stands before trailers; nothing in it may end it early.
 _START = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.1|HTTP/1\.1 [1-5][0-9][0-9] [A-Za-z' -]*|0")
 _NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]*")
@@ -185,7 +184,7 @@ def _read_response(fields: Fields, method: bytes, ended: bool) -> ResponseHead:
             rest.append((b"transfer-encoding", b"chunked"))
         elif status not in (b"204", b"304") and method != b"HEAD":
             rest.append((b"content-length", b"0"))
-    start = b"HTTP/1.1 %b %b" % (status, _REASONS.get(status, b""))
+    start = b"HTTP/1.1 %b %b" % (status, REASON_PHRASES.get(status, b""))
     head = parse_response_head(_text(start, rest, UpstreamInvalid), method)
     if ended and head.framing is not _NONE:
         raise UpstreamInvalid("the answer's content-length announces a body, but there is none")

@@ -11,8 +11,8 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, TokenInvalid
-from devroute.headers import RESULT
+from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed
+from devroute.http.error_response import error_body, error_headers
 
 #: Bytes of one header field: a contract has 8 KiB, and baggage may carry it once more among other members;
 #: Envoy itself takes 60 KiB of headers.
@@ -82,9 +82,4 @@ class _Connection(web.RequestHandler):
 
 
 def error_response(error: DevrouteError) -> web.Response:
-    headers = {RESULT: "error"}
-    if isinstance(error, TokenInvalid):
-        headers["www-authenticate"] = 'Bearer realm="devroute"'  # RFC 9110 §11.6.1
-    return web.Response(
-        body=error.as_json(), status=error.status, content_type="application/json", headers=headers
-    )
+    return web.Response(body=error_body(error), status=error.status, headers=error_headers(error))

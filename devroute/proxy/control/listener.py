@@ -10,6 +10,7 @@ import structlog
 
 from devroute.auth.identity import Authenticate
 from devroute.errors import DevrouteError, HeadTooLarge, RequestTimeout
+from devroute.http.error_response import http1_error
 from devroute.http.http1.request import check_partial_head
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.tasks import TaskOwner
@@ -35,7 +36,6 @@ _PATHS: Final = (b"GET /tunnel ", b"GET /tunnel?")
 _LONGEST: Final = max(map(len, _PATHS))
 
 #: RFC 9110 §11.6.1.
-_CHALLENGE: Final = b'www-authenticate: Bearer realm="devroute"\r\n'
 
 log = structlog.stdlib.get_logger("devroute.tunnel")
 
@@ -159,11 +159,5 @@ class FirstHead(asyncio.Protocol):
         self._refuse(RequestTimeout(f"no request within {self._listener.head_seconds:g} s"))
 
     def _refuse(self, error: DevrouteError) -> None:
-        body = error.as_json()
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n%b\r\n"
-            % (error.status, error.code.encode(), len(body), _CHALLENGE if error.status == 401 else b"")
-            + body
-        )
+        self.transport.write(http1_error(error, close=True))
         self.transport.close()

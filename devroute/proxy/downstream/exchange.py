@@ -17,8 +17,8 @@ from devroute.errors import (
     UpstreamInvalid,
     UpstreamTimeout,
 )
-from devroute.headers import REASON, RESULT
 from devroute.http.aio.connection import READ_TURN
+from devroute.http.error_response import error_body, http1_error_head
 from devroute.http.http1.body import BodyReader, encode_last_chunk
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead
 from devroute.routing.route import Context, Route
@@ -234,10 +234,10 @@ class Exchange:
         self.status = error.status
         if not self.request_id:
             self.request_id = str(uuid.uuid4()).encode()
-        body = error.as_json(self.request_id.decode("latin-1"))
+        body = error_body(error, self.request_id.decode("latin-1"))
         self._settle_expectation()
         keep_alive = self.request.keep_alive and not isinstance(error, RequestMalformed | RequestTimeout)
-        head = error_head(error, len(body), close=not keep_alive)
+        head = http1_error_head(error, len(body), close=not keep_alive)
         connection.write(head if self.request.method == b"HEAD" else head + body)
         self.bytes_out = len(body)
         self._server.observe(self)
@@ -280,37 +280,3 @@ class _Nowhere:
 
 
 _NOWHERE: Final = _Nowhere()
-
-
-def error_head(error: DevrouteError, length: int, *, close: bool) -> bytes:
-    """The head of an error's answer; its body is `length` bytes of JSON."""
-    reason = error.message.encode("ascii", "replace").translate(_PRINTABLE)
-    return _ERROR_HEAD % (
-        error.status,
-        _REASONS.get(error.status, b"Error"),
-        length,
-        reason[:200],
-        _CLOSE_FIELD if close else b"",
-    )
-
-
-_ERROR_HEAD: Final = (
-    "HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-    f"{RESULT}: error\r\n{REASON}: %b\r\n%b\r\n"
-).encode()
-
-
-# A message may repeat what somebody sent; a control character would make the whole answer invalid.
-_PRINTABLE: Final = bytes(byte if 32 <= byte < 127 else 32 for byte in range(256))
-_CLOSE_FIELD: Final = b"connection: close\r\n"
-_REASONS: Final = {
-    400: b"Bad Request",
-    403: b"Forbidden",
-    408: b"Request Timeout",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    501: b"Not Implemented",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}

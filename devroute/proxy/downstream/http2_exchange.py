@@ -21,7 +21,8 @@ from devroute.errors import (
     UpstreamTimeout,
 )
 from devroute.http.aio.http2_stream import Http2Stream
-from devroute.http.grpc import error_answer, status_trailers, timeout_of
+from devroute.http.error_response import error_body, http2_error_head
+from devroute.http.grpc import status_trailers, timeout_of
 from devroute.http.http2.headers import Fields, is_grpc, read_trailers, write_response, write_trailers
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead, split_fields
 from devroute.proxy.downstream.exchange import MAX_INTERIM
@@ -47,8 +48,8 @@ class _Answering(Http2Stream):
         self, error: DevrouteError, *, grpc: bool, request_id: str | None = None, body: bool = True
     ) -> int:
         """The whole of an error's answer; the size of its body."""
-        text = b"" if grpc else error.as_json(request_id)
-        self.send_head(error_answer(error, grpc=grpc, length=len(text)))
+        text = b"" if grpc else error_body(error, request_id)
+        self.send_head(http2_error_head(error, len(text), grpc=grpc))
         if text and body:
             self.send(text)
         self.end([])

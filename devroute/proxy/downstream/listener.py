@@ -11,12 +11,13 @@ from typing import Final, Protocol
 
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
 from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, Connection
+from devroute.http.error_response import http1_error
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader
 from devroute.http.http1.fields import END_OF_HEAD
 from devroute.http.http1.request import check_partial_head, parse_request_head
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import HEAD_LIMITS, Framing, HeadLimits, InboundRequest
-from devroute.proxy.downstream.exchange import Exchange, error_head
+from devroute.proxy.downstream.exchange import Exchange
 from devroute.proxy.downstream.http2 import Http2ServerConnection
 from devroute.routing.route import CompletedExchange, Router, Timeouts
 
@@ -233,8 +234,7 @@ class Http1ServerConnection(Connection):
     def _refuse(self, error: DevrouteError) -> None:
         """Answer a request that could not be read. What follows on this connection cannot be trusted."""
         self._held = b""
-        body = error.as_json()
-        self.write(error_head(error, len(body), close=True) + body)
+        self.write(http1_error(error, close=True))
         self._linger()
 
     def switch(self) -> None:

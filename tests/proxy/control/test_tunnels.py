@@ -19,6 +19,7 @@ from devroute.errors import (
     TokenInvalid,
     UpstreamReset,
 )
+from devroute.http.error_response import error_body
 from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
@@ -305,7 +306,7 @@ async def test_a_server_that_is_something_else_says_so(
 
 async def test_a_used_connection_of_an_ingress_is_dialled_past() -> None:
     """An ingress with one pooled connection: the first upgrade meets it, the next one a fresh one."""
-    used = ConnectionUsed("used").as_json()
+    used = error_body(ConnectionUsed("used"))
     answers = [b"HTTP/1.1 503 Used\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(used), used)]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
