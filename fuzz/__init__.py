@@ -1,8 +1,8 @@
-"""`make fuzz`: bytes that nobody wrote, for every parser that reads what a stranger sends.
+"""`make fuzz`: mutated input for every parser of untrusted bytes.
 
-targets.py      what has to hold for any bytes, one function for each parser
-seeds.py        where to start: the tables of tests/conformance, dialogues of the tunnel
+targets.py      the invariants of each parser, one function a parser
+seeds.py        the initial corpus: the tables of tests/conformance, dialogues of the tunnel
 mutate.py       the driver for machines without atheris
-worker.py       one target for some seconds, with bounds on time and memory
-__main__.py     one worker after the other, and the figures at the end
+worker.py       runs one target for some seconds, with bounds on time and memory
+__main__.py     runs the workers one after the other, and prints the figures
 """

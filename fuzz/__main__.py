@@ -1,4 +1,4 @@
-"""python -m fuzz [--own] SECONDS [TARGET...]: every target in turn, and a table of what was done."""
+"""python -m fuzz [--own] SECONDS [TARGET...]: runs every target in turn and prints their figures."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("seconds", type=float, help="for all targets together")
     parser.add_argument("targets", nargs="*", choices=[[], *TARGETS], help="default: all")
-    parser.add_argument("--own", action="store_true", help="do without atheris")
+    parser.add_argument("--own", action="store_true", help="use the own driver even if atheris is installed")
     options = parser.parse_args()
     names = options.targets or list(TARGETS)
     print(f"{'target':<12}" + "".join(f"{column:>12}" for column in COLUMNS), flush=True)
@@ -30,8 +30,8 @@ def main() -> int:
             command += ["--own"] if options.own else []
             done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
             row = json.loads(figures.read_text())
-            verdict = "" if done.returncode == 0 else f"   FAILED ({done.returncode})"
-            print(f"{name:<12}" + "".join(f"{row.get(c, '-'):>12}" for c in COLUMNS) + verdict, flush=True)
+            failure = "" if done.returncode == 0 else f"   FAILED ({done.returncode})"
+            print(f"{name:<12}" + "".join(f"{row.get(c, '-'):>12}" for c in COLUMNS) + failure, flush=True)
             if done.returncode:
                 failed.append(name)
                 print(done.stderr.decode(errors="replace")[-6000:], file=sys.stderr)

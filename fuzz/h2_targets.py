@@ -1,7 +1,7 @@
-"""What has to hold of HTTP/2: header blocks, requests to the data port, and answers of an app.
+"""Invariants of HTTP/2: header blocks, requests to the data port, and responses of an app.
 
-An input is a list of short frames in a form of its own (type, flags, stream, length, payload), so that a
-mutation rarely breaks the framing; one that begins with 0xff goes in as it is.
+An input is a list of short frames with headers of four bytes (type, flags, stream, length), so that mutations
+rarely break the framing; an input that begins with 0xff is used as it is.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Asyncio = asyncio.AbstractEventLoop
 
 
 class _Loop(Loop):
-    """Timers never come."""
+    """Timers never fire."""
 
     def call_later(self, seconds: float, callback: object, *args: object) -> "_Timer":
         return _Timer()
@@ -64,7 +64,7 @@ class _Transport(Transport):
 
 
 def framed(data: bytes) -> bytes:
-    """The frames that the input stands for."""
+    """The input as frames of HTTP/2."""
     if data[:1] == b"\xff":
         return data[1:]
     out = []
@@ -81,7 +81,7 @@ def framed(data: bytes) -> bytes:
 
 
 def blocks(data: bytes) -> object:
-    """Several blocks of one connection, as our decoder and the hpack package's read them."""
+    """Several blocks of one connection, read by our decoder and by that of the hpack package."""
     ours, theirs = Decoder(), hpack.Decoder()
     seen: list[object] = []
     at = 0
@@ -109,7 +109,7 @@ def _decoded(decoder: hpack.Decoder, block: bytes) -> list[tuple[bytes, bytes]] 
 
 
 class _Many:
-    """An upstream that notes each request that is whole."""
+    """An upstream that records each complete request."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -128,14 +128,14 @@ class _Many:
 
 
 def requests_of(parts: list[bytes]) -> tuple[list[Whole], list[bytes] | None]:
-    """The requests that were whole, and the heads of all; None where the connection was ended for its errors,
-    since what came in one read with them may or may not have been served."""
+    """The complete requests, and the heads of all. The heads are None if the connection was closed for an
+    error: requests that arrived in the same read may or may not have been served."""
     loop = _Loop()
     upstream = _Many(loop)
 
     def route(request: InboundRequest) -> Route:
         if len(request.matched) != 1:
-            raise LaptopOffline("nobody")
+            raise LaptopOffline("none is online")
         return Route(upstream, "foo", "alice", b"", b"")
 
     server = Listener(route, TIMEOUTS, lambda observed: None, 0.0)
@@ -155,11 +155,11 @@ def requests_of(parts: list[bytes]) -> tuple[list[Whole], list[bytes] | None]:
     return upstream.whole, None if ended else upstream.opened
 
 
-# --- answers ------------------------------------------------------------------------------------------------
+# --- responses ----------------------------------------------------------------------------------------------
 
 
 class Sink:
-    """What a client would get, and the pool behind; implements ResponseSink and h2_direct.Pool."""
+    """What a client would receive; implements ResponseSink and the pool of upstream/http2_connection.py."""
 
     label = "app"
 
@@ -228,6 +228,6 @@ def answered(parts: list[bytes]) -> Sink:
             loop.run()
     connection.connection_lost(None)
     loop.run()
-    for waiting in sink.waiting:  # the app said that it had not touched the request
+    for waiting in sink.waiting:  # the app reported that it had not processed the request
         waiting.fail(LaptopOffline("no other connection"))
     return sink

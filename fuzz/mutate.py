@@ -1,11 +1,11 @@
-"""New inputs from old ones. An input that a target tells apart from all before it becomes an old one."""
+"""Makes new inputs from the corpus. An input for which a target returns a new value joins the corpus."""
 
 from collections.abc import Sequence
 from random import Random
 
 from .targets import MAX_INPUT
 
-#: What is kept of the inputs that led somewhere new; the oldest that are no seeds make room.
+#: Inputs with a new value that are kept beside the seeds.
 MAX_CORPUS = 3000
 
 
@@ -21,8 +21,8 @@ class Mutator:
     def kinds(self) -> int:
         return len(self._seen)
 
-    def learn(self, data: bytes, verdict: object) -> None:
-        key = repr(verdict)
+    def learn(self, data: bytes, value: object) -> None:
+        key = repr(value)
         if key in self._seen or len(self._seen) >= MAX_CORPUS:
             return
         self._seen.add(key)

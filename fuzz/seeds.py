@@ -1,4 +1,4 @@
-"""Where to start. The tables know the grammar's corners better than chance does."""
+"""The initial corpus. The conformance tables cover the grammar's corner cases, which chance rarely finds."""
 
 import json
 from functools import cache
@@ -16,7 +16,7 @@ from .targets import MAX_INPUT
 
 VECTORS = json.loads((Path(__file__).parent.parent / "tests" / "vectors" / "contracts.json").read_text())
 
-#: What a mutation puts in: pieces of each grammar.
+#: Pieces of each grammar, which mutations insert.
 TOKENS = [
     b"\r\n",
     b"\r",
@@ -105,7 +105,7 @@ TOKENS = [
 
 
 def _dialogue() -> tuple[bytes, bytes]:
-    """(what the proxy sent, what the agent sent) of a short life of a tunnel."""
+    """(bytes of the proxy, bytes of the agent) of a short dialogue."""
     proxy, agent = Session(Role.PROXY), Session(Role.AGENT)
     sent = {proxy: b"", agent: b""}
 
@@ -132,12 +132,12 @@ def _dialogue() -> tuple[bytes, bytes]:
 
 
 def _short(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame as h2_targets.framed reads it."""
+    """A frame in the encoding that h2_targets.framed reads."""
     return bytes((kind, flags, stream, len(payload))) + payload
 
 
 def _h2() -> dict[str, list[bytes]]:
-    """Header blocks, requests and answers. Types: DATA 0, HEADERS 1, RST_STREAM 3, SETTINGS 4, PING 6,
+    """Header blocks, requests and responses. Types: DATA 0, HEADERS 1, RST_STREAM 3, SETTINGS 4, PING 6,
     GOAWAY 7, WINDOW_UPDATE 8, CONTINUATION 9; flags: END_STREAM 1, END_HEADERS 4."""
     start = [(":method", "POST"), (":scheme", "http"), (":path", "/a?b"), (":authority", "foo")]
     mesh = [("x-devroute", '{"foo":"alice"}'), ("x-devroute-matched", "foo"), ("te", "trailers")]

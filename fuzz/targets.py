@@ -1,5 +1,5 @@
-"""What has to hold for any bytes. Each target raises AssertionError, or lets through what a parser should not
-have raised; its value tells kinds of input apart, for drivers that see no coverage."""
+"""Invariants that hold for any input. A target raises AssertionError if one is broken, and lets an unexpected
+error of a parser through. Its value classifies the input, for a driver that measures no coverage."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ from . import h2_targets
 
 Target = Callable[[bytes], object]
 
-#: Longer inputs find nothing that shorter ones do not, and are slow.
+#: Longer inputs are slow and find nothing more.
 MAX_INPUT: Final = 4096
 
 _HOP: Final = {
@@ -47,7 +47,7 @@ _PROTECTED: Final = {b"host", b"content-length", b"x-devroute", b"x-request-id"}
 
 
 def pieces(data: bytes) -> list[bytes]:
-    """The same cuts for the same bytes."""
+    """Cut the input in pieces; the same input always in the same ones."""
     places = {zlib.crc32(data, salt) % (len(data) + 1) for salt in range(4)}
     cuts = sorted({0, len(data), *places})
     return [data[start:stop] for start, stop in itertools.pairwise(cuts)]
@@ -88,7 +88,7 @@ def _judge_request(raw: bytes, request: InboundRequest) -> object:
     assert wire.index(b"\r\n\r\n") + 4 == len(wire), "a second head in the head"
     assert wire.count(b"\n") == wire.count(b"\r\n") == wire.count(b"\r"), "a bare line end goes on"
 
-    # Read the fields as simply as that can be done: what is not dropped goes on, in order.
+    # An independent, simple reading of the fields: those that are not dropped, in order.
     written = [line.partition(b":")[::2] for line in raw[:-4].split(b"\r\n")[1:]]
     fields = [(name, value.strip(b" \t")) for name, value in written]
     options = b",".join(value for name, value in fields if name.lower() == b"connection").lower().split(b",")
@@ -120,7 +120,7 @@ def _judge_request(raw: bytes, request: InboundRequest) -> object:
 
 
 def _judge_framing(reader: h11.Connection, head: RequestHead) -> None:
-    """That the second parser finds the end of the body where we do."""
+    """Check that a second parser finds the end of the body where ours does."""
     if head.framing is Framing.LENGTH and head.length <= 1000:
         reader.receive_data(b"x" * head.length + b"GET")
         assert sum(len(e.data) for e in _until_end(reader)) == head.length
@@ -176,7 +176,7 @@ def chunks(data: bytes) -> object:
         return body, rest, reader.done, reader.trailers
 
     whole = verdict([data])
-    assert whole == verdict(pieces(data)), "it matters where the bytes are cut"
+    assert whole == verdict(pieces(data)), "cuts change the events"
     if len(whole) == 1:
         return whole[0]
     body, rest, done, trailers = cast(tuple[bytes, bytes, bool, Headers], whole)
@@ -191,23 +191,23 @@ def chunks(data: bytes) -> object:
 
 def connection(data: bytes) -> object:
     if data.lstrip(b"\r\n").startswith(b"PRI"):
-        return None  # HTTP/2 begins there, and is not told from a malformed head before its end
+        return None  # HTTP/2's preface begins so, and differs from a malformed head only at its end
     seen = conversation(data)
-    assert _roughly(conversation(data, cuts_of(data))) == _roughly(seen), "it matters where the bytes are cut"
+    assert _roughly(conversation(data, cuts_of(data))) == _roughly(seen), "cuts change the events"
     for one in seen.whole:
         _judge_whole(one)
     return tuple(seen.answers[:4]), seen.ended
 
 
 def _roughly(seen: Conversation) -> Conversation:
-    """A head with two faults is refused for the one that is seen first."""
+    """A head with two faults is refused for the one that is found first."""
     refused = (b"400", b"431", b"501"), (b"request-malformed", b"head-too-large", b"not-supported")
     answers = [(b"4xx", b"") if a in refused[0] or b in refused[1] else (a, b) for a, b in seen.answers]
     return seen._replace(answers=answers)
 
 
 def _judge_whole(one: Whole) -> None:
-    """What the app gets is to a second parser exactly this one request."""
+    """Check that a second parser reads what the app receives as exactly this one request."""
     wire = one.head.wire
     if one.head.framing is Framing.CHUNKED:
         wire += (b"%x\r\n%b\r\n" % (len(one.body), one.body)) if one.body else b""
@@ -222,7 +222,7 @@ def _judge_whole(one: Whole) -> None:
 
 
 class _Sink:
-    """What a client would get, and the pool behind; implements ResponseSink and Pool."""
+    """What a client would receive; implements ResponseSink and the pool of the connection."""
 
     label = "app"
 
@@ -282,7 +282,7 @@ def answer(data: bytes) -> object:
     method = b"HEAD" if zlib.crc32(data) % 8 == 0 else b"GET"
     whole = _answered(method, [data])
     parts = _answered(method, pieces(data))
-    assert _outcome(whole) == _outcome(parts), "it matters where the bytes are cut"
+    assert _outcome(whole) == _outcome(parts), "cuts change the events"
     assert not whole.calls_after_the_end
     assert whole.open == 0, "the pool still counts it"
     assert (whole.trailers is None) is not (whole.error is None)
@@ -296,7 +296,7 @@ def answer(data: bytes) -> object:
 
 def _outcome(sink: _Sink) -> tuple[object, ...]:
     code = sink.error and sink.error.code
-    # Where the head is refused, its bytes may be refused before or after the body's first ones came.
+    # If the head is refused, the first bytes of the body may or may not have been passed on.
     return sink.interim, sink.status, sink.trailers, code, sink.released, b"" if code else sink.body
 
 
@@ -323,7 +323,7 @@ def _answered(method: bytes, parts: list[bytes]) -> _Sink:
 
 
 def _compare_answers(method: bytes, data: bytes, ours: _Sink) -> None:
-    """Where h11 accepts the answer too, it has to be the same answer."""
+    """If h11 accepts the response too, both read the same response."""
     reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
     reader.send(h11.Request(method=method, target=b"/", headers=[(b"host", b"foo")]))
     reader.send(h11.EndOfMessage())
@@ -340,7 +340,7 @@ def _compare_answers(method: bytes, data: bytes, ours: _Sink) -> None:
                 assert not closed
                 closed = True
                 reader.receive_data(b"")
-        assert (status, body) == (ours.status, ours.body), "another answer"
+        assert (status, body) == (ours.status, ours.body), "another response"
         assert not ours.released or reader.trailing_data[0] == b"", "a tainted connection is used again"
 
 
@@ -349,13 +349,13 @@ def _compare_answers(method: bytes, data: bytes, ours: _Sink) -> None:
 
 def tunnel(data: bytes) -> object:
     whole = _events(data, [data])
-    assert whole == _events(data, pieces(data)), "it matters where the bytes are cut"
+    assert whole == _events(data, pieces(data)), "cuts change the events"
     _react(data)
     return tuple(kind for kind, *_ in whole[0][:6]), whole[0][-1:] and str(whole[0][-1])[:60]
 
 
 def _session(data: bytes) -> Session:
-    """A greeted end, as the first byte says; a proxy's with three streams."""
+    """A session in the role and the state that the first two bytes choose; a proxy's has three streams."""
     if data[:1] >= b"\x80":
         session = Session(Role.AGENT, max_streams=8)
         session.send_hello(b"{}")
@@ -372,11 +372,11 @@ def _session(data: bytes) -> Session:
 
 
 def _events(data: bytes, parts: list[bytes]) -> tuple[list[Any], dict[int, bytes]]:
-    """The events in order, and the data of each stream, which may come in any pieces."""
+    """The events in order, and the data of each stream as a whole."""
     session = _session(data)
     seen: list[Any] = []
     bodies: dict[int, bytes] = {}
-    left = 2  # the bytes that chose the session
+    left = 2  # the bytes that choose the session
     for part in parts:
         skip = min(left, len(part))
         left -= skip
@@ -397,7 +397,7 @@ def _events(data: bytes, parts: list[bytes]) -> tuple[list[Any], dict[int, bytes
 
 
 def _react(data: bytes) -> None:
-    """Answer as the ends do: nothing that a peer sends makes our own calls fail."""
+    """Respond as the real ends do: nothing that a peer sends may make our own calls fail."""
     session = _session(data)
     for part in pieces(data[2:]):
         for event in session.receive(part):
@@ -422,14 +422,14 @@ def _react(data: bytes) -> None:
 def websocket(data: bytes) -> object:
     client = data[:1] >= b"\x80"
 
-    def heard(parts: list[bytes]) -> tuple[bytes, int | None, str]:
+    def received(parts: list[bytes]) -> tuple[bytes, int | None, str]:
         end = WebSocket(client=client, random=lambda size: b"\x37\xfa\x21\x3d"[:size])
         got = b""
         for part in parts:
             got += b"".join(bytes(piece) for piece in end.receive(part))
         return got, end.closed, "" if end.error is None else end.error.message
 
-    assert heard([data[1:]]) == heard(pieces(data[1:])), "it matters where the bytes are cut"
+    assert received([data[1:]]) == received(pieces(data[1:])), "cuts change the events"
     sender = WebSocket(client=not client, random=lambda size: b"\x00\xff\x21\x3d"[:size])
     receiver = WebSocket(client=client, random=lambda size: b""[:size])
     sent = bytes(sender.encode(pieces(data)))
@@ -441,7 +441,7 @@ def websocket(data: bytes) -> object:
         handshake = error.message
     with contextlib.suppress(ProtocolError):
         assert accept_upgrade(split_head(data[1:] + b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-    return heard([data[1:]])[1:], handshake
+    return received([data[1:]])[1:], handshake
 
 
 # --- the contract -----------------------------------------------------------------------------------------
@@ -467,7 +467,7 @@ def h2_blocks(data: bytes) -> object:
 
 
 def h2_requests(data: bytes) -> object:
-    """Cuts make another course of events: an answer may end a stream before the next frame for it comes."""
+    """Cuts change the order of events: a response may end a stream before the next frame for it arrives."""
     wire = h2_targets.framed(data)
     for parts in (pieces(wire), [wire]):
         whole, opened = h2_targets.requests_of(parts)

@@ -1,7 +1,7 @@
-"""One target for some seconds: python -m fuzz.worker [--own] TARGET SECONDS FIGURES
+"""Runs one target for some seconds: python -m fuzz.worker [--own] TARGET SECONDS FIGURES
 
-Ends with 1 if a target's rule was broken, an input took too long, or memory grew; the input is kept under
-artefacts/fuzz. With atheris, coverage leads; without, the targets' own verdicts do.
+Exits with 1 if an invariant was broken, an input took too long, or memory grew; the input is kept under
+artefacts/fuzz. Atheris is guided by coverage, the own driver by the values that targets return.
 """
 
 import argparse
@@ -26,21 +26,21 @@ except ImportError:
 
 ARTEFACTS: Final = Path("artefacts/fuzz")
 
-#: CPU seconds for one input of at most 4 KiB; the slowest honest ones take some milliseconds.
+#: CPU seconds for one input of at most 4 KiB; the slowest take some milliseconds.
 MAX_SECONDS: Final = 1.0
 
-#: An input that never ends is shown with its stack after this long.
+#: After this long without an end, the stack is printed and the process exits.
 HANG_SECONDS: Final = 20
 
-#: Python objects that may be there at the end beyond those after the first fifth of the time: caches fill.
+#: Growth from the first fifth of the time to the end that is no leak, in Python objects: caches fill.
 MAX_BLOCKS: Final = 40_000
 
-#: As much in bytes, for what is kept outside of objects.
+#: The same in bytes, for memory outside of Python objects.
 MAX_BYTES: Final = 32 * 1024 * 1024
 
 
 class Watch:
-    """Runs inputs and keeps account of them."""
+    """Runs inputs and measures time and memory."""
 
     def __init__(self, name: str, seconds: float, figures: Path, engine: ModuleType | None) -> None:
         self.engine = engine
@@ -66,7 +66,7 @@ class Watch:
         self.inputs += 1
         began = time.process_time()
         try:
-            verdict = self.target(data)
+            value = self.target(data)
             took = time.process_time() - began
             assert took <= MAX_SECONDS, f"{took:.1f} s of CPU for {len(data)} bytes"
         except Exception:
@@ -75,7 +75,7 @@ class Watch:
         self.slowest = max(self.slowest, took)
         if self.inputs % 1024 == 0:
             self.account()
-        return verdict
+        return value
 
     def keep(self, data: bytes) -> None:
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class Watch:
         print(f"{path}: {data[:400]!r}", file=sys.stderr)
 
     def account(self) -> None:
-        """Note the figures; libFuzzer ends the process without asking."""
+        """Write the figures now and then: libFuzzer ends the process without a callback."""
         passed = time.monotonic() - self.started
         faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
         gc.collect()
@@ -105,14 +105,14 @@ class Watch:
             "engine": "atheris" if self.engine else "own",
         }
         self.figures.write_text(json.dumps(figures))
-        assert more_blocks < MAX_BLOCKS, f"{more_blocks} objects more than after a fifth of the time"
-        # libFuzzer's own corpus and counters are in there too, so the bound on bytes is for our driver.
+        assert more_blocks < MAX_BLOCKS, f"{more_blocks} objects more than after the first fifth of the time"
+        # Memory holds libFuzzer's corpus and counters too, so the bound on bytes is for the own driver.
         assert self.engine or more_bytes < MAX_BYTES, (
-            f"{more_bytes} bytes more than after a fifth of the time"
+            f"{more_bytes} bytes more than after the first fifth of the time"
         )
 
 
-def with_verdicts(watch: Watch, seeds: list[bytes], tokens: list[bytes], random: Random) -> None:
+def with_values(watch: Watch, seeds: list[bytes], tokens: list[bytes], random: Random) -> None:
     from .mutate import Mutator
 
     mutator = Mutator(seeds, tokens, random)
@@ -165,13 +165,13 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("seconds", type=float)
     parser.add_argument("figures", type=Path)
-    parser.add_argument("--own", action="store_true", help="do without atheris")
+    parser.add_argument("--own", action="store_true", help="use the own driver even if atheris is installed")
     options = parser.parse_args()
     engine = None if options.own else atheris
     watch = Watch(options.target, options.seconds, options.figures, engine)
     from .seeds import TOKENS, seeds
 
-    run = with_coverage if engine else with_verdicts
+    run = with_coverage if engine else with_values
     run(watch, seeds(options.target), TOKENS, Random())
 
 

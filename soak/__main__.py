@@ -1,5 +1,5 @@
-"""python -m soak [SECONDS]: exit code 0 where nobody got what was another's, nothing is unexplained, and
-memory and file descriptors stay as they are."""
+"""python -m soak [SECONDS]: exits with 0 if no response reached a wrong client, all failures are explained,
+and memory and file descriptors did not grow."""
 
 import argparse
 import asyncio
@@ -25,7 +25,7 @@ from .hostile import Attacks
 from .ledger import MACHINE, Ledger
 from .watch import LONG_S, Watched, beat, sample
 
-#: How many ask for good at the same time.
+#: Well-behaved clients at the same time.
 CALLERS = 16
 LAPTOPS = ("laptop-0", "laptop-1", "laptop-2")
 

@@ -1,4 +1,4 @@
-"""The apps behind sidecar and laptops. Each says who it is and whose answer it gives: a mix-up shows."""
+"""The apps behind sidecar and laptops. A response names its app and its request, so that a mix-up shows."""
 
 import asyncio
 import contextlib
@@ -10,22 +10,22 @@ from aiohttp import WSMsgType, web
 
 from devroute.mesh.istio.sidecar import Endpoint
 
-#: What must reach nobody.
+#: A text that must reach no client but the poisoned app's own.
 POISON = "POISON"
 
-#: Pieces of a slow answer.
+#: Pieces of a slow response.
 SLOW_PIECES = 5
 
 
 def body_of(nonce: str, who: str, size: int) -> bytes:
-    """A body of which each part tells whose it is."""
+    """A body of which each part names its request and its app."""
     unit = f"{nonce}/{who};".encode()
     return (unit * (size // len(unit) + 1))[:size]
 
 
 @asynccontextmanager
 async def honest(who: str) -> AsyncIterator[Endpoint]:
-    """Answers as it is asked: /NONCE?size=N, at once or slowly, any method, or a WebSocket."""
+    """An app that responds to /NONCE?size=N: at once or slowly, to any method, or as a WebSocket."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         nonce = request.path[1:]
@@ -67,7 +67,7 @@ async def honest(who: str) -> AsyncIterator[Endpoint]:
 
 @asynccontextmanager
 async def poisonous(who: str) -> AsyncIterator[Endpoint]:
-    """Keeps its connections and sends answers that nobody asked for between two others."""
+    """An app that sends unrequested responses on its kept connections, between two others."""
     writers: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,5 @@
-"""Decent requests through the sidecar, each with a nonce and with who should answer. Judges every answer."""
+"""Well-behaved requests through the sidecar, each with a nonce and an app that should respond; checks every
+response."""
 
 import asyncio
 import itertools
@@ -17,14 +18,14 @@ from .ledger import Ledger
 
 SERVICE = "the service"
 DIRECT = "direct"
-#: An app that sends answers nobody asked for. To its own callers it may say what it likes, for what it sends
-#: right after the next request is to HTTP/1.1 that one's answer. To nobody else.
+#: An app that sends unrequested responses. Its own clients may receive them: in HTTP/1.1, whatever it sends
+#: right after the next request is the response to that request. No other client may.
 POISONER = "poisoner"
 
-#: A request that takes longer hangs.
+#: A request that takes longer counts as hung.
 PATIENCE_S = 30.0
 
-#: What an app that breaks HTTP earns, and nobody else.
+#: Error codes that only the clients of an app that breaks HTTP may receive.
 BROKEN_APP = ("upstream-invalid", "upstream-reset")
 
 _numbers = itertools.count()
@@ -32,7 +33,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Way:
-    """`laptops`: the names that may be killed. `addresses`: contracts' targets of the others."""
+    """`laptops`: names of those that may be killed. `addresses`: where the other targets are, by name."""
 
     entry: Endpoint
     laptops: tuple[str, ...]
@@ -49,7 +50,7 @@ async def ask_for_ever(ledger: Ledger, session: aiohttp.ClientSession, way: Way)
 
 
 class Request:
-    """One request on its way, and what is said about it."""
+    """One request, and the check of its response."""
 
     def __init__(self, ledger: Ledger, session: aiohttp.ClientSession, way: Way, who: str) -> None:
         self.ledger = ledger
@@ -71,7 +72,7 @@ class Request:
         said = response.headers
         nonce, who = said.get("x-nonce"), said.get("x-who")
         if self.who == who == POISONER and nonce != self.nonce:
-            self.ledger.fine("answered by poisoner with what it made up")
+            self.ledger.fine("answered by poisoner with a response of its own making")
         elif POISON.encode() in body or nonce not in (None, self.nonce):
             self.ledger.deliver_to_wrong(f"{self.who} {self.nonce} got {nonce} {who} {body[:80]!r}")
         elif nonce is None:
@@ -82,7 +83,7 @@ class Request:
             self.ledger.deliver_to_wrong(f"{self.who} {self.nonce}: {len(body)} bytes of {size} look whole")
         elif who == self.who:
             kind = who if who in (SERVICE, DIRECT, POISONER) else "a laptop"
-            self.ledger.fine(f"answered by {kind}, as it should be")
+            self.ledger.fine(f"answered by {kind}, as asked")
         elif who == SERVICE and said.get("x-devroute-result") == "fallback":
             self.failed("fell back to the service", said.get("x-devroute-reason", ""))
         else:
@@ -136,7 +137,7 @@ async def post(request: Request) -> None:
 
 
 async def leave(request: Request) -> None:
-    """A client that goes away in the middle."""
+    """A client that disconnects before the end of its response."""
     try:
         async with asyncio.timeout(random.uniform(0, 0.05)):
             await _send(request, "GET", 300_000, query="&slow=1")
@@ -145,7 +146,7 @@ async def leave(request: Request) -> None:
 
 
 async def chat(request: Request) -> None:
-    """A WebSocket: each message comes back with the name of whom it is from."""
+    """A WebSocket whose app returns each message with its own name."""
     try:
         async with (
             asyncio.timeout(PATIENCE_S),
@@ -164,9 +165,11 @@ async def chat(request: Request) -> None:
                     request.failed("WebSocket fell back to the service", str(said))
                     return
                 if who != request.who:
-                    request.ledger.deliver_to_wrong(f"{request.who} {request.nonce} heard {message.data!r}")
+                    request.ledger.deliver_to_wrong(
+                        f"{request.who} {request.nonce} received {message.data!r}"
+                    )
                     return
-            request.ledger.fine("WebSockets, each message answered by whom it should be")
+            request.ledger.fine("WebSockets, each message answered by the right app")
     except TimeoutError:
         request.failed("WebSocket hung", "")
     except aiohttp.WSServerHandshakeError as error:

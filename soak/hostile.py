@@ -1,5 +1,5 @@
-"""Those who mean harm, and those who know no better: at the data port, the control port, and through the
-sidecar. Each checks that it meets what it has to meet; what it does to others, the others find out."""
+"""Hostile and broken clients: at the data port, at the control port, and through the sidecar. Each checks the
+response to itself; the well-behaved clients of soak/good.py notice its effect on others."""
 
 import asyncio
 import contextlib
@@ -26,17 +26,17 @@ from .ledger import Ledger
 
 PATIENCE_S = 30.0
 
-#: Between two attacks of one kind.
+#: Seconds between two attacks of one kind.
 REST_S = (0.05, 0.5)
 SLOWLORIS_REST_S = 5.0
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-#: "marks" are about contracts, and depend on who is online.
+#: Cases of "markers" are about contracts and depend on which laptops are online.
 REFUSED = [
     case
     for case in CASES
-    if case.answers and case.answers[0][1] and not case.reached and not case.name.startswith("marks")
+    if case.answers and case.answers[0][1] and not case.reached and not case.name.startswith("markers")
 ]
 
 
@@ -56,7 +56,7 @@ async def dialled(to: Endpoint) -> AsyncIterator[Connection]:
 
 
 async def everything(reader: asyncio.StreamReader) -> bytes | None:
-    """What comes up to the end of the connection; None if that does not come."""
+    """All bytes up to the end of the connection; None if it does not end."""
     got = b""
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -70,7 +70,7 @@ async def everything(reader: asyncio.StreamReader) -> bytes | None:
 
 
 async def first(reader: asyncio.StreamReader) -> bytes:
-    """The first answer, as far as it comes."""
+    """The first response, as far as it arrives."""
     head = b""
     with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
         async with asyncio.timeout(PATIENCE_S):
@@ -80,7 +80,7 @@ async def first(reader: asyncio.StreamReader) -> bytes:
 
 
 def _code(answer: bytes | None) -> tuple[int, str]:
-    """Status and code of the first answer; 0 where there is none."""
+    """Status and code of the first response; 0 if there is none."""
     head, _, body = (answer or b"").partition(b"\r\n\r\n")
     with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
         start = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
@@ -110,7 +110,7 @@ class Attacks:
     # --- the data port
 
     async def malformed(self) -> None:
-        """A line of the conformance table: requests that may reach nobody."""
+        """A case of the conformance table whose request may reach no app."""
         case = random.choice(REFUSED)
         async with dialled(self.data) as (reader, writer):
             writer.write(case.raw)
@@ -119,7 +119,7 @@ class Attacks:
             answer = await first(reader)
         self.ledger.expect(
             _code(answer)
-            in (case.answers[0], (503, "laptop-offline")),  # alice, before her body is looked at
+            in (case.answers[0], (503, "laptop-offline")),  # alice is offline, found before the body is read
             "malformed requests refused as the conformance table says",
             lambda: f"{case.name}: {answer!r}"[:500],
         )
@@ -136,7 +136,7 @@ class Attacks:
         )
 
     async def half_an_upload(self) -> None:
-        """And then a reset, so that an exchange ends at any point."""
+        """An upload that a reset ends at a random point of the exchange."""
         target = random.choice(("nobody", "poisoner", "laptop-0", "laptop-1"))
         contract = json.dumps({"foo": target})
         head = f"POST /{secrets.token_hex(4)} HTTP/1.1\r\nhost: foo\r\nx-devroute: {contract}\r\n"
@@ -146,7 +146,7 @@ class Attacks:
             await asyncio.sleep(random.uniform(0, 0.02))
             linger = struct.pack("ii", 1, 0)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.ledger.fine("uploads broken off by a reset")
+        self.ledger.fine("uploads ended by a reset")
 
     async def slow_heads(self) -> None:
         """Many connections that never finish their heads, at both ports."""
@@ -156,7 +156,7 @@ class Attacks:
                 writer.write(b"GET / HTTP/1.1\r\nhost: foo\r\n")
                 answer = await everything(reader)
             self.ledger.expect(
-                _code(answer) == (408, "request-timeout"), "slow heads given up", lambda: f"{answer!r}"[:300]
+                _code(answer) == (408, "request-timeout"), "slow heads timed out", lambda: f"{answer!r}"[:300]
             )
 
         async with asyncio.TaskGroup() as group:
@@ -207,7 +207,7 @@ class Attacks:
     # --- through the sidecar
 
     async def wrong_contract(self, session: aiohttp.ClientSession) -> None:
-        """Contracts that are wrong are refused; those that may not be are left to the service."""
+        """Malformed contracts are refused; those whose target is denied fall back to the service."""
         contract, status, result = random.choice(WRONG)
         since = time.monotonic()
         url = f"http://{self.entry.host}:{self.entry.port}/wrong"
@@ -217,7 +217,7 @@ class Attacks:
             reason = response.headers.get("x-devroute-reason", "")
             body = await response.read()
         if found[1] == "fallback" != result and "did not answer within" in reason:
-            self.ledger.failed("wrong contracts: left to the service", reason, contract, since)
+            self.ledger.failed("wrong contracts: fell back to the service", reason, contract, since)
             return
         self.ledger.expect(
             found == (status, result) and POISON.encode() not in body,

@@ -1,4 +1,4 @@
-"""People whose laptops come and go: `devroute up`, killed, ended and put to sleep at random."""
+"""Laptops that come and go: `devroute up`, killed, ended and suspended at random."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ from devroute.mesh import testbed
 
 from .ledger import Ledger
 
-#: Between a laptop's coming and its going, in seconds.
+#: Seconds for which a laptop is online.
 ONLINE_S = (3.0, 15.0)
-#: Between its going and its coming back.
+#: Seconds until it is started again.
 AWAY_S = (0.0, 2.0)
-#: How long a laptop sleeps: less than it takes to be thought dead (15 s), so that it loses nothing.
+#: Seconds for which it is suspended: fewer than the 15 s after which its tunnel counts as dead.
 ASLEEP_S = (0.5, 4.0)
 
 
@@ -25,7 +25,7 @@ async def live(
     name: str,
     online: asyncio.Event,
 ) -> None:
-    """One laptop for as long as the soak runs. `start` brings it online; `online` is set once it was."""
+    """One laptop, until the soak ends. `start` brings it online; `online` is set when it is so first."""
     outages = ledger.outages
     while True:
         async with start() as started:

@@ -1,20 +1,20 @@
-"""What became of every request, and what explains it. Judges; sends nothing and kills nothing."""
+"""The outcome of every request, and the outage that explains a failure. Sends nothing and kills nothing."""
 
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-#: A laptop that is back may be thought away for so long: the sidecars keep answers, and its kill may be
-#: noticed a little late on a machine with much to do.
+#: Seconds for which a laptop that is back may still count as offline: sidecars cache decisions, and a busy
+#: machine may notice its kill late.
 AFTERMATH_S = 1.5
-#: Shown of what went wrong.
+#: Failures of each kind that the report lists.
 MAX_SHOWN = 20
 
 
 @dataclass
 class Outages:
-    """When whose laptop was not there, or the machine did not get to run us."""
+    """When each laptop was offline, and when this process or the proxy was not scheduled."""
 
     _spans: dict[str, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -29,7 +29,7 @@ class Outages:
         self._spans[who].append([since, until])
 
     def was(self, who: str, since: float) -> bool:
-        """Whether one touches the time from `since` to now."""
+        """Whether an outage overlaps the time from `since` to now."""
         now = time.monotonic()
         return any(down <= now and up + AFTERMATH_S >= since for down, up in self._spans[who])
 
@@ -37,13 +37,13 @@ class Outages:
         return len(self._spans[who])
 
 
-#: Whom nobody asked: our own process, when it got no time to run.
+#: The name of outages in which a process was ready to run and was not scheduled.
 MACHINE = "the machine"
-#: What that can explain: the sidecar had to wait too long for the proxy, or we for everything.
+#: Failures that it can explain: the sidecar waited too long for the proxy, or the client for everything.
 LATE = ("did not answer within", "hung")
 
 
-#: What is said of a laptop that makes no sign although it is asked (link.py).
+#: In the reason of a request whose laptop does not respond to pings.
 ASLEEP = "has not responded for"
 
 
@@ -58,24 +58,24 @@ class Ledger:
         self.outcomes[what] += 1
 
     def deliver_to_wrong(self, what: str) -> None:
-        """The worst that can happen: somebody got what was another's."""
+        """The worst failure: a client received the response to another's request."""
         self.outcomes["DELIVERED TO A WRONG REQUESTER"] += 1
         self.wrong.append(what)
 
     def failed(self, what: str, detail: str, who: str, since: float) -> None:
-        """A request of the laptop `who` that did not get its answer."""
+        """A request to the laptop `who` that did not get its response."""
         if self.outages.was(who, since):
             self.outcomes[f"{what}: the laptop was killed"] += 1
         elif ASLEEP in detail and self.outages.was(f"{who} asleep", since):
             self.outcomes[f"{what}: the laptop slept"] += 1
         elif any(word in f"{what} {detail}" for word in LATE) and self.outages.was(MACHINE, since):
-            self.outcomes[f"{what}: this machine stood still"] += 1
+            self.outcomes[f"{what}: the machine was overloaded"] += 1
         else:
             self.outcomes[f"{what}: UNEXPLAINED"] += 1
             self.unexplained.append(f"{what}: {detail}")
 
     def expect(self, holds: bool, what: str, detail: Callable[[], str]) -> None:
-        """What a hostile or wrong peer has to meet."""
+        """Count the response to a hostile or broken client, which has to be as expected."""
         if holds:
             self.fine(what)
         else:

@@ -1,5 +1,5 @@
-"""An agent that has a token and means harm: it answers requests in every wrong way, floods the proxy, and
-comes back. Its callers get what they get; nobody else may notice."""
+"""A hostile agent with a valid token: it breaks the protocol in its responses, floods the proxy, and dials
+again. Its own clients may receive anything; no other client may be affected."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from .apps import POISON
 from .ledger import Ledger
 
 NAME = "mallory"
-#: Nobody waits longer for mallory.
+#: Seconds that a client waits for a response of mallory.
 CALLER_S = 3.0
 
 OK = b"HTTP/1.1 200 OK\r\nx-nonce: " + POISON.encode() + b"\r\n"
@@ -41,7 +41,7 @@ def _whole(stream: int) -> list[bytes]:
 
 
 def mischief(stream: int) -> list[bytes]:
-    """Frames in answer to a request on `stream`."""
+    """Hostile frames in response to a request on `stream`."""
     head, data = FrameType.HEAD, FrameType.DATA
     chunked = OK + b"transfer-encoding: chunked\r\n\r\n"
     return random.choice(
@@ -79,7 +79,7 @@ def mischief(stream: int) -> list[bytes]:
 
 
 class _Upstream:
-    """Answers past its session, which would not send such frames."""
+    """Writes frames on the connection that the link's session would not send."""
 
     def __init__(self) -> None:
         self.link: AgentLink | None = None
@@ -132,7 +132,7 @@ async def live(ledger: Ledger, server: str, secret: str) -> None:
 
 
 async def call(ledger: Ledger, session: aiohttp.ClientSession, entry: Endpoint) -> None:
-    """Its callers: any answer is as good as another, but the sidecar and the proxy go on."""
+    """Its clients: they accept any response, and send requests until the end."""
     url = f"http://{entry.host}:{entry.port}/mallory"
     headers = {"x-devroute": json.dumps({"foo": NAME}), "host": "foo"}
     while True:
@@ -142,8 +142,8 @@ async def call(ledger: Ledger, session: aiohttp.ClientSession, entry: Endpoint) 
                 asyncio.timeout(CALLER_S),
                 session.post(url, headers=headers, data=b"x" * 10) as response,
             ):
-                what = "cut off in its answer"
+                what = "cut off in its response"
                 await response.read()
-                what = response.headers.get("x-devroute-result", "nobody's word")
+                what = response.headers.get("x-devroute-result", "no result")
         ledger.fine(f"(mallory's callers: {what})")
         await asyncio.sleep(random.uniform(0, 0.2))

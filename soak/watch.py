@@ -1,4 +1,4 @@
-"""Memory and file descriptors of the processes under load, and whether they stay as they are."""
+"""Memory and file descriptors of the processes under load, and whether they grow."""
 
 import asyncio
 import contextlib
@@ -9,17 +9,17 @@ from pathlib import Path
 
 from .ledger import MACHINE, Ledger
 
-#: How often it is looked at.
+#: Seconds between two samples.
 SAMPLE_S = 1.0
-#: A run that is shorter says nothing about growth: pools and caches are still filling.
+#: A shorter run shows nothing about growth: pools and caches are still filling.
 LONG_S = 120.0
-#: Growth from the first third to the last that is no leak: caches that fill, an allocator's fragments.
+#: Growth from the first third to the last that is no leak: caches that fill, fragmentation.
 MEMORY_GROWTH, MEMORY_KIB = 1.10, 8 * 1024
 FD_GROWTH, FDS = 1.25, 16
-#: Our own loop stood still for so long: nobody can be blamed for what was late meanwhile.
+#: Seconds without a turn of this process's loop that explain late responses.
 STALL_S = 0.3
 BEAT_S = 0.25
-#: A process that was ready to run, and waited for more than this share of the time, was starved by others.
+#: A process that was ready to run but not scheduled for more than this share of the time was starved.
 STARVED = 0.4
 
 PROC = Path("/proc")
@@ -37,14 +37,14 @@ class Watched:
         self.samples.append((memory, len(list((PROC / str(self.pid) / "fd").iterdir()))))
 
     def waited(self) -> float:
-        """Seconds that its main thread was ready to run and did not (the kernel's word); 0 where unknown."""
+        """Seconds for which its main thread was ready to run but not scheduled; 0 if unknown."""
         try:
             return int((PROC / str(self.pid) / "schedstat").read_text().split()[1]) / 1e9
         except (OSError, IndexError):
             return 0.0
 
     def thirds(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The medians of memory and descriptors, in the first third and in the last."""
+        """Medians of memory (KiB) and descriptors, in the first third and in the last."""
         third = max(1, len(self.samples) // 3)
         first, last = zip(*self.samples[:third], strict=True), zip(*self.samples[-third:], strict=True)
         (m1, f1), (m2, f2) = (tuple(map(statistics.median, each)) for each in (first, last))
@@ -65,7 +65,7 @@ class Watched:
 
 
 async def sample(processes: list[Watched]) -> None:
-    """Finds nothing where there is no /proc."""
+    """Take samples until cancelled; without /proc there are none."""
     while True:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for process in processes:
@@ -74,7 +74,7 @@ async def sample(processes: list[Watched]) -> None:
 
 
 async def beat(ledger: Ledger, processes: list[Watched]) -> None:
-    """Notice when this process did not get to run, or the watched ones waited for a processor."""
+    """Record as outages the times in which this process or a watched one was not scheduled."""
     last = time.monotonic()
     waited = [process.waited() for process in processes]
     while True:

@@ -627,16 +627,16 @@ def marked(name: str, fields: bytes, code: str, status: int = 400) -> Case:
         + b"content-length: %d\r\n\r\n" % len(SMUGGLED)
         + SMUGGLED
     )
-    return Case(f"marks: {name}", raw, ((status, code),), goes_on=True)
+    return Case(f"markers: {name}", raw, ((status, code),), goes_on=True)
 
 
-MARKS = [
+MARKERS = [
     marked("none", b"", "contract-missing"),
     marked("no contract", b"x-devroute-matched: foo\r\n", "contract-missing"),
     marked("no marker", b'x-devroute: {"foo":"alice"}\r\n', "marker-missing"),
     marked("contract twice", MESH + b'X-Devroute: {"foo":"alice"}\r\n', "contract-invalid"),
     marked("contract twice, another", MESH + b'x-devroute: {"foo":"bob"}\r\n', "contract-invalid"),
-    Case("marks: marker twice", head(b"X-Devroute-Matched: foo\r\n") + SMUGGLED, (MALFORMED,)),
+    Case("markers: marker twice", head(b"X-Devroute-Matched: foo\r\n") + SMUGGLED, (MALFORMED,)),
     marked(
         "marker of another service",
         b'x-devroute: {"foo":"alice"}\r\nx-devroute-matched: bar\r\n',
@@ -685,12 +685,12 @@ MARKS = [
         403,
     ),
     served(
-        "marks: in other case and order",
+        "markers: in other case and order",
         b'GET / HTTP/1.1\r\nX-DEVROUTE-MATCHED: \tfoo \r\nhost: foo\r\nX-Devroute:{"foo":"alice"}\r\n\r\n',
         (b"GET /", b""),
     ),
     served(
-        "marks: an answer's fields in a request", head(b"x-devroute-result: laptop\r\n"), (b"POST /", b"")
+        "markers: a response's fields in a request", head(b"x-devroute-result: laptop\r\n"), (b"POST /", b"")
     ),
 ]
 
@@ -718,6 +718,6 @@ CASES = [
     *CODINGS,
     *CHUNKS,
     *CONNECTIONS,
-    *MARKS,
+    *MARKERS,
     *EARLY_ENDS,
 ]
