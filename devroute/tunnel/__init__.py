@@ -1,8 +1,9 @@
-"""The tunnel between a proxy and a laptop: PROTOCOL.md says what travels, in the order of these modules.
+"""The tunnel between a proxy and a laptop. PROTOCOL.md defines what travels; the modules follow its order.
 
-frames -> streams -> events, sending -> session   sans-I/O: bytes in, events out; calls in, bytes out
-websocket                                         sans-I/O: RFC 6455, the envelope around the frames
-hello                                             what the two ends tell each other first
-link -> stream_end -> proxy_end, agent_end        the asyncio shell: one connection and its streams
-accept, dial                                      how the proxy gets a link, how the agent makes one
+protocol/   sans-I/O: bytes in, events out; calls in, bytes out
+            frames -> stream -> events, sender -> session
+            flood_guard: limits; websocket: the envelope (RFC 6455); handshake: HELLO, WELCOME, RENEWED
+link        the asyncio shell of one connection, with liveness
+link_stream -> proxy_link, agent_link: what streams mean at the two ends
+dial        how the agent gets a link; the proxy gets its own from proxy/control/
 """

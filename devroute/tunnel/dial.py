@@ -1,6 +1,6 @@
 """How the agent makes a link: connect to the control port, upgrade, hand the connection to an AgentLink.
 
-Every way in which this fails becomes an error that says what to do; it never retries (agent/app.py does).
+Every failure becomes an error with a hint. Dials again only past used connections; agent/app.py retries.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ from devroute.tunnel.protocol.websocket import (
 )
 from devroute.upstream.dialer import connect_first
 
-#: For name, connection, TLS and upgrade together, in seconds.
+#: Seconds for name resolution, connection, TLS and upgrade together.
 DIAL_SECONDS: Final = 10.0
 
-#: Bytes of an answer other than 101 that are read for its reason.
-MAX_ANSWER: Final = 64 * 1024
+#: Bytes of a response other than 101 that are read for the error in it.
+MAX_RESPONSE: Final = 64 * 1024
 
-#: Connections of an ingress's pool that may have to be used up before it opens one for the tunnel.
+#: Attempts that may meet a used connection of an ingress's pool before it opens a new one for the tunnel.
 MAX_USED_CONNECTIONS: Final = 8
 
 _HINT: Final = "is the server's URL right (--server, DEVROUTE_SERVER), and is the VPN up?"
@@ -54,9 +54,10 @@ async def dial(
     seconds: float = DIAL_SECONDS,
     random: Callable[[int], bytes] = os.urandom,
 ) -> AgentLink:
-    """Connect to `server` (an http, https, ws or wss URL; `tls` replaces the system's trust) in time.
+    """Connect to `server` (an http, https, ws or wss URL), within `seconds` per attempt. `tls` replaces the
+    system's certificate authorities.
 
-    Raises ServerUnreachable, TokenInvalid, or the error that the server answered with.
+    Raises ServerUnreachable, TokenInvalid, or the error in the server's response.
     """
     for _ in range(MAX_USED_CONNECTIONS):
         try:
@@ -84,7 +85,7 @@ async def _attempt(
     if not token.isascii() or not token.isprintable():
         raise TokenInvalid("the token has characters that no token has")
     fields = {"user-agent": f"devroute/{__version__}"}
-    if token:  # a client certificate may say it instead
+    if token:  # without one, a client certificate identifies the laptop
         fields["authorization"] = f"Bearer {token}"
     request, key = request_upgrade(url.netloc, url.path.rstrip("/") + "/tunnel", fields, random(16))
     loop = asyncio.get_running_loop()
@@ -102,33 +103,35 @@ async def _attempt(
             )
             return await handshake.outcome
     except TimeoutError:
-        raise ServerUnreachable(f"{server} did not answer within {seconds:g} s", hint=_HINT) from None
-    except ssl.SSLCertVerificationError as error:
-        raise ServerUnreachable(
-            f"{server}: its certificate is not trusted: {error.verify_message}",
-            hint="a private CA? Name its file with --ca-file",
-        ) from None
-    except ssl.SSLError as error:
-        reason = (error.reason or str(error)).replace("_", " ").lower()
-        raise ServerUnreachable(f"{server}: TLS failed: {reason}", hint="is it https or http?") from None
-    except socket.gaierror:
-        raise ServerUnreachable(f"{server}: the name '{host}' does not resolve", hint=_HINT) from None
-    except OSError as error:
-        why = "refused the connection" if isinstance(error, ConnectionRefusedError) else _words(error)
-        raise ServerUnreachable(f"{server}: {why}", hint=_HINT) from None
-    except ProtocolError as error:
-        raise ServerUnreachable(f"{server}: {error.message}", hint=_HINT) from None
+        raise ServerUnreachable(f"{server} did not respond within {seconds:g} s", hint=_HINT) from None
+    except (OSError, ProtocolError) as error:
+        raise _unreachable(server, host, error) from None
     finally:
         handshake.give_up()
 
 
-def _words(error: OSError) -> str:
-    """In the system's words; asyncio's own say which call failed."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+def _unreachable(server: str, host: str, error: OSError | ProtocolError) -> ServerUnreachable:
+    hint = _HINT
+    match error:
+        case ProtocolError():
+            reason = error.message
+        case ssl.SSLCertVerificationError():
+            reason = f"its certificate is not trusted: {error.verify_message}"
+            hint = "a private CA? Name its file with --ca-file"
+        case ssl.SSLError():
+            reason = f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+            hint = "is it https or http?"
+        case socket.gaierror():
+            reason = f"the name '{host}' does not resolve"
+        case ConnectionRefusedError():
+            reason = "refused the connection"
+        case _:  # in the system's words; asyncio's name the call that failed
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return ServerUnreachable(f"{server}: {reason}", hint=hint)
 
 
 class _Handshake(asyncio.Protocol):
-    """The connection until the server's answer is there. `outcome` gets the link, or raises."""
+    """The connection until the server's response is complete. `outcome` gets the link, or the error."""
 
     def __init__(
         self, request: bytes, key: bytes, upgraded: Callable[[], AgentLink], loop: asyncio.AbstractEventLoop
@@ -154,12 +157,12 @@ class _Handshake(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._read += data
         end = self._read.find(b"\r\n\r\n") + 4
-        if self.outcome.done() or (end < 4 and len(self._read) <= MAX_ANSWER):
+        if self.outcome.done() or (end < 4 and len(self._read) <= MAX_RESPONSE):
             return
         try:
             if end < 4:
-                raise ProtocolError("it does not answer in HTTP")
-            self._answered(split_head(self._read[:end]), self._read[end:])
+                raise ProtocolError("it does not speak HTTP")
+            self._responded(split_head(self._read[:end]), self._read[end:])
         except DevrouteError as error:
             self.outcome.set_exception(error)
 
@@ -167,18 +170,18 @@ class _Handshake(asyncio.Protocol):
         if not self.outcome.done():
             end = self._read.find(b"\r\n\r\n") + 4
             if end < 4:
-                self.outcome.set_exception(ProtocolError("it closed the connection before it answered"))
+                self.outcome.set_exception(ProtocolError("it closed the connection without a response"))
             else:
-                self.outcome.set_exception(_refused(split_head(self._read[:end]), self._read[end:]))
+                self.outcome.set_exception(_error_in(split_head(self._read[:end]), self._read[end:]))
 
-    def _answered(self, head: HeadLines, rest: bytes) -> None:
+    def _responded(self, head: HeadLines, rest: bytes) -> None:
         if not head.start.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
-            raise ProtocolError("it does not answer in HTTP")
+            raise ProtocolError("it does not speak HTTP")
         if _status(head) != 101:
             length = head.fields.get(b"content-length", b"")
-            if len(rest) < (int(length) if length.isdigit() else MAX_ANSWER) and len(rest) < MAX_ANSWER:
-                return  # the reason is still on its way
-            raise _refused(head, rest)
+            if len(rest) < (int(length) if length.isdigit() else MAX_RESPONSE) and len(rest) < MAX_RESPONSE:
+                return  # its body is not complete
+            raise _error_in(head, rest)
         check_upgraded(head, self._key)
         assert self._transport is not None
         link = self._upgraded()
@@ -193,8 +196,8 @@ def _status(head: HeadLines) -> int:
     return int(status) if status.isdigit() else 0
 
 
-def _refused(head: HeadLines, body: bytes) -> DevrouteError:
-    """The error in an answer: devroute's own JSON, or what something in between said."""
+def _error_in(head: HeadLines, body: bytes) -> DevrouteError:
+    """The error in a response other than 101: devroute's own, as JSON, or one of something in between."""
     status = _status(head)
     try:
         document = json.loads(body)
@@ -204,11 +207,12 @@ def _refused(head: HeadLines, body: bytes) -> DevrouteError:
         pass
     if status in (401, 403):
         return TokenInvalid(
-            f"something in front of the server answered {status}: it wants another credential"
+            f"something in front of the server responded with {status}: it wants another credential"
         )
     if status in (301, 302, 307, 308):
         where = head.fields.get(b"location", b"").decode("latin-1")
-        return ServerUnreachable(f"the server is elsewhere: it answered {status} to {where}", hint=_HINT)
+        return ServerUnreachable(f"the server is elsewhere: {status} redirects to {where}", hint=_HINT)
     return ServerUnreachable(
-        f"it answered {status} and no tunnel", hint="the URL has to be that of devroute's control port"
+        f"it responded with {status} instead of opening a tunnel",
+        hint="the URL has to be that of devroute's control port",
     )

@@ -38,8 +38,7 @@ CLOSE_SECONDS: Final = 5.0
 #: other with its next piece.
 LARGE_PIECE: Final = 4 * 1024
 
-#: With at most so many open streams, waiting for the end of the loop turn costs more (a poll) than it saves
-#: (writes).
+#: With at most so many open streams, waiting for the loop turn's end costs a poll and saves few writes.
 FEW_STREAMS: Final = 2
 
 
@@ -154,8 +153,8 @@ class Link(Connection):
         self.wake()
 
     def grant(self, stream: Stream, size: int) -> None:
-        """The stream's consumer took `size` bytes. What this sends leaves with the next `wake`, which `feed`
-        calls by itself."""
+        """The stream's consumer took `size` bytes. The CREDIT leaves with the next `wake`; `feed` calls
+        it."""
         self._session.grant(stream, size)
 
     def dismiss(self, owner: StreamOwner) -> None:

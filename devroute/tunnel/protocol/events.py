@@ -1,4 +1,4 @@
-"""What a session says of the bytes it got: one value for each thing that happened. Pure."""
+"""The events that a session makes of the bytes it receives. Pure."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from devroute.tunnel.protocol.stream import Stream
 
 
 class Hello(NamedTuple):
-    """The agent's first frame; nothing may be opened before send_welcome."""
+    """The agent's first frame; no stream may be opened before send_welcome."""
 
     body: bytes
 
@@ -19,7 +19,7 @@ class Welcome(NamedTuple):
 
 
 class Renew(NamedTuple):
-    """A newer token of the agent's; send_renewed is owed."""
+    """A newer token of the agent; send_renewed has to answer it."""
 
     token: bytes
 
@@ -29,7 +29,7 @@ class Renewed(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A request. `length` is its body's where no flag says otherwise."""
+    """A request. `length`: of its body, unless a flag says that there is none or that it is not known."""
 
     stream: Stream
     service: bytes
@@ -45,7 +45,7 @@ class Head(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A piece of a body, empty only if `end`. Once consumed, grant(stream, len(data)) is owed."""
+    """A piece of a body, empty only with `end`. Call grant(stream, len(data)) once it is consumed."""
 
     stream: Stream
     data: bytes
@@ -65,7 +65,7 @@ class Reset(NamedTuple):
 
 
 class Writable(NamedTuple):
-    """Credit came for a stream whose send_data had said to stop."""
+    """Credit arrived for a stream whose send_data has returned False."""
 
     stream: Stream
 
@@ -79,7 +79,7 @@ class GoAway(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """The peer broke the protocol; a GOAWAY that says so is ready to be sent, and nothing else is read."""
+    """The peer violated the protocol. A GOAWAY with the error is ready to be sent; nothing else is read."""
 
     error: ProtocolError
 

@@ -1,4 +1,4 @@
-"""The frames of PROTOCOL.md: header, limits and payloads. Pure; knows nothing of the order they come in."""
+"""The frames of PROTOCOL.md: header, limits and payloads. Pure; knows nothing of their order."""
 
 import struct
 from enum import IntEnum
@@ -29,7 +29,7 @@ class FrameType(IntEnum):
 
 
 class Flag(IntEnum):
-    """Bits. Not an IntFlag, whose `&` costs a microsecond."""
+    """Bits of a frame's flags. Not an IntFlag, whose `&` costs 1 µs."""
 
     END = 1
     INFORMATIONAL = 2
@@ -43,27 +43,28 @@ OPEN_PREFIX: Final = struct.Struct("!QB")
 CREDIT_FRAME: Final = struct.Struct("!BBIII")
 CREDIT: Final = struct.Struct("!I")
 
-#: Bytes in flight per stream and direction: 100 Mbit/s at 80 ms. A stalled stream costs no more than this.
+#: Bytes in flight per stream and direction: 100 Mbit/s at a round trip of 80 ms. It bounds the memory of a
+#: stalled stream.
 WINDOW: Final = 1024 * 1024
 
-#: What one laptop may have open at once; a page load is some hundred, and each may hold two windows.
+#: Streams of one link that may be open at once. A page load has some hundred; each may hold two windows.
 MAX_STREAMS: Final = 4096
 
 MAX_STREAM_ID: Final = 0xFFFF_FFFF
 
-#: A head may have 64 KiB when it arrives and gains some fields on its way.
+#: A head of 64 KiB, the limit of the data port, and the fields that are added on the way.
 MAX_HEAD: Final = 128 * 1024
 
-#: HELLO and WELCOME list services; nobody serves thousands.
+#: HELLO and WELCOME: a list of services, of which a laptop has some dozens.
 MAX_GREETING: Final = 64 * 1024
 
 #: As for chunked trailers (http/http1/body.py).
 MAX_TRAILERS: Final = 16 * 1024
 
-#: A code, a sentence and a hint.
+#: RESET and GOAWAY: a code, a message and a hint.
 MAX_REASON: Final = 4 * 1024
 
-#: As in the head of an upgrade; RENEWED has a reason, as JSON.
+#: RENEW: as long as a token in the head of an upgrade. RENEWED: a reason, as JSON.
 MAX_TOKEN: Final = 8 * 1024
 MAX_RENEWED: Final = 16 * 1024
 
@@ -72,7 +73,8 @@ MAX_PING: Final = 8
 
 
 class Rule(NamedTuple):
-    """What the header of a type may say. `of_stream`: whether it belongs to a stream or to the link."""
+    """What a type's header allows: flag bits, payload bytes. `of_stream`: it belongs to a stream, not to the
+    link."""
 
     flags: int
     limit: int
@@ -116,7 +118,7 @@ def check_header(kind: int, flags: int, stream: int, length: int) -> None:
 
 
 def encode_reason(code: str, message: str, hint: str) -> bytes:
-    """The payload of RESET and GOAWAY; over-long texts lose their end, not their code."""
+    """The payload of RESET and GOAWAY; texts that are too long are cut."""
     texts = (" ".join(text.split())[: MAX_REASON // 8] for text in (code, message, hint))
     return "\n".join(texts).encode(errors="replace")[:MAX_REASON]
 
@@ -129,12 +131,13 @@ class Reason(NamedTuple):
     def as_error(
         self, otherwise: type[DevrouteError], known: dict[str, type[DevrouteError]]
     ) -> DevrouteError:
-        """The error that this code names, else `otherwise`."""
+        """An error of the class that `known` has for this code, else of `otherwise`."""
         return known.get(self.code, otherwise)(self.message or self.code, hint=self.hint)
 
 
 def decode_reason(payload: bytes) -> Reason:
-    """Raises ProtocolError. Control characters become spaces: the texts reach terminals and header fields."""
+    """Control characters become spaces, since the texts reach terminals and header fields. Raises
+    ProtocolError."""
     try:
         lines = payload.decode().split("\n")
     except UnicodeDecodeError:
@@ -149,12 +152,12 @@ def encode_trailers(trailers: Headers) -> bytes:
 
 
 def decode_trailers(payload: bytes) -> Headers:
-    """Raises ProtocolError unless this is the trailer section of a chunked message, as http/http1/body.py
-    reads it."""
+    """Raises ProtocolError unless this is a trailer section (RFC 9112 §7.1.2) that http/http1/body.py
+    accepts."""
     reader = ChunkedBody(ProtocolError)
     body, rest = reader.feed(b"0\r\n" + payload + b"\r\n")
     if body or rest or not reader.done:
-        raise ProtocolError("TRAILERS with an empty line in it")
+        raise ProtocolError("TRAILERS with an empty line")
     return reader.trailers
 
 
@@ -175,5 +178,5 @@ def decode_credit(payload: bytes) -> int:
         raise ProtocolError(f"CREDIT of {len(payload)} bytes")
     credit: int = CREDIT.unpack(payload)[0]
     if not credit:
-        raise ProtocolError("CREDIT of nothing")
+        raise ProtocolError("CREDIT for 0 bytes")
     return credit

@@ -1,7 +1,7 @@
-"""What the two ends tell each other of themselves: the bodies of HELLO, WELCOME and RENEWED. Pure.
+"""The JSON bodies of HELLO, WELCOME and RENEWED. Pure.
 
-Both come from the network, so pydantic checks them. Fields that this version does not know are ignored: a
-newer peer may say more, as long as the protocol's version is the same.
+They arrive from the network, so pydantic validates them. Fields that this version does not know are ignored:
+a newer peer may add some, as long as the protocol's version is the same.
 """
 
 import json
@@ -35,7 +35,9 @@ def _terms(value: object) -> object:
 def _version(version: int) -> int:
     if version != VERSION:
         newer = "server" if version > VERSION else "agent"
-        raise ValueError(f"protocol version {version}, but {VERSION} is spoken here: upgrade the {newer}")
+        raise ValueError(
+            f"protocol version {version}, but this side speaks version {VERSION}: upgrade the {newer}"
+        )
     return version
 
 
@@ -46,8 +48,8 @@ class _Message(BaseModel):
 
 
 class Offer(BaseModel):
-    """A service on the laptop; with `direct`, the proxy reaches it at that address and not by the tunnel.
-    `terms` is what it wants of its requests."""
+    """A service on the laptop. With `direct`, the proxy reaches it at that address, not by the tunnel.
+    `terms`: which requests the laptop wants, and how."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
 
@@ -72,7 +74,7 @@ def _unique(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
 
 
 class Hello(_Message):
-    """The agent's. `name`: what the laptop wants to be called, or None for the token's subject."""
+    """From the agent. `name`: of the laptop, None for the token's subject."""
 
     agent: Annotated[str, Field(max_length=64, pattern=r"^[!-~]*$")]
     name: Annotated[str, AfterValidator(_name)] | None = None
@@ -86,13 +88,13 @@ class Hello(_Message):
         return json.dumps(document, separators=(",", ":")).encode()
 
 
-#: What a proxy of this version can do that older ones, which would ignore it in silence, cannot.
+#: What this version of the proxy supports and older ones ignore without an error.
 FEATURES = ("terms", "renew", "shadow")
 
 
 class Welcome(_Message):
-    """The proxy's. `name`: what the laptop is called from now on. `features`: what is understood beyond
-    the version. `expires_in`: seconds until the token expires, None for never."""
+    """From the proxy. `name`: of the laptop from now on. `features`: what the proxy supports beyond the
+    protocol's version. `expires_in`: seconds until the token expires, None for never."""
 
     server: str
     name: str
@@ -104,7 +106,7 @@ class Welcome(_Message):
 
 
 class Refusal(BaseModel):
-    """An error that the proxy tells of."""
+    """An error, as in RENEWED."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -114,7 +116,7 @@ class Refusal(BaseModel):
 
 
 class Renewed(BaseModel):
-    """The proxy's answer to a newer token: until when it is good, or why it is not."""
+    """From the proxy, after RENEW: seconds until the newer token expires, or why it was refused."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,7 +1,7 @@
-"""What one end of a tunnel sends: calls in, frames out, within the peer's credit. Pure: no clock, no socket.
+"""The sending half of a session: calls in, frames out, within the peer's credit. Pure: no clock, no socket.
 
-The methods raise ValueError on misuse by this side, since that is a defect of ours. Calls for a stream that
-the peer has reset meanwhile go nowhere: its source was at work when the RESET came.
+The methods raise ValueError on misuse, which is a defect of this side. For a stream that the peer has reset
+they do nothing, since its source may not know yet.
 """
 
 from collections import deque
@@ -36,7 +36,7 @@ class Sender:
         self.greeted = False
         self.leaving = False
         self.finished = False
-        self.renewing = False  # a RENEW waits for its answer
+        self.renewing = False  # a RENEW has not been answered by RENEWED
         self.max_streams = max_streams
         self._last_id = 0
         self._out: list[bytes] = []
@@ -66,7 +66,7 @@ class Sender:
         self._frame(FrameType.HELLO, 0, 0, body)
 
     def send_renew(self, token: bytes) -> None:
-        """Once the last one was answered. Raises ValueError before."""
+        """Raises ValueError while `renewing`, and before the greeting."""
         if self.renewing or not self.greeted:
             raise ValueError("a token cannot be renewed now")
         self.renewing = True
@@ -86,7 +86,8 @@ class Sender:
         return len(self.streams) >= self.max_streams
 
     def open(self, service: bytes, wire: bytes, flags: int, length: int) -> Stream:
-        """Start a request; END in flags: it has no body. `service`: 1 to 255 bytes."""
+        """Start a request; with END in `flags` it has no body. `service`: 1 to 255 bytes. Raises ValueError
+        while no stream can be opened."""
         streams = self.streams
         number = self._last_id + 1
         if not self.greeted or self.leaving or len(streams) >= self.max_streams or number > MAX_STREAM_ID:
@@ -108,7 +109,7 @@ class Sender:
         if state == FORBIDDEN:
             if stream.closed:
                 return
-            raise ValueError("a second head on a stream")
+            raise ValueError("a second HEAD on a stream")
         out = self._out
         stream.last_out = out
         stream.last_header = len(out)
@@ -121,14 +122,11 @@ class Sender:
             stream.outbound = state
 
     def send_data(self, stream: Stream, data: bytes) -> bool:
-        """Send now what credit allows and keep the rest. False: send no more until Writable.
-
-        Data for a half that is closed already goes nowhere: a RESET came while the source was at work.
-        """
+        """Send what credit allows, and keep the rest. False: send no more until Writable."""
         if stream.outbound != BODY:
             if stream.outbound == CLOSED:
                 return True
-            raise ValueError("data before the head")
+            raise ValueError("DATA before the HEAD")
         if stream.backlog is not None:
             stream.backlog.append(data)
             return False
@@ -151,11 +149,11 @@ class Sender:
         self.pending += _HEADER_SIZE + size
 
     def send_end(self, stream: Stream, trailers: Headers | None = None) -> None:
-        """Close our half, after whatever still waits for credit."""
+        """Close our half, after the data that wait for credit."""
         if stream.outbound != BODY:
             if stream.outbound == CLOSED:
                 return
-            raise ValueError("an end before the head")
+            raise ValueError("END before the HEAD")
         if stream.backlog is not None:
             stream.backlog_end = trailers or []
             return
@@ -170,7 +168,7 @@ class Sender:
         self._outbound_closed(stream)
 
     def _drain(self, stream: Stream) -> bool:
-        """Send from the backlog; True when its source may go on."""
+        """Send from the backlog. True: the source may go on."""
         backlog = stream.backlog
         if backlog is None:
             return stream.credit > 0
@@ -190,7 +188,7 @@ class Sender:
         return stream.credit > 0
 
     def reset(self, stream: Stream, code: str, message: str, hint: str = "") -> None:
-        """End both halves now; nothing happens if they have ended."""
+        """End both halves; nothing happens if they have ended."""
         if self.streams.get(stream.id) is not stream:
             return
         self._drop(stream)
@@ -202,7 +200,7 @@ class Sender:
         del self.streams[stream.id]
 
     def grant(self, stream: Stream, size: int) -> None:
-        """The consumer took `size` bytes. CREDIT leaves once half of the window is owed."""
+        """The consumer took `size` bytes. CREDIT is sent once it amounts to half of the window."""
         owed = stream.unreturned + size
         if owed >= _HALF_WINDOW and stream.inbound != CLOSED:
             self._out.append(frames.CREDIT_FRAME.pack(FrameType.CREDIT, 0, stream.id, 4, owed))
@@ -220,12 +218,12 @@ class Sender:
         self._frame(FrameType.PING, 0, 0, payload)
 
     def goaway(self, code: str, message: str, hint: str = "") -> None:
-        """Say that no new stream will be opened or accepted by this side."""
+        """This side opens and accepts no new stream."""
         self.leaving = True
         self._frame(FrameType.GOAWAY, 0, 0, frames.encode_reason(code, message, hint))
 
     def finish(self) -> list[Stream]:
-        """The connection is over: the streams that were open, which are now closed on both sides."""
+        """The connection has ended. Returns the streams that were open, now closed on both sides."""
         self.finished = self.leaving = True
         streams = list(self.streams.values())
         for stream in streams:

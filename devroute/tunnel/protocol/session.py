@@ -1,7 +1,7 @@
-"""One end of a tunnel: bytes in, events out; what it sends is tunnel/protocol/sender.py's. Pure: no clock,
+"""One end of a tunnel: bytes in, events out; tunnel/protocol/sender.py is its sending half. Pure: no clock,
 no socket.
 
-`receive` never raises on what a peer sends: a broken rule becomes the event Broken, and nothing follows.
+`receive` never raises for what a peer sends: a violation becomes the event Broken, and nothing follows it.
 """
 
 from collections.abc import Callable
@@ -39,31 +39,32 @@ class Role(Enum):
     AGENT = auto()
 
 
-# The rules as arrays over the type's number, for the parse loop. Type 0 fails its limit, whatever its length.
+# frames.RULES as arrays over the type's number, for the parse loop. Type 0 fails by its limit.
 _FLAGS_FORBIDDEN: Final = (255, *(255 & ~int(frames.RULES[kind].flags) for kind in FrameType))
 _LIMIT: Final = (-1, *(frames.RULES[kind].limit for kind in FrameType))
 _OF_STREAM: Final = (False, *(frames.RULES[kind].of_stream for kind in FrameType))
 _LAST_TYPE: Final = int(max(FrameType))
 _HEADER_SIZE: Final = HEADER.size
 
-# Plain integers, and tuples made without a namedtuple's Python-level __new__, which costs 0.4 µs.
+# Plain integers, and tuples made without a namedtuple's __new__ in Python, which costs 0.4 µs.
 _HEAD: Final = int(FrameType.HEAD)
 _DATA: Final = int(FrameType.DATA)
 _END: Final = int(Flag.END)
 _event = tuple.__new__
 _unpack = HEADER.unpack_from
 
-#: Up to here it is cheaper to copy all bytes once and slice them; above, to copy each payload by itself.
+#: Up to so many bytes it is cheaper to copy them all once and slice them; above, to copy each payload by
+#: itself.
 _COPY_WHOLE: Final = 32 * 1024
 
 _Handler = Callable[[int, int, bytes], None]
 
 
 class Session(Sender):
-    """One end. An agent's takes streams that are opened to it, a proxy's opens them.
+    """One end. The proxy's opens streams, the agent's accepts them.
 
-    `control_frames` and `resets` count what tunnel/protocol/flood_guard.py allows little of, until the owner
-    sets them back.
+    `control_frames` and `resets` count what tunnel/protocol/flood_guard.py limits; the owner reads and clears
+    them.
     """
 
     def __init__(self, role: Role, *, max_streams: int = MAX_STREAMS) -> None:
@@ -105,7 +106,7 @@ class Session(Sender):
         )
 
     def send_welcome(self, body: bytes) -> None:
-        """Answer a Hello; from here on streams may be opened."""
+        """Answer a Hello; from now on streams may be opened."""
         self.greeted = True
         self._handlers = self._after_greeting()
         self._frame(FrameType.WELCOME, 0, 0, body)
@@ -113,7 +114,8 @@ class Session(Sender):
     # --- receiving ----------------------------------------------------------------------------------------
 
     def receive(self, data: Buffer) -> list[Event]:
-        """What these bytes say. Frames may be split anywhere; a body is passed on as far as it is there."""
+        """The events in these bytes. Frames may be split anywhere; DATA is passed on as far as it has
+        arrived."""
         events = self._events = []
         if self._broken or self.finished:
             return events
@@ -137,8 +139,6 @@ class Session(Sender):
             data = bytes(data) if len(data) <= _COPY_WHOLE else memoryview(data)
         size = len(data)
         at = self._more_data(data, size) if self._left else 0
-        streams = self.streams
-        events = self._events
         need = _HEADER_SIZE
         while size - at >= _HEADER_SIZE:
             kind, flags, number, length = _unpack(data, at)
@@ -152,35 +152,13 @@ class Session(Sender):
             body = at + _HEADER_SIZE
             at_next = body + length
             if kind == _DATA:
-                stream = streams.get(number)
-                if stream is None:
-                    self._ended_before(number)
-                else:
-                    if NEXT[stream.inbound][(_DATA << 2) | flags] == FORBIDDEN:
-                        raise self._misplaced(_DATA, stream)
-                    if length > stream.room:
-                        raise ProtocolError(
-                            f"DATA of {length} bytes on stream {number} overruns its credit of {stream.room}"
-                        )
-                    stream.room -= length
+                self._on_data(flags, number, length, data[body:at_next])
                 if at_next > size:
-                    if stream is not None and body < size:
-                        events.append(_event(Data, (stream, bytes(data[body:]), 0)))
-                    self._left = at_next - size
-                    self._left_stream = stream
-                    self._left_end = flags
                     return
-                if stream is not None:
-                    if length or flags:
-                        events.append(_event(Data, (stream, bytes(data[body:at_next]), flags)))
-                        if flags:
-                            self._inbound_closed(stream)
-                    else:
-                        self.control_frames += 1
+            elif at_next > size:
+                need = _HEADER_SIZE + length
+                break
             else:
-                if at_next > size:
-                    need = _HEADER_SIZE + length
-                    break
                 handler = self._handlers.get(kind)
                 if handler is None:
                     raise ProtocolError(f"{FrameType(kind).name} is not allowed here")
@@ -190,8 +168,34 @@ class Session(Sender):
             self._held += data[at:]
             self._need = need
 
+    def _on_data(self, flags: int, number: int, length: int, part: bytes | memoryview) -> None:
+        """`part`: the payload as far as it has arrived; `_more_data` passes the rest on."""
+        stream = self.streams.get(number)
+        if stream is None:
+            self._ended_before(number)
+        else:
+            if NEXT[stream.inbound][(_DATA << 2) | flags] == FORBIDDEN:
+                raise self._misplaced(_DATA, stream)
+            if length > stream.room:
+                raise ProtocolError(
+                    f"DATA of {length} bytes on stream {number} overruns its credit of {stream.room}"
+                )
+            stream.room -= length
+        missing = length - len(part)
+        if missing:
+            self._left, self._left_stream, self._left_end = missing, stream, flags
+            flags = 0
+        if stream is None:
+            return
+        if flags or len(part):
+            self._events.append(_event(Data, (stream, bytes(part), flags)))
+            if flags:
+                self._inbound_closed(stream)
+        elif not length:
+            self.control_frames += 1
+
     def _more_data(self, data: bytes | memoryview, size: int) -> int:
-        """The rest of a DATA frame that an earlier call began; the position after it."""
+        """More of a DATA frame that began in an earlier call. Returns the position after it."""
         stop = min(self._left, size)
         self._left -= stop
         stream = self._left_stream
@@ -204,14 +208,15 @@ class Session(Sender):
         return stop
 
     def _ended_before(self, number: int) -> None:
-        """A frame for a stream that is not open may have crossed our RESET; many of them have not."""
+        """A frame for a stream that has ended may have crossed our RESET, so it counts as a control frame
+        only."""
         if number > self._last_id:
             raise ProtocolError(f"a frame for stream {number}, which was never opened")
         self.control_frames += 1
 
     @property
     def opened(self) -> int:
-        """How many streams there were."""
+        """The number of streams that have been opened so far."""
         return self._last_id
 
     @staticmethod
@@ -220,7 +225,8 @@ class Session(Sender):
         return ProtocolError(f"{FrameType(kind).name} on stream {stream.id} {state}")
 
     def _step(self, kind: int, number: int, flags: int) -> Stream | None:
-        """Moves the inbound half. None for a stream that is closed already: that frame crossed our RESET."""
+        """Advance the inbound half. None for a stream that has ended: the frame may have crossed our
+        RESET."""
         stream = self.streams.get(number)
         if stream is None:
             self._ended_before(number)
@@ -240,7 +246,7 @@ class Session(Sender):
             del self.streams[stream.id]
 
     def _on_hello(self, flags: int, number: int, payload: bytes) -> None:
-        self._handlers = {FrameType.GOAWAY: self._on_goaway}  # nothing else until we have answered
+        self._handlers = {FrameType.GOAWAY: self._on_goaway}  # nothing else before WELCOME
         self._events.append(Hello(payload))
 
     def _on_welcome(self, flags: int, number: int, payload: bytes) -> None:
@@ -302,7 +308,7 @@ class Session(Sender):
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
         self.control_frames += 1
-        self._pong = payload  # only the newest is answered: a flood of them costs no memory
+        self._pong = payload  # only the newest is answered, so a flood of them costs no memory
 
     def _on_pong(self, flags: int, number: int, payload: bytes) -> None:
         self.control_frames += 1
@@ -311,7 +317,7 @@ class Session(Sender):
     def _on_renew(self, flags: int, number: int, payload: bytes) -> None:
         self.control_frames += 1
         if self.renewing:
-            raise ProtocolError("RENEW before the answer to the one before")
+            raise ProtocolError("RENEW before the RENEWED for the one before")
         self.renewing = True
         self._events.append(Renew(payload))
 

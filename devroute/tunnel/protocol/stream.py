@@ -1,6 +1,7 @@
-"""One stream: the state of its two halves, its credit, and what waits for credit. Pure; writes no frames.
+"""One stream: the state of its two halves, its credit, and the data that wait for credit. Pure; writes no
+frames.
 
-The transition table below is the whole of PROTOCOL.md's "Stream" section.
+The transition table is the grammar in PROTOCOL.md, "Stream".
 """
 
 from collections import deque
@@ -9,7 +10,7 @@ from typing import Any, Final
 from devroute.http.message import Headers
 from devroute.tunnel.protocol.frames import WINDOW, Flag, FrameType
 
-#: States of one half. HEADLESS: a response whose final HEAD has not come. BODY: open for DATA.
+#: States of one half. HEADLESS: a response before its final HEAD. BODY: open for DATA.
 HEADLESS, BODY, CLOSED = range(3)
 FORBIDDEN: Final = -1
 
@@ -39,11 +40,11 @@ def after(state: int, kind: int, flags: int) -> int:
 
 
 class Stream:
-    """Both halves of one exchange, as seen from one end.
+    """Both halves of one exchange, as one end sees them.
 
-    `owner` belongs to whoever uses the session; nothing here reads it. `unreturned` counts bytes that were
-    consumed and for which no CREDIT was sent yet. `backlog` holds DATA that waits for the peer's credit: no
-    more than its source had in hand when it was told to pause.
+    `owner` is for the session's user; nothing here reads it. `unreturned`: bytes that were consumed, and for
+    which no CREDIT has been sent yet. `backlog`: data that wait for the peer's credit, no more than the
+    source had in hand when it was paused; `backlog_end`: the trailers that follow them.
     """
 
     __slots__ = (
@@ -69,7 +70,7 @@ class Stream:
         self.unreturned = 0
         self.backlog: deque[bytes] | None = None
         self.backlog_end: Headers | None = None
-        # Where our newest frame's header stands in the session's output, so that END can ride on it.
+        # The position of our newest frame's header in the session's output, for END to be set on it.
         self.last_out: list[bytes] | None = None
         self.last_header = 0
         self.owner: Any = None

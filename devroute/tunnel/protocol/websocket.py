@@ -1,7 +1,8 @@
-"""The envelope around the frames: RFC 6455, binary messages only, both sides. Pure: no clock, no socket.
+"""The envelope around the frames: WebSocket (RFC 6455), binary messages only, client and server. Pure: no
+clock, no socket.
 
-Payload is passed on as it arrives; where a message ends does not matter here, and neither does fragmentation.
-No extensions: the frames inside carry what is compressed already.
+Payload is passed on as it arrives; message boundaries and fragmentation have no meaning here. No extensions:
+compression would gain little, since bodies are often compressed already.
 """
 
 import base64
@@ -29,7 +30,7 @@ _MASKED: Final = 0x80
 #: RFC 6455 §5.5: control frames carry at most 125 bytes.
 MAX_CONTROL: Final = 125
 
-#: No limit of memory, since payload is not collected; a length above it is a broken peer.
+#: Not a limit of memory, since payload is not collected; no working peer sends a longer message.
 MAX_MESSAGE: Final = 1 << 40
 
 #: RFC 6455 §1.3.
@@ -67,9 +68,9 @@ def _header(opcode: int, size: int, masked: int) -> bytes:
 class WebSocket:
     """One side of a connection after its handshake.
 
-    `replies` holds what must be sent now (pongs, the answer to a close) until the owner takes it; `closed` is
-    the peer's close code, or 1002 after an error; `error` says what the peer broke. After either, nothing is
-    read. `control_frames` counts frames that carry nothing, until the owner sets it back.
+    `replies`: frames to be sent now (pongs, the response to a close); the owner takes them. `closed`: the
+    peer's close code, or 1002 after an error. `error`: the peer's violation. Once `closed`, nothing more is
+    read. `control_frames` counts control frames and empty messages; the owner reads and clears it.
     """
 
     def __init__(self, *, client: bool, random: Callable[[int], bytes]) -> None:
@@ -81,7 +82,7 @@ class WebSocket:
         self.error: ProtocolError | None = None
         self._held = b""  # an incomplete header or control frame
         self._left = 0  # payload bytes of the current data frame still to come
-        self._key: bytes | None = None  # turned so that its first byte meets the next payload byte
+        self._key: bytes | None = None  # rotated: its first byte is for the next payload byte
         self._in_message = False
 
     # --- sending ------------------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ class WebSocket:
         key = self._random(4)
         header = _header(opcode, size, _MASKED) + key
         # The whole message is masked in one pass, so the header is masked twice: here, and by that pass. The
-        # key is turned so that it stands at its first byte where the payload begins.
+        # key is rotated so that its first byte is for the payload's first.
         turn = -len(header) % 4
         turned = key[turn:] + key[:turn]
         start = bytearray(header)
@@ -115,7 +116,7 @@ class WebSocket:
     # --- receiving ----------------------------------------------------------------------------------------
 
     def receive(self, data: Buffer) -> list[Buffer]:
-        """The payload in these bytes. A memoryview in it is a part of `data`: use it before that changes."""
+        """The payload in these bytes. Its memoryviews are views of `data`: use them before that is reused."""
         payload: list[Buffer] = []
         if self.closed is None:
             try:
@@ -142,45 +143,46 @@ class WebSocket:
                     at += take
             if at == size:
                 return
-            # A header has 2 to 14 bytes.
-            if size - at < 2:
+            if size - at < 2:  # a header has 2 to 14 bytes
                 break
             first, second = view[at], view[at + 1]
+            self._check_start(first, second)
             short = second & 0x7F
             start = at + 2 + (0 if short < 126 else 2 if short == 126 else 8)
             body = start + (4 if second & _MASKED else 0)
-            if first & 0x70:
-                raise ProtocolError("a WebSocket frame with reserved bits: no extension was agreed on")
-            if bool(second & _MASKED) is self._client:
-                raise ProtocolError("a WebSocket frame masked on the wrong side (RFC 6455 §5.1)")
-            if first & 0x08 and (short > MAX_CONTROL or not first & _FIN):
-                raise ProtocolError("a long or fragmented WebSocket control frame (RFC 6455 §5.5)")
             if body > size:
                 break
             length = short if short < 126 else int.from_bytes(view[at + 2 : start], "big")
             key = bytes(view[start:body]) if second & _MASKED else None
-            if first & 0x08:
-                if body + length > size:
-                    break
-                self._key = key
-                self._control(first & 0x0F, bytes(self._unmasked(view[body : body + length])))
-                if self.closed is not None:
-                    return
-                at = body + length
+            if not first & 0x08:
+                self._data_header(first, length)
+                self._left, self._key = length, key
+                at = body
                 continue
-            self._data_header(first, length)
-            self._left, self._key = length, key
-            at = body
+            if body + length > size:
+                break
+            self._key = key
+            self._control(first & 0x0F, bytes(self._unmasked(view[body : body + length])))
+            if self.closed is not None:
+                return
+            at = body + length
         self._held = bytes(view[at:])
+
+    def _check_start(self, first: int, second: int) -> None:
+        """Check the first two bytes of a header."""
+        if first & 0x70:
+            raise ProtocolError("a WebSocket frame with reserved bits: no extension was agreed on")
+        if bool(second & _MASKED) is self._client:
+            raise ProtocolError("a WebSocket frame masked on the wrong side (RFC 6455 §5.1)")
+        if first & 0x08 and (second & 0x7F > MAX_CONTROL or not first & _FIN):
+            raise ProtocolError("a long or fragmented WebSocket control frame (RFC 6455 §5.5)")
 
     def _data_header(self, first: int, length: int) -> None:
         opcode = first & 0x0F
         if opcode not in (_CONTINUATION, _BINARY):
-            raise ProtocolError(
-                f"a WebSocket frame with opcode {opcode}: only binary messages are spoken here"
-            )
+            raise ProtocolError(f"a WebSocket frame with opcode {opcode}: only binary messages are supported")
         if (opcode == _CONTINUATION) is not self._in_message:
-            raise ProtocolError("a WebSocket continuation out of place (RFC 6455 §5.4)")
+            raise ProtocolError("a WebSocket continuation frame out of order (RFC 6455 §5.4)")
         if length > MAX_MESSAGE:
             raise ProtocolError(f"a WebSocket frame of {length} bytes")
         self._in_message = not first & _FIN
@@ -201,7 +203,7 @@ class WebSocket:
     def _control(self, opcode: int, payload: bytes) -> None:
         self.control_frames += 1
         if opcode == _PING:
-            if len(self.replies) < 2:  # a flood is answered only as fast as answers can leave (§5.5.3)
+            if len(self.replies) < 2:  # only as many pongs wait as can be sent (§5.5.3)
                 self.replies.append(self.ping_reply(payload))
         elif opcode == _CLOSE:
             if len(payload) == 1:
@@ -216,7 +218,7 @@ class WebSocket:
 
 
 class HeadLines(NamedTuple):
-    """A head taken apart for the handshake alone: `start` is its first line; names are in lower case."""
+    """A parsed head of the handshake. `start`: its first line. Names are in lower case."""
 
     start: bytes
     fields: dict[bytes, bytes]
@@ -226,7 +228,7 @@ class HeadLines(NamedTuple):
 
 
 def split_head(raw: bytes) -> HeadLines:
-    """`raw` ends with CRLF CRLF; a repeated field is joined with commas (RFC 9110 §5.3).
+    """Parse a head that ends with CRLF CRLF; repeated fields are joined with commas (RFC 9110 §5.3).
 
     Raises ProtocolError.
     """
@@ -246,7 +248,7 @@ def _accept(key: bytes) -> bytes:
 
 
 def is_upgrade(head: HeadLines) -> bool:
-    """Whether a client asks for a WebSocket, rightly or not."""
+    """Whether a head has the fields of a WebSocket upgrade; the others are not checked."""
     return b"websocket" in head.options(b"upgrade") and b"upgrade" in head.options(b"connection")
 
 
@@ -254,7 +256,7 @@ def accept_upgrade(head: HeadLines) -> bytes:
     """The 101 for a client's request. Raises ProtocolError."""
     key = head.fields.get(b"sec-websocket-key", b"")
     if not is_upgrade(head):
-        raise ProtocolError("not a WebSocket upgrade", hint="an ingress in between may not pass upgrades")
+        raise ProtocolError("not a WebSocket upgrade", hint="an ingress in between may not pass upgrades on")
     if head.fields.get(b"sec-websocket-version") != b"13":
         raise ProtocolError("a WebSocket version other than 13")
     try:
@@ -270,7 +272,7 @@ def accept_upgrade(head: HeadLines) -> bytes:
 
 
 def request_upgrade(host: str, path: str, fields: dict[str, str], nonce: bytes) -> tuple[bytes, bytes]:
-    """(request, key) for a nonce of 16 random bytes."""
+    """The request and its key, for a nonce of 16 random bytes."""
     key = base64.b64encode(nonce)
     lines = [
         f"GET {path} HTTP/1.1",
@@ -287,6 +289,6 @@ def request_upgrade(host: str, path: str, fields: dict[str, str], nonce: bytes) 
 def check_upgraded(head: HeadLines, key: bytes) -> None:
     """Check the server's 101 against the key that was sent. Raises ProtocolError."""
     if head.fields.get(b"sec-websocket-accept") != _accept(key) or not is_upgrade(head):
-        raise ProtocolError("the server's answer to the WebSocket handshake does not fit the request")
+        raise ProtocolError("the server's response to the WebSocket handshake does not match the request")
     if b"sec-websocket-extensions" in head.fields or b"sec-websocket-protocol" in head.fields:
-        raise ProtocolError("the server agreed to a WebSocket extension that was not asked for")
+        raise ProtocolError("the server agreed to a WebSocket extension that was not offered")

@@ -39,7 +39,7 @@ async def test_a_second_renewal_before_the_answer_breaks_the_protocol() -> None:
     wire.agent.send_renew(b"token")
     told = wire.to_proxy()
     assert isinstance(told[1], Broken)
-    assert "before the answer" in told[1].error.message
+    assert "before the RENEWED" in told[1].error.message
 
 
 async def test_an_answer_that_nobody_asked_for_breaks_the_protocol() -> None:

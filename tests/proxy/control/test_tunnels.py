@@ -284,10 +284,10 @@ async def test_a_server_that_is_not_there_says_so(unused_tcp_port: int) -> None:
             ServerUnreachable,
             "https://login",
         ),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", ServerUnreachable, "not answer in HTTP"),
-        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", ServerUnreachable, "does not fit"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", ServerUnreachable, "not speak HTTP"),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", ServerUnreachable, "does not match"),
         (b"", ServerUnreachable, "closed the connection"),
-        (b"x" * 70_000, ServerUnreachable, "not answer in HTTP"),
+        (b"x" * 70_000, ServerUnreachable, "not speak HTTP"),
     ],
 )
 async def test_a_server_that_is_something_else_says_so(
@@ -330,7 +330,7 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(ServerUnreachable, match=r"did not answer within 0\.1 s"):
+        with pytest.raises(ServerUnreachable, match=r"did not respond within 0\.1 s"):
             await dial(f"http://127.0.0.1:{port}", "t", no_link, seconds=0.1)
 
 

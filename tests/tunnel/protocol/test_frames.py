@@ -74,7 +74,7 @@ def test_an_open_without_a_whole_head_is_refused(payload: bytes, reason: str) ->
 
 @pytest.mark.parametrize(
     ("payload", "reason"),
-    [(b"", "of 0 bytes"), (b"\0\0\0\0", "of nothing"), (b"\0\0\0\0\1", "of 5 bytes")],
+    [(b"", "of 0 bytes"), (b"\0\0\0\0", "for 0 bytes"), (b"\0\0\0\0\1", "of 5 bytes")],
 )
 def test_a_credit_of_nothing_is_refused(payload: bytes, reason: str) -> None:
     with pytest.raises(ProtocolError, match=f"^CREDIT {reason}"):

@@ -265,7 +265,7 @@ ATTACKS_ON_THE_PROXY = {
         raw(FrameType.CREDIT, 0, 1, b"\0\0\0\1"),
         "CREDIT on stream 1 for bytes that were never sent",
     ),
-    "credit of nothing": (raw(FrameType.CREDIT, 0, 1, b"\0\0\0\0"), "CREDIT of nothing"),
+    "credit of nothing": (raw(FrameType.CREDIT, 0, 1, b"\0\0\0\0"), "CREDIT for 0 bytes"),
     "half a credit": (raw(FrameType.CREDIT, 0, 1, b"\0\1"), "CREDIT of 2 bytes"),
     "ping on a stream": (raw(FrameType.PING, 0, 1), "PING on stream 1"),
     "long ping": (raw(FrameType.PING, 0, 0, b"123456789"), "PING of 9 bytes; at most 8"),

@@ -93,8 +93,8 @@ def _masked(first: int, data: bytes) -> bytes:
         (_masked(0x83, b""), "opcode 3: only binary"),
         (_masked(0x8B, b""), "opcode 11"),
         (_masked(0xC2, b"reserved bit"), "reserved bits"),
-        (_masked(0x80, b"continues nothing"), "continuation out of place"),
-        (_masked(0x02, b"a") + _masked(0x82, b"starts anew"), "continuation out of place"),
+        (_masked(0x80, b"continues nothing"), "continuation frame out of order"),
+        (_masked(0x02, b"a") + _masked(0x82, b"starts anew"), "continuation frame out of order"),
         (_masked(0x09, b"fragmented ping"), "long or fragmented WebSocket control frame"),
         (_masked(0x88, b"1"), "close of one byte"),
         (b"\x82\x01x", "masked on the wrong side"),
@@ -131,7 +131,7 @@ def test_the_handshake_of_the_rfc() -> None:
 def test_client_and_server_agree() -> None:
     head = split_head(websocket.accept_upgrade(split_head(REQUEST)))
     websocket.check_upgraded(head, SENT_KEY)
-    with pytest.raises(ProtocolError, match="does not fit the request"):
+    with pytest.raises(ProtocolError, match="does not match the request"):
         websocket.check_upgraded(head, base64.b64encode(b"another key here"))
 
 
@@ -156,7 +156,7 @@ def test_a_request_that_is_no_upgrade_is_refused(old: bytes, new: bytes, reason:
 )
 def test_an_answer_that_does_not_fit_is_refused(old: bytes, new: bytes) -> None:
     answer = websocket.accept_upgrade(split_head(REQUEST)).replace(old, new)
-    with pytest.raises(ProtocolError, match="does not fit the request"):
+    with pytest.raises(ProtocolError, match="does not match the request"):
         websocket.check_upgraded(split_head(answer), SENT_KEY)
 
 
