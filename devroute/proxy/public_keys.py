@@ -4,11 +4,11 @@ Owns the task that fetches. What the keys verify is decided in auth/oidc.py and 
 """
 
 import asyncio
-import contextlib
 from typing import Any, Generic
 
 from devroute.auth.jwks import K, RemoteKeys
 from devroute.proxy.watched_file import WatchedFile
+from devroute.tasks import TaskOwner
 
 
 class PublicKeySource(Generic[K]):
@@ -18,6 +18,7 @@ class PublicKeySource(Generic[K]):
         self._name = name
         self._remote = source if isinstance(source, RemoteKeys) else None
         self._file = source if isinstance(source, WatchedFile) else None
+        self._tasks = TaskOwner()
         self._fetching: asyncio.Task[None] | None = None
 
     def current(self) -> K:
@@ -34,13 +35,10 @@ class PublicKeySource(Generic[K]):
     def start(self) -> None:
         """Begin to fetch. The proxy does not wait for it: /readyz shows that keys are missing."""
         if self._remote is not None:
-            self._fetching = asyncio.get_running_loop().create_task(self._remote.run())
+            self._fetching = self._tasks.start(self._remote.run())
 
     async def stop(self) -> None:
-        if self._fetching is not None:
-            self._fetching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._fetching
+        await self._tasks.close()
 
     def look_again(self) -> None:
         """Fetch soon, since a key was named that is not known; returns at once."""
