@@ -1,5 +1,5 @@
-"""Cases for a policy, for the platform team's own CI: who wants what, and whether policy is to let them. Owns
-the format of the table (docs/policy.md) and the comparison. Pure.
+"""Test cases for a policy (`devroute policy test`): requests and registrations, each with the expected
+result. Owns the format of the file (docs/policy.md) and the comparison. Pure.
 
     - {caller: qa/runner, service: foo, target: alice, expect: allow}
     - {subject: bob, groups: [payments], service: foo, expect: deny, code: not-permitted}
@@ -19,9 +19,9 @@ from devroute.policy.file import load, place_of, problem_of
 from devroute.policy.policy import Policy, permit_contract
 from devroute.quoting import quote
 
-#: Cases in one file: far more than people write.
+#: Cases in one file: far more than anyone writes by hand.
 MAX_CASES = 10_000
-#: The trust domain of a caller that is written as namespace/serviceaccount; Istio's own default.
+#: The trust domain of callers that are written as namespace/serviceaccount: Istio's default.
 TRUST_DOMAIN = "cluster.local"
 
 
@@ -33,8 +33,9 @@ _Text = Annotated[str, BeforeValidator(_text)]
 
 
 class Case(BaseModel):
-    """A request of `caller` for `service`, whose contract says `target`; or, with a `subject`, a laptop that
-    registers `service` (at the address `target`, if there is one). `resolves` are the addresses of a name."""
+    """A request from `caller` for `service` whose contract names `target`; or, with a `subject`, the
+    registration of `service` (at the address `target`, if given). `resolves`: the addresses of a target that
+    is a name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,8 +71,8 @@ class _Table(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """What policy said of a case: `error` is why it denies. `problem` is how that differs from what was
-    expected, None where it does not."""
+    """The policy's decision about a case. `error`: why it denies, None if it allows. `problem`: how the
+    decision differs from the expected one, None if it does not."""
 
     place: str
     title: str
@@ -95,7 +96,7 @@ class CaseResult:
 
 
 def run(policy: Policy, text: str, source: str) -> list[CaseResult]:
-    """Judge each case of a table. Raises ConfigInvalid for a table that cannot be understood."""
+    """Evaluate each case in a file's text. Raises ConfigInvalid for an invalid file."""
     document, node = load(text, source)
     if not isinstance(document, list) or not document:
         raise ConfigInvalid(
@@ -106,28 +107,28 @@ def run(policy: Policy, text: str, source: str) -> list[CaseResult]:
     except ValidationError as error:
         (_, *place), problem = problem_of(error, _Table)
         raise ConfigInvalid(f"{place_of(node, tuple(place), source)}: {problem}") from None
-    outcomes = []
+    results = []
     for at, case in enumerate(cases):
         where = place_of(node, (at,), source)
-        if (missing := _incomplete(case)) is not None:
-            raise ConfigInvalid(f"{where}: {missing}")
-        outcomes.append(_outcome(case, _judged(policy, case), where.rpartition(": ")[0]))
-    return outcomes
+        if (contradiction := _contradiction(case)) is not None:
+            raise ConfigInvalid(f"{where}: {contradiction}")
+        results.append(_result(case, _decision(policy, case), where.rpartition(": ")[0]))
+    return results
 
 
-def _incomplete(case: Case) -> str | None:
+def _contradiction(case: Case) -> str | None:
     if case.registers and (case.subject is None or case.caller is not None or case.resolves):
-        return "a registration has a subject and a service, and no caller and no resolves"
+        return "a registration needs a subject, and has no caller and no resolves"
     if not case.registers and (case.target is None or case.subject is not None or case.groups):
-        return "a request has a service and a target, and no subject and no groups"
+        return "a request needs a target, and has no subject and no groups"
     if case.expect == "allow" and (case.code is not None or case.reason is not None):
-        return "code and reason are for what is denied"
+        return "code and reason are for cases with expect: deny"
     if case.code is not None and case.code not in BY_CODE:
-        return f"code: there is no {quote(case.code)}"
+        return f"code: there is no error code {quote(case.code)}"
     return None
 
 
-def _judged(policy: Policy, case: Case) -> DevrouteError | None:
+def _decision(policy: Policy, case: Case) -> DevrouteError | None:
     try:
         if case.registers:
             _register(policy, case)
@@ -168,7 +169,7 @@ def _identity(caller: str) -> str:
     return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}"
 
 
-def _outcome(case: Case, error: DevrouteError | None, place: str) -> CaseResult:
+def _result(case: Case, error: DevrouteError | None, place: str) -> CaseResult:
     problem = None
     if error is None:
         if case.expect == "deny":
@@ -176,23 +177,23 @@ def _outcome(case: Case, error: DevrouteError | None, place: str) -> CaseResult:
     elif case.expect == "allow":
         problem = f"expected allow, but policy denies it ({error.code}): {error.message}"
     elif case.code is not None and case.code != error.code:
-        problem = f"expected {case.code}, but policy says {error.code}: {error.message}"
+        problem = f"expected code {case.code}, but policy denies it with {error.code}: {error.message}"
     elif case.reason is not None and case.reason not in error.message:
-        problem = f"expected a reason with {quote(case.reason)}, but policy says: {error.message}"
+        problem = f"expected {quote(case.reason)} in the reason, but it is: {error.message}"
     return CaseResult(place, case.title, case.expect, error, problem)
 
 
-def as_text(outcomes: Sequence[CaseResult]) -> list[str]:
-    """Each failure, and how many there are."""
-    failed = [each for each in outcomes if each.problem is not None]
+def as_text(results: Sequence[CaseResult]) -> list[str]:
+    """One line for each failed case, and a summary."""
+    failed = [each for each in results if each.problem is not None]
     lines = [f"{each.place}: {each.title}: {each.problem}" for each in failed]
-    return [*lines, f"{len(outcomes)} cases: {len(outcomes) - len(failed)} as expected, {len(failed)} not"]
+    return [*lines, f"{len(results)} cases: {len(results) - len(failed)} passed, {len(failed)} failed"]
 
 
-def as_json(outcomes: Sequence[CaseResult]) -> dict[str, object]:
-    failed = sum(each.problem is not None for each in outcomes)
+def as_json(results: Sequence[CaseResult]) -> dict[str, object]:
+    failed = sum(each.problem is not None for each in results)
     return {
-        "passed": len(outcomes) - failed,
+        "passed": len(results) - failed,
         "failed": failed,
-        "cases": [each.as_dict() for each in outcomes],
+        "cases": [each.as_dict() for each in results],
     }

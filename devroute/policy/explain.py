@@ -1,4 +1,4 @@
-"""A policy in plain English, and what in it is likely to be a mistake, for `devroute policy check`. Pure."""
+"""Explains a policy in English and warns of likely mistakes, for `devroute policy check`. Pure."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -7,17 +7,17 @@ from devroute.policy.policy import Policy
 from devroute.policy.ranges import SPECIAL, Network, is_inside
 from devroute.policy.rules import AddressRule, CallerRule, RegisterRule, any_matches
 
-#: Networks with prefixes this short are nobody's office: all addresses, or a good part of them.
+#: A network with a prefix shorter than this covers a large part of all addresses, by IP version.
 _WIDE = {4: 4, 6: 6}
 _ALL = ("*",)
 
 
 def explain(policy: Policy) -> list[str]:
-    """What is permitted, one line a rule, under headings that end with a colon."""
+    """One line for each rule, under headings that end with a colon."""
     return [
         "Contracts:",
-        f"  {_services(policy.services)} may be detoured{'' if '*' in policy.services else ', no other'}",
-        f"  {'have to be signed' if policy.require_signed else 'need no signature'}",
+        f"  {_services(policy.services)} may be detoured{'' if '*' in policy.services else ', no others'}",
+        f"  {'must be signed' if policy.require_signed else 'need no signature'}",
         "Targets without a tunnel:",
         *_targets(policy),
         "Registrations:",
@@ -30,7 +30,7 @@ def explain(policy: Policy) -> list[str]:
 
 
 def remarks(policy: Policy) -> list[str]:
-    """What the policy permits, or does not, and its author may not have meant."""
+    """Rules that probably do not do what their author meant."""
     return [*_about_networks(policy), *_about_registrations(policy), *_about_callers(policy)]
 
 
@@ -44,32 +44,36 @@ def _targets(policy: Policy) -> Iterator[str]:
         ports = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in rule.ports)
         yield f"  {_services(rule.services)}: {_list(rule.networks)}; ports {ports}"
     if not rules:
-        yield "  none: laptops are reached by tunnels only"
+        yield "  none: laptops are reached through tunnels only"
         return
-    yield "  a name's addresses are looked up, and each of them has to be permitted"
+    yield "  a host name is resolved, and each of its addresses must be permitted"
     own = [f"the {name} range {network}" for network, name in policy.cluster]
-    never = _list([*own, "loopback", "link-local", "cloud metadata and the like"])
-    yield f"  never {never}, unless a network inside is listed"
+    never = _list([*own, "loopback", "link-local", "cloud metadata", "other special ranges"])
+    yield f"  denied unless a listed network lies inside: {never}"
 
 
 def _registrations(policy: Policy) -> Iterator[str]:
     if policy.registrations is None:
-        yield "  everybody with a token may register whatever may be detoured"
+        yield "  anyone with a valid token may register every service that may be detoured"
     for rule in policy.registrations or ():
         who = [*rule.subjects, *(f"members of {group}" for group in sorted(rule.groups))]
         yield f"  {_list(who)}: {_services(rule.services)}"
     if policy.registrations is not None:
-        yield "  nobody else" if policy.registrations else "  nobody"
+        yield "  no one else" if policy.registrations else "  no one"
 
 
 def _callers(policy: Policy) -> Iterator[str]:
     if policy.callers is None:
-        yield "  everybody's requests may go to every permitted target"
+        yield "  every caller's requests may go to every permitted target"
     for rule in policy.callers or ():
-        callers = "everybody" if "*" in rule.callers else _list(rule.callers)
+        callers = "every caller" if "*" in rule.callers else _list(rule.callers)
         yield f"  {callers}: {_services(rule.services)} to {_targets_of(rule)}"
     if policy.callers is not None:
-        yield "  nobody else" if policy.callers else "  nobody: no request leaves the mesh's own services"
+        yield (
+            "  no other caller"
+            if policy.callers
+            else "  none: all requests stay with the mesh's own services"
+        )
 
 
 def _limits(policy: Policy) -> Iterator[str]:
@@ -77,7 +81,7 @@ def _limits(policy: Policy) -> Iterator[str]:
     for name, value in limits.items():
         yield f"  {name.replace('_', ' ')}: {value}"
     if not limits:
-        yield "  those of the proxy's settings"
+        yield "  as in the proxy's settings"
 
 
 def _list(items: Iterable[object]) -> str:
@@ -102,10 +106,10 @@ def _targets_of(rule: CallerRule) -> str:
 def _about_networks(policy: Policy) -> Iterator[str]:
     listed = [*policy.networks, *(network for rule in policy.rules for network in rule.networks)]
     if listed and not policy.cluster:
-        yield "the cluster's own ranges are not named: write cluster.pods and cluster.services"
+        yield "the cluster's own ranges are not listed: add cluster.pods and cluster.services"
     for network in dict.fromkeys(listed):
         if network.prefixlen < _WIDE[network.version]:
-            yield f"{network} is nearly every address there is: name the laptops' networks"
+            yield f"{network} covers most addresses: list the laptops' networks instead"
         for outer, name in (*SPECIAL, *policy.cluster):
             if is_inside(network, outer):
                 yield f"{network} is in the {name} range {outer}: contracts may send requests there"
@@ -115,7 +119,7 @@ def _about_registrations(policy: Policy) -> Iterator[str]:
     for rule in policy.registrations or ():
         for pattern in rule.services:
             if "*" not in pattern and not any_matches(policy.services, pattern):
-                yield f"{_who(rule)} may register '{pattern}', but services does not let it be detoured"
+                yield f"{_who(rule)} may register '{pattern}', but services does not list it"
 
 
 def _who(rule: RegisterRule) -> str:

@@ -1,5 +1,5 @@
-"""The policy file as it is written: its grammar, and where in it a mistake is. Pure; what the rules mean is
-policy/policy.py's. docs/policy.md describes the format, by an example that a test reads.
+"""The policy file: its grammar, and the place of an error in it. Pure; policy/policy.py applies the rules.
+docs/policy.md describes the format with an example that a test reads.
 """
 
 import ipaddress
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from devroute.contract.conditions import MAX_TEXT
 from devroute.contract.mesh_identity import URI_PATTERN
 from devroute.contract.target import MAX_LABEL
 from devroute.errors import ConfigInvalid
@@ -17,21 +18,19 @@ from devroute.policy.ranges import Network
 from devroute.quoting import quote
 from devroute.yaml_text import read_document
 
-#: Characters of a policy file: more than a thousand rules, and read in a tenth of a second or two, since the
-#: proxy's requests wait meanwhile.
+#: Characters of a policy file: more than a thousand rules. The proxy's requests wait while it is parsed, for
+#: 0.1 to 0.2 s at this size.
 MAX_FILE = 64 * 1024
-#: `*` in one pattern: more make matching slow, and mean nothing.
+#: `*` in one pattern. Matching gets slower with each, and useful patterns have one or two.
 MAX_STARS = 4
-#: Characters of a group or an identity, as in a contract's `from`.
-MAX_TEXT = 1024
 
 
-# --- the texts in it ----------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------------------
 
 
 def _network(text: object) -> Network:
     if not isinstance(text, str):
-        raise ValueError("a network is a text such as 192.168.0.0/16")
+        raise ValueError("a network is a string such as 192.168.0.0/16")
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -40,12 +39,12 @@ def _network(text: object) -> Network:
     if ipaddress.ip_address(host) != network.network_address:
         raise ValueError(f"{quote(text)} has bits set outside its mask; write {network}")
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
-        raise ValueError(f"{quote(text)} is IPv4 in disguise; list the IPv4 network")
+        raise ValueError(f"{quote(text)} is IPv4-mapped; list the IPv4 network")
     return network
 
 
 def _ports(value: object) -> tuple[int, int]:
-    """8001 or "1024-65535" as first and last."""
+    """8001 or "1024-65535", as the first and the last port."""
     match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", str(value))
     if match and not isinstance(value, bool):
         first, last = int(match[1]), int(match[2] or match[1])
@@ -54,9 +53,9 @@ def _ports(value: object) -> tuple[int, int]:
     raise ValueError(f"{quote(str(value))} is not a port or a range; write 8001 or 1024-65535")
 
 
-def _checked(value: object, grammar: str, longest: int, what: str) -> str:
+def _checked(value: object, grammar: str, max_length: int, what: str) -> str:
     text = str(value)
-    if not isinstance(value, str | int) or len(text) > longest or not re.fullmatch(grammar, text):
+    if not isinstance(value, str | int) or len(text) > max_length or not re.fullmatch(grammar, text):
         raise ValueError(f"{quote(text)} is not {what}")
     if text.count("*") > MAX_STARS:
         raise ValueError(f"{quote(text)} has more than {MAX_STARS} `*`")
@@ -88,16 +87,18 @@ def _caller(value: object) -> str:
         rf"\*|{URI_PATTERN}|[-a-z0-9*]+/[-.a-z0-9*]+",
         MAX_TEXT,
         "a mesh identity or a pattern; write namespace/serviceaccount, namespace/*,"
-        ' spiffe://cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT, or "*" for everybody',
+        ' spiffe://cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT, or "*" for every caller',
     )
 
 
 def _target(value: object) -> Network | str:
-    """A network, or a pattern for the name of a laptop, a host or a version."""
+    """A network, or a pattern for the names of laptops, hosts or versions."""
     text = value if isinstance(value, str) else str(value)
     if "/" in text or ":" in text.removeprefix("version:") or re.fullmatch(r"[0-9.]+", text):
         return _network(text)
-    host = r"([-_a-z0-9*]+\.)+(?![0-9*]+$)[-_a-z0-9*]+"  # its end tells it from an IPv4 address
+    host = (
+        r"([-_a-z0-9*]+\.)+(?![0-9*]+$)[-_a-z0-9*]+"  # the last label is not a number, as in an IPv4 address
+    )
     name = rf"[-a-z0-9*]+|version:[-_.A-Za-z0-9*]+|{host}"
     return _checked(
         text, name, MAX_TEXT,
@@ -119,7 +120,7 @@ class _Section(BaseModel):
 
 
 class DirectRule(_Section):
-    """Further addresses, for some services only."""
+    """Additional addresses for some services."""
 
     services: Annotated[Services, Field(min_length=1)]
     networks: Networks
@@ -127,7 +128,7 @@ class DirectRule(_Section):
 
 
 class DirectSection(_Section):
-    """Which addresses a contract or a registration may name."""
+    """The addresses that contracts and registrations may name."""
 
     networks: Networks = ()
     ports: Ports = ((1024, 65535),)
@@ -135,14 +136,14 @@ class DirectSection(_Section):
 
 
 class ClusterSection(_Section):
-    """The cluster's own ranges: no target, unless a network inside them is listed."""
+    """The cluster's own ranges: denied as targets unless a listed network lies inside them."""
 
     pods: Networks = ()
     services: Networks = ()
 
 
 class RegisterSection(_Section):
-    """Who may register what; `subjects` or `groups`, at least one."""
+    """Who may register what, by `subjects` or `groups` or both."""
 
     subjects: tuple[Annotated[str, BeforeValidator(_subject)], ...] = ()
     groups: tuple[Annotated[str, BeforeValidator(_group)], ...] = ()
@@ -150,7 +151,7 @@ class RegisterSection(_Section):
 
 
 class CallerSection(_Section):
-    """Whose requests may be sent where."""
+    """Which callers' requests may be detoured to which targets."""
 
     callers: tuple[Annotated[str, BeforeValidator(_caller)], ...] = Field(alias="from", min_length=1)
     services: Services = ("*",)
@@ -165,7 +166,7 @@ class LimitsSection(_Section):
 
 
 class PolicyFile(_Section):
-    """The file as it is written. `register` and `callers` that are absent and that are empty differ."""
+    """The whole file. An empty `register` or `callers` permits nothing; an absent one permits everything."""
 
     direct: DirectSection = DirectSection()
     cluster: ClusterSection = ClusterSection()
@@ -177,20 +178,21 @@ class PolicyFile(_Section):
     limits: LimitsSection = LimitsSection()
 
 
-# --- reading it ---------------------------------------------------------------------------------------------
+# --- parsing ------------------------------------------------------------------------------------------------
 
 Place = tuple[str | int, ...]
 
 
 def load(text: str, source: str) -> tuple[object, yaml.Node | None]:
-    """A YAML file's document (None if it is empty), and its nodes for `place_of`. Raises ConfigInvalid."""
+    """The document in a YAML text (None if it is empty), and its nodes for `place_of`. Raises
+    ConfigInvalid."""
     if len(text) > MAX_FILE:
         raise ConfigInvalid(f"{source}: larger than {MAX_FILE} characters")
     return read_document(text, source, quotes=True)
 
 
 def place_of(node: yaml.Node | None, place: Place, source: str) -> str:
-    """`policy.yaml:7: direct.networks.0` for a place in a document; the line is that of its nearest node."""
+    """`policy.yaml:7: direct.networks.0` for a place in a document, with the line of the nearest node."""
     line = 0 if node is None else node.start_mark.line + 1
     for step in place:
         found: yaml.Node | None = None
@@ -210,7 +212,7 @@ def place_of(node: yaml.Node | None, place: Place, source: str) -> str:
 
 
 def problem_of(error: ValidationError, model: type[BaseModel]) -> tuple[Place, str]:
-    """Where the first problem is, and what it is, in words. `model` is the whole document's."""
+    """The place of the first problem, and its description. `model` is that of the whole document."""
     first = error.errors(include_url=False)[0]
     place, problem = first["loc"], first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
@@ -225,7 +227,7 @@ def problem_of(error: ValidationError, model: type[BaseModel]) -> tuple[Place, s
 
 
 def _fields(model: type[BaseModel], place: Place) -> list[str]:
-    """The fields that the section at a place has, as people write them."""
+    """The names in the file of the fields of the section at a place."""
     for step in place:
         if isinstance(step, str):
             by_alias = {field.alias or name: field for name, field in model.model_fields.items()}
@@ -242,13 +244,13 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def read(text: str, source: str = "policy.yaml") -> PolicyFile:
-    """The file's text. Raises ConfigInvalid naming `source`, line and field."""
+    """Parse a file's text. Raises ConfigInvalid naming `source`, line and field."""
     document, node = load(text, source)
     return from_mapping({} if document is None else document, source, node)
 
 
 def from_mapping(document: object, source: str, node: yaml.Node | None = None) -> PolicyFile:
-    """A document that was parsed before. Raises ConfigInvalid naming `source` and the field."""
+    """Validate a parsed document. Raises ConfigInvalid naming `source` and the field."""
     if not isinstance(document, dict):
         raise ConfigInvalid(f"{source}: write a mapping with `direct:` and `services:`")
     try:
@@ -259,5 +261,5 @@ def from_mapping(document: object, source: str, node: yaml.Node | None = None) -
     for at, rule in enumerate(file.registrations or ()):
         if not rule.subjects and not rule.groups:
             where = place_of(node, ("register", at), source)
-            raise ConfigInvalid(f"{where}: it is for nobody; write subjects or groups")
+            raise ConfigInvalid(f"{where}: the rule applies to no one; add subjects or groups")
     return file

@@ -1,8 +1,8 @@
-"""What may be detoured and to where, who may register what, and whose requests may go where; denied by
-default. Owns the judgement; file.py owns the file's format, policy/rules.py what a single rule says.
+"""Decides which detours, registrations and callers are permitted; denies by default. policy/file.py owns the
+file's format, policy/rules.py the single rules.
 
-Pure; never resolves a name: whoever does asks `permit_address` about each address it got, and connects to no
-other. A reload makes a new Policy, so a judgement may be kept for as long as its Policy is.
+Pure; never resolves a name: code that does calls `permit_address` for each address, and connects to no other.
+A reload makes a new Policy, so decisions may be cached for each Policy.
 """
 
 import ipaddress
@@ -31,11 +31,11 @@ from devroute.quoting import quote
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """The rules in force. Compared and hashed by identity, so that judgements can be kept per policy.
+    """The rules in force. Compared and hashed by identity, so that decisions can be cached for each policy.
 
-    `networks` and `ports` are for all services, `rules` add to them for some. `cluster` are the cluster's own
-    ranges. Where `registrations` or `callers` is None, the file does not speak of them: every subject may
-    register whatever may be detoured, and nobody looks at callers.
+    `networks` and `ports` apply to all services; `rules` add to them for some. `cluster`: the cluster's own
+    ranges. If `registrations` is None, every subject may register every service that may be detoured; if
+    `callers` is None, callers are not checked.
     """
 
     networks: tuple[Network, ...] = ()
@@ -51,12 +51,13 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str, source: str = "policy.yaml") -> "Policy":
-        """The policy in a file's text; an empty one is the default. Raises ConfigInvalid naming the place."""
+        """The policy in a file's text; an empty text is the default policy. Raises ConfigInvalid naming the
+        place."""
         return cls.of(file.read(text, source))
 
     @classmethod
     def from_mapping(cls, document: object, source: str = "policy.yaml") -> "Policy":
-        """The policy in a parsed file. Raises ConfigInvalid naming `source` and the field."""
+        """The policy in a parsed document. Raises ConfigInvalid naming `source` and the field."""
         return cls.of(file.from_mapping(document, source))
 
     @classmethod
@@ -84,8 +85,8 @@ class Policy:
     # --- contracts
 
     def permit(self, entry: Entry) -> None:
-        """Judge a contract's entry, as far as that goes without resolving names and for no caller in
-        particular. Raises TargetDenied or CallerDenied."""
+        """Check a contract's entry without resolving names and without a caller. Raises TargetDenied, or
+        CallerDenied if no caller may use the target."""
         self.permit_service(entry.service)
         if isinstance(entry.target, Address):
             self.permit_target(entry.target, service=entry.service)
@@ -93,10 +94,10 @@ class Policy:
             raise self._caller_denied(entry, "policy lists no caller that may use this target")
 
     def permit_service(self, service: str) -> None:
-        """Raises TargetDenied where the service may not be detoured at all."""
+        """Raises TargetDenied if the service may not be detoured."""
         if not any_matches(self.services, service):
             raise TargetDenied(
-                f"service '{service}': policy does not let it be detoured",
+                f"service '{service}': policy does not permit detours of it",
                 hint=f"the platform team can add '{service}' to services in the policy",
                 service=service,
             )
@@ -104,15 +105,15 @@ class Policy:
     # --- callers
 
     def callers_of(self, entry: Entry) -> tuple[str, ...] | None:
-        """Patterns of the callers whose requests may go to the entry's target; None for everybody."""
+        """Patterns of the callers whose requests may go to the entry's target; None permits all callers."""
         if self.callers is None:
             return None
-        found = [rule.callers for rule in self.callers if rule.is_about(entry.service, entry.target)]
+        found = [rule.callers for rule in self.callers if rule.applies_to(entry.service, entry.target)]
         patterns = tuple(dict.fromkeys(caller for callers in found for caller in callers))
         return None if "*" in patterns else patterns
 
     def permit_caller(self, entry: Entry, caller: str) -> None:
-        """Judge a request by the mesh identity of its caller, "" for one without. Raises CallerDenied."""
+        """Check the mesh identity of a request's caller, "" for a caller without one. Raises CallerDenied."""
         patterns = self.callers_of(entry)
         if patterns is not None and not any(is_caller(pattern, caller) for pattern in patterns):
             who = quote(caller) if caller else "a caller without a mesh identity"
@@ -128,36 +129,33 @@ class Policy:
     # --- registrations
 
     def permit_registration(self, subject: str, groups: frozenset[str], service: str) -> None:
-        """Judge a service that a subject wants to register. Raises RegistrationDenied."""
+        """Check the registration of a service by a subject. Raises RegistrationDenied."""
         if not any_matches(self.services, service):
             rule = f"service '{service}' may not be detoured"
             raise self._registration_denied(subject, service, rule, f"'{service}' to services")
-        if self.registrations is None:
+        permitted = self.may_register(subject, groups)
+        if any_matches(permitted, service):
             return
-        about = [rule for rule in self.registrations if rule.is_about(subject, groups)]
-        if any(any_matches(rule.services, service) for rule in about):
-            return
-        mine = ", ".join(dict.fromkeys(pattern for rule in about for pattern in rule.services))
-        rule = f"'{subject}' may register {mine or 'nothing'}, not '{service}'"
+        rule = f"'{subject}' may register {', '.join(permitted) or 'nothing'}, not '{service}'"
         hint = f"a rule to register with '{subject}' or one of its groups, and '{service}'"
         raise self._registration_denied(subject, service, rule, hint)
 
     def permit_shadow(self, service: str) -> None:
-        """Judge a laptop that wants copies of a service's requests, and the real answers to them. Raises
-        ShadowDenied."""
+        """Check a laptop's offer to take a service's shadow traffic, which includes the real responses.
+        Raises ShadowDenied."""
         if not any_matches(self.shadow, service):
             raise ShadowDenied(
-                f"service '{service}': policy does not let a laptop have copies of other people's requests",
+                f"service '{service}': policy does not permit shadow traffic of it",
                 hint=f"the platform team can add '{service}' to shadow in the policy",
                 service=service,
             )
 
     def may_register(self, subject: str, groups: frozenset[str]) -> tuple[str, ...]:
-        """Patterns of the services that a subject may register, for people; empty for none."""
+        """Patterns of the services that a subject may register."""
         if self.registrations is None:
             return self.services
-        about = [rule.services for rule in self.registrations if rule.is_about(subject, groups)]
-        return tuple(dict.fromkeys(pattern for services in about for pattern in services))
+        rules = [rule for rule in self.registrations if rule.applies_to(subject, groups)]
+        return tuple(dict.fromkeys(pattern for rule in rules for pattern in rule.services))
 
     def _registration_denied(self, subject: str, service: str, rule: str, missing: str) -> RegistrationDenied:
         return RegistrationDenied(
@@ -170,8 +168,8 @@ class Policy:
     # --- addresses
 
     def permit_target(self, address: Address, *, service: str) -> None:
-        """Judge a direct target; a name only by its port, and by whether any address at all is permitted.
-        Raises TargetDenied."""
+        """Check a target that is an address. Of a name only the port is checked, and that some network is
+        listed. Raises TargetDenied."""
         if address.is_literal:
             self.permit_address(address.host, address.port, service=service)
             return
@@ -185,7 +183,7 @@ class Policy:
             raise self._denied(address, service, next(filter(None, refusals)))
 
     def permit_address(self, host_ip: str, port: int, *, service: str) -> None:
-        """Judge an IP address that is about to be connected to. Raises TargetDenied naming the rule."""
+        """Check an IP address before connecting to it. Raises TargetDenied naming the rule."""
         address = Address(host_ip, port)
         try:
             if "%" in host_ip:
@@ -205,7 +203,7 @@ class Policy:
         raise self._denied(address, service, max(refusals, key=lambda each: each.rank))
 
     def _address_rules(self, service: str) -> Iterator[AddressRule]:
-        """The rules for a service, whose key in a contract may have a namespace."""
+        """The rules for a service, with or without its namespace."""
         yield AddressRule(("*",), self.networks, self.ports)
         name = service.partition(".")[0]
         yield from (rule for rule in self.rules if any_matches(rule.services, name))
@@ -242,9 +240,9 @@ def _callers(file: PolicyFile) -> tuple[CallerRule, ...] | None:
 
 
 def permit_contract(contract: Contract, policy: Policy, now: float) -> None:
-    """What is judged of a contract as a whole. Raises ContractUnsigned, ContractExpired or
-    ContractNotYetValid."""
+    """Check that a contract is signed, if the policy requires it, and in force at `now` (seconds since the
+    epoch). Raises ContractUnsigned, ContractExpired or ContractNotYetValid."""
     if contract.signature is not None:
         check_time(contract.signature, now)
     elif policy.require_signed:
-        raise ContractUnsigned("the contract is not signed, and policy requires that (`require: signed`)")
+        raise ContractUnsigned("the contract is not signed, but policy requires it (`require: signed`)")

@@ -1,5 +1,5 @@
-"""IP addresses that are not what they look like, and ranges that nobody means by accident. Pure; judges
-nothing: policy/policy.py does.
+"""Special IP ranges, and IPv6 addresses that stand for IPv4 addresses. Pure; policy/policy.py decides what is
+permitted.
 """
 
 import ipaddress
@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Network = IPv4Network | IPv6Network
 Ip = IPv4Address | IPv6Address
-#: A range and what it is called in messages.
+#: A range and its name in messages.
 NamedRange = tuple[Network, str]
 
-#: Ranges that a listed network includes only by naming them: it has to lie inside the range, as 127.0.0.0/8
-#: does and 0.0.0.0/0 does not. An address in several of them needs each of them named.
+#: Ranges that are permitted only by a listed network inside them: 127.0.0.0/8 permits loopback, 0.0.0.0/0
+#: does not. An address in several ranges needs a network inside each of them.
 SPECIAL: tuple[NamedRange, ...] = tuple(
     (ipaddress.ip_network(network), name)
     for network, name in [
@@ -46,9 +46,9 @@ SPECIAL: tuple[NamedRange, ...] = tuple(
         ("2001::/32", "Teredo"),  # RFC 4380
     ]
 )
-#: Ranges whose addresses end with the IPv4 address that they stand for.
+#: Ranges whose addresses end with the IPv4 address for which they stand.
 _EMBEDDING = tuple(map(IPv6Network, ("::/96", "64:ff9b::/96", "::ffff:0:0:0/96")))
-#: What stands before the IPv4 address in the lower half of an ISATAP address (RFC 5214 §6.1).
+#: The 32 bits before the IPv4 address in an ISATAP address (RFC 5214 §6.1).
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 
 
@@ -63,10 +63,10 @@ def is_covered(ip: Ip, networks: Iterable[Network]) -> bool:
 
 
 def effective_addresses(ip: Ip) -> tuple[Ip, ...]:
-    """The addresses that a packet to `ip` may end at; each has to be permitted.
+    """The addresses that a packet to `ip` may reach; each must be permitted.
 
-    A mapped address (RFC 4291 §2.5.5.2) is IPv4 and nothing else. Translated and tunnelled ones are
-    themselves, in a range that has to be named, and the IPv4 address inside them.
+    An IPv4-mapped address (RFC 4291 §2.5.5.2) is that IPv4 address only. A translated or tunnelled address
+    is itself, in a special range, and the IPv4 address inside it.
     """
     if isinstance(ip, IPv4Address):
         return (ip,)

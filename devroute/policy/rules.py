@@ -1,7 +1,7 @@
-"""What single lines of a policy say: each rule is a value that knows whether it is about something. Pure;
-what follows from all rules together is policy/policy.py's.
+"""The rules of a policy: values that match services, addresses, subjects and callers. Pure; policy/policy.py
+combines them.
 
-In all patterns `*` stands for any text without a slash, and everything else for itself.
+In all patterns `*` matches any text without a slash, and every other character matches itself.
 """
 
 import re
@@ -16,7 +16,7 @@ from devroute.policy.ranges import Ip, NamedRange, Network, effective_addresses,
 
 Ports = tuple[tuple[int, int], ...]
 
-#: Compiled patterns that are remembered: more than a policy has.
+#: Compiled patterns in the cache: more than a policy has.
 _MAX_COMPILED = 4096
 
 
@@ -38,8 +38,8 @@ def any_matches(patterns: Iterable[str], text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a rule does not permit an address. Of several refusals the one with the highest rank helps most:
-    its rule came closest."""
+    """Why a rule does not permit an address. Of several refusals, the one with the highest rank is reported:
+    its rule came closest to permitting."""
 
     rank: int
     rule: str
@@ -48,7 +48,8 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class AddressRule:
-    """Laptops of these services may be at these networks and ports. `place` is the section of the file."""
+    """Targets of these services may be in these networks, on these ports. `place`: the section of the
+    file."""
 
     services: tuple[str, ...]
     networks: tuple[Network, ...]
@@ -56,7 +57,7 @@ class AddressRule:
     place: str = "direct"
 
     def refusal(self, ips: Iterable[Ip], port: int, special: Iterable[NamedRange]) -> Refusal | None:
-        """None where all of `ips` and the port are permitted."""
+        """None if the port and all of `ips` are permitted."""
         for ip in ips:
             covering = [network for network in self.networks if ip in network]
             own = f"{ip}/{ip.max_prefixlen}"
@@ -64,7 +65,7 @@ class AddressRule:
                 if ip in outer and not any(is_inside(network, outer) for network in covering):
                     return Refusal(
                         1 if covering else 0,
-                        f"{ip} is in the {name} range {outer}, which has to be listed by itself",
+                        f"{ip} is in the {name} range {outer}, which must be listed by itself",
                         f"the platform team can add {own} to {self.place}.networks in the policy",
                     )
             if not covering:
@@ -90,13 +91,13 @@ class AddressRule:
 
 @dataclass(frozen=True, slots=True)
 class RegisterRule:
-    """These subjects, and whoever is in one of these groups, may register these services."""
+    """These subjects, and the members of these groups, may register these services."""
 
     subjects: tuple[str, ...]
     groups: frozenset[str]
     services: tuple[str, ...]
 
-    def is_about(self, subject: str, groups: frozenset[str]) -> bool:
+    def applies_to(self, subject: str, groups: frozenset[str]) -> bool:
         return not self.groups.isdisjoint(groups) or any_matches(self.subjects, subject)
 
 
@@ -104,9 +105,9 @@ class RegisterRule:
 
 
 def is_caller(pattern: str, caller: str) -> bool:
-    """Whether a mesh identity (a certificate's URI, or "" for a caller without one) is meant by a pattern:
-    `*` is everybody, `namespace/serviceaccount` leaves the trust domain open. The sidecar's filter judges
-    alike (lua/devroute.lua)."""
+    """Whether a pattern matches a mesh identity (a certificate's URI, or "" for a caller without one). `*`
+    matches all callers; `namespace/serviceaccount` matches in every trust domain. The sidecar's filter has
+    the same rules (lua/devroute.lua)."""
     if pattern == "*":
         return True
     if "://" in pattern:
@@ -117,11 +118,10 @@ def is_caller(pattern: str, caller: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CallerRule:
-    """Requests of these callers may be sent away from these services, to these targets.
+    """Requests from these callers for these services may be detoured to these targets.
 
-    `networks` are for IP addresses. A name in `targets` is for laptops; with a dot it is for hosts, and
-    `version:NAME` is for versions, so that no pattern is for a kind of target that it was not written for.
-    `*` is for all of them.
+    `networks` match IP addresses. A pattern in `targets` matches one type of target: a name matches laptops,
+    a name with a dot hosts, `version:NAME` versions. `*` matches all targets.
     """
 
     callers: tuple[str, ...]
@@ -129,25 +129,25 @@ class CallerRule:
     targets: tuple[str, ...]
     networks: tuple[Network, ...]
 
-    def is_about(self, service: str, target: Target) -> bool:
-        return any_matches(self.services, service) and ("*" in self.targets or self._names(target))
+    def applies_to(self, service: str, target: Target) -> bool:
+        return any_matches(self.services, service) and ("*" in self.targets or self._matches(target))
 
-    def _names(self, target: Target) -> bool:
+    def _matches(self, target: Target) -> bool:
         if isinstance(target, Address) and target.is_literal:
             return all(
                 is_covered(face, self.networks) for face in effective_addresses(ip_address(target.host))
             )
-        kind, text = _kind_of(target)
-        return any(matches(each, text) for each in self.targets if _kind_of_pattern(each) is kind)
+        target_type, text = _type_and_name(target)
+        return any(matches(each, text) for each in self.targets if _type_of_pattern(each) is target_type)
 
 
-def _kind_of(target: Target) -> tuple[type[Target], str]:
+def _type_and_name(target: Target) -> tuple[type[Target], str]:
     if isinstance(target, Address):
         return Address, target.host
     return type(target), str(target)
 
 
-def _kind_of_pattern(pattern: str) -> type[Target]:
+def _type_of_pattern(pattern: str) -> type[Target]:
     if pattern.startswith("version:"):
         return Version
     return Address if "." in pattern else Laptop
@@ -158,10 +158,11 @@ def _kind_of_pattern(pattern: str) -> type[Target]:
 
 @dataclass(frozen=True, slots=True)
 class PolicyLimits:
-    """What replaces the proxy's settings for as long as the policy is in force; None leaves a setting alone.
+    """Limits that override the proxy's settings; None leaves the setting in force.
 
-    Requests in flight to one target, and to all laptops of one subject; laptops that a subject may have
-    online; requests at the same time in one tunnel.
+    `in_flight_per_target`: concurrent requests to one target. `in_flight_per_subject`: concurrent requests to
+    all laptops of one subject. `links_per_subject`: laptops of a subject that may be online.
+    `streams_per_link`: concurrent requests in one tunnel.
     """
 
     in_flight_per_target: int | None = None

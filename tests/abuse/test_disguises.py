@@ -1,6 +1,6 @@
-"""Addresses that are not what they look like: one table, with the answer for each as a contract would get it.
+"""Special addresses, and unusual spellings of addresses: a table of targets with the policy's decision for each.
 
-Everything is listed (0.0.0.0/0 and ::/0), so that nothing but the disguise stands against an address.
+All networks are listed (0.0.0.0/0 and ::/0), so that an address is denied only because it is special.
 """
 
 import pytest
@@ -18,8 +18,8 @@ EVERYTHING = Policy.parse(
 )
 
 
-def answer(target: str) -> str:
-    """`allow`, or the code and the words of the refusal."""
+def decision(target: str) -> str:
+    """`allow`, or the code and the message of the error."""
     try:
         (entry,) = parse(f'{{"foo": "{target}"}}').entries.values()
         EVERYTHING.permit(entry)
@@ -153,29 +153,29 @@ PLAIN = [
 
 @pytest.mark.parametrize("target", SPECIAL)
 def test_special_ranges_are_denied_unless_listed_by_themselves(target: str) -> None:
-    said = answer(target)
-    assert said.startswith("target-denied: ")
-    assert f"is in the {SPECIAL[target]} range" in said
+    message = decision(target)
+    assert message.startswith("target-denied: ")
+    assert f"is in the {SPECIAL[target]} range" in message
 
 
 @pytest.mark.parametrize("target", EMBEDDED)
 def test_an_ipv4_address_inside_an_ipv6_address_is_checked(target: str) -> None:
-    said = answer(target)
-    assert said.startswith("target-denied: ")
-    assert EMBEDDED[target] in said
+    message = decision(target)
+    assert message.startswith("target-denied: ")
+    assert EMBEDDED[target] in message
 
 
 @pytest.mark.parametrize("target", NOT_AN_ADDRESS)
 def test_forms_that_only_inet_aton_reads_as_an_address_are_refused(target: str) -> None:
-    said = answer(target)
-    assert said.startswith("contract-invalid: ")
-    assert NOT_AN_ADDRESS[target] in said
+    message = decision(target)
+    assert message.startswith("contract-invalid: ")
+    assert NOT_AN_ADDRESS[target] in message
 
 
 @pytest.mark.parametrize("target", PLAIN)
 def test_addresses_and_names_in_their_usual_form_are_permitted(target: str) -> None:
-    """Names do so until their addresses are known (test_dns_rebinding.py)."""
-    assert answer(target) == "allow"
+    """A name is permitted until its addresses are known (test_dns_rebinding.py)."""
+    assert decision(target) == "allow"
 
 
 @pytest.mark.parametrize(

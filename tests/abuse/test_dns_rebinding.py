@@ -1,5 +1,5 @@
-"""DNS rebinding: a name whose addresses change between the check and the connection. A real name server, and
-a real proxy that asks it: its resolv.conf is its own, in a mount namespace of its own.
+"""DNS rebinding: a name whose addresses change between the check and the connection. Runs a real name server,
+and a real proxy whose mount namespace has a resolv.conf that points to it.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ import pytest_asyncio
 
 from devroute.mesh.envoy import stop
 
-#: Nothing else on this machine is at these loopback addresses, also if several workers run this.
+#: Loopback addresses that nothing else uses, not even another worker that runs this module.
 NET = f"127.{random.randint(16, 250)}.{random.randint(1, 250)}"
 SERVER, PERMITTED, FORBIDDEN = f"{NET}.1", f"{NET}.2", f"{NET}.3"
-#: Mounts over what names are looked up by, for one process and what it becomes.
+#: Replaces the resolver's files for one process, by bind mounts.
 OWN_NAMES = """
 mount --bind "$0" /etc/resolv.conf || exit
 [ ! -e /etc/nsswitch.conf ] || mount --bind "$1" /etc/nsswitch.conf || exit
@@ -39,7 +39,7 @@ exec "$@"
 
 
 def why_not() -> str | None:
-    """Why this cannot be tried here, or None. In CI a skipped test is a failure (conftest.py)."""
+    """Why these tests cannot run here, or None. In CI a skipped test is a failure (conftest.py)."""
     if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
         return "needs Linux and unshare(1)"
     if os.geteuid() != 0:
@@ -56,7 +56,7 @@ pytestmark = [
 
 @dataclass
 class Names(asyncio.DatagramProtocol):
-    """A name server with one answer for all names, the next of `answers` for each question: A records."""
+    """A name server that returns the next of `answers` as A records for each query, whatever the name."""
 
     answers: Iterator[list[str]] = field(default_factory=lambda: itertools.repeat([]))
     ipv6: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Names(asyncio.DatagramProtocol):
 
 @dataclass
 class App:
-    """Says who it is, on connections that are used once."""
+    """Responds with its own name, one request for each connection."""
 
     name: str
     connections: int = 0
@@ -111,7 +111,7 @@ class World:
     client: aiohttp.ClientSession
 
     def means(self, *answers: list[str], ipv6: list[str] | None = None) -> None:
-        """What the name means for one question after another; the last answer stays."""
+        """The addresses of the name, query after query; the last ones stay."""
         self.names.answers = itertools.chain(answers, itertools.repeat(answers[-1]))
         self.names.ipv6 = ipv6 or []
         self.names.asked.clear()
@@ -131,7 +131,7 @@ class World:
 
 @asynccontextmanager
 async def proxy(folder: Path) -> AsyncIterator[dict[str, Any]]:
-    """`devroute proxy` that asks our name server; its event `proxy.ready`."""
+    """A `devroute proxy` that uses our name server; returns its event `proxy.ready`."""
     (folder / "resolv.conf").write_text(f"nameserver {SERVER}\noptions timeout:2 attempts:2\n")
     (folder / "nsswitch.conf").write_text("hosts: dns\n")
     (folder / "policy.yaml").write_text(f"direct: {{networks: [{PERMITTED}/32]}}\n")
@@ -180,7 +180,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
 async def test_a_name_that_changes_after_its_check_is_not_resolved_again(world: World) -> None:
     world.means([PERMITTED], [FORBIDDEN])
     assert await world.get() == (200, "permitted")
-    assert len(world.names.asked) == 1, "what was checked is what was connected to: nobody asks again"
+    assert len(world.names.asked) == 1, (
+        "the proxy connects to the address that it checked, without a second query"
+    )
     status, body = await world.get()
     assert (status, json.loads(body)["code"]) == (403, "target-denied")
     assert FORBIDDEN in json.loads(body)["message"]
@@ -193,7 +195,7 @@ async def test_a_name_permitted_in_resolve_is_checked_again_for_the_request(
     world.means([PERMITTED], [FORBIDDEN])
     assert "decision detour" in await world.resolve()
     seen = [await world.get() for _ in range(2)]
-    assert seen[0] == (200, "permitted"), "by the connection that the question left"
+    assert seen[0] == (200, "permitted"), "on the connection that /resolve opened"
     assert seen[1][0] == 403
     answered = await world.resolve()
     assert "decision fallback" in answered

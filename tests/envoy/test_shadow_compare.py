@@ -225,5 +225,5 @@ async def test_where_policy_permits_no_copies_nobody_gets_them(tmp_path: Path) -
             async with asyncio.timeout(testbed.START_TIMEOUT_S):
                 assert await up.process.wait() == 30
             said = up.log.read_text()
-    assert "does not let a laptop have copies" in said
+    assert "does not permit shadow traffic" in said
     assert "shadow" in said

@@ -150,7 +150,7 @@ async def test_an_unsigned_contract_helps_nobody_not_even_inside(way: Way) -> No
     assert (seen["who"], values(seen, "x-devroute")) == ("app", []), "the gateway takes it off"
     response, seen = await way.get(way.inside, x_devroute=plain)
     assert (response.headers["x-devroute-result"], seen["who"]) == ("fallback", "app")
-    assert "not signed, and policy requires that" in response.headers["x-devroute-reason"]
+    assert "not signed, but policy requires it" in response.headers["x-devroute-reason"]
     data = "http://{}:{}".format(*way.proxy.data)
     response, body = await way.get(data, x_devroute=plain, x_devroute_matched="foo")
     assert (response.status, body["code"]) == (403, "contract-unsigned")

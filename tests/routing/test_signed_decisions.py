@@ -98,7 +98,7 @@ def test_no_sidecar_believes_a_decision_for_longer_than_the_contract_holds() -> 
 def test_where_policy_requires_signatures_an_unsigned_contract_is_denied_with_the_reason() -> None:
     decision = decided(DIRECT, policy=STRICT)
     assert (decision.kind, type(decision.error)) == ("fallback", ContractUnsigned)
-    assert "reason the contract is not signed, and policy requires that" in encode(decision).decode()
+    assert "reason the contract is not signed, but policy requires it" in encode(decision).decode()
     insisting = decided(INSISTING, policy=STRICT)
     assert (insisting.kind, insisting.error and insisting.error.code) == ("error", "contract-unsigned")
     assert decided(DIRECT, "other", policy=STRICT).kind == "service"
