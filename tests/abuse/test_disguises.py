@@ -1,4 +1,4 @@
-"""Special addresses, and unusual spellings of addresses: a table of targets with the policy's decision for each.
+"""Special addresses, and unusual spellings of addresses: a table of targets with the policy's decisions.
 
 All networks are listed (0.0.0.0/0 and ::/0), so that an address is denied only because it is special.
 """

@@ -194,7 +194,7 @@ def test_one_of_the_two_may_come_from_standard_input(
         ("- {service: a, target: b}", "cases.yaml:1: 0.expect: it is missing"),
         ("\n- {service: a, expect: allow}", "cases.yaml:2: 0: a request needs a target"),
         ("- {service: a, target: b, subject: c, caller: d/e, expect: allow}", "no caller and no resolves"),
-        ("- {service: a, target: b, expect: deny, code: target-denid}", "code: there is no error code 'target-denid'"),
+        ("- {service: a, target: b, expect: deny, code: target-denid}", "no error code 'target-denid'"),
         ("- {service: a, target: b, expect: allow, code: target-denied}", "are for cases with expect: deny"),
         ("- {service: a, target: b, expect: maybe}", "0.expect: Input should be 'allow' or 'deny'"),
         ("- {service: a, target: b, expect: deny, callers: c}", "the fields here are name, action, "),
