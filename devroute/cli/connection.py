@@ -1,5 +1,6 @@
-"""The flags of commands that talk to a server: how one shows who one is, and whom one trusts. Those beyond
---server and --token are added to a command's own, and reach it with the rest of its invocation.
+"""The flags of every command that connects to a server: URL, credentials, trusted certificates.
+
+`connecting` adds all but --server and --token to a command's own flags and passes them in its Invocation.
 """
 
 import inspect
@@ -13,30 +14,35 @@ import typer
 
 T = TypeVar("T")
 
-#: A command names these among its own parameters.
-Server = Annotated[str | None, typer.Option(metavar="URL", help="of the control port [DEVROUTE_SERVER]")]
-Token = Annotated[str | None, typer.Option(metavar="TOKEN", help="better in DEVROUTE_TOKEN, unseen by ps")]
+#: Types of parameters that a command declares itself.
+Server = Annotated[str | None, typer.Option(metavar="URL", help="URL of the control port [DEVROUTE_SERVER]")]
+Token = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="Your token; ps does not show DEVROUTE_TOKEN")
+]
 
 _OPTIONS: Final[dict[str, Any]] = {
     "token_command": Annotated[
-        str | None, typer.Option(metavar="COMMAND", help="prints your token; run again before it expires")
+        str | None,
+        typer.Option(metavar="COMMAND", help="Command that prints a token; run again before it expires"),
     ],
     "ca_file": Annotated[
-        Path | None, typer.Option(metavar="FILE", help="trust these certificates, not the system's")
+        Path | None, typer.Option(metavar="FILE", help="CA certificates to trust instead of the system's")
     ],
-    "client_cert": Annotated[
-        Path | None, typer.Option(metavar="FILE", help="shown to a server that wants a certificate")
+    "client_cert": Annotated[Path | None, typer.Option(metavar="FILE", help="Client certificate, in PEM")],
+    "client_key": Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Private key of the client certificate, in PEM")
     ],
-    "client_key": Annotated[Path | None, typer.Option(metavar="FILE", help="its key")],
     "insecure_plain_http": Annotated[
         bool | None,
-        typer.Option("--insecure-plain-http", help="the network encrypts: a token may go over plain http"),
+        typer.Option(
+            "--insecure-plain-http", help="Send the token over plain http too: the network itself encrypts"
+        ),
     ],
 }
 
 
 def connecting(command: Callable[..., T]) -> Callable[..., T]:
-    """The command with the flags of a connection; its first parameter has to be `context`."""
+    """Adds the flags to a command, whose first parameter has to be `context`."""
 
     @wraps(command)
     def wrapper(context: typer.Context, **values: Any) -> T:

@@ -1,4 +1,4 @@
-"""`devroute curl`: the real curl, with my contract on its request, and a word on whose code answered."""
+"""`devroute curl`: runs curl with a contract for your services, and reports whose code answered."""
 
 import asyncio
 import json
@@ -26,14 +26,15 @@ CONTRACT_VARIABLE: Final = ENV_PREFIX + "CONTRACT"
 def curl(
     context: typer.Context,
     service: Annotated[
-        list[str] | None, typer.Option(help="only these of my services; default: all that are online")
+        list[str] | None,
+        typer.Option(help="Service to detour; repeatable; default: all of yours that are online"),
     ] = None,
     server: Server = None,
 ) -> int:
-    """Send a request by curl, with a contract for my services, and say whose code answered.
+    """Send a request by curl with a contract for your services, and report whose code answered.
 
-    Everything else is curl's. DEVROUTE_CONTRACT is sent instead, if it is set (a signed one, for example).
-    The exit code is curl's.
+    All other arguments and the exit code are curl's. If DEVROUTE_CONTRACT is set, for example to a
+    signed contract, that one is sent.
 
     \b
     Example: devroute curl http://a.qa.example/
@@ -42,13 +43,13 @@ def curl(
     invocation: Invocation = context.obj
     program = shutil.which("curl")
     if program is None:
-        raise ConfigInvalid("there is no curl", hint="install it; it is looked for along PATH")
+        raise ConfigInvalid("curl is not installed", hint="install it in a folder of PATH")
     if not context.args:
-        raise typer.BadParameter("give a URL, and what else curl is to be told")
+        raise typer.BadParameter("give a URL, and any of curl's options")
     contract = invocation.environment.get(CONTRACT_VARIABLE) or asyncio.run(
         _my_contract(invocation, service or [], {"server": server})
     )
-    with tempfile.TemporaryDirectory(prefix="devroute-") as folder:  # a signed contract is no sight for ps
+    with tempfile.TemporaryDirectory(prefix="devroute-") as folder:  # ps would show a signed contract
         header, heads = Path(folder, "contract"), Path(folder, "heads")
         header.write_text(f"X-devroute: {contract}\n", encoding="utf-8")
         own = {"-D", "--dump-header"} & set(context.args)
@@ -62,7 +63,7 @@ def curl(
 
 
 async def _my_contract(invocation: Invocation, services: list[str], flags: dict[str, object]) -> str:
-    """A contract for what I have online. Raises NotFound where that is nothing."""
+    """A contract for the services that this person has online. Raises NotFound where there are none."""
     from devroute.agent.api_client import fetch
     from devroute.agent.token_source import with_fetched_token
 
@@ -86,7 +87,7 @@ async def _my_contract(invocation: Invocation, services: list[str], flags: dict[
 
 
 def whose(heads: str) -> str:
-    """Whose code answered, by the heads of the answers as curl keeps them; the last one counts."""
+    """Whose code answered, by the response heads that curl has dumped; the last one counts."""
     fields: dict[str, str] = {}
     for line in heads.splitlines():
         name, colon, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""`devroute demo`: all of it on one machine."""
+"""`devroute demo`: a small mesh on this machine."""
 
 import asyncio
 from typing import Annotated
@@ -11,10 +11,10 @@ from devroute.cli.exit_codes import exits_with_code
 @exits_with_code
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="leave it running and print curl lines to try")
+        bool, typer.Option("--keep", help="Leave it running, and print curl commands to try")
     ] = False,
 ) -> int:
-    """Show it all on this machine, on real Envoy.
+    """Run a small mesh with real Envoy on this machine, and send requests through it.
 
     \b
     Example: devroute demo --keep

@@ -1,5 +1,4 @@
-"""`devroute doctor`: prints what devroute/agent/doctor/checks.py finds, a line for each check, with its
-remedy."""
+"""`devroute doctor`: prints what agent/doctor/checks.py finds, a line for each check, with its remedy."""
 
 import asyncio
 import json
@@ -10,7 +9,7 @@ import typer
 
 from devroute.agent.settings import AgentSettings
 from devroute.cli.config.sources import client_settings, given_settings
-from devroute.cli.connection import Server, connecting
+from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exit_code_for, exits_with_code
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output
@@ -25,19 +24,22 @@ _COLOURS: Final[Mapping[str, str]] = {"ok": "green", "warn": "yellow", "fail": "
 def doctor(
     context: typer.Context,
     url: Annotated[
-        str | None, typer.Argument(metavar="[URL]", help="of the mesh, to send a request round")
+        str | None, typer.Argument(metavar="[URL]", help="URL in the mesh to which one request is sent")
     ] = None,
     service: Annotated[
-        list[str] | None, typer.Option(metavar="SERVICE=PORT", help="instead of those in ./devroute.yaml")
+        list[str] | None,
+        typer.Option(
+            metavar="SERVICE=PORT", help="Service to check instead of those in ./devroute.yaml; repeatable"
+        ),
     ] = None,
     server: Server = None,
-    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="better in DEVROUTE_TOKEN")] = None,
+    token: Token = None,
     output: Output = None,
 ) -> int:
-    """Check everything between this laptop and its first request, and say what to do about it.
+    """Check everything that this laptop's first request needs, and print what to do about each fault.
 
     In this order: configuration, DNS, TLS, token, version, tunnel, local ports, a round trip through the mesh
-    (with a URL), clock. Ends with the exit code of the first check that failed.
+    (with a URL), clock. The exit code is that of the first check that failed.
 
     \b
     Example: devroute doctor

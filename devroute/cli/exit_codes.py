@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and an error as one line and a hint. Scripts depend on the codes."""
+"""How a command ends: an exit code, on which scripts depend, and an error as one line and a hint."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -26,7 +26,6 @@ from devroute.errors import (
 from devroute.platforms import INTERRUPTED
 
 FAILURE: Final = 1
-#: Exit codes of errors; scripts depend on them.
 EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     ConfigInvalid: 20,
     HarInvalid: 20,
@@ -48,7 +47,7 @@ P = ParamSpec("P")
 
 
 def exits_with_code(command: Callable[P, int | None]) -> Callable[P, None]:
-    """A command whose errors are printed and become its exit code."""
+    """Prints the errors of a command, and turns them into its exit code."""
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -69,7 +68,7 @@ def exit_code_for(error: DevrouteError) -> int:
 
 
 def print_error(error: DevrouteError) -> None:
-    """Tell a person what was wrong and what to do."""
+    """What was wrong, and what to do about it, on standard error."""
     typer.echo(f"devroute: {error.message}", err=True)
     if error.hint:
         typer.echo("  hint: " + error.hint.replace("\n", "\n        "), err=True)

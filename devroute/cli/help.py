@@ -1,4 +1,4 @@
-"""`devroute --help`: who needs which command, in the order in which they are needed."""
+"""The lists of commands in --help: whole sentences, at the top under who needs them, in the order of need."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,26 @@ SECTIONS: Final[Mapping[str, Sequence[str]]] = {
 }
 
 
-class Sections(TyperGroup):
-    """A group whose commands stand under SECTIONS; test_cli.py sees to it that each does."""
+class Commands(TyperGroup):
+    """Lists each command with its whole first sentence, which Typer would cut off."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        self._format_section(formatter, "Commands", self.list_commands(ctx))
+
+    def _format_section(self, formatter: Any, title: str, names: Sequence[str]) -> None:
+        with formatter.section(title):
+            formatter.write_dl([(name, _first_sentence(self.commands[name].help)) for name in names])
+
+
+class MainCommands(Commands):
+    """Lists the commands under SECTIONS, which tests hold to be complete."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for names in SECTIONS.values() for name in names if name in self.commands]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for title, names in SECTIONS.items():
-            with formatter.section(title):
-                formatter.write_dl([(name, _first_sentence(self.commands[name].help)) for name in names])
+            self._format_section(formatter, title, names)
 
 
 def _first_sentence(text: str | None) -> str:

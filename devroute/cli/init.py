@@ -1,4 +1,4 @@
-"""`devroute init`: asks for server and token once, checks them, and keeps them for every later command."""
+"""`devroute init`: asks for server and token, checks them, and saves them for later commands."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from devroute.cli.exit_codes import exits_with_code, print_error
 from devroute.cli.invocation import PROJECT_FILE, Invocation, read_text, replace_file
 from devroute.errors import ConfigInvalid, ServerUnreachable, TokenInvalid
 
-#: Tries at a prompt.
+#: Attempts at a prompt.
 ATTEMPTS: Final = 3
 
 
@@ -28,20 +28,22 @@ ATTEMPTS: Final = 3
 @exits_with_code
 def init(
     context: typer.Context,
-    server: Annotated[str | None, typer.Option(metavar="URL", help="instead of asking")] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="URL of the control port; default: ask for it")
+    ] = None,
     token_stdin: Annotated[
-        bool, typer.Option("--token-stdin", help="read the token from standard input")
+        bool, typer.Option("--token-stdin", help="Read the token from standard input")
     ] = False,
     project: Annotated[
         list[str] | None,
-        typer.Option(metavar="SERVICE=PORT", help="write ./devroute.yaml for this folder instead"),
+        typer.Option(metavar="SERVICE=PORT", help="Add a service to ./devroute.yaml instead; repeatable"),
     ] = None,
 ) -> None:
-    """Set devroute up on this laptop: asks for server and token, checks them, and keeps them.
+    """Set up this laptop: ask for server and token, check them, and save them.
 
-    They are kept in ~/.config/devroute/config.yaml (on Windows, %APPDATA%\\devroute\\config.yaml), which only
-    you can read. With --project, the services of a repository are kept in its devroute.yaml, so that plain
-    devroute up works there.
+    They are saved in ~/.config/devroute/config.yaml (on Windows, %APPDATA%\\devroute\\config.yaml), which
+    only you can read. With --project, the services of a repository are saved in its devroute.yaml, so that
+    devroute up needs no arguments there.
 
     \b
     Example: devroute init
@@ -52,12 +54,16 @@ def init(
     invocation: Invocation = context.obj
     if project:
         if server is not None or token_stdin or _own_flags(invocation):
-            raise typer.BadParameter("server and token are yours, not the project's", param_hint="--project")
+            raise typer.BadParameter("a project file holds neither server nor token", param_hint="--project")
         _init_project(project)
         return
+    _init_home(invocation, server, token_stdin)
+
+
+def _init_home(invocation: Invocation, server: str | None, token_stdin: bool) -> None:
     file = invocation.home_file
     if file is None:
-        raise ConfigInvalid("there is no home directory to keep settings in", hint="set HOME")
+        raise ConfigInvalid("there is no home directory to save settings in", hint="set HOME")
     known = read_text(file) or ""
     before = read_file(known, str(file))
     kept = _ask(server, token_stdin, _own_flags(invocation), before)
@@ -68,7 +74,7 @@ def init(
     typer.echo(f"wrote {_short(file, invocation.environment)}, readable by you only")
     for name in ("SERVER", "TOKEN"):
         if invocation.environment.get(ENV_PREFIX + name):
-            typer.echo(f"note: {ENV_PREFIX}{name} is set, and comes before what this file says", err=True)
+            typer.echo(f"note: {ENV_PREFIX}{name} is set, and takes precedence over this file", err=True)
     typer.echo("next: devroute up SERVICE=PORT")
 
 
@@ -82,7 +88,9 @@ def _init_project(services: list[str]) -> None:
     places = given | _places(services)
     project_file.check("services", places, str(PROJECT_FILE))
     replace_file(PROJECT_FILE, with_settings(known, {"services": places}, str(PROJECT_FILE)), mode=0o644)
-    typer.echo(f"wrote {PROJECT_FILE} ({', '.join(places)}); commit it, and plain devroute up works here")
+    typer.echo(
+        f"wrote {PROJECT_FILE} ({', '.join(places)}); commit it, and devroute up works here without arguments"
+    )
 
 
 def _places(services: Iterable[str]) -> dict[str, object]:
@@ -91,8 +99,8 @@ def _places(services: Iterable[str]) -> dict[str, object]:
 
 
 def _own_flags(invocation: Invocation) -> dict[str, object]:
-    """How the server is trusted and who one is to it, as flags said. Files by their whole path: the settings
-    count in every folder."""
+    """The flags of the connection that were given. Paths are made absolute: the settings apply in every
+    folder."""
     given = {name: value for name, value in invocation.flags.items() if value not in (None, False)}
     return {name: str(each.absolute()) if isinstance(each, Path) else each for name, each in given.items()}
 
@@ -100,12 +108,11 @@ def _own_flags(invocation: Invocation) -> dict[str, object]:
 def _ask(
     server: str | None, token_stdin: bool, flags: dict[str, object], before: Source
 ) -> dict[str, object]:
-    """Settings to which the server has said yes. Raises what is wrong, once nobody can be asked again."""
+    """Settings that the server has accepted. Raises the last error once no attempt is left."""
     without_token = bool(flags.get("token_command") or flags.get("client_cert"))
     if not sys.stdin.isatty() and not (server and (token_stdin or without_token)):
         raise typer.BadParameter(
-            "standard input is not a terminal that could be asked: give --server, and --token-stdin or "
-            "--token-command"
+            "standard input is not a terminal: give --server, and --token-stdin or --token-command"
         )
     secret = sys.stdin.readline().strip() if token_stdin else None
     trust = {name: before.values.get(name) for name in ("ca_file", "client_cert", "client_key")}
@@ -130,12 +137,12 @@ def _ask(
 
 
 def _at(url: str) -> str:
-    """A server as people write it: https unless they say otherwise. Raises ConfigInvalid."""
+    """A server as people write it; https by default. Raises ConfigInvalid."""
     return given_settings([Source("server", {"server": url if "://" in url else f"https://{url}"})]).server
 
 
 def _hidden(prompt: str) -> str:
-    """getpass and not typer.prompt, which asks before the echo is off: what is pasted at once would show."""
+    """By getpass: typer.prompt asks before the echo is off, so that a token pasted at once would show."""
     try:
         return getpass.getpass(prompt).strip()
     except EOFError:

@@ -1,7 +1,6 @@
-"""What surrounds a command: its environment, its configuration files, and files that commands read and write.
+"""A command's environment and configuration files, and the files that commands read and write.
 
-Belongs to the cli modules, which alone read argv, environment and configuration; decides nothing about what
-the settings mean (cli/config/sources.py does).
+Never interprets settings: cli/config/sources.py does.
 """
 
 import os
@@ -16,14 +15,14 @@ from devroute.cli.config.sources import Source, read_environment, read_file
 from devroute.errors import ConfigInvalid
 from devroute.platforms import config_folder
 
-#: A repository's settings: its services, for everybody who works on it. Whoever wrote it is not trusted with
-#: anybody's token (cli/config/credentials.py).
+#: A repository's settings for all who work on it. Its author is not trusted with their tokens
+#: (cli/config/credentials.py).
 PROJECT_FILE: Final = Path("devroute.yaml")
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """The environment, and what stands after `--`. `flags` are those of cli/connection.py."""
+    """`command`: the words after `--`; `flags`: those of cli/connection.py."""
 
     environment: Mapping[str, str]
     command: tuple[str, ...]
@@ -31,7 +30,7 @@ class Invocation:
 
     @property
     def home_file(self) -> Path | None:
-        """A person's own settings, whether the file is there or not."""
+        """The user's own settings file, whether or not it exists."""
         folder = config_folder(self.environment)
         return folder / "config.yaml" if folder else None
 
@@ -47,7 +46,7 @@ class Invocation:
 
 
 def read_text(file: Path) -> str | None:
-    """A file's text, None where there is no file. Raises ConfigInvalid where it cannot be read."""
+    """A file's text, None where there is no such file. Raises ConfigInvalid where it cannot be read."""
     try:
         return file.read_text("utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -76,7 +75,7 @@ def read_input(file: str) -> tuple[str, str]:
 
 
 def replace_file(file: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file as a whole or not at all, readable by its owner only by default. Raises ConfigInvalid."""
+    """Write a file as a whole or not at all, by default readable by its owner only. Raises ConfigInvalid."""
     target = file.resolve()
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600

@@ -1,7 +1,8 @@
-"""The command line: which commands there are, and how it ends. The modules cli_*.py hold the commands and are
-the only readers of arguments, environment and configuration files; errors become one line, a hint and an exit
-code. Each command builds settings and calls the part that does the work; parts that take long to import
-(aiohttp, structlog) are imported by the commands that need them.
+"""The command line: its commands, and how a run ends.
+
+Each command is a module of cli/. These modules alone read arguments, environment and configuration files, and
+build the settings of the part that does the work. Errors become one line, a hint and an exit code. Parts that
+take long to import (aiohttp, structlog) are imported inside the commands that need them.
 """
 
 import os
@@ -19,7 +20,7 @@ from devroute.cli.curl import curl
 from devroute.cli.demo import demo
 from devroute.cli.doctor import doctor
 from devroute.cli.exit_codes import FAILURE
-from devroute.cli.help import Sections
+from devroute.cli.help import MainCommands
 from devroute.cli.init import init
 from devroute.cli.invocation import Invocation
 from devroute.cli.manifests import manifests_app
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run one command line; returns its exit code. What stands after `--` is a command to be run."""
+    """Run one command line; returns its exit code. The words after `--` are another command to be run."""
     own = list(arguments)
     cut = own.index("--") if own[:1] in (["up"], ["trace"]) and "--" in own else len(own)
     try:
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return end.code if isinstance(end.code, int) else FAILURE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001  # a person never gets a traceback they did not ask for
+    except Exception as error:  # noqa: BLE001  # no traceback unless DEVROUTE_DEBUG asks for one
         if environment.get(ENV_PREFIX + "DEBUG"):
             traceback.print_exc()
         typer.echo(f"devroute: a mistake in devroute itself: {type(error).__name__}: {error}", err=True)
@@ -57,7 +58,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     return 0
 
 
-#: What is not ours is curl's, and stays in its order.
+#: Unknown options are curl's, and stay in their order.
 _FOR_CURL: Final = {
     "ignore_unknown_options": True,
     "allow_extra_args": True,
@@ -65,9 +66,9 @@ _FOR_CURL: Final = {
 }
 
 app = typer.Typer(
-    cls=Sections,
-    help="Make a laptop part of a service mesh, for one request at a time.",
-    epilog="devroute COMMAND --help shows examples. Settings: flags, then "
+    cls=MainCommands,
+    help="Make a laptop part of a service mesh for one request at a time.",
+    epilog="devroute COMMAND --help shows examples. Settings come from flags, then "
     "DEVROUTE_* variables, ./devroute.yaml, ~/.config/devroute/config.yaml.",
     no_args_is_help=True,
     add_completion=False,
@@ -104,7 +105,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _devroute(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version")
     ] = False,
 ) -> None:
     pass

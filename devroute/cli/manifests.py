@@ -1,4 +1,4 @@
-"""`devroute manifests`: what a platform team applies, from the command line."""
+"""`devroute manifests`: prints and checks what a platform team applies to the cluster."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ import typer
 
 from devroute.cli.completion import one_of
 from devroute.cli.exit_codes import FAILURE, exits_with_code
+from devroute.cli.help import Commands
 from devroute.cli.invocation import read_input
 from devroute.cli.output import Output, print_json, usage_wants_json
 from devroute.contract.offer_options import read_percent
@@ -33,27 +34,30 @@ from devroute.mesh.manifests import (
     to_yaml,
 )
 
-manifests_app = typer.Typer(rich_markup_mode=None)
+manifests_app = typer.Typer(cls=Commands, rich_markup_mode=None)
 
 
 @manifests_app.callback(invoke_without_command=True)
 def filter_of_a_scope(
     context: typer.Context,
     scope: Annotated[
-        str, typer.Option(**one_of("mesh", "namespace", "workload"), help="which sidecars get the filter")
+        str, typer.Option(**one_of("mesh", "namespace", "workload"), help="Sidecars that get the filter")
     ] = "mesh",
     namespace: Annotated[
-        str | None, typer.Option(help="of the sidecars; for the mesh, Istio's root namespace")
+        str | None, typer.Option(help="Namespace of the sidecars; for a mesh, Istio's root namespace")
     ] = None,
-    service: Annotated[str | None, typer.Option(help="of the workload: the name that contracts use")] = None,
+    service: Annotated[
+        str | None, typer.Option(help="Name of the workload's service, as contracts use it")
+    ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="selects the workload; default app=SERVICE")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Label of the workload; repeatable; default: app=SERVICE"),
     ] = None,
     shadow_share: Annotated[
         str | None,
         typer.Option(
             metavar="PERCENT",
-            help="of a workload's requests without a contract: so many may be copied (up --shadow)",
+            help="Share of requests without a contract that up --shadow may copy",
         ),
     ] = None,
 ) -> None:
@@ -67,7 +71,7 @@ def filter_of_a_scope(
         for name in context.params:
             source = context.get_parameter_source(name)
             if source is not None and source.name == "COMMANDLINE":
-                raise typer.BadParameter("write it behind the command", param_hint=f"--{name}")
+                raise typer.BadParameter("write it after the command", param_hint=f"--{name}")
         return
     _print_filter(scope, namespace, service, label, shadow_share)
 
@@ -98,7 +102,7 @@ def _print_filter(
 
 
 def _share(text: str | None) -> float | None:
-    """A percentage; 0 leaves the place for one, and nothing is copied."""
+    """A percentage. 0 generates the configuration for shadow traffic, and copies nothing."""
     if text is None or text.removesuffix("%") == "0":
         return None if text is None else 0.0
     try:
@@ -111,43 +115,56 @@ def _share(text: str | None) -> float | None:
 @exits_with_code
 def installation(
     folder: Annotated[
-        Path | None, typer.Option(help="write a kustomize base and examples there instead of printing")
+        Path | None, typer.Option(help="Folder for a kustomize base and examples; default: print YAML")
     ] = None,
-    namespace: Annotated[str, typer.Option(help="of the proxy")] = "devroute",
-    image: Annotated[str | None, typer.Option(help="of the proxy, as your registry has it")] = None,
+    namespace: Annotated[str, typer.Option(help="Namespace of the proxy")] = "devroute",
+    image: Annotated[str | None, typer.Option(help="Image of the proxy in your registry")] = None,
     replicas: Annotated[
-        int, typer.Option(help="of the proxy; a laptop's tunnel ends at one, which the others do not know")
+        int, typer.Option(help="Replicas of the proxy; each knows only the laptops connected to it")
     ] = 1,
     network: Annotated[
         list[str] | None,
-        typer.Option(metavar="CIDR", help="where laptops are reached without a tunnel; default nowhere"),
+        typer.Option(
+            metavar="CIDR", help="Network of laptops reached without a tunnel; repeatable; default: none"
+        ),
     ] = None,
     service: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="which services may be detoured; default all")
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Services that may be detoured; repeatable; default: all"),
     ] = None,
     pod_network: Annotated[
         list[str] | None,
-        typer.Option(metavar="CIDR", help="of the cluster's pods, which are no targets; default kubeadm's"),
+        typer.Option(metavar="CIDR", help="Network of pods, never a target; repeatable; default: kubeadm's"),
     ] = None,
     service_network: Annotated[
-        list[str] | None, typer.Option(metavar="CIDR", help="of the cluster's services, likewise")
+        list[str] | None,
+        typer.Option(
+            metavar="CIDR", help="Network of services, never a target; repeatable; default: kubeadm's"
+        ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="by which laptops dial in (examples)")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Host name under which laptops connect, for the examples")
+    ] = None,
     ingress: Annotated[
         str | None,
-        typer.Option(metavar="NAMESPACE/SERVICEACCOUNT", help="of the gateway by which laptops dial in"),
+        typer.Option(metavar="NAMESPACE/SERVICEACCOUNT", help="Gateway through which laptops connect"),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="of Istio, for the proxy's sidecar")] = None,
-    istio_namespace: Annotated[str, typer.Option(help="of istiod and mesh-wide settings")] = "istio-system",
-    monitoring_namespace: Annotated[str, typer.Option(help="of Prometheus")] = "monitoring",
-    domain: Annotated[str, typer.Option(help="of the cluster")] = "cluster.local",
+    revision: Annotated[
+        str | None, typer.Option(help="Revision of Istio that injects the proxy's sidecar")
+    ] = None,
+    istio_namespace: Annotated[
+        str, typer.Option(help="Namespace of istiod and of mesh-wide settings")
+    ] = "istio-system",
+    monitoring_namespace: Annotated[str, typer.Option(help="Namespace of Prometheus")] = "monitoring",
+    domain: Annotated[str, typer.Option(help="DNS domain of the cluster")] = "cluster.local",
 ) -> None:
-    """Print all that runs the proxy and puts the filter into the mesh, as YAML for kubectl.
+    """Print everything that runs the proxy and installs the filter, as YAML for kubectl.
 
     \b
     Example: devroute manifests install --image images.example/devroute:1 | kubectl apply -f -
     Example: devroute manifests install --network 10.8.0.0/16 --folder manifests
     """
+    # Longer than 40 lines: one parameter per flag.
     gateway = IngressGateway()
     ingress_namespace, _, account = (ingress or f"{gateway.namespace}/{gateway.service_account}").partition(
         "/"
@@ -183,12 +200,17 @@ def installation(
 @exits_with_code
 def versions_of_services(
     services: Annotated[
-        list[str], typer.Argument(metavar="SERVICE=VERSION,...|-", help="- reads pods from standard input")
+        list[str],
+        typer.Argument(
+            metavar="SERVICE=VERSION,...|-", help="Versions of services; - reads pods from standard input"
+        ),
     ],
-    namespace: Annotated[str, typer.Option(help="of services that are given without one")] = "default",
-    domain: Annotated[str, typer.Option(help="of the cluster")] = "cluster.local",
+    namespace: Annotated[
+        str, typer.Option(help="Namespace of services that are named without one")
+    ] = "default",
+    domain: Annotated[str, typer.Option(help="DNS domain of the cluster")] = "cluster.local",
 ) -> None:
-    """Print a DestinationRule with a subset for each version, so that contracts can say version:v2.
+    """Print DestinationRules with a subset for each version, for contracts that name version:v2.
 
     \b
     Example: devroute manifests versions foo=v1,v2 bar.shop=v3 | kubectl apply -f -
@@ -205,29 +227,28 @@ def versions_of_services(
         typer.echo(f"devroute: {remark}", err=True)
     rules = found.rules(domain)
     if not rules:
-        raise ConfigInvalid("no version is left to make a subset of")
+        raise ConfigInvalid("no version is left for a subset")
     typer.echo(to_yaml(*rules), nl=False)
 
 
 @manifests_app.command("check")
 @exits_with_code
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML; - is standard input")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML with EnvoyFilters; - is standard input")],
     envoy: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="a further Envoy: the program, or a folder with one below it"),
+        typer.Option(metavar="PATH", help="Another Envoy: its program, or a folder with one; repeatable"),
     ] = None,
     istio: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="RELEASE", help="that it has to suit, such as 1.30; default: all that can be tried"
-        ),
+        typer.Option(metavar="RELEASE", help="Release to check, such as 1.30; repeatable; default: all"),
     ] = None,
     output: Output = None,
 ) -> int:
-    """Say what is wrong with your own EnvoyFilters, and which releases of Istio they suit.
+    """Check your own EnvoyFilters, and show which releases of Istio they suit.
 
-    The Envoy that pip installed is asked, and each that --envoy names. Ends with 1 where it does not suit.
+    They are validated by the Envoy that pip installed, and by each that --envoy names. The exit code is 1 if
+    they do not suit.
 
     \b
     Example: devroute manifests check mesh.yaml
@@ -250,7 +271,7 @@ def _envoys(given: Sequence[Path]) -> dict[str, tuple[str, Callable[[Document], 
     from devroute.mesh import envoy
 
     binaries = [_program(path) for path in given]
-    with contextlib.suppress(ConfigInvalid):  # not installed: said as "not tried"
+    with contextlib.suppress(ConfigInvalid):  # not installed: reported as "not tried"
         binaries.append(envoy.envoy_binary())
     found: dict[str, tuple[str, Callable[[Document], str | None]]] = {}
     for binary in binaries:
@@ -260,12 +281,12 @@ def _envoys(given: Sequence[Path]) -> dict[str, tuple[str, Callable[[Document], 
 
 
 def _program(path: Path) -> Path:
-    """The program itself: of several with that name below a folder, the others are pip's small starters."""
+    """The largest program of that name in a folder: the others are the small wrappers that pip makes."""
     below = [*path.rglob("envoy"), *path.rglob("envoy.exe")] if path.is_dir() else [path]
     programs = [each for each in below if each.is_file() and os.access(each, os.X_OK)]
     if not programs:
         hint = "name the program, or a folder with one below it"
-        raise ConfigInvalid(f"{path}: there is no Envoy", hint=hint)
+        raise ConfigInvalid(f"{path}: no Envoy found", hint=hint)
     return max(programs, key=lambda each: each.stat().st_size)
 
 

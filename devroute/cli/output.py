@@ -9,7 +9,7 @@ from devroute.cli.completion import one_of
 from devroute.cli.config.sources import Source, given_settings
 
 Output = Annotated[
-    str | None, typer.Option(**one_of("text", "json"), help="text for people, JSON for scripts")
+    str | None, typer.Option(**one_of("text", "json"), help="Text for people or JSON for scripts")
 ]
 
 

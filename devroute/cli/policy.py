@@ -1,10 +1,11 @@
-"""`devroute policy`: what a policy file permits, in words and by a table of cases, from the command line."""
+"""`devroute policy`: explains a policy file, and tests it by a table of cases."""
 
 from typing import Annotated, Final
 
 import typer
 
 from devroute.cli.exit_codes import EXIT_CODES, FAILURE, exits_with_code, print_error
+from devroute.cli.help import Commands
 from devroute.cli.invocation import read_input
 from devroute.cli.output import Output, print_json, usage_wants_json
 from devroute.errors import ConfigInvalid
@@ -13,18 +14,21 @@ from devroute.errors import ConfigInvalid
 IN_CONFIG_MAP: Final = "policy.yaml"
 
 policy_app = typer.Typer(
-    help="Say what a policy permits, and hold it to cases.", no_args_is_help=True, rich_markup_mode=None
+    help="Explain what a policy permits, and test it by cases.",
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 _File = Annotated[
-    str, typer.Argument(metavar="FILE", help="the policy, or the ConfigMap with it; - is standard input")
+    str, typer.Argument(metavar="FILE", help="Policy, or a ConfigMap with one; - is standard input")
 ]
 
 
 @policy_app.command("check")
 @exits_with_code
 def check(file: _File, output: Output = None) -> int:
-    """Say what a policy permits, or where in it a mistake is.
+    """Explain what a policy permits, or show its first mistake.
 
     \b
     Example: devroute policy check policy.yaml
@@ -53,12 +57,14 @@ def check(file: _File, output: Output = None) -> int:
 
 @policy_app.command("test")
 @exits_with_code
-def hold_to_cases(
+def run_cases(
     file: _File,
-    cases: Annotated[str, typer.Argument(metavar="CASES", help="a table of cases, as YAML; - likewise")],
+    cases: Annotated[
+        str, typer.Argument(metavar="CASES", help="Table of cases in YAML; - is standard input")
+    ],
     output: Output = None,
 ) -> int:
-    """Hold a policy to a table of cases; ends with 1 where it says otherwise.
+    """Test a policy by a table of cases; the exit code is 1 if one fails.
 
     \b
     Example: devroute policy test policy.yaml cases.yaml

@@ -1,4 +1,4 @@
-"""`devroute ls`, `status`, `trace` and `version`: what the server knows of laptops, of me, of a
+"""`devroute ls`, `status`, `trace` and `version`: what the server reports of laptops, of the caller, of one
 request, and of itself."""
 
 import asyncio
@@ -39,7 +39,7 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
 @exits_with_code
 @connecting
 def status(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
-    """Say who you are to the server, and its rules.
+    """Show your identity at the server, and its rules.
 
     \b
     Example: devroute status
@@ -59,7 +59,7 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
 @exits_with_code
 @connecting
 def trace_(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> int:
-    """Send one request, and say which services saw its contract, and who answered.
+    """Send one request, and show which services saw its contract and who answered.
 
     \b
     Example: devroute trace -- curl -H 'X-devroute: {"foo": "alice"}' http://a.qa.example/
@@ -79,7 +79,7 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
 @connecting
 @exits_with_code
 def version(context: typer.Context, server: Server = None, token: Token = None) -> None:
-    """Print the version, and the server's where it can be asked.
+    """Print the version, and that of the server if it can be reached.
 
     \b
     Example: devroute version

@@ -1,4 +1,4 @@
-"""`devroute replay`: recorded requests against the local app, for a person and for CI."""
+"""`devroute replay`: sends recorded requests to the local app, for people and for CI."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -20,35 +20,44 @@ from devroute.quoting import quote
 if TYPE_CHECKING:
     from devroute.inspector.regression import ReplayOutcome
 
-#: Larger files are cut up more easily than read.
+#: Larger files are refused: they are read into memory as a whole.
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
-#: As devroute.inspector.regress bounds it, which is imported by the command.
+#: The bound of inspector/regression.py, which only the command itself imports.
 MAX_CONCURRENCY: Final = 16
 
 File = Annotated[
-    Path, typer.Argument(metavar="FILE.har", help="of the inspector, a browser, or another tool")
+    Path, typer.Argument(metavar="FILE.har", help="Recording by the inspector, a browser, or another tool")
 ]
 To = Annotated[
     list[str] | None,
-    typer.Option(metavar="[SERVICE=]PORT|URL", help="the app; repeatable; default: devroute.yaml's services"),
+    typer.Option(
+        metavar="[SERVICE=]PORT|URL", help="The app; repeatable; default: the services in devroute.yaml"
+    ),
 ]
 Ignore = Annotated[
     list[str] | None,
-    typer.Option(metavar="PATH|HEADER", help="may differ: $.timestamp, $.items[*].id, x-build"),
+    typer.Option(
+        metavar="PATH|HEADER", help="Differences to ignore, such as $.items[*].id or x-build; repeatable"
+    ),
 ]
 Methods = Annotated[
-    str | None, typer.Option(metavar="GET,POST|all", help="what is sent; default GET,HEAD,OPTIONS")
+    str | None, typer.Option(metavar="GET,POST|all", help="Methods that are sent; default: GET,HEAD,OPTIONS")
 ]
 Header = Annotated[
     list[str] | None,
     typer.Option(
-        "--header", "-H", metavar="NAME: VALUE", help="sent instead of what was recorded or redacted"
+        "--header",
+        "-H",
+        metavar="NAME: VALUE",
+        help="Header that replaces a recorded or redacted one; repeatable",
     ),
 ]
-Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="for each request", min=0.001, max=3600)]
+Timeout = Annotated[
+    float, typer.Option(metavar="SECONDS", help="Time limit of each request", min=0.001, max=3600)
+]
 Concurrency = Annotated[
     int | None,
-    typer.Option(help="requests at a time; default 4, with --methods 1", min=1, max=MAX_CONCURRENCY),
+    typer.Option(help="Requests at a time; default: 4, or 1 with --methods", min=1, max=MAX_CONCURRENCY),
 ]
 
 
@@ -64,9 +73,9 @@ def replay(
     concurrency: Concurrency = None,
     output: Output = None,
 ) -> int:
-    """Send recorded requests to the local app, and compare its answers with the recorded ones.
+    """Send recorded requests to the local app, and compare its responses with the recorded ones.
 
-    Ends with 0 where all are the same, 1 where one is not, 20 where the file cannot be played.
+    The exit code is 0 where all are the same, 1 where one differs, 20 where the file cannot be replayed.
 
     \b
     Example: devroute replay shop.har --to 8001 --ignore '$.timestamp' --output json
@@ -85,16 +94,15 @@ def replay(
         concurrency=concurrency or (4 if methods is None else 1),
     )
     entries = har_reader.read(_read(file))
-    outcomes = asyncio.run(regression.run(entries, plan, _silent if as_json else _tell))
+    outcomes = asyncio.run(regression.run(entries, plan, _ignore_outcome if as_json else _print_outcome))
     counts = _counts(outcomes)
     if as_json:
         print_json({"file": str(file), **counts, "entries": [each.as_dict() for each in outcomes]})
     else:
-        typer.echo(
-            ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no entries"
-        )
+        typer.echo(", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no entries")
+    # Longer than 40 lines: one parameter per flag.
     if counts["skipped"] == len(outcomes):
-        raise ConfigInvalid(f"{file}: nothing in it was played", hint=_why_nothing(outcomes))
+        raise ConfigInvalid(f"{file}: no request of it was replayed", hint=_why_nothing(outcomes))
     return FAILURE if counts["different"] or counts["failed"] else 0
 
 
@@ -107,7 +115,7 @@ def _read(file: Path) -> bytes:
         raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from error
 
 
-# --- what is asked for
+# --- reading the arguments
 
 
 def _apps(to: list[str] | None, invocation: Invocation) -> dict[str, tuple[str, int]]:
@@ -154,13 +162,13 @@ def _headers(texts: Sequence[str]) -> list[tuple[str, str]]:
     return fields
 
 
-# --- what is said
+# --- showing the outcomes
 
 
-def _silent(outcome: "ReplayOutcome") -> None: ...
+def _ignore_outcome(outcome: "ReplayOutcome") -> None: ...
 
 
-def _tell(outcome: "ReplayOutcome") -> None:
+def _print_outcome(outcome: "ReplayOutcome") -> None:
     line = f"{outcome.verdict:<9}  {outcome.method} {cell(outcome.target)}"
     if outcome.status is not None:
         line += f"  {outcome.status}"

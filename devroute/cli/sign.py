@@ -1,4 +1,4 @@
-"""`devroute contract check`, `devroute sign` and `devroute sign-key`: contracts from the command line."""
+"""`devroute contract check`, `sign` and `sign-key`: explains contracts, signs them, makes keys."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from devroute.cli.exit_codes import FAILURE, exits_with_code, print_error
+from devroute.cli.help import Commands
 from devroute.cli.invocation import read_text, replace_file, require_text
 from devroute.cli.output import Output, print_json, wants_json
 from devroute.contract import grammar
@@ -22,28 +23,33 @@ if TYPE_CHECKING:
     from devroute.contract.signer import SigningKey
 
 contract_app = typer.Typer(
-    help="Say what a contract means, or what is wrong with it.", no_args_is_help=True, rich_markup_mode=None
+    help="Explain what a contract means, or what is wrong with it.",
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
-sign_key_app = typer.Typer(help="Make keys that sign contracts.", no_args_is_help=True, rich_markup_mode=None)
+sign_key_app = typer.Typer(
+    help="Create keys that sign contracts.", cls=Commands, no_args_is_help=True, rich_markup_mode=None
+)
 
-#: Where a key is, and those that a proxy trusts, unless said otherwise.
+#: Default files of a private key, and of the public keys that a proxy trusts.
 KEY_FILE, KEYS_FILE = Path("sign-key.json"), Path("contract-keys.json")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-Text = Annotated[str, typer.Argument(metavar="CONTRACT", help="the value of X-devroute")]
-Ttl = Annotated[str, typer.Option(metavar="TIME", help="how long it is to hold, such as 30m, 2h or 1d")]
-KeyFile = Annotated[Path, typer.Option(help="the private key, a JWK or PEM")]
+Text = Annotated[str, typer.Argument(metavar="CONTRACT", help="Value of the header X-devroute")]
+Ttl = Annotated[str, typer.Option(metavar="TIME", help="Lifetime of the signature, such as 30m, 2h or 1d")]
+KeyFile = Annotated[Path, typer.Option(help="Private key, as JWK or PEM")]
 
 
 @contract_app.command("check")
 @exits_with_code
 def check(
     text: Text,
-    keys: Annotated[Path | None, typer.Option(help="verify a signed contract with this JWKS")] = None,
+    keys: Annotated[Path | None, typer.Option(help="JWKS that verifies a signed contract")] = None,
     output: Output = None,
 ) -> int:
-    """Say what a contract means, or what is wrong.
+    """Explain what a contract means, or what is wrong with it.
 
     \b
     Example: devroute contract check '{"foo": "alice"}'
@@ -83,11 +89,11 @@ def sign(
     ttl: Ttl = "1h",
     key: KeyFile = KEY_FILE,
     subject: Annotated[
-        str | None, typer.Option(metavar="NAME", help="who signs, if the key does not say so")
+        str | None, typer.Option(metavar="NAME", help="Name of the signer, if the key has none")
     ] = None,
     output: Output = None,
 ) -> None:
-    """Sign a contract, and print what to send as X-devroute.
+    """Sign a contract, and print the value to send as X-devroute.
 
     \b
     Example: devroute sign '{"foo": "alice"}' --ttl 2h --key sign-key.json
@@ -101,13 +107,7 @@ def sign(
         raise typer.BadParameter("this contract is signed already", param_hint="CONTRACT")
     parsed = grammar.parse(text, grammar.WIDEST_LIMITS)  # the proxy judges how many it takes
     private = _private(key)
-    if private.subject is not None and subject not in (None, private.subject):
-        raise ConfigInvalid(f"{key}: this is the key of {private.subject}, who cannot sign as {subject}")
-    name = private.subject or subject
-    if not name:
-        raise typer.BadParameter(
-            f"{key} does not say whose it is: write --subject NAME", param_hint="--subject"
-        )
+    name = _signer(private, subject, key)
     now = time.time()
     token = signed_by(parsed, private, name, now, seconds)
     made = Contract(token, parsed.entries, Signature(name, private.id, int(now), int(now) + seconds))
@@ -126,14 +126,24 @@ def sign(
             )
 
 
+def _signer(private: "SigningKey", subject: str | None, file: Path) -> str:
+    if private.subject is not None and subject not in (None, private.subject):
+        raise ConfigInvalid(f"{file}: this key is for {private.subject} only, and cannot sign as {subject}")
+    if not (name := private.subject or subject):
+        raise typer.BadParameter(f"{file} names no signer: write --subject NAME", param_hint="--subject")
+    return name
+
+
 @sign_key_app.command("new")
 @exits_with_code
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="whose it is, as logs will show who signed")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the signer, as logs show it")],
     key: KeyFile = KEY_FILE,
-    keys: Annotated[Path, typer.Option(help="the proxy's JWKS; the public half is added")] = KEYS_FILE,
+    keys: Annotated[
+        Path, typer.Option(help="JWKS of the proxy, to which the public key is added")
+    ] = KEYS_FILE,
 ) -> None:
-    """Make a key, and add its public half to those that the proxy trusts.
+    """Create a key, and add its public half to those that the proxy trusts.
 
     \b
     Example: devroute sign-key new alice --key sign-key.json --keys contract-keys.json
@@ -142,7 +152,7 @@ def new(
     from devroute.contract.signer import SigningKey
 
     if read_text(key) is not None:
-        raise ConfigInvalid(f"{key} is there already", hint="write another file's name, as --key FILE")
+        raise ConfigInvalid(f"{key} is there already", hint="name another file: --key FILE")
     private = SigningKey.new(name)
     known = read_text(keys)
     if known is not None:
@@ -153,7 +163,7 @@ def new(
     Keys.parse(joined, str(keys))
     replace_file(key, _json(private.as_jwk()))
     replace_file(keys, joined)
-    typer.echo(f"{key}: the private key of {name}; whoever has it can sign as {name}")
+    typer.echo(f"{key}: the private key of {name}; anyone who has it can sign as {name}")
     count = len(document["keys"])
     held = f"{count} public key{'s' if count > 1 else ''}"
     typer.echo(f"{keys}: {held}, for: devroute proxy --contract-keys {keys}")
@@ -162,12 +172,12 @@ def new(
 @sign_key_app.command("public")
 @exits_with_code
 def public(
-    key: Annotated[Path, typer.Argument(help="the private key, a JWK or PEM")] = KEY_FILE,
+    key: Annotated[Path, typer.Argument(metavar="KEY", help="Private key, as JWK or PEM")] = KEY_FILE,
     subject: Annotated[
-        str | None, typer.Option(metavar="NAME", help="the key is to sign in this name only")
+        str | None, typer.Option(metavar="NAME", help="Name of the only signer of this key")
     ] = None,
 ) -> None:
-    """Print the public half of a key as a JWKS, which a proxy reads.
+    """Print the public half of a key as the JWKS that a proxy reads.
 
     \b
     Example: devroute sign-key public key.pem --subject ci > contract-keys.json
@@ -226,10 +236,10 @@ def _signature(signature: Signature) -> dict[str, object]:
 
 
 def _provenance(signature: Signature, keys: Path | None) -> str:
-    over = " (over)" if keys is None and signature.expires < time.time() else ""
+    over = " (expired)" if keys is None and signature.expires < time.time() else ""
     who = f"signed by {signature.subject}, until {_moment(signature.expires)}{over}"
     if keys is None:
-        return f"says that it is {who}; nobody has verified that here: --keys FILE does"
+        return f"{who}, but not verified here; --keys FILE verifies it"
     return f"{who}; verified with {keys}"
 
 

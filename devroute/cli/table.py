@@ -1,4 +1,4 @@
-"""JSON documents as people read them in a terminal: rows as columns, values as words. Pure."""
+"""JSON documents as tables for a terminal: rows as columns, values as words. Pure."""
 
 from collections.abc import Mapping, Sequence
 

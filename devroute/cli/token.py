@@ -1,5 +1,6 @@
-"""`devroute token`: makes, lists and revokes the static tokens of the proxy's token file. The file holds
-hashes only, and its comments stay as they are. A running proxy reads it again by itself.
+"""`devroute token`: creates, lists and revokes the static tokens in the proxy's token file.
+
+The file holds only hashes, and its comments stay. A running proxy reads it again by itself.
 """
 
 import re
@@ -12,35 +13,41 @@ import typer
 from devroute.auth.tokens import TokenRecord, Tokens, new_token
 from devroute.cli.config.yaml_edit import without_items
 from devroute.cli.exit_codes import exits_with_code
+from devroute.cli.help import Commands
 from devroute.cli.invocation import read_text, replace_file, require_text
 from devroute.cli.output import Output, print_json, wants_json
 from devroute.cli.table import table
 from devroute.errors import ConfigInvalid, NotFound
 
 token_app = typer.Typer(
-    help="Make, list and revoke tokens for laptops.", no_args_is_help=True, rich_markup_mode=None
+    help="Create, list and revoke tokens for laptops.",
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
-File = Annotated[Path, typer.Option(help="the proxy's token file")]
+File = Annotated[Path, typer.Option(help="Token file of the proxy")]
 DEFAULT_FILE: Final = Path("tokens.yaml")
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
-#: More is a date that no calendar needs, and that YAML cannot hold.
+#: A hundred years: later dates are more than YAML can hold.
 MAX_TTL: Final = timedelta(days=36_500)
 
 
 @token_app.command("new")
 @exits_with_code
 def token_new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="whose it is: may register NAME and NAME-*")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Subject of the token, who may register NAME and NAME-*")
+    ],
     file: File = DEFAULT_FILE,
     ttl: Annotated[
-        str | None, typer.Option(metavar="30d|12h|90m", help="how long it holds; for ever without")
+        str | None, typer.Option(metavar="30d|12h|90m", help="Lifetime of the token; default: unlimited")
     ] = None,
 ) -> None:
-    """Make a token, and print its secret once.
+    """Create a token, and print its secret once.
 
-    The file keeps only a hash of it.
+    The file keeps only a hash of the secret.
 
     \b
     Example: devroute token new alice --ttl 30d --file tokens.yaml
@@ -52,7 +59,7 @@ def token_new(
     Tokens.parse(known, str(file))
     joined = known + ("\n" if known and not known.endswith("\n") else "") + record.as_yaml()
     if record not in Tokens.parse(joined, str(file)).records:
-        raise ConfigInvalid(f"{file}: the new token would not be found in it")
+        raise ConfigInvalid(f"{file}: the new token cannot be added to it")
     replace_file(file, joined)
     typer.echo(secret)
     typer.echo(f"added to {file} (as a hash); give the line above to {name}, it is not shown again", err=True)
@@ -64,7 +71,7 @@ def token_list(
     file: File = DEFAULT_FILE,
     output: Output = None,
 ) -> None:
-    """List the tokens: whose, by which id, since when, until when.
+    """List the tokens with their subjects, ids and lifetimes.
 
     \b
     Example: devroute token list --file tokens.yaml
@@ -81,10 +88,12 @@ def token_list(
 @token_app.command("revoke")
 @exits_with_code
 def token_revoke(
-    who: Annotated[str, typer.Argument(metavar="NAME|ID", help="all tokens of a person, or one by its id")],
+    who: Annotated[
+        str, typer.Argument(metavar="NAME|ID", help="Subject, for all of its tokens, or the id of one")
+    ],
     file: File = DEFAULT_FILE,
 ) -> None:
-    """Revoke tokens; their tunnels end within seconds.
+    """Revoke tokens; tunnels that use them end within seconds.
 
     \b
     Example: devroute token revoke alice --file tokens.yaml

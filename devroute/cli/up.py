@@ -1,4 +1,4 @@
-"""`devroute up`: the laptop answers for its services, and the app runs with it."""
+"""`devroute up`: receives requests for services on this laptop, and runs the app beside it."""
 
 import asyncio
 from typing import Annotated
@@ -17,50 +17,60 @@ from devroute.cli.output import Output
 def up(
     context: typer.Context,
     services: Annotated[
-        list[str] | None, typer.Argument(metavar="SERVICE=PORT", help="service and local port, or URL")
+        list[str] | None,
+        typer.Argument(metavar="SERVICE=PORT", help="Service, and the app's local port or URL"),
     ] = None,
     server: Server = None,
     token: Token = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="the laptop's, if not the token's [DEVROUTE_NAME]")
+        str | None, typer.Option(metavar="NAME", help="Name of the laptop; default: your own [DEVROUTE_NAME]")
     ] = None,
     direct: Annotated[
-        str | None, typer.Option(metavar="HOST[:PORT]", help="have requests sent here, not through a tunnel")
+        str | None,
+        typer.Option(
+            metavar="HOST[:PORT]", help="Address to which requests are sent directly, without the tunnel"
+        ),
     ] = None,
     only_path: Annotated[
-        list[str] | None, typer.Option(metavar="/PATH", help="take only requests under it; repeatable")
+        list[str] | None,
+        typer.Option(metavar="/PATH", help="Receive only requests below this path; repeatable"),
     ] = None,
     except_status: Annotated[
-        str | None, typer.Option(metavar="404,503", help="hand such answers back: the real service answers")
+        str | None,
+        typer.Option(metavar="404,503", help="On these statuses the service in the mesh responds instead"),
     ] = None,
     except_methods: Annotated[
         str | None,
-        typer.Option(metavar="GET,POST", help="which may be asked twice; default all that are idempotent"),
+        typer.Option(metavar="GET,POST", help="Methods for --except-status; default: the idempotent ones"),
     ] = None,
     shadow: Annotated[
         str | None,
-        typer.Option(metavar="25%", help="the real service answers; compare copies with its answers"),
+        typer.Option(metavar="25%", help="Only compare: receive copies of this share of the requests"),
     ] = None,
     shadow_methods: Annotated[
-        str | None, typer.Option(metavar="GET,POST", help="which may be copied; default GET and the like")
+        str | None,
+        typer.Option(metavar="GET,POST", help="Methods that are copied; default: GET, HEAD, OPTIONS"),
     ] = None,
     ignore: Annotated[
-        list[str] | None, typer.Option(metavar="$.PATH|HEADER", help="what may differ; repeatable")
+        list[str] | None,
+        typer.Option(metavar="$.PATH|HEADER", help="Differences to ignore with --shadow; repeatable"),
     ] = None,
     inspector: Annotated[
-        str | None, typer.Option(metavar="PORT|off", help="where the inspector is; default 4040 or above")
+        str | None,
+        typer.Option(metavar="PORT|off", help="Port of the inspector; default: the first free one from 4040"),
     ] = None,
     output: Output = None,
 ) -> int:
-    """Answer requests for services on this laptop.
+    """Receive requests for services on this laptop.
 
-    What stands after -- is run as the app, and its exit code is passed on.
+    The command after -- is run as the app, and its exit code is passed on.
 
     \b
     Example: devroute up foo=8001 bar=grpc://localhost:9000 -- uvicorn app:app
     Example: devroute up foo=8001 --only-path /api/ --except-status 404,503
     Example: devroute up foo=8001 --shadow 25% --ignore '$.timestamp'
     """
+    # Longer than 40 lines: one parameter per flag.
     invocation: Invocation = context.obj
     flags = {
         "services": services or None,

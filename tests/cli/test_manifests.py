@@ -27,7 +27,7 @@ def test_without_a_command_it_prints_the_filter(capsys: Output) -> None:
 
 def test_an_option_of_the_filter_before_a_command_is_not_lost_in_silence(capsys: Output) -> None:
     assert devroute("--namespace", "shop", "versions", "foo=v1") == 2
-    assert "write it behind the command" in capsys.readouterr().err
+    assert "write it after the command" in capsys.readouterr().err
 
 
 def test_install_prints_what_kubectl_can_apply(capsys: Output) -> None:
@@ -101,7 +101,7 @@ def test_install_writes_the_folder(tmp_path: Path, capsys: Output) -> None:
         (["check", "/nowhere"], 20, "/nowhere: there is no such file"),
         (["check", "/dev/null"], 20, "nothing in it"),
         (["check", "/dev/null", "--istio", "2.0"], 20, "1.28"),
-        (["check", "/dev/null", "--envoy", "/nowhere"], 20, "there is no Envoy"),
+        (["check", "/dev/null", "--envoy", "/nowhere"], 20, "no Envoy found"),
         (["check", "/dev/null", "--output", "xml"], 2, "neither text nor json"),
     ],
 )

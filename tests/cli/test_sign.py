@@ -70,7 +70,7 @@ def test_a_key_of_openssl_signs_once_it_is_said_whose_it_is(capsys: Captured) ->
     make = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "k.pem"]
     subprocess.run(make, check=True, capture_output=True)
     assert run(["sign", CONTRACT, "--key", "k.pem"], {}) == 2
-    assert "does not say whose it is" in capsys.readouterr().err
+    assert "names no signer" in capsys.readouterr().err
     assert run(["sign-key", "public", "k.pem", "--subject", "ci"], {}) == 0
     keys = Keys.parse(capsys.readouterr().out)
     raw = signed(capsys, "--key", "k.pem", "--subject", "ci")
@@ -97,7 +97,7 @@ def test_details_for_scripts(capsys: Captured, keys: Keys) -> None:
         (["sign", CONTRACT, "--ttl", "-1h"], 2, "write it like"),
         (["sign", CONTRACT, "--key", "missing.json"], 20, "devroute sign-key new NAME"),
         (["sign", CONTRACT, "--key", "contract-keys.json"], 20, "not a private key"),
-        (["sign", CONTRACT, "--subject", "bob"], 20, "key of alice, who cannot sign as bob"),
+        (["sign", CONTRACT, "--subject", "bob"], 20, "for alice only, and cannot sign as bob"),
         (["sign-key", "new", "a b", "--key", "x.json"], 20, "not a short string"),
         (["sign-key", "public", "missing.json"], 20, "there is no such file"),
         (["contract", "check", "eyJ.eyJ.x", "--keys", "missing.json"], 20, "there is no such file"),
@@ -118,15 +118,15 @@ def test_a_signed_contract_is_not_signed_again(capsys: Captured, keys: Keys) -> 
     assert "signed already" in capsys.readouterr().err
 
 
-def test_contract_check_reads_a_signed_one_and_says_that_nobody_vouches_for_it(
+def test_contract_check_reads_a_signed_one_and_reports_that_it_is_not_verified(
     capsys: Captured, keys: Keys
 ) -> None:
     raw = signed(capsys)
     assert run(["contract", "check", raw], {}) == 0
     shown = capsys.readouterr().out
     assert "go to the laptop alice" in shown
-    assert "says that it is signed by alice, until 20" in shown
-    assert "nobody has verified that here: --keys FILE does" in shown
+    assert "signed by alice, until 20" in shown
+    assert "but not verified here; --keys FILE verifies it" in shown
     assert run(["contract", "check", raw, "--keys", "contract-keys.json"], {}) == 0
     assert "verified with contract-keys.json" in capsys.readouterr().out
     assert run(["contract", "check", raw, "--output", "json"], {}) == 0

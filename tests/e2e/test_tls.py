@@ -458,9 +458,9 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
     ("values", "problem"),
     [
         ({"tls_cert": "a.pem"}, "tls_cert and tls_key belong together"),
-        ({"tls_client_ca": "a.pem"}, "tls_client_ca is of no use"),
-        ({"tls_client_subject": "cn"}, "tls_client_subject is of no use"),
-        ({"oidc_audience": "a"}, "of no use without oidc_issuer"),
+        ({"tls_client_ca": "a.pem"}, "tls_client_ca has no effect"),
+        ({"tls_client_subject": "cn"}, "tls_client_subject has no effect"),
+        ({"oidc_audience": "a"}, "no effect without oidc_issuer"),
         ({"oidc_issuer": "https://i.example"}, "oidc_audience is missing"),
         (
             {"oidc_issuer": "http://i.example", "oidc_audience": "a"},

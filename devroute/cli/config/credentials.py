@@ -1,14 +1,14 @@
-"""Which token goes to which server. Pure; cli/config/sources.py asks before it puts the sources together.
+"""Which credentials are sent to which server. Pure; cli/config/sources.py applies it before merging sources.
 
-The rule: **a credential of yours goes only to a server that you named yourself.** Flags, the environment and
-the home config are yours; ./devroute.yaml comes with a repository, and whoever wrote it must not be able to
-have your token sent to a server of theirs. So, where ./devroute.yaml names the server:
+The rule: **a credential of the user goes only to a server that the user named.** Flags, the environment and
+the home config are the user's; ./devroute.yaml comes with a repository, whose author must not receive the
+user's token. So, where ./devroute.yaml names the server:
 
-- what `servers:` of the home config lists for that URL is used with it;
-- the rest of your credentials is used with it only if `server` of the home config is the same URL;
+- the entry of `servers:` in the home config for that URL is used with it;
+- other credentials of the user are used with it only if `server` in the home config is the same URL;
 - a token in ./devroute.yaml itself may go to any server.
 
-Anything else is refused. A `token` and a `token_command` are one choice: whoever comes first gives it.
+Anything else is refused. `token` and `token_command` are one choice: that of the first source with either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from devroute.errors import ConfigInvalid
 from devroute.quoting import quote
 
-#: What proves who one is: the first source that has one of a pair's settings decides about all of the pair.
+#: Settings that belong together: the first source that has one of a pair decides both.
 _TOKEN: Final = ("token", "token_command")
 _CERTIFICATE: Final = ("client_cert", "client_key")
 _PAIRS: Final = (_TOKEN, _CERTIFICATE)
@@ -28,8 +28,8 @@ _SCHEMES: Final = {"http": ("http", 80), "ws": ("http", 80), "https": ("https", 
 
 
 class Source(NamedTuple):
-    """Some settings and where they were found, for messages: "the flags", "./devroute.yaml". `own`: the
-    person who runs devroute wrote them; false for what comes with a repository."""
+    """Settings, and where they were found, for messages: "command line", "devroute.yaml". `own`: the user's,
+    and not those of a repository."""
 
     name: str
     values: Mapping[str, object]
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 
 def bind(sources: Sequence[Source]) -> list[Source]:
-    """The sources with the credentials for the server that they name, and no others. In order of precedence.
+    """The sources, in order of precedence, with only the credentials for the server that they name.
 
     Raises ConfigInvalid for a credential that does not belong to that server.
     """
@@ -60,7 +60,7 @@ def bind(sources: Sequence[Source]) -> list[Source]:
 
 
 class _Listed(Source):
-    """An entry of `servers:`, as a source of its own before the file that has it."""
+    """An entry of `servers:`, as a source that precedes its file."""
 
 
 def _listed(source: Source, server: str) -> list[Source]:
@@ -74,18 +74,18 @@ def _listed(source: Source, server: str) -> list[Source]:
 
 
 def _is_theirs(sources: Sequence[Source], server: str) -> bool:
-    """Whether somebody's own source names this very server, too."""
+    """Whether a source of the user names this server as well."""
     return any(source.own and same_server(str(source.values.get("server")), server) for source in sources)
 
 
 def _first_only(sources: list[Source], pair: tuple[str, ...]) -> list[Source]:
-    """The settings of a pair as the first source has them that has one."""
+    """The sources, of which only the first with settings of the pair keeps them."""
     found = False
     kept: list[Source] = []
     for source in sources:
         given = [field for field in pair if source.values.get(field)]
         if pair is _TOKEN and len(given) > 1 and not found:
-            raise ConfigInvalid(f"{source.name}: token and token_command are given; write one of them")
+            raise ConfigInvalid(f"{source.name}: token and token_command are both set; keep one of them")
         if found and given:
             source = source._replace(values={k: v for k, v in source.values.items() if k not in pair})
         found = found or bool(given)

@@ -1,8 +1,8 @@
-"""What ./devroute.yaml may say. Pure; cli/config/sources.py asks.
+"""The settings that ./devroute.yaml may have. Pure; cli/config/sources.py applies the rules.
 
-It comes with a repository, and is read where `devroute up` is started: whoever wrote it must not be able to
-run a command, to have a token sent elsewhere (cli/config/credentials.py), to open a way into the networks of
-the laptop, to have its requests sent to another machine, or to have more of a request kept or shown.
+The file comes with a repository and is read where `devroute up` starts. Its author must not be able to run a
+command, to send a token elsewhere (cli/config/credentials.py), to reach the laptop's networks, to send its
+requests to another machine, or to have more of a request recorded or shown.
 """
 
 import ipaddress
@@ -12,27 +12,27 @@ from typing import Final
 from devroute.cli.config.credentials import Source
 from devroute.errors import ConfigInvalid
 
-#: A list of what is permitted: a new setting is refused until somebody has thought about it.
+#: A list of permissions, so that every new setting is refused until it is added here.
 PERMITTED: Final = frozenset({
     "except_methods", "except_status", "ignore", "inspector", "inspector_body_mb",
     "inspector_memory_mb", "name", "only_path", "output", "proxy", "redact", "server", "services", "shadow",
     "shadow_methods", "token",
 })  # fmt: skip
 
-#: Whether requests are recorded, and how much of them: people may have said so for all that they work on.
+#: Whether and how much of requests is recorded: the user's own choice takes precedence.
 _RECORDING: Final = ("inspector", "inspector_memory_mb", "inspector_body_mb")
 
 
 def check(key: str, value: object, source: str) -> None:
-    """Raises ConfigInvalid for a setting that a repository's file may not have."""
+    """Raises ConfigInvalid for a setting that a repository may not make."""
     if key not in PERMITTED:
         raise ConfigInvalid(
-            f"{source}: {key} may not stand in a file that comes with a repository",
+            f"{source}: {key} is not permitted in a file that comes with a repository",
             hint="write it into ~/.config/devroute/config.yaml",
         )
     if key == "redact" and any(str(rule).startswith("-") for rule in _rules(value)):
         raise ConfigInvalid(
-            f"{source}: redact: a file that comes with a repository may list more fields, and take none off",
+            f"{source}: redact: a file that comes with a repository may add fields, and remove none",
             hint="write -x-api-key into ~/.config/devroute/config.yaml",
         )
     if key == "services":
@@ -41,13 +41,13 @@ def check(key: str, value: object, source: str) -> None:
                 raise ConfigInvalid(
                     f"{source}: services: '{place}' leads beyond this laptop, which a file that comes with a"
                     " repository may not",
-                    hint="if you want that, say it yourself: devroute up SERVICE=HOST:PORT, or in"
+                    hint="if you want that, set it yourself: devroute up SERVICE=HOST:PORT, or in"
                     " ~/.config/devroute/config.yaml",
                 )
 
 
 def _is_here(place: str) -> bool:
-    """Whether a service's place is on this laptop: a port, or a loopback address with one."""
+    """Whether an app is on this laptop: at a port, or at a loopback address with a port."""
     host = place.rpartition("=")[2].rpartition("://")[2].rpartition(":")[0].lower().strip("[]")
     if host in ("", "localhost"):
         return True
@@ -58,8 +58,8 @@ def _is_here(place: str) -> bool:
 
 
 def restrict_recording(sources: Sequence[Source]) -> list[Source]:
-    """The sources, in which what a person has said of recording counts more than what a repository says, and
-    the fields that it lists for redaction stand beside a person's own, not in their place."""
+    """The sources, with the user's settings of recording before those of a repository, and with its redacted
+    fields added to the user's."""
     own = [each for each in sources if each.own]
     said = {key for key in _RECORDING if any(each.values.get(key) is not None for each in own)}
     sources = [
@@ -78,7 +78,7 @@ def _without(values: Mapping[str, object], keys: Set[str]) -> Mapping[str, objec
 
 
 def _rules(value: object) -> list[object]:
-    """Of a list, or of words. What is neither stays as it is: the settings' validation says what is wrong."""
+    """The items of a list, or of words. Anything else is left for the validation of settings to report."""
     if isinstance(value, str):
         return [*value.replace(",", " ").split()]
     return [*value] if isinstance(value, list | tuple) else [] if value is None else [value]

@@ -1,11 +1,9 @@
-"""Where settings come from, and which of them counts; agent/settings.py and proxy/settings.py have their
-names, types and defaults. Pure: the environment, the flags and the files' texts are passed in
-(cli/invocation.py reads them).
+"""Where settings come from, and which source takes precedence. Pure: cli/invocation.py reads environment and
+files. Names, types and defaults are those of agent/settings.py and proxy/settings.py.
 
-Flags come before DEVROUTE_* variables, these before ./devroute.yaml; ~/.config/devroute/config.yaml is last.
-The agent's settings stand at the top of a file, the proxy's under `proxy:`. Tokens are bound to servers:
-./devroute.yaml comes with a repository, so the server that it names gets no token of the flags, the
-environment or the home config, unless that names the same server (cli/config/credentials.py says the rule).
+Precedence: flags, DEVROUTE_* variables, ./devroute.yaml, ~/.config/devroute/config.yaml. The agent's settings
+are at the top of a file, the proxy's under `proxy:`. Credentials go only to servers that the user named
+(cli/config/credentials.py).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +24,7 @@ from devroute.quoting import quote
 from devroute.settings import Settings
 from devroute.yaml_text import read_document
 
-#: What stands before a variable's name in the environment.
+#: Prefix of the environment variables.
 ENV_PREFIX = "DEVROUTE_"
 #: Settings that no single variable can hold; DEVROUTE_SERVICES is a list.
 _NOT_A_VARIABLE = frozenset({"command", "services", "servers"})
@@ -37,7 +35,7 @@ _NOT_A_VARIABLE = frozenset({"command", "services", "servers"})
 
 def read_file(text: str, source: str, *, own: bool = True) -> Source:
     """A configuration file; `own` is false for ./devroute.yaml. Raises ConfigInvalid naming the file."""
-    document, _ = read_document(text, source)  # its errors quote nothing: there may be a token
+    document, _ = read_document(text, source)  # its errors quote nothing: the file may hold a token
     if document is None:
         return Source(source, {})
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -64,13 +62,13 @@ def read_environment(environment: Mapping[str, str]) -> Source:
     return Source("the environment", found)
 
 
-# --- putting them together ----------------------------------------------------------------------------------
+# --- merging them -------------------------------------------------------------------------------------------
 
 _S = TypeVar("_S", bound=Settings)
 
 
 def given_settings(sources: Iterable[Source]) -> AgentSettings:
-    """What is given so far, for commands that can do without the rest. Raises ConfigInvalid."""
+    """For commands that need no complete settings. Raises ConfigInvalid."""
     return _bound(AgentSettings, sources)
 
 
@@ -103,21 +101,21 @@ def _missing(settings: ClientSettings) -> list[str]:
     return [name for name, value in given.items() if not value]
 
 
-#: What to do about each setting that is missing.
+#: What to do about each missing setting.
 _REMEDIES: Mapping[str, str] = {
     "server": "server: in a script, set DEVROUTE_SERVER=https://devroute.example",
-    "token": "token: in a script, set DEVROUTE_TOKEN; the platform team makes one: devroute token new NAME",
+    "token": "token: in a script, set DEVROUTE_TOKEN; the platform team creates one: devroute token new NAME",
     "services": "services: devroute up foo=8001, or for this folder: devroute init --project foo=8001",
 }
 
 
 def _complete(missing: Sequence[str]) -> None:
-    """Raises ConfigInvalid that names everything that is missing, and what to do, all of it at once."""
+    """Raises ConfigInvalid that names all missing settings at once, each with its remedy."""
     if not missing:
         return
     steps = [_REMEDIES[name] for name in missing]
     if asked := [name for name in missing if name != "services"]:
-        steps.insert(0, f"devroute init asks for {' and '.join(asked)}, and keeps what you answer")
+        steps.insert(0, f"devroute init asks for {' and '.join(asked)}, and saves them")
     listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
     raise ConfigInvalid(f"not set up yet: {listed} missing", hint="\n".join(steps))
 
@@ -128,19 +126,19 @@ def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
     if (settings.tls_cert is None) is not (settings.tls_key is None):
         raise ConfigInvalid("tls_cert and tls_key belong together; one of them is missing")
     if settings.tls_client_ca is not None and settings.tls_cert is None:
-        raise ConfigInvalid("tls_client_ca is of no use without tls_cert and tls_key")
+        raise ConfigInvalid("tls_client_ca has no effect without tls_cert and tls_key")
     if settings.tls_client_subject != "off" and settings.tls_client_ca is None:
-        raise ConfigInvalid("tls_client_subject is of no use without tls_client_ca")
+        raise ConfigInvalid("tls_client_subject has no effect without tls_client_ca")
     if settings.oidc_issuer is None:
         if settings.oidc_audience or settings.oidc_jwks:
-            raise ConfigInvalid("oidc_audience and oidc_jwks are of no use without oidc_issuer")
+            raise ConfigInvalid("oidc_audience and oidc_jwks have no effect without oidc_issuer")
     elif not settings.oidc_audience:
         raise ConfigInvalid(
-            "oidc_audience is missing: the issuer's tokens for everything else would be accepted here"
+            "oidc_audience is missing: tokens that the issuer made for other services would be accepted"
         )
     elif settings.oidc_subject_claim == "email" and settings.oidc_email_domain is None:
         raise ConfigInvalid(
-            "oidc_subject_claim is email: oidc_email_domain has to say whose addresses these are"
+            "oidc_email_domain is missing: with oidc_subject_claim: email, it names the domain of the users"
         )
     return settings
 
@@ -155,8 +153,8 @@ def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
     tokens = settings.token.get_secret_value() or settings.token_command
     if tokens and is_exposed(settings.server) and not settings.insecure_plain_http:
         raise ConfigInvalid(
-            f"{settings.server} is plain http: everybody on the way could read your token",
-            hint="write https://; if the network itself encrypts (a mesh), say --insecure-plain-http",
+            f"{settings.server} is plain http: your token could be read on the network",
+            hint="use https://, or --insecure-plain-http if the network itself encrypts, as a mesh does",
         )
     return settings
 
@@ -179,7 +177,7 @@ def _build(model: type[_S], sources: Iterable[Source]) -> _S:
 
 
 def _section(model: type[_S], name: str, values: Mapping[str, object]) -> Mapping[str, object]:
-    """The proxy's settings stand under `proxy:` in files, and by themselves in flags and environment."""
+    """The proxy's settings are under `proxy:` in files, and at the top in flags and environment."""
     section = values.get("proxy") if model is ProxySettings else None
     if section is None:
         return values

@@ -97,7 +97,7 @@ def test_without_a_credential_a_repository_may_name_any_server() -> None:
     ],
 )
 def test_a_repository_s_file_may_not_run_commands_nor_loosen_trust(line: str) -> None:
-    with pytest.raises(ConfigInvalid, match=r"may not stand in a file that comes|there is no setting"):
+    with pytest.raises(ConfigInvalid, match=r"is not permitted in a file that comes|there is no setting"):
         read_file(line, "devroute.yaml", own=False)
     if not line.startswith("command"):
         read_file(line, "config.yaml")
@@ -142,7 +142,7 @@ def test_what_a_repository_s_file_may_say_is_a_list_and_knows_every_setting() ->
     "rules", ["[-authorization]", "[card_number, -cookie]", "-authorization", "a,-cookie"]
 )
 def test_a_repository_s_file_takes_nothing_off_the_redaction(rules: str) -> None:
-    with pytest.raises(ConfigInvalid, match="may list more fields, and take none off"):
+    with pytest.raises(ConfigInvalid, match="may add fields, and remove none"):
         read_file(f"redact: {rules}", "devroute.yaml", own=False)
     assert read_file(f"redact: {rules}", "config.yaml").values["redact"]
 
@@ -179,7 +179,7 @@ def test_the_first_source_decides_between_a_token_and_a_command() -> None:
     assert (token(settings), settings.token_command) == ("one", ())
     settings = settled(env={"token_command": "print 'a b'"}, home="token: one")
     assert (token(settings), settings.token_command) == ("", ("print", "a b"))
-    with pytest.raises(ConfigInvalid, match=r"config.yaml: token and token_command are given"):
+    with pytest.raises(ConfigInvalid, match=r"config.yaml: token and token_command are both set"):
         settled(home="token: one\ntoken_command: print it")
     with pytest.raises(ConfigInvalid, match=r"token_command: .*No closing quotation"):
         settled(home="""token_command: 'print "'""")
