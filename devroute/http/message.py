@@ -5,6 +5,9 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final
 
+from devroute.headers import REASON, RESULT
+from devroute.quoting import printable
+
 #: Field lines in order, names as they were received (compare with .lower()).
 Headers = list[tuple[bytes, bytes]]
 
@@ -257,3 +260,8 @@ def split_fields(head: bytes) -> Headers:
         if colon:
             fields.append((name, value.strip(b" \t")))
     return fields
+
+
+def result_lines(result: str, reason: str) -> bytes:
+    """x-devroute-result and x-devroute-reason as whole lines."""
+    return f"{RESULT}: {result}\r\n{REASON}: {printable(reason)}\r\n".encode("ascii")

@@ -8,9 +8,8 @@ import json
 from devroute.contract.grammar import Entry, Signature
 from devroute.contract.offer_options import DEFAULT_OPTIONS
 from devroute.contract.target import Address
-from devroute.headers import REASON, RESULT
+from devroute.http.message import result_lines
 from devroute.proxy.telemetry.audit_events import decision
-from devroute.quoting import printable
 from devroute.routing.decision import LaptopService
 from devroute.routing.route import Route
 from devroute.routing.shadow.traffic import ShadowTraffic
@@ -108,7 +107,7 @@ def _marked(
     reason: str,
 ) -> Route:
     target = str(entry.target)
-    marks = f"{RESULT}: {result}\r\n{REASON}: {printable(reason)}\r\n".encode("ascii")
+    marks = result_lines(result, reason)
     label = f'"service": {json.dumps(entry.key)}, "target": {json.dumps(target)}'.encode()
     signer = signature.subject if signature is not None else None
     return Route(

@@ -1,7 +1,7 @@
-"""What a contract asks for besides the way: `delay`, `timeout` and `abort`, as upstreams around an upstream.
+"""The contract's `delay`, `timeout` and `abort`, as upstreams that wrap an upstream.
 
-Here and not in the sidecar, whose filters cannot wait; and behind the seam, so that the relay of everybody
-else's requests knows nothing of it. Owns timers only for requests that asked for one.
+They are here and not in the sidecar because its filters cannot wait, and behind the seam so that requests
+without these options pay nothing for them. Timers run only for requests whose contract asked for one.
 """
 
 import asyncio
@@ -14,55 +14,55 @@ from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
-#: Bytes of a request's body that wait with it: as much as a sidecar sends before it looks whether we read.
-MAX_HELD_BYTES: Final = 64 * 1024
+#: Bytes of a delayed request's body that are buffered: as much as a sidecar sends before it waits for us.
+MAX_BUFFERED_BYTES: Final = 64 * 1024
 
 _UPGRADE: Final = Framing.UPGRADE
 _NONE: Final = Framing.NONE
-#: Statuses whose answers have no body (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
+#: Statuses whose responses have no body (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
 _BODYLESS: Final = frozenset((204, 205, 304))
 
 
 class DelayUpstream:
-    """An upstream that gets each request `seconds` later."""
+    """Opens each request `seconds` later."""
 
     def __init__(self, upstream: Upstream, seconds: float) -> None:
         self._upstream = upstream
         self._seconds = seconds
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return _Waiting(self._seconds, lambda: self._upstream.open(head, sink), sink)
+        return _DelayedStream(self._seconds, lambda: self._upstream.open(head, sink), sink)
 
 
-class _Waiting:
-    """A request that is held back, and from then on its stream."""
+class _DelayedStream:
+    """Buffers a request until the delay has passed, then forwards to its stream."""
 
     def __init__(self, seconds: float, begin: Callable[[], UpstreamStream], sink: ResponseSink) -> None:
         self._begin = begin
         self._sink = sink
         self._stream: UpstreamStream | None = None
-        self._held: list[bytes] = []
+        self._buffered: list[bytes] = []
         self._size = 0
         self._trailers: Headers | None = None
         self._timer = asyncio.get_running_loop().call_later(seconds, self._open)
 
     def _open(self) -> None:
         stream = self._stream = self._begin()
-        held, self._held = self._held, []
-        for data in held:
+        buffered, self._buffered = self._buffered, []
+        for data in buffered:
             stream.send_data(data)
         if self._trailers is not None:
             stream.send_end(self._trailers)
-        elif self._size > MAX_HELD_BYTES:
+        elif self._size > MAX_BUFFERED_BYTES:
             self._sink.resume_request()
 
     def send_data(self, data: bytes) -> None:
         if self._stream is not None:
             self._stream.send_data(data)
             return
-        self._held.append(data)
+        self._buffered.append(data)
         self._size += len(data)
-        if self._size > MAX_HELD_BYTES:
+        if self._size > MAX_BUFFERED_BYTES:
             self._sink.pause_request()
 
     def send_end(self, trailers: Headers) -> None:
@@ -73,7 +73,7 @@ class _Waiting:
 
     def cancel(self) -> None:
         self._timer.cancel()
-        self._held = []
+        self._buffered = []
         if self._stream is not None:
             self._stream.cancel()
 
@@ -87,7 +87,7 @@ class _Waiting:
 
 
 class TimeoutUpstream:
-    """An upstream whose answers have to be complete after `seconds`; what became a pipe (101) may stay."""
+    """Fails requests without a complete response after `seconds`. An upgraded connection (101) may stay."""
 
     def __init__(self, upstream: Upstream, seconds: float, target: str) -> None:
         self._upstream = upstream
@@ -95,11 +95,11 @@ class TimeoutUpstream:
         self._target = target
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return _Timed(self._upstream, head, sink, self._seconds, self._target)
+        return _TimedStream(self._upstream, head, sink, self._seconds, self._target)
 
 
-class _Timed:
-    """A stream with a deadline: hears what its upstream tells the sink, to know when it is over."""
+class _TimedStream:
+    """A stream with a deadline. It is the upstream's sink, so that it learns of the response's end."""
 
     def __init__(
         self, upstream: Upstream, head: RequestHead, sink: ResponseSink, seconds: float, target: str
@@ -108,14 +108,18 @@ class _Timed:
         self._error = UpstreamTimeout(
             f"{target} took longer than {seconds:g} s, the contract's timeout", target=target
         )
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._late)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._timed_out)
+        self.on_informational = sink.on_informational
+        self.on_data = sink.on_data
+        self.pause_request = sink.pause_request
+        self.resume_request = sink.resume_request
         self._stream = upstream.open(head, self)
         self.send_data = self._stream.send_data
         self.send_end = self._stream.send_end
         self.pause_response = self._stream.pause_response
         self.resume_response = self._stream.resume_response
 
-    def _late(self) -> None:
+    def _timed_out(self) -> None:
         self._stream.cancel()
         self._sink.on_error(self._error)
 
@@ -123,16 +127,10 @@ class _Timed:
         self._timer.cancel()
         self._stream.cancel()
 
-    def on_informational(self, head: ResponseHead) -> None:
-        self._sink.on_informational(head)
-
     def on_head(self, head: ResponseHead) -> None:
         if head.framing is _UPGRADE:
             self._timer.cancel()
         self._sink.on_head(head)
-
-    def on_data(self, data: bytes) -> None:
-        self._sink.on_data(data)
 
     def on_end(self, trailers: Headers) -> None:
         self._timer.cancel()
@@ -142,15 +140,9 @@ class _Timed:
         self._timer.cancel()
         self._sink.on_error(error)
 
-    def pause_request(self) -> None:
-        self._sink.pause_request()
-
-    def resume_request(self) -> None:
-        self._sink.resume_request()
-
 
 class AbortUpstream:
-    """An upstream that answers every request with one status, and asks nobody."""
+    """Responds to every request with one status, without asking anybody."""
 
     def __init__(self, status: int, service: str) -> None:
         self._status = status
@@ -160,11 +152,11 @@ class AbortUpstream:
         self._body = b"" if status in _BODYLESS else error_body(error)
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return _Answer(self._status, self._body, head.method, sink)
+        return _AbortedStream(self._status, self._body, head.method, sink)
 
 
-class _Answer:
-    """A stream whose answer is known before it begins; the request's body is thrown away."""
+class _AbortedStream:
+    """Responds once open() has returned; discards the request's body."""
 
     def __init__(self, status: int, body: bytes, method: bytes, sink: ResponseSink) -> None:
         fields = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) if body else b""
@@ -172,9 +164,9 @@ class _Answer:
         self._head = parse_response_head(raw, method)
         self._body = body
         self._sink = sink
-        self._handle = asyncio.get_running_loop().call_soon(self._answer)
+        self._handle = asyncio.get_running_loop().call_soon(self._respond)
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         self._sink.on_head(self._head)
         if self._body and self._head.framing is not _NONE:
             self._sink.on_data(self._body)

@@ -1,104 +1,116 @@
-"""Copies of requests (`mirror`): the laptop gets one, and nobody waits for its answer.
+"""Mirrored requests: the laptop gets one, and nobody waits for its response.
 
-The sidecar sends the copy while the real service gets the request, and slows both down if the copy is not
-read. So this side always reads: what a laptop does not take in time waits here, and beyond a bound the copy
-is given up. The sidecar is answered 202 once it has sent all, whatever becomes of the copy.
+The sidecar mirrors a request while the service gets the original, and slows both down if the mirrored one is
+not read. So this side always reads: what a laptop does not take in time is buffered, and beyond a limit the
+mirrored request is cancelled. The sidecar gets 202 once it has sent everything, whatever becomes of the rest.
 """
 
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
 from devroute.headers import BAGGAGE_VIA
 from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.routing.shadow.comparison import ResponseObserver
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
-#: Bytes of one copy that wait for a laptop: a breakpoint's worth of an upload.
+#: Bytes of one mirrored request that wait for a laptop: an upload's worth, while a breakpoint stops the app.
 MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
-#: Bytes of all copies that wait: a proxy has other things to do with its memory.
+#: Bytes of all mirrored requests that wait: the proxy needs its memory for other things too.
 MAX_WAITING_TOTAL: Final = 128 * 1024 * 1024
-#: Copies at work at the same time.
-MAX_COPIES: Final = 1024
-#: Seconds that a copy may take where the contract says nothing: somebody may look at it in a debugger.
-COPY_SECONDS: Final = 300.0
+#: Mirrored requests that are open.
+MAX_MIRRORED: Final = 1024
+#: Seconds for a mirrored request without a timeout in its contract: somebody may be debugging it.
+DEFAULT_SECONDS: Final = 300.0
 
 _ACCEPTED: Final = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
-#: A line of baggage that says something, up to that; and up to the value of our member, where it has one.
 _MEMBER: Final = BAGGAGE_VIA.encode()
+#: A baggage line up to its first member; and up to the value of our member, where it has one.
 _BAGGAGE: Final = re.compile(rb"\r\n(?i:baggage):[ \t]*(?=[!-~])")
 _VIA: Final = re.compile(rb"\r\n(?i:baggage):(?:[^\r]*[, \t])?%b=(?=[!-~])" % _MEMBER)
 _UPGRADE: Final = Framing.UPGRADE
 _BODYLESS: Final = (Framing.NONE, Framing.UPGRADE)
 
 
-#: Asked for each copy whether somebody wants to see its answer.
+class ResponseObserver(Protocol):
+    """Sees the laptop's response to one mirrored request, as a ResponseSink would get it."""
+
+    def on_head(self, head: ResponseHead) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self, trailers: Headers) -> None: ...
+    def on_error(self, error: DevrouteError) -> None: ...
+
+
+#: Called for each mirrored request; None where nobody compares its response.
 Watch = Callable[[RequestHead], ResponseObserver | None]
 
 
 class MirrorBudget:
-    """All copies of one proxy: what they may use together."""
+    """What all mirrored requests of a proxy use, for their common limits."""
 
     def __init__(self) -> None:
         self.waiting_bytes = 0
-        self.active: set[_Copy] = set()
+        self.active: set[_MirroredRequest] = set()
 
     @property
     def full(self) -> bool:
-        return len(self.active) >= MAX_COPIES
+        return len(self.active) >= MAX_MIRRORED
 
 
 class MirrorUpstream:
-    """An upstream that gets copies: its answers are thrown away, once `watch` has seen them."""
+    """Sends requests to a laptop and discards the responses once `watch`'s observer has seen them."""
 
     def __init__(
         self,
         upstream: Upstream,
-        copies: MirrorBudget,
+        budget: MirrorBudget,
         seconds: float | None,
         watch: Watch | None = None,
         service: str = "",
     ) -> None:
-        """`service` is what is copied, where that needs no contract."""
+        """`service` is the mirrored service's name for requests without a contract."""
         self._upstream = upstream
-        self._mark = service.encode()
+        self._service = service.encode()
         self._watch = watch
-        self._copies = copies
-        self._seconds = COPY_SECONDS if seconds is None else seconds
+        self._budget = budget
+        self._seconds = DEFAULT_SECONDS if seconds is None else seconds
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        copy = None
-        if not self._copies.full and head.framing is not _UPGRADE:  # a pipe cannot be had twice
-            witness = self._watch(head) if self._watch is not None else None
-            copy = _Copy(self._upstream, self._marked(head), self._copies, self._seconds, witness)
-        return _Received(head, sink, copy)
+        mirrored = None
+        if (
+            not self._budget.full and head.framing is not _UPGRADE
+        ):  # an upgraded connection cannot be mirrored
+            observer = self._watch(head) if self._watch is not None else None
+            mirrored = _MirroredRequest(
+                self._upstream, self._with_via(head), self._budget, self._seconds, observer
+            )
+        return _AcceptingStream(head, sink, mirrored)
 
-    def _marked(self, head: RequestHead) -> RequestHead:
-        """What the laptop's app asks of the mesh meanwhile is not copied to it: apps with OpenTelemetry pass
-        baggage on, but some read its first line only, and keep one member of a name. Contracts have had it
-        marked by the sidecar."""
-        mark, wire = self._mark, head.wire
-        if not mark:
+    def _with_via(self, head: RequestHead) -> RequestHead:
+        """The head with `service` in its baggage, so that requests of the laptop's app to this service are
+        not mirrored in turn: apps with OpenTelemetry forward baggage. Some read only its first line and keep
+        one member of a name, hence one line and one member. With a contract the sidecar has done this."""
+        service, wire = self._service, head.wire
+        if not service:
             return head
         if (found := _VIA.search(wire)) is not None:
-            wire = b"%b%b~%b" % (wire[: found.end()], mark, wire[found.end() :])
+            wire = b"%b%b~%b" % (wire[: found.end()], service, wire[found.end() :])
         elif (found := _BAGGAGE.search(wire)) is not None:
-            wire = b"%b%b=%b,%b" % (wire[: found.end()], _MEMBER, mark, wire[found.end() :])
+            wire = b"%b%b=%b,%b" % (wire[: found.end()], _MEMBER, service, wire[found.end() :])
         else:
-            wire = b"%bbaggage: %b=%b\r\n\r\n" % (wire[:-2], _MEMBER, mark)
+            wire = b"%bbaggage: %b=%b\r\n\r\n" % (wire[:-2], _MEMBER, service)
         return RequestHead(head.method, head.target, head.framing, head.length, wire)
 
 
-class _Received:
-    """The sidecar's side: reads everything, and says 202 at its end."""
+class _AcceptingStream:
+    """The sidecar's side: reads the whole request, then responds 202."""
 
-    def __init__(self, head: RequestHead, sink: ResponseSink, copy: "_Copy | None") -> None:
+    def __init__(self, head: RequestHead, sink: ResponseSink, mirrored: "_MirroredRequest | None") -> None:
         self._sink = sink
-        self._copy = copy
+        self._mirrored = mirrored
         self._head = parse_response_head(_ACCEPTED, head.method)
         self._handle: asyncio.Handle | None = None
         if head.framing in _BODYLESS:
@@ -109,85 +121,89 @@ class _Received:
         self._sink.on_end([])
 
     def send_data(self, data: bytes) -> None:
-        if self._copy is not None:
-            self._copy.take(data)
+        if self._mirrored is not None:
+            self._mirrored.send_data(data)
 
     def send_end(self, trailers: Headers) -> None:
-        if self._copy is not None:
-            self._copy.take_end(trailers)
+        if self._mirrored is not None:
+            self._mirrored.send_end(trailers)
         self._handle = asyncio.get_running_loop().call_soon(self._accept)
 
     def cancel(self) -> None:
-        """The sidecar gives up: an incomplete copy must not look complete."""
+        """The sidecar cancels: the laptop must not take an incomplete request for complete."""
         if self._handle is not None:
             self._handle.cancel()
-        if self._copy is not None:
-            self._copy.give_up()
+        if self._mirrored is not None:
+            self._mirrored.cancel()
 
     def pause_response(self) -> None: ...
     def resume_response(self) -> None: ...
 
 
-class _Copy:
-    """The laptop's side: sends as fast as the laptop takes it, and holds what it does not."""
+class _MirroredRequest:
+    """The laptop's side: sends as fast as the laptop reads, buffers the rest, and passes the response on to
+    the observer."""
 
     def __init__(
         self,
         upstream: Upstream,
         head: RequestHead,
-        copies: MirrorBudget,
+        budget: MirrorBudget,
         seconds: float,
-        witness: ResponseObserver | None,
+        observer: ResponseObserver | None,
     ) -> None:
-        self._copies = copies
-        self._witness = witness
-        self._held: list[Chunk] = []
-        self._size = 0
+        self._budget = budget
+        self._observer = observer = observer or _UNOBSERVED
+        self.on_head = observer.on_head
+        self.on_data = observer.on_data
+        self._waiting: list[Chunk] = []
+        self._size = 0  # bytes in _waiting
         self._paused = False
-        self._over = False
+        self._finished = False
         self._trailers: Headers | None = None
-        copies.active.add(self)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._late, seconds)
+        budget.active.add(self)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._timed_out, seconds)
         self._stream = upstream.open(head, self)
 
-    def take(self, data: bytes) -> None:
-        if self._over:
+    # --- from the sidecar
+
+    def send_data(self, data: bytes) -> None:
+        if self._finished:
             return
         if not self._paused:
             self._stream.send_data(data)
             return
-        append_chunk(self._held, data)
+        append_chunk(self._waiting, data)
         self._size += len(data)
-        self._copies.waiting_bytes += len(data)
-        if self._size > MAX_WAITING_BYTES or self._copies.waiting_bytes > MAX_WAITING_TOTAL:
-            self.give_up()
+        self._budget.waiting_bytes += len(data)
+        if self._size > MAX_WAITING_BYTES or self._budget.waiting_bytes > MAX_WAITING_TOTAL:
+            self.cancel()
 
-    def take_end(self, trailers: Headers) -> None:
-        if self._over:
+    def send_end(self, trailers: Headers) -> None:
+        if self._finished:
             return
-        if self._held:
+        if self._waiting:
             self._trailers = trailers
         else:
             self._stream.send_end(trailers)
 
-    def _late(self, seconds: float) -> None:
-        self.give_up(UpstreamTimeout(f"the copy was not answered within {seconds:g} s"))
+    def _timed_out(self, seconds: float) -> None:
+        self.cancel(UpstreamTimeout(f"the mirrored request got no response within {seconds:g} s"))
 
-    def give_up(self, error: DevrouteError | None = None) -> None:
-        if not self._over:
+    def cancel(self, error: DevrouteError | None = None) -> None:
+        if not self._finished:
             self._finish()
             self._stream.cancel()
-            if self._witness is not None:
-                self._witness.on_error(
-                    error or UpstreamReset("the copy was given up: it was not read in time")
-                )
+            self._observer.on_error(
+                error or UpstreamReset("the mirrored request was cancelled: it was not read in time")
+            )
 
     def _finish(self) -> None:
-        self._over = True
+        self._finished = True
         self._timer.cancel()
-        self._copies.active.discard(self)
-        self._copies.waiting_bytes -= self._size
-        self._held, self._size = [], 0
+        self._budget.active.discard(self)
+        self._budget.waiting_bytes -= self._size
+        self._waiting, self._size = [], 0
 
     # --- from the laptop
 
@@ -196,37 +212,37 @@ class _Copy:
 
     def resume_request(self) -> None:
         self._paused = False
-        held = self._held
+        waiting = self._waiting
         sent = 0
-        while sent < len(held) and not self._paused and not self._over:
-            data = bytes(held[sent])
+        while sent < len(waiting) and not self._paused and not self._finished:
+            data = bytes(waiting[sent])
             sent += 1
             self._size -= len(data)
-            self._copies.waiting_bytes -= len(data)
+            self._budget.waiting_bytes -= len(data)
             self._stream.send_data(data)
-        if self._over:
+        if self._finished:
             return
-        del held[:sent]
-        if not held and self._trailers is not None:
+        del waiting[:sent]
+        if not waiting and self._trailers is not None:
             trailers, self._trailers = self._trailers, None
             self._stream.send_end(trailers)
 
-    def on_head(self, head: ResponseHead) -> None:
-        if self._witness is not None:
-            self._witness.on_head(head)
-
-    def on_data(self, data: bytes) -> None:
-        if self._witness is not None:
-            self._witness.on_data(data)
-
     def on_end(self, trailers: Headers) -> None:
         self._finish()
-        if self._witness is not None:
-            self._witness.on_end(trailers)
+        self._observer.on_end(trailers)
 
     def on_error(self, error: DevrouteError) -> None:
         self._finish()
-        if self._witness is not None:
-            self._witness.on_error(error)
+        self._observer.on_error(error)
 
     def on_informational(self, head: ResponseHead) -> None: ...
+
+
+class _Unobserved:
+    def on_head(self, head: ResponseHead) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self, trailers: Headers) -> None: ...
+    def on_error(self, error: DevrouteError) -> None: ...
+
+
+_UNOBSERVED: Final = _Unobserved()

@@ -1,8 +1,7 @@
-"""How many requests may be under way in one tunnel, and in all of one subject. Never looks at requests.
+"""Limits on open requests per link, and per subject over all its links and addresses. Looks at no request.
 
-A link has its own bound (its session's); the sum over a subject's links, and over the connections to laptops
-that it registered by their addresses, is asked for only where there are several, so the usual request pays
-nothing.
+A link enforces its own limit. The sum over a subject is computed only where the subject has several links or
+addresses, so the usual request pays nothing for it.
 """
 
 import asyncio
@@ -10,9 +9,16 @@ from typing import Protocol
 
 from devroute.errors import DevrouteError, TargetOverloaded
 from devroute.http.message import Headers, RequestHead
-from devroute.tunnel.link import Link
-from devroute.tunnel.protocol.frames import MAX_STREAMS
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+
+
+class Link(Protocol):
+    """A laptop's tunnel, which enforces a limit of its own."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+    def limit_streams(self, most: int) -> None: ...
 
 
 class Pool(Upstream, Protocol):
@@ -23,8 +29,8 @@ class Pool(Upstream, Protocol):
 
 
 class Quota:
-    """The links of one subject, the pools of its laptops that have addresses, and what they may have open
-    together. What others send to such an address counts, too: it is the same laptop that is busy."""
+    """What one subject may have open over its `links` and the `pools` of the addresses that it registered.
+    Requests of other subjects to such an address count too: the same laptop serves them."""
 
     __slots__ = ("limit", "links", "pools", "subject")
 
@@ -39,8 +45,8 @@ class Quota:
         tunnelled = sum(link.in_flight for link in self.links)
         return tunnelled + sum(pool.in_flight for pool in self.pools) >= self.limit
 
-    def count(self, pool: Pool) -> None:
-        """A request is about to be sent there. Those that have none are forgotten."""
+    def add(self, pool: Pool) -> None:
+        """Count `pool` from now on; pools without open requests are forgotten."""
         if pool not in self.pools:
             self.pools = {each for each in self.pools if each.in_flight}
             self.pools.add(pool)
@@ -50,7 +56,7 @@ class Quota:
 
 
 class QuotaUpstream:
-    """An address that a laptop is registered with; takes no more requests than its subject may have."""
+    """The pool of an address that a laptop registered, bounded by its subject's quota."""
 
     __slots__ = ("_pool", "_quota")
 
@@ -60,34 +66,32 @@ class QuotaUpstream:
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         quota = self._quota
-        quota.count(self._pool)
-        return _Refused(sink, quota.overloaded()) if quota.full else self._pool.open(head, sink)
+        quota.add(self._pool)
+        return _RefusedStream(sink, quota.overloaded()) if quota.full else self._pool.open(head, sink)
 
 
-class _Refused:
-    """A request that is not sent; its sender hears why once open() has returned."""
+class _RefusedStream:
+    """A request that is not sent: the sink gets `error` once open() has returned."""
 
     def __init__(self, sink: ResponseSink, error: DevrouteError) -> None:
-        self._answer = asyncio.get_running_loop().call_soon(sink.on_error, error)
-
-    def send_data(self, data: bytes) -> None: ...
-
-    def send_end(self, trailers: Headers) -> None: ...
+        self._handle = asyncio.get_running_loop().call_soon(sink.on_error, error)
 
     def cancel(self) -> None:
-        self._answer.cancel()
+        self._handle.cancel()
 
+    def send_data(self, data: bytes) -> None: ...
+    def send_end(self, trailers: Headers) -> None: ...
     def pause_response(self) -> None: ...
-
     def resume_response(self) -> None: ...
 
 
 class Quotas:
-    """All of them. `per_link` and `per_subject` may change while requests are under way: those go on."""
+    """The quotas of all subjects. `most` is the tunnel protocol's own limit of streams on a link."""
 
-    def __init__(self, per_link: int = MAX_STREAMS, per_subject: int = MAX_STREAMS) -> None:
-        self._per_link = per_link
-        self._per_subject = per_subject
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._per_link = most
+        self._per_subject = most
         self._by_subject: dict[str, Quota] = {}
 
     def join(self, subject: str, link: Link) -> Quota:
@@ -95,7 +99,7 @@ class Quotas:
         if quota is None:
             quota = self._by_subject[subject] = Quota(subject, self._per_subject)
         quota.links.add(link)
-        self._bound(link)
+        self._limit(link)
         return quota
 
     def leave(self, subject: str, link: Link) -> None:
@@ -106,11 +110,12 @@ class Quotas:
                 del self._by_subject[subject]
 
     def set_limits(self, *, per_link: int, per_subject: int) -> None:
+        """Change the limits; requests that are open already go on."""
         self._per_link, self._per_subject = per_link, per_subject
         for quota in self._by_subject.values():
             quota.limit = per_subject
             for link in quota.links:
-                self._bound(link)
+                self._limit(link)
 
-    def _bound(self, link: Link) -> None:
-        link.limit_streams(min(self._per_link, self._per_subject, MAX_STREAMS))
+    def _limit(self, link: Link) -> None:
+        link.limit_streams(min(self._per_link, self._per_subject, self._most))

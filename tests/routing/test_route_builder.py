@@ -124,7 +124,7 @@ async def test_a_delayed_request_arrives_whole_and_in_order(target: Target, sink
 async def test_a_large_body_waits_where_it_comes_from(
     target: Target, sink: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(faults, "MAX_HELD_BYTES", 4)
+    monkeypatch.setattr(faults, "MAX_BUFFERED_BYTES", 4)
     stream = DelayUpstream(target, 0.01).open(head(), sink)
     stream.send_data(b"1234")
     assert sink.events == []
@@ -292,7 +292,7 @@ async def test_a_sidecar_that_gives_up_ends_the_copy(target: Target, sink: Heard
 async def test_too_many_copies_and_pipes_are_read_and_thrown_away(
     target: Target, sink: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "MAX_COPIES", 1)
+    monkeypatch.setattr(mirror, "MAX_MIRRORED", 1)
     copies = MirrorBudget()
     MirrorUpstream(target, copies, None).open(head(), Heard())
     assert target.events == ["open"]

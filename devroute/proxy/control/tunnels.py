@@ -19,6 +19,7 @@ from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, re
 from devroute.routing.registry import Registration, Registry
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol import handshake
+from devroute.tunnel.protocol.frames import MAX_STREAMS
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.proxy_link import ProxyLink
 from devroute.upstream.quota import Quotas
@@ -63,7 +64,7 @@ class Tunnels:
         hello_seconds: float = HELLO_SECONDS,
         revoked_seconds: float = REVOKED_SECONDS,
     ) -> None:
-        self.quotas = Quotas()
+        self.quotas = Quotas(MAX_STREAMS)
         self.links: dict[ProxyLink, _Member] = {}
         # The tokens that the identities were last checked against, None if one of them is new; and when the
         # first identity expires.

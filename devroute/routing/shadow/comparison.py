@@ -120,7 +120,9 @@ class PendingComparisons:
             pair.real = response
             self._complete(key, pair)
 
-    def expect(self, key: str, service: str, head: RequestHead, notify: Notify) -> "ResponseObserver | None":
+    def expect(
+        self, key: str, service: str, head: RequestHead, notify: Notify
+    ) -> "LaptopResponseObserver | None":
         """A shadow request is sent to a laptop; `notify` takes its comparison. Returns what observes the
         laptop's response, or None where there is no room or the id is in use."""
         pair = self._pair(key)
@@ -129,7 +131,7 @@ class PendingComparisons:
         pair.service, pair.notify = service, notify
         pair.method, pair.target = head.method.decode("latin-1"), head.target.decode("latin-1")
         pair.contract = _CONTRACT in head.wire
-        return ResponseObserver(self, key, pair)
+        return LaptopResponseObserver(self, key, pair)
 
     def _complete(self, key: str, pair: _Pair) -> None:
         if self._pairs.get(key) is not pair:
@@ -148,7 +150,7 @@ class PendingComparisons:
                     pair.notify(_as_json(pair, key))
 
 
-class ResponseObserver:
+class LaptopResponseObserver:
     """Records a laptop's response to a shadow request."""
 
     __slots__ = ("_comparisons", "_key", "_pair")

@@ -12,7 +12,7 @@ from devroute.errors import LaptopOffline
 from devroute.http.message import RequestHead
 from devroute.routing.decision import LaptopService
 from devroute.routing.registry import Registration
-from devroute.routing.shadow.comparison import PendingComparisons, ResponseObserver, comparison_id
+from devroute.routing.shadow.comparison import LaptopResponseObserver, PendingComparisons, comparison_id
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE, Notifier
 from devroute.upstream.mirror import Watch
 
@@ -72,7 +72,7 @@ class ShadowTraffic:
         if notifier is None:
             return None
 
-        def observe(head: RequestHead) -> ResponseObserver | None:
+        def observe(head: RequestHead) -> LaptopResponseObserver | None:
             key = comparison_id(head)
             return None if key is None else self.comparisons.expect(key, service, head, notifier.notify)
 
