@@ -1,7 +1,7 @@
-"""Who a client certificate says somebody is. Pure; TLS has verified the certificate before.
+"""Identities from client certificates, which TLS has verified before. Pure.
 
-A certificate by itself only opens the door: it is an identity where the settings name the part of it that
-holds the subject, and only if that part is there once and is a DNS label.
+By itself a certificate only allows the connection. It is an identity if the settings name the part of it that
+holds the subject, and if that part occurs exactly once and is a DNS label.
 """
 
 import ssl
@@ -13,16 +13,16 @@ from devroute.contract.target import Malformed, check_label
 from devroute.errors import SubjectInvalid, TokenInvalid
 from devroute.quoting import quote
 
-#: Where the subject stands: the common name, the only DNS name, or the end of the only URI's path (SPIFFE).
-Part = Literal["off", "cn", "dns", "uri"]
+#: The part with the subject: the common name, the only DNS name, or the end of the only URI's path (SPIFFE).
+SubjectPart = Literal["off", "cn", "dns", "uri"]
 
 
-def identity_of(certificate: PeerCertificate, part: Part) -> Identity:
+def identity_of(certificate: PeerCertificate, part: SubjectPart) -> Identity:
     """Raises SubjectInvalid."""
     found = _texts(certificate, part)
     if len(found) != 1:
         raise SubjectInvalid(
-            f"the client certificate has {len(found)} subjects ({part}), and exactly one says who you are",
+            f"the client certificate has {len(found)} subjects ({part}), and exactly one is needed",
             hint="the platform team chooses the part with tls_client_subject",
         )
     try:
@@ -35,16 +35,17 @@ def identity_of(certificate: PeerCertificate, part: Part) -> Identity:
     return Identity(subject, expires=_expiry(certificate), kind="certificate")
 
 
-def locked(named: Identity, certificate: PeerCertificate) -> Identity:
-    """Whom a token names, for no longer than the certificate that opened the door is good."""
+def until_expiry_of(identity: Identity, certificate: PeerCertificate) -> Identity:
+    """A token's identity, which expires no later than the certificate of its connection."""
     expires = _expiry(certificate)
-    if named.expires is not None and named.expires <= expires:
-        return named
-    return replace(named, expires=expires, locked=True)
+    if identity.expires is not None and identity.expires <= expires:
+        return identity
+    return replace(identity, expires=expires, bound_to_certificate=True)
 
 
 def check_same(token: Identity, certificate: Identity) -> None:
-    """Somebody's token does not serve whoever has another's certificate. Raises TokenInvalid."""
+    """Raises TokenInvalid unless both have the same subject: a stolen token is of no use with another
+    certificate."""
     if token.subject != certificate.subject:
         raise TokenInvalid(
             f"the token is that of '{token.subject}', the client certificate that of '{certificate.subject}'"
@@ -55,7 +56,7 @@ def _expiry(certificate: PeerCertificate) -> float:
     return float(ssl.cert_time_to_seconds(str(certificate["notAfter"])))
 
 
-def _texts(certificate: PeerCertificate, part: Part) -> list[str]:
+def _texts(certificate: PeerCertificate, part: SubjectPart) -> list[str]:
     if part == "cn":
         names = [pair for group in certificate.get("subject", ()) for pair in group]
         return [value for name, value in names if name == "commonName"]

@@ -1,9 +1,9 @@
-"""The keys of an issuer, fetched over HTTP and kept: while it cannot answer, people's tokens go on working.
-Owns when to ask, what to believe of the answer, and for how long.
+"""An issuer's keys, fetched over HTTP and cached, so that tokens keep working while the issuer is down. Owns
+when to fetch, which responses to accept, and how long keys are used.
 
-Keys are fetched again every REFRESH_SECONDS, and when a token names one that is not there, but never more
-often than every COOLDOWN_SECONDS: invented key ids get nothing fetched more often. While the issuer is down
-the old keys are good for `max_age` seconds.
+Keys are fetched every REFRESH_SECONDS, and when a token names an unknown one, but at most every
+COOLDOWN_SECONDS, so invented key ids cannot cause more requests. Without a new response keys are used for
+`max_age` seconds.
 """
 
 import asyncio
@@ -18,17 +18,18 @@ import structlog
 
 from devroute.auth.tls import is_exposed
 from devroute.errors import ConfigInvalid, KeysUnavailable
+from devroute.tasks import TaskOwner
 
-#: Seconds between two looks at the issuer when all is well, and after one that failed.
+#: Seconds between two fetches, and after one that failed.
 REFRESH_SECONDS: Final = 300.0
 RETRY_SECONDS: Final = 15.0
-#: The least time between two fetches, in seconds: an issuer sees one request in so long, whoever asks us.
+#: The least number of seconds between two fetches, however many tokens name unknown keys.
 COOLDOWN_SECONDS: Final = 1.0
-#: For one request to the issuer, in seconds: two and the cool-down end before a head's deadline (10 s).
+#: Seconds for the requests of one fetch: two fetches and the cool-down end before a head's deadline (10 s).
 FETCH_SECONDS: Final = 3.5
-#: Bytes of an answer; ten keys have some 10 KiB.
-MAX_ANSWER: Final = 256 * 1024
-#: Requests that may wait for a fetch at once; they hold a connection each.
+#: Bytes of a response; ten keys have some 10 KiB.
+MAX_RESPONSE: Final = 256 * 1024
+#: Requests that may wait for a fetch at once; each holds a connection.
 MAX_WAITING: Final = 256
 
 _DISCOVERY: Final = "/.well-known/openid-configuration"
@@ -37,7 +38,7 @@ log = structlog.stdlib.get_logger("devroute.jwks")
 
 
 class KeySet(Protocol):
-    """Public keys, whatever they verify."""
+    """Public keys: for tokens, or for contracts."""
 
     @property
     def by_id(self) -> Mapping[str, object]: ...
@@ -48,8 +49,8 @@ K = TypeVar("K", bound=KeySet)
 
 
 class RemoteKeys(Generic[K]):
-    """`problem` says why the newest fetch failed, if it did; `clock` gives seconds of a steady clock. `parse`
-    makes keys of an answer's text and URL, or raises ConfigInvalid; `empty` are none."""
+    """`problem`: why the newest fetch failed, None if it did not. `clock()`: seconds of a monotonic clock.
+    `parse(text, url)` makes keys of a response, or raises ConfigInvalid. `empty`: no keys."""
 
     def __init__(
         self,
@@ -60,10 +61,11 @@ class RemoteKeys(Generic[K]):
         clock: Callable[[], float],
         parse: Callable[[str, str], K],
         empty: K,
-        refresh: float = REFRESH_SECONDS,
+        interval: float = REFRESH_SECONDS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Without `url`, the issuer's discovery document names it (OpenID Connect Discovery 1.0 §4)."""
+        """Without `url`, it is taken from the issuer's discovery document (OpenID Connect Discovery 1.0
+        §4)."""
         self.problem: str | None = None
         self._issuer = issuer
         self._url = url
@@ -72,62 +74,62 @@ class RemoteKeys(Generic[K]):
         self._tls = tls
         self._parse = parse
         self._empty = self._keys = empty
-        self._refresh = refresh
+        self._interval = interval
         self._fetched: float | None = None
-        self._asked: float | None = None
+        self._fetch_started: float | None = None
+        self._tasks = TaskOwner()
         self._fetching: asyncio.Task[None] | None = None
         self._waiting = 0
 
     @property
     def current(self) -> K:
-        """The keys that are good now, without waiting for others."""
-        return self._keys if self._good else self._empty
+        """The keys that may be used now; waits for nothing."""
+        return self._keys if self._usable else self._empty
 
     async def keys(self, kid: str | None) -> K:
-        """Keys to verify a token with; fetched first if that of this id is not among them.
-        Raises KeysUnavailable."""
-        if not self._good or self._keys.get(kid) is None:
-            failed_just_now = self.problem is not None and self._cooling() > 0
+        """Keys to verify a token with, fetched first if that of this id is missing. Raises
+        KeysUnavailable."""
+        if not self._usable or self._keys.get(kid) is None:
+            failed_just_now = self.problem is not None and self._cooldown() > 0
             if self._waiting >= MAX_WAITING:
-                raise KeysUnavailable("too many tokens wait for their issuer's keys")
-            if self._good or not failed_just_now:
-                await self._fetched_again()
-        if not self._good:
-            raise KeysUnavailable(f"the keys of the tokens' issuer cannot be had: {self.problem}")
+                raise KeysUnavailable("too many tokens wait for the issuer's keys")
+            if self._usable or not failed_just_now:
+                await self._refreshed()
+        if not self._usable:
+            raise KeysUnavailable(f"the keys of the tokens' issuer are not available: {self.problem}")
         return self._keys
 
     def refresh(self) -> "asyncio.Task[None]":
-        """Have them fetched as soon as that may be; once, however many ask for it."""
+        """Fetch as soon as the cool-down allows; one fetch serves all that wait for it."""
         if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.get_running_loop().create_task(self._fetch())
+            self._fetching = self._tasks.start(self._fetch())
         return self._fetching
 
     async def run(self) -> None:
-        """Keep the keys fresh until cancelled; the owner's task."""
+        """Refresh the keys periodically, until cancelled."""
         try:
             while True:
-                await self._fetched_again()
-                pause = self._refresh if self.problem is None else RETRY_SECONDS
+                await self._refreshed()
+                pause = self._interval if self.problem is None else RETRY_SECONDS
                 await asyncio.sleep(pause * random.uniform(0.9, 1.1))
         finally:
-            if self._fetching is not None:
-                self._fetching.cancel()
+            await self._tasks.close()
 
     def status(self) -> dict[str, object]:
         """For /readyz."""
         age = None if self._fetched is None else round(self._clock() - self._fetched)
-        return {"problem": self.problem, "keys": len(self._keys.by_id), "age_s": age, "usable": self._good}
+        return {"problem": self.problem, "keys": len(self._keys.by_id), "age_s": age, "usable": self._usable}
 
     @property
-    def _good(self) -> bool:
+    def _usable(self) -> bool:
         return self._fetched is not None and self._clock() - self._fetched <= self._max_age
 
-    def _cooling(self) -> float:
-        """Seconds until the issuer may be asked again."""
-        return 0.0 if self._asked is None else self._asked + COOLDOWN_SECONDS - self._clock()
+    def _cooldown(self) -> float:
+        """Seconds until the next fetch may start."""
+        return 0.0 if self._fetch_started is None else self._fetch_started + COOLDOWN_SECONDS - self._clock()
 
-    async def _fetched_again(self) -> None:
-        """Returns after a fetch that others may have asked for, too; whoever waits may give up meanwhile."""
+    async def _refreshed(self) -> None:
+        """Wait for a fetch, which others may share; cancelling the wait does not cancel it."""
         self._waiting += 1
         try:
             await asyncio.shield(self.refresh())
@@ -135,15 +137,15 @@ class RemoteKeys(Generic[K]):
             self._waiting -= 1
 
     async def _fetch(self) -> None:
-        if (pause := self._cooling()) > 0:
+        if (pause := self._cooldown()) > 0:
             await asyncio.sleep(pause)
-        self._asked = self._clock()
+        self._fetch_started = self._clock()
         try:
             keys = await self._download()
         except (ConfigInvalid, TimeoutError, OSError, aiohttp.ClientError, ValueError) as error:
-            problem = _words(error)
+            problem = _describe(error)
             if problem != self.problem:
-                log.error("oidc.keys_unavailable", issuer=self._issuer, problem=problem, usable=self._good)
+                log.error("oidc.keys_unavailable", issuer=self._issuer, problem=problem, usable=self._usable)
             self.problem = problem
             return
         if self.problem is not None or keys.by_id.keys() != self._keys.by_id.keys():
@@ -167,7 +169,7 @@ class RemoteKeys(Generic[K]):
         except RecursionError:
             raise ConfigInvalid(f"{where}: not JSON") from None
         if not isinstance(document, dict) or document.get("issuer") != self._issuer:
-            raise ConfigInvalid(f"{where}: it is not the document of the issuer '{self._issuer}'")
+            raise ConfigInvalid(f"{where}: not the document of the issuer '{self._issuer}'")
         url = document.get("jwks_uri")
         if not isinstance(url, str):
             raise ConfigInvalid(f"{where}: it has no jwks_uri")
@@ -179,18 +181,18 @@ class RemoteKeys(Generic[K]):
         tls = self._tls if self._tls is not None else True
         async with session.get(url, allow_redirects=False, ssl=tls) as response:
             if response.status != 200:
-                raise ConfigInvalid(f"{url}: it answered {response.status}")
+                raise ConfigInvalid(f"{url} responded with {response.status}")
             body = bytearray()
             async for piece in response.content.iter_any():
                 body += piece
-                if len(body) > MAX_ANSWER:
-                    raise ConfigInvalid(f"{url}: its answer is longer than {MAX_ANSWER} bytes")
+                if len(body) > MAX_RESPONSE:
+                    raise ConfigInvalid(f"{url}: the response is longer than {MAX_RESPONSE} bytes")
         return body.decode()
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {FETCH_SECONDS:g} s"
+        return f"no response within {FETCH_SECONDS:g} s"
     if isinstance(error, ConfigInvalid):
         return error.message
     if isinstance(error, aiohttp.ClientConnectorCertificateError):

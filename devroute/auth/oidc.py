@@ -1,8 +1,8 @@
-"""Tokens of an issuer (OIDC): JWTs signed by a key of its JWKS, verified. Owns what of a token has to be
-right, and how its claims become an identity. Pure; auth/jwks.py fetches the keys.
+"""Tokens of an issuer (OIDC): JWTs signed by a key of its JWKS. Owns what is checked of a token, and how its
+claims become an identity. Pure; auth/jwks.py fetches the keys.
 
-Of all algorithms RS256, ES256 and EdDSA are taken, and a key decides about its algorithm, never the token
-(RFC 8725 §3.1): `none` is not among them, and a public key never serves as an HMAC's secret.
+RS256, ES256 and EdDSA are accepted. The key determines its algorithm, never the token (RFC 8725 §3.1): `none`
+is not possible, and a public key is never used as an HMAC's secret.
 """
 
 import json
@@ -19,30 +19,32 @@ from devroute.contract.target import Malformed, check_label
 from devroute.errors import ConfigInvalid, SubjectInvalid, TokenExpired, TokenInvalid
 from devroute.quoting import MAX_QUOTED, quote
 
-#: By a key's type and curve.
+#: A key's algorithm, by its type and curve.
 ALGORITHMS: Final[Mapping[tuple[object, object], str]] = {
     ("RSA", None): "RS256",
     ("EC", "P-256"): "ES256",
     ("OKP", "Ed25519"): "EdDSA",
 }
-#: Characters of a token: it has to fit into the head of an upgrade and a RENEW, and groups make some large.
+#: Characters of a token. It has to fit into the head of an upgrade and a RENEW; groups make some tokens
+#: large.
 MAX_TOKEN: Final = 8 * 1024
-#: Keys of one issuer that are looked at; they have a handful.
+#: Keys of one issuer that are read; an issuer has a handful.
 MAX_KEYS: Final = 64
 #: RFC 7518 §3.3.
 MIN_RSA_BITS: Final = 2048
-#: Kinds of tokens (`typ`) that say who somebody is; a signed contract is another, and signed by other keys.
+#: Kinds of tokens (`typ`) that name a person or program. A signed contract is of another kind, with other
+#: keys.
 TYPES: Final = frozenset({"JWT", "AT+JWT", "APPLICATION/AT+JWT"})
 
-#: What is read of a key; all of it is text (RFC 7518 §6).
+#: Members of a key that are used; all are strings (RFC 7518 §6).
 _MEMBERS: Final = ("kty", "crv", "alg", "use", "kid", "n", "e", "x", "y")
 
 _JWS: Final = PyJWS(algorithms=list(ALGORITHMS.values()))
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What a token has to say. `skew`: seconds by which our clock and the issuer's may differ."""
+class TokenRules:
+    """What a token has to contain. `skew`: seconds by which our clock and the issuer's may differ."""
 
     issuer: str
     audience: tuple[str, ...]
@@ -54,14 +56,14 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IssuerKeys:
-    """By key id; "" is the id of a key that has none."""
+    """`by_id`: "" is the id of a key without one."""
 
     by_id: Mapping[str, PyJWK] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str, source: str) -> "IssuerKeys":
-        """The keys in a JWKS (RFC 7517 §5) that can verify tokens; all others are left out, as the RFC wants.
-        Raises ConfigInvalid naming `source` where there is none."""
+        """The keys in a JWKS (RFC 7517 §5) that can verify tokens; others are ignored, as the RFC requires.
+        Raises ConfigInvalid with `source` if there is none."""
         try:
             document = json.loads(text)
         except (ValueError, RecursionError):
@@ -100,17 +102,15 @@ def _usable(jwk: object) -> PyJWK | None:
     return None if algorithm == "RS256" and key.key.key_size < MIN_RSA_BITS else key
 
 
-def read(token: str, rules: Rules) -> str | None:
-    """The id of the key that a token names, once everything is right that needs no key: nobody is asked for a
-    key because of a token that could not be good. Raises TokenInvalid."""
+def key_id(token: str, rules: TokenRules) -> str | None:
+    """The id of the key that a token names, None if it names none. First checks what needs no key, so that
+    keys are not fetched for a token that cannot be valid. Raises TokenInvalid."""
     if len(token) > MAX_TOKEN:
         raise TokenInvalid(f"the token is longer than {MAX_TOKEN} characters", hint="are there fewer groups?")
     try:
         unverified = _JWS.decode_complete(token, options={"verify_signature": False})
     except (InvalidTokenError, ValueError, RecursionError):
-        raise TokenInvalid(
-            "the token is neither one of devroute's nor a JWT that is understood here"
-        ) from None
+        raise TokenInvalid("the token is neither a devroute token nor a JWT that can be read") from None
     header = unverified["header"]
     if header.get("alg") not in ALGORITHMS.values():
         raise TokenInvalid(
@@ -119,7 +119,7 @@ def read(token: str, rules: Rules) -> str | None:
     if str(header.get("typ", "JWT")).upper() not in TYPES:
         raise TokenInvalid(f"this is a token of another kind: its typ is {_shown(header['typ'])}")
     if "crit" in header or header.get("b64", True) is not True:
-        raise TokenInvalid("the token's header asks for what is not understood here (crit)")
+        raise TokenInvalid("the token's header requires an extension that is not supported (crit)")
     issuer = _claims(unverified["payload"]).get("iss")
     if issuer != rules.issuer:
         raise TokenInvalid(f"the token was issued by {_shown(issuer)}, not by '{rules.issuer}'")
@@ -127,10 +127,10 @@ def read(token: str, rules: Rules) -> str | None:
     return kid if isinstance(kid, str) else None
 
 
-def verify(token: str, keys: IssuerKeys, rules: Rules, now: float) -> Identity:
-    """Whose token it is. `now`: seconds since the epoch. Raises TokenInvalid, TokenExpired and
-    SubjectInvalid."""
-    kid = read(token, rules)
+def verify(token: str, keys: IssuerKeys, rules: TokenRules, now: float) -> Identity:
+    """The identity that the token proves. `now`: seconds since the epoch. Raises TokenInvalid, TokenExpired
+    or SubjectInvalid."""
+    kid = key_id(token, rules)
     key = keys.get(kid)
     if key is None:
         raise TokenInvalid(f"the token is signed with the key {_shown(kid)}, which its issuer does not list")
@@ -161,17 +161,17 @@ def _claims(payload: bytes) -> Mapping[str, object]:
 
 
 def _check_times(claims: Mapping[str, object], skew: float, now: float) -> float:
-    """Until when the token is good, by our clock."""
+    """When the token expires, by our clock, with the skew."""
     expires = _seconds(claims, "exp")
     if expires is None:
-        raise TokenInvalid("the token does not say until when it is good (exp)")
+        raise TokenInvalid("the token does not say when it expires (exp)")
     if now >= expires + skew:
         raise TokenExpired(f"the token expired {now - expires:.0f} s ago")
     for name in ("nbf", "iat"):
         starts = _seconds(claims, name)
         if starts is not None and now < starts - skew:
             raise TokenInvalid(
-                f"the token is good only in {starts - now:.0f} s ({name})",
+                f"the token is not valid for another {starts - now:.0f} s ({name})",
                 hint="are the clocks of the issuer and of the proxy right?",
             )
     return expires + skew
@@ -186,13 +186,13 @@ def _seconds(claims: Mapping[str, object], name: str) -> float | None:
     return float(value)
 
 
-def _subject(claims: Mapping[str, object], rules: Rules) -> str:
-    """A DNS label. Of an email address it is what stands before the @, with hyphens for dots; any other claim
-    has to be one as it stands, since two people must never become one."""
+def _subject(claims: Mapping[str, object], rules: TokenRules) -> str:
+    """A DNS label. Of an email address: the part before the @, with hyphens for dots. Any other claim has to
+    be one already, so that two people never get the same subject."""
     name = rules.subject_claim
     value = claims.get(name)
     if not isinstance(value, str):
-        raise SubjectInvalid(f"the token does not say who you are: it has no text in the claim '{name}'")
+        raise SubjectInvalid(f"the token names no subject: it has no text in the claim '{name}'")
     text = _local_part(claims, value, rules) if name == "email" else value
     try:
         return check_label(text, "a subject")
@@ -200,7 +200,7 @@ def _subject(claims: Mapping[str, object], rules: Rules) -> str:
         raise SubjectInvalid(f"the token's {name} is {quote(value)}: {problem}") from None
 
 
-def _local_part(claims: Mapping[str, object], email: str, rules: Rules) -> str:
+def _local_part(claims: Mapping[str, object], email: str, rules: TokenRules) -> str:
     local, at, domain = email.lower().rpartition("@")
     if not at or domain != rules.email_domain:
         raise SubjectInvalid(f"the token's email {quote(email)} is not one of @{rules.email_domain}")
@@ -209,7 +209,7 @@ def _local_part(claims: Mapping[str, object], email: str, rules: Rules) -> str:
     return local.replace(".", "-")
 
 
-def _groups(claims: Mapping[str, object], rules: Rules) -> frozenset[str]:
+def _groups(claims: Mapping[str, object], rules: TokenRules) -> frozenset[str]:
     value = claims.get(rules.groups_claim)
     groups = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
     return frozenset(group for group in groups if isinstance(group, str))

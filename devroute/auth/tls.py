@@ -1,6 +1,4 @@
-"""TLS contexts, made of files: whom a client trusts, and how it shows who it is. Raises ConfigInvalid naming
-the file; opens no connection.
-"""
+"""TLS contexts, made of files: trusted authorities, certificates and keys. Opens no connection."""
 
 import ssl
 from dataclasses import dataclass
@@ -14,8 +12,8 @@ from devroute.errors import ConfigInvalid
 def client_context(
     ca_file: Path | None, certificate: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext:
-    """A client's: verifies names and certificates, by `ca_file` instead of the system's trust where given;
-    shows `certificate` where a server asks for one. Raises ConfigInvalid."""
+    """A client's context. It verifies servers by `ca_file`, or without one by the system's authorities, and
+    presents `certificate` to servers that request one. Raises ConfigInvalid with the file."""
     context = _with_trust(ca_file)
     if certificate is not None:
         load_certificate(context, certificate, key)
@@ -24,7 +22,8 @@ def client_context(
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
-    """What a server's TLS is made of; with `client_ca`, clients show certificates, or may."""
+    """A server's TLS files. With `client_ca`, clients present certificates: always, or only if they have
+    one."""
 
     certificate: Path
     key: Path
@@ -43,7 +42,7 @@ class ServerFiles:
         return context
 
     def stamp(self) -> object:
-        """What changes when a file does. Raises ConfigInvalid."""
+        """A value that changes when a file does. Raises ConfigInvalid."""
         files = [self.certificate, self.key, *([self.client_ca] if self.client_ca else [])]
         stats = []
         for file in files:
@@ -69,13 +68,13 @@ def _load_trust(context: ssl.SSLContext, ca_file: Path) -> None:
     try:
         context.load_verify_locations(str(path))
     except ssl.SSLError:
-        raise ConfigInvalid(f"{path}: it holds no certificates in PEM form") from None
+        raise ConfigInvalid(f"{path}: no certificates in PEM form") from None
     except OSError as error:
         raise ConfigInvalid(f"{path}: {error.strerror}") from None
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
-    """Raises ConfigInvalid; never asks for a key's password."""
+    """Raises ConfigInvalid, also for an encrypted key: it never prompts for a password."""
     chain, secret = certificate.expanduser(), key.expanduser() if key is not None else None
     try:
         context.load_cert_chain(chain, secret, password=_no_password)
@@ -84,13 +83,17 @@ def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | Non
         raise ConfigInvalid(f"{missing}: there is no such file") from None
     except ssl.SSLError as error:
         reason = (
-            "the key is another certificate's" if error.reason == "KEY_VALUES_MISMATCH" else "not in PEM form"
+            "the key belongs to another certificate"
+            if error.reason == "KEY_VALUES_MISMATCH"
+            else "not in PEM form"
         )
         raise ConfigInvalid(f"{chain}, {secret or chain}: {reason}") from None
     except OSError as error:
         raise ConfigInvalid(f"{chain}, {secret or chain}: {error.strerror}") from None
     except ValueError:
-        raise ConfigInvalid(f"{secret or chain}: the key is encrypted; devroute needs it as it is") from None
+        raise ConfigInvalid(
+            f"{secret or chain}: the key is encrypted; devroute needs it unencrypted"
+        ) from None
 
 
 def _no_password() -> str:
@@ -98,7 +101,7 @@ def _no_password() -> str:
 
 
 def is_exposed(server: str) -> bool:
-    """Whether what is sent to this URL can be read on its way: plain http to anywhere but this machine."""
+    """Whether others can read what is sent to this URL: plain HTTP to any host but this machine."""
     parts = urlsplit(server)
     host = (parts.hostname or "").lower()
     if parts.scheme not in ("http", "ws") or host == "localhost":

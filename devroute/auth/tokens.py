@@ -1,7 +1,6 @@
-"""Who may register a laptop: static tokens, kept as hashes only. Pure; whoever reads the file watches it and
-calls `Tokens.parse` again.
+"""Static tokens, kept as hashes only. Pure: reads no file.
 
-The file is a YAML list, so that a new token is a piece of text at its end and comments stay:
+The file is a YAML list, so that a new token can be appended as text and comments stay:
 
     - subject: alice
       sha256: 3f2a...
@@ -27,11 +26,11 @@ from devroute.yaml_text import read_document
 
 #: Random bytes of a secret: 256 bits cannot be guessed, so a plain unsalted hash is safe to keep.
 ENTROPY = 32
-#: The beginning of each secret, so that people and secret scanners recognise one.
+#: The start of each secret, by which people and secret scanners recognise one.
 PREFIX = "dvr_"
-#: Characters of a secret that is looked at; more cannot be one of ours.
+#: Characters of a secret that is checked; ours are shorter.
 MAX_SECRET = 256
-#: Digits of its hash by which people name a token; two of a team's tokens are unlikely to share them.
+#: Digits of its hash that are a token's id; unlikely to be the same for two tokens of a team.
 ID_DIGITS = 10
 #: Bytes of a token file; a Kubernetes Secret cannot be larger.
 MAX_FILE = 1024 * 1024
@@ -48,7 +47,7 @@ def _digest(value: object) -> str:
 
 
 def _expiry(value: object) -> str:
-    """A time as ISO 8601 in UTC; YAML makes a date of one without quotes."""
+    """A time as ISO 8601 in UTC; without quotes YAML parses it as a date."""
     moment = value
     if isinstance(value, str):
         try:
@@ -65,7 +64,7 @@ def _expiry(value: object) -> str:
 
 
 class TokenRecord(BaseModel):
-    """What the file keeps of a token; `created` is a date for people to read, `expires` a time in UTC."""
+    """A token in the file. `created`: a date, for people to read. `expires`: a time in UTC."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -76,7 +75,7 @@ class TokenRecord(BaseModel):
 
     @property
     def id(self) -> str:
-        """What people call the token; it says nothing of its secret."""
+        """The token's id for people; it reveals nothing of the secret."""
         return self.sha256[:ID_DIGITS]
 
     @property
@@ -95,7 +94,8 @@ _RECORDS = TypeAdapter(tuple[TokenRecord, ...])
 def new_token(
     subject: str, created: str = "", entropy: bytes | None = None, expires: str | None = None
 ) -> tuple[str, TokenRecord]:
-    """A new secret for `subject` and the record to keep of it. Raises ConfigInvalid for a wrong subject."""
+    """A new secret for `subject`, and its record for the file. Raises ConfigInvalid for an invalid
+    subject."""
     secret = PREFIX + (secrets.token_bytes(ENTROPY) if entropy is None else entropy).hex()
     try:
         check_label(subject, "a subject")
@@ -105,19 +105,19 @@ def new_token(
 
 
 def owns(subject: str, name: str) -> bool:
-    """Whether `subject` may register a laptop as `name`: `subject` itself or `subject-*`, nothing else."""
+    """Whether `subject` may register a laptop as `name`: as `subject` or `subject-*` only."""
     return name == subject or name.startswith(subject + "-")
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens in force. A subject may have several, for changing them without an interruption."""
+    """The valid tokens. A subject may have several, to replace one without an interruption."""
 
     records: tuple[TokenRecord, ...] = ()
 
     @classmethod
     def parse(cls, text: str, source: str = "tokens.yaml") -> "Tokens":
-        """The tokens in a file's text; an empty one has none. Raises ConfigInvalid naming file and field."""
+        """The tokens in a file's text, which may be empty. Raises ConfigInvalid with file and field."""
         if len(text) > MAX_FILE:
             raise ConfigInvalid(f"{source}: larger than {MAX_FILE} bytes")
         document, _ = read_document(text, source)  # its errors quote nothing: the text may hold a secret
@@ -133,8 +133,8 @@ class Tokens:
             raise ConfigInvalid(f"{source}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
 
     def identity_of(self, secret: str, now: float) -> Identity:
-        """Whose secret it is. Raises TokenInvalid or TokenExpired. Takes the same time wherever in the file
-        the secret is. `now`: seconds since the epoch."""
+        """The identity that a secret proves. Takes the same time wherever in the file its record is. `now`:
+        seconds since the epoch. Raises TokenInvalid or TokenExpired."""
         if not secret:
             raise TokenInvalid("the token is missing; send Authorization: Bearer TOKEN")
         digest = _hash(secret[:MAX_SECRET])
@@ -149,13 +149,13 @@ class Tokens:
         return Identity(found.subject, expires=found.expiry, token_id=found.id)
 
     def has(self, identity: Identity) -> bool:
-        """Whether the token that proved this identity is still there."""
+        """Whether the token that proved this identity is still in the file."""
         return any(
             record.id == identity.token_id and record.subject == identity.subject for record in self.records
         )
 
 
-def bearer(authorization: str) -> str:
+def bearer_token(authorization: str) -> str:
     """The secret in an Authorization field (RFC 6750 §2.1), "" for none or another scheme."""
     scheme, _, secret = authorization.strip().partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from devroute.auth.authenticator import Authenticator, Issuer
 from devroute.auth.jwks import RemoteKeys
-from devroute.auth.oidc import IssuerKeys, Rules
+from devroute.auth.oidc import IssuerKeys, TokenRules
 from devroute.auth.tls import client_context
 from devroute.auth.tokens import Tokens
 from devroute.proxy.public_keys import PublicKeySource
@@ -57,8 +57,8 @@ class IdentitySources:
         }
 
 
-def _rules(settings: ProxySettings, issuer: str) -> Rules:
-    return Rules(
+def _rules(settings: ProxySettings, issuer: str) -> TokenRules:
+    return TokenRules(
         issuer=issuer,
         audience=settings.oidc_audience,
         subject_claim=settings.oidc_subject_claim,

@@ -27,6 +27,6 @@ def signing_keys(location: str | None) -> PublicKeySource[Keys]:
         clock=asyncio.get_running_loop().time,
         parse=Keys.parse,
         empty=Keys(),
-        refresh=REFRESH_SECONDS,
+        interval=REFRESH_SECONDS,
     )
     return PublicKeySource("contract-keys", remote)

@@ -318,7 +318,7 @@ class Link(Connection):
 
     def _close_if_drained(self) -> None:
         if self.close_error is None and not self._session.streams and not self.write_paused:
-            self.close_with(UpstreamReset("the tunnel was closed in good order"))
+            self.close_with(UpstreamReset("the tunnel was closed cleanly"))
 
     def close_with(self, error: DevrouteError, *, send_close: bool = True) -> None:
         """End the open streams with `error`, send what the session has and a close frame, and close."""

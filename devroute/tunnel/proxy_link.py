@@ -280,5 +280,5 @@ class ProxyLink(Link):
         else:
             error = LaptopOffline("the laptop is leaving")
         if session.ids_used_up and not session.leaving:
-            self.drain("ids-used-up", "this link has carried all the requests it can", "dial anew")
+            self.drain("ids-used-up", "this link has carried all the requests it can", "dial again")
         self._loop.call_soon(owner.broken, error)

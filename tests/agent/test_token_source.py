@@ -27,7 +27,7 @@ from devroute.agent.token_source import (
     with_fetched_token,
 )
 from devroute.auth.identity import Identity, PeerCertificate
-from devroute.auth.tokens import bearer
+from devroute.auth.tokens import bearer_token
 from devroute.errors import ConfigInvalid, DevrouteError, TokenCommandFailed
 from devroute.mesh import testbed
 from devroute.tasks import TaskOwner
@@ -175,7 +175,7 @@ async def test_a_tunnel_outlives_its_tokens_without_an_interruption(tmp_path: Pa
     pauses = Pauses()
 
     async def authenticate(authorization: str, certificate: PeerCertificate | None) -> Identity:
-        number = int(bearer(authorization).removeprefix("token-"))
+        number = int(bearer_token(authorization).removeprefix("token-"))
         return Identity("alice", expires=time.time() + 1000 * number, token_id=f"token-{number}")
 
     async with site(authenticate=authenticate) as where:

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from devroute.auth.identity import Identity
-from devroute.auth.tokens import MAX_SECRET, Tokens, bearer, new_token, owns
+from devroute.auth.tokens import MAX_SECRET, Tokens, bearer_token, new_token, owns
 from devroute.errors import ConfigInvalid, TokenExpired, TokenInvalid
 
 
@@ -44,9 +44,9 @@ def test_a_secret_with_something_after_it_is_refused_even_beyond_the_limit() -> 
 
 
 def test_the_bearer_scheme_is_read_in_any_case_and_nothing_else_is() -> None:
-    assert bearer("Bearer dvr_1") == bearer("bearer  dvr_1 ") == "dvr_1"
+    assert bearer_token("Bearer dvr_1") == bearer_token("bearer  dvr_1 ") == "dvr_1"
     for field in ("", "dvr_1", "Basic dvr_1", "Bearer"):
-        assert bearer(field) == ""
+        assert bearer_token(field) == ""
 
 
 def test_a_subject_owns_its_name_and_what_begins_with_it_and_a_hyphen() -> None:

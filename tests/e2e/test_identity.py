@@ -127,7 +127,7 @@ async def test_a_good_token_of_each_algorithm_is_let_in_with_its_groups(place: P
         ({"iss": "https://evil.test"}, 401, "token-invalid", "was issued by 'https://evil.test'"),
         ({"aud": "other"}, 401, "token-invalid", "is for 'other'"),
         ({"exp": time.time() - 60}, 401, "token-expired", "expired"),
-        ({"nbf": time.time() + 3600}, 401, "token-invalid", "is good only in"),
+        ({"nbf": time.time() + 3600}, 401, "token-invalid", "not valid for another"),
         ({"sub": "Not a label"}, 403, "subject-invalid", "'Not a label'"),
         ({"groups": ["g" * 100] * 100}, 401, "token-invalid", "longer than"),
     ],
@@ -211,7 +211,7 @@ async def test_while_the_issuer_is_down_known_keys_are_good_and_readiness_says_s
         assert (await place.status(place.issuer.token()))["status"] == 200
         ready = await place.ready()
         assert (ready["status"], ready["oidc"]["usable"]) == (200, True)
-        assert "it answered 503" in ready["oidc"]["problem"]
+        assert "responded with 503" in ready["oidc"]["problem"]
     finally:
         place.issuer.down = False
 
@@ -306,7 +306,7 @@ async def test_a_name_that_another_subject_holds_is_refused_with_who_and_since_w
         await holder.close_reason
     assert holder.goaway is not None
     assert holder.goaway.code == "link-replaced", "the same subject may take its own name back"
-    again.end(DevrouteError("the test is over"))
+    again.close_with(DevrouteError("the test is over"))
 
 
 # --- the keys' source itself --------------------------------------------------------------------------
@@ -331,7 +331,7 @@ async def test_old_keys_are_good_for_a_bounded_time_only() -> None:
         clock.now += 100
         assert list((await keys.keys("one")).by_id) == ["one"]
         clock.now += 1
-        with pytest.raises(KeysUnavailable, match="it answered 503"):
+        with pytest.raises(KeysUnavailable, match="responded with 503"):
             await keys.keys("one")
         issuer.down = False
         clock.now += COOLDOWN_SECONDS
@@ -344,7 +344,7 @@ async def test_old_keys_are_good_for_a_bounded_time_only() -> None:
         (lambda: aiohttp.web.Response(body=b"x" * 300_000), "longer than"),
         (lambda: aiohttp.web.Response(text="<html>"), "not JSON"),
         (lambda: aiohttp.web.Response(body=b"\xff"), "invalid start byte"),
-        (lambda: aiohttp.web.Response(status=302, headers={"location": "/keys"}), "it answered 302"),
+        (lambda: aiohttp.web.Response(status=302, headers={"location": "/keys"}), "responded with 302"),
         (lambda: aiohttp.web.Response(text=json.dumps({"keys": []})), "it has no key for"),
     ],
 )

@@ -20,7 +20,7 @@ import pytest_asyncio
 from devroute.agent.settings import ClientSettings
 from devroute.agent.tls import tls_for_server
 from devroute.auth.authenticator import Authenticator
-from devroute.auth.client_certificate import Part, identity_of
+from devroute.auth.client_certificate import SubjectPart, identity_of
 from devroute.auth.identity import Identity
 from devroute.auth.tls import ServerFiles, client_context
 from devroute.auth.tokens import Tokens, new_token
@@ -195,7 +195,7 @@ async def test_newer_certificates_are_used_and_broken_ones_are_not(authority: Au
         pair.certificate.write_bytes(old[0])  # of another key
 
         async def complains() -> bool:
-            return "another certificate's" in (await problem() or "")
+            return "belongs to another certificate" in (await problem() or "")
 
         await eventually(complains)
         assert await shown() == second
@@ -362,7 +362,7 @@ def test_who_came_by_a_certificate_may_stay_until_it_expires() -> None:
 
 
 @pytest.mark.parametrize("part", ["off", "cn"])
-async def test_a_certificate_beside_a_token_ends_what_the_token_would_leave_open(part: Part) -> None:
+async def test_a_certificate_beside_a_token_ends_what_the_token_would_leave_open(part: SubjectPart) -> None:
     certificate: dict[str, Any] = {
         "subject": ((("commonName", "alice"),),),
         "notAfter": "Jan  1 00:00:00 2100 GMT",
@@ -408,7 +408,7 @@ def test_the_subject_is_the_part_that_was_chosen_and_only_if_it_is_there_once() 
         "subjectAltName": (("URI", "spiffe://corp/ns/dev/sa/bob"), ("DNS", "carol")),
         **after,
     }
-    cases: list[tuple[dict[str, Any], Part, str]] = [
+    cases: list[tuple[dict[str, Any], SubjectPart, str]] = [
         (cn, "cn", "alice"),
         (spiffe, "uri", "bob"),
         (spiffe, "dns", "carol"),
@@ -417,7 +417,7 @@ def test_the_subject_is_the_part_that_was_chosen_and_only_if_it_is_there_once() 
         identity = identity_of(certificate, part)
         assert (identity.subject, identity.kind) == (subject, "certificate")
         assert identity.expires == 1780_999_200 + 7200 or identity.expires is not None
-    refused: list[tuple[dict[str, Any], Part]] = [
+    refused: list[tuple[dict[str, Any], SubjectPart]] = [
         (cn, "dns"),
         (spiffe, "cn"),
         ({"subjectAltName": (("DNS", "a"), ("DNS", "b")), **after}, "dns"),
@@ -442,7 +442,7 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
         (tmp_path / "nowhere.pem", good.key, "nowhere.pem: there is no such file"),
         (good.certificate, tmp_path / "nowhere.key", "nowhere.key: there is no such file"),
         (text, good.key, "not in PEM form"),
-        (good.certificate, other.key, "the key is another certificate's"),
+        (good.certificate, other.key, "the key belongs to another certificate"),
         (locked.certificate, locked.key, "locked.key: the key is encrypted"),
     ]:
         with pytest.raises(ConfigInvalid, match=problem.replace(".", r"\.")):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from devroute.auth.identity import Authenticate, Identity, PeerCertificate
-from devroute.auth.tokens import bearer
+from devroute.auth.tokens import bearer_token
 from devroute.contract.target import Address
 from devroute.errors import DevrouteError, TokenInvalid
 from devroute.http.http1.response import parse_response_head
@@ -26,7 +26,7 @@ TOKENS = {"alice-token": "alice", "bob-token": "bob"}
 
 
 async def authenticate(authorization: str, certificate: PeerCertificate | None) -> Identity:
-    secret = bearer(authorization)
+    secret = bearer_token(authorization)
     if secret not in TOKENS:
         raise TokenInvalid("the token is not known to this server")
     return Identity(TOKENS[secret])

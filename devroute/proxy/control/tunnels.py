@@ -84,7 +84,7 @@ class Tunnels:
         """Ask every agent to dial again, end all links, and return once their connections are closed."""
         links = list(self.links)
         for link in links:
-            link.drain("draining", "the server is stopping", "dial anew")
+            link.drain("draining", "the server is stopping", "dial again")
             link.close_with(UpstreamReset("the server is stopping"))
         for link in links:
             await link.disconnected
