@@ -1,4 +1,4 @@
-"""Another policy comes into force while requests are under way: a real proxy, a real laptop."""
+"""A new policy comes into force while requests are in flight: a real proxy, a real laptop."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.support.eventually import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OPEN = "direct: {networks: [127.0.0.0/8]}\n"
-#: Says the same in other words, so that it is another policy.
+#: Another policy that permits the same.
 ALSO = OPEN + "register: [{subjects: [alice, bob], services: [foo, bar]}]\ncallers: [{from: ['*']}]\n"
 BROKEN = OPEN + "callers:\n- {form: ['*']}\n"
 FEWER = OPEN + "register: [{subjects: [bob], services: [foo]}]\n"
@@ -28,7 +28,7 @@ HALF = b"a" * 1000
 
 @dataclass
 class App:
-    """/now answers at once; /slow sends half of its body, and the rest when it may."""
+    """/now responds at once; /slow sends half of its body, and the rest once `may_end` is set."""
 
     begun: int = 0
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,7 +72,7 @@ class World:
         return [each for each in self.proxy.command.events() if each.get("event") == event]
 
     async def policy(self, text: str, event: str = "file.loaded") -> None:
-        """Put another file in the place of the policy, and wait until the proxy says that it has seen it."""
+        """Replace the policy file, and wait until the proxy logs `event`."""
         before = len(self.said(event))
         new = self.folder / "policy.new"
         new.write_text(text)
@@ -99,7 +99,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         yield World(folder, proxy, app, port, secret, client)
 
 
-async def test_no_request_is_dropped_whatever_happens_to_the_file(world: World) -> None:
+async def test_changes_of_the_policy_file_drop_no_request(world: World) -> None:
     whole = (200, 2 * HALF)
     async with testbed.laptop(
         world.folder, "alice", world.proxy.server, world.secret, f"foo=127.0.0.1:{world.port}"
@@ -128,7 +128,7 @@ async def test_no_request_is_dropped_whatever_happens_to_the_file(world: World) 
         assert len(world.said("laptop.offline")) == 0
 
 
-async def test_a_broken_file_changes_nothing_and_shows_in_the_readiness(world: World) -> None:
+async def test_an_invalid_file_changes_nothing_and_shows_in_the_readiness(world: World) -> None:
     assert (await world.ready())[1]["policy_problem"] is None
     await world.policy(BROKEN, "file.rejected")
     problem = "policy.yaml:3: callers.0.from: it is missing"
@@ -145,7 +145,7 @@ async def test_a_broken_file_changes_nothing_and_shows_in_the_readiness(world: W
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_a_target_that_a_new_policy_lacks_is_denied_to_the_next_request(
+async def test_a_target_that_a_new_policy_does_not_list_is_denied_to_the_next_request(
     world: World, host: str
 ) -> None:
     target = f"{host}:{world.port}"
@@ -158,7 +158,7 @@ async def test_a_target_that_a_new_policy_lacks_is_denied_to_the_next_request(
     assert (await denied(world, target)) == (403, "target-denied")
     world.app.may_end.set()
     assert await slow == (200, 2 * HALF)
-    assert (await denied(world, target)) == (403, "target-denied"), "its connection is not used again"
+    assert (await denied(world, target)) == (403, "target-denied"), "its pooled connection is not used again"
     await world.policy(OPEN)
 
 
@@ -167,7 +167,7 @@ async def denied(world: World, target: str) -> tuple[int, str]:
     return status, json.loads(body)["code"]
 
 
-async def test_a_policy_s_limits_count_for_the_next_request_and_end_none(world: World) -> None:
+async def test_a_policy_s_limits_apply_to_the_next_request_and_end_none(world: World) -> None:
     laptop, address = world.targets
     service = f"foo=127.0.0.1:{world.port}"
     server, secret = world.proxy.server, world.secret
@@ -202,7 +202,9 @@ async def test_a_policy_s_limits_count_for_the_next_request_and_end_none(world: 
         assert up.process.returncode is None
 
 
-async def test_a_right_that_is_taken_away_ends_devroute_up_and_gives_the_reason(world: World) -> None:
+async def test_a_registration_that_policy_no_longer_permits_ends_devroute_up(
+    world: World,
+) -> None:
     services = (f"foo=127.0.0.1:{world.port}", f"bar=127.0.0.1:{world.port}")
     async with testbed.laptop(world.folder, "alice", world.proxy.server, world.secret, *services) as up:
         world.app.may_end.clear()
@@ -213,7 +215,7 @@ async def test_a_right_that_is_taken_away_ends_devroute_up_and_gives_the_reason(
         status, body = await world.get("alice")
         assert (status, json.loads(body)["code"]) == (503, "laptop-offline")
         world.app.may_end.set()
-        assert await slow == (200, 2 * HALF), "what was under way comes to its end"
+        assert await slow == (200, 2 * HALF), "a request in flight completes"
         async with asyncio.timeout(10):
             assert await up.process.wait() == 30
         assert "'alice' may register nothing, not 'foo'" in up.log.read_text()

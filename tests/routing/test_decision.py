@@ -65,7 +65,7 @@ def lines(decision: Decision) -> dict[str, str]:
     return {key: value for key, (value,) in decode(encode(decision)).items()}
 
 
-def test_a_laptop_with_a_tunnel_is_a_detour_without_an_address_to_try() -> None:
+def test_a_laptop_with_a_tunnel_is_a_detour_without_an_address_to_connect_to() -> None:
     decision = decided({"foo": "alice"})
     assert (decision.kind, decision.service, decision.address) == ("detour", "foo", None)
     assert lines(decision) == {"decision": "detour", "ttl": str(LAPTOP_TTL_MS), "service": "foo"}
@@ -80,7 +80,7 @@ def test_a_laptop_with_a_tunnel_is_a_detour_without_an_address_to_try() -> None:
         ({"methods": ["POST"]}, "0.000000", None),
     ],
 )
-def test_a_laptop_that_wants_copies_gets_what_both_it_and_the_contract_are_for(
+def test_a_laptop_with_shadow_gets_the_requests_that_both_offer_and_contract_permit(
     options: dict[str, object], percent: str, methods: str | None
 ) -> None:
     said = lines(decided({"foo": {"to": "sue", **options}}))
@@ -88,19 +88,19 @@ def test_a_laptop_that_wants_copies_gets_what_both_it_and_the_contract_are_for(
     assert (said["percent"], said.get("methods")) == (percent, methods)
 
 
-def test_who_would_rather_fail_is_told_that_there_are_only_copies() -> None:
+def test_fallback_fail_is_an_error_where_the_laptop_accepts_only_shadow_traffic() -> None:
     said = lines(decided({"foo": {"to": "sue", "fallback": "fail"}}))
     assert (said["decision"], said["status"]) == ("error", "501")
 
 
 @pytest.mark.parametrize("target", ["192.168.1.12:8001", "bob"])
-def test_an_address_in_the_contract_or_of_a_laptop_is_to_be_tried(target: str) -> None:
+def test_an_address_of_the_contract_or_of_a_laptop_is_returned_to_connect_to(target: str) -> None:
     decision = decided({"foo": target})
     assert (decision.kind, decision.address) == ("detour", Address("192.168.1.12", 8001))
 
 
 @pytest.mark.parametrize("target", ["alice", "192.168.1.12:8001", "version:v2"])
-def test_callers_that_policy_restricts_are_said_to_the_sidecar(target: str) -> None:
+def test_the_decision_names_the_callers_that_policy_permits(target: str) -> None:
     rules = [{"from": ["qa/*", "shop/web"], "services": ["foo"]}, {"from": ["*"], "services": ["bar"]}]
     policy = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16"]}, "callers": rules})
     raw = json.dumps({"foo": target, "bar": target, "baz": target})
@@ -111,16 +111,16 @@ def test_callers_that_policy_restricts_are_said_to_the_sidecar(target: str) -> N
     assert (denied.kind, denied.error.code) == ("fallback", "caller-denied")
 
 
-def test_a_name_is_to_be_tried_too() -> None:
+def test_a_host_name_is_returned_to_connect_to() -> None:
     assert decided({"foo": "bobs.laptop:8001"}).address == Address("bobs.laptop", 8001)
 
 
-def test_a_contract_for_others_is_left_to_the_service() -> None:
+def test_a_contract_for_other_services_leaves_the_request_to_the_service() -> None:
     assert lines(decided({"other": "alice"})) == {"decision": "service", "ttl": "1000"}
     assert decided({"foo": "alice"}, candidates="").kind == "service"
 
 
-def test_the_contracts_key_is_the_matched_service_so_that_it_is_found_again() -> None:
+def test_the_matched_service_is_the_contracts_key() -> None:
     decision = decided({"foo.shop": "alice", "foo": "bob"}, candidates="foo-v1,foo", namespace="shop")
     assert (decision.kind, decision.service) == ("detour", "foo.shop")
     assert decided({"foo.shop": "alice"}, namespace="other").kind == "service"
@@ -139,7 +139,7 @@ def test_the_contracts_key_is_the_matched_service_so_that_it_is_found_again() ->
         ({"foo": {"to": "alice", "mirror": True, "delay": 1}}, "not-supported"),
     ],
 )
-def test_what_cannot_be_done_is_a_short_fallback_with_its_reason(contract: object, code: str) -> None:
+def test_an_unusable_target_is_a_short_fallback_with_its_reason(contract: object, code: str) -> None:
     decision = decided(contract, candidates="foo,bar,baz")
     assert decision.kind == "fallback"
     assert decision.error is not None
@@ -168,7 +168,7 @@ AS_LINES = {
     ("target", "kind"),
     [("alice", "detour"), ("bob", "detour"), ("version:v2", "version"), ("carol", "fallback")],
 )
-def test_whatever_the_decision_the_sidecar_is_told_for_which_requests_it_is(target: str, kind: str) -> None:
+def test_every_decision_states_the_conditions_of_the_contract(target: str, kind: str) -> None:
     answer = lines(decided({"foo": {"to": target, **CONDITIONS}}))
     assert answer["decision"] == kind
     assert {key: answer[key] for key in AS_LINES} == AS_LINES
@@ -176,13 +176,13 @@ def test_whatever_the_decision_the_sidecar_is_told_for_which_requests_it_is(targ
     assert lines(decided({"foo": {"to": target, "fallback": "fail"}}))["fallback"] == "fail"
 
 
-def test_a_copy_is_sent_to_whoever_would_be_detoured_to() -> None:
+def test_a_mirrored_request_has_the_same_target_as_a_detour() -> None:
     decision = decided({"foo": {"to": "bob", "mirror": True}})
     assert (decision.kind, decision.address) == ("mirror", Address("192.168.1.12", 8001))
     assert decided({"foo": {"to": "carol", "mirror": True}}).kind == "fallback"
 
 
-def test_a_version_is_named_with_its_timeout_since_the_proxy_does_not_see_the_request() -> None:
+def test_a_version_is_named_with_its_timeout() -> None:
     answer = lines(decided({"foo": {"to": "version:v2", "timeout": "1.5s"}}))
     assert (answer["decision"], answer["version"], answer["timeout"]) == ("version", "v2", "1500")
     assert "timeout" not in lines(decided({"foo": {"to": "alice", "timeout": "1.5s"}}))
@@ -190,7 +190,7 @@ def test_a_version_is_named_with_its_timeout_since_the_proxy_does_not_see_the_re
 
 
 @pytest.mark.parametrize("target", ["carol", "version:v2", "192.168.1.12:8001"])
-def test_what_is_aborted_goes_to_the_proxy_and_needs_nobody(target: str) -> None:
+def test_an_abort_is_a_detour_that_needs_no_target(target: str) -> None:
     decision = decided({"foo": {"to": target, "abort": 503, "delay": 1}})
     assert (decision.kind, decision.address) == ("detour", None)
 
@@ -210,7 +210,7 @@ def test_a_malformed_contract_is_an_error_400_that_names_the_place() -> None:
     assert "service" not in answer
 
 
-def test_a_target_that_turns_out_unreachable_is_a_fallback_or_an_error_as_the_contract_says() -> None:
+def test_an_unreachable_target_is_a_fallback_or_an_error_as_the_contract_states() -> None:
     refused = TargetUnreachable("192.168.1.12:8001 refused the connection")
     assert decided({"foo": "bob"}).unreachable(refused).kind == "fallback"
     insisting = decided({"foo": {"to": "bob", "fallback": "fail"}}).unreachable(refused)
@@ -218,7 +218,7 @@ def test_a_target_that_turns_out_unreachable_is_a_fallback_or_an_error_as_the_co
     assert lines(insisting)["status"] == "502"
 
 
-def test_choose_gives_the_upstream_of_a_tunnel() -> None:
+def test_the_selected_target_of_a_laptop_is_its_tunnel() -> None:
     assert select_target(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS) == (
         TUNNEL,
         DEFAULT_OPTIONS,
@@ -232,6 +232,6 @@ def test_a_reason_is_one_short_printable_line() -> None:
 
 @given(st.text(max_size=60), st.lists(st.text(max_size=8), max_size=3), st.none() | st.text(max_size=8))
 @examples(40)
-def test_any_input_gives_a_well_formed_answer(raw: str, candidates: list[str], namespace: str | None) -> None:
+def test_any_input_gives_a_valid_response(raw: str, candidates: list[str], namespace: str | None) -> None:
     answer = lines(decide(raw, candidates, namespace, POLICY, LAPTOPS))
     assert answer["decision"] in ("service", "error")

@@ -22,7 +22,7 @@ def hello(*services: str, name: str | None = None) -> Hello:
     return Hello(agent="1", name=name, services=tuple(Offer(service=s) for s in services or ("foo",)))
 
 
-def test_a_laptop_is_found_by_its_subject_s_name_and_the_way_to_it_stays_the_same_object() -> None:
+def test_a_laptop_is_found_by_its_subject_s_name_and_its_service_stays_the_same_object() -> None:
     registry, link = Registry(), Link()
     assert registry.register("alice", hello(), link, NOW)[0].name == "alice"
     served = registry.lookup("alice", "foo")
@@ -41,19 +41,19 @@ def test_a_laptop_may_register_an_address_instead() -> None:
 
 
 @pytest.mark.parametrize("name", ["alice", "alice-2", "alice-on-the-train"])
-def test_a_subject_owns_its_name_and_what_begins_with_it(name: str) -> None:
+def test_a_subject_owns_its_name_and_names_that_extend_it(name: str) -> None:
     assert Registry().register("alice", hello(name=name), Link(), NOW)[0].name == name
 
 
 @pytest.mark.parametrize("name", ["bob", "alicea", "a", "ali"])
-def test_a_subject_owns_nothing_else(name: str) -> None:
+def test_a_subject_owns_no_other_name(name: str) -> None:
     registry = Registry()
     with pytest.raises(NameNotOwned, match="alice"):
         registry.register("alice", hello(name=name), Link(), NOW)
     assert registry.listing() == []
 
 
-def test_a_newer_link_of_the_same_owner_replaces_the_older() -> None:
+def test_a_newer_link_of_the_same_subject_replaces_the_older() -> None:
     registry, old, new = Registry(), Link(), Link()
     registry.register("alice", hello("foo"), old, NOW)
     assert registry.register("alice", hello("bar"), new, NOW + 1)[1] is old
@@ -63,14 +63,14 @@ def test_a_newer_link_of_the_same_owner_replaces_the_older() -> None:
     assert registry.listing() == []
 
 
-def test_a_name_held_by_another_subject_is_taken_and_says_by_whom_and_since_when() -> None:
+def test_a_name_held_by_another_subject_is_refused_with_its_holder_and_since_when() -> None:
     registry = Registry()
     registry.register("alice-b", hello(), Link(), NOW)
     with pytest.raises(NameTaken, match=r"'alice-b' is held by 'alice-b' since 2023-11-14T22:13:20Z"):
         registry.register("alice", hello(name="alice-b"), Link(), NOW + 5)
 
 
-def test_one_subject_has_a_limit_of_laptops_that_a_reconnect_does_not_meet() -> None:
+def test_a_subject_has_a_limit_of_laptops_to_which_a_reconnect_does_not_count() -> None:
     registry = Registry(max_links_per_subject=2)
     registry.register("alice", hello(name="alice-1"), Link(), NOW)
     registry.register("alice", hello(name="alice-2"), Link(), NOW)
@@ -80,7 +80,7 @@ def test_one_subject_has_a_limit_of_laptops_that_a_reconnect_does_not_meet() -> 
     registry.register("bob", hello(), Link(), NOW)
 
 
-def test_an_absent_laptop_and_an_absent_service_are_two_errors() -> None:
+def test_an_unknown_laptop_and_an_unknown_service_are_different_errors() -> None:
     registry = Registry()
     with pytest.raises(LaptopOffline, match="'alice' is not online"):
         registry.lookup("alice", "foo")
@@ -89,7 +89,7 @@ def test_an_absent_laptop_and_an_absent_service_are_two_errors() -> None:
         registry.lookup("alice", "baz")
 
 
-def test_the_listing_says_who_serves_what_and_how() -> None:
+def test_the_listing_names_each_laptops_services_and_how_they_are_reached() -> None:
     registry = Registry()
     registry.register("bob", hello("foo"), Link(), NOW)
     offer = Offer(service="bar", scheme="grpc", direct=Address("10.0.0.1", 9000))

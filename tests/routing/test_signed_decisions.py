@@ -1,4 +1,4 @@
-"""What becomes of signed contracts where requests are decided: /resolve, the data port, a running proxy."""
+"""Signed contracts where requests are decided: /resolve, the data port, a running proxy."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ def decided(raw: str, service: str = "foo", now: float = NOW, policy: Policy = O
     return decide(raw, [service], None, policy, Registry(), read=Verifier(lambda: KEYS), now=now)
 
 
-def test_a_signed_contract_leads_where_an_unsigned_one_does() -> None:
+def test_a_signed_contract_has_the_same_target_as_an_unsigned_one() -> None:
     decision = decided(signed(DIRECT))
     assert (decision.kind, decision.address) == ("detour", Address("192.168.1.12", 8001))
     assert decided(signed(DIRECT), "other").kind == "service"
@@ -67,7 +67,7 @@ def test_a_signature_permits_nothing_that_policy_denies() -> None:
         assert (decision.kind, type(decision.error)) == ("fallback", TargetDenied)
 
 
-def test_an_expired_contract_is_denied_as_by_policy_and_others_services_do_not_notice() -> None:
+def test_an_expired_contract_is_denied_as_by_policy_and_does_not_affect_other_services() -> None:
     late = NOW + 3600 + SKEW_S
     decision = decided(signed(DIRECT), now=late)
     assert (decision.kind, type(decision.error)) == ("fallback", ContractExpired)
@@ -78,7 +78,7 @@ def test_an_expired_contract_is_denied_as_by_policy_and_others_services_do_not_n
     assert decided(signed(DIRECT), now=NOW - 60).kind == "fallback"
 
 
-def test_a_contract_that_nobody_vouches_for_is_an_error_at_every_service() -> None:
+def test_a_contract_without_a_known_signer_is_an_error_at_every_service() -> None:
     raw = signed(DIRECT)
     tampered = raw[:60] + ("A" if raw[60] != "A" else "B") + raw[61:]
     for service in ("foo", "other"):
@@ -88,7 +88,7 @@ def test_a_contract_that_nobody_vouches_for_is_an_error_at_every_service() -> No
         assert decision.error.code in ("contract-invalid", "contract-untrusted")
 
 
-def test_no_sidecar_believes_a_decision_for_longer_than_the_contract_holds() -> None:
+def test_a_decision_is_not_cached_beyond_the_contracts_lifetime() -> None:
     for remaining, ttl in [(3600.0, 250), (0.125, 125), (0.0, 0)]:
         now = NOW + 3600 + SKEW_S - remaining
         assert decided(signed(DIRECT), now=now).ttl_ms == ttl
@@ -127,7 +127,7 @@ class Desk:
         return self.router(parse_request_head(b"GET / HTTP/1.1\r\nhost: foo\r\n" + fields.encode()))
 
 
-async def test_a_judgement_is_remembered_but_never_beyond_its_time() -> None:
+async def test_a_verified_contract_is_cached_but_never_beyond_its_lifetime() -> None:
     desk = Desk()
     raw = signed(DIRECT)
     route = desk.route(raw)
@@ -138,11 +138,11 @@ async def test_a_judgement_is_remembered_but_never_beyond_its_time() -> None:
     with pytest.raises(ContractExpired):
         desk.route(raw)
     assert desk.read == 1
-    with pytest.raises(ContractExpired):  # nor is it judged anew to be good
+    with pytest.raises(ContractExpired):  # nor is it judged again to be good
         desk.route(signed(DIRECT, ttl=3599))
 
 
-async def test_a_key_that_is_taken_away_takes_its_contracts_along() -> None:
+async def test_a_withdrawn_key_invalidates_its_contracts() -> None:
     desk = Desk()
     raw = signed(DIRECT)
     desk.route(raw)
@@ -165,13 +165,13 @@ async def test_the_data_port_too_refuses_unsigned_contracts_where_policy_require
     assert isinstance(desk.route(signed(DIRECT)).upstream, Http1Pool)
 
 
-async def test_a_contract_signed_by_a_stranger_never_reaches_a_target() -> None:
+async def test_a_contract_signed_with_an_unknown_key_never_reaches_a_target() -> None:
     stranger = sign(parse(DIRECT), SigningKey.new("alice"), "alice", NOW, 60)
     with pytest.raises(ContractUntrusted):
         Desk().route(stranger)
 
 
-def test_a_signature_says_who_and_until_when() -> None:
+def test_a_signature_names_its_subject_and_expiry() -> None:
     contract = Verifier(lambda: KEYS)(signed(DIRECT))
     assert contract.signature == Signature("alice", KEY.id, NOW, NOW + 3600)
 
@@ -204,7 +204,7 @@ async def test_a_running_proxy_reads_its_keys_again_when_they_change(tmp_path: P
         await until("which this server does not know")
 
 
-async def test_keys_of_a_url_are_asked_for_again_and_outlast_a_server_that_is_down(
+async def test_keys_of_a_url_are_fetched_again_and_outlast_a_server_that_is_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(signing_keys, "REFRESH_SECONDS", 0.05)
@@ -240,7 +240,7 @@ async def test_keys_of_a_url_are_asked_for_again_and_outlast_a_server_that_is_do
         await runner.cleanup()
 
 
-async def test_a_key_that_is_not_there_is_asked_for_at_once_but_not_by_every_forger(
+async def test_an_unknown_key_is_fetched_at_once_but_not_for_every_forged_contract(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(jwks, "COOLDOWN_SECONDS", 0.2)
@@ -284,6 +284,6 @@ async def test_a_key_that_is_not_there_is_asked_for_at_once_but_not_by_every_for
         await runner.cleanup()
 
 
-def test_keys_are_never_asked_for_over_plain_http() -> None:
+def test_keys_are_never_fetched_over_plain_http() -> None:
     with pytest.raises(ConfigInvalid, match="plain http"):
         proxy_settings([Source("flags", {"contract_keys": "http://keys.example/jwks.json"})])

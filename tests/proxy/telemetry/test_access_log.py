@@ -38,7 +38,7 @@ def test_an_event_is_one_json_line_on_standard_error(capsys: pytest.CaptureFixtu
     assert event["timestamp"].endswith("Z")
 
 
-def test_what_libraries_log_has_the_same_form_from_warnings_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_of_libraries_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", "info")
     logging.getLogger("aiohttp.server").info("unseen")
     logging.getLogger("aiohttp.server").warning("seen %s", "it")
@@ -86,7 +86,7 @@ async def answers_300_requests(form: str = "json") -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-async def test_requests_are_answered_where_their_log_cannot_be_written(
+async def test_requests_succeed_where_their_log_cannot_be_written(
     form: Literal["json", "console"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk()
@@ -96,7 +96,7 @@ async def test_requests_are_answered_where_their_log_cannot_be_written(
     disk.full = False  # what is still held would be written now
 
 
-async def test_requests_are_answered_where_logging_them_fails(
+async def test_requests_succeed_where_logging_them_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(exchange: CompletedExchange) -> None:

@@ -1,4 +1,4 @@
-"""The audit trail: every event is as docs/audit.md says, and holds nothing that it must not."""
+"""The audit trail: every event has the form in docs/audit.md, and contains nothing that it must not."""
 
 import json
 import re
@@ -36,7 +36,7 @@ from tests.support.paths import ROOT
 
 DOCUMENT = ROOT.joinpath("docs", "audit.md").read_text(encoding="utf-8")
 SCHEMA = json.loads(DOCUMENT.partition("```json\n")[2].partition("```")[0])
-#: Tells only the fields that it knows from a mistake: what is added has to be described, too.
+#: Only known fields are accepted, so that a new field has to be described, too.
 for each in SCHEMA["oneOf"]:
     each["additionalProperties"] = False
     each["properties"] |= {"audit": True, "time": True}
@@ -46,7 +46,7 @@ Event = dict[str, Any]
 
 
 def read(file: Path) -> list[Event]:
-    """The events of a trail, each held against the schema."""
+    """The events of a trail, each validated by the schema."""
     events = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     for event in events:
         VALIDATOR.validate(event)
@@ -58,7 +58,7 @@ def read(file: Path) -> list[Event]:
 
 @dataclass
 class Over:
-    """An exchange that is over."""
+    """A completed exchange."""
 
     request: InboundRequest
     request_id: bytes = b"0af76519-16cd"
@@ -109,7 +109,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
     found.audit.close()
 
 
-async def test_a_detour_says_who_what_where_and_why_and_nothing_of_the_request(kept: Kept) -> None:
+async def test_a_detour_event_names_caller_target_and_reason_and_nothing_of_the_request(kept: Kept) -> None:
     who = b"x-devroute-caller: spiffe://cluster.local/ns/shop/sa/web"
     kept.audit.detoured(Over(request(who), route=routed(Nowhere(), "qa")))
     kept.audit.detoured(Over(request(), route=routed(Nowhere()), error=TargetDenied("no"), status=403))
@@ -147,7 +147,7 @@ async def test_what_a_client_sends_can_forge_no_event(kept: Kept, evil: bytes) -
     assert (other["event"], other["caller"], other["at"]) == ("refusal", evil.decode("latin-1"), "data")
 
 
-async def test_a_flood_of_callers_is_not_remembered_for_ever(kept: Kept) -> None:
+async def test_the_cache_of_callers_is_bounded(kept: Kept) -> None:
     flood = MAX_REMEMBERED + 10
     route = routed(Nowhere())
     for number in range(flood):
@@ -156,7 +156,7 @@ async def test_a_flood_of_callers_is_not_remembered_for_ever(kept: Kept) -> None
     assert [event["caller"] for event in kept.events()] == [str(number) for number in range(flood)]
 
 
-async def test_a_flood_of_refusals_fills_no_disk_and_hides_no_other(kept: Kept) -> None:
+async def test_a_flood_of_refusals_is_cut_short_and_hides_no_other(kept: Kept) -> None:
     def refuse(code: str) -> None:
         fields = {**refusal_fields(TargetDenied("no")), "code": code}
         kept.audit.record(
@@ -187,7 +187,7 @@ async def test_a_request_after_failover_belongs_to_the_service(kept: Kept) -> No
 
 
 @pytest.mark.parametrize("kind", [ContractInvalid, ServiceNotInContract])
-def test_an_error_that_quotes_the_contract_is_told_by_its_code_alone(kind: type[DevrouteError]) -> None:
+def test_an_error_that_quotes_the_contract_is_recorded_by_its_code_alone(kind: type[DevrouteError]) -> None:
     error = kind("the contract names bob", service="bobs", target="bob")
     assert refusal_fields(error) == {"service": None, "target": None, "code": error.code, "reason": ""}
 
@@ -199,7 +199,7 @@ def test_every_code_fits_the_schema() -> None:
 # --- where it goes ------------------------------------------------------------------------------------------
 
 
-async def test_a_file_that_was_moved_or_removed_is_made_anew(tmp_path: Path) -> None:
+async def test_a_file_that_was_moved_or_removed_is_created_again(tmp_path: Path) -> None:
     file, older = tmp_path / "audit", tmp_path / "audit.1"
     audit = Audit(AuditFile(str(file)))
     for number in range(3):
@@ -216,7 +216,7 @@ async def test_a_file_that_was_moved_or_removed_is_made_anew(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
-async def test_a_full_disk_holds_up_nobody_and_is_told() -> None:
+async def test_a_full_disk_delays_no_request_and_is_reported() -> None:
     trail = AuditFile("/dev/full")
     audit = Audit(trail)
     audit.record("leave", subject="alice", laptop="alice", reason="")
@@ -226,7 +226,7 @@ async def test_a_full_disk_holds_up_nobody_and_is_told() -> None:
     audit.close()
 
 
-async def test_a_folder_that_goes_away_and_comes_back_is_used_again(tmp_path: Path) -> None:
+async def test_writing_resumes_once_a_missing_folder_is_back(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     trail = AuditFile(str(folder / "audit"))
@@ -240,13 +240,13 @@ async def test_a_folder_that_goes_away_and_comes_back_is_used_again(tmp_path: Pa
     trail.close()
 
 
-def test_a_place_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_an_error_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="the audit trail cannot be written"):
         AuditFile(str(tmp_path / "missing" / "audit"))
 
 
 @pytest.mark.parametrize(("text", "place"), [("off", "off"), ('"-"', "-"), ("/var/log/a", "/var/log/a")])
-def test_the_setting_is_what_people_write_in_yaml(text: str, place: str) -> None:
+def test_the_audit_setting_accepts_the_ways_to_write_it_in_yaml(text: str, place: str) -> None:
     assert proxy_settings([read_file(f"proxy: {{audit: {text}}}", "f")]).audit == place
 
 
@@ -315,7 +315,7 @@ def texts(folder: Path) -> Iterator[str]:
         yield file.read_text(encoding="utf-8")
 
 
-async def test_everything_that_issue_5_names_is_in_the_trail_of_a_running_proxy(running: Running) -> None:
+async def test_a_running_proxy_records_every_kind_of_event(running: Running) -> None:
     (alice, _), (bob, _) = SECRETS
     enter = running.environment.enter_async_context
     assert (await running.until(named("change", what="policy")))["outcome"] == "loaded"
@@ -376,7 +376,7 @@ async def test_everything_that_issue_5_names_is_in_the_trail_of_a_running_proxy(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
-async def test_a_hangup_has_the_file_made_anew_without_an_event(running: Running) -> None:
+async def test_a_hangup_signal_creates_the_file_again_without_an_event(running: Running) -> None:
     await running.until(named("change", what="tokens"))
     running.file.rename(running.folder / "audit.1")
     running.proxy.command.process.send_signal(signal.SIGHUP)

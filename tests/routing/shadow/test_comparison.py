@@ -69,7 +69,7 @@ def test_a_comparison_is_sent_once_in_whichever_order_the_responses_arrive(lapto
     assert len(proxy.pairs) == 0
 
 
-def test_no_more_pairs_wait_than_the_limit_and_none_for_ever() -> None:
+def test_pending_comparisons_are_limited_in_number_and_time() -> None:
     proxy = Proxy()
     for number in range(MAX_PENDING + 10):
         proxy.laptop(f"k{number}")
@@ -140,7 +140,7 @@ class Sink:
 
 
 class Laptop:
-    """ComparisonReceiver of what a proxy tells, with or without captures."""
+    """ComparisonReceiver of what a proxy sends, with or without captures."""
 
     def __init__(self, *ignore: str, captures: CaptureStore | None = None) -> None:
         self.shown: list[ComparisonResult] = []
