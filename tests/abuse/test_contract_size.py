@@ -1,4 +1,4 @@
-"""How large a contract may be, as the settings say: where sidecars ask, at the data port; signed or not."""
+"""The limit of contracts, as set: in /resolve and at the data port, signed or not."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ async def proxy(folder: Path, **settings: int) -> AsyncIterator[Proxy]:
 
 
 async def asked(port: int, path: str, contract: str) -> str:
-    """The whole answer."""
+    """The whole response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     fields = f"host: foo\r\nx-devroute: {contract}\r\nx-devroute-matched: s0\r\nx-devroute-candidates: s0"
     writer.write(f"GET {path} HTTP/1.1\r\n{fields}\r\nconnection: close\r\n\r\n".encode())
@@ -46,7 +46,7 @@ async def asked(port: int, path: str, contract: str) -> str:
 
 
 async def problems(running: Proxy, contract: str) -> list[str | None]:
-    """What /resolve and the data port have against the contract's size; the laptop is offline."""
+    """The errors of /resolve and of the data port about the contract's size; the laptop is offline."""
     answers = [
         await asked(running.control_port, "/resolve", contract),
         await asked(running.data_port, "/", contract),

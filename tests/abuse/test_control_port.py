@@ -1,4 +1,4 @@
-"""The control port against what is no decent request: each time an answer in JSON with its code, and soon."""
+"""The control port against malformed and slow requests: each gets a JSON error with its code, in time."""
 
 import asyncio
 import gzip
@@ -54,7 +54,7 @@ class Port:
         self.server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
 
     async def says(self, *pieces: bytes) -> list[tuple[int, bytes]]:
-        """The answers to these requests, one after the other, and up to the end of the connection."""
+        """The responses to these requests, one after the other, up to the end of the connection."""
         reader, writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
         found = []
         try:
@@ -73,7 +73,7 @@ class Port:
         return found
 
     async def code(self, *pieces: bytes) -> tuple[int, str]:
-        """Of the last answer, which ends the connection."""
+        """Status and code of the last response, which ends the connection."""
         status, body = (await self.says(*pieces))[-1]
         return status, json.loads(body)["code"]
 
@@ -121,12 +121,12 @@ FIRST = {
 
 
 @pytest.mark.parametrize("name", FIRST)
-async def test_what_is_refused_is_refused_in_json(name: str, port: Port) -> None:
+async def test_a_refusal_is_json_with_a_code(name: str, port: Port) -> None:
     request, expected = FIRST[name]
     assert await port.code(request) == expected
 
 
-async def test_the_second_request_of_a_connection_is_refused_in_json_too(port: Port) -> None:
+async def test_a_refusal_of_a_later_request_is_json_too(port: Port) -> None:
     good = echoing(b"hi")
     answers = await port.says(good, good, b"no HTTP at all\r\n\r\n")
     assert answers[:2] == [(200, b"hi")] * 2
@@ -134,11 +134,11 @@ async def test_the_second_request_of_a_connection_is_refused_in_json_too(port: P
 
 
 @pytest.mark.parametrize("drip", [b"", b"GET", b"POST /echo HTTP/1.1\r\nhost: x\r\n"])
-async def test_a_head_that_does_not_come_is_given_up(drip: bytes, port: Port) -> None:
+async def test_a_head_that_does_not_arrive_times_out(drip: bytes, port: Port) -> None:
     assert await port.code(drip) == (408, "request-timeout")
 
 
-async def test_a_body_that_does_not_come_is_given_up(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_arrive_times_out(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("devroute.proxy.control.api.REQUEST_SECONDS", 0.2)
     monkeypatch.setitem(http._OPTIONS, "lingering_time", 0.1)
     assert await port.code(echoing(b"hi")[:-1]) == (408, "request-timeout")

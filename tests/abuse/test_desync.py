@@ -1,5 +1,5 @@
-"""An app that sends what nobody asked for, at the worst moment: after one answer, and before the loop has
-read it when the next request takes the connection."""
+"""An app that sends an unrequested response at the worst moment: when the next request takes the connection
+before the loop has read it."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ POISON = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison"
 
 
 class App:
-    """Connections are accepted and served by hand, so that what is sent has arrived before a line is over."""
+    """Accepts and serves connections by hand, so that what a line sends has arrived when it returns."""
 
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -25,7 +25,7 @@ class App:
         self._connections: list[socket.socket] = []
 
     async def serve(self, client: Client) -> socket.socket:
-        """Answer the one request that is under way, on a new connection."""
+        """Respond to the one request that is open, on a new connection."""
         loop = asyncio.get_running_loop()
         connection, _ = await asyncio.wait_for(loop.sock_accept(self._listening), PATIENCE)
         connection.setblocking(False)
@@ -48,12 +48,12 @@ async def app() -> AsyncIterator[App]:
     await app.close()
 
 
-async def test_bytes_that_arrive_just_before_the_next_request_are_not_its_answer(app: App) -> None:
+async def test_bytes_that_arrive_just_before_the_next_request_are_not_its_response(app: App) -> None:
     first, second = Client(), Client()
     app.upstream.open(get(), first)
     connection = await app.serve(first)
     connection.sendall(POISON)
-    app.upstream.open(get(), second)  # in the same turn: the loop had no chance to see the poison
+    app.upstream.open(get(), second)  # in the same turn: the loop had no chance to read the poison
     await app.serve(second)
     assert (first.body, second.body) == (b"mine", b"mine")
 

@@ -152,7 +152,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("target", SPECIAL)
-def test_special_ranges_are_denied_unless_listed_by_themselves(target: str) -> None:
+def test_special_ranges_are_denied_unless_listed_themselves(target: str) -> None:
     message = decision(target)
     assert message.startswith("target-denied: ")
     assert f"is in the {SPECIAL[target]} range" in message

@@ -220,7 +220,7 @@ async def test_every_address_of_a_name_has_to_be_permitted(world: World, order: 
     assert (world.permitted.connections, world.forbidden.connections) == (0, 0)
 
 
-# The address is another one in each process, and the workers of a session have to agree on the tests' names.
+# A name without the address, which differs between workers: they have to agree on the tests' names.
 @pytest.mark.parametrize(
     "ipv6",
     ["::1", f"::ffff:{FORBIDDEN}", f"64:ff9b::{FORBIDDEN}", f"::{FORBIDDEN}"],

@@ -1,4 +1,4 @@
-"""One connection that sends a great many small things at once, and the turns of the loop that others get."""
+"""One connection that sends many small messages at once, and the turns of the loop that others get."""
 
 import asyncio
 
@@ -39,7 +39,7 @@ async def test_many_small_requests_in_one_read_leave_others_their_turns(sent: by
     assert turns >= 900 // max(MAX_AT_ONCE, MAX_EVENTS)
 
 
-def test_a_read_is_told_in_parts_and_to_its_end() -> None:
+def test_a_read_is_reported_in_parts_and_to_its_end() -> None:
     wire = Http2Protocol(client=False)
     events = wire.receive(resets(200))
     assert len(events) <= MAX_EVENTS + 2

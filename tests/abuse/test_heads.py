@@ -1,4 +1,4 @@
-"""How large a request's head may be, as the settings say: at the data port, over HTTP/1.1 and HTTP/2."""
+"""The limits of request heads, as set: at the data port, over HTTP/1.1 and HTTP/2."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.support.h2_peer import PATIENCE, dial
 
 START = b"GET / HTTP/1.1\r\nhost: foo\r\n"
 HTTP2_START = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"foo"))
-#: What a request without a contract gets once its head is accepted.
+#: The response to a request without a contract, once its head is accepted.
 ACCEPTED = (400, "contract-missing")
 
 
@@ -32,7 +32,7 @@ async def proxy(**settings: int) -> AsyncIterator[int]:
 
 
 async def http1(port: int, head: bytes) -> tuple[int, str]:
-    """Status and code of the answer."""
+    """Status and code of the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head)
     async with asyncio.timeout(PATIENCE):
@@ -73,7 +73,7 @@ async def test_a_head_is_refused_from_the_size_that_the_settings_say() -> None:
             assert await http2(port, (b"x-a", b"a" * size)) == (431, "head-too-large")
 
 
-async def test_a_client_is_told_how_large_a_head_may_be() -> None:
+async def test_an_http2_client_receives_the_limit_of_heads() -> None:
     async with proxy(max_head_bytes=2000) as port:
         peer = await dial(port)
         await peer.whole(peer.request())
@@ -94,6 +94,6 @@ async def test_more_fields_than_the_settings_say_are_refused() -> None:
     ("name", "value"),
     [("max_head_bytes", 96 * 1024 + 1), ("max_head_bytes", 100), ("max_header_fields", 1)],
 )
-def test_settings_that_could_not_be_kept_are_refused(name: str, value: int) -> None:
+def test_limits_that_could_not_be_enforced_are_refused(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=name):
         ProxySettings.model_validate({name: value})

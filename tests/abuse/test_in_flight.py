@@ -1,4 +1,4 @@
-"""Requests in flight: by one tunnel, by all tunnels of one subject; and the whole time a request may take."""
+"""Quotas of open requests, for one tunnel and for all of a subject; and the total timeout of a request."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ PATIENCE = 5.0
 
 
 async def refusal(where: Site, name: str) -> str | None:
-    """Why one more request gets no stream; None where it gets one."""
+    """Why one more request is refused; None if it is not."""
     client = Client()
     where.upstream(name).open(get(), client)
     for _ in range(3):
@@ -32,7 +32,7 @@ async def refusal(where: Site, name: str) -> str | None:
 
 @pytest.fixture
 async def two() -> AsyncIterator[tuple[Site, AgentLink]]:
-    """alice's laptops `alice` and `alice-ci`, whose apps never answer."""
+    """alice's laptops `alice` and `alice-ci`, whose apps never respond."""
     async with tunnel(App()) as (where, _):
         second = await connect(where, {"foo": App()}, name="alice-ci")
         await second.welcome
@@ -42,7 +42,7 @@ async def two() -> AsyncIterator[tuple[Site, AgentLink]]:
         await second.disconnected
 
 
-async def test_a_tunnel_takes_as_many_requests_as_it_may(two: tuple[Site, AgentLink]) -> None:
+async def test_a_tunnel_takes_as_many_requests_as_its_quota(two: tuple[Site, AgentLink]) -> None:
     where, _ = two
     where.tunnels.quotas.set_limits(per_link=3, per_subject=100)
     assert [await refusal(where, "alice") for _ in range(4)] == [
@@ -51,7 +51,7 @@ async def test_a_tunnel_takes_as_many_requests_as_it_may(two: tuple[Site, AgentL
     assert await refusal(where, "alice-ci") is None
 
 
-async def test_a_subject_s_laptops_share_what_it_may_have_in_flight(two: tuple[Site, AgentLink]) -> None:
+async def test_a_subjects_laptops_share_its_quota(two: tuple[Site, AgentLink]) -> None:
     where, second = two
     bob = await connect(where, {"foo": App()}, token="bob-token")
     await bob.welcome
@@ -77,7 +77,7 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
     policy = Policy.from_mapping({"direct": {"networks": ["127.0.0.1/32"], "ports": ["1-65535"]}})
     pools = Pools(lambda: policy, connect_timeout=PATIENCE, max_in_flight=100)
     router = ContractRouter(where.registry, lambda: policy, pools)
-    app = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)  # never answers
+    app = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)  # never responds
     address = Address("127.0.0.1", app.sockets[0].getsockname()[1])
     third = await connect(where, {"foo": App()}, name="alice-lan", direct=address)
     await third.welcome
@@ -100,7 +100,7 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
     assert await refusal(where, "alice-ci") is None
     assert [await direct(), await refusal(where, "alice"), await direct()] == [full] * 3
     by_address = head.replace(b"alice-lan", str(address).encode())
-    assert await direct(by_address) is None  # nobody's laptop, as far as the contract says
+    assert await direct(by_address) is None  # an address in a contract belongs to no laptop
     where.tunnels.quotas.set_limits(per_link=100, per_subject=6)  # a reload, with requests under way
     assert [await direct(), await direct()] == [None, full.replace("4", "6")]
     streams[0].cancel()
@@ -108,7 +108,7 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
     refused = Client()
     router(parse_request_head(head)).upstream.open(get(), refused).cancel()
     await asyncio.sleep(0)
-    assert refused.error is None, "who has gone away is told nothing"
+    assert refused.error is None, "a stream that was cancelled gets no error"
     for stream in streams:
         stream.cancel()
     assert await direct() is None
@@ -122,7 +122,7 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
 REQUEST = b'GET / HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devroute-matched: foo\r\n\r\n'
 
 
-async def test_an_answer_that_never_ends_is_broken_off_after_the_whole_time(
+async def test_a_response_that_never_ends_is_cut_off_after_the_total_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

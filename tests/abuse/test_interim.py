@@ -1,4 +1,4 @@
-"""Interim answers (1xx) have no flow control of their own: without a bound they would fill memory."""
+"""Interim responses (1xx) have no flow control: without a bound they would fill memory."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ REQUEST = b'GET / HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-dev
 
 
 @pytest.mark.parametrize(("count", "status"), [(MAX_INTERIM, 200), (MAX_INTERIM + 1, 502)])
-async def test_an_app_may_say_much_before_its_answer_but_not_for_ever(count: int, status: int) -> None:
+async def test_interim_responses_are_bounded(count: int, status: int) -> None:
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(HINT * count + b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Those who begin and do not go on, and compression that nobody may agree on."""
+"""Peers that stall in the middle of a message, and compression, which the tunnel must not negotiate."""
 
 import asyncio
 
@@ -13,12 +13,12 @@ REQUEST = b'%b HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devrou
 
 
 async def ticking(port: Port) -> None:
-    """The proxy's clock, until the exchange is over."""
+    """Let the proxy check its timeouts until the exchange has ended."""
     loop = asyncio.get_running_loop()
     await eventually(lambda: port.server.tick(loop.time()) or port.exchanges)
 
 
-async def test_a_body_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_body_that_stalls_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TIMEOUTS, "body", 0.05)
     async with data_port() as port:
         client = await port.dial()
@@ -30,7 +30,7 @@ async def test_a_body_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     assert not port.received
 
 
-async def test_an_answer_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_response_that_stalls_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
@@ -48,7 +48,7 @@ async def test_an_answer_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert port.exchanges[0].error.code == "upstream-timeout"
 
 
-async def test_no_compression_is_agreed_on_for_the_tunnel() -> None:
+async def test_the_tunnel_negotiates_no_compression() -> None:
     fields = {
         "authorization": "Bearer alice-token",
         "sec-websocket-extensions": "permessage-deflate; client_max_window_bits",

@@ -27,7 +27,7 @@ from tests.support.loopback import App, Client, answer, connect, get, head, post
 
 PATIENCE = 10.0
 
-#: More than the burst, and than what is given while the test runs.
+#: More than the burst and what is granted while the test runs.
 FLOOD = CONTROL_BURST + 12_000
 
 

@@ -1,4 +1,4 @@
-"""A whole connection without a socket: what the server does with bytes, cut at any places. It never waits."""
+"""A connection to the data port without a socket: the result of bytes that are cut anywhere. Never waits."""
 
 import asyncio
 import itertools
@@ -15,7 +15,7 @@ from devroute.upstream.interface import ResponseSink
 
 
 class Loop:
-    """Runs what is due soon when it is told to."""
+    """An event loop whose callbacks run when `run` is called."""
 
     def __init__(self) -> None:
         self.due: list[tuple[Callable[..., object], tuple[object, ...]]] = []
@@ -65,7 +65,7 @@ class Transport:
 
 
 class Recorder:
-    """Notes each request that is whole, and answers it then; implements Upstream and UpstreamStream."""
+    """Records each complete request and responds to it; implements Upstream and UpstreamStream."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -106,7 +106,7 @@ TIMEOUTS = Timeouts(head=1, body=1, first_byte=1, idle=1, keep_alive=1, total=10
 
 
 class Whole(NamedTuple):
-    """A request that went on to the upstream up to its end."""
+    """A request that reached the upstream completely."""
 
     head: RequestHead
     body: bytes
@@ -114,7 +114,7 @@ class Whole(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """`answers`: status or error code of each, in order."""
+    """`answers`: status or error code of each response, in order."""
 
     answers: list[tuple[bytes, bytes]]
     whole: list[Whole]
@@ -122,7 +122,7 @@ class Conversation(NamedTuple):
 
 
 def conversation(raw: bytes, cuts: Iterable[int] = ()) -> Conversation:
-    """What comes of these bytes, cut at the positions."""
+    """The result of these bytes, cut at the positions."""
     loop = Loop()
     upstream = Recorder(loop)
 

@@ -22,7 +22,7 @@ from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.pools import Pools
 
-#: Nothing in these tests waits for time to pass; whatever takes this long hangs.
+#: Seconds after which something counts as hung; no test waits for time to pass.
 PATIENCE = 5.0
 
 TIMEOUTS = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
@@ -37,21 +37,21 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str | None:
-        """The code of an error of ours."""
+        """The code of an error of devroute."""
         if self.fields.get(b"x-devroute-result") != b"error":
             return None
         return str(json.loads(self.body)["code"])
 
 
 class Client:
-    """Raw bytes to the data port, whole answers back."""
+    """Sends raw bytes to the data port and reads whole responses."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     async def answer(self, *, bodiless: bool = False) -> Answer:
-        """The next final answer; interim ones are skipped. Raises IncompleteReadError where there is none."""
+        """The next final response; interim ones are skipped. Raises IncompleteReadError if there is none."""
         while True:
             head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)
             start, *lines = head[:-4].split(b"\r\n")
@@ -91,7 +91,7 @@ class Received(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class App(asyncio.Protocol):
-    """One connection of the app: answers each whole request with 200, and never before it is whole."""
+    """One connection of the app, which responds with 200 to each request once it is complete."""
 
     received: list[Received]
     problems: list[str]
@@ -170,7 +170,7 @@ class _Directory:
 
 
 class Port:
-    """The data port; `received` and `problems` are what the app saw."""
+    """The data port; `received` and `problems` are the requests and the errors of the app's parser."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []

@@ -1,4 +1,4 @@
-"""What may and may not reach an app: requests as raw bytes, and what has to become of each.
+"""Requests as raw bytes: whether each may reach an app, and its response.
 
 Written from RFC 9110 and RFC 9112. Nothing here opens a socket; test_requests.py sends them, and the fuzzer
 starts from them.
@@ -18,9 +18,10 @@ OK = (200, None)
 
 
 class Case(NamedTuple):
-    """`answers`: status and error code of each answer, in order. `reached`: (method and target, body) of each
-    request that the app got whole. `goes_on`: whether the connection serves another request afterwards.
-    `ends`: the client closes its half after `raw`."""
+    """`answers`: status and error code of each response. `reached`: (method and target, body) of each
+    request that the app received completely. `goes_on`: whether the connection serves another request after
+    it. `ends`: the client closes its half after `raw`.
+    """
 
     name: str
     raw: bytes
@@ -36,7 +37,7 @@ def head(fields: bytes = b"", line: bytes = b"POST / HTTP/1.1", host: bytes = b"
 
 
 def refused(name: str, raw: bytes, answer: tuple[int, str] = MALFORMED) -> Case:
-    """Answered with an error and closed; nothing reaches the app, and what follows is not read."""
+    """An error response and a close: nothing reaches the app, and what follows is not read."""
     return Case(name, raw + SMUGGLED, (answer,))
 
 
@@ -66,7 +67,7 @@ def chunks_served(name: str, body: bytes, reached: bytes) -> Case:
 
 
 def cut_off(name: str, raw: bytes) -> Case:
-    """The client ends in the middle: no answer is owed, and no app may take it for a whole request."""
+    """The client closes in the middle: no response is due, and no app may take it for a complete request."""
     return Case(f"early end: {name}", raw, (), ends=True)
 
 
@@ -620,7 +621,7 @@ CONNECTIONS = [
 
 
 def marked(name: str, fields: bytes, code: str, status: int = 400) -> Case:
-    """Well-formed, but not for an app: an error, after which the connection goes on; its body is skipped."""
+    """Well-formed, but for no app: an error response; its body is skipped, and the next request is served."""
     raw = (
         b"POST / HTTP/1.1\r\nhost: foo\r\n"
         + fields

@@ -1,4 +1,4 @@
-"""What an app may answer: raw bytes, and what the client has to see of them. From RFC 9110 and 9112."""
+"""Responses of an app as raw bytes, and what the client has to receive. From RFC 9110 and RFC 9112."""
 
 from enum import Enum, auto
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class After(Enum):
 
 
 class Case(NamedTuple):
-    """`sees`: (status, error code or body); None: the answer breaks off and must not look complete. `kept`:
+    """`sees`: (status, error code or body); None: the response is cut off and must not look complete. `kept`:
     whether the app's connection serves the next request."""
 
     name: str
@@ -31,7 +31,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 HI = b"content-length: 2\r\n\r\nhi"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 
-#: What a poisoned connection would hand to the next request.
+#: What a poisoned connection would give to the next request.
 POISON = OK + b"content-length: 6\r\n\r\npoison"
 
 

@@ -17,13 +17,15 @@ async def port() -> AsyncIterator[Port]:
         yield port
 
 
-def test_the_table_is_as_large_as_was_asked_for_and_no_case_is_twice_in_it() -> None:
+def test_the_table_is_large_and_its_names_are_unique() -> None:
     assert len(CASES) >= 170
     assert len({case.name for case in CASES}) == len(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_a_request_gets_its_answer_and_reaches_the_app_only_if_it_may(case: Case, port: Port) -> None:
+async def test_a_request_gets_its_response_and_reaches_the_app_only_if_permitted(
+    case: Case, port: Port
+) -> None:
     client = await port.dial()
     client.writer.write(case.raw)
     if case.ends and not case.answers:
@@ -53,7 +55,7 @@ async def test_a_request_gets_its_answer_and_reaches_the_app_only_if_it_may(case
 
 
 async def sentinel(port: Port) -> None:
-    """When its answer is there, whatever the proxy sent before it has been read by the app."""
+    """Once it has its response, the app has read all that the proxy sent before."""
     client = await port.dial()
     client.writer.write(b"GET /last HTTP/1.1" + FIELDS)
     assert (await client.answer()).status == 200
@@ -76,7 +78,7 @@ async def test_a_request_byte_by_byte_is_the_same_request(port: Port) -> None:
     ]
 
 
-async def test_fields_of_the_next_hop_are_the_senders_without_those_that_ended_here(port: Port) -> None:
+async def test_hop_by_hop_fields_are_not_forwarded(port: Port) -> None:
     client = await port.dial()
     client.writer.write(
         b"GET /a HTTP/1.1\r\nHost: foo\r\n"
@@ -99,7 +101,7 @@ async def test_fields_of_the_next_hop_are_the_senders_without_those_that_ended_h
     ]
 
 
-async def test_an_error_in_a_body_that_was_answered_already_ends_the_connection(port: Port) -> None:
+async def test_an_error_in_a_body_after_its_response_ends_the_connection(port: Port) -> None:
     client: Client = await port.dial()
     head = b'POST / HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo":"bob"}\r\nx-devroute-matched: foo\r\n'
     client.writer.write(head + b"transfer-encoding: chunked\r\n\r\n")

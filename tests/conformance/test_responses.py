@@ -1,4 +1,4 @@
-"""Every answer of the table, raw, from an app behind a real data port; h11 judges what the client sees."""
+"""Every response of the table, from an app behind a real data port; h11 parses what the client receives."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ NEXT = b"GET /next HTTP/1.1\r\nhost: foo\r\n" + MESH + b"\r\n"
 
 
 class App:
-    """Answers /case as its case says, and everything else as it should."""
+    """Responds to /case with the bytes of its case, and to anything else with a valid response."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -70,7 +70,7 @@ async def port(app: App) -> AsyncIterator[Port]:
 
 
 class Seen:
-    """An answer as h11 reads it; `complete` where it found the end."""
+    """A response as h11 reads it; `complete` if it found the end."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -111,13 +111,13 @@ async def ask(port: Port, method: bytes) -> Seen:
             return seen
 
 
-def test_the_table_is_as_large_as_was_asked_for_and_no_case_is_twice_in_it() -> None:
+def test_the_table_is_large_and_its_names_are_unique() -> None:
     assert len(CASES) >= 40
     assert len({case.name for case in CASES}) == len(CASES)
 
 
 @pytest.mark.parametrize("app", CASES, ids=lambda case: case.name, indirect=True)
-async def test_an_answer_is_passed_on_refused_or_broken_off_and_never_poisons_the_next(
+async def test_a_response_is_forwarded_refused_or_cut_off_and_never_poisons_the_next(
     app: App, port: Port
 ) -> None:
     case = app.case
@@ -137,7 +137,7 @@ KEPT = next(case for case in CASES if case.kept)
 
 
 @pytest.mark.parametrize("app", [KEPT], indirect=True)
-async def test_bytes_on_an_idle_connection_are_nobodys_answer(app: App, port: Port) -> None:
+async def test_bytes_on_an_idle_connection_are_no_response(app: App, port: Port) -> None:
     assert (await ask(port, b"GET")).complete
     app.writers[0].write(POISON)
     await asyncio.wait_for(app.lost[0].wait(), PATIENCE)
@@ -167,7 +167,9 @@ async def test_a_server_that_speaks_first_is_no_app() -> None:
     ],
     indirect=True,
 )
-async def test_fields_that_end_here_and_marks_of_the_app_are_not_passed_on(app: App, port: Port) -> None:
+async def test_hop_by_hop_fields_and_the_apps_own_x_devroute_fields_are_not_forwarded(
+    app: App, port: Port
+) -> None:
     client = await port.dial()
     client.writer.write(NEXT.replace(b"/next", b"/case"))
     head = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), PATIENCE)

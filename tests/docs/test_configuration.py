@@ -1,4 +1,4 @@
-"""docs/configuration.md says what the models, the commands and the exit codes are, and nothing else."""
+"""docs/configuration.md describes the settings, the commands and the exit codes, all and no others."""
 
 import re
 from typing import Any
@@ -91,7 +91,7 @@ def test_an_interrupt_ends_with_130() -> None:
 
 
 @pytest.mark.parametrize("winner", range(4))
-def test_flags_come_before_variables_before_the_folder_before_home(winner: int) -> None:
+def test_flags_override_variables_override_the_project_override_the_home(winner: int) -> None:
     order = [int(row) for row in re.findall(r"^(\d)\. ", TEXT, re.MULTILINE)]
     assert order == [1, 2, 3, 4]
     base = {"server": "https://x", "token": "t", "services": ["foo=1"]}

@@ -1,4 +1,4 @@
-"""What the README shows is run here as it stands there: every `devroute` line, and the policy beside it."""
+"""Runs what the README shows: every `devroute` line, and the policy beside it."""
 
 import asyncio
 import re
@@ -21,18 +21,18 @@ COMMANDS = [
     for line in re.findall(
         r"^ {4,}(devroute .*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.MULTILINE
     )
-    # The fixture runs the proxy; the tests of init, replay and curl give those what they want.
+    # The fixture runs the proxy; the tests of init, replay and curl run those.
     if not line.startswith(("devroute proxy", "devroute init", "devroute replay", "devroute curl"))
 ]
 UP = [command for command in COMMANDS if command.startswith("devroute up")]
-#: Stands for the app in `devroute up ... -- uvicorn app:app`.
+#: Takes the place of the app in `devroute up ... -- uvicorn app:app`.
 UVICORN = f"#!{sys.executable}\nimport sys\nsys.exit(sys.argv[1:] != ['app:app'])\n"
-#: Stands for curl in `devroute trace -- curl ...`.
+#: Takes the place of curl in `devroute trace -- curl ...`.
 CURL = f"#!{sys.executable}\nimport sys\nsys.exit(not any('x-devroute-trace' in each for each in sys.argv))\n"
 
 
 class Readme:
-    """A folder as the README's reader would have it, with a proxy that runs by its lines."""
+    """The folder of a README's reader, with a proxy started by its lines."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Readme:
         assert process.returncode == 0, f"{line}: {output.decode()}"
 
     async def stays_online(self, line: str) -> None:
-        """Until a Ctrl-C, or until the app under it has ended."""
+        """Until Ctrl-C, or until its child process has ended."""
         if " -- " in line:
             await self.succeeds(line)
             return
@@ -110,7 +110,7 @@ def test_the_readme_shows_commands() -> None:
 
 
 async def test_every_command_of_the_readme_works(readme: Readme) -> None:
-    """In their order, as files are made by one and read by the next; the laptops meanwhile, one at a time."""
+    """In order, since one makes files that the next reads; beside them the laptops, one at a time."""
     others = [line for line in COMMANDS if line not in UP]
 
     async def each(lines: list[str], works: Callable[[str], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""docs/limits.md and docs/security.md say what holds, and which test holds it: here they are held to that."""
+"""docs/limits.md and docs/security.md: each test that they name exists, and the limits are the code's."""
 
 import importlib
 import re
@@ -27,7 +27,7 @@ def found_in(path: str) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("name", ["limits.md", "security.md"])
-def test_each_test_that_a_page_names_is_there(name: str) -> None:
+def test_each_test_that_a_page_names_exists(name: str) -> None:
     named = NODE.findall(page(name))
     assert len(named) > 20
     missing = [f"{path}::{test}" for path, test in named if test not in found_in(path)]

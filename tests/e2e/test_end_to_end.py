@@ -1,6 +1,6 @@
-"""Raw HTTP/1.1 from the data port to an app: through the tunnel and straight, with the parts as processes.
+"""Raw HTTP/1.1 from the data port to an app, through the tunnel and direct, with real processes.
 
-What Envoy would answer itself (Expect, upgrades other than WebSocket, half-close) is seen only here.
+Covers what Envoy handles itself: Expect, upgrades other than WebSocket, half-close.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-#: How soon an app has to hear that nobody waits for its answer (issue 3).
+#: Seconds within which an app has to be cancelled once its client has gone (issue 3).
 CANCEL_S = 0.1
 
 
 @dataclass
 class Way:
-    """From a client to the app that `handler` plays: one call, one connection, one request."""
+    """The way from a client to an app; `handler` serves each of its connections, one request each."""
 
     proxy: testbed.RunningProxy
     app_port: int
@@ -120,7 +120,7 @@ async def test_trailers_arrive_in_both_directions(running: Way, by: str) -> None
     writer.close()
 
 
-async def test_an_answer_may_start_before_the_request_has_ended(running: Way, by: str) -> None:
+async def test_a_response_may_start_before_its_request_has_ended(running: Way, by: str) -> None:
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_head(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -144,7 +144,7 @@ async def test_an_answer_may_start_before_the_request_has_ended(running: Way, by
     writer.close()
 
 
-async def test_an_upgrade_is_two_pipes_that_close_by_themselves(running: Way, by: str) -> None:
+async def test_an_upgrade_is_two_pipes_that_close_independently(running: Way, by: str) -> None:
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert b"upgrade: reverse" in await read_head(reader)
         writer.write(
@@ -188,7 +188,9 @@ async def test_the_app_may_close_its_half_of_an_upgrade_first(running: Way, by: 
 @pytest.mark.parametrize(
     "when", ["before the answer", "in the middle of the answer", "in the middle of the request"]
 )
-async def test_an_app_hears_at_once_that_its_client_has_gone(running: Way, by: str, when: str) -> None:
+async def test_an_app_is_cancelled_as_soon_as_its_client_disconnects(
+    running: Way, by: str, when: str
+) -> None:
     loop = asyncio.get_running_loop()
     reached, gone = loop.create_future(), loop.create_future()
 

@@ -1,4 +1,4 @@
-"""Who is let in, and for how long: a real proxy, a real issuer, real links."""
+"""Authentication and its end: a real proxy, a real issuer, real links."""
 
 import asyncio
 import base64
@@ -30,13 +30,13 @@ from tests.support.issuer import AUDIENCE, Issuer, SigningKey, issuing, jwks
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-#: How soon the tunnel of an expired or revoked token has to end (issue 5).
+#: Seconds within which the tunnel of an expired or revoked token has to end (issue 5).
 END_S = 10.0
 
 
 @dataclass
 class Place:
-    """A proxy and what it answers."""
+    """A proxy and requests to it."""
 
     proxy: testbed.RunningProxy
     folder: Path
@@ -44,7 +44,7 @@ class Place:
     session: aiohttp.ClientSession
 
     async def status(self, token: str) -> dict[str, Any]:
-        """What /api/status says to whoever has this token."""
+        """The response of /api/status to this token."""
         fields = {"authorization": f"Bearer {token}"}
         async with self.session.get(f"{self.proxy.server}/api/status", headers=fields) as response:
             return {"status": response.status, **await response.json()}
@@ -55,7 +55,7 @@ class Place:
             return {"status": response.status, **await response.json()}
 
     async def link(self, token: str, name: str | None = None) -> AgentLink:
-        """A registered link. Raises what the server says instead."""
+        """A registered link. Raises the error that the server sends instead."""
 
         def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
             link = AgentLink(websocket, loop, {}, lambda finished: None)
@@ -145,7 +145,7 @@ async def test_a_token_that_is_not_good_is_refused_alike_by_the_api_and_the_tunn
 
 
 def forged(claims: dict[str, Any], secret: bytes, **header: str) -> str:
-    """A token as somebody makes it who knows nothing but what is public."""
+    """A forged token, made from public data only."""
 
     def encoded(document: dict[str, Any] | bytes) -> str:
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
@@ -265,7 +265,7 @@ async def test_keys_may_be_in_a_file_and_are_read_again(tmp_path: Path) -> None:
 # --- how long a tunnel lasts --------------------------------------------------------------------------
 
 
-async def test_the_tunnel_of_an_expired_token_ends_saying_so(place: Place) -> None:
+async def test_the_tunnel_of_an_expired_token_ends_with_that_reason(place: Place) -> None:
     link = await place.link(place.issuer.token("carol", exp=time.time() - 4))
     async with asyncio.timeout(END_S):
         await link.close_reason
@@ -295,7 +295,7 @@ async def test_the_tunnel_of_a_revoked_or_expired_static_token_ends_and_others_s
 # --- names --------------------------------------------------------------------------------------------
 
 
-async def test_a_name_that_another_subject_holds_is_refused_with_who_and_since_when(place: Place) -> None:
+async def test_a_name_of_another_subject_is_refused_with_its_holder_and_time(place: Place) -> None:
     holder = await place.link(place.issuer.token("dora"), name="dora-home")
     with pytest.raises(NameTaken) as caught:
         await place.link(place.issuer.token("dora-home"))
@@ -348,7 +348,7 @@ async def test_old_keys_are_good_for_a_bounded_time_only() -> None:
         (lambda: aiohttp.web.Response(text=json.dumps({"keys": []})), "it has no key for"),
     ],
 )
-async def test_an_answer_that_is_no_set_of_keys_is_a_problem_and_not_a_crash(
+async def test_a_response_that_is_no_key_set_is_a_problem_and_not_a_crash(
     answer: Callable[[], aiohttp.web.Response], problem: str
 ) -> None:
     async with issuing() as issuer:
@@ -358,7 +358,7 @@ async def test_an_answer_that_is_no_set_of_keys_is_a_problem_and_not_a_crash(
             await keys.keys("one")
 
 
-async def test_a_discovery_document_of_another_issuer_is_not_believed() -> None:
+async def test_a_discovery_document_of_another_issuer_is_rejected() -> None:
     async with issuing() as issuer:
         keys = RemoteKeys(issuer=issuer.url + "/tenant", url=None, max_age=100, clock=Clock(), **OF_ISSUER)
         with pytest.raises(KeysUnavailable, match="not the document of the issuer"):

@@ -76,7 +76,7 @@ async def placed(folder: Path, pair: Pair, **more: str) -> AsyncIterator[Place]:
 
 
 async def devroute(place: Place, *line: str, **environment: str) -> tuple[int, str]:
-    """What `devroute LINE` says on a laptop, and its exit code."""
+    """The exit code of `devroute LINE` on a laptop, and its output."""
     variables = {f"DEVROUTE_{name}": value for name, value in environment.items()}
     known = {"DEVROUTE_SERVER": place.url, "DEVROUTE_TOKEN": SECRET} | variables
     async with testbed.command(place.folder, f"laptop-{os.urandom(3).hex()}", line, known) as laptop:
@@ -97,7 +97,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def place(authority: Authority) -> AsyncIterator[Place]:
-    """A proxy to whom a client certificate may say who one is."""
+    """A proxy that accepts client certificates as identities."""
     more = {"TLS_CLIENT_CA": str(authority.file), "TLS_CLIENT_SUBJECT": "cn", "TLS_CLIENT_AUTH": "optional"}
     async with placed(authority.file.parent, authority.server(), **more) as place:
         yield place
@@ -107,7 +107,7 @@ async def place(authority: Authority) -> AsyncIterator[Place]:
 
 
 @aio
-async def test_a_laptop_is_online_over_tls_and_trusts_what_it_was_told_to(
+async def test_a_laptop_is_online_over_tls_and_trusts_only_the_given_authority(
     place: Place, authority: Authority
 ) -> None:
     code, said = await devroute(place, "status")
@@ -129,7 +129,7 @@ async def test_a_laptop_is_online_over_tls_and_trusts_what_it_was_told_to(
 
 @asynccontextmanager
 async def listening(pair: Pair) -> AsyncIterator[int]:
-    """The port of a listener that says nothing."""
+    """The port of a listener that sends nothing."""
     listener = TlsListener(ServerFiles(*pair), asyncio.Protocol)
     port = await listener.start("127.0.0.1", 0, 10)
     try:
@@ -162,7 +162,7 @@ def _no_link(*_: object) -> Any:
 
 
 @aio
-async def test_newer_certificates_are_used_and_broken_ones_are_not(authority: Authority) -> None:
+async def test_newer_certificates_are_used_and_broken_ones_are_rejected(authority: Authority) -> None:
     folder = authority.file.parent
     pair = authority.server("changing")
     old = pair.certificate.read_bytes(), pair.key.read_bytes()
@@ -213,7 +213,7 @@ async def test_newer_certificates_are_used_and_broken_ones_are_not(authority: Au
 
 
 @aio
-async def test_what_sidecars_ask_is_not_answered_on_the_port_for_laptops(
+async def test_the_port_for_laptops_serves_no_requests_of_sidecars(
     place: Place, authority: Authority
 ) -> None:
     status, answer = await place.get("/resolve", client_context(authority.file))
@@ -273,7 +273,9 @@ async def test_a_connection_has_a_small_receive_buffer_and_the_port_is_free_afte
 
 
 @aio
-async def test_a_client_certificate_may_be_a_second_lock(authority: Authority, tmp_path: Path) -> None:
+async def test_a_client_certificate_may_be_required_beside_the_token(
+    authority: Authority, tmp_path: Path
+) -> None:
     mine = authority.issue("mine", common_name="bob")
     theirs = Authority(tmp_path, "stranger").issue("theirs", common_name="alice")
     async with placed(tmp_path, authority.server("locked"), TLS_CLIENT_CA=str(authority.file)) as place:
@@ -288,7 +290,7 @@ async def test_a_client_certificate_may_be_a_second_lock(authority: Authority, t
 
 
 @aio
-async def test_a_client_certificate_may_be_who_one_is(place: Place, authority: Authority) -> None:
+async def test_a_client_certificate_may_be_the_identity(place: Place, authority: Authority) -> None:
     bob = authority.issue("bob", common_name="bob")
     alice = authority.issue("alice", common_name="alice")
     status, answer = await place.get("/api/status", client_context(authority.file, *bob), token=None)
@@ -311,7 +313,7 @@ async def test_a_tunnel_ends_with_its_client_certificate_unless_there_is_a_newer
     place: Place, authority: Authority
 ) -> None:
     """dora's is not renewed, erin's is."""
-    for seconds in (4, 8, 16):  # a machine may be too slow to be online before the certificates expire
+    for seconds in (4, 8, 16):  # a slow machine may not be online before the certificates expire
         dora, erin = (authority.issue(name, common_name=name, seconds=seconds) for name in ("dora", "erin"))
         async with laptop(place, authority, dora) as first, laptop(place, authority, erin) as second:
 
@@ -353,7 +355,7 @@ def heard(command: testbed.Command, event: str) -> int:
     return sum(each["event"] == event for each in command.events())
 
 
-def test_who_came_by_a_certificate_may_stay_until_it_expires() -> None:
+def test_a_tunnel_by_certificate_lasts_until_it_expires() -> None:
     identity = Identity("carol", expires=1000.0, kind="certificate")
     authenticator = Authenticator(Tokens, certificate="cn")
     authenticator.check_current(identity, 999.0)
@@ -362,7 +364,7 @@ def test_who_came_by_a_certificate_may_stay_until_it_expires() -> None:
 
 
 @pytest.mark.parametrize("part", ["off", "cn"])
-async def test_a_certificate_beside_a_token_ends_what_the_token_would_leave_open(part: SubjectPart) -> None:
+async def test_a_certificate_that_expires_ends_a_tunnel_whose_token_is_valid(part: SubjectPart) -> None:
     certificate: dict[str, Any] = {
         "subject": ((("commonName", "alice"),),),
         "notAfter": "Jan  1 00:00:00 2100 GMT",
@@ -384,11 +386,9 @@ async def test_a_certificate_beside_a_token_ends_what_the_token_would_leave_open
 
 
 @aio
-async def test_a_tunnel_ends_with_the_certificate_that_is_a_second_lock(
-    authority: Authority, tmp_path: Path
-) -> None:
+async def test_a_tunnel_ends_with_its_required_certificate(authority: Authority, tmp_path: Path) -> None:
     async with placed(tmp_path, authority.server("gate"), TLS_CLIENT_CA=str(authority.file)) as place:
-        for seconds in (4, 8, 16):  # a machine may be too slow to be online before it expires
+        for seconds in (4, 8, 16):  # a slow machine may not be online before it expires
             short = authority.issue("short", common_name="anybody", seconds=seconds)
             async with laptop(place, authority, short, DEVROUTE_TOKEN=SECRET) as up:
                 async with asyncio.timeout(seconds + WITHIN_S):
@@ -401,7 +401,7 @@ async def test_a_tunnel_ends_with_the_certificate_that_is_a_second_lock(
             pytest.fail("the laptop was never online")
 
 
-def test_the_subject_is_the_part_that_was_chosen_and_only_if_it_is_there_once() -> None:
+def test_the_subject_is_the_chosen_part_which_must_occur_once() -> None:
     after = {"notAfter": "Jun  9 12:00:00 2026 GMT"}
     cn: dict[str, Any] = {"subject": ((("organizationName", "x"),), (("commonName", "alice"),)), **after}
     spiffe: dict[str, Any] = {
@@ -477,12 +477,12 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
         ),
     ],
 )
-def test_settings_that_make_no_sense_together_are_refused(values: dict[str, object], problem: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(values: dict[str, object], problem: str) -> None:
     with pytest.raises(ConfigInvalid, match=problem):
         proxy_settings([Source("flags", values)])
 
 
-def test_settings_that_make_sense_are_taken() -> None:
+def test_settings_that_agree_are_accepted() -> None:
     settings = proxy_settings(
         [Source("environment", {"oidc_issuer": "https://i.example/", "oidc_audience": "a, b"})]
     )

@@ -1,4 +1,4 @@
-"""A loop's clock whose time passes only when a test says so, for what owns timers and no I/O."""
+"""An event loop of timers only, whose time passes when a test says so."""
 
 import asyncio
 from collections.abc import Callable

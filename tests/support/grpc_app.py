@@ -31,7 +31,7 @@ class App(grpc.GenericRpcHandler):
         return kind(method) if kind is not None else None
 
     async def unary(self, request: bytes, context: Any) -> bytes:
-        """Echoes the body, and the metadata x-* in both places."""
+        """Echoes the body, and the metadata x-* as initial metadata and as trailers."""
         sent = [(key, value) for key, value in context.invocation_metadata() if key.startswith("x-echo")]
         await context.send_initial_metadata(sent)
         context.set_trailing_metadata(sent)

@@ -1,4 +1,4 @@
-"""An HTTP/2 peer of either side that sends what it is told, frame by frame, and remembers what it is sent."""
+"""An HTTP/2 client or server that sends given frames and records what it receives."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +17,7 @@ _Inputs = h2.connection.ConnectionInputs
 
 Fields = list[tuple[bytes, bytes]]
 
-#: Whatever takes this long hangs.
+#: Seconds after which something counts as hung.
 PATIENCE = 5.0
 
 MESH: Fields = [(b"x-devroute", b'{"foo": "alice"}'), (b"x-devroute-matched", b"foo")]
@@ -108,7 +108,7 @@ class Peer:
         self.flush()
 
     async def until(self, *kinds: type[h2.events.Event], number: int = 0) -> h2.events.Event:
-        """The first event of these kinds (of stream `number`), which is taken out."""
+        """Take out the first event of these kinds (of stream `number`), once it has arrived."""
         while True:
             for event in self.events:
                 if isinstance(event, kinds) and (not number or event.stream_id == number):  # type: ignore[attr-defined]
@@ -119,7 +119,7 @@ class Peer:
             await self.turn()
 
     async def whole(self, number: int) -> tuple[dict[bytes, bytes], bytes, dict[bytes, bytes], bool]:
-        """An answer: head, body, trailers, and whether its head was its end."""
+        """A response: head, body, trailers, and whether it ended with its head."""
         head = await self.until(h2.events.ResponseReceived, h2.events.StreamReset, number=number)
         assert isinstance(head, h2.events.ResponseReceived), head
         body, trailers = b"", {}
@@ -157,7 +157,7 @@ async def dial(port: int, **options: Any) -> Peer:
 
 @asynccontextmanager
 async def serving(play: Callable[[Peer], Awaitable[None]], **options: Any) -> AsyncIterator[int]:
-    """An app's port; `play` is its part on each connection, which closes when it returns."""
+    """Run an app; its port. `play` serves each connection, which closes when it returns."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer, client=False, **options)

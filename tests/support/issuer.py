@@ -50,7 +50,7 @@ def jwks(*keys: SigningKey) -> str:
 
 
 class Issuer:
-    """Answers with `keys` as long as it is not `down`; `asked` lists the paths that were asked for."""
+    """Serves `keys` unless it is `down`; `asked` lists the paths that were requested."""
 
     def __init__(self, *keys: SigningKey) -> None:
         self.keys = list(keys)
@@ -60,7 +60,7 @@ class Issuer:
         self.answer: web.Response | None = None
 
     def claims(self, subject: str = "alice", **changes: Any) -> dict[str, Any]:
-        """What a good token says; a change to None leaves a claim out."""
+        """The claims of a valid token; a change to None leaves a claim out."""
         now = time.time()
         claims = {"iss": self.url, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + 600} | changes
         return {name: value for name, value in claims.items() if value is not None}

@@ -33,7 +33,7 @@ async def authenticate(authorization: str, certificate: PeerCertificate | None) 
 
 
 class NoHttp(asyncio.Protocol):
-    """Stands where aiohttp does, and answers everything in the same way."""
+    """Takes the place of aiohttp, with the same response to everything."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -110,7 +110,7 @@ async def connect(
     liveness: Liveness = AGENT_LIVENESS,
     tls: ssl.SSLContext | None = None,
 ) -> AgentLink:
-    """A link that has said HELLO; its welcome may still be on the way."""
+    """A link that has sent HELLO and may not have received its WELCOME yet."""
 
     def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         observe = observed.append if observed is not None else (lambda finished: None)
@@ -135,7 +135,7 @@ async def tunnel(app: Upstream, **options: Any) -> AsyncIterator[tuple[Site, Age
             await link.disconnected
 
 
-# --- the ends ----------------------------------------------------------------------------------------------
+# --- apps and clients ---------------------------------------------------------------------------------------
 
 
 def get(target: bytes = b"/", method: bytes = b"GET") -> RequestHead:
@@ -157,7 +157,7 @@ def head(status: int, length: int | None = None, method: bytes = b"GET") -> Resp
 
 
 class Client:
-    """A sink that remembers, and can be waited for."""
+    """A sink that records the response."""
 
     def __init__(self, *, keep: bool = True) -> None:
         self.heads: list[ResponseHead] = []
@@ -237,7 +237,7 @@ class AppStream:
 
 
 class App:
-    """Hands each request to `serve`, once it has been opened; remembers them all."""
+    """Records the requests and passes each to `serve`, in the turn after it was opened."""
 
     def __init__(self, serve: Callable[[AppStream], None] | None = None) -> None:
         self.serve = serve
@@ -263,7 +263,7 @@ def answer(body: bytes) -> Callable[[AppStream], None]:
 
 
 class Bulk(AppStream):
-    """Sends `size` bytes as fast as it may, in pieces of 64 KiB, and obeys pause."""
+    """Sends `size` bytes without delay, in pieces of 64 KiB, and obeys backpressure."""
 
     PIECE = bytes(64 * 1024)
 
@@ -297,7 +297,7 @@ class Bulk(AppStream):
 
 
 class BulkApp:
-    """GET /<n> answers n bytes."""
+    """GET /<n> responds with n bytes."""
 
     def __init__(self) -> None:
         self.streams: list[Bulk] = []

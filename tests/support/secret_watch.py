@@ -1,13 +1,13 @@
 """A pytest plugin that reads every log line of the whole suite, for every secret that the suite has made.
 
-Secrets are: tokens (`new_token`, and whatever looks like one), what PyJWT signs here (tokens of issuers,
-signed contracts), private keys. Logs are: what child processes write to files and pipes, the logs of Envoys,
-audit trails, and what a test itself writes to standard error and to loggers. A secret in one of them fails
-the session, naming the test and the log. Left out is the standard output of commands that print a secret to
-whoever asks for it.
+Secrets are: tokens (`new_token`, and all that look like one), what PyJWT signs here (tokens of issuers,
+signed contracts), private keys. Logs are: output of child processes to files and pipes, logs of Envoys, audit
+logs, and what a test itself writes to standard error and to loggers. A secret in one of them fails the
+session, with the names of the test and the log. The standard output of commands whose purpose is to print a
+secret is left out.
 
-Each audit event that is seen is held against docs/audit.md, too. Works in each worker of pytest-xdist by
-itself; the session that started the workers tells what they found.
+Each audit event in a log is validated against docs/audit.md as well. Each worker of pytest-xdist runs the
+plugin; the session that started the workers reports what they found.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from devroute.auth import tokens
 from devroute.contract.signer import SigningKey
 from tests.support.paths import ROOT
 
-#: Shorter ones are no secrets: they would be found everywhere.
+#: Shorter texts are no secrets: they would be found everywhere.
 SHORTEST = 20
 _WORD = re.compile(rb"[A-Za-z0-9_-]{%d,}" % SHORTEST)
 _TOKEN = re.compile(rb"dvr_[0-9a-f]{16,}")
 _PEM = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _AUDIT = b'{"audit": '
-#: Their standard output is for whoever asked for the secret.
+#: Commands whose standard output is a secret.
 _PRINTS_SECRETS = (("token", "new"), ("sign",), ("sign-key",))
 
 SCHEMA = ROOT / "docs" / "audit.md"
@@ -44,7 +44,7 @@ SCHEMA = ROOT / "docs" / "audit.md"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was seen where, without the secret itself."""
+    """A secret in a log, without the secret itself."""
 
     test: str
     log: str
@@ -61,7 +61,7 @@ class LogFile:
 
 
 def audit_validator() -> Draft202012Validator:
-    """The schema in docs/audit.md, without the liberty to add fields."""
+    """The schema in docs/audit.md, with no further fields permitted."""
     schema = json.loads(SCHEMA.read_text(encoding="utf-8").partition("```json\n")[2].partition("```")[0])
     for each in schema["oneOf"]:
         each["additionalProperties"] = False
@@ -71,7 +71,7 @@ def audit_validator() -> Draft202012Validator:
 
 @dataclass(eq=False)  # pytest keeps its plugins in sets
 class SecretWatch:
-    """The plugin. `add` is also for tests that make secrets in a way of their own."""
+    """The plugin. Tests that make secrets in other ways call `add`."""
 
     findings: list[Finding] = field(default_factory=list)
     test: str = "before the first test"
@@ -83,7 +83,7 @@ class SecretWatch:
     _validator: Draft202012Validator = field(default_factory=audit_validator)
 
     def add(self, secret: str) -> None:
-        """Each long word of it counts: a log may show a part, or quote it."""
+        """Each long word of a secret counts: a log may show or quote a part."""
         self._secrets.update(_WORD.findall(secret.encode()))
 
     def look(self, log: str, text: bytes) -> None:
@@ -206,7 +206,7 @@ class SecretWatch:
         reader.feed_data = watched_feed  # type: ignore[method-assign]
 
     def read(self) -> None:
-        """What logs hold since the last time; of what still grows, whole lines only."""
+        """Read the logs from where the last call stopped; of a file that still grows, whole lines only."""
         for log, kept in self._pieces:
             self.look(log, bytes(kept))
         self._pieces.clear()
@@ -244,7 +244,7 @@ class SecretWatch:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self.read()
-        if hasattr(session.config, "workeroutput"):  # the session that started us tells of it
+        if hasattr(session.config, "workeroutput"):  # the session that started this worker reports it
             session.config.workeroutput["secret_watch"] = [asdict(finding) for finding in self.findings]
         elif self.findings:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

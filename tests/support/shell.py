@@ -1,4 +1,4 @@
-"""The command line as a person has it: a process with a home of its own, and apps that it may meet."""
+"""The command line as a process with a home folder of its own, and apps for it to reach."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @asynccontextmanager
 async def listening(answer: bytes = b"") -> AsyncIterator[int]:
-    """An app, or whatever answers so."""
+    """A server that responds to any request with these bytes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await reader.read(65536) and answer:

@@ -1,4 +1,4 @@
-"""The plugin that greps all logs for secrets: each way to leak one is seen, and what is no secret is not."""
+"""The plugin that searches all logs for secrets: it finds each kind of leak, and nothing else."""
 
 import os
 import subprocess
@@ -69,7 +69,7 @@ def test_who_asks_for_a_token_gets_it(tmp_path):
 
 
 def test_every_way_to_leak_fails_the_session_naming_test_and_log(tmp_path: Path) -> None:
-    """In a session of its own, whose worker has to tell what it found, as `make test` runs."""
+    """In a session of its own, whose worker has to report what it found, as in `make test`."""
     (tmp_path / "test_it.py").write_text(LEAKING + CLEAN, encoding="utf-8")
     (tmp_path / "pytest.ini").touch()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
