@@ -473,7 +473,7 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
         ),
         (
             {"oidc_issuer": "https://i.example", "oidc_audience": "a", "oidc_subject_claim": "email"},
-            "oidc_email_domain has to say",
+            "oidc_email_domain is missing",
         ),
     ],
 )
