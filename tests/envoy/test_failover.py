@@ -254,7 +254,7 @@ async def test_a_proxy_without_a_way_into_the_mesh_refuses_and_says_why(tmp_path
             async with asyncio.timeout(testbed.START_TIMEOUT_S):
                 assert await up.process.wait() != 0
             said = up.log.read_text()
-    assert "no failover: the proxy has no way into the mesh" in said
+    assert "failover is not possible: the proxy has no mesh egress" in said
     assert "leave out --except-status" in said
 
 
