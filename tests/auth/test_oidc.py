@@ -41,7 +41,7 @@ def refused(token: str, rules: TokenRules = RULES, keys: IssuerKeys = KEYS) -> s
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-def test_a_token_of_each_algorithm_says_who_and_until_when(algorithm: str) -> None:
+def test_a_token_of_each_algorithm_proves_an_identity_with_its_expiry(algorithm: str) -> None:
     key = SigningKey("a", algorithm)
     keys = IssuerKeys.parse(jwks(SigningKey("b"), key), "keys")
     token = key.sign(CLAIMS | {"groups": ["qa", "shop"], "aud": ["other", AUDIENCE]})
@@ -76,7 +76,9 @@ def test_a_token_of_each_algorithm_says_who_and_until_when(algorithm: str) -> No
         ({"sub": ""}, "the token's sub is ''"),
     ],
 )
-def test_a_token_with_a_wrong_claim_is_refused_saying_which(changes: dict[str, Any], problem: str) -> None:
+def test_a_token_with_a_wrong_claim_is_refused_naming_the_claim(
+    changes: dict[str, Any], problem: str
+) -> None:
     claims = {name: value for name, value in (CLAIMS | changes).items() if value is not None}
     token = KEY.sign({"iss": ""})  # a valid signature is made below over any JSON, as PyJWT would refuse some
     header = token.partition(".")[0]
@@ -123,7 +125,7 @@ def test_a_key_verifies_by_its_own_algorithm_only() -> None:
     assert "which its issuer does not list" in refused(SigningKey("two").sign(CLAIMS))
 
 
-def test_a_key_that_the_token_brings_along_is_not_looked_at() -> None:
+def test_a_key_inside_the_token_is_not_used() -> None:
     mine = SigningKey("mine")
     for header in ({"jwk": mine.jwk}, {"jku": "https://evil.test/keys"}, {"x5u": "https://evil.test"}):
         assert "which its issuer does not list" in refused(mine.sign(CLAIMS, **header))
@@ -146,7 +148,7 @@ def test_tokens_of_other_kinds_are_refused() -> None:
 @pytest.mark.parametrize(
     "token", ["", ".", "..", "a.b.c", "[.[.[", "e30.e30.e30", "\udcff.b.c", "é.é.é", "x" * 100]
 )
-def test_what_is_no_token_is_refused(token: str) -> None:
+def test_a_malformed_token_is_refused(token: str) -> None:
     assert "nor a JWT" in refused(token) or "algorithm is" in refused(token)
 
 
@@ -207,7 +209,7 @@ def test_keys_that_cannot_verify_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": {}}', '{"keys": []}', "[" * 5000])
-def test_what_is_no_set_of_keys_is_refused(text: str) -> None:
+def test_a_document_that_is_no_jwks_is_refused(text: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"keys\.json: "):
         IssuerKeys.parse(text, "keys.json")
 

@@ -15,7 +15,7 @@ def test_a_new_token_is_known_by_its_file_and_the_file_does_not_hold_it() -> Non
     assert yaml.safe_load(text)[0]["created"] == "2026-01-31"
 
 
-def test_each_token_is_another_and_a_subject_may_have_several() -> None:
+def test_each_token_is_different_and_a_subject_may_have_several() -> None:
     first, one = new_token("alice")
     second, two = new_token("alice")
     other, three = new_token("bob")
@@ -77,7 +77,7 @@ def test_a_wrong_token_file_is_refused_naming_the_place_and_never_a_secret(text:
     assert "dvr_secret" not in caught.value.message
 
 
-def test_an_empty_file_knows_nobody() -> None:
+def test_an_empty_file_has_no_tokens() -> None:
     assert Tokens.parse("# none yet\n").records == ()
 
 
@@ -98,7 +98,7 @@ def test_a_token_may_expire_and_is_refused_from_then_on() -> None:
 
 
 @pytest.mark.parametrize("written", ["2026-03-01", "2026-03-01 00:00:00", "'2026-03-01'", "2026-03-01T00Z"])
-def test_an_expiry_may_be_written_as_people_write_it(written: str) -> None:
+def test_an_expiry_may_be_written_in_several_forms(written: str) -> None:
     text = new_token("alice")[1].as_yaml() + f"  expires: {written}\n"
     assert Tokens.parse(text).records[0].expires == "2026-03-01T00:00:00Z"
 
@@ -108,7 +108,7 @@ def test_an_expiry_that_is_no_time_is_refused() -> None:
         Tokens.parse(new_token("alice")[1].as_yaml() + "  expires: soon\n")
 
 
-def test_a_token_that_is_gone_or_another_person_s_no_longer_proves_who_one_is() -> None:
+def test_an_identity_is_not_current_once_its_token_is_removed_or_another_subject_s() -> None:
     secret, record = new_token("alice")
     identity = Tokens((record,)).identity_of(secret, 0)
     assert Tokens((record,)).has(identity)

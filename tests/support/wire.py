@@ -1,4 +1,4 @@
-"""A proxy's session and an agent's, joined by a wire that a test can hold back, cut and shuffle."""
+"""A proxy's session and an agent's, joined by a wire that a test can delay and cut."""
 
 import itertools
 from collections.abc import Iterable
@@ -29,9 +29,9 @@ class Wire:
 
 
 def in_pieces(receiver: Session, data: bytes, cuts: Iterable[int]) -> list[Event]:
-    """Feed data in the pieces that these positions make of it."""
-    told: list[Event] = []
+    """The events of `data`, received in pieces that end at these positions."""
+    found: list[Event] = []
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, stop in itertools.pairwise(places):
-        told += receiver.receive(data[start:stop])
-    return told
+        found += receiver.receive(data[start:stop])
+    return found

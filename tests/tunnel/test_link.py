@@ -36,7 +36,7 @@ async def fetch(upstream: object, head_: RequestHead) -> Client:
     return client
 
 
-async def test_a_request_reaches_the_app_and_its_answer_the_client() -> None:
+async def test_a_request_reaches_the_app_and_its_response_the_client() -> None:
     observed: list[Finished] = []
     app = App(answer(b"hello"))
     async with tunnel(app, observed=observed) as (where, _):
@@ -73,6 +73,18 @@ async def test_a_body_and_its_trailers_reach_the_app(
         got = app.streams[0]
     assert (got.head.framing, got.head.length, got.body) == (framing, length, b"hello")
     assert got.trailers == ([(b"digest", b"x")] if framing is Framing.CHUNKED else [])
+
+
+async def test_the_app_gets_the_head_that_was_sent() -> None:
+    head = RequestHead(b"GET", b"/", get().framing, 0, b"GET / HTTP/1.1\r\nX-Odd-Case: \xe9\r\n\r\n")
+    app = App()
+    async with site() as where:
+        link = await connect(where, {"foo": app})
+        await link.welcome
+        where.upstream().open(head, Client())
+        await app.opened.wait()
+        assert app.streams[0].head == head
+        link.close_with(DevrouteError("the test is over"))
 
 
 async def test_early_hints_and_trailers_reach_the_client() -> None:
@@ -122,7 +134,7 @@ async def test_a_client_that_goes_away_cancels_the_app_s_work() -> None:
     assert [line.code for line in observed] == ["cancelled"]
 
 
-async def test_an_app_that_cannot_be_reached_is_named_to_the_client() -> None:
+async def test_an_app_that_cannot_be_reached_is_named_in_the_client_s_error() -> None:
     def serve(stream: AppStream) -> None:
         stream.sink.on_error(AppUnreachable("nothing listens on localhost:8001"))
 
@@ -135,7 +147,7 @@ async def test_an_app_that_cannot_be_reached_is_named_to_the_client() -> None:
     assert observed[0].code == "app-unreachable"
 
 
-async def test_an_answer_that_is_complete_before_its_request_withdraws_the_rest() -> None:
+async def test_a_response_that_is_complete_before_its_request_ends_the_request() -> None:
     app = App(answer(b"too large"))
     async with tunnel(app) as (where, link):
         client = Client()
@@ -150,7 +162,7 @@ async def test_an_answer_that_is_complete_before_its_request_withdraws_the_rest(
 @pytest.mark.parametrize(
     ("promised", "sent", "complaint"), [(10, 9, "1 bytes short"), (10, 11, "longer"), (0, 1, "longer")]
 )
-async def test_an_answer_of_another_length_than_promised_is_an_error(
+async def test_a_response_that_is_not_as_long_as_its_content_length_is_an_error(
     promised: int, sent: int, complaint: str
 ) -> None:
     def serve(stream: AppStream) -> None:
@@ -165,7 +177,7 @@ async def test_an_answer_of_another_length_than_promised_is_an_error(
     assert client.trailers is None
 
 
-async def test_a_request_of_another_length_than_promised_never_reaches_the_app_whole() -> None:
+async def test_a_request_that_is_longer_than_its_content_length_is_cancelled_at_the_app() -> None:
     app = App()
     async with tunnel(app) as (where, _):
         client = Client()
@@ -180,7 +192,7 @@ async def test_a_request_of_another_length_than_promised_never_reaches_the_app_w
 @pytest.mark.parametrize(
     "raw", [b"no head at all", b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n", b"HTTP/1.1 101 Switch\r\n\r\n"]
 )
-async def test_a_head_that_the_agent_made_up_is_not_passed_on(raw: bytes) -> None:
+async def test_a_malformed_response_head_is_not_passed_on(raw: bytes) -> None:
     def serve(stream: AppStream) -> None:
         assert isinstance(stream.sink, AgentStream)
         end = stream.sink
@@ -195,8 +207,8 @@ async def test_a_head_that_the_agent_made_up_is_not_passed_on(raw: bytes) -> Non
         await app.streams[0].cancelled.wait()
 
 
-async def test_a_switch_of_protocols_that_nobody_asked_for_is_refused() -> None:
-    """A sidecar takes it for an answer, and sends the next requester's request into the pipe."""
+async def test_a_switch_of_protocols_without_a_request_for_it_is_refused() -> None:
+    """A sidecar would take it for a response, and send the next request into the pipe."""
 
     def serve(stream: AppStream) -> None:
         stream.sink.on_head(head(101))
@@ -216,7 +228,7 @@ async def test_a_service_that_the_agent_does_not_know_is_refused() -> None:
         client = await fetch(where.upstream(service="bar"), get())
         assert client.error is not None
         assert client.error.code == "service-not-served"
-        link.close_with(DevrouteError("over"))
+        link.close_with(DevrouteError("the test is over"))
 
 
 # --- many at once ------------------------------------------------------------------------------------------
@@ -250,7 +262,7 @@ async def test_a_thousand_interleaved_streams_keep_their_bodies_apart() -> None:
     assert [bytes(c.body) for c in clients] == [b"/%d" % n * 50 for n in range(1000)]
 
 
-async def test_a_stream_that_nobody_reads_delays_no_other_and_costs_one_window() -> None:
+async def test_a_paused_stream_delays_no_other_and_holds_one_window() -> None:
     app = BulkApp()
     async with tunnel(app) as (where, _):
         upstream = where.upstream()
@@ -269,7 +281,7 @@ async def test_a_stream_that_nobody_reads_delays_no_other_and_costs_one_window()
         assert stalled.size == 8 * WINDOW
 
 
-async def test_an_app_that_does_not_read_stops_its_client() -> None:
+async def test_an_app_that_does_not_read_pauses_its_client() -> None:
     app = App()
     async with tunnel(app) as (where, _):
         client = Client()
@@ -299,7 +311,7 @@ async def test_bulk_streams_share_a_full_connection() -> None:
             await client.done.wait()
             slowest.append(min(c.size for c in clients))
         assert all(c.error is None and c.size == 6 * WINDOW for c in clients)
-        assert slowest[0] >= 3 * WINDOW, "nobody starves while the first one finishes"
+        assert slowest[0] >= 3 * WINDOW, "the first to finish has not starved the others"
 
 
 async def test_200_mb_through_one_stream_need_a_few_mb_of_memory() -> None:
@@ -323,7 +335,7 @@ async def test_200_mb_through_one_stream_need_a_few_mb_of_memory() -> None:
 # --- the end of a link -------------------------------------------------------------------------------------
 
 
-async def test_a_connection_that_dies_is_told_to_every_stream_on_both_sides() -> None:
+async def test_a_lost_connection_ends_every_stream_on_both_sides() -> None:
     app = App()
     async with site() as where:
         link = await connect(where, {"foo": app})
@@ -380,10 +392,10 @@ async def test_a_peer_that_responds_to_a_probe_keeps_its_link() -> None:
         assert link.heartbeat.round_trip is not None
         assert not link.close_reason.done()
         assert where.registry.listing()
-        link.close_with(DevrouteError("over"))
+        link.close_with(DevrouteError("the test is over"))
 
 
-async def test_leaving_lets_open_streams_end_and_takes_the_name_away_at_once() -> None:
+async def test_draining_lets_open_streams_end_and_takes_the_laptop_offline_at_once() -> None:
     app = App()
     async with site() as where:
         link = await connect(where, {"foo": app})
@@ -399,7 +411,7 @@ async def test_leaving_lets_open_streams_end_and_takes_the_name_away_at_once() -
         await asyncio.wait_for(link.close_reason, 2)
 
 
-async def test_an_agent_that_breaks_the_protocol_is_told_and_cut_off() -> None:
+async def test_an_agent_that_violates_the_protocol_gets_the_reason_and_the_link_is_closed() -> None:
     async with site() as where:
         link = await connect(where, {"foo": App()})
         await link.welcome

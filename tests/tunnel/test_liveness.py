@@ -65,7 +65,7 @@ def test_a_link_that_is_in_use_sends_no_ping() -> None:
     assert agent.pings == 0
 
 
-def test_a_probe_pings_at_once_and_waits_no_longer_than_it_was_told_to() -> None:
+def test_a_probe_pings_at_once_and_waits_no_longer_than_its_limit() -> None:
     clock, agent, _ = ends()
     agent.heartbeat.probe(3)
     assert agent.pings == 1

@@ -94,7 +94,7 @@ async def test_a_direct_target_is_a_detour_once_it_was_reached(server: Server) -
     assert server.network.tried == [("10.0.0.1:8001", "foo")]
 
 
-async def test_a_target_that_refuses_is_denied_or_stays_silent_is_a_fallback_with_the_reason(
+async def test_a_target_that_refuses_is_denied_or_does_not_respond_is_a_fallback_with_the_reason(
     server: Server,
 ) -> None:
     server.network.refused.add("10.0.0.1")
@@ -129,7 +129,7 @@ async def test_a_namespace_is_taken_into_account(server: Server) -> None:
     assert (await server.resolve(contract, **{"x-devroute-namespace": "shop"}))["service"] == "foo.shop"
 
 
-async def test_without_a_contract_it_says_who_wants_copies(server: Server) -> None:
+async def test_without_a_contract_it_names_the_laptops_that_want_shadow_traffic(server: Server) -> None:
     status, text, _ = await server.get("/resolve", {"x-devroute-candidates": "foo"})
     assert (status, text) == (200, "devroute 1\ndecision service\nttl 1000\n")
 
@@ -143,14 +143,14 @@ async def test_a_malformed_or_repeated_contract_is_an_error(server: Server) -> N
         assert "send X-devroute once" in await response.text()
 
 
-async def test_the_largest_contract_beside_much_baggage_is_answered(server: Server) -> None:
+async def test_the_largest_contract_beside_much_baggage_is_resolved(server: Server) -> None:
     contract = '{"foo": "10.0.0.1:8001"' + " " * 8167 + "}"
     assert len(contract) <= 8192
     answer = await server.resolve(contract, baggage="a=" + "b" * 30_000)
     assert answer["decision"] == "detour"
 
 
-async def test_the_api_needs_a_token_and_says_who_is_online(server: Server) -> None:
+async def test_the_api_needs_a_token_and_lists_the_laptops_that_are_online(server: Server) -> None:
     for path in ("/api/laptops", "/api/status"):
         for headers in ({}, {"authorization": "Bearer dvr_wrong"}):
             status, text, answered = await server.get(path, headers)
@@ -176,7 +176,7 @@ async def test_unknown_paths_and_methods_get_a_json_error(server: Server) -> Non
     assert (status, '"method-not-allowed"' in text, headers["allow"]) == (405, True, "GET, HEAD")
 
 
-async def test_a_bug_is_a_json_error_without_its_details_and_the_next_request_is_answered(
+async def test_a_defect_is_a_json_error_without_its_details_and_the_next_request_succeeds(
     server: Server,
 ) -> None:
     server.directory.broken = True

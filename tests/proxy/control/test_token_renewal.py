@@ -1,4 +1,4 @@
-"""A newer token on a link that is up: the two frames, and what the proxy makes of them."""
+"""A newer token on an open link: RENEW and RENEWED, and what the proxy does with them."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio
 LONG = 1000.0
 
 
-async def test_a_renewal_is_one_frame_and_its_answer_another() -> None:
+async def test_renew_is_replied_to_by_renewed() -> None:
     wire = Wire()
     wire.agent.send_renew(b"token")
     assert wire.to_proxy() == [Renew(b"token")]
@@ -30,34 +30,34 @@ async def test_a_renewal_is_one_frame_and_its_answer_another() -> None:
     assert wire.to_proxy() == [Renew(b"another")]
 
 
-async def test_a_second_renewal_before_the_answer_breaks_the_protocol() -> None:
+async def test_a_second_renew_before_renewed_violates_the_protocol() -> None:
     wire = Wire()
     wire.agent.send_renew(b"token")
     with pytest.raises(ValueError, match="cannot be renewed now"):
         wire.agent.send_renew(b"token")
     wire.agent.renewing = False
     wire.agent.send_renew(b"token")
-    told = wire.to_proxy()
-    assert isinstance(told[1], Broken)
-    assert "before the RENEWED" in told[1].error.message
+    events = wire.to_proxy()
+    assert isinstance(events[1], Broken)
+    assert "before the RENEWED" in events[1].error.message
 
 
-async def test_an_answer_that_nobody_asked_for_breaks_the_protocol() -> None:
+async def test_renewed_without_renew_violates_the_protocol() -> None:
     wire = Wire()
     wire.proxy.send_renewed(b"{}")
-    (told,) = wire.to_agent()
-    assert isinstance(told, Broken)
+    (event,) = wire.to_agent()
+    assert isinstance(event, Broken)
     early = Wire(greeted=False)
     with pytest.raises(ValueError, match="cannot be renewed now"):
         early.agent.send_renew(b"token")
 
 
 async def test_renewed_survives_the_wire() -> None:
-    for said in (
+    for message in (
         handshake.Renewed(expires_in=3.5),
         handshake.Renewed(error=handshake.Refusal(code="token-invalid", message="no", hint="ask")),
     ):
-        assert handshake.decode(handshake.Renewed, said.encode()) == said
+        assert handshake.decode(handshake.Renewed, message.encode()) == message
     with pytest.raises(ProtocolError):
         handshake.decode(handshake.Renewed, b'{"expires_in": "soon"}')
 
@@ -117,7 +117,7 @@ async def test_a_newer_token_extends_the_link_and_requests_go_on() -> None:
     ("token", "code"),
     [("bob 5000 qa", "name-not-owned"), ("alice 5000 guests", "not-permitted"), ("x", "token-invalid")],
 )
-async def test_a_newer_token_that_is_not_good_leaves_the_one_before_in_force(token: str, code: str) -> None:
+async def test_a_newer_token_that_is_not_valid_leaves_the_one_before_valid(token: str, code: str) -> None:
     def permit(subject: str, groups: frozenset[str], offer: handshake.Offer) -> None:
         if "guests" in groups:
             raise RegistrationDenied("guests may register nothing")
@@ -133,7 +133,7 @@ async def test_a_newer_token_that_is_not_good_leaves_the_one_before_in_force(tok
         await asyncio.wait_for(link.close_reason, 5)
 
 
-async def test_a_link_that_ends_meanwhile_cancels_the_judgement_and_the_wait() -> None:
+async def test_a_link_that_ends_cancels_the_renewal_on_both_sides() -> None:
     started, ended = asyncio.Event(), asyncio.Event()
 
     async def slow(authorization: str, certificate: PeerCertificate | None) -> Identity:
@@ -155,7 +155,7 @@ async def test_a_link_that_ends_meanwhile_cancels_the_judgement_and_the_wait() -
         assert waiting.cancelled()
 
 
-async def test_nobody_is_asked_about_links_while_nothing_has_changed() -> None:
+async def test_identities_are_not_checked_again_while_nothing_has_changed() -> None:
     asked: list[str] = []
     tokens = object()
 

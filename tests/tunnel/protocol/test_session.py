@@ -357,7 +357,7 @@ def test_an_agent_waits_for_its_welcome() -> None:
     assert error.message == "PING is not allowed here"
 
 
-def test_a_long_head_in_single_bytes_is_held_once() -> None:
+def test_a_long_head_in_single_bytes_is_kept_once() -> None:
     wire = Wire()
     wire.proxy.open(b"foo", HEAD, NO_BODY, 0)
     long = b"HTTP/1.1 200 OK\r\nx: " + b"y" * 60_000 + b"\r\n\r\n"
@@ -422,7 +422,7 @@ def _listener() -> Session:
 
 @examples(60)
 @given(st.lists(st.integers(1, len(BYTES)), max_size=40))
-def test_any_split_of_the_bytes_says_the_same(cuts: list[int]) -> None:
+def test_any_split_of_the_bytes_gives_the_same_events(cuts: list[int]) -> None:
     assert _told(in_pieces(_listener(), BYTES, cuts)) == _told(_listener().receive(BYTES))
 
 
@@ -439,7 +439,7 @@ def test_a_changed_byte_gives_events_or_one_broken_and_never_an_exception(
 
 @examples(40)
 @given(st.lists(st.tuples(st.integers(1, 400_000), st.booleans()), max_size=25))
-def test_a_body_arrives_whole_whatever_the_pace_of_its_consumer(steps: list[tuple[int, bool]]) -> None:
+def test_a_body_arrives_whole_at_any_pace_of_its_consumer(steps: list[tuple[int, bool]]) -> None:
     wire = Wire()
     ours = wire.proxy.open(b"foo", HEAD, int(Flag.CHUNKED), 0)
     theirs = wire.to_agent()[0].stream

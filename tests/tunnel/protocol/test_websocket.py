@@ -52,14 +52,14 @@ def test_any_split_gives_the_same_payload(messages: list[bytes], cuts: list[int]
 
 @examples(50)
 @given(st.binary(min_size=4, max_size=4), st.binary(max_size=200))
-def test_both_ways_of_masking_agree(key: bytes, data: bytes) -> None:
+def test_masking_in_c_and_in_python_agree(key: bytes, data: bytes) -> None:
     one, other = bytearray(data), bytearray(data)
     websocket.mask(key, one)
     _mask_arithmetically(key, other)
     assert one == other == bytes(b ^ key[i % 4] for i, b in enumerate(data))
 
 
-def test_fragments_and_the_pings_between_them_are_taken() -> None:
+def test_fragments_and_pings_between_them_are_accepted() -> None:
     _, server = pair()
     frame = _masked(0x02, b"abc") + _masked(0x89, b"are you there") + _masked(0x80, b"def")
     assert payload(server, frame, 4, 12) == b"abcdef"
@@ -72,7 +72,7 @@ def test_a_flood_of_pings_costs_no_memory() -> None:
     assert len(server.replies) == 2
 
 
-def test_a_close_is_answered_and_nothing_is_read_after_it() -> None:
+def test_a_close_gets_a_close_and_nothing_is_read_after_it() -> None:
     client, server = pair()
     assert payload(server, client.close(1001) + bytes(client.encode([b"late"]))) == b""
     assert server.closed == 1001
@@ -154,7 +154,7 @@ def test_a_request_that_is_no_upgrade_is_refused(old: bytes, new: bytes, reason:
     ("old", "new"),
     [(b"accept: ", b"accept: x"), (b"upgrade: websocket", b"x: y\r\nsec-websocket-protocol: z")],
 )
-def test_an_answer_that_does_not_fit_is_refused(old: bytes, new: bytes) -> None:
+def test_a_response_that_does_not_match_the_request_is_refused(old: bytes, new: bytes) -> None:
     answer = websocket.accept_upgrade(split_head(REQUEST)).replace(old, new)
     with pytest.raises(ProtocolError, match="does not match the request"):
         websocket.check_upgraded(split_head(answer), SENT_KEY)
