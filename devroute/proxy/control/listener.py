@@ -35,8 +35,6 @@ LOGGED_PER_SECOND: Final = 10
 _PATHS: Final = (b"GET /tunnel ", b"GET /tunnel?")
 _LONGEST: Final = max(map(len, _PATHS))
 
-#: RFC 9110 §11.6.1.
-
 log = structlog.stdlib.get_logger("devroute.tunnel")
 
 

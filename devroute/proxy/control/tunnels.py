@@ -198,7 +198,7 @@ class Tunnels:
         reason = "it is leaving" if error is None else error.message
         if (registration := self._take_offline(link, reason)) is not None:
             log.info("laptop.offline", laptop=registration.name, reason=reason)
-        if error is not None:  # else its deadline holds, whatever the agent says
+        if error is not None:  # after a GOAWAY alone, its deadline stays
             self._renewals.cancel(link)
             if (member := self.links.pop(link, None)) is not None:
                 member.deadline.cancel()
