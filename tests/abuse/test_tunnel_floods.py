@@ -5,14 +5,12 @@ The hostile end is a real link on whose connection the test writes frames of its
 """
 
 import asyncio
-import os
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from devroute.errors import TunnelFlooded
-from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.link import Link
 from devroute.tunnel.protocol.flood_guard import (
     CONTROL_BURST,
@@ -20,30 +18,15 @@ from devroute.tunnel.protocol.flood_guard import (
     TINY_BURST,
     TINY_PER_SECOND,
 )
-from devroute.tunnel.protocol.frames import CREDIT, HEADER, OPEN_PREFIX, Flag, FrameType
-from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.tunnel.protocol.frames import CREDIT, OPEN_PREFIX, Flag, FrameType
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, answer, connect, get, head, post, tunnel
+from tests.support.raw_frames import encoded, frame, send
 
 PATIENCE = 10.0
 
 #: More than the burst and what is granted while the test runs.
 FLOOD = CONTROL_BURST + 12_000
-
-
-def frame(kind: FrameType, stream: int = 0, payload: bytes = b"", flags: int = 0) -> bytes:
-    return HEADER.pack(kind, flags, stream, len(payload)) + payload
-
-
-def encoded(link: Link, *frames: bytes) -> bytes:
-    """These frames in one WebSocket message, as this end of the link sends them."""
-    websocket = WebSocket(client=isinstance(link, AgentLink), random=os.urandom)
-    return bytes(websocket.encode(list(frames)))
-
-
-def send(link: Link, *frames: bytes) -> None:
-    """Past the link's session, which sends no such frames."""
-    link.transport.write(encoded(link, *frames))
 
 
 async def ended_for_flooding(link: Link) -> None:

@@ -436,9 +436,13 @@ def test_a_signature_is_verified_once_until_the_keys_change(ring: Ring) -> None:
 
 def test_the_cache_of_verified_contracts_is_bounded(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier, "MAX_VERIFIED", 10)
-    for number in range(25):
-        ring.read(token(PAYLOAD | {"exp": NOW + 60 + number}))
-    assert len(ring.read._verified) <= 10
+    contracts = [token(PAYLOAD | {"exp": NOW + 60 + number}) for number in range(11)]
+    for raw in (*contracts[:9], *contracts[:9]):
+        ring.read(raw)
+    assert ring.verified == 9
+    for raw in (*contracts[9:], contracts[0]):
+        ring.read(raw)
+    assert ring.verified == 12, "the first is remembered no longer"
 
 
 def test_unsigned_contracts_need_no_keys_and_signed_ones_do(ring: Ring) -> None:

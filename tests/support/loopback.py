@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -106,16 +106,18 @@ async def connect(
     token: str = "alice-token",
     name: str | None = None,
     direct: Address | None = None,
+    offered: Sequence[str] | None = None,
     observed: list[Finished] | None = None,
     liveness: Liveness = AGENT_LIVENESS,
     tls: ssl.SSLContext | None = None,
 ) -> AgentLink:
-    """A link that has sent HELLO and may not have received its WELCOME yet."""
+    """A link that has sent HELLO and may not have received its WELCOME yet. `offered`: the names in HELLO, if
+    they are not those of `services`."""
 
     def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         observe = observed.append if observed is not None else (lambda finished: None)
         link = AgentLink(websocket, loop, services, observe, liveness)
-        offers = tuple(handshake.Offer(service=service, direct=direct) for service in services)
+        offers = tuple(handshake.Offer(service=service, direct=direct) for service in offered or services)
         link.send_hello(handshake.Hello(agent="test", name=name, services=offers).encode())
         return link
 

@@ -24,6 +24,7 @@ from tests.support.loopback import (
     site,
     tunnel,
 )
+from tests.support.raw_frames import frame, send
 
 pytestmark = pytest.mark.asyncio
 
@@ -222,9 +223,8 @@ async def test_a_switch_of_protocols_without_a_request_for_it_is_refused() -> No
 
 async def test_a_service_that_the_agent_does_not_know_is_refused() -> None:
     async with site() as where:
-        link = await connect(where, {"foo": App(), "bar": App()})
+        link = await connect(where, {"foo": App()}, offered=("foo", "bar"))
         await link.welcome
-        link._services.pop(b"bar")
         client = await fetch(where.upstream(service="bar"), get())
         assert client.error is not None
         assert client.error.code == "service-not-served"
@@ -417,8 +417,7 @@ async def test_an_agent_that_violates_the_protocol_gets_the_reason_and_the_link_
         await link.welcome
         client = Client()
         where.upstream().open(get(), client)
-        link._session._frame(99, 0, 0, b"")
-        link.wake()
+        send(link, frame(99))
         await client.done.wait()
         assert isinstance(client.error, UpstreamReset)
         await link.close_reason
