@@ -22,9 +22,9 @@ from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio import gateway, sidecar
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import Endpoint
-from devroute.mesh.manifests import FILTER, Document, MeshScope, ProxyService, envoy_filter, lua_source
+from devroute.mesh.manifests import FILTER, Document, MeshScope, ProxyService, envoy_filter, lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
-from devroute.mesh.manifests.sidecar_filter import RESULT_FILTER, SOURCE
+from devroute.mesh.manifests.sidecar_filter import DECIDE, RESULT_FILTER
 
 HERE = Path(__file__).parent
 PROXY = ProxyService()
@@ -107,14 +107,14 @@ def gate_b(app: int, control: int) -> Document:
     }
     skip = {"action": {"name": "skip", "typed_config": {"@type": SKIP_TYPE}}}
     matchers = {"matchers": [{"predicate": {"not_matcher": carries}, "on_match": skip}]}
-    lua = {"@type": LUA_TYPE, "default_source_code": {"inline_string": lua_source()}}
+    code = {"@type": LUA_TYPE, "default_source_code": {"inline_string": lua.source(DECIDE)}}
     return _with_filter(
         app,
         control,
         {
             "@type": MATCHER_TYPE,
             "xds_matcher": {"matcher_list": matchers},
-            "extension_config": {"name": FILTER, "typed_config": lua},
+            "extension_config": {"name": FILTER, "typed_config": code},
         },
     )
 
@@ -126,8 +126,8 @@ def ungated(app: int, control: int) -> Document:
 def empty_lua(app: int, control: int) -> Document:
     """Lua that does nothing, on an ask route that leads straight to the app: none costs less."""
     configuration = shipped(app, control)
-    lua = next(each for each in _filters(configuration) if each["name"] == FILTER)
-    lua["typed_config"]["source_codes"][SOURCE]["inline_string"] = EMPTY
+    ours = next(each for each in _filters(configuration) if each["name"] == FILTER)
+    ours["typed_config"]["source_codes"][DECIDE]["inline_string"] = EMPTY
     (host,) = _manager(configuration)["route_config"]["virtual_hosts"]
     to_app = host["routes"][-1]["route"]
     for route in host["routes"]:

@@ -1,44 +1,24 @@
--- devroute's filter for ordinary requests, without a contract, of a workload that takes part in --shadow-share.
+-- parts: text, random, settings, caller, cluster, resolve
 --
--- It runs on the route "devroute-shadow", which takes a share of them. It asks the proxy whose laptop wants copies of this
--- service's requests, and has the route chosen again: the real service answers, and at most one laptop gets a copy.
+-- devroute's sidecar filter for shadow traffic: ordinary requests, without a contract, of a workload that takes part
+-- in `--shadow-share`.
 --
--- These are requests of people who know nothing of devroute: whatever happens here, they get the real service's answer.
--- At most one request of a worker waits for the proxy at a time, and not for long; all others go by its last answer.
-
-local COPY = "x-devroute-copy" -- for the proxy: the ticket of the laptop that the copy is for
-local SHADOW = "x-devroute-shadow" -- for the route: where the copy goes
-local CLUSTER = "x-devroute-cluster" -- for the route: where the request goes
-local COMPARE = "x-devroute-compare" -- for the proxy: by which it finds the real service's answer
-local CALLER = "x-devroute-caller" -- for the proxy: the mesh identity of whoever sent the request
+-- It runs on the route "devroute-shadow", which takes a share of them. It asks the proxy whose laptops want this
+-- service's requests and has the route chosen again: the service responds, and at most one laptop gets a copy.
+--
+-- The people behind these requests know nothing of devroute: whatever happens here, the service responds. Per
+-- worker at most one request at a time waits for the proxy, and not for long; all others use its last response.
 
 local ASK_TIMEOUT_MS = 250 -- what a proxy that hangs may cost one request of a worker
 local FAILURE_TTL_MS = 2000 -- and how often
-local MAX_TTL_MS = 1000 -- how long an answer may be believed
-local MAX_ANSWER = 65536 -- bytes; as in devroute.lua
-local MAX_CALLER = 1024 -- bytes; likewise
-local MAX_BODY = 65536 -- bytes; what sockets hold of a copy that a proxy which hangs does not read
-local BODILESS = { GET = true, HEAD = true, OPTIONS = true, TRACE = true } -- where no length is said
-local KEYS = { "control", "data", "service", "namespace", "share" }
+local MAX_BODY = 65536 -- bytes; what sockets buffer of a copy that a proxy which hangs does not read
+local BODILESS = { GET = true, HEAD = true, OPTIONS = true, TRACE = true } -- have no body unless a length is given
+local VIA_PATTERN = BAGGAGE_VIA:gsub("%-", "%%-") .. "=([^,; ]*)"
 
-local settings = {} -- the route's metadata
-local share = 0 -- per cent of the requests that get here
-local settings_of = 0 -- the second in which they were read
-local answer, expires = nil, 0 -- the proxy's last one, nil where nobody wants copies, and until when it holds
-local asking = nil -- since when it is asked for
+local assigned, expires = nil, 0 -- the proxy's last response, nil if no laptop wants copies, and how long it holds
+local asking = nil -- since when a request has been waiting for the next one
 
-local function read_settings(handle)
-  local second = os.time()
-  if settings_of ~= second then
-    local metadata = handle:metadata()
-    for _, key in ipairs(KEYS) do
-      settings[key] = metadata:get(key)
-    end
-    share, settings_of = tonumber(settings.share), second
-  end
-end
-
--- Of a laptop's line: its ticket, its percentage of all requests, its methods, and its paths, if it takes no others.
+-- Of a laptop's line: its ticket, percentage of all requests, methods, and path prefixes if it takes no others.
 local function laptop_of(value)
   local ticket, percent, methods, paths = value:match("^(%x+) (%d[%d%.]*) ([%u_,%-]+)(.*)$")
   if ticket == nil or tonumber(percent) == nil then
@@ -54,44 +34,35 @@ local function laptop_of(value)
   return laptop
 end
 
--- Whose laptops get copies, and the milliseconds for which that holds; false for an answer that is not understood.
-local function parse(body)
-  if body == nil or #body > MAX_ANSWER or body:sub(1, 11) ~= "devroute 1\n" then
+-- Returns whose laptops get copies (nil: none) and the milliseconds for which that holds; false for a response that
+-- is not understood.
+local function assignment_of(body)
+  local values, copies, ttl = parse_response(body)
+  if values == nil then
+    return false
+  elseif values.decision == "service" then
+    return nil, ttl
+  elseif values.decision ~= COPIED then
     return false
   end
-  local laptops, decision, total, ttl = {}, nil, 0, 0
-  for line in body:sub(12):gmatch("[^\n]+") do
-    local key, value = line:match("^(%l+) ([\32-\126]+)$")
-    if key == "decision" then
-      decision = value
-    elseif key == "ttl" then
-      ttl = tonumber(value) or 0
-    elseif key == "copy" then
-      local laptop = laptop_of(value)
-      if laptop == nil then
-        return false
-      end
-      laptops[#laptops + 1], total = laptop, total + laptop.percent
+  local laptops, total = {}, 0
+  for _, value in ipairs(copies) do
+    local laptop = laptop_of(value)
+    if laptop == nil then
+      return false
     end
+    laptops[#laptops + 1], total = laptop, total + laptop.percent
   end
-  if decision == "service" then
-    return nil, math.min(ttl, MAX_TTL_MS)
-  elseif decision ~= "copy" or total <= 0 then
+  if total <= 0 then
     return false
   end
-  return { laptops = laptops, total = total }, math.min(ttl, MAX_TTL_MS)
+  return { laptops = laptops, total = total }, ttl
 end
 
 local function ask(handle)
-  local called, headers, body = pcall(handle.httpCall, handle, settings.control, {
-    [":method"] = "GET",
-    [":path"] = "/resolve",
-    [":authority"] = "devroute-proxy",
-    ["x-devroute-candidates"] = settings.service,
-    ["x-devroute-namespace"] = settings.namespace,
-  }, nil, ASK_TIMEOUT_MS)
-  if called and headers[":status"] == "200" then
-    local found, ttl = parse(body)
+  local status, body = call_resolve(handle, settings.control, nil, settings.service, settings.namespace, ASK_TIMEOUT_MS)
+  if status == "200" then
+    local found, ttl = assignment_of(body)
     if found ~= false then
       return found, ttl
     end
@@ -99,7 +70,7 @@ local function ask(handle)
   return nil, FAILURE_TTL_MS
 end
 
--- The clock is the wall's: what is from its future is not believed.
+-- The clock may be set back: times too far ahead are not believed.
 local function current(handle)
   local now = tonumber(handle:timestamp())
   local fresh = now < expires and expires <= now + FAILURE_TTL_MS
@@ -107,14 +78,15 @@ local function current(handle)
   if not fresh and not asked then
     asking = now
     local found, ttl = ask(handle)
-    answer, expires, asking = found, tonumber(handle:timestamp()) + ttl, nil
+    assigned, expires, asking = found, tonumber(handle:timestamp()) + ttl, nil
   end
-  return answer
+  return assigned
 end
 
--- Each laptop gets the percentage of all requests that it wants, of those that get here as many times more; where
--- together they want more than get here, all get less in proportion. At most one for each request.
+-- Draws at most one laptop for a request. Only a share of all requests gets here, so a laptop gets proportionally
+-- more of them; if all laptops together want more than gets here, each gets proportionally less.
 local function drawn(found)
+  local share = tonumber(settings.share)
   local point = math.random() * math.max(share, found.total)
   for _, laptop in ipairs(found.laptops) do
     if point < laptop.percent then
@@ -126,31 +98,21 @@ local function drawn(found)
 end
 
 local function wants(laptop, method, path)
-  if not laptop.methods[method] then
-    return false
-  end
-  for _, each in ipairs(laptop.paths or {}) do
-    if path:sub(1, #each) == each then
-      return true
-    end
-  end
-  return laptop.paths == nil
+  return laptop.methods[method] and (laptop.paths == nil or starts_with_one_of(path, laptop.paths))
 end
 
--- Whether it was sent on behalf of a copy: the proxy has said so in its baggage.
+-- Whether the request was sent on behalf of a copy: the proxy marks those in baggage.
 local function comes_of_a_copy(headers)
-  for via in (headers:get("baggage") or ""):gmatch("devroute%-via=([^,; ]*)") do
-    for name in via:gmatch("[^~]+") do
-      if name == settings.service then
-        return true
-      end
+  for via in (headers:get("baggage") or ""):gmatch(VIA_PATTERN) do
+    if contains(via, settings.service) then
+      return true
     end
   end
   return false
 end
 
--- Envoy reads an upload as fast as its copy is taken: one that is long, or will not say, might wait for a proxy that hangs.
--- Messages of gRPC never say, and are short as a rule.
+-- Envoy reads an upload only as fast as its copy is taken: one that is long, or of unknown length, could wait for a
+-- proxy that hangs. gRPC messages have no length and are usually short.
 local function is_short(headers)
   local length = headers:get("content-length")
   if length then
@@ -161,38 +123,16 @@ local function is_short(headers)
   return (headers:get("content-type") or ""):sub(1, 16) == "application/grpc"
 end
 
-local function has_cluster(handle, name)
-  local _, problem = pcall(handle.httpCall, handle, name, {}, nil, 1)
-  return tostring(problem):find("headers must include", 1, true) ~= nil
-end
-
--- The service's own cluster, where both are there that a copied request needs. Asked once for each answer and port.
-local function own_cluster(handle, found)
-  local address = handle:streamInfo():downstreamLocalAddress()
-  local name = ("inbound|%s||"):format(address and address:match(":(%d+)$") or "")
+-- The service's own cluster, if that and the proxy's exist. Asked once per response of the proxy and port.
+local function cluster_for(handle, found)
+  local name = own_cluster(handle:streamInfo())
   if found[name] == nil then
     found[name] = has_cluster(handle, name) and has_cluster(handle, settings.data)
   end
   return found[name] and name or nil
 end
 
--- The caller's mesh identity, from the certificate that it proved to own.
-local function caller_of(info)
-  local tls = info:downstreamSslConnection()
-  local names = tls and tls:peerCertificateValidated() and tls:uriSanPeerCertificate()
-  local name = names and names[1] or ""
-  return #name <= MAX_CALLER and name:find("^[!-~]+$") and name or nil
-end
-
-local function new_id()
-  local words = {}
-  for word = 1, 4 do
-    words[word] = ("%08x"):format(math.random(0, 4294967295))
-  end
-  return table.concat(words)
-end
-
--- The id of a request that is copied, once everything is written that its route needs; nil for all others.
+-- The id of a request that is copied, once its headers are set for the route; nil for all others.
 local function copied(handle)
   read_settings(handle)
   local found = current(handle)
@@ -200,13 +140,13 @@ local function copied(handle)
   if not laptop then
     return nil
   end
-  local headers = handle:headers() -- not before: over a call they die
+  local headers = handle:headers() -- not earlier: the call above invalidates them
   if not wants(laptop, headers:get(":method"), headers:get(":path")) then
     return nil
   elseif headers:get("upgrade") or not is_short(headers) or comes_of_a_copy(headers) then
-    return nil -- and a pipe cannot be had twice
+    return nil -- an upgraded connection cannot be copied
   end
-  local cluster = own_cluster(handle, found)
+  local cluster = cluster_for(handle, found)
   if cluster == nil then
     return nil
   end
@@ -215,17 +155,9 @@ local function copied(handle)
   headers:replace(SHADOW, settings.data)
   headers:replace(COPY, laptop.ticket)
   headers:replace(COMPARE, id)
-  local caller = caller_of(handle:streamInfo())
-  if caller then
-    headers:replace(CALLER, caller)
-  else
-    headers:remove(CALLER)
-  end
+  set_caller(headers, handle:streamInfo())
   return id
 end
-
--- Workers start alike; their dice must not.
-math.randomseed(os.time() + tonumber(tostring({}):match("0x(%x+)") or "0", 16) % 1000003)
 
 function envoy_on_request(handle)
   local decided, id = pcall(copied, handle)
@@ -234,9 +166,9 @@ function envoy_on_request(handle)
     id = nil
   end
   local metadata = handle:streamInfo():dynamicMetadata()
-  metadata:set("devroute", "result", id and "copy" or "service")
+  metadata:set(METADATA, "result", id and COPIED or "service")
   if id then
-    metadata:set("devroute", "compare", id)
+    metadata:set(METADATA, "compare", id)
   end
   handle:clearRouteCache()
 end

@@ -11,7 +11,7 @@ from aiohttp import ClientSession, ClientTimeout, web
 from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
-from devroute.mesh.manifests import ProxyService, Scope, envoy_filter, lua_source
+from devroute.mesh.manifests import ProxyService, Scope, envoy_filter, lua
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -109,14 +109,14 @@ async def sidecar_of_foo(
     control: Endpoint | None = None,
     data: Endpoint | None = None,
     clusters: bool = True,
-    lua: str | None = None,
+    code: str | None = None,
     tls: Document | None = None,
     environment: Mapping[str, str] = ENVIRONMENT,
 ) -> AsyncIterator[Mesh]:
     """The shipped EnvoyFilters applied to an Istio-shaped sidecar.
 
-    `control` and `data` replace the fake proxy's ports, `lua` the filter; without `clusters` the sidecar
-    does not know the proxy.
+    `control` and `data` replace the fake proxy's ports, `code` the filter's Lua; without `clusters` the
+    sidecar does not know the proxy.
     """
     proxy = FakeProxy()
     async with AsyncExitStack() as stack:
@@ -126,8 +126,8 @@ async def sidecar_of_foo(
         known = {PROXY.data_cluster: data or fake_data, PROXY.control_cluster: control or fake_control}
         sidecar = Sidecar("foo", app, labels={"app": "foo"}, clusters=known if clusters else {}, tls=tls)
         configuration = apply(map(envoy_filter, scopes), sidecar, bootstrap(sidecar))
-        if lua is not None:
-            text = json.dumps(configuration).replace(json.dumps(lua_source()), json.dumps(lua))
+        if code is not None:
+            text = json.dumps(configuration).replace(json.dumps(lua.source("decide")), json.dumps(code))
             configuration = json.loads(text)
         envoy = await stack.enter_async_context(running(configuration, folder, "foo", environment))
         client = await stack.enter_async_context(

@@ -20,7 +20,8 @@ from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.gateway import LISTENER, Gateway, JwtRule, bootstrap
 from devroute.mesh.istio.sidecar import Document
-from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, edge_source
+from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
 from tests.envoy.harness import serving
 
 pytestmark = pytest.mark.mesh
@@ -109,7 +110,7 @@ async def gateway(
             route["typed_per_filter_config"] = {"envoy.filters.http.cors": cors}
         configuration = apply(filters, shape, configuration)
         if source is not None:
-            text = json.dumps(configuration).replace(json.dumps(edge_source()), json.dumps(source))
+            text = json.dumps(configuration).replace(json.dumps(lua.source("edge")), json.dumps(source))
             configuration = json.loads(text)
         envoy = await stack.enter_async_context(running(configuration, folder, name, {}))
         client = await stack.enter_async_context(
@@ -249,7 +250,8 @@ async def test_every_line_of_repeated_fields_is_looked_at(closed: Edge) -> None:
 
 
 async def test_a_failing_filter_lets_no_contract_in_and_no_request_down(tmp_path: Path) -> None:
-    broken = edge_source().replace("local function guard(handle)", "local function guard(handle) error('x')")
+    start = "local function guard(handle)"
+    broken = lua.source("edge").replace(start, f"{start} error('x')")
     async with gateway(tmp_path, EdgeSettings(networks=EVERYBODY), source=broken) as edge:
         response, seen = await edge.get([("x-devroute", CONTRACT), ("baggage", f"devroute={ENCODED}")])
     assert (response.status, values(seen, "x-devroute"), values(seen, "baggage")) == (200, [], [])

@@ -188,7 +188,7 @@ async def test_a_proxy_that_hangs_costs_half_a_second_once(mesh: Mesh) -> None:
     assert time.monotonic() - began >= 0.45
     _, seen_next = await get(mesh, {"x-devroute": CONTRACT})
     assert seen["who"] == "app"
-    assert verdict(response) == ("fallback", "the devroute proxy did not answer within 500 ms")
+    assert verdict(response) == ("fallback", "the devroute proxy did not respond within 500 ms")
     assert seen_next["who"] == "app"
     assert len(mesh.proxy.asked) == 1
 
@@ -196,17 +196,17 @@ async def test_a_proxy_that_hangs_costs_half_a_second_once(mesh: Mesh) -> None:
 @pytest.mark.parametrize(
     ("status", "text", "reason"),
     [
-        (200, "<html>hello</html>", "the devroute proxy's answer was not understood"),
-        (200, "", "the devroute proxy's answer was not understood"),
+        (200, "<html>hello</html>", "the devroute proxy's response was not understood"),
+        (200, "", "the devroute proxy's response was not understood"),
         (
             500,
             "devroute 1\ndecision detour\nservice foo\n",
-            "the devroute proxy answered the sidecar with status 500",
+            "the devroute proxy responded to the sidecar with status 500",
         ),
         (
             200,
             "devroute 1\ndecision detour\nservice a\x01b\n",
-            "the devroute proxy's answer was not understood",
+            "the devroute proxy's response was not understood",
         ),
     ],
 )
@@ -228,7 +228,7 @@ async def test_a_sidecar_without_the_proxys_clusters(tmp_path: Path) -> None:
 
 async def test_a_filter_that_makes_no_decision_is_an_error_and_no_detour(tmp_path: Path) -> None:
     async with sidecar_of_foo(
-        tmp_path, MeshScope(), lua="function envoy_on_request(handle) error('x') end"
+        tmp_path, MeshScope(), code="function envoy_on_request(handle) error('x') end"
     ) as mesh:
         async with mesh.client.get(mesh.url, headers={"x-devroute": CONTRACT}) as response:
             assert response.status == 500

@@ -19,8 +19,7 @@ from grpc import aio
 from devroute.auth.tokens import new_token
 from devroute.mesh import envoy, testbed
 from devroute.mesh.istio.sidecar import Endpoint
-from devroute.mesh.manifests import MeshScope, NamespaceScope, Scope, WorkloadScope, lua_source
-from devroute.mesh.manifests import sidecar_filter as filter_model
+from devroute.mesh.manifests import MeshScope, NamespaceScope, Scope, WorkloadScope, lua
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import PROXY, serving, sidecar_of_foo
 from tests.envoy.real import Mesh, real_mesh
@@ -373,11 +372,13 @@ async def test_uploads_do_not_wait_for_a_proxy_that_does_not_read(town: Town) ->
 
 
 async def test_if_the_lua_fails_the_service_answers(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str = "devroute") -> str:
-        start = "local function drawn(found)"
-        return lua_source(name).replace(start, f"{start} error('x')")
+    source = lua.source
 
-    monkeypatch.setattr(filter_model, "lua_source", broken)
+    def broken(entry: str) -> str:
+        start = "local function drawn(found)"
+        return source(entry).replace(start, f"{start} error('x')")
+
+    monkeypatch.setattr(lua, "source", broken)
     async with standing_in(town, copies_to(TICKETS[0])) as (url, got):
         for _ in range(3):
             async with town.mesh.client.get(url) as answer:

@@ -7,14 +7,15 @@ from urllib.parse import quote, unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lupa.luajit21 import LuaRuntime
 
 from devroute.errors import ConfigInvalid
-from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, edge_source
+from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
+from tests.lua.worker import runtime
 from tests.support.examples import examples
 
-LUA = LuaRuntime(unpack_returned_tuples=True, encoding="latin-1")
-EDGE: Any = LUA.execute(edge_source())
+TESTED = ("in_networks", "percent_encode", "decode_strictly", "parameter_of", "looks_signed", "grants")
+LUA, EDGE = runtime(f"{lua.source('edge')}return {{ {', '.join(f'{name} = {name}' for name in TESTED)} }}")
 
 V4 = st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address)
 V6 = st.integers(0, 2**128 - 1).map(ipaddress.IPv6Address)
@@ -82,14 +83,14 @@ def test_what_is_no_network_holds_nobody(network: str) -> None:
 
 @given(st.text(st.characters(max_codepoint=255)))
 def test_what_is_escaped_is_safe_anywhere_and_comes_back(text: str) -> None:
-    escaped = EDGE.escape(text)
+    escaped = EDGE.percent_encode(text)
     assert escaped == quote(text, safe="", encoding="latin-1")
-    assert EDGE.unescape(escaped) == text
+    assert EDGE.decode_strictly(escaped) == text
 
 
 @given(st.text("%0aAgf~z", max_size=12))
 def test_percent_signs_alone_are_refused(text: str) -> None:
-    decoded = EDGE.unescape(text)
+    decoded = EDGE.decode_strictly(text)
     broken = any(not _is_hex(part[:2]) for part in text.split("%")[1:])
     assert decoded == (None if broken else unquote(text, encoding="latin-1"))
 
@@ -168,4 +169,5 @@ def test_wrong_settings_are_errors_that_name_them(wrong: dict[str, Any], said: s
 
 def test_the_filter_is_shipped_byte_for_byte() -> None:
     (patch, *_) = edge_filter()["spec"]["configPatches"]
-    assert patch["patch"]["value"]["typed_config"]["default_source_code"] == {"inline_string": edge_source()}
+    code = patch["patch"]["value"]["typed_config"]["default_source_code"]
+    assert code == {"inline_string": lua.source("edge")}

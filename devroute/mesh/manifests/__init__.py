@@ -19,7 +19,7 @@ from devroute.mesh.manifests.model import (
     WorkloadScope,
 )
 from devroute.mesh.manifests.render import to_yaml
-from devroute.mesh.manifests.sidecar_filter import FILTER, envoy_filter, lua_source
+from devroute.mesh.manifests.sidecar_filter import FILTER, envoy_filter
 
 __all__ = [
     "FILTER",
@@ -35,7 +35,6 @@ __all__ = [
     "Scope",
     "WorkloadScope",
     "envoy_filter",
-    "lua_source",
     "render",
     "to_yaml",
 ]

@@ -9,6 +9,7 @@ import ipaddress
 
 from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, Installation
 from devroute.mesh.manifests.model import Document
+from devroute.mesh.manifests.patches import envoy_filter_of, patch
 from devroute.policy.policy import Policy
 from devroute.policy.ranges import Network, is_inside
 from devroute.proxy.settings import ProxySettings
@@ -144,29 +145,15 @@ def own_sidecar(installation: Installation) -> Document:
         (installation.proxy.data_port, DATA_PORT),
         (installation.proxy.control_port, CONTROL_PORT),
     ]
-    return {
-        "apiVersion": "networking.istio.io/v1alpha3",
-        "kind": "EnvoyFilter",
-        "metadata": installation.metadata(),
-        "spec": {
-            "workloadSelector": {"labels": installation.selector},
-            "configPatches": [_straight_in(*each) for each in ports],
-        },
-    }
+    patches = [_straight_in(*each) for each in ports]
+    return envoy_filter_of(installation.metadata(), patches, installation.selector)
 
 
 def _straight_in(port: int, container_port: int) -> Document:
     """All of one port to the app, as Istio's own route does it."""
     unlimited = {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"}
     route = {"cluster": f"inbound|{container_port}||", "timeout": "0s", "max_stream_duration": unlimited}
-    return {
-        "applyTo": "HTTP_ROUTE",
-        "match": {
-            "context": "SIDECAR_INBOUND",
-            "routeConfiguration": {"vhost": {"name": f"inbound|http|{port}"}},
-        },
-        "patch": {
-            "operation": "INSERT_FIRST",
-            "value": {"name": "devroute-proxy", "match": {"prefix": "/"}, "route": route},
-        },
-    }
+    value = {"name": "devroute-proxy", "match": {"prefix": "/"}, "route": route}
+    inserted = patch("SIDECAR_INBOUND", "HTTP_ROUTE", "INSERT_FIRST", value)
+    inserted["match"]["routeConfiguration"] = {"vhost": {"name": f"inbound|http|{port}"}}
+    return inserted

@@ -13,7 +13,7 @@ from typing import Any
 from devroute.contract import target
 from devroute.contract.target import MAX_LABEL, Malformed, check_label
 from devroute.errors import ConfigInvalid
-from devroute.mesh.manifests import Document
+from devroute.mesh.manifests.model import PART_OF, Document
 from devroute.quoting import quote
 from devroute.yaml_text import LOADER, read_documents
 
@@ -202,7 +202,7 @@ def _rule(service: Service, subsets: Mapping[str, Mapping[str, str]], domain: st
         "metadata": {
             "name": name if len(name) <= MAX_LABEL else service.name,
             "namespace": service.namespace,
-            "labels": {"app.kubernetes.io/part-of": "devroute"},
+            "labels": dict(PART_OF),
         },
         "spec": {
             "host": f"{service}.svc.{domain}",

@@ -2,14 +2,11 @@
 outside, an ambient mesh, autoscaling, metrics. Pure.
 """
 
-import json
-from importlib import resources
-
 from devroute.headers import MATCHED
+from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
 from devroute.mesh.manifests.installation import Installation
-from devroute.mesh.manifests.model import Document, WorkloadScope
-from devroute.mesh.manifests.sidecar_filter import lua_source
+from devroute.mesh.manifests.model import PART_OF, Document, WorkloadScope
 
 #: Characters of a TrafficExtension's inline code (its CRD).
 MAX_INLINE_LUA = 65536
@@ -78,7 +75,7 @@ def edge(installation: Installation) -> list[Document]:
             "metadata": {
                 "name": "devroute-edge",
                 "namespace": ingress.namespace,
-                "labels": {"app.kubernetes.io/part-of": "devroute"},
+                "labels": dict(PART_OF),
             },
             "spec": {"selector": {"matchLabels": selector}, "jwtRules": [rule]},
         },
@@ -86,24 +83,20 @@ def edge(installation: Installation) -> list[Document]:
 
 
 def ambient_lua(installation: Installation, scope: WorkloadScope) -> str:
-    """The filter for a waypoint: its settings, `lua/devroute.lua` and `lua/waypoint.lua`. Names are those of
-    DNS and of clusters, so that their JSON is their Lua."""
+    """The filter for a waypoint, `lua/waypoint.lua` with its settings."""
     settings = {
         "control": installation.proxy.control_cluster,
         "service": scope.service,
         "namespace": scope.namespace,
         "domain": installation.proxy.domain,
     }
-    table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
-    waypoint = resources.files("devroute.lua").joinpath("waypoint.lua").read_text(encoding="utf-8")
-    return f"local SETTINGS = {{ {table} }}\n;(function()\n{lua_source()}end)()\n{waypoint}"
+    return lua.source("waypoint", SETTINGS=settings)
 
 
 def ambient(installation: Installation, scope: WorkloadScope, port: int) -> list[Document]:
     """One service of an ambient mesh, at its waypoint; from Istio 1.30. The proxy keeps its sidecar."""
     proxy = installation.proxy
-    labels = {"app.kubernetes.io/part-of": "devroute"}
-    own = {"name": f"devroute-{scope.service}", "namespace": scope.namespace, "labels": labels}
+    own = {"name": f"devroute-{scope.service}", "namespace": scope.namespace, "labels": dict(PART_OF)}
     target = {"group": "", "kind": "Service", "name": scope.service}
     matched = {"type": "Exact", "name": MATCHED, "value": scope.service}
     return [

@@ -1,25 +1,33 @@
 """The EnvoyFilter that puts `lua/edge.lua` into ingress gateways: which contracts enter the mesh. Pure.
 
-Routes in front of everybody's own turn the filter on for requests that carry something of ours, so that all
-others pass it by. Markers, which never come from outside, are taken off without it.
+Routes in front of all others turn the filter on for requests that carry something of devroute's; all other
+requests bypass it. Headers that only the mesh sets are removed without it.
 """
 
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Literal
 
 from devroute import headers
 from devroute.errors import ConfigInvalid
-from devroute.mesh.manifests.model import Document
+from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.lua import EDGE_DONE
+from devroute.mesh.manifests.model import PART_OF, Document
+from devroute.mesh.manifests.patches import (
+    LUA_TYPE,
+    disabled_filter,
+    envoy_filter_of,
+    patch,
+    turned_on,
+    undecided,
+)
 
-#: Name of the HTTP filter, and of the metadata for its settings and for what it did.
+CONTEXT = "GATEWAY"
+#: Name of the HTTP filter, and of the metadata with its settings and its mark.
 FILTER = headers.EDGE_METADATA
-#: Present once the filter has looked at a request.
-DONE = "done"
 
-#: Fields that the mesh gives itself, and a contract under the name that CGI-like servers take for x-devroute.
+#: Headers that only the mesh sets, and a contract under the name that CGI-like servers take for x-devroute.
 NEVER_FROM_OUTSIDE = (
     headers.MATCHED,
     headers.VIA,
@@ -33,14 +41,11 @@ NEVER_FROM_OUTSIDE = (
     headers.CONTRACT.replace("-", "_"),
 )
 
-LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
-ROUTE_FILTER_TYPE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
-
 #: Longer than a working day is not "short".
 MAX_COOKIE_SECONDS = 12 * 3600
 
-#: Which address stands for the caller: the one that the gateway trusts, or that of its very peer. The first
-#: is the peer's too, unless numTrustedProxies says how many load balancers' word counts; it relies on
+#: Which address is the caller's: the one that the gateway trusts, or its direct peer's. The first is the
+#: peer's too, unless numTrustedProxies says how many load balancers are trusted; it relies on
 #: use_remote_address, which Istio sets at gateways.
 ClientAddress = Literal["trusted", "direct"]
 
@@ -83,58 +88,26 @@ class EdgeSettings:
                 raise ConfigInvalid(f"network {text!r} is usually written {network}")
 
 
-def edge_source() -> str:
-    """The filter, `lua/edge.lua`."""
-    return resources.files("devroute.lua").joinpath("edge.lua").read_text(encoding="utf-8")
-
-
 def edge_filter(settings: EdgeSettings | None = None) -> Document:
     """The EnvoyFilter (networking.istio.io/v1alpha3) for the gateways that the settings select."""
     settings = settings or EdgeSettings()
-    return {
-        "apiVersion": "networking.istio.io/v1alpha3",
-        "kind": "EnvoyFilter",
-        "metadata": {
-            "name": "devroute-edge",
-            "namespace": settings.namespace,
-            "labels": {"app.kubernetes.io/part-of": "devroute"},
-        },
-        "spec": {
-            "workloadSelector": {"labels": dict(sorted(settings.selector.items()))},
-            "configPatches": [
-                _filter_patch(),
-                *(_patch("HTTP_ROUTE", "INSERT_FIRST", route) for route in _routes(settings)),
-                _patch("VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": list(NEVER_FROM_OUTSIDE)}),
-            ],
-        },
-    }
-
-
-def _patch(apply_to: str, operation: str, value: Document) -> Document:
-    return {
-        "applyTo": apply_to,
-        "match": {"context": "GATEWAY"},
-        "patch": {"operation": operation, "value": value},
-    }
-
-
-def _filter_patch() -> Document:
-    """Off unless a route turns it on. After the filters that authenticate, and before `fault`, the first one
-    that is configured by routes: it and those behind it have to see the route that is chosen in the end.
-    """
-    fault = {"name": "envoy.filters.http.fault"}
-    connection_manager = {"name": "envoy.filters.network.http_connection_manager", "subFilter": fault}
-    code = {"@type": LUA_TYPE, "default_source_code": {"inline_string": edge_source()}}
-    patch = _patch("HTTP_FILTER", "INSERT_BEFORE", {"name": FILTER, "disabled": True, "typed_config": code})
-    patch["match"]["listener"] = {"filterChain": {"filter": connection_manager}}
-    return patch
+    code = {"@type": LUA_TYPE, "default_source_code": {"inline_string": lua.source("edge")}}
+    patches = [
+        # Behind the filters that authenticate, and before `fault`, the first one that routes configure: that
+        # one and all behind it have to see the route that is chosen in the end.
+        disabled_filter(CONTEXT, "envoy.filters.http.fault", FILTER, code),
+        *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", route) for route in _routes(settings)),
+        patch(CONTEXT, "VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": list(NEVER_FROM_OUTSIDE)}),
+    ]
+    metadata = {"name": "devroute-edge", "namespace": settings.namespace, "labels": dict(PART_OF)}
+    return envoy_filter_of(metadata, patches, dict(sorted(settings.selector.items())))
 
 
 def _routes(settings: EdgeSettings) -> list[Document]:
-    """One for each way in which a contract may come; the filter tells them apart again.
+    """One for each way in which a contract may come.
 
     Baggage: any spelling of the key that some library may take for ours. `:path`: cheaper than a match by
-    query parameter, for which Envoy would parse everybody's query.
+    query parameter, for which Envoy would parse the query of every request.
     """
     baggage = {"safe_regex": {"regex": "(?is).*(devroute|(^|,)[^=,;]*%).*"}}
     cookie = {"contains": f"{headers.COOKIE}="}
@@ -148,18 +121,16 @@ def _routes(settings: EdgeSettings) -> list[Document]:
 
 
 def _route(name: str, header: Document, settings: EdgeSettings) -> Document:
-    """Its own answer is seen only if the filter dies before it has marked the request as done."""
-    body = (
-        '{"code": "internal", "message": "the devroute filter at the edge failed", '
-        '"hint": "see the log of the gateway", "service": null, "target": null, "request_id": null}\n'
-    )
-    done = {"filter": FILTER, "path": [{"key": DONE}], "value": {"present_match": True}, "invert": True}
+    """Its own response appears only if the filter dies before it has marked the request as done."""
+    done = {"filter": FILTER, "path": [{"key": EDGE_DONE}], "value": {"present_match": True}, "invert": True}
     return {
         "name": f"devroute-edge-{name}",
         "match": {"prefix": "/", "headers": [header], "dynamic_metadata": [done]},
-        "direct_response": {"status": 500, "body": {"inline_string": body}},
+        "direct_response": undecided(
+            "the devroute filter at the gateway failed", "see the log of the gateway"
+        ),
         "metadata": {"filter_metadata": {FILTER: _metadata(settings)}},
-        "typed_per_filter_config": {FILTER: {"@type": ROUTE_FILTER_TYPE, "config": {}}},
+        "typed_per_filter_config": {FILTER: turned_on({})},
     }
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from devroute import __version__
 from devroute.contract.target import Malformed, check_label, parse_host
 from devroute.errors import ConfigInvalid
-from devroute.mesh.manifests.model import Document, MeshScope, ProxyService, Scope
+from devroute.mesh.manifests.model import PART_OF, Document, MeshScope, ProxyService, Scope
 from devroute.policy.policy import Policy
 from devroute.proxy.settings import ProxySettings
 from devroute.quoting import quote
@@ -110,7 +110,7 @@ class Installation:
 
     def metadata(self, name: str | None = None, **more: object) -> Document:
         """The metadata of an object of the installation, in the proxy's namespace."""
-        labels = {**self.selector, "app.kubernetes.io/part-of": "devroute"}
+        labels = {**self.selector, **PART_OF}
         return {"name": name or self.proxy.name, "namespace": self.proxy.namespace, "labels": labels, **more}
 
 

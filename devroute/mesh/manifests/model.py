@@ -7,6 +7,9 @@ from typing import Any
 #: A manifest or a part of an Envoy configuration, as YAML and JSON know it.
 Document = dict[str, Any]
 
+#: The label of everything that belongs to devroute.
+PART_OF = {"app.kubernetes.io/part-of": "devroute"}
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyService:

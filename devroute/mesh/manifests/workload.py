@@ -1,7 +1,7 @@
 """The proxy's pods and how they are found: Namespace to Service. Core Kubernetes only. Pure."""
 
 from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, USER_ID, Installation
-from devroute.mesh.manifests.model import Document
+from devroute.mesh.manifests.model import PART_OF, Document
 from devroute.mesh.manifests.render import to_yaml
 from devroute.proxy.settings import ProxySettings
 
@@ -33,7 +33,7 @@ def namespace(installation: Installation) -> Document:
             "name": installation.proxy.namespace,
             "labels": {
                 **injection,
-                "app.kubernetes.io/part-of": "devroute",
+                **PART_OF,
                 "pod-security.kubernetes.io/audit": "restricted",
                 "pod-security.kubernetes.io/warn": "restricted",
             },
@@ -101,7 +101,7 @@ def deployment(installation: Installation) -> Document:
             "selector": {"matchLabels": installation.selector},
             "template": {
                 "metadata": {
-                    "labels": {**installation.selector, "app.kubernetes.io/part-of": "devroute"},
+                    "labels": {**installation.selector, **PART_OF},
                     "annotations": _annotations(),
                 },
                 "spec": pod,

@@ -17,7 +17,7 @@ from devroute.mesh.manifests import (
     Scope,
     WorkloadScope,
     envoy_filter,
-    lua_source,
+    lua,
     render,
 )
 from tests.support.paths import ROOT
@@ -45,9 +45,9 @@ def test_every_package_is_listed_for_installation() -> None:
 
 def test_the_filter_is_shipped_byte_for_byte() -> None:
     shipped = yaml.safe_load(render(MeshScope()))
-    lua = shipped["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
-    source = lua["source_codes"]["decide"]["inline_string"]
-    assert source == lua_source() == (ROOT / "lua/devroute.lua").read_text()
+    config = shipped["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
+    sources = {name: code["inline_string"] for name, code in config["source_codes"].items()}
+    assert sources == {name: lua.source(name) for name in ("decide", "compare")}
 
 
 @pytest.mark.parametrize("scope", [MeshScope(), NamespaceScope("shop"), WorkloadScope("shop", "foo")])

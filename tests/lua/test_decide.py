@@ -1,140 +1,21 @@
-"""The filter alone, under the LuaJIT that Envoy has too, driven by a hand-written handle."""
+"""`decide`, the sidecar filter for requests with a contract, under the LuaJIT that Envoy has too."""
 
 import json
-import re
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import pytest
-from lupa.luajit21 import LuaRuntime
 
-from devroute.mesh.manifests import lua_source
+from devroute.mesh.manifests import lua
 from devroute.policy.rules import is_caller
+from tests.lua import worker as envoy
+from tests.lua.worker import DATA, OWN, Handle, exports
 
-CONTROL, DATA = "control-cluster", "data-cluster"
-OWN = "inbound|8080||"
 DETOUR = "devroute 1\ndecision detour\nservice foo\nttl 1000\n"
 
 
-Fields = list[tuple[str, str]]
-
-
-class Metadata:
-    def __init__(self) -> None:
-        self.values: dict[tuple[str, str], str] = {}
-
-    def set(self, _: object, filter_name: str, key: str, value: str) -> None:
-        self.values[filter_name, key] = value
-
-
-class Handle:
-    """What the filter sees of one request. Methods get the Lua `self` first, as in `handle:headers()`."""
-
-    def __init__(self, worker: "Worker", headers: Fields, sni: str, caller: str | None) -> None:
-        self.worker, self.fields, self.sni, self.caller = worker, headers, sni, caller
-        self.decided = Metadata()
-        self.responded: tuple[dict[str, str], str] | None = None
-        self.cleared = False
-
-    def sent(self, name: str) -> str | None:
-        """A header as it goes on; repeated ones are joined, as Envoy does for Lua."""
-        values = [value for key, value in self.fields if key == name]
-        return ",".join(values) if values else None
-
-    def replace(self, _: object, name: str, value: str) -> None:
-        self.fields = [each for each in self.fields if each[0] != name] + [(name, value)]
-
-    def remove(self, _: object, name: str) -> None:
-        self.fields = [each for each in self.fields if each[0] != name]
-
-    def headers(self, _: object) -> object:
-        return self.worker.table(
-            getNumValues=lambda _, name: sum(key == name for key, _ in self.fields),
-            get=lambda _, name: self.sent(name),
-            replace=self.replace,
-            remove=self.remove,
-        )
-
-    def metadata(self, _: object) -> object:
-        settings = {"control": CONTROL, "data": DATA} | self.worker.settings
-        return self.worker.table(get=lambda _, key: settings.get(key))
-
-    def streamInfo(self, _: object) -> object:
-        tls = self.caller and self.worker.table(
-            peerCertificateValidated=lambda _: True,
-            uriSanPeerCertificate=lambda _: self.worker.lua.table(self.caller),
-        )
-        return self.worker.table(
-            requestedServerName=lambda _: self.sni,
-            downstreamSslConnection=lambda _: tls,
-            downstreamLocalAddress=lambda _: "10.0.0.5:8080",
-            dynamicMetadata=lambda _: self.worker.table(set=self.decided.set),
-        )
-
-    def timestamp(self, _: object) -> int:
-        return self.worker.now
-
-    def httpCall(
-        self, _: object, cluster: str, headers: Any, body: None, timeout: int, at_once: bool = False
-    ) -> Any:
-        if cluster not in self.worker.clusters:
-            self.worker.lua.execute('error("http call cluster invalid. Must be configured")')
-        if not list(headers):
-            self.worker.lua.execute(
-                "error(\"http call headers must include ':path', ':method', and ':authority'\")"
-            )
-        if at_once:
-            self.worker.told.append(dict(headers))
-            return None
-        self.worker.asked.append(dict(headers))
-        assert (cluster, timeout) == (CONTROL, 500)
-        return self.worker.answer()
-
-    def respond(self, _: object, headers: Any, body: str) -> None:
-        self.responded = dict(headers), body
-
-    def clearRouteCache(self, _: object) -> None:
-        self.cleared = True
-
-    def logErr(self, _: object, message: str) -> None:
-        self.worker.logged.append(message)
-
-    def __getitem__(self, key: str) -> str | None:
-        if key == "decision":
-            return "detour" if self["result"] == "error" else self["result"]
-        return self.decided.values.get(("devroute", key))
-
-
-class Worker:
-    """One Lua state, as each of Envoy's workers has one for each route's configuration."""
-
-    def __init__(self, environment: Mapping[str, str], **settings: str) -> None:
-        self.lua = LuaRuntime(unpack_returned_tuples=True)
-        self.lua.globals().os.getenv = environment.get
-        self.exports = self.lua.execute(lua_source())
-        self.settings, self.now = settings, 1_000_000
-        self.asked: list[dict[str, str]] = []
-        self.told: list[dict[str, str]] = []
-        self.clusters = {CONTROL, DATA, OWN}
-        self.logged: list[str] = []
-        self.answer: Callable[[], Any] = self.answers(DETOUR)
-
-    def table(self, **entries: object) -> Any:
-        return self.lua.table_from(entries)
-
-    def answers(self, body: str, status: str = "200") -> Callable[[], Any]:
-        return lambda: (self.lua.table_from({":status": status}), body)
-
-    def request(self, *contracts: str, sni: str = "", caller: str | None = None, **more: str) -> Handle:
-        """`more` are further headers: `_authority` is :authority, `x_own` is x-own."""
-        fields = {":method": "GET", ":path": "/", ":authority": "foo:8080"}
-        fields |= {re.sub("^-", ":", name.replace("_", "-")): value for name, value in more.items()}
-        headers = [("x-devroute", each) for each in contracts] + list(fields.items())
-        handle = Handle(self, headers, sni, caller)
-        methods = ("headers", "metadata", "streamInfo", "timestamp", "httpCall", "respond", "clearRouteCache")
-        table = self.lua.table_from({name: getattr(handle, name) for name in (*methods, "logErr")})
-        self.lua.globals().envoy_on_request(table)
-        return handle
+class Worker(envoy.Worker):
+    def __init__(self, environment: dict[str, str], **settings: object) -> None:
+        super().__init__(lua.source("decide"), environment, **settings)
+        self.response = self.responds(DETOUR)
 
 
 @pytest.fixture
@@ -156,10 +37,9 @@ def worker() -> Worker:
         ("", (None, None)),
     ],
 )
-def test_the_sni_names_the_service_that_was_dialled(
-    worker: Worker, sni: str, found: tuple[str | None, ...]
-) -> None:
-    assert worker.exports.service_of_sni(sni)[:3] == found
+def test_the_sni_names_the_service_that_was_dialled(sni: str, found: tuple[str | None, ...]) -> None:
+    _, identity = exports("identity", "service_of_sni")
+    assert identity.service_of_sni(sni)[:3] == found
 
 
 def test_candidates_are_sent_in_the_order_of_trust(worker: Worker) -> None:
@@ -235,13 +115,13 @@ def test_the_longest_contract_is_8_kib(worker: Worker) -> None:
 
 def test_a_detour_names_its_service_and_nothing_else(worker: Worker) -> None:
     handle = worker.request('{"foo": "x"}')
-    assert handle.decided.values == {("devroute", "result"): "error"}
+    assert handle.decided == {("devroute", "result"): "error"}
     assert (handle.sent("x-devroute-cluster"), handle.sent("x-devroute-matched")) == (None, "foo")
     assert handle.cleared
 
 
 def test_unknown_keys_are_ignored(worker: Worker) -> None:
-    worker.answer = worker.answers(DETOUR + "x-new yes\n")
+    worker.response = worker.responds(DETOUR + "x-new yes\n")
     assert worker.request('{"foo": "x"}')["decision"] == "detour"
 
 
@@ -269,25 +149,25 @@ def test_unknown_keys_are_ignored(worker: Worker) -> None:
     ],
 )
 def test_nonsense_leaves_the_request_to_the_service(worker: Worker, answer: str) -> None:
-    worker.answer = worker.answers(answer)
+    worker.response = worker.responds(answer)
     handle = worker.request('{"foo": "x"}')
     assert handle["result"] == "fallback"
-    assert handle["reason"] == "the devroute proxy's answer was not understood"
+    assert handle["reason"] == "the devroute proxy's response was not understood"
 
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [("503", "cannot be reached"), ("504", "did not answer within 500 ms"), ("404", "status 404")],
+    [("503", "cannot be reached"), ("504", "did not respond within 500 ms"), ("404", "status 404")],
 )
 def test_no_answer_leaves_the_request_to_the_service(worker: Worker, status: str, reason: str) -> None:
-    worker.answer = worker.answers(DETOUR, status)
+    worker.response = worker.responds(DETOUR, status)
     handle = worker.request('{"foo": "x"}')
     assert handle["decision"] == "fallback"
     assert reason in (handle["reason"] or "")
 
 
 def test_an_error_is_answered_at_once(worker: Worker) -> None:
-    worker.answer = worker.answers(
+    worker.response = worker.responds(
         'devroute 1\ndecision error\nstatus 403\nreason no\nbody {"code": "x"}\nttl 9\n'
     )
     handle = worker.request('{"foo": "x"}')
@@ -303,7 +183,7 @@ def test_an_error_is_answered_at_once(worker: Worker) -> None:
 
 
 def test_a_long_reason_is_cut(worker: Worker) -> None:
-    worker.answer = worker.answers(f"devroute 1\ndecision fallback\nreason {'long ' * 100}\nttl 0\n")
+    worker.response = worker.responds(f"devroute 1\ndecision fallback\nreason {'long ' * 100}\nttl 0\n")
     assert len(worker.request('{"foo": "x"}')["reason"] or "") == 200
 
 
@@ -321,9 +201,7 @@ def test_a_failure_of_the_filter_leaves_the_request_to_the_service(worker: Worke
         def timestamp(self, _: object) -> int:
             raise RuntimeError("out of order")
 
-    handle = Broken(worker, [("x-devroute", '{"foo": "x"}')], "", None)
-    names = ("headers", "metadata", "streamInfo", "timestamp", "clearRouteCache", "logErr")
-    worker.lua.globals().envoy_on_request(worker.lua.table_from({n: getattr(handle, n) for n in names}))
+    handle = worker.handle(Broken(worker, [("x-devroute", '{"foo": "x"}')]))
     assert handle["decision"] == "fallback"
     assert "out of order" in worker.logged[0]
 
@@ -332,7 +210,7 @@ def test_a_failure_of_the_filter_leaves_the_request_to_the_service(worker: Worke
 
 
 def test_an_answer_holds_for_its_time_and_no_longer(worker: Worker) -> None:
-    worker.answer = worker.answers(DETOUR.replace("1000", "300"))
+    worker.response = worker.responds(DETOUR.replace("1000", "300"))
     for now, asked in [(0, 1), (299, 1), (300, 2)]:
         worker.now = 1_000_000 + now
         worker.request('{"foo": "x"}')
@@ -340,7 +218,7 @@ def test_an_answer_holds_for_its_time_and_no_longer(worker: Worker) -> None:
 
 
 def test_an_answer_never_holds_longer_than_a_second(worker: Worker) -> None:
-    worker.answer = worker.answers(DETOUR.replace("1000", "9999"))
+    worker.response = worker.responds(DETOUR.replace("1000", "9999"))
     worker.request('{"foo": "x"}')
     worker.now += 1000
     worker.request('{"foo": "x"}')
@@ -355,14 +233,14 @@ def test_a_clock_that_was_set_back_makes_no_answer_last(worker: Worker) -> None:
 
 
 def test_ttl_zero_is_asked_again(worker: Worker) -> None:
-    worker.answer = worker.answers(DETOUR.replace("1000", "0"))
+    worker.response = worker.responds(DETOUR.replace("1000", "0"))
     worker.request('{"foo": "x"}')
     worker.request('{"foo": "x"}')
     assert len(worker.asked) == 2
 
 
 def test_a_dead_proxy_costs_its_timeout_once_a_second(worker: Worker) -> None:
-    worker.answer = worker.answers("upstream request timeout", "504")
+    worker.response = worker.responds("upstream request timeout", "504")
     assert [worker.request('{"foo": "x"}')["decision"] for _ in range(5)] == ["fallback"] * 5
     assert len(worker.asked) == 1
 
@@ -375,12 +253,15 @@ def test_services_do_not_share_answers_and_callers_do(worker: Worker) -> None:
 
 
 def test_a_flood_of_contracts_or_services_is_bounded(worker: Worker) -> None:
-    identity = worker.exports.identity_of("foo", None, "")
+    worker.response = worker.responds(DETOUR.replace("1000", "9999"))
     for number in range(256):
-        worker.exports.remember(identity, f"key {number}")
-    assert identity.size == len(list(identity.known)) == 256
-    worker.exports.remember(identity, "key 256")
-    assert list(identity.known) == ["key 256"]
+        worker.request(f'{{"foo": "x{number}"}}')
+    worker.request('{"foo": "x0"}')
+    assert len(worker.asked) == 256
+    worker.request('{"foo": "x256"}')
+    worker.request('{"foo": "x0"}')  # asked about again: all were forgotten
+    assert len(worker.asked) == 258
+    worker.asked.clear()
     for number in range(17):  # the first is asked about again: its service was forgotten
         worker.request('{"foo": "x"}', sni=f"outbound_.8080_._.foo{number}.shop.svc.cluster.local")
     worker.request('{"foo": "x"}', sni="outbound_.8080_._.foo0.shop.svc.cluster.local")
@@ -413,7 +294,7 @@ SPIFFE = "spiffe://cluster.local/ns/shop/sa/web"
 def test_a_decision_is_for_the_requests_that_meet_its_conditions(
     worker: Worker, line: str, request_: dict[str, str], unmet: str | None
 ) -> None:
-    worker.answer = worker.answers(DETOUR + line + "\n")
+    worker.response = worker.responds(DETOUR + line + "\n")
     handle = worker.request('{"foo": "x"}', **request_)
     if unmet is None:
         assert handle["decision"] == "detour"
@@ -438,7 +319,7 @@ CALLERS = [
      "spiffe://y/ns/qa/sa/r.*%a", "spiffe://z", "spiffe://*", "qa/r.1", "[^x]/web", "s.op/web"],
 )  # fmt: skip
 def test_the_policys_callers_are_those_that_the_proxy_means(worker: Worker, pattern: str) -> None:
-    worker.answer = worker.answers(f"{DETOUR}callers other/x,{pattern}\n")
+    worker.response = worker.responds(f"{DETOUR}callers other/x,{pattern}\n")
     seen = {
         caller: worker.request('{"foo": "x"}', caller=caller, x_devroute_caller="spiffe://forged")
         for caller in CALLERS
@@ -455,7 +336,7 @@ def test_the_policys_callers_are_those_that_the_proxy_means(worker: Worker, patt
 
 
 def test_a_caller_that_policy_refuses_is_an_error_where_the_contract_insists(worker: Worker) -> None:
-    worker.answer = worker.answers(DETOUR + "callers qa/*\nfallback fail\n")
+    worker.response = worker.responds(DETOUR + "callers qa/*\nfallback fail\n")
     handle = worker.request('{"foo": "x"}', caller=SPIFFE)
     assert handle.responded is not None
     headers, body = handle.responded
@@ -466,7 +347,7 @@ def test_a_caller_that_policy_refuses_is_an_error_where_the_contract_insists(wor
 @pytest.mark.parametrize("decision", ["detour", "mirror", "version"])
 def test_callers_are_restricted_whatever_the_decision(worker: Worker, decision: str) -> None:
     answer = f"devroute 1\ndecision {decision}\nservice foo\nttl 1000\nversion v2\ncallers shop/*\n"
-    worker.answer = worker.answers(answer)
+    worker.response = worker.responds(answer)
     worker.clusters.add("outbound|8080|v2|foo.shop.svc.cluster.local")
     permitted = worker.request('{"foo": "x"}', caller=SPIFFE, x_devroute_caller="spiffe://forged")
     assert (permitted["decision"], permitted.sent("x-devroute-caller")) == (decision, SPIFFE)
@@ -475,21 +356,21 @@ def test_callers_are_restricted_whatever_the_decision(worker: Worker, decision: 
 
 @pytest.mark.parametrize("odd", ["spiffe://x/a b", "spiffe://x/\n", "spiffe://x/" + "a" * 1100])
 def test_an_identity_that_is_no_header_value_is_none(worker: Worker, odd: str) -> None:
-    worker.answer = worker.answers(DETOUR + "callers spiffe://x/*\n")
+    worker.response = worker.responds(DETOUR + "callers spiffe://x/*\n")
     assert worker.request('{"foo": "x"}', caller=odd)["result"] == "fallback"
-    worker.answer = worker.answers(DETOUR)
+    worker.response = worker.responds(DETOUR)
     handle = worker.request('{"foo": "y"}', caller=odd, x_devroute_caller="spiffe://forged")
     assert (handle["decision"], handle.sent("x-devroute-caller")) == ("detour", None)
 
 
 def test_conditions_hold_for_fallbacks_and_errors_too(worker: Worker) -> None:
-    worker.answer = worker.answers("devroute 1\ndecision fallback\nreason offline\nttl 0\nmethods POST\n")
+    worker.response = worker.responds("devroute 1\ndecision fallback\nreason offline\nttl 0\nmethods POST\n")
     assert worker.request('{"foo": "x"}')["result"] == "service"
     assert worker.request('{"foo": "x"}', _method="POST")["result"] == "fallback"
 
 
 def test_conditions_are_tested_for_each_request_of_a_cached_decision(worker: Worker) -> None:
-    worker.answer = worker.answers(DETOUR + "percent 25\n")
+    worker.response = worker.responds(DETOUR + "percent 25\n")
     seen = [worker.request('{"foo": "x"}')["decision"] for _ in range(2000)]
     assert set(seen) == {"detour", "service"}
     assert 380 < seen.count("detour") < 620  # 500 ± 6 sigma
@@ -500,7 +381,7 @@ def test_conditions_are_tested_for_each_request_of_a_cached_decision(worker: Wor
 
 
 def test_a_copy_goes_to_the_proxy_and_the_request_to_the_service(worker: Worker) -> None:
-    worker.answer = worker.answers(DETOUR.replace("detour", "mirror"))
+    worker.response = worker.responds(DETOUR.replace("detour", "mirror"))
     handle = worker.request('{"foo": "x"}')
     assert (handle["result"], handle.sent("x-devroute-cluster")) == ("mirror", OWN)
     assert handle.sent("x-devroute-shadow") == DATA
@@ -525,7 +406,7 @@ DIALLED = "outbound_.80_.v1_.foo.shop.svc.corp.example"
 def test_a_version_is_a_subset_at_the_services_port(
     worker: Worker, cluster: str, request_: dict[str, str]
 ) -> None:
-    worker.answer = worker.answers(VERSION + "timeout 1500\n")
+    worker.response = worker.responds(VERSION + "timeout 1500\n")
     worker.clusters.add(cluster)
     handle = worker.request('{"foo": "version:v2"}', **request_)
     assert (handle["result"], handle.sent("x-devroute-cluster")) == ("version", cluster)
@@ -533,12 +414,12 @@ def test_a_version_is_a_subset_at_the_services_port(
 
 
 def test_a_version_that_is_not_there_is_a_fallback_or_an_error(worker: Worker) -> None:
-    worker.answer = worker.answers(VERSION)
+    worker.response = worker.responds(VERSION)
     handle = worker.request('{"foo": "version:v2"}')
     assert handle["result"] == "fallback"
     assert handle["reason"] == "version-missing: the sidecar knows no version 'v2' of service 'foo'"
     worker.now += 1000
-    worker.answer = worker.answers(VERSION + "fallback fail\n")
+    worker.response = worker.responds(VERSION + "fallback fail\n")
     handle = worker.request('{"foo": "version:v2"}')
     assert handle.responded is not None
     body = json.loads(handle.responded[1])
@@ -565,7 +446,7 @@ def test_a_request_is_sent_away_once_by_each_service(worker: Worker, way: dict[s
     handle = worker.request('{"foo": "x"}', **way)
     assert handle["result"] == "fallback"
     assert (handle["reason"] or "").startswith("loop: the contract leads back to service 'foo'")
-    worker.answer = worker.answers(DETOUR + "fallback fail\n")
+    worker.response = worker.responds(DETOUR + "fallback fail\n")
     handle = worker.request('{"foo":  "x"}', **way)
     assert handle.responded is not None
     assert handle.responded[0][":status"] == "508"
@@ -578,7 +459,7 @@ def test_other_services_on_the_way_do_not_matter(worker: Worker, via: str) -> No
 
 
 def test_at_its_version_a_request_has_arrived_whatever_the_dice_say(worker: Worker) -> None:
-    worker.answer = worker.answers(VERSION + "percent 0\n")
+    worker.response = worker.responds(VERSION + "percent 0\n")
     handle = worker.request('{"foo": "version:v2"}', x_devroute_via="foo")
     assert (handle["result"], handle["reason"]) == ("", None)
 
@@ -643,8 +524,9 @@ def test_a_contract_in_baggage_that_cannot_be_a_header_is_an_error(worker: Worke
         ('{"a\\" b": " \\\\" }', '{"a\\" b":" \\\\"}'),
     ],
 )
-def test_only_white_space_between_tokens_is_dropped(worker: Worker, json_: str, compact: str) -> None:
-    assert worker.exports.compact(json_) == compact
+def test_only_white_space_between_tokens_is_dropped(json_: str, compact: str) -> None:
+    _, baggage = exports("baggage", "compact")
+    assert baggage.compact(json_) == compact
     assert json.loads(json_) == json.loads(compact)
 
 
@@ -656,18 +538,18 @@ TRACE = "0123456789abcdef" * 2
 @pytest.mark.parametrize("mark", [{"x_devroute_trace": TRACE}, {"baggage": f"a=b,devroute-trace={TRACE}"}])
 def test_a_traced_request_is_told_of_and_stays_traced(worker: Worker, mark: dict[str, str]) -> None:
     handle = worker.request('{"foo": "x"}', x_request_id="r", **mark)
-    (told,) = worker.told
+    (told,) = worker.reported
     assert (told[":method"], told[":path"], told["x-devroute-trace"]) == ("POST", "/trace", TRACE)
     assert (told["x-devroute-matched"], told["x-devroute-result"]) == ("foo", "laptop")
     assert told["x-request-id"] == "r"
     assert handle.sent("x-devroute-trace") == TRACE
     assert f"devroute-trace={TRACE}" in (handle.sent("baggage") or "")
     worker.request('{"bar": "x"}', **mark)
-    assert worker.told[1]["x-devroute-result"] == "service"
-    assert worker.told[1]["x-devroute-candidates"] == "foo"
+    assert worker.reported[1]["x-devroute-result"] == "service"
+    assert worker.reported[1]["x-devroute-candidates"] == "foo"
 
 
 @pytest.mark.parametrize("mark", [{}, {"x_devroute_trace": "short"}, {"x_devroute_trace": "x" * 32}])
 def test_nobody_is_told_of_other_requests(worker: Worker, mark: dict[str, str]) -> None:
     worker.request('{"foo": "x"}', **mark)
-    assert worker.told == []
+    assert worker.reported == []

@@ -1,0 +1,335 @@
+-- parts: text, random, settings, caller, identity, baggage, cluster, resolve, rule, loop, destination
+--
+-- devroute's sidecar filter: decides for one request with a contract whether it is detoured at this service.
+--
+-- It runs on the routes "devroute-ask" only, which match requests that carry a contract and have no decision yet; all
+-- other requests pay nothing. It leaves the decision in dynamic metadata, which no client can set, and has the
+-- route chosen again: the routes "devroute-detour" and "devroute-decided" match decisions that lead elsewhere, and
+-- everything else falls to the service's own route.
+--
+-- It never parses a contract (the proxy does), never bases a decision on what a client can set, and never takes a
+-- service down: whatever fails here, the service itself responds, and the response says why.
+
+-- Each request leaves garbage. Collecting it less often saves 1 % of a request's CPU (bench/mesh_cost.md), for up to
+-- four times the memory of the caches.
+collectgarbage("setpause", 400)
+
+local MAX_CACHED = 256 -- contracts per service and worker; at 8 KiB each, 4 MiB with their baggage
+local MAX_IDENTITIES = 16 -- services behind one sidecar; usually it has one
+local TIMEOUT = "x-envoy-upstream-rq-timeout-ms" -- read by Envoy's router
+local CONTRACT_MEMBER = BAGGAGE_CONTRACT .. "="
+local TRACE_MEMBER = BAGGAGE_TRACE .. "="
+
+local SILENT = { result = "" } -- an empty value becomes no header: another hop reports the decision
+local DETOURED = { result = SENT_TO_PROXY } -- the proxy sets the result of its responses; this stands if it could not
+local MIRRORED = { result = "mirror" }
+local FAILED_OVER = { result = "service", reason = "the laptop declined this request" }
+local NAMELESS = fallback("the sidecar does not know which service it stands for; set DEVROUTE_SERVICE on it")
+local BROKEN = fallback("the devroute filter failed; the sidecar's log says why")
+local REPEATED = error_response(
+  CONTRACT_INVALID,
+  "the header " .. CONTRACT .. " is repeated",
+  "send one header with all services in one object"
+)
+local TOO_LONG = error_response(
+  CONTRACT_INVALID,
+  "the contract is longer than " .. MAX_CONTRACT .. " bytes",
+  "name fewer services"
+)
+local UNREADABLE =
+  error_response(CONTRACT_INVALID, "the contract in baggage is not one line of ASCII", "percent-encode the JSON")
+
+--- Caches of this worker
+
+local identities, identities_size = {}, 0
+local decoded, decoded_size = {}, 0
+
+local function identity_for(info)
+  local sni = settings.service and "" or info:requestedServerName()
+  local identity = identities[sni]
+  if identity == nil then
+    if identities_size >= MAX_IDENTITIES then
+      identities, identities_size = {}, 0
+    end
+    identity = identity_of(settings.service, settings.namespace, sni)
+    identities[sni], identities_size = identity, identities_size + 1
+  end
+  return identity
+end
+
+-- Of a contract: whether it `concerns` this service, its `member` for baggage (false if that is too long), and, if it
+-- concerns us, the last `rule` until it `expires`.
+local function remember(identity, raw)
+  if identity.size >= MAX_CACHED then
+    identity.known, identity.size = {}, 0
+  end
+  local member = percent_encode(compact(raw))
+  local entry = { concerns = may_concern(raw, identity.needles), expires = 0 }
+  entry.member = #member + #CONTRACT_MEMBER <= MAX_BAGGAGE and member
+  identity.known[raw], identity.size = entry, identity.size + 1
+  return entry
+end
+
+-- The clock may be set back: what expires too far ahead is not fresh.
+local function is_fresh(entry, now)
+  return now < entry.expires and entry.expires <= now + MAX_TTL_MS
+end
+
+--- The contract of a request
+
+-- In baggage: nil if there is none, false if it cannot be one.
+local function contract_in(baggage)
+  local value = member_of(baggage, CONTRACT_MEMBER)
+  if value == nil or value == "" then
+    return nil
+  end
+  local raw = decoded[value]
+  if raw == nil then
+    raw = percent_decode(value)
+    if #raw > MAX_CONTRACT or not raw:find("^[\t\32-\126]+$") then
+      return false
+    end
+    if decoded_size >= MAX_CACHED then
+      decoded, decoded_size = {}, 0
+    end
+    decoded[value], decoded_size = raw, decoded_size + 1
+  end
+  return raw
+end
+
+-- Baggage with the contract of the header; the last result is kept.
+local function joined(entry, baggage)
+  if entry.before ~= baggage then
+    entry.before, entry.after = baggage, baggage
+    if member_of(baggage, CONTRACT_MEMBER) ~= entry.member then
+      entry.after = with_member(baggage, CONTRACT_MEMBER, entry.member or nil)
+    end
+  end
+  return entry.after
+end
+
+-- Makes header and baggage agree; the header wins. Returns the contract, its cache entry and the baggage; or, fourth,
+-- the outcome of a request without a usable contract.
+local function contract_of(headers, identity)
+  local raw, baggage = headers:get(CONTRACT), headers:get("baggage")
+  if raw == nil then
+    raw = baggage and contract_in(baggage)
+    if not raw then
+      return nil, nil, nil, raw == false and UNREADABLE or SILENT
+    end
+    headers:replace(CONTRACT, raw)
+    return raw, identity.known[raw] or remember(identity, raw), baggage
+  end
+  local entry = identity.known[raw]
+  if entry == nil then
+    if headers:getNumValues(CONTRACT) > 1 then
+      return nil, nil, nil, REPEATED
+    elseif #raw > MAX_CONTRACT then
+      return nil, nil, nil, TOO_LONG
+    end
+    entry = remember(identity, raw)
+  end
+  local after
+  if baggage == nil then
+    after = entry.member and CONTRACT_MEMBER .. entry.member or nil
+  else
+    after = joined(entry, baggage)
+  end
+  if after ~= baggage then
+    set_baggage(headers, after)
+  end
+  return raw, entry, after
+end
+
+--- A request that leads elsewhere
+
+-- Asked once in a rule's life, since Envoy reports a missing cluster as a Lua error, which is slow.
+local function has_proxy(handle, rule)
+  if rule.has_proxy == nil then
+    rule.has_proxy = has_cluster(handle, settings.data)
+  end
+  return rule.has_proxy
+end
+
+-- For the route "devroute-decided", which takes its clusters from headers that are overwritten here.
+local function set_clusters(rule, handle, headers, cluster, mirrored)
+  headers:replace(CLUSTER, cluster)
+  if not mirrored then
+    headers:remove(SHADOW)
+    return
+  end
+  headers:replace(SHADOW, settings.data)
+  if rule.compared then
+    local id = new_id()
+    headers:replace(COMPARE, id)
+    handle:streamInfo():dynamicMetadata():set(METADATA, "compare", id)
+  else
+    headers:remove(COMPARE)
+  end
+end
+
+-- Sends the request, or a copy of it, elsewhere; returns the outcome.
+local function send(rule, handle, headers, identity, baggage)
+  local via, passed = via_of(rule, headers, baggage)
+  if passed then
+    if rule.version then
+      return SILENT -- it has arrived
+    end
+    local message = ("the contract leads back to service '%s', which has sent this request away before"):format(rule.service)
+    return prevented(rule, LOOP_DETECTED, message, "each service is detoured at most once for a request")
+  end
+  local cluster = settings.data
+  if cluster == nil then -- a waypoint (waypoint.lua), whose routes know headers only
+    if rule.decision ~= "detour" then
+      return fallback("a waypoint can neither copy requests nor choose a version")
+    end
+  elseif rule.decision ~= "version" and not has_proxy(handle, rule) then
+    return NO_CLUSTER
+  end
+  local outcome = DETOURED
+  if rule.decision == "version" then
+    cluster = version_cluster(handle, headers, rule, identity)
+    if cluster == nil then
+      local message = ("the sidecar knows no version '%s' of service '%s'"):format(rule.version, rule.service)
+      return prevented(rule, VERSION_MISSING, message, "is it a subset of the service's DestinationRule?")
+    end
+    outcome = { result = "version", reason = rule.service .. " answered by " .. cluster }
+  elseif rule.decision == "mirror" then
+    outcome, cluster = MIRRORED, own_cluster(handle:streamInfo())
+    if not has_cluster(handle, cluster) then
+      return fallback("the sidecar cannot copy requests: it has no cluster " .. cluster)
+    end
+  end
+  if outcome ~= DETOURED then -- whose route has a cluster of its own, and removes these headers
+    set_clusters(rule, handle, headers, cluster, outcome == MIRRORED)
+  end
+  headers:replace(MATCHED, rule.service)
+  if rule.wants_origin then
+    local origin = cluster and origin_of(handle, headers, rule, identity)
+    if origin then
+      headers:replace(ORIGIN, origin)
+    else
+      headers:remove(ORIGIN)
+    end
+  end
+  set_caller(headers, handle:streamInfo())
+  if rule.timeout then
+    headers:replace(TIMEOUT, rule.timeout)
+  end
+  add_via(rule, headers, via, baggage)
+  return outcome
+end
+
+--- Traces
+
+-- The id of the trace that the request belongs to (`devroute trace`), else nil.
+local function trace_of(headers, baggage)
+  local trace = headers:get(TRACE)
+  if trace == nil then
+    trace = baggage and member_of(baggage, TRACE_MEMBER)
+  end
+  return trace and #trace == 32 and trace:find("^%x+$") and trace or nil
+end
+
+-- Reports the decision to the proxy, without waiting for its response, and marks the request for the next sidecar.
+local function report_hop(handle, trace, identity, raw, outcome)
+  local headers = handle:headers()
+  headers:replace(TRACE, trace)
+  set_baggage(headers, with_member(headers:get("baggage"), TRACE_MEMBER, trace))
+  local relayed = outcome == DETOURED and "laptop" or outcome == MIRRORED and "mirror"
+  pcall(handle.httpCall, handle, settings.control, {
+    [":method"] = "POST",
+    [":path"] = "/trace",
+    [":authority"] = "devroute-proxy",
+    [TRACE] = trace,
+    [CONTRACT] = raw,
+    [MATCHED] = relayed and headers:get(MATCHED) or nil,
+    [CANDIDATES] = identity.names,
+    [NAMESPACE] = identity.namespace,
+    [RESULT] = relayed or outcome.status and "error" or outcome.result,
+    [REASON] = outcome.reason,
+    ["x-request-id"] = headers:get("x-request-id"),
+  }, nil, RESOLVE_TIMEOUT_MS, true)
+end
+
+--- One request
+
+-- Whether the proxy sent the request back, since the laptop declined it; if so, its Host is restored. A client that
+-- forges this undoes its own detour only.
+local function has_failed_over(headers, identity)
+  local service = headers:get(FAILOVER)
+  if service == nil or not contains(identity.names, service:match("^[^%.]*")) then
+    return false
+  end
+  headers:remove(FAILOVER)
+  local host = headers:get(HOST)
+  if host ~= nil then
+    headers:remove(HOST)
+    headers:replace(":authority", host)
+  end
+  return true
+end
+
+local function outcome_of(handle, headers, identity, raw, entry, baggage)
+  if identity.names == "" then
+    return NAMELESS
+  elseif not entry.concerns then
+    return UNCONCERNED
+  elseif has_failed_over(headers, identity) then
+    return FAILED_OVER
+  end
+  if not is_fresh(entry, tonumber(handle:timestamp())) then
+    local rule, ttl = ask(handle, settings.control, identity, raw)
+    -- The call yields, over which header objects and all else taken from the handle become invalid.
+    headers = handle:headers()
+    entry = identity.known[raw] or entry
+    entry.rule, entry.expires = rule, tonumber(handle:timestamp()) + ttl
+  end
+  local rule = entry.rule
+  local arrived = false
+  if rule.version and rule.conditional then -- the sidecar before the version has drawn the percentage already
+    local _
+    _, arrived = via_of(rule, headers, baggage)
+  end
+  local outcome = nil
+  if rule.conditional and not arrived then
+    outcome = unmet(rule, handle, headers) or refused(rule, handle)
+  end
+  return outcome or rule.outcome or send(rule, handle, headers, identity, baggage)
+end
+
+local function decide(handle)
+  if read_settings(handle) then -- what is cached was learnt under the old ones
+    identities, identities_size = {}, 0
+  end
+  local identity = identity_for(handle:streamInfo())
+  local headers = handle:headers()
+  local raw, entry, baggage, outcome = contract_of(headers, identity)
+  if outcome ~= nil then
+    return outcome
+  end
+  local trace = trace_of(headers, baggage)
+  outcome = outcome_of(handle, headers, identity, raw, entry, baggage)
+  if trace ~= nil then
+    report_hop(handle, trace, identity, raw, outcome)
+  end
+  return outcome
+end
+
+function envoy_on_request(handle)
+  local decided, outcome = pcall(decide, handle)
+  if not decided then
+    handle:logErr("devroute: " .. tostring(outcome))
+    outcome = BROKEN
+  end
+  if outcome.status ~= nil then
+    respond(handle, outcome)
+    return
+  end
+  local metadata = handle:streamInfo():dynamicMetadata()
+  metadata:set(METADATA, "result", outcome.result)
+  if outcome.reason ~= nil then
+    metadata:set(METADATA, "reason", outcome.reason)
+  end
+  handle:clearRouteCache()
+end

@@ -1,0 +1,181 @@
+-- A contract's decision for one service, as the proxy responds, and the requests that it is for.
+--
+-- Outcome, of one request:
+--   result, reason  the response's x-devroute-result and x-devroute-reason; any result ends the asking
+--   status, body    a response that the filter gives itself
+-- Rule, of one contract: `outcome` if it is the same for every request, else `service` and what leads elsewhere.
+
+local RESOLVE_TIMEOUT_MS = 500 -- what a proxy that hangs may cost a request
+local FAILURE_TTL_MS = 1000 -- so that a dead proxy costs its timeout once a second, not for every request
+
+local function fallback(reason)
+  return { result = "fallback", reason = printable(reason) }
+end
+
+local function left_to_service(condition)
+  return { result = "service", reason = "the contract leaves this request to the service: " .. condition }
+end
+
+local UNCONCERNED = { result = "service" }
+local NOT_OFFERED = { result = "service", reason = "the laptop leaves this request to the service: its path" }
+local OTHER_METHOD = left_to_service("its method")
+local OTHER_PATH = left_to_service("its path")
+local OTHER_CALLER = left_to_service("its caller")
+local OTHER_PERCENTAGE = left_to_service("its percentage")
+local NO_CLUSTER = fallback("the sidecar does not know the cluster of the devroute proxy")
+local NOT_UNDERSTOOD = fallback("the devroute proxy's response was not understood")
+
+-- For each decision: the rule's own part, or nil if a line that it needs is missing or invalid.
+local DECISIONS = {
+  service = function(_)
+    return { outcome = UNCONCERNED }
+  end,
+  fallback = function(values)
+    return values.reason and { outcome = fallback(values.reason) }
+  end,
+  detour = function(values)
+    return is_name(values.service) and {} or nil
+  end,
+  mirror = function(values)
+    return is_name(values.service) and {} or nil
+  end,
+  version = function(values)
+    return is_name(values.service) and is_name(values.version) and { version = values.version } or nil
+  end,
+  error = function(values)
+    local status = values.status
+    if status == nil or not status:find("^[45]%d%d$") or values.body == nil or values.reason == nil then
+      return nil
+    end
+    return { outcome = { reason = printable(values.reason), status = status, body = values.body .. "\n" } }
+  end,
+}
+
+local function set_of(list)
+  local set = list and {}
+  for item in (list or ""):gmatch("[^,]+") do
+    set[item] = true
+  end
+  return set
+end
+
+local function words_of(list)
+  local words = list and {}
+  for word in (list or ""):gmatch("[^ ]+") do
+    words[#words + 1] = word
+  end
+  return words
+end
+
+-- Policy's patterns of callers as patterns of Lua: * stands for any text without a slash. nil if there are none.
+local function patterns_of(list)
+  if list == nil then
+    return nil
+  end
+  local patterns = {}
+  for each in list:gmatch("[^,]+") do
+    local lua = "^" .. each:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", "[^/]*") .. "$"
+    patterns[#patterns + 1] = { lua = lua, whole = each:find("://", 1, true) ~= nil }
+  end
+  return patterns
+end
+
+-- Returns a rule and the milliseconds that it holds, or nil for a response that is not understood.
+local function rule_of(body)
+  local values, _, ttl = parse_response(body)
+  local decide = values and DECISIONS[values.decision]
+  local rule = decide and decide(values)
+  if not rule then
+    return nil
+  end
+  local percent = values.percent and tonumber(values.percent)
+  if values.percent and not (percent and percent >= 0 and percent <= 100) then
+    return nil
+  elseif values.timeout and not values.timeout:find("^%d+$") then
+    return nil
+  end
+  rule.decision, rule.service, rule.timeout = values.decision, values.service, values.timeout
+  rule.methods, rule.path, rule.callers, rule.percent = set_of(values.methods), values.path, set_of(values.from), percent
+  rule.permitted = patterns_of(values.callers)
+  rule.only_paths = words_of(values["only-paths"])
+  rule.conditional = (values.methods or values.path or values.from or percent or rule.only_paths or values.callers) ~= nil
+  rule.strict, rule.wants_origin = values.fallback == "fail", values.origin == "yes"
+  rule.compared = values.compare == "yes"
+  return rule, ttl
+end
+
+-- The proxy's rule for a contract, or the fallback that stands in for it, and the milliseconds that it holds.
+local function ask(handle, control, identity, raw)
+  local status, body = call_resolve(handle, control, raw, identity.names, identity.namespace, RESOLVE_TIMEOUT_MS)
+  local outcome
+  if status == nil then
+    outcome = NO_CLUSTER
+  elseif status == "200" then
+    local rule, ttl = rule_of(body)
+    if rule ~= nil then
+      return rule, ttl
+    end
+    outcome = NOT_UNDERSTOOD
+  elseif status == "504" then
+    outcome = fallback("the devroute proxy did not respond within " .. RESOLVE_TIMEOUT_MS .. " ms")
+  elseif status == "503" then
+    outcome = fallback("the devroute proxy cannot be reached")
+  else
+    outcome = fallback("the devroute proxy responded to the sidecar with status " .. tostring(status))
+  end
+  return { outcome = outcome }, FAILURE_TTL_MS
+end
+
+-- Where a rule cannot be followed: an error if the contract insists (`fallback: fail`), else the service.
+local function prevented(rule, kind, message, hint)
+  if rule.strict then
+    return error_response(kind, message, hint, rule.service, rule.version and "version:" .. rule.version)
+  end
+  return fallback(kind.code .. ": " .. message)
+end
+
+local function from_one_of(callers, info)
+  local name, short = caller_of(info)
+  return name ~= nil and (callers[name] or (short ~= nil and callers[short] == true))
+end
+
+-- The outcome of a request that the contract's or the laptop's conditions leave to the service, else nil.
+local function unmet(rule, handle, headers)
+  if rule.methods and not rule.methods[headers:get(":method")] then
+    return OTHER_METHOD
+  elseif rule.path and headers:get(":path"):sub(1, #rule.path) ~= rule.path then
+    return OTHER_PATH
+  elseif rule.only_paths and not starts_with_one_of(headers:get(":path"), rule.only_paths) then
+    return NOT_OFFERED
+  elseif rule.callers and not from_one_of(rule.callers, handle:streamInfo()) then
+    return OTHER_CALLER
+  elseif rule.percent and math.random() * 100 >= rule.percent then
+    return OTHER_PERCENTAGE
+  end
+  return nil
+end
+
+-- Whether policy permits a caller; patterns mean what they mean to the proxy (devroute/policy/rules.py).
+local function is_permitted(patterns, name, short)
+  for _, pattern in ipairs(patterns) do
+    local text = pattern.whole and name or short
+    if text and text:find(pattern.lua) then
+      return true
+    end
+  end
+  return false
+end
+
+-- The outcome of a request whose caller policy does not permit, else nil.
+local function refused(rule, handle)
+  if rule.permitted == nil then
+    return nil
+  end
+  local name, short = caller_of(handle:streamInfo())
+  if is_permitted(rule.permitted, name, short) then
+    return nil
+  end
+  local who = name == nil and "a caller without a mesh identity" or "'" .. name:gsub('[\\"]', "?") .. "'"
+  local message = ("service '%s': denied by policy: no rule of callers lets %s use this target"):format(rule.service, who)
+  return prevented(rule, CALLER_DENIED, message, "the platform team can add a rule to callers in the policy")
+end

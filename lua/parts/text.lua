@@ -1,0 +1,60 @@
+-- Text: percent coding, header values, lists, the JSON body of an error.
+
+-- Printable ASCII of at most MAX_REASON bytes, as a header value has to be.
+local function printable(text)
+  return (text:sub(1, MAX_REASON):gsub("[^\32-\126]", "?"))
+end
+
+-- Percent-encoded, except for RFC 3986's unreserved characters (§2.3).
+local function percent_encode(text)
+  return (text:gsub("[^%w%-%._~]", function(char)
+    return ("%%%02X"):format(char:byte())
+  end))
+end
+
+-- Percent-decoded; a percent sign without two hex digits behind it stays.
+local function percent_decode(text)
+  return (text:gsub("%%(%x%x)", function(digits)
+    return string.char(tonumber(digits, 16))
+  end))
+end
+
+-- Whether `name` is in a list of names, which commas, white space or tildes separate.
+local function contains(list, name)
+  for each in list:gmatch("[^%s,~]+") do
+    if each == name then
+      return true
+    end
+  end
+  return false
+end
+
+local function starts_with_one_of(text, prefixes)
+  for _, each in ipairs(prefixes) do
+    if text:sub(1, #each) == each then
+      return true
+    end
+  end
+  return false
+end
+
+-- The response to a request that gets an error, with the members of every error body of devroute.
+local function error_response(kind, message, hint, service, target)
+  local body = '{"code": "%s", "message": "%s", "hint": "%s", "service": %s, "target": %s, "request_id": null}\n'
+  service = service and '"' .. service .. '"' or "null"
+  target = target and '"' .. target .. '"' or "null"
+  return {
+    status = kind.status,
+    reason = printable(message),
+    body = body:format(kind.code, message, hint, service, target),
+  }
+end
+
+local function respond(handle, response)
+  handle:respond({
+    [":status"] = response.status,
+    ["content-type"] = "application/json",
+    [RESULT] = "error",
+    [REASON] = response.reason,
+  }, response.body)
+end
