@@ -1,16 +1,18 @@
-"""The one tree of errors. Each leaf carries an HTTP status and a stable code; nothing here does I/O.
+"""All errors of devroute. Each class has an HTTP status and a stable code; none does I/O.
 
 Codes are part of the public interface: scripts and dashboards match on them, so they never change meaning.
+
+Longer than 350 lines: this is one table, with one entry for each error.
 """
 
 from typing import ClassVar
 
 
 class DevrouteError(Exception):
-    """Something a person has to hear about: what was wrong, where, and what to do.
+    """What was wrong, where, and what to do about it.
 
-    `message` is one line without secrets. `hint` says what to do about it. `service` and `target` name the
-    place in the contract where they are known.
+    `message` is one line without secrets, `hint` what to do. `service` and `target` are those of the
+    contract's entry, where known.
     """
 
     code: ClassVar[str] = "internal"
@@ -27,7 +29,7 @@ class DevrouteError(Exception):
         self.target = target
 
     def at(self, service: str, target: str) -> None:
-        """Name the place, unless whoever raised it knew better."""
+        """Set service and target, unless they are set already."""
         if self.service is None:
             self.service, self.target = service, target
 
@@ -57,7 +59,7 @@ class HeadTooLarge(DevrouteError):
 
 
 class BodyTooLarge(DevrouteError):
-    """Of a request to the control port; the data port takes bodies of any size."""
+    """Of a request to the control port. The data port forwards bodies of any size."""
 
     code, status = "body-too-large", 413
 
@@ -69,7 +71,7 @@ class RequestTimeout(DevrouteError):
 
 
 class ClientClosed(DevrouteError):
-    """The client went away before its answer was complete. Only logs show it; the status is nginx's."""
+    """The client left before its response was complete. Appears only in logs; nginx has the same status."""
 
     code, status = "client-closed", 499
 
@@ -89,82 +91,82 @@ class ContractMissing(DevrouteError):
 
 
 class ContractInvalid(DevrouteError):
-    """The contract breaks its grammar; the message names the place."""
+    """The contract is malformed; the message names the place."""
 
     code, status = "contract-invalid", 400
     default_hint = "devroute contract check '<contract>' explains a contract"
 
 
 class ContractUntrusted(DevrouteError):
-    """Nobody whom the server trusts has signed this contract, or not in this form."""
+    """The contract's signature does not verify with a key that the server trusts."""
 
     code, status = "contract-untrusted", 403
     default_hint = "sign it again: devroute sign CONTRACT --key KEY; the server has to know the key"
 
 
 class ContractExpired(DevrouteError):
-    """A signed contract beyond its time."""
+    """A signed contract that has expired."""
 
     code, status = "contract-expired", 403
     default_hint = "sign it again: devroute sign CONTRACT --key KEY"
 
 
 class ContractNotYetValid(DevrouteError):
-    """A signed contract before its time."""
+    """A signed contract that is not valid yet."""
 
     code, status = "contract-not-yet-valid", 403
-    default_hint = "is the clock right of the machine that signed it?"
+    default_hint = "check the clock of the machine that signed it"
 
 
 class ContractUnsigned(DevrouteError):
-    """Policy wants contracts signed (`require: signed`)."""
+    """Policy requires signed contracts (`require: signed`)."""
 
     code, status = "contract-unsigned", 403
     default_hint = "sign it: devroute sign CONTRACT --key KEY"
 
 
 class ServiceNotInContract(DevrouteError):
-    """The sidecar matched a service that the contract does not name."""
+    """The sidecar detoured a request for a service that the contract does not name."""
 
     code, status = "service-not-in-contract", 400
 
 
 class ConditionUnmet(DevrouteError):
-    """The sidecar detoured a request that the contract leaves to the service."""
+    """The sidecar detoured a request that does not meet the conditions of the contract's entry."""
 
     code, status = "condition-unmet", 400
-    default_hint = "are the sidecar's filter and the proxy of the same release?"
+    default_hint = "check that the sidecar's filter and the proxy are of the same release"
 
 
 class PathNotOffered(DevrouteError):
-    """The sidecar detoured a request that the laptop does not want (`devroute up --only-path`)."""
+    """The sidecar detoured a request whose path the laptop does not offer (`devroute up --only-path`)."""
 
     code, status = "path-not-offered", 400
-    default_hint = "are the sidecar's filter and the proxy of the same release?"
+    default_hint = "check that the sidecar's filter and the proxy are of the same release"
 
 
 class LoopDetected(DevrouteError):
-    """The contract leads back to a service that has sent the request away before (RFC 5842 §7.2)."""
+    """The contract leads back to a service that has detoured the request before (RFC 5842 §7.2)."""
 
     code, status = "loop", 508
-    default_hint = "each service is detoured at most once for a request; does the target call the mesh again?"
+    default_hint = "a request is detoured at most once for each service; does the target call the mesh again?"
 
 
 class VersionMissing(DevrouteError):
-    """The mesh has no such version of the service. The sidecar finds it out (lua/devroute.lua)."""
+    """The mesh has no such version of the service. Raised by the sidecar (lua/devroute.lua)."""
 
     code, status = "version-missing", 503
-    default_hint = "devroute manifests versions makes the DestinationRule that names the versions"
+    default_hint = "devroute manifests versions generates the DestinationRule that names the versions"
 
 
 class FaultInjected(DevrouteError):
-    """What the contract's `abort` asks for; the status is the contract's."""
+    """The contract's `abort`; the response has the contract's status."""
 
     code, status = "fault-injected", 503
 
 
 class MarkerMissing(DevrouteError):
-    """A request reached the data port without the sidecar's word for which service it is."""
+    """A request reached the data port without the sidecar's x-devroute-matched."""
 
     code, status = "marker-missing", 400
     default_hint = (
@@ -180,7 +182,7 @@ class TargetDenied(DevrouteError):
 
 
 class CallerDenied(DevrouteError):
-    """Policy does not let this caller's requests go to this target."""
+    """Policy does not permit this caller to use this target."""
 
     code, status = "caller-denied", 403
     default_hint = "the platform team can add a rule to callers in the policy"
@@ -191,7 +193,7 @@ class LaptopOffline(DevrouteError):
 
 
 class ServiceNotServed(DevrouteError):
-    """The laptop is online, but serves other services."""
+    """The laptop is online, but does not offer this service."""
 
     code, status = "service-not-served", 503
 
@@ -213,13 +215,13 @@ class AppUnreachable(DevrouteError):
 
 
 class UpstreamReset(DevrouteError):
-    """The connection or stream to the target died before the response was complete."""
+    """The connection or stream to the target ended before the response was complete."""
 
     code, status = "upstream-reset", 502
 
 
 class UpstreamInvalid(DevrouteError):
-    """The target's answer is not HTTP/1.1 that may be forwarded."""
+    """The target's response is not valid HTTP, or may not be forwarded."""
 
     code, status = "upstream-invalid", 502
 
@@ -229,21 +231,21 @@ class UpstreamTimeout(DevrouteError):
 
 
 class FailoverFailed(DevrouteError):
-    """The laptop declined, and the real service could not be reached in its place."""
+    """The laptop declined the request, and the service could not be reached instead."""
 
     code, status = "failover-failed", 502
-    default_hint = "does the proxy's sidecar have the listener that mesh_egress names?"
+    default_hint = "check that the proxy's sidecar has the listener that mesh_egress names"
 
 
 class CircuitOpen(DevrouteError):
-    """A target that failed several times in a row is left alone for a second."""
+    """The target failed several times in a row and is not tried for a second."""
 
     code, status = "circuit-open", 503
-    default_hint = "is the laptop awake and on the network? It is tried again each second"
+    default_hint = "check that the laptop is awake and on the network; it is tried again each second"
 
 
 class TargetOverloaded(DevrouteError):
-    """A limit of requests in flight."""
+    """A limit on open requests was reached."""
 
     code, status = "target-overloaded", 503
 
@@ -252,13 +254,13 @@ class TargetOverloaded(DevrouteError):
 
 
 class ShadowDenied(DevrouteError):
-    """`devroute up --shadow` for a service of which policy permits no copies."""
+    """`devroute up --shadow` for a service whose traffic policy does not permit to mirror."""
 
     code, status = "shadow-denied", 403
 
 
 class FailoverUnavailable(DevrouteError):
-    """`devroute up --except-status` at a proxy that has no way to the real service."""
+    """`devroute up --except-status` with a proxy that has no way to the service."""
 
     code, status = "failover-unavailable", 501
     default_hint = "leave out --except-status, or ask the platform team to set the proxy's mesh_egress"
@@ -277,34 +279,34 @@ class TokenExpired(TokenInvalid):
 
 
 class TokenCommandFailed(DevrouteError):
-    """The laptop's own command for a token; the server has no part in it."""
+    """The laptop's command for a token failed (`token_command`)."""
 
     code, status = "token-command-failed", 500
-    default_hint = "run the command by hand: are you logged in?"
+    default_hint = "run the command by hand; you may have to log in"
 
 
 class SubjectInvalid(DevrouteError):
-    """The token is good, but what it says of its owner cannot be a laptop's name."""
+    """The token is valid, but its subject cannot be a laptop's name."""
 
     code, status = "subject-invalid", 403
     default_hint = "the platform team chooses the claim with oidc_subject_claim"
 
 
 class KeysUnavailable(DevrouteError):
-    """The issuer's keys cannot be had, so no token of it can be judged."""
+    """The issuer's keys cannot be fetched, so its tokens cannot be checked."""
 
     code, status = "keys-unavailable", 503
     default_hint = "try again in some seconds; /readyz on the proxy's admin port shows the problem"
 
 
 class NameNotOwned(DevrouteError):
-    """A subject may register `subject` and `subject-*`, nothing else."""
+    """A subject may only register the names `subject` and `subject-*`."""
 
     code, status = "name-not-owned", 403
 
 
 class RegistrationDenied(DevrouteError):
-    """Policy does not let this subject register this service, or does so no longer."""
+    """Policy does not permit this subject to register this service, or no longer does."""
 
     code, status = "not-permitted", 403
 
@@ -314,7 +316,7 @@ class NameTaken(DevrouteError):
 
 
 class LinkReplaced(DevrouteError):
-    """A newer link of the same owner took this one's name."""
+    """A newer link of the same subject took this link's name."""
 
     code, status = "link-replaced", 409
 
@@ -324,20 +326,20 @@ class TooManyLinks(DevrouteError):
 
 
 class ConnectionUsed(DevrouteError):
-    """A tunnel has to be the first request of its connection; an ingress may have used this one before."""
+    """A tunnel has to be the first request on its connection; an ingress may have used this one before."""
 
     code, status = "connection-used", 503
     default_hint = "the connection is closed now: try again"
 
 
 class ProtocolError(DevrouteError):
-    """The peer of a tunnel broke tunnel/PROTOCOL.md; the link ends."""
+    """The peer of a tunnel violated tunnel/PROTOCOL.md; the link ends."""
 
     code, status = "tunnel-protocol", 400
 
 
 class TunnelFlooded(ProtocolError):
-    """The peer of a tunnel sent more of what costs it nothing than PROTOCOL.md allows; the link ends."""
+    """The peer of a tunnel sent more control frames or resets than PROTOCOL.md permits; the link ends."""
 
     code, status = "tunnel-flood", 429
 
@@ -354,7 +356,7 @@ class MethodNotAllowed(DevrouteError):
 
 
 class ConfigInvalid(DevrouteError):
-    """A setting, policy or token file is wrong; the message names the file and the field."""
+    """A setting, policy or token file is invalid; the message names the file and the field."""
 
     code, status = "config-invalid", 500
 
@@ -364,14 +366,14 @@ class ServerUnreachable(DevrouteError):
 
 
 class InspectorLocked(DevrouteError):
-    """No cookie, or a token that was used: whoever asks has not opened the link that the terminal shows."""
+    """No cookie, or a token that was used before: the browser did not open the link that `up` printed."""
 
     code, status = "inspector-locked", 401
     default_hint = "open the link that devroute up has printed last"
 
 
 class NotReplayable(DevrouteError):
-    """What was kept of a request is not enough to send it again, or it is no single request."""
+    """The capture lacks what is needed to send the request again, or is no single request."""
 
     code, status = "not-replayable", 409
 
@@ -383,7 +385,7 @@ class HarInvalid(DevrouteError):
 
 
 class InspectorDenied(DevrouteError):
-    """Another machine, another name for this one, or another site in the same browser."""
+    """The request came from another machine, by another name for this one, or from another site."""
 
     code, status = "inspector-denied", 403
 

@@ -1,8 +1,8 @@
-"""A token bucket, for what a peer may send although it costs it nothing. Pure: the time is passed in."""
+"""A token bucket: limits frames that are cheap to send, and lines in a log. Pure: the time is passed in."""
 
 
 class TokenBucket:
-    """`burst` at once, `rate` more a second, and what is earned."""
+    """`burst` tokens at once, `rate` more each second, and those that are earned. Times in seconds."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")
 
@@ -16,7 +16,7 @@ class TokenBucket:
         self._left = min(self._burst, self._left + amount)
 
     def spend(self, now: float) -> bool:
-        """False: there was none left, and nothing is taken."""
+        """Take one token; False if there is none."""
         self.earn((now - self._at) * self._rate)
         self._at = now
         if self._left < 1:
@@ -25,7 +25,7 @@ class TokenBucket:
         return True
 
     def charge(self, now: float, amount: int) -> float:
-        """Take all of it, on credit if need be: the seconds until that is paid back, or 0."""
+        """Take `amount` tokens, on credit if necessary. The seconds until the credit is repaid, or 0."""
         self.earn((now - self._at) * self._rate)
         self._at = now
         self._left -= amount

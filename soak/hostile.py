@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import hpack
 
-from devroute.http.http2.flood_guard import IDLE_BURST, RESET_BURST
+from devroute.http.http2.flood_guard import CONTROL_BURST, RESET_BURST
 from devroute.http.http2.protocol import PREFACE
 from devroute.mesh.istio.sidecar import Endpoint
 from tests.conformance.requests import CASES
@@ -180,7 +180,7 @@ class Attacks:
 
     async def idle_frames(self) -> None:
         one = random.choice((_frame(6, 0, 0, bytes(8)), _frame(4, 0, 0, b""), _frame(8, 0, 0, b"\0\0\0\1")))
-        await self._flood("HTTP/2 floods of empty frames cut off", [one] * (IDLE_BURST + 1000))
+        await self._flood("HTTP/2 floods of empty frames cut off", [one] * (CONTROL_BURST + 1000))
 
     async def _flood(self, what: str, frames: list[bytes]) -> None:
         async with dialled(self.data) as (reader, writer):

@@ -1,4 +1,4 @@
-"""What gRPC adds to HTTP/2: its status codes, its error answers, its deadline. Pure.
+"""What gRPC adds to HTTP/2: status codes, status trailers, deadlines. Pure.
 
 From gRPC's "PROTOCOL-HTTP2" (grpc-status, grpc-message, grpc-timeout) and "statuscodes" documents.
 """
@@ -13,8 +13,8 @@ from devroute.http.message import Headers
 DEADLINE_EXCEEDED: Final = 4
 UNKNOWN: Final = 2
 
-#: gRPC's code for each status of the error tree. What is wrong with the caller's own words is
-#: INVALID_ARGUMENT; what may be over in a moment is UNAVAILABLE, which clients may try again.
+#: gRPC's code for each HTTP status of the error tree. Errors that may pass in a moment are UNAVAILABLE, which
+#: clients may retry.
 CODES: Final = {
     400: 3,  # INVALID_ARGUMENT
     403: 7,  # PERMISSION_DENIED
@@ -35,8 +35,8 @@ _ENCODED = re.compile(rb"[^ -$&-~]")
 
 
 def timeout_of(head: bytes) -> float | None:
-    """The deadline of a request's head in seconds from its arrival; None without one, or with a bad one,
-    which is the app's to refuse."""
+    """The deadline in a request's head, in seconds from its arrival. None without one, and for a malformed
+    one, which the app has to refuse."""
     match = _TIMEOUT.search(head)
     return None if match is None else int(match[1]) * _UNITS[match[2]]
 

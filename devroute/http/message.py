@@ -1,4 +1,4 @@
-"""What a head is once it is judged, and how it is written for the next hop (RFC 9110 §7.6). Pure."""
+"""Parsed heads, and how they are written for the next hop (RFC 9110 §7.6). Pure; parses none itself."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -8,7 +8,7 @@ from typing import Final
 from devroute.headers import REASON, RESULT
 from devroute.quoting import printable
 
-#: Field lines in order, names as they were received (compare with .lower()).
+#: Field lines in order, names as received (compare with .lower()).
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -42,18 +42,18 @@ class Framing(Enum):
     UPGRADE = auto()
 
 
-# An enum's member costs as much as a call in Python 3.11; these are looked up for every message.
+# Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for each message.
 _CHUNKED: Final = Framing.CHUNKED
 _UPGRADING: Final = Framing.UPGRADE
 
 _VIA: Final = b"via: 1.1 devroute\r\n\r\n"
 
 
-# Heads are no dataclasses: mypyc cannot compile an __init__ that is made at run time.
+# Heads are not dataclasses: mypyc cannot compile an __init__ that is generated at run time.
 class RequestHead:
-    """A request as an upstream gets it: hop-by-hop fields gone, framing decided.
+    """A request as an upstream gets it: without hop-by-hop fields, framing decided.
 
-    `wire` is the head as it stands on an HTTP/1.1 connection or in an OPEN frame, final CRLF CRLF included.
+    `wire` is the head as sent on an HTTP/1.1 connection or in an OPEN frame, final CRLF CRLF included.
     `length` is the body's length in bytes where framing is LENGTH, else 0.
     """
 
@@ -82,19 +82,19 @@ class RequestHead:
 
     @property
     def headers(self) -> Headers:
-        """The field lines of `wire`; split on each call, since most requests pass without anybody looking."""
+        """The field lines of `wire`. Split on each call: most requests pass without it."""
         return split_fields(self.wire)
 
 
 #: By status, as on a status line.
 REASON_PHRASES: Final = {b"%d" % status: status.phrase.encode() for status in HTTPStatus}
 
-#: Where a field line starts and where the next one does, as offsets into a head.
+#: Where a field line and the next one start, as offsets into a head.
 Span = tuple[int, int]
 
 
 class InboundRequest:
-    """A request as a client sent it, checked. `drop` are the spans of the fields that end at this hop."""
+    """A valid request as a client sent it. `drop` are the spans of the fields that end at this hop."""
 
     __slots__ = (
         "contract",
@@ -164,10 +164,10 @@ class InboundRequest:
 
 
 class ResponseHead:
-    """A response as an upstream gave it, parsed and checked, nothing removed yet.
+    """A valid response as an upstream sent it.
 
-    `raw` is the head as it was received, final CRLF CRLF included; `drop` holds the spans of the field lines
-    that end at this hop. `route_headers` are whole lines that say of this answer what its route cannot know.
+    `raw` is the head as received, final CRLF CRLF included. `drop` holds the spans of the fields that end at
+    this hop. `route_headers` are whole lines that replace the route's response headers for this response.
     """
 
     __slots__ = ("drop", "framing", "keep_alive", "length", "raw", "reason", "route_headers", "status")
@@ -193,7 +193,7 @@ class ResponseHead:
         self.route_headers = route_headers
 
     def with_route_headers(self, route_headers: bytes) -> "ResponseHead":
-        """The same with these route_headers."""
+        """A copy with these route headers."""
         return ResponseHead(
             self.status,
             self.reason,
@@ -207,7 +207,7 @@ class ResponseHead:
 
     @property
     def headers(self) -> Headers:
-        """All field lines; split on each call."""
+        """All field lines. Split on each call."""
         return split_fields(self.raw)
 
     def end_to_end(self) -> Headers:
@@ -226,7 +226,7 @@ class ResponseHead:
 
 
 def _without(raw: bytes, drop: list[Span], start_line: bytes, end: bytes) -> bytes:
-    """A head with another start line, without some of its field lines, and with `end` for its empty line."""
+    """The head with another start line, without the lines in `drop`, and `end` instead of its empty line."""
     at = raw.index(b"\n") + 1
     if not drop:
         return b"%b%b%b" % (start_line, raw[at:-2], end)
@@ -240,20 +240,20 @@ def _without(raw: bytes, drop: list[Span], start_line: bytes, end: bytes) -> byt
 
 
 def header_value(head: bytes, line: bytes) -> bytes | None:
-    """What a line says that a sidecar wrote, None where there is none. `line` is how it begins: CR LF, the
-    name in lower case, a colon and a space."""
+    """The value of a line that a sidecar wrote, or None. `line` is the line's start: CRLF, the name in lower
+    case, a colon and a space (devroute.headers.line_start)."""
     at = head.find(line)
     return None if at < 0 else head[at + len(line) : head.index(b"\r\n", at + 2)]
 
 
 def header_id(head: bytes, line: bytes, longest: int) -> str | None:
-    """The same for an id of letters and digits; None for anything else."""
+    """As header_value, for an id of at most `longest` letters and digits; None for anything else."""
     value = header_value(head, line)
     return value.decode("ascii") if value is not None and len(value) <= longest and value.isalnum() else None
 
 
 def split_fields(head: bytes) -> Headers:
-    """The field lines of a head that was validated before."""
+    """The field lines of a valid head."""
     fields: Headers = []
     for line in head.split(b"\r\n")[1:]:
         name, colon, value = line.partition(b":")

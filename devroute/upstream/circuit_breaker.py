@@ -1,16 +1,16 @@
 """A circuit breaker for connections to one address. Pure: the caller passes the time.
 
 closed      connect as asked
-open        after FAILURES failed attempts in a row: nobody connects for OPEN_SECONDS
+open        after FAILURES failed attempts in a row: no attempts for OPEN_SECONDS
 half-open   then one attempt is let through, and its outcome closes the circuit or opens it again
 """
 
 from typing import Final
 
-#: A laptop that went to sleep costs each request the whole connect timeout; so many learn it the hard way.
+#: Requests to a sleeping laptop that wait for the whole connect timeout before others fail at once.
 FAILURES: Final = 5
 
-#: Short, since a person waits for the laptop to be back.
+#: Short, since a person waits for the laptop to come back.
 OPEN_SECONDS: Final = 1.0
 
 
@@ -22,12 +22,12 @@ class CircuitBreaker:
         self._retry_at = 0.0
 
     def admits(self, now: float) -> bool:
-        """Whether an attempt may be made; `succeeded` or `failed` has to follow. `now` is in seconds."""
+        """Whether an attempt may be made; call `succeeded` or `failed` after it. `now` is in seconds."""
         if self._failures < FAILURES:
             return True
         if now < self._retry_at:
             return False
-        self._retry_at = now + OPEN_SECONDS  # the others wait for this one's outcome
+        self._retry_at = now + OPEN_SECONDS  # others wait for the outcome of this attempt
         return True
 
     def succeeded(self) -> None:

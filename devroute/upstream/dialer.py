@@ -1,6 +1,6 @@
-"""Connections to one address: resolve, check every address, connect to one that was checked.
+"""Connects to one host and port: resolves the name, checks each address, connects to one that passed.
 
-It never decides who may be reached: `permit` does, where there is one.
+It never decides which addresses are permitted: `permit` does.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ from devroute.upstream.circuit_breaker import CircuitBreaker
 #: Raises TargetDenied for an IP address and port that may not be reached.
 Permit = Callable[[str, int], None]
 
-#: Before the next address of a name is tried beside the first (RFC 8305 §5).
+#: Delay before the next address of a name is tried in parallel (RFC 8305 §5).
 HAPPY_EYEBALLS_SECONDS: Final = 0.25
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Dialer:
-    """`label` is the address for messages; `unreachable` the class of the error for refused and timed-out
-    connections. Without `permit` the host is trusted, and tried each time: it is the agent's own app, which
-    its engineer is about to start. Others have a circuit breaker. Times in seconds."""
+    """`label` is the address for messages; `unreachable` the error class for failed or timed-out attempts.
+    Times in seconds. Without `permit` the host is trusted and tried each time: it is the engineer's own app,
+    which may be about to start. With `permit` there is a circuit breaker."""
 
     def __init__(
         self,
@@ -41,7 +41,8 @@ class Dialer:
         self.connect_timeout = connect_timeout
         self._host = host
         self._port = port
-        # Not looked up: the loop looks up in a few threads, which slow name servers may hold all of.
+        # An address literal needs no lookup: the loop has few threads for lookups, and slow name servers may
+        # keep all of them busy.
         self._literal = Address(host, port).is_literal
         self._unreachable = unreachable
         self._permit = permit
@@ -54,7 +55,7 @@ class Dialer:
             return await self._attempt(protocol)
         clock = asyncio.get_running_loop().time
         if not breaker.admits(clock()):
-            raise CircuitOpen(f"{self.label} could not be reached several times, and is not tried just now")
+            raise CircuitOpen(f"{self.label} failed several times in a row, and is not tried for a moment")
         try:
             made = await self._attempt(protocol)
         except self._unreachable:
@@ -82,7 +83,7 @@ class Dialer:
         raise self._unreachable(f"{self.label} {why}")
 
     async def _dial_permitted(self, protocol: Callable[[], P], permit: Permit) -> P:
-        """What a name means may change between a check and a connection, so only addresses are dialled."""
+        """A name may resolve differently after the check, so only checked addresses are dialled."""
         addresses = [self._host] if self._literal else await self._look_up()
         for address in addresses:
             permit(address, self._port)
@@ -109,8 +110,8 @@ class Dialer:
 
 
 async def connect_first(host: str, port: int) -> socket.socket:
-    """A connection to whichever of a name's addresses answers first (RFC 8305). create_connection does not do
-    that under uvloop. Raises OSError."""
+    """A connection to the first of a name's addresses that accepts one (RFC 8305); under uvloop,
+    create_connection does not do that. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return await aiohappyeyeballs.start_connection(
         found, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, interleave=1

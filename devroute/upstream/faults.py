@@ -142,7 +142,7 @@ class _TimedStream:
 
 
 class AbortUpstream:
-    """Responds to every request with one status, without asking anybody."""
+    """Responds to every request with one status, and sends it nowhere."""
 
     def __init__(self, status: int, service: str) -> None:
         self._status = status

@@ -1,4 +1,4 @@
-"""Mirrored requests: the laptop gets one, and nobody waits for its response.
+"""Mirrored requests: the laptop gets one, and its response is discarded.
 
 The sidecar mirrors a request while the service gets the original, and slows both down if the mirrored one is
 not read. So this side always reads: what a laptop does not take in time is buffered, and beyond a limit the
@@ -23,7 +23,7 @@ MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
 MAX_WAITING_TOTAL: Final = 128 * 1024 * 1024
 #: Mirrored requests that are open.
 MAX_MIRRORED: Final = 1024
-#: Seconds for a mirrored request without a timeout in its contract: somebody may be debugging it.
+#: Seconds for a mirrored request without a timeout in its contract: an engineer may be debugging it.
 DEFAULT_SECONDS: Final = 300.0
 
 _ACCEPTED: Final = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
@@ -44,7 +44,7 @@ class ResponseObserver(Protocol):
     def on_error(self, error: DevrouteError) -> None: ...
 
 
-#: Called for each mirrored request; None where nobody compares its response.
+#: Called for each mirrored request; None if its response is not compared.
 Watch = Callable[[RequestHead], ResponseObserver | None]
 
 

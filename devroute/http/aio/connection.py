@@ -1,6 +1,6 @@
-"""What every HTTP connection of the data path shares: one receive buffer, few writes, flow control.
+"""The base of every connection of the data path: one receive buffer, few writes, flow control.
 
-It knows nothing of HTTP. Figures for each choice are in bench/ and in ARCHITECTURE.md.
+It knows nothing of HTTP. Figures for each choice are in bench/ and in docs/decisions/.
 """
 
 import asyncio
@@ -10,19 +10,19 @@ import struct
 from collections.abc import Callable
 from typing import Final, cast
 
-#: Larger blocks cross glibc's mmap threshold (128 KiB) and cost more than they carry. One buffer serves every
-#: connection of the process, since what was read is taken out before anything else runs.
+#: Larger blocks cross glibc's mmap threshold (128 KiB) and cost more than they gain. One buffer serves every
+#: connection of the process, since its content is copied out before anything else runs.
 RECEIVE_BYTES: Final = 100 * 1024
 
 #: From here on, joining small writes costs more than a system call of its own.
 FLUSH_BYTES: Final = 32 * 1024
 
-#: Bytes that the transport may hold before the source is told to pause, and where it may go on.
+#: Bytes in the transport's buffer at which the source is paused, and at which it resumes.
 WRITE_HIGH_BYTES: Final = 256 * 1024
 WRITE_LOW_BYTES: Final = 64 * 1024
 
-#: What is read and thrown away of a peer that is not listened to any more, and how long a connection that is
-#: to be closed still reads: a reset could overtake the last thing that was said (RFC 9112 §9.6).
+#: Bytes that are read and discarded, and the time, before a closing connection is closed for good: closed at
+#: once, it would send a reset, which could destroy the last response on its way (RFC 9112 §9.6).
 MAX_DISCARDED_BYTES: Final = 1024 * 1024
 LINGER_SECONDS: Final = 2.0
 
@@ -33,42 +33,42 @@ _view = memoryview(_buffer)
 
 
 class ReadTurn:
-    """Connections that got something to write while another one was being read: flushed when that read is
-    done, so that a head and its body leave in one write without waiting for the loop. `after` is for what
-    nobody waits for, as logging: it happens once they are flushed."""
+    """One read of any connection. Connections that write meanwhile are flushed at its end, so that a head and
+    its body leave in one write without another turn of the loop."""
 
-    __slots__ = ("after", "dirty", "reading")
+    __slots__ = ("callbacks", "dirty", "reading")
 
     def __init__(self) -> None:
         self.reading = False
         self.dirty: list[Connection] = []
-        self.after: list[Callable[[], None]] = []
+        self.callbacks: list[Callable[[], None]] = []
 
     def finish(self) -> None:
-        """The read is done."""
+        """Flush what was written, then call the callbacks."""
         self.reading = False
         if self.dirty:
             dirty, self.dirty = self.dirty, []
             for connection in dirty:
                 connection.flush()
-        if self.after:
-            after, self.after = self.after, []
-            for tell in after:
-                tell()
+        if self.callbacks:
+            callbacks, self.callbacks = self.callbacks, []
+            for callback in callbacks:
+                callback()
 
-    def after_flush(self, what: Callable[[], None]) -> None:
-        """Call it when everything has been written, which is now unless something is being read."""
+    def after_flush(self, callback: Callable[[], None]) -> None:
+        """Call it once everything is flushed, or now if nothing is being read: for work that no peer waits
+        for, such as logging."""
         if self.reading:
-            self.after.append(what)
+            self.callbacks.append(callback)
         else:
-            what()
+            callback()
 
 
 READ_TURN = ReadTurn()
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Subclasses say what to do with what arrives: received, ended, lost, write_paused, write_resumed."""
+    """Subclasses implement `received` and `lost`."""
 
     __slots__ = ("_flush_due", "_loop", "_out", "_out_bytes", "closed", "transport")
 
@@ -113,7 +113,7 @@ class Connection(asyncio.BufferedProtocol):
     # --- writing
 
     def write(self, data: bytes) -> None:
-        """Send soon: with everything else that is written in this turn."""
+        """Send soon, together with everything else that is written in this turn."""
         self._out.append(data)
         self._out_bytes += len(data)
         if self._out_bytes >= FLUSH_BYTES:
@@ -126,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._loop.call_soon(self.flush)
 
     def flush_soon(self) -> None:
-        """Flush with everything else of this turn; for subclasses whose output is made by `flush`."""
+        """Flush at the end of this turn; for subclasses that produce their output in `flush`."""
         if not self._flush_due:
             self._flush_due = True
             if READ_TURN.reading:
@@ -146,14 +146,14 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.write(data)
 
     def close(self) -> None:
-        """Send what is left, then close."""
+        """Send what is buffered, then close."""
         self.flush()
         self.closed = True
         self.transport.close()
 
     def abort(self) -> None:
-        """Reset the connection: nobody may take what was sent for complete, as a plain close would let them
-        where a body ends with its connection."""
+        """Reset the connection, so that the peer does not take what was sent for complete. A plain close
+        would let it, where a body ends with the connection."""
         self._out.clear()
         if self.closed and self.transport.get_write_buffer_size() == 0:
             return

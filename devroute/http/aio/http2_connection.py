@@ -1,40 +1,23 @@
-"""One HTTP/2 connection of either side: frames to streams and back, one write a turn, fairness, floods.
+"""One HTTP/2 connection, client or server: frames to streams and back, one write a turn, fairness, floods.
 
-Knows nothing of requests: proxy/downstream/http2.py and upstream/http2_connection.py say what streams mean.
-It never awaits.
+Knows nothing of requests: proxy/downstream/http2.py and upstream/http2_connection.py do. It never awaits.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from h2 import events as h2
 from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    InformationalResponseReceived,
-    PingAckReceived,
-    PingReceived,
-    PriorityUpdated,
-    RemoteSettingsChanged,
-    RequestReceived,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-    UnknownFrameReceived,
-    WindowUpdated,
-)
 from h2.exceptions import ProtocolError
 
 from devroute.errors import DevrouteError, UpstreamReset
 from devroute.http.aio.connection import FLUSH_BYTES, LINGER_SECONDS, MAX_DISCARDED_BYTES, Connection
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.http2.flood_guard import (
-    IDLE_BURST,
-    IDLE_PER_FRAME,
-    IDLE_PER_SECOND,
+    CONTROL_BURST,
+    CONTROL_PER_FRAME,
+    CONTROL_PER_SECOND,
     RESET_BURST,
     RESETS_PER_SECOND,
 )
@@ -44,14 +27,15 @@ from devroute.token_bucket import TokenBucket
 
 
 class Http2Connection(Connection):
-    """`full`: the transport takes no more for now. `stopped`: the streams whose sources were stopped."""
+    """`full`: the transport takes no more for now. `finished`: streams can neither send nor receive any more,
+    though the transport may still be open. `paused_sources`: the streams whose sources are paused."""
 
     __slots__ = (
         "_blocked",
+        "_control_frames",
         "_dirty",
         "_discarded",
         "_flushing",
-        "_idle_frames",
         "_resets",
         "finished",
         "full",
@@ -65,7 +49,7 @@ class Http2Connection(Connection):
         self.protocol = protocol
         self.full = False
         self.finished = False
-        self._discarded = 0  # bytes that came after the end
+        self._discarded = 0  # bytes received after the end
         self.streams: dict[int, Http2Stream] = {}
         self.paused_sources: dict[Http2Stream, None] = {}
         self._dirty: dict[Http2Stream, None] = {}  # with something to send, in the order of their turns
@@ -73,9 +57,9 @@ class Http2Connection(Connection):
         self._flushing = False
         now = loop.time()
         self._resets = TokenBucket(RESET_BURST, RESETS_PER_SECOND, now)
-        self._idle_frames = TokenBucket(IDLE_BURST, IDLE_PER_SECOND, now)
+        self._control_frames = TokenBucket(CONTROL_BURST, CONTROL_PER_SECOND, now)
 
-    # --- what the two sides say
+    # --- implemented by client and server
 
     def stream_opened(self, number: int, fields: Fields, *, ended: bool) -> None:
         """The peer opened a stream."""
@@ -87,10 +71,10 @@ class Http2Connection(Connection):
     def ping_acknowledged(self, payload: bytes) -> None: ...
 
     def goaway_received(self, code: int, last: int) -> None:
-        """GOAWAY: the peer takes no streams above `last`."""
+        """The peer takes no streams above `last`."""
 
     def stream_closed(self) -> None:
-        """A stream is over."""
+        """A stream was removed."""
 
     # --- receiving
 
@@ -109,15 +93,15 @@ class Http2Connection(Connection):
                 self.flush()
                 if self.protocol.more and not self.finished and not self.closed:
                     self.transport.pause_reading()
-                    self._loop.call_soon(self._receive_on)
+                    self._loop.call_soon(self._receive_more)
 
-    def _receive_on(self) -> None:
-        """The rest of what was read, now that others had their turn."""
+    def _receive_more(self) -> None:
+        """Handle more of what was read, now that other connections had their turn."""
         if not self.finished and not self.closed:
             self.transport.resume_reading()
             self.received(b"")
 
-    def _handle(self, events: list[Event]) -> None:
+    def _handle(self, events: list[h2.Event]) -> None:
         handlers = _HANDLERS
         for event in events:
             handler = handlers.get(type(event))
@@ -126,51 +110,51 @@ class Http2Connection(Connection):
                 if self.finished:
                     return
 
-    def _on_request(self, event: RequestReceived) -> None:
-        self._idle_frames.earn(IDLE_PER_FRAME)
+    def _on_request(self, event: h2.RequestReceived) -> None:
+        self._control_frames.earn(CONTROL_PER_FRAME)
         self.stream_opened(event.stream_id, event.headers, ended=event.stream_ended is not None)
 
-    def _on_response(self, event: ResponseReceived) -> None:
-        self._idle_frames.earn(IDLE_PER_FRAME)
+    def _on_response(self, event: h2.ResponseReceived) -> None:
+        self._control_frames.earn(CONTROL_PER_FRAME)
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.receive_head(event.headers, ended=event.stream_ended is not None)
 
-    def _on_informational(self, event: InformationalResponseReceived) -> None:
+    def _on_informational(self, event: h2.InformationalResponseReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.receive_informational(event.headers)
 
-    def _on_data(self, event: DataReceived) -> None:
+    def _on_data(self, event: h2.DataReceived) -> None:
         if event.data:
-            self._idle_frames.earn(IDLE_PER_FRAME)
+            self._control_frames.earn(CONTROL_PER_FRAME)
         elif event.stream_ended is None:
-            self._on_idle_frame(event)
+            self._on_control_frame(event)
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.receive_data(event.data, event.flow_controlled_length)
         else:
             self.acknowledge(event.stream_id, event.flow_controlled_length)
 
-    def _on_trailers(self, event: TrailersReceived) -> None:
+    def _on_trailers(self, event: h2.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.receive_trailers(event.headers)
 
-    def _on_end(self, event: StreamEnded) -> None:
+    def _on_end(self, event: h2.StreamEnded) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.receive_end([])
 
-    def _on_reset(self, event: StreamReset) -> None:
+    def _on_reset(self, event: h2.StreamReset) -> None:
         if event.remote_reset:
             self.count_reset()
         stream = self.streams.get(event.stream_id)
         if stream is not None and not self.finished:
             stream.receive_reset(int(event.error_code))
 
-    def _on_window(self, event: WindowUpdated) -> None:
-        self._on_idle_frame(event)
+    def _on_window(self, event: h2.WindowUpdated) -> None:
+        self._on_control_frame(event)
         if not self._blocked:
             return
         if event.stream_id == 0:
@@ -182,24 +166,24 @@ class Http2Connection(Connection):
                 del self._blocked[stream]
                 self._dirty[stream] = None
 
-    def _on_settings(self, event: RemoteSettingsChanged) -> None:
-        self._on_idle_frame(event)
+    def _on_settings(self, event: h2.RemoteSettingsChanged) -> None:
+        self._on_control_frame(event)
         self._dirty.update(self._blocked)  # their windows may have grown
         self._blocked.clear()
         self.settings_changed()
 
-    def _on_pong(self, event: PingAckReceived) -> None:
-        self._on_idle_frame(event)
+    def _on_pong(self, event: h2.PingAckReceived) -> None:
+        self._on_control_frame(event)
         self.ping_acknowledged(event.ping_data)
 
-    def _on_goaway(self, event: ConnectionTerminated) -> None:
+    def _on_goaway(self, event: h2.ConnectionTerminated) -> None:
         self.goaway_received(int(event.error_code or 0), event.last_stream_id or 0)
 
     # --- floods
 
-    def _on_idle_frame(self, event: Event) -> None:
-        if not self._idle_frames.spend(self._loop.time()):
-            self.fail("sent a flood of frames that carry nothing", ErrorCodes.ENHANCE_YOUR_CALM)
+    def _on_control_frame(self, event: h2.Event) -> None:
+        if not self._control_frames.spend(self._loop.time()):
+            self.fail("sent a flood of control frames", ErrorCodes.ENHANCE_YOUR_CALM)
 
     def count_reset(self) -> None:
         """The peer took a stream back, or opened one more than it may."""
@@ -211,11 +195,11 @@ class Http2Connection(Connection):
     def wake(self, stream: Http2Stream) -> None:
         """A stream has something to send: with everything else of this turn, or at once if it is much."""
         if stream in self._blocked:
-            stream.stop()
+            stream.pause()
             return
         self._dirty[stream] = None
         if self.full:
-            stream.stop()
+            stream.pause()
         elif stream.queued_bytes >= FLUSH_BYTES:
             self.flush()
         else:
@@ -237,7 +221,7 @@ class Http2Connection(Connection):
             self._flushing = False
 
     def _send_turns(self) -> None:
-        """Each stream that has something to send gets its turn, as long as the transport takes it."""
+        """Each stream with something to send gets a turn, while the transport takes more."""
         dirty = self._dirty
         protocol = self.protocol
         pending = 0
@@ -245,7 +229,7 @@ class Http2Connection(Connection):
             stream = next(iter(dirty))
             del dirty[stream]
             size = stream.pump(protocol)
-            self._idle_frames.earn(IDLE_PER_FRAME)
+            self._control_frames.earn(CONTROL_PER_FRAME)
             pending += size
             if pending >= FLUSH_BYTES:
                 pending = 0
@@ -255,24 +239,24 @@ class Http2Connection(Connection):
             if stream.chunks:
                 self._wait(stream)
             elif stream.source_paused and not self.full:
-                stream.start()
+                stream.resume()
         data = protocol.data_to_send()
         if data and not self.finished:
             self.transport.write(data)
 
     def _wait(self, stream: Http2Stream) -> None:
-        """There is more to send: in its next turn, or when the peer opens its window."""
+        """More to send: in the stream's next turn, or once the peer opens its window."""
         if self.protocol.local_flow_control_window(stream.number) > 0:
             self._dirty[stream] = None
         else:
             self._blocked[stream] = None
-        stream.stop()
+        stream.pause()
 
     def pause_writing(self) -> None:
         self.full = True
         for stream in list(self._dirty):
             if stream.chunks:
-                stream.stop()
+                stream.pause()
 
     def resume_writing(self) -> None:
         self.full = False
@@ -281,7 +265,7 @@ class Http2Connection(Connection):
             if self.full:
                 return
             if not stream.chunks:
-                stream.start()
+                stream.resume()
 
     # --- the end
 
@@ -296,7 +280,8 @@ class Http2Connection(Connection):
             self.stream_closed()
 
     def fail(self, what: str, code: ErrorCodes | None = None) -> None:
-        """End the connection because of what the peer did; with `code`, h2 has not said so itself."""
+        """End the connection for a fault of the peer. `code` is for a GOAWAY that h2 has not queued
+        itself."""
         if self.finished:
             return
         if code is not None:
@@ -308,8 +293,8 @@ class Http2Connection(Connection):
         self._linger()
 
     def _linger(self) -> None:
-        """Close our half, and the connection once the peer has closed its own: whoever is still sending would
-        get a reset, and never read why."""
+        """Close our half, and the connection once the peer has closed its own: a peer that is still sending
+        would get a reset instead of the GOAWAY."""
         transport = self.transport
         if self.closed or transport.is_closing() or not transport.can_write_eof():
             self.close()
@@ -319,7 +304,7 @@ class Http2Connection(Connection):
         self._loop.call_later(LINGER_SECONDS, transport.abort)
 
     def finish(self, error: DevrouteError) -> None:
-        """The connection is over: tell the owner of every stream, once."""
+        """End the connection: every stream gets connection_lost(error), once."""
         if self.finished:
             return
         self.finished = True
@@ -338,19 +323,19 @@ class Http2Connection(Connection):
         return False  # closes the transport, then `lost`
 
 
-_HANDLERS: Final[dict[type[Event], Callable[[Any, Any], None]]] = {
-    RequestReceived: Http2Connection._on_request,
-    ResponseReceived: Http2Connection._on_response,
-    InformationalResponseReceived: Http2Connection._on_informational,
-    DataReceived: Http2Connection._on_data,
-    TrailersReceived: Http2Connection._on_trailers,
-    StreamEnded: Http2Connection._on_end,
-    StreamReset: Http2Connection._on_reset,
-    WindowUpdated: Http2Connection._on_window,
-    RemoteSettingsChanged: Http2Connection._on_settings,
-    PingReceived: Http2Connection._on_idle_frame,
-    PingAckReceived: Http2Connection._on_pong,
-    PriorityUpdated: Http2Connection._on_idle_frame,
-    UnknownFrameReceived: Http2Connection._on_idle_frame,
-    ConnectionTerminated: Http2Connection._on_goaway,
+_HANDLERS: Final[dict[type[h2.Event], Callable[[Any, Any], None]]] = {
+    h2.RequestReceived: Http2Connection._on_request,
+    h2.ResponseReceived: Http2Connection._on_response,
+    h2.InformationalResponseReceived: Http2Connection._on_informational,
+    h2.DataReceived: Http2Connection._on_data,
+    h2.TrailersReceived: Http2Connection._on_trailers,
+    h2.StreamEnded: Http2Connection._on_end,
+    h2.StreamReset: Http2Connection._on_reset,
+    h2.WindowUpdated: Http2Connection._on_window,
+    h2.RemoteSettingsChanged: Http2Connection._on_settings,
+    h2.PingReceived: Http2Connection._on_control_frame,
+    h2.PingAckReceived: Http2Connection._on_pong,
+    h2.PriorityUpdated: Http2Connection._on_control_frame,
+    h2.UnknownFrameReceived: Http2Connection._on_control_frame,
+    h2.ConnectionTerminated: Http2Connection._on_goaway,
 }

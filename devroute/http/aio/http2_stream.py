@@ -1,7 +1,8 @@
-"""One stream of an HTTP/2 connection: what is to be sent, and what arrived and waits for its consumer.
+"""One stream of an HTTP/2 connection: what is queued for sending, and what was received for a paused
+consumer.
 
-It never buffers more than its window: what arrives is acknowledged when its consumer took it, and its source
-is stopped when the peer's window or the connection is full.
+It never buffers more than its window: received data are acknowledged once the consumer has taken them, and
+the source of sent data is paused while the peer's window or the connection is full.
 """
 
 from collections import deque
@@ -15,15 +16,15 @@ from devroute.http.http2.headers import Fields
 from devroute.http.http2.protocol import Http2Protocol
 from devroute.http.message import Headers
 
-#: Bytes that one stream may send before it is the next one's turn.
+#: Bytes that one stream sends before the next one has its turn.
 TURN_BYTES: Final = 64 * 1024
 
-#: What a head costs of a turn, near enough.
+#: Bytes of a turn that a head counts for, roughly.
 HEAD_BYTES: Final = 64
 
 
 class Carrier(Protocol):
-    """What a stream needs of the connection that carries it (http/aio/http2_connection.py)."""
+    """What a stream needs of its connection (http/aio/http2_connection.py)."""
 
     protocol: Http2Protocol
     paused_sources: "dict[Http2Stream, None]"
@@ -32,19 +33,19 @@ class Carrier(Protocol):
         """The stream has something to send."""
 
     def acknowledge(self, number: int, size: int) -> None:
-        """So many bytes were consumed: the peer may send as many again."""
+        """`size` bytes were consumed, and the peer may send as many again."""
 
     def remove_stream(self, stream: "Http2Stream") -> None:
-        """The stream is over."""
+        """The stream is closed."""
 
     def flush_soon(self) -> None: ...
 
 
 class Http2Stream:
-    """`over`: nothing more is sent or passed on. `stopped`: our source was told to send no more.
+    """`finished`: nothing more is sent or delivered. `source_paused`: pause_source() was called last.
 
-    Subclasses say where things go: receive_*, consume and complete what the peer sent, pause_source,
-    resume_source and sent what becomes of ours.
+    Subclasses implement both directions: receive_*, consume and complete for the peer's half; pause_source,
+    resume_source and sent for ours.
     """
 
     __slots__ = (
@@ -80,7 +81,7 @@ class Http2Stream:
         self._held: deque[tuple[Chunk, int]] = deque()
         self._held_end: Headers | None = None
 
-    # --- what the two sides say
+    # --- implemented by subclasses
 
     def receive_head(self, fields: Fields, *, ended: bool) -> None:
         raise NotImplementedError
@@ -102,11 +103,11 @@ class Http2Stream:
         raise NotImplementedError
 
     def complete(self, trailers: Headers) -> None:
-        """The peer's half is over, and all of it consumed."""
+        """The peer's half has ended, and all of it was consumed."""
         raise NotImplementedError
 
     def sent(self) -> None:
-        """Our half is over, and all of it written."""
+        """Our half has ended, and all of it was written."""
         raise NotImplementedError
 
     def pause_source(self) -> None:
@@ -118,7 +119,7 @@ class Http2Stream:
     # --- sending
 
     def send_head(self, fields: Headers, *, end: bool = False) -> None:
-        """`end`: nothing follows, known now. An end that comes within the loop turn rides on it too."""
+        """`end`: nothing follows. An end() within the same turn of the loop is sent on the head too."""
         self._heads.append((fields, end))
         self._ended = self._ended or end
         self._wake()
@@ -141,19 +142,20 @@ class Http2Stream:
         connection = self.connection
         if connection is None:
             if self.chunks:
-                self.stop()
+                self.pause()
         else:
             connection.wake(self)
 
-    def stop(self) -> None:
+    def pause(self) -> None:
+        """Pause the source, unless it is paused or has ended."""
         if not self.source_paused and not self._ended:
             self.source_paused = True
             if self.connection is not None:
                 self.connection.paused_sources[self] = None
             self.pause_source()
 
-    def start(self) -> None:
-        """All that was sent has left; the source may go on."""
+    def resume(self) -> None:
+        """All that was queued is sent: resume the source."""
         self.source_paused = False
         if self.connection is not None:
             self.connection.paused_sources.pop(self, None)
@@ -161,7 +163,7 @@ class Http2Stream:
             self.resume_source()
 
     def pump(self, protocol: Http2Protocol) -> int:
-        """Hand the protocol what the windows allow, but no more than one turn. The number of bytes."""
+        """Send what the windows allow, at most one turn's worth. The number of bytes."""
         number = self.number
         if self.finished or not (protocol.alive(number) or protocol.is_new(number)):
             return 0
@@ -217,17 +219,17 @@ class Http2Stream:
     # --- receiving
 
     def receive_data(self, data: bytes, size: int) -> None:
-        """`size`: with its padding, as flow control counts."""
+        """`size` includes the padding, as flow control counts it."""
         if self._paused and not self.finished:
-            self._keep(data, size)
+            self._buffer(data, size)
             return
         if data and not self.finished:
             self.consume(data)
         if self.connection is not None:
             self.connection.acknowledge(self.number, size)
 
-    def _keep(self, data: bytes, size: int) -> None:
-        """Small chunks are joined (http/buffer.py)."""
+    def _buffer(self, data: bytes, size: int) -> None:
+        """As http/buffer.py's append_chunk, with the size that flow control counts."""
         held = self._held
         if held and (both := join_chunks(held[-1][0], data)) is not None:
             held[-1] = (both, held[-1][1] + size)
@@ -244,7 +246,7 @@ class Http2Stream:
             self.complete(trailers)
 
     def pause_delivery(self) -> None:
-        """Pass nothing on until `release`; the peer's window runs out by itself."""
+        """Deliver nothing until resume_delivery; the peer's window then runs out."""
         self._paused = True
 
     def resume_delivery(self) -> None:
@@ -262,12 +264,12 @@ class Http2Stream:
         self.queued_bytes = 0
 
     def discard(self) -> None:
-        """The peer reads nothing more: what would have been sent is thrown away."""
+        """The peer reads nothing more: discard what is queued."""
         self._ended = True
         self.discard_queued()
 
     def restart(self, chunks: list[bytes], trailers: Headers | None) -> None:
-        """As if nothing had been sent, for another connection. `trailers`: the end was there already."""
+        """Prepare for another connection, as if nothing had been sent. `trailers` if the end was sent."""
         self.connection = None
         self.finished = False
         self.chunks.extend(chunks)
@@ -278,13 +280,13 @@ class Http2Stream:
 
     @property
     def all_received(self) -> bool:
-        """Whether the peer's half is here whole, consumed or not."""
+        """Whether the peer's half was received completely, consumed or not."""
         return self._received_end
 
     # --- the end
 
     def reset(self, code: ErrorCodes) -> None:
-        """End both halves now, if they have not ended."""
+        """Reset the stream if it has not ended."""
         connection = self.connection
         if connection is not None and connection.protocol.alive(self.number):
             connection.protocol.reset_stream(self.number, code)
@@ -292,7 +294,7 @@ class Http2Stream:
         self.close()
 
     def close(self) -> None:
-        """Nothing more is sent or passed on."""
+        """Send and deliver nothing more."""
         self.finished = True
         self.chunks.clear()
         self._heads.clear()

@@ -1,6 +1,6 @@
 """Message bodies: where they end (RFC 9112 §6.3, §7.1). Pure.
 
-Every reader takes the bytes as they come and says what of them is body and what belongs to the next message.
+Each reader takes bytes as they arrive, and splits them into body and what belongs to the next message.
 """
 
 import re
@@ -10,7 +10,7 @@ from devroute.errors import DevrouteError
 from devroute.headers import CONTRACT, MATCHED, REASON, RESULT
 from devroute.http.message import Framing, Headers
 
-#: A chunk-size line is a few digits; the rest is room for extensions, which are ignored (RFC 9112 §7.1.1).
+#: A chunk-size line has a few digits; the rest is room for extensions, which are ignored (RFC 9112 §7.1.1).
 MAX_CHUNK_LINE_BYTES: Final = 512
 
 #: Trailers are gRPC statuses and digests.
@@ -18,12 +18,12 @@ MAX_TRAILER_BYTES: Final = 16 * 1024
 
 _CR: Final = 0x0D
 
-# Each can match in one way only: no line makes them go over it twice.
+# Each can match in one way only, so no line makes them backtrack.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 _TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
 
-#: Fields that frame or route a message, and the marks that the mesh trusts, may not stand in a trailer
-#: section (RFC 9110 §6.5.1): a next hop that merges trailers into the head would act on them.
+#: Fields that frame or route a message, and headers that the mesh trusts, are refused in a trailer section
+#: (RFC 9110 §6.5.1): a next hop that merges trailers into the head would act on them.
 _NOT_IN_TRAILERS: Final = frozenset(
     (
         b"transfer-encoding",
@@ -46,11 +46,11 @@ class BodyReader(Protocol):
     trailers: Headers
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """(body, rest): rest is b"" until `done`. Raises the error class that the reader was made with."""
+        """(body, rest): rest is b"" until `done`. Raises the error class that the reader was created with."""
 
 
 class NoBody:
-    """No body: everything belongs to the next message."""
+    """No body: all bytes belong to the next message."""
 
     __slots__ = ("done", "trailers")
 
@@ -81,7 +81,7 @@ class LengthBody:
 
 
 class CloseBody:
-    """Up to the end of the connection: HTTP/1.0 style answers, and both pipes of an upgrade."""
+    """Up to the end of the connection: HTTP/1.0 style responses, and both directions of an upgrade."""
 
     __slots__ = ("done", "trailers")
 
@@ -94,7 +94,7 @@ class CloseBody:
 
 
 class ChunkedBody:
-    """The chunked coding, strictly: CR LF and nothing else ends a line, sizes are plain hexadecimal."""
+    """The chunked coding, strictly: only CRLF ends a line, sizes are plain hexadecimal."""
 
     __slots__ = ("_error", "_held", "_left", "_state", "_trailer_bytes", "done", "trailers")
 
@@ -167,15 +167,15 @@ class ChunkedBody:
         name, value = match[1], match[2].strip(b" \t")
         if name.lower() in _NOT_IN_TRAILERS:
             raise self._error(f"{name.decode('ascii')} in a trailer section", hint="RFC 9110 §6.5.1")
-        # As long as it came, or as it will be written: what is accepted here fits the next hop's limit too.
+        # The length as received or as written: what is accepted here fits the next hop's limit too.
         self._trailer_bytes += max(len(line) + 2, len(name) + len(value) + 4)
         self._check_line_length(0)
         self.trailers.append((name, value))
 
-    def _check_line_length(self, held: int) -> None:
-        if self._state == self._SIZE and held > MAX_CHUNK_LINE_BYTES:
+    def _check_line_length(self, size: int) -> None:
+        if self._state == self._SIZE and size > MAX_CHUNK_LINE_BYTES:
             raise self._error(f"a chunk-size line of more than {MAX_CHUNK_LINE_BYTES} bytes")
-        if self._state == self._TRAILER and held + self._trailer_bytes > MAX_TRAILER_BYTES:
+        if self._state == self._TRAILER and size + self._trailer_bytes > MAX_TRAILER_BYTES:
             raise self._error(f"a trailer section of more than {MAX_TRAILER_BYTES} bytes")
 
 
@@ -183,7 +183,7 @@ _NO_BODY: Final = NoBody()
 
 
 def body_reader(framing: Framing, length: int, error: type[DevrouteError]) -> BodyReader:
-    """The reader for a framing; `error` is what it raises on bytes that break the coding."""
+    """The reader for a framing; it raises `error` for malformed bytes."""
     if framing is Framing.NONE:
         return _NO_BODY
     if framing is Framing.LENGTH:

@@ -28,8 +28,7 @@ from devroute.http.message import MAX_FIELD_LINES, Framing, InboundRequest
 
 
 class _Validator:
-    """Runs request heads through llhttp for its verdict alone: a callback for each field would cost more than
-    the check itself.
+    """Checks request heads with llhttp, without callbacks: one for each field would cost more than the check.
 
     A parser is reused until a head announces a body or the end of the connection: llhttp then waits for that,
     and a new parser is cheaper than feeding it.
@@ -68,7 +67,7 @@ _AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z!$%&'()*+\-.;=_~]
 
 _CONTRACT_NEEDLE: Final = f"\n{CONTRACT}:".encode()
 
-# Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for every message.
+# Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for each message.
 _NONE: Final = Framing.NONE
 _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED

@@ -26,7 +26,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xf
 #: The field lines and the empty line (RFC 9112 §5, RFC 9110 §5.5).
 _FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
 
-# Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for every message.
+# Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for each message.
 _NONE: Final = Framing.NONE
 _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED

@@ -1,8 +1,8 @@
 """HTTP/2 field lists to HTTP/1.1 heads and back (RFC 9113 §8.3, RFC 9110 §7.6). Pure.
 
-Between the two halves of a relay heads are HTTP/1.1 text, so an HTTP/2 head becomes text and passes the same
-strict parser as everybody else's. What RFC 9113 calls malformed is refused before: it could become another
-line or another field there.
+Inside the proxy heads are HTTP/1.1 text, so an HTTP/2 head becomes text and passes the same strict parser as
+an HTTP/1.1 head. Fields that RFC 9113 calls malformed are refused before: as text they could become another
+line or another field.
 """
 
 import re
@@ -26,14 +26,14 @@ from devroute.http.message import (
     Span,
 )
 
-#: An app's answers differ little: heads and trailers up to this size are judged once, and so many remembered.
+#: An app's responses differ little: so many heads and trailers, of up to so many bytes, are parsed once.
 MAX_REMEMBERED: Final = 1024
 MAX_REMEMBERED_BYTES: Final = 1024
 
-#: As HPACK gave them, not checked.
+#: As decoded by HPACK, not checked.
 Fields = Sequence[tuple[bytes, bytes]]
 
-#: What a reader of HTTP/2 must not see (RFC 9113 §8.2.2). `te` may only say "trailers".
+#: Fields that HTTP/2 does not permit (RFC 9113 §8.2.2); `te` may only have the value "trailers".
 _CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"te")
 )
@@ -42,7 +42,7 @@ _NONE: Final = Framing.NONE
 _REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority", b":protocol"))
 _RESPONSE_PSEUDO: Final = frozenset((b":status",))
 _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
-# A request line, a status line, or what stands before trailers; nothing in it may end it early.
+# A request line, a status line, or the "0" before trailers; it may contain nothing that ends it early.
 _START = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.1|HTTP/1\.1 [1-5][0-9][0-9] [A-Za-z' -]*|0")
 _NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]*")
 _SECTION = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*(?<![\t ]))?\r\n)*")
@@ -50,7 +50,7 @@ _GRPC = re.compile(rb"\ncontent-type:[ \t]*application/grpc(?=[+;\r \t])", re.IG
 
 
 def is_grpc(head: bytes) -> bool:
-    """Whether a head is gRPC's, and not gRPC-Web's, which travels over HTTP/1.1 too."""
+    """Whether a head has gRPC's content-type. gRPC-Web does not count: it may use HTTP/1.1."""
     return _GRPC.search(head) is not None
 
 
@@ -59,9 +59,9 @@ def _is_short(fields: Fields) -> bool:
 
 
 def _text(start: bytes, fields: Fields, error: type[DevrouteError]) -> bytes:
-    """A head as text. Raises `error` for what RFC 9113 §8.2 calls malformed.
+    """A head as text. Raises `error` for malformed fields (RFC 9113 §8.2).
 
-    That every line is a field is not enough: a name may not hold what ends a name, nor a value a line.
+    It is not enough that each line is a field: no name may contain a colon, no value the end of a line.
     """
     if _START.fullmatch(start) is None:
         raise error("a pseudo-header field has characters that it may not have", hint="RFC 9113 §8.3")
@@ -76,7 +76,7 @@ def _text(start: bytes, fields: Fields, error: type[DevrouteError]) -> bytes:
 def _split(
     fields: Fields, wanted: frozenset[bytes], error: type[DevrouteError]
 ) -> tuple[dict[bytes, bytes], Headers]:
-    """Pseudo-header fields (RFC 9113 §8.3) and the others. Raises `error` for those that are out of place."""
+    """(pseudo-header fields, other fields). Raises `error` for fields out of place (RFC 9113 §8.3)."""
     pseudo: dict[bytes, bytes] = {}
     rest: Headers = []
     for field in fields:
@@ -96,7 +96,7 @@ def _split(
 
 
 def read_request(fields: Fields, *, ended: bool, limits: HeadLimits = HEAD_LIMITS) -> InboundRequest:
-    """A client's request. `ended`: it has no body (END_STREAM on its HEADERS).
+    """A client's request. `ended`: it has no body (its HEADERS have END_STREAM).
 
     Raises RequestMalformed, HeadTooLarge or NotSupported.
     """
@@ -114,7 +114,7 @@ def read_request(fields: Fields, *, ended: bool, limits: HeadLimits = HEAD_LIMIT
         hosts.add(pseudo[b":authority"])
     if len(hosts) != 1:
         raise RequestMalformed(
-            f":authority and host name {len(hosts)} hosts; it has to be one", hint="RFC 9113 §8.3.1"
+            f":authority and host name {len(hosts)} hosts; exactly one is required", hint="RFC 9113 §8.3.1"
         )
     names = {name for name, _ in rest}
     if b"host" in names:
@@ -134,14 +134,14 @@ def read_request(fields: Fields, *, ended: bool, limits: HeadLimits = HEAD_LIMIT
 
 
 def _join_cookies(fields: Headers) -> Headers:
-    """One line again, which HTTP/2 may split (RFC 9113 §8.2.3)."""
+    """Join the cookie lines, which HTTP/2 may split (RFC 9113 §8.2.3)."""
     cookies = b"; ".join([value for name, value in fields if name == b"cookie"])
     return [*(field for field in fields if field[0] != b"cookie"), (b"cookie", cookies)]
 
 
 def write_request(head: RequestHead) -> Headers:
-    """A request for an upstream. What belongs to an HTTP/1.1 connection stays behind; so does an upgrade,
-    which HTTP/2 does not have (RFC 9113 §8.6) and which a server may ignore (RFC 9110 §7.8)."""
+    """A request for an upstream, without the fields of an HTTP/1.1 connection. An upgrade is dropped too:
+    HTTP/2 has none (RFC 9113 §8.6), and a server may ignore it (RFC 9110 §7.8)."""
     authority = b""
     rest: Headers = []
     for name, value in head.headers:
@@ -165,9 +165,11 @@ def write_request(head: RequestHead) -> Headers:
 
 
 def read_response(fields: Fields, method: bytes, *, ended: bool) -> ResponseHead:
-    """An upstream's response or its 1xx, not to be changed. `ended`: END_STREAM is on its HEADERS.
+    """An upstream's final or interim response; it may be cached, so never change it. `ended`: its HEADERS
+    have END_STREAM.
 
-    An ended head gets "content-length: 0", for HTTP/1.1 has no other way to say so. Raises UpstreamInvalid.
+    An ended head gets "content-length: 0", since HTTP/1.1 has no other way to express that. Raises
+    UpstreamInvalid.
     """
     if _is_short(fields):
         return _read_short_response(tuple(fields), method, ended)
@@ -178,7 +180,7 @@ def _read_response(fields: Fields, method: bytes, ended: bool) -> ResponseHead:
     pseudo, rest = _split(fields, _RESPONSE_PSEUDO, UpstreamInvalid)
     status = pseudo.get(b":status", b"")
     if status == b"101":
-        raise UpstreamInvalid("the answer switches protocols (101), which HTTP/2 cannot")
+        raise UpstreamInvalid("the response switches protocols (101), which HTTP/2 does not support")
     if status[:1] != b"1" and not any(name == b"content-length" for name, _ in rest):
         if not ended:
             rest.append((b"transfer-encoding", b"chunked"))
@@ -187,15 +189,15 @@ def _read_response(fields: Fields, method: bytes, ended: bool) -> ResponseHead:
     start = b"HTTP/1.1 %b %b" % (status, REASON_PHRASES.get(status, b""))
     head = parse_response_head(_text(start, rest, UpstreamInvalid), method)
     if ended and head.framing is not _NONE:
-        raise UpstreamInvalid("the answer's content-length announces a body, but there is none")
+        raise UpstreamInvalid("the response's content-length announces a body, but there is none")
     return head
 
 
-def write_response(head: ResponseHead, marks: Headers) -> Headers:
-    """A response for a client, with `marks` at its end."""
+def write_response(head: ResponseHead, route_headers: Headers) -> Headers:
+    """A response for a client, with `route_headers` at its end."""
     if len(head.raw) <= MAX_REMEMBERED_BYTES:
-        return [*_write_short_response(head.raw, head.status, head.framing, tuple(head.drop)), *marks]
-    return _write_response(head) + marks
+        return [*_write_short_response(head.raw, head.status, head.framing, tuple(head.drop)), *route_headers]
+    return _write_response(head) + route_headers
 
 
 def _write_response(head: ResponseHead) -> Headers:
@@ -206,7 +208,7 @@ def _write_response(head: ResponseHead) -> Headers:
             continue
         fields.append(field)
     if head.framing is _NONE and any(name == b"grpc-status" for name, _ in fields):
-        # gRPC's "Trailers-Only" has no length; it was added on its way through HTTP/1.1.
+        # gRPC's "Trailers-Only" has no content-length; read_response added it.
         fields = [field for field in fields if field[0] != b"content-length"]
     return fields
 
@@ -223,7 +225,7 @@ def _write_short_response(raw: bytes, status: int, framing: Framing, drop: tuple
 
 
 def read_trailers(fields: Fields, error: type[DevrouteError]) -> Headers:
-    """Raises `error` for what may not stand in a trailer section or is too much of it (RFC 9110 §6.5.1)."""
+    """Raises `error` for fields that trailers may not have (RFC 9110 §6.5.1), and for too many."""
     if _is_short(fields):
         return list(_read_short_trailers(tuple(fields), error))  # type: ignore[arg-type]  # a class has a hash
     return _read_trailers(fields, error)

@@ -1,8 +1,8 @@
-"""HPACK (RFC 7541) for connections inside a mesh: quick to write, quick to read. Pure.
+"""HPACK (RFC 7541) for connections inside a mesh, optimised for speed. Pure.
 
-The encoder never puts anything into the table that both sides keep: the same field is the same bytes each
-time and is made once. That is longer than it could be, and takes a tenth of the time; and what one caller
-sends leaves no trace in what another can measure (§7.1). The decoder is hpack's, with a shorter loop.
+The encoder adds nothing to the dynamic table: a field is always the same bytes, encoded once. The output is
+longer than with the table, and takes a tenth of the time; and no caller can learn from sizes what another
+sent (§7.1). The decoder is hpack's, with a shorter loop.
 """
 
 from collections.abc import Iterable
@@ -17,16 +17,16 @@ from hpack.table import HeaderTable
 
 Field = tuple[bytes, bytes]
 
-#: Encoded fields that are remembered. Those of other callers' requests differ in few fields each.
+#: Encoded fields that are cached: requests differ in few fields.
 MAX_REMEMBERED: Final = 4096
 
-#: Longer fields are not remembered, so that the memory for it is bounded at a few MiB.
+#: Longer fields are not cached, which bounds the cache at a few MiB.
 MAX_REMEMBERED_BYTES: Final = 256
 
-#: Intermediaries must not index these either (§7.1.3).
+#: Sent as never-indexed, so that intermediaries do not index them either (§7.1.3).
 _SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"))
 
-#: "The table's size is 0 from now on" (§6.3): whatever size the peer sets later, that stays true.
+#: A dynamic table size update to 0 (§6.3): valid whatever size the peer permits later.
 _NO_TABLE: Final = b"\x20"
 
 _STATIC: Final = HeaderTable.STATIC_TABLE
@@ -50,10 +50,10 @@ _encode_short = lru_cache(MAX_REMEMBERED)(_encode)
 
 
 class Encoder:
-    """What h2 needs of hpack.Encoder."""
+    """The part of hpack.Encoder that h2 uses."""
 
     def __init__(self) -> None:
-        self.header_table_size = 0  # h2 sets it to what the peer allows; we need none
+        self.header_table_size = 0  # h2 sets it to what the peer permits; unused
         self._first = True
 
     def encode(self, headers: Iterable[Field]) -> bytes:
@@ -91,9 +91,11 @@ def _string(data: bytes, at: int) -> tuple[bytes, int]:
 
 
 class Decoder(hpack.Decoder):
-    """`decode` raises hpack's errors, and IndexError for a block that ends within a field."""
-
     def decode(self, data: bytes, raw: bool = False) -> list[Field]:  # type: ignore[override]
+        """Raises hpack's errors, and IndexError for a block that ends within a field.
+
+        Longer than 40 lines: a call for each field would cost as much as decoding it.
+        """
         table = self.header_table
         fields: list[Field] = []
         size = at = 0

@@ -1,7 +1,7 @@
-"""The h2 library as a relay needs it: settings and windows, a GOAWAY that lets streams finish, its hot paths.
+"""The h2 library's connection, adapted to a gateway: settings, windows, a GOAWAY that lets streams finish,
+and short paths for the frames that are most frequent. Pure: bytes in, events out.
 
-Pure: bytes in, events out. Each limit is here with its reason; tests/proxy/downstream/test_http2.py attacks
-each.
+Each limit is here with its reason; tests/proxy/downstream/test_http2.py attacks each.
 """
 
 import struct
@@ -27,32 +27,32 @@ from devroute.http.message import MAX_HEAD_BYTES, Headers
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-#: What one stream may send beyond what its consumer took: as much as the tunnel's credit.
+#: Bytes that a stream may send before its consumer takes them: as many as the tunnel's credit.
 STREAM_WINDOW: Final = 1024 * 1024
 
-#: What all streams of a connection may have waiting here: 64 that nobody reads, before they stop the others.
+#: The same for all streams of a connection: 64 streams that are not read, before they stall the others.
 CONNECTION_WINDOW: Final = 64 * STREAM_WINDOW
 
-#: Fewer frames for bulk than with the 16 KiB that everybody has to accept, and still below the size from
-#: which blocks cost more than they carry (http/aio/connection.py).
+#: Fewer frames for bulk than with the 16 KiB that each peer has to accept, and still below the size from
+#: which blocks cost more than they gain (http/aio/connection.py).
 MAX_FRAME_BYTES: Final = 64 * 1024
 
-#: Envoy's own default; more are refused, which a client may try again.
+#: Envoy's default; further streams are refused, and the client may retry them.
 MAX_STREAMS: Final = 1024
 
-#: As h2 counts (32 bytes more a field). Above `max_head_bytes` a request gets its 431; above this
-#: limit somebody means harm (a decompression bomb), and the connection ends.
+#: As h2 counts (32 bytes more a field). A request above `max_head_bytes` gets 431; above this limit it is an
+#: attack (a decompression bomb), and the connection ends.
 MAX_HEADER_LIST_BYTES: Final = 4 * MAX_HEAD_BYTES
 
-#: Streams whose end h2 remembers, to judge frames that were under way when they ended: a round trip's worth.
+#: Closed streams that h2 remembers, for frames that were in flight when they closed: a round trip's worth.
 #: h2's own 65,536 may take 10 MB a connection.
 MAX_CLOSED_STREAMS: Final = 4096
 
-#: Events of one connection in one turn of the loop: a read of small frames has thousands, and a request
-#: costs half a millisecond, while all other connections wait.
+#: Events of one connection in one turn of the loop: a read of small frames may have thousands, a request
+#: costs half a millisecond, and all other connections wait meanwhile.
 MAX_EVENTS: Final = 64
 
-#: The last stream id there is (RFC 9113 §5.1.1).
+#: The highest stream id (RFC 9113 §5.1.1).
 LAST_STREAM_ID: Final = 2**31 - 1
 
 # Frames (RFC 9113 §4.1, §6.1, §6.2, §6.10).
@@ -67,7 +67,7 @@ _ALIVE: Final = (ConnectionState.IDLE, ConnectionState.CLIENT_OPEN, ConnectionSt
 
 
 class _States(H2ConnectionStateMachine):
-    """To h2 a GOAWAY is the end; but what is open may finish (RFC 9113 §6.8)."""
+    """For h2 a GOAWAY closes the connection; here open streams may finish (RFC 9113 §6.8)."""
 
     _transitions = {  # noqa: RUF012
         **H2ConnectionStateMachine._transitions,
@@ -76,8 +76,9 @@ class _States(H2ConnectionStateMachine):
 
 
 class Http2Protocol(H2Connection):
-    """One connection's protocol state, of either side. Heads are checked by http/http2/headers.py: h2 would
-    end the connection, and with it other callers' requests, where RFC 9113 §8.1.1 has one stream refused."""
+    """The protocol state of one connection, client or server. http/http2/headers.py checks heads, not h2,
+    which would end the connection, and with it other callers' requests, where RFC 9113 §8.1.1 resets one
+    stream."""
 
     MAX_CLOSED_STREAMS = MAX_CLOSED_STREAMS
 
@@ -93,7 +94,7 @@ class Http2Protocol(H2Connection):
             )
         )
         self.state_machine = _States()
-        self.encoder = Encoder()  # type: ignore[assignment]  # all of it that h2 uses
+        self.encoder = Encoder()  # type: ignore[assignment]  # has what h2 uses
         self.decoder: Decoder = Decoder(MAX_HEADER_LIST_BYTES)
         self.local_settings = Settings(
             client=client,
@@ -106,24 +107,21 @@ class Http2Protocol(H2Connection):
             },
         )
         self.max_inbound_frame_size = MAX_FRAME_BYTES
-        self._preface = 0 if client else len(PREFACE)  # bytes of it to come
+        self._preface = 0 if client else len(PREFACE)  # bytes of it that are still to come
         self._held = bytearray()  # an incomplete frame
-        self._need = 0  # bytes of it before reading on makes sense
+        self._need = 0  # bytes that it needs before parsing goes on
         self.more = False
-        self._block_open = False  # in h2: CONTINUATION has to follow
+        self._block_open = False  # CONTINUATION has to follow
         self.initiate_connection()
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
 
-    # --- what is received: frame by frame, since h2 would hold a frame of any size until it is whole
+    # --- receiving: frame by frame, since h2 would buffer a frame of any size until it is complete
 
     def receive(self, data: bytes) -> list[Event]:
-        """What these bytes say, or the first of them: `more` then, and receive(b"") goes on. Raises h2's
-        ProtocolError, with a GOAWAY that says so ready to be sent."""
+        """The events in these bytes, at most MAX_EVENTS: if `more` is set, receive(b"") returns the next
+        ones. Raises h2's ProtocolError, after queueing a GOAWAY for the peer."""
         if self._preface:
-            size = min(len(data), self._preface)
-            self._preface -= size
-            self.receive_data(data[:size])
-            data = data[size:]
+            data = self._receive_preface(data)
         held = self._held
         if held:
             held += data
@@ -160,34 +158,48 @@ class Http2Protocol(H2Connection):
             self._need = need
         return events
 
+    def _receive_preface(self, data: bytes) -> bytes:
+        """The bytes after the preface, or after the part of it that is here."""
+        size = min(len(data), self._preface)
+        self._preface -= size
+        self.receive_data(data[:size])
+        return data[size:]
+
     def _receive_quickly(
         self, kind: int, flags: int, number: int, payload: bytes, events: list[Event]
     ) -> bool:
-        """DATA and HEADERS that are in order, as most are. False: nothing was done, h2 is to judge it."""
-        stream = self.streams.get(number)
+        """Handle ordinary DATA and HEADERS without h2. False: nothing was done, and h2 has to handle it."""
         if kind == DATA:
-            if stream is None or flags & ~END_STREAM or stream._expected_content_length is not None:
-                return False
-            states = stream.state_machine
-            size = len(payload)
-            if (
-                states.state not in _MAY_RECEIVE
-                or not states.headers_received
-                or size > stream.inbound_flow_control_window
-                or size > self.inbound_flow_control_window
-            ):
-                return False
-            self._inbound_flow_control_window_manager.window_consumed(size)
-            stream._inbound_window_manager.window_consumed(size)
-            event = DataReceived(stream_id=number, data=payload, flow_controlled_length=size)
-            events.append(event)
-            if flags:
-                ended = states.process_input(StreamInputs.RECV_END_STREAM)
-                event.stream_ended = cast(StreamEnded, ended[0])
-                events += ended
-            return True
-        if kind != HEADERS or flags & ~END_STREAM != END_HEADERS:
+            return not flags & ~END_STREAM and self._receive_data(flags, number, payload, events)
+        if kind == HEADERS:
+            return flags & ~END_STREAM == END_HEADERS and self._receive_head(flags, number, payload, events)
+        return False
+
+    def _receive_data(self, flags: int, number: int, payload: bytes, events: list[Event]) -> bool:
+        stream = self.streams.get(number)
+        if stream is None or stream._expected_content_length is not None:
             return False
+        states = stream.state_machine
+        size = len(payload)
+        if (
+            states.state not in _MAY_RECEIVE
+            or not states.headers_received
+            or size > stream.inbound_flow_control_window
+            or size > self.inbound_flow_control_window
+        ):
+            return False
+        self._inbound_flow_control_window_manager.window_consumed(size)
+        stream._inbound_window_manager.window_consumed(size)
+        event = DataReceived(stream_id=number, data=payload, flow_controlled_length=size)
+        events.append(event)
+        if flags:
+            ended = states.process_input(StreamInputs.RECV_END_STREAM)
+            event.stream_ended = cast(StreamEnded, ended[0])
+            events += ended
+        return True
+
+    def _receive_head(self, flags: int, number: int, payload: bytes, events: list[Event]) -> bool:
+        stream = self.streams.get(number)
         if self.config.client_side:
             if stream is None or stream.state_machine.state not in _MAY_RECEIVE:
                 return False
@@ -213,10 +225,10 @@ class Http2Protocol(H2Connection):
         except (HPACKError, IndexError) as error:
             raise ProtocolError(f"a header block that is not HPACK: {error}") from error
 
-    # --- what is sent most: h2's own state, without its objects for each frame, which cost as much again
+    # --- sending: h2's state, without its objects for each frame, which would double the cost
 
     def send_head(self, number: int, fields: Headers, *, end: bool) -> None:
-        """HEADERS, and CONTINUATION where it has to be (§6.2): of a request, a response or trailers."""
+        """HEADERS, with CONTINUATION if necessary (§6.2): for a request, a response or trailers."""
         name, value = fields[0]
         if number not in self.streams:
             self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
@@ -239,7 +251,7 @@ class Http2Protocol(H2Connection):
         self._frame(kind, flags | END_HEADERS, number, block)
 
     def send_piece(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
-        """DATA, of no more than the windows and the largest frame allow."""
+        """DATA, at most what the windows and the maximum frame size allow."""
         stream = self.streams[number]
         states = stream.state_machine
         states.process_input(StreamInputs.SEND_DATA)
@@ -255,32 +267,33 @@ class Http2Protocol(H2Connection):
         self._data_to_send += _FRAME.pack(size >> 16, size & 0xFFFF, kind, flags, number)
         self._data_to_send += payload
 
-    # --- what h2 does otherwise
+    # --- overrides of h2
 
     @property
     def open_inbound_streams(self) -> int:
-        """None, for h2 would end the connection where a refusal is enough, and walk all streams to count."""
+        """0: else h2 would end the connection where refusing a stream is enough, and walk all streams to
+        count."""
         return 0
 
     @property
     def open_outbound_streams(self) -> int:
-        """None; whoever opens streams counts them."""
+        """0: the code that opens streams counts them."""
         return 0
 
     def clear_outbound_data_buffer(self) -> None:
-        """Not on a GOAWAY either: the peer's HPACK table needs every head that was encoded."""
+        """Keep the output, also on a GOAWAY: the peer's HPACK state needs every head that was encoded."""
 
     def alive(self, number: int) -> bool:
-        """Whether anything can still be sent on a stream. An event that says otherwise may be under way."""
+        """Whether a stream can still send. An event that reports its end may not have been handled yet."""
         stream = self.streams.get(number)
         return stream is not None and not stream.closed
 
     def is_new(self, number: int) -> bool:
-        """Whether this is a stream of ours that its first head will open."""
+        """Whether this is a stream of ours that has not been opened by a head yet."""
         return number > self.highest_outbound_stream_id and number % 2 == self.config.client_side
 
     def forget(self, number: int) -> None:
-        """A stream is over: h2 would keep it until it counts."""
+        """Forget a closed stream, which h2 would keep until its next count."""
         stream = self.streams.pop(number, None)
         if stream is not None:
             self._closed_streams[number] = stream.closed_by
