@@ -1,5 +1,5 @@
-"""Structured logs on standard error: one event a line. Owns the set-up of structlog and of the libraries' own
-loggers; decides nothing about what is logged, and is called once, by the command that runs.
+"""Structured logs on standard error, one event a line. Owns the configuration of structlog and of the
+libraries' loggers; the command that runs calls it once.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ import structlog
 
 
 class _StandardError(TextIOBase):
-    """Standard error as it is when a line is written, not as it was at set-up. A line that cannot be written
-    (a full disk, a reader that has gone) is lost: its subject goes on, and there is nowhere to say so."""
+    """The standard error of the moment of writing, not of the configuration. A line that cannot be written (a
+    full disk, a closed pipe) is dropped, since there is nowhere to report it."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -46,7 +46,7 @@ def configure(form: Literal["json", "console"], level: str = "info") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=True,
     )
-    # aiohttp and asyncio log through logging: the same form, on the same stream, warnings and worse only.
+    # aiohttp and asyncio use logging: the same format and stream, for warnings and errors only.
     handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)

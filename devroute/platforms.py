@@ -1,8 +1,8 @@
-"""What differs between Linux, macOS and Windows: the one place that asks which of them this is.
+"""Differences between Linux, macOS and Windows: no other module asks which system this is.
 
-Owns paths of configuration, signals, child processes and the keyboard; everything else is the same code on
-all of them. Windows lacks fcntl, termios, SIGTERM from others and signal handlers of the loop; modules that
-one system lacks are imported inside functions.
+Owns the folder of the configuration, signals, child processes and the keyboard. Windows lacks fcntl, termios,
+SIGTERM from other processes and signal handlers of the loop. Modules that one system lacks are imported
+inside functions.
 """
 
 import asyncio
@@ -19,28 +19,28 @@ WINDOWS: Final = sys.platform == "win32"
 
 
 def config_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) -> Path | None:
-    """Where a person's own settings are: ~/.config/devroute, %APPDATA%\\devroute on Windows. None without a
-    home, as in a container."""
+    """The folder of the user's own settings: ~/.config/devroute, or %APPDATA%\\devroute on Windows. None
+    without a home, as in a container."""
     if windows:
         base = environment.get("APPDATA")
         home = environment.get("USERPROFILE")
         return Path(base, "devroute") if base else Path(home, ".config", "devroute") if home else None
     base = environment.get("XDG_CONFIG_HOME", "")
-    if base.startswith("/"):  # the XDG base directory specification: relative ones are to be ignored
+    if base.startswith("/"):  # the XDG base directory specification: relative paths are ignored
         return Path(base, "devroute")
     home = environment.get("HOME")
     return Path(home, ".config", "devroute") if home else None
 
 
 def freeze_heap() -> None:
-    """For a process that is up: what was made by now stays, so the collector need not look at it
-    again. It would hold up all requests for 30 ms each time."""
+    """Once a process has started, exclude all existing objects from garbage collection, which would delay
+    every request by 30 ms each time."""
     gc.collect()
     gc.freeze()
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's loops where it is installed: a fifth less work for each request. Nothing needs it."""
+    """uvloop where it is installed: a fifth less work for each request. It is optional."""
     try:
         import uvloop
     except ImportError:
@@ -49,7 +49,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-#: What Ctrl-C ended, as Windows tells it: STATUS_CONTROL_C_EXIT.
+#: Windows' exit code of a process that Ctrl-C ended: STATUS_CONTROL_C_EXIT.
 _CONTROL_C_EXIT: Final = 0xC000013A
 INTERRUPTED: Final = 130
 
@@ -74,7 +74,7 @@ def handle_signals(
             for number in numbers:
                 loop.remove_signal_handler(number)
         return
-    # Ctrl-C and Ctrl-Break; a handler of the loop does not exist there, and this one runs between two calls.
+    # Ctrl-C and Ctrl-Break. Loops have no handlers on Windows; this one runs between two callbacks.
     breaks = [each for each in signal.Signals if each.name in ("SIGINT", "SIGBREAK")]
     before = [
         (each, signal.signal(each, lambda *_: loop.call_soon_threadsafe(handle, int(signal.SIGINT))))
@@ -88,15 +88,15 @@ def handle_signals(
 
 
 def runnable(command: Sequence[str], *, windows: bool = WINDOWS) -> tuple[str, ...]:
-    """A command as it can be started. Windows itself finds only programs that end in .exe, and `npm` and the
-    like are .cmd files."""
+    """A command that can be started. Windows finds only programs that end in .exe; many, such as npm, are
+    .cmd files."""
     if windows and (found := shutil.which(command[0])) is not None:
         return (found, *command[1:])
     return tuple(command)
 
 
 def exit_code(returned: int, *, windows: bool = WINDOWS) -> int:
-    """The exit code of a child as a shell gives it: 128 + N where signal N ended it."""
+    """The exit code of a child as in a shell: 128 + N if signal N ended it."""
     if windows:
         return INTERRUPTED if returned & 0xFFFFFFFF == _CONTROL_C_EXIT else returned
     return returned if returned >= 0 else 128 - returned
@@ -104,7 +104,7 @@ def exit_code(returned: int, *, windows: bool = WINDOWS) -> int:
 
 @contextlib.contextmanager
 def keyboard_echo_off(stream: TextIO, *, windows: bool = WINDOWS) -> Iterator[None]:
-    """What is typed does not show while this lasts: it would tear the view. Ctrl-C works as ever."""
+    """Typed characters are not shown: they would damage the page. Ctrl-C still works."""
     if windows or not stream.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""What all models of settings have in common."""
+"""The base of all settings: immutable, without unknown fields, and without values in error messages."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -1,8 +1,8 @@
-"""YAML texts that people wrote, read the same way for every file: to a document, or to ConfigInvalid. Pure.
+"""The strict reader of every YAML file: it returns a document or raises ConfigInvalid. Pure.
 
-PyYAML has no limit for what is nested, nor for what aliases stand for: its parser in Python ends in
-RecursionError, the one in C takes the process with it, and who walks through ten lines of aliases never comes
-to an end. And what stands behind a wrong tag (`!!bool maybe`) ends in whatever error comes first.
+PyYAML limits neither nesting nor aliases: its Python parser ends in RecursionError, its C parser crashes the
+process, and ten lines of aliases expand without end. A value that does not fit its tag (`!!bool maybe`)
+raises various errors.
 """
 
 from dataclasses import dataclass
@@ -13,24 +13,22 @@ import yaml
 from devroute.errors import ConfigInvalid
 from devroute.quoting import quote
 
-#: Lists and mappings inside each other: a policy needs five, a Deployment with everything some twenty, and
-#: both parsers can do several times as many.
+#: Nested lists and mappings: a policy needs five, a large Deployment some twenty, and both parsers manage
+#: several times as many.
 MAX_DEPTH: Final = 64
 
-#: Values that all aliases of a text together stand for: a list that ten others share needs hundreds.
+#: Values to which all aliases of a text expand: a list that ten others share needs hundreds.
 MAX_ALIASED: Final = 10_000
 
-LOADER: Final[type[Any]] = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # ten times as fast, where it was built
+LOADER: Final[type[Any]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where available
 
-#: What PyYAML's constructors raise where a value is not of the type that its tag says.
+#: Errors of PyYAML's constructors for a value that does not fit its tag.
 _WRONG_VALUE: Final = (ValueError, KeyError, IndexError, AttributeError, TypeError)
 
 
 @dataclass(slots=True)
 class _Begun:
-    """A list or mapping that is being read: what stood before it, and how deep it is so far."""
+    """A list or mapping that is being read: the count of values before it, and its depth so far."""
 
     anchor: str | None
     before: int
@@ -38,10 +36,10 @@ class _Begun:
 
 
 def read_document(text: str, source: str, *, quotes: bool = False) -> tuple[object, yaml.Node | None]:
-    """A file's document (None if it is empty), and its nodes, whose marks say where things are.
+    """A file's document (None if it is empty), and its root node, whose marks are positions in the text.
 
-    A key that is there twice is refused: YAML would let the second one win, in silence. Raises ConfigInvalid
-    naming the file; `quotes`: it may quote the text, which holds no secret.
+    A repeated key is refused: YAML would silently use the last one. Raises ConfigInvalid that names the file.
+    `quotes`: it may quote the text, which holds no secrets.
     """
     try:
         _refuse_bombs(text, source)
@@ -56,7 +54,7 @@ def read_document(text: str, source: str, *, quotes: bool = False) -> tuple[obje
 
 
 def read_documents(text: str, source: str, loader: type[Any] = LOADER) -> list[object]:
-    """All documents of a text without secrets. Raises ConfigInvalid naming `source`."""
+    """All documents of a text without secrets. Raises ConfigInvalid that names `source`."""
     try:
         _refuse_bombs(text, source)
         return list(yaml.load_all(text, Loader=loader))  # a safe one, or a subclass
@@ -75,13 +73,13 @@ def _invalid(error: Exception, source: str, quotes: bool) -> ConfigInvalid:
         )
     if quotes and isinstance(error, ValueError):
         return ConfigInvalid(f"{source}: not valid YAML: {error}")
-    return ConfigInvalid(f"{source}: not valid YAML: a value that is not of its type")
+    return ConfigInvalid(f"{source}: not valid YAML: a value does not fit its type")
 
 
 def _refuse_bombs(text: str, source: str) -> None:
-    """What is nested too deeply, and aliases that stand for too much, each in the other: a few lines are as
-    many values as one likes, for whoever walks through them."""
-    known: dict[str | None, tuple[int, int]] = {}  # an anchor's size and depth, with all that aliases add
+    """Refuse excessive nesting and aliases, also in combination: a few lines can expand to any number of
+    values."""
+    known: dict[str | None, tuple[int, int]] = {}  # size and depth of each anchor, with its aliases expanded
     begun: list[_Begun] = []
     size = added = 0
     for event in yaml.parse(text, Loader=LOADER):
@@ -89,7 +87,7 @@ def _refuse_bombs(text: str, source: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             begun.append(_Begun(event.anchor, size))
             if event.anchor is not None:
-                known[event.anchor] = (MAX_ALIASED + 1, 0)  # in itself, it has no end
+                known[event.anchor] = (MAX_ALIASED + 1, 0)  # an alias inside its own anchor is infinite
             size += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             done = begun.pop()
@@ -99,7 +97,7 @@ def _refuse_bombs(text: str, source: str) -> None:
             if begun:
                 begun[-1].depth = max(begun[-1].depth, below + 1)
         elif isinstance(event, yaml.AliasEvent):
-            more, below = known.get(event.anchor, (0, 0))  # what is not there, is found out later
+            more, below = known.get(event.anchor, (0, 0))  # unknown anchors are reported later
             size, added = size + more, added + more
             if begun:
                 begun[-1].depth = max(begun[-1].depth, below + 1)
@@ -111,7 +109,7 @@ def _refuse_bombs(text: str, source: str) -> None:
             known.clear()
         if len(begun) + below > MAX_DEPTH or added > MAX_ALIASED:
             line = event.start_mark.line + 1 if event.start_mark else 0
-            problem = "aliases stand for too much" if added > MAX_ALIASED else "nested too deeply"
+            problem = "aliases expand to too many values" if added > MAX_ALIASED else "nested too deeply"
             raise ConfigInvalid(f"{source}:{line}: {problem}")
 
 
@@ -132,5 +130,5 @@ def _refuse_repeated(node: yaml.Node, source: str) -> None:
                     continue
                 if key.value in names:
                     line, name = key.start_mark.line + 1, quote(key.value)
-                    raise ConfigInvalid(f"{source}:{line}: {name} is there twice; keep one of them")
+                    raise ConfigInvalid(f"{source}:{line}: {name} appears twice; keep one of them")
                 names.add(key.value)

@@ -66,7 +66,7 @@ BOMBS = {
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 @pytest.mark.parametrize("reader", READERS)
 def test_aliases_that_stand_for_too_much_are_refused_with_their_line(reader: str, text: str) -> None:
-    with pytest.raises(ConfigInvalid, match=r"^file:\d+: aliases stand for too much$"):
+    with pytest.raises(ConfigInvalid, match=r"^file:\d+: aliases expand to too many values$"):
         READERS[reader](text)
 
 
@@ -74,7 +74,7 @@ def test_aliases_stand_for_as_much_as_the_limit_and_no_more() -> None:
     for count in (MAX_ALIASED, MAX_ALIASED + 1):
         text = f"a: &a [{'x, ' * 99}]\nb: &x y\nc: [{'*a, ' * (count // 100)}{'*x, ' * (count % 100)}]"
         if count > MAX_ALIASED:
-            with pytest.raises(ConfigInvalid, match="file:3: aliases stand for too much"):
+            with pytest.raises(ConfigInvalid, match="file:3: aliases expand to too many values"):
                 read_document(text, "file")
         else:
             document, _ = read_document(text, "file")
@@ -117,7 +117,7 @@ def test_a_file_with_secrets_is_not_quoted(reader: str, text: str) -> None:
 
 @pytest.mark.parametrize("reader", [*SECRETIVE, "policy"])
 def test_a_key_that_is_there_twice_is_refused_instead_of_winning(reader: str) -> None:
-    with pytest.raises(ConfigInvalid, match=r"^file:2: 'server' is there twice; keep one of them"):
+    with pytest.raises(ConfigInvalid, match=r"^file:2: 'server' appears twice; keep one of them"):
         READERS[reader]("server: https://one.example\nserver: https://two.example\n")
 
 

@@ -1,5 +1,5 @@
-"""The API's client, for `devroute ls` and `devroute status`. Owns one request to the control port and turns
-everything that can go wrong with it into an error that says what to do; never prints and never retries.
+"""The client of the control port's API. Owns one request, and turns every failure into an error with a hint.
+Never prints, never retries.
 """
 
 import json
@@ -13,23 +13,23 @@ from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import TokenSource
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
 
-#: Seconds for the whole request: a person waits.
+#: Seconds for the whole request.
 TIMEOUT: Final = 10.0
-#: Bytes of an answer: thousands of laptops fit.
-MAX_ANSWER: Final = 8 * 1024 * 1024
+#: Bytes of a response: room for thousands of laptops.
+MAX_RESPONSE: Final = 8 * 1024 * 1024
 
 
 async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
     """The JSON object at `path`, such as /api/laptops.
 
-    Raises ConfigInvalid, ServerUnreachable, or the error that the server answered with.
+    Raises ConfigInvalid, ServerUnreachable, or the error in the server's response.
     """
     if not settings.has_credential:
-        raise ConfigInvalid("no token is given", hint=TokenInvalid.default_hint)
+        raise ConfigInvalid("no token is configured", hint=TokenInvalid.default_hint)
     tls = tls_for_server(settings)
     secret = await TokenSource(settings).get()
     if not secret.isascii() or not secret.isprintable():
-        raise TokenInvalid("the token has characters that no token has")
+        raise TokenInvalid("the token holds characters that no token has")
     url = settings.server.replace("ws", "http", 1) if settings.server.startswith("ws") else settings.server
     try:
         async with (
@@ -45,24 +45,24 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
             status = response.status
     except TimeoutError:
         raise ServerUnreachable(
-            f"{settings.server} did not answer within {TIMEOUT:g} s", hint=_HINT
+            f"{settings.server} did not respond within {TIMEOUT:g} s", hint=_HINT
         ) from None
     except aiohttp.ClientConnectorCertificateError as error:
         reason = f"its certificate is not trusted: {error.certificate_error}"
         raise ServerUnreachable(
-            f"{settings.server}: {reason}", hint="a private CA? Name its file with --ca-file"
+            f"{settings.server}: {reason}", hint="for a private CA, name its file: --ca-file FILE"
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         reason = _reason(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else str(error)
         raise ServerUnreachable(f"{settings.server} cannot be reached: {reason}", hint=_HINT) from error
-    return _answer(settings.server, status, body)
+    return _document(settings.server, status, body)
 
 
-_HINT: Final = "is the server's URL right (--server, DEVROUTE_SERVER), and is the VPN up?"
+_HINT: Final = "check the server's URL (--server, DEVROUTE_SERVER) and the VPN"
 
 
 def _reason(error: OSError) -> str:
-    """In the system's words; asyncio's own say which call failed."""
+    """The system's text; asyncio's own names the call that failed."""
     return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
@@ -70,12 +70,12 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
     body = bytearray()
     async for piece in content.iter_any():
         body += piece
-        if len(body) > MAX_ANSWER:
+        if len(body) > MAX_RESPONSE:
             break
     return bytes(body)
 
 
-def _answer(server: str, status: int, body: bytes) -> dict[str, object]:
+def _document(server: str, status: int, body: bytes) -> dict[str, object]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -85,6 +85,4 @@ def _answer(server: str, status: int, body: bytes) -> dict[str, object]:
     if isinstance(document, dict) and isinstance(document.get("code"), str):
         kind = BY_CODE.get(document["code"], DevrouteError)
         raise kind(str(document.get("message", "")), hint=str(document.get("hint") or "") or None)
-    raise ServerUnreachable(
-        f"what answers at {server} (status {status}) is not devroute's control port", hint=_HINT
-    )
+    raise ServerUnreachable(f"{server} (status {status}) is not devroute's control port", hint=_HINT)

@@ -1,8 +1,7 @@
-"""`devroute up`: keeps a laptop online, and the app's child process with it.
+"""`devroute up`: keeps a laptop online, and runs the app as a child process.
 
-Owns the life of the link (dial, register, dial again) and the order in which everything ends. Whether a link
-still works is found out by agent/link_monitor.py. Requests pass through tunnel/agent_link.py and never
-through here.
+Owns the life of the link (dial, register, dial again) and the order of the shutdown. link_monitor.py finds
+out whether a link still works; requests pass through tunnel/agent_link.py and never through here.
 """
 
 import asyncio
@@ -10,7 +9,7 @@ import contextlib
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, NoReturn, TypeVar
 
 from devroute.agent.child_process import ChildProcess
@@ -48,6 +47,7 @@ from devroute.inspector.replay import Replayer
 from devroute.inspector.store import CaptureStore
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
+from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.http2_pool import Http2Pool
@@ -56,26 +56,26 @@ from devroute.upstream.negotiating import NegotiatingUpstream
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
-#: Seconds between two attempts: up to the first after a link has gone, doubled each time up to the last.
+#: The longest delays before the first and before later attempts to dial again, in seconds.
 FIRST_DELAY: Final = 0.2
 LAST_DELAY: Final = 15.0
 
-#: A link that lasted this long ended for a new reason, so the next delay is the first again.
+#: A link that lasted this long, in seconds, ended for a new reason: delays start again from the first.
 STEADY_SECONDS: Final = 10.0
 
-#: How long requests under way may go on after a Ctrl-C, in seconds.
+#: How long open requests may continue after a Ctrl-C, in seconds.
 LEAVE_SECONDS: Final = 2.0
 
-#: Lines for people leave at most this often, in seconds.
+#: Least time between two flushes of the reporter, in seconds.
 REPORT_SECONDS: Final = 0.02
 
-#: What serves an app, by the scheme of its address.
+#: The upstream of an app by the scheme of its address.
 _SCHEMES: Final[dict[str, type[NegotiatingUpstream] | type[Http2Pool]]] = {
     "http": NegotiatingUpstream,
     "grpc": Http2Pool,
 }
 
-#: Another attempt would get the same answer.
+#: Another attempt would end with the same error.
 FINAL: Final = (
     TokenInvalid,
     NameNotOwned,
@@ -91,31 +91,31 @@ FINAL: Final = (
 
 
 def delay_before(attempt: int, draw: float) -> float:
-    """Full jitter: a `draw` from 0 to 1 of a ceiling that doubles with each attempt, the first being 0."""
+    """Full jitter: `draw`, from 0 to 1, of a ceiling that doubles with each attempt. The first attempt is
+    0."""
     return draw * min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 10))
 
 
 async def run(settings: AgentSettings) -> int:
     """Stay online until a signal comes or the app ends; returns the exit code.
 
-    Raises what makes the first attempt to register fail, and afterwards only what no further attempt can
-    mend: TokenInvalid, NameNotOwned, NameTaken, RegistrationDenied, TargetDenied, LinkReplaced. ConfigInvalid
-    for an app that cannot be started.
+    Raises any error of the first registration, later only those of FINAL, and ConfigInvalid for an app that
+    cannot be started.
     """
-    report = _report(settings)
-    agent = Agent(settings, report)
+    reporter = _reporter_for(settings)
+    agent = Agent(settings, reporter)
     inspected = inspector.serve_as_configured(
-        agent.captures, agent.replayer, agent.about, settings.inspector, report
+        agent.captures, agent.replayer, agent.about, settings.inspector, reporter
     )
     try:
-        async with inspected as agent.door:
+        async with inspected as agent.access:
             return await agent.run()
     finally:
-        report.close()
+        reporter.close()
 
 
-def _report(settings: AgentSettings) -> Reporter:
-    """A page on a terminal, unless lines are wanted, or the app's own output goes to the same terminal."""
+def _reporter_for(settings: AgentSettings) -> Reporter:
+    """A page on a terminal, unless lines are asked for or the app writes to the same terminal."""
     wants_page = settings.output == "auto" and not settings.command
     if wants_page and can_draw(sys.stdout):
         return PageReporter(sys.stdout)
@@ -123,9 +123,9 @@ def _report(settings: AgentSettings) -> Reporter:
 
 
 class Agent:
-    def __init__(self, settings: AgentSettings, report: Reporter) -> None:
+    def __init__(self, settings: AgentSettings, reporter: Reporter) -> None:
         self._settings = settings
-        self._report = report
+        self._reporter = reporter
         self._loop = asyncio.get_running_loop()
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
@@ -146,25 +146,27 @@ class Agent:
                 self.captures,
                 None if recorder is None else recorder.flush,
             )
-        #: Sends captures to the apps again.
+        #: Sends captured requests to the apps again.
         self.replayer = Replayer(
             {n: app for n, app in self._upstreams.items() if isinstance(app, RecordingUpstream)}
         )
         self.about = About({spec.service: spec.url for spec in settings.services})
-        #: The way into the inspector, where there is one.
-        self.door: AccessControl | None = None
+        #: Access to the inspector, None without one.
+        self.access: AccessControl | None = None
         self._source = TokenSource(settings)
-        self._registrar = Registrar(settings, self._source, self._make_link, self._dialled, self._not_renewed)
+        self._registrar = Registrar(
+            settings, self._source, self._make_link, self._dialled, reporter.not_renewed
+        )
         self._link: AgentLink | None = None
         self._child: ChildProcess | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
-        self._printing: asyncio.TimerHandle | None = None
-        self._monitor = LinkMonitor(report, self._loop)
+        self._flushing: asyncio.TimerHandle | None = None
+        self._monitor = LinkMonitor(reporter, self._loop)
 
     async def run(self) -> int:
         with handle_signals(self._loop, self._signalled), self._monitor.on_the_network():
             try:
-                return await first_result(self._ending, self._serve())
+                return await first_result(self._exit_code(), self._serve())
             finally:
                 await self._close()
 
@@ -182,8 +184,8 @@ class Agent:
     async def _first(self) -> AgentLink:
         link, name = await self._registrar.register()
         self.about.name = name
-        link_to_page = None if self.door is None else self.door.url
-        self._report.online(name, self._settings.server, self._settings.services, link_to_page)
+        link_to_page = None if self.access is None else self.access.url
+        self._reporter.online(name, self._settings.server, self._settings.services, link_to_page)
         freeze_heap()
         return link
 
@@ -194,11 +196,8 @@ class Agent:
         self._link = link
         self._monitor.follow(link)
 
-    def _not_renewed(self, error: DevrouteError) -> None:
-        self._report.not_renewed(error)
-
     async def _stay(self, link: AgentLink) -> NoReturn:
-        """Keep the laptop online. Ends only by an error that is final."""
+        """Keep the laptop online; ends only by an error of FINAL."""
         attempt = 0
         while True:
             since = self._loop.time()
@@ -208,13 +207,13 @@ class Agent:
             if isinstance(error, TokenInvalid) and self._source.renewable:
                 self._source.forget()
             elif isinstance(error, TokenExpired) and self._settings.client_cert is not None:
-                pass  # its file may hold a newer one; if not, the next attempt ends with that
+                pass  # its file may hold a newer one; if not, the next attempt raises the error
             elif isinstance(error, FINAL):
                 raise error
-            self._report.offline(error.message)
+            self._reporter.offline(error.message)
             attempt = 0 if self._loop.time() - since > STEADY_SECONDS else attempt + 1
             link, name, attempt = await self._again(attempt)
-            self._report.back(name)
+            self._reporter.back(name)
 
     async def _again(self, attempt: int) -> tuple[AgentLink, str, int]:
         while True:
@@ -227,54 +226,57 @@ class Agent:
                 raise
             except DevrouteError as error:
                 attempt += 1
-                self._report.retry(error, delay_before(attempt - 1, 1.0))
+                self._reporter.retry(error, delay_before(attempt - 1, 1.0))
 
     async def _unless_woken(
         self, registering: Coroutine[Any, Any, tuple[AgentLink, str]]
     ) -> tuple[AgentLink, str] | None:
-        """None where the network changes first: an attempt over one that is gone would wait in vain."""
+        """None where the network changes first: an attempt over the old one would only time out."""
         self._monitor.woken.clear()
         made = await first_result(registering, self._monitor.woken.wait())
         return None if isinstance(made, bool) else made
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, unless the laptop wakes up meanwhile: then the network is likely to be back."""
+        """Wait, at most until the laptop wakes up: then the network is likely to be back."""
         self._monitor.woken.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._monitor.woken.wait()
 
-    # --- what is printed
+    # --- what is reported
 
     def _observe(self, finished: Finished) -> None:
         if finished.service != COMPARISON_SERVICE:
-            self._report.request(finished)
-            self._report_soon()
+            self._reporter.request(finished)
+            self._flush_soon()
 
-    def _compared(self, verdict: ComparisonResult, lost: int) -> None:
-        self._report.compared(verdict, lost)
-        self._report_soon()
+    def _compared(self, result: ComparisonResult, lost: int) -> None:
+        self._reporter.compared(result, lost)
+        self._flush_soon()
 
-    def _report_soon(self) -> None:
-        if self._printing is None:
-            self._printing = self._loop.call_later(REPORT_SECONDS, self._flush_report)
+    def _flush_soon(self) -> None:
+        if self._flushing is None:
+            self._flushing = self._loop.call_later(REPORT_SECONDS, self._flush)
 
-    def _flush_report(self) -> None:
-        self._printing = None
-        self._report.flush()
+    def _flush(self) -> None:
+        self._flushing = None
+        self._reporter.flush()
 
-    # --- the end
+    # --- the shutdown
+
+    async def _exit_code(self) -> int:
+        return await self._ending
 
     def _signalled(self, number: int) -> None:
         if not self._ending.done():
             self._ending.set_result(INTERRUPTED if number == signal.SIGINT else 0)
         elif self._link is not None:
-            self._link.close_with(DevrouteError("the agent was told twice to end"))
+            self._link.close_with(DevrouteError("a second signal ended devroute up at once"))
 
     async def _close(self) -> None:
         self._monitor.stop()
-        if self._printing is not None:
-            self._printing.cancel()
+        if self._flushing is not None:
+            self._flushing.cancel()
         await self._registrar.close()
         link = self._link
         if link is not None:
@@ -289,17 +291,15 @@ class Agent:
             await upstream.close()
 
 
-async def first_result(first: Awaitable[_T], second: Awaitable[_U]) -> _T | _U:
+async def first_result(first: Coroutine[Any, Any, _T], second: Coroutine[Any, Any, _U]) -> _T | _U:
     """The result or error of what is done first; the other one is cancelled, and has ended on return."""
-    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
+    owner = TaskOwner()
+    tasks = owner.start(first), owner.start(second)
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        result: _T | _U = next(task for task in tasks if task.done()).result()
-        return result
+        return tasks[0].result() if tasks[0].done() else tasks[1].result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await owner.close()
 
 
 def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> CaptureStore | None:

@@ -1,5 +1,5 @@
-"""The app as a child of `devroute up`: started, waited for, ended. It shares our terminal, so that a debugger
-in it works and a Ctrl-C reaches it by itself. Knows nothing of tunnels.
+"""The app as a child process of `devroute up`. It shares the terminal, so that a debugger works in it and a
+Ctrl-C reaches it directly. Knows nothing of tunnels.
 """
 
 import asyncio
@@ -10,15 +10,15 @@ from typing import Final
 from devroute.errors import ConfigInvalid
 from devroute.platforms import exit_code, runnable
 
-#: Our secret, as the environment has it.
+#: The variable with the token.
 TOKEN_VARIABLE: Final = "DEVROUTE_TOKEN"
 
-#: Seconds between asking the app to end and killing it: below the 10 s of docker stop.
+#: Seconds between SIGTERM and SIGKILL: less than the 10 s of docker stop.
 GRACE_SECONDS: Final = 5.0
 
 
 def environment() -> dict[str, str]:
-    """Ours for a child, without the token: an app has no need of it, and some print their environment."""
+    """The environment of a child: without the token, which an app does not need and may print."""
     return {name: value for name, value in os.environ.items() if name.upper() != TOKEN_VARIABLE}
 
 
@@ -34,17 +34,17 @@ class ChildProcess:
         except FileNotFoundError:
             raise ConfigInvalid(
                 f"cannot run '{command[0]}': there is no such command",
-                hint="what stands after -- is run as the app",
+                hint="the words after -- are run as the app",
             ) from None
         except OSError as error:
             raise ConfigInvalid(f"cannot run '{command[0]}': {error.strerror}") from None
 
     async def wait(self) -> int:
-        """The exit code, as a shell gives it: 128 + N for a child that signal N ended."""
+        """The exit code as in a shell: 128 + N for a child that signal N ended."""
         return exit_code(await self._process.wait())
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """Ask it to end, kill it if it does not within `grace` seconds, and return when it has."""
+        """Terminate it, kill it after `grace` seconds, and return when it has ended."""
         if self._process.returncode is not None:
             return
         try:

@@ -1,6 +1,6 @@
-"""How a laptop comes online: dials the server, says what it offers, and waits to be welcome.
+"""Registers a laptop: dials the server, sends HELLO with its offers, and waits for WELCOME.
 
-One attempt at a time. Owns the renewal of the token of the newest link; when to try again is agent/app.py's.
+Owns the renewal of the newest link's token. Makes one attempt at a time; app.py decides when to try again.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ from devroute.tunnel.protocol.websocket import WebSocket
 
 
 class Registrar:
-    """`make_link` makes a link of a connection; `dialled` gets each before it is welcome. `renewing` is the
-    owner's to cancel at the end."""
+    """`make_link` makes the link of a connection; `dialled` receives each link before its WELCOME;
+    `not_renewed` receives every failed renewal."""
 
     def __init__(
         self,
@@ -57,7 +57,8 @@ class Registrar:
         self._renewals = TaskOwner()
 
     async def register(self) -> tuple[AgentLink, str]:
-        """A link that the server has welcomed, and the laptop's name on it. Raises why there is none."""
+        """A link that the server has welcomed, and the laptop's name. Raises the reason that there is
+        none."""
         link = await self._dial()
         self._dialled(link)
         link.wake()
@@ -65,11 +66,11 @@ class Registrar:
             async with asyncio.timeout(DIAL_SECONDS):
                 welcome = handshake.decode(handshake.Welcome, await link.welcome)
         except TimeoutError:
-            self._give_up(link, ServerUnreachable(f"the server did not welcome us in {DIAL_SECONDS:g} s"))
+            self._give_up(link, ServerUnreachable(f"the server sent no WELCOME within {DIAL_SECONDS:g} s"))
         except ProtocolError as error:
             self._give_up(link, error)
         except asyncio.CancelledError:
-            if link.close_error is None:  # it was not the link that ended, but we
+            if link.close_error is None:  # this task was cancelled, and the link has not ended
                 link.close_with(DevrouteError("the agent is ending"))
                 raise
             self._give_up(link, rejection(link))
@@ -77,16 +78,16 @@ class Registrar:
             self._give_up(
                 link,
                 NotSupported(
-                    f"the server (devroute {welcome.server}) would send requests that you do not want",
-                    hint="leave out --only-path and --except-status, or have it upgraded",
+                    f"the server (devroute {welcome.server}) knows neither --only-path nor --except-status",
+                    hint="leave them out, or ask the platform team for an upgrade",
                 ),
             )
         if self._settings.shadow is not None and "shadow" not in welcome.features:
             self._give_up(
                 link,
                 NotSupported(
-                    f"the server (devroute {welcome.server}) would send the requests, not copies",
-                    hint="leave out --shadow, or have it upgraded",
+                    f"the server (devroute {welcome.server}) does not know --shadow",
+                    hint="leave it out, or ask the platform team for an upgrade",
                 ),
             )
         if self._source.renewable and "renew" in welcome.features:
@@ -95,10 +96,10 @@ class Registrar:
         return link, welcome.name
 
     async def _dial(self) -> AgentLink:
-        """A link; where a token that was kept is refused, with a newer one."""
+        """A link; if a cached token is refused, with a newer one."""
         await self.close()
         if self._settings.client_cert is not None:
-            self._tls = tls_for_server(self._settings)  # short-lived certificates are written anew
+            self._tls = tls_for_server(self._settings)  # short-lived certificates are replaced
         token = await self._source.get()
         try:
             return await dial(self._settings.server, token, self._greeting, tls=self._tls)
@@ -125,11 +126,11 @@ class Registrar:
 
 
 def rejection(link: AgentLink) -> DevrouteError:
-    """The error behind a link's end: the server's GOAWAY if there was one."""
+    """Why the server ended a link, or refused it: its GOAWAY if there was one."""
     if link.goaway is None:
         why = link.close_error.message if link.close_error is not None else "the link ended"
         return ServerUnreachable(f"the server broke off the registration: {why}")
     error = link.goaway.as_error(ServerUnreachable, BY_CODE)
     if isinstance(error, LinkReplaced):
-        error.hint = "one name is for one `devroute up`; give the other one another name with --name"
+        error.hint = "each devroute up needs its own name: start the other one with --name"
     return error

@@ -1,4 +1,4 @@
-"""The laptop's settings: names, types and defaults. Pure; cli/config/sources.py says where they come from."""
+"""The laptop's settings: names, types and defaults. Pure; cli/config/sources.py reads them."""
 
 import re
 import shlex
@@ -40,16 +40,16 @@ def _server(value: object) -> str:
             f"{quote(text)} is not a URL; write it like https://devroute.example or http://localhost:8081"
         )
     if url.username is not None or url.password is not None:
-        raise ValueError("the URL holds a user or password; use a token")
+        raise ValueError("the URL holds a user or password; use a token instead")
     if url.query or url.fragment or re.search(r"[^!-~]", text):
         raise ValueError(
-            f"{quote(text)} has parts that a server's URL has not; write it like https://devroute.example"
+            f"{quote(text)} has parts that a server's URL cannot have; write it like https://devroute.example"
         )
     return text.rstrip("/")
 
 
 def _words(value: object) -> object:
-    """A command line as words, by a shell's rules of quoting; no shell ever sees it."""
+    """A command line as words, by a shell's rules of quoting. It is never run by a shell."""
     if not isinstance(value, str):
         return value
     try:
@@ -101,7 +101,7 @@ def _ignore(value: object) -> tuple[str, ...]:
 
 
 class ServerCredentials(Settings):
-    """An entry of `servers:` in the home config: what is used with that server only."""
+    """Credentials for one server: an entry of `servers:` in the home config."""
 
     token: SecretStr = SecretStr("")
     token_command: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
@@ -111,20 +111,20 @@ class ServerCredentials(Settings):
 
 
 class ClientSettings(ServerCredentials):
-    """What every command needs that talks to a server. `token_command` prints a token; `ca_file` replaces the
-    system's trusted certificates."""
+    """The settings of every command that connects to a server. `token_command` prints a token; `ca_file`
+    replaces the system's trusted certificates."""
 
-    #: No default: a wrong one would be asked in silence, and be told the token.
+    #: No default: the token would be sent to a server that the user did not name.
     server: Annotated[str, BeforeValidator(_server)] = ""
     servers: dict[Annotated[str, BeforeValidator(_server)], ServerCredentials] = Field(default_factory=dict)
-    #: For a network that encrypts by itself, as between sidecars; otherwise no token goes over plain http.
+    #: For a network that encrypts by itself, as between sidecars; otherwise no token is sent over plain http.
     insecure_plain_http: bool = False
-    #: auto: a page for `up` where standard output is a terminal that can show it, lines of text otherwise.
+    #: auto: for `up`, a page on a terminal that can draw one; lines of text otherwise.
     output: Literal["auto", "text", "json"] = "auto"
 
     @property
     def has_credential(self) -> bool:
-        """Whether there is anything that says who we are."""
+        """Whether there is anything that proves an identity."""
         return bool(self.token.get_secret_value() or self.token_command or self.client_cert)
 
 
@@ -134,22 +134,22 @@ class AgentSettings(ClientSettings):
     name: Annotated[str | None, BeforeValidator(_name)] = None
     services: Annotated[tuple[ServiceSpec, ...], BeforeValidator(read_specs)] = ()
     direct: str | None = None
-    #: On which terms all of them are served (contract/offer_options.py).
+    #: Options of the offer of each service (contract/offer_options.py).
     only_path: Annotated[tuple[str, ...], BeforeValidator(read_paths)] = ()
     except_status: Annotated[tuple[int, ...], BeforeValidator(read_statuses)] = ()
     except_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = IDEMPOTENT_METHODS
-    #: Copies only, for this percentage of the requests with one of these methods; what differs from the real
-    #: service's answers is shown, except at these places.
+    #: Shadow traffic only: this percentage of requests with these methods, compared with the service's
+    #: responses except at the places of `ignore`.
     shadow: Annotated[float | None, BeforeValidator(_percent)] = None
     shadow_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = SAFE_METHODS
     ignore: Annotated[tuple[str, ...], BeforeValidator(_ignore)] = ()
     command: tuple[str, ...] = ()
-    #: The inspector's port; True takes 4040 or the next free one, False none.
+    #: Port of the inspector; True is the first free one from 4040, False none.
     inspector: Annotated[bool | int, BeforeValidator(_inspector)] = True
     #: MiB of all captures, and of one body.
     inspector_memory_mb: Annotated[float, Field(gt=0, le=4096)] = 50
     inspector_body_mb: Annotated[float, Field(gt=0, le=1024)] = 1
-    #: Names and JSON paths that captures do without, besides what always is redacted.
+    #: Names and JSON paths that are redacted in captures, besides those that always are.
     redact: Annotated[tuple[str, ...], BeforeValidator(_redact)] = ()
 
     @property

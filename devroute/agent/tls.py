@@ -10,8 +10,8 @@ from devroute.errors import ConfigInvalid, TokenExpired
 
 
 def tls_for_server(settings: ClientSettings) -> ssl.SSLContext | None:
-    """What is needed to talk to the server of these settings, None for plain http. Raises ConfigInvalid, and
-    TokenExpired for a client certificate that no server would take: all it said is that TLS failed."""
+    """The TLS context for the server of these settings, None for plain http. Raises ConfigInvalid, and
+    TokenExpired for an expired client certificate, of which a server would only report that TLS failed."""
     if not settings.server.startswith(("https:", "wss:")):
         return None
     context = client_context(settings.ca_file, settings.client_cert, settings.client_key)
@@ -21,15 +21,15 @@ def tls_for_server(settings: ClientSettings) -> ssl.SSLContext | None:
 
 
 def _check_not_expired(certificate: Path, now: float) -> None:
-    from cryptography import x509  # takes longer to import than most commands, which have no certificate
+    from cryptography import x509  # slow to import, and most users have no certificate
 
     path = certificate.expanduser()
     try:
         end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
-    except (OSError, ValueError) as error:  # it changed just now
+    except (OSError, ValueError) as error:  # it has just changed
         raise ConfigInvalid(f"{path}: {error}") from None
     if end.timestamp() <= now:
         raise TokenExpired(
             f"{path}: the client certificate expired at {end:%Y-%m-%dT%H:%M:%SZ}",
-            hint="get a newer one, and write it and its key to the same files",
+            hint="get a new one, and save it and its key in the same files",
         )

@@ -1,5 +1,5 @@
-"""Keeps the token of a link good for as long as the link is up: a newer one is fetched before the old one
-expires, and shown on the link itself, so that no request notices. The link's owner runs it and ends it.
+"""Renews the token of an open link: a newer one is fetched before the old one expires, and sent on the link
+itself, so that no request is interrupted. The link's owner runs it and cancels it.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from devroute.errors import BY_CODE, DevrouteError, ServerUnreachable
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol import handshake
 
-#: How long the server may take to judge a token, in seconds: it may have to ask the issuer for its keys.
+#: How long the server may take to verify a token, in seconds: it may have to fetch the issuer's keys.
 ANSWER_SECONDS: Final = 15.0
-#: After an attempt that failed, in seconds.
+#: Longest delay after a failed attempt, in seconds.
 RETRY_SECONDS: Final = 15.0
 
 
@@ -38,14 +38,17 @@ async def keep_renewed(
 
 
 async def _renew(link: AgentLink, token: str) -> float | None:
-    """How long the newer token is good. Raises why it is not, and CancelledError when the link ends."""
+    """The seconds until the newer token expires. Raises why it is refused, CancelledError if the link
+    ends."""
     if link.renewing:
-        raise ServerUnreachable("the server has not answered to the newer token before")
+        raise ServerUnreachable("the server has not answered the last renewal")
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             answer = handshake.decode(handshake.Renewed, await link.renew(token))
     except TimeoutError:
-        raise ServerUnreachable(f"the server did not take the newer token in {ANSWER_SECONDS:g} s") from None
+        raise ServerUnreachable(
+            f"the server did not answer the renewal within {ANSWER_SECONDS:g} s"
+        ) from None
     if answer.error is not None:
         kind = BY_CODE.get(answer.error.code, DevrouteError)
         raise kind(answer.error.message, hint=answer.error.hint)

@@ -1,7 +1,8 @@
-"""The laptop's token: the one that was given, or what `token_command` prints, kept while it is good.
+"""The laptop's token: the configured one, or the output of `token_command`, cached until it is about to
+expire.
 
-Runs the command without a shell, and reads when a JWT expires without verifying it: that is for the server.
-The token stays in memory and is never written down.
+Runs the command without a shell. Reads the expiry of a JWT without verifying it, which the server does. The
+token stays in memory and is never written to a file.
 """
 
 import asyncio
@@ -19,29 +20,29 @@ from devroute.agent.settings import ClientSettings, ServerCredentials
 from devroute.errors import ConfigInvalid, TokenCommandFailed
 from devroute.platforms import runnable
 
-#: Seconds for the command: some ask a server, and start slowly.
+#: Seconds for the command, which may query a server.
 COMMAND_SECONDS: Final = 30.0
-#: Seconds for it to be gone once it was killed.
+#: Seconds until it has ended once it was killed.
 KILL_SECONDS: Final = 1.0
-#: Bytes that it may print; a token has 8 KiB at most.
+#: Bytes of its output that are read; a token has at most 8 KiB.
 MAX_OUTPUT: Final = 64 * 1024
-#: Seconds after which a token that does not say when it expires is asked for again.
+#: Seconds for which a token of unknown expiry is cached.
 UNKNOWN_LIFETIME: Final = 600.0
-#: A token is renewed when a fifth of its life is left, or so many seconds if that is less.
+#: A token is renewed when a fifth of its lifetime is left, or so many seconds if that is less.
 LATEST: Final = 300.0
-#: And never again within so many seconds, as where the command gives the same token until it has expired.
+#: Least time between two renewals, in seconds: a command may print the same token until it has expired.
 LEAST_PAUSE: Final = 1.0
-#: Characters of what a command complained that are repeated.
+#: Characters of a command's own error message that are shown.
 MAX_COMPLAINT: Final = 200
 
 
 def renewal_delay(lifetime: float) -> float:
-    """After how many seconds a token that is good for `lifetime` has to be renewed."""
+    """Seconds after which a token that expires in `lifetime` seconds is renewed."""
     return max(LEAST_PAUSE, lifetime - min(LATEST, lifetime / 5))
 
 
 class TokenSource:
-    """`fresh`: the last `get` ran the command. `renewable`: there is one."""
+    """`fresh`: the last `get` ran the command. `renewable`: there is a command."""
 
     def __init__(self, settings: ServerCredentials, now: Callable[[], float] = time.time) -> None:
         self._given = settings.token.get_secret_value()
@@ -56,11 +57,11 @@ class TokenSource:
         return bool(self._command)
 
     def forget(self) -> None:
-        """The next `get` runs the command: the token is to be renewed, or was refused."""
+        """Make the next `get` run the command: the token is to be renewed, or was refused."""
         self._kept = ""
 
     async def get(self) -> str:
-        """A token, "" where there is none. Raises ConfigInvalid and TokenCommandFailed."""
+        """A token, "" if none is configured. Raises ConfigInvalid and TokenCommandFailed."""
         if not self._command:
             return self._given
         self.fresh = not self._kept or self._now() >= self._good_until
@@ -74,8 +75,8 @@ class TokenSource:
 
 
 async def with_fetched_token(settings: ClientSettings) -> ClientSettings:
-    """The same settings with a token for several requests, so that the command runs once. Raises what `get`
-    does."""
+    """The settings with the command's token in place of the command, which then runs once for several
+    requests. Raises what `get` does."""
     if not settings.token_command:
         return settings
     token = await TokenSource(settings).get()
@@ -83,7 +84,7 @@ async def with_fetched_token(settings: ClientSettings) -> ClientSettings:
 
 
 def expiry(token: str) -> float | None:
-    """When a JWT says that it expires, in seconds since the epoch; nobody vouches for it. None for others."""
+    """The expiry of a JWT in seconds since the epoch, not verified; None for other tokens."""
     parts = token.split(".")
     if len(parts) != 3:
         return None
@@ -98,8 +99,8 @@ def expiry(token: str) -> float | None:
 
 
 async def run_command(command: Sequence[str], seconds: float = COMMAND_SECONDS) -> str:
-    """What the command prints, without white space around it. Raises ConfigInvalid where it cannot be run,
-    TokenCommandFailed where it fails, takes too long or prints no token."""
+    """The command's output without surrounding white space. Raises ConfigInvalid if it cannot be run,
+    TokenCommandFailed if it fails, takes too long or prints no token."""
     name = f"token_command '{command[0]}'"
     try:
         process = await asyncio.create_subprocess_exec(
@@ -125,27 +126,29 @@ async def run_command(command: Sequence[str], seconds: float = COMMAND_SECONDS) 
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError, TimeoutError):
                 process.kill()
-                # What it had printed has to be read for its pipes to close.
+                # Its pipes close only once their content has been read.
                 async with asyncio.timeout(KILL_SECONDS):
                     await asyncio.gather(_read(process.stdout), _read(process.stderr), process.wait())
     if code != 0:
-        raise TokenCommandFailed(f"{name} failed with exit code {code}{_said(complaint)}")
+        raise TokenCommandFailed(f"{name} failed with exit code {code}{_last_line(complaint)}")
     token = output.decode("utf-8", "replace").strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise TokenCommandFailed(f"{name} did not print a token, one word alone{_said(complaint)}")
+        raise TokenCommandFailed(
+            f"{name} did not print a token, which is a single word{_last_line(complaint)}"
+        )
     return token
 
 
 async def _read(stream: asyncio.StreamReader | None) -> bytes:
-    """All of it, of which MAX_OUTPUT bytes are kept."""
+    """Read to the end; returns the first MAX_OUTPUT bytes."""
     kept = b""
     while stream is not None and (piece := await stream.read(MAX_OUTPUT)):
         kept += piece[: MAX_OUTPUT - len(kept)]
     return kept
 
 
-def _said(complaint: bytes) -> str:
-    """The last line of what it wrote to stderr."""
+def _last_line(complaint: bytes) -> str:
+    """The last line that it wrote to stderr, after a colon."""
     lines = complaint.decode("utf-8", "replace").strip().splitlines()
     last = "".join(c if c.isprintable() else " " for c in lines[-1]) if lines else ""
     return f": {last[:MAX_COMPLAINT]}" if last else ""

@@ -1,5 +1,6 @@
-"""`devroute trace -- curl …`: sends one request with a mark, and finds out where it went. Owns the command's
-run and the wait for the sidecars' word; prints nothing itself.
+"""`devroute trace -- curl …`: runs a command whose request carries a trace id, and collects its hops.
+
+Owns the run of the command and the wait for the reports of the sidecars. Never prints.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from devroute.errors import ConfigInvalid, ServerUnreachable
 from devroute.headers import TRACE
 from devroute.routing.trace import Hop
 
-#: Seconds between two looks for more hops, and how often nothing new has to be there before it is all.
+#: Seconds between two queries for hops, and the number of equal answers after which the trace is complete.
 POLL_SECONDS: Final = 0.2
 QUIET_POLLS: Final = 3
 
@@ -31,7 +32,7 @@ def _as_item(name: str, value: str) -> list[str]:
     return [f"{name}:{value}"]
 
 
-#: How programs take a header, behind everything else.
+#: How each program takes a header as its last arguments.
 _PROGRAMS: Final = {
     "curl": _as_option,
     "wget": _as_option,
@@ -43,7 +44,7 @@ _PROGRAMS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TraceResult:
-    """What came of it. `exit_code` is the command's."""
+    """`exit_code` is the command's."""
 
     trace: str
     hops: list[Hop]
@@ -52,13 +53,13 @@ class TraceResult:
 
 
 def with_trace_headers(command: Sequence[str], trace: str, span: str) -> list[str]:
-    """The command with headers that mark its request, for sidecars and for tracing. Raises ConfigInvalid."""
+    """The command with the headers of a trace, for sidecars and for tracing systems. Raises ConfigInvalid."""
     if not command:
-        raise ConfigInvalid("no command is given", hint="devroute trace -- curl -H 'X-devroute: …' http://a/")
+        raise ConfigInvalid("no command to trace", hint="devroute trace -- curl -H 'X-devroute: …' http://a/")
     name = PurePath(command[0]).name.removesuffix(".exe")
     if name not in _PROGRAMS:
         raise ConfigInvalid(
-            f"'{name}' is not one of the programs that can be traced: {', '.join(_PROGRAMS)}",
+            f"'{name}' is not a program that can be traced: {', '.join(_PROGRAMS)}",
             hint=f"send '{TRACE}: <32 hex digits>' yourself, then look at /api/traces/<the same>",
         )
     headers = {TRACE: trace, "traceparent": f"00-{trace}-{span}-01"}
@@ -66,11 +67,11 @@ def with_trace_headers(command: Sequence[str], trace: str, span: str) -> list[st
 
 
 async def run(settings: ClientSettings, command: Sequence[str]) -> TraceResult:
-    """Run it, and gather what is told of it. Raises ConfigInvalid, or what `fetch` does."""
+    """Run the command, and collect the hops of its request. Raises ConfigInvalid, or what `fetch` does."""
     settings = await with_fetched_token(settings)
     trace = secrets.token_hex(16)
     arguments = with_trace_headers(command, trace, secrets.token_hex(8))
-    await _hops_of(settings, trace)  # a server that cannot be asked is known before the request is sent
+    await _hops_of(settings, trace)  # fails before the request is sent if the server is unreachable
     began = time.monotonic()
     child = await ChildProcess.start(arguments)
     try:
@@ -82,9 +83,9 @@ async def run(settings: ClientSettings, command: Sequence[str]) -> TraceResult:
     quiet = 0
     while quiet < QUIET_POLLS:
         await asyncio.sleep(POLL_SECONDS)
-        told = await _hops_of(settings, trace)
-        quiet = quiet + 1 if told == hops else 0
-        hops = told
+        reported = await _hops_of(settings, trace)
+        quiet = quiet + 1 if reported == hops else 0
+        hops = reported
     return TraceResult(trace, hops, total_ms, code)
 
 
@@ -93,4 +94,6 @@ async def _hops_of(settings: ClientSettings, trace: str) -> list[Hop]:
     try:
         return [Hop(**each) for each in listed] if isinstance(listed, list) else []
     except TypeError:
-        raise ServerUnreachable("the server's answer was not understood: is it of another release?") from None
+        raise ServerUnreachable(
+            "the server's response is not understood: does it run another release?"
+        ) from None

@@ -350,12 +350,12 @@ def test_a_change_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     way: list[str | None] = ["10.0.0.1"]
     monkeypatch.setattr("devroute.agent.network.source_address", lambda peer: way[0])
     network = Network(lambda before, now: told.append((before, now)), lambda: None)
-    assert not network.look()
+    assert not network.check()
     network.follow(("10.0.0.9", 1))
-    assert not network.look()
+    assert not network.check()
     way[0] = None
-    assert network.look()
-    assert not network.look()
+    assert network.check()
+    assert not network.check()
     way[0] = "10.0.0.2"
-    network.look()
+    network.check()
     assert told == [("10.0.0.1", None), (None, "10.0.0.2")]

@@ -198,7 +198,7 @@ def test_one_of_the_two_may_come_from_standard_input(
         ("- {service: a, target: b, expect: allow, code: target-denied}", "are for cases with expect: deny"),
         ("- {service: a, target: b, expect: maybe}", "0.expect: Input should be 'allow' or 'deny'"),
         ("- {service: a, target: b, expect: deny, callers: c}", "the fields here are name, action, "),
-        ("- {service: a, service: b}", "'service' is there twice"),
+        ("- {service: a, service: b}", "'service' appears twice"),
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_understood_is_a_mistake_with_its_place(

@@ -342,7 +342,7 @@ def test_signatures_and_limits_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("services: [a]\nservices: [b]", "p.yaml:2: 'services' is there twice"),
+        ("services: [a]\nservices: [b]", "p.yaml:2: 'services' appears twice"),
         ("direct:\n  networks: [10.0.0.0/8]\n  port: [1]", "p.yaml:3: direct.port: there is no such field"),
         ("a: 1", "the fields here are direct, cluster, services, shadow, register, callers, require, limits"),
         ("register:\n- subjects: [a]\n- services: [b]", "p.yaml:3: register.1: the rule applies to no one"),

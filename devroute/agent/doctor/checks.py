@@ -1,5 +1,6 @@
-"""`devroute doctor`: what stands between this laptop and its first request, checked in the order in which it
-matters, each with its remedy. Owns the checks; cli/doctor.py prints them.
+"""`devroute doctor`: everything that this laptop's first request needs, checked in that order, with remedies.
+
+Owns the checks; cli/doctor.py prints them.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import aiohttp
 
 from devroute import __version__
 from devroute.agent.api_client import fetch
-from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, trial
+from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, open_tunnel
 from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import with_fetched_token
@@ -31,27 +32,27 @@ from devroute.errors import (
 from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.tunnel.agent_link import AgentLink
 
-#: Clocks that differ by more make tokens and signed contracts fail; in seconds.
+#: Seconds by which clocks may differ before tokens and signed contracts fail.
 MAX_SKEW: Final = 30.0
 
-#: A certificate that ends sooner is worth a word; in days.
+#: A certificate that expires sooner is reported, in days.
 CERTIFICATE_DAYS: Final = 14
 
-#: What to do about a certificate, by OpenSSL's codes (x509_vfy.h); others come of an authority nobody knows.
+#: What to do about a certificate, by OpenSSL's codes (x509_vfy.h); all others mean an unknown authority.
 _CERTIFICATE_REMEDIES: Final = {
-    9: "it holds from a later time on: is this laptop's clock right?",
-    10: "tell the platform team that it has expired, unless this laptop's clock is wrong",
-    62: "it is for another name: is the server's URL right (devroute init)?",
-    64: "it is for another address: is the server's URL right (devroute init)?",
+    9: "it is not valid yet: check this laptop's clock",
+    10: "it has expired: check this laptop's clock, then ask the platform team",
+    62: "it is for another name: check the server's URL (devroute init)",
+    64: "it is for another address: check the server's URL (devroute init)",
 }
 
-#: The service under which the tunnel is tried where none is configured.
+#: The service that is offered where none is configured.
 PLACEHOLDER: Final = "devroute-doctor"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found. `error` is there where it failed, and says which exit code that is."""
+    """The result of one check. `error` is set if it failed, and determines the exit code."""
 
     check: str
     result: Literal["ok", "warn", "fail", "skip"]
@@ -65,12 +66,12 @@ class Finding:
         return found
 
 
-def failed(check: str, error: DevrouteError) -> Finding:
+def failure(check: str, error: DevrouteError) -> Finding:
     return Finding(check, "fail", error.message, error.hint, error)
 
 
 class Doctor:
-    """`url`: of a service in the mesh, for the round trip."""
+    """`url`: a service in the mesh, for the round trip."""
 
     def __init__(self, settings: AgentSettings, url: str | None) -> None:
         self._settings = settings
@@ -79,13 +80,13 @@ class Doctor:
         self._service = settings.services[0].service if settings.services else PLACEHOLDER
 
     async def examine(self) -> AsyncIterator[Finding]:
-        """Every check after the configuration's. What cannot be checked any more is left out, and said."""
+        """All checks after the one of the configuration. Those that cannot run are reported as skipped."""
         rest = ["dns", "tls", "token", "version"]
         for check in (self._dns, self._tls, self._token, self._version):
             try:
                 found = await check()
             except DevrouteError as error:
-                found = failed(rest[0], error)
+                found = failure(rest[0], error)
             yield found
             rest.pop(0)
             if found.result == "fail":
@@ -114,7 +115,7 @@ class Doctor:
         except (OSError, UnicodeError):
             raise ServerUnreachable(f"the name '{host}' does not resolve", hint=NETWORK) from None
         except TimeoutError:
-            raise ServerUnreachable(f"no answer about the name '{host}'", hint=NETWORK) from None
+            raise ServerUnreachable(f"the name server did not answer for '{host}'", hint=NETWORK) from None
         return Finding("dns", "ok", f"{host} is {found[0][4][0]}")
 
     async def _tls(self) -> Finding:
@@ -126,30 +127,32 @@ class Doctor:
                     asyncio.Protocol, host, port, ssl=context if secure else None
                 )
         except TimeoutError:
-            raise ServerUnreachable(f"{host}:{port} does not answer", hint=NETWORK) from None
+            raise ServerUnreachable(f"{host}:{port} does not respond", hint=NETWORK) from None
         except ssl.SSLCertVerificationError as error:
             raise ServerUnreachable(
                 f"the certificate of {host} is not trusted: {error.verify_message}",
                 hint=_CERTIFICATE_REMEDIES.get(
-                    error.verify_code, "a private CA? Name its file with --ca-file"
+                    error.verify_code, "for a private CA, name its file: --ca-file FILE"
                 ),
             ) from None
         except ssl.SSLError as error:
-            raise ServerUnreachable(f"TLS fails: {error.reason}", hint="is it https or http?") from None
+            raise ServerUnreachable(
+                f"TLS fails: {error.reason}", hint="check whether the URL is https or http"
+            ) from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise ServerUnreachable(f"{host}:{port}: {why}", hint=NETWORK) from None
         certificate = transport.get_extra_info("peercert")
         transport.abort()
         if not secure:
-            return Finding("tls", "ok", f"{host}:{port} answers, in plain http")
+            return Finding("tls", "ok", f"{host}:{port} responds, in plain http")
         days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86400
         if days < CERTIFICATE_DAYS:
             left = f"{days:.0f} days" if days >= 2 else f"{days * 24:.0f} hours"
             return Finding(
-                "tls", "warn", f"the server's certificate ends in {left}", "tell the platform team"
+                "tls", "warn", f"the server's certificate expires in {left}", "inform the platform team"
             )
-        return Finding("tls", "ok", f"the certificate is trusted, for {days:.0f} more days")
+        return Finding("tls", "ok", f"the certificate is trusted, and valid for {days:.0f} more days")
 
     async def _token(self) -> Finding:
         token = (await with_fetched_token(self._settings)).token  # a token_command runs once
@@ -170,17 +173,17 @@ class Doctor:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=STEP_SECONDS)) as session,
-                session.get(url + "/api/status", ssl=tls_for_server(self._settings) or True) as answer,
+                session.get(url + "/api/status", ssl=tls_for_server(self._settings) or True) as response,
             ):
-                date = parsedate_to_datetime(answer.headers["date"])
+                date = parsedate_to_datetime(response.headers["date"])
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
-            return Finding("clock", "skip", "the server does not say what time it is")
+            return Finding("clock", "skip", "the server reports no time")
         skew = time.time() - date.timestamp()
         if abs(skew) > MAX_SKEW:
             way = f"is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'}"
             text = f"this laptop's clock {way} the server's"
-            return Finding("clock", "warn", text, "let it be set by the network: tokens depend on it")
-        return Finding("clock", "ok", "as the server's")
+            return Finding("clock", "warn", text, "synchronise it with the network: tokens depend on it")
+        return Finding("clock", "ok", "the same as the server's")
 
     # --- the tunnel
 
@@ -189,16 +192,16 @@ class Doctor:
         echo = Echo(name.encode())
         listening = self._apps()
         try:
-            async with trial(self._settings, name, self._service, echo) as link:
+            async with open_tunnel(self._settings, name, self._service, echo) as link:
                 yield await _round_trip(link)
                 async for finding in listening:
                     yield finding
                 if self._url is not None:
                     yield await self._mesh(self._url, name, echo)
                 else:
-                    yield Finding("mesh", "skip", "give a URL of the mesh: devroute doctor http://...")
+                    yield Finding("mesh", "skip", "give a URL in the mesh: devroute doctor http://...")
         except DevrouteError as error:
-            yield failed("tunnel", error)
+            yield failure("tunnel", error)
             async for finding in listening:
                 yield finding
             yield Finding("mesh", "skip", "not checked without a tunnel")
@@ -211,18 +214,24 @@ class Doctor:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2 * STEP_SECONDS)) as session,
-                session.get(url, headers=headers) as answer,
+                session.get(url, headers=headers) as response,
             ):
-                result, reason = (answer.headers.get(name) for name in (RESULT, REASON))
+                result, reason = (response.headers.get(name) for name in (RESULT, REASON))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            why = str(error) or "no answer in time"
-            return failed("mesh", ServerUnreachable(f"{url}: {why}", hint="is it a URL of the mesh?"))
+            why = str(error) or "no response in time"
+            return failure(
+                "mesh", ServerUnreachable(f"{url}: {why}", hint="check that it is a URL in the mesh")
+            )
         if echo.requests:
             took = (time.monotonic() - began) * 1000
-            return Finding("mesh", "ok", f"a request for {self._service} came here and back in {took:.0f} ms")
-        said = f"{result}: {reason}" if reason else result or "no sidecar saw the contract"
+            return Finding(
+                "mesh",
+                "ok",
+                f"a request for {self._service} reached this laptop and returned in {took:.0f} ms",
+            )
+        outcome = f"{result}: {reason}" if reason else result or "no sidecar has seen the contract"
         hint = f"devroute trace -- curl -H 'X-devroute: {headers[CONTRACT]}' {url}"
-        return failed("mesh", LaptopOffline(f"the request did not come here ({said})", hint=hint))
+        return failure("mesh", LaptopOffline(f"the request did not reach this laptop ({outcome})", hint=hint))
 
     # --- the laptop
 
@@ -239,7 +248,7 @@ class Doctor:
                 )
         except (OSError, TimeoutError):
             error = AppUnreachable(f"nothing listens on {place}", hint=f"start the app of '{service}'")
-            return failed(f"app {service}", error)
+            return failure(f"app {service}", error)
         transport.abort()
         return Finding(f"app {service}", "ok", f"{place} listens")
 
@@ -249,10 +258,17 @@ async def _round_trip(link: AgentLink) -> Finding:
         async with asyncio.timeout(STEP_SECONDS):
             await link.heartbeat.ping()
     except TimeoutError:
-        return failed("tunnel", ServerUnreachable("the tunnel opens, but nothing comes back", hint=NETWORK))
+        return failure(
+            "tunnel", ServerUnreachable("the tunnel opens, but does not answer a ping", hint=NETWORK)
+        )
     took = (link.heartbeat.round_trip or 0) * 1000
-    return Finding("tunnel", "ok", f"opens, and answers in {f'{took:.0f}' if took >= 1 else 'under 1'} ms")
+    return Finding(
+        "tunnel", "ok", f"opens; its round trip takes {f'{took:.0f}' if took >= 1 else 'under 1'} ms"
+    )
 
 
 def unconfigured(error: ConfigInvalid) -> list[Finding]:
-    return [failed("configuration", error), Finding("dns", "skip", "nor anything else, without a server")]
+    return [
+        failure("configuration", error),
+        Finding("dns", "skip", "not checked, nor anything else, without a server"),
+    ]

@@ -1,5 +1,5 @@
-"""The tunnel that `devroute doctor` opens: a real one, under a name of its own, which nobody else is sent to
-and which goes with it. Owns its life; what its failure means agent/doctor/checks.py says.
+"""The real tunnel that `devroute doctor` opens for a moment, under a random name to which no one else's
+requests go. checks.py interprets its failures.
 """
 
 import asyncio
@@ -19,16 +19,18 @@ from devroute.tunnel.dial import dial
 from devroute.tunnel.protocol import handshake
 from devroute.upstream.interface import ResponseSink
 
-#: Seconds for each step: a person waits.
+#: Seconds for each step.
 STEP_SECONDS: Final = 5.0
 
-#: What to do where nothing answers.
-NETWORK: Final = "is the VPN up, and is the server's URL right (devroute init)?"
+#: What to do where nothing responds.
+NETWORK: Final = "check the VPN and the server's URL (devroute init)"
 
 
 @asynccontextmanager
-async def trial(settings: AgentSettings, name: str, service: str, echo: "Echo") -> AsyncIterator[AgentLink]:
-    """A tunnel that is welcome. Raises why there is none."""
+async def open_tunnel(
+    settings: AgentSettings, name: str, service: str, echo: "Echo"
+) -> AsyncIterator[AgentLink]:
+    """A registered tunnel. Raises the reason that there is none."""
     greeting = handshake.Hello(
         agent=__version__, name=name, services=(handshake.Offer(service=service),)
     ).encode()
@@ -48,7 +50,8 @@ async def trial(settings: AgentSettings, name: str, service: str, echo: "Echo") 
             raise rejection(link)
         yield link
     except TimeoutError:
-        raise ServerUnreachable("the server does not welcome the tunnel", hint=NETWORK) from None
+        problem = f"the server sent no WELCOME within {STEP_SECONDS:g} s"
+        raise ServerUnreachable(problem, hint=NETWORK) from None
     finally:
         link.drain("leaving", "devroute doctor has ended")
         link.close_with(DevrouteError("devroute doctor has ended"))
@@ -56,7 +59,7 @@ async def trial(settings: AgentSettings, name: str, service: str, echo: "Echo") 
 
 
 class Echo:
-    """Answers every request with who it is; implements devroute.upstream.Upstream and its stream."""
+    """An app that responds with a fixed body, and counts requests. Implements Upstream and its stream."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body

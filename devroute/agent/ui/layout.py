@@ -1,6 +1,6 @@
-"""What `devroute up` shows on a terminal, as lines of styled pieces: who I am, how to reach me, what came.
+"""The page of `devroute up` as lines of styled text: the laptop, its contract, its requests.
 
-Pure; agent/ui/page.py draws it, and of the next one only the lines that are not equal.
+Never draws: page.py does, and redraws only lines that have changed.
 """
 
 import re
@@ -16,11 +16,11 @@ from devroute.contract.mesh_identity import caller_of
 from devroute.headers import CALLER
 from devroute.tunnel.agent_link import Finished
 
-#: A text and the style in which it is shown, in rich's words.
+#: A text, and its style as rich names it.
 Piece = tuple[str, str]
 Line = tuple[Piece, ...]
 
-#: Below these widths the size, then the caller, is left out.
+#: Terminal widths below which the size and the caller are left out.
 SIZE_COLUMNS: Final = 64
 CALLER_COLUMNS: Final = 76
 
@@ -28,13 +28,13 @@ CALLER_COLUMNS: Final = 76
 CALLER_WIDTH: Final = 16
 SERVICE_WIDTH: Final = 12
 
-#: Lines that a reason or a contract may take.
+#: Most lines of a reason or a contract.
 MAX_FOLDED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A request that is over. `problem`: in words what went wrong, "" if nothing did."""
+    """A completed request. `problem`: what went wrong, "" if nothing did."""
 
     clock: str
     service: str
@@ -49,8 +49,8 @@ class Row:
 
 @dataclass(slots=True)
 class View:
-    """All that is shown. `trouble` says why the laptop is offline, None while it is online; `warning`,
-    what else is wrong; `shadow` counts comparisons. `rows`: the newest first."""
+    """The state that is shown. `trouble`: why the laptop is offline, None while it is online; `warning`: any
+    other fault; `shadow`: counts of comparisons; `rows`: the newest request first."""
 
     name: str = ""
     server: str = ""
@@ -85,7 +85,7 @@ def row_of(finished: Finished, at: str) -> Row:
 
 
 def lines(view: View, width: int, height: int, *, plain_ascii: bool = False) -> list[Line]:
-    """The screen, exactly `height` lines none of which is wider than `width`."""
+    """The whole screen: exactly `height` lines, none of them wider than `width`."""
     shown = [*_head(view, width, "*" if plain_ascii else "●"), (), *_reach(view, width), ()]
     services = max((cell_len(service) for service, _ in view.services), default=0)
     columns = min(services, SERVICE_WIDTH) if len(view.services) > 1 else 0
@@ -136,14 +136,14 @@ def _reach(view: View, width: int) -> list[Line]:
             line = (*line, (f"  {why}", "yellow"))
         found.append(line)
     found.append(())
-    # At the edge of the screen, so that nothing but the header itself is marked and copied.
+    # At the left edge, so that selecting a line copies the header alone.
     found += [((part, "cyan"),) for part in _folded(f"X-devroute: {view.contract}", width)]
     found += [((part, "dim"),) for part in _folded(view.curl, width)]
     if view.inspector:
         label: Piece = ("Inspector: ", "dim")
         if cell_len(label[0] + view.inspector) <= width:
             found.append((label, (view.inspector, "")))
-        else:  # a link without its end opens nothing
+        else:  # a link that is cut off does not work
             found += [(label,), *(((part, ""),) for part in _folded(view.inspector, width))]
     return found
 
@@ -173,7 +173,7 @@ def _colour(status: int, problem: str) -> str:
 
 
 def _folded(text: str, width: int) -> list[str]:
-    """The text as lines that fit, at most MAX_FOLDED."""
+    """The text as lines that fit, at most MAX_FOLDED of them."""
     width = max(1, width)
     return re.findall(rf".{{1,{width}}}", text)[:MAX_FOLDED]
 
@@ -183,7 +183,7 @@ def _width(line: Line) -> int:
 
 
 def _cut(line: Line, width: int) -> Line:
-    """A line that is not wider than the screen, on which it would push everything below it down."""
+    """The line cut to the width of the screen: a longer one would move everything below it."""
     if _width(line) <= width:
         return line
     kept: list[Piece] = []

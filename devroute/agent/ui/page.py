@@ -1,9 +1,8 @@
-"""`devroute up` on a terminal: one calm page that says where things stand, instead of lines that scroll by.
+"""The reporter that draws one page on a terminal, instead of lines that scroll.
 
-Owns the terminal while it lasts: its alternate screen, cursor and keyboard's echo; all are given back, and
-one line stays that says what was. Drawing happens in a thread of its own, at most FRAMES_PER_SECOND times a
-second and only for lines that have changed: a terminal that stands still, or a hundred requests a second, are
-nothing to the tunnel.
+Owns the terminal's alternate screen, cursor and echo until `close`, which restores them and leaves one line.
+A thread draws, at most FRAMES_PER_SECOND times a second and only lines that have changed, so that neither a
+blocked terminal nor a hundred requests a second slow the tunnel down.
 """
 
 import threading
@@ -26,14 +25,14 @@ from devroute.tunnel.agent_link import Finished
 
 FRAMES_PER_SECOND: Final = 8
 
-#: Requests that are kept for the screen: more than any has lines.
+#: Requests that are kept: more than a screen has lines.
 MAX_ROWS: Final = 256
 
-#: How long the thread may take to finish when devroute ends, in seconds: the terminal may stand still.
+#: How long the last drawing may take, in seconds: the terminal may be blocked.
 LAST_SECONDS: Final = 1.0
 
 
-#: By the names that a console gives them; without one there are no codes at all.
+#: By rich's names; without one, no colour codes are written.
 _SYSTEMS: Final = {
     "standard": ColorSystem.STANDARD,
     "256": ColorSystem.EIGHT_BIT,
@@ -48,7 +47,7 @@ def can_draw(out: TextIO) -> bool:
 
 
 class PageReporter(Reporter):
-    """`flush` has the page drawn soon, by a thread of its own."""
+    """`flush` wakes the thread that draws the page."""
 
     def __init__(self, out: TextIO, console: Console | None = None) -> None:
         super().__init__()
@@ -108,7 +107,7 @@ class PageReporter(Reporter):
         self._changed.set()
 
     def close(self) -> None:
-        """Leaves one line that says what was."""
+        """Leaves one line with the totals."""
         self._closing.set()
         self._changed.set()
         if self._thread.is_alive():
@@ -118,19 +117,19 @@ class PageReporter(Reporter):
 
     def _draw(self) -> None:
         try:
-            with ExitStack() as given_back:
-                given_back.enter_context(keyboard_echo_off(self._out))
+            with ExitStack() as restored:
+                restored.enter_context(keyboard_echo_off(self._out))
                 self._console.set_alt_screen(True)
-                given_back.callback(self._console.set_alt_screen, False)
+                restored.callback(self._console.set_alt_screen, False)
                 self._console.show_cursor(False)
-                given_back.callback(self._console.show_cursor, True)
+                restored.callback(self._console.show_cursor, True)
                 while not self._closing.is_set():
                     self._changed.clear()
                     self._paint()
                     self._closing.wait(1 / FRAMES_PER_SECOND)
-                    self._changed.wait(1.0)  # a minute may have passed, or the window have another size
+                    self._changed.wait(1.0)  # a minute may have passed, or the window may have been resized
             self._console.print(self._farewell())
-        except (OSError, ValueError):  # the terminal has gone: run on in silence
+        except (OSError, ValueError):  # the terminal is gone: run on without it
             return
 
     def _paint(self) -> None:
@@ -153,14 +152,14 @@ class PageReporter(Reporter):
         self._drawn, self._width = page, width
 
     def _ansi(self, line: Line, width: int) -> str:
-        """A line over whatever stood there before. Not by rich's own way to print: at a hundred requests a
-        second it takes 20 ms a frame, in which the tunnel's thread gets to run only now and then."""
+        """A line that overwrites the one before. Rich's own printing takes 20 ms a frame at a hundred
+        requests a second, in which the tunnel's thread hardly runs."""
         blank = " " * (width - sum(cell_len(text) for text, _ in line))
         codes = self._codes
         return "".join(f"{codes(style)[0]}{text}{codes(style)[1]}" for text, style in line) + blank
 
     def _codes(self, style: str) -> tuple[str, str]:
-        """What the terminal wants before and after a text of this style."""
+        """Escape sequences before and after a text of this style."""
         if (codes := self._ansi_codes.get(style)) is None:
             parsed = Style.parse(style)
             if self._console.no_color:
@@ -180,7 +179,7 @@ class PageReporter(Reporter):
 
 
 def _unreachable(newest_first: Iterable[Finished]) -> dict[str, str]:
-    """What to do about services whose app did not answer the last time."""
+    """What to do about services whose app could not be reached the last time."""
     last: dict[str, str] = {}
     for each in newest_first:
         if each.service not in last and (each.status or each.code == AppUnreachable.code):

@@ -103,7 +103,7 @@ async def test_a_certificate_that_nobody_vouches_for_or_that_ends_soon_is_named(
     assert untrusted["token"]["result"] == "skip"
 
     assert (soon_code, soon["tls"]["result"]) == (0, "warn")
-    assert "ends in 9 days" in soon["tls"]["text"]
+    assert "expires in 9 days" in soon["tls"]["text"]
     assert "platform team" in soon["tls"]["remedy"]
     assert {check for check, each in soon.items() if each["result"] != "ok"} == {"tls", "mesh"}
 

@@ -86,5 +86,5 @@ def test_an_item_in_braces_is_removed_from_a_line_of_its_own_only() -> None:
 
 
 def test_a_text_that_the_strict_reader_refuses_is_not_edited() -> None:
-    with pytest.raises(ConfigInvalid, match="is there twice"):
+    with pytest.raises(ConfigInvalid, match="appears twice"):
         with_settings("server: a\nserver: b\n", {"name": "x"}, "f.yaml")
