@@ -1,1 +1,1 @@
-"""devroute beside what people would pick instead, in one run: `make bench` (README.md)."""
+"""`make bench`: devroute and its alternatives, measured in one run (README.md)."""

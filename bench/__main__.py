@@ -1,4 +1,4 @@
-"""`python -m bench`: peers and devroute in turns, several short rounds, one table. See README.md."""
+"""`python -m bench`: measures peers and devroute in turns, in several short rounds. See README.md."""
 
 import argparse
 import os
@@ -14,13 +14,13 @@ from bench.processes import CannotRun, Stage, peak_mib, stage
 from bench.report import Run
 
 CONNECTIONS = 64
-#: Rounds with large bodies: fewer, since each lasts long enough by itself.
+#: Rounds with large bodies: fewer, since each takes longer.
 BULK_ROUNDS = 2
 
 
 def main() -> int:
     options = _options()
-    # Ended from outside, it still ends what it started.
+    # A signal ends the run and the processes that it started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     tools = toolchains.folder()
     run = Run(rounds=options.rounds, seconds=options.seconds, cores=os.cpu_count() or 0)
@@ -67,7 +67,7 @@ def _options() -> argparse.Namespace:
 def _set_up(ours: Stage, apps: Apps, run: Run, only: list[str] | None) -> list[Peer]:
     ready = []
     for name, start in peers.ALL.items():
-        # The two that all ratios refer to are always there.
+        # The two peers that all ratios refer to are always measured.
         if only and name not in (peers.DIRECT, peers.REFERENCE) and not any(word in name for word in only):
             continue
         try:
@@ -82,7 +82,7 @@ def _requests(
     ours: Stage, ready: list[Peer], run: Run, strangers: Strangers, options: argparse.Namespace
 ) -> None:
     for number in range(options.rounds):
-        # Every other round backwards, so that nobody always follows the same neighbour.
+        # Every other round in reverse, so that no peer always runs after the same one.
         for peer in ready[:: -1 if number % 2 else 1]:
             try:
                 many = load(ours, peer, CONNECTIONS, options.seconds, strangers)

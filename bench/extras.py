@@ -1,4 +1,4 @@
-"""What requests and bodies do not show: idle tunnels, one stalled stream among others, and gRPC."""
+"""Further measurements: idle tunnels, one stalled stream among others, and gRPC."""
 
 import argparse
 import contextlib
@@ -13,9 +13,9 @@ from bench.measure import GIB, wrk
 from bench.peers import HERE, SIDECAR, Apps, Peer, mesh, through_tunnel
 from bench.processes import POLL_SECONDS, CannotRun, Door, Stage, cpu_seconds, free_ports, pause, resident_kib
 
-#: A link asks after 10 s of silence; this sees two rounds of it.
+#: Seconds; a link sends a ping after 10 s, so two of them are measured.
 IDLE_SECONDS = 22.0
-#: For all idle links to be registered.
+#: Seconds for all idle links to be registered.
 REGISTER_SECONDS = 90.0
 #: Pairs of runs without and with a stalled stream.
 STALL_ROUNDS = 5
@@ -51,7 +51,7 @@ def idle_tunnels(stage: Stage, apps: Apps, tunnel: Peer | None, options: argpars
 
 
 def stalled_stream(stage: Stage, apps: Apps, tunnel: Peer | None, options: argparse.Namespace) -> Figures:
-    """p99 of the other requests on a link, in µs, without and with a stream that nobody reads."""
+    """p99 of the other requests on a link, in µs, without and with a stream whose client does not read."""
     if tunnel is None:
         raise CannotRun("the tunnel could not be set up")
     without, beside = [], []
@@ -66,7 +66,7 @@ def stalled_stream(stage: Stage, apps: Apps, tunnel: Peer | None, options: argpa
 
 @contextlib.contextmanager
 def _stalled(door: Door) -> Iterator[None]:
-    """A client that asks for 1 GiB, takes the first bytes, and reads no further."""
+    """A client that requests 1 GiB, reads the first bytes, and then stops reading."""
     with socket.create_connection(("127.0.0.1", door.port)) as client:
         fields = "".join(f"{name}: {value}\r\n" for name, value in door.headers.items())
         client.sendall(f"GET /{GIB} HTTP/1.1\r\nhost: app\r\n{fields}\r\n".encode())
@@ -80,7 +80,7 @@ def _stalled(door: Door) -> Iterator[None]:
 
 
 def grpc(stage: Stage, apps: Apps, tunnel: Peer | None, options: argparse.Namespace) -> Figures:
-    """Unary calls a second: grpcio's server straight, behind the relay, and behind the tunnel."""
+    """Unary calls a second: grpcio's server direct, behind the relay, and behind the tunnel."""
     program = stage.program("h2load")
     (port,) = free_ports(1)
     app = stage.run("grpc-app", sys.executable, HERE / "programs" / "grpc_app.py", str(port))

@@ -1,6 +1,6 @@
-"""One measurement of one peer each: requests by wrk, large bodies by gobulk, and what they cost by /proc.
+"""Single measurements of one peer: requests by wrk, large bodies by gobulk, their CPU time by /proc.
 
-Raises CannotRun where an answer was wrong: a figure with errors in it is none.
+Raises CannotRun if a response was wrong: a figure with errors counts for nothing.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from bench.peers import Peer
 from bench.processes import CannotRun, Door, Stage, busy_seconds, cpu_seconds
 
 GIB = 1 << 30
-#: For 1 GiB through the slowest peer, in seconds.
+#: Seconds for 1 GiB through the slowest peer.
 BULK_TIMEOUT = 60
 WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 
@@ -32,7 +32,7 @@ class Load:
 
 
 class Strangers:
-    """What others on the machine take meanwhile: the share of one core, for each measurement."""
+    """The share of one core that other processes use meanwhile, for each measurement."""
 
     def __init__(self) -> None:
         self.shares: list[float] = []

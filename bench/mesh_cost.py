@@ -1,8 +1,8 @@
-"""What our filters cost a sidecar and a gateway, against the same Envoy without them.
+"""The cost of devroute's filters in a sidecar and a gateway, against the same Envoy without them.
 
-The two Envoys of a pair share one core and are driven at the same time, so that whatever disturbs one
-disturbs the other; CPU time is the kernel's own account. wrk and the app have the other cores.
-`--apart` drives them one after the other instead, which wants a machine with nothing else to do.
+The two Envoys of a pair share one core and run at the same time, so that a disturbance affects both; CPU time
+is that of the kernel's scheduler. wrk and the app have the other cores. `--apart` runs them one after the
+other instead, which needs an idle machine.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from devroute.mesh.manifests.sidecar_filter import DECIDE, RESULT_FILTER
 HERE = Path(__file__).parent
 PROXY = ProxyService()
 CONNECTIONS = 32
-#: What a request in a mesh carries anyway.
+#: The headers that a request in a mesh has anyway.
 HEADERS = {
     "user-agent": "wrk",
     "accept": "application/json",
@@ -49,7 +49,7 @@ THIRTY = {"foo": "alice"} | {f"service-{number}": f"192.168.1.{number}:8001" for
 CONTRACTS = {"other": '{"bar": "alice"}', "ours": '{"foo": "alice"}', "thirty": json.dumps(THIRTY)}
 
 LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
-#: The least that Lua can do, and what asks every request whether it carries a contract.
+#: The least that a Lua filter can do, and one that looks for a contract in every request.
 EMPTY = "function envoy_on_request(handle) end"
 UNGATED = """
 function envoy_on_request(handle)
@@ -66,7 +66,7 @@ Shape = Callable[[int, int], Document]
 
 
 def _sidecar(app: int, control: int) -> tuple[sidecar.Sidecar, Document]:
-    """The app stands in for the proxy too: a detour then differs from no detour by our work alone."""
+    """The app takes the proxy's place too, so that a detour differs from none by the filter's work alone."""
     clusters = {
         PROXY.data_cluster: Endpoint("127.0.0.1", app),
         PROXY.control_cluster: Endpoint("127.0.0.1", control),
@@ -80,13 +80,13 @@ def plain(app: int, control: int) -> Document:
 
 
 def shipped(app: int, control: int) -> Document:
-    """Gate A: routes turn filters on that are off."""
+    """Gate A: routes enable filters that are disabled."""
     shape, configuration = _sidecar(app, control)
     return apply([envoy_filter(MeshScope())], shape, configuration)
 
 
 def idle_filter(app: int, control: int) -> Document:
-    """Gate A as it first was: the Lua filter is there for everybody, but has code for our routes only."""
+    """Gate A in its first form: the Lua filter is in every chain, but has code for devroute's routes only."""
     configuration = shipped(app, control)
     for each in _filters(configuration):
         if each["name"] == FILTER:
@@ -124,7 +124,7 @@ def ungated(app: int, control: int) -> Document:
 
 
 def empty_lua(app: int, control: int) -> Document:
-    """Lua that does nothing, on an ask route that leads straight to the app: none costs less."""
+    """Lua that does nothing, on a route to the app: the lower bound of the cost."""
     configuration = shipped(app, control)
     ours = next(each for each in _filters(configuration) if each["name"] == FILTER)
     ours["typed_config"]["source_codes"][DECIDE]["inline_string"] = EMPTY
@@ -179,7 +179,7 @@ CASES = (
     Case("no contract", plain, shipped, least_ratio=0.985),
     Case("no contract, filter idle in the chain", plain, idle_filter),
     Case("no contract, gate B", plain, gate_b),
-    Case("no contract, Lua for everybody", plain, ungated),
+    Case("no contract, Lua in every chain", plain, ungated),
     Case("names another service", plain, shipped, "other", 0.95),
     Case("names another service, Lua that does nothing", plain, empty_lua, "other"),
     Case("detour", plain, shipped, "ours", 0.85),
@@ -248,7 +248,7 @@ async def drive(envoy: Envoy, headers: Mapping[str, str], seconds: int, cores: s
 
 
 async def measure(case: Case, ports: tuple[int, int], folder: Path, options: argparse.Namespace) -> Row:
-    """Rounds of several pairs of Envoys: how one process happens to lie in memory is worth a microsecond."""
+    """Rounds of several pairs of Envoys: the memory layout of one process is worth a microsecond."""
     rounds: list[tuple[Cost, Cost]] = []
     requests = executions = 0
     for _ in range(options.pairs):

@@ -1,7 +1,7 @@
 """The peers of a run, each set up as its users run it, in front of the same two apps on loopback.
 
-nginx answers 1 KB to anything, gobulk moves large bodies. A peer has a door for each. Whoever cannot be set
-up raises CannotRun with the reason.
+nginx responds with 1 KB to any request, gobulk moves large bodies. A peer has a door for each. A peer that
+cannot be set up raises CannotRun with the reason.
 """
 
 import getpass
@@ -18,7 +18,7 @@ from devroute.errors import ConfigInvalid
 from devroute.mesh.envoy import envoy_binary
 from devroute.mesh.istio.sidecar import HCM, HCM_TYPE, Document
 
-#: What a sidecar sends beside Host, x-devroute and x-devroute-matched: twelve fields together.
+#: What a sidecar sends beside Host, x-devroute and x-devroute-matched: twelve fields in all.
 SIDECAR = {
     "user-agent": "curl/8.1",
     "accept": "*/*",
@@ -42,7 +42,7 @@ NGINX, ENVOY = "nginx, 1 worker", "Envoy, 1 worker"
 RELAY, TUNNEL = "devroute, direct", "devroute, tunnel"
 TUNNEL_TLS, TUNNEL_BARE = "devroute, tunnel over TLS", "devroute, tunnel without WebSocket"
 SSH, SSH_TTY = "ssh -N -R", "ssh -tt -R"
-#: The floor asks for the best of these.
+#: The floor is the best of these.
 TUNNELS = ("chisel", "frp", "yamux + Go ReverseProxy", "rathole")
 
 
@@ -58,7 +58,7 @@ class Apps:
 
 @dataclass(frozen=True)
 class Peer:
-    """`proxy` is what runs in the mesh, `agent` what runs on the laptop; empty for what is not there."""
+    """`proxy` are the processes in the mesh, `agent` those on the laptop; empty if there are none."""
 
     name: str
     app: Door
@@ -86,7 +86,7 @@ def _peer(
     proxy: tuple[subprocess.Popen[bytes], ...] = (),
     agent: tuple[subprocess.Popen[bytes], ...] = (),
 ) -> Peer:
-    """A peer that leads from two ports to the two apps, once it does."""
+    """A peer that connects two ports to the two apps, once it is ready."""
     app, bulk = (Door(port, apps.contract(to)) for port, to in zip(ports, (apps.app, apps.bulk), strict=True))
     return _ready(stage, Peer(name, app, bulk, proxy, agent))
 
@@ -312,7 +312,7 @@ def yamux(stage: Stage, apps: Apps) -> Peer:
     (port, *ports) = free_ports(3)
     doors = ",".join(f"127.0.0.1:{each}" for each in ports)
     server = stage.run("yamux-server", binary, "-serve", f"127.0.0.1:{port}", "-doors", doors)
-    pause(server, 0.3)  # it takes one agent, so nothing may knock before
+    pause(server, 0.3)  # it accepts one agent, so nothing may connect before
     targets = f"127.0.0.1:{apps.app},127.0.0.1:{apps.bulk}"
     agent = stage.run("yamux-agent", binary, "-dial", f"127.0.0.1:{port}", "-apps", targets)
     return _peer(stage, apps, "yamux + Go ReverseProxy", ports, (server,), (agent,))
@@ -419,7 +419,7 @@ def devroute_tls(stage: Stage, apps: Apps) -> Peer:
     return _tunnel(stage, apps, TUNNEL_TLS, proxy, env=env, ingress=(ingress,))
 
 
-#: In the order of the table.
+#: All peers, in the order of the table.
 ALL: dict[str, Callable[[Stage, Apps], Peer]] = {
     DIRECT: direct,
     NGINX: nginx,

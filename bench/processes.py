@@ -1,4 +1,4 @@
-"""Child processes of a run: their start, their end, and what /proc says of them and their descendants."""
+"""Child processes of a run: their start, their end, and /proc's figures of them and their descendants."""
 
 import contextlib
 import http.client
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: For a process to answer its first request, on a loaded machine.
+#: Seconds for a process to respond to its first request, on a loaded machine.
 START_SECONDS = 20.0
-#: Between two looks at something that is about to happen.
+#: Seconds between two checks of a condition.
 POLL_SECONDS = 0.05
 #: From SIGTERM to SIGKILL.
 STOP_SECONDS = 3.0
@@ -22,7 +22,7 @@ LOG_TAIL = 400
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
-#: Where the compiled modules are (make bench).
+#: The folder of the compiled modules (make bench).
 _OUR_PYTHON = {name: os.environ[name] for name in ("PYTHONPATH", "PYTHONSAFEPATH") if name in os.environ}
 
 
@@ -51,7 +51,7 @@ class Stage:
     def run(
         self, name: str, *command: str | Path, env: Mapping[str, str] | None = None, pty: bool = False
     ) -> subprocess.Popen[bytes]:
-        """Start a process; its output goes to NAME.log. It sees little of our environment."""
+        """Start a process with little of our environment; its output goes to NAME.log."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **_OUR_PYTHON, **(env or {})}
         with self.log(name).open("wb") as log:
             process = subprocess.Popen(
@@ -84,7 +84,7 @@ class Stage:
         raise CannotRun(self.problems.get(name) or f"{name} is not installed")
 
     def until_answers(self, door: Door, *processes: subprocess.Popen[bytes]) -> None:
-        """Wait for the whole path to a 1 KB answer. Raises CannotRun when a process ends or none comes."""
+        """Wait for a 1 KB response over the whole path. Raises CannotRun if a process ends before."""
         problem = ""
         for _ in range(int(START_SECONDS / POLL_SECONDS)):
             try:
@@ -116,7 +116,7 @@ class Stage:
 
 @contextlib.contextmanager
 def stage(tools: Path, problems: Mapping[str, str]) -> Iterator[Stage]:
-    """`tools` is where programs built for the bench are, `problems` says why some are not."""
+    """`tools`: the folder of programs built for the bench. `problems`: why some could not be built."""
     with tempfile.TemporaryDirectory(prefix="devroute-bench-") as folder, contextlib.ExitStack() as ends:
         yield Stage(Path(folder), tools, problems, ends)
 
@@ -133,13 +133,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def pause(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Let time go by, or less if the process ends."""
+    """Wait for so many seconds, or until the process ends."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody uses now."""
+    """Ports of loopback that are free now."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -205,7 +205,7 @@ def resident_kib(pid: int) -> int:
 
 
 def busy_seconds() -> float:
-    """What all cores did but idle and wait, since boot."""
+    """Busy time of all cores since boot."""
     user, nice, system, _idle, _wait, irq, softirq, steal, *_ = (
         int(each) for each in Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]
     )

@@ -1,5 +1,5 @@
-"""What a run found: its figures, the one table, the floors, the plot. Ratios are taken within a round, where
-the machine was the same for both, and then their median."""
+"""The results of a run: figures, table, floors, plot. A ratio is the median of those within one round, where
+the machine was the same for both."""
 
 import json
 import re
@@ -11,9 +11,9 @@ from pathlib import Path
 from bench import peers
 from bench.peers import DIRECT, ENVOY, NGINX, REFERENCE, RELAY, SSH, SSH_TTY, TUNNEL, TUNNEL_BARE, TUNNEL_TLS
 
-#: Shown for a figure that there is not.
+#: Shown for a missing figure.
 NONE = "-"
-#: More of a core than this used by others makes a run worth repeating.
+#: If others use more of a core than this, the run should be repeated.
 QUIET = 0.1
 
 
@@ -124,7 +124,7 @@ class Floor:
 
 
 def floors(run: Run) -> list[Floor]:
-    """What devroute has to reach (issue 3), from this run."""
+    """The floors that devroute has to reach (issue 3), and its figures in this run."""
     rivals = {name: run.median(name, "rate") for name in peers.TUNNELS}
     best = max((name for name in rivals if rivals[name]), key=lambda name: rivals[name] or 0, default="")
     extra = run.extras.get
@@ -214,7 +214,7 @@ def text(run: Run) -> str:
 
 
 def write(run: Run, into: Path, record: Path | None) -> None:
-    """Print the result and keep it as bench.md, bench.json and bench.png; with `record`, there too."""
+    """Print the result and write it as bench.md, bench.json and bench.png; with `record`, there as well."""
     into.mkdir(parents=True, exist_ok=True)
     try:
         plot(run, into / "bench.png")

@@ -1,4 +1,4 @@
-"""What the bench builds for itself, once, outside the repository: its Go programs, and peers by their names.
+"""Builds that the bench makes once, outside the repository: its Go programs, and peers by name.
 
 A build that is refused or takes too long leaves its peer out, with the reason.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.processes import CannotRun
 
 HERE = Path(__file__).parent
-#: Rust compiles for minutes; a second run finds what the first one built.
+#: Seconds; Rust compiles for minutes, and a second run reuses the build.
 BUILD_SECONDS = 900
 #: Characters of a failed build's output that are kept.
 TAIL = 200
@@ -24,7 +24,7 @@ def folder() -> Path:
 
 
 def prepare(into: Path) -> dict[str, str]:
-    """Build what is not there. Returns the reasons for what could not be built, by program."""
+    """Build what is missing. Returns the reasons for what could not be built, by program."""
     into.mkdir(parents=True, exist_ok=True)
     problems: dict[str, str] = {}
     for program in ("goref", "gotunnel", "gobulk"):
@@ -60,6 +60,6 @@ def _build(command: list[str], env: dict[str, str]) -> None:
     except subprocess.TimeoutExpired:
         raise CannotRun(f"{command[0]} took longer than {BUILD_SECONDS} s") from None
     if done.returncode:
-        # Without addresses and paths, which say more of this machine than of the problem.
+        # Without addresses and paths, which are about this machine.
         lines = [re.sub(r"\S*/\S*", "…", line).strip() for line in done.stderr.splitlines() if line.strip()]
         raise CannotRun(f"{' '.join(command[:2])} failed: {' '.join(lines[-2:])[-TAIL:]}")

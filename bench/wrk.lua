@@ -1,4 +1,4 @@
--- Writes the Host field as a sidecar does, in lower case.
+-- Writes the Host field in lower case, as a sidecar does.
 function init(_)
   wrk.headers["host"], wrk.headers["Host"] = wrk.headers["Host"], nil
 end

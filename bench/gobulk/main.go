@@ -1,4 +1,4 @@
-// An app and a client for large bodies, both cheap enough not to be what is measured.
+// An app and a client for large bodies, both fast enough not to limit what is measured.
 //
 //	gobulk serve host:port                         GET /N answers N bytes; a body of any other method is read
 //	gobulk get|put host:port N [header: value]...  moves N bytes, prints the seconds it took

@@ -1,7 +1,7 @@
 """The app under development on a laptop, as a process of its own: `python app.py NAME` prints its port.
 
 Imports nothing of devroute. /upload counts, /download and /echo stream, /socket echoes WebSocket messages,
-/events sends one for each POST to /tick, any other path says who answers.
+/events sends one for each POST to /tick, any other path responds with the app's name.
 """
 
 import asyncio

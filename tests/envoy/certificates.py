@@ -70,7 +70,7 @@ class MeshCa:
         }
 
     def for_caller(self, identity: str) -> ssl.SSLContext:
-        """What a calling sidecar presents; mesh identities are URIs, so no host name is checked."""
+        """The certificate of a calling sidecar; mesh identities are URIs, so no host name is checked."""
         context = ssl.create_default_context(cafile=str(self.root))
         context.check_hostname = False
         context.load_cert_chain(*self.workload(identity))

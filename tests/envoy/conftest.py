@@ -12,8 +12,8 @@ from tests.envoy.harness import Mesh, sidecar_of_foo
 
 @pytest.fixture(autouse=True, scope="session")
 def chosen_envoy(request: pytest.FixtureRequest) -> Iterator[None]:
-    """All of these tests can be run on another release: pytest tests/mesh --envoy PATH. Before the fixtures
-    of any module."""
+    """Run all of these tests on another release: pytest tests/envoy --envoy PATH. Before the fixtures of any
+    module."""
     with pytest.MonkeyPatch.context() as patch:
         if (binary := request.config.getoption("--envoy")) is not None:
             patch.setattr(envoy, "envoy_binary", lambda: binary)

@@ -16,7 +16,7 @@ from devroute.mesh.manifests import ProxyService, Scope, envoy_filter, lua
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PROXY = ProxyService()
-#: What istiod sets in the container of a sidecar.
+#: Variables that istiod sets in the container of a sidecar.
 ENVIRONMENT = {"ISTIO_META_WORKLOAD_NAME": "foo", "POD_NAMESPACE": "default"}
 
 
@@ -37,7 +37,7 @@ async def serving(handler: Handler) -> AsyncIterator[Endpoint]:
 
 @dataclass
 class FakeProxy:
-    """Says what it is told to say on the control port, and counts who asks."""
+    """Sends a given response on the control port, and records the requests."""
 
     answer: Handler | None = None
     asked: list[web.Request] = field(default_factory=list)
@@ -59,7 +59,7 @@ class FakeProxy:
 
 @dataclass(frozen=True)
 class Mesh:
-    """A sidecar of the service foo: how to call it, and what stands behind it."""
+    """A sidecar of the service foo, a client of it, and the proxy that it asks."""
 
     envoy: Envoy
     client: ClientSession
@@ -75,13 +75,13 @@ class Mesh:
 
 
 async def echo(request: web.Request, who: str) -> web.StreamResponse:
-    """All that arrived, as JSON; at /stream, the body as it comes; at /socket, a WebSocket."""
+    """Responds with what arrived, as JSON; at /stream with the body as it arrives; at /socket a WebSocket."""
     headers = {"x-devroute-result": "laptop"} if who == "proxy" else {}
     if request.path == "/socket":
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         async for message in socket:
-            await socket.send_str(f"{who} heard {message.data}")
+            await socket.send_str(f"{who} received {message.data}")
         return socket
     if request.path == "/stream":
         response = web.StreamResponse(headers=headers)

@@ -20,7 +20,7 @@ from tests.envoy.harness import PROXY
 
 
 def free_port() -> int:
-    """A port that is free now, and none of those that the kernel gives to others before Envoy has it."""
+    """A port that is free now, outside the range that the kernel assigns, so that it stays free for Envoy."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -39,7 +39,7 @@ def at_its_port(sidecar: Sidecar, configuration: Document) -> Document:
 
 @dataclass
 class Mesh:
-    """A proxy without laptops, and the sidecars that a test asks for."""
+    """A proxy without laptops, and the sidecars that a test starts."""
 
     folder: Path
     proxy: testbed.RunningProxy
@@ -58,8 +58,8 @@ class Mesh:
         tls: Document | None = None,
         as_client: bool = False,
     ) -> str:
-        """The URL of a sidecar of `service`; `name` tells several apart. In a cluster each sidecar knows
-        itself: has a cluster of the service's own name."""
+        """The URL of a sidecar of `service`; `name` distinguishes several. As in a mesh, each sidecar has a
+        cluster of its own service's name."""
         port = free_port()
         known = {PROXY.data_cluster: self.proxy.data, PROXY.control_cluster: self.proxy.control}
         if knows_itself:

@@ -125,7 +125,7 @@ async def test_an_upgrade_follows_the_decision(mesh: Mesh, decision: str, who: s
     mesh.proxy.says(decision, service="foo", ttl=1000)
     async with mesh.client.ws_connect(mesh.url + "/socket", headers={"x-devroute": CONTRACT}) as socket:
         await socket.send_str("hello")
-        assert await socket.receive_str(timeout=5) == f"{who} heard hello"
+        assert await socket.receive_str(timeout=5) == f"{who} received hello"
 
 
 async def test_a_large_body_waits_for_a_slow_decision(mesh: Mesh) -> None:
