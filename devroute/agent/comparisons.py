@@ -16,7 +16,7 @@ from devroute.errors import BodyTooLarge, DevrouteError, RequestMalformed
 from devroute.headers import COMPARE, LOST
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Headers, RequestHead
-from devroute.inspector.capture import Body, Capture, as_lines
+from devroute.inspector.capture import Body, Capture, CapturedHead
 from devroute.inspector.compare import IgnoreRules, differences, response_of
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.store import CaptureStore
@@ -104,7 +104,7 @@ class ComparisonReceiver:
         fields = [(str(name), str(value)) for name, value in side["headers"]]
         if any(char in text for field in fields for text in field for char in "\r\n"):
             raise ValueError
-        capture.raw_response = as_lines(fields)
+        capture.response_head = CapturedHead.of(fields)
         capture.status = int(side["status"])
         capture.state = "done"
         data = base64.b64decode(side["body"], validate=True)
@@ -131,7 +131,7 @@ class ComparisonReceiver:
         assert self._captures is not None
         field = f"{COMPARE}: {key}\r\n".encode("ascii")
         newest = islice(self._captures.newest_first(), MAX_SEARCHED)
-        return next((each for each in newest if field in each.raw_request), None)
+        return next((each for each in newest if field in each.request_head.raw), None)
 
 
 class _Message:

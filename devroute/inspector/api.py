@@ -1,7 +1,6 @@
-"""The inspector's API: what was captured, what happens as it happens, and what a person does about it.
+"""The inspector's HTTP API: captures, their changes as a stream of events, and the page's actions.
 
-Called by inspector/server.py only, which has let the request in; raises DevrouteError, which
-inspector/server.py turns into an answer.
+Called by inspector/server.py only, which controls access and turns each DevrouteError into a response.
 """
 
 import asyncio
@@ -23,37 +22,38 @@ from devroute.inspector.search import search
 from devroute.inspector.store import CaptureStore
 from devroute.inspector.views import as_detail, as_summary
 
-#: Between two batches for one page, in seconds: what an eye tells apart.
+#: Seconds between two batches of events for one page.
 BATCH_SECONDS: Final = 0.1
-#: After so long without news the page gets a comment, so that either side notices the other's end.
+#: After so many seconds without events, a comment is sent, so that both sides notice a broken connection.
 QUIET_SECONDS: Final = 15.0
-#: How soon a page that has lost us tries again, in milliseconds.
+#: Milliseconds after which a page reconnects.
 RETRY_MS: Final = 1000
-#: How long a search may hold the loop at a time, in seconds.
+#: Seconds for which a search may block the event loop at a time.
 SEARCH_SECONDS: Final = 0.004
-#: Bytes of a body without its content-encoding.
+#: Bytes of a decoded body.
 MAX_DECODED: Final = 8 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class About:
-    """Who this laptop is: where the apps of its services are, and its name once the server has said it."""
+    """This laptop: the URLs of its apps by service, and its name, "" until the proxy has assigned it."""
 
     services: dict[str, str]
     name: str = ""
 
 
-#: Sends the exchange again, edited by a JSON object, and returns the new one. Raises DevrouteError.
+#: Sends a captured request again, with the edits in a JSON object; returns its capture. Raises DevrouteError.
 Replay = Callable[[Capture, dict[str, Any]], Awaitable[Capture]]
 
 
 class Api:
-    """The handlers. `end` ends the streams of events."""
+    """The handlers of the API's requests."""
 
     def __init__(self, store: CaptureStore, replay: Replay, about: About) -> None:
         self.store = store
         self._replay = replay
         self._about = about
+        self._feeds: set[Feed] = set()
         self._ending = asyncio.Event()
 
     def routes(self) -> list[web.RouteDef]:
@@ -75,11 +75,14 @@ class Api:
         ]
 
     async def end(self, app: web.Application) -> None:
+        """End the streams of events."""
         self._ending.set()
+        for feed in self._feeds:
+            feed.awake.set()
 
-    # --- what there is
+    # --- reading
 
-    def _said(self) -> dict[str, Any]:
+    def _about_laptop(self) -> dict[str, Any]:
         return {"about": asdict(self._about), "version": __version__, "paused": self.store.paused}
 
     async def status(self, request: web.Request) -> web.Response:
@@ -90,7 +93,7 @@ class Api:
             "limit": self.store.max_total,
             "skipped": self.store.skipped,
         }
-        return web.json_response(self._said() | {"kept": kept})
+        return web.json_response(self._about_laptop() | {"kept": kept})
 
     async def captures(self, request: web.Request) -> web.Response:
         """GET /api/exchanges: newest first."""
@@ -115,7 +118,7 @@ class Api:
         )
 
     async def search(self, request: web.Request) -> web.Response:
-        """GET /api/search?q=TEXT: the ids of exchanges with the text, and where it is in them."""
+        """GET /api/search?q=TEXT: the ids of the captures that hold the text, and where."""
         found = []
         loop = asyncio.get_running_loop()
         until = loop.time() + SEARCH_SECONDS
@@ -128,50 +131,52 @@ class Api:
         return web.json_response({"found": found})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """GET /api/events: all there is, then what changes, as server-sent events.
+        """GET /api/events: all captures, then their changes, as server-sent events.
 
-        A page that comes back is told everything again: that needs no memory of what it has missed.
+        A page that reconnects gets everything again, so that nothing has to be kept for it meanwhile.
         """
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         feed = Feed(self.store)
-        ending = asyncio.get_running_loop().create_task(self._ending.wait())
+        self._feeds.add(feed)
         try:
-            await response.write(b"retry: %d\n\n" % RETRY_MS + _event("hello", self._said()))
-            while not ending.done():
-                for name, said in feed.take():
-                    await response.write(_event(name, said))
-                await asyncio.wait({ending}, timeout=BATCH_SECONDS)
-                if not feed.awake.is_set() and not await _within(feed.awake, ending):
-                    await response.write(b": still here\n\n")
+            await response.write(b"retry: %d\n\n" % RETRY_MS + _event("hello", self._about_laptop()))
+            while not self._ending.is_set():
+                for name, document in feed.take():
+                    await response.write(_event(name, document))
+                await _wait(self._ending, BATCH_SECONDS)
+                if not await _wait(feed.awake, QUIET_SECONDS):
+                    await response.write(b": keep-alive\n\n")
         except ConnectionError:
             pass  # the page was closed
         finally:
+            self._feeds.discard(feed)
             feed.close()
-            ending.cancel()
         return response
 
     def _named(self, number: str) -> Capture:
         known = number.isdecimal() and number.isascii() and len(number) < 12
         capture = self.store.get(int(number)) if known else None
         if capture is None:
-            raise NotFound(f"exchange {number[:12]} is not kept", hint="it may have made room for newer ones")
+            raise NotFound(
+                f"there is no capture {number[:12]}", hint="it may have been dropped for newer ones"
+            )
         return capture
 
     async def compare(self, request: web.Request) -> web.Response:
-        """GET /api/compare?a=ID&b=ID: what differs, in words; not on the loop, since bodies may be large."""
+        """GET /api/compare?a=ID&b=ID: the differences. Found in a thread, because bodies may be large."""
         a, b = (self._named(request.query.get(side, "")) for side in ("a", "b"))
         found = await asyncio.to_thread(compare_captures, a, b)
         return web.json_response({"differences": [each.as_dict() for each in found]})
 
     async def curl(self, request: web.Request) -> web.Response:
-        """GET /api/exchanges/ID/curl: a command that sends the request to the local app."""
+        """GET /api/exchanges/ID/curl: a curl command that sends the request to the local app."""
         capture = self._named(request.match_info["id"])
         base = self._about.services.get(capture.service, f"http://{capture.service}")
         return web.Response(text=as_curl(capture, base))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
-        """GET /api/har: all of it as HAR 1.2, an entry at a time."""
+        """GET /api/har: all captures as HAR 1.2, one entry at a time."""
         name = f"devroute-{self._about.name or 'laptop'}.har"
         response = web.StreamResponse(
             headers={
@@ -182,23 +187,23 @@ class Api:
         await response.prepare(request)
         for piece in har_writer.write(reversed(list(self.store.newest_first())), __version__):
             await response.write(piece.encode())
-            await asyncio.sleep(0)  # the tunnel's turn: a write waits for nothing while there is room
+            await asyncio.sleep(0)  # lets the tunnel run: a write does not wait while its buffer has room
         await response.write_eof()
         return response
 
-    # --- what a person does
+    # --- actions
 
     async def load(self, request: web.Request) -> web.Response:
-        """POST /api/har: show the exchanges of a HAR file, redacted like every other."""
+        """POST /api/har: import the entries of a HAR file, redacted like all captures."""
         found = await asyncio.to_thread(har_reader.read, await request.read())
         for capture in found:
             self.store.add(capture)
-            await asyncio.sleep(0)  # the tunnel's turn
+            await asyncio.sleep(0)  # lets the tunnel run
         return web.json_response({"imported": len(found)})
 
     async def replay(self, request: web.Request) -> web.Response:
-        """POST /api/exchanges/ID/replay {}, or what of method, target, headers and body is to be different:
-        the id of the new exchange, whose answer comes as every other does."""
+        """POST /api/exchanges/ID/replay with the changes of method, target, headers and body, or {}: the id
+        of the new capture. Its response arrives as an event."""
         edits = await _document(request)
         made = await self._replay(self._named(request.match_info["id"]), edits)
         return web.json_response({"id": made.id}, status=202)
@@ -217,24 +222,21 @@ class Api:
         return web.json_response({"exchanges": 0})
 
 
-def _event(name: str, said: dict[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(said)}\n\n".encode()
+def _event(name: str, document: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
 
 
-async def _within(awake: asyncio.Event, ending: "asyncio.Task[Any]") -> bool:
-    """Whether `awake` was set before all was quiet for too long; `ending` ends the wait as well."""
-    news = asyncio.get_running_loop().create_task(awake.wait())
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event is set, now or within this time."""
     try:
-        done, _ = await asyncio.wait(
-            {news, ending}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-        return bool(done)
-    finally:
-        news.cancel()
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 async def _document(request: web.Request) -> dict[str, Any]:
-    """The JSON object of a request. Raises ConfigInvalid."""
+    """The JSON object in a request's body. Raises RequestMalformed."""
     try:
         document = await request.json()
     except (ValueError, RecursionError):

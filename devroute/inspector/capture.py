@@ -1,7 +1,6 @@
-"""One request and its answer as the inspector keeps them. Pure; inspector/views.py makes JSON of them.
+"""Captures: requests and responses as the inspector stores them. Pure.
 
-Headers, targets and bodies in here went through inspector/redaction.py before: nothing in this module may
-see a secret.
+inspector/redaction.py has redacted headers, targets and bodies before: secrets never reach this module.
 """
 
 import re
@@ -17,16 +16,16 @@ State = Literal["open", "done", "failed"]
 Opcode = Literal["text", "binary", "close", "ping", "pong"]
 Fields = list[tuple[str, str]]
 
-#: What stands in the place of a secret: in headers and JSON, and in queries and forms.
+#: The redaction text, in headers and JSON, and in queries and forms.
 REDACTED: Final = "[redacted]"
 REDACTED_QUERY: Final = "%5Bredacted%5D"
 
 
 @dataclass(slots=True)
 class Body:
-    """`data` is the part that is kept, at most the store's limit; `size` counts all that came, as it came.
-    `truncated`: `data` ends before the body does. `decoded`: `data` is without its content-encoding, since a
-    field in it was redacted. `note` says why there is less of it than one would expect."""
+    """`data`: the stored part, at most the store's limit. `size`: bytes received, with their
+    content-encoding. `truncated`: `data` ends before the body does. `decoded`: the content-encoding of `data`
+    was removed, to redact a field. `note`: why less was stored than received."""
 
     data: bytearray = field(default_factory=bytearray)
     size: int = 0
@@ -38,8 +37,8 @@ class Body:
 
 @dataclass(slots=True)
 class Message:
-    """A WebSocket frame's or gRPC's message. `at` is in seconds since the exchange began; `data` is the part
-    that is kept of `size` bytes; `compressed` data could not be inflated."""
+    """A WebSocket or gRPC message. `at`: seconds since the request began. `data`: the stored part of `size`
+    bytes. `compressed`: `data` could not be decompressed."""
 
     at: float
     from_client: bool
@@ -50,26 +49,56 @@ class Message:
 
 
 class Timing(NamedTuple):
-    """In seconds, None for what has not ended. `queue_s`: until the app had the whole request; `app_s`: until
-    the first byte of its answer; `transfer_s`: until the last."""
+    """Seconds, None if not complete. `queue_s`: until the app had the whole request; `app_s`: from then until
+    the response head; `transfer_s`: from then until the end of the response."""
 
     queue_s: float | None
     app_s: float | None
     transfer_s: float | None
 
 
-class Capture:
-    """A request and its answer, changing while in flight. `started` is Unix time; `opened`, `sent`,
-    `answered` and `ended` are times of one steady clock, None until they happen. `raw_request` and
-    `raw_response` are field lines without the start line; they are split when somebody looks.
+class CapturedHead:
+    """The field lines of a head, without its start line. They are split into fields when first needed; most
+    captures are never looked at."""
 
-    `comparison` is the list of differences to the real service's answer, for copies of its requests (shadow):
-    empty for the same, None for no comparison.
+    __slots__ = ("_caller", "_fields", "raw")
+
+    def __init__(self, raw: bytes = b"") -> None:
+        self.raw = raw
+        self._fields: Fields | None = None
+        self._caller: str | None = None
+
+    @classmethod
+    def of(cls, fields: Fields) -> "CapturedHead":
+        """The head with these fields, which hold no CR and no LF."""
+        text = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        try:
+            return cls(text.encode("latin-1"))
+        except UnicodeEncodeError:  # from a file or a form
+            return cls(text.encode("utf-8", "replace"))
+
+    @property
+    def fields(self) -> Fields:
+        if self._fields is None:
+            self._fields = as_text(split_fields(b"\r\n" + self.raw)) if self.raw else []
+        return self._fields
+
+    @property
+    def caller(self) -> str:
+        if self._caller is None:
+            self._caller = caller_of(b"\n" + self.raw)
+        return self._caller
+
+
+class Capture:
+    """A recorded request and its response, which changes while the request is in flight. `started` is Unix
+    time; `opened`, `sent`, `responded` and `ended` are times of one monotonic clock, None until they happen.
+
+    `comparison`: for shadow traffic, the differences between the real service's response and this one; empty
+    if there are none, None if there was no comparison.
     """
 
     __slots__ = (
-        "_request_headers",
-        "_response_headers",
         "comparison",
         "ended",
         "error",
@@ -79,14 +108,14 @@ class Capture:
         "messages_dropped",
         "method",
         "opened",
-        "raw_request",
-        "raw_response",
         "reason",
         "replay_of",
         "request_body",
+        "request_head",
         "request_redactor",
         "responded",
         "response_body",
+        "response_head",
         "response_redactor",
         "sent",
         "service",
@@ -112,10 +141,8 @@ class Capture:
         self.sent: float | None = None
         self.responded: float | None = None
         self.ended: float | None = None
-        self.raw_request = b""
-        self.raw_response = b""
-        self._request_headers: Fields | None = None
-        self._response_headers: Fields | None = None
+        self.request_head = CapturedHead()
+        self.response_head = CapturedHead()
         self.request_body = Body()
         self.response_body = Body()
         self.status: int | None = None
@@ -127,8 +154,8 @@ class Capture:
         self.replay_of: int | None = None
         self.state: State = "open"
         self.comparison: list[dict[str, Any]] | None = None
-        # The store's: what it counts of this exchange, whether it still has it, and what holds bodies back
-        # until their fields are redacted.
+        # For the store only: the bytes that it counts for this capture, whether it still holds it, and the
+        # redactors that buffer its bodies.
         self.stored_bytes = 0
         self.stored = False
         self.request_redactor: Any = None
@@ -136,30 +163,16 @@ class Capture:
 
     @property
     def request_headers(self) -> Fields:
-        if self._request_headers is None:
-            self._request_headers = as_text(split_fields(b"\r\n" + self.raw_request))
-        return self._request_headers
-
-    @request_headers.setter
-    def request_headers(self, fields: Fields) -> None:
-        self.raw_request, self._request_headers = as_lines(fields), None
+        return self.request_head.fields
 
     @property
     def response_headers(self) -> Fields:
-        if not self.raw_response:
-            return []  # not kept as the answer: it is yet to come
-        if self._response_headers is None:
-            self._response_headers = as_text(split_fields(b"\r\n" + self.raw_response))
-        return self._response_headers
-
-    @response_headers.setter
-    def response_headers(self, fields: Fields) -> None:
-        self.raw_response, self._response_headers = as_lines(fields), None
+        return self.response_head.fields
 
     @property
     def caller(self) -> str:
         """The caller as the mesh has verified it, "" if it has not; see caller_of."""
-        return caller_of(b"\n" + self.raw_request)
+        return self.request_head.caller
 
     @property
     def timing(self) -> Timing:
@@ -170,7 +183,7 @@ class Capture:
 
     @property
     def duration(self) -> float | None:
-        """In seconds; None while it is in flight."""
+        """Seconds; None while the request is in flight."""
         return None if self.ended is None else self.ended - self.opened
 
     @property
@@ -180,7 +193,7 @@ class Capture:
 
     @property
     def grpc_message(self) -> str:
-        """Percent-decoded, as gRPC writes it."""
+        """The percent-decoded grpc-message."""
         raw = re.sub(
             rb"%([0-9A-Fa-f]{2})", lambda m: bytes((int(m[1], 16),)), self._grpc("grpc-message").encode()
         )
@@ -193,39 +206,30 @@ class Capture:
 
 
 def as_text(fields: Headers) -> Fields:
-    """Latin-1, which every byte is: what came is what is shown, and what a replay sends."""
+    """Fields as Latin-1, which maps every byte to one character, so that a replay sends the same bytes."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
 
 
-def as_lines(fields: Fields) -> bytes:
-    """Field lines; whoever made `fields` has checked that no CR or LF is in them."""
-    text = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:  # from a file or a form
-        return text.encode("utf-8", "replace")
-
-
 def value_of(fields: Fields, name: str) -> str:
-    """A field's value, "" where there is none; repeated ones are joined (RFC 9110 §5.3)."""
+    """A field's value, "" if it is absent; repeated fields are joined (RFC 9110 §5.3)."""
     return ", ".join(value for key, value in fields if key.lower() == name)
 
 
-# --- what people can read -----------------------------------------------------------------------------------
+# --- decoding -----------------------------------------------------------------------------------------------
 
 
-#: Codings that can be undone here.
+#: Content codings that `readable` removes.
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")
 
 
 def is_readable(body: Body, headers: Fields) -> bool:
-    """Whether `readable` gives the body without its content-encoding."""
+    """Whether `readable` returns the body without a content-encoding."""
     coding = value_of(headers, "content-encoding").strip().lower()
     return body.decoded or coding in ("", "identity", *_CODINGS)
 
 
 def readable(body: Body, headers: Fields, limit: int) -> bytes:
-    """The body without its content-encoding where it is gzip or deflate; at most `limit` bytes."""
+    """The first `limit` bytes of the body, without a content-encoding of gzip or deflate."""
     coding = value_of(headers, "content-encoding").strip().lower()
     if body.decoded or coding not in _CODINGS:
         return bytes(body.data[:limit])
@@ -234,8 +238,8 @@ def readable(body: Body, headers: Fields, limit: int) -> bytes:
 
 
 def inflate(data: bytes, limit: int) -> bytes | None:
-    """gzip, zlib or raw deflate, at most `limit` bytes of it; None for what is neither. An end that is
-    missing is no error: bodies may be cut."""
+    """The first `limit` bytes of decompressed gzip, zlib or raw deflate; None for other data. Truncated data
+    is not an error."""
     for bits in (47, -15):
         try:
             return zlib.decompressobj(bits).decompress(data, limit)
@@ -245,7 +249,7 @@ def inflate(data: bytes, limit: int) -> bytes | None:
 
 
 def text_of(data: bytes, *, cut: bool) -> str | None:
-    """Bytes as text, None for what is none. `cut`: more followed, so the last character may be incomplete."""
+    """Bytes as text, None if they are not UTF-8 text. `cut`: the last character may be incomplete."""
     if b"\0" in data:
         return None
     for lost in range(4 if cut else 1):
@@ -257,7 +261,7 @@ def text_of(data: bytes, *, cut: bool) -> str | None:
 
 
 def redacted_parts(capture: Capture) -> list[str]:
-    """What of the request was replaced: names of headers, "the query", "the body"."""
+    """The redacted parts of the request: names of headers, "the query", "the body"."""
     parts = [name.lower() for name, value in capture.request_headers if REDACTED in value]
     if REDACTED_QUERY in capture.target:
         parts.append("the query")

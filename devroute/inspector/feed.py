@@ -1,7 +1,7 @@
-"""What one open page has still to hear of the captures. Decides; writes nothing and waits for nothing.
+"""Collects the changes of captures for one open page. Pure.
 
-A page that is slow, or a hundred requests a second, make the next batch larger and never a queue longer: what
-changed twice before it is sent is sent once, as it is by then.
+A slow page, or many requests, make the next batch larger, but never make a queue grow: a capture that changes
+twice before it is sent is sent once, in its latest state.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from devroute.inspector.capture import Capture
 from devroute.inspector.store import CaptureStore
 from devroute.inspector.views import as_summary
 
-#: Summaries in one batch: some 2 ms of making JSON, in which nothing else happens on the loop.
+#: Summaries in one batch: about 2 ms of JSON encoding, which blocks the event loop.
 BATCH: Final = 200
 
 
 class Feed:
-    """Subscribed from the beginning; `awake` is set while there is something to send."""
+    """Subscribes to the store. `awake` is set while there are events to send."""
 
     def __init__(self, store: CaptureStore) -> None:
         self.awake = asyncio.Event()
@@ -29,9 +29,9 @@ class Feed:
         self._paused = store.paused
         self._skipped = 0
         self._syncing = True
-        self.close: Callable[[], None] = store.subscribe(self._note)
+        self.close: Callable[[], None] = store.subscribe(self._changed_capture)
 
-    def _note(self, event: str, capture: Capture | None, extra: dict[str, Any]) -> None:
+    def _changed_capture(self, event: str, capture: Capture | None, extra: dict[str, Any]) -> None:
         if capture is None:
             self._changed.clear()
             self._known.clear()
@@ -41,7 +41,7 @@ class Feed:
         self.awake.set()
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
-        """The next events for the page: (name, JSON). `awake` stays set if that is not all."""
+        """The next events for the page, as (name, JSON). `awake` stays set if more are due."""
         events: list[tuple[str, dict[str, Any]]] = []
         batch = self._batch()
         if batch:
@@ -54,10 +54,10 @@ class Feed:
         return events
 
     def _batch(self) -> dict[str, Any]:
-        said: dict[str, Any] = {}
+        batch: dict[str, Any] = {}
         if self._cleared:
             self._cleared = False
-            said["cleared"] = True
+            batch["cleared"] = True
         changed = []
         for number in list(self._changed)[:BATCH]:
             capture = self._changed.pop(number)
@@ -65,19 +65,19 @@ class Feed:
                 self._known[number] = None
                 changed.append(as_summary(capture))
         if changed:
-            said["changed"] = changed
+            batch["changed"] = changed
         if gone := self._gone():
-            said["gone"] = gone
+            batch["gone"] = gone
         if self._store.paused is not self._paused:
-            self._paused = said["paused"] = self._store.paused
+            self._paused = batch["paused"] = self._store.paused
         if self._store.skipped != self._skipped:
-            self._skipped = said["skipped"] = self._store.skipped
-        return said
+            self._skipped = batch["skipped"] = self._store.skipped
+        return batch
 
     def _gone(self) -> list[int]:
-        """What the page knows and the store no longer has: it gives up the oldest, so the search is short."""
-        untold = sum(each.stored and number not in self._known for number, each in self._changed.items())
-        surplus = len(self._known) + untold - len(self._store)
+        """Captures that the page has and the store has dropped: among the oldest, so the search is short."""
+        unsent = sum(each.stored and number not in self._known for number, each in self._changed.items())
+        surplus = len(self._known) + unsent - len(self._store)
         gone: list[int] = []
         for number in self._known if surplus > 0 else ():
             if self._store.get(number) is None:

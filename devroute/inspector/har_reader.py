@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from devroute.errors import HarInvalid
-from devroute.inspector.capture import Body, Capture, Fields, Kind, Message, Opcode, value_of
+from devroute.inspector.capture import Body, Capture, CapturedHead, Fields, Kind, Message, Opcode, value_of
 from devroute.inspector.har_writer import OPCODES
 
 #: More than any browser's session; the store keeps the newest anyway.
@@ -63,9 +63,9 @@ def _capture(entry: dict[str, Any], where: str) -> Capture:
     service = _get(ours, "service", str, where, "") or host.partition(":")[0].partition(".")[0]
     capture = Capture(service, method, target, _time(entry, where), 0.0)
     capture.version = _get(request, "httpVersion", str, where, "") or "HTTP/1.1"
-    capture.request_headers = headers
+    capture.request_head = CapturedHead.of(headers)
     capture.request_body = _post(request, f"{where}: request")
-    capture.response_headers = _fields(response, f"{where}: response", "")
+    capture.response_head = CapturedHead.of(_fields(response, f"{where}: response", ""))
     status = _get(response, "status", int, f"{where}: response", 0)
     capture.status = status if 100 <= status <= 999 else None
     capture.reason = _get(response, "statusText", str, where, "")

@@ -75,7 +75,7 @@ def _request(capture: Capture, url: str) -> dict[str, Any]:
         "cookies": [],
         "headers": pairs(headers),
         "queryString": [{"name": n, "value": v} for n, v in parse_qsl(query, keep_blank_values=True)],
-        "headersSize": len(capture.raw_request),
+        "headersSize": len(capture.request_head.raw),
         "bodySize": body.size,
     }
     if body.data:
@@ -104,7 +104,7 @@ def _response(capture: Capture) -> dict[str, Any]:
         "headers": pairs(headers),
         "content": content,
         "redirectURL": value_of(headers, "location"),
-        "headersSize": len(capture.raw_response),
+        "headersSize": len(capture.response_head.raw),
         "bodySize": body.size,
     }
 

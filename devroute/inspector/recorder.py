@@ -1,8 +1,8 @@
-"""Records what passes between the tunnel and an app: an upstream around an upstream, for each service.
+"""Records the requests and responses between the tunnel and an app: an upstream that wraps an upstream.
 
-Everything is passed on at once, as it came. On the way of a request it is only noted (2 µs a request); what
-it means, and what has to be redacted, the recorder finds out a moment later (40 µs a request), at a pace that
-leaves the loop to the requests. Until then a note is seen by nobody.
+Everything is passed on at once, unchanged. On the path of a request, events are only queued (2 µs a request).
+The recorder processes and redacts them a moment later (40 µs a request), at a rate that leaves the event loop
+to the requests. Until then they are not visible.
 """
 
 import asyncio
@@ -16,24 +16,23 @@ from devroute.inspector.messages import MAX_MESSAGE_BYTES, GrpcMessages, Watcher
 from devroute.inspector.store import CaptureStore
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
-#: How long notes wait, in seconds, and of how many exchanges they are taken at a time: 1,600 a second, for
-#: a sixteenth of a core. While more than that come, a sample will do, and the loop is the requests'.
-NOTED_SECONDS: Final = 0.02
+#: How long events wait, in seconds, and how many streams are then processed: 1,600 a second, for a sixteenth
+#: of a core. If more arrive, SAMPLE streams are processed each time, and the event loop is left to requests.
+DELAY_S: Final = 0.02
 BATCH: Final = 32
 SAMPLE: Final = 8
 
-#: Exchanges whose notes wait; beyond them, requests pass unrecorded, and are counted. More a second than
-#: anybody looks at.
+#: Streams with queued events. Beyond them, requests are not recorded, but counted.
 MAX_WAITING: Final = 512
 
-#: Bytes of bodies, and pieces of one, that wait in notes.
-MAX_NOTED_BYTES: Final = 4 * 1024 * 1024
-MAX_NOTES: Final = 256
+#: Bytes of bodies in queued events, of all streams; queued events of one stream.
+MAX_QUEUED_BYTES: Final = 4 * 1024 * 1024
+MAX_QUEUED: Final = 256
 
 _UPGRADE: Final = Framing.UPGRADE
 
-# Kinds of notes.
-_ASKED, _ASKED_END, _HEAD, _ANSWERED, _END, _ERROR, _CANCEL = range(7)
+# Types of events.
+_REQUEST_DATA, _REQUEST_END, _HEAD, _RESPONSE_DATA, _RESPONSE_END, _ERROR, _CANCEL = range(7)
 
 
 class App(Upstream, Protocol):
@@ -43,11 +42,11 @@ class App(Upstream, Protocol):
 
 
 class Recorder:
-    """Turns the notes of taps into captures."""
+    """Turns the queued events of streams into captures."""
 
     def __init__(self, store: CaptureStore, loop: asyncio.AbstractEventLoop) -> None:
         self.store = store
-        self.noted = 0  # bytes of bodies in notes
+        self.queued_bytes = 0
         self._loop = loop
         self._waiting: list[RecordedStream] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -56,24 +55,24 @@ class Recorder:
     def busy(self) -> bool:
         return len(self._waiting) >= MAX_WAITING
 
-    def due(self, tap: "RecordedStream") -> None:
-        """The tap has its first note."""
-        self._waiting.append(tap)
+    def schedule(self, stream: "RecordedStream") -> None:
+        """Process the stream's events after DELAY_S."""
+        self._waiting.append(stream)
         if self._timer is None:
-            self._timer = self._loop.call_later(NOTED_SECONDS, self._record)
+            self._timer = self._loop.call_later(DELAY_S, self._record)
 
     def _record(self) -> None:
         self._timer = None
         size = SAMPLE if self.busy else BATCH
         batch = self._waiting[:size]
         del self._waiting[:size]
-        for tap in batch:
-            tap.record()
+        for stream in batch:
+            stream.record()
         if self._waiting:
-            self._timer = self._loop.call_later(NOTED_SECONDS, self._record)
+            self._timer = self._loop.call_later(DELAY_S, self._record)
 
     def flush(self) -> None:
-        """Record all that is noted, now."""
+        """Process all queued events now."""
         if self._timer is not None:
             self._timer.cancel()
         while self._waiting:
@@ -83,7 +82,7 @@ class Recorder:
 
 
 class RecordingUpstream:
-    """An app whose exchanges are recorded; implements devroute.upstream.Upstream."""
+    """An app whose requests and responses are recorded; implements devroute.upstream.Upstream."""
 
     __slots__ = ("_app", "_recorder", "_service")
 
@@ -99,47 +98,55 @@ class RecordingUpstream:
         if recorder.busy:
             recorder.store.skipped += 1
             return self._app.open(head, sink)
-        tap = RecordedStream(recorder, self._service, head, sink)
-        tap.stream = self._app.open(head, tap)
-        return tap
+        stream = RecordedStream(recorder, self._service, head, sink)
+        stream.stream = self._app.open(head, stream)
+        return stream
 
     def record(
         self, head: RequestHead, sink: ResponseSink, replay_of: int | None
     ) -> tuple[Capture, UpstreamStream]:
-        """The same at once and in any case: for requests that the inspector sends itself."""
-        tap = RecordedStream(self._recorder, self._service, head, sink)
-        capture = tap.record()
+        """Open a stream whose capture exists at once, even if recording is paused or busy: for replays."""
+        stream = RecordedStream(self._recorder, self._service, head, sink)
+        capture = stream.record()
         capture.replay_of = replay_of
-        tap.stream = self._app.open(head, tap)
-        return capture, tap
+        stream.stream = self._app.open(head, stream)
+        return capture, stream
 
     async def close(self) -> None:
         await self._app.close()
 
 
+class _Direction:
+    """The request's or the response's body. `full`: no more of it is kept; `uncounted`: bytes since then that
+    the store does not know yet."""
+
+    __slots__ = ("full", "uncounted", "watcher")
+
+    def __init__(self) -> None:
+        self.watcher: Watcher | None = None
+        self.full = False
+        self.uncounted = 0
+
+
 class RecordedStream:
-    """One exchange: the sink of the app's answer, and the stream of whoever asked."""
+    """One request: the stream for the tunnel, and the sink for the app's response."""
 
     __slots__ = (
-        "_answered",
-        "_answered_full",
-        "_answered_more",
-        "_asked",
-        "_asked_full",
-        "_asked_more",
         "_capture",
-        "_half",
+        "_done",
+        "_events",
+        "_half_closed",
         "_head",
-        "_noted",
-        "_notes",
         "_opened",
-        "_over",
+        "_queued_bytes",
         "_recorder",
+        "_request",
+        "_response",
+        "_scheduled",
         "_service",
         "_sink",
         "_started",
-        "_switched",
-        "_waits",
+        "_upgraded",
         "stream",
     )  # fmt: skip
 
@@ -150,33 +157,30 @@ class RecordedStream:
         self._sink = sink
         self._started = time()
         self._opened = monotonic()
-        self._notes: list[tuple[int, float, Any]] = []
-        self._noted = 0  # bytes of bodies in the notes
-        self._waits = True
-        self._over = False
+        self._events: list[tuple[int, float, Any]] = []
+        self._queued_bytes = 0
+        self._scheduled = True
+        self._done = False
         self._capture: Capture | None = None
-        self._switched = False  # a 101 has made it two pipes
-        self._half = False  # one of the pipes has ended
-        self._asked: Watcher | None = None
-        self._answered: Watcher | None = None
-        # Bodies of which nothing more is kept, and the bytes that came since.
-        self._asked_full = self._answered_full = False
-        self._asked_more = self._answered_more = 0
+        self._upgraded = False  # after a 101, both directions are independent byte streams
+        self._half_closed = False  # one of them has ended
+        self._request = _Direction()
+        self._response = _Direction()
         self.stream: UpstreamStream
-        recorder.due(self)
+        recorder.schedule(self)
 
     # --- the request
 
     def send_data(self, data: bytes) -> None:
-        self._note_data(_ASKED, data)
+        self._queue_data(_REQUEST_DATA, self._request, data)
         self.stream.send_data(data)
 
     def send_end(self, trailers: Headers) -> None:
-        self._note(_ASKED_END, None)
+        self._queue(_REQUEST_END, None)
         self.stream.send_end(trailers)
 
     def cancel(self) -> None:
-        self._note(_CANCEL, None)
+        self._queue(_CANCEL, None)
         self.stream.cancel()
 
     def pause_response(self) -> None:
@@ -185,25 +189,25 @@ class RecordedStream:
     def resume_response(self) -> None:
         self.stream.resume_response()
 
-    # --- the answer
+    # --- the response
 
     def on_informational(self, head: ResponseHead) -> None:
         self._sink.on_informational(head)
 
     def on_head(self, head: ResponseHead) -> None:
-        self._note(_HEAD, head)
+        self._queue(_HEAD, head)
         self._sink.on_head(head)
 
     def on_data(self, data: bytes) -> None:
-        self._note_data(_ANSWERED, data)
+        self._queue_data(_RESPONSE_DATA, self._response, data)
         self._sink.on_data(data)
 
     def on_end(self, trailers: Headers) -> None:
-        self._note(_END, trailers)
+        self._queue(_RESPONSE_END, trailers)
         self._sink.on_end(trailers)
 
     def on_error(self, error: DevrouteError) -> None:
-        self._note(_ERROR, error)
+        self._queue(_ERROR, error)
         self._sink.on_error(error)
 
     # --- flow control
@@ -214,116 +218,115 @@ class RecordedStream:
     def resume_request(self) -> None:
         self._sink.resume_request()
 
-    # --- notes
+    # --- queued events
 
-    def _note(self, kind: int, value: Any) -> None:
-        self._notes.append((kind, monotonic(), value))
-        if not self._waits:
-            self._waits = True
-            self._recorder.due(self)
+    def _queue(self, event: int, value: Any) -> None:
+        self._events.append((event, monotonic(), value))
+        if not self._scheduled:
+            self._scheduled = True
+            self._recorder.schedule(self)
 
-    def _note_data(self, kind: int, data: bytes) -> None:
-        if self._over:
+    def _queue_data(self, event: int, direction: _Direction, data: bytes) -> None:
+        if self._done:
             return
         size = len(data)
-        if self._answered_full if kind == _ANSWERED else self._asked_full:
-            self._count(kind, size)
+        if direction.full:  # keeping the bytes until they are counted would cost more than passing them on
+            direction.uncounted += size
+            if not self._scheduled:
+                self._scheduled = True
+                self._recorder.schedule(self)
             return
-        self._noted += size
+        self._queued_bytes += size
         recorder = self._recorder
-        recorder.noted += size
-        self._note(kind, data)
-        if recorder.noted > MAX_NOTED_BYTES or len(self._notes) > MAX_NOTES:
+        recorder.queued_bytes += size
+        self._queue(event, data)
+        if recorder.queued_bytes > MAX_QUEUED_BYTES or len(self._events) > MAX_QUEUED:
             self.record()
 
-    def _count(self, kind: int, size: int) -> None:
-        """Bytes that nobody will see: to hold on to them would cost more than to pass them on."""
-        if kind == _ANSWERED:
-            self._answered_more += size
-        else:
-            self._asked_more += size
-        if not self._waits:
-            self._waits = True
-            self._recorder.due(self)
-
     def record(self) -> Capture:
-        """Act on the notes. Called by the recorder, and where too much would wait."""
+        """Process the queued events. Called by the recorder, and at once if the queue is full."""
         recorder = self._recorder
-        recorder.noted -= self._noted
-        self._noted = 0
-        notes, self._notes = self._notes, []
-        store = recorder.store
+        recorder.queued_bytes -= self._queued_bytes
+        self._queued_bytes = 0
+        events, self._events = self._events, []
+        store, request, response = recorder.store, self._request, self._response
         capture = self._capture
         if capture is None:
-            capture = store.begin(self._service, self._head, self._started, self._opened)
-            self._capture = capture
+            capture = self._capture = store.begin(self._service, self._head, self._started, self._opened)
             if capture.kind == "grpc":
-                self._asked = GrpcMessages(from_client=True)
-        if self._asked_more or self._answered_more:  # they came before all that is noted
-            store.count(capture, self._asked_more, self._answered_more)
-            self._asked_more = self._answered_more = 0
-        for kind, now, value in notes:
-            if not self._over:
-                self._act(store, capture, kind, now, value)
-        self._over = self._over or not capture.stored
-        self._asked_full = capture.request_body.truncated and self._asked is None
-        self._answered_full = capture.response_body.truncated and self._answered is None
-        self._waits = False
+                request.watcher = GrpcMessages(from_client=True)
+        if request.uncounted or response.uncounted:  # these bytes came before all queued events
+            store.count(capture, request.uncounted, response.uncounted)
+            request.uncounted = response.uncounted = 0
+        for event, now, value in events:
+            if not self._done:
+                self._process(store, capture, event, now, value)
+        self._done = self._done or not capture.stored
+        request.full = capture.request_body.truncated and request.watcher is None
+        response.full = capture.response_body.truncated and response.watcher is None
+        self._scheduled = False
         return capture
 
-    def _act(self, store: CaptureStore, capture: Capture, kind: int, now: float, value: Any) -> None:
-        if kind in (_ANSWERED, _ASKED):
-            watcher = self._answered if kind == _ANSWERED else self._asked
-            if watcher is not None:
-                for message in watcher.feed(value, now - capture.opened):
-                    store.add_message(capture, message)
-            if self._switched and capture.kind == "websocket":
-                size = len(value)
-                store.count(capture, size if kind == _ASKED else 0, size if kind == _ANSWERED else 0)
-            else:
-                store.receive(capture, value, "response" if kind == _ANSWERED else "request")
-        elif kind == _HEAD:
-            self._answer_begun(store, capture, value, now)
-        elif kind == _ASKED_END:
+    def _process(self, store: CaptureStore, capture: Capture, event: int, now: float, value: Any) -> None:
+        if event in (_REQUEST_DATA, _RESPONSE_DATA):
+            self._received(store, capture, event == _REQUEST_DATA, now, value)
+        elif event == _HEAD:
+            self._responded(store, capture, value, now)
+        elif event == _REQUEST_END:
             store.complete_request(capture, now)
-            if self._switched:
-                self._half_ended(store, capture, now)
-        elif kind == _END:
-            if self._switched:
-                self._half_ended(store, capture, now)
+            if self._upgraded:
+                self._end_half(store, capture, now)
+        elif event == _RESPONSE_END:
+            if self._upgraded:
+                self._end_half(store, capture, now)
             else:
-                self._over = True
+                self._done = True
                 store.complete(capture, value, now)
-        elif kind == _CANCEL and self._switched and (self._half or _closed(capture)):
-            self._over = True
+        elif event == _CANCEL and self._upgraded and (self._half_closed or _has_close_frame(capture)):
+            self._done = True
             store.complete(capture, [], now)
         else:
-            self._over = True
+            self._done = True
             if value is None:
-                code, why = "cancelled", "the caller went away"
+                code, message = "cancelled", "the caller cancelled the request"
             else:
-                code, why = value.code, value.message
-            store.fail(capture, code, why, now)
+                code, message = value.code, value.message
+            store.fail(capture, code, message, now)
 
-    def _answer_begun(self, store: CaptureStore, capture: Capture, head: ResponseHead, now: float) -> None:
-        marks = store.respond(capture, head, now)
+    def _received(
+        self, store: CaptureStore, capture: Capture, from_client: bool, now: float, data: bytes
+    ) -> None:
+        watcher = (self._request if from_client else self._response).watcher
+        if watcher is not None:
+            for message in watcher.feed(data, now - capture.opened):
+                store.add_message(capture, message)
+        if self._upgraded and capture.kind == "websocket":  # its messages are kept, not its bytes
+            size = len(data)
+            store.count(capture, size if from_client else 0, 0 if from_client else size)
+        else:
+            store.receive(capture, data, "request" if from_client else "response")
+
+    def _responded(self, store: CaptureStore, capture: Capture, head: ResponseHead, now: float) -> None:
+        fields = store.respond(capture, head, now)
         if head.framing is _UPGRADE:
-            self._switched = True
+            self._upgraded = True
             if capture.kind == "websocket":
-                extensions = marks.get(b"sec-websocket-extensions", b"").decode("latin-1")
+                extensions = fields.extensions.decode("latin-1")
                 limit = min(MAX_MESSAGE_BYTES, store.max_body)
-                self._asked = WebSocketMessages(from_client=True, extensions=extensions, limit=limit)
-                self._answered = WebSocketMessages(from_client=False, extensions=extensions, limit=limit)
+                for direction, from_client in ((self._request, True), (self._response, False)):
+                    direction.watcher = WebSocketMessages(
+                        from_client=from_client, extensions=extensions, limit=limit
+                    )
         elif capture.kind == "grpc":
-            self._answered = GrpcMessages(from_client=False)
+            self._response.watcher = GrpcMessages(from_client=False)
 
-    def _half_ended(self, store: CaptureStore, capture: Capture, now: float) -> None:
-        if self._half:
-            self._over = True
+    def _end_half(self, store: CaptureStore, capture: Capture, now: float) -> None:
+        if self._half_closed:
+            self._done = True
             store.complete(capture, [], now)
-        self._half = True
+        self._half_closed = True
 
 
-def _closed(capture: Capture) -> bool:
-    """Whether somebody has said goodbye, as far as we saw (RFC 6455 §7.1.4)."""
+def _has_close_frame(capture: Capture) -> bool:
+    """Whether one of the last messages is a close frame (RFC 6455 §7.1.4)."""
     return any(message.opcode == "close" for message in capture.messages[-4:])

@@ -1,19 +1,19 @@
-"""What is taken out of requests and answers before they are stored: rules, heads, bodies' sieves. Pure.
+"""Redacts heads, targets and bodies before they are stored. Owns the rules. Pure.
 
-Rules are names or paths: a name is a header, a parameter of a query or form, and a field of JSON wherever it
-stands; `$.user.card` is one place in JSON; `-x-api-key` takes a name off the list that holds without asking.
+A rule is a name or a path. A name redacts headers, parameters of queries and forms, and JSON fields at any
+depth; `$.user.card` redacts one location in JSON; `-x-api-key` removes a name from the default rules.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Final, NamedTuple, Protocol
 
 from devroute.errors import ConfigInvalid
-from devroute.inspector.capture import REDACTED, REDACTED_QUERY, inflate
+from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Body, inflate
 from devroute.inspector.json_path import JsonPath
 from devroute.inspector.masks import Masks
 
-#: Fields that carry credentials by their standard, or by wide custom.
+#: Headers that carry credentials, by a standard or by convention.
 HEADERS: Final = frozenset((
     "authorization", "proxy-authorization", "cookie", "set-cookie", "authentication-info",
     "x-api-key", "api-key", "apikey", "x-auth-token", "x-access-token", "x-session-token", "x-csrf-token",
@@ -21,175 +21,207 @@ HEADERS: Final = frozenset((
     "x-forwarded-access-token", "x-forwarded-authorization",
 ))  # fmt: skip
 
-#: Parameters and fields of OAuth 2.0 (RFC 6749, RFC 7521) and of log-in forms.
+#: Parameters and JSON fields of OAuth 2.0 (RFC 6749, RFC 7521) and of login forms.
 NAMES: Final = frozenset((
     "password", "passwd", "access_token", "refresh_token", "id_token", "client_secret", "client_assertion",
     "api_key",
 ))  # fmt: skip
 
-_MARK: Final = REDACTED.encode()
-_QUERY_MARK: Final = REDACTED_QUERY.encode()
+_REDACTED: Final = REDACTED.encode()
+_REDACTED_QUERY: Final = REDACTED_QUERY.encode()
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Only where a word begins: each byte is then looked at once.
+# Matches at the start of a word only, so that each byte is examined once.
 _JWT = re.compile(
     rb"(?<![0-9A-Za-z_-])eyJ[0-9A-Za-z_-]{5,}+\.[0-9A-Za-z_-]++\.[0-9A-Za-z_-]*+(?:\.[0-9A-Za-z_-]*+)*+"
 )
 _PARAMETER = re.compile(rb"(?<=[?&#])([^=&#?\s]++)=([^&#\s]*+)")
 
-#: What the recorder wants to know of a head: field name in lower case to value as it came.
-Marks = dict[bytes, bytes]
-_MARKS: Final = b"content-type|content-encoding|upgrade|sec-websocket-extensions"
+
+class BodyFields(NamedTuple):
+    """The fields of a head that determine how its body is recorded, b"" if absent."""
+
+    content_type: bytes = b""
+    content_encoding: bytes = b""
+    upgrade: bytes = b""
+    extensions: bytes = b""
+
+
+#: The index in BodyFields of each field name.
+_BODY_FIELDS: Final = {
+    b"content-type": 0,
+    b"content-encoding": 1,
+    b"upgrade": 2,
+    b"sec-websocket-extensions": 3,
+}
 
 
 class BodyRedactor(Protocol):
-    """Holds a body back until its fields are replaced. `held`: bytes that it holds."""
+    """Buffers a body until its fields can be redacted. `buffered`: the number of bytes."""
 
-    held: int
+    buffered: int
 
     def feed(self, data: bytes) -> bytes:
-        """What may be stored now."""
+        """The redacted bytes that can be stored now."""
 
     def finish(self) -> tuple[bytes, bool, str]:
-        """The rest; whether it is without its content-encoding; why there is less than there was."""
+        """The rest; whether its content-encoding was removed; a note if less is stored than received."""
 
 
 class Redaction:
-    """The rules of one inspector."""
+    """Redacts by a set of rules."""
 
     def __init__(self, headers: Iterable[str], names: Iterable[str], paths: Iterable[JsonPath]) -> None:
         self._headers = frozenset(name.lower() for name in headers)
         self.masks = Masks(names, paths)
         secret = b"|".join(re.escape(name.encode()) for name in sorted(self._headers)) or rb"(?!)"
-        self._fields = re.compile(rb"\n(?:(%b)|(?:%b)):[ \t]*([^\r\n]*)" % (_MARKS, secret))
+        self._fields = re.compile(rb"\n(?:(%b)|(?:%b)):[ \t]*([^\r\n]*)" % (b"|".join(_BODY_FIELDS), secret))
 
     # --- heads
 
-    def head(self, raw: bytes) -> tuple[bytes, Marks]:
-        """Field lines (each begins after a LF) without secrets, and what the recorder has to know."""
-        marks: Marks = {}
+    def head(self, raw: bytes) -> tuple[bytes, BodyFields]:
+        """Redacted field lines (each begins after a LF), and the fields that concern the body."""
+        fields = [b"", b"", b"", b""]
         pieces: list[bytes] = []
         at = 0
         for match in self._fields.finditer(raw.lower()):
             start, end = match.span(2)
             name = match[1]
             if name is not None:
-                marks[name] = raw[start:end]
+                fields[_BODY_FIELDS[name]] = raw[start:end]
             elif end > start:
-                pieces += (raw[at:start], _MARK)
+                pieces += (raw[at:start], _REDACTED)
                 at = end
         if pieces:
             pieces.append(raw[at:])
             raw = b"".join(pieces)
         if b"eyJ" in raw:
-            raw = _JWT.sub(_MARK, raw)
+            raw = _JWT.sub(_REDACTED, raw)
         if self.masks.names and (b"?" in raw or b"#" in raw):
             raw = self._query(raw)
-        return raw, marks
+        return raw, BodyFields(*fields)
 
     def target(self, target: bytes) -> bytes:
         if b"?" not in target and b"#" not in target and b"eyJ" not in target:
             return target
-        return _JWT.sub(_QUERY_MARK, self._query(target))
+        return _JWT.sub(_REDACTED_QUERY, self._query(target))
 
     def _query(self, text: bytes) -> bytes:
-        """URLs in the target, Referer, Location."""
+        """Redacts the queries of URLs in the target, Referer and Location."""
         if not self.masks.might_be_in(text):
             return text
         return _PARAMETER.sub(lambda match: self.masks.form(match[0]), text)
 
     def fields(self, fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Fields that are no head: trailers, what was imported, what a person typed."""
+        """Redacts fields that are not part of a head, such as trailers."""
         cleaned: list[tuple[str, str]] = []
         for name, value in fields:
             if name.lower() in self._headers and value:
                 cleaned.append((name, REDACTED))
             else:
-                raw = _JWT.sub(_MARK, value.encode("utf-8", "surrogateescape"))
+                raw = _JWT.sub(_REDACTED, value.encode("utf-8", "surrogateescape"))
                 cleaned.append((name, self._query(raw).decode("utf-8", "surrogateescape")))
         return cleaned
 
     # --- bodies
 
-    def redactor(self, marks: Mapping[bytes, bytes], limit: int) -> BodyRedactor | None:
-        """For a body of such a head; None where nothing in it can be secret. `limit`: bytes that are kept."""
+    def body(self, body: Body, fields: BodyFields, limit: int) -> None:
+        """Redacts a complete body and truncates it to `limit` bytes."""
+        data = bytes(body.data[:limit])
+        body.truncated = body.truncated or len(data) < len(body.data)
+        redactor = self.body_redactor(
+            fields._replace(content_encoding=b"") if body.decoded else fields, limit
+        )
+        if redactor is not None and data:
+            first = redactor.feed(data)
+            rest, decoded, note = redactor.finish()
+            body.decoded, body.note = body.decoded or decoded, body.note or note
+            data = first + rest
+        body.data = bytearray(data[:limit])
+
+    def body_redactor(self, fields: BodyFields, limit: int) -> BodyRedactor | None:
+        """The redactor for a body, None if the body has no fields to redact. `limit`: bytes that are
+        stored."""
         if not self.masks:
             return None
-        given = marks.get(b"content-type", b"")
-        kind = given.partition(b";")[0].strip().lower()
-        coding = marks.get(b"content-encoding", b"").strip().lower()
-        if kind.startswith((b"application/grpc", b"image/", b"audio/", b"video/", b"font/")):
+        media_type = fields.content_type.partition(b";")[0].strip().lower()
+        coding = fields.content_encoding.strip().lower()
+        if media_type.startswith((b"application/grpc", b"image/", b"audio/", b"video/", b"font/")):
             return None
-        if kind == b"application/octet-stream":
+        if media_type == b"application/octet-stream":
             return None
         boundary = b""
-        if kind == b"multipart/form-data":
-            found = re.search(rb'(?i)boundary=(?:"([^"]+)"|([^\s;]+))', given)
+        if media_type == b"multipart/form-data":
+            found = re.search(rb'(?i)boundary=(?:"([^"]+)"|([^\s;]+))', fields.content_type)
             boundary = (found[1] or found[2]) if found else b""
         if coding in (b"", b"identity"):
-            if kind == b"text/event-stream":
+            if media_type == b"text/event-stream":
                 return LineRedactor(self.masks, b"\n\n", limit)
-            if kind in _LINES:
+            if media_type in _LINE_TYPES:
                 return LineRedactor(self.masks, b"\n", limit)
             coding = b""
-        return WholeBodyRedactor(self.masks, kind, boundary, coding, limit)
+        return WholeBodyRedactor(self.masks, media_type, boundary, coding, limit)
 
     def message(self, data: bytes, *, text: bool) -> bytes:
-        """A message of a WebSocket: JSON, perhaps with something around it."""
+        """Redacts the JSON in a WebSocket message, which may have other text around it."""
         return self.masks.json(data) if text or data[:1] in (b"{", b"[") else data
 
 
-_LINES: Final = frozenset((
+_LINE_TYPES: Final = frozenset((
     b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines",
     b"application/json-seq", b"application/stream+json",
 ))  # fmt: skip
-_TEXTS: Final = (b"", b"text/plain")
+_TEXT_TYPES: Final = (b"", b"text/plain")
 
 
 class WholeBodyRedactor:
-    """Holds all of a body up to `limit`: what its fields are is sure at its end only."""
+    """Buffers a whole body up to `limit`: its fields are only known at its end."""
 
-    __slots__ = ("_boundary", "_coding", "_data", "_kind", "_limit", "_masks", "held")
+    __slots__ = ("_boundary", "_coding", "_data", "_limit", "_masks", "_media_type", "buffered")
 
-    def __init__(self, masks: Masks, kind: bytes, boundary: bytes, coding: bytes, limit: int) -> None:
+    def __init__(self, masks: Masks, media_type: bytes, boundary: bytes, coding: bytes, limit: int) -> None:
         self._masks = masks
-        self._kind = kind
+        self._media_type = media_type
         self._boundary = boundary
         self._coding = coding
         self._limit = limit
         self._data: bytearray = bytearray()
-        self.held = 0
+        self.buffered = 0
 
     def feed(self, data: bytes) -> bytes:
-        if not self.held and not self._concerned(data):
-            self._masks = _NOTHING
+        if not self.buffered and not self._has_fields(data):
+            self._masks = _NO_MASKS
         if not self._masks:
             return data
         self._data += data
-        self.held = len(self._data)
+        self.buffered = len(self._data)
         return b""
 
-    def _concerned(self, data: bytes) -> bool:
-        """Whether this is a kind of body that has fields, going by its first bytes where it does not say."""
-        kind = self._kind
-        if b"json" in kind or kind == b"application/x-www-form-urlencoded" or self._boundary:
+    def _has_fields(self, data: bytes) -> bool:
+        """Whether the body's media type, or else its first bytes, are those of a format with fields."""
+        media_type = self._media_type
+        if b"json" in media_type or media_type == b"application/x-www-form-urlencoded" or self._boundary:
             return True
-        return kind in _TEXTS and (bool(self._coding) or data.lstrip()[:1] in (b"{", b"["))
+        return media_type in _TEXT_TYPES and (bool(self._coding) or data.lstrip()[:1] in (b"{", b"["))
 
     def finish(self) -> tuple[bytes, bool, str]:
-        data, self._data, self.held = bytes(self._data), bytearray(), 0
+        data, self._data, self.buffered = bytes(self._data), bytearray(), 0
         if not self._coding or not data:
-            return self._masked(data), False, ""
+            return self._redacted(data), False, ""
         plain = inflate(data, self._limit) if self._coding in (b"gzip", b"x-gzip", b"deflate") else None
         if plain is None:
             coding = self._coding.decode("latin-1")
-            return b"", False, f"not kept: its coding '{coding}' cannot be searched for fields to redact"
-        masked = self._masked(plain)
-        if masked == plain and len(plain) < self._limit:
+            return (
+                b"",
+                False,
+                f"not stored: its content-encoding '{coding}' cannot be searched for fields to redact",
+            )
+        redacted = self._redacted(plain)
+        if redacted == plain and len(plain) < self._limit:
             return data, False, ""
-        return masked, True, "kept without its content-encoding, since fields in it are redacted"
+        return redacted, True, "stored without its content-encoding, because fields in it were redacted"
 
-    def _masked(self, data: bytes) -> bytes:
-        if self._kind == b"application/x-www-form-urlencoded":
+    def _redacted(self, data: bytes) -> bytes:
+        if self._media_type == b"application/x-www-form-urlencoded":
             return self._masks.form(data)
         if self._boundary:
             return self._masks.multipart(data, self._boundary)
@@ -197,16 +229,16 @@ class WholeBodyRedactor:
 
 
 class LineRedactor:
-    """Passes documents on as they are complete: lines, or the events of an event stream."""
+    """Buffers one document at a time: a line, or an event of an event stream."""
 
-    __slots__ = ("_end", "_limit", "_masks", "_rest", "held")
+    __slots__ = ("_end", "_limit", "_masks", "_rest", "buffered")
 
     def __init__(self, masks: Masks, end: bytes, limit: int) -> None:
         self._masks = masks
         self._end = end
         self._limit = limit
         self._rest = b""
-        self.held = 0
+        self.buffered = 0
 
     def feed(self, data: bytes) -> bytes:
         data = self._rest + data
@@ -216,35 +248,35 @@ class LineRedactor:
         if cut < len(self._end):
             cut = len(data) if len(data) >= self._limit else 0
         self._rest = data[cut:]
-        self.held = len(self._rest)
+        self.buffered = len(self._rest)
         return self._masks.json(data[:cut]) if cut else b""
 
     def finish(self) -> tuple[bytes, bool, str]:
-        rest, self._rest, self.held = self._rest, b"", 0
+        rest, self._rest, self.buffered = self._rest, b"", 0
         return self._masks.json(rest), False, ""
 
 
-_NOTHING: Final = Masks((), ())
+_NO_MASKS: Final = Masks((), ())
 
 
 def redaction(rules: Iterable[str] = ()) -> Redaction:
-    """The rules that hold without asking, with these changes. Raises ConfigInvalid naming the rule."""
+    """The default rules with these changes. Raises ConfigInvalid naming the rule."""
     headers, names = set(HEADERS), set(NAMES)
     paths: list[JsonPath] = []
     for rule in rules:
         if rule.startswith("$"):
             paths.append(JsonPath.parse(rule))
             continue
-        taken_off = rule.startswith("-")
+        removed = rule.startswith("-")
         name = rule.removeprefix("-").lower()
         if not _NAME.fullmatch(name):
             raise ConfigInvalid(
                 f"redact: {rule!r} is neither a name nor a path",
-                hint="write x-api-key, card_number, $.user.card, or -x-api-key to keep it",
+                hint="write x-api-key, card_number, $.user.card, or -x-api-key to stop redacting it",
             )
-        if taken_off:
+        if removed:
             if name not in headers and name not in names:
-                raise ConfigInvalid(f"redact: {rule!r}: {name} is not redacted anyway")
+                raise ConfigInvalid(f"redact: {rule!r}: {name} is not redacted by default")
             headers.discard(name)
             names.discard(name)
         else:

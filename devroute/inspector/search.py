@@ -20,9 +20,9 @@ def search(captures: Iterable[Capture], text: str) -> Iterator[tuple[int, str] |
 def _place(capture: Capture, wanted: str, as_bytes: bytes) -> str | None:
     if wanted in capture.target.lower() or wanted in capture.service.lower():
         return "path"
-    if as_bytes in capture.raw_request.lower():
+    if as_bytes in capture.request_head.raw.lower():
         return "request headers"
-    if as_bytes in capture.raw_response.lower():
+    if as_bytes in capture.response_head.raw.lower():
         return "response headers"
     if as_bytes in capture.request_body.data.lower():
         return "request body"

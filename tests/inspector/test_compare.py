@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from devroute.errors import ConfigInvalid
-from devroute.inspector.capture import Capture
+from devroute.inspector.capture import Capture, CapturedHead
 from devroute.inspector.compare import (
     MAX_DIFFERENCES,
     Difference,
@@ -117,7 +117,7 @@ def test_compression_is_no_difference() -> None:
     for coding in ("", "gzip"):
         capture = Capture("foo", "GET", "/", 0, 0)
         capture.status = 200
-        capture.response_headers = [*JSON, *([("content-encoding", "gzip")] if coding else [])]
+        capture.response_head = CapturedHead.of([*JSON, *([("content-encoding", "gzip")] if coding else [])])
         capture.response_body.data += gzip.compress(b'{"a": 1}') if coding else b'{"a":1}'
         capture.response_body.complete = True
         captures.append(response_of(capture))

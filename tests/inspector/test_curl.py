@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from devroute.errors import NotReplayable
-from devroute.inspector.capture import Capture
+from devroute.inspector.capture import Capture, CapturedHead
 from devroute.inspector.curl import MAX_ARGUMENT, as_curl
 from tests.support.examples import examples
 
@@ -27,10 +27,12 @@ if [ ! -t 0 ]; then cat > "$SEEN.in"; fi
 
 def capture(method: str = "GET", target: str = "/", body: bytes = b"", **fields: str) -> Capture:
     made = Capture("foo", method, target, 0, 0)
-    made.request_headers = [
-        ("host", "foo"),
-        *((name.replace("_", "-"), value) for name, value in fields.items()),
-    ]
+    made.request_head = CapturedHead.of(
+        [
+            ("host", "foo"),
+            *((name.replace("_", "-"), value) for name, value in fields.items()),
+        ]
+    )
     made.request_body.data += body
     made.request_body.size = len(body)
     made.request_body.complete = True

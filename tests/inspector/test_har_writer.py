@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.errors import HarInvalid
-from devroute.inspector.capture import Capture, Message, readable
+from devroute.inspector.capture import Capture, CapturedHead, Message, readable
 from devroute.inspector.har_reader import read
 from devroute.inspector.har_writer import write
 from devroute.inspector.store import CaptureStore
@@ -29,8 +29,8 @@ seconds = st.integers(0, 10**7).map(lambda micro: micro / 10**6)
 def captures(draw: st.DrawFn) -> Capture:
     made = Capture("foo", draw(st.sampled_from(["GET", "POST", "M-SEARCH"])), "/" + draw(targets), 1e9, 0.0)
     made.kind = draw(st.sampled_from(["http", "grpc", "websocket", "sse"]))
-    made.request_headers = [("host", "foo"), *draw(fields)]
-    made.response_headers = draw(fields)
+    made.request_head = CapturedHead.of([("host", "foo"), *draw(fields)])
+    made.response_head = CapturedHead.of(draw(fields))
     for body in (made.request_body, made.response_body):
         body.data += draw(bodies)
         body.truncated = draw(st.booleans())
@@ -153,7 +153,7 @@ def test_imports_are_redacted_like_everything_else() -> None:
 def test_compressed_bodies_are_written_readable_and_say_so() -> None:
     capture = Capture("foo", "GET", "/", 0, 0)
     capture.status = 200
-    capture.response_headers = [("content-encoding", "gzip"), ("content-type", "text/plain")]
+    capture.response_head = CapturedHead.of([("content-encoding", "gzip"), ("content-type", "text/plain")])
     capture.response_body.data += gzip.compress(b"hello")
     text = "".join(write([capture], "1"))
     assert json.loads(text)["log"]["entries"][0]["response"]["content"]["text"] == "hello"

@@ -267,9 +267,9 @@ async def test_notes_of_much_data_do_not_pile_up() -> None:
     stream = tapped.open(post(100_000_000), Client(keep=False))
     for _ in range(100):
         stream.send_data(bytes(1_000_000))
-        assert recorder.noted <= 5_000_000
+        assert recorder.queued_bytes <= 5_000_000
     recorder.flush()
-    assert recorder.noted == 0
+    assert recorder.queued_bytes == 0
     (capture,) = store.newest_first()
     assert capture.request_body.size == 100_000_000
 
@@ -284,7 +284,7 @@ async def test_what_comes_after_a_body_s_kept_part_is_counted_and_not_held() -> 
     recorder.flush()
     for _ in range(3):
         stream.send_data(bytes(500))
-    assert recorder.noted == 0
+    assert recorder.queued_bytes == 0
     recorder.flush()
     (capture,) = store.newest_first()
     assert (len(capture.request_body.data), capture.request_body.size) == (1000, 3500)

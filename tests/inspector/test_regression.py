@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from devroute.cli import main
-from devroute.inspector.capture import Capture
+from devroute.inspector.capture import Capture, CapturedHead
 from devroute.inspector.har_writer import write
 
 pytestmark = pytest.mark.asyncio
@@ -79,11 +79,13 @@ def recorded(
     target: str, method: str = "GET", status: int = 200, body: bytes = b"", **fields: str
 ) -> Capture:
     made = Capture("shop", method, target, 1e9, 0)
-    made.request_headers = [("host", "shop"), *fields.items()]
+    made.request_head = CapturedHead.of([("host", "shop"), *fields.items()])
     made.request_body.data += body
     made.request_body.size = len(body)
     made.status, made.sent, made.responded, made.ended, made.state = status, 0, 0, 1, "done"
-    made.response_headers = [("content-type", "application/json; charset=utf-8"), ("date", "then")]
+    made.response_head = CapturedHead.of(
+        [("content-type", "application/json; charset=utf-8"), ("date", "then")]
+    )
     made.response_body.data += json.dumps({"price": 10, "timestamp": 0, "path": target}).encode()
     made.request_body.complete = made.response_body.complete = True
     made.response_body.size = len(made.response_body.data)
@@ -176,7 +178,7 @@ async def test_answers_are_asked_for_in_a_coding_that_can_be_read(play: Run) -> 
         code, out, _ = await play([entry], "--to", str(port), "--ignore", "$.timestamp")
         assert code == 0, out
         assert it.coding == "gzip, deflate"
-        entry.response_headers = [*entry.response_headers, ("content-encoding", "br")]
+        entry.response_head = CapturedHead.of([*entry.response_headers, ("content-encoding", "br")])
         entry.response_body.data[:] = b"\x1b\x0f not known here"
         code, out, _ = await play([entry], "--to", str(port))
         assert code == 0, out
@@ -208,8 +210,8 @@ async def test_the_app_may_stand_in_the_repository_s_file(play: Run) -> None:
     ("entries", "arguments", "words"),
     [
         ("{", ["--to", "1"], "not JSON"),
-        ('{"log": {"entries": []}}', ["--to", "1"], "nothing in it was played"),
-        ([recorded("/a", "POST")], ["--to", "1"], "nothing in it was played"),
+        ('{"log": {"entries": []}}', ["--to", "1"], "no request of it was replayed"),
+        ([recorded("/a", "POST")], ["--to", "1"], "no request of it was replayed"),
         ([recorded("/a")], ["--to", "bar=1"], "no app is given for the service 'shop'"),
         ([recorded("/a")], [], "no app is given"),
         ([recorded("/a")], ["--to", "x"], "--to"),

@@ -15,7 +15,7 @@ from aiohttp import web
 from devroute.errors import AppUnreachable, ConfigInvalid, DevrouteError, InspectorDenied, InspectorLocked
 from devroute.inspector import server
 from devroute.inspector.access import AccessControl, is_loopback
-from devroute.inspector.capture import Capture, Message
+from devroute.inspector.capture import Capture, CapturedHead, Message
 from devroute.inspector.store import CaptureStore
 
 pytestmark = pytest.mark.asyncio
@@ -28,12 +28,14 @@ def capture(target: str = "/path", **changes: Any) -> Capture:
     made = Capture("foo", changes.pop("method", "GET"), target, 1_700_000_000.0, 10.0)
     made.sent, made.responded, made.ended = 10.001, 10.021, 10.022
     made.status, made.reason, made.state = 200, "OK", "done"
-    made.request_headers = [("host", "foo"), ("x-one", "1")]
-    made.response_headers = [("content-type", "application/json")]
+    made.request_head = CapturedHead.of([("host", "foo"), ("x-one", "1")])
+    made.response_head = CapturedHead.of([("content-type", "application/json")])
     body = changes.pop("body", b'{"a": 1}')
     made.response_body.data, made.response_body.size = bytearray(body), len(body)
     made.response_body.complete = made.request_body.complete = True
     for name, value in changes.items():
+        if name.endswith("_headers"):
+            name, value = name.replace("headers", "head"), CapturedHead.of(value)
         setattr(made, name, value)
     return made
 
@@ -488,9 +490,9 @@ async def test_closing_a_page_ends_its_subscription() -> None:
     async with inspector() as opened:
         async with stream(opened) as events:
             await events.until("synced")
-            assert len(opened.store._subscribers) == 1
+            assert opened.store.subscriptions
         async with asyncio.timeout(5):
-            while opened.store._subscribers:
+            while opened.store.subscriptions:
                 opened.store.add(capture())
                 await asyncio.sleep(0.01)
 

@@ -130,7 +130,7 @@ def test_the_total_is_what_is_kept_and_never_above_the_bound(
         assert store.total == sum(each.stored_bytes for each in listed)
         for each in listed:
             held = sum(
-                redactor.held
+                redactor.buffered
                 for redactor in (each.request_redactor, each.response_redactor)
                 if redactor is not None
             )
