@@ -136,7 +136,7 @@ def requests_of(parts: list[bytes]) -> tuple[list[Whole], list[bytes] | None]:
     def route(request: InboundRequest) -> Route:
         if len(request.matched) != 1:
             raise LaptopOffline("none is online")
-        return Route(upstream, "foo", "alice", b"", b"")
+        return Route(upstream, "foo", "alice", "laptop", "")
 
     server = Listener(route, TIMEOUTS, lambda observed: None, 0.0)
     connection = Http2ServerConnection(server, cast(Asyncio, loop))

@@ -167,10 +167,10 @@ class ResponseHead:
     """A valid response as an upstream sent it.
 
     `raw` is the head as received, final CRLF CRLF included. `drop` holds the spans of the fields that end at
-    this hop. `route_headers` are whole lines that replace the route's response headers for this response.
+    this hop. `outcome` is result and reason, where the route's do not hold for this response (failover).
     """
 
-    __slots__ = ("drop", "framing", "keep_alive", "length", "raw", "reason", "route_headers", "status")
+    __slots__ = ("drop", "framing", "keep_alive", "length", "outcome", "raw", "reason", "status")
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class ResponseHead:
         keep_alive: bool,
         raw: bytes,
         drop: list[Span],
-        route_headers: bytes = b"",
+        outcome: tuple[str, str] | None = None,
     ) -> None:
         self.status = status
         self.reason = reason
@@ -190,10 +190,9 @@ class ResponseHead:
         self.keep_alive = keep_alive
         self.raw = raw
         self.drop = drop
-        self.route_headers = route_headers
+        self.outcome = outcome
 
-    def with_route_headers(self, route_headers: bytes) -> "ResponseHead":
-        """A copy with these route headers."""
+    def with_outcome(self, result: str, reason: str) -> "ResponseHead":
         return ResponseHead(
             self.status,
             self.reason,
@@ -202,7 +201,7 @@ class ResponseHead:
             self.keep_alive,
             self.raw,
             self.drop,
-            route_headers,
+            (result, reason),
         )
 
     @property

@@ -28,6 +28,7 @@ from devroute.proxy.control import api, http
 from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import Tunnels
+from devroute.proxy.downstream.context import Timeouts
 from devroute.proxy.downstream.listener import Listener
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.settings import ProxySettings
@@ -37,7 +38,6 @@ from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.proxy.telemetry.observer import Observer
 from devroute.routing.registry import Registry
-from devroute.routing.route import Timeouts
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.routing.trace import Traces
@@ -163,7 +163,7 @@ class Proxy:
         self.control_port = await self._listen(
             self._control_listener, settings.control_host, settings.control_port
         )
-        self.data_port = await self._listen(self._data, settings.data_host, settings.data_port)
+        self.data_port = await self._listen(self._data.accept, settings.data_host, settings.data_port)
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
         await self._listen_tls()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
@@ -211,7 +211,7 @@ class Proxy:
             await self._tls.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
-                await self._data.quiet.wait()
+                await self._data.drained.wait()
         if self._timer is not None:
             self._timer.cancel()
         for connection in list(self._data.connections):

@@ -14,7 +14,7 @@ from devroute.contract.offer_options import OfferOptions
 from devroute.errors import DevrouteError, FailoverFailed
 from devroute.headers import FAILOVER, HOST, ORIGIN, line_start
 from devroute.http.http2.headers import is_grpc
-from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, result_lines
+from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: Bytes of a request's body that are kept: most requests that are no uploads have fewer.
@@ -142,7 +142,7 @@ class _FailoverStream:
                 self._fail_over(head.status, self._kept)
                 return
             reason = f"{self._upstream.reason}; no failover for {head.status}: {self._obstacle}"
-            head = head.with_route_headers(result_lines("laptop", reason))
+            head = head.with_outcome("laptop", reason)
         self._kept = None
         self._sink.on_head(head)
 
@@ -239,7 +239,7 @@ class _ServiceSink:
     def on_head(self, head: ResponseHead) -> None:
         self._started = True
         reason = f"{self._upstream.key}: failover from laptop {self._upstream.target} ({self._status})"
-        self._sink.on_head(head.with_route_headers(result_lines("service", reason)))
+        self._sink.on_head(head.with_outcome("service", reason))
 
     def on_error(self, error: DevrouteError) -> None:
         if not self._started:

@@ -8,6 +8,7 @@ import pytest
 from devroute.contract.target import Address
 from devroute.errors import TargetOverloaded
 from devroute.http.http1.request import parse_request_head
+from devroute.http.message import Framing, RequestHead
 from devroute.policy.policy import Policy
 from devroute.routing.router import ContractRouter
 from devroute.tunnel.agent_link import AgentLink
@@ -83,12 +84,12 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
     await third.welcome
     head = REQUEST.replace(b'"alice"', b'"alice-lan"')
     streams: list[UpstreamStream] = []
+    grpc = b"content-type: application/grpc\r\n" if http2 else b""
+    request = RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\r\nhost: foo\r\n%b\r\n" % grpc)
 
     async def direct(contract: bytes = head) -> str | None:
         client, route = Client(), router(parse_request_head(contract))
-        way = route.http2 if http2 else route.upstream
-        assert way is not None
-        streams.append(way.open(get(), client))
+        streams.append(route.upstream.open(request, client))
         for _ in range(3):
             await asyncio.sleep(0)
         assert client.error is None or isinstance(client.error, TargetOverloaded)

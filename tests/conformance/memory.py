@@ -9,8 +9,10 @@ from typing import NamedTuple, cast
 from devroute.errors import LaptopOffline
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, InboundRequest, RequestHead
-from devroute.proxy.downstream.listener import Http1ServerConnection, Listener
-from devroute.routing.route import CompletedExchange, Route, Timeouts
+from devroute.proxy.downstream.context import CompletedExchange, Timeouts
+from devroute.proxy.downstream.http1 import Http1ServerConnection
+from devroute.proxy.downstream.listener import Listener
+from devroute.routing.route import Route
 from devroute.upstream.interface import ResponseSink
 
 
@@ -129,7 +131,7 @@ def conversation(raw: bytes, cuts: Iterable[int] = ()) -> Conversation:
     def route(request: InboundRequest) -> Route:
         if len(request.matched) != 1:
             raise LaptopOffline("nobody")
-        return Route(upstream, "foo", "alice", b"", b"")
+        return Route(upstream, "foo", "alice", "laptop", "")
 
     def observe(_: CompletedExchange) -> None: ...
 

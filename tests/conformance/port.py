@@ -15,8 +15,8 @@ from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline
 from devroute.policy.policy import Policy
+from devroute.proxy.downstream.context import CompletedExchange, Timeouts
 from devroute.proxy.downstream.listener import Listener
-from devroute.routing.route import CompletedExchange, Timeouts
 from devroute.routing.router import ContractRouter
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import Upstream
@@ -196,7 +196,7 @@ class Port:
         pools = Pools(lambda: policy, connect_timeout=PATIENCE, max_in_flight=100)
         router = ContractRouter(_Directory(self.upstream), lambda: policy, pools)
         self.server = Listener(router, TIMEOUTS, self.exchanges.append, loop.time())
-        self.listener = await loop.create_server(self.server, "127.0.0.1", 0)
+        self.listener = await loop.create_server(self.server.accept, "127.0.0.1", 0)
         self.number = self.listener.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

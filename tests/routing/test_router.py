@@ -26,9 +26,9 @@ from devroute.routing import router
 from devroute.routing.registry import LaptopService
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
-from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from devroute.upstream.mirror import MirrorUpstream
+from devroute.upstream.negotiating import NegotiatingUpstream
 from devroute.upstream.pools import Pools
 from tests.support.loopback import Client, get
 
@@ -79,7 +79,7 @@ async def desk() -> Desk:
 
 async def test_an_address_is_reached_directly_by_one_pool_for_each_service(desk: Desk) -> None:
     route = desk.route(b'{"foo": "192.168.1.12:8001", "bar": "192.168.1.12:8001"}')
-    assert isinstance(route.upstream, Http1Pool)
+    assert isinstance(route.upstream, NegotiatingUpstream)
     assert (route.service, route.target) == ("foo", "192.168.1.12:8001")
     assert route.response_headers == (
         b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by 192.168.1.12:8001\r\n"

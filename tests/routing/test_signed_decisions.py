@@ -34,7 +34,7 @@ from devroute.routing.registry import Registry
 from devroute.routing.resolve_codec import encode
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
-from devroute.upstream.http1_pool import Http1Pool
+from devroute.upstream.negotiating import NegotiatingUpstream
 from devroute.upstream.pools import Pools
 from tests.support.eventually import eventually
 
@@ -131,7 +131,7 @@ async def test_a_verified_contract_is_cached_but_never_beyond_its_lifetime() -> 
     desk = Desk()
     raw = signed(DIRECT)
     route = desk.route(raw)
-    assert isinstance(route.upstream, Http1Pool)
+    assert isinstance(route.upstream, NegotiatingUpstream)
     assert desk.route(raw) is route
     assert desk.read == 1
     desk.now = NOW + 3600 + SKEW_S
@@ -162,7 +162,7 @@ async def test_the_data_port_too_refuses_unsigned_contracts_where_policy_require
     for _ in range(2):
         with pytest.raises(ContractUnsigned):
             desk.route(DIRECT)
-    assert isinstance(desk.route(signed(DIRECT)).upstream, Http1Pool)
+    assert isinstance(desk.route(signed(DIRECT)).upstream, NegotiatingUpstream)
 
 
 async def test_a_contract_signed_with_an_unknown_key_never_reaches_a_target() -> None:

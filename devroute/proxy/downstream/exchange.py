@@ -21,7 +21,8 @@ from devroute.http.aio.connection import READ_TURN
 from devroute.http.error_response import error_body, http1_error_head
 from devroute.http.http1.body import BodyReader, encode_last_chunk
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead
-from devroute.routing.route import Context, Route
+from devroute.proxy.downstream.context import Context
+from devroute.routing.route import Route
 from devroute.upstream.interface import UpstreamStream
 
 #: Interim answers (1xx) to one request; uploads that report their progress send some (104). They have no flow
@@ -155,8 +156,8 @@ class Exchange:
         self._active = self._server.now
         self.status = head.status
         self._head_sent = True
-        if head.route_headers and self.route is not None:
-            self.route = self.route.with_response_headers(head.route_headers)
+        if head.outcome is not None and self.route is not None:
+            self.route = self.route.with_outcome(*head.outcome)
         marks = self.route.response_headers if self.route is not None else b""
         request = self.request
         framing = head.framing

@@ -5,7 +5,7 @@ It reads requests and hands each to an Http2Exchange (proxy/downstream/http2_exc
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final
 
 from h2.errors import ErrorCodes
 
@@ -14,24 +14,11 @@ from devroute.http.aio.http2_connection import Http2Connection
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.http2.headers import Fields, read_request
 from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Protocol
-from devroute.http.message import HeadLimits
+from devroute.proxy.downstream.context import Context
 from devroute.proxy.downstream.http2_exchange import Http2Exchange, Refusal
-from devroute.routing.route import Context
 
 #: Says that our GOAWAY has arrived, so that a last stream can be named (RFC 9113 §6.8).
 _GOAWAY_PING: Final = b"devroute"
-
-
-class Http2Context(Context, Protocol):
-    """What connections need of their server."""
-
-    @property
-    def connections(self) -> "set[Any]": ...
-
-    @property
-    def head_limits(self) -> HeadLimits: ...
-
-    def exchange_over(self) -> None: ...
 
 
 class Http2ServerConnection(Http2Connection):
@@ -39,7 +26,7 @@ class Http2ServerConnection(Http2Connection):
 
     __slots__ = ("_server", "_since", "draining")
 
-    def __init__(self, server: Http2Context, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(Http2Protocol(client=False, max_head=server.head_limits.size), loop)
         self._server = server
         self._since = server.now
@@ -93,7 +80,7 @@ class Http2ServerConnection(Http2Connection):
     def stream_closed(self) -> None:
         self._since = self._server.now
         if self._server.draining:
-            self._server.exchange_over()
+            self._server.exchange_ended()
             self._close_if_done()
 
     # --- time, and the end
@@ -134,7 +121,7 @@ class Http2ServerConnection(Http2Connection):
         super().lost(error)
         self._server.connections.discard(self)
         if self._server.draining:
-            self._server.exchange_over()
+            self._server.exchange_ended()
 
 
 def _wants_grpc(fields: Fields) -> bool:

@@ -25,8 +25,9 @@ from devroute.http.error_response import error_body, http2_error_head
 from devroute.http.grpc import status_trailers, timeout_of
 from devroute.http.http2.headers import Fields, is_grpc, read_trailers, write_response, write_trailers
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead, split_fields
+from devroute.proxy.downstream.context import Context
 from devroute.proxy.downstream.exchange import MAX_INTERIM
-from devroute.routing.route import Context, Route
+from devroute.routing.route import Route
 from devroute.upstream.interface import UpstreamStream
 
 _NONE: Final = Framing.NONE
@@ -135,8 +136,7 @@ class Http2Exchange(_Answering):
         self.route = route
         if self._grpc and (timeout := timeout_of(request.raw)) is not None:
             self._deadline = self._client.after(timeout, self._deadline_over)
-        upstream = route.http2 if self._grpc and route.http2 is not None else route.upstream
-        self._stream = upstream.open(request.forward(), self)
+        self._stream = route.upstream.open(request.forward(), self)
 
     def elapsed(self) -> float:
         """Seconds since the request's head was complete."""
@@ -199,8 +199,8 @@ class Http2Exchange(_Answering):
         self._active = self._server.now
         self.status = head.status
         self._head_sent = True
-        if head.route_headers and self.route is not None:
-            self.route = self.route.with_response_headers(head.route_headers)
+        if head.outcome is not None and self.route is not None:
+            self.route = self.route.with_outcome(*head.outcome)
         marks = _fields_of(self.route.response_headers) if self.route is not None else []
         self.send_head(write_response(head, marks), end=head.framing is _NONE)
 

@@ -15,8 +15,9 @@ from typing import BinaryIO, Final
 import structlog
 
 from devroute.errors import DevrouteError
+from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.line_writer import LineWriter, identifier, quoted
-from devroute.routing.route import CompletedExchange
+from devroute.routing.route import Route
 
 log = structlog.stdlib.get_logger("devroute.request")
 
@@ -36,9 +37,16 @@ def _digits(number: int) -> bytes:
     return _NUMBERS[number] if number < 1000 else b"%d" % number
 
 
-def _where(error: DevrouteError | None) -> bytes:
-    """Service and target of a request that got no route."""
-    service, target = (error.service, error.target) if error is not None else (None, None)
+def _route_members(route: Route) -> bytes:
+    """Service and target, rendered once for each route."""
+    if not route.log_members:
+        route.log_members = _where(route)
+    return route.log_members
+
+
+def _where(known: Route | DevrouteError | None) -> bytes:
+    """Service and target, of a route or of an error that kept a request from getting one."""
+    service, target = (None, None) if known is None else (known.service, known.target)
     return f'"service": {json.dumps(service)}, "target": {json.dumps(target)}'.encode()
 
 
@@ -78,7 +86,7 @@ class AccessLog(LineWriter):
                 b".",
                 _NUMBERS[tenths % 10],
                 b", ",
-                route.label if route is not None else _where(error),
+                _route_members(route) if route is not None else _where(error),
                 b', "code": null' if error is None else b', "code": "%b"' % error.code.encode(),
                 b', "bytes_in": ',
                 _digits(exchange.bytes_in),

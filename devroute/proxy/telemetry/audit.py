@@ -19,9 +19,10 @@ import structlog
 
 from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.http.message import header_value
-from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal_fields
+from devroute.proxy.downstream.context import CompletedExchange
+from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal_fields, route_members
 from devroute.proxy.telemetry.line_writer import LineWriter, identifier, quoted
-from devroute.routing.route import CALLER, CompletedExchange
+from devroute.routing.route import CALLER
 from devroute.token_bucket import TokenBucket
 
 #: What `audit` is set to besides a file.
@@ -144,7 +145,10 @@ class Audit(LineWriter):
             if error is not None:
                 self._refused(exchange, error, caller)
             return
-        key = (route.decision, exchange.status, caller, None if error is None else error.code)
+        members = route.audit_members
+        if not members:
+            members = route.audit_members = route_members(route)
+        key = (members, exchange.status, caller, None if error is None else error.code)
         same = self._same.get(key)
         if same is None:
             same = self._remember(key)
@@ -153,11 +157,11 @@ class Audit(LineWriter):
 
     def _remember(self, key: tuple[bytes, int, bytes, str | None]) -> bytes:
         """What many requests have in common."""
-        decision, status, caller, code = key
+        members, status, caller, code = key
         if len(self._same) >= MAX_REMEMBERED:
             self._same.clear()
         same = self._same[key] = b'%b, "status": %d, "code": %b, "caller": %b' % (
-            decision,
+            members,
             status,
             json.dumps(code).encode(),
             b'"%b"' % quoted(caller) if caller else b"null",

@@ -10,7 +10,7 @@ import json
 from typing import Final, Literal, Protocol
 
 from devroute.errors import ContractInvalid, DevrouteError, ServiceNotInContract
-from devroute.headers import REASON, RESULT
+from devroute.routing.route import Route
 
 #: Of the schema; a field that changes its meaning or goes makes another, a new one does not.
 VERSION: Final = 1
@@ -51,15 +51,13 @@ def refusal_fields(error: DevrouteError) -> dict[str, object]:
     }
 
 
-def answered(decided: bytes, marks: bytes) -> bytes:
-    """A decision as it is once `marks`, an answer's own header lines, have said who gave the answer."""
-    said = dict(line.split(": ", 1) for line in marks.decode("latin-1").split("\r\n") if line)
-    members = json.loads(b"{%b}" % decided)
-    members |= {"decision": said[RESULT], "reason": said[REASON]}
-    return json.dumps(members)[1:-1].encode()
-
-
-def decision(service: str, target: str, signer: str | None, result: str, reason: str) -> bytes:
+def route_members(route: Route) -> bytes:
     """What all events of one route have in common, as members of a JSON object."""
-    members = {"service": service, "target": target, "signer": signer, "decision": result, "reason": reason}
+    members = {
+        "service": route.service,
+        "target": route.target,
+        "signer": route.signer,
+        "decision": route.result,
+        "reason": route.reason,
+    }
     return json.dumps(members)[1:-1].encode()

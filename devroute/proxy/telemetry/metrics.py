@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from devroute.routing.route import CompletedExchange
+from devroute.proxy.downstream.context import CompletedExchange
 
 
 class Metrics:

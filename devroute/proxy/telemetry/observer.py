@@ -9,9 +9,9 @@ import structlog
 
 from devroute.headers import TRACE, line_start
 from devroute.http.message import header_value
+from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.metrics import Metrics
-from devroute.routing.route import CompletedExchange
 from devroute.routing.trace import Traces
 
 log = structlog.stdlib.get_logger("devroute.observer")

@@ -9,15 +9,16 @@ import pytest
 
 from devroute.errors import DevrouteError, LaptopOffline
 from devroute.http.message import InboundRequest
+from devroute.proxy.downstream.context import Timeouts
 from devroute.proxy.downstream.exchange import Exchange
 from devroute.proxy.downstream.listener import Listener
-from devroute.routing.route import Route, Timeouts
+from devroute.routing.route import Route
 from devroute.upstream.http1_pool import Http1Pool
 from tests.support.eventually import eventually, quiet
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-MARKS = b"x-devroute-result: laptop\r\n"
+RESULT = b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by alice\r\n"
 TIMEOUTS = Timeouts(head=10, body=10, first_byte=10, idle=10, keep_alive=100, total=1000)
 
 
@@ -40,14 +41,14 @@ class Bench:
         self.app_port = self.app.sockets[0].getsockname()[1]
         self.upstream = Http1Pool("127.0.0.1", self.app_port)
         self.server = Listener(self._route, TIMEOUTS, self.exchanges.append, loop.time())
-        self.listener = await loop.create_server(self.server, "127.0.0.1", 0)
+        self.listener = await loop.create_server(self.server.accept, "127.0.0.1", 0)
         self.port = self.listener.sockets[0].getsockname()[1]
         self.writers: list[asyncio.StreamWriter] = []
 
     def _route(self, request: InboundRequest) -> Route:
         if self.refuse is not None:
             raise self.refuse
-        return Route(self.upstream, "foo", "alice", MARKS, b"")
+        return Route(self.upstream, "foo", "alice", "laptop", "foo answered by alice")
 
     async def _app(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -122,8 +123,7 @@ async def test_a_request_reaches_the_app_without_its_hop_by_hop_fields(bench: Be
     answer = await bench.send(request(fields=fields, close=False))
     assert seen == [b"GET / HTTP/1.1\r\nhost: foo\r\nX-Devroute: {}\r\nvia: 1.1 devroute\r\n\r\n"]
     assert answer == (
-        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nX-App: 1\r\nx-devroute-result: laptop\r\n"
-        b"connection: close\r\n\r\nhi"
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nX-App: 1\r\n%bconnection: close\r\n\r\nhi" % RESULT
     )
 
 
@@ -169,7 +169,7 @@ async def test_an_answer_to_head_keeps_its_length_and_has_no_body(bench: Bench) 
         b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx"
     )
     answer = await bench.send(request(b"HEAD", close=False) + request())
-    head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\nx-devroute-result: laptop\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n%b\r\n" % RESULT
     assert answer.startswith(head + b"HTTP/1.1 200")
 
 

@@ -27,8 +27,9 @@ from hyperframe.frame import (
 from devroute.errors import AppUnreachable, DevrouteError, LaptopOffline, TargetDenied
 from devroute.http.http2 import flood_guard, protocol
 from devroute.http.message import InboundRequest
+from devroute.proxy.downstream.context import CompletedExchange, Timeouts
 from devroute.proxy.downstream.listener import Listener
-from devroute.routing.route import CompletedExchange, Route, Timeouts
+from devroute.routing.route import Route
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.negotiating import NegotiatingUpstream
@@ -38,7 +39,7 @@ from tests.support.h2_peer import MESH, PATIENCE, Fields, Peer, dial, serving
 from tests.support.loopback import App, AppStream, BulkApp, Client, answer, get, head, tunnel
 
 MIB = 1024 * 1024
-MARKS = b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by alice\r\n"
+RESULT = b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by alice\r\n"
 ENDS = (h2.events.DataReceived, h2.events.TrailersReceived, h2.events.StreamEnded)
 ENHANCE_YOUR_CALM = h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
 
@@ -48,7 +49,7 @@ class Port:
 
     def __init__(self, upstream: Upstream) -> None:
         loop = asyncio.get_running_loop()
-        self.route = Route(upstream, "foo", "alice", MARKS, b"")
+        self.route = Route(upstream, "foo", "alice", "laptop", "foo answered by alice")
         self.refuse: DevrouteError | None = None
         self.exchanges: list[CompletedExchange] = []
         timeouts = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
@@ -61,7 +62,7 @@ class Port:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self.listener = await loop.create_server(self.server, "127.0.0.1", 0)
+        self.listener = await loop.create_server(self.server.accept, "127.0.0.1", 0)
         self.number: int = self.listener.sockets[0].getsockname()[1]
 
     async def settled(self, count: int) -> None:
@@ -282,7 +283,7 @@ async def test_an_http11_client_reaches_an_app_that_speaks_http2_only() -> None:
         )
         both = await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
-    assert both.split(MARKS) == [
+    assert both.split(RESULT) == [
         b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nx-method: POST\r\n",
         b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n"
         b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nx-method: HEAD\r\n",
@@ -625,7 +626,7 @@ async def test_a_draining_port_says_so_takes_what_was_under_way_and_closes() -> 
         assert (await client.whole(crossing))[1] == b"hello"
         while not client.ended:
             await client.turn()
-        await asyncio.wait_for(port.server.quiet.wait(), PATIENCE)
+        await asyncio.wait_for(port.server.drained.wait(), PATIENCE)
 
 
 async def test_a_connection_that_is_idle_for_long_is_closed() -> None:

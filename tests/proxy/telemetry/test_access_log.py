@@ -13,8 +13,8 @@ from typing_extensions import Buffer
 
 from devroute.log import configure
 from devroute.proxy.app import Proxy
+from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.settings import ProxySettings
-from devroute.routing.route import CompletedExchange
 
 
 @pytest.fixture(autouse=True)

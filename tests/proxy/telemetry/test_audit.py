@@ -28,7 +28,7 @@ from devroute.http.http1.request import parse_request_head
 from devroute.http.message import InboundRequest
 from devroute.mesh import testbed
 from devroute.proxy.telemetry.audit import MAX_REMEMBERED, REFUSAL_BURST, Audit, AuditFile
-from devroute.proxy.telemetry.audit_events import decision, refusal_fields
+from devroute.proxy.telemetry.audit_events import refusal_fields
 from devroute.routing.route import Route
 from devroute.upstream.interface import Upstream
 from tests.support.eventually import eventually
@@ -78,8 +78,7 @@ def request(*fields: bytes) -> InboundRequest:
 
 
 def routed(upstream: Upstream, signer: str | None = None) -> Route:
-    said = decision("foo", "alice", signer, "laptop", "foo answered by alice (tunnel)")
-    return Route(upstream, "foo", "alice", b"", b"", None, said)
+    return Route(upstream, "foo", "alice", "laptop", "foo answered by alice (tunnel)", signer)
 
 
 class Nowhere:
@@ -179,8 +178,8 @@ async def test_a_flood_of_refusals_is_cut_short_and_hides_no_other(kept: Kept) -
 
 
 async def test_a_request_after_failover_belongs_to_the_service(kept: Kept) -> None:
-    marks = b"x-devroute-result: service\r\nx-devroute-reason: foo: failover from laptop alice (404)\r\n"
-    kept.audit.detoured(Over(request(), route=routed(Nowhere(), "qa").with_response_headers(marks)))
+    route = routed(Nowhere(), "qa").with_outcome("service", "foo: failover from laptop alice (404)")
+    kept.audit.detoured(Over(request(), route=route))
     (event,) = kept.events()
     assert (event["decision"], event["target"], event["signer"]) == ("service", "alice", "qa")
     assert event["reason"] == "foo: failover from laptop alice (404)"

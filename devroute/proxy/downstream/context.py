@@ -1,0 +1,86 @@
+"""What the connections and exchanges of one listener share: router, timeouts, clock, observer."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from devroute.errors import DevrouteError
+from devroute.http.message import HEAD_LIMITS, HeadLimits, InboundRequest
+from devroute.routing.route import Route, Router
+
+
+@dataclass(slots=True)
+class Timeouts:
+    """In seconds. The waits for the response are long, since an engineer may have stopped the app at a
+    breakpoint; the waits for the client's own bytes are short."""
+
+    head: float
+    body: float
+    first_byte: float
+    idle: float
+    keep_alive: float
+    total: float
+
+
+class CompletedExchange(Protocol):
+    """An exchange after its end, as metrics, logs and traces see it. `error` is why it failed; `status` is 0
+    if the client got no response head."""
+
+    request: InboundRequest
+    request_id: bytes
+    route: Route | None
+    error: DevrouteError | None
+    status: int
+    bytes_in: int
+    bytes_out: int
+
+    def elapsed(self) -> float:
+        """Seconds since the request's head was complete."""
+
+
+class ServerConnection(Protocol):
+    """A client's connection, of either HTTP version."""
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests whose response is not complete."""
+
+    def check(self, now: float) -> None:
+        """Enforce the timeouts; called about once a second."""
+
+    def drain(self) -> None:
+        """Accept no new requests; close when none is in flight."""
+
+    def abort(self) -> None: ...
+
+
+class Context:
+    """The state that the connections of one listener share. `now` is a coarse clock in seconds, so that a
+    request needs neither a timer nor a system call."""
+
+    def __init__(
+        self,
+        router: Router,
+        timeouts: Timeouts,
+        observe: Callable[[CompletedExchange], None],
+        now: float,
+        head_limits: HeadLimits = HEAD_LIMITS,
+    ) -> None:
+        self.router = router
+        self.timeouts = timeouts
+        self.observe = observe
+        self.now = now
+        self.head_limits = head_limits
+        self.draining = False
+        self.drained = asyncio.Event()  # draining, and no request is in flight any more
+        self.connections: set[ServerConnection] = set()
+
+    @property
+    def in_flight(self) -> int:
+        return sum(connection.in_flight for connection in self.connections)
+
+    def exchange_ended(self) -> None:
+        """Connections call this after each exchange while `draining`."""
+        if self.draining and not self.in_flight:
+            self.drained.set()
