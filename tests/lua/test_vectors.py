@@ -1,0 +1,77 @@
+"""The vectors of routing/SIDECAR.md, run by the sidecar's Lua."""
+
+import json
+from typing import Any
+
+import pytest
+
+from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA
+from devroute.mesh.manifests import lua
+from tests.lua.worker import Worker, exports, runtime
+from tests.support.paths import VECTORS
+
+
+def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads((VECTORS / "sidecar" / file).read_text())[key]
+    return cases
+
+
+DECIDE, RULE = exports("text, random, settings, caller, identity, resolve, rule", "rule_of", "parse_response")
+SHADOW_SOURCE = lua.source("shadow") + "return { assignment_of = assignment_of }"
+_, SHADOW = runtime(SHADOW_SOURCE)
+
+
+@pytest.mark.parametrize("case", vectors("resolve.json"), ids=lambda case: repr(case["lines"][:60]))
+def test_a_response_of_resolve_means_the_same_to_the_lua(case: dict[str, Any]) -> None:
+    is_copy = "\ndecision copy\n" in case["lines"]
+    read = SHADOW.assignment_of if is_copy else RULE.rule_of
+    result = read(case["lines"])
+    if "error" in case:
+        assert result is (False if is_copy else None)
+        return
+    values, copies, ttl = RULE.parse_response(case["lines"])
+    means = dict(case["means"])
+    assert list(copies.values()) == means.pop("copy", [])
+    assert {key: [value] for key, value in values.items()} == means
+    assert ttl == min(1000, int(means.get("ttl", ["0"])[0]))
+    rule, holds = result
+    assert holds == ttl
+    if not is_copy:
+        assert rule.decision == means["decision"][0]
+
+
+@pytest.mark.parametrize("case", vectors("contract_key.json"), ids=lambda case: case["contract"])
+def test_the_lua_asks_about_every_contract_that_has_a_key_of_the_service(case: dict[str, Any]) -> None:
+    _, identity = exports("identity", "identity_of", "may_concern")
+    asks = [
+        identity.may_concern(case["contract"], identity.identity_of(name, case["namespace"], "").needles)
+        for name in case["candidates"]
+    ]
+    assert any(asks) is case["asks"]
+
+
+@pytest.mark.parametrize("case", vectors("baggage.json", "reads"), ids=lambda case: case["baggage"])
+def test_the_lua_reads_members_of_baggage(case: dict[str, Any]) -> None:
+    worker = Worker(lua.source("decide"), {"ISTIO_META_WORKLOAD_NAME": "other"})
+    assert worker.request(baggage=case["baggage"]).sent("x-devroute") == case["contract"]
+    _, baggage = exports("baggage", "member_of")
+    via = baggage.member_of(case["baggage"], f"{BAGGAGE_VIA}=")
+    assert (via.replace("~", ", ") if via else None) == case["via"]
+
+
+@pytest.mark.parametrize("case", vectors("baggage.json", "writes"), ids=lambda case: case["before"][:40])
+def test_the_lua_sets_a_member_of_baggage(case: dict[str, Any]) -> None:
+    _, baggage = exports("baggage", "with_member")
+    assert case["member"] in (BAGGAGE_CONTRACT, BAGGAGE_VIA)
+    assert baggage.with_member(case["before"], f"{case['member']}=", case["value"]) == case["after"]
+
+
+@pytest.mark.parametrize("case", vectors("via.json"), ids=lambda case: str(case["header"])[:40])
+def test_the_lua_detects_loops(case: dict[str, Any]) -> None:
+    given = {"x_devroute_via": case["header"], "baggage": case["baggage"]}
+    worker = Worker(lua.source("decide"), {"ISTIO_META_WORKLOAD_NAME": "foo"})
+    worker.response = worker.responds(f"devroute 1\ndecision detour\nservice {case['key']}\n")
+    handle = worker.request('{"foo": "x"}', **{key: text for key, text in given.items() if text is not None})
+    assert (handle["result"] == "fallback") is case["passed"]
+    if not case["passed"]:
+        assert handle.sent("x-devroute-via") == case["after"]

@@ -1,0 +1,46 @@
+"""The vectors of routing/SIDECAR.md, run by the proxy, and by OpenTelemetry for baggage."""
+
+import json
+from typing import Any
+
+import pytest
+from opentelemetry import baggage
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+
+from devroute.contract.grammar import parse
+from devroute.routing.resolve_codec import decode
+from tests.support.paths import VECTORS
+
+
+def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads((VECTORS / "sidecar" / file).read_text())[key]
+    return cases
+
+
+@pytest.mark.parametrize("case", vectors("resolve.json"), ids=lambda case: repr(case["lines"][:60]))
+def test_a_response_of_resolve_means_the_same_to_the_reference_reader(case: dict[str, Any]) -> None:
+    if "error" in case:
+        with pytest.raises(ValueError):  # noqa: PT011 - which rule it breaks is test_resolve_codec's
+            decode(case["lines"].encode())
+    else:
+        assert decode(case["lines"].encode()) == case["means"]
+
+
+@pytest.mark.parametrize("case", vectors("contract_key.json"), ids=lambda case: case["contract"])
+def test_the_key_of_a_service_is_the_one_that_the_proxy_finds(case: dict[str, Any]) -> None:
+    entry = parse(case["contract"]).find(case["candidates"], case["namespace"])
+    assert (entry.key if entry else None) == case["key"]
+    assert case["asks"] or entry is None, "what concerns a service is never left unasked"
+
+
+@pytest.mark.parametrize("case", vectors("baggage.json", "reads"), ids=lambda case: case["baggage"])
+def test_opentelemetry_reads_the_same_members(case: dict[str, Any]) -> None:
+    context = W3CBaggagePropagator().extract({"baggage": case["baggage"]})
+
+    def value(name: str) -> str | None:
+        found = baggage.get_baggage(name, context)
+        return str(found).partition(";")[0] if found else None  # OpenTelemetry keeps properties
+
+    assert value("devroute") == case["contract"]
+    via = value("devroute-via")
+    assert (via.replace("~", ", ") if via else None) == case["via"]
