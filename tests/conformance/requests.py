@@ -109,7 +109,7 @@ REQUEST_LINES = [
     line_refused("obs-text in the method", b"G\xc9T / HTTP/1.1"),
     line_refused("colon after the method", b"GET: / HTTP/1.1"),
     line_refused("method in lower case", b"get / HTTP/1.1", UNSUPPORTED),
-    line_refused("method nobody registered", b"SMUGGLE / HTTP/1.1", UNSUPPORTED),
+    line_refused("unregistered method", b"SMUGGLE / HTTP/1.1", UNSUPPORTED),
     line_refused("two methods", b"GETPOST / HTTP/1.1", UNSUPPORTED),
     line_refused("CONNECT", b"CONNECT foo:443 HTTP/1.1", UNSUPPORTED),
     line_refused("CONNECT with a path", b"CONNECT / HTTP/1.1", UNSUPPORTED),
@@ -710,6 +710,29 @@ EARLY_ENDS = [
     cut_off("before the last CR LF", head(b"transfer-encoding: chunked\r\n") + b"5\r\nhello\r\n0\r\n"),
     cut_off("in a trailer", head(b"transfer-encoding: chunked\r\n") + b"0\r\nx-a: b"),
 ]
+
+#: What the message of a refusal has to say, so that no case is refused for a fault that it was not meant to
+#: have: the first line whose pattern the case's name has. Those of "markers" have error codes of their own.
+REASONS = {
+    r"\b(CR|LF)\b": "bare CR|bare LF|request line is not|chunk (size|does not end)|trailer field is",
+    r"fold": "obs-fold|trailer field is malformed",
+    r"over the limit|never ends?$|201 lines|16,000": "longer than|at most|more than",
+    r"CONNECT": "CONNECT is not forwarded",
+    r"method in lower case|unregistered|two methods": "method .* is not one that is forwarded",
+    r"absolute-form|asterisk|authority-form|relative path|backslash target": "request target|in url",
+    r"^request line|preface|TLS|NUL first|PROXY|^a (response|field) for": "request line is|preface",
+    r"^host": "host field|invalid header token",
+    r"^field": "invalid header|field line",
+    r"garbage": "request line is not",
+    r"^length": "content-length|invalid header",
+    r"^coding": "transfer-encoding|transfer coding|content-length|invalid header",
+    r"^chunks: trailer": "trailer",
+    r"^chunks": "chunk",
+    r"bad head": "invalid header",
+    r"^pipelined": "request line is not|transfer-encoding|invalid header|bare",
+    r"^connection": "invalid header|connection",
+    r"^markers": "",
+}
 
 CASES = [
     *REQUEST_LINES,

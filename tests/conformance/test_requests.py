@@ -1,12 +1,14 @@
 """Every request of the table, raw, over a real socket to a real data port with an app behind it."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.conformance.port import Client, Port, data_port
-from tests.conformance.requests import CASES, MESH, Case
+from tests.conformance.requests import CASES, MESH, REASONS, Case
 
 FIELDS = b"\r\nhost: foo\r\n" + MESH + b"\r\n"
 
@@ -36,6 +38,9 @@ async def test_a_request_gets_its_response_and_reaches_the_app_only_if_permitted
         line = waiting.pop(0)[0] if status == 200 else b""
         answer = await client.answer(bodiless=line.startswith(b"HEAD "))
         answers.append((answer.status, answer.code))
+        if answer.code:
+            reason = next(reason for name, reason in REASONS.items() if re.search(name, case.name))
+            assert re.search(reason, json.loads(answer.body)["message"], re.IGNORECASE)
     assert tuple(answers) == case.answers
 
     reached = list(case.reached)
