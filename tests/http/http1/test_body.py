@@ -1,4 +1,4 @@
-"""Bodies: where they end, however their bytes are cut."""
+"""Bodies: where they end, however their bytes are split."""
 
 import itertools
 import time
@@ -25,7 +25,7 @@ NEXT = b"GET / HTTP/1.1\r\n"
 
 
 def read(reader: BodyReader, data: bytes, cuts: Iterable[int] = ()) -> tuple[bytes, bytes]:
-    """(body, rest) of these bytes, fed in the pieces that the positions make of them."""
+    """(body, rest) of these bytes, fed in pieces that end at `cuts`."""
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     body = rest = b""
     for start, stop in itertools.pairwise(places):
@@ -38,7 +38,7 @@ def read(reader: BodyReader, data: bytes, cuts: Iterable[int] = ()) -> tuple[byt
     return body, rest
 
 
-def verdict(data: bytes, cuts: Iterable[int]) -> tuple[object, ...]:
+def outcome(data: bytes, cuts: Iterable[int]) -> tuple[object, ...]:
     reader = ChunkedBody(RequestMalformed)
     try:
         body, rest = read(reader, data, cuts)
@@ -61,7 +61,7 @@ VALUES = st.text([chr(code) for code in (9, *range(32, 127), *range(128, 256))],
 
 @examples(25)
 @given(st.lists(st.binary(max_size=60), max_size=6), st.lists(st.tuples(NAMES, VALUES), max_size=3), CUTS)
-def test_what_was_chunked_comes_back_however_it_is_cut(
+def test_a_chunked_body_is_decoded_however_it_is_split(
     pieces: list[bytes], trailers: Headers, cuts: list[int]
 ) -> None:
     reader = ChunkedBody(RequestMalformed)
@@ -88,26 +88,26 @@ SCRAPS = st.sampled_from(
 
 @examples(50)
 @given(st.lists(SCRAPS, max_size=8).map(b"".join), CUTS)
-def test_any_split_of_any_bytes_gives_the_same_verdict(data: bytes, cuts: list[int]) -> None:
-    assert verdict(data, cuts) == verdict(data, range(len(data)))
+def test_any_split_of_any_bytes_gives_the_same_outcome(data: bytes, cuts: list[int]) -> None:
+    assert outcome(data, cuts) == outcome(data, range(len(data)))
 
 
 @examples(25)
 @given(st.binary(max_size=80), st.integers(0, 80), CUTS)
-def test_a_length_takes_that_many_bytes(data: bytes, length: int, cuts: list[int]) -> None:
+def test_a_body_with_a_length_takes_that_many_bytes(data: bytes, length: int, cuts: list[int]) -> None:
     reader = body_reader(Framing.LENGTH, length, RequestMalformed)
     assert read(reader, data, cuts) == (data[:length], data[length:])
     assert reader.done is (len(data) >= length)
 
 
-def test_without_a_body_everything_is_the_next_message() -> None:
+def test_without_a_body_all_bytes_belong_to_the_next_message() -> None:
     reader = body_reader(Framing.NONE, 0, RequestMalformed)
     assert reader.done
     assert reader.feed(NEXT) == (b"", NEXT)
 
 
 @pytest.mark.parametrize("framing", [Framing.CLOSE, Framing.UPGRADE])
-def test_up_to_the_close_everything_is_body(framing: Framing) -> None:
+def test_up_to_the_close_all_bytes_are_body(framing: Framing) -> None:
     reader = body_reader(framing, 0, UpstreamInvalid)
     assert reader.feed(NEXT) == (NEXT, b"")
     assert not reader.done
@@ -126,7 +126,7 @@ def test_up_to_the_close_everything_is_body(framing: Framing) -> None:
         b"0\r\na: \x00\r\n", b"0\r\na: b\rc\r\n", b"0\r\na: b\n\r\n", b"0\r\n\n", b"0\r\na: \x7f\r\n",
     ],
 )  # fmt: skip
-def test_what_is_not_the_chunked_coding_is_refused_with_the_class_asked_for(data: bytes) -> None:
+def test_malformed_chunks_are_refused_with_the_given_error(data: bytes) -> None:
     for error in (RequestMalformed, UpstreamInvalid):
         with pytest.raises(error):
             ChunkedBody(error).feed(data)
@@ -145,7 +145,7 @@ def test_fields_that_frame_or_route_are_refused_in_trailers(name: str) -> None:
 @pytest.mark.parametrize(
     "form", [b"3", b"03", b"0000000003", b"3;", b"3;a", b"3;a=b", b'3 ; a="b;c"', b"3\t;\xe9=1"]
 )
-def test_sizes_with_leading_zeros_and_extensions_are_read(form: bytes) -> None:
+def test_chunk_sizes_may_have_leading_zeros_and_extensions(form: bytes) -> None:
     assert ChunkedBody(RequestMalformed).feed(form + b"\r\nabc\r\n0\r\n\r\n") == (b"abc", b"")
 
 
@@ -157,7 +157,7 @@ def test_a_chunk_line_may_be_as_long_as_its_limit_and_no_longer() -> None:
             ChunkedBody(RequestMalformed).feed(fits + b"aa" + end)
 
 
-def test_a_trailer_section_without_end_is_refused_at_its_limit() -> None:
+def test_an_endless_trailer_section_is_refused_at_its_limit() -> None:
     reader = ChunkedBody(RequestMalformed)
     reader.feed(b"0\r\n")
     for _ in range(MAX_TRAILER_BYTES // 5):
@@ -169,7 +169,7 @@ def test_a_trailer_section_without_end_is_refused_at_its_limit() -> None:
 
 
 def test_trailers_that_are_accepted_fit_into_a_tunnel_frame() -> None:
-    """Else one client's trailers would be the end of a laptop's link."""
+    """Otherwise one client's trailers would end a laptop's link."""
     reader = ChunkedBody(RequestMalformed)
     reader.feed(b"0\r\n" + b"a:\r\n" * (MAX_TRAILER_BYTES // 5) + b"\r\n")
     payload = frames.encode_trailers(reader.trailers)
@@ -181,7 +181,7 @@ def test_trailers_that_are_accepted_fit_into_a_tunnel_frame() -> None:
 @pytest.mark.parametrize(
     "value", [b" " * 16000 + b"\x00", b"a" + b" \t" * 8000 + b"\x00", b"a " * 8000 + b"\x00"]
 )
-def test_no_trailer_costs_more_than_its_length(value: bytes) -> None:
+def test_a_trailer_is_parsed_in_linear_time(value: bytes) -> None:
     started = time.process_time()
     with pytest.raises(RequestMalformed, match="malformed"):
         ChunkedBody(RequestMalformed).feed(b"0\r\na:" + value + b"\r\n\r\n")
