@@ -1,4 +1,4 @@
-"""What differs on Windows, tested at its seam; and that the agent needs nothing that one system lacks."""
+"""Differences between systems, and that the agent imports nothing that one of them lacks."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from devroute.platforms import config_folder, exit_code, handle_signals, runnabl
 
 
 def test_the_agent_imports_nothing_that_windows_lacks_and_no_uvloop() -> None:
-    """Everything that `devroute up` and its page import, with these modules not there."""
+    """Imports everything that `devroute up` and its page need, with these modules missing."""
     script = """
 import sys
 absent = "fcntl termios resource pwd grp tty pty readline uvloop envoy lupa"
@@ -41,7 +41,7 @@ print(*sorted(ours - set(sys.stdlib_module_names)))
     assert found <= allowed
 
 
-def test_settings_are_where_each_system_has_them() -> None:
+def test_the_folder_of_settings_is_the_system_s() -> None:
     unix = {"HOME": "/home/alice"}
     assert config_folder(unix, windows=False) == Path("/home/alice/.config/devroute")
     assert config_folder(unix | {"XDG_CONFIG_HOME": "/x"}, windows=False) == Path("/x/devroute")
@@ -59,11 +59,11 @@ def test_settings_are_where_each_system_has_them() -> None:
     ("returned", "windows", "code"),
     [(3, False, 3), (-9, False, 137), (3, True, 3), (0xC000013A, True, 130), (-1073741510, True, 130)],
 )
-def test_a_child_s_exit_code_is_as_a_shell_gives_it(returned: int, windows: bool, code: int) -> None:
+def test_a_child_s_exit_code_is_that_of_a_shell(returned: int, windows: bool, code: int) -> None:
     assert exit_code(returned, windows=windows) == code
 
 
-def test_windows_finds_programs_that_are_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_finds_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     npm = tmp_path / "npm"
     npm.write_text("")
     npm.chmod(0o755)
@@ -74,12 +74,12 @@ def test_windows_finds_programs_that_are_scripts(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("windows", [False, True])
-async def test_ctrl_c_is_told_on_the_loop_and_given_back(windows: bool) -> None:
+async def test_ctrl_c_is_handled_on_the_loop_and_restored_afterwards(windows: bool) -> None:
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[int] = loop.create_future()
+    signalled: asyncio.Future[int] = loop.create_future()
     before = signal.getsignal(signal.SIGINT)
-    with handle_signals(loop, told.set_result, windows=windows):
+    with handle_signals(loop, signalled.set_result, windows=windows):
         os.kill(os.getpid(), signal.SIGINT)
         async with asyncio.timeout(5):
-            assert await told == signal.SIGINT
+            assert await signalled == signal.SIGINT
     assert signal.getsignal(signal.SIGINT) in (before, signal.default_int_handler)

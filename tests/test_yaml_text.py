@@ -1,4 +1,4 @@
-"""Every reader of YAML says what is wrong with a text that is hostile or odd, and does not fall over it."""
+"""Every reader of YAML refuses hostile and malformed texts with a reason, and never crashes."""
 
 import contextlib
 from collections.abc import Callable
@@ -40,13 +40,13 @@ DEEP = {
 
 @pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_nested_too_deeply_is_refused_with_its_line(reader: str, text: str) -> None:
+def test_excessive_nesting_is_refused_with_its_line(reader: str, text: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"^file:\d+: nested too deeply$"):
         READERS[reader](text)
 
 
 def laughs(first: str, further: str) -> str:
-    """Each line is ten of the one before."""
+    """Each line is ten aliases of the one before."""
     lines = [f"a0: &a0 {first}"]
     for number in range(1, 30):
         lines.append(f"a{number}: &a{number} {further.format(', '.join([f'*a{number - 1}'] * 10))}")
@@ -65,12 +65,12 @@ BOMBS = {
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 @pytest.mark.parametrize("reader", READERS)
-def test_aliases_that_stand_for_too_much_are_refused_with_their_line(reader: str, text: str) -> None:
+def test_excessive_aliases_are_refused_with_their_line(reader: str, text: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"^file:\d+: aliases expand to too many values$"):
         READERS[reader](text)
 
 
-def test_aliases_stand_for_as_much_as_the_limit_and_no_more() -> None:
+def test_aliases_may_expand_up_to_the_limit() -> None:
     for count in (MAX_ALIASED, MAX_ALIASED + 1):
         text = f"a: &a [{'x, ' * 99}]\nb: &x y\nc: [{'*a, ' * (count // 100)}{'*x, ' * (count % 100)}]"
         if count > MAX_ALIASED:
@@ -82,7 +82,7 @@ def test_aliases_stand_for_as_much_as_the_limit_and_no_more() -> None:
             assert len(document["c"]) == 100
 
 
-def test_what_is_deep_by_aliases_only_is_nested_too_deeply() -> None:
+def test_nesting_by_aliases_counts() -> None:
     half = MAX_DEPTH // 2 - 1
     text = f"- &a {'[' * half}{']' * half}\n- &b {'[' * half}*a{']' * half}\n"
     document, _ = read_document(text, "file")
@@ -101,7 +101,7 @@ def test_a_policy_may_share_its_lists() -> None:
     "value", ["!!bool maybe", "!!int ''", "!!timestamp never", "!!float x", "2026-99-99", "="]
 )
 @pytest.mark.parametrize("reader", [*SECRETIVE, "policy", "cases", "manifests"])
-def test_a_value_that_its_tag_denies_is_refused_without_being_quoted(reader: str, value: str) -> None:
+def test_a_value_that_does_not_fit_its_tag_is_refused_unquoted(reader: str, value: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"^file: not valid YAML") as refused:
         READERS[reader](f"- a: {value}\n  b: {SECRET}\n")
     assert SECRET not in refused.value.message
@@ -116,7 +116,7 @@ def test_a_file_with_secrets_is_not_quoted(reader: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("reader", [*SECRETIVE, "policy"])
-def test_a_key_that_is_there_twice_is_refused_instead_of_winning(reader: str) -> None:
+def test_a_repeated_key_is_refused(reader: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"^file:2: 'server' appears twice; keep one of them"):
         READERS[reader]("server: https://one.example\nserver: https://two.example\n")
 
@@ -142,6 +142,6 @@ def test_a_key_that_is_there_twice_is_refused_instead_of_winning(reader: str) ->
         max_size=30,
     ).map("".join),
 )
-def test_no_text_ends_in_anything_but_a_value_or_config_invalid(reader: str, text: str) -> None:
+def test_any_text_is_a_value_or_config_invalid(reader: str, text: str) -> None:
     with contextlib.suppress(ConfigInvalid):
         READERS[reader](text)

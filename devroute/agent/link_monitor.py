@@ -6,6 +6,7 @@ and ends a link only if its local address is gone.
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -34,10 +35,16 @@ ROUND_TRIP_TICKS: Final = 10
 class LinkMonitor:
     """`woken` is set when waiting to dial has become pointless; the waiting side clears it."""
 
-    def __init__(self, reporter: Reporter, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        loop: asyncio.AbstractEventLoop,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self.woken = asyncio.Event()
         self._reporter = reporter
         self._loop = loop
+        self._wall_clock = wall_clock
         self._link: AgentLink | None = None
         self._network = Network(self._changed, self._disturbed)
         self._timer: asyncio.TimerHandle | None = None
@@ -54,7 +61,7 @@ class LinkMonitor:
 
     def start(self) -> None:
         """Compare clocks and check the network every second."""
-        self._tick(time.time(), self._loop.time())
+        self._tick(self._wall_clock(), self._loop.time())
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -65,7 +72,7 @@ class LinkMonitor:
     def _tick(self, wall: float, steady: float) -> None:
         """While a laptop sleeps, its monotonic clock stops, or it runs on and this call comes late: either
         way one of the clocks has advanced by more than the delay."""
-        now_wall, now_steady = time.time(), self._loop.time()
+        now_wall, now_steady = self._wall_clock(), self._loop.time()
         if max(now_wall - wall, now_steady - steady) > WATCH_SECONDS + SLEPT_SECONDS:
             self.woken.set()
             if self._link is not None:

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -27,7 +28,7 @@ from devroute.agent.child_process import ChildProcess
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.settings import AgentSettings
 from devroute.agent.ui.lines import LineReporter
-from devroute.agent.ui.writer import TerminalWriter
+from devroute.agent.ui.writer import MAX_BATCHES, TerminalWriter
 from devroute.auth.identity import Identity, PeerCertificate
 from devroute.cli.exit_codes import exit_code_for
 from devroute.contract.service_spec import ServiceSpec
@@ -51,7 +52,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture(autouse=True)
 def server_s_log() -> Iterator[list[EventDict]]:
-    """The server's own lines, away from what the agent prints."""
+    """The server's log, kept apart from the agent's output."""
     with capture_logs() as lines:
         yield lines
 
@@ -67,7 +68,7 @@ def settings(where: str, *services: str, **changes: Any) -> AgentSettings:
 
 @asynccontextmanager
 async def app(body: bytes = b"from the laptop") -> AsyncIterator[int]:
-    """An app on a port of its own."""
+    """The port of a running app."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -107,7 +108,7 @@ async def fetch(where: Site, name: str = "alice") -> Client:
     return client
 
 
-# --- the way it goes ----------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------
 
 
 async def test_a_request_is_answered_by_the_laptop_and_printed_as_one_line(
@@ -174,19 +175,19 @@ async def test_a_direct_address_is_registered_and_nothing_is_tunnelled() -> None
         assert where.registry.lookup("alice", "foo").address == Address("192.168.1.12", 8001)
 
 
-# --- what ends it at once -----------------------------------------------------------------------------
+# --- final errors -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "error"), [({"token": "wrong"}, TokenInvalid), ({"name": "bob"}, NameNotOwned)]
 )
-async def test_what_is_not_permitted_is_raised(changes: dict[str, str], error: type[DevrouteError]) -> None:
+async def test_a_refusal_of_the_server_is_raised(changes: dict[str, str], error: type[DevrouteError]) -> None:
     async with site() as where:
         with pytest.raises(error):
             await asyncio.wait_for(agent.run(settings(where.url, **changes)), 5)
 
 
-async def test_a_server_that_is_not_there_is_raised_with_a_hint(unused_tcp_port: int) -> None:
+async def test_an_unreachable_server_is_raised_with_a_hint(unused_tcp_port: int) -> None:
     with pytest.raises(ServerUnreachable) as caught:
         await agent.run(settings(f"http://127.0.0.1:{unused_tcp_port}"))
     assert "DEVROUTE_SERVER" in caught.value.hint
@@ -223,17 +224,17 @@ async def test_after_a_restart_of_the_server_the_laptop_is_back(
     assert "alice is online again" in out
 
 
-async def test_a_token_that_was_withdrawn_ends_it() -> None:
+async def test_a_revoked_token_ends_the_agent() -> None:
     where = await start_site()
     async with up(settings(where.url)) as task:
         await online(where, task)
         await where.stop()
 
-        async def nobody(authorization: str, certificate: PeerCertificate | None) -> Identity:
+        async def refuse(authorization: str, certificate: PeerCertificate | None) -> Identity:
             raise TokenInvalid("the token is not known to this server")
 
         again = await start_site(where.port)
-        again.listener.authenticate = nobody
+        again.listener.authenticate = refuse
         try:
             with pytest.raises(TokenInvalid):
                 await asyncio.wait_for(asyncio.shield(task), 5)
@@ -274,7 +275,7 @@ async def test_a_laptop_whose_token_has_expired_is_back_as_soon_as_there_is_anot
     assert "alice-token" not in shown
 
 
-async def test_an_expired_token_without_a_command_ends_it_with_what_to_do() -> None:
+async def test_an_expired_token_without_a_command_ends_the_agent_with_a_hint() -> None:
     async with site() as where, up(settings(where.url)) as task:
         await online(where, task)
         expire_tokens(where)
@@ -284,26 +285,28 @@ async def test_an_expired_token_without_a_command_ends_it_with_what_to_do() -> N
     assert "--token-command" in caught.value.hint
 
 
-async def test_a_laptop_that_wakes_up_asks_its_link_and_waits_no_longer(
+async def test_a_laptop_that_wakes_up_probes_its_link_and_stops_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(link_monitor, "PROBE_SECONDS", 0.1)
-    printer = TerminalWriter(sys.stdout)
+    monkeypatch.setattr(link_monitor, "WATCH_SECONDS", 0.01)
+    now = 0.0
+    writer = TerminalWriter(io.StringIO())
     async with site() as where:
-        watch = LinkMonitor(LineReporter("text", printer), asyncio.get_running_loop())
+        monitor = LinkMonitor(LineReporter("text", writer), asyncio.get_running_loop(), lambda: now)
         link = await connect(where, {"foo": object()})  # type: ignore[dict-item]  # never opened
-        watch.follow(link)
+        monitor.follow(link)
         await link.welcome
         (theirs,) = where.tunnels.links
         theirs.transport.pause_reading()
-        now = asyncio.get_running_loop().time()
-        watch._tick(time.time() - 3600, now - 1)
-        assert watch.woken.is_set()
-        async with asyncio.timeout(2):
-            assert "silent" in (await link.close_reason).message
-        watch.stop()
+        monitor.start()
+        now += 3600
+        async with asyncio.timeout(5):
+            await monitor.woken.wait()
+            await link.close_reason
+        monitor.stop()
         theirs.transport.abort()
-    printer.close()
+    writer.close()
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
@@ -351,7 +354,7 @@ async def written(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-async def test_a_signal_ends_link_and_child_in_good_order(tmp_path: Path, number: int, code: int) -> None:
+async def test_a_signal_ends_the_link_before_the_child(tmp_path: Path, number: int, code: int) -> None:
     pid_file = tmp_path / "pid"
     async with site() as where:
         process = await asyncio.create_subprocess_exec(
@@ -374,7 +377,7 @@ async def test_a_signal_ends_link_and_child_in_good_order(tmp_path: Path, number
             os.kill(int(content(pid_file)), 0)
 
 
-async def test_a_child_that_will_not_end_is_killed(tmp_path: Path) -> None:
+async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     child = await ChildProcess.start((sys.executable, "-c", CHILD, str(pid_file), "stubborn"))
     await written(pid_file)
@@ -382,35 +385,39 @@ async def test_a_child_that_will_not_end_is_killed(tmp_path: Path) -> None:
     assert await child.wait() == 128 + signal.SIGKILL
 
 
-# --- the report ---------------------------------------------------------------------------------------
+# --- reports ------------------------------------------------------------------------------------------
 
 
-async def test_a_terminal_that_stands_still_does_not_stop_the_tunnel() -> None:
-    reading, writing = os.pipe()
-    printer = TerminalWriter(os.fdopen(writing, "w"))
-    report = LineReporter("text", printer)
-    finished = Finished("foo", "GET", "/" + "x" * 200, 200, 0.0, 0.001, 5, "", "")
+class BlockedTerminal(io.StringIO):
+    """Takes nothing until `open` is set, as a terminal that the user has paused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.open.wait()
+        return super().write(text)
+
+
+async def test_a_blocked_terminal_does_not_block_the_tunnel() -> None:
+    terminal = BlockedTerminal()
+    reporter = LineReporter("text", TerminalWriter(terminal))
+    finished = Finished("foo", "GET", "/first", 200, 0.0, 0.001, 5, "", "")
     started = time.monotonic()
-    lost = 0
     for _ in range(2000):
-        report.request(finished)
-        report.flush()
-        lost = max(lost, report._lost)  # what is lost is said in the next batch that passes
+        reporter.request(finished)
+        reporter.flush()
     assert time.monotonic() - started < 2
-    assert lost > 0
-    os.set_blocking(reading, False)
-    while True:  # let its thread go
-        try:
-            if not os.read(reading, 1 << 20):
-                break
-        except BlockingIOError:
-            if printer._batches.empty():
-                break
-    printer.close()
-    os.close(reading)
+    terminal.open.set()
+    await eventually(lambda: terminal.getvalue().count("/first") > MAX_BATCHES)
+    reporter.request(finished._replace(target="/last"))
+    reporter.close()
+    assert "/last" in terminal.getvalue()
+    assert "more requests are not shown" in terminal.getvalue()
 
 
-async def test_a_path_cannot_reach_the_terminal_s_controls() -> None:
+async def test_a_path_cannot_control_the_terminal() -> None:
     shown = io.StringIO()
     reporter = LineReporter("text", TerminalWriter(shown))
     reporter.request(Finished("foo", "GET", "/\x1b[2J", 200, 0.0, 12.34, 5_300_000, "", ""))

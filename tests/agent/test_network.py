@@ -49,7 +49,7 @@ def run(*command: str) -> None:
 
 @dataclass
 class Wire:
-    """A laptop's namespace and the pair of interfaces that leads to it."""
+    """A laptop's network namespace, and the pair of interfaces that connects it."""
 
     name: str
     net: str
@@ -76,7 +76,7 @@ class Wire:
 
     @property
     def etc(self) -> Path:
-        """What stands over /etc inside."""
+        """Files that replace those of /etc inside."""
         folder = Path("/etc/netns", self.name)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -94,7 +94,7 @@ _WIRES = itertools.count()
 
 @pytest.fixture
 def wire() -> Iterator[Wire]:
-    """Networks by process, so that tests beside this one have theirs."""
+    """Addresses by process, so that parallel tests have their own."""
     number = os.getpid() * 5 + next(_WIRES)
     wire = Wire(f"dr{number % 1_000_000}", f"10.{200 + number // 250 % 50}.{number % 250}")
     try:
@@ -117,7 +117,7 @@ class Mesh:
     said: list[str] = field(default_factory=list)
 
     async def decision(self) -> tuple[str, str]:
-        """What a sidecar would be told: the decision, and its reason."""
+        """The decision that a sidecar receives, and its reason."""
         headers = {"x-devroute": '{"foo": "alice"}', "x-devroute-candidates": "foo"}
         async with self.session.get(f"{self.control}/resolve", headers=headers) as answer:
             lines = dict(line.partition(" ")[::2] for line in (await answer.text()).splitlines())
@@ -219,9 +219,7 @@ async def a_laptop_on(wire: Wire, folder: Path) -> AsyncIterator[Mesh]:
         yield mesh
 
 
-async def test_without_a_network_requests_fall_back_and_the_tunnel_is_back_as_soon_as_it_is(
-    wire: Wire, tmp_path: Path
-) -> None:
+async def test_without_a_network_requests_fall_back_until_it_returns(wire: Wire, tmp_path: Path) -> None:
     async with a_laptop_on(wire, tmp_path) as mesh:
         wire.ip("link", "set", "wifi", "down")
         reason = await mesh.eventually("fallback")
@@ -235,7 +233,7 @@ async def test_without_a_network_requests_fall_back_and_the_tunnel_is_back_as_so
         assert len(mesh.events("online")) == 1  # the same process, and nothing was restarted
 
 
-async def test_another_address_is_noticed_at_once(wire: Wire, tmp_path: Path) -> None:
+async def test_a_new_address_is_noticed_at_once(wire: Wire, tmp_path: Path) -> None:
     async with a_laptop_on(wire, tmp_path) as mesh:
         wire.ip("addr", "add", f"{wire.net}.3/24", "dev", "wifi")
         wire.ip("addr", "del", f"{wire.net}.2/24", "dev", "wifi")
@@ -253,7 +251,7 @@ async def test_another_address_is_noticed_at_once(wire: Wire, tmp_path: Path) ->
 
 @contextlib.asynccontextmanager
 async def delay_line(to: str) -> AsyncIterator[tuple[str, list[float]]]:
-    """A network on the way to a server, as its URL, whose delay can be set (tc's netem is not everywhere)."""
+    """A network in front of a server, as its URL, whose delay can be set (tc's netem is not everywhere)."""
     seconds = [0.0]
     host, port = to.removeprefix("http://").split(":")
 
@@ -273,7 +271,7 @@ async def delay_line(to: str) -> AsyncIterator[tuple[str, list[float]]]:
         server.close()
 
 
-async def test_a_network_that_becomes_slow_keeps_its_tunnel(tmp_path: Path) -> None:
+async def test_a_slow_network_keeps_its_tunnel(tmp_path: Path) -> None:
     async with (
         proxy(tmp_path, "127.0.0.1") as mesh,
         delay_line(mesh.control) as (server, delay),
@@ -287,7 +285,7 @@ async def test_a_network_that_becomes_slow_keeps_its_tunnel(tmp_path: Path) -> N
         assert not mesh.events("offline")
 
 
-async def test_a_server_that_moves_behind_its_name_is_found(wire: Wire, tmp_path: Path) -> None:
+async def test_a_server_whose_address_changes_is_found_by_name(wire: Wire, tmp_path: Path) -> None:
     run("ip", "addr", "add", f"{wire.net}.9/24", "dev", f"{wire.name}h")
     etc = wire.etc
     hosts = etc / "hosts"
@@ -335,21 +333,21 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-# --- what the system says -----------------------------------------------------------------------------------
+# --- the system's routes ------------------------------------------------------------------------------------
 
 
-def test_the_source_address_is_the_way_to_a_peer() -> None:
+def test_the_source_address_is_that_of_the_route_to_a_peer() -> None:
     assert source_address(("127.0.0.1", 9)) == "127.0.0.1"
     assert source_address(("255.255.255.255", 9)) is None  # a broadcast is not permitted
     assert is_local_address("127.0.0.1")
     assert not is_local_address("192.0.2.1")  # TEST-NET-1 (RFC 5737)
 
 
-def test_a_change_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str | None, str | None]] = []
+def test_a_change_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[tuple[str | None, str | None]] = []
     way: list[str | None] = ["10.0.0.1"]
     monkeypatch.setattr("devroute.agent.network.source_address", lambda peer: way[0])
-    network = Network(lambda before, now: told.append((before, now)), lambda: None)
+    network = Network(lambda before, now: changes.append((before, now)), lambda: None)
     assert not network.check()
     network.follow(("10.0.0.9", 1))
     assert not network.check()
@@ -358,4 +356,4 @@ def test_a_change_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not network.check()
     way[0] = "10.0.0.2"
     network.check()
-    assert told == [("10.0.0.1", None), (None, "10.0.0.2")]
+    assert changes == [("10.0.0.1", None), (None, "10.0.0.2")]

@@ -48,7 +48,7 @@ def jwt(**claims: object) -> str:
 # --- the command --------------------------------------------------------------------------------------
 
 
-async def test_what_the_command_prints_is_the_token_and_no_shell_reads_it() -> None:
+async def test_the_output_of_the_command_is_the_token_and_no_shell_runs_it() -> None:
     assert await run_command(("echo", "  a.b.c  ")) == "a.b.c"
     assert await run_command(("echo", "$HOME;`id`|x")) == "$HOME;`id`|x"
 
@@ -69,7 +69,7 @@ async def test_what_the_command_prints_is_the_token_and_no_shell_reads_it() -> N
         (("sleep", "60"), "no token within 0.2 s"),
     ],
 )
-async def test_a_command_that_gives_no_token_is_an_error_in_words(
+async def test_a_command_that_prints_no_token_is_an_error_with_its_reason(
     command: tuple[str, ...], problem: str
 ) -> None:
     with pytest.raises((ConfigInvalid, TokenCommandFailed)) as caught:
@@ -77,7 +77,7 @@ async def test_a_command_that_gives_no_token_is_an_error_in_words(
     assert problem in caught.value.message
 
 
-async def test_a_command_that_prints_for_ever_is_ended(tmp_path: Path) -> None:
+async def test_a_command_that_prints_without_end_is_killed(tmp_path: Path) -> None:
     with pytest.raises(TokenCommandFailed, match=r"within 0\.3 s"):
         await run_command(("yes",), 0.3)
 
@@ -108,7 +108,7 @@ async def test_the_command_runs_again_only_when_the_token_is_about_to_expire(tmp
     assert ran() == 3
 
 
-async def test_a_token_that_does_not_say_when_it_expires_is_kept_for_a_while(tmp_path: Path) -> None:
+async def test_a_token_of_unknown_expiry_is_cached_for_a_fixed_time(tmp_path: Path) -> None:
     settings, ran = counting(tmp_path, "opaque")
     times = [0.0, renewal_delay(UNKNOWN_LIFETIME) - 1, renewal_delay(UNKNOWN_LIFETIME), 2000.0]
     source = TokenSource(settings, lambda: times.pop(0))
@@ -128,7 +128,7 @@ async def test_several_requests_of_one_command_run_it_once(tmp_path: Path) -> No
     assert await with_fetched_token(given) is given
 
 
-async def test_a_jwt_s_expiry_is_read_and_nothing_else_is_believed() -> None:
+async def test_only_a_valid_expiry_of_a_jwt_is_read() -> None:
     assert expiry(jwt(exp=2000)) == 2000
     for claims in ({}, {"exp": "soon"}, {"exp": True}, {"exp": -1}, {"exp": 10**400}):
         assert expiry(jwt(**claims)) is None

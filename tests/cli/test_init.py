@@ -44,7 +44,7 @@ async def server() -> AsyncIterator[str]:
 
 
 async def init(home: Path, *arguments: str, token: str = SECRET) -> tuple[int, str]:
-    """`devroute init` of a script, and all that it says."""
+    """`devroute init` in a script: its exit code and output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "devroute", "init", *arguments),
         env={"HOME": str(home)},
@@ -57,7 +57,7 @@ async def init(home: Path, *arguments: str, token: str = SECRET) -> tuple[int, s
     return process.returncode, said.decode()
 
 
-async def test_a_script_s_server_and_token_are_checked_and_kept_for_their_owner(
+async def test_a_script_s_server_and_token_are_checked_and_saved_for_the_owner_only(
     tmp_path: Path, server: str
 ) -> None:
     code, said = await init(tmp_path, "--server", server, "--token-stdin")
@@ -71,7 +71,9 @@ async def test_a_script_s_server_and_token_are_checked_and_kept_for_their_owner(
     assert os.listdir(file.parent) == ["config.yaml"]
 
 
-async def test_what_the_server_refuses_is_not_kept(tmp_path: Path, server: str, unused_tcp_port: int) -> None:
+async def test_settings_that_the_server_refuses_are_not_saved(
+    tmp_path: Path, server: str, unused_tcp_port: int
+) -> None:
     code, said = await init(tmp_path, "--server", server, "--token-stdin", token="dvr_wrong")
     assert (code, "not known" in said, "dvr_wrong" in said) == (30, True, False)
     code, said = await init(tmp_path, "--server", f"http://127.0.0.1:{unused_tcp_port}", "--token-stdin")
@@ -83,7 +85,7 @@ async def test_what_the_server_refuses_is_not_kept(tmp_path: Path, server: str, 
     assert not (tmp_path / ".config").exists()
 
 
-async def test_a_command_that_prints_tokens_is_kept_instead_of_a_token(tmp_path: Path, server: str) -> None:
+async def test_a_token_command_is_saved_instead_of_a_token(tmp_path: Path, server: str) -> None:
     assert (await init(tmp_path, "--server", server, "--token-stdin"))[0] == 0
     code, said = await init(tmp_path, "--server", server, "--token-command", f"echo {SECRET}")
     assert code == 0, said
@@ -101,9 +103,7 @@ async def test_other_settings_and_comments_stay(tmp_path: Path, server: str) -> 
     assert file.read_text() == f"# mine\nserver: {server}  # the old one\nname: alice-2\ntoken: {SECRET}\n"
 
 
-async def test_a_terminal_is_asked_again_after_a_wrong_answer_and_shows_no_token(
-    tmp_path: Path, server: str
-) -> None:
+async def test_a_prompt_is_repeated_after_a_refusal_and_shows_no_token(tmp_path: Path, server: str) -> None:
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "devroute", "init"),
@@ -150,14 +150,14 @@ async def test_a_terminal_is_asked_again_after_a_wrong_answer_and_shows_no_token
 
 
 def _own_terminal() -> None:
-    """getpass asks the controlling terminal: it has to be this one, and not that of the tests."""
+    """getpass reads the controlling terminal, which must not be that of the tests."""
     import fcntl
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def test_a_project_keeps_its_services_and_adds_to_them(tmp_path: Path, capsys: Captured) -> None:
+def test_init_adds_services_to_a_project_file(tmp_path: Path, capsys: Captured) -> None:
     assert run(["init", "--project", "foo=8001"], {}) == 0
     file = tmp_path / "devroute.yaml"
     assert file.read_text() == "services:\n  foo: 8001\n"

@@ -28,7 +28,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-async def test_curl_sends_my_contract_and_says_whose_code_answered(tmp_path: Path) -> None:
+async def test_curl_sends_a_contract_and_reports_whose_code_answered(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     answer = b"HTTP/1.1 200 OK\r\nx-devroute-result: laptop\r\nx-devroute-reason: alice\r\n"
     answer += b"content-length: 2\r\n\r\nhi"
@@ -62,7 +62,7 @@ async def test_curl_sends_my_contract_and_says_whose_code_answered(tmp_path: Pat
         ("HTTP/1.1 502 x\r\nx-devroute-result: error\r\n\r\n", "an error (error)"),
     ],
 )
-def test_the_last_answer_says_whose_it_is(heads: str, said: str) -> None:
+def test_the_last_response_counts(heads: str, said: str) -> None:
     assert said in whose(heads)
 
 
@@ -156,7 +156,7 @@ def test_bash_itself_completes_a_command(tmp_path: Path) -> None:
     assert done.stdout == "check\n"
 
 
-async def test_version_asks_the_server_where_it_can(tmp_path: Path) -> None:
+async def test_version_shows_the_server_s_if_it_can_be_reached(tmp_path: Path) -> None:
     code, out, _ = await devroute(tmp_path, "version")
     assert (code, len(out.splitlines())) == (0, 1)
     known = {"DEVROUTE_SERVER": "http://127.0.0.1:1", "DEVROUTE_TOKEN": SECRET}

@@ -32,7 +32,7 @@ CONFIGURED = {"DEVROUTE_SERVER": "http://127.0.0.1:1", "DEVROUTE_TOKEN": SECRET}
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No configuration file of the machine counts."""
+    """A folder without configuration files."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -41,7 +41,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def replace_part(monkeypatch: pytest.MonkeyPatch, name: str, run_part: Callable[..., object]) -> None:
-    """Replaces what a command runs once its settings are read: `run` of the module `name`."""
+    """Replace `run` of the module `name`, which a command calls once its settings are read."""
     monkeypatch.setattr(importlib.import_module(f"devroute.{name}"), "run", run_part)
 
 
@@ -106,7 +106,7 @@ def test_token_new_leaves_a_broken_file_alone(capsys: Captured, tmp_path: Path) 
 # --- up, proxy, demo ----------------------------------------------------------------------------------------
 
 
-def test_up_hands_over_flags_environment_files_and_the_command(
+def test_up_passes_on_flags_environment_files_and_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[AgentSettings] = []
@@ -213,7 +213,7 @@ def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None
         (["ls", "--server", "http://127.0.0.1:1"], 40, "http://127.0.0.1:1 cannot be reached"),
     ],
 )
-def test_wrong_input_has_its_exit_code_and_says_what_is_wrong(
+def test_wrong_input_has_an_exit_code_and_a_reason(
     line: list[str], code: int, said: str, capsys: Captured
 ) -> None:
     assert run(line, CONFIGURED) == code
@@ -287,7 +287,7 @@ async def test_ls_and_status_show_the_server_in_text_and_json(capsys: Captured) 
     await runner.cleanup()
 
 
-async def test_a_server_of_another_kind_is_said_to_be_one(capsys: Captured) -> None:
+async def test_a_server_that_is_not_devroute_is_reported(capsys: Captured) -> None:
     async def page(request: web.Request) -> web.Response:
         return web.Response(text="<html>hello</html>")
 
@@ -336,7 +336,7 @@ def test_version_is_printed_by_the_installed_command() -> None:
 
 
 def test_ctrl_c_ends_a_command_with_130_and_no_traceback() -> None:
-    """`ls` against a server that accepts and never answers."""
+    """`ls` with a server that accepts and never responds."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

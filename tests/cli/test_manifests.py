@@ -1,4 +1,4 @@
-"""`devroute manifests ...` as people type it."""
+"""`devroute manifests`, run in this process."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def test_without_a_command_it_prints_the_filter(capsys: Output) -> None:
     assert (document["kind"], document["metadata"]["name"]) == ("EnvoyFilter", "devroute-foo")
 
 
-def test_an_option_of_the_filter_before_a_command_is_not_lost_in_silence(capsys: Output) -> None:
+def test_an_option_of_the_filter_before_a_command_is_refused(capsys: Output) -> None:
     assert devroute("--namespace", "shop", "versions", "foo=v1") == 2
     assert "write it after the command" in capsys.readouterr().err
 
@@ -42,7 +42,7 @@ def test_install_prints_what_kubectl_can_apply(capsys: Output) -> None:
 @pytest.mark.parametrize(
     ("given", "numerator"), [("25", 250_000), ("0.5%", 5_000), ("100%", 1_000_000), ("0", 0)]
 )
-def test_a_workloads_share_is_a_route_behind_those_of_contracts(
+def test_a_workload_s_share_is_a_route_after_those_of_contracts(
     given: str, numerator: int, capsys: Output
 ) -> None:
     arguments = ["--scope", "workload", "--namespace", "shop", "--service", "foo"]

@@ -1,4 +1,4 @@
-"""`devroute policy ...` as people type it, and the documented example."""
+"""`devroute policy`, run in this process, and the documented example."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def test_the_documented_cases_hold_for_the_documented_policy(files: Path, capsys
 # --- check -------------------------------------------------------------------------------------------------
 
 
-def test_check_says_in_words_what_is_permitted(files: Path, capsys: Output) -> None:
+def test_check_explains_what_is_permitted(files: Path, capsys: Output) -> None:
     assert devroute("check", "policy.yaml") == 0
     said = capsys.readouterr()
     for line in [
@@ -76,7 +76,7 @@ def test_check_says_in_words_what_is_permitted(files: Path, capsys: Output) -> N
     assert said.err == ""
 
 
-def test_check_says_of_an_empty_policy_what_it_permits(files: Path, capsys: Output) -> None:
+def test_check_explains_an_empty_policy(files: Path, capsys: Output) -> None:
     (files / "policy.yaml").write_text("")
     assert devroute("check", "policy.yaml") == 0
     said = capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_check_says_of_an_empty_policy_what_it_permits(files: Path, capsys: Outp
         ("callers: [{from: [a/b], targets: [10.0.0.0/8]}]", "a/b may use 10.0.0.0/8, but direct.networks"),
     ],
 )
-def test_check_remarks_on_what_is_likely_to_be_a_mistake(text: str, remark: str) -> None:
+def test_check_warns_of_likely_mistakes(text: str, remark: str) -> None:
     assert any(each.startswith(remark) for each in explain.remarks(Policy.parse(text)))
 
 
@@ -111,7 +111,7 @@ def test_check_names_the_place_of_a_mistake(files: Path, capsys: Output, output:
         assert said.err == f"devroute: {message}\n"
 
 
-def test_the_manifests_policy_can_be_checked_as_it_stands_in_git(files: Path, capsys: Output) -> None:
+def test_the_policy_in_a_config_map_can_be_checked(files: Path, capsys: Output) -> None:
     manifest = ROOT / "manifests" / "base" / "policy.yaml"
     assert devroute("check", str(manifest)) == 0
     assert "none: laptops are reached through tunnels only" in capsys.readouterr().out
@@ -145,7 +145,7 @@ FAILING = """\
 """
 
 
-def test_each_case_that_fails_is_named_with_what_policy_said(files: Path, capsys: Output) -> None:
+def test_each_failing_case_is_named_with_the_decision_of_the_policy(files: Path, capsys: Output) -> None:
     (files / "cases.yaml").write_text(FAILING)
     assert devroute("test", "policy.yaml", "cases.yaml") == 1
     bot, anonymous, reason, deny, total = capsys.readouterr().out.splitlines()
@@ -177,7 +177,7 @@ def test_the_result_for_scripts(files: Path, capsys: Output) -> None:
     assert (last["got"], last["code"], last["passed"]) == ("allow", None, True)
 
 
-def test_one_of_the_two_may_come_from_standard_input(
+def test_policy_or_cases_may_come_from_standard_input(
     files: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"services: []")))
@@ -201,7 +201,7 @@ def test_one_of_the_two_may_come_from_standard_input(
         ("- {service: a, service: b}", "'service' appears twice"),
     ],
 )  # fmt: skip
-def test_a_table_that_cannot_be_understood_is_a_mistake_with_its_place(
+def test_a_malformed_table_is_refused_with_the_place(
     files: Path, capsys: Output, cases: str, problem: str
 ) -> None:
     (files / "cases.yaml").write_text(cases)

@@ -1,4 +1,4 @@
-"""`devroute sign`, `sign-key` and `contract check` of signed contracts, as scripts and people see them."""
+"""`devroute sign`, `sign-key` and `contract check` of signed contracts, run in this process."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def keys(capsys: Captured) -> Keys:
-    """Of alice, made as she makes them."""
+    """Alice's key files, created by the command."""
     assert run(["sign-key", "new", "alice"], {}) == 0
     capsys.readouterr()
     return Keys.parse(Path("contract-keys.json").read_text())
@@ -34,7 +34,7 @@ def signed(capsys: Captured, *more: str) -> str:
     return capsys.readouterr().out.strip()
 
 
-def test_a_new_key_signs_what_its_public_half_verifies(capsys: Captured, keys: Keys) -> None:
+def test_a_new_key_signs_contracts_that_its_public_half_verifies(capsys: Captured, keys: Keys) -> None:
     assert run(["sign", CONTRACT, "--ttl", "2h"], {}) == 0
     output = capsys.readouterr()
     (line,) = output.out.splitlines()
@@ -56,7 +56,7 @@ def test_the_private_key_is_its_owners_only_and_never_printed(capsys: Captured, 
     assert secret not in output.out + output.err + (folder / "all.json").read_text()
 
 
-def test_a_second_key_joins_the_first_and_none_is_overwritten(capsys: Captured, keys: Keys) -> None:
+def test_a_second_key_is_added_and_none_is_overwritten(capsys: Captured, keys: Keys) -> None:
     before = Path("sign-key.json").read_text()
     assert run(["sign-key", "new", "bob"], {}) == 20
     assert "is there already" in capsys.readouterr().err
@@ -66,7 +66,7 @@ def test_a_second_key_joins_the_first_and_none_is_overwritten(capsys: Captured, 
     assert sorted(str(key.subject) for key in both.by_id.values()) == ["alice", "bob"]
 
 
-def test_a_key_of_openssl_signs_once_it_is_said_whose_it_is(capsys: Captured) -> None:
+def test_a_key_of_openssl_signs_once_its_signer_is_named(capsys: Captured) -> None:
     make = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "k.pem"]
     subprocess.run(make, check=True, capture_output=True)
     assert run(["sign", CONTRACT, "--key", "k.pem"], {}) == 2
@@ -103,7 +103,7 @@ def test_details_for_scripts(capsys: Captured, keys: Keys) -> None:
         (["contract", "check", "eyJ.eyJ.x", "--keys", "missing.json"], 20, "there is no such file"),
     ],
 )
-def test_what_cannot_be_signed_says_why(
+def test_a_refusal_to_sign_has_an_exit_code_and_a_reason(
     capsys: Captured, keys: Keys, arguments: list[str], code: int, words: str
 ) -> None:
     assert run(arguments, {}) == code
@@ -118,7 +118,7 @@ def test_a_signed_contract_is_not_signed_again(capsys: Captured, keys: Keys) -> 
     assert "signed already" in capsys.readouterr().err
 
 
-def test_contract_check_reads_a_signed_one_and_reports_that_it_is_not_verified(
+def test_contract_check_reads_a_signed_contract_and_reports_that_it_is_not_verified(
     capsys: Captured, keys: Keys
 ) -> None:
     raw = signed(capsys)
@@ -134,7 +134,7 @@ def test_contract_check_reads_a_signed_one_and_reports_that_it_is_not_verified(
     assert document["signature"]["verified"] is False
 
 
-def test_contract_check_refuses_a_tampered_one_with_the_keys_at_hand(capsys: Captured, keys: Keys) -> None:
+def test_contract_check_with_keys_refuses_a_tampered_contract(capsys: Captured, keys: Keys) -> None:
     raw = signed(capsys)
     tampered = raw[:-10] + ("A" if raw[-10] != "A" else "B") + raw[-9:]
     assert run(["contract", "check", tampered], {}) == 0

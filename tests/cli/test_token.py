@@ -22,7 +22,7 @@ def new(file: Path, capsys: Captured, name: str, *more: str) -> str:
     return capsys.readouterr().out.strip()
 
 
-def test_the_list_says_whose_a_token_is_and_until_when_and_no_secret(file: Path, capsys: Captured) -> None:
+def test_the_list_shows_subjects_and_lifetimes_and_no_secrets(file: Path, capsys: Captured) -> None:
     secrets = [new(file, capsys, "alice"), new(file, capsys, "bob", "--ttl", "30d")]
     assert run(["token", "list", "--file", str(file)], {}) == 0
     header, *rows = capsys.readouterr().out.splitlines()
@@ -61,7 +61,7 @@ def test_revoke_takes_one_token_by_its_id_or_all_of_a_person(file: Path, capsys:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_cannot_be_done_is_said(file: Path, capsys: Captured) -> None:
+def test_wrong_use_has_an_exit_code_and_a_reason(file: Path, capsys: Captured) -> None:
     assert run(["token", "list", "--file", str(file)], {}) == 20
     assert "there is no such file" in capsys.readouterr().err
     new(file, capsys, "alice")

@@ -1,4 +1,4 @@
-"""`devroute doctor`, each thing broken for real. The mesh's part: mesh/test_doctor.py."""
+"""`devroute doctor` with real faults. The round trip through the mesh: tests/envoy/test_doctor.py."""
 
 import asyncio
 import email.utils
@@ -60,7 +60,7 @@ async def test_a_healthy_laptop_passes_every_check_and_a_dead_app_is_named(
         ("http://127.0.0.1:1", "tls", 40, "refused"),
     ],
 )
-async def test_what_is_broken_is_named_with_its_exit_code(
+async def test_each_fault_is_named_with_its_exit_code(
     server: str, check: str, code: int, said: str, tmp_path: Path
 ) -> None:
     ended, found = await examined(tmp_path, DEVROUTE_SERVER=server, DEVROUTE_TOKEN=SECRET)
@@ -89,8 +89,8 @@ async def certified(folder: Path, pair: Pair) -> AsyncIterator[str]:
         yield f"https://localhost:{ready['tls_port']}"
 
 
-async def test_a_certificate_that_nobody_vouches_for_or_that_ends_soon_is_named(tmp_path: Path) -> None:
-    """Its server works, so that everything else is found well."""
+async def test_a_certificate_that_is_not_trusted_or_expires_soon_is_reported(tmp_path: Path) -> None:
+    """The server works, so that all other checks succeed."""
     authority = Authority(tmp_path)
     async with certified(tmp_path, authority.server(seconds=9 * 86_400 + 60)) as server:
         known = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": SECRET}
@@ -125,12 +125,13 @@ async def test_a_certificate_that_has_expired_or_is_for_another_name_has_its_own
     assert "--ca-file" not in found["tls"]["remedy"]
 
 
-# --- a server of another time and version -------------------------------------------------------------------
+# --- a server with another time and version
+# -------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def in_front_of(server: testbed.RunningProxy, version: str, seconds: float) -> AsyncIterator[str]:
-    """Passes everything on, but the server seems to be of another version, and in another time."""
+    """A relay behind which the server has another version and another time."""
     date = f"Date: {email.utils.formatdate(time.time() + seconds, usegmt=True)}".encode()
     ours, theirs = f'"version": "{__version__}"'.encode(), f'"version": "{version}"'.encode()
     assert len(ours) == len(theirs)  # content-length stays true

@@ -1,4 +1,4 @@
-"""The page that `devroute up` draws: its lines, and the real thing on a real (pseudo) terminal."""
+"""The page of `devroute up`: its lines, and the command itself on a pseudo terminal."""
 
 import asyncio
 import fcntl
@@ -8,6 +8,7 @@ import re
 import struct
 import sys
 import termios
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,7 +30,7 @@ from tests.support.loopback import Client, Site, get, site
 
 
 class Terminal:
-    """What a program's output looks like: text, moves of the cursor, clearing; colours are left out."""
+    """Interprets a program's output: text, cursor movement and clearing, without colours."""
 
     def __init__(self, width: int, height: int) -> None:
         self.resize(width, height)
@@ -186,7 +187,7 @@ async def ask(where: Site, path: bytes, service: str = "foo") -> Client:
     return client
 
 
-async def test_the_page_shows_who_i_am_and_what_comes_and_gives_the_terminal_back(tmp_path: Path) -> None:
+async def test_the_page_shows_the_laptop_and_its_requests_and_restores_the_terminal(tmp_path: Path) -> None:
     async with (
         site() as where,
         app() as port,
@@ -217,7 +218,7 @@ async def test_the_page_shows_who_i_am_and_what_comes_and_gives_the_terminal_bac
         assert terminal.before.strip() == "alice was online for 0 min: 2 requests, 1 failed"
 
 
-async def test_a_tunnel_that_is_down_is_said_in_words(tmp_path: Path) -> None:
+async def test_a_lost_tunnel_is_shown_with_its_reason(tmp_path: Path) -> None:
     async with site() as where, up(where, tmp_path, "foo=9") as running:
         await running.until(lambda t: "alice is online" in t.text)
         await where.stop()
@@ -255,23 +256,23 @@ async def test_no_color_is_honoured(tmp_path: Path) -> None:
         assert not [each for each in colours if re.search(r"(^|;)3\d", each)]
 
 
-async def test_a_terminal_that_stands_still_stops_nobody() -> None:
-    """Nothing reads what is drawn; requests are reported all the same, and the end does not wait for it."""
+async def test_a_blocked_terminal_does_not_block_the_page() -> None:
+    """Nothing reads the terminal: neither requests nor the shutdown wait for it."""
     master, slave = pty.openpty()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    report = PageReporter(os.fdopen(slave, "w"))
-    report.online("alice", "http://server", [ServiceSpec("foo", "localhost", 1)])
+    reporter = PageReporter(os.fdopen(slave, "w"))
+    reporter.online("alice", "http://server", [ServiceSpec("foo", "localhost", 1)])
     longest = 0.0
     for number in range(3000):
         started = time.perf_counter()
-        report.request(Finished("foo", "GET", f"/{number}" + "x" * 150, 200, 0.0, 0.001, 5, "", "", b""))
-        report.flush()
+        reporter.request(Finished("foo", "GET", f"/{number}" + "x" * 150, 200, 0.0, 0.001, 5, "", "", b""))
+        reporter.flush()
         longest = max(longest, time.perf_counter() - started)
         await asyncio.sleep(0)
     assert longest < 1
-    report.close()
+    reporter.close()
     os.set_blocking(master, False)
-    while report._thread.is_alive():  # let its thread go
+    while any(thread.name == "devroute-screen" for thread in threading.enumerate()):  # let it end
         try:
             os.read(master, 1 << 20)
         except BlockingIOError:
@@ -333,7 +334,7 @@ def test_the_inspector_s_link_is_whole_at_any_width(width: int) -> None:
         assert f"Inspector: {link}" in shown
 
 
-def test_columns_leave_where_there_is_no_room() -> None:
+def test_columns_are_left_out_on_narrow_terminals() -> None:
     row = Row("12:34:56", "foo", "GET", "/a", 200, "12 ms", "1.2 kB", "shop/web", "")
     view = View(name="alice", services=[("foo", "http://localhost:1")], rows=[row])
     wide, medium, narrow = (
@@ -365,5 +366,5 @@ def test_columns_leave_where_there_is_no_room() -> None:
         (b"user-agent: \x1b[2J\r\n", ""),
     ],
 )
-def test_the_caller_is_the_mesh_s_word_or_else_the_program(fields: bytes, caller: str) -> None:
+def test_the_sender_is_the_mesh_identity_or_else_the_program(fields: bytes, caller: str) -> None:
     assert sender_of(b"GET / HTTP/1.1\r\nhost: foo\r\n" + fields + b"\r\n") == caller

@@ -1,4 +1,4 @@
-"""Which token goes to which server, and what a repository's file may not say."""
+"""Which credentials are sent to which server, and what a repository's file may not set."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def token(settings: AgentSettings) -> str:
         {"home": "client_cert: a.pem\nclient_key: a.key"},
     ],
 )
-def test_a_repository_cannot_have_your_credential_sent_to_its_own_server(yours: dict[str, object]) -> None:
+def test_a_repository_cannot_send_the_user_s_credentials_to_its_own_server(yours: dict[str, object]) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         settled(repo=f"server: {THEIRS}", **yours)  # type: ignore[arg-type]
     assert caught.value.message.startswith(f"devroute.yaml names the server '{THEIRS}', but the ")
@@ -55,7 +55,7 @@ def test_a_repository_cannot_have_your_credential_sent_to_its_own_server(yours: 
     assert "secret-1" not in caught.value.message + caught.value.hint
 
 
-def test_a_repository_may_choose_among_the_servers_that_you_listed_and_each_gets_its_own_token() -> None:
+def test_a_repository_may_choose_among_the_user_s_servers_and_each_gets_its_own_token() -> None:
     home = f"server: {OURS}\ntoken: one\nservers:\n  {THEIRS}:\n    token: two\n    ca_file: /ca.pem\n"
     assert token(settled(home=home)) == "one"
     settings = settled(repo=f"server: {THEIRS}", home=home)
@@ -65,11 +65,11 @@ def test_a_repository_may_choose_among_the_servers_that_you_listed_and_each_gets
 
 
 @pytest.mark.parametrize("named", [OURS, OURS + "/", "https://ours.example:443", "wss://OURS.example"])
-def test_a_repository_that_names_your_own_server_gets_what_is_yours(named: str) -> None:
+def test_a_repository_that_names_the_user_s_server_gets_the_user_s_credentials(named: str) -> None:
     assert token(settled(repo=f"server: {named}", home=f"server: {OURS}\ntoken: one")) == "one"
 
 
-def test_a_server_that_you_name_comes_before_the_repository_s() -> None:
+def test_the_user_s_server_takes_precedence_over_the_repository_s() -> None:
     settings = settled(repo=f"server: {THEIRS}", env={"server": OURS, "token": "one"})
     assert (settings.server, token(settings)) == (OURS, "one")
 
@@ -96,7 +96,7 @@ def test_without_a_credential_a_repository_may_name_any_server() -> None:
         "command: [sh]",
     ],
 )
-def test_a_repository_s_file_may_not_run_commands_nor_loosen_trust(line: str) -> None:
+def test_a_repository_s_file_may_not_run_commands_or_change_trust(line: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"is not permitted in a file that comes|there is no setting"):
         read_file(line, "devroute.yaml", own=False)
     if not line.startswith("command"):
@@ -114,7 +114,7 @@ def test_a_repository_s_file_may_not_run_commands_nor_loosen_trust(line: str) ->
         "['foo=localhost.evil.example:80']",
     ],
 )
-def test_a_repository_s_file_opens_no_way_into_the_laptop_s_networks(services: str) -> None:
+def test_a_repository_s_file_gives_no_access_to_the_laptop_s_networks(services: str) -> None:
     with pytest.raises(ConfigInvalid, match="leads beyond this laptop"):
         read_file(f"services: {services}", "devroute.yaml", own=False)
     assert read_file(f"services: {services}", "config.yaml").values["services"]
@@ -129,11 +129,11 @@ def test_a_repository_s_file_opens_no_way_into_the_laptop_s_networks(services: s
         "7",
     ],
 )
-def test_a_repository_s_file_names_ports_of_the_laptop_and_mistakes_are_told_later(services: str) -> None:
+def test_a_repository_s_file_may_name_ports_of_the_laptop(services: str) -> None:
     assert read_file(f"services: {services}", "devroute.yaml", own=False).values["services"]
 
 
-def test_what_a_repository_s_file_may_say_is_a_list_and_knows_every_setting() -> None:
+def test_every_setting_is_permitted_or_refused_in_a_repository_s_file() -> None:
     refused = {"token_command", "ca_file", "client_cert", "client_key", "insecure_plain_http", "servers"}
     assert {*AgentSettings.model_fields, "proxy"} == PERMITTED | refused | {"command", "direct"}
 
@@ -141,13 +141,13 @@ def test_what_a_repository_s_file_may_say_is_a_list_and_knows_every_setting() ->
 @pytest.mark.parametrize(
     "rules", ["[-authorization]", "[card_number, -cookie]", "-authorization", "a,-cookie"]
 )
-def test_a_repository_s_file_takes_nothing_off_the_redaction(rules: str) -> None:
+def test_a_repository_s_file_cannot_reduce_redaction(rules: str) -> None:
     with pytest.raises(ConfigInvalid, match="may add fields, and remove none"):
         read_file(f"redact: {rules}", "devroute.yaml", own=False)
     assert read_file(f"redact: {rules}", "config.yaml").values["redact"]
 
 
-def test_a_repository_has_nothing_recorded_that_i_do_not_want_recorded() -> None:
+def test_a_repository_cannot_extend_recording() -> None:
     repo = "inspector: 4041\ninspector_memory_mb: 4096\ninspector_body_mb: 9"
     settings = settled(repo=repo, home="inspector: off\ninspector_body_mb: 0.5")
     assert (settings.inspector, settings.inspector_memory_mb, settings.inspector_body_mb) == (
@@ -159,7 +159,7 @@ def test_a_repository_has_nothing_recorded_that_i_do_not_want_recorded() -> None
     assert settled(repo=repo).inspector == 4041
 
 
-def test_what_a_repository_redacts_comes_on_top_of_what_i_do() -> None:
+def test_redaction_of_a_repository_is_added_to_the_user_s() -> None:
     mine = "redact: [card_number, -x-api-key]"
     assert settled(home=mine, repo="redact: [$.user.pin]").redact == (
         "card_number",
@@ -206,11 +206,11 @@ def test_no_token_goes_over_plain_http(server: str) -> None:
 @pytest.mark.parametrize(
     "server", ["https://x.example", "wss://x", "http://localhost:1", "http://127.0.0.2", "ws://[::1]:8"]
 )
-def test_tls_and_this_machine_are_not_exposed(server: str) -> None:
+def test_tls_and_loopback_are_not_exposed(server: str) -> None:
     assert not is_exposed(server)
 
 
-def test_servers_are_the_same_by_what_they_lead_to() -> None:
+def test_servers_are_equal_by_scheme_host_and_port() -> None:
     assert same_server("http://a:80/x/", "ws://A/x")
     for other in ("https://a:80/x", "http://a:81/x", "http://a/y", "http://b/x", "a", "http://a:x", ""):
         assert not same_server("http://a/x", other)

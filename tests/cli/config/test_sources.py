@@ -43,13 +43,13 @@ def test_a_service_and_its_local_place_are_read(text: str, spec: ServiceSpec) ->
         ("foo=localhost:", "a port is missing"),
     ],
 )
-def test_a_wrong_service_is_refused_with_what_to_write(text: str, problem: str) -> None:
+def test_a_wrong_service_is_refused_with_the_right_form(text: str, problem: str) -> None:
     with pytest.raises(Malformed) as caught:
         ServiceSpec.parse(text)
     assert problem in str(caught.value)
 
 
-def test_each_source_comes_before_the_next_one() -> None:
+def test_each_source_takes_precedence_over_the_next() -> None:
     flags = Source("the flags", {"name": "from-flags", "server": None})
     environment = read_environment(
         {"DEVROUTE_SERVER": "https://env:1", "DEVROUTE_NAME": "from-env", "OTHER": "x"}
@@ -165,7 +165,7 @@ def test_a_wrong_setting_is_refused_naming_source_and_field_without_a_secret(
     assert SECRET not in caught.value.message
 
 
-def test_everything_that_is_missing_is_said_at_once_with_what_to_do() -> None:
+def test_all_missing_settings_are_named_at_once_with_remedies() -> None:
     with pytest.raises(ConfigInvalid) as caught:
         agent_settings([])
     assert caught.value.message == "not set up yet: server, token and services missing"

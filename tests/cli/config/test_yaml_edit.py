@@ -48,7 +48,7 @@ def test_an_edit_changes_one_setting_and_keeps_all_others_and_their_comments(
         ("---\nserver: [a,   b]\r\nname:   'x'\r\n", "---\nserver: b\r\nname:   'x'\r\n"),
     ],
 )
-def test_a_replaced_value_leaves_what_stands_around_it(before: str, after: str) -> None:
+def test_a_replaced_value_leaves_the_text_around_it(before: str, after: str) -> None:
     assert with_settings(before, {"server": "b"}, "f.yaml") == after
 
 
