@@ -5,34 +5,34 @@ The hostile end is a real link on whose connection the test writes frames of its
 """
 
 import asyncio
+import itertools
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from devroute.errors import TunnelFlooded
 from devroute.tunnel.link import Link
 from devroute.tunnel.protocol.flood_guard import (
-    CONTROL_BURST,
     RESET_BURST,
     TINY_BURST,
-    TINY_PER_SECOND,
 )
-from devroute.tunnel.protocol.frames import CREDIT, OPEN_PREFIX, Flag, FrameType
+from devroute.tunnel.protocol.frames import CREDIT, OPEN_PREFIX, WINDOW, Flag, FrameType
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, answer, connect, get, head, post, tunnel
 from tests.support.raw_frames import encoded, frame, send
 
-PATIENCE = 10.0
-
-#: More than the burst and what is granted while the test runs.
-FLOOD = CONTROL_BURST + 12_000
+PATIENCE = 30.0
 
 
-async def ended_for_flooding(link: Link) -> None:
-    """Wait until the peer has closed the link."""
+async def flood(link: Link, piece: bytes, ended: "asyncio.Future[Any]") -> None:
+    """Write `piece` until the peer has ended the link: as time passes, it permits more."""
     async with asyncio.timeout(PATIENCE):
-        await link.disconnected
+        while not ended.done():
+            if not link.transport.is_closing():
+                link.transport.write(piece)
+            await asyncio.sleep(0)
 
 
 FLOODS = {
@@ -56,11 +56,9 @@ async def test_an_agent_that_floods_the_proxy_loses_its_link_and_no_other_does(n
         send(hostile, frame(FrameType.HEAD, 1, b"HTTP/1.1 200 OK\r\n\r\n"))
         bystander = await connect(where, {"foo": App(answer(b"fine"))}, token="bob-token")
         await bystander.welcome
-        for _ in range(FLOOD // 1000):
-            send(hostile, *[FLOODS[name]] * 1000)
         client = Client()
         where.upstream("bob").open(get(), client)
-        await ended_for_flooding(hostile)
+        await flood(hostile, encoded(hostile, *[FLOODS[name]] * 1000), hostile.disconnected)
         await asyncio.wait_for(client.done.wait(), PATIENCE)
         assert hostile.goaway is not None
         assert hostile.goaway.code == "tunnel-flood"
@@ -73,8 +71,7 @@ async def test_an_agent_that_floods_the_proxy_loses_its_link_and_no_other_does(n
 )
 async def test_a_flood_of_websocket_frames_ends_the_link(opcode: int) -> None:
     async with tunnel(App()) as (_, hostile):
-        hostile.transport.write(bytes((opcode, 0x80, 1, 2, 3, 4)) * FLOOD)
-        await ended_for_flooding(hostile)
+        await flood(hostile, bytes((opcode, 0x80, 1, 2, 3, 4)) * 1000, hostile.disconnected)
         assert hostile.goaway is not None
         assert hostile.goaway.code == "tunnel-flood"
 
@@ -84,20 +81,23 @@ async def test_a_proxy_that_opens_and_resets_streams_loses_its_agent() -> None:
     async with tunnel(app) as (where, agent):
         (hostile,) = where.tunnels.links
         opening = OPEN_PREFIX.pack(0, 3) + b"foo" + get().wire
-        for number in range(1, RESET_BURST + 3000):
-            reset = frame(FrameType.RESET, number, b"cancelled\n\n")
-            send(hostile, frame(FrameType.OPEN, number, opening, Flag.END), reset)
-        why = await asyncio.wait_for(agent.close_reason, PATIENCE)
-        assert isinstance(why, TunnelFlooded)
+        numbers = itertools.count(1)
+        async with asyncio.timeout(PATIENCE):
+            while not agent.close_reason.done():  # as time passes, it permits more
+                for number in itertools.islice(numbers, 100):
+                    reset = frame(FrameType.RESET, number, b"cancelled\n\n")
+                    send(hostile, frame(FrameType.OPEN, number, opening, Flag.END), reset)
+                await asyncio.sleep(0)
+        assert isinstance(agent.close_reason.result(), TunnelFlooded)
         await eventually(lambda: all(stream.cancelled.is_set() for stream in app.streams))
-        assert len(app.streams) <= RESET_BURST + 3000
+        assert RESET_BURST <= len(app.streams) < next(numbers)
 
 
 async def test_a_proxy_that_floods_the_agent_loses_it() -> None:
     async with tunnel(App()) as (where, agent):
         (hostile,) = where.tunnels.links
-        send(hostile, *[FLOODS["ping"]] * FLOOD)
-        assert isinstance(await asyncio.wait_for(agent.close_reason, PATIENCE), TunnelFlooded)
+        await flood(hostile, encoded(hostile, *[FLOODS["ping"]] * 1000), agent.close_reason)
+        assert isinstance(agent.close_reason.result(), TunnelFlooded)
 
 
 async def test_all_streams_of_a_sidecar_that_dies_are_no_flood() -> None:
@@ -137,11 +137,15 @@ async def test_tiny_data_is_read_slowly_and_loses_nothing(
 ) -> None:
     agent, proxy, client, resume = stalled
     resume()
-    count = TINY_BURST + TINY_PER_SECOND // 2
-    send(agent, *[frame(FrameType.DATA, 1, b"x")] * count)
-    await eventually(lambda: not proxy.transport.is_reading())  # for half a second
-    send(agent, *[frame(FrameType.DATA, 1, b"x")] * 100)
-    await eventually(lambda: client.size == count + 100)
+    piece = encoded(agent, *[frame(FrameType.DATA, 1, b"x")] * 2000)
+    pieces = 0
+    while proxy.transport.is_reading():
+        agent.transport.write(piece)
+        pieces += 1
+        await asyncio.sleep(0)
+    assert TINY_BURST < 2000 * pieces < WINDOW
+    agent.transport.write(piece)
+    await eventually(lambda: client.size == 2000 * (pieces + 1))
     assert agent.close_error is None
 
 

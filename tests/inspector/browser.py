@@ -71,9 +71,10 @@ class Browser:
         return await self._run(self._driver.execute_script, script, *values)
 
     async def until(self, expression: str, *values: Any) -> Any:
-        """The first true value of a JavaScript expression."""
+        """The first true value of a JavaScript expression; it may fail while an element is still missing."""
+        script = f"try {{ return {expression} }} catch (_) {{ return null }}"
         try:  # half a minute: its first page, on a machine that starts Envoys beside it
-            return await eventually(lambda: self.js(f"return {expression}", *values), expression, within=30)
+            return await eventually(lambda: self.js(script, *values), expression, within=30)
         except AssertionError as error:
             shown = await self.js("return document.body.innerText.slice(0, 3000)")
             raise AssertionError(f"{error} {values}\n{shown}") from None
