@@ -193,15 +193,9 @@ class ResponseHead:
         self.outcome = outcome
 
     def with_outcome(self, result: str, reason: str) -> "ResponseHead":
+        status, phrase, framing, length = self.status, self.reason, self.framing, self.length
         return ResponseHead(
-            self.status,
-            self.reason,
-            self.framing,
-            self.length,
-            self.keep_alive,
-            self.raw,
-            self.drop,
-            (result, reason),
+            status, phrase, framing, length, self.keep_alive, self.raw, self.drop, (result, reason)
         )
 
     @property

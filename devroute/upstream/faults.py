@@ -12,7 +12,7 @@ from devroute.errors import DevrouteError, FaultInjected, UpstreamTimeout
 from devroute.http.error_response import error_body
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import DiscardedRequest, ResponseSink, Upstream, UpstreamStream
 
 #: Bytes of a delayed request's body that are buffered: as much as a sidecar sends before it waits for us.
 MAX_BUFFERED_BYTES: Final = 64 * 1024
@@ -155,7 +155,7 @@ class AbortUpstream:
         return _AbortedStream(self._status, self._body, head.method, sink)
 
 
-class _AbortedStream:
+class _AbortedStream(DiscardedRequest):
     """Responds once open() has returned; discards the request's body."""
 
     def __init__(self, status: int, body: bytes, method: bytes, sink: ResponseSink) -> None:
@@ -174,8 +174,3 @@ class _AbortedStream:
 
     def cancel(self) -> None:
         self._handle.cancel()
-
-    def send_data(self, data: bytes) -> None: ...
-    def send_end(self, trailers: Headers) -> None: ...
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...

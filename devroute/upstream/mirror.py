@@ -15,7 +15,7 @@ from devroute.headers import BAGGAGE_VIA
 from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import DiscardedRequest, ResponseSink, Upstream, UpstreamStream
 
 #: Bytes of one mirrored request that wait for a laptop: an upload's worth, while a breakpoint stops the app.
 MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
@@ -105,7 +105,7 @@ class MirrorUpstream:
         return RequestHead(head.method, head.target, head.framing, head.length, wire)
 
 
-class _AcceptingStream:
+class _AcceptingStream(DiscardedRequest):
     """The sidecar's side: reads the whole request, then responds 202."""
 
     def __init__(self, head: RequestHead, sink: ResponseSink, mirrored: "_MirroredRequest | None") -> None:
@@ -135,9 +135,6 @@ class _AcceptingStream:
             self._handle.cancel()
         if self._mirrored is not None:
             self._mirrored.cancel()
-
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
 
 
 class _MirroredRequest:

@@ -8,8 +8,8 @@ import asyncio
 from typing import Protocol
 
 from devroute.errors import DevrouteError, TargetOverloaded
-from devroute.http.message import Headers, RequestHead
-from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.http.message import RequestHead
+from devroute.upstream.interface import DiscardedRequest, ResponseSink, Upstream, UpstreamStream
 
 
 class Link(Protocol):
@@ -70,7 +70,7 @@ class QuotaUpstream:
         return _RefusedStream(sink, quota.overloaded()) if quota.full else self._pool.open(head, sink)
 
 
-class _RefusedStream:
+class _RefusedStream(DiscardedRequest):
     """A request that is not sent: the sink gets `error` once open() has returned."""
 
     def __init__(self, sink: ResponseSink, error: DevrouteError) -> None:
@@ -78,11 +78,6 @@ class _RefusedStream:
 
     def cancel(self) -> None:
         self._handle.cancel()
-
-    def send_data(self, data: bytes) -> None: ...
-    def send_end(self, trailers: Headers) -> None: ...
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
 
 
 class Quotas:

@@ -118,12 +118,8 @@ class Connection(asyncio.BufferedProtocol):
         self._out_bytes += len(data)
         if self._out_bytes >= FLUSH_BYTES:
             self.flush()
-        elif not self._flush_due:
-            self._flush_due = True
-            if READ_TURN.reading:
-                READ_TURN.dirty.append(self)
-            else:
-                self._loop.call_soon(self.flush)
+        else:
+            self.flush_soon()
 
     def flush_soon(self) -> None:
         """Flush at the end of this turn; for subclasses that produce their output in `flush`."""

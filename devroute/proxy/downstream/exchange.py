@@ -23,7 +23,7 @@ from devroute.http.http1.body import BodyReader, encode_last_chunk
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead
 from devroute.proxy.downstream.context import Context
 from devroute.routing.route import Route
-from devroute.upstream.interface import UpstreamStream
+from devroute.upstream.interface import DiscardedRequest, UpstreamStream
 
 #: Interim answers (1xx) to one request; uploads that report their progress send some (104). They have no flow
 #: control of their own, so without a bound they could fill memory.
@@ -268,16 +268,5 @@ class Exchange:
             self.break_off(UpstreamTimeout(f"the request was not complete after {timeouts.total:g} s"))
 
 
-class _Nowhere:
-    """The stream of an exchange that has none: what is sent to it is thrown away."""
-
-    __slots__ = ()
-
-    def send_data(self, data: bytes) -> None: ...
-    def send_end(self, trailers: Headers) -> None: ...
-    def cancel(self) -> None: ...
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
-
-
-_NOWHERE: Final = _Nowhere()
+#: The stream of an exchange that has none.
+_NOWHERE: Final = DiscardedRequest()
