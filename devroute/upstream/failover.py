@@ -59,7 +59,7 @@ def find_origin(head: RequestHead, options: OfferOptions, key: str) -> tuple[byt
         return b"", f"{method} may have been acted upon (--except-methods)"
     origin = _ORIGIN.search(head.wire)
     if origin is None:
-        return b"", "the sidecar does not say where the service is"
+        return b"", "the sidecar did not send the service's address"
     name, _, namespace = key.partition(".")
     labels = origin[1].decode("ascii").split(".")
     sender = sender_namespace(head.wire)

@@ -147,7 +147,7 @@ class AbortUpstream:
     def __init__(self, status: int, service: str) -> None:
         self._status = status
         error = FaultInjected(
-            f"answered {status} as the contract asks", hint="it says 'abort'", service=service
+            f"answered {status} as the contract asks", hint="its entry has 'abort'", service=service
         )
         self._body = b"" if status in _BODYLESS else error_body(error)
 

@@ -49,10 +49,10 @@ class Http2Stream:
     """
 
     __slots__ = (
+        "_buffered",
+        "_buffered_end",
         "_ended",
         "_heads",
-        "_held",
-        "_held_end",
         "_paused",
         "_received_end",
         "_sent_end",
@@ -78,8 +78,8 @@ class Http2Stream:
         self._sent_end = False
         self._received_end = False
         self._paused = False
-        self._held: deque[tuple[Chunk, int]] = deque()
-        self._held_end: Headers | None = None
+        self._buffered: deque[tuple[Chunk, int]] = deque()
+        self._buffered_end: Headers | None = None
 
     # --- implemented by subclasses
 
@@ -230,18 +230,18 @@ class Http2Stream:
 
     def _buffer(self, data: bytes, size: int) -> None:
         """As http/buffer.py's append_chunk, with the size that flow control counts."""
-        held = self._held
-        if held and (both := join_chunks(held[-1][0], data)) is not None:
-            held[-1] = (both, held[-1][1] + size)
+        buffered = self._buffered
+        if buffered and (both := join_chunks(buffered[-1][0], data)) is not None:
+            buffered[-1] = (both, buffered[-1][1] + size)
         else:
-            held.append((data, size))
+            buffered.append((data, size))
 
     def receive_end(self, trailers: Headers) -> None:
         if self._received_end:
             return
         self._received_end = True
-        if self._held:
-            self._held_end = trailers
+        if self._buffered:
+            self._buffered_end = trailers
         elif not self.finished:
             self.complete(trailers)
 
@@ -251,12 +251,12 @@ class Http2Stream:
 
     def resume_delivery(self) -> None:
         self._paused = False
-        held = self._held
-        while held and not self._paused:
-            data, size = held.popleft()
+        buffered = self._buffered
+        while buffered and not self._paused:
+            data, size = buffered.popleft()
             self.receive_data(bytes(data), size)
-        if self._held_end is not None and not held and not self.finished:
-            trailers, self._held_end = self._held_end, None
+        if self._buffered_end is not None and not buffered and not self.finished:
+            trailers, self._buffered_end = self._buffered_end, None
             self.complete(trailers)
 
     def discard_queued(self) -> None:
@@ -301,6 +301,6 @@ class Http2Stream:
         connection = self.connection
         if connection is not None:
             connection.remove_stream(self)
-            for _, size in self._held:
+            for _, size in self._buffered:
                 connection.acknowledge(self.number, size)
-        self._held.clear()
+        self._buffered.clear()

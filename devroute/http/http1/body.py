@@ -96,7 +96,7 @@ class CloseBody:
 class ChunkedBody:
     """The chunked coding, strictly: only CRLF ends a line, sizes are plain hexadecimal."""
 
-    __slots__ = ("_error", "_held", "_left", "_state", "_trailer_bytes", "done", "trailers")
+    __slots__ = ("_error", "_left", "_partial", "_state", "_trailer_bytes", "done", "trailers")
 
     _SIZE: Final = 0
     _DATA: Final = 1
@@ -105,7 +105,7 @@ class ChunkedBody:
 
     def __init__(self, error: type[DevrouteError]) -> None:
         self._error = error
-        self._held = b""  # an incomplete line
+        self._partial = b""  # an incomplete line
         self._left = 0  # of the current chunk
         self._state = self._SIZE
         self._trailer_bytes = 0
@@ -113,9 +113,9 @@ class ChunkedBody:
         self.trailers: Headers = []
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        if self._held:
-            data = self._held + data
-            self._held = b""
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
         pieces: list[bytes] = []
         at = 0
         size = len(data)
@@ -132,14 +132,14 @@ class ChunkedBody:
                 if ending != b"\r\n"[: len(ending)]:
                     raise self._error("a chunk does not end with CR LF", hint="RFC 9112 §7.1")
                 if len(ending) < 2:
-                    self._held = ending
+                    self._partial = ending
                     break
                 at += 2
                 self._state = self._SIZE
             else:
                 stop = data.find(b"\n", at)
                 if stop < 0:
-                    self._held = data[at:]
+                    self._partial = data[at:]
                     self._check_line_length(size - at)
                     break
                 if stop == at or data[stop - 1] != _CR:

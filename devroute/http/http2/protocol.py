@@ -108,7 +108,7 @@ class Http2Protocol(H2Connection):
         )
         self.max_inbound_frame_size = MAX_FRAME_BYTES
         self._preface = 0 if client else len(PREFACE)  # bytes of it that are still to come
-        self._held = bytearray()  # an incomplete frame
+        self._partial = bytearray()  # an incomplete frame
         self._need = 0  # bytes that it needs before parsing goes on
         self.more = False
         self._block_open = False  # CONTINUATION has to follow
@@ -122,13 +122,13 @@ class Http2Protocol(H2Connection):
         ones. Raises h2's ProtocolError, after queueing a GOAWAY for the peer."""
         if self._preface:
             data = self._receive_preface(data)
-        held = self._held
-        if held:
-            held += data
-            if len(held) < self._need:
+        partial = self._partial
+        if partial:
+            partial += data
+            if len(partial) < self._need:
                 return []
-            data = bytes(held)
-            held.clear()
+            data = bytes(partial)
+            partial.clear()
         events: list[Event] = []
         at = 0
         size = len(data)
@@ -154,7 +154,7 @@ class Http2Protocol(H2Connection):
                     self._block_open = not flags & END_HEADERS
             at = end
         if at < size:
-            held += data[at:]
+            partial += data[at:]
             self._need = need
         return events
 
