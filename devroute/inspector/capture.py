@@ -90,6 +90,9 @@ class CapturedHead:
         return self._caller
 
 
+_NO_HEAD: Final = CapturedHead()
+
+
 class Capture:
     """A recorded request and its response, which changes while the request is in flight. `started` is Unix
     time; `opened`, `sent`, `responded` and `ended` are times of one monotonic clock, None until they happen.
@@ -141,8 +144,7 @@ class Capture:
         self.sent: float | None = None
         self.responded: float | None = None
         self.ended: float | None = None
-        self.request_head = CapturedHead()
-        self.response_head = CapturedHead()
+        self.request_head = self.response_head = _NO_HEAD
         self.request_body = Body()
         self.response_body = Body()
         self.status: int | None = None

@@ -128,6 +128,10 @@ class _Direction:
         self.uncounted = 0
 
 
+#: Both directions until the first event is processed, so that no objects are made on the path of a request.
+_NEW: Final = _Direction()
+
+
 class RecordedStream:
     """One request: the stream for the tunnel, and the sink for the app's response."""
 
@@ -164,8 +168,7 @@ class RecordedStream:
         self._capture: Capture | None = None
         self._upgraded = False  # after a 101, both directions are independent byte streams
         self._half_closed = False  # one of them has ended
-        self._request = _Direction()
-        self._response = _Direction()
+        self._request = self._response = _NEW
         self.stream: UpstreamStream
         recorder.schedule(self)
 
@@ -229,17 +232,16 @@ class RecordedStream:
     def _queue_data(self, event: int, direction: _Direction, data: bytes) -> None:
         if self._done:
             return
-        size = len(data)
+        recorder, size = self._recorder, len(data)
         if direction.full:  # keeping the bytes until they are counted would cost more than passing them on
             direction.uncounted += size
-            if not self._scheduled:
-                self._scheduled = True
-                self._recorder.schedule(self)
-            return
-        self._queued_bytes += size
-        recorder = self._recorder
-        recorder.queued_bytes += size
-        self._queue(event, data)
+        else:
+            self._events.append((event, monotonic(), data))
+            self._queued_bytes += size
+            recorder.queued_bytes += size
+        if not self._scheduled:
+            self._scheduled = True
+            recorder.schedule(self)
         if recorder.queued_bytes > MAX_QUEUED_BYTES or len(self._events) > MAX_QUEUED:
             self.record()
 
@@ -249,12 +251,14 @@ class RecordedStream:
         recorder.queued_bytes -= self._queued_bytes
         self._queued_bytes = 0
         events, self._events = self._events, []
-        store, request, response = recorder.store, self._request, self._response
+        store = recorder.store
         capture = self._capture
         if capture is None:
             capture = self._capture = store.begin(self._service, self._head, self._started, self._opened)
+            self._request, self._response = _Direction(), _Direction()
             if capture.kind == "grpc":
-                request.watcher = GrpcMessages(from_client=True)
+                self._request.watcher = GrpcMessages(from_client=True)
+        request, response = self._request, self._response
         if request.uncounted or response.uncounted:  # these bytes came before all queued events
             store.count(capture, request.uncounted, response.uncounted)
             request.uncounted = response.uncounted = 0

@@ -131,7 +131,7 @@ class CaptureStore:
                 capture.kind = "grpc"
             capture.request_redactor = redact.body_redactor(fields, self.max_body)
         self._insert(capture, 0)
-        if self.subscriptions:
+        if self.subscriptions.callbacks:
             self.subscriptions.notify("open", capture, {})
         return capture
 
@@ -157,7 +157,7 @@ class CaptureStore:
             if head.framing is not _NONE:
                 capture.response_redactor = self.redact.body_redactor(fields, self.max_body)
         self._grow(capture, len(redacted))
-        if self.subscriptions:
+        if self.subscriptions.callbacks:
             self.subscriptions.notify("head", capture, {})
         return fields
 
@@ -183,7 +183,7 @@ class CaptureStore:
                 redacted = redactor.feed(data)
                 body.data += redacted
                 self._grow(capture, len(redacted) + redactor.buffered - before)
-        if self.subscriptions:
+        if self.subscriptions.callbacks:
             self.subscriptions.notify("data", capture, {"side": side, "size": body.size})
 
     def count(self, capture: Capture, request: int, response: int) -> None:
@@ -197,7 +197,7 @@ class CaptureStore:
         )
         for side, body, more in sides:
             body.size += more
-            if more and self.subscriptions:
+            if more and self.subscriptions.callbacks:
                 self.subscriptions.notify("data", capture, {"side": side, "size": body.size})
 
     def add_message(self, capture: Capture, message: Message) -> None:
@@ -213,7 +213,7 @@ class CaptureStore:
             del messages[:DROPPED_MESSAGES]
             capture.messages_dropped += DROPPED_MESSAGES
         self._grow(capture, grown)
-        if self.subscriptions:
+        if self.subscriptions.callbacks:
             self.subscriptions.notify("message", capture, {"message": message})
 
     def complete_request(self, capture: Capture, now: float) -> None:
@@ -245,7 +245,7 @@ class CaptureStore:
         if capture.stored:
             capture.comparison = found
             self._grow(capture, sum(len(text or "") for each in found for text in each.values()))
-            if self.subscriptions:
+            if self.subscriptions.callbacks:
                 self.subscriptions.notify("done", capture, {})
 
     def _finish(self, capture: Capture, now: float) -> None:
@@ -256,7 +256,7 @@ class CaptureStore:
         if capture.response_redactor is not None:
             self._flush(capture, capture.response_body, capture.response_redactor)
             capture.response_redactor = None
-        if self.subscriptions and capture.stored:
+        if self.subscriptions.callbacks and capture.stored:
             self.subscriptions.notify("done", capture, {})
 
     def _flush(self, capture: Capture, body: Body, redactor: Any) -> None:

@@ -15,28 +15,25 @@ Defer = Callable[[Callable[[], None]], object]
 
 class Subscriptions:
     """The subscribers, and the events that are due for them. Deferring delivers many events at once, and
-    keeps errors of subscribers away from requests. False if there are no subscribers."""
+    keeps errors of subscribers away from requests."""
 
     def __init__(self, defer: Defer) -> None:
+        self.callbacks: list[Callback] = []
         self._defer = defer
-        self._subscribers: list[Callback] = []
         self._events: list[tuple[Event, Capture | None, dict[str, Any]]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._subscribers)
 
     def add(self, callback: Callback) -> Callable[[], None]:
         """Returns the function that ends the subscription."""
-        self._subscribers.append(callback)
+        self.callbacks.append(callback)
 
         def unsubscribe() -> None:
-            if callback in self._subscribers:
-                self._subscribers.remove(callback)
+            if callback in self.callbacks:
+                self.callbacks.remove(callback)
 
         return unsubscribe
 
     def notify(self, event: Event, capture: Capture | None, details: dict[str, Any]) -> None:
-        if self._subscribers:
+        if self.callbacks:
             self._events.append((event, capture, details))
             if len(self._events) == 1:
                 self._defer(self._deliver)
@@ -44,5 +41,5 @@ class Subscriptions:
     def _deliver(self) -> None:
         events, self._events = self._events, []
         for event in events:
-            for callback in list(self._subscribers):
+            for callback in list(self.callbacks):
                 callback(*event)
