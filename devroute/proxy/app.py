@@ -33,8 +33,9 @@ from devroute.proxy.downstream.listener import Listener
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.access_log import request_log
-from devroute.proxy.telemetry.audit import OFF, STDOUT, Audit, AuditFile
+from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event
+from devroute.proxy.telemetry.audit_file import OFF, STDOUT, AuditFile
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.proxy.telemetry.observer import Observer
 from devroute.routing.registry import Registry
@@ -47,16 +48,12 @@ from devroute.upstream.pools import Pools
 
 #: Seconds between two ticks of the data path's clock; its timeouts are seconds, so it may be coarse.
 TICK_SECONDS: Final = 0.5
-
 #: Ticks between two searches for unused pools.
 PRUNE_TICKS: Final = 120
-
 #: Ticks between two searches for links whose token has expired or was revoked.
 IN_FORCE_TICKS: Final = 2
-
 #: Ticks between two records of what the audit trail left out.
 OMISSION_TICKS: Final = 20
-
 #: Sidecars open many connections at once when a proxy starts.
 BACKLOG: Final = 1024
 
@@ -297,7 +294,7 @@ class Proxy:
         return {
             "ready": not self._draining,
             "draining": self._draining,
-            "audit_problem": None if self._audit is None else self._audit.trail.problem,
+            "audit_problem": None if self._audit is None else self._audit.file.problem,
             "tls_problem": None if self._tls is None else self._tls.problem,
         } | self._config.status()
 

@@ -175,8 +175,7 @@ class Control:
         )
 
     def _refused(self, at: str, error: DevrouteError, request: web.Request) -> None:
-        fields = {"caller": None, **refusal_fields(error), "request_id": None}
-        self.record("refusal", at=at, subject=None, peer=request.remote, **fields)
+        self.record("refusal", at=at, **refusal_fields(error, peer=request.remote))
 
     async def _authorise(self, request: web.Request) -> Identity:
         transport = request.transport

@@ -216,8 +216,8 @@ class Tunnels:
         self, error: DevrouteError, subject: str | None, transport: asyncio.BaseTransport
     ) -> None:
         """Into the audit trail: a registration was refused."""
-        fields = {"caller": None, **refusal_fields(error), "request_id": None}
-        self._record("refusal", at="tunnel", subject=subject, peer=_peer(transport), **fields)
+        fields = refusal_fields(error, subject=subject, peer=_peer(transport))
+        self._record("refusal", at="tunnel", **fields)
 
 
 def _peer(transport: asyncio.BaseTransport) -> str | None:

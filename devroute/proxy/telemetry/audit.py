@@ -1,143 +1,69 @@
-"""The audit trail: a line of JSON for each registration, refusal, takeover and change of the rules, and for
-each detoured request. Owns where it is written, on standard output or at the end of a file; what events hold
-is proxy/telemetry/audit_events.py's.
+"""The audit trail: a line of JSON for each registration, takeover, refusal, change of the configuration, and
+detoured request. audit_events.py has the events' fields, audit_file.py the file.
 
-A request's event is put together by hand, from bytes that most of its kind have in common: that costs 2.5
-microseconds with its writing, less than json.dumps alone. A trail that cannot be written never
-holds requests up: it is lost, counted, and shown in the readiness.
+A request's event is put together from bytes that many have in common: with its writing that costs 2.5 µs,
+less than json.dumps alone.
 """
 
-import contextlib
 import json
-import os
-import sys
 import time
-from pathlib import Path
 from typing import Final
 
-import structlog
-
-from devroute.errors import ConfigInvalid, DevrouteError
+from devroute.errors import DevrouteError
 from devroute.http.message import header_value
 from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal_fields, route_members
-from devroute.proxy.telemetry.line_writer import LineWriter, identifier, quoted
-from devroute.routing.route import CALLER
+from devroute.proxy.telemetry.audit_file import AuditFile
+from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, quoted
+from devroute.routing.route import CALLER, Route
 from devroute.token_bucket import TokenBucket
 
-#: What `audit` is set to besides a file.
-STDOUT: Final = "-"
-OFF: Final = "off"
+#: Combinations of route, status and caller whose members are cached: as many as one replica sees in a day.
+MAX_CACHED: Final = 4096
 
-#: Of a new file: its owner's to write, its group's to read.
-MODE: Final = 0o640
-
-_DETOUR: Final = (
-    b'{"audit": %d, "time": "%%b.%%06dZ", "event": "detour", %%b, "request_id": "%%b"}\n' % VERSION
-)
-
-#: Of routes, statuses and callers together: what one replica sees in a day.
-MAX_REMEMBERED: Final = 4096
-
-#: Refusals of one kind (where, and with which code) that are told at once, and more a second: whoever floods
-#: us with wrong tokens fills no disk, and hides nobody else's wrong doings. What is left out is counted.
+#: Refusals of one kind (place and code) that are recorded at once, and further ones a second: a flood of
+#: wrong tokens fills no disk, and hides no other refusal. What is left out is counted.
 REFUSAL_BURST: Final = 100
 REFUSALS_PER_SECOND: Final = 10
 
-log = structlog.stdlib.get_logger("devroute.audit")
-
-
-class AuditFile:
-    """Where the lines go: `-` for standard output, or a file, which others may move away at any time: it is
-    made anew as soon as that is seen. `lost` counts bytes that could not be written."""
-
-    def __init__(self, place: str) -> None:
-        """Raises ConfigInvalid where the file cannot be opened."""
-        self._path = None if place == STDOUT else Path(place)
-        self._file = sys.stdout.fileno() if self._path is None else self._open(self._path)
-        self.lost = 0
-        self.problem: str | None = None
-
-    def write(self, lines: bytes) -> None:
-        try:
-            if self._path is not None and self._moved(self._path):
-                self.reopen()
-            rest = memoryview(lines)
-            while rest:
-                written = os.write(self._file, rest)  # not within the slice: see setup.py
-                rest = rest[written:]
-        except (OSError, ConfigInvalid) as error:
-            self.lost += len(lines)
-            if self.problem is None:
-                self.problem = error.message if isinstance(error, ConfigInvalid) else str(error.strerror)
-                log.error("audit.lost", problem=self.problem)
-        else:
-            if self.problem is not None:
-                log.info("audit.resumed", lost_bytes=self.lost)
-            self.problem = None
-
-    def reopen(self) -> None:
-        """After a rotation. Raises ConfigInvalid, and then keeps what it has."""
-        if self._path is not None:
-            older, self._file = self._file, self._open(self._path)
-            with contextlib.suppress(OSError):
-                os.close(older)
-
-    def close(self) -> None:
-        if self._path is not None:
-            os.close(self._file)
-            self._file = -1
-
-    def _moved(self, path: Path) -> bool:
-        try:
-            there = path.stat()
-        except OSError:
-            return True
-        return not os.path.samestat(there, os.fstat(self._file))
-
-    def _open(self, path: Path) -> int:
-        try:
-            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, MODE)
-        except OSError as error:
-            raise ConfigInvalid(f"{path}: the audit trail cannot be written: {error.strerror}") from None
+_BEGIN: Final = b'{"audit": %d, "time": "' % VERSION
 
 
 class Audit(LineWriter):
-    """The events, in lines. `record` is for those that are few, `detoured` for the requests."""
+    """`record` is for the events that are few, `completed` for requests. `cached` are the members that
+    requests have in common, by what determines them."""
 
-    def __init__(self, trail: AuditFile) -> None:
-        super().__init__(trail.write)
-        self.trail = trail
-        self._same: dict[tuple[bytes, int, bytes, str | None], bytes] = {}
+    def __init__(self, file: AuditFile) -> None:
+        super().__init__(file.write)
+        self.file = file
+        self.cached: dict[tuple[bytes, int, bytes, str | None], bytes] = {}
         self._refusals: dict[tuple[object, object], TokenBucket] = {}
         self._omitted: dict[tuple[object, object], int] = {}
 
     def record(self, event: Event, /, **fields: object) -> None:
-        if event == "refusal" and not self._may_tell((fields["at"], fields["code"])):
+        if event == "refusal" and not self._within_rate((fields["at"], fields["code"])):
             return
-        now = time.time()
-        stamp = f"{self.stamp(now).decode()}.{int((now - int(now)) * 1e6):06d}Z"
-        self.add(line(event, stamp, fields))
+        self.add(line(event, self.timestamp(time.time()).decode(), fields))
 
-    def _may_tell(self, kind: tuple[object, object]) -> bool:
-        """Codes and places are few, and ours."""
+    def _within_rate(self, kind: tuple[object, object]) -> bool:
+        """Kinds are few, since devroute itself names places and codes."""
         now = self._loop.time()
-        allowance = self._refusals.get(kind)
-        if allowance is None:
-            allowance = self._refusals[kind] = TokenBucket(REFUSAL_BURST, REFUSALS_PER_SECOND, now)
-        if allowance.spend(now):
+        bucket = self._refusals.get(kind)
+        if bucket is None:
+            bucket = self._refusals[kind] = TokenBucket(REFUSAL_BURST, REFUSALS_PER_SECOND, now)
+        if bucket.spend(now):
             return True
         self._omitted[kind] = self._omitted.get(kind, 0) + 1
         return False
 
     def record_omitted(self) -> None:
-        """How many refusals were left out since the last call; to be called now and then."""
+        """Record how many refusals were left out since the last call; to be called periodically."""
         omitted, self._omitted = self._omitted, {}
         for (at, code), count in omitted.items():
             self.record("omission", at=at, code=code, count=count)
 
-    def detoured(self, exchange: CompletedExchange) -> None:
-        """An exchange that is over; one without a route was refused."""
+    def completed(self, exchange: CompletedExchange) -> None:
+        """Record a detoured request; one without a route was refused."""
         route = exchange.route
         error = exchange.error
         caller = header_value(exchange.request.raw, CALLER) or b""
@@ -145,46 +71,59 @@ class Audit(LineWriter):
             if error is not None:
                 self._refused(exchange, error, caller)
             return
-        members = route.audit_members
-        if not members:
-            members = route.audit_members = route_members(route)
-        key = (members, exchange.status, caller, None if error is None else error.code)
-        same = self._same.get(key)
-        if same is None:
-            same = self._remember(key)
-        now = time.time()
-        self.add(_DETOUR % (self.stamp(now), int(now % 1 * 1_000_000), same, identifier(exchange.request_id)))
+        key = (
+            route.audit_members or _render(route),
+            exchange.status,
+            caller,
+            None if error is None else error.code,
+        )
+        self.add(
+            b"".join(
+                (
+                    _BEGIN,
+                    self.timestamp(time.time()),
+                    b'", "event": "detour", ',
+                    self.cached.get(key) or self._cache(key),
+                    b', "request_id": "',
+                    identifier(exchange.request_id),
+                    b'"}\n',
+                )
+            )
+        )
 
-    def _remember(self, key: tuple[bytes, int, bytes, str | None]) -> bytes:
-        """What many requests have in common."""
-        members, status, caller, code = key
-        if len(self._same) >= MAX_REMEMBERED:
-            self._same.clear()
-        same = self._same[key] = b'%b, "status": %d, "code": %b, "caller": %b' % (
-            members,
-            status,
+    def _cache(self, key: tuple[bytes, int, bytes, str | None]) -> bytes:
+        """The members that many requests have in common."""
+        route, status, caller, code = key
+        if len(self.cached) >= MAX_CACHED:
+            self.cached.clear()
+        members = self.cached[key] = b'%b, "status": %b, "code": %b, "caller": %b' % (
+            route,
+            digits(status),
             json.dumps(code).encode(),
             b'"%b"' % quoted(caller) if caller else b"null",
         )
-        return same
+        return members
 
     def _refused(self, exchange: CompletedExchange, error: DevrouteError, caller: bytes) -> None:
-        self.record(
-            "refusal",
-            at="data",
-            subject=None,
-            peer=None,
+        fields = refusal_fields(
+            error,
             caller=caller.decode("latin-1") or None,
-            **refusal_fields(error),
             request_id=exchange.request_id.decode("latin-1"),
         )
+        self.record("refusal", at="data", **fields)
 
     def reopen(self) -> None:
         """The file was moved away: what waits belongs to the older one."""
         self.flush()
-        self.trail.write(b"")
+        self.file.write(b"")
 
     def close(self) -> None:
         self.record_omitted()
         self.flush()
-        self.trail.close()
+        self.file.close()
+
+
+def _render(route: Route) -> bytes:
+    """What all requests of a route have in common; rendered once for each."""
+    route.audit_members = route_members(route)
+    return route.audit_members

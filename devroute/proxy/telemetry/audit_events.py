@@ -1,37 +1,36 @@
-"""The audit trail's events: their names, their fields, and what of an error may be told. Pure;
-proxy/telemetry/audit.py
-writes them. docs/audit.md describes each, with a JSON Schema that the tests hold every event against.
+"""The audit trail's events: names, fields, and what of an error they may contain. Pure.
 
-No event holds a secret, a header, a path, a query or a body, nor more of a contract than the entry of the
-service that it is about.
+docs/audit.md describes each event, with a JSON Schema by which the tests validate it. No event contains a
+secret, header, path, query or body, nor more of a contract than the entry of the service that it is about.
 """
 
 import json
 from typing import Final, Literal, Protocol
 
 from devroute.errors import ContractInvalid, DevrouteError, ServiceNotInContract
+from devroute.proxy.telemetry.line_writer import members
 from devroute.routing.route import Route
 
-#: Of the schema; a field that changes its meaning or goes makes another, a new one does not.
+#: Version of the schema: another once a field changes its meaning or is removed, not for a new field.
 VERSION: Final = 1
 
 Event = Literal["change", "detour", "leave", "omission", "refusal", "registration", "takeover"]
 
-#: Refusals by status: what somebody was not allowed to do, and not what did not work (5xx).
+#: Statuses of refusals: what was not permitted, as against what failed (5xx).
 REFUSAL_STATUSES: Final = range(400, 500)
 
-#: Their words quote the contract, which names others' services and laptops.
+#: Errors whose message quotes the contract, which names other people's services and laptops.
 _QUOTES_CONTRACT: Final = (ContractInvalid, ServiceNotInContract)
 
 
 class RecordEvent(Protocol):
-    """Takes an event to wherever the trail is kept."""
+    """Writes an event to the audit trail."""
 
     def __call__(self, event: Event, /, **fields: object) -> None: ...
 
 
 def discard_event(event: Event, /, **fields: object) -> None:
-    """A RecordEvent that keeps nothing."""
+    """A RecordEvent for a proxy without an audit trail."""
 
 
 def line(event: Event, stamp: str, fields: dict[str, object]) -> bytes:
@@ -39,25 +38,36 @@ def line(event: Event, stamp: str, fields: dict[str, object]) -> bytes:
     return json.dumps({"audit": VERSION, "time": stamp, "event": event, **fields}).encode() + b"\n"
 
 
-def refusal_fields(error: DevrouteError) -> dict[str, object]:
-    """The fields that say what was refused, and why."""
-    if isinstance(error, _QUOTES_CONTRACT):
-        return {"service": None, "target": None, "code": error.code, "reason": ""}
+def refusal_fields(
+    error: DevrouteError,
+    *,
+    subject: str | None = None,
+    peer: str | None = None,
+    caller: str | None = None,
+    request_id: str | None = None,
+) -> dict[str, object]:
+    """The fields of a refusal, but for `at`."""
+    quotes = isinstance(error, _QUOTES_CONTRACT)
     return {
-        "service": error.service,
-        "target": error.target,
+        "subject": subject,
+        "peer": peer,
+        "caller": caller,
+        "service": None if quotes else error.service,
+        "target": None if quotes else error.target,
         "code": error.code,
-        "reason": error.message,
+        "reason": "" if quotes else error.message,
+        "request_id": request_id,
     }
 
 
 def route_members(route: Route) -> bytes:
-    """What all events of one route have in common, as members of a JSON object."""
-    members = {
-        "service": route.service,
-        "target": route.target,
-        "signer": route.signer,
-        "decision": route.result,
-        "reason": route.reason,
-    }
-    return json.dumps(members)[1:-1].encode()
+    """What all events of one route have in common."""
+    return members(
+        {
+            "service": route.service,
+            "target": route.target,
+            "signer": route.signer,
+            "decision": route.result,
+            "reason": route.reason,
+        }
+    )

@@ -40,7 +40,7 @@ class Observer:
         self._metrics.count(exchange)
         try:
             if self._audit is not None:
-                self._audit.detoured(exchange)
+                self._audit.completed(exchange)
             if self._log is not None:
                 self._log(exchange)
             trace_id = header_value(exchange.request.raw, _TRACED)
