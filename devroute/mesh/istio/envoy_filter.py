@@ -1,7 +1,6 @@
 """Applies EnvoyFilters to the Istio-shaped configuration of a sidecar or a gateway, as istiod does. Pure.
 
-Owns which filter is meant for which workload, and in which order; what a patch does is in
-mesh/istio/patches.py.
+Owns which filter selects which workload, and in which order; mesh/istio/patches.py has what a patch does.
 """
 
 import copy
@@ -12,7 +11,7 @@ from devroute.errors import ConfigInvalid
 from devroute.mesh.istio.patches import Unknown, apply_to_clusters, apply_to_listener, known, supported
 from devroute.mesh.istio.sidecar import Document
 
-#: Where istiod keeps the EnvoyFilters of the whole mesh.
+#: The namespace whose EnvoyFilters are for the whole mesh.
 ROOT_NAMESPACE = "istio-system"
 
 #: A patch's context: the kind of proxy, which is the first part of a node's id, and the direction of the
@@ -48,7 +47,7 @@ def apply(filters: Iterable[Document], workload: Workload, configuration: Docume
 
 
 def selects(envoy_filter: Document, workload: Workload) -> bool:
-    """Whether an EnvoyFilter is meant for this workload."""
+    """Whether an EnvoyFilter selects this workload."""
     if envoy_filter["metadata"]["namespace"] not in (ROOT_NAMESPACE, workload.namespace):
         return False
     labels: Mapping[str, str] = envoy_filter["spec"].get("workloadSelector", {}).get("labels", {})

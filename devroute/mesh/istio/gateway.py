@@ -20,7 +20,7 @@ from devroute.mesh.istio.sidecar import (
 
 JWT_FILTER = "envoy.filters.http.jwt_authn"
 JWT_TYPE = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
-#: The key under which Istio has a token's payload left in the metadata.
+#: The key of a token's payload in the metadata, as Istio sets it.
 PAYLOAD = "payload"
 
 LISTENER = "0.0.0.0_8080"
@@ -28,9 +28,9 @@ LISTENER = "0.0.0.0_8080"
 
 @dataclass(frozen=True, slots=True)
 class JwtRule:
-    """A RequestAuthentication: whose tokens are good. `jwks` is a JSON Web Key Set (RFC 7517) as text.
+    """A RequestAuthentication: which tokens are valid. `jwks` is a JSON Web Key Set (RFC 7517) as text.
 
-    Istio refuses requests with a bad token (401); `lenient` lets them pass as if they had none.
+    Istio refuses requests with an invalid token (401); `lenient` treats them like requests without one.
     """
 
     issuer: str
@@ -44,7 +44,7 @@ class JwtRule:
 class Gateway:
     """An ingress gateway: `hosts` maps host names to where they are served.
 
-    `trusted_proxies` is the mesh's numTrustedProxies: how many hops of X-Forwarded-For are believed.
+    `trusted_proxies` is the mesh's numTrustedProxies: how many hops of X-Forwarded-For are trusted.
     """
 
     hosts: Mapping[str, Endpoint]
@@ -69,7 +69,7 @@ def bootstrap(gateway: Gateway) -> Document:
         "node": {"id": f"router~127.0.0.1~gateway.{gateway.namespace}", "cluster": "istio-ingressgateway"},
         "admin": {"address": address(ANY_PORT)},
         "static_resources": {
-            # The direction of a gateway's listeners is that of what it sends on.
+            # Istio counts a gateway's listeners as outbound.
             "listeners": [listener(LISTENER, "OUTBOUND", manager, None)],
             "clusters": [cluster(name, endpoint) for name, endpoint in clusters.items()],
         },
@@ -86,7 +86,7 @@ def _virtual_host(host: str) -> Document:
 
 
 def _jwt_filter(rule: JwtRule) -> Document:
-    bad_is_none = "allow_missing_or_failed" if rule.lenient else "allow_missing"
+    invalid = "allow_missing_or_failed" if rule.lenient else "allow_missing"
     provider = {
         "issuer": rule.issuer,
         "audiences": [rule.audience],
@@ -94,7 +94,7 @@ def _jwt_filter(rule: JwtRule) -> Document:
         "payload_in_metadata": rule.payload,
         "forward": True,
     }
-    requirement = {"requires_any": {"requirements": [{"provider_name": "origins-0"}, {bad_is_none: {}}]}}
+    requirement = {"requires_any": {"requirements": [{"provider_name": "origins-0"}, {invalid: {}}]}}
     return {
         "name": JWT_FILTER,
         "typed_config": {

@@ -1,7 +1,7 @@
 """What each kind of EnvoyFilter patch does to an Envoy configuration, as istiod does it. Pure.
 
-Owns the places that a patch's match names, and the operations there. What it does not know is an error that
-says so (`Unknown`), since a patch that is silently left out would let a test pass for what nobody ships.
+Owns the places that a patch's match names, and the operations there. A patch that it cannot apply raises
+`Unknown`; ignored, it would let tests pass on a configuration that is not what istiod makes.
 """
 
 import copy
@@ -12,7 +12,7 @@ from devroute.mesh.istio.sidecar import HCM, Document
 
 
 class Unknown(Exception):
-    """A patch that this cannot apply; the text says which part."""
+    """A patch that cannot be applied here; the text names the part."""
 
 
 def supported(apply_to: str, operation: str) -> bool:
@@ -20,14 +20,14 @@ def supported(apply_to: str, operation: str) -> bool:
 
 
 def known() -> str:
-    """All that can be applied, for messages."""
+    """What can be applied, for messages."""
     return "; ".join(f"{kind} {', '.join(operations)}" for kind, (_, operations) in _KINDS.items())
 
 
 def apply_to_listener(
     listener: Document, apply_to: str, operation: str, match: Document, value: Document
 ) -> None:
-    """Apply a patch to one listener that its context has chosen. Raises Unknown."""
+    """Apply a patch to a listener that its context selects. Raises Unknown."""
     _KINDS[apply_to][0](listener, operation, match, value)
 
 
@@ -65,7 +65,7 @@ def _http_filter(listener: Document, operation: str, match: Document, value: Doc
 
 
 def _network_filters(listener: Document, match: Document) -> Iterator[Document]:
-    """The HTTP connection managers of a listener that a match means; there are no other network filters."""
+    """The HTTP connection managers of a listener that match; there are no other network filters."""
     only(match, {"listener"})
     wanted: Document = match.get("listener", {})
     only(wanted, {"name", "portNumber", "filterChain"})
@@ -111,7 +111,7 @@ def _http_route(listener: Document, operation: str, match: Document, value: Docu
                 continue
             routes = host.setdefault("routes", [])
             if not isinstance(routes, list):
-                raise Unknown("the routes of a virtual host are no list")
+                raise Unknown("the routes of a virtual host are not a list")
             if operation in ("MERGE", "REMOVE"):
                 _each_named(routes, operation, wanted.get("name"), value)
             else:
@@ -137,7 +137,7 @@ def _by_port(wanted: Document) -> Document:
 
 
 def _insert(into: list[Document], operation: str, name: str | None, value: Document) -> None:
-    """Without a name, before and after mean first and last; where it is not found, nothing happens."""
+    """Without a name, before and after mean first and last. If the name is not found, nothing happens."""
     new = copy.deepcopy(value)
     if operation == "INSERT_FIRST" or (operation == "INSERT_BEFORE" and name is None):
         into.insert(0, new)
@@ -150,7 +150,7 @@ def _insert(into: list[Document], operation: str, name: str | None, value: Docum
 
 
 def _each_named(items: list[Document], operation: str, name: str | None, value: Document) -> None:
-    """MERGE, REMOVE and REPLACE, of those with a name or of all."""
+    """MERGE, REMOVE and REPLACE: the items with a name, or all."""
     for index in reversed(range(len(items))):
         if name is not None and items[index].get("name") != name:
             continue
@@ -164,7 +164,7 @@ def _each_named(items: list[Document], operation: str, name: str | None, value: 
 
 def merge(into: Document, value: Document) -> None:
     """Merge as protobuf does: messages recursively, lists appended, everything else replaced. Raises Unknown
-    where the two are not of a kind, which protobuf refuses."""
+    for two values of different kinds, which protobuf refuses."""
     for key, new in value.items():
         old: Any = into.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
@@ -172,13 +172,13 @@ def merge(into: Document, value: Document) -> None:
         elif isinstance(old, list) and isinstance(new, list) and {*map(type, old)} >= {*map(type, new)}:
             old.extend(copy.deepcopy(new))
         elif isinstance(old, dict | list) and old:
-            raise Unknown(f"{key} is of another kind than what it is merged with")
+            raise Unknown(f"{key} cannot be merged with a value of another kind")
         else:
             into[key] = copy.deepcopy(new)
 
 
 def only(found: Document, known: set[str]) -> None:
-    """Raises Unknown for a part of a match that would be left out."""
+    """Raises Unknown for a part of a match that would be ignored."""
     unknown: Sequence[str] = sorted(found.keys() - known)
     if unknown:
         raise Unknown(f"a match by {', '.join(unknown)} is not supported")

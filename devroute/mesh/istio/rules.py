@@ -1,7 +1,7 @@
-"""What Istio says about EnvoyFilters and TrafficExtensions, as far as one file shows it. Pure.
+"""Istio's rules for EnvoyFilters and TrafficExtensions, as far as one file shows whether they are kept. Pure.
 
-Envoy judges the configuration that comes of the patches (mesh/preflight/check.py); this finds what Envoy
-never gets to see: patches that Istio ignores, refuses, or puts where nobody expects them.
+Envoy validates the configuration that results from the patches (mesh/preflight/check.py); this finds what
+never reaches Envoy: patches that Istio ignores, refuses, or puts in unexpected places.
 """
 
 import re
@@ -19,7 +19,7 @@ class Release(NamedTuple):
     envoy: str
 
 
-#: Matched by their dates: Istio takes the Envoy of the quarter before.
+#: Matched by date: Istio takes the Envoy of the previous quarter.
 RELEASES = (
     Release("1.28", "1.36"),
     Release("1.29", "1.37"),
@@ -68,12 +68,12 @@ _MATCH_PARTS = (
     ("routeConfiguration", "vhost", "route"),
     ("cluster",),
 )
-#: Where a place in an order means something.
+#: Where order matters.
 _ORDERED = ("NETWORK_FILTER", "HTTP_FILTER", "HTTP_ROUTE", "LISTENER_FILTER")
 
 
 class ManifestFinding(NamedTuple):
-    """What is wrong, where, what to do, and which releases it concerns."""
+    """What is wrong, where, what to do about it, and in which releases."""
 
     severity: Literal["error", "warning"]
     place: str
@@ -83,7 +83,7 @@ class ManifestFinding(NamedTuple):
 
 
 def envoy_filter(document: Document) -> Iterator[ManifestFinding]:
-    """An EnvoyFilter as a whole; its patches by `patch`. Places are paths inside of the document."""
+    """An EnvoyFilter without its patches (`patch`). Places are paths in the document."""
     if document.get("apiVersion") != "networking.istio.io/v1alpha3":
         yield _error(
             "apiVersion",
@@ -95,13 +95,13 @@ def envoy_filter(document: Document) -> Iterator[ManifestFinding]:
         yield _error("spec", "is missing")
         return
     if "filters" in spec or "workloadLabels" in spec:
-        yield _error("spec", "is in the form that Istio dropped in 1.5", "write spec.configPatches")
+        yield _error("spec", "has the form that Istio dropped in 1.5", "write spec.configPatches")
     if "workloadSelector" in spec and "targetRefs" in spec:
         yield _error("spec", "has both workloadSelector and targetRefs", "write one of them")
     selector = spec.get("workloadSelector")
     if selector is not None and not (isinstance(selector, Mapping) and _labels(selector.get("labels"))):
         hint = "write workloadSelector: {labels: {app: foo}}, or leave it out for the whole namespace"
-        yield _error("spec.workloadSelector", "selects by nothing", hint)
+        yield _error("spec.workloadSelector", "has no labels", hint)
     patches = spec.get("configPatches")
     if not isinstance(patches, list) or not patches:
         yield _error("spec.configPatches", "has no patch")
@@ -146,11 +146,13 @@ def _operation(apply_to: str, operation: str, value: object) -> Iterator[Manifes
         if isinstance(each, Mapping) and "name" in each and "config" in each and "typed_config" not in each:
             yield _error(
                 f"{place}.config",
-                "Envoy knows no filter without a type, and Istio refuses it since 1.7",
+                "Envoy needs a filter's type, and Istio refuses a filter without one since 1.7",
                 "write typed_config with its @type",
             )
         elif isinstance(each, str) and place.endswith("@type") and re.search(r"\.v2(alpha\d*)?\.", each):
-            yield _error(place, f"{quote(each)} is of Envoy's API v2, which is gone", "use the type of v3")
+            yield _error(
+                place, f"{quote(each)} is of Envoy's API v2, which was removed", "use the type of v3"
+            )
 
 
 def _match(match: object, apply_to: str, operation: str) -> Iterator[ManifestFinding]:
@@ -170,7 +172,7 @@ def _match(match: object, apply_to: str, operation: str) -> Iterator[ManifestFin
         yield ManifestFinding(
             "warning",
             "match.context",
-            "without one, Istio adds no cluster to the inbound side of sidecars",
+            "is missing: Istio then adds no cluster to the inbound side of sidecars",
             "name it: SIDECAR_INBOUND",
         )
     version = _path(match, "proxy", "proxyVersion")
@@ -182,13 +184,13 @@ def _match(match: object, apply_to: str, operation: str) -> Iterator[ManifestFin
 
 
 def applies(found: Document, release: Release) -> bool:
-    """Whether a patch's `proxyVersion` lets it into a release; any of its patch releases will do."""
+    """Whether a patch's `proxyVersion` matches any patch release of a release."""
     version = _path(found.get("match"), "proxy", "proxyVersion")
     return version is None or any(re.search(str(version), f"{release.istio}.{patch}") for patch in range(20))
 
 
 def traffic_extension(document: Document) -> Iterator[ManifestFinding]:
-    """A TrafficExtension; its Lua is for Envoy to judge."""
+    """A TrafficExtension; Envoy validates its Lua."""
     older = frozenset(each for each in RELEASES if _number(each.istio) < _number(EXTENSIONS_SINCE))
     if older:
         yield ManifestFinding(
@@ -216,7 +218,7 @@ def traffic_extension(document: Document) -> Iterator[ManifestFinding]:
 
 
 def destination_rule(document: Document) -> Iterator[ManifestFinding]:
-    """A DestinationRule, by what devroute needs of it."""
+    """A DestinationRule: what devroute needs of it."""
     spec = document.get("spec")
     if not isinstance(spec, Mapping):
         yield _error("spec", "is missing")
@@ -240,13 +242,13 @@ def destination_rule(document: Document) -> Iterator[ManifestFinding]:
         yield ManifestFinding(
             "warning",
             "spec.trafficPolicy.outlierDetection",
-            "takes the proxy away from everybody when one laptop fails",
+            "ejects the proxy for everyone when one laptop fails",
             "remove it",
         )
 
 
 def clusters_named(value: object) -> set[tuple[int, str]]:
-    """Port and host of every outbound cluster that a value names, in Lua as well."""
+    """Port and host of every outbound cluster that a value names, also within Lua."""
     found = set()
     for _, each in _inside(value, ""):
         if isinstance(each, str):
@@ -257,7 +259,7 @@ def clusters_named(value: object) -> set[tuple[int, str]]:
 
 
 def _inside(value: object, place: str) -> Iterator[tuple[str, object]]:
-    """A value and all values in it, with their places."""
+    """A value and all values inside it, with their places."""
     yield place, value
     if isinstance(value, Mapping):
         for key, each in value.items():

@@ -3,7 +3,7 @@
 The names, nesting and order are those that istiod sends (listener, route configuration, virtual host,
 clusters), so that an EnvoyFilter's patches find the places they name. Three things differ, since there is no
 iptables here: the inbound listener has a port of its own, the application's cluster is STATIC instead of
-ORIGINAL_DST, and the outbound listener takes requests for any service and tells them apart by their Host.
+ORIGINAL_DST, and the outbound listener takes requests for any service and routes them by their Host.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ HCM_TYPE = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 TLS_INSPECTOR_TYPE = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
-#: The filters of an Istio sidecar that stock Envoy has too, in their order.
+#: The filters of an Istio sidecar that stock Envoy has too, in order.
 HTTP_FILTERS = {
     "envoy.filters.http.grpc_stats": "grpc_stats.v3.FilterConfig",
     "envoy.filters.http.fault": "fault.v3.HTTPFault",
@@ -25,7 +25,7 @@ HTTP_FILTERS = {
     "envoy.filters.http.router": "router.v3.Router",
 }
 
-#: What istiod adds to a cluster for useClientProtocol.
+#: What istiod adds to a cluster whose DestinationRule has useClientProtocol.
 _AS_CLIENT: Document = {
     "typed_extension_protocol_options": {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -54,8 +54,7 @@ class Sidecar:
 
     `services` maps the names that the app may call to the inbound listeners of their sidecars; `clusters`
     maps further cluster names, as an EnvoyFilter names them, to endpoints; `tls` is a DownstreamTlsContext.
-    `as_client` names the clusters that are spoken to as the client spoke, as a DestinationRule's
-    `connectionPool.http.useClientProtocol` has it; to all others it is HTTP/1.1.
+    `as_client` names the clusters whose DestinationRule has `useClientProtocol`; all others get HTTP/1.1.
     """
 
     service: str
@@ -179,7 +178,7 @@ def listener(name: str, direction: str, manager: Document, tls: Document | None)
         "name": name,
         "traffic_direction": direction,
         "address": address(ANY_PORT),
-        # Without it nobody learns the SNI (`requestedServerName` in Lua).
+        # Reads the SNI (`requestedServerName` in Lua).
         "listener_filters": [
             {"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": TLS_INSPECTOR_TYPE}}
         ],

@@ -1,6 +1,6 @@
-"""What a platform team applies to its mesh, generated from one typed model. Pure: values in, YAML out.
+"""What a platform team applies to its mesh, generated from typed values. Pure.
 
-The output has a stable order and no timestamps, so that it can live in a GitOps repository.
+The output has a stable order and no timestamps, so that it can be kept in a GitOps repository.
 """
 
 from devroute.mesh.manifests.installation import (

@@ -1,8 +1,8 @@
 """Who may reach the proxy, and how: mTLS identities, networks, the protocol of its ports. Pure.
 
-data     every identity of the mesh: each of them has a sidecar that may detour
+data     every identity of the mesh, since each has a sidecar that may detour
 control  /resolve, /trace, /compare: the same; the laptops' tunnel and API: the ingress gateway only
-admin    nobody with an identity; pods of the monitoring namespace, by NetworkPolicy
+admin    no identity; pods of the monitoring namespace, by NetworkPolicy
 """
 
 import ipaddress
@@ -19,19 +19,19 @@ from devroute.proxy.settings import ProxySettings
 SIDECAR_PATHS = ("/resolve", "/trace", "/compare")
 LAPTOP_PATHS = ("/tunnel", "/api/*")
 
-#: Pods in an ambient mesh are reached by this port (HBONE), whatever the port inside.
+#: The port by which pods of an ambient mesh are reached (HBONE), whatever the port inside.
 HBONE_PORT = 15008
-#: Where istiod gives out certificates and configuration.
+#: Where istiod serves certificates and configuration.
 ISTIOD_PORT = 15012
-#: Below the proxy's own keep-alive: who closes first decides whether a request can be lost in between.
+#: Below the proxy's own keep-alive: if the proxy closed first, a request sent meanwhile would be lost.
 IDLE_S = round(ProxySettings.model_fields["keep_alive_timeout"].default) - 20
 
 
 def destination_rule(installation: Installation) -> Document:
-    """Requests go on in the protocol they came in, so that gRPC stays HTTP/2 to the proxy. Istio applies it
-    on both sides, in the caller's sidecar and in the proxy's own.
+    """Requests keep their protocol, so that gRPC stays HTTP/2 up to the proxy. Istio applies it on both
+    sides, in the caller's sidecar and in the proxy's own.
 
-    Never give it an outlierDetection: 502 to 504 are words about a laptop, and would take the proxy from all.
+    Never give it an outlierDetection: a laptop's 502 to 504 would eject the proxy for everyone.
     """
     http = {"useClientProtocol": True, "idleTimeout": f"{IDLE_S}s"}
     return {
@@ -43,7 +43,7 @@ def destination_rule(installation: Installation) -> Document:
 
 
 def peer_authentication(installation: Installation) -> Document:
-    """Nobody without a certificate of the mesh."""
+    """Only clients with a certificate of the mesh."""
     return {
         "apiVersion": "security.istio.io/v1",
         "kind": "PeerAuthentication",
@@ -53,11 +53,11 @@ def peer_authentication(installation: Installation) -> Document:
 
 
 def authorization_policies(installation: Installation) -> list[Document]:
-    """One for each kind of caller; as soon as there is one, what none of them allows is refused."""
-    anybody, gateway = ["*"], [installation.ingress.principal]
+    """One for each kind of caller. What none of them allows is refused."""
+    everyone, gateway = ["*"], [installation.ingress.principal]
     return [
-        _allow(installation, "data", anybody, DATA_PORT),
-        _allow(installation, "resolve", anybody, CONTROL_PORT, SIDECAR_PATHS),
+        _allow(installation, "data", everyone, DATA_PORT),
+        _allow(installation, "resolve", everyone, CONTROL_PORT, SIDECAR_PATHS),
         _allow(installation, "laptops", gateway, CONTROL_PORT, LAPTOP_PATHS),
     ]
 
@@ -81,8 +81,8 @@ def _allow(
 
 
 def network_policy(installation: Installation) -> Document:
-    """What packets may flow; who somebody is, the AuthorizationPolicies ask. Out of the pod: names, istiod,
-    and the laptops' networks that the policy permits. A collector of traces or logs has to be added."""
+    """Which packets may flow; identities are for the AuthorizationPolicies. Out of the pod: DNS, istiod, and
+    the laptops' networks that the policy permits. A collector of traces or logs has to be added."""
     mesh = [DATA_PORT, CONTROL_PORT, HBONE_PORT]
     monitoring = {"namespaceSelector": _named(installation.monitoring_namespace)}
     istiod = {"namespaceSelector": _named(installation.istio_namespace)}
@@ -107,7 +107,7 @@ def network_policy(installation: Installation) -> Document:
 
 
 def _to_laptops(installation: Installation) -> list[Document]:
-    """The networks and ports of the proxy's policy; none is needed for tunnels, which come from outside."""
+    """The networks and ports of the proxy's policy. Tunnels need none: laptops open them from outside."""
     policy = installation.policy
     if not policy.networks:
         return []
@@ -121,7 +121,7 @@ def _to_laptops(installation: Installation) -> list[Document]:
 
 
 def _block(block: Network, policy: Policy) -> Document:
-    """A network without the cluster's own ranges, unless something in them is listed, as policy has it."""
+    """A network without the cluster's own ranges, unless the policy lists something in them."""
     ranges = [network for network, _ in policy.cluster if network != block and is_inside(network, block)]
     own = [each for each in ranges if not any(is_inside(listed, each) for listed in policy.networks)]
     return {"cidr": str(block)} | ({"except": list(map(str, own))} if own else {})
@@ -136,10 +136,10 @@ def _tcp(port: int) -> Document:
 
 
 def own_sidecar(installation: Installation) -> Document:
-    """Keeps the mesh-wide filter away from the proxy's own sidecar: its requests carry contracts, too, and
-    the filter there would ask the proxy about the very questions that the proxy is asked.
+    """Keeps the mesh-wide filter away from the proxy's own sidecar: detoured requests and those of /resolve
+    carry contracts, about which the filter there would ask the proxy again.
 
-    A namespace's patches come after the root namespace's, so these routes stand before the filter's.
+    A namespace's patches come after the root namespace's, so these routes precede the filter's.
     """
     ports = [
         (installation.proxy.data_port, DATA_PORT),
@@ -150,7 +150,7 @@ def own_sidecar(installation: Installation) -> Document:
 
 
 def _straight_in(port: int, container_port: int) -> Document:
-    """All of one port to the app, as Istio's own route does it."""
+    """All requests of one port to the app, as by Istio's own route."""
     unlimited = {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"}
     route = {"cluster": f"inbound|{container_port}||", "timeout": "0s", "max_stream_duration": unlimited}
     value = {"name": "devroute-proxy", "match": {"prefix": "/"}, "route": route}

@@ -1,8 +1,8 @@
-"""DestinationRules with a subset for each version of a service, for contracts that say `version:v2`. Pure.
+"""DestinationRules with a subset for each version of a service, for contracts with a target such as
+`version:v2`. Pure.
 
-Versions are given by hand or found in pods' labels, as Istio's telemetry finds them. What cannot be made
-into a subset is left out with a remark that says so: half a rule is better than none, and silence worse than
-both.
+Versions are given by hand or found in pods' labels, as Istio's telemetry finds them. What cannot become a
+subset is left out with a remark.
 """
 
 import re
@@ -17,17 +17,17 @@ from devroute.mesh.manifests.model import PART_OF, Document
 from devroute.quoting import quote
 from devroute.yaml_text import LOADER, read_documents
 
-#: Labels that name a pod's service and version, in the order in which Istio asks for them.
+#: Labels that name a pod's service and version, in Istio's order of preference.
 SERVICE_LABELS = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
 VERSION_LABELS = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
-#: What a version given by hand is taken to be a value of.
+#: The label of versions that are given by hand.
 DEFAULT_LABEL = "version"
 
 #: A label's value (Kubernetes: metadata.labels).
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
-#: Pods that serve nobody.
+#: Phases in which a pod serves no requests.
 _ENDED = ("Succeeded", "Failed")
-#: Remarks of one kind that are printed one by one.
+#: Pods that are left out with a remark each; the rest is counted.
 MAX_REMARKS = 20
 
 
@@ -44,13 +44,15 @@ class Service:
 
 @dataclass(slots=True)
 class Versions:
-    """What was found: for each service its subsets by name, each with the labels that select it; remarks."""
+    """For each service its subsets by name, each with the labels that select it; remarks about what is left
+    out."""
 
     subsets: dict[Service, dict[str, dict[str, str]]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     def add(self, service: Service, label: str, version: str, *, repeated: str = "") -> None:
-        """One version; `repeated` is the remark where it is known already, which for pods is no news."""
+        """One version; `repeated` is the remark if it is known already, empty for pods, which share
+        versions."""
         name = subset_name(version)
         if name is None:
             self.remarks.append(f"{service}: version {quote(version)} cannot be a subset's name: left out")
@@ -80,7 +82,7 @@ class Versions:
 
 
 def subset_name(version: str) -> str | None:
-    """A version as a subset's name; None where there is none."""
+    """A version as a subset's name; None if it cannot be one."""
     return target.subset_name(version) if _LABEL_VALUE.fullmatch(version) else None
 
 
@@ -97,7 +99,7 @@ def from_arguments(arguments: Iterable[str], namespace: str = "default") -> Vers
         except Malformed as problem:
             raise ConfigInvalid(f"{quote(argument)}: {problem}") from None
         if service in seen:
-            found.remarks.append(f"{service} is given twice: its versions are put together")
+            found.remarks.append(f"{service} is given twice: its versions are merged")
         seen.add(service)
         for version in filter(None, (each.strip() for each in versions.split(","))):
             found.add(
@@ -116,8 +118,8 @@ def _service(key: str, namespace: str) -> Service:
 
 
 def from_pods(text: str, source: str = "standard input") -> Versions:
-    """Versions in the labels of pods, as `kubectl get pods -o yaml` (or -o json) prints them; Deployments and
-    others with a pod template will do, too. Raises ConfigInvalid where there are none."""
+    """Versions in the labels of pods, as `kubectl get pods -o yaml` (or -o json) prints them, or of
+    Deployments and others with a pod template. Raises ConfigInvalid if there are none."""
     try:
         documents = read_documents(text, source, _TextLoader)
     except ConfigInvalid as error:
@@ -127,7 +129,7 @@ def from_pods(text: str, source: str = "standard input") -> Versions:
     pods = [each for each in map(_pod, objects) if each is not None]
     if not pods:
         raise ConfigInvalid(
-            f"{source}: there are no pods in it",
+            f"{source}: it has no pods",
             hint="kubectl get pods -o yaml | devroute manifests versions -",
         )
     left_out: list[str] = []
@@ -137,7 +139,7 @@ def from_pods(text: str, source: str = "standard input") -> Versions:
             left_out.append(f"pod {quote(name)} of namespace {namespace}: {problem}: left out")
     if len(objects) != len(pods):
         found.remarks.append(
-            f"{len(objects) - len(pods)} of {len(objects)} objects are no running pods: left out"
+            f"{len(objects) - len(pods)} of {len(objects)} objects are not running pods: left out"
         )
     found.remarks += left_out[:MAX_REMARKS]
     if len(left_out) > MAX_REMARKS:
@@ -146,7 +148,7 @@ def from_pods(text: str, source: str = "standard input") -> Versions:
 
 
 def _add_pod(found: Versions, namespace: str, labels: Mapping[str, str]) -> str | None:
-    """Adds a pod's version, or says what is missing."""
+    """Adds a pod's version, or returns what is missing."""
     named = next((key for key in SERVICE_LABELS if key in labels), None)
     if named is None:
         return f"it has none of the labels {', '.join(SERVICE_LABELS)}"
@@ -164,7 +166,7 @@ def _add_pod(found: Versions, namespace: str, labels: Mapping[str, str]) -> str 
 
 
 def _objects(document: object) -> list[Mapping[str, Any]]:
-    """What a document holds: itself, or the items of a list."""
+    """The document itself, or the items of a list."""
     if not isinstance(document, dict):
         return []
     items = document.get("items")
@@ -174,7 +176,7 @@ def _objects(document: object) -> list[Mapping[str, Any]]:
 
 
 def _pod(document: Mapping[str, Any]) -> tuple[str, str, dict[str, str]] | None:
-    """Name, namespace and labels of a pod that may serve, or of a template's pods; None for all else."""
+    """Name, namespace and labels of a pod that may serve, or of a template's pods; None for anything else."""
     metadata = _mapping(document, "metadata")
     name, namespace = str(metadata.get("name", "?")), str(metadata.get("namespace") or "default")
     status, spec = _mapping(document, "status"), _mapping(document, "spec")
@@ -211,9 +213,9 @@ def _rule(service: Service, subsets: Mapping[str, Mapping[str, str]], domain: st
     }
 
 
-# libyaml where there is one: the pods of a large cluster take seconds with it, and a minute without.
+# libyaml if available: the pods of a large cluster take seconds with it, and a minute without.
 class _TextLoader(LOADER):  # type: ignore[misc]
-    """Everything is text: a label `version: 1.10`, which somebody forgot to quote, stays 1.10."""
+    """Everything is text: an unquoted label `version: 1.10` stays 1.10."""
 
 
 _TextLoader.yaml_implicit_resolvers = {}

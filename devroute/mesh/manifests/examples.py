@@ -1,5 +1,5 @@
-"""What many installations need beside the base, and no two alike: the laptops' way in, contracts from
-outside, an ambient mesh, autoscaling, metrics. Pure.
+"""Examples of what installations need beside the base, each in its own way: access for laptops, contracts
+from outside, an ambient mesh, autoscaling, metrics. Pure.
 """
 
 from devroute.headers import MATCHED
@@ -16,10 +16,15 @@ AMBIENT_SERVICE, AMBIENT_PORT = WorkloadScope("shop", "foo"), 8080
 
 def gateway(installation: Installation) -> list[Document]:
     """HTTPS for laptops at the ingress gateway: the tunnel and the API, nothing else of the control port."""
-    ingress, proxy = installation.ingress, installation.proxy
-    destination = {"host": installation.host, "port": {"number": proxy.control_port}}
+    ingress = installation.ingress
     tls = {"mode": "SIMPLE", "credentialName": ingress.credential, "minProtocolVersion": "TLSV1_2"}
     port = {"number": 443, "name": "https", "protocol": "HTTPS"}
+    destination = {"host": installation.host, "port": {"number": installation.proxy.control_port}}
+    # A tunnel stays open for hours.
+    routes = [
+        _http_route("tunnel", {"exact": "/tunnel"}, destination, timeout="0s"),
+        _http_route("api", {"prefix": "/api/"}, destination, timeout="10s"),
+    ]
     return [
         {
             "apiVersion": "networking.istio.io/v1",
@@ -34,31 +39,18 @@ def gateway(installation: Installation) -> list[Document]:
             "apiVersion": "networking.istio.io/v1",
             "kind": "VirtualService",
             "metadata": installation.metadata("devroute"),
-            "spec": {
-                "hosts": [ingress.host],
-                "gateways": ["devroute"],
-                "http": [
-                    {
-                        "name": "tunnel",
-                        "match": [{"uri": {"exact": "/tunnel"}}],
-                        "route": [{"destination": destination}],
-                        # A tunnel lasts for as long as somebody works.
-                        "timeout": "0s",
-                    },
-                    {
-                        "name": "api",
-                        "match": [{"uri": {"prefix": "/api/"}}],
-                        "route": [{"destination": destination}],
-                        "timeout": "10s",
-                    },
-                ],
-            },
+            "spec": {"hosts": [ingress.host], "gateways": ["devroute"], "http": routes},
         },
     ]
 
 
+def _http_route(name: str, uri: Document, destination: Document, *, timeout: str) -> Document:
+    route = [{"destination": destination}]
+    return {"name": name, "match": [{"uri": uri}], "route": route, "timeout": timeout}
+
+
 def edge(installation: Installation) -> list[Document]:
-    """What enters the mesh from outside by the ingress gateway: contracts of callers with a good token."""
+    """Contracts from outside, at the ingress gateway: those of callers with a valid token."""
     ingress = installation.ingress
     selector = {"istio": ingress.selector}
     rule = {
@@ -95,56 +87,55 @@ def ambient_lua(installation: Installation, scope: WorkloadScope) -> str:
 
 def ambient(installation: Installation, scope: WorkloadScope, port: int) -> list[Document]:
     """One service of an ambient mesh, at its waypoint; from Istio 1.30. The proxy keeps its sidecar."""
-    proxy = installation.proxy
     own = {"name": f"devroute-{scope.service}", "namespace": scope.namespace, "labels": dict(PART_OF)}
     target = {"group": "", "kind": "Service", "name": scope.service}
-    matched = {"type": "Exact", "name": MATCHED, "value": scope.service}
     return [
         {
             "apiVersion": "extensions.istio.io/v1alpha1",
             "kind": "TrafficExtension",
             "metadata": own,
-            # Without a phase it stands last, behind what Istio does for authorization.
+            # Without a phase it runs last, after Istio's authorization.
             "spec": {"targetRefs": [target], "lua": {"inlineCode": ambient_lua(installation, scope)}},
         },
         {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "HTTPRoute",
             "metadata": own,
-            "spec": {
-                "parentRefs": [{**target, "port": port}],
-                "rules": [
-                    {
-                        "matches": [{"headers": [matched]}],
-                        "backendRefs": [
-                            {"name": proxy.name, "namespace": proxy.namespace, "port": proxy.data_port}
-                        ],
-                        "timeouts": {"request": "0s", "backendRequest": "0s"},
-                    },
-                    {"backendRefs": [{"name": scope.service, "port": port}]},
-                ],
-            },
+            "spec": {"parentRefs": [{**target, "port": port}], "rules": _rules(installation, scope, port)},
         },
-        {
-            "apiVersion": "gateway.networking.k8s.io/v1beta1",
-            "kind": "ReferenceGrant",
-            "metadata": {**own, "name": f"devroute-{scope.namespace}", "namespace": proxy.namespace},
-            "spec": {
-                "from": [
-                    {
-                        "group": "gateway.networking.k8s.io",
-                        "kind": "HTTPRoute",
-                        "namespace": scope.namespace,
-                    }
-                ],
-                "to": [{"group": "", "kind": "Service", "name": proxy.name}],
-            },
-        },
+        _reference_grant(installation, scope),
     ]
 
 
+def _rules(installation: Installation, scope: WorkloadScope, port: int) -> list[Document]:
+    proxy = installation.proxy
+    matched = {"type": "Exact", "name": MATCHED, "value": scope.service}
+    backend = {"name": proxy.name, "namespace": proxy.namespace, "port": proxy.data_port}
+    return [
+        {
+            "matches": [{"headers": [matched]}],
+            "backendRefs": [backend],
+            "timeouts": {"request": "0s", "backendRequest": "0s"},
+        },
+        {"backendRefs": [{"name": scope.service, "port": port}]},
+    ]
+
+
+def _reference_grant(installation: Installation, scope: WorkloadScope) -> Document:
+    """Lets routes of the service's namespace lead to the proxy's Service."""
+    proxy = installation.proxy
+    metadata = {"name": f"devroute-{scope.namespace}", "namespace": proxy.namespace, "labels": dict(PART_OF)}
+    route = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": scope.namespace}
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1beta1",
+        "kind": "ReferenceGrant",
+        "metadata": metadata,
+        "spec": {"from": [route], "to": [{"group": "", "kind": "Service", "name": proxy.name}]},
+    }
+
+
 def autoscaler(installation: Installation) -> Document:
-    """By CPU, of which a replica can use one core. Slow to shrink: a replica that ends breaks tunnels."""
+    """By CPU, of which a replica uses one core. Slow to scale down: a replica that ends cuts its tunnels."""
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -178,7 +169,7 @@ def autoscaler(installation: Installation) -> Document:
 
 
 def service_monitor(installation: Installation) -> Document:
-    """For the Prometheus operator; plain HTTP, since the admin port is outside of the mesh."""
+    """For the Prometheus operator. Plain HTTP, since the admin port is outside of the mesh."""
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "ServiceMonitor",
@@ -192,7 +183,7 @@ def service_monitor(installation: Installation) -> Document:
 
 
 def overlay() -> Document:
-    """How a cluster of one's own is made of the base and of examples, without a change in either."""
+    """How to combine the base and examples for a cluster, without a change in either."""
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",

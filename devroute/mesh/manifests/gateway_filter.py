@@ -57,7 +57,7 @@ class EdgeSettings:
     `claim` is the path to a claim in the token's payload, which has to be true or, with `claim_value`, to be
     that text or hold it in a list. `payload` is the key under which jwt_authn leaves a token's payload in its
     metadata: "payload" with current releases of Istio, the issuer with older ones. `networks` are CIDRs.
-    `signed` lets signed contracts in from everybody, since the proxy verifies them. `cookie_seconds` is how
+    `signed` admits signed contracts of all callers, since the proxy verifies them. `cookie_seconds` is how
     long a browser sends a contract.
     """
 

@@ -1,6 +1,6 @@
-"""One installation of `devroute proxy` in a cluster: all that the manifests need to know. Pure.
+"""One installation of `devroute proxy` in a cluster: the values that the manifests are made from. Pure.
 
-What the proxy itself knows (its ports, its times) is taken from its settings, so that the two agree.
+Ports and times are taken from the proxy's own settings.
 """
 
 from collections.abc import Callable
@@ -21,20 +21,21 @@ T = TypeVar("T")
 DATA_PORT, CONTROL_PORT, ADMIN_PORT = (
     ProxySettings.model_fields[f"{name}_port"].default for name in ("data", "control", "admin")
 )
-#: The user in the image (Dockerfile): any number but 0, and none that a distribution gives to people.
+#: The user in the image (Dockerfile): not 0, and outside of the range that distributions give to people.
 USER_ID = 65532
-#: What the Dockerfile's image is called until a registry has it.
+#: The name of the Dockerfile's image until it is in a registry.
 IMAGE = f"devroute:{__version__}"
-#: The ranges of kubeadm and kind: a cluster's own are to be named, so that they are no targets.
+#: The ranges of kubeadm and kind. A cluster's own have to be given, so that they are no targets.
 POD_NETWORKS = ("10.244.0.0/16",)
 SERVICE_NETWORKS = ("10.96.0.0/12",)
-#: Replicas that one could want; a typing error with more is not applied to a cluster.
+#: More replicas than that are taken for a typing error.
 MAX_REPLICAS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class IngressGateway:
-    """The Istio gateway through which laptops dial; its service account proves that a request came by it."""
+    """The Istio gateway through which laptops connect; its service account proves that a request came by
+    it."""
 
     namespace: str = "istio-system"
     service_account: str = "istio-ingressgateway-service-account"
@@ -53,7 +54,7 @@ class Installation:
     """What may differ between clusters. Raises ConfigInvalid naming the field.
 
     `networks` and `ports` are where laptops are reached without a tunnel (none: by tunnels only), `services`
-    those that may be detoured at all. One replica by default: it knows only the laptops that dialled it.
+    those that may be detoured. One replica by default: a replica knows only the laptops connected to it.
     """
 
     proxy: ProxyService = field(default_factory=ProxyService)
@@ -61,11 +62,11 @@ class Installation:
     ingress: IngressGateway = field(default_factory=IngressGateway)
     image: str = IMAGE
     replicas: int = 1
-    #: Istio's revision (`istio.io/rev`); None is the one that `istio-injection: enabled` means.
+    #: Istio's revision (`istio.io/rev`); None is the default revision (`istio-injection: enabled`).
     revision: str | None = None
-    #: Where istiod runs; every sidecar needs to reach it.
+    #: The namespace of istiod, which every sidecar needs to reach.
     istio_namespace: str = "istio-system"
-    #: Whose pods may read /metrics.
+    #: The namespace whose pods may read /metrics.
     monitoring_namespace: str = "monitoring"
     tokens_secret: str = "devroute-tokens"
     networks: tuple[str, ...] = ()
@@ -89,7 +90,7 @@ class Installation:
 
     @property
     def policy_file(self) -> Document:
-        """The policy as the proxy reads it."""
+        """The content of the proxy's policy file."""
         direct = {"networks": list(self.networks), "ports": list(self.ports)}
         cluster = {"pods": list(self.pod_networks), "services": list(self.service_networks)}
         return {"direct": direct, "cluster": cluster, "services": list(self.services)}
@@ -105,7 +106,7 @@ class Installation:
 
     @property
     def selector(self) -> dict[str, str]:
-        """What makes a pod one of the proxy's; never changes, since a Deployment's selector cannot."""
+        """The labels of the proxy's pods. They never change, since a Deployment's selector cannot."""
         return {"app.kubernetes.io/name": self.proxy.name}
 
     def metadata(self, name: str | None = None, **more: object) -> Document:

@@ -1,10 +1,10 @@
-"""What the manifests are made from: where the proxy is, and which sidecars get the filter. Pure."""
+"""The values that filters are made from: where the proxy is, and which sidecars get the filter. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: A manifest or a part of an Envoy configuration, as YAML and JSON know it.
+#: A manifest, or a part of an Envoy configuration, as plain data.
 Document = dict[str, Any]
 
 #: The label of everything that belongs to devroute.
@@ -37,7 +37,7 @@ class ProxyService:
 
 @dataclass(frozen=True, slots=True)
 class MeshScope:
-    """Every sidecar; each learns its service's name by itself."""
+    """Every sidecar; each finds out its service's name itself."""
 
     root_namespace: str = "istio-system"
 
@@ -51,8 +51,8 @@ class NamespaceScope:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadScope:
-    """The sidecars of one service, whose name is given instead of learnt. Of `shadow_share` per cent of the
-    requests without a contract, laptops may have copies; None is not even asked for."""
+    """The sidecars of one service, whose name is given. Laptops may get copies of `shadow_share` per cent of
+    the requests without a contract; with None there is not even a route for that."""
 
     namespace: str
     service: str

@@ -1,4 +1,4 @@
-"""Manifests as YAML that people read and diff: in a stable order, without anything of the moment. Pure."""
+"""Manifests as YAML that people read and compare: in a stable order, without timestamps. Pure."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from devroute.mesh.manifests.model import Document
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style, no aliases, several lines as a literal: what people expect of a manifest."""
+    """Block style, no aliases, multi-line text as literal blocks, as is usual in manifests."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -23,7 +23,7 @@ _Dumper.add_representer(str, _text)
 
 def to_yaml(*documents: Document) -> str:
     several = len(documents) > 1
-    # Not in ASCII only: a literal block, which people can read, cannot hold escapes.
+    # Unicode stays: literal blocks cannot hold escapes.
     return yaml.dump_all(
         documents, Dumper=_Dumper, sort_keys=False, width=120, explicit_start=several, allow_unicode=True
     )

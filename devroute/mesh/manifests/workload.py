@@ -1,28 +1,28 @@
-"""The proxy's pods and how they are found: Namespace to Service. Core Kubernetes only. Pure."""
+"""The proxy's pods and their Service: core Kubernetes only. Pure."""
 
 from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, USER_ID, Installation
 from devroute.mesh.manifests.model import PART_OF, Document
 from devroute.mesh.manifests.render import to_yaml
 from devroute.proxy.settings import ProxySettings
 
-#: Where the container finds its files. Folders and not single files: only they follow a change of theirs.
+#: Where the container's files are mounted. Folders, since mounts of single files do not follow changes.
 POLICY_FOLDER, TOKENS_FOLDER = "/etc/devroute/policy", "/etc/devroute/tokens"
 
-#: A JWKS in which nobody may sign contracts yet.
+#: A JWKS without any key: no one may sign contracts yet.
 NO_KEYS = '{"keys": []}\n'
 
-#: From the pod's end to the closing of its ports: until every sidecar knows that it has gone.
+#: Seconds between the pod's removal and the closing of its ports: until every sidecar has noticed.
 LEAVE_S = 5
-#: For requests that still run; the proxy's own setting.
+#: Seconds for requests in progress; the proxy's own setting.
 DRAIN_S = round(ProxySettings.model_fields["drain_timeout"].default)
-#: The sidecar in front has to outlive the proxy, and the kubelet both.
+#: Seconds: the sidecar has to outlive the proxy, and the kubelet's patience both.
 SIDECAR_DRAIN_S = LEAVE_S + DRAIN_S + 2
 GRACE_S = SIDECAR_DRAIN_S + 8
 
 
 def namespace(installation: Installation) -> Document:
-    """Pods of this namespace get a sidecar. `restricted` is a warning only: without Istio's CNI plug-in, the
-    injected istio-init breaks that profile, which the proxy's own container keeps."""
+    """Pods of this namespace get a sidecar. `restricted` is a warning only: without Istio's CNI plug-in the
+    injected istio-init violates that profile; the proxy's own container meets it."""
     injection = (
         {"istio.io/rev": installation.revision} if installation.revision else {"istio-injection": "enabled"}
     )
@@ -42,7 +42,7 @@ def namespace(installation: Installation) -> Document:
 
 
 def service_account(installation: Installation) -> Document:
-    """The proxy's mesh identity; it never talks to the API server."""
+    """The proxy's mesh identity; it never calls the API server."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -52,7 +52,7 @@ def service_account(installation: Installation) -> Document:
 
 
 def policy_config(installation: Installation) -> Document:
-    """What may be detoured, where to, and whose signatures count. The proxy sees a change within a minute,
+    """What may be detoured, where to, and whose signatures count. A change takes effect within a minute,
     without a restart."""
     return {
         "apiVersion": "v1",
@@ -63,6 +63,27 @@ def policy_config(installation: Installation) -> Document:
 
 
 def deployment(installation: Installation) -> Document:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": installation.metadata(),
+        "spec": {
+            "replicas": installation.replicas,
+            "revisionHistoryLimit": 3,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": installation.selector},
+            "template": {
+                "metadata": {
+                    "labels": {**installation.selector, **PART_OF},
+                    "annotations": _annotations(),
+                },
+                "spec": _pod(installation),
+            },
+        },
+    }
+
+
+def _pod(installation: Installation) -> Document:
     pod: Document = {
         "serviceAccountName": installation.proxy.name,
         "automountServiceAccountToken": False,
@@ -90,31 +111,15 @@ def deployment(installation: Installation) -> Document:
                 "labelSelector": {"matchLabels": installation.selector},
             }
         ]
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": installation.metadata(),
-        "spec": {
-            "replicas": installation.replicas,
-            "revisionHistoryLimit": 3,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "selector": {"matchLabels": installation.selector},
-            "template": {
-                "metadata": {
-                    "labels": {**installation.selector, **PART_OF},
-                    "annotations": _annotations(),
-                },
-                "spec": pod,
-            },
-        },
-    }
+    return pod
 
 
 def _annotations() -> dict[str, str]:
-    """What the sidecar has to know: the proxy comes first and goes last; what it dials is no mesh traffic.
+    """For the proxy's sidecar: it starts first, ends last, and does not capture the proxy's own connections.
 
-    A sidecar would take a laptop's address and a Host that the mesh knows for a call of that service, and
-    send it back to where it came from. Kubelet and Prometheus, who read the admin port, have no identity.
+    A sidecar would take a laptop's address with a Host that the mesh knows for a call of that service, and
+    send it back to where it came from. The kubelet and Prometheus, which read the admin port, have no
+    identity.
     """
     config = {"holdApplicationUntilProxyStarts": True, "terminationDrainDuration": f"{SIDECAR_DRAIN_S}s"}
     return {
@@ -145,8 +150,8 @@ def _container(installation: Installation) -> Document:
             "runAsNonRoot": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        # One asyncio process uses one core; a limit would only hold requests up. Memory is for streams: each
-        # may have 1 MiB waiting.
+        # One asyncio process uses one core; a CPU limit would only delay requests. Memory is for streams:
+        # each may buffer 1 MiB.
         "resources": {"requests": {"cpu": "250m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "startupProbe": _probe("/healthz", periodSeconds=1, failureThreshold=60),
         "livenessProbe": _probe("/healthz", periodSeconds=10, timeoutSeconds=5),
@@ -164,7 +169,7 @@ def _probe(path: str, **times: int) -> Document:
 
 
 def service(installation: Installation) -> Document:
-    """HTTP to Istio; whether a detoured request is HTTP/1.1 or HTTP/2 (gRPC) follows the client, see the
+    """Ports of HTTP; whether a detoured request is HTTP/1.1 or HTTP/2 (gRPC) follows its client, by the
     DestinationRule."""
     proxy = installation.proxy
     ports = {"data": proxy.data_port, "control": proxy.control_port, "admin": ADMIN_PORT}
@@ -190,7 +195,7 @@ def service(installation: Installation) -> Document:
 
 
 def disruption_budget(installation: Installation) -> Document:
-    """One pod at a time; not `minAvailable`, which with one replica would keep a node from being drained."""
+    """One pod at a time; `minAvailable` would keep a node from being drained if there is one replica."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",

@@ -1,8 +1,7 @@
-"""Judges a platform team's own file: what is wrong where, and which releases of Istio it suits.
+"""Checks a platform team's own file: what is wrong where, and which releases of Istio it suits.
 
-Each EnvoyFilter is applied, as istiod would, to the configurations of a sidecar and a gateway that look like
-Istio's, and Envoys of each release say whether they would start with what comes of it. Does no I/O: an Envoy
-is a function here.
+Each EnvoyFilter is applied, as by istiod, to configurations of a sidecar and a gateway in Istio's shape, and
+the Envoy of each release validates the result. Does no I/O: an Envoy is a function here.
 """
 
 import copy
@@ -21,13 +20,13 @@ from devroute.mesh.preflight.report import Report, Verdict
 from devroute.quoting import quote
 from devroute.yaml_text import read_documents
 
-#: What an Envoy has against a configuration, or None.
+#: Why Envoy refuses a configuration, None if it does not.
 Validate = Callable[[Document], str | None]
 
-#: Characters of an Envoy's complaint, which can repeat the whole Lua.
+#: Characters of Envoy's error, which can repeat the whole Lua.
 MAX_COMPLAINT = 400
 
-#: Nobody listens there: the configurations are read and not run.
+#: The configurations are only validated: nothing listens there.
 _NOWHERE = Endpoint("127.0.0.1", 1)
 _DEFAULT_PORT = 8080
 #: In a match: the name of an inbound virtual host, or the port of a listener.
@@ -48,9 +47,9 @@ def check(
 ) -> Report:
     """The report about a file with one or more documents.
 
-    `istio` names the releases it is about, by default all. `envoys` maps Envoy releases such as "1.40" to the
-    version at hand and its opinion of a configuration. Raises ConfigInvalid where the file cannot be read or
-    holds nothing that can be judged.
+    `istio` names the releases to check, by default all. `envoys` maps Envoy releases such as "1.40" to the
+    exact version and its validation. Raises ConfigInvalid if the file cannot be parsed or has nothing to
+    check.
     """
     documents = list(_documents(text, source))
     report = Report(releases=tuple(map(_release, istio)) or RELEASES)
@@ -61,7 +60,7 @@ def check(
             judge(report, place, document, envoys)
     if not report.looked_at:
         raise ConfigInvalid(
-            f"{source}: there is nothing in it that can be checked",
+            f"{source}: it has nothing that can be checked",
             hint=f"it checks {', '.join(_JUDGES)}",
         )
     _services(report, documents)
@@ -78,19 +77,19 @@ def _release(name: str) -> Release:
     found = next((each for each in RELEASES if each.istio == name), None)
     if found is None:
         known = ", ".join(each.istio for each in RELEASES)
-        raise ConfigInvalid(f"Istio {quote(name)} is not one of those that can be checked: {known}")
+        raise ConfigInvalid(f"Istio {quote(name)} cannot be checked; write one of {known}")
     return found
 
 
 def _documents(text: str, source: str) -> Iterator[tuple[str, Document]]:
-    """Each document and its name in messages; lists are opened."""
+    """Each document, those inside lists too, and its name in messages."""
     for each in read_documents(text, source):
         items = each.get("items") if isinstance(each, dict) and each.get("kind") == "List" else None
         for document in items if isinstance(items, list) else [each]:
             if isinstance(document, dict):
                 metadata = document.get("metadata")
                 given = metadata if isinstance(metadata, dict) else {}
-                # kubectl's own choice for what names none.
+                # kubectl's default.
                 named = {key: str(given.get(key) or "default") for key in ("namespace", "name")}
                 place = f"{document.get('kind')} {named['namespace']}/{named['name']}"
                 yield place, {**document, "metadata": named}
@@ -126,9 +125,7 @@ def _judge_filter(
             done |= _judge_shape(report, place, document, chosen, shape, release, validate)
     for number in patches.keys() - done:
         report.add(
-            ManifestFinding(
-                "warning", "match", "matches nothing in a sidecar or gateway as Istio shapes them"
-            ),
+            ManifestFinding("warning", "match", "matches nothing in a sidecar or gateway of Istio's shape"),
             f"{place}: configPatches[{number}]",
         )
 
@@ -154,30 +151,39 @@ def _judge_shape(
         except ConfigInvalid as error:
             problem = re.sub(r"^EnvoyFilter .*?: configPatches\[0\]: ", "", error.message)
             inside = f"{place}: configPatches[{number}]"
-            report.add(ManifestFinding("warning", "", f"cannot be tried here: {problem}"), inside)
+            report.add(ManifestFinding("warning", "", f"cannot be applied here: {problem}"), inside)
             untried.add(number)
             continue
         if patched != configuration:
             applied.append(number)
             configuration = patched
     if validate is not None and applied and validate(configuration) is not None:
-        # Once more, and without those that Envoy refuses: it names only the first thing it does not like.
-        configuration = shape.configuration
-        for number in applied:
-            patch = _alone(document, patches[number], shape.context)
-            patched = apply([patch], shape.workload, configuration)
-            complaint = validate(patched)
-            if complaint is None:
-                configuration = patched
-                continue
-            said = f"Envoy says: {complaint[:MAX_COMPLAINT]}"
-            finding = ManifestFinding("error", "patch.value", said, releases=frozenset({release}))
+        for number, complaint in _refused(
+            document, {each: patches[each] for each in applied}, shape, validate
+        ):
+            problem = f"Envoy reports: {complaint[:MAX_COMPLAINT]}"
+            finding = ManifestFinding("error", "patch.value", problem, releases=frozenset({release}))
             report.add(finding, f"{place}: configPatches[{number}]")
     return untried.union(applied)
 
 
+def _refused(
+    document: Document, patches: Mapping[int, Document], shape: Shape, validate: Validate
+) -> Iterator[tuple[int, str]]:
+    """The patches that Envoy refuses, and why. Each is left out before the next is tried, since Envoy reports
+    one error only."""
+    configuration = shape.configuration
+    for number, patch in patches.items():
+        patched = apply([_alone(document, patch, shape.context)], shape.workload, configuration)
+        complaint = validate(patched)
+        if complaint is None:
+            configuration = patched
+        else:
+            yield number, complaint
+
+
 def _alone(document: Document, patch: Document, context: str) -> Document:
-    """The EnvoyFilter with one patch, which is for one context and any version."""
+    """The EnvoyFilter with one patch, for one context and any version."""
     own = copy.deepcopy(patch)
     match = own["match"]
     match["context"] = context
@@ -189,7 +195,7 @@ def _alone(document: Document, patch: Document, context: str) -> Document:
 
 
 def _shapes(document: Document, patches: Mapping[int, Document]) -> Iterator[Shape]:
-    """The proxies that the patches are for: their contexts, with the ports that they name."""
+    """The proxies that the patches are for, by their contexts and the ports that they name."""
     wanted = {each["match"].get("context", "ANY") for each in patches.values()}
     namespace = document["metadata"]["namespace"]
     labels = document["spec"].get("workloadSelector", {}).get("labels", {})
@@ -230,7 +236,7 @@ def _judge_extension(
     manager["http_filters"].insert(-1, {"name": "lua", "typed_config": typed})
     for release in report.releases:
         if release.envoy in envoys and (complaint := envoys[release.envoy][1](configuration)):
-            said = f"Envoy says: {complaint[:MAX_COMPLAINT]}"
+            said = f"Envoy reports: {complaint[:MAX_COMPLAINT]}"
             report.add(
                 ManifestFinding("error", "spec.lua.inlineCode", said, releases=frozenset({release})), place
             )
@@ -244,7 +250,7 @@ def _judge_rule(
 
 
 def _services(report: Report, documents: list[tuple[str, Document]]) -> None:
-    """Where the file has the Service that a patch calls, its port has to be there."""
+    """If the file has the Service that a patch calls, that has to have the port."""
     for place, document in documents:
         if document.get("kind") != "Service":
             continue

@@ -1,5 +1,5 @@
-"""What is said of a platform team's file: findings, what the mesh has to have, and which releases of Istio it
-suits, in words and for scripts. Pure; the judging is mesh/preflight/check.py's.
+"""The result of `devroute manifests check`: findings, what the mesh needs, and which releases of Istio the
+file suits, as text and JSON. Pure; mesh/preflight/check.py fills it in.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,8 @@ from devroute.mesh.manifests import Document
 
 
 class Verdict(NamedTuple):
-    """Whether a file suits a release; `envoy` is the version that was asked, empty where there was none."""
+    """Whether a file suits a release; `envoy` is the version that validated it, empty if none was
+    available."""
 
     release: Release
     outcome: Literal["suits", "does not suit", "not tried"]
@@ -19,25 +20,25 @@ class Verdict(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """All that is to be said about a file."""
+    """The findings about one file, and what they amount to."""
 
     looked_at: list[str] = field(default_factory=list)
     findings: list[ManifestFinding] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
-    #: Clusters that the mesh has to have, as port and host.
+    #: Clusters that the mesh needs, as port and host.
     needs: list[tuple[int, str]] = field(default_factory=list)
 
-    #: The releases that it is about.
+    #: The releases that were checked.
     releases: tuple[Release, ...] = RELEASES
 
     @property
     def good(self) -> bool:
-        """Whether it suits each release; those that somebody chose have to be tried as well."""
+        """Whether it suits each release. Releases that were chosen by hand have to be tried too."""
         bad = ("does not suit",) if self.releases == RELEASES else ("does not suit", "not tried")
         return not any(each.outcome in bad for each in self.verdicts)
 
     def add(self, finding: ManifestFinding, place: str) -> None:
-        """A finding at a place of the file; where only the release differs, it is one finding."""
+        """A finding at a place of the file. Findings that differ in their releases only become one."""
         if finding.releases.isdisjoint(self.releases):
             return
         inside = f"{place}: {finding.place}" if finding.place else place
@@ -50,7 +51,7 @@ class Report:
 
 
 def as_text(report: Report) -> list[str]:
-    """The report in lines: what was looked at, what is wrong, what the mesh needs, which releases suit."""
+    """In lines: what was checked, what is wrong, what the mesh needs, which releases suit."""
     lines = [f"checked  {each}" for each in report.looked_at]
     for severity, place, problem, hint, releases in report.findings:
         where = (
@@ -70,7 +71,7 @@ def as_text(report: Report) -> list[str]:
 
 
 def as_json(report: Report) -> Document:
-    """The same for scripts; a finding's `releases` are Istio's."""
+    """For scripts; a finding's `releases` are Istio's."""
     return {
         "good": report.good,
         "checked": report.looked_at,

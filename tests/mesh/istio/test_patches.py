@@ -145,7 +145,7 @@ def test_a_match_that_is_not_known_is_an_error(apply_to: str, match: Document) -
 
 @pytest.mark.parametrize("hosts", ["x", {"a": 1}, [1], None])
 def test_what_does_not_fit_is_not_merged(hosts: object) -> None:
-    with pytest.raises(ConfigInvalid, match="virtual_hosts is of another kind"):
+    with pytest.raises(ConfigInvalid, match="virtual_hosts cannot be merged"):
         patched("ROUTE_CONFIGURATION", "MERGE", {"virtual_hosts": hosts})
 
 

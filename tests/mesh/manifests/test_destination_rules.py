@@ -135,8 +135,8 @@ def test_a_version_that_looks_like_a_number_stays_a_text() -> None:
         (pod(None), "none of the labels"),
         (pod({"app": "my.app", "version": "v9"}), "app=my.app consists of a-z, 0-9 and inner hyphens"),
         (pod({"app": "foo", "version": ""}), "version '' cannot be a subset's name"),
-        (pod({"app": "foo", "version": "v9"}, phase="Succeeded"), "1 of 2 objects are no running pods"),
-        ({"kind": "ConfigMap", "metadata": {"name": "c"}}, "1 of 2 objects are no running pods"),
+        (pod({"app": "foo", "version": "v9"}, phase="Succeeded"), "1 of 2 objects are not running pods"),
+        ({"kind": "ConfigMap", "metadata": {"name": "c"}}, "1 of 2 objects are not running pods"),
     ],
 )
 def test_a_pod_that_cannot_be_used_is_left_out_and_said(left_out: dict[str, object], said: str) -> None:

@@ -118,7 +118,7 @@ def test_an_unknown_release_is_an_error_that_lists_the_known() -> None:
         (
             lua_patch(patch={"operation": "ADD", "value": {"name": "envoy.lua", "config": {}}}),
             "patch.value.config",
-            "no filter without a type",
+            "needs a filter's type",
         ),
         (
             lua_patch(
@@ -167,7 +167,7 @@ def test_a_patch_that_istio_would_not_take_is_named_with_its_place(
         (
             envoy_filter_of(lua_patch(), workloadSelector={"app": "foo"}),
             "spec.workloadSelector",
-            "by nothing",
+            "has no labels",
         ),
         (
             envoy_filter_of(lua_patch(), workloadSelector={"labels": {"a": "b"}}, targetRefs=[{}]),
@@ -194,7 +194,7 @@ def test_envoys_complaint_names_each_patch_at_fault_and_the_releases() -> None:
         ("EnvoyFilter shop/own: configPatches[2]: patch.value", {"1.32"}),
     ]
     assert [each.outcome for each in report.verdicts] == ["does not suit", *["suits"] * 3, "does not suit"]
-    assert "Envoy says: no bad (Istio 1.28)" in said(report)
+    assert "Envoy reports: no bad (Istio 1.28)" in said(report)
 
 
 def test_a_patch_for_some_versions_is_tried_on_those_only() -> None:
@@ -218,7 +218,7 @@ def test_a_patch_that_cannot_be_tried_here_is_said_and_the_others_are_tried() ->
     bootstrap = {"applyTo": "BOOTSTRAP", "patch": {"operation": "MERGE", "value": {"a": 1}}}
     report = checked(envoy_filter_of(bootstrap, lua_patch()), envoys={"1.40": ("x", dislikes("own"))})
     warning, error = report.findings
-    assert "cannot be tried here: BOOTSTRAP MERGE" in warning.problem
+    assert "cannot be applied here: BOOTSTRAP MERGE" in warning.problem
     assert error.place.startswith("EnvoyFilter shop/own: configPatches[1]")
 
 
@@ -251,7 +251,7 @@ def test_the_ambient_example_is_for_istio_1_30_and_newer() -> None:
         ({}, "either lua or wasm"),
         ({"lua": {"inlineCode": "x" * 65537}}, "65537 characters of 65536"),
         ({"lua": {"inlineCode": ""}, "selector": {}, "targetRefs": []}, "both selector and targetRefs"),
-        ({"lua": {"inlineCode": "broken"}}, "Envoy says: no broken"),
+        ({"lua": {"inlineCode": "broken"}}, "Envoy reports: no broken"),
     ],
 )
 def test_a_trafficextension_that_is_wrong(spec: object, problem: str) -> None:
@@ -274,7 +274,7 @@ def test_a_destinationrule_is_judged_by_what_devroute_needs() -> None:
     text = said(checked(rule))
     assert "spec.subsets[1].name: 'v1.2' is not a subset's name" in text
     assert "useClientProtocol: is not true" in text
-    assert "outlierDetection: takes the proxy away" in text
+    assert "outlierDetection: ejects the proxy" in text
 
 
 def test_a_service_in_the_file_has_to_have_the_ports_that_the_filter_calls() -> None:
