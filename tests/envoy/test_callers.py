@@ -1,4 +1,4 @@
-"""Whose requests may go where: policy, through real Envoy with mTLS and the real proxy."""
+"""Policy on callers, through real Envoy with mTLS and the real proxy."""
 
 import json
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def world(
 
 async def ask(mesh: Mesh, ca: MeshCa, caller: str, headers: dict[str, str]) -> tuple[Any, Any]:
     async with (
-        aiohttp.ClientSession() as client,  # a connection of its own: the identity is the connection's
+        aiohttp.ClientSession() as client,  # a new connection: the identity is the connection's
         client.get(f"https://{mesh.address}/", ssl=ca.for_caller(caller), headers=headers) as response,
     ):
         return await response.json(), response
@@ -72,7 +72,7 @@ async def test_a_caller_without_a_right_gets_an_error_where_the_contract_insists
     assert "policy lists no caller that may use this target" in response.headers["x-devroute-reason"]
 
 
-async def test_a_sidecar_that_knows_nothing_of_callers_gets_nobody_through(world: Any) -> None:
+async def test_requests_of_a_sidecar_that_sends_no_caller_are_denied(world: Any) -> None:
     mesh, _, proxy, headers = world
     url = f"http://{proxy.data.host}:{proxy.data.port}/"
     async with mesh.client.get(url, headers=headers | {"x-devroute-matched": "foo"}) as response:

@@ -1,4 +1,4 @@
-"""What a contract can ask for, each through real Envoy; where the proxy has a part, through the real one."""
+"""The options of a contract, through real Envoy and, where it takes part, the real proxy."""
 
 import asyncio
 import json
@@ -114,7 +114,7 @@ async def test_from_is_the_callers_certificate_and_no_header(tmp_path: Path, cal
         mesh.proxy.says("detour", service="foo", ttl=1000, **{"from": callers})
         for identity, who, result in [(WEB, "proxy", "laptop"), (BOSS, "app", "service")]:
             context = ca.for_caller(identity)
-            # A connection of its own: the identity is the connection's.
+            # On a new connection: the identity is the connection's.
             async with aiohttp.ClientSession() as client:
                 url = f"https://{mesh.address}/"
                 verdict = await verdict_of(client.get(url, ssl=context, headers=claims))
@@ -123,7 +123,7 @@ async def test_from_is_the_callers_certificate_and_no_header(tmp_path: Path, cal
 
 
 @pytest.mark.asyncio(loop_scope="function")
-async def test_without_mtls_nobody_is_anybody(mesh: Mesh) -> None:
+async def test_without_mtls_no_caller_matches(mesh: Mesh) -> None:
     mesh.proxy.says("detour", service="foo", ttl=1000, **{"from": "shop/web"})
     claims = {"x-devroute": CONTRACT, "x-forwarded-client-cert": f"URI={WEB}"}
     _, result, _, body = await verdict_of(mesh.client.get(mesh.url, headers=claims))
@@ -147,7 +147,7 @@ async def foo(real: RealMesh) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def laptop(real: RealMesh) -> str:
-    """The address of an app that answers."""
+    """The address of an app that responds."""
     return "{}:{}".format(*await real.stack.enter_async_context(serving(answering("laptop"))))
 
 
@@ -155,12 +155,12 @@ def asking(contract: object) -> dict[str, str]:
     return {"x-devroute": json.dumps(contract)}
 
 
-async def test_conditions_are_the_proxys_word_too(real: RealMesh, foo: str, laptop: str) -> None:
+async def test_the_proxy_checks_conditions_too(real: RealMesh, foo: str, laptop: str) -> None:
     headers = asking({"foo": {"to": laptop, "methods": ["POST"], "path": "/api"}})
     for method, path, who in [("POST", "/api/x", "laptop"), ("GET", "/api/x", "app"), ("POST", "/x", "app")]:
         asked = real.client.request(method, foo + path, headers=headers)
         assert (await verdict_of(asked))[3]["who"] == who
-        # The data port believes no sidecar.
+        # The data port trusts no sidecar.
         direct = f"http://{real.proxy.data.host}:{real.proxy.data.port}{path}"
         asked = real.client.request(method, direct, headers=headers | {"x-devroute-matched": "foo"})
         status, _, _, body = await verdict_of(asked)
@@ -177,7 +177,7 @@ async def test_delay(real: RealMesh, foo: str, laptop: str) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"delay": "200ms"}])
-async def test_abort_asks_nobody(real: RealMesh, foo: str, more: dict[str, str]) -> None:
+async def test_abort_sends_no_request(real: RealMesh, foo: str, more: dict[str, str]) -> None:
     began = time.monotonic()
     asked = real.client.post(foo, headers=asking({"foo": {"to": "nobody", "abort": 418, **more}}), data=b"x")
     status, result, reason, body = await verdict_of(asked)
@@ -195,7 +195,7 @@ async def test_timeout_is_the_whole_time(real: RealMesh, foo: str, more: dict[st
     assert "took longer than 0.2 s" in body["message"]
 
 
-async def test_an_answer_that_is_late_in_the_middle_never_looks_complete(real: RealMesh, foo: str) -> None:
+async def test_a_response_that_times_out_in_the_middle_never_looks_complete(real: RealMesh, foo: str) -> None:
     async with serving(begins) as hung:
         contract = {"foo": {"to": f"{hung.host}:{hung.port}", "timeout": "300ms"}}
         async with real.client.get(foo, headers=asking(contract)) as response:
@@ -229,7 +229,7 @@ async def test_a_fallback_or_an_error_for_a_body_of_any_size(
 # --- versions ----------------------------------------------------------------------------------------------
 
 
-async def test_a_version_is_answered_by_its_subset_and_said_once(real: RealMesh) -> None:
+async def test_a_version_is_served_by_its_subset_and_reported_once(real: RealMesh) -> None:
     async with serving(answering("v1")) as one, serving(answering("v2")) as two:
         there = await real.sidecar("foo", two, "foo-v2")  # it has the filter as well, and sees the contract
         host, port = there.removeprefix("http://").split(":")
@@ -267,7 +267,7 @@ async def test_a_contract_that_leads_back_to_itself_ends(real: RealMesh, foo: st
     assert (status, body["code"], body["service"]) == (508, "loop", "foo")
 
 
-async def test_a_proxy_that_gets_a_request_again_says_loop(real: RealMesh, laptop: str) -> None:
+async def test_a_proxy_that_receives_a_request_again_reports_a_loop(real: RealMesh, laptop: str) -> None:
     headers = asking({"foo": laptop}) | {"x-devroute-matched": "foo", "x-devroute-via": "foo, bar, foo"}
     direct = f"http://{real.proxy.data.host}:{real.proxy.data.port}/"
     status, result, _, body = await verdict_of(real.client.get(direct, headers=headers))

@@ -22,10 +22,10 @@ async def from_app(_: web.Request) -> web.Response:
     return web.Response(text="the mesh's own foo")
 
 
-async def test_the_round_trip_goes_through_the_mesh_or_says_where_it_ended(tmp_path: Path) -> None:
+async def test_the_round_trip_passes_the_mesh_or_reports_where_it_ended(tmp_path: Path) -> None:
     async with real_mesh(tmp_path, RECORD) as mesh, serving(from_app) as app, listening() as port:
         url = await mesh.sidecar("foo", app)
-        plain = f"http://{app.host}:{app.port}/"  # no sidecar sees what goes there
+        plain = f"http://{app.host}:{app.port}/"  # requests there pass no sidecar
         known = {"DEVROUTE_SERVER": mesh.proxy.server, "DEVROUTE_TOKEN": SECRET}
 
         async def examined(url: str, service: str) -> tuple[int, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The shipped edge filter on a real gateway: who may send contracts from outside, and how a browser does."""
+"""The shipped edge filter on a real gateway: contracts from outside that it lets in, and browsers."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.mesh
 HOST = "shop.example"
 CONTRACT = '{"foo": "192.0.2.1:8001"}'
 ENCODED = quote(CONTRACT, safe="")
-#: The shape of a compact JWS; whether it is good is for the proxy to say.
+#: In the form of a compact JWS; the proxy verifies it.
 SIGNED = "eyJhbGciOiJFUzI1NiJ9.eyJmb28iOiJhbGljZSJ9.c2lnbmF0dXJl"
 ISSUER, AUDIENCE = "https://id.example", "shop"
 TRACE = ("x-devroute-trace", "0123456789abcdef" * 2)
@@ -121,7 +121,7 @@ async def gateway(
 
 @pytest.fixture
 async def closed(tmp_path: Path, issuer: Issuer) -> AsyncIterator[Edge]:
-    """Lets nobody in but by token; bad tokens are as none."""
+    """Lets contracts in by token only; a bad token counts as none."""
     async with gateway(
         tmp_path, EdgeSettings(), JwtRule(ISSUER, AUDIENCE, issuer.jwks, lenient=True)
     ) as edge:
@@ -142,10 +142,10 @@ def verdict(response: ClientResponse) -> tuple[str | None, str | None]:
     return response.headers.get("x-devroute-result"), response.headers.get("x-devroute-reason")
 
 
-# --- nobody else notices ---------------------------------------------------------------------------------
+# --- other requests are unchanged ---------------------------------------------------------------------------
 
 
-async def test_requests_without_anything_of_ours_never_run_the_filter(tmp_path: Path) -> None:
+async def test_requests_without_devroute_headers_never_run_the_filter(tmp_path: Path) -> None:
     fields = [
         ("cookie", "session=1; theme=dark"),
         ("baggage", "user=1,tenant=a%20b;p=1"),
@@ -162,7 +162,7 @@ async def test_requests_without_anything_of_ours_never_run_the_filter(tmp_path: 
     assert response.headers.keys() == expected_response.headers.keys()
 
 
-async def test_what_only_resembles_ours_passes_unchanged(closed: Edge) -> None:
+async def test_what_only_resembles_our_headers_passes_unchanged(closed: Edge) -> None:
     fields = [("cookie", "mydevroute=1; a=b"), ("baggage", "my-devroute=1,k=v;devroute=2")]
     response, seen = await closed.get(fields, "/?xdevroute=1")
     assert seen["path"] == "/?xdevroute=1"
@@ -184,10 +184,10 @@ async def test_filters_that_routes_configure_see_the_apps_own_route(tmp_path: Pa
     assert response.headers.get("access-control-allow-origin") == "https://web.example"
 
 
-# --- stripped --------------------------------------------------------------------------------------------
+# --- removed --------------------------------------------------------------------------------------------
 
 
-async def test_a_contract_from_outside_is_taken_off_with_the_reason(closed: Edge) -> None:
+async def test_a_contract_from_outside_is_removed_with_the_reason(closed: Edge) -> None:
     sent = [
         ("x-devroute", CONTRACT),
         ("baggage", f"user=1 ; p=2,devroute={ENCODED},devroute-via=foo, k = v"),
@@ -207,7 +207,7 @@ async def test_a_contract_from_outside_is_taken_off_with_the_reason(closed: Edge
     assert reason.startswith(NOT_ALLOWED)
 
 
-async def test_markers_alone_are_taken_off_without_the_filter(closed: Edge) -> None:
+async def test_markers_alone_are_removed_without_the_filter(closed: Edge) -> None:
     markers = (
         "x-devroute-matched",
         "x-devroute-via",
@@ -236,7 +236,7 @@ async def test_each_spelling_that_a_library_may_take_for_our_member(closed: Edge
         assert values(seen, "baggage") == ["a=1,b=2"], member
 
 
-async def test_every_line_of_repeated_fields_is_looked_at(closed: Edge) -> None:
+async def test_every_line_of_repeated_fields_is_checked(closed: Edge) -> None:
     sent = [
         ("x-devroute", SIGNED),
         ("x-devroute", CONTRACT),
@@ -258,7 +258,7 @@ async def test_a_failing_filter_lets_no_contract_in_and_no_request_down(tmp_path
     assert verdict(response)[0] == "fallback"
 
 
-async def test_a_filter_that_dies_is_an_error_and_no_way_in(tmp_path: Path) -> None:
+async def test_a_filter_that_fails_is_an_error_and_lets_no_contract_in(tmp_path: Path) -> None:
     dead = "function envoy_on_request(handle) error('x') end"
     async with gateway(tmp_path, EdgeSettings(networks=EVERYBODY), source=dead) as edge:
         response, body = await edge.get([("x-devroute", CONTRACT)])
@@ -366,7 +366,7 @@ async def test_no_header_puts_a_caller_into_a_network(tmp_path: Path) -> None:
     assert values(seen, "x-devroute") == []
 
 
-async def test_behind_a_trusted_proxy_its_word_counts_and_nobody_elses(tmp_path: Path) -> None:
+async def test_the_address_from_a_trusted_proxy_counts_and_from_no_other(tmp_path: Path) -> None:
     settings = EdgeSettings(networks=("198.51.100.0/24",))
     async with gateway(tmp_path, settings, trusted_proxies=1) as edge:
         for forwarded, enters in [
@@ -436,7 +436,7 @@ async def test_the_header_and_baggage_win_over_the_cookie(opened: Edge) -> None:
 
 
 @pytest.mark.parametrize("opens", [True, False])
-async def test_off_clears_the_cookie_for_everybody(opened: Edge, closed: Edge, opens: bool) -> None:
+async def test_off_clears_the_cookie_of_any_client(opened: Edge, closed: Edge, opens: bool) -> None:
     edge = opened if opens else closed
     response, _ = await edge.get([("cookie", f"devroute={ENCODED}")], "/page?devroute=off")
     assert (response.status, response.headers["location"]) == (302, "/page")
@@ -444,7 +444,7 @@ async def test_off_clears_the_cookie_for_everybody(opened: Edge, closed: Edge, o
     assert "Max-Age=0" in response.headers["set-cookie"]
 
 
-async def test_who_may_not_gets_no_cookie_and_hears_why(closed: Edge) -> None:
+async def test_a_client_without_permission_gets_no_cookie_and_the_reason(closed: Edge) -> None:
     path = f"/?devroute={ENCODED}"
     response, seen = await closed.get(path=path)
     assert (response.status, seen["path"]) == (200, path)
@@ -473,7 +473,9 @@ async def test_a_redirect_never_leaves_the_host(opened: Edge) -> None:
         assert (response.status, response.headers["location"]) == (302, location)
 
 
-async def test_a_parameter_that_is_no_contract_is_an_error_that_says_so(opened: Edge, closed: Edge) -> None:
+async def test_a_parameter_that_is_no_contract_is_an_error_with_that_reason(
+    opened: Edge, closed: Edge
+) -> None:
     for value in (
         quote(CONTRACT + "\r\nset-cookie: evil=1", safe=""),
         quote(CONTRACT[:-1] + "\n}", safe=""),

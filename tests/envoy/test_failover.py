@@ -1,5 +1,5 @@
 """Laptops that take some paths only, or decline requests: through real Envoy, with another Envoy as the
-proxy's way into the mesh."""
+proxy's mesh egress."""
 
 import asyncio
 import json
@@ -28,8 +28,8 @@ BIG = 200_000
 
 @dataclass
 class Party:
-    """A service foo, and the laptops of people with a foo of their own, whose answers have the status that
-    the query says; `seen` is what each laptop was sent."""
+    """A service foo, and laptops with a foo of their own that respond with the status of the query; `seen`:
+    the methods of the requests that reached a laptop, by path."""
 
     mesh: Mesh
     foo: str
@@ -57,7 +57,7 @@ async def real_service(request: web.Request) -> web.Response:
 
 
 def egress(port: int, foo: Endpoint) -> Document:
-    """The proxy's own sidecar as far as a Sidecar resource with an HTTP_PROXY listener makes it."""
+    """The proxy's own sidecar, as a Sidecar resource with an HTTP_PROXY listener configures it."""
     configuration = bootstrap(Sidecar("devroute-proxy", foo, port=foo.port, services={"foo": foo}))
     (listener,) = (
         each for each in configuration["static_resources"]["listeners"] if each["name"] == OUTBOUND
@@ -146,13 +146,13 @@ async def test_the_proxy_refuses_what_a_filter_should_have_left(party: Party) ->
 
 
 def failovers(party: Party) -> list[dict[str, object]]:
-    """Detours that the audit trail tells of."""
+    """The failovers in the audit log."""
     events = party.mesh.proxy.command.events()
     return [each for each in events if "audit" in each and "failover from" in str(each.get("reason"))]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
-async def test_the_real_service_answers_what_the_laptop_declines(party: Party, method: str) -> None:
+async def test_the_service_responds_to_what_the_laptop_declines(party: Party, method: str) -> None:
     path = f"/thing-{method}?status=404"
     contract = '{"foo": "alice"}'
     headers = {"x-devroute": contract, "host": "shop.example"}
@@ -162,18 +162,18 @@ async def test_the_real_service_answers_what_the_laptop_declines(party: Party, m
         assert (response.status, response.headers["x-devroute-result"]) == (200, "service")
         assert response.headers["x-devroute-reason"] == "foo: failover from laptop alice (404)"
         body = {} if method == "HEAD" else await response.json()
-    assert party.seen[path] == [method]  # it was asked first, and once
-    told = await eventually(lambda: failovers(party))  # the audit trail is written in batches
+    assert party.seen[path] == [method]  # the laptop was asked first, and once
+    told = await eventually(lambda: failovers(party))  # the audit log is written in batches
     assert {(each["decision"], each["target"]) for each in told} == {("service", "alice")}
     if body:
         assert (body["who"], body["size"], body["host"]) == ("service", len(data or b""), "shop.example")
         seen = body["headers"]
-        assert seen["x-devroute"] == contract  # what is called next may be detoured
+        assert seen["x-devroute"] == contract  # requests of the service to others may be detoured
         ours = {name for name in seen if name.startswith("x-devroute-")}
         assert ours <= {"x-devroute-via"}
 
 
-async def test_an_answer_that_is_not_declined_is_the_laptops(party: Party) -> None:
+async def test_a_response_that_is_not_declined_is_the_laptops(party: Party) -> None:
     for status in (200, 400, 500):
         answered = await party.ask("alice", f"/?status={status}")
         assert answered[:3] == (status, "laptop", "foo answered by alice (tunnel)")
@@ -198,7 +198,7 @@ async def test_a_body_that_is_not_kept_cannot_fail_over(party: Party) -> None:
 
 
 async def test_a_request_fails_over_while_its_body_is_still_arriving(party: Party) -> None:
-    """The laptop answers early; what it was sent, and everything after it, is the service's."""
+    """The laptop responds early; the service gets what the laptop was sent, and the rest."""
     party.arrived.clear()
 
     async def body() -> AsyncIterator[bytes]:
@@ -242,10 +242,10 @@ async def test_what_is_not_declined_still_streams_both_ways(party: Party) -> Non
         assert await response.read() == b""
 
 
-# --- where there is no way back ----------------------------------------------------------------------------
+# --- where failover is impossible ---------------------------------------------------------------------------
 
 
-async def test_a_proxy_without_a_way_into_the_mesh_refuses_and_says_why(tmp_path: Path) -> None:
+async def test_a_proxy_without_mesh_egress_refuses_with_the_reason(tmp_path: Path) -> None:
     secret, record = new_token("alice", created="2026-01-01")
     async with testbed.proxy(tmp_path, [record]) as proxy:
         environment = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": secret}
@@ -258,7 +258,7 @@ async def test_a_proxy_without_a_way_into_the_mesh_refuses_and_says_why(tmp_path
     assert "leave out --except-status" in said
 
 
-async def test_an_egress_that_is_not_there_is_said_to_be_the_reason(tmp_path: Path) -> None:
+async def test_an_unreachable_egress_is_the_reason(tmp_path: Path) -> None:
     secret, record = new_token("alice", created="2026-01-01")
     nowhere = f"http://127.0.0.1:{free_port()}"
 

@@ -1,4 +1,4 @@
-"""The shipped filter on a real Envoy, with a fake proxy: who gets the request, and what the response says."""
+"""The shipped filter on a real Envoy, with a fake proxy: where requests go, and what responses report."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.envoy.harness import PROXY, Mesh, serving, sidecar_of_foo
 pytestmark = pytest.mark.mesh
 
 CONTRACT = '{"foo": "192.0.2.1:8001"}'
-#: What Envoy and the client set anew for each request.
+#: Fields that Envoy and the client set for each request.
 VOLATILE = {"x-request-id", "host"}
 
 Headers = dict[str, str] | list[tuple[str, str]]
@@ -37,7 +37,7 @@ def fields(seen: dict[str, Any]) -> list[tuple[str, str]]:
     return sorted((key, value) for key, value in seen["headers"] if key.lower() not in VOLATILE)
 
 
-# --- nobody else notices ---------------------------------------------------------------------------------
+# --- other requests are unchanged ---------------------------------------------------------------------------
 
 
 async def test_a_request_without_a_contract_is_unchanged(tmp_path: Path, mesh: Mesh) -> None:
@@ -143,7 +143,7 @@ async def test_a_large_body_waits_for_a_slow_decision(mesh: Mesh) -> None:
     assert (seen["who"], seen["size"]) == ("proxy", size)
 
 
-async def test_a_proxy_that_dies_after_its_decision_is_an_error_that_says_so(tmp_path: Path) -> None:
+async def test_a_proxy_that_dies_after_its_decision_is_an_error_with_that_reason(tmp_path: Path) -> None:
     async with sidecar_of_foo(tmp_path, MeshScope(), data=await closed_port()) as mesh:
         mesh.proxy.says("detour", service="foo", ttl=1000)
         async with mesh.client.get(mesh.url, headers={"x-devroute": CONTRACT}) as response:
@@ -155,7 +155,7 @@ async def test_a_proxy_that_dies_after_its_decision_is_an_error_that_says_so(tmp
 
 
 async def closed_port() -> Endpoint:
-    """A port on which nobody listens any more."""
+    """A port that is closed."""
 
     async def never(_: web.Request) -> web.Response:
         raise AssertionError
@@ -241,7 +241,7 @@ async def test_a_filter_that_makes_no_decision_is_an_error_and_no_detour(tmp_pat
 # --- errors ----------------------------------------------------------------------------------------------
 
 
-async def test_the_proxys_error_is_the_answer(mesh: Mesh) -> None:
+async def test_the_proxys_error_is_the_response(mesh: Mesh) -> None:
     mesh.proxy.says(
         "error", status=400, reason="not a contract", body='{"code": "contract-invalid"}', ttl=100
     )
@@ -274,7 +274,7 @@ async def test_a_contract_of_9_kib_is_an_error_and_59_kib_of_headers_are_none(me
 # --- the cache and the name ------------------------------------------------------------------------------
 
 
-async def test_an_answer_is_asked_for_once_in_its_time(mesh: Mesh) -> None:
+async def test_a_decision_is_requested_once_in_its_lifetime(mesh: Mesh) -> None:
     mesh.proxy.says("detour", service="foo", ttl=1000)
     for _ in range(20):
         _, seen = await get(mesh, {"x-devroute": CONTRACT})
@@ -331,7 +331,7 @@ async def test_under_mtls_the_sni_names_the_service(tmp_path: Path) -> None:
     assert asked["x-devroute-namespace"] == "shop"
 
 
-async def test_a_sidecar_that_cannot_know_its_name_says_so(tmp_path: Path) -> None:
+async def test_a_sidecar_that_cannot_know_its_name_reports_it(tmp_path: Path) -> None:
     async with sidecar_of_foo(tmp_path, MeshScope(), environment={}) as mesh:
         response, seen = await get(mesh, {"x-devroute": CONTRACT})
     assert (seen["who"], response.headers["x-devroute-result"]) == ("app", "fallback")

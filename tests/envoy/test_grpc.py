@@ -25,7 +25,7 @@ from tests.support import grpc_app
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 PATIENCE = 10.0
-#: Envoy's own windows are 16 MiB a stream: towards the client and towards the proxy, in both directions.
+#: Envoy's own windows are 16 MiB a stream, downstream and upstream, in both directions.
 ENVOY_GROWTH = 4 * 16 * 1024 * 1024
 PIECE = 64 * 1024
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.default_authority", "foo")]
@@ -101,7 +101,7 @@ async def test_calls_of_all_kinds_reach_the_laptop(mesh: Mesh, to: Any) -> None:
     unary = channel.unary_unary("/t/Unary")(b"\0\1\2", metadata=(*to, *sent))
     assert await unary == b"\0\1\2"
     for metadata in (await unary.initial_metadata(), await unary.trailing_metadata()):
-        # Envoy joins repeated fields, as RFC 9110 §5.3 lets everybody do.
+        # Envoy joins repeated fields, as RFC 9110 §5.3 permits.
         echoed = [(key, value) for key, value in metadata if key.startswith("x-echo")]
         assert echoed in (list(sent), [("x-echo", "1,2"), sent[2]])
     assert dict(await unary.initial_metadata())["x-devroute-result"] == "laptop"
@@ -127,7 +127,7 @@ async def test_the_laptops_errors_arrive(mesh: Mesh, to: Any) -> None:
 
 
 @pytest.mark.parametrize("why", ["cancel", "deadline"])
-async def test_a_call_that_is_given_up_ends_on_the_laptop(mesh: Mesh, to: Any, why: str) -> None:
+async def test_a_call_that_is_cancelled_ends_on_the_laptop(mesh: Mesh, to: Any, why: str) -> None:
     timeout = 0.3 if why == "deadline" else None
     call = mesh.channel.unary_stream("/t/Hang")(b"", metadata=to, timeout=timeout)
     assert await call.read() == b"started"
@@ -139,7 +139,7 @@ async def test_a_call_that_is_given_up_ends_on_the_laptop(mesh: Mesh, to: Any, w
     assert await asyncio.wait_for(ended, PATIENCE) == b""
 
 
-async def test_what_cannot_be_is_said_in_grpcs_words(mesh: Mesh) -> None:
+async def test_a_refusal_is_a_grpc_status(mesh: Mesh) -> None:
     target = json.dumps({"foo": {"to": "nobody", "fallback": "fail"}})
     with pytest.raises(aio.AioRpcError) as caught:
         await mesh.channel.unary_unary("/t/Unary")(b"", metadata=(("x-devroute", target),))

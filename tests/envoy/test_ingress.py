@@ -1,4 +1,4 @@
-"""The tunnel passes an ordinary WebSocket ingress: an Envoy that knows no more than WebSocket, and nginx."""
+"""The tunnel passes an ordinary WebSocket ingress: an Envoy configured for WebSocket only, and nginx."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ http {{
 
 
 def ingress(upstream: Endpoint) -> Document:
-    """Nothing of Istio, nothing of ours."""
+    """Without Istio's and devroute's filters."""
     address = {"socket_address": {"address": upstream.host, "port_value": upstream.port}}
     any_port = {"socket_address": {"address": ANY_PORT.host, "port_value": ANY_PORT.port}}
     router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"

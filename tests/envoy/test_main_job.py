@@ -27,7 +27,7 @@ from tests.envoy import app as laptop_app
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 MIB = 1024 * 1024
-#: What issue 2 asks for.
+#: Figures of issue 2.
 BULK = 200 * MIB
 FIRST_BYTE_S = 0.050
 GROWTH = 16 * MIB
@@ -120,7 +120,7 @@ async def test_a_contract_that_names_others_reaches_the_service(job: Job, contra
         assert response.headers["x-devroute-result"] == "service"
 
 
-async def test_200_requests_at_once_for_20_contracts_each_get_their_own_answer(job: Job) -> None:
+async def test_200_requests_at_once_for_20_contracts_each_get_their_own_response(job: Job) -> None:
     async with AsyncExitStack() as stack:
         targets = {who: who for who in job.agents}
         for number in range(20 - len(targets)):
@@ -135,7 +135,7 @@ async def test_200_requests_at_once_for_20_contracts_each_get_their_own_answer(j
             return result, seen["who"], seen["id"], seen["body"] == body
 
         everybody = list(targets.items())
-        for who, target in everybody:  # as with people who are at work already: the sidecar knows the way
+        for who, target in everybody:  # the sidecar has cached the decision, as for people at work already
             assert (await one(0, who, target))[:2] == ("laptop", who)
         wanted = [(number, *everybody[number % 20]) for number in range(200)]
         async with asyncio.TaskGroup() as group:
@@ -155,7 +155,7 @@ async def test_200_requests_at_once_for_20_contracts_each_get_their_own_answer(j
         ('{"foo": "alice", "foo": "bob"}', 400, "contract-invalid"),
     ],
 )
-async def test_what_is_wrong_with_a_contract_is_said_at_once(
+async def test_a_malformed_contract_is_reported_at_once(
     job: Job, contract: str, status: int, code: str
 ) -> None:
     async with job.request(contract, "/") as response:
@@ -312,7 +312,9 @@ async def test_a_death_in_mid_transfer_is_noticed_and_never_looks_complete(
                     kill()
                 yield piece
 
-        async with job.request({"foo": "alice"}, "/") as response:  # the sidecar knows the way from now on
+        async with job.request(
+            {"foo": "alice"}, "/"
+        ) as response:  # the sidecar has cached the decision from now on
             assert response.headers["x-devroute-result"] == "laptop"
         broken = False
         try:
@@ -330,7 +332,7 @@ async def test_a_death_in_mid_transfer_is_noticed_and_never_looks_complete(
         assert broken
         assert time.monotonic() - killed.result() < within
 
-        # From then on: the real service, or (while the sidecar believes its last answer) an error at once.
+        # From then on: the real service, or (while the sidecar caches its last decision) an error at once.
         asked = time.monotonic()
         async with job.request({"foo": "alice"}, "/") as response:
             await response.read()

@@ -1,4 +1,4 @@
-"""Copies of requests through real Envoy and the real proxy: whole where the target is well, and never at the
+"""Mirrored requests through real Envoy and the real proxy: complete where the target works, and never at the
 cost of the request itself."""
 
 import asyncio
@@ -23,7 +23,7 @@ from tests.envoy.real import Mesh, real_mesh
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 SIZE = 20 * 1024 * 1024
-#: What an upload may take at the worst on a loaded machine; it would hang for ever behind a stalled copy.
+#: Seconds of an upload at most, on a loaded machine; behind a stalled copy it would not end.
 PATIENCE_S = 5.0
 COPIES = [bytes(piece) for piece in big.pieces(SIZE)]
 CHECK = zlib.crc32(b"".join(COPIES))
@@ -159,14 +159,14 @@ async def a_little(reader: asyncio.StreamReader) -> None:
 
 
 @pytest.mark.parametrize("talk", [nothing, the_head, a_little])
-async def test_a_target_that_hangs_delays_nobody(mesh: Mesh, foo: str, talk: Any) -> None:
+async def test_a_target_that_hangs_delays_no_request(mesh: Mesh, foo: str, talk: Any) -> None:
     async with raw(talk) as hung:
         assert await upload(mesh, foo, hung) == "mirror"
         # And the next ones neither, beside the copies that still wait.
         assert [await upload(mesh, foo, hung) for _ in range(2)] == ["mirror"] * 2
 
 
-async def test_a_target_that_is_absent_delays_nobody(mesh: Mesh, foo: str) -> None:
+async def test_a_target_that_is_absent_delays_no_request(mesh: Mesh, foo: str) -> None:
     async with serving(counted) as gone:
         pass
     assert await upload(mesh, foo, gone) == "fallback"
@@ -176,7 +176,7 @@ async def test_a_target_that_is_absent_delays_nobody(mesh: Mesh, foo: str) -> No
         assert "not online" in response.headers["x-devroute-reason"]
 
 
-async def test_a_target_that_goes_in_the_middle_delays_nobody(mesh: Mesh, foo: str) -> None:
+async def test_a_target_that_disconnects_in_the_middle_delays_no_request(mesh: Mesh, foo: str) -> None:
     connected = asyncio.Event()
 
     async def breaks_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -190,7 +190,7 @@ async def test_a_target_that_goes_in_the_middle_delays_nobody(mesh: Mesh, foo: s
     assert connected.is_set()
 
 
-async def test_a_proxy_that_dies_with_the_copy_delays_nobody(tmp_path: Path) -> None:
+async def test_a_proxy_that_dies_with_the_copy_delays_no_request(tmp_path: Path) -> None:
     async with real_mesh(tmp_path) as mesh, raw(the_head) as hung:
         foo = await mesh.sidecar("foo", await mesh.stack.enter_async_context(serving(counted)))
 

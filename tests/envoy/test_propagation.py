@@ -1,6 +1,6 @@
-"""A contract on its way through apps that know nothing of it: OpenTelemetry's own propagator passes it on.
+"""A contract that passes apps without knowledge of it: OpenTelemetry's own propagator forwards it.
 
-caller ─► foo's sidecar ─► foo (OpenTelemetry) ─► bar's sidecar ─► bar, or whoever stands in for it
+caller ─► foo's sidecar ─► foo (OpenTelemetry) ─► bar's sidecar ─► bar, or its replacement
 """
 
 import json
@@ -53,7 +53,7 @@ async def laptop(mesh: Mesh) -> Endpoint:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def foo(mesh: Mesh, bar: str) -> str:
-    """An app that passes on what OpenTelemetry's baggage propagator passes on, and nothing else."""
+    """An app that forwards what OpenTelemetry's baggage propagator forwards, and nothing else."""
 
     async def app(request: web.Request) -> web.Response:
         context = PROPAGATOR.extract({key.lower(): value for key, value in request.headers.items()})
@@ -82,7 +82,7 @@ async def called(mesh: Mesh, url: str, headers: Any) -> tuple[dict[str, Any], st
 
 
 def members(seen: dict[str, Any]) -> dict[str, str]:
-    """What the last app reads of its baggage."""
+    """The baggage that the last app reads."""
     (text,) = seen["headers"]["baggage"]
     return {key: str(value) for key, value in baggage.get_all(PROPAGATOR.extract({"baggage": text})).items()}
 

@@ -1,7 +1,7 @@
 """The manifests on the Envoys of each Istio release: all start with them, oldest and newest carry traffic.
 
-`make envoys` fetches the older ones; without it, their tests say that they are skipped. `pytest tests/mesh
---envoy PATH` runs everything else here on one of them.
+`make envoys` fetches the older ones; without it, their tests are skipped. `pytest tests/envoy --envoy PATH`
+runs all other tests on one of them.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ def test_there_is_an_envoy_for_each_release() -> None:
 # --- all of them would start --------------------------------------------------------------------------------
 
 
-def test_everything_in_the_folder_suits(release: Release) -> None:
+def test_every_release_accepts_everything_in_the_folder(release: Release) -> None:
     binary = binary_of(release)
     assert version_of(binary).startswith(release.envoy)
     texts = [text for path, text in files(Installation()).items() if "ambient" not in path]
@@ -157,7 +157,7 @@ async def test_ordinary_requests_are_copied_where_a_workload_has_a_share(tmp_pat
 
 @pytest.mark.usefixtures("extreme")
 @pytest.mark.parametrize("with_own", [True, False])
-async def test_the_proxys_own_sidecar_asks_nobody(tmp_path: Path, with_own: bool) -> None:
+async def test_the_proxys_own_sidecar_requests_no_decision(tmp_path: Path, with_own: bool) -> None:
     proxy, installation = FakeProxy(), Installation()
     proxy.says("service", ttl=0)
     async with serving(from_app) as app, serving(proxy.resolve) as control, ClientSession() as client:
@@ -182,7 +182,7 @@ async def test_the_proxys_own_sidecar_asks_nobody(tmp_path: Path, with_own: bool
 
 
 @pytest.mark.usefixtures("extreme")
-async def test_the_edge_takes_off_what_comes_from_outside(tmp_path: Path) -> None:
+async def test_the_edge_removes_what_comes_from_outside(tmp_path: Path) -> None:
     async with serving(from_app) as app, ClientSession() as client:
         description = Gateway({"shop.example": app})
         configuration = apply([edge_filter()], description, gateway_bootstrap(description))

@@ -1,4 +1,4 @@
-"""`devroute up --shadow`: the real service answers, the laptop gets copies, and its owner sees what differs.
+"""`devroute up --shadow`: the service responds, the laptop gets copies, and its owner sees the differences.
 Through real Envoy and the real proxy."""
 
 import asyncio
@@ -27,7 +27,7 @@ PATIENCE_S = 10.0
 
 
 class Party:
-    """A service foo that keeps answering, and laptops of alice, bob and carol on different terms."""
+    """A service foo, and laptops of alice, bob and carol with different offers."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
@@ -110,7 +110,7 @@ async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party
         yield found
 
 
-async def test_the_service_answers_and_answers_alike_are_the_same(party: Party) -> None:
+async def test_the_service_responds_and_equal_responses_do_not_differ(party: Party) -> None:
     status, result, body = await party.ask("alice", "/same")
     assert (status, result, body["user"]["password"]) == (200, "mirror", "hunter-real")
     event = await party.verdict("alice", "/same")
@@ -142,7 +142,7 @@ async def test_what_is_not_ignored_differs_and_secrets_are_not_shown(party: Part
     assert "hunter" not in party.ups["bob"].log.read_text()
 
 
-async def test_methods_that_change_something_are_copied_only_where_told(party: Party) -> None:
+async def test_methods_that_change_something_are_copied_only_if_offered(party: Party) -> None:
     assert (await party.ask("alice", "/post", "POST"))[1] == "service"
     assert (await party.ask("bob", "/post", "POST"))[1] == "mirror"
     await party.verdict("bob", "/post")
@@ -155,14 +155,14 @@ async def test_a_share_is_copied(party: Party) -> None:
     assert 5 < results.count("mirror") < 60  # 30 ± 5 sigma
 
 
-async def test_a_contract_that_wants_no_fallback_is_told_that_there_are_only_copies(party: Party) -> None:
+async def test_a_contract_without_fallback_is_refused_by_a_laptop_of_shadow_traffic(party: Party) -> None:
     headers = {"x-devroute": json.dumps({"foo": {"to": "alice", "fallback": "fail"}})}
     async with party.mesh.client.get(party.foo, headers=headers) as response:
         assert response.status == 501
         assert "accepts only shadow traffic" in (await response.json())["message"]
 
 
-async def test_a_big_answer_streams_and_is_compared_by_its_beginning(party: Party) -> None:
+async def test_a_big_response_streams_and_is_compared_by_its_beginning(party: Party) -> None:
     headers = {"x-devroute": '{"foo": "alice"}'}
     size = 0
     async with party.mesh.client.get(party.foo + "/big", headers=headers) as response:
@@ -217,7 +217,7 @@ async def test_what_the_inspector_keeps_has_its_comparison(party: Party) -> None
     assert found[0]["differences"] == 1
 
 
-async def test_where_policy_permits_no_copies_nobody_gets_them(tmp_path: Path) -> None:
+async def test_where_policy_permits_no_copies_no_laptop_gets_them(tmp_path: Path) -> None:
     secret, record = new_token("alice", created="2026-01-01")
     async with testbed.proxy(tmp_path, [record]) as proxy:
         environment = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": secret}

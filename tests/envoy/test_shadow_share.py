@@ -1,4 +1,4 @@
-"""`--shadow-share`: requests of people who know nothing of devroute are copied to laptops.
+"""`--shadow-share`: copies of ordinary requests go to laptops.
 Through real Envoy and the real proxy."""
 
 import asyncio
@@ -73,8 +73,8 @@ class Town:
     async def compared(
         self, person: str, service: str, path: str, method: str = "GET", **headers: str
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """The answer, and the event of its comparison. Sent again from time to time: a sidecar that has not
-        heard from a busy proxy in time copies nothing for two seconds."""
+        """The event of the comparison, and the response's fields. Repeats the request now and then: a sidecar
+        whose proxy was too busy to respond in time copies nothing for two seconds."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 status, body, fields = await self.get(service, path, method, **headers)
@@ -145,7 +145,7 @@ async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
         yield found
 
 
-async def test_ordinary_requests_are_answered_by_the_service_and_compared(town: Town) -> None:
+async def test_ordinary_requests_are_served_by_the_service_and_compared(town: Town) -> None:
     verdict, headers = await town.compared("alice", "foo", "/same")
     assert (verdict["differences"], verdict["contract"]) == ([], False)
     assert not any(name.startswith("x-devroute") for name in headers)
@@ -154,8 +154,8 @@ async def test_ordinary_requests_are_answered_by_the_service_and_compared(town: 
 
 
 async def test_what_the_laptop_asks_for_a_copy_is_not_copied_again(town: Town) -> None:
-    """Its app passes on the first line of baggage, and there are callers who send some."""
-    await town.compared("alice", "foo", "/loop")  # told of once the laptop's own request is answered
+    """Its app forwards the first line of baggage, and some callers send baggage."""
+    await town.compared("alice", "foo", "/loop")  # reported once the laptop's own request has its response
     await town.compared("alice", "foo", "/loop?more", baggage="a=b,devroute-via=bar")
     await town.compared("alice", "foo", "/after")
     asked = [headers["baggage"] for path, headers in town.seen if path == "/looped"]
@@ -163,7 +163,7 @@ async def test_what_the_laptop_asks_for_a_copy_is_not_copied_again(town: Town) -
     assert town.copied("/looped") == []
 
 
-async def test_methods_that_change_something_are_copied_only_where_told(town: Town) -> None:
+async def test_methods_that_change_something_are_copied_only_if_offered(town: Town) -> None:
     """At a sidecar that has the filter for the mesh, too."""
     await town.compared("bob", "posts", "/post", "POST", size="60000")
     assert {(method, headers["size"]) for method, _, headers in town.copied("/post")} == {("POST", "60000")}
@@ -187,7 +187,7 @@ async def test_a_call_of_grpc_is_copied_with_its_status(town: Town) -> None:
     assert [(town.verdict("bob", path) or {})["differences"] for path in paths] == [[], []]
 
 
-async def test_a_share_is_asked_about_and_a_part_of_it_copied(town: Town) -> None:
+async def test_decisions_are_requested_for_a_share_and_a_part_of_it_is_copied(town: Town) -> None:
     """The workload gives half of its requests, and the laptop wants 30% of all."""
     sidecar, in_time = town.mesh.envoys["some"], False
     while not in_time:
@@ -199,7 +199,7 @@ async def test_a_share_is_asked_about_and_a_part_of_it_copied(town: Town) -> Non
         answers = await asyncio.gather(*(town.get("some", f"/share?{n}") for n in range(400)))
         assert {(status, body["who"]) for status, body, _ in answers} == {(200, "service")}
         copies = await sidecar.counter(COPIES) - copied
-        # Once more for the answer of each that was copied.
+        # One more execution for the response of each copy.
         asked = await town.executions("some") - before - copies
         in_time = late == await sidecar.counter(LATE)
     assert 60 < copies < 180  # 120, and 9.2 is one sigma
@@ -270,7 +270,7 @@ async def test_copies_end_with_the_laptop(town: Town) -> None:
     assert town.copied("/gone") == []
 
 
-# --- without a real proxy: what it may say, and whether it is there ----------------------------------------
+# --- without a real proxy: what it may send, and whether it is reachable ------------------------------------
 
 
 async def closed_port() -> Endpoint:
@@ -293,7 +293,7 @@ def copies_to(*tickets: str, percent: int = 100) -> str:
 async def standing_in(
     town: Town, answer: str, **sidecar: Any
 ) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
-    """A sidecar whose proxy gives that answer: its URL, and the heads of the copies."""
+    """A sidecar whose proxy sends that response: its URL, and the heads of the copies."""
     got: list[dict[str, str]] = []
 
     async def laptops(request: web.Request) -> web.Response:
@@ -336,7 +336,7 @@ async def test_the_copy_names_the_caller_by_its_certificate(town: Town, tmp_path
     assert got[0]["x-devroute-caller"] == identity
 
 
-async def test_an_upload_whose_copy_nobody_wants_any_more_arrives(town: Town) -> None:
+async def test_an_upload_whose_copy_is_refused_arrives(town: Town) -> None:
     """The ticket is one that the real proxy does not know."""
     real_data = {PROXY.data_cluster: town.mesh.proxy.data}
     async with standing_in(town, copies_to(TICKETS[0]), clusters=real_data) as (url, _):
@@ -371,7 +371,7 @@ async def test_uploads_do_not_wait_for_a_proxy_that_does_not_read(town: Town) ->
         listening.close()
 
 
-async def test_if_the_lua_fails_the_service_answers(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_the_lua_fails_the_service_responds(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     source = lua.source
 
     def broken(entry: str) -> str:
@@ -389,7 +389,7 @@ async def test_if_the_lua_fails_the_service_answers(town: Town, monkeypatch: pyt
     assert got == []
 
 
-async def test_who_wants_nothing_is_asked_once_a_second(tmp_path: Path) -> None:
+async def test_an_empty_assignment_is_requested_once_a_second(tmp_path: Path) -> None:
     async with sidecar_of_foo(tmp_path, sharing("foo", 100)) as mesh:
         mesh.proxy.says("service", ttl=1000)
         began = time.monotonic()
@@ -423,8 +423,8 @@ async def test_a_proxy_that_hangs_makes_one_request_wait(tmp_path: Path) -> None
     "answer",
     ["nonsense\n", copies_to("nothing"), "devroute 1\ndecision detour\n", copies_to(TICKETS[0]), None],
 )
-async def test_whatever_the_proxy_says_the_service_answers(tmp_path: Path, answer: str | None) -> None:
-    """None: it is not there. This sidecar has no cluster of the service's own: nothing can be copied."""
+async def test_the_service_responds_whatever_the_proxy_sends(tmp_path: Path, answer: str | None) -> None:
+    """None: it is unreachable. This sidecar has no cluster of the service's own: nothing can be copied."""
     control = await closed_port() if answer is None else None
     async with sidecar_of_foo(tmp_path, sharing("foo", 100), control=control) as mesh:
 

@@ -39,7 +39,7 @@ def signed(
 
 @dataclass(frozen=True)
 class Way:
-    """The way in; `inside` is the sidecar behind the gateway."""
+    """The gateway; `inside` is the sidecar behind it."""
 
     client: ClientSession
     gateway: str
@@ -134,7 +134,7 @@ async def test_what_was_changed_on_the_way_is_refused(way: Way) -> None:
             assert "devroute sign" in body["hint"]
 
 
-async def test_a_replay_after_its_time_is_answered_by_the_service_with_the_reason(way: Way) -> None:
+async def test_a_replay_after_its_time_reaches_the_service_with_the_reason(way: Way) -> None:
     token = signed(ago=600 + SKEW_S + 60)
     response, seen = await way.get(x_devroute=token)
     assert (response.headers["x-devroute-result"], seen["who"]) == ("fallback", "app")
@@ -144,7 +144,7 @@ async def test_a_replay_after_its_time_is_answered_by_the_service_with_the_reaso
     assert (response.status, body["code"]) == (403, "contract-expired")
 
 
-async def test_an_unsigned_contract_helps_nobody_not_even_inside(way: Way) -> None:
+async def test_an_unsigned_contract_is_refused_inside_too(way: Way) -> None:
     plain = '{"foo": "alice"}'
     response, seen = await way.get(x_devroute=plain)
     assert (seen["who"], values(seen, "x-devroute")) == ("app", []), "the gateway takes it off"
@@ -169,7 +169,7 @@ async def test_a_parameter_is_percent_decoded_like_any_contract(way: Way) -> Non
 
 
 @pytest.mark.asyncio(loop_scope="function")
-async def test_each_service_asks_about_a_signed_contract_once_in_its_answers_life(mesh: Mesh) -> None:
+async def test_each_service_requests_a_decision_once_in_its_lifetime(mesh: Mesh) -> None:
     mesh.proxy.says("service", ttl=1000)
     token = signed('{"bar": "alice"}')
     began = time.monotonic()

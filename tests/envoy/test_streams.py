@@ -1,4 +1,4 @@
-"""What stays open, on real Envoy: WebSocket, server-sent events, and clients that go away."""
+"""Long streams on real Envoy: WebSocket, server-sent events, and clients that disconnect."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.envoy.test_main_job import Job, playing
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
-#: What the way through Envoy, proxy and tunnel may add to a message there and back (issue 3).
+#: Seconds that Envoy, proxy and tunnel may add to a message's round trip (issue 3).
 ADDED_S = 0.001
 PINGS = 200
 
@@ -43,11 +43,11 @@ async def test_websocket_messages_of_20_mb_pass_whole(job: Job, way: str) -> Non
         await socket.send_bytes(message)
         assert await socket.receive_bytes(timeout=20) == message
         await socket.close()
-        assert socket.close_code == 1000  # said by the app; 1006 would be a connection that broke
+        assert socket.close_code == 1000  # sent by the app; 1006 would be a broken connection
 
 
 async def rounds(client: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> list[float]:
-    """Seconds for each message there and back."""
+    """Seconds of each message's round trip."""
     seconds = []
     async with client.ws_connect(url, headers=headers) as socket:
         for _ in range(PINGS):
@@ -58,7 +58,7 @@ async def rounds(client: aiohttp.ClientSession, url: str, headers: dict[str, str
     return seconds
 
 
-async def test_a_websocket_message_takes_hardly_longer_than_without_us(job: Job) -> None:
+async def test_a_websocket_message_takes_less_than_a_millisecond_longer(job: Job) -> None:
     contract = {"x-devroute": json.dumps({"foo": "alice"})}
     best = 1.0
     for _ in range(5):  # a busy machine may spoil any single run
@@ -81,7 +81,7 @@ async def test_each_server_sent_event_arrives_when_it_is_sent(job: Job) -> None:
         assert await response.content.read() == b""
 
 
-async def test_a_long_poll_is_answered_when_there_is_something_to_say(job: Job) -> None:
+async def test_a_long_poll_gets_its_response_when_the_app_sends_it(job: Job) -> None:
     async with AsyncExitStack() as stack:
         poll = asyncio.ensure_future(stack.enter_async_context(job.request({"foo": "alice"}, "/events")))
         response = await asyncio.wait_for(poll, 5)

@@ -1,4 +1,4 @@
-"""`devroute trace` through real sidecars: the chain, who answered, and where a contract was lost."""
+"""`devroute trace` through real sidecars: the chain, whose code answered, and where a contract was lost."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ async def answer(_: web.Request) -> web.Response:
 
 
 def calling(url: str, passed_on: list[str]) -> Any:
-    """An app that calls on, and passes on some of its request's headers."""
+    """An app that calls the next one with some of its request's headers."""
 
     async def app(request: web.Request) -> web.Response:
         headers = {name: request.headers[name] for name in passed_on if name in request.headers}
@@ -57,7 +57,7 @@ async def traced(mesh: Mesh, *arguments: str, output: str = "text") -> tuple[int
 
 
 @pytest.mark.parametrize("passed_on", [["baggage"], ["x-devroute", "x-devroute-trace"]])
-async def test_the_chain_and_who_answered(mesh: Mesh, passed_on: list[str]) -> None:
+async def test_the_chain_and_whose_code_answered(mesh: Mesh, passed_on: list[str]) -> None:
     async with serving(answer) as leaf, serving(answer) as laptop:
         bar = await mesh.sidecar("bar", leaf)
         async with serving(calling(bar, passed_on)) as middle:

@@ -23,7 +23,7 @@ DESTINATIONS = {"foo": "inbound|8080||", PROXY.name: PROXY.data_cluster}
 
 
 def waypoint(documents: list[Document], app: Endpoint, clusters: dict[str, Endpoint]) -> Document:
-    """The configuration that istiod makes of the example's documents, as far as it concerns this service."""
+    """The configuration that istiod generates from the example's documents for this service."""
     extension, route, grant = documents
     configuration = bootstrap(Sidecar("foo", app, namespace="shop", clusters=clusters))
     listener = configuration["static_resources"]["listeners"][0]
@@ -86,7 +86,7 @@ async def test_a_contract_in_the_baggage_alone_is_found(mesh: Mesh) -> None:
     assert seen["who"] == "proxy"
 
 
-async def test_a_fallback_says_why(mesh: Mesh) -> None:
+async def test_a_fallback_has_its_reason(mesh: Mesh) -> None:
     mesh.proxy.says("fallback", reason="laptop alice is offline", ttl=1000)
     response, seen = await get(mesh, CONTRACT)
     assert seen["who"] == "app"
@@ -94,7 +94,7 @@ async def test_a_fallback_says_why(mesh: Mesh) -> None:
     assert response.headers["x-devroute-reason"] == "laptop alice is offline"
 
 
-async def test_an_error_is_answered_at_once(mesh: Mesh) -> None:
+async def test_an_error_is_returned_at_once(mesh: Mesh) -> None:
     mesh.proxy.says("error", status=400, reason="bad", body='{"code": "contract-invalid"}')
     response, seen = await get(mesh, {"x-devroute": "{"})
     assert (response.status, seen["code"]) == (400, "contract-invalid")
@@ -109,14 +109,14 @@ async def test_what_a_waypoint_cannot_do_ends_at_the_service(mesh: Mesh, decisio
 
 
 @pytest.mark.parametrize("contract", [{}, {"x-devroute": '{"bar": "alice"}'}])
-async def test_a_spoofed_marker_is_taken_off(mesh: Mesh, contract: dict[str, str]) -> None:
+async def test_a_spoofed_marker_is_removed(mesh: Mesh, contract: dict[str, str]) -> None:
     _, seen = await get(mesh, {**contract, "x-devroute-matched": "foo"})
     assert seen["who"] == "app"
     assert "x-devroute-matched" not in {key.lower() for key, _ in seen["headers"]}
     assert mesh.proxy.asked == []
 
 
-async def test_nobody_else_is_told_anything(mesh: Mesh) -> None:
+async def test_other_requests_are_unchanged(mesh: Mesh) -> None:
     response, seen = await get(mesh, {})
     assert seen["who"] == "app"
     assert not {key for key in response.headers if key.lower().startswith("x-devroute")}

@@ -166,7 +166,7 @@ def test_no_answer_leaves_the_request_to_the_service(worker: Worker, status: str
     assert reason in (handle["reason"] or "")
 
 
-def test_an_error_is_answered_at_once(worker: Worker) -> None:
+def test_an_error_is_returned_at_once(worker: Worker) -> None:
     worker.response = worker.responds(
         'devroute 1\ndecision error\nstatus 403\nreason no\nbody {"code": "x"}\nttl 9\n'
     )
