@@ -1,4 +1,4 @@
-"""The admin port: liveness, readiness and counters, for the kubelet and Prometheus. Changes nothing."""
+"""The admin port: liveness, readiness and metrics, for the kubelet and Prometheus. Changes nothing."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,9 +8,9 @@ from devroute.proxy.telemetry.metrics import Metrics
 
 
 def create_app(
-    counters: Metrics, gauges: Callable[[], Mapping[str, int]], readiness: Callable[[], Mapping[str, object]]
+    metrics: Metrics, gauges: Callable[[], Mapping[str, int]], readiness: Callable[[], Mapping[str, object]]
 ) -> web.Application:
-    """`readiness` gives the details of /readyz; the proxy is ready where its `ready` is true."""
+    """`readiness` returns the body of /readyz; its status is 200 if `ready` in it is true."""
 
     async def healthz(request: web.Request) -> web.Response:
         return web.json_response({"alive": True})
@@ -19,14 +19,14 @@ def create_app(
         details = readiness()
         return web.json_response(details, status=200 if details["ready"] else 503)
 
-    async def metrics(request: web.Request) -> web.Response:
+    async def metrics_text(request: web.Request) -> web.Response:
         return web.Response(
-            text=counters.as_text(gauges()),
+            text=metrics.as_text(gauges()),
             headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/metrics", metrics_text)
     return app

@@ -144,8 +144,8 @@ def select_target(
     """
     if isinstance(entry.target, Address):
         return entry.target, DEFAULT_OPTIONS
-    served = directory.lookup(str(entry.target), entry.service)
-    return destination_of(entry, served, policy), served.options
+    laptop = directory.lookup(str(entry.target), entry.service)
+    return destination_of(entry, laptop, policy), laptop.options
 
 
 def _shadow_only(entry: Entry) -> NotSupported:
@@ -169,18 +169,18 @@ def permit_entry(entry: Entry, policy: Policy) -> None:
         )
 
 
-def destination_of(entry: Entry, served: LaptopService, policy: Policy) -> Address | ProbedUpstream:
+def destination_of(entry: Entry, laptop: LaptopService, policy: Policy) -> Address | ProbedUpstream:
     """How a registered laptop is reached. Raises TargetDenied or ServiceNotServed."""
-    if served.upstream is not None:
-        return served.upstream
-    if served.address is None:
+    if laptop.upstream is not None:
+        return laptop.upstream
+    if laptop.address is None:
         raise ServiceNotServed(
             f"laptop '{entry.target}' serves '{entry.service}' neither by tunnel nor by address",
             service=entry.key,
             target=str(entry.target),
         )
-    policy.permit_target(served.address, service=entry.key)
-    return served.address
+    policy.permit_target(laptop.address, service=entry.key)
+    return laptop.address
 
 
 def _failed(entry: Entry | None, error: DevrouteError) -> Decision:

@@ -38,7 +38,7 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """`since`: seconds since the epoch."""
+    """A laptop that is online. `since`: seconds since the epoch. `services`: by the name that it offers."""
 
     name: str
     subject: str
@@ -79,6 +79,8 @@ class RegistryObserver(Protocol):
 
 
 class Registry:
+    """Implements devroute.routing.decision.Directory."""
+
     def __init__(
         self,
         *,
@@ -146,22 +148,19 @@ class Registry:
         """Raises LaptopOffline or ServiceNotServed."""
         registration = self._by_name.get(name)
         if registration is None:
-            raise LaptopOffline(
-                f"laptop '{name}' is not online",
-                hint=f"run: devroute up {service}=PORT",
-                service=service,
-                target=name,
+            raise _missing(LaptopOffline, f"laptop '{name}' is not online", name, service)
+        found = registration.services.get(service)
+        if found is None:
+            offered = ", ".join(sorted(registration.services))
+            raise _missing(
+                ServiceNotServed, f"laptop '{name}' serves {offered}, not '{service}'", name, service
             )
-        served = registration.services.get(service)
-        if served is None:
-            raise ServiceNotServed(
-                f"laptop '{name}' serves {', '.join(sorted(registration.services))}, not '{service}'",
-                hint=f"run: devroute up {service}=PORT",
-                service=service,
-                target=name,
-            )
-        return served
+        return found
 
     def listing(self) -> list[dict[str, object]]:
         """The registered laptops as JSON objects, by name."""
         return [self._by_name[name].as_dict() for name in sorted(self._by_name)]
+
+
+def _missing(kind: type[DevrouteError], message: str, name: str, service: str) -> DevrouteError:
+    return kind(message, hint=f"run: devroute up {service}=PORT", service=service, target=name)

@@ -1,4 +1,4 @@
-"""What the data path counts, for Prometheus: plain integers, so that a request costs a few additions."""
+"""The data path's metrics, for Prometheus. Plain integers, so that a request costs a few additions."""
 
 from collections.abc import Mapping
 
@@ -6,32 +6,32 @@ from devroute.proxy.downstream.context import CompletedExchange
 
 
 class Metrics:
-    """`answered` counts by status, `failed` by code and status; bytes are those of bodies."""
+    """`responses` counts by status, `failures` by code and status; bytes are those of bodies."""
 
     def __init__(self) -> None:
-        self.answered: dict[int, int] = {}
-        self.failed: dict[tuple[str, int], int] = {}
+        self.responses: dict[int, int] = {}
+        self.failures: dict[tuple[str, int], int] = {}
         self.bytes_in = 0
         self.bytes_out = 0
 
     def count(self, exchange: CompletedExchange) -> None:
         status = exchange.status
         if exchange.error is None:
-            self.answered[status] = self.answered.get(status, 0) + 1
+            self.responses[status] = self.responses.get(status, 0) + 1
         else:
             key = (exchange.error.code, status)
-            self.failed[key] = self.failed.get(key, 0) + 1
+            self.failures[key] = self.failures.get(key, 0) + 1
         self.bytes_in += exchange.bytes_in
         self.bytes_out += exchange.bytes_out
 
     def as_text(self, gauges: Mapping[str, int]) -> str:
         """The Prometheus text format, version 0.0.4."""
         lines = [
-            "# HELP devroute_requests_total Detoured requests: laptop or an error's code, and the status.",
+            "# HELP devroute_requests_total Detoured requests by result (laptop or error code) and status.",
             "# TYPE devroute_requests_total counter",
         ]
-        outcomes = [("laptop", status, count) for status, count in self.answered.items()]
-        outcomes += [(code, status, count) for (code, status), count in self.failed.items()]
+        outcomes = [("laptop", status, count) for status, count in self.responses.items()]
+        outcomes += [(code, status, count) for (code, status), count in self.failures.items()]
         for result, status, count in sorted(outcomes):
             lines.append(f'devroute_requests_total{{result="{result}",status="{status}"}} {count}')
         lines += [
