@@ -30,10 +30,8 @@ VALIDATE_TIMEOUT_S = 60.0
 LOG_TAIL = 2000
 
 
-class EnvoyFailed(DevrouteError):
+class EnvoyFailed(DevrouteError, code="envoy-failed", status=500):
     """Envoy could not be started; the message ends with its output."""
-
-    code, status = "envoy-failed", 500
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,8 @@ LISTENERS = ("data", "control", "admin")
 T = TypeVar("T")
 
 
-class TestbedFailed(DevrouteError):
+class TestbedFailed(DevrouteError, code="testbed-failed", status=500):
     """A part did not start; the message ends with its output."""
-
-    code, status = "testbed-failed", 500
 
 
 @dataclass(frozen=True)
