@@ -1,11 +1,9 @@
-"""The inspector: what passed on the agent's path, kept in memory for the engineer.
+"""The inspector of `devroute up`: records requests and responses on the laptop, and shows them on a local
+page. Captures stay in the laptop's memory.
 
-inspector/capture.py (what is kept of a request; inspector/views.py makes JSON of it), inspector/redaction.py
-and inspector/masks.py (what is taken out
-before), inspector/store.py (all of them, bounded), inspector/recorder.py and inspector/messages.py (record
-on the path), inspector/replay_request.py and inspector/replay.py
-(send one again), inspector/regression.py (many, from a file), inspector/compare.py and
-inspector/json_diff.py (what differs between two
-answers), inspector/curl.py, inspector/har_writer.py and inspector/har_reader.py (other forms),
-inspector/server.py (the page). Nothing here leaves the laptop.
+- Recording: recorder (on the path of requests), messages (WebSocket and gRPC), capture, store, subscriptions.
+- Redaction, before anything is stored: redaction, masks, json_path.
+- The page and its API: server, access, api, feed, views, search, page/.
+- Other formats: har_writer, har_reader, curl.
+- Replay and comparison: replay, replay_request, regression, compare, json_diff.
 """

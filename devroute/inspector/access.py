@@ -1,10 +1,10 @@
-"""Who may talk to the inspector. Pure: decides from a request's peer, Host, cookie and origin; sends nothing.
+"""Access control of the inspector: checks a request's peer address, Host, cookie and Origin. Pure.
 
-The page shows what people send to a laptop, so it belongs to the person at the keyboard alone. Four others
-can reach a loopback port, and each meets a check of its own: other machines (the peer's address); a web site
-whose name resolves to 127.0.0.1 (Host); other programs of this machine (the token); and web sites in the same
-browser, also those on another port of localhost (cookie, Origin and Fetch Metadata: "same-site" ignores
-ports, so that SameSite alone does not keep http://localhost:3000 out).
+Captures may hold personal data, so only the laptop's user may see them. There is one check for each other
+party that can reach a loopback port: other machines (the peer's address); a web site whose name resolves to
+127.0.0.1 (Host); other programs on this machine (the token); web sites in the same browser, including those
+on another port of localhost (cookie, Origin and Fetch Metadata; SameSite ignores ports, so it does not keep
+http://localhost:3000 out).
 """
 
 import hmac
@@ -16,10 +16,10 @@ from typing import Final
 
 from devroute.errors import InspectorDenied, InspectorLocked
 
-#: The names by which a browser reaches loopback. A rebinding site has a name of its own.
+#: Host names of loopback addresses. With DNS rebinding, the Host is the name of the attacking site.
 HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
 
-#: Bytes of randomness of token and cookie: neither can be guessed, and the link fits a line of 80 columns.
+#: Random bytes of the token and of the cookie. With 16, the link fits into a line of 80 columns.
 SECRET_BYTES: Final = 16
 
 
@@ -33,9 +33,9 @@ def _secret() -> str:
 
 @dataclass(slots=True)
 class AccessControl:
-    """The port that is guarded, the token that opens it once, and the cookie it is exchanged for.
+    """The inspector's port, the token in its link, and the session cookie that a browser gets for the token.
 
-    `renewed(url)` is called when a token has been used, since the next browser needs another one.
+    A token works once. `renewed(url)` is then called with the next link.
     """
 
     port: int
@@ -45,33 +45,33 @@ class AccessControl:
 
     @property
     def url(self) -> str:
-        """What a person opens."""
+        """The link that opens the inspector."""
         return f"http://127.0.0.1:{self.port}/?token={self.token}"
 
     @property
     def cookie(self) -> str:
-        """The cookie's name: browsers share cookies among the ports of a host."""
+        """The cookie's name, with the port: browsers send the cookies of a host to all its ports."""
         return f"devroute-inspector-{self.port}"
 
     def check_host(self, peer: str | None, host: str | None) -> None:
-        """Every request: it comes from this machine, and was meant for it. Raises InspectorDenied."""
+        """Check that a request comes from this machine, with its Host. Raises InspectorDenied."""
         if not is_loopback(peer):
-            raise InspectorDenied("the inspector answers this machine only")
-        if host not in self._places():
+            raise InspectorDenied("the inspector accepts requests from this machine only")
+        if host not in self._hosts():
             raise InspectorDenied(
-                f"the inspector is not known by the Host of this request; open http://127.0.0.1:{self.port}/"
+                f"the Host of this request is not the inspector's; open http://127.0.0.1:{self.port}/"
             )
 
     def check_session(self, cookies: Mapping[str, str]) -> None:
-        """Whoever sees captures holds the cookie. Raises InspectorLocked."""
+        """Check the session cookie. Raises InspectorLocked."""
         if not _same(cookies.get(self.cookie, ""), self.session):
             raise InspectorLocked(
-                "this browser has not opened the inspector's link, or devroute up was restarted"
+                "this browser has not opened the inspector's link since devroute up started"
             )
 
     def check_origin(self, host: str | None, headers: Mapping[str, str], changes: bool) -> None:
-        """No other site asks on the person's behalf. Browsers send Origin with whatever `changes` something,
-        so there it has to be. Raises InspectorDenied."""
+        """Check that no other site sent the request. Browsers send Origin with requests that may change
+        something (`changes`), so these need one. Raises InspectorDenied."""
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "same-origin")
         if (
@@ -79,23 +79,23 @@ class AccessControl:
             or (origin is not None and origin != f"http://{host}")
             or site not in ("same-origin", "none")
         ):
-            raise InspectorDenied("another site may not use the inspector")
+            raise InspectorDenied("other sites may not use the inspector")
 
     def redeem(self, token: str) -> str:
-        """The cookie's value for a token, which is used up by that. Raises InspectorLocked."""
+        """The cookie's value for a token, which is then no longer valid. Raises InspectorLocked."""
         if not _same(token, self.token):
-            raise InspectorLocked("this link has been used before, or is an old one")
+            raise InspectorLocked("this link was used before, or is out of date")
         self.token = _secret()
         self.renewed(self.url)
         return self.session
 
-    def _places(self) -> tuple[str, ...]:
+    def _hosts(self) -> tuple[str, ...]:
         named = tuple(f"{host}:{self.port}" for host in HOSTS)
         return named + HOSTS if self.port == 80 else named
 
 
 def is_loopback(peer: str | None) -> bool:
-    """Whether an address is this machine's own; ::ffff:127.0.0.1 is as well."""
+    """Whether an address is a loopback address, IPv4-mapped ones included."""
     try:
         address = ipaddress.ip_address(peer or "")
     except ValueError:

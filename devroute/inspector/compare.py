@@ -1,7 +1,7 @@
-"""What differs between two answers to one request: status, headers that matter, bodies. Pure.
+"""Finds the differences between two responses to one request: status, headers, body, trailers. Pure.
 
-Made for people and for exit codes: what differs each time by its nature (dates, ids of traces, values of
-cookies) is left out, and so is what `Rules` name. A redacted value is taken to be the same as anything.
+Values that differ between any two responses are ignored (dates, trace ids, values of cookies), and so are
+those that IgnoreRules name. A redacted value equals every value.
 """
 
 import hashlib
@@ -18,17 +18,18 @@ from devroute.inspector.capture import REDACTED, Body, Capture, Fields, readable
 from devroute.inspector.json_diff import MISSING, JsonDiff, TooLarge, parse_json
 from devroute.inspector.json_path import JsonPath, Location, format_path
 
-#: Differences of one comparison that are named; a person reads the first few.
+#: Differences that are listed.
 MAX_DIFFERENCES: Final = 100
 
-#: Bytes of a body that are compared, after its content-encoding is undone.
+#: Bytes of a decoded body that are compared.
 MAX_COMPARED_BYTES: Final = 4 * 1024 * 1024
 
-#: Characters of a value that are shown, and lines that are aligned: matching takes the square of them.
+#: Characters of a value that are shown; lines that are aligned, which takes time in the square of their
+#: number.
 MAX_SHOWN: Final = 200
 MAX_ALIGNED_LINES: Final = 400
 
-#: Set anew for each answer, by connections and hops, or by the mesh.
+#: Headers that differ between any two responses, or that connections, hops or the mesh set.
 IGNORED_HEADERS: Final = frozenset((
     "date", "server", "age", "via", "expires", "last-modified", "connection", "keep-alive",
     "transfer-encoding", "content-encoding", "trailer", "x-request-id", "x-correlation-id", "request-id",
@@ -45,15 +46,15 @@ _IGNORED_PREFIXES: Final = (
     "uber-",
 )
 
-#: They follow from the body's bytes: a further word on bodies that differ says nothing.
+#: Headers that are derived from the body. If the bodies differ, these need no mention.
 _DERIVED: Final = frozenset(
     ("content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest")
 )
 
 
 class Difference(NamedTuple):
-    """`where` is "status", "header NAME", "trailer NAME", "body $.path", "body line N" or "body"; a side is
-    None where it has nothing there. With "request " before it, it is about the requests."""
+    """`where`: "status", "header NAME", "trailer NAME", "body $.path", "body line N" or "body", after
+    "request " for differences between the requests. A side is None if it has no value there."""
 
     where: str
     left: str | None
@@ -64,18 +65,18 @@ class Difference(NamedTuple):
 
 
 class ResponseParts(NamedTuple):
-    """`body` without its content-encoding; `truncated`: there was more of it."""
+    """`body` is decoded; `truncated`: the body is longer."""
 
     status: int
     headers: Fields
     body: bytes = b""
     truncated: bool = False
-    trailers: Fields = []  # noqa: RUF012  # nobody changes it
+    trailers: Fields = []  # noqa: RUF012  # never modified
 
 
 @dataclass(frozen=True, slots=True)
 class IgnoreRules:
-    """What to leave out: headers by name, places of JSON by path (with all below them)."""
+    """Differences to ignore: headers by name, and JSON values by path, with everything below them."""
 
     headers: frozenset[str] = frozenset()
     paths: tuple[JsonPath, ...] = ()
@@ -97,8 +98,8 @@ class IgnoreRules:
                 )
         return cls(frozenset(headers), tuple(paths))
 
-    def ignores(self, place: Location) -> bool:
-        return any(path.matches(place) for path in self.paths)
+    def ignores(self, location: Location) -> bool:
+        return any(path.matches(location) for path in self.paths)
 
 
 IGNORE_NOTHING: Final = IgnoreRules()
@@ -107,7 +108,7 @@ IGNORE_NOTHING: Final = IgnoreRules()
 def differences(
     left: ResponseParts, right: ResponseParts, rules: IgnoreRules = IGNORE_NOTHING
 ) -> list[Difference]:
-    """In the order status, headers, body, trailers; empty for answers that are the same."""
+    """The differences in the order status, headers, body, trailers; empty if the responses are the same."""
     found = list(islice(_all(left, right, rules), MAX_DIFFERENCES + 1))
     if len(found) > MAX_DIFFERENCES:
         found[MAX_DIFFERENCES:] = [Difference("more", None, f"only the first {MAX_DIFFERENCES} are listed")]
@@ -115,13 +116,13 @@ def differences(
 
 
 def response_of(capture: Capture) -> ResponseParts:
-    """What was kept of an exchange's answer."""
+    """The response of a capture, as far as it was stored."""
     body, whole = _plain(capture.response_body, capture.response_headers)
     return ResponseParts(capture.status or 0, capture.response_headers, body, not whole, capture.trailers)
 
 
 def compare_captures(left: Capture, right: Capture, rules: IgnoreRules = IGNORE_NOTHING) -> list[Difference]:
-    """Requests and answers."""
+    """The differences between the requests and between the responses."""
     found = []
     for name in ("service", "method", "target"):
         values = getattr(left, name), getattr(right, name)
@@ -156,7 +157,7 @@ def _all(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> Itera
 
 
 def _fields(
-    kind: str, left: Fields, right: Fields, rules: IgnoreRules, *, derived: bool
+    section: str, left: Fields, right: Fields, rules: IgnoreRules, *, derived: bool
 ) -> Iterator[Difference]:
     sides = _grouped(left), _grouped(right)
     for name in sorted(sides[0].keys() | sides[1].keys()):
@@ -166,11 +167,11 @@ def _fields(
         if name in _DERIVED and (not derived or a is None or b is None):
             continue
         if a != b and not (a and b and (REDACTED in a or REDACTED in b)):
-            yield Difference(f"{kind} {name}", _cut(a), _cut(b))
+            yield Difference(f"{section} {name}", _cut(a), _cut(b))
 
 
 def _grouped(fields: Fields) -> dict[str, str]:
-    """Values by name in lower case; of cookies that are set, only which."""
+    """Values by name in lower case; of Set-Cookie, only the names of the cookies."""
     grouped: dict[str, list[str]] = {}
     for name, value in fields:
         name = name.lower()
@@ -192,10 +193,10 @@ def _grouped(fields: Fields) -> dict[str, str]:
 def _bodies(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> Iterator[Difference]:
     a, b = left.body, right.body
     cut = left.truncated or right.truncated
-    if cut:  # only as far as both are known
+    if cut:  # compare the part that both have
         size = min(len(a), len(b))
         if left.truncated != right.truncated and len(a if left.truncated else b) > size:
-            yield Difference("body", _weight(a, left.truncated), _weight(b, right.truncated))
+            yield Difference("body", _digest(a, left.truncated), _digest(b, right.truncated))
             return
         a, b = a[:size], b[:size]
         if a == b:
@@ -204,26 +205,26 @@ def _bodies(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> It
         documents = parse_json(a), parse_json(b)
         if documents[0] is not MISSING and documents[1] is not MISSING:
             try:
-                walk = JsonDiff(rules.ignores).values(documents[0], documents[1], ())
-                found = [_difference(*each) for each in islice(walk, MAX_DIFFERENCES + 1)]
+                found_in = JsonDiff(rules.ignores).values(documents[0], documents[1], ())
+                found = [_difference(*each) for each in islice(found_in, MAX_DIFFERENCES + 1)]
             except (RecursionError, TooLarge):
-                found = [Difference("body", _weight(a, False), _weight(b, False))]
+                found = [Difference("body", _digest(a, False), _digest(b, False))]
             yield from found
             return
     texts = text_of(a, cut=cut), text_of(b, cut=cut)
     if texts[0] is None or texts[1] is None:
-        yield Difference("body", _weight(a, left.truncated), _weight(b, right.truncated))
+        yield Difference("body", _digest(a, left.truncated), _digest(b, right.truncated))
     else:
         yield from _lines(texts[0].splitlines(), texts[1].splitlines(), a, b)
 
 
-def _weight(data: bytes, truncated: bool) -> str:
+def _digest(data: bytes, truncated: bool) -> str:
     digest = hashlib.sha256(data).hexdigest()[:12]
     return f"{'the first ' if truncated else ''}{len(data)} bytes, sha256 {digest}…"
 
 
-def _difference(place: Location, left: Any, right: Any) -> Difference:
-    return Difference(f"body {format_path(place)}", _shown(left), _shown(right))
+def _difference(location: Location, left: Any, right: Any) -> Difference:
+    return Difference(f"body {format_path(location)}", _shown(left), _shown(right))
 
 
 def _shown(value: Any) -> str | None:
@@ -242,7 +243,7 @@ def _lines(left: Sequence[str], right: Sequence[str], a: bytes, b: bytes) -> Ite
     last = next((i for i in range(shorter - first) if left[-1 - i] != right[-1 - i]), shorter - first)
     left, right = left[first : len(left) - last], right[first : len(right) - last]
     if not left and not right:
-        yield Difference("body", _weight(a, False), _weight(b, False))  # the ends of lines
+        yield Difference("body", _digest(a, False), _digest(b, False))  # only the line endings differ
     elif max(len(left), len(right)) > MAX_ALIGNED_LINES:
         yield Difference(
             f"body from line {first + 1} on", f"{len(left)} other lines", f"{len(right)} other lines"

@@ -1,7 +1,7 @@
-"""A kept request as a curl command for a POSIX shell. Pure.
+"""Writes a captured request as a curl command for a POSIX shell. Pure.
 
-Whatever the request holds, pasting the command runs curl and nothing else: text is in single quotes; text
-with control characters is in $'…'; what is no text, or too long for an argument, comes by a pipe.
+Pasting the command runs curl and nothing else, whatever the request holds: text is in single quotes; text
+with control characters in $'…'; binary data, and data too long for an argument, comes through a pipe.
 """
 
 import base64
@@ -13,10 +13,10 @@ from devroute.errors import NotReplayable
 from devroute.inspector.capture import Capture
 from devroute.inspector.replay_request import check_body
 
-#: Linux gives one argument 128 KiB; a shell's own printf has no such limit.
+#: Linux limits an argument to 128 KiB. The limit does not apply to printf, which is built into shells.
 MAX_ARGUMENT: Final = 100_000
 
-#: What curl writes itself, and what the mesh added on the way.
+#: Headers that curl writes itself, and headers that the mesh added.
 _OMITTED: Final = frozenset((
     "content-length", "transfer-encoding", "connection", "keep-alive", "expect", "via",
     "x-forwarded-client-cert",
@@ -27,10 +27,10 @@ _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\
 
 
 def as_curl(capture: Capture, base_url: str) -> str:
-    """`base_url` is where it is to be sent: scheme, host, port. Raises NotReplayable where less was kept than
-    a command would need."""
+    """The command for a request to `base_url` (scheme, host, port). Raises NotReplayable if the stored
+    request is not complete."""
     if capture.kind in ("websocket", "upgrade"):
-        raise NotReplayable("curl has no command for what became a WebSocket or another protocol")
+        raise NotReplayable("curl cannot send a WebSocket or another upgraded connection")
     check_body(capture)
     body = bytes(capture.request_body.data)
     pipe, data = _data(body)
@@ -66,12 +66,12 @@ def _headers(capture: Capture, authority: str, *, has_body: bool) -> list[str]:
     if not has_body and capture.method in ("POST", "PUT", "PATCH"):
         lines.append("-H 'content-length: 0'")
     if has_body and "content-type" not in names:
-        lines.append("-H 'content-type:'")  # curl would call it a form
+        lines.append("-H 'content-type:'")  # otherwise curl declares a form
     return lines
 
 
 def _data(body: bytes) -> tuple[str, str]:
-    """(what stands before curl, the option)."""
+    """(The command before curl, the option)."""
     if not body:
         return "", ""
     try:
@@ -87,7 +87,7 @@ def _data(body: bytes) -> tuple[str, str]:
 
 
 def quote(text: str, *, latin: bool = False, lines: bool = False) -> str:
-    """One word of a shell. `latin`: the text is bytes as Latin-1. `lines`: it may have several lines."""
+    """One word for a shell. `latin`: the text is bytes as Latin-1. `lines`: line feeds need no escape."""
     if latin and not text.isascii():
         raw = text.encode("latin-1", "replace")
         try:
@@ -112,5 +112,5 @@ def _escaped_byte(byte: int) -> str:
 
 
 def _octal(byte: int) -> str:
-    """Three digits always, so that no digit behind it belongs to it."""
+    """Always three digits, so that a following digit is not part of it."""
     return f"\\{byte:03o}"

@@ -1,7 +1,7 @@
-"""HAR files of any tool, as exchanges. Pure. Says what is wrong, and in which entry.
+"""Reads HAR files, of any tool, as captures. Pure; errors name the entry.
 
-Nothing in a file is believed: types, sizes and what could end a header line are checked. What is redacted is
-the store's affair (Captures.add).
+Files are not trusted: types, sizes and characters of header values are checked. CaptureStore.add redacts the
+captures.
 """
 
 import base64
@@ -17,7 +17,7 @@ from devroute.errors import HarInvalid
 from devroute.inspector.capture import Body, Capture, CapturedHead, Fields, Kind, Message, Opcode, value_of
 from devroute.inspector.har_writer import OPCODES
 
-#: More than any browser's session; the store keeps the newest anyway.
+#: More than a browser's session has; the store keeps the newest.
 MAX_ENTRIES: Final = 50_000
 MAX_MESSAGES: Final = 10_000
 MAX_HEADERS: Final = 500
@@ -33,7 +33,7 @@ _VISIBLE: Final = "".join(map(chr, range(33, 127)))
 
 
 def read(text: str | bytes) -> list[Capture]:
-    """The entries, oldest first, as they stand in the file. Raises HarInvalid."""
+    """The entries in the order of the file. Raises HarInvalid."""
     try:
         document = json.loads(text)
     except UnicodeDecodeError:
@@ -41,9 +41,7 @@ def read(text: str | bytes) -> list[Capture]:
     except json.JSONDecodeError as error:
         raise HarInvalid(f"the file is not JSON: {error.msg} at line {error.lineno}") from None
     except (ValueError, RecursionError):
-        raise HarInvalid(
-            "the file is not JSON that can be read: it nests too deep or has endless numbers"
-        ) from None
+        raise HarInvalid("the file's JSON nests too deeply or has a number with too many digits") from None
     log = _get(_object(document, "the file"), "log", dict, "the file")
     entries = _get(log, "entries", list, "log")
     if len(entries) > MAX_ENTRIES:
@@ -72,14 +70,16 @@ def _capture(entry: dict[str, Any], where: str) -> Capture:
     capture.response_body = _content(response, capture.response_headers, f"{where}: response")
     _describe(capture, ours, where)
     _clock(capture, entry, where)
-    said = _get(entry, "_webSocketMessages", list, where, []) or _get(entry, "_grpcMessages", list, where, [])
-    for number, each in enumerate(said[-MAX_MESSAGES:], 1):
+    declared = _get(entry, "_webSocketMessages", list, where, []) or _get(
+        entry, "_grpcMessages", list, where, []
+    )
+    for number, each in enumerate(declared[-MAX_MESSAGES:], 1):
         capture.messages.append(_message(each, capture.started, f"{where}: message {number}"))
     return capture
 
 
 def _describe(capture: Capture, ours: dict[str, Any], where: str) -> None:
-    """What we wrote ourselves, or can guess."""
+    """Sets the values that HAR has no field for: from `_devroute`, or inferred from the headers."""
     kind = ours.get("kind")
     if kind in _KINDS:
         capture.kind = kind
@@ -97,7 +97,7 @@ def _describe(capture: Capture, ours: dict[str, Any], where: str) -> None:
     if error is not None:
         capture.error = (str(error[0]), str(error[-1])) if error else ("unknown", "")
     elif capture.status is None:
-        capture.error = ("no-answer", "the file has no answer to this request")
+        capture.error = ("no-answer", "the file has no response to this request")
     capture.state = "failed" if capture.error else "done"
     for side, body in (("request", capture.request_body), ("response", capture.response_body)):
         about = _get(ours, side, dict, where, {})
@@ -120,7 +120,7 @@ def _clock(capture: Capture, entry: dict[str, Any], where: str) -> None:
         capture.ended = _seconds(entry, "time", where)
 
 
-# --- requests and answers -----------------------------------------------------------------------------------
+# --- requests and responses ---------------------------------------------------------------------------------
 
 
 def _split(url: str, where: str) -> tuple[str, str]:
@@ -129,7 +129,7 @@ def _split(url: str, where: str) -> tuple[str, str]:
     if match is None:
         raise HarInvalid(f"{where}: {url[:100]!r} is not an http URL")
     host, target = match[1].rpartition("@")[2], match[2]
-    # What browsers leave unescaped is escaped; what is escaped already stays.
+    # Escapes the characters that browsers do not escape; existing escapes stay.
     return _ascii(host), quote(target if target.startswith("/") else f"/{target}", safe=_VISIBLE)
 
 
@@ -149,11 +149,11 @@ def _fields(message: dict[str, Any], where: str, host: str) -> Fields:
         each = _object(pair, f"{where}: a header")
         name = _get(each, "name", str, f"{where}: a header")
         value = _get(each, "value", str, f"{where}: header {name[:60]}")
-        if name.startswith(":"):  # HTTP/2's, which the request itself says
+        if name.startswith(":"):  # a pseudo-header of HTTP/2
             continue
         if _NAME.fullmatch(name) is None:
-            raise HarInvalid(f"{where}: {name[:60]!r} is not a header's name")
-        for line in value.split("\n"):  # Chromium joins repeated ones so
+            raise HarInvalid(f"{where}: {name[:60]!r} is not a header name")
+        for line in value.split("\n"):  # Chromium joins repeated headers with line feeds
             line = line.strip(" \t\r")
             if _VALUE.fullmatch(line) is None:
                 raise HarInvalid(f"{where}: the value of {name} has control characters")
@@ -172,10 +172,10 @@ def _post(request: dict[str, Any], where: str) -> Body:
             body.data += _form(post, f"{where}: postData")
         else:
             body.data += _decoded(post, text, f"{where}: postData")
-    said = max(0, _get(request, "bodySize", int, where, 0))
+    declared = max(0, _get(request, "bodySize", int, where, 0))
     body.size = len(body.data)
-    if said and not body.data:
-        body.size, body.truncated = said, True  # a tool that leaves bodies out
+    if declared and not body.data:
+        body.size, body.truncated = declared, True  # written by a tool that omits bodies
     return body
 
 
@@ -184,7 +184,7 @@ def _form(post: dict[str, Any], where: str) -> bytes:
     if not parameters:
         return b""
     if not _get(post, "mimeType", str, where, "").startswith("application/x-www-form-urlencoded"):
-        raise HarInvalid(f"{where}: parts of a form without their text cannot be put together")
+        raise HarInvalid(f"{where}: a multipart form without its text cannot be restored")
     each = [_object(parameter, where) for parameter in parameters]
     return urlencode([(_get(p, "name", str, where), _get(p, "value", str, where, "")) for p in each]).encode()
 
@@ -259,7 +259,7 @@ def _get(container: dict[str, Any], name: str, kind: type[Any], where: str, defa
 _KIND_NAMES: Final[dict[type[Any], str]] = {
     dict: "an object",
     list: "a list",
-    str: "text",
+    str: "a string",
     int: "a whole number",
 }
 
@@ -279,7 +279,7 @@ def _number(container: dict[str, Any], name: str, where: str, default: Any) -> A
 
 
 def _seconds(container: dict[str, Any], name: str, where: str) -> float:
-    """Milliseconds; -1 means that they do not apply."""
+    """Seconds from milliseconds, where -1 means "not applicable"."""
     return float(max(0.0, _number(container, name, where, 0.0)) / 1000)
 
 

@@ -1,7 +1,7 @@
-"""Exchanges as HAR 1.2, for browsers' tools, for colleagues, and for `devroute replay`. Pure.
+"""Writes captures as HAR 1.2, for browsers' developer tools and for `devroute replay`. Pure.
 
-WebSocket messages stand under `_webSocketMessages`, as Chromium writes them. What HAR has no word for is
-under `_devroute`, so that inspector/har_reader.py gets back what was written here.
+WebSocket messages are in `_webSocketMessages`, as Chromium writes them. Values for which HAR has no field are
+in `_devroute`, so that inspector/har_reader.py restores the same captures.
 """
 
 import base64
@@ -13,14 +13,14 @@ from urllib.parse import parse_qsl
 
 from devroute.inspector.capture import Body, Capture, Fields, Message, readable, text_of, value_of
 
-#: Of a body without its content-encoding.
+#: Bytes of a decoded body.
 MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
 
 OPCODES: Final = {"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
 
 
 def write(captures: Iterable[Capture], version: str) -> Iterator[str]:
-    """A HAR file in pieces, an entry each; `exchanges` oldest first, `version` is devroute's."""
+    """A HAR file in pieces of one entry each. `captures`: oldest first; `version`: devroute's."""
     creator = json.dumps({"name": "devroute", "version": version})
     yield f'{{"log": {{"version": "1.2", "creator": {creator}, "pages": [], "entries": ['
     for index, capture in enumerate(captures):
@@ -110,7 +110,7 @@ def _response(capture: Capture) -> dict[str, Any]:
 
 
 def _is_decoded(capture: Capture) -> bool:
-    """Whether the text of the answer's content is without its content-encoding."""
+    """Whether the content's text is the decoded body."""
     body = capture.response_body
     return body.decoded or readable(body, capture.response_headers, MAX_TEXT_BYTES) != body.data
 

@@ -1,17 +1,17 @@
-"""Places in JSON, as people write them: `$.user.id`, `$.items[*].id`, `$..token`, `$['odd name']`. Pure."""
+"""JSON paths, as in rules: `$.user.id`, `$.items[*].id`, `$..token`, `$['odd name']`. Pure."""
 
 import re
 from typing import Final
 
 from devroute.errors import ConfigInvalid
 
-#: One step that matches every key and index.
+#: A step that matches every key and index.
 ANY: Final = object()
-#: Any number of steps, none included.
+#: Matches any number of steps, including none.
 DEEP: Final = object()
 
 Step = str | int | object
-#: Where a value stands in a document: keys and indexes from the root.
+#: The location of a value in a document: keys and indexes from the root.
 Location = tuple[str | int, ...]
 
 _STEP = re.compile(
@@ -20,12 +20,12 @@ _STEP = re.compile(
 )
 _PLAIN = re.compile(r"[\w-]+")
 
-#: Steps of one path: more than any document that a person would describe.
+#: Steps of one path: more than a useful rule has.
 MAX_STEPS: Final = 64
 
 
 class JsonPath:
-    """A pattern of places. `last` is the name that the value itself must have, None if it may be any."""
+    """A pattern of locations. `last`: the key of the values that it matches, None for any."""
 
     __slots__ = ("_steps", "last", "text")
 
@@ -39,14 +39,14 @@ class JsonPath:
     def parse(cls, text: str) -> "JsonPath":
         """Raises ConfigInvalid naming the path."""
         if not text.startswith("$"):
-            raise ConfigInvalid(f"{text!r} is not a path: it starts with $", hint="such as $.items[*].id")
+            raise ConfigInvalid(f"{text!r} is not a path: a path starts with $", hint="such as $.items[*].id")
         steps: list[Step] = []
         at = 1
         while at < len(text):
             match = _STEP.match(text, at)
             if match is None or len(steps) >= MAX_STEPS or (text[at] not in ".[" and steps[-1:] != [DEEP]):
                 raise ConfigInvalid(
-                    f"{text!r} is not a path: it cannot be read from {text[at : at + 20]!r} on",
+                    f"{text!r} is not a path: syntax error at {text[at : at + 20]!r}",
                     hint="such as $.timestamp, $.items[*].id, $..token, $['odd name']",
                 )
             at = match.end()
@@ -63,13 +63,13 @@ class JsonPath:
             raise ConfigInvalid(f"{text!r} is not a path: a name is missing after '..'")
         return cls(text, tuple(steps))
 
-    def matches(self, place: Location) -> bool:
-        """Whether the value at this place is meant; what is below it is the caller's to ask for."""
-        reached = {0}  # how many steps may have been taken: no recursion, whatever the pattern
+    def matches(self, location: Location) -> bool:
+        """Whether the path matches this location. Values below it are not matched."""
+        reached = {0}  # the possible numbers of matched steps; needs no recursion
         steps = self._steps
         size = len(steps)
         reached = self._skip(reached)
-        for part in place:
+        for part in location:
             after: set[int] = set()
             for taken in reached:
                 if taken == size:
@@ -85,16 +85,16 @@ class JsonPath:
         return size in reached
 
     def _skip(self, reached: set[int]) -> set[int]:
-        """A DEEP step may also stand for nothing."""
+        """Adds the steps after each DEEP, which may match nothing."""
         steps = self._steps
         more = {taken + 1 for taken in reached if taken < len(steps) and steps[taken] is DEEP}
         return reached | more
 
 
-def format_path(place: Location) -> str:
-    """A place as a path that matches it alone."""
+def format_path(location: Location) -> str:
+    """The path that matches this location only."""
     parts = ["$"]
-    for part in place:
+    for part in location:
         if isinstance(part, int):
             parts.append(f"[{part}]")
         elif _PLAIN.fullmatch(part):

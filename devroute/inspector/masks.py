@@ -1,7 +1,7 @@
-"""Replaces fields in bodies: JSON (also lines of it, and inside event streams), forms, multipart. Pure.
+"""Redacts fields in JSON (also lines of JSON and event streams), in forms and in multipart bodies. Pure.
 
-Works on text, not on parsed documents: what is not secret stays as it came, to the byte, and a body that is
-cut, or not quite what it says it is, is searched all the same. Where in doubt it replaces too much.
+Works on bytes, not on parsed documents: everything else stays byte for byte, and truncated or malformed
+bodies are searched too. In case of doubt it redacts too much.
 """
 
 import json
@@ -13,11 +13,11 @@ from urllib.parse import unquote_plus
 from devroute.inspector.capture import REDACTED, REDACTED_QUERY
 from devroute.inspector.json_path import JsonPath
 
-_MARK: Final = REDACTED.encode()
-_JSON_MARK: Final = b'"' + _MARK + b'"'
-_QUERY_MARK: Final = REDACTED_QUERY.encode()
+_REDACTED: Final = REDACTED.encode()
+_REDACTED_JSON: Final = b'"' + _REDACTED + b'"'
+_REDACTED_QUERY: Final = REDACTED_QUERY.encode()
 
-# Field names of event streams are passed over: a document may stand on several `data:` lines.
+# Field names of event streams are skipped: a document may extend over several `data:` lines.
 _TOKEN = re.compile(
     rb'(?m:^(?:data|event|id|retry):)|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{}\[\],:]|[^\s"{}\[\],:]++', re.DOTALL
 )
@@ -26,30 +26,30 @@ _OPEN: Final = b"{["
 _CLOSE: Final = b"}]"
 _SEGMENTS = re.compile(r"[\[\].]+")
 
-#: Tokens of one document, pairs of a form, parts of a multipart body that are looked at: what follows is
-#: replaced. A document of 1 MiB has fewer, and all this happens on the loop of the requests.
+#: Tokens of a document, pairs of a form, parts of a multipart body. Everything after them is redacted,
+#: because this runs on the requests' event loop. A document of 1 MiB has fewer.
 MAX_TOKENS: Final = 250_000
 MAX_PAIRS: Final = 50_000
 MAX_PARTS: Final = 1000
 
-#: The shortest piece of a name that is looked for: shorter ones are in every body.
-_PIECE: Final = 6
+#: The shortest substring that is searched for: shorter ones occur in every body.
+_MIN_HINT: Final = 6
 
-#: Nesting that is followed; what is deeper is replaced as a whole.
+#: Depth of nesting. Deeper values are redacted as a whole.
 MAX_DEPTH: Final = 200
 
 
 class Masks:
-    """Which fields of bodies are secret: by name anywhere, in any case of letters, and by path in JSON."""
+    """The fields to redact in bodies: by name at any depth, ignoring case, and by path in JSON."""
 
     def __init__(self, names: Iterable[str], paths: Iterable[JsonPath]) -> None:
         self.names = frozenset(name.lower() for name in names)
         self.paths = tuple(paths)
         hints = {*self.names, *(path.last.lower() for path in self.paths if path.last is not None)}
         self._always = any(not hint.isascii() for hint in hints) or any(p.last is None for p in self.paths)
-        self._hints = tuple(part.encode() for part in _shared(hints))
+        self._hints = tuple(part.encode() for part in _hints(hints))
         spelled = b"|".join(re.escape(name.encode()) for name in sorted(self.names))
-        # JSON inside a string of JSON, and what the tokens could not make sense of.
+        # For JSON inside a JSON string, and for JSON that the tokenizer cannot follow.
         self._quoted = re.compile(
             rb'(\\{0,8}"(?:%b)\\{0,8}"\s*+:\s*+)(?:(\\{0,8}")([^"]*?)(\\{0,8}"|\Z)|[^\s"\\,{}\[\]]++)'
             % spelled,
@@ -60,7 +60,7 @@ class Masks:
         return bool(self.names or self.paths)
 
     def might_be_in(self, data: bytes) -> bool:
-        """A cheap look: False means that no field of this body is secret."""
+        """A cheap test: False means that the body has no field to redact."""
         low = data.lower()
         if self._always or b"\\u" in low or b"%" in low:
             return True
@@ -74,47 +74,47 @@ class Masks:
     def json(self, data: bytes) -> bytes:
         if not self or not self.might_be_in(data):
             return data
-        masked = _JsonMask(self, data).run()
-        return self._quoted.sub(self._requoted, masked) if self.names else masked
+        redacted = _JsonMask(self, data).run()
+        return self._quoted.sub(self._requoted, redacted) if self.names else redacted
 
     @staticmethod
     def _requoted(match: re.Match[bytes]) -> bytes:
         if match[2] is None:
-            return match[1] + _JSON_MARK if match[1].count(b"\\") == 0 else match[1] + b"0"
-        return b"%b%b%b%b" % (match[1], match[2], _MARK, match[4])
+            return match[1] + _REDACTED_JSON if match[1].count(b"\\") == 0 else match[1] + b"0"
+        return b"%b%b%b%b" % (match[1], match[2], _REDACTED, match[4])
 
-    def meant(self, key: str | None, place: list[str | int]) -> bool:
+    def matches(self, key: str | None, location: list[str | int]) -> bool:
         if key is not None and key.lower() in self.names:
             return True
-        return bool(self.paths) and any(path.matches(tuple(place)) for path in self.paths)
+        return bool(self.paths) and any(path.matches(tuple(location)) for path in self.paths)
 
     # --- forms
 
     def form(self, data: bytes) -> bytes:
-        """application/x-www-form-urlencoded, and queries."""
+        """Redacts application/x-www-form-urlencoded, and queries."""
         if not self.names or not self.might_be_in(data):
             return data
         pairs = data.split(b"&", MAX_PAIRS)
         if len(pairs) > MAX_PAIRS:
-            pairs[-1] = _QUERY_MARK
+            pairs[-1] = _REDACTED_QUERY
         for index, pair in enumerate(pairs):
             name, equals, _ = pair.partition(b"=")
             if equals and self._named(unquote_plus(name.decode("latin-1"))):
-                pairs[index] = name + b"=" + _QUERY_MARK
+                pairs[index] = name + b"=" + _REDACTED_QUERY
         return b"&".join(pairs)
 
     def _named(self, name: str) -> bool:
-        """Also `user[password]` and `user.password`, as frameworks nest them."""
+        """Whether to redact a parameter. Frameworks nest names as `user[password]` and `user.password`."""
         low = name.lower().strip()
         return low in self.names or any(part in self.names for part in _SEGMENTS.split(low))
 
     def multipart(self, data: bytes, boundary: bytes) -> bytes:
-        """multipart/form-data (RFC 7578)."""
+        """Redacts multipart/form-data (RFC 7578)."""
         if not self.names or not self.might_be_in(data) or not boundary:
             return data
         parts = data.split(b"--" + boundary, MAX_PARTS)
         if len(parts) > MAX_PARTS:
-            parts[-1] = _MARK
+            parts[-1] = _REDACTED
         for index, part in enumerate(parts):
             head, gap, content = part.partition(b"\r\n\r\n")
             if not gap:
@@ -123,18 +123,18 @@ class Masks:
             if named is not None:
                 name = (named[1] or named[2] or b"").decode("utf-8", "replace")
                 if self._named(unquote_plus(name)):
-                    parts[index] = head + gap + _MARK + (b"\r\n" if content.endswith(b"\r\n") else b"")
+                    parts[index] = head + gap + _REDACTED + (b"\r\n" if content.endswith(b"\r\n") else b"")
         return (b"--" + boundary).join(parts)
 
 
-def _shared(words: set[str]) -> list[str]:
-    """A few pieces of which each word has one: fewer to look for than the words."""
+def _hints(words: set[str]) -> list[str]:
+    """A small set of substrings such that each word contains one: fewer searches than for the words."""
     left, parts = set(words), []
     while left:
         pieces = {
             word[start : start + size]
             for word in left
-            for size in range(min(_PIECE, len(word)), len(word) + 1)
+            for size in range(min(_MIN_HINT, len(word)), len(word) + 1)
             for start in range(len(word) - size + 1)
         }
         part = max(sorted(pieces), key=lambda piece: (sum(piece in word for word in left), len(piece)))
@@ -144,16 +144,16 @@ def _shared(words: set[str]) -> list[str]:
 
 
 class _JsonMask:
-    """One pass over one text. `place` is where the current value stands."""
+    """One pass over one text. `_location` is that of the current value."""
 
     def __init__(self, masks: Masks, data: bytes) -> None:
         self._masks = masks
         self._data = data
-        self._place: list[str | int] = []
-        self._arrays: list[bool] = []  # of each open container: whether it is an array
+        self._location: list[str | int] = []
+        self._arrays: list[bool] = []  # for each open container, whether it is an array
         self._out: list[bytes] = []
         self._copied = 0
-        self._cut = -1  # where the container that is replaced begins
+        self._cut = -1  # where the container to redact begins
         self._cut_depth = 0
 
     def run(self) -> bytes:
@@ -181,7 +181,7 @@ class _JsonMask:
             elif data[end - 1] == _COLON and first != _QUOTE:
                 continue  # a field name of an event stream
             else:
-                if self._cut < 0 and self._meant(after_colon):
+                if self._cut < 0 and self._matches(after_colon):
                     self._replace(start, end)
                 last = start, end
                 after_colon = False
@@ -190,14 +190,14 @@ class _JsonMask:
         self._out.append(data[self._copied :])
         return b"".join(self._out)
 
-    def _meant(self, named: bool) -> bool:
+    def _matches(self, named: bool) -> bool:
         if not named and not (self._arrays and self._arrays[-1]):
-            return not self._arrays and bool(self._masks.paths) and self._masks.meant(None, [])
-        key = self._place[-1] if self._place and named else None
-        return self._masks.meant(key if isinstance(key, str) else None, self._place)
+            return not self._arrays and bool(self._masks.paths) and self._masks.matches(None, [])
+        key = self._location[-1] if self._location and named else None
+        return self._masks.matches(key if isinstance(key, str) else None, self._location)
 
     def _replace(self, start: int, end: int) -> None:
-        self._out += (self._data[self._copied : start], _JSON_MARK)
+        self._out += (self._data[self._copied : start], _REDACTED_JSON)
         self._copied = end
 
     def _key(self, token: bytes) -> None:
@@ -209,31 +209,31 @@ class _JsonMask:
                 text = text.strip('"')
         else:
             text = text.strip('"')
-        if self._place and not (self._arrays and self._arrays[-1]):
-            self._place[-1] = text
+        if self._location and not (self._arrays and self._arrays[-1]):
+            self._location[-1] = text
         elif not self._arrays:
-            self._place = [text]  # no document around it: a fragment, which has a name all the same
+            self._location = [text]  # a fragment of a document, which still has a name
         else:
-            self._place[-1] = text
+            self._location[-1] = text
 
     def _comma(self) -> None:
         if self._arrays and self._arrays[-1]:
-            index = self._place[-1]
-            self._place[-1] = index + 1 if isinstance(index, int) else 0
+            index = self._location[-1]
+            self._location[-1] = index + 1 if isinstance(index, int) else 0
 
     def _opened(self, start: int, array: bool, *, named: bool) -> None:
-        if self._cut < 0 and (self._meant(named) or len(self._arrays) >= MAX_DEPTH):
+        if self._cut < 0 and (self._matches(named) or len(self._arrays) >= MAX_DEPTH):
             self._cut, self._cut_depth = start, len(self._arrays)
         if not self._arrays and not named:
-            self._place = []
+            self._location = []
         self._arrays.append(array)
-        self._place.append(0 if array else "")
+        self._location.append(0 if array else "")
 
     def _closed(self, end: int) -> None:
         if not self._arrays:
             return
         self._arrays.pop()
-        self._place.pop()
+        self._location.pop()
         if self._cut >= 0 and len(self._arrays) == self._cut_depth:
             self._replace(self._cut, end)
             self._cut = -1

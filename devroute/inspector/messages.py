@@ -1,7 +1,7 @@
-"""Messages in bytes that pass by: WebSocket's (RFC 6455, RFC 7692) and gRPC's. Pure.
+"""Finds the messages in recorded byte streams: WebSocket (RFC 6455, RFC 7692) and gRPC. Pure.
 
-These watch and never judge: what they cannot make sense of, they stop looking at. They keep the beginning of
-a message, and count the rest.
+Never raises: a stream that breaks the protocol is ignored from there on. The beginning of each message is
+kept, the rest counted.
 """
 
 import zlib
@@ -10,22 +10,22 @@ from typing import Final, Protocol
 from devroute.inspector.capture import Message, Opcode
 from devroute.tunnel.protocol.websocket import mask
 
-#: Bytes of one message that are kept: what a person looks at. Of gRPC's fewer: their bodies are kept as well.
+#: Bytes of one message that are kept. Fewer of gRPC messages, because the gRPC body is kept as well.
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 MAX_GRPC_BYTES: Final = 4 * 1024
 
-#: What one message is inflated to, for the sake of the next one's dictionary, before we give up on it.
+#: Bytes to which one message is decompressed at most; the next one may need its dictionary.
 MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
 
 _OPCODES: Final[dict[int, Opcode]] = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 _FIN, _COMPRESSED, _RESERVED, _CONTROL = 0x80, 0x40, 0x30, 0x08
 
-#: What a sender leaves away at the end of each compressed message (RFC 7692 §7.2.1).
+#: The bytes that a sender omits at the end of each compressed message (RFC 7692 §7.2.1).
 _TAIL: Final = b"\0\0\xff\xff"
 
 
 class Watcher(Protocol):
-    """One direction of an exchange. `at`: seconds since the exchange began."""
+    """One direction of a stream. `at`: seconds since the request began."""
 
     def feed(self, data: bytes, at: float) -> list[Message]: ...
 
@@ -38,7 +38,7 @@ class GrpcMessages:
     def __init__(self, *, from_client: bool) -> None:
         self._from_client = from_client
         self._held = b""  # an incomplete prefix
-        self._left = -1  # bytes to come of the current message; -1 between two
+        self._left = -1  # bytes missing from the current message; -1 between messages
         self._size = 0
         self._flag = 0
         self._data = b""
@@ -81,7 +81,7 @@ class Deflate:
         self.broken = False
 
     def inflate(self, data: bytes, room: int) -> tuple[bytes, int]:
-        """The first `room` bytes of what these are, and how many they are. Sets `broken` where it fails."""
+        """The first `room` decompressed bytes, and their total number. Sets `broken` on failure."""
         kept, size = b"", 0
         try:
             while data and not self.broken:
@@ -100,7 +100,7 @@ class Deflate:
 
 
 def deflate(extensions: str, *, from_client: bool) -> Deflate | None:
-    """What the server's Sec-WebSocket-Extensions say of one direction."""
+    """The compression of one direction, according to the server's Sec-WebSocket-Extensions."""
     for extension in extensions.lower().split(","):
         name, *options = (part.strip() for part in extension.split(";"))
         if name == "permessage-deflate":
@@ -125,12 +125,12 @@ class WebSocketMessages:
         self._left = 0  # payload bytes of the current frame
         self._key = b""
         self._final = False
-        self._first = True  # the next data frame begins a message
+        self._first = True  # the next data frame starts a message
         self._inflating = False
         self._opcode: Opcode = "binary"
         self._data = bytearray()
         self._size = 0
-        self._lost = False  # these are no WebSocket frames
+        self._lost = False  # the bytes are not WebSocket frames
 
     def feed(self, data: bytes, at: float) -> list[Message]:
         found: list[Message] = []
@@ -156,8 +156,8 @@ class WebSocketMessages:
         return found
 
     def _header(self, data: bytes, at: int, end: int, now: float, found: list[Message]) -> int:
-        """Where the payload of the next data frame begins, or the frame after a control frame; -1 where more
-        bytes are needed."""
+        """The position of the next data frame's payload, or of the frame after a control frame; -1 if bytes
+        are missing."""
         if end - at < 2:
             return -1
         first, second = data[at], data[at + 1]
@@ -220,7 +220,7 @@ class WebSocketMessages:
             deflated.next()
         self._final = False
         self._first = True
-        # What could not be inflated could not be redacted either: only its size is kept.
+        # Data that cannot be decompressed cannot be redacted either: only its size is kept.
         opaque = self._inflating and (deflated is None or deflated.broken)
         data = b"" if opaque else bytes(self._data)
         self._data = bytearray()

@@ -1,7 +1,8 @@
-"""Plays recorded requests against local apps and compares the answers with the recorded ones.
+"""Sends recorded requests to local apps, and compares the responses with the recorded ones (`devroute
+replay`).
 
-Owns the order and the pace; what a request is and what a difference is, inspector/replay_request.py and
-inspector/compare.py say.
+Owns the order and the concurrency. inspector/replay_request.py builds the requests, inspector/compare.py
+finds the differences.
 """
 
 import asyncio
@@ -9,19 +10,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from devroute.errors import AppUnreachable, DevrouteError
+from devroute.errors import AppUnreachable, DevrouteError, NotReplayable
 from devroute.inspector.capture import Capture, Fields, is_readable
-from devroute.inspector.compare import Difference, IgnoreRules, differences, response_of
+from devroute.inspector.compare import Difference, IgnoreRules, ResponseParts, differences, response_of
 from devroute.inspector.recorder import Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.replay import Replay
 from devroute.inspector.store import CaptureStore
 from devroute.upstream.negotiating import NegotiatingUpstream
 
-#: Requests under way together, and how far their answers are compared: together they bound the memory.
+#: Concurrent requests, and bytes of each response that are compared. Together they bound the memory.
 MAX_CONCURRENCY: Final = 16
-MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
-MAX_ANSWERS_BYTES: Final = 3 * MAX_CONCURRENCY * MAX_ANSWER_BYTES
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+MAX_RESPONSES_BYTES: Final = 3 * MAX_CONCURRENCY * MAX_RESPONSE_BYTES
 
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
@@ -30,8 +31,8 @@ Verdict = Literal["same", "different", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """`apps`: host and port by service, "" for all others. `methods`: None for all. `headers` replace the
-    recorded ones of their names. `timeout` in seconds for each request."""
+    """`apps`: host and port by service, "" for all other services. `methods`: None for all. `headers` replace
+    the recorded ones of the same names. `timeout`: seconds for each request."""
 
     apps: Mapping[str, tuple[str, int]]
     rules: IgnoreRules
@@ -43,8 +44,8 @@ class ReplayPlan:
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """What became of one entry. `reason` says why it failed or was skipped; `without` what was redacted in
-    the recorded request, and so was not sent."""
+    """The result of one entry. `reason`: why it failed or was skipped. `without`: parts of the recorded
+    request that were redacted, and therefore not sent."""
 
     number: int
     service: str
@@ -75,12 +76,12 @@ class ReplayOutcome:
 
 
 async def run(
-    entries: Iterable[Capture], plan: ReplayPlan, tell: Callable[[ReplayOutcome], None]
+    entries: Iterable[Capture], plan: ReplayPlan, report: Callable[[ReplayOutcome], None]
 ) -> list[ReplayOutcome]:
-    """Play all entries, `plan.concurrency` at a time; `tell` gets the outcomes in the entries' order."""
+    """Replay all entries, `plan.concurrency` at a time. `report` gets the outcomes in the entries' order."""
     player = _Player(plan)
     try:
-        return await player.play(list(entries), tell)
+        return await player.play(list(entries), report)
     finally:
         await player.close()
 
@@ -88,7 +89,7 @@ async def run(
 class _Player:
     def __init__(self, plan: ReplayPlan) -> None:
         self._plan = plan
-        self._store = CaptureStore(MAX_ANSWERS_BYTES, MAX_ANSWER_BYTES, Redaction((), (), ()))
+        self._store = CaptureStore(MAX_RESPONSES_BYTES, MAX_RESPONSE_BYTES, Redaction((), (), ()))
         self._recorder = Recorder(self._store, asyncio.get_running_loop())
         self._apps = {
             service: RecordingUpstream(
@@ -102,19 +103,19 @@ class _Player:
             await app.close()
 
     async def play(
-        self, entries: list[Capture], tell: Callable[[ReplayOutcome], None]
+        self, entries: list[Capture], report: Callable[[ReplayOutcome], None]
     ) -> list[ReplayOutcome]:
         outcomes: list[ReplayOutcome | None] = [None] * len(entries)
         left = iter(enumerate(entries))
-        told = 0
+        reported = 0
 
         async def work() -> None:
-            nonlocal told
-            for index, entry in left:  # shared: each entry is taken by one of them
+            nonlocal reported
+            for index, entry in left:  # shared by the workers
                 outcomes[index] = await self._outcome(index + 1, entry)
-                while told < len(outcomes) and (outcome := outcomes[told]) is not None:
-                    tell(outcome)
-                    told += 1
+                while reported < len(outcomes) and (outcome := outcomes[reported]) is not None:
+                    report(outcome)
+                    reported += 1
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._plan.concurrency, len(entries))):
@@ -123,16 +124,8 @@ class _Player:
 
     async def _outcome(self, number: int, entry: Capture) -> ReplayOutcome:
         about = (number, entry.service, entry.method, entry.target)
-        app = self._apps.get(entry.service, self._apps.get(""))
-        methods = self._plan.methods
-        if app is None:
-            return ReplayOutcome(*about, "skipped", f"no app is given for the service '{entry.service}'")
-        if methods is not None and entry.method not in methods:
-            return ReplayOutcome(*about, "skipped", f"{entry.method} is sent only where --methods names it")
-        if entry.status is None:
-            return ReplayOutcome(*about, "skipped", "no answer was recorded")
         try:
-            replay = Replay(app, entry, self._edits(entry))
+            replay = self._start(entry)
         except DevrouteError as error:
             return ReplayOutcome(*about, "skipped", error.message)
         played, late = replay.capture, False
@@ -144,27 +137,32 @@ class _Player:
             replay.cancel()
         self._recorder.flush()
         self._store.drop(played)
+        ms = None if late or played.duration is None else round(played.duration * 1000, 1)
+        verdict: Verdict = "failed"
+        reason, found = "", list[Difference]()
         if late:
-            reason = f"no whole answer within {self._plan.timeout:g} s"
-            return ReplayOutcome(
-                *about, "failed", reason, entry.status, played.status, without=replay.without
-            )
-        duration = played.duration
-        ms = None if duration is None else round(duration * 1000, 1)
-        if played.error is not None:
+            reason = f"no complete response within {self._plan.timeout:g} s"
+        elif played.error is not None:
             reason = f"{played.error[0]}: {played.error[1]}"
-            return ReplayOutcome(
-                *about, "failed", reason, entry.status, played.status, ms, (), replay.without
-            )
-        recorded = response_of(entry)
-        if not is_readable(entry.response_body, entry.response_headers):
-            recorded = recorded._replace(body=b"", truncated=True)  # br and the like: nothing is known of it
-        found = differences(recorded, response_of(played), self._plan.rules)
-        verdict: Verdict = "different" if found else "same"
-        return ReplayOutcome(*about, verdict, "", entry.status, played.status, ms, found, replay.without)
+        else:
+            found = differences(_recorded(entry), response_of(played), self._plan.rules)
+            verdict = "different" if found else "same"
+        return ReplayOutcome(*about, verdict, reason, entry.status, played.status, ms, found, replay.without)
+
+    def _start(self, entry: Capture) -> Replay:
+        """Send an entry's request. Raises NotReplayable or RequestMalformed if it has to be skipped."""
+        app = self._apps.get(entry.service, self._apps.get(""))
+        methods = self._plan.methods
+        if app is None:
+            raise NotReplayable(f"no app is given for the service '{entry.service}'")
+        if methods is not None and entry.method not in methods:
+            raise NotReplayable(f"{entry.method} is sent only if --methods names it")
+        if entry.status is None:
+            raise NotReplayable("no response was recorded")
+        return Replay(app, entry, self._edits(entry))
 
     def _edits(self, entry: Capture) -> dict[str, Any]:
-        """The headers that are given, and no coding of the answer that could not be read."""
+        """The given headers in place of the recorded ones, and an Accept-Encoding that can be decoded."""
         given = {name.lower() for name, _ in self._plan.headers}
         headers: list[list[str]] = []
         for name, value in entry.request_headers:
@@ -172,3 +170,11 @@ class _Player:
             if low not in given:
                 headers.append([name, "gzip, deflate" if low == "accept-encoding" else value])
         return {"headers": [*headers, *(list(field) for field in self._plan.headers)]}
+
+
+def _recorded(entry: Capture) -> ResponseParts:
+    """The recorded response, without a body if that cannot be decoded (br, for example)."""
+    recorded = response_of(entry)
+    if is_readable(entry.response_body, entry.response_headers):
+        return recorded
+    return recorded._replace(body=b"", truncated=True)

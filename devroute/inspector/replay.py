@@ -1,6 +1,5 @@
-"""Sends a kept request to the local app once more. It never leaves the laptop: not through the mesh.
-
-Owns the streams of the requests that it sent, until they end or `close` cancels them.
+"""Sends captured requests to the local app again, never through the mesh. Owns the streams of these requests
+until they end or `close` cancels them.
 """
 
 import asyncio
@@ -16,18 +15,15 @@ from devroute.upstream.interface import UpstreamStream
 
 
 class Replayer:
-    """For the apps of one `devroute up`, by service."""
+    """Replays for the apps of one `devroute up`, by service."""
 
     def __init__(self, apps: Mapping[str, RecordingUpstream]) -> None:
         self._apps = apps
         self._running: set[Replay] = set()
 
     async def __call__(self, capture: Capture, edits: Mapping[str, Any]) -> Capture:
-        """Send it; returns the new exchange, which goes on by itself. `edits` as in
-        inspector/replay_request.py.
-
-        Raises NotReplayable, RequestMalformed.
-        """
+        """Send the request again and return its new capture at once. `edits` as in
+        inspector/replay_request.py. Raises NotReplayable, RequestMalformed."""
         replay = self.start(capture, edits)
         self._running.add(replay)
         replay.done.add_done_callback(lambda _: self._running.discard(replay))
@@ -48,8 +44,8 @@ class Replayer:
 
 
 class Replay:
-    """One request that is sent again; implements devroute.upstream.ResponseSink. The tap records the answer,
-    so there is nothing left to do with it. `done` gets the new exchange when it is over, failed or not."""
+    """One replayed request; implements devroute.upstream.ResponseSink. The response is recorded on its way,
+    and otherwise ignored. `done` gets the new capture when it is complete or has failed."""
 
     def __init__(self, app: RecordingUpstream, original: Capture, edits: Mapping[str, Any]) -> None:
         again = replay_request(original, edits)
@@ -58,7 +54,7 @@ class Replay:
         self._stream: UpstreamStream
         self.capture, self._stream = app.record(again.head, self, original.id)
         if again.body:
-            self._stream.send_data(again.body)  # all at once: it was kept, so it is bounded
+            self._stream.send_data(again.body)  # at once: the store has bounded its size
         if again.body or original.kind == "grpc":
             self._stream.send_end([])
 
@@ -72,12 +68,12 @@ class Replay:
     def on_data(self, data: bytes) -> None: ...
 
     def on_end(self, trailers: Headers) -> None:
-        self._over()
+        self._finish()
 
     def on_error(self, error: DevrouteError) -> None:
-        self._over()
+        self._finish()
 
-    def _over(self) -> None:
+    def _finish(self) -> None:
         if not self.done.done():
             self.done.set_result(self.capture)
 

@@ -1,7 +1,7 @@
-"""A kept exchange as a request that can be sent again, with a person's edits. Pure.
+"""Builds a request from a capture and the user's edits. Pure.
 
-What was redacted is not there any more: such headers and parameters are left out, and fields of a body keep
-the mark. `without` of a Resend names them, so that nobody wonders about a 401.
+Redacted headers and parameters are left out, and redacted fields of a body keep the redaction text. `without`
+of a ReplayRequest names them, which explains a 401.
 """
 
 import base64
@@ -15,8 +15,8 @@ from devroute.http.http1.request import parse_request_head
 from devroute.http.message import MAX_HEAD_BYTES, Framing, RequestHead
 from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Capture, Fields, redacted_parts
 
-#: What belongs to one connection or follows from the body; it is written anew.
-_ANEW: Final = frozenset((
+#: Headers of one connection, and those derived from the body. They are not copied.
+_NOT_COPIED: Final = frozenset((
     "connection", "keep-alive", "proxy-connection", "transfer-encoding", "content-length", "upgrade",
     "expect",
 ))  # fmt: skip
@@ -28,7 +28,7 @@ _FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class ReplayRequest(NamedTuple):
-    """`without`: what the original had that is left out, or marked, since it was redacted."""
+    """`without`: the parts of the captured request that were redacted."""
 
     head: RequestHead
     body: bytes
@@ -36,19 +36,19 @@ class ReplayRequest(NamedTuple):
 
 
 def replay_request(capture: Capture, edits: Mapping[str, Any] = NO_EDITS) -> ReplayRequest:
-    """`edits`: "method", "target" (path and query), "headers" ([[name, value], …], all of them), "body"
-    (text) or "body_base64"; what is absent stays. Raises NotReplayable, RequestMalformed."""
+    """The request with these `edits`: "method", "target" (path and query), "headers" ([[name, value], …],
+    which replaces all), "body" (text) or "body_base64". Raises NotReplayable, RequestMalformed."""
     _check(capture, edits)
     method = _text(edits, "method", capture.method)
-    target = _without_marks(_text(edits, "target", capture.target))
+    target = _without_redacted(_text(edits, "target", capture.target))
     if not target.startswith("/") and (target, method) != ("*", "OPTIONS"):
-        raise RequestMalformed(f"{target!r:.60} is not a path with or without a query: it starts with /")
+        raise RequestMalformed(f"{target!r:.60} is not a path: it starts with /, and may have a query")
     headers = _headers(edits["headers"]) if "headers" in edits else capture.request_headers
     body = _body(capture, edits)
     kept: Fields = []
     for name, value in headers:
         low = name.lower()
-        if low in _ANEW or REDACTED in value or (low == "te" and value.lower() != "trailers"):
+        if low in _NOT_COPIED or REDACTED in value or (low == "te" and value.lower() != "trailers"):
             continue
         if low == "content-encoding" and ("body" in edits or capture.request_body.decoded):
             continue
@@ -61,38 +61,38 @@ def replay_request(capture: Capture, edits: Mapping[str, Any] = NO_EDITS) -> Rep
 def _check(capture: Capture, edits: Mapping[str, Any]) -> None:
     unknown = [name for name in edits if name not in _EDITS]
     if unknown:
-        raise RequestMalformed(f"there is nothing to edit called {unknown[0]!r:.40}")
+        raise RequestMalformed(f"unknown edit {unknown[0]!r:.40}")
     if capture.kind in ("websocket", "upgrade"):
-        raise NotReplayable("what became a WebSocket or another protocol is no single request")
+        raise NotReplayable("a WebSocket or another upgraded connection cannot be replayed")
     if "body" not in edits and "body_base64" not in edits:
         check_body(capture)
 
 
 def check_body(capture: Capture) -> None:
-    """Raises NotReplayable where not all of the request's body was kept."""
+    """Raises NotReplayable if the request's body is not complete."""
     body = capture.request_body
     if body.truncated:
         raise NotReplayable(
-            f"only the first {len(body.data)} of its body's {body.size} bytes were kept",
-            hint="write another body, or keep more with inspector_body_mb",
+            f"only the first {len(body.data)} of its body's {body.size} bytes were stored",
+            hint="write another body, or store more with inspector_body_mb",
         )
     if body.note and not body.data:
         raise NotReplayable(f"its body was {body.note}")
     if not body.complete:
-        raise NotReplayable("its body has not come to its end")
+        raise NotReplayable("its body is not complete")
 
 
 def _text(edits: Mapping[str, Any], name: str, default: str) -> str:
     text = edits.get(name, default)
     if not isinstance(text, str) or re.search(r"[\x00-\x20\x7f]", text) or not text:
-        raise RequestMalformed(f'"{name}" has to be text without white space')
+        raise RequestMalformed(f'"{name}" must be a string without white space')
     if not text.isascii():
-        raise RequestMalformed(f'"{name}" has characters that have to be percent-encoded')
+        raise RequestMalformed(f'"{name}" has characters that must be percent-encoded')
     return text
 
 
-def _without_marks(target: str) -> str:
-    """The target without the parameters that were redacted."""
+def _without_redacted(target: str) -> str:
+    """The target without its redacted parameters."""
     if REDACTED_QUERY not in target:
         return target
     path, _, query = target.partition("?")
@@ -104,10 +104,10 @@ def _headers(given: Any) -> Fields:
     fields: Fields = []
     for pair in given if isinstance(given, list) else [None]:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(x, str) for x in pair):
-            raise RequestMalformed('"headers" has to be a list of [name, value]')
+            raise RequestMalformed('"headers" must be a list of [name, value]')
         name, value = pair[0], pair[1].strip(" \t")
         if _FIELD_NAME.fullmatch(name) is None:
-            raise RequestMalformed(f"{name!r:.60} is not a header's name")
+            raise RequestMalformed(f"{name!r:.60} is not a header name")
         if _FIELD_VALUE.fullmatch(value) is None:
             raise RequestMalformed(f"the value of {name} has control characters")
         fields.append((name, value))
@@ -117,10 +117,10 @@ def _headers(given: Any) -> Fields:
 def _body(capture: Capture, edits: Mapping[str, Any]) -> bytes:
     text, coded = edits.get("body"), edits.get("body_base64")
     if text is not None and coded is not None:
-        raise RequestMalformed('write "body" or "body_base64", not both')
+        raise RequestMalformed('use "body" or "body_base64", not both')
     if text is not None:
         if not isinstance(text, str):
-            raise RequestMalformed('"body" has to be text')
+            raise RequestMalformed('"body" must be a string')
         return text.encode("utf-8", "surrogatepass")
     if coded is not None:
         try:
@@ -131,7 +131,7 @@ def _body(capture: Capture, edits: Mapping[str, Any]) -> bytes:
 
 
 def _head(capture: Capture, method: str, target: str, headers: Fields, length: int) -> RequestHead:
-    """Judged by the same parser as everybody else's requests."""
+    """The head, checked by the parser of all requests."""
     framing = Framing.LENGTH if length else Framing.NONE
     if capture.kind == "grpc":
         framing = Framing.CHUNKED
@@ -149,7 +149,7 @@ def _head(capture: Capture, method: str, target: str, headers: Fields, length: i
     if len(wire) > MAX_HEAD_BYTES:
         raise RequestMalformed(f"the head is longer than {MAX_HEAD_BYTES} bytes")
     try:
-        judged = parse_request_head(wire)
+        parsed = parse_request_head(wire)
     except NotSupported as error:
         raise RequestMalformed(error.message) from None
-    return RequestHead(judged.method, judged.target, framing, length, wire)
+    return RequestHead(parsed.method, parsed.target, framing, length, wire)

@@ -1,7 +1,4 @@
-"""Finds text in what was captured: paths, headers, messages and bodies, without regard to case. Pure.
-
-It is a generator that stops after each exchange, so that whoever runs it decides how long the loop may wait.
-"""
+"""Searches captures for a text: paths, headers, messages and bodies, ignoring case. Pure."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,7 +6,8 @@ from devroute.inspector.capture import Capture
 
 
 def search(captures: Iterable[Capture], text: str) -> Iterator[tuple[int, str] | None]:
-    """For each exchange its id and where the text is, or None where it is not."""
+    """For each capture its id and where the text was found, or None. A generator, so that the caller can let
+    the event loop run in between."""
     wanted = text.lower()
     as_bytes = wanted.encode("utf-8", "surrogateescape")
     for capture in captures:

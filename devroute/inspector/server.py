@@ -1,5 +1,5 @@
-"""The inspector's server on loopback. Owns the port, the page, and who is let in, by inspector/access.py's
-word; inspector/api.py has the rest. The captures belong to the agent.
+"""The inspector's HTTP server on loopback. Owns the port and the page, and enforces inspector/access.py;
+inspector/api.py owns the API. The agent owns the captures.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from devroute.inspector.store import CaptureStore
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 4040
-#: Ports that are tried from the first on: one for each `devroute up` of a laptop.
+#: Ports that are tried, PORT first: one for each `devroute up` on the laptop.
 PORTS: Final = 10
 
-#: Bytes of an import: the captures' own bound, with JSON around it.
+#: Bytes of an imported file: the limit of all captures, plus JSON.
 MAX_UPLOAD: Final = 64 * 1024 * 1024
-#: How long open pages may take to hear of the end, in seconds.
+#: Seconds that open pages have to close their connections.
 CLOSE_SECONDS: Final = 0.5
 
-#: No inline script or style, nothing from elsewhere, no frame; Trusted Types forbid innerHTML as such.
+#: No inline scripts or styles, nothing from other origins, no frames; Trusted Types forbid innerHTML.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
@@ -57,7 +57,7 @@ TYPES: Final = {
 
 
 class Inspector:
-    """The page, and the door before page and API."""
+    """The page, and the access control of page and API."""
 
     def __init__(self, api: Api, access: AccessControl) -> None:
         self._api = api
@@ -73,39 +73,41 @@ class Inspector:
         app.on_shutdown.append(self._api.end)
         return app
 
-    # --- the door
+    # --- access
 
     @web.middleware
     async def _guarded(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Every request passes here; errors become responses here."""
+        """Checks every request, and turns errors into responses."""
         try:
             self._admit(request)
             return await handler(request)
         except DevrouteError as error:
             return _refusal(request, error)
         except web.HTTPMethodNotAllowed as error:
-            response = _refusal(request, MethodNotAllowed(f"{request.method} is not for {request.path}"))
+            response = _refusal(
+                request, MethodNotAllowed(f"{request.path} does not support {request.method}")
+            )
             response.headers["allow"] = ", ".join(sorted(error.allowed_methods))
             return response
         except web.HTTPNotFound:
             return _refusal(request, NotFound(f"there is no {request.path}"))
         except web.HTTPRequestEntityTooLarge:
-            return _refusal(request, RequestMalformed(f"more than {MAX_UPLOAD >> 20} MiB were sent"))
+            return _refusal(request, RequestMalformed(f"the body is larger than {MAX_UPLOAD >> 20} MiB"))
 
     def _admit(self, request: web.Request) -> None:
         access, peer = self._access, request.transport and request.transport.get_extra_info("peername")
         host = request.headers.get("host")
         access.check_host(peer[0] if peer else None, host)
         if request.path == "/" and request.method == "GET":
-            return  # a person may come from anywhere; `page` asks for the cookie
+            return  # links from other sites are allowed; `page` checks the cookie
         access.check_origin(host, request.headers, changes=request.method not in ("GET", "HEAD"))
         if not request.path.startswith("/page/"):
             access.check_session(request.cookies)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """GET /: the page; with ?token=, the cookie, and the same without the token."""
+        """GET /: the page; with ?token=, sets the cookie and redirects to the URL without the token."""
         token = request.query.get("token")
         if token is None:
             self._access.check_session(request.cookies)
@@ -164,10 +166,10 @@ async def serve(
 
 
 class InspectorReporter(Protocol):
-    """Who tells the person at the terminal."""
+    """Shows the inspector's link in the terminal."""
 
     def inspector(self, url: str) -> None:
-        """The link has been used; this is the next one."""
+        """The previous link was used; this is the next one."""
 
     def no_inspector(self, error: DevrouteError) -> None: ...
 
@@ -180,8 +182,8 @@ async def serve_as_configured(
     wanted: bool | int,
     reporter: InspectorReporter,
 ) -> AsyncIterator[AccessControl | None]:
-    """The inspector as the settings want it: on a port of its own, on the first free one (True), or not at
-    all. `devroute up` does not fail for want of a port that nobody has asked for."""
+    """The inspector as the settings define it: on port `wanted`, on the first free one (True), or none
+    (False). With True, a lack of free ports is reported, and `devroute up` continues."""
     async with AsyncExitStack() as stack:
         access = None
         if store is not None and wanted is not False:
@@ -204,10 +206,10 @@ async def _listen(runner: web.AppRunner, ports: "range | tuple[int, ...]") -> in
             await site.start()
             return int(runner.addresses[0][1])
     raise ConfigInvalid(
-        f"inspector: port {ports[0]} is taken"
+        f"inspector: port {ports[0]} is in use"
         if len(ports) == 1
-        else f"inspector: ports {ports[0]} to {ports[-1]} are taken",
-        hint="choose another one with inspector: PORT, or none with inspector: false",
+        else f"inspector: ports {ports[0]} to {ports[-1]} are in use",
+        hint="choose another port with inspector: PORT, or turn it off with inspector: false",
     )
 
 

@@ -1,4 +1,4 @@
-"""Exchanges as JSON for the page: a row of the list, all the details, a message. Pure."""
+"""Captures as JSON for the page: a row of the list, the details, a message. Pure."""
 
 import base64
 from typing import Any, Final
@@ -14,16 +14,16 @@ from devroute.inspector.capture import (
     value_of,
 )
 
-#: Bytes of a body, and of a message, that the details hold as text; the whole is fetched on its own.
+#: Bytes of a body, and of a message, in the details. The page fetches the whole body separately.
 PREVIEW_BYTES: Final = 64 * 1024
 MESSAGE_PREVIEW_BYTES: Final = 4 * 1024
 
-#: Messages that the details hold: the newest.
+#: Messages in the details: the newest.
 LISTED_MESSAGES: Final = 500
 
 
 def as_summary(capture: Capture) -> dict[str, Any]:
-    """One row of the list. Times in milliseconds, `started` in Unix seconds."""
+    """One row of the list. `started` is Unix time in seconds."""
     duration = capture.duration
     comparison = capture.comparison
     return {
@@ -49,7 +49,7 @@ def as_summary(capture: Capture) -> dict[str, Any]:
 
 
 def as_detail(capture: Capture) -> dict[str, Any]:
-    """Everything but the bodies, of which only the beginning is here, as text."""
+    """The whole capture, but only the beginning of its bodies."""
     timing = capture.timing
     error = capture.error
     return as_summary(capture) | {
@@ -86,7 +86,7 @@ def _body(body: Body, headers: Fields) -> dict[str, Any]:
 
 
 def _shown(data: bytes, *, cut: bool) -> dict[str, Any]:
-    """`text` is base64 where the bytes are no text."""
+    """`text` is base64 if the bytes are not UTF-8 text."""
     text = text_of(data, cut=cut)
     if text is not None:
         return {"text": text, "base64": False}

@@ -70,7 +70,7 @@ nasty = st.text(st.sampled_from("a'\"$`\\!@#{}[]()<>|&;*?~=% \n\r\t\x1b\x07é\u2
 
 @examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(nasty.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(), st.binary(max_size=30))
-def test_whatever_the_bytes_are_curl_gets_them(folder: Path, body: bytes, value: bytes) -> None:
+def test_curl_sends_any_bytes_unchanged(folder: Path, body: bytes, value: bytes) -> None:
     value = bytes(byte for byte in value if byte == 9 or (byte >= 32 and byte != 127)).strip(b" \t")
     made = capture("POST", "/a'b$(c)`d`?e=[1]&f={2}", body, x_a=value.decode("latin-1"))
     arguments, piped = run(as_curl(made, "http://localhost:8001"), folder)
@@ -80,12 +80,12 @@ def test_whatever_the_bytes_are_curl_gets_them(folder: Path, body: bytes, value:
     assert (b"x-a: " + value if value else b"x-a;") in arguments
 
 
-def test_a_plain_request_is_a_plain_command() -> None:
+def test_a_simple_request_gives_a_simple_command() -> None:
     command = as_curl(capture("GET", "/p?a=1", accept="*/*", via="1.1 devroute"), "http://foo")
     assert command == "curl 'http://foo/p?a=1' \\\n  -H 'accept: */*'"
 
 
-def test_what_is_plain_text_needs_no_particular_shell(folder: Path) -> None:
+def test_plain_text_works_in_every_shell(folder: Path) -> None:
     made = capture("PUT", "/", b'{"it\'s": "two\nlines"}', content_type="application/json")
     command = as_curl(made, "http://localhost:8001/")
     arguments, piped = run(command, folder, "sh")
@@ -93,19 +93,19 @@ def test_what_is_plain_text_needs_no_particular_shell(folder: Path) -> None:
     assert data_of(arguments, piped) == b'{"it\'s": "two\nlines"}'
 
 
-def test_a_body_too_long_for_an_argument_comes_by_a_pipe(folder: Path) -> None:
+def test_a_body_too_long_for_an_argument_goes_through_a_pipe(folder: Path) -> None:
     for body in (b"'x\n" * (MAX_ARGUMENT // 2), bytes(range(256)) * 600):
         arguments, piped = run(as_curl(capture("POST", "/", body), "http://x"), folder)
         assert data_of(arguments, piped) == body
 
 
-def test_a_file_s_name_in_a_body_is_not_read(folder: Path) -> None:
+def test_a_body_that_looks_like_a_file_argument_is_not_read_as_a_file(folder: Path) -> None:
     arguments, piped = run(as_curl(capture("POST", "/", b"@/etc/passwd"), "http://x"), folder)
     assert data_of(arguments, piped) == b"@/etc/passwd"
     assert b"--data-raw" in arguments
 
 
-def test_what_was_not_kept_is_no_command() -> None:
+def test_an_incomplete_request_gives_no_command() -> None:
     cut = capture("POST", "/", b"abc")
     cut.request_body.truncated = True
     talk = capture()
@@ -158,5 +158,5 @@ async def _shell(command: str) -> None:
     assert await asyncio.wait_for(run.wait(), 10) == 0
 
 
-def test_what_is_redacted_stays_visible_as_that() -> None:
+def test_redacted_values_are_shown_as_redacted() -> None:
     assert "-H 'authorization: [redacted]'" in as_curl(capture(authorization="[redacted]"), "http://x")

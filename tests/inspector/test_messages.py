@@ -45,7 +45,7 @@ talks = st.lists(
 
 
 @given(talks, st.booleans(), st.integers(1, 5000))
-def test_frames_are_messages_however_they_are_cut(
+def test_websocket_messages_are_found_in_any_chunks(
     talk: list[tuple[int, bytes, int]], masked: bool, size: int
 ) -> None:
     wire, wanted = b"", []
@@ -83,7 +83,7 @@ def test_compressed_messages_are_inflated(takeover: bool) -> None:
     assert [m.size for m in found] == [len(text) for text in texts]
 
 
-def test_what_cannot_be_inflated_is_counted_only() -> None:
+def test_messages_that_cannot_be_inflated_are_only_counted() -> None:
     for extensions in ("", "permessage-deflate"):
         watcher = WebSocketMessages(from_client=False, extensions=extensions)
         (found,) = watcher.feed(frame(1, b"\xff not deflate", rsv1=True), 0)
@@ -91,7 +91,7 @@ def test_what_cannot_be_inflated_is_counted_only() -> None:
         assert found.data == b""
 
 
-def test_a_bomb_costs_its_limit_only() -> None:
+def test_a_decompression_bomb_is_inflated_to_the_message_limit_only() -> None:
     packer = zlib.compressobj(wbits=-15)
     packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(40)) + packer.flush(zlib.Z_SYNC_FLUSH)
     watcher = WebSocketMessages(from_client=False, extensions="permessage-deflate", limit=100)
@@ -101,13 +101,13 @@ def test_a_bomb_costs_its_limit_only() -> None:
 
 
 @given(st.binary(max_size=300), st.integers(1, 50))
-def test_bytes_that_are_no_frames_harm_nobody(data: bytes, size: int) -> None:
+def test_bytes_that_are_not_frames_are_ignored(data: bytes, size: int) -> None:
     fed(WebSocketMessages(from_client=True, extensions="permessage-deflate"), data, size)
     fed(GrpcMessages(from_client=True), data, size)
 
 
 @given(st.lists(st.binary(max_size=40) | st.just(bytes(9000)), max_size=6), st.integers(1, 5000))
-def test_grpc_messages_are_found_however_they_are_cut(payloads: list[bytes], size: int) -> None:
+def test_grpc_messages_are_found_in_any_chunks(payloads: list[bytes], size: int) -> None:
     wire = b"".join(b"\0" + len(payload).to_bytes(4, "big") + payload for payload in payloads)
     found = fed(GrpcMessages(from_client=True), wire, size)
     assert [(m.data, m.size) for m in found] == [(payload[:4096], len(payload)) for payload in payloads]

@@ -210,7 +210,7 @@ async def test_the_link_leaves_no_token_and_the_next_one_is_printed(scene: Scene
     assert len(set(links)) == 2
 
 
-async def test_an_empty_page_shows_what_to_send(scene: Scene) -> None:
+async def test_an_empty_page_shows_an_example_request(scene: Scene) -> None:
     assert 'X-devroute: {"orders": "alice"}' in await scene.browser.text("#empty")
     assert "curl -H" in await scene.browser.text("#empty")
     await scene.browser.picture("empty")
@@ -235,7 +235,7 @@ async def test_requests_appear_newest_first_with_json_that_folds(scene: Scene) -
     await browser.shows(".headers", "x-devroute")
 
 
-async def test_what_strangers_wrote_is_text(scene: Scene) -> None:
+async def test_captured_content_is_never_interpreted_as_html(scene: Scene) -> None:
     browser = scene.browser
     path = "/hostile?<script>window.owned=1</script>"
     reader, writer = await asyncio.open_connection(scene.proxy.data.host, scene.proxy.data.port)
@@ -272,7 +272,7 @@ async def test_what_strangers_wrote_is_text(scene: Scene) -> None:
     await browser.complaints()
 
 
-async def test_bytes_are_hex_pictures_are_pictures_and_gzip_is_read(scene: Scene) -> None:
+async def test_bytes_are_shown_as_hex_images_as_images_and_gzip_decoded(scene: Scene) -> None:
     browser = scene.browser
     for path in ("/binary", "/picture", "/packed"):
         await scene.send(path)
@@ -287,7 +287,7 @@ async def test_bytes_are_hex_pictures_are_pictures_and_gzip_is_read(scene: Scene
     await browser.shows(".json", '"packed"')
 
 
-async def test_a_stream_is_shown_as_it_comes(scene: Scene) -> None:
+async def test_a_response_stream_is_shown_as_it_arrives(scene: Scene) -> None:
     browser, app = scene.browser, scene.app
     asking = asyncio.get_running_loop().create_task(scene.send("/stream"))
     app.more.put_nowait(b"event: hello\ndata: 1\n\n")
@@ -302,7 +302,7 @@ async def test_a_stream_is_shown_as_it_comes(scene: Scene) -> None:
     await browser.until("!document.querySelector('.side .facts').textContent.includes('still coming')")
 
 
-async def test_messages_of_a_websocket_are_shown_as_they_come(scene: Scene) -> None:
+async def test_websocket_messages_are_shown_as_they_arrive(scene: Scene) -> None:
     browser = scene.browser
     async with scene.session.ws_connect(scene.proxy_url("/ws")) as socket:
         await socket.send_str('{"tick": 1}')
@@ -352,7 +352,7 @@ async def test_search_finds_text_in_bodies_and_filters_narrow_the_list(scene: Sc
 # --- doing --------------------------------------------------------------------------------------------
 
 
-async def test_the_keyboard_reaches_everything(scene: Scene) -> None:
+async def test_every_action_has_a_key(scene: Scene) -> None:
     browser = scene.browser
     for n in range(3):
         await scene.send(f"/api/orders/{n}")
@@ -395,7 +395,7 @@ async def test_replay_and_compare(scene: Scene) -> None:
     await browser.press("Esc")
 
 
-async def test_edit_and_replay_sends_what_the_form_says(scene: Scene) -> None:
+async def test_edit_and_replay_sends_the_edited_request(scene: Scene) -> None:
     browser = scene.browser
     await scene.send("/api/orders", "POST", json=ORDER, headers={"authorization": "Bearer secret"})
     await scene.rows(1)
@@ -442,7 +442,7 @@ async def test_pause_and_clear(scene: Scene) -> None:
     await browser.shows("#empty", "Waiting for the first request")
 
 
-async def test_a_har_file_goes_out_and_comes_back(scene: Scene, tmp_path: Path) -> None:
+async def test_a_har_file_is_exported_and_imported_again(scene: Scene, tmp_path: Path) -> None:
     browser = scene.browser
     await scene.send("/api/orders/1")
     await scene.send("/binary")
@@ -490,7 +490,7 @@ async def test_all_text_has_the_contrast_of_wcag_aa_in_light_and_dark(scene: Sce
         await browser.scheme("light")
 
 
-async def test_thousands_of_exchanges_stay_smooth(scene: Scene) -> None:
+async def test_the_page_stays_responsive_with_thousands_of_captures(scene: Scene) -> None:
     """5,000 of them, served from here: the page keeps a few rows, and answers at once."""
     browser = scene.browser
     store = CaptureStore()

@@ -116,7 +116,7 @@ async def echo(asked: web.Request) -> web.StreamResponse:
     )
 
 
-async def test_a_request_and_its_answer_are_kept_and_pass_unchanged() -> None:
+async def test_a_request_and_its_response_are_recorded_and_pass_unchanged() -> None:
     async with serving(echo) as port, laptop(port) as it:
         body = b'{"password": "mine", "a": 1}'
         fields = {"content-type": "application/json", "authorization": "Bearer mine"}
@@ -136,7 +136,7 @@ async def test_a_request_and_its_answer_are_kept_and_pass_unchanged() -> None:
     assert all(each is not None and each >= 0 for each in capture.timing)
 
 
-async def test_compressed_answers_pass_as_they_are_and_are_kept_readable() -> None:
+async def test_compressed_responses_pass_unchanged_and_are_stored_readable() -> None:
     async def compressed(asked: web.Request) -> web.StreamResponse:
         body = gzip.compress(b'{"access_token": "s3cret", "a": 1}')
         return web.Response(
@@ -151,7 +151,7 @@ async def test_compressed_answers_pass_as_they_are_and_are_kept_readable() -> No
     assert capture.response_body.decoded
 
 
-async def test_an_app_that_is_not_there_is_an_exchange_that_failed(unused_tcp_port: int) -> None:
+async def test_an_unreachable_app_is_recorded_as_a_failure(unused_tcp_port: int) -> None:
     async with laptop(unused_tcp_port) as it:
         client = await it.ask(get())
         assert isinstance(client.error, AppUnreachable)
@@ -161,7 +161,7 @@ async def test_an_app_that_is_not_there_is_an_exchange_that_failed(unused_tcp_po
     assert capture.error[0] == "app-unreachable"
 
 
-async def test_a_caller_that_goes_away_is_seen() -> None:
+async def test_a_cancelled_request_is_recorded_as_cancelled() -> None:
     seen = asyncio.Event()
 
     async def slow(asked: web.Request) -> web.StreamResponse:
@@ -178,7 +178,7 @@ async def test_a_caller_that_goes_away_is_seen() -> None:
     assert capture.error[0] == "cancelled"
 
 
-async def test_events_are_kept_as_they_come() -> None:
+async def test_server_sent_events_are_recorded_as_they_arrive() -> None:
     go_on = asyncio.Event()
 
     async def events(asked: web.Request) -> web.StreamResponse:
@@ -201,7 +201,7 @@ async def test_events_are_kept_as_they_come() -> None:
         assert bytes(capture.response_body.data) == b"data: 1\n\ndata: 2\n\n" == client.body
 
 
-async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
+async def test_large_bodies_stream_through_and_are_stored_in_part() -> None:
     store = CaptureStore(max_body=1000)
     app = BulkApp()
     recorder = recorder_of(store)
@@ -220,7 +220,7 @@ async def test_large_bodies_stream_through_and_are_kept_in_part() -> None:
     assert capture.response_body.truncated
 
 
-async def test_each_piece_is_passed_on_in_the_same_turn() -> None:
+async def test_each_chunk_is_passed_on_in_the_same_turn_of_the_loop() -> None:
     opened: list[AppStream] = []
     tapped = RecordingUpstream(App(opened.append), "foo", recorder_of(CaptureStore()))  # type: ignore[arg-type]
     client = Client()
@@ -234,7 +234,7 @@ async def test_each_piece_is_passed_on_in_the_same_turn() -> None:
     assert not client.paused
 
 
-async def test_while_paused_nothing_is_recorded_and_nothing_stands_in_the_way() -> None:
+async def test_while_paused_requests_pass_unrecorded() -> None:
     store = CaptureStore()
     store.paused = True
     app = App()
@@ -243,7 +243,7 @@ async def test_while_paused_nothing_is_recorded_and_nothing_stands_in_the_way() 
     assert not len(store)
 
 
-async def test_requests_that_come_too_fast_pass_unrecorded_and_are_counted() -> None:
+async def test_requests_beyond_the_recorder_s_rate_are_counted_only() -> None:
     store = CaptureStore()
     recorder = recorder_of(store)
     app = App()
@@ -259,7 +259,7 @@ async def test_requests_that_come_too_fast_pass_unrecorded_and_are_counted() -> 
     assert len(store) == MAX_WAITING + 1
 
 
-async def test_notes_of_much_data_do_not_pile_up() -> None:
+async def test_queued_events_are_bounded() -> None:
     store = CaptureStore()
     recorder = recorder_of(store)
     opened: list[AppStream] = []
@@ -274,7 +274,7 @@ async def test_notes_of_much_data_do_not_pile_up() -> None:
     assert capture.request_body.size == 100_000_000
 
 
-async def test_what_comes_after_a_body_s_kept_part_is_counted_and_not_held() -> None:
+async def test_bytes_beyond_the_stored_part_of_a_body_are_counted_and_not_buffered() -> None:
     store = CaptureStore(max_body=1000)
     recorder = recorder_of(store)
     app = App()
@@ -296,7 +296,7 @@ async def test_what_comes_after_a_body_s_kept_part_is_counted_and_not_held() -> 
     assert len(app.streams[0].body) == 4000
 
 
-async def test_without_an_inspector_there_is_no_tap() -> None:
+async def test_without_an_inspector_nothing_is_recorded() -> None:
     async with serving(echo) as port, site() as where:
         spec = ServiceSpec("foo", "127.0.0.1", port)
         settings = AgentSettings.model_validate(
@@ -324,7 +324,7 @@ async def talk(asked: web.Request) -> web.StreamResponse:
 
 
 @pytest.mark.parametrize("compress", [False, True])
-async def test_messages_of_a_websocket_are_kept_as_they_come(compress: bool) -> None:
+async def test_websocket_messages_are_recorded_as_they_arrive(compress: bool) -> None:
     async with serving(talk) as port, laptop(port) as it:
         async with relayed(it) as url, aiohttp.ClientSession() as session:
             socket = await session.ws_connect(
@@ -417,7 +417,7 @@ async def test_a_grpc_call_is_kept_with_its_messages_and_status() -> None:
 # --- again
 
 
-async def test_a_request_is_sent_again_edited_or_not() -> None:
+async def test_a_request_is_replayed_with_and_without_edits() -> None:
     async with serving(echo) as port, laptop(port) as it:
         body = b'{"n": 1}'
         fields = {"content-type": "application/json", "x-a": "1", "cookie": "s3cret"}
@@ -462,7 +462,7 @@ async def test_a_request_is_sent_again_edited_or_not() -> None:
         {"nonsense": 1},
     ],
 )
-async def test_edits_that_make_no_request_are_refused(edits: dict[str, Any]) -> None:
+async def test_edits_that_give_an_invalid_request_are_refused(edits: dict[str, Any]) -> None:
     store = CaptureStore()
     capture = store.begin("foo", get(), 0, 0)
     laptop = RecordingUpstream(App(), "foo", recorder_of(store))  # type: ignore[arg-type]
@@ -471,7 +471,7 @@ async def test_edits_that_make_no_request_are_refused(edits: dict[str, Any]) -> 
     assert len(store) == 1
 
 
-async def test_what_was_not_kept_cannot_be_sent_again() -> None:
+async def test_an_incomplete_request_cannot_be_replayed() -> None:
     store = CaptureStore(max_body=3)
     replayer = Replayer({"foo": RecordingUpstream(App(), "foo", recorder_of(store))})  # type: ignore[arg-type]
     cut = store.begin("foo", post(5), 0, 0)

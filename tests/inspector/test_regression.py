@@ -112,7 +112,7 @@ def play(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     return Run(tmp_path, capsys)
 
 
-async def test_the_same_answers_end_with_0(play: Run) -> None:
+async def test_equal_responses_exit_with_0(play: Run) -> None:
     async with shop() as (it, port):
         entries = [recorded(f"/items/{n}?x=%20") for n in range(20)]
         code, out, _ = await play(entries, "--to", str(port), "--ignore", "$.timestamp")
@@ -122,7 +122,7 @@ async def test_the_same_answers_end_with_0(play: Run) -> None:
     assert 1 < it.most <= 4
 
 
-async def test_a_difference_is_named_and_ends_with_1(play: Run) -> None:
+async def test_a_difference_is_named_and_exits_with_1(play: Run) -> None:
     async with shop() as (it, port):
         it.price = 12
         code, out, _ = await play(
@@ -147,7 +147,7 @@ async def test_json_has_every_entry(play: Run) -> None:
     assert document["entries"][1]["differences"] == [{"where": "status", "left": "404", "right": "200"}]
 
 
-async def test_what_changes_things_is_sent_only_where_it_is_named_and_in_order(play: Run) -> None:
+async def test_unsafe_methods_are_replayed_only_if_named_and_in_order(play: Run) -> None:
     async with shop() as (it, port):
         entries = [recorded(f"/{n}", "POST", body=b"%d" % n) for n in range(5)] + [recorded("/last")]
         code, out, _ = await play(
@@ -161,7 +161,7 @@ async def test_what_changes_things_is_sent_only_where_it_is_named_and_in_order(p
         assert [path for _, path, _ in it.seen] == ["/last"]
 
 
-async def test_a_redacted_header_is_filled_in_or_missed(play: Run) -> None:
+async def test_a_redacted_header_is_replaced_by_the_given_one_or_left_out(play: Run) -> None:
     async with shop() as (_, port):
         entries = [recorded("/mine", authorization="[redacted]")]
         where = ("--to", str(port), "--ignore", "$.timestamp")
@@ -172,7 +172,7 @@ async def test_a_redacted_header_is_filled_in_or_missed(play: Run) -> None:
         assert code == 0, out
 
 
-async def test_answers_are_asked_for_in_a_coding_that_can_be_read(play: Run) -> None:
+async def test_replays_accept_only_encodings_that_can_be_decoded(play: Run) -> None:
     async with shop() as (it, port):
         entry = recorded("/coded", **{"accept-encoding": "gzip, br, zstd"})
         code, out, _ = await play([entry], "--to", str(port), "--ignore", "$.timestamp")
@@ -184,14 +184,16 @@ async def test_answers_are_asked_for_in_a_coding_that_can_be_read(play: Run) -> 
         assert code == 0, out
 
 
-async def test_an_app_that_fails_or_hangs_is_a_failure_with_a_reason(play: Run, unused_tcp_port: int) -> None:
+async def test_an_app_that_fails_or_hangs_is_reported_with_the_reason(
+    play: Run, unused_tcp_port: int
+) -> None:
     async with shop() as (_, port):
         code, out, _ = await play(
             [recorded("/slow"), recorded("/broken"), recorded("/a")],
             *("--to", str(port), "--timeout", "0.2", "--ignore", "$.timestamp"),
         )
     assert code == 1
-    assert "no whole answer within 0.2 s" in out
+    assert "no complete response within 0.2 s" in out
     assert "upstream-reset" in out
     assert out.splitlines()[-1] == "1 same, 2 failed"
     code, out, _ = await play([recorded("/a")], "--to", str(unused_tcp_port))
@@ -199,7 +201,7 @@ async def test_an_app_that_fails_or_hangs_is_a_failure_with_a_reason(play: Run, 
     assert "app-unreachable" in out
 
 
-async def test_the_app_may_stand_in_the_repository_s_file(play: Run) -> None:
+async def test_the_app_may_be_set_in_the_project_file(play: Run) -> None:
     async with shop() as (_, port):
         (play.folder / "devroute.yaml").write_text(f"services: [shop={port}]\n")
         code, out, _ = await play([recorded("/a")], "--ignore", "$..timestamp")
@@ -222,7 +224,7 @@ async def test_the_app_may_stand_in_the_repository_s_file(play: Run) -> None:
         ([recorded("/a")], ["--to", "1", "-H", "x"], "--header"),
     ],
 )
-async def test_what_cannot_be_played_ends_with_20(
+async def test_a_file_that_cannot_be_replayed_exits_with_20(
     play: Run, entries: Any, arguments: list[str], words: str
 ) -> None:
     code, out, err = await play(entries, *arguments)
@@ -230,7 +232,7 @@ async def test_what_cannot_be_played_ends_with_20(
     assert words in err
 
 
-async def test_a_file_that_is_not_there_ends_with_20(play: Run, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_missing_file_exits_with_20(play: Run, capsys: pytest.CaptureFixture[str]) -> None:
     environment = {"HOME": str(play.folder)}
     assert await asyncio.to_thread(main.run, ["replay", "nowhere.har", "--to", "1"], environment) == 20
     assert "nowhere.har: cannot be read" in capsys.readouterr().err

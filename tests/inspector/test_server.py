@@ -111,7 +111,7 @@ async def test_the_link_opens_once_and_leaves_no_token_behind() -> None:
             assert response.status == 401
 
 
-async def test_the_used_link_still_opens_in_the_browser_that_used_it() -> None:
+async def test_a_used_link_still_opens_in_the_same_browser() -> None:
     async with inspector() as opened:
         link = f"{opened.origin}/?token=used"
         async with opened.session.get(link) as response:
@@ -119,7 +119,7 @@ async def test_the_used_link_still_opens_in_the_browser_that_used_it() -> None:
             assert "inspector" in await response.text()
 
 
-async def test_a_link_from_another_site_gets_its_cookie_by_a_page_of_our_own() -> None:
+async def test_a_link_on_another_site_opens_the_inspector_with_its_cookie() -> None:
     headers = {"sec-fetch-site": "cross-site"}
     async with (
         inspector() as opened,
@@ -143,7 +143,7 @@ async def test_without_the_cookie_nothing_is_shown(path: str) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "localhost", "127.0.0.1:1", "[::2]:{port}", ""]
 )
-async def test_a_name_that_is_not_ours_is_refused(host: str) -> None:
+async def test_a_host_that_is_not_loopback_is_refused(host: str) -> None:
     async with inspector() as opened:
         sent = {"host": host.format(port=opened.access.port)}
         for path in ("/", "/page/app.js", "/api/exchanges", f"/?token={opened.access.token}"):
@@ -153,7 +153,7 @@ async def test_a_name_that_is_not_ours_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1:{port}", "[::1]:{port}"])
-async def test_the_names_of_loopback_are_ours(host: str) -> None:
+async def test_all_names_of_loopback_are_accepted(host: str) -> None:
     async with inspector() as opened:
         sent = {"host": host.format(port=opened.access.port)}
         async with opened.session.get(f"{opened.origin}/page/app.js", headers=sent) as response:
@@ -206,7 +206,7 @@ async def test_changes_need_the_cookie_too() -> None:
         assert (status, answer["code"]) == (401, "inspector-locked")
 
 
-async def test_another_machine_is_refused_even_where_the_port_is_open_to_it() -> None:
+async def test_other_machines_are_refused_even_if_they_reach_the_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -242,11 +242,11 @@ async def test_another_machine_is_refused_even_where_the_port_is_open_to_it() ->
         *((each, False) for each in ("::ffff:10.0.0.1", "10.0.0.1", "fe80::1", "", None, "nonsense")),
     ],
 )
-async def test_which_peers_are_this_machine(peer: str | None, ours: bool) -> None:
+async def test_only_loopback_peers_are_this_machine(peer: str | None, ours: bool) -> None:
     assert is_loopback(peer) is ours
 
 
-async def test_a_token_with_strange_letters_is_wrong_and_no_more() -> None:
+async def test_a_token_of_any_characters_is_only_refused() -> None:
     access = AccessControl(1, lambda url: None)
     for token in ("", "ä", "\udcff", "x" * 10_000):
         with pytest.raises(InspectorLocked):
@@ -256,7 +256,7 @@ async def test_a_token_with_strange_letters_is_wrong_and_no_more() -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/page/app.js", "/api/status", "/api/exchanges/1/response-body", "/nowhere"]
 )
-async def test_every_answer_forbids_what_a_hostile_capture_could_use(path: str) -> None:
+async def test_every_response_has_the_security_headers(path: str) -> None:
     async with inspector() as opened:
         opened.store.add(capture(body=b"<script>alert(1)</script>"))
         async with opened.session.get(opened.origin + path) as response:
@@ -283,7 +283,7 @@ async def test_the_page_has_no_inline_script_and_loads_nothing_from_elsewhere() 
 # --- the API ------------------------------------------------------------------------------------------
 
 
-async def test_exchanges_are_listed_newest_first_and_shown_one_by_one() -> None:
+async def test_captures_are_listed_newest_first_and_shown_one_by_one() -> None:
     async with inspector() as opened:
         opened.store.add(capture("/1"))
         opened.store.add(capture("/2"))
@@ -296,7 +296,7 @@ async def test_exchanges_are_listed_newest_first_and_shown_one_by_one() -> None:
             assert (response.status, (await response.json())["code"]) == (404, "not-found")
 
 
-async def test_a_body_is_fetched_from_where_the_page_has_it() -> None:
+async def test_a_body_can_be_fetched_from_an_offset() -> None:
     async with inspector() as opened:
         opened.store.add(capture(body=b"0123456789"))
         path = f"{opened.origin}/api/exchanges/1/response-body"
@@ -311,7 +311,7 @@ async def test_a_body_is_fetched_from_where_the_page_has_it() -> None:
 
 
 @pytest.mark.parametrize("text", ["needle", "NEEDLE"])
-async def test_search_looks_everywhere_and_says_where(text: str) -> None:
+async def test_search_covers_all_parts_and_names_the_place(text: str) -> None:
     async with inspector() as opened:
         add = opened.store.add
         add(capture("/needle"))
@@ -330,7 +330,7 @@ async def test_search_looks_everywhere_and_says_where(text: str) -> None:
         }
 
 
-async def test_two_exchanges_are_compared_in_words() -> None:
+async def test_two_captures_are_compared() -> None:
     async with inspector() as opened:
         opened.store.add(capture(body=b'{"a": 1, "b": 2}'))
         opened.store.add(capture(body=b'{"a": 1, "b": 3}'))
@@ -341,7 +341,7 @@ async def test_two_exchanges_are_compared_in_words() -> None:
             assert response.status == 404
 
 
-async def test_a_replay_is_a_new_exchange_or_says_why_not() -> None:
+async def test_a_replay_gives_a_new_capture_or_an_error() -> None:
     async with inspector() as opened:
         opened.store.add(capture())
         assert await opened.send("POST", "/api/exchanges/1/replay", {"target": "/b"}) == (202, {"id": 2})
@@ -361,7 +361,7 @@ async def test_curl_goes_to_the_local_app() -> None:
         assert response.content_type == "text/plain"
 
 
-async def test_har_goes_out_and_comes_in() -> None:
+async def test_har_is_exported_and_imported() -> None:
     async with inspector() as opened:
         opened.store.add(capture("/1"))
         opened.store.add(capture("/2", body=b"\x00\xff"))
@@ -428,7 +428,7 @@ async def stream(opened: Opened) -> AsyncIterator[Stream]:
         yield Stream(response)
 
 
-async def test_a_page_is_told_how_many_requests_were_not_recorded() -> None:
+async def test_a_page_receives_the_number_of_skipped_requests() -> None:
     async with inspector() as opened, stream(opened) as events:
         await events.until("synced")
         opened.store.skipped = 3
@@ -441,7 +441,7 @@ async def test_a_page_is_told_how_many_requests_were_not_recorded() -> None:
         assert (said["cleared"], said["skipped"]) == (True, 0)
 
 
-async def test_a_page_is_told_everything_and_then_what_changes() -> None:
+async def test_a_page_receives_all_captures_and_then_their_changes() -> None:
     async with inspector() as opened:
         for n in range(450):
             opened.store.add(capture(f"/{n}"))
@@ -460,7 +460,7 @@ async def test_a_page_is_told_everything_and_then_what_changes() -> None:
             assert batch == {"cleared": True, "paused": True}
 
 
-async def test_many_changes_of_one_exchange_are_one_line() -> None:
+async def test_many_changes_of_one_capture_are_one_event() -> None:
     async with inspector() as opened, stream(opened) as events:
         await events.until("synced")
         made = opened.store.add(capture())
@@ -472,7 +472,7 @@ async def test_many_changes_of_one_exchange_are_one_line() -> None:
         assert only["response_size"] == 10_008
 
 
-async def test_what_the_store_gives_up_the_page_gives_up() -> None:
+async def test_evicted_captures_disappear_from_the_page() -> None:
     async with inspector(CaptureStore(max_total=200_000)) as opened, stream(opened) as events:
         await events.until("synced")
         known: set[int] = set()
@@ -497,7 +497,7 @@ async def test_closing_a_page_ends_its_subscription() -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_an_open_page_does_not_hold_up_the_end() -> None:
+async def test_an_open_page_does_not_delay_the_shutdown() -> None:
     started = asyncio.get_running_loop().time()
     async with inspector() as opened:
         response = await opened.session.get(f"{opened.origin}/api/events")
@@ -509,14 +509,14 @@ async def test_an_open_page_does_not_hold_up_the_end() -> None:
 # --- the port -----------------------------------------------------------------------------------------
 
 
-async def test_the_next_free_port_is_taken_unless_one_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_next_free_port_is_used_unless_one_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(server, "PORT", port)
         monkeypatch.setattr(server, "PORTS", 50)
         async with server.serve(CaptureStore(), None, ABOUT, print) as access:  # type: ignore[arg-type]
             assert port < access.port < port + 50
-        with pytest.raises(ConfigInvalid, match=f"port {port} is taken"):
+        with pytest.raises(ConfigInvalid, match=f"port {port} is in use"):
             async with server.serve(CaptureStore(), None, ABOUT, print, port):  # type: ignore[arg-type]
                 pass
 
@@ -534,7 +534,7 @@ class Terminal:
         self.said.append(error.message)
 
 
-async def test_want_of_a_port_ends_devroute_up_only_where_that_port_was_asked_for(
+async def test_only_a_configured_port_that_is_in_use_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -545,7 +545,7 @@ async def test_want_of_a_port_ends_devroute_up_only_where_that_port_was_asked_fo
         for store, wanted in [(CaptureStore(), True), (None, True), (CaptureStore(), False)]:
             async with server.serve_as_configured(store, None, ABOUT, wanted, terminal) as access:  # type: ignore[arg-type]
                 assert access is None
-        assert terminal.said == [f"inspector: port {port} is taken"]
+        assert terminal.said == [f"inspector: port {port} is in use"]
         with pytest.raises(ConfigInvalid):
             async with server.serve_as_configured(CaptureStore(), None, ABOUT, port, terminal):  # type: ignore[arg-type]
                 pass

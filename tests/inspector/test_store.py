@@ -36,7 +36,7 @@ def whole(store: CaptureStore, target: str = "/", body: bytes = b"") -> Capture:
     return capture
 
 
-def test_an_exchange_is_kept_as_it_came() -> None:
+def test_a_request_and_its_response_are_stored_unchanged() -> None:
     store = CaptureStore()
     head = request("/p?q=1", "x-forwarded-client-cert: By=x;URI=spiffe://td/ns/shop/sa/web\r\nA: b\r\n")
     capture = store.begin("foo", head, 1000.0, 1.0)
@@ -59,13 +59,13 @@ def test_an_exchange_is_kept_as_it_came() -> None:
     assert as_summary(capture)["content_type"] == "text/html"
 
 
-def test_the_filter_s_word_on_the_caller_comes_first() -> None:
+def test_the_caller_header_of_the_filter_takes_precedence() -> None:
     fields = "x-forwarded-client-cert: URI=spiffe://td/ns/a/sa/b\r\nx-devroute-caller: spiffe://td/ns/shop/sa/web\r\n"
     assert CaptureStore().begin("foo", request(fields=fields), 0, 0).caller == "shop/web"
     assert CaptureStore().begin("foo", request(), 0, 0).caller == ""
 
 
-def test_a_body_is_kept_up_to_the_limit_and_counted_beyond() -> None:
+def test_a_body_is_stored_up_to_the_limit_and_counted_beyond() -> None:
     store = CaptureStore(max_body=10)
     for kind in ("application/json", "image/png"):
         capture = store.begin("foo", request(fields=f"content-type: {kind}\r\n"), 0, 0)
@@ -76,7 +76,7 @@ def test_a_body_is_kept_up_to_the_limit_and_counted_beyond() -> None:
         assert (bytes(body.data), body.size, body.truncated) == (b"[1234,[123", 24, True)
 
 
-def test_secrets_are_gone_before_anybody_hears_of_them() -> None:
+def test_secrets_are_redacted_before_subscribers_are_notified() -> None:
     store = CaptureStore()
     seen: list[str] = []
     store.subscribe(lambda event, capture, extra: seen.append(repr(as_detail(capture) if capture else 0)))
@@ -103,7 +103,7 @@ steps = st.lists(
 
 
 @given(steps, st.integers(1, 30_000))
-def test_the_total_is_what_is_kept_and_never_above_the_bound(
+def test_the_total_counts_all_stored_bytes_and_stays_within_the_bound(
     steps: list[tuple[str, int]], bound: int
 ) -> None:
     store = CaptureStore(max_total=bound, max_body=1000)
@@ -139,7 +139,7 @@ def test_the_total_is_what_is_kept_and_never_above_the_bound(
             assert len(each.request_body.data) <= 1000
 
 
-def test_the_oldest_that_is_over_goes_first_and_what_runs_stays() -> None:
+def test_the_oldest_completed_capture_is_evicted_first() -> None:
     store = CaptureStore(max_total=30_000)
     running = store.begin("foo", request("/running"), 0, 0)
     for number in range(40):
@@ -151,7 +151,7 @@ def test_the_oldest_that_is_over_goes_first_and_what_runs_stays() -> None:
     assert store.get(running.id) is running
 
 
-def test_an_exchange_larger_than_everything_is_let_go() -> None:
+def test_a_capture_larger_than_the_store_is_dropped() -> None:
     store = CaptureStore(max_total=5000, max_body=100_000)
     capture = store.begin("foo", request(), 0, 0)
     store.receive(capture, bytes(50_000), "request")
@@ -160,14 +160,14 @@ def test_an_exchange_larger_than_everything_is_let_go() -> None:
     assert store.total == 0
 
 
-def test_however_small_there_are_only_so_many() -> None:
+def test_the_number_of_captures_is_bounded() -> None:
     store = CaptureStore()
     for _ in range(MAX_EXCHANGES + 5):
         store.begin("foo", request(), 0, 0)
     assert len(store) == MAX_EXCHANGES
 
 
-def test_a_long_talk_keeps_its_newest_messages() -> None:
+def test_the_newest_messages_of_a_long_stream_are_kept() -> None:
     store = CaptureStore()
     capture = store.begin("foo", request(), 0, 0)
     for number in range(3 * MAX_MESSAGES):
@@ -177,7 +177,7 @@ def test_a_long_talk_keeps_its_newest_messages() -> None:
     assert as_summary(capture)["messages"] == 3 * MAX_MESSAGES
 
 
-def test_subscribers_hear_in_order_until_they_leave() -> None:
+def test_subscribers_are_notified_in_order_until_they_unsubscribe() -> None:
     waiting: list[Any] = []
     store = CaptureStore(defer=waiting.append)
     heard: list[str] = []
@@ -194,7 +194,7 @@ def test_subscribers_hear_in_order_until_they_leave() -> None:
     assert len(waiting) == 1
 
 
-def test_after_a_clear_what_is_in_flight_leaves_no_trace() -> None:
+def test_requests_in_flight_during_a_clear_are_not_recorded() -> None:
     store = CaptureStore()
     capture = store.begin("foo", request(), 0, 0)
     store.clear()
@@ -214,11 +214,11 @@ def test_after_a_clear_what_is_in_flight_leaves_no_trace() -> None:
         ("upgrade: echo\r\n", Framing.UPGRADE, "upgrade"),
     ],
 )
-def test_the_kind_is_what_the_head_says(fields: str, framing: Framing, kind: str) -> None:
+def test_the_kind_follows_from_the_head(fields: str, framing: Framing, kind: str) -> None:
     assert CaptureStore().begin("foo", request(fields=fields, framing=framing), 0, 0).kind == kind
 
 
-def test_grpc_s_status_is_read_from_trailers() -> None:
+def test_the_grpc_status_is_read_from_trailers() -> None:
     store = CaptureStore()
     capture = store.begin("foo", request(fields="content-type: application/grpc\r\n"), 0, 0)
     responded(store, capture, "content-type: application/grpc\r\n")
