@@ -144,10 +144,10 @@ def _assignment(assignment: Assignment) -> Fields:
     if assignment.laptops:
         fields.append(("service", assignment.service))
     room = MAX_COPY_BYTES
-    for laptop in assignment.laptops:
-        options = laptop.served.options
+    for target in assignment.laptops:
+        options = target.laptop.options
         percent, methods = f"{options.shadow or 0:.6f}", ",".join(options.shadow_methods)
-        value = " ".join((laptop.ticket, percent, methods, *options.paths))
+        value = " ".join((target.ticket, percent, methods, *options.paths))
         length = len(f"{_COPY} {value}\n")
         if length <= room:
             room -= length

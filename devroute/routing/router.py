@@ -142,7 +142,7 @@ class ContractRouter:
         if ticket is None:
             raise _miscounted(request)
         shadow = self._shadow.target(ticket)
-        key, served = (shadow.name, shadow.service), shadow.served
+        key, served = (shadow.name, shadow.service), shadow.laptop
         judged = self._copied.get(key)
         if judged is None or judged.served is not served:
             policy = self._policy()

@@ -46,8 +46,8 @@ def permit_shadow_traffic(target: ShadowTarget, policy: Policy) -> Entry:
     entry = parse(json.dumps({target.service: target.name})).entries[target.service]
     policy.permit(entry)
     policy.permit_shadow(target.service)
-    if target.served.address is not None:
-        policy.permit_target(target.served.address, service=target.service)
+    if target.laptop.address is not None:
+        policy.permit_target(target.laptop.address, service=target.service)
     return entry
 
 

@@ -27,7 +27,7 @@ class ShadowTarget:
     ticket: str
     name: str
     service: str
-    served: LaptopService
+    laptop: LaptopService
 
 
 class ShadowTraffic:
