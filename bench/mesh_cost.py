@@ -243,7 +243,7 @@ async def drive(envoy: Envoy, headers: Mapping[str, str], seconds: int, cores: s
     spent = cpu_ns(envoy.process.pid) - before
     count, rate = re.search(r"(\d+) requests in", output), re.search(r"Requests/sec:\s+([\d.]+)", output)
     if count is None or rate is None or "Non-2xx" in output or "Socket errors" in output:
-        raise RuntimeError(f"wrk did not get its answers:\n{output}")
+        raise RuntimeError(f"wrk reports errors:\n{output}")
     return Cost(spent / int(count[1]) / 1000, float(rate[1]))
 
 
@@ -316,7 +316,7 @@ async def run_all(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--pairs", type=int, default=5, help="so many times both Envoys are started anew")
+    parser.add_argument("--pairs", type=int, default=5, help="restarts of both Envoys")
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--apart", action="store_true")
     parser.add_argument("--only", default="", help="the cases with this text in their name")

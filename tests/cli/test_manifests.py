@@ -99,7 +99,7 @@ def test_install_writes_the_folder(tmp_path: Path, capsys: Output) -> None:
         (["versions", "foo"], 20, "write SERVICE=VERSION"),
         (["versions", "-", "foo=v1"], 2, "either - or services"),
         (["check", "/nowhere"], 20, "/nowhere: there is no such file"),
-        (["check", "/dev/null"], 20, "nothing in it"),
+        (["check", "/dev/null"], 20, "nothing that can be checked"),
         (["check", "/dev/null", "--istio", "2.0"], 20, "1.28"),
         (["check", "/dev/null", "--envoy", "/nowhere"], 20, "no Envoy found"),
         (["check", "/dev/null", "--output", "xml"], 2, "neither text nor json"),

@@ -1,4 +1,4 @@
-"""Each test has an Envoy of its own, with an empty cache; it starts in 0.1 s."""
+"""Each test has its own Envoy with empty caches; it starts in 0.1 s."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -47,7 +47,7 @@ def test_trailers_follow_the_headers() -> None:
 
 
 @pytest.mark.parametrize("excess", [0, 1])
-def test_a_long_body_is_reported_by_its_beginning(excess: int) -> None:
+def test_a_long_body_is_reported_by_its_first_bytes(excess: int) -> None:
     body = bytes(range(256)) * (MAX_BODY // 256)
     worker, handle = respond(body[:1000], body[1000:] + b"x" * excess, b"never read" if excess else b"")
     (report,) = worker.reported

@@ -59,7 +59,7 @@ def test_a_name_given_on_the_route_is_the_only_one() -> None:
     assert worker.asked[0]["x-devroute-namespace"] == "shop"
 
 
-def test_a_sidecar_without_a_name_says_so() -> None:
+def test_a_sidecar_without_a_name_reports_it() -> None:
     worker = Worker({})
     handle = worker.request('{"foo": "x"}')
     assert (handle["decision"], worker.asked) == ("fallback", [])
@@ -110,7 +110,7 @@ def test_the_longest_contract_is_8_kib(worker: Worker) -> None:
     assert len(worker.asked) == 1
 
 
-# --- the answer --------------------------------------------------------------------------------------------
+# --- the response ------------------------------------------------------------------------------------------
 
 
 def test_a_detour_names_its_service_and_nothing_else(worker: Worker) -> None:
@@ -148,7 +148,7 @@ def test_unknown_keys_are_ignored(worker: Worker) -> None:
         "devroute 1\ndecision service\n" + "x y\n" * 20_000,
     ],
 )
-def test_nonsense_leaves_the_request_to_the_service(worker: Worker, answer: str) -> None:
+def test_an_invalid_response_leaves_the_request_to_the_service(worker: Worker, answer: str) -> None:
     worker.response = worker.responds(answer)
     handle = worker.request('{"foo": "x"}')
     assert handle["result"] == "fallback"
@@ -159,7 +159,7 @@ def test_nonsense_leaves_the_request_to_the_service(worker: Worker, answer: str)
     ("status", "reason"),
     [("503", "cannot be reached"), ("504", "did not respond within 500 ms"), ("404", "status 404")],
 )
-def test_no_answer_leaves_the_request_to_the_service(worker: Worker, status: str, reason: str) -> None:
+def test_no_response_leaves_the_request_to_the_service(worker: Worker, status: str, reason: str) -> None:
     worker.response = worker.responds(DETOUR, status)
     handle = worker.request('{"foo": "x"}')
     assert handle["decision"] == "fallback"
@@ -209,7 +209,7 @@ def test_a_failure_of_the_filter_leaves_the_request_to_the_service(worker: Worke
 # --- the cache ---------------------------------------------------------------------------------------------
 
 
-def test_an_answer_holds_for_its_time_and_no_longer(worker: Worker) -> None:
+def test_a_decision_holds_for_its_ttl(worker: Worker) -> None:
     worker.response = worker.responds(DETOUR.replace("1000", "300"))
     for now, asked in [(0, 1), (299, 1), (300, 2)]:
         worker.now = 1_000_000 + now
@@ -217,7 +217,7 @@ def test_an_answer_holds_for_its_time_and_no_longer(worker: Worker) -> None:
         assert len(worker.asked) == asked
 
 
-def test_an_answer_never_holds_longer_than_a_second(worker: Worker) -> None:
+def test_a_decision_never_holds_longer_than_a_second(worker: Worker) -> None:
     worker.response = worker.responds(DETOUR.replace("1000", "9999"))
     worker.request('{"foo": "x"}')
     worker.now += 1000
@@ -225,7 +225,7 @@ def test_an_answer_never_holds_longer_than_a_second(worker: Worker) -> None:
     assert len(worker.asked) == 2
 
 
-def test_a_clock_that_was_set_back_makes_no_answer_last(worker: Worker) -> None:
+def test_a_clock_that_is_set_back_does_not_prolong_a_decision(worker: Worker) -> None:
     worker.request('{"foo": "x"}')
     worker.now -= 3_600_000
     worker.request('{"foo": "x"}')
@@ -245,7 +245,7 @@ def test_a_dead_proxy_costs_its_timeout_once_a_second(worker: Worker) -> None:
     assert len(worker.asked) == 1
 
 
-def test_services_do_not_share_answers_and_callers_do(worker: Worker) -> None:
+def test_decisions_are_cached_per_service_and_not_per_caller(worker: Worker) -> None:
     dialled = "outbound_.8080_._.{}.shop.svc.cluster.local"
     for sni, caller in [("foo", "spiffe://a"), ("foo", "spiffe://b"), ("bar", None), ("foo", None)]:
         worker.request('{"foo": "x"}', sni=dialled.format(sni), caller=caller)
@@ -318,7 +318,7 @@ CALLERS = [
     ["shop/web", "shop/*", "*/*", "*/w*b", SPIFFE, "spiffe://*/ns/*/sa/web", "spiffe://y/ns/qa/sa/r.1+2%a",
      "spiffe://y/ns/qa/sa/r.*%a", "spiffe://z", "spiffe://*", "qa/r.1", "[^x]/web", "s.op/web"],
 )  # fmt: skip
-def test_the_policys_callers_are_those_that_the_proxy_means(worker: Worker, pattern: str) -> None:
+def test_patterns_of_callers_match_as_in_the_proxys_policy(worker: Worker, pattern: str) -> None:
     worker.response = worker.responds(f"{DETOUR}callers other/x,{pattern}\n")
     seen = {
         caller: worker.request('{"foo": "x"}', caller=caller, x_devroute_caller="spiffe://forged")
@@ -335,7 +335,7 @@ def test_the_policys_callers_are_those_that_the_proxy_means(worker: Worker, patt
             assert (caller or "a caller without a mesh identity") in (handle["reason"] or "")
 
 
-def test_a_caller_that_policy_refuses_is_an_error_where_the_contract_insists(worker: Worker) -> None:
+def test_a_caller_that_policy_refuses_is_an_error_with_fallback_fail(worker: Worker) -> None:
     worker.response = worker.responds(DETOUR + "callers qa/*\nfallback fail\n")
     handle = worker.request('{"foo": "x"}', caller=SPIFFE)
     assert handle.responded is not None
@@ -355,7 +355,7 @@ def test_callers_are_restricted_whatever_the_decision(worker: Worker, decision: 
 
 
 @pytest.mark.parametrize("odd", ["spiffe://x/a b", "spiffe://x/\n", "spiffe://x/" + "a" * 1100])
-def test_an_identity_that_is_no_header_value_is_none(worker: Worker, odd: str) -> None:
+def test_an_identity_that_is_not_a_valid_header_value_is_ignored(worker: Worker, odd: str) -> None:
     worker.response = worker.responds(DETOUR + "callers spiffe://x/*\n")
     assert worker.request('{"foo": "x"}', caller=odd)["result"] == "fallback"
     worker.response = worker.responds(DETOUR)
@@ -430,7 +430,7 @@ def test_a_version_that_is_not_there_is_a_fallback_or_an_error(worker: Worker) -
 # --- the way so far ----------------------------------------------------------------------------------------
 
 
-def test_the_way_is_written_down_in_header_and_baggage(worker: Worker) -> None:
+def test_header_and_baggage_list_the_services_on_the_way(worker: Worker) -> None:
     handle = worker.request('{"foo": "x"}', x_devroute_via="bar, baz")
     assert handle.sent("x-devroute-via") == "bar, baz, foo"
     assert handle.sent("baggage") == "devroute=%7B%22foo%22%3A%22x%22%7D,devroute-via=bar~baz~foo"
@@ -458,7 +458,7 @@ def test_other_services_on_the_way_do_not_matter(worker: Worker, via: str) -> No
     assert worker.request('{"foo": "x"}', x_devroute_via=via)["decision"] == "detour"
 
 
-def test_at_its_version_a_request_has_arrived_whatever_the_dice_say(worker: Worker) -> None:
+def test_at_its_version_a_request_has_arrived_whatever_its_percentage(worker: Worker) -> None:
     worker.response = worker.responds(VERSION + "percent 0\n")
     handle = worker.request('{"foo": "version:v2"}', x_devroute_via="foo")
     assert (handle["result"], handle["reason"]) == ("", None)
@@ -504,7 +504,7 @@ def test_a_contract_in_baggage_becomes_the_header(worker: Worker, baggage: str) 
 
 
 @pytest.mark.parametrize("baggage", ["a=devroute=x", "devroute=", "xdevroute=%7B%7D"])
-def test_baggage_without_a_contract_is_nobodys_business(worker: Worker, baggage: str) -> None:
+def test_baggage_without_a_contract_is_left_alone(worker: Worker, baggage: str) -> None:
     handle = worker.request(baggage=baggage)
     assert (handle["result"], handle.sent("x-devroute"), handle.sent("baggage")) == ("", None, baggage)
 
@@ -536,7 +536,7 @@ TRACE = "0123456789abcdef" * 2
 
 
 @pytest.mark.parametrize("mark", [{"x_devroute_trace": TRACE}, {"baggage": f"a=b,devroute-trace={TRACE}"}])
-def test_a_traced_request_is_told_of_and_stays_traced(worker: Worker, mark: dict[str, str]) -> None:
+def test_a_traced_request_is_reported_and_stays_traced(worker: Worker, mark: dict[str, str]) -> None:
     handle = worker.request('{"foo": "x"}', x_request_id="r", **mark)
     (told,) = worker.reported
     assert (told[":method"], told[":path"], told["x-devroute-trace"]) == ("POST", "/trace", TRACE)
@@ -550,6 +550,6 @@ def test_a_traced_request_is_told_of_and_stays_traced(worker: Worker, mark: dict
 
 
 @pytest.mark.parametrize("mark", [{}, {"x_devroute_trace": "short"}, {"x_devroute_trace": "x" * 32}])
-def test_nobody_is_told_of_other_requests(worker: Worker, mark: dict[str, str]) -> None:
+def test_other_requests_are_not_reported(worker: Worker, mark: dict[str, str]) -> None:
     worker.request('{"foo": "x"}', **mark)
     assert worker.reported == []

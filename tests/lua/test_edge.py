@@ -37,7 +37,7 @@ def with_port(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 
 @examples(150)
 @given(ADDRESSES, st.integers(0, 128), st.data())
-def test_membership_is_pythons(address: Any, bits: int, data: st.DataObject) -> None:
+def test_membership_of_networks_equals_pythons(address: Any, bits: int, data: st.DataObject) -> None:
     network = ipaddress.ip_network((address, min(bits, address.max_prefixlen)), strict=False)
     last = int(network.broadcast_address)
     inside = type(address)(data.draw(st.integers(int(network.network_address), last)))
@@ -68,12 +68,12 @@ def test_addresses_in_other_spellings(address: str, network: str) -> None:
         *("[::1", "[::1::]:80", "[1:2:3:4:5:6:7]:80", "[12345::]:80", "[g::]:80", "[]:80", "@internal"),
     ],
 )
-def test_what_is_no_address_is_in_no_network(address: str) -> None:
+def test_what_is_not_an_address_is_in_no_network(address: str) -> None:
     assert not listed(address, "10.0.0.0/8", "::/128", "1::/16")
 
 
 @pytest.mark.parametrize("network", ["10.0.0.0/33", "10.0.0.0", "x/8", "10.0.0.0/x", "::/129", ""])
-def test_what_is_no_network_holds_nobody(network: str) -> None:
+def test_what_is_not_a_network_contains_no_address(network: str) -> None:
     assert not listed("10.0.0.1:80", network)
     assert not listed("[::1]:80", network)
 
@@ -89,7 +89,7 @@ def test_what_is_escaped_is_safe_anywhere_and_comes_back(text: str) -> None:
 
 
 @given(st.text("%0aAgf~z", max_size=12))
-def test_percent_signs_alone_are_refused(text: str) -> None:
+def test_bare_percent_signs_are_refused(text: str) -> None:
     decoded = EDGE.decode_strictly(text)
     broken = any(not _is_hex(part[:2]) for part in text.split("%")[1:])
     assert decoded == (None if broken else unquote(text, encoding="latin-1"))
@@ -123,7 +123,7 @@ def test_other_parameters_stay_byte_for_byte(parts: list[str]) -> None:
         ("ey" + "a" * 9000 + ".e30.c2ln", False),
     ],
 )
-def test_the_shape_of_a_signed_contract(text: str, signed: bool) -> None:
+def test_signed_contracts_are_recognised_by_their_shape(text: str, signed: bool) -> None:
     assert EDGE.looks_signed(text) is signed
 
 

@@ -123,7 +123,7 @@ def test_a_response_holds_for_its_time() -> None:
         assert len(worker.asked) == asked
 
 
-def test_that_no_laptop_wants_copies_holds_as_long() -> None:
+def test_the_absence_of_laptops_is_cached_too() -> None:
     worker = Worker("devroute 1\ndecision service\nttl 1000\n")
     assert not any(worker.is_copied() for _ in range(5))
     assert len(worker.asked) == 1
@@ -132,7 +132,7 @@ def test_that_no_laptop_wants_copies_holds_as_long() -> None:
     assert len(worker.asked) == 2
 
 
-def test_a_clock_that_is_set_back_makes_no_response_last() -> None:
+def test_a_clock_that_is_set_back_does_not_prolong_a_response() -> None:
     worker = Worker()
     worker.request()
     worker.now -= 3_600_000

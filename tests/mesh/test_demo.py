@@ -1,4 +1,4 @@
-"""`devroute demo` as people run it: it succeeds, it can be used, and it leaves nothing behind."""
+"""`devroute demo` as people run it: it succeeds, can be used, and leaves nothing behind."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from devroute.mesh.demo import Reply, Scene, shown
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
-#: What issue 2 allows it, once installed.
+#: The promised limit, once installed.
 MAY_TAKE_S = 30.0
 
 
@@ -65,7 +65,7 @@ def alive(pids: set[int]) -> set[int]:
     return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
 
 
-def test_each_answer_is_the_expected_one_and_it_can_be_kept(tmp_path: Path) -> None:
+def test_each_reply_is_the_expected_one_and_the_mesh_can_be_kept(tmp_path: Path) -> None:
     began = time.monotonic()
     with demo("--keep") as process:
         lines = read_until(process, "-si http")
@@ -95,7 +95,7 @@ def test_ctrl_c_leaves_nothing_behind_even_if_it_is_pressed_twice() -> None:
     assert alive(children) == set()
 
 
-def test_an_unexpected_answer_is_marked() -> None:
+def test_an_unexpected_reply_is_marked() -> None:
     expected = Reply(("mesh", "alice", "mesh"), "laptop", "tunnel")
     assert "✓" in shown(Scene("{}", expected, expected))
     assert "✗" in shown(Scene("{}", Reply(("mesh", "mesh", "mesh"), "fallback", "gone"), expected))

@@ -1,4 +1,4 @@
-"""Where the Dockerfile has to agree with other files: user, ports, command, Python, and what it copies.
+"""What the Dockerfile has in common with other files: user, ports, command, Python, and what it copies.
 
 No builder runs here. By hand, buildah has built the image, from a Debian with Python under the base's name.
 """
@@ -55,14 +55,14 @@ def test_user_and_ports_are_those_of_the_deployment() -> None:
     assert values(last, "EXPOSE") == [f"{DATA_PORT} {CONTROL_PORT} {ADMIN_PORT}"]
 
 
-def test_it_starts_a_command_that_exists() -> None:
+def test_the_image_starts_a_command_that_exists() -> None:
     _, last = stages()
     (script,), (command,) = (json.loads(*values(last, word)) for word in ("ENTRYPOINT", "CMD"))
     assert script in PROJECT["project"]["scripts"]
     assert command in get_command(app).commands  # type: ignore[attr-defined]
 
 
-def test_every_constraint_of_an_installation_is_the_projects() -> None:
+def test_pip_installs_only_within_the_projects_constraints() -> None:
     first, _ = stages()
     for line in values(first, "RUN"):
         words = shlex.split(line)

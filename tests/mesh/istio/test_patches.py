@@ -138,13 +138,13 @@ def test_clusters() -> None:
         ("VIRTUAL_HOST", {"proxy": {"metadata": {"a": "b"}}}),
     ],
 )
-def test_a_match_that_is_not_known_is_an_error(apply_to: str, match: Document) -> None:
+def test_an_unknown_match_is_an_error(apply_to: str, match: Document) -> None:
     with pytest.raises(ConfigInvalid, match=r"configPatches\[0\]: a match by \w+ is not supported"):
         patched(apply_to, "MERGE", NEW, **match)
 
 
 @pytest.mark.parametrize("hosts", ["x", {"a": 1}, [1], None])
-def test_what_does_not_fit_is_not_merged(hosts: object) -> None:
+def test_values_of_different_kinds_are_not_merged(hosts: object) -> None:
     with pytest.raises(ConfigInvalid, match="virtual_hosts cannot be merged"):
         patched("ROUTE_CONFIGURATION", "MERGE", {"virtual_hosts": hosts})
 

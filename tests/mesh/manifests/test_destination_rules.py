@@ -68,7 +68,7 @@ def test_a_subsets_name_is_a_dns_label(version: str, name: str | None) -> None:
     assert subset_name(version) == name
 
 
-def test_a_version_with_dots_keeps_its_label_and_says_its_subset() -> None:
+def test_a_version_with_dots_keeps_its_label_and_gets_a_subset_name() -> None:
     found = from_arguments(["foo=v1.2"])
     assert found.rules()[0]["spec"]["subsets"] == [{"name": "v1-2", "labels": {"version": "v1.2"}}]
     (remark,) = found.remarks
@@ -84,7 +84,7 @@ def test_a_version_with_dots_keeps_its_label_and_says_its_subset() -> None:
         (["foo=v1,a b"], "'a b' cannot be a subset's name: left out"),
     ],
 )
-def test_what_is_repeated_or_cannot_be_is_said(arguments: list[str], said: str) -> None:
+def test_repeated_and_invalid_versions_get_a_remark(arguments: list[str], said: str) -> None:
     found = from_arguments(arguments)
     assert any(said in remark for remark in found.remarks)
     names = [each["name"] for each in found.rules()[0]["spec"]["subsets"]]
@@ -107,7 +107,7 @@ def test_pods_become_subsets_by_the_labels_that_istio_goes_by() -> None:
     assert bar["spec"]["subsets"] == [{"name": "3", "labels": {"app.kubernetes.io/version": "3"}}]
 
 
-def test_json_a_single_pod_several_documents_and_templates_will_do() -> None:
+def test_json_single_pods_several_documents_and_templates_are_accepted() -> None:
     one = pod({"app": "foo", "version": "v1"})
     template = {
         "kind": "Deployment",
@@ -122,7 +122,7 @@ def test_json_a_single_pod_several_documents_and_templates_will_do() -> None:
     assert [each["name"] for each in found.rules()[0]["spec"]["subsets"]] == ["v1", "v2"]
 
 
-def test_a_version_that_looks_like_a_number_stays_a_text() -> None:
+def test_a_version_that_looks_like_a_number_stays_text() -> None:
     found = from_pods("kind: Pod\nmetadata: {name: a, labels: {app: foo, version: 1.10}}\n")
     assert found.rules()[0]["spec"]["subsets"] == [{"name": "1-10", "labels": {"version": "1.10"}}]
 
@@ -139,7 +139,7 @@ def test_a_version_that_looks_like_a_number_stays_a_text() -> None:
         ({"kind": "ConfigMap", "metadata": {"name": "c"}}, "1 of 2 objects are not running pods"),
     ],
 )
-def test_a_pod_that_cannot_be_used_is_left_out_and_said(left_out: dict[str, object], said: str) -> None:
+def test_a_pod_that_cannot_be_used_is_left_out_with_a_remark(left_out: dict[str, object], said: str) -> None:
     found = from_pods(listed(pod({"app": "foo", "version": "v1"}), left_out))
     assert [each["name"] for each in found.rules()[0]["spec"]["subsets"]] == ["v1"]
     (remark,) = found.remarks
@@ -155,7 +155,7 @@ def test_remarks_about_a_thousand_pods_are_counted_and_not_printed() -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "a: [", "kind: ConfigMap", "just words", "{'items': []}", "items: 3"]
 )
-def test_no_pods_is_an_error_that_says_how_to_get_them(text: str) -> None:
+def test_input_without_pods_is_an_error_with_a_hint(text: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         from_pods(text)
     assert "kubectl get pods -o yaml" in caught.value.hint

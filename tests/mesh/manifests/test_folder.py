@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 FOLDER = ROOT / "manifests"
 #: The oldest Kubernetes that Istio 1.28 supports, and the newest that kubernetes-validate knows.
 KUBERNETES = ("1.30", kubernetes_validate.latest_version())
-#: What Kubernetes itself knows; everything else is a CRD's.
+#: Kubernetes' own kinds; all others are CRDs.
 CORE = {"v1", "apps/v1", "policy/v1", "networking.k8s.io/v1", "autoscaling/v2"}
 #: Every field that the generator can write is written by one of these.
 INSTALLATIONS = {
@@ -71,14 +71,14 @@ def test_the_folder_is_in_step_with_the_generator() -> None:
     )
 
 
-def test_yaml_says_what_the_model_says() -> None:
+def test_the_yaml_equals_the_model() -> None:
     chosen = INSTALLATIONS["everything"]
     read = [document for text in files(chosen).values() for document in yaml.load_all(text, yaml.CSafeLoader)]
     assert read == documents(chosen)
 
 
 @pytest.mark.parametrize("folder", ["base", "examples"])
-def test_a_kustomization_lists_files_that_are_there(folder: str) -> None:
+def test_a_kustomization_lists_files_that_exist(folder: str) -> None:
     listed = yaml.safe_load((FOLDER / folder / "kustomization.yaml").read_text())["resources"]
     for path in listed:
         assert (FOLDER / folder / path).exists()
@@ -96,7 +96,7 @@ def test_the_base_as_one_text_is_the_base_as_files() -> None:
     ]
 
 
-if shutil.which("kubectl"):  # not a skip: where there is no kubectl, the three tests above have to do
+if shutil.which("kubectl"):  # no skip: without kubectl the three tests above have to suffice
 
     @pytest.mark.parametrize("folder", ["base", "examples"])
     def test_kustomize_builds_it(folder: str) -> None:
@@ -125,7 +125,7 @@ def test_kubernetes_accepts_every_core_object(installation: Installation, versio
     assert kinds >= {"Namespace", "Deployment", "Service", "NetworkPolicy", "HorizontalPodAutoscaler"}
 
 
-def test_every_object_has_a_namespace_and_says_what_it_is_part_of() -> None:
+def test_every_object_has_a_namespace_and_the_label_part_of() -> None:
     for document in documents(INSTALLATIONS["everything"]):
         if document["kind"] == "Kustomization":
             continue
@@ -159,7 +159,7 @@ def test_the_container_keeps_the_restricted_profile() -> None:
     assert {kind for volume in spec["volumes"] for kind in volume} == {"name", "configMap", "secret"}
 
 
-def test_nobody_is_cut_off_while_the_proxy_drains() -> None:
+def test_no_request_is_cut_off_while_the_proxy_drains() -> None:
     template = one(Installation(), "Deployment")["spec"]["template"]
     spec = template["spec"]
     leave = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -172,7 +172,7 @@ def test_nobody_is_cut_off_while_the_proxy_drains() -> None:
 
 
 @pytest.mark.parametrize("installation", INSTALLATIONS.values(), ids=INSTALLATIONS)
-def test_the_filter_calls_a_service_that_is_there(installation: Installation) -> None:
+def test_the_filter_calls_a_service_that_exists(installation: Installation) -> None:
     service, container = one(installation, "Service"), one(installation, "Deployment")
     metadata = service["metadata"]
     host = f"{metadata['name']}.{metadata['namespace']}.svc.{installation.proxy.domain}"

@@ -40,7 +40,7 @@ def test_every_file_is_an_entry_or_part_of_one() -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_what_is_called_or_named_is_defined_before(entry: str) -> None:
+def test_names_are_defined_before_their_use(entry: str) -> None:
     known = set(BUILTINS)
     for line in code_of(SOURCES[entry]):
         if defined := re.match(r"local function (\w+)", line):
@@ -87,7 +87,7 @@ def test_header_names_stand_in_python_only() -> None:
     assert f'local MATCHED = "{headers.MATCHED}"' in SOURCES["decide"]
 
 
-def test_each_part_comes_once_and_behind_what_it_needs() -> None:
+def test_each_part_is_included_once_and_after_the_parts_that_it_needs() -> None:
     order = re.findall(r"^--- (?:lua/)?(?:parts/)?(\w+)", SOURCES["waypoint"], re.M)
     parts = (ROOT / "lua/decide.lua").read_text().partition("\n")[0].removeprefix("-- parts: ").split(", ")
     assert [each for each in order if each in (*parts, "decide", "filter")] == [*parts, "decide", "filter"]

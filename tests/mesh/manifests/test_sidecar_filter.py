@@ -51,7 +51,7 @@ def test_the_filter_is_shipped_byte_for_byte() -> None:
 
 
 @pytest.mark.parametrize("scope", [MeshScope(), NamespaceScope("shop"), WorkloadScope("shop", "foo")])
-def test_yaml_says_what_the_model_says(scope: Scope) -> None:
+def test_the_yaml_equals_the_model(scope: Scope) -> None:
     assert yaml.safe_load(render(scope)) == envoy_filter(scope)
 
 
@@ -81,7 +81,7 @@ def test_a_workload_filter_gives_the_name_and_selects_by_labels() -> None:
     assert not selects(document, Sidecar("foo", APP, namespace="shop", labels={"tier": "back"}))
 
 
-def test_the_proxy_may_live_elsewhere() -> None:
+def test_the_proxys_name_namespace_and_ports_can_be_chosen() -> None:
     text = render(MeshScope("mesh"), ProxyService("proxy", "tools", 80, 81, "corp.example"))
     assert "data: outbound|80||proxy.tools.svc.corp.example" in text
     assert "control: outbound|81||proxy.tools.svc.corp.example" in text

