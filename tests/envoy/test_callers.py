@@ -62,7 +62,7 @@ async def test_only_permitted_callers_reach_the_target(world: Any) -> None:
         assert f"no rule of callers lets '{WEB}' use this target" in response.headers["x-devroute-reason"]
 
 
-async def test_a_caller_without_a_right_gets_an_error_where_the_contract_insists(world: Any) -> None:
+async def test_a_caller_that_policy_refuses_gets_an_error_with_fallback_fail(world: Any) -> None:
     mesh, ca, _, headers = world
     target = json.loads(headers["x-devroute"])["foo"]
     strict = {"x-devroute": json.dumps({"foo": {"to": target, "fallback": "fail"}})}

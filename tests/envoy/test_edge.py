@@ -220,7 +220,7 @@ async def test_markers_alone_are_removed_without_the_filter(closed: Edge) -> Non
     assert await closed.lua("executions") == 0
 
 
-async def test_each_spelling_that_a_library_may_take_for_our_member(closed: Edge) -> None:
+async def test_each_spelling_that_a_library_may_take_for_the_member_is_removed(closed: Edge) -> None:
     for member in (
         f"devroute={ENCODED}",
         f"devroute ={ENCODED}",
@@ -311,7 +311,7 @@ NO_CLAIM: dict[str, Callable[[Issuer], str]] = {
 }
 
 
-async def test_any_other_token_does_not(closed: Edge, issuer: Issuer) -> None:
+async def test_no_other_token_admits_a_contract(closed: Edge, issuer: Issuer) -> None:
     for kind, make in (BAD_TOKENS | NO_CLAIM).items():
         sent = [("authorization", f"Bearer {make(issuer)}"), ("x-devroute", CONTRACT)]
         response, seen = await closed.get(sent)
@@ -319,7 +319,7 @@ async def test_any_other_token_does_not(closed: Edge, issuer: Issuer) -> None:
         assert verdict(response)[0] == "fallback", kind
 
 
-async def test_istios_own_rule_refuses_bad_tokens_altogether(tmp_path: Path, issuer: Issuer) -> None:
+async def test_istios_own_rule_refuses_requests_with_invalid_tokens(tmp_path: Path, issuer: Issuer) -> None:
     rule = JwtRule(ISSUER, AUDIENCE, issuer.jwks)
     async with gateway(tmp_path, EdgeSettings(), rule) as edge:
         contract = ("x-devroute", CONTRACT)
@@ -353,7 +353,7 @@ async def test_the_claim_its_value_and_the_payloads_key_can_be_chosen(tmp_path: 
 # --- by network ------------------------------------------------------------------------------------------
 
 
-async def test_a_listed_network_lets_a_contract_in(opened: Edge) -> None:
+async def test_a_listed_network_admits_a_contract(opened: Edge) -> None:
     response, seen = await opened.get([("x-devroute", CONTRACT)])
     assert values(seen, "x-devroute") == [CONTRACT]
     assert verdict(response) == (None, None)
@@ -378,7 +378,7 @@ async def test_the_address_from_a_trusted_proxy_counts_and_from_no_other(tmp_pat
             assert values(seen, "x-devroute") == ([CONTRACT] if enters else []), forwarded
 
 
-async def test_the_address_of_the_very_peer_can_be_chosen(tmp_path: Path) -> None:
+async def test_the_address_of_the_direct_peer_can_be_chosen(tmp_path: Path) -> None:
     settings = EdgeSettings(networks=EVERYBODY, address="direct")
     async with gateway(tmp_path, settings, trusted_proxies=1) as edge:
         _, seen = await edge.get([("x-forwarded-for", "203.0.113.9"), ("x-devroute", CONTRACT)])
@@ -388,7 +388,7 @@ async def test_the_address_of_the_very_peer_can_be_chosen(tmp_path: Path) -> Non
 # --- signed ----------------------------------------------------------------------------------------------
 
 
-async def test_a_signed_contract_is_passed_on_for_the_proxy_to_verify(closed: Edge) -> None:
+async def test_a_signed_contract_enters_for_the_proxy_to_verify(closed: Edge) -> None:
     _, seen = await closed.get([("x-devroute", SIGNED), ("baggage", f"devroute={SIGNED}")])
     assert (values(seen, "x-devroute"), values(seen, "baggage")) == ([SIGNED], [f"devroute={SIGNED}"])
     _, seen = await closed.get([("x-devroute", CONTRACT), ("cookie", f"devroute={SIGNED}")])
@@ -401,7 +401,7 @@ async def test_what_has_no_signature_is_not_signed(closed: Edge) -> None:
         assert values(seen, "x-devroute") == [], contract
 
 
-async def test_signed_contracts_can_be_kept_out(tmp_path: Path) -> None:
+async def test_signed_contracts_can_be_refused(tmp_path: Path) -> None:
     async with gateway(tmp_path, EdgeSettings(signed=False)) as edge:
         _, seen = await edge.get([("x-devroute", SIGNED)])
     assert values(seen, "x-devroute") == []
@@ -422,7 +422,7 @@ async def test_the_parameter_sets_a_cookie_that_becomes_the_header(opened: Edge)
     assert values(seen, "cookie") == ["a=1; b=2"]
 
 
-async def test_a_cookie_of_nothing_else_leaves_no_empty_field(opened: Edge) -> None:
+async def test_removing_the_only_cookie_leaves_no_empty_field(opened: Edge) -> None:
     _, seen = await opened.get([("cookie", f"devroute={ENCODED}")])
     assert (values(seen, "x-devroute"), values(seen, "cookie")) == ([CONTRACT], [])
 
@@ -495,7 +495,7 @@ async def test_a_parameter_that_is_no_contract_is_an_error_with_that_reason(
         )
 
 
-async def test_a_cookie_that_is_no_contract_is_no_header(opened: Edge) -> None:
+async def test_a_cookie_that_is_not_a_contract_becomes_no_header(opened: Edge) -> None:
     for value in ("%0d%0aevil: 1", "%zz", "plain", '{"foo": "\u00e4"}', "%7B%0A%7D"):
         response, seen = await opened.get([("cookie", f"devroute={value}")])
         assert (response.status, values(seen, "x-devroute")) == (200, []), value

@@ -135,7 +135,9 @@ async def test_the_contracts_own_path_holds_as_well(party: Party) -> None:
     assert (await party.ask("bob", "/api/x", option={"path": "/api/"}))[1] == "laptop"
 
 
-async def test_the_proxy_refuses_what_a_filter_should_have_left(party: Party) -> None:
+async def test_the_proxy_refuses_requests_that_the_filter_should_have_left_to_the_service(
+    party: Party,
+) -> None:
     url = "http://{}:{}/other".format(*party.mesh.proxy.data)
     headers = {"x-devroute": '{"foo": "bob"}', "x-devroute-matched": "foo"}
     async with party.mesh.client.get(url, headers=headers) as response:
@@ -179,7 +181,7 @@ async def test_a_response_that_is_not_declined_is_the_laptops(party: Party) -> N
         assert answered[:3] == (status, "laptop", "foo answered by alice (tunnel)")
 
 
-async def test_what_may_have_been_acted_upon_stays_with_the_laptop(party: Party) -> None:
+async def test_unsafe_requests_do_not_fail_over(party: Party) -> None:
     status, result, reason, body = await party.ask("alice", "/?status=404", "POST", data=b"order")
     assert (status, result, body["who"]) == (404, "laptop", "laptop")
     assert "no failover for 404: POST may have been acted upon" in reason
@@ -219,7 +221,7 @@ async def test_an_upgrade_does_not_fail_over(party: Party) -> None:
     assert "it asked for an upgrade" in caught.value.headers["x-devroute-reason"]
 
 
-async def test_a_contract_that_wants_no_fallback_gets_what_the_laptop_wants(party: Party) -> None:
+async def test_a_contract_with_fallback_fail_fails_over_too(party: Party) -> None:
     answered = await party.ask("alice", "/?status=503", option={"fallback": "fail"})
     assert (answered[0], answered[1], answered[3]["who"]) == (200, "service", "service")
 

@@ -89,7 +89,7 @@ def to(request: pytest.FixtureRequest, mesh: Mesh) -> tuple[tuple[str, str], ...
     return (contract(mesh.targets[request.param]),)
 
 
-async def test_without_a_contract_the_service_answers(mesh: Mesh) -> None:
+async def test_without_a_contract_the_service_responds(mesh: Mesh) -> None:
     call = mesh.channel.unary_unary("/t/Unary")(b"hi", metadata=(("x-echo", "1"),))
     assert await call == b"hi"
     assert "x-devroute-result" not in dict(await call.initial_metadata())
@@ -117,7 +117,7 @@ async def test_calls_of_all_kinds_reach_the_laptop(mesh: Mesh, to: Any) -> None:
     assert await echo.code() is grpc.StatusCode.OK
 
 
-async def test_the_laptops_errors_arrive(mesh: Mesh, to: Any) -> None:
+async def test_the_laptops_errors_reach_the_caller(mesh: Mesh, to: Any) -> None:
     with pytest.raises(aio.AioRpcError) as caught:
         await mesh.channel.unary_unary("/t/Abort")("naïve 100 %".encode(), metadata=to)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION

@@ -190,7 +190,7 @@ async def test_the_proxy_trusts_no_sidecar(job: Job, headers: dict[str, str], st
 
 
 @pytest.mark.parametrize("more", [{}, {"bar": "192.168.12.12:8001"}])
-async def test_one_service_or_two_in_the_contract(job: Job, more: dict[str, str]) -> None:
+async def test_a_contract_detours_one_service_or_two(job: Job, more: dict[str, str]) -> None:
     host, port = job.apps["alice"][1]
     async with job.request({"foo": f"{host}:{port}"} | more, "/") as response:
         assert (response.status, (await response.json())["who"]) == (200, "alice")
@@ -290,7 +290,7 @@ async def test_200_mb_stream_through_the_tunnel(job: Job, checksum: int, way: st
         ("app", "up", NOTICED_S),
     ],
 )
-async def test_a_death_in_mid_transfer_is_noticed_and_never_looks_complete(
+async def test_a_process_that_dies_in_mid_transfer_never_makes_a_response_look_complete(
     tmp_path: Path, victim: str, way: str, within: float
 ) -> None:
     async with playing(tmp_path, ["alice"]) as job:

@@ -98,7 +98,7 @@ async def raw(talk: Callable[[asyncio.StreamReader], Any]) -> AsyncIterator[Endp
 # --- the copy ----------------------------------------------------------------------------------------------
 
 
-async def test_20_mb_arrive_twice(mesh: Mesh, foo: str) -> None:
+async def test_a_mirrored_upload_of_20_mb_arrives_at_both_targets(mesh: Mesh, foo: str) -> None:
     copies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def target(request: web.Request) -> web.Response:
@@ -207,7 +207,7 @@ async def test_a_proxy_that_dies_with_the_copy_delays_no_request(tmp_path: Path)
         assert (seen["who"], seen["size"], seen["check"]) == ("app", SIZE, CHECK)
 
 
-async def test_what_cannot_be_had_twice_is_only_the_services(mesh: Mesh, foo: str) -> None:
+async def test_upgrades_and_long_bodies_are_not_copied(mesh: Mesh, foo: str) -> None:
     async def socket(request: web.Request) -> web.StreamResponse:
         answer = web.WebSocketResponse()
         await answer.prepare(request)
@@ -224,7 +224,7 @@ async def test_what_cannot_be_had_twice_is_only_the_services(mesh: Mesh, foo: st
             assert await connection.receive_str(timeout=PATIENCE_S) == "heard hello"
 
 
-async def test_memory_of_a_proxy_whose_copies_wait_is_bounded(mesh: Mesh, foo: str) -> None:
+async def test_the_memory_of_a_proxy_with_waiting_copies_is_bounded(mesh: Mesh, foo: str) -> None:
     def resident() -> int:
         status = Path(f"/proc/{mesh.proxy.command.process.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) // 1024

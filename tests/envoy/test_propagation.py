@@ -102,7 +102,7 @@ async def test_a_contract_in_the_header_reaches_the_next_service_by_baggage(
     assert (found["devroute-via"], found["of-foo"]) == ("bar", "café, you")
 
 
-async def test_a_contract_in_baggage_alone_is_caught(mesh: Mesh, bar: str, laptop: Endpoint) -> None:
+async def test_a_contract_in_baggage_alone_is_obeyed(mesh: Mesh, bar: str, laptop: Endpoint) -> None:
     contract = json.dumps({"bar": f"{laptop.host}:{laptop.port}"}, separators=(",", ":"))
     for sent in (f"devroute={quote(contract, safe='')}", f"a=b, devroute={quote(contract)};p , c=d"):
         seen, result = await called(mesh, bar, {"baggage": sent})
@@ -139,7 +139,7 @@ async def test_the_header_wins_and_a_stale_member_is_replaced(mesh: Mesh, bar: s
     assert seen["headers"]["baggage"] == [f"a=b,devroute={encoded},c=d,devroute-via=bar"]
 
 
-async def test_repeated_baggage_is_one_list(mesh: Mesh, bar: str, laptop: Endpoint) -> None:
+async def test_repeated_baggage_headers_are_one_list(mesh: Mesh, bar: str, laptop: Endpoint) -> None:
     contract = f'{{"bar":"{laptop.host}:{laptop.port}"}}'
     sent = [("baggage", "a=b"), ("baggage", f"devroute={quote(contract)}"), ("baggage", "c=d")]
     seen, _ = await called(mesh, bar, sent)
@@ -157,7 +157,7 @@ async def test_full_baggage_is_left_alone(mesh: Mesh, bar: str, full: str) -> No
     assert (seen["who"], result, seen["headers"]["baggage"]) == ("bar", "service", [full])
 
 
-async def test_baggage_of_others_costs_no_lua(mesh: Mesh, bar: str) -> None:
+async def test_foreign_baggage_runs_no_lua(mesh: Mesh, bar: str) -> None:
     counter = f"http.inbound_0.0.0.0_{bar.rpartition(':')[2]}.lua.executions"
     before = await mesh.envoys["bar"].counter(counter)
     seen, result = await called(mesh, bar, {"baggage": "a=b,devroute-via=foo,c=devroute"})
@@ -167,7 +167,7 @@ async def test_baggage_of_others_costs_no_lua(mesh: Mesh, bar: str) -> None:
     assert await mesh.envoys["bar"].counter(counter) == before + 1
 
 
-async def test_a_contract_in_baggage_is_no_way_to_write_headers(mesh: Mesh, bar: str) -> None:
+async def test_a_contract_in_baggage_cannot_inject_headers(mesh: Mesh, bar: str) -> None:
     value = quote('{"bar":"x"}\r\nx-evil: 1', safe="")
     async with mesh.client.get(bar, headers={"baggage": f"devroute={value}"}) as response:
         assert (response.status, (await response.json())["code"]) == (400, "contract-invalid")

@@ -94,7 +94,7 @@ def test_the_ambient_example_suits_where_there_are_extensions(release: Release) 
     assert not any("Envoy reports" in each.problem for each in report.findings)
 
 
-def test_what_envoy_refuses_is_named_with_its_place(release: Release) -> None:
+def test_what_envoy_refuses_is_reported_with_its_place(release: Release) -> None:
     document = envoy_filter(MeshScope())
     text = json.dumps(document).replace("function envoy_on_request(", "function envoy_on_request((")
     report = check(text, "own", _asking(release, binary_of(release)), [release.istio])
@@ -111,7 +111,7 @@ def _asking(release: Release, binary: Path) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("extreme")
-async def test_a_sidecar_detours_falls_back_and_leaves_others_alone(tmp_path: Path) -> None:
+async def test_a_sidecar_detours_and_falls_back_and_leaves_other_requests_alone(tmp_path: Path) -> None:
     async with sidecar_of_foo(tmp_path, MeshScope()) as mesh:
         mesh.proxy.says("detour", service="foo", ttl=1000)
         body = os.urandom(1 << 20)

@@ -118,7 +118,7 @@ async def test_the_service_responds_and_equal_responses_do_not_differ(party: Par
     assert ("GET", "/same") in party.copies
 
 
-async def test_a_place_in_json_that_differs_is_named(party: Party) -> None:
+async def test_a_difference_in_json_is_named_by_its_path(party: Party) -> None:
     await party.ask("alice", "/same")
     await party.verdict("alice", "/same")
     status, _, body = await party.ask("alice", "/json")
@@ -129,7 +129,7 @@ async def test_a_place_in_json_that_differs_is_named(party: Party) -> None:
     assert event["same"] >= 1
 
 
-async def test_a_status_that_differs_is_named(party: Party) -> None:
+async def test_a_difference_in_status_is_named(party: Party) -> None:
     assert (await party.ask("alice", "/status"))[0] == 200
     event = await party.verdict("alice", "/status")
     assert event["differences"] == [{"where": "status", "left": "200", "right": "500"}]
@@ -199,7 +199,7 @@ async def test_a_laptop_that_does_not_respond_in_time_is_reported(party: Party) 
     assert found["right"].startswith("upstream-timeout")
 
 
-async def test_what_the_inspector_keeps_has_its_comparison(party: Party) -> None:
+async def test_captures_have_their_comparison(party: Party) -> None:
     online = next(each for each in party.ups["alice"].events() if each.get("event") == "online")
     link = str(online["inspector"])
     await party.ask("alice", "/json")

@@ -153,7 +153,7 @@ async def test_ordinary_requests_are_served_by_the_service_and_compared(town: To
     assert difference == {"where": "body $.who", "left": '"service"', "right": '"laptop"'}
 
 
-async def test_what_the_laptop_asks_for_a_copy_is_not_copied_again(town: Town) -> None:
+async def test_requests_that_a_copy_causes_are_not_copied_again(town: Town) -> None:
     """Its app forwards the first line of baggage, and some callers send baggage."""
     await town.compared("alice", "foo", "/loop")  # reported once the laptop's own request has its response
     await town.compared("alice", "foo", "/loop?more", baggage="a=b,devroute-via=bar")
@@ -173,7 +173,7 @@ async def test_methods_that_change_something_are_copied_only_if_offered(town: To
     assert town.copied("/post-foo") == []
 
 
-async def test_a_call_of_grpc_is_copied_with_its_status(town: Town) -> None:
+async def test_a_grpc_call_is_copied_and_its_status_compared(town: Town) -> None:
     paths = ("/t/Unary", "/t/Abort")
     async with aio.insecure_channel(town.urls["calls"].removeprefix("http://")) as channel:
 
@@ -206,13 +206,13 @@ async def test_decisions_are_requested_for_a_share_and_a_part_of_it_is_copied(to
     assert 130 < asked < 270 or not lua_is_counted()  # 200, and 10 is one sigma
 
 
-async def test_a_share_of_nothing_runs_no_lua(town: Town) -> None:
+async def test_a_share_of_zero_runs_no_lua(town: Town) -> None:
     for n in range(50):
         await town.get("idle", f"/{n}")
     assert await town.executions("idle") == 0
 
 
-async def test_markers_of_a_client_lead_nowhere(town: Town) -> None:
+async def test_markers_from_a_client_have_no_effect(town: Town) -> None:
     await town.compared("alice", "foo", "/to-learn")
     (ticket,) = {headers["x-devroute-copy"] for _, _, headers in town.copied("/to-learn")}
     forged = {
@@ -230,7 +230,7 @@ async def test_markers_of_a_client_lead_nowhere(town: Town) -> None:
     assert town.copied("/forged") == []
 
 
-async def test_a_contract_means_what_it_means_elsewhere(town: Town) -> None:
+async def test_requests_with_a_contract_follow_the_contract(town: Town) -> None:
     _, _, headers = await town.get("foo", "/others", x_devroute='{"bar": "alice"}')
     assert headers["x-devroute-result"] == "service"
     verdict, headers = await town.compared("alice", "foo", "/contract", x_devroute='{"foo": "alice"}')
@@ -312,7 +312,7 @@ async def standing_in(
         yield await town.mesh.sidecar(name, real, clusters=proxy, scopes=[sharing(name, 100)], **sidecar), got
 
 
-async def test_several_laptops_share_what_there_is(town: Town) -> None:
+async def test_laptops_share_the_copies_if_they_want_more_than_all(town: Town) -> None:
     async with standing_in(town, copies_to(*TICKETS)) as (url, got):
         async with asyncio.timeout(PATIENCE_S):
             while len(got) < 200:

@@ -88,7 +88,7 @@ def values(seen: dict[str, Any], name: str) -> list[str]:
     return [value for key, value in seen["headers"] if key.lower() == name]
 
 
-async def test_a_signed_contract_from_outside_reaches_a_laptop_and_goes_on_from_there(way: Way) -> None:
+async def test_a_signed_contract_from_outside_reaches_a_laptop_and_the_next_service(way: Way) -> None:
     token = signed()
     response, seen = await way.get(x_devroute=token)
     assert (response.headers["x-devroute-result"], seen["who"]) == ("laptop", "laptop")
@@ -97,7 +97,7 @@ async def test_a_signed_contract_from_outside_reaches_a_laptop_and_goes_on_from_
     assert baggage.split(",")[0] == f"devroute={token}", "as it is: nothing in it needs to be encoded"
 
 
-async def test_baggage_alone_carries_it_too(way: Way) -> None:
+async def test_baggage_alone_carries_a_trace_too(way: Way) -> None:
     token = signed()
     response, seen = await way.get(baggage=f"user=1,devroute={token}")
     assert (response.headers["x-devroute-result"], seen["who"]) == ("laptop", "laptop")
@@ -115,7 +115,7 @@ async def test_a_browser_opens_it_as_a_link_and_keeps_it_as_a_cookie(way: Way) -
     assert values(seen, "cookie") == ["a=1"]
 
 
-async def test_what_was_changed_on_the_way_is_refused(way: Way) -> None:
+async def test_a_signed_contract_that_was_altered_is_refused(way: Way) -> None:
     header, payload, signature = signed().split(".")
     other = signed('{"foo": "mallory"}').split(".")[1]
     changed = "A" if signature[5] != "A" else "B"
@@ -157,7 +157,7 @@ async def test_an_unsigned_contract_is_refused_inside_too(way: Way) -> None:
     assert "devroute sign" in body["hint"]
 
 
-async def test_a_signature_does_not_open_what_policy_closes(way: Way) -> None:
+async def test_a_signature_does_not_override_policy(way: Way) -> None:
     response, seen = await way.get(x_devroute=signed('{"foo": "169.254.169.254:8001"}'))
     assert (response.headers["x-devroute-result"], seen["who"]) == ("fallback", "app")
     assert "denied by policy" in response.headers["x-devroute-reason"]

@@ -72,7 +72,7 @@ async def test_the_chain_and_whose_code_answered(mesh: Mesh, passed_on: list[str
     assert second.split()[2:6] == ["bar", "laptop", f"{laptop.host}:{laptop.port}", "answered"]
 
 
-async def test_where_the_contract_was_lost(mesh: Mesh) -> None:
+async def test_a_trace_shows_where_the_contract_was_lost(mesh: Mesh) -> None:
     async with serving(answer) as leaf:
         bar = await mesh.sidecar("bar", leaf)
         async with serving(calling(bar, ["accept"])) as middle:

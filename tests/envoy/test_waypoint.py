@@ -102,7 +102,9 @@ async def test_an_error_is_returned_at_once(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("decision", [{"decision": "version", "version": "v2"}, {"decision": "mirror"}])
-async def test_what_a_waypoint_cannot_do_ends_at_the_service(mesh: Mesh, decision: dict[str, str]) -> None:
+async def test_the_service_responds_to_decisions_that_a_waypoint_cannot_follow(
+    mesh: Mesh, decision: dict[str, str]
+) -> None:
     mesh.proxy.says(decision.pop("decision"), service="foo", ttl=1000, **decision)
     response, seen = await get(mesh, CONTRACT)
     assert (seen["who"], response.headers["x-devroute-result"]) == ("app", "fallback")
