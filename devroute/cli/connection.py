@@ -17,7 +17,7 @@ T = TypeVar("T")
 #: Types of parameters that a command declares itself.
 Server = Annotated[str | None, typer.Option(metavar="URL", help="URL of the control port [DEVROUTE_SERVER]")]
 Token = Annotated[
-    str | None, typer.Option(metavar="TOKEN", help="Your token; ps does not show DEVROUTE_TOKEN")
+    str | None, typer.Option(metavar="TOKEN", help="Your token; in DEVROUTE_TOKEN, ps does not show it")
 ]
 
 _OPTIONS: Final[dict[str, Any]] = {
@@ -35,7 +35,7 @@ _OPTIONS: Final[dict[str, Any]] = {
     "insecure_plain_http": Annotated[
         bool | None,
         typer.Option(
-            "--insecure-plain-http", help="Send the token over plain http too: the network itself encrypts"
+            "--insecure-plain-http", help="Permit plain http for tokens: the network itself encrypts"
         ),
     ],
 }

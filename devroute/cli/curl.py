@@ -17,7 +17,7 @@ from devroute.cli.invocation import Invocation
 from devroute.errors import ConfigInvalid, NotFound
 from devroute.headers import REASON, RESULT
 
-#: A contract to send as it is, such as a signed one; no server is asked then.
+#: A contract that is sent unchanged, such as a signed one, without a request to the server.
 CONTRACT_VARIABLE: Final = ENV_PREFIX + "CONTRACT"
 
 
@@ -58,7 +58,7 @@ def curl(
         code = subprocess.run(arguments, check=False).returncode
         text = heads.read_text("latin-1") if heads.exists() else ""
     if not own and text:
-        typer.echo(f"devroute: {whose(text)}", err=True)
+        typer.echo(f"devroute: {responder_in(text)}", err=True)
     return code
 
 
@@ -86,7 +86,7 @@ async def _my_contract(invocation: Invocation, services: list[str], flags: dict[
     return json.dumps(dict.fromkeys(services or online, name))
 
 
-def whose(heads: str) -> str:
+def responder_in(heads: str) -> str:
     """Whose code answered, by the response heads that curl has dumped; the last one counts."""
     fields: dict[str, str] = {}
     for line in heads.splitlines():
@@ -99,5 +99,5 @@ def whose(heads: str) -> str:
     if result is None:
         return "no sidecar with devroute's filter saw the contract"
     who = {"laptop": "a laptop answered", "version": "another version answered", "error": "an error"}
-    said = who.get(result, "the mesh's own service answered")
-    return f"{said} ({result}{': ' + reason if reason else ''})"
+    text = who.get(result, "the mesh's own service answered")
+    return f"{text} ({result}{': ' + reason if reason else ''})"

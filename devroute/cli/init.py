@@ -152,8 +152,8 @@ def _hidden(prompt: str) -> str:
 def _check(settings: ClientSettings) -> None:
     from devroute.agent.api_client import fetch
 
-    answer = asyncio.run(fetch(settings, "/api/status"))
-    typer.echo(f"you are {answer.get('you')} at {settings.server} (devroute {answer.get('version')})")
+    status = asyncio.run(fetch(settings, "/api/status"))
+    typer.echo(f"you are {status.get('you')} at {settings.server} (devroute {status.get('version')})")
 
 
 def _short(file: Path, environment: Mapping[str, str]) -> str:

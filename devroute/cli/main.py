@@ -52,8 +52,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     except Exception as error:  # noqa: BLE001  # no traceback unless DEVROUTE_DEBUG asks for one
         if environment.get(ENV_PREFIX + "DEBUG"):
             traceback.print_exc()
-        typer.echo(f"devroute: a mistake in devroute itself: {type(error).__name__}: {error}", err=True)
-        typer.echo(f"  hint: please report it, with what {ENV_PREFIX}DEBUG=1 shows", err=True)
+        typer.echo(f"devroute: internal error: {type(error).__name__}: {error}", err=True)
+        typer.echo(f"  hint: please report it, with the traceback that {ENV_PREFIX}DEBUG=1 shows", err=True)
         return FAILURE
     return 0
 

@@ -19,7 +19,9 @@ def proxy(
     ] = None,
     control_port: Annotated[int | None, typer.Option(help="Port for sidecars and laptops")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Port for health checks and metrics")] = None,
-    policy: Annotated[Path | None, typer.Option(help="Policy: what may be detoured, and to where")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy file: what may be detoured, and to where")
+    ] = None,
     tokens: Annotated[Path | None, typer.Option(help="Token file: who may register laptops")] = None,
     contract_keys: Annotated[
         str | None, typer.Option(metavar="FILE|URL", help="JWKS: who may sign contracts")

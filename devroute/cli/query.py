@@ -27,11 +27,11 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
     from devroute.agent.api_client import fetch
 
     settings = _client(context, server, token, output)
-    answer = asyncio.run(fetch(settings, "/api/laptops"))
+    document = asyncio.run(fetch(settings, "/api/laptops"))
     if settings.output == "json":
-        print_json(answer)
+        print_json(document)
         return
-    laptops = answer.get("laptops")
+    laptops = document.get("laptops")
     rows = [_row(each) for each in laptops if isinstance(each, dict)] if isinstance(laptops, list) else []
     typer.echo(table(rows) if rows else "no laptop is online; start one with: devroute up SERVICE=PORT")
 
@@ -47,12 +47,12 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     from devroute.agent.api_client import fetch
 
     settings = _client(context, server, token, output)
-    answer = {"server": settings.server} | asyncio.run(fetch(settings, "/api/status"))
+    document = {"server": settings.server} | asyncio.run(fetch(settings, "/api/status"))
     if settings.output == "json":
-        print_json(answer)
+        print_json(document)
         return
-    width = max(len(key) for key in answer)
-    for key, value in answer.items():
+    width = max(len(key) for key in document)
+    for key, value in document.items():
         typer.echo(f"{key:<{width}}  {cell(value)}")
 
 
@@ -91,8 +91,8 @@ def version(context: typer.Context, server: Server = None, token: Token = None) 
     from devroute.agent.api_client import fetch
 
     try:
-        answer = asyncio.run(fetch(settings, "/api/status"))
-        typer.echo(f"server   {answer.get('version')} at {settings.server}")
+        document = asyncio.run(fetch(settings, "/api/status"))
+        typer.echo(f"server   {document.get('version')} at {settings.server}")
     except DevrouteError as error:
         typer.echo(f"server   unknown: {error.message}")
 

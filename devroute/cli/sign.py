@@ -62,7 +62,7 @@ def check(
         raise
     except DevrouteError as error:
         if not signed:
-            error.hint = ""  # it says to run this very command
+            error.hint = ""  # it suggests this very command
         if as_json:
             print_json({"valid": False, "error": error.as_dict()})
         else:
@@ -196,7 +196,7 @@ def public(
 
 
 def _read_signed(text: str, keys: Path | None) -> Contract:
-    """Verified where there are keys, else as it stands. Raises ConfigInvalid and the errors of
+    """A signed contract, verified if there are keys. Raises ConfigInvalid and the errors of
     contract/verifier.py."""
     from devroute.contract.keys import Keys
     from devroute.contract.verifier import check_time, read_unverified, verify

@@ -49,7 +49,9 @@ def up(
     ] = None,
     shadow_methods: Annotated[
         str | None,
-        typer.Option(metavar="GET,POST", help="Methods that are copied; default: GET, HEAD, OPTIONS"),
+        typer.Option(
+            metavar="GET,POST", help="Methods that are copied; default: the safe ones (GET, HEAD, ...)"
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None,

@@ -15,7 +15,7 @@ import typer
 
 from devroute.auth.tokens import new_token
 from devroute.cli.completion import SHELLS, VARIABLE
-from devroute.cli.curl import whose
+from devroute.cli.curl import responder_in
 from devroute.cli.main import app, run
 from devroute.mesh import testbed
 from tests.support.shell import devroute, listening
@@ -63,7 +63,7 @@ async def test_curl_sends_a_contract_and_reports_whose_code_answered(tmp_path: P
     ],
 )
 def test_the_last_response_counts(heads: str, said: str) -> None:
-    assert said in whose(heads)
+    assert said in responder_in(heads)
 
 
 # --- help, completion, version ------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ def test_a_bug_is_one_line_and_a_traceback_only_on_demand(
     replace_part(monkeypatch, "agent.app", agent)
     assert run(["up", "foo=8001"], CONFIGURED) == 1
     error = capsys.readouterr().err
-    assert "a mistake in devroute itself: ZeroDivisionError: oops" in error
+    assert "internal error: ZeroDivisionError: oops" in error
     assert "Traceback" not in error
     assert run(["up", "foo=8001"], CONFIGURED | {"DEVROUTE_DEBUG": "1"}) == 1
     assert "Traceback" in capsys.readouterr().err

@@ -37,11 +37,11 @@ async def test_the_round_trip_passes_the_mesh_or_reports_where_it_ended(tmp_path
             examined(url, "foo"), examined(plain, "foo"), examined(url, "bar")
         )
     assert (code, found["mesh"]["result"]) == (0, "ok"), found
-    assert "a request for foo came here and back" in found["mesh"]["text"]
+    assert "a request for foo reached this laptop and returned" in found["mesh"]["text"]
 
     assert (around_code, around["mesh"]["result"]) == (1, "fail")
-    assert "no sidecar saw the contract" in around["mesh"]["text"]
+    assert "no sidecar has seen the contract" in around["mesh"]["text"]
     assert "devroute trace" in around["mesh"]["remedy"]
 
     assert (other_code, other["mesh"]["result"]) == (1, "fail")
-    assert "did not come here (service" in other["mesh"]["text"]
+    assert "did not reach this laptop (service" in other["mesh"]["text"]

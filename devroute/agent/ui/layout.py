@@ -223,7 +223,7 @@ def size(size: int) -> str:
     raise AssertionError("unreachable")
 
 
-# --- whose request it is ------------------------------------------------------------------------------------
+# --- the sender of a request --------------------------------------------------------------------------------
 
 _CALLER_FIELDS: Final = (f"\r\n{CALLER}:".encode(), b"\r\nx-forwarded-client-cert:")
 _AGENT: Final = re.compile(rb"\r\nuser-agent: *([!-.0-~]{1,64})", re.IGNORECASE)

@@ -20,7 +20,7 @@ MAX_DIFFERENCES: Final = 5
 
 
 class Event(NamedTuple):
-    """`name` and `fields` are the JSON of --output json; `text` says the same to people, "" says nothing."""
+    """`name` and `fields` are the JSON of --output json; `text` is the same for people, "" for none."""
 
     name: str
     text: str

@@ -53,7 +53,7 @@ def _with_setting(text: str, root: yaml.Node | None, key: str, value: object) ->
 
 
 def _end(node: yaml.Node) -> int:
-    """Where a node's last character stands: a block's own end mark lies behind the comments after it."""
+    """The position after a node's text. A block's own end mark is after the comments that follow it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(last[1] if isinstance(last, tuple) else last)
