@@ -138,7 +138,7 @@ class LoopDetected(DevrouteError, code="loop", status=508):
 
 
 class VersionMissing(DevrouteError, code="version-missing", status=503):
-    """The mesh has no such version of the service. Raised by the sidecar (lua/devroute.lua)."""
+    """The mesh has no such version of the service. Raised by the sidecar (lua/decide.lua)."""
 
     default_hint = "devroute manifests versions generates the DestinationRule that names the versions"
 

@@ -107,7 +107,7 @@ class RegisterRule:
 def is_caller(pattern: str, caller: str) -> bool:
     """Whether a pattern matches a mesh identity (a certificate's URI, or "" for a caller without one). `*`
     matches all callers; `namespace/serviceaccount` matches in every trust domain. The sidecar's filter has
-    the same rules (lua/devroute.lua)."""
+    the same rules (lua/parts/rule.lua)."""
     if pattern == "*":
         return True
     if "://" in pattern:

@@ -70,7 +70,7 @@ class Control:
     record: RecordEvent = discard_event
 
     async def resolve(self, request: web.Request) -> web.Response:
-        """GET /resolve: the decision for one contract at one service (routing/decision.py has its format);
+        """GET /resolve: the decision for one contract at one service (routing/SIDECAR.md has its format);
         without a contract, which laptops get shadow traffic of the service (routing/shadow/assignment.py)."""
         candidates = request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()
         contracts = request.headers.getall(headers.CONTRACT, [])

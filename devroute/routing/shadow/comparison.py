@@ -14,13 +14,13 @@ from devroute.errors import DevrouteError, RequestMalformed
 from devroute.headers import COMPARE, CONTRACT, line_start
 from devroute.http.message import Headers, RequestHead, ResponseHead, header_id
 
-#: Bytes of a response's body that are compared, as in lua/compare.lua.
+#: Bytes of a response's body that are compared.
 MAX_BODY: Final = 32 * 1024
 #: Pairs that lack a response, with 32 MiB of bodies at most; beyond it, new ones are not compared.
 MAX_PENDING: Final = 512
 #: Seconds for the second response.
 PAIR_SECONDS: Final = 60.0
-#: Characters of an id (devroute.lua).
+#: Characters of an id (lua/parts/random.lua).
 ID_LENGTH: Final = 32
 
 _FIELD: Final = line_start(COMPARE)
