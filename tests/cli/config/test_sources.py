@@ -104,7 +104,7 @@ def test_rules_of_redaction_are_read_from_files_and_variables() -> None:
         ("redact: {a: b}", "redact: write a list of names and paths"),
         ("redact: [1]", "redact: write a list"),
         ("redact: [$.a..]", "redact: "),
-        ("redact: [-x-unheard]", "not redacted anyway"),
+        ("redact: [-x-unheard]", "not redacted by default"),
     ],
 )
 def test_a_wrong_setting_of_the_inspector_is_refused(text: str, problem: str) -> None:
