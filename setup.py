@@ -23,6 +23,7 @@ COMPILED = [
     "proxy.downstream.context",
     "proxy.downstream.exchange",
     "proxy.downstream.http1",
+    "proxy.downstream.http1_exchange",
     "proxy.downstream.http2",
     "proxy.downstream.http2_exchange",
     "proxy.downstream.listener",

@@ -1,144 +1,136 @@
-"""One exchange: a request from a sidecar, its way to an upstream, and its answer.
+"""One exchange: a request, its way to an upstream, and the response. Independent of the HTTP version.
 
-It asks the router where the request goes and moves bytes both ways as they come. It never buffers a body, and
-it never lets an incomplete answer look complete.
+Asks the router where the request goes and passes data on in both directions as they arrive. Never buffers a
+body, and never lets an incomplete response look complete.
 """
 
-import asyncio
 import uuid
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
-from devroute.errors import (
-    ClientClosed,
-    DevrouteError,
-    RequestMalformed,
-    RequestTimeout,
-    UpstreamInvalid,
-    UpstreamTimeout,
-)
+from devroute.errors import ClientClosed, DevrouteError, RequestTimeout, UpstreamInvalid, UpstreamTimeout
 from devroute.http.aio.connection import READ_TURN
-from devroute.http.error_response import error_body, http1_error_head
-from devroute.http.http1.body import BodyReader, encode_last_chunk
-from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead
+from devroute.http.message import Headers, InboundRequest, ResponseHead
 from devroute.proxy.downstream.context import Context
 from devroute.routing.route import Route
 from devroute.upstream.interface import DiscardedRequest, UpstreamStream
 
-#: Interim answers (1xx) to one request; uploads that report their progress send some (104). They have no flow
-#: control of their own, so without a bound they could fill memory.
+#: Interim responses (1xx) to one request; uploads that report their progress send some (104). They have no
+#: flow control, so without a limit they could fill memory.
 MAX_INTERIM: Final = 100
-
-_CHUNKED: Final = Framing.CHUNKED
-_CLOSE: Final = Framing.CLOSE
-_UPGRADE: Final = Framing.UPGRADE
-
-
-class Downstream(Protocol):
-    """The connection that a request came on (proxy/downstream/listener.py)."""
-
-    transport: asyncio.Transport
-    exchange: "Exchange | None"
-
-    @property
-    def body_pending(self) -> bool: ...
-    def write(self, data: bytes) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def switch(self) -> None: ...
-    def finished(self, *, keep_alive: bool) -> None: ...
 
 
 class Exchange:
-    """One request and its answer; implements devroute.upstream.ResponseSink."""
+    """One request and its response; implements ResponseSink and CompletedExchange.
+
+    Subclasses write the response to the client's connection: they implement the methods from `send_interim`
+    to `resume_request`.
+    """
 
     __slots__ = (
         "_active",
-        "_chunked",
-        "_client_ended",
-        "_connection",
-        "_continued",
+        "_context",
         "_head_sent",
         "_interim",
-        "_server",
-        "_upstream_ended",
+        "_stream",
         "bytes_in",
         "bytes_out",
+        "completed",
         "error",
         "request",
         "request_id",
         "route",
         "started",
         "status",
-        "stream",
-        "switched",
     )
 
-    def __init__(self, connection: Downstream, server: Context, request: InboundRequest) -> None:
-        self._connection = connection
-        self._server = server
+    def __init__(self, context: Context, request: InboundRequest) -> None:
+        self._context = context
         self.request = request
         self.request_id = request.request_id
         self.started = monotonic()
-        self.stream: UpstreamStream = _NOWHERE
         self.route: Route | None = None
         self.error: DevrouteError | None = None
         self.status = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.switched = False
-        self._active = server.now
-        self._chunked = False
+        self.completed = False
+        self._stream: UpstreamStream = _NO_STREAM
+        self._active = context.now  # when data last passed in either direction
         self._head_sent = False
-        self._continued = False
         self._interim = 0
-        self._client_ended = False  # the halves of an upgrade
-        self._upstream_ended = False
 
     def start(self) -> None:
         try:
-            route = self._server.router(self.request)
+            route = self._context.router(self.request)
         except DevrouteError as error:
             self.on_error(error)
             return
         self.route = route
-        self.stream = route.upstream.open(self.request.forward(), self)
+        self._stream = route.upstream.open(self.request.forward(), self)
 
     def elapsed(self) -> float:
         """Seconds since the request's head was complete."""
         return monotonic() - self.started
 
+    # --- the client's connection, which subclasses write to
+
+    def send_interim(self, head: ResponseHead) -> None:
+        raise NotImplementedError
+
+    def send_head(self, head: ResponseHead, response_headers: bytes) -> None:
+        """`response_headers` are whole lines to be added."""
+        raise NotImplementedError
+
+    def send_data(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def send_end(self, trailers: Headers) -> None:
+        raise NotImplementedError
+
+    def send_error(self, error: DevrouteError, request_id: str) -> int:
+        """Send a whole response; returns the size of its body."""
+        raise NotImplementedError
+
+    def abort_response(self) -> None:
+        """Let the client see that the response, whose head was sent, is not complete."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """The whole response was sent: the connection may serve another request."""
+        raise NotImplementedError
+
+    def pause_request(self) -> None:
+        raise NotImplementedError
+
+    def resume_request(self) -> None:
+        raise NotImplementedError
+
     # --- from the client
 
-    def forward(self, body: bytes, reader: BodyReader) -> None:
-        self._active = self._server.now
-        if body:
-            self.bytes_in += len(body)
-            self.stream.send_data(body)
-        if reader.done:
-            self.stream.send_end(reader.trailers)
+    def receive_data(self, data: bytes) -> None:
+        self._active = self._context.now
+        self.bytes_in += len(data)
+        self._stream.send_data(data)
 
-    def client_ended(self) -> bool:
-        """True keeps the connection: its other half is in use."""
-        if not self.switched:
-            return False
-        self._client_ended = True
-        self.stream.send_end([])
-        if self._upstream_ended:
-            self._close_pipe()
-        return not self._upstream_ended
+    def receive_end(self, trailers: Headers) -> None:
+        self._stream.send_end(trailers)
 
-    def client_gone(self) -> None:
-        self.stream.cancel()
-        self.error = ClientClosed("the client closed the connection before the answer was complete")
-        self._server.observe(self)
+    def pause_response(self) -> None:
+        self._stream.pause_response()
 
-    def break_off(self, error: DevrouteError) -> None:
-        """The request cannot go on: stop the upstream, tell the client if that is still possible."""
-        self.stream.cancel()
+    def resume_response(self) -> None:
+        self._stream.resume_response()
+
+    def client_gone(self, reason: str) -> None:
+        if not self.completed:
+            self._stream.cancel()
+            self.error = ClientClosed(reason)
+            self._complete()
+
+    def fail(self, error: DevrouteError) -> None:
+        """Cancel the request at the upstream, and report the error to the client."""
+        self._stream.cancel()
         self.on_error(error)
 
     # --- from the upstream
@@ -146,127 +138,76 @@ class Exchange:
     def on_informational(self, head: ResponseHead) -> None:
         self._interim += 1
         if self._interim > MAX_INTERIM:
-            self.break_off(UpstreamInvalid(f"more than {MAX_INTERIM} interim answers (1xx)"))
-            return
-        self._continued = self._continued or head.status == 100
-        if self.request.minor:  # RFC 9110 §15.2: HTTP/1.0 knows no 1xx
-            self._connection.write(head.forward(b"", chunked=False, close=False))
+            self.fail(UpstreamInvalid(f"more than {MAX_INTERIM} interim answers (1xx)"))
+        else:
+            self.send_interim(head)
 
     def on_head(self, head: ResponseHead) -> None:
-        self._active = self._server.now
+        self._active = self._context.now
         self.status = head.status
         self._head_sent = True
-        if head.outcome is not None and self.route is not None:
-            self.route = self.route.with_outcome(*head.outcome)
-        marks = self.route.response_headers if self.route is not None else b""
-        request = self.request
-        framing = head.framing
-        if framing is _UPGRADE:
-            self.switched = True
-            self._connection.write(
-                head.forward(marks + b"connection: upgrade\r\n", chunked=False, close=False)
-            )
-            self._connection.switch()
-            return
-        if framing is _CHUNKED or framing is _CLOSE:
-            self._chunked = request.minor == 1
-            if not self._chunked:
-                request.keep_alive = False
-        self._settle_expectation()
-        close = not request.keep_alive or self._server.draining
-        self._connection.write(head.forward(marks, chunked=self._chunked, close=close))
-
-    def _settle_expectation(self) -> None:
-        """Without a 100 nobody knows whether the body will come, so nothing can follow on this connection
-        (RFC 9110 §10.1.1)."""
-        if self.request.expects_continue and not self._continued and self._connection.body_pending:
-            self.request.keep_alive = False
+        route = self.route
+        assert route is not None
+        if head.outcome is not None:
+            result, reason = head.outcome
+            self.route = route = route.with_outcome(result, reason)
+        self.send_head(head, route.response_headers)
 
     def on_data(self, data: bytes) -> None:
-        self._active = self._server.now
+        self._active = self._context.now
         self.bytes_out += len(data)
-        write = self._connection.write
-        if self._chunked:
-            write(b"%x\r\n" % len(data))
-            write(data)
-            write(b"\r\n")
-        else:
-            write(data)
+        self.send_data(data)
 
     def on_end(self, trailers: Headers) -> None:
-        if self.switched:
-            self._end_pipe()
-            return
-        self.stream = _NOWHERE  # no cycle: an exchange is freed when it is over, not by the collector
-        if self._chunked:
-            self._connection.write(encode_last_chunk(trailers))
-        READ_TURN.after_flush(self._over)
-        self._connection.finished(keep_alive=self.request.keep_alive)
-
-    def _over(self) -> None:
-        self._server.observe(self)
-
-    def _end_pipe(self) -> None:
-        """The upstream's half is closed: so is ours towards the client, who may still send."""
-        self._upstream_ended = True
-        connection = self._connection
-        connection.flush()
-        if self._client_ended or not connection.transport.can_write_eof():
-            self._close_pipe()
-            connection.close()
-        else:
-            connection.transport.write_eof()
-
-    def _close_pipe(self) -> None:
-        self._server.observe(self)
-        self._connection.exchange = None
+        self.send_end(trailers)
+        self._complete()
+        self.finish()
 
     def on_error(self, error: DevrouteError) -> None:
         self.error = error
-        if self.route is not None:
-            error.at(self.route.service, self.route.target)
-        self.stream = _NOWHERE
-        connection = self._connection
+        route = self.route
+        if route is not None:
+            error.at(route.service, route.target)
         if self._head_sent:
-            self._server.observe(self)
-            connection.exchange = None
-            connection.abort()  # never a short answer that looks complete
+            self._complete()
+            self.abort_response()
             return
         self.status = error.status
         if not self.request_id:
             self.request_id = str(uuid.uuid4()).encode()
-        body = error_body(error, self.request_id.decode("latin-1"))
-        self._settle_expectation()
-        keep_alive = self.request.keep_alive and not isinstance(error, RequestMalformed | RequestTimeout)
-        head = http1_error_head(error, len(body), close=not keep_alive)
-        connection.write(head if self.request.method == b"HEAD" else head + body)
-        self.bytes_out = len(body)
-        self._server.observe(self)
-        connection.finished(keep_alive=keep_alive)
+        self.bytes_out = self.send_error(error, self.request_id.decode("latin-1"))
+        self._complete()
+        self.finish()
 
-    # --- flow control
+    def _complete(self) -> None:
+        """Report the exchange, once, when what was written is flushed."""
+        self._stream = _NO_STREAM  # breaks the reference cycle, which would wait for the garbage collector
+        if not self.completed:
+            self.completed = True
+            READ_TURN.after_flush(self._observe)
 
-    def pause_request(self) -> None:
-        self._connection.pause_reading()
+    def _observe(self) -> None:
+        self._context.observe(self)
 
-    def resume_request(self) -> None:
-        self._connection.resume_reading()
-
-    # --- time
+    # --- timeouts
 
     def check(self, now: float, *, body_late: bool) -> None:
-        timeouts = self._server.timeouts
+        """Enforce the timeouts; `body_late`: the rest of the request's body is overdue."""
+        timeouts = self._context.timeouts
         waited = now - self._active
         if body_late:
-            self.break_off(RequestTimeout(f"the request's body made no progress for {timeouts.body:g} s"))
+            self.fail(RequestTimeout(f"the request's body made no progress for {timeouts.body:g} s"))
         elif not self._head_sent and waited > timeouts.first_byte:
-            target = self.route.target if self.route is not None else "the target"
-            self.break_off(UpstreamTimeout(f"{target} did not answer within {timeouts.first_byte:g} s"))
+            self.fail(self._no_response(f"within {timeouts.first_byte:g} s"))
         elif self._head_sent and waited > timeouts.idle:
-            self.break_off(UpstreamTimeout(f"no byte either way for {timeouts.idle:g} s"))
+            self.fail(UpstreamTimeout(f"no byte either way for {timeouts.idle:g} s"))
         elif self.elapsed() > timeouts.total:
-            self.break_off(UpstreamTimeout(f"the request was not complete after {timeouts.total:g} s"))
+            self.fail(UpstreamTimeout(f"the request was not complete after {timeouts.total:g} s"))
+
+    def _no_response(self, when: str) -> UpstreamTimeout:
+        target = "the target" if self.route is None else self.route.target
+        return UpstreamTimeout(f"{target} did not answer {when}")
 
 
-#: The stream of an exchange that has none.
-_NOWHERE: Final = DiscardedRequest()
+#: The upstream stream of an exchange that has none.
+_NO_STREAM: Final = DiscardedRequest()

@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
-from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, Connection
+from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES
 from devroute.http.error_response import http1_error
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader
 from devroute.http.http1.fields import END_OF_HEAD
@@ -17,7 +17,7 @@ from devroute.http.http1.request import check_partial_head, parse_request_head
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, InboundRequest
 from devroute.proxy.downstream.context import Context
-from devroute.proxy.downstream.exchange import Exchange
+from devroute.proxy.downstream.http1_exchange import Downstream, Http1Exchange
 from devroute.proxy.downstream.http2 import Http2ServerConnection
 
 #: Requests of one connection in one turn of the loop, where they are answered at once (with errors): a read
@@ -34,10 +34,11 @@ _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
 
 
-class Http1ServerConnection(Connection):
+class Http1ServerConnection(Downstream):
     """One connection of a sidecar; requests on it are served one after the other (RFC 9112 §9.3)."""
 
     __slots__ = (
+        "_context",
         "_discarded",
         "_fresh",
         "_full",
@@ -46,14 +47,13 @@ class Http1ServerConnection(Connection):
         "_parsing",
         "_paused",
         "_reader",
-        "_server",
         "_since",
         "exchange",
     )
 
-    def __init__(self, server: Context, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._server = server
+        self._context = context
         self._held = b""
         self._reader: BodyReader | None = None  # of a request body that is not complete
         self._discarded = 0
@@ -62,12 +62,12 @@ class Http1ServerConnection(Connection):
         self._parsing = False
         self._lingering = False
         self._fresh = True  # no request was seen yet
-        self._since = server.now  # when a head began, a body went on, an answer was complete
-        self.exchange: Exchange | None = None
+        self._since = context.now  # when a head began, a body went on, an answer was complete
+        self.exchange: Http1Exchange | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server.connections.add(self)
+        self._context.connections.add(self)
 
     # --- reading
 
@@ -76,12 +76,12 @@ class Http1ServerConnection(Connection):
             self._discard(len(data))
             return
         if self._reader is not None:
-            self._since = self._server.now
+            self._since = self._context.now
             data = self._receive_body(self._reader, data)
             if not data:
                 return
         elif not self._held:  # a head has one deadline, however often a byte of it comes
-            self._since = self._server.now
+            self._since = self._context.now
         self._held = self._held + data if self._held else data
         if self.exchange is None:
             self._next_request()
@@ -92,7 +92,7 @@ class Http1ServerConnection(Connection):
         """Serve what is held, up to the request that has to wait."""
         self._parsing = True  # an exchange may end before it has begun: a loop, not a recursion
         served = 0
-        limits = self._server.head_limits
+        limits = self._context.head_limits
         while self._held and not (self.exchange or self._reader or self._lingering or self._full):
             held = self._held
             if held.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
@@ -131,12 +131,12 @@ class Http1ServerConnection(Connection):
     def _become_http2(self, held: bytes) -> None:
         """The client's first bytes are HTTP/2's preface (RFC 9113 §3.4)."""
         self._held = b""
-        self._server.connections.discard(self)
-        Http2ServerConnection(self._server, self._loop).adopt(self.transport, held)
+        self._context.connections.discard(self)
+        Http2ServerConnection(self._context, self._loop).adopt(self.transport, held)
 
     def _serve(self, request: InboundRequest) -> None:
         self._fresh = False
-        exchange = self.exchange = Exchange(self, self._server, request)
+        exchange = self.exchange = Http1Exchange(self, self._context, request)
         if request.framing is _LENGTH or request.framing is _CHUNKED:
             self._reader = body_reader(request.framing, request.length, RequestMalformed)
         exchange.start()
@@ -151,7 +151,7 @@ class Http1ServerConnection(Connection):
         except RequestMalformed as error:
             self._reader = None
             if self.exchange is not None:
-                self.exchange.break_off(error)
+                self.exchange.fail(error)
             else:
                 self._linger()  # its answer is complete, and may be on its way
             return b""
@@ -159,7 +159,10 @@ class Http1ServerConnection(Connection):
         if reader.done:
             self._reader = None
         if exchange is not None:
-            exchange.forward(body, reader)
+            if body:
+                exchange.receive_data(body)
+            if reader.done:
+                exchange.receive_end(reader.trailers)
         elif reader.done:
             self._discarded = 0
         else:
@@ -177,8 +180,7 @@ class Http1ServerConnection(Connection):
         self.write(http1_error(error, close=True))
         self._linger()
 
-    def switch(self) -> None:
-        """101: from here on everything is bytes for the upstream."""
+    def upgrade(self) -> None:
         self._reader = CloseBody()
         if self._held:
             held, self._held = self._held, b""
@@ -188,25 +190,36 @@ class Http1ServerConnection(Connection):
 
     @property
     def body_pending(self) -> bool:
-        """Whether the request's body has not been read to its end."""
         return self._reader is not None
 
-    def finished(self, *, keep_alive: bool) -> None:
-        """The answer is written."""
+    def finish_exchange(self, *, keep_alive: bool) -> None:
         self.exchange = None
-        self._since = self._server.now
+        self._since = self._context.now
         self.resume_reading()
-        if not keep_alive or self._server.draining:
+        if not keep_alive or self._context.draining:
             self._linger()
-            self._server.exchange_ended()
+            self._context.exchange_ended()
         elif self._held and not self._parsing:
             self._next_request()
+
+    def abort_exchange(self) -> None:
+        self.exchange = None
+        self.abort()
+
+    def end_upgraded(self, *, both: bool) -> bool:
+        self.flush()
+        if both or not self.transport.can_write_eof():
+            self.exchange = None
+            self.close()
+            return False
+        self.transport.write_eof()
+        return True
 
     def _linger(self) -> None:
         """Close our half, and the connection as soon as the client has closed its own."""
         self._lingering = True
         self._held = b""
-        self._since = self._server.now
+        self._since = self._context.now
         self.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -228,12 +241,12 @@ class Http1ServerConnection(Connection):
     def pause_writing(self) -> None:
         self._full = True  # asyncio says it once: an answer to a further request would fill memory
         if self.exchange is not None:
-            self.exchange.stream.pause_response()
+            self.exchange.pause_response()
 
     def resume_writing(self) -> None:
         self._full = False
         if self.exchange is not None:
-            self.exchange.stream.resume_response()
+            self.exchange.resume_response()
         elif not self._parsing:
             self.resume_reading()
             self._next_request()
@@ -241,16 +254,22 @@ class Http1ServerConnection(Connection):
     # --- the end of the connection
 
     def eof_received(self) -> bool:
-        """A client that ends its half has gone away, unless the connection is a pipe (101)."""
-        return self.exchange is not None and self.exchange.client_ended()
+        """A client that closes its half has gone, unless the connection was upgraded. True keeps it open."""
+        exchange = self.exchange
+        if exchange is None or not exchange.upgraded:
+            return False
+        if not exchange.client_ended():
+            self.exchange = None
+            return False
+        return True
 
     def lost(self, error: Exception | None) -> None:
-        self._server.connections.discard(self)
+        self._context.connections.discard(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.client_gone()
-        if self._server.draining:
-            self._server.exchange_ended()
+            exchange.client_gone("the client closed the connection before the answer was complete")
+        if self._context.draining:
+            self._context.exchange_ended()
 
     @property
     def in_flight(self) -> int:
@@ -261,10 +280,10 @@ class Http1ServerConnection(Connection):
             self.close()
 
     def check(self, now: float) -> None:
-        timeouts = self._server.timeouts
+        timeouts = self._context.timeouts
         waited = now - self._since
         if self.exchange is not None:
-            body_due = self._reader is not None and not self._paused and not self.exchange.switched
+            body_due = self._reader is not None and not self._paused and not self.exchange.upgraded
             self.exchange.check(now, body_late=body_due and waited > timeouts.body)
         elif self._lingering:
             if waited > LINGER_SECONDS:

@@ -4,18 +4,17 @@ It reads requests and hands each to an Http2Exchange (proxy/downstream/http2_exc
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from h2.errors import ErrorCodes
 
 from devroute.errors import HeadTooLarge, NotSupported, RequestMalformed
 from devroute.http.aio.http2_connection import Http2Connection
-from devroute.http.aio.http2_stream import Http2Stream
+from devroute.http.error_response import error_body
 from devroute.http.http2.headers import Fields, read_request
 from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Protocol
 from devroute.proxy.downstream.context import Context
-from devroute.proxy.downstream.http2_exchange import Http2Exchange, Refusal
+from devroute.proxy.downstream.http2_exchange import Http2Exchange, ServerStream
 
 #: Says that our GOAWAY has arrived, so that a last stream can be named (RFC 9113 §6.8).
 _GOAWAY_PING: Final = b"devroute"
@@ -24,34 +23,28 @@ _GOAWAY_PING: Final = b"devroute"
 class Http2ServerConnection(Http2Connection):
     """One connection of a sidecar; many requests at a time."""
 
-    __slots__ = ("_server", "_since", "draining")
+    __slots__ = ("_context", "_since", "draining")
 
-    def __init__(self, server: Context, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(Http2Protocol(client=False, max_head=server.head_limits.size), loop)
-        self._server = server
-        self._since = server.now
+    def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(Http2Protocol(client=False, max_head=context.head_limits.size), loop)
+        self._context = context
+        self._since = context.now
         self.draining = False
 
     def adopt(self, transport: asyncio.Transport, data: bytes) -> None:
         """Take over a connection whose first bytes, `data`, say HTTP/2."""
         transport.set_protocol(self)
         self.connection_made(transport)
-        self._server.connections.add(self)
+        self._context.connections.add(self)
         self.received(data)
         self.flush()
-
-    def time(self) -> float:
-        return self._loop.time()
-
-    def after(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
-        return self._loop.call_later(seconds, act)
 
     @property
     def in_flight(self) -> int:
         return len(self.streams)
 
     def received(self, data: bytes) -> None:
-        self._since = self._server.now
+        self._since = self._context.now
         super().received(data)
 
     def stream_opened(self, number: int, fields: Fields, *, ended: bool) -> None:
@@ -60,27 +53,21 @@ class Http2ServerConnection(Http2Connection):
             self.protocol.forget(number)
             self.count_reset()
             return
-        stream: Http2Stream
-        try:
-            request = read_request(fields, ended=ended, limits=self._server.head_limits)
-        except (RequestMalformed, HeadTooLarge, NotSupported) as error:
-            stream = Refusal()
-            self._accept(stream, number)
-            stream.answer(error, grpc=_wants_grpc(fields))
-            return
-        stream = Http2Exchange(self, self._server, request)
-        self._accept(stream, number)
-        stream.begin()
-
-    def _accept(self, stream: Http2Stream, number: int) -> None:
+        stream = ServerStream(self._context)
         stream.connection = self
         stream.number = number
         self.streams[number] = stream
+        try:
+            request = read_request(fields, ended=ended, limits=self._context.head_limits)
+        except (RequestMalformed, HeadTooLarge, NotSupported) as error:
+            stream.send_error(error, grpc=_wants_grpc(fields), body=error_body(error))
+        else:
+            Http2Exchange(stream, self._context, request).start()
 
     def stream_closed(self) -> None:
-        self._since = self._server.now
-        if self._server.draining:
-            self._server.exchange_ended()
+        self._since = self._context.now
+        if self._context.draining:
+            self._context.exchange_ended()
             self._close_if_done()
 
     # --- time, and the end
@@ -88,9 +75,9 @@ class Http2ServerConnection(Http2Connection):
     def check(self, now: float) -> None:
         """Called once in a while: end what waited too long."""
         for stream in list(self.streams.values()):
-            if isinstance(stream, Http2Exchange):
+            if isinstance(stream, ServerStream):
                 stream.check(now)
-        if not self.streams and now - self._since > self._server.timeouts.keep_alive and not self.finished:
+        if not self.streams and now - self._since > self._context.timeouts.keep_alive and not self.finished:
             self.protocol.close_connection(ErrorCodes.NO_ERROR)
             self.flush()
             self.finished = True
@@ -105,7 +92,7 @@ class Http2ServerConnection(Http2Connection):
         self.flush()
 
     def ping_acknowledged(self, payload: bytes) -> None:
-        if payload == _GOAWAY_PING and self._server.draining and not self.draining:
+        if payload == _GOAWAY_PING and self._context.draining and not self.draining:
             self.draining = True
             self.protocol.close_connection(ErrorCodes.NO_ERROR)
             self.flush()
@@ -119,9 +106,9 @@ class Http2ServerConnection(Http2Connection):
 
     def lost(self, error: Exception | None) -> None:
         super().lost(error)
-        self._server.connections.discard(self)
-        if self._server.draining:
-            self._server.exchange_ended()
+        self._context.connections.discard(self)
+        if self._context.draining:
+            self._context.exchange_ended()
 
 
 def _wants_grpc(fields: Fields) -> bool:

@@ -9,8 +9,7 @@ import pytest
 
 from devroute.errors import DevrouteError, LaptopOffline
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.context import Timeouts
-from devroute.proxy.downstream.exchange import Exchange
+from devroute.proxy.downstream.context import CompletedExchange, Timeouts
 from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
 from devroute.upstream.http1_pool import Http1Pool
@@ -32,7 +31,7 @@ class Bench:
     def __init__(self) -> None:
         self.handler: Handler | None = None
         self.connections = 0
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[CompletedExchange] = []
         self.refuse: DevrouteError | None = None
 
     async def start(self) -> None:
