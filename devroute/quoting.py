@@ -1,9 +1,9 @@
-"""How text that came from outside is shown in messages, header values and logs. Pure."""
+"""Escapes and shortens untrusted text for messages, header values and logs. Pure."""
 
 import re
 from typing import Final
 
-#: Characters of somebody's input in an error message: enough to recognise it, too few to flood a log.
+#: Characters of untrusted input in an error message: enough to recognise it, too few to flood a log.
 MAX_QUOTED: Final = 60
 #: Bytes of a reason: it becomes a response header.
 MAX_REASON: Final = 200

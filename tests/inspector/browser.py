@@ -63,7 +63,7 @@ class Browser:
         await self.until("!window.left && document.readyState === 'complete'")
 
     async def leave(self) -> None:
-        """Away from the page, so that its server may end: what the page asks for meanwhile nobody refuses."""
+        """Leave the page, so that its server can end without refusing the page's requests."""
         await self.open("about:blank")
 
     async def js(self, script: str, *values: Any) -> Any:
@@ -95,7 +95,7 @@ class Browser:
             try:
                 return await self._run(found.click)
             except (StaleElementReferenceException, ElementClickInterceptedException):
-                continue  # the page is live: it was drawn anew, or something faded over it
+                continue  # the page is live: it was drawn again, or another element covered it
 
     async def press(self, *keys: str) -> None:
         """Keys where the focus is."""

@@ -18,7 +18,7 @@ from devroute.inspector.capture import Capture, CapturedHead
 from devroute.inspector.curl import MAX_ARGUMENT, as_curl
 from tests.support.examples import examples
 
-#: Stands where curl would, and tells what it was given.
+#: Takes the place of curl, and records its arguments and input.
 FAKE = """#!/bin/sh
 for each in "$@"; do printf '%s\\000' "$each"; done > "$SEEN"
 if [ ! -t 0 ]; then cat > "$SEEN.in"; fi

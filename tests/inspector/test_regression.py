@@ -1,4 +1,4 @@
-"""devroute replay: real requests to a real app, and the answers compared with the recorded ones."""
+"""devroute replay: real requests to a real app, whose responses are compared with the recorded ones."""
 
 import asyncio
 import json

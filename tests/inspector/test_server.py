@@ -522,7 +522,7 @@ async def test_the_next_free_port_is_used_unless_one_is_configured(monkeypatch: 
 
 
 class Terminal:
-    """What a person is told."""
+    """Records what is shown to a person."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -36,7 +36,7 @@ OPEN = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16", "100.64.0.
 
 
 class Tunnel:
-    """An upstream that nobody opens here."""
+    """An upstream that is never opened."""
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         raise NotImplementedError
@@ -212,7 +212,7 @@ async def test_a_service_on_the_way_twice_is_a_loop(desk: Desk) -> None:
         desk.fields(*lines, b"x-devroute-via: foo, bar, foo")
 
 
-async def test_a_flood_of_contracts_is_not_remembered_for_ever(desk: Desk) -> None:
+async def test_the_cache_of_contracts_is_bounded(desk: Desk) -> None:
     contract = b'{"foo": "192.168.1.12:8001", "x%d": "a"}'
     first = desk.route(contract % 0)
     assert desk.route(contract % 0) is first
@@ -221,7 +221,7 @@ async def test_a_flood_of_contracts_is_not_remembered_for_ever(desk: Desk) -> No
     assert desk.route(contract % 0) is not first
 
 
-async def test_pools_that_nobody_uses_are_forgotten(desk: Desk) -> None:
+async def test_idle_pools_are_forgotten(desk: Desk) -> None:
     address = Address("192.168.1.12", 8001)
     idle, busy = desk.pools.get("foo", address), desk.pools.get("bar", address)
     stream = busy.open(get(), Client())
@@ -256,7 +256,7 @@ async def test_where_policy_restricts_callers_the_sidecars_word_is_needed(desk: 
     assert desk.fields(*lines).service == "foo"
 
 
-async def test_many_callers_of_one_contract_are_not_remembered_for_ever(desk: Desk) -> None:
+async def test_the_cache_of_callers_is_bounded_for_each_contract(desk: Desk) -> None:
     desk.policy = Policy.from_mapping({"callers": [{"from": ["qa/*"]}]})
     desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None)
 

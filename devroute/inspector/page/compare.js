@@ -19,7 +19,7 @@ const shown = (value) => (value === null || value === undefined ? h("i", {}, "ab
 export async function openCompare(a, b) {
   const [answer, ...both] = await Promise.all([api.compare(a, b), api.detail(a), api.detail(b)]);
   const bodies = await Promise.all(["request", "response"].map((side) => Promise.all(both.map((each) => lines(each, side)))));
-  // "request …" is about what was asked, the others about what was answered; the answers matter more.
+  // "request …" is a difference of the requests, all others of the responses, which matter more.
   const asked = ({ where }) => where.startsWith("request ");
   const answers = answer.differences.filter((each) => !asked(each));
   const list = [...answers, ...answer.differences.filter(asked)];

@@ -233,7 +233,7 @@ function fields(title, headers) {
   ];
 }
 
-// How the answer differed from the real service's, for a copy of its request.
+// The comparison of a copied request: how the response differs from the service's.
 class Shadow {
   element = h("div", { class: "side" });
 

@@ -23,7 +23,7 @@ export class Exchanges extends EventTarget {
     this.refresh();
   }
 
-  // After a reconnection the server tells everything again; what it does not tell is gone.
+  // After a reconnection the server sends all captures again; those that it does not send are gone.
   resync() {
     this.stale = new Set(this.all.keys());
   }

@@ -61,7 +61,7 @@ export class List {
 
   update() {
     const { exchanges, rows, viewport } = this;
-    // Whoever has scrolled down reads: what arrives above must not move it.
+    // If the list is scrolled down, new rows above must not move what is in view.
     const anchor = viewport.scrollTop > ROW ? this.anchor : undefined;
     rows.length = exchanges.shown.length;
     if (anchor !== undefined) {

@@ -1,4 +1,4 @@
-// Protobuf without its schema, as far as the wire tells (https://protobuf.dev/programming-guides/encoding/):
+// Protobuf without its schema, as far as the wire format permits (https://protobuf.dev/programming-guides/encoding/):
 // numbers of fields, and values that are numbers, text, messages or bytes by the look of them.
 
 import { asText } from "./body.js";
