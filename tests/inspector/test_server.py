@@ -17,6 +17,7 @@ from devroute.inspector import server
 from devroute.inspector.access import AccessControl, is_loopback
 from devroute.inspector.capture import Capture, CapturedHead, Message
 from devroute.inspector.store import CaptureStore
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.asyncio
 
@@ -491,10 +492,12 @@ async def test_closing_a_page_ends_its_subscription() -> None:
         async with stream(opened) as events:
             await events.until("synced")
             assert len(opened.store.subscriptions.callbacks) == 1
-        async with asyncio.timeout(5):
-            while opened.store.subscriptions.callbacks:
-                opened.store.add(capture())
-                await asyncio.sleep(0.01)
+
+        def ended() -> bool:
+            opened.store.add(capture())
+            return not opened.store.subscriptions.callbacks
+
+        await eventually(ended)
 
 
 async def test_an_open_page_does_not_delay_the_shutdown() -> None:
