@@ -328,7 +328,7 @@ async def test_a_tunnel_ends_with_its_client_certificate_unless_there_is_a_newer
             async with asyncio.timeout(seconds + WITHIN_S):
                 assert await first.process.wait() == 30, first.log.read_text()
             assert f"{dora.certificate}: the client certificate expired at" in first.log.read_text()
-            assert "write it and its key to the same files" in first.log.read_text()
+            assert "save it and its key in the same files" in first.log.read_text()
             assert heard(first, "offline") == 1, "the server ended the tunnel"
 
             async def back() -> bool:
