@@ -154,7 +154,7 @@ async def proxy(folder: Path) -> AsyncIterator[dict[str, Any]]:
                     break
             else:
                 pytest.fail(said.decode())
-        reading = asyncio.ensure_future(started.stdout.read())  # so that its log never blocks it
+        reading = asyncio.ensure_future(started.stdout.read())  # a full pipe would block the proxy
         yield json.loads(line)
         reading.cancel()
     finally:
@@ -220,7 +220,7 @@ async def test_every_address_of_a_name_has_to_be_permitted(world: World, order: 
     assert (world.permitted.connections, world.forbidden.connections) == (0, 0)
 
 
-# A name without the address, which differs between workers: they have to agree on the tests' names.
+# The ids of tests must not contain the addresses, which differ between workers.
 @pytest.mark.parametrize(
     "ipv6",
     ["::1", f"::ffff:{FORBIDDEN}", f"64:ff9b::{FORBIDDEN}", f"::{FORBIDDEN}"],

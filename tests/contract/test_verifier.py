@@ -1,4 +1,4 @@
-"""Signed contracts: what is accepted, and each way to get past the signature that has to fail."""
+"""Signed contracts: which are accepted, and attacks on the signature, each with its reason."""
 
 import base64
 import hashlib
@@ -60,7 +60,7 @@ KEYS = Keys.parse(jwks(ALICE.as_public_jwk(), CI.as_public_jwk()))
 
 
 def without_keys(value: object) -> str | None:
-    """A name for a test's parameter: keys are new in each worker, and workers have to agree on names."""
+    """A name for a test's parameter. Keys differ between workers, and the names must not."""
     return "text" if isinstance(value, str) and (len(value) > 100 or value[:1] in "{-") else None
 
 
@@ -69,7 +69,7 @@ HEADER = {"typ": "devroute+jwt", "kid": ALICE.id}
 
 
 def token(payload: object = PAYLOAD, header: Mapping[str, object] = HEADER, key: SigningKey = ALICE) -> str:
-    """Anything at all, well signed."""
+    """Any payload, correctly signed."""
     text = payload if isinstance(payload, str) else json.dumps(payload)
     return PyJWS().encode(text.encode(), key.private, key.algorithm, dict(header))
 
@@ -79,7 +79,7 @@ def encoded(part: object) -> str:
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-# --- what is accepted ---------------------------------------------------------------------------------------
+# --- accepted contracts -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", [ALICE, CI], ids=["EdDSA", "ES256"])
@@ -145,7 +145,7 @@ def test_clocks_may_differ_by_30_seconds() -> None:
         check_time(late, NOW)
 
 
-# --- what is not --------------------------------------------------------------------------------------------
+# --- attacks ------------------------------------------------------------------------------------------------
 
 
 def unsigned(raw: str) -> str:
@@ -173,7 +173,7 @@ def with_header(raw: str, **changes: object) -> str:
 
 
 def id_token(_: str) -> str:
-    """What the same people's identity provider might sign, were it with the same key."""
+    """An ID token as an identity provider would sign it, here with the same key."""
     claims = {"iss": "https://id.example", "sub": "alice", "aud": "devroute", "iat": NOW, "exp": NOW + 60}
     return encode_jwt(claims, ALICE.private, "EdDSA", headers={"kid": ALICE.id})
 
@@ -383,7 +383,7 @@ def test_each_attack_on_a_token_is_refused_with_its_reason(name: str) -> None:
 @given(st.data())
 def test_no_single_character_can_be_changed(data: st.DataObject) -> None:
     raw = token()
-    at = data.draw(st.integers(0, len(raw) - 2))  # a signature's last character has bits that mean nothing
+    at = data.draw(st.integers(0, len(raw) - 2))  # the last character of a signature has unused bits
     changed = raw[:at] + data.draw(st.sampled_from("AQgw.{ \n")) + raw[at + 1 :]
     if changed != raw:
         with pytest.raises((ContractInvalid, ContractUntrusted)):
@@ -398,11 +398,11 @@ def test_garbage_raises_only_the_documented_errors(text: str, before: str) -> No
             read(before + text)
 
 
-# --- remembering --------------------------------------------------------------------------------------------
+# --- the cache ----------------------------------------------------------------------------------------------
 
 
 class Ring:
-    """Keys that change, and a count of the signatures that were looked at."""
+    """Keys that can change, and a count of the verified signatures."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.keys = KEYS

@@ -1,4 +1,4 @@
-"""What differs is named at its place; what always differs is not."""
+"""Differences are named with their location; values that always differ are ignored."""
 
 import gzip
 import json
@@ -201,8 +201,8 @@ def test_values_are_equal_by_type_and_numbers_by_value(
 
 
 def comparable(value: Any) -> object:
-    """A value of which Python's == says whether JSON documents are equal: it takes True for 1, and no NaN for
-    another one."""
+    """A value that Python's == compares as JSON values are compared: by itself, it takes True for 1, and one
+    NaN for different from another."""
     if isinstance(value, dict):
         return {key: comparable(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The command that is copied sends the same request, and runs nothing else."""
+"""The copied curl command sends the same request, and runs nothing else."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from devroute.inspector.capture import Capture, CapturedHead
 from devroute.inspector.curl import MAX_ARGUMENT, as_curl
 from tests.support.examples import examples
 
-#: Takes the place of curl, and records its arguments and input.
+#: A stand-in for curl that writes its arguments and its input to files.
 FAKE = """#!/bin/sh
 for each in "$@"; do printf '%s\\000' "$each"; done > "$SEEN"
 if [ ! -t 0 ]; then cat > "$SEEN.in"; fi
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: str, folder: Path, shell: str = "bash") -> tuple[list[bytes], bytes]:
-    """The arguments that curl gets, and its input."""
+    """The arguments and the input that curl gets."""
     seen = folder / "seen"
     (folder / "seen.in").unlink(missing_ok=True)
     environment = {"PATH": f"{folder}:{os.environ['PATH']}", "SEEN": str(seen), "LC_ALL": "C.UTF-8"}

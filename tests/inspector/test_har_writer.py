@@ -1,4 +1,4 @@
-"""HAR files: ours come back as they were, others' are read, bad ones are refused with the place."""
+"""HAR files: our own read back unchanged, other tools' are read, invalid ones are refused with the place."""
 
 import copy
 import gzip
@@ -217,7 +217,7 @@ anything = st.recursive(
 
 @given(st.data())
 def test_any_value_in_any_field_is_read_or_refused(data: st.DataObject) -> None:
-    """Nothing but HarInvalid ever comes out."""
+    """Raises HarInvalid and nothing else."""
     inner = entry = copy.deepcopy(ENTRY)
     while True:
         key = data.draw(st.sampled_from(sorted(inner)))

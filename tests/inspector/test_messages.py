@@ -1,4 +1,4 @@
-"""Messages are found however their bytes arrive."""
+"""Messages are found in streams of bytes, however these are chunked."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""A real agent records what passes between its tunnel and real apps, and changes nothing of it."""
+"""A real agent records the requests between its tunnel and real apps, and changes none of them."""
 
 import asyncio
 import gzip
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class Laptop:
-    """An agent that is online at a site, and what it has captured."""
+    """An agent that is online, and its captures."""
 
     def __init__(self, agent: Agent, where: Site) -> None:
         assert agent.captures is not None
@@ -205,9 +205,9 @@ async def test_large_bodies_stream_through_and_are_stored_in_part() -> None:
     store = CaptureStore(max_body=1000)
     app = BulkApp()
     recorder = recorder_of(store)
-    tapped = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]  # is never closed
+    upstream = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]  # is never closed
     client = Client(keep=False)
-    stream = tapped.open(get(b"/10000000"), client)
+    stream = upstream.open(get(b"/10000000"), client)
     await asyncio.wait_for(client.first.wait(), 5)
     stream.pause_response()
     assert app.streams[0].paused  # backpressure passes through
@@ -222,9 +222,9 @@ async def test_large_bodies_stream_through_and_are_stored_in_part() -> None:
 
 async def test_each_chunk_is_passed_on_in_the_same_turn_of_the_loop() -> None:
     opened: list[AppStream] = []
-    tapped = RecordingUpstream(App(opened.append), "foo", recorder_of(CaptureStore()))  # type: ignore[arg-type]
+    upstream = RecordingUpstream(App(opened.append), "foo", recorder_of(CaptureStore()))  # type: ignore[arg-type]
     client = Client()
-    stream = tapped.open(post(4), client)
+    stream = upstream.open(post(4), client)
     await asyncio.sleep(0)
     stream.send_data(b"ab")
     assert bytes(opened[0].body) == b"ab"
@@ -247,14 +247,14 @@ async def test_requests_beyond_the_recorder_s_rate_are_counted_only() -> None:
     store = CaptureStore()
     recorder = recorder_of(store)
     app = App()
-    tapped = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]
+    upstream = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]
     for _ in range(MAX_WAITING + 7):
-        tapped.open(get(), Client())
+        upstream.open(get(), Client())
     assert len(app.streams) == MAX_WAITING + 7
     assert store.skipped == 7
     recorder.flush()
     assert len(store) == MAX_WAITING
-    tapped.open(get(), Client())
+    upstream.open(get(), Client())
     recorder.flush()
     assert len(store) == MAX_WAITING + 1
 
@@ -263,8 +263,8 @@ async def test_queued_events_are_bounded() -> None:
     store = CaptureStore()
     recorder = recorder_of(store)
     opened: list[AppStream] = []
-    tapped = RecordingUpstream(App(opened.append), "foo", recorder)  # type: ignore[arg-type]
-    stream = tapped.open(post(100_000_000), Client(keep=False))
+    upstream = RecordingUpstream(App(opened.append), "foo", recorder)  # type: ignore[arg-type]
+    stream = upstream.open(post(100_000_000), Client(keep=False))
     for _ in range(100):
         stream.send_data(bytes(1_000_000))
         assert recorder.queued_bytes <= 5_000_000
@@ -278,8 +278,8 @@ async def test_bytes_beyond_the_stored_part_of_a_body_are_counted_and_not_buffer
     store = CaptureStore(max_body=1000)
     recorder = recorder_of(store)
     app = App()
-    tapped = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]
-    stream = tapped.open(post(100_000), Client(keep=False))
+    upstream = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]
+    stream = upstream.open(post(100_000), Client(keep=False))
     stream.send_data(bytes(2000))
     recorder.flush()
     for _ in range(3):
@@ -353,7 +353,7 @@ async def test_websocket_messages_are_recorded_as_they_arrive(compress: bool) ->
 
 @asynccontextmanager
 async def relayed(it: Laptop) -> AsyncIterator[str]:
-    """A listener that sends every connection's bytes to the laptop as one upgrade, with its own head."""
+    """A listener that sends the bytes of every connection to the laptop as one upgrade, with its own head."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -414,7 +414,7 @@ async def test_a_grpc_call_is_kept_with_its_messages_and_status() -> None:
         await server.stop(None)
 
 
-# --- again
+# --- replay
 
 
 async def test_a_request_is_replayed_with_and_without_edits() -> None:
@@ -423,7 +423,7 @@ async def test_a_request_is_replayed_with_and_without_edits() -> None:
         fields = {"content-type": "application/json", "x-a": "1", "cookie": "s3cret"}
         await it.ask(request("PUT", "/p?id_token=x&n=1", fields, body), body)
         first = await it.newest()
-        it.store.paused = True  # what a person sends is kept all the same
+        it.store.paused = True  # replays are recorded all the same
         again = await it.agent.replayer(first, {})
         assert again.replay_of == first.id
         assert await it.newest() is again

@@ -1,4 +1,4 @@
-"""What is secret never reaches the store, whatever shape it comes in."""
+"""Secrets never reach the store, in any format or encoding."""
 
 import gzip
 import json
@@ -86,7 +86,7 @@ documents = st.recursive(
 
 
 def poisoned(document: Any, *, secret: bool) -> Any:
-    """The document with each value below a secret name made recognisable."""
+    """The document with a recognisable text for each value below a secret name."""
     if isinstance(document, dict):
         return {
             key: poisoned(value, secret=secret or key.lower() in ("password", "card_number", "access_token"))

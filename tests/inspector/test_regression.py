@@ -1,4 +1,4 @@
-"""devroute replay: real requests to a real app, whose responses are compared with the recorded ones."""
+"""`devroute replay`: real requests to a real app, whose responses are compared with the recorded ones."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class Shop:
-    """An app of which a build may differ."""
+    """An app whose responses may differ from the recorded ones."""
 
     def __init__(self) -> None:
         self.price = 10

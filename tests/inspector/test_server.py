@@ -1,4 +1,4 @@
-"""The inspector's server over real sockets: who is let in, and what it answers."""
+"""The inspector's server over real sockets: access control and API."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ ABOUT = server.About({"foo": "http://localhost:8001"}, "alice")
 
 
 def capture(target: str = "/path", **changes: Any) -> Capture:
-    """One that is over."""
+    """A completed capture."""
     made = Capture("foo", changes.pop("method", "GET"), target, 1_700_000_000.0, 10.0)
     made.sent, made.responded, made.ended = 10.001, 10.021, 10.022
     made.status, made.reason, made.state = 200, "OK", "done"
@@ -91,7 +91,7 @@ async def inspector(store: CaptureStore | None = None) -> AsyncIterator[Opened]:
         yield Opened(store, access, session, urls, asked)
 
 
-# --- who is let in ------------------------------------------------------------------------------------
+# --- access -------------------------------------------------------------------------------------------
 
 
 async def test_the_link_opens_once_and_leaves_no_token_behind() -> None:
@@ -392,11 +392,11 @@ async def test_pause_and_clear() -> None:
         assert len(opened.store) == 0
 
 
-# --- as it happens ------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------------------------------
 
 
 class Stream:
-    """Server-sent events, one after another."""
+    """Server-sent events, one by one."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -412,7 +412,7 @@ class Stream:
                     return name, json.loads(line.removeprefix("data: "))
 
     async def until(self, name: str) -> list[Any]:
-        """What batches said before the event `name`."""
+        """The merged batches before the event `name`."""
         said = []
         while (event := await self.next())[0] != name:
             said.append(event[1])
@@ -525,7 +525,7 @@ async def test_the_next_free_port_is_used_unless_one_is_configured(monkeypatch: 
 
 
 class Terminal:
-    """Records what is shown to a person."""
+    """Records what the terminal would show."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -1,4 +1,4 @@
-"""What is kept stays within its bounds, and subscribers hear of it in order."""
+"""Captures stay within their bounds, and subscribers are notified in order."""
 
 from typing import Any, Literal
 

@@ -165,7 +165,7 @@ def test_no_ipv6_form_of_a_denied_ipv4_address_is_permitted(ip: object) -> None:
         assert not any(allows(EVERYTHING, disguise) for disguise in disguises)
 
 
-# --- by service ---------------------------------------------------------------------------------------------
+# --- service rules ------------------------------------------------------------------------------------------
 
 
 def test_a_rule_adds_addresses_for_its_services_and_takes_none_away() -> None:
@@ -203,7 +203,7 @@ def test_the_clusters_own_ranges_are_denied_unless_a_network_inside_them_is_list
     assert not allows(Policy.parse(text % "10.244.3.4/32"), "10.244.3.5")
 
 
-# --- who may register ---------------------------------------------------------------------------------------
+# --- registrations ------------------------------------------------------------------------------------------
 
 NONE: frozenset[str] = frozenset()
 
@@ -256,7 +256,7 @@ def test_a_refused_registration_names_the_permitted_services_and_the_missing_rul
         policy.permit_registration("bob", NONE, "foo")
 
 
-# --- whose requests -----------------------------------------------------------------------------------------
+# --- callers ------------------------------------------------------------------------------------------------
 
 QA, WEB = "spiffe://cluster.local/ns/qa/sa/runner", "spiffe://cluster.local/ns/shop/sa/web"
 
@@ -328,7 +328,7 @@ def test_a_callers_rule_applies_to_its_services_only() -> None:
     assert not may_call(policy, QA, "alice", "bar")
 
 
-# --- the rest of the file -----------------------------------------------------------------------------------
+# --- signatures and limits ----------------------------------------------------------------------------------
 
 
 def test_signatures_and_limits_are_read() -> None:
