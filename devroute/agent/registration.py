@@ -5,7 +5,6 @@ Owns the renewal of the newest link's token. Makes one attempt at a time; app.py
 
 import asyncio
 from collections.abc import Callable
-from typing import NoReturn
 
 from devroute import __version__
 from devroute.agent.settings import AgentSettings
@@ -18,7 +17,6 @@ from devroute.errors import (
     DevrouteError,
     LinkReplaced,
     NotSupported,
-    ProtocolError,
     ServerUnreachable,
     TokenInvalid,
 )
@@ -61,35 +59,15 @@ class Registrar:
         none."""
         link = await self._dial()
         self._dialled(link)
-        link.wake()
         try:
-            async with asyncio.timeout(DIAL_SECONDS):
-                welcome = handshake.decode(handshake.Welcome, await link.welcome)
-        except TimeoutError:
-            self._give_up(link, ServerUnreachable(f"the server sent no WELCOME within {DIAL_SECONDS:g} s"))
-        except ProtocolError as error:
-            self._give_up(link, error)
+            welcome = handshake.decode(handshake.Welcome, await receive_welcome(link, DIAL_SECONDS))
+            self._check_supported(welcome)
+        except DevrouteError as error:
+            link.close_with(error)
+            raise
         except asyncio.CancelledError:
-            if link.close_error is None:  # this task was cancelled, and the link has not ended
-                link.close_with(DevrouteError("the agent is ending"))
-                raise
-            self._give_up(link, rejection(link))
-        if self._settings.offer_options != DEFAULT_OPTIONS and "terms" not in welcome.features:
-            self._give_up(
-                link,
-                NotSupported(
-                    f"the server (devroute {welcome.server}) knows neither --only-path nor --except-status",
-                    hint="leave them out, or ask the platform team for an upgrade",
-                ),
-            )
-        if self._settings.shadow is not None and "shadow" not in welcome.features:
-            self._give_up(
-                link,
-                NotSupported(
-                    f"the server (devroute {welcome.server}) does not know --shadow",
-                    hint="leave it out, or ask the platform team for an upgrade",
-                ),
-            )
+            link.close_with(DevrouteError("the agent is ending"))
+            raise
         if self._source.renewable and "renew" in welcome.features:
             renewing = keep_renewed(link, self._source, welcome.expires_in, self._not_renewed)
             self._renewals.start(renewing)
@@ -114,15 +92,34 @@ class Registrar:
         """End the renewal of the last link's token."""
         await self._renewals.close()
 
-    @staticmethod
-    def _give_up(link: AgentLink, error: DevrouteError) -> NoReturn:
-        link.close_with(error)
-        raise error from None
+    def _check_supported(self, welcome: handshake.Welcome) -> None:
+        """Raises NotSupported for an option that the server would ignore."""
+        if self._settings.offer_options != DEFAULT_OPTIONS and "terms" not in welcome.features:
+            problem, remedy = "knows neither --only-path nor --except-status", "leave them out"
+        elif self._settings.shadow is not None and "shadow" not in welcome.features:
+            problem, remedy = "does not know --shadow", "leave it out"
+        else:
+            return
+        raise NotSupported(
+            f"the server (devroute {welcome.server}) {problem}",
+            hint=f"{remedy}, or ask the platform team for an upgrade",
+        )
 
     def _greeting(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         link = self._make_link(websocket, loop)
         link.send_hello(self._hello)
         return link
+
+
+async def receive_welcome(link: AgentLink, seconds: float, hint: str | None = None) -> bytes:
+    """WELCOME's body. Raises ServerUnreachable with `hint` where none arrives in time, else why the server
+    refused the link."""
+    await asyncio.wait({link.welcome}, timeout=seconds)
+    if not link.welcome.done():
+        raise ServerUnreachable(f"the server sent no WELCOME within {seconds:g} s", hint=hint)
+    if link.welcome.cancelled():
+        raise rejection(link)
+    return link.welcome.result()
 
 
 def rejection(link: AgentLink) -> DevrouteError:

@@ -52,7 +52,6 @@ async def dial(
     *,
     tls: ssl.SSLContext | None = None,
     seconds: float = DIAL_SECONDS,
-    random: Callable[[int], bytes] = os.urandom,
 ) -> AgentLink:
     """Connect to `server` (an http, https, ws or wss URL), within `seconds` per attempt. `tls` replaces the
     system's certificate authorities.
@@ -61,7 +60,7 @@ async def dial(
     """
     for _ in range(MAX_USED_CONNECTIONS):
         try:
-            return await _attempt(server, token, make_link, tls, seconds, random)
+            return await _attempt(server, token, make_link, tls, seconds)
         except ConnectionUsed:
             continue
     raise ServerUnreachable(
@@ -71,12 +70,7 @@ async def dial(
 
 
 async def _attempt(
-    server: str,
-    token: str,
-    make_link: MakeLink,
-    tls: ssl.SSLContext | None,
-    seconds: float,
-    random: Callable[[int], bytes],
+    server: str, token: str, make_link: MakeLink, tls: ssl.SSLContext | None, seconds: float
 ) -> AgentLink:
     url = urlsplit(server)
     secure = url.scheme in ("https", "wss")
@@ -87,13 +81,10 @@ async def _attempt(
     fields = {"user-agent": f"devroute/{__version__}"}
     if token:  # without one, a client certificate identifies the laptop
         fields["authorization"] = f"Bearer {token}"
-    request, key = request_upgrade(url.netloc, url.path.rstrip("/") + "/tunnel", fields, random(16))
+    request, key = request_upgrade(url.netloc, url.path.rstrip("/") + "/tunnel", fields, os.urandom(16))
     loop = asyncio.get_running_loop()
 
-    def upgraded() -> AgentLink:
-        return make_link(WebSocket(client=True, random=random), loop)
-
-    handshake = _Handshake(request, key, upgraded, loop)
+    handshake = _Handshake(request, key, make_link, loop)
     try:
         async with asyncio.timeout(seconds):
             context = (tls or ssl.create_default_context()) if secure else None
@@ -134,12 +125,13 @@ class _Handshake(asyncio.Protocol):
     """The connection until the server's response is complete. `outcome` gets the link, or the error."""
 
     def __init__(
-        self, request: bytes, key: bytes, upgraded: Callable[[], AgentLink], loop: asyncio.AbstractEventLoop
+        self, request: bytes, key: bytes, make_link: MakeLink, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.outcome: asyncio.Future[AgentLink] = loop.create_future()
         self._request = request
         self._key = key
-        self._upgraded = upgraded
+        self._make_link = make_link
+        self._loop = loop
         self._read = b""
         self._transport: asyncio.Transport | None = None
 
@@ -184,7 +176,7 @@ class _Handshake(asyncio.Protocol):
             raise _error_in(head, rest)
         check_upgraded(head, self._key)
         assert self._transport is not None
-        link = self._upgraded()
+        link = self._make_link(WebSocket(client=True, random=os.urandom), self._loop)
         self._transport.set_protocol(link)
         link.connection_made(self._transport)
         self.outcome.set_result(link)

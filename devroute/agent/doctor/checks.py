@@ -22,6 +22,7 @@ from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, open_tunne
 from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import with_fetched_token
+from devroute.auth.identity import PeerCertificate
 from devroute.errors import (
     AppUnreachable,
     ConfigInvalid,
@@ -61,9 +62,7 @@ class Finding:
     error: DevrouteError | None = None
 
     def as_dict(self) -> dict[str, object]:
-        found = asdict(replace(self, error=None))
-        found["error"] = self.error.code if self.error is not None else None
-        return found
+        return asdict(replace(self, error=None)) | {"error": self.error and self.error.code}
 
 
 def failure(check: str, error: DevrouteError) -> Finding:
@@ -120,12 +119,9 @@ class Doctor:
 
     async def _tls(self) -> Finding:
         host, port, secure = self._place
-        context = tls_for_server(self._settings) or (ssl.create_default_context() if secure else None)
+        context = (tls_for_server(self._settings) or ssl.create_default_context()) if secure else None
         try:
-            async with asyncio.timeout(STEP_SECONDS):
-                transport, _ = await asyncio.get_running_loop().create_connection(
-                    asyncio.Protocol, host, port, ssl=context if secure else None
-                )
+            certificate = await _connect(host, port, context)
         except TimeoutError:
             raise ServerUnreachable(f"{host}:{port} does not respond", hint=NETWORK) from None
         except ssl.SSLCertVerificationError as error:
@@ -142,9 +138,7 @@ class Doctor:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise ServerUnreachable(f"{host}:{port}: {why}", hint=NETWORK) from None
-        certificate = transport.get_extra_info("peercert")
-        transport.abort()
-        if not secure:
+        if certificate is None:
             return Finding("tls", "ok", f"{host}:{port} responds, in plain http")
         days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86400
         if days < CERTIFICATE_DAYS:
@@ -242,15 +236,23 @@ class Doctor:
     async def _local(self, service: str, host: str, port: int) -> Finding:
         place = f"{host}:{port}"
         try:
-            async with asyncio.timeout(STEP_SECONDS):
-                transport, _ = await asyncio.get_running_loop().create_connection(
-                    asyncio.Protocol, host, port
-                )
+            await _connect(host, port)
         except (OSError, TimeoutError):
             error = AppUnreachable(f"nothing listens on {place}", hint=f"start the app of '{service}'")
             return failure(f"app {service}", error)
-        transport.abort()
         return Finding(f"app {service}", "ok", f"{place} listens")
+
+
+async def _connect(host: str, port: int, context: ssl.SSLContext | None = None) -> PeerCertificate | None:
+    """Connect for a moment. Returns the server's certificate, None without TLS. Raises OSError or
+    TimeoutError."""
+    async with asyncio.timeout(STEP_SECONDS):
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            asyncio.Protocol, host, port, ssl=context
+        )
+    certificate: PeerCertificate | None = transport.get_extra_info("peercert")
+    transport.abort()
+    return certificate
 
 
 async def _round_trip(link: AgentLink) -> Finding:

@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from devroute import __version__
-from devroute.agent.registration import rejection
+from devroute.agent.registration import receive_welcome
 from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
-from devroute.errors import DevrouteError, ServerUnreachable
+from devroute.errors import DevrouteError
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import RequestHead
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import dial
 from devroute.tunnel.protocol import handshake
-from devroute.upstream.interface import ResponseSink
+from devroute.upstream.interface import DiscardedRequest, ResponseSink
 
 #: Seconds for each step.
 STEP_SECONDS: Final = 5.0
@@ -42,23 +42,16 @@ async def open_tunnel(
 
     secret = settings.token.get_secret_value()
     link = await dial(settings.server, secret, make, tls=tls_for_server(settings), seconds=STEP_SECONDS)
-    link.wake()
     try:
-        async with asyncio.timeout(STEP_SECONDS):
-            await asyncio.wait({link.welcome})
-        if link.welcome.cancelled():
-            raise rejection(link)
+        await receive_welcome(link, STEP_SECONDS, hint=NETWORK)
         yield link
-    except TimeoutError:
-        problem = f"the server sent no WELCOME within {STEP_SECONDS:g} s"
-        raise ServerUnreachable(problem, hint=NETWORK) from None
     finally:
         link.drain("leaving", "devroute doctor has ended")
         link.close_with(DevrouteError("devroute doctor has ended"))
         await asyncio.wait({link.disconnected}, timeout=STEP_SECONDS)
 
 
-class Echo:
+class Echo(DiscardedRequest):
     """An app that responds with a fixed body, and counts requests. Implements Upstream and its stream."""
 
     def __init__(self, body: bytes) -> None:
@@ -76,9 +69,3 @@ class Echo:
         if head.method != b"HEAD":
             sink.on_data(self._body)
         sink.on_end([])
-
-    def send_data(self, data: bytes) -> None: ...
-    def send_end(self, trailers: object) -> None: ...
-    def cancel(self) -> None: ...
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
