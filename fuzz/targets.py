@@ -13,7 +13,6 @@ import h11
 
 from devroute.contract.grammar import parse as parse_contract
 from devroute.errors import (
-    BY_CODE,
     DevrouteError,
     ProtocolError,
     RequestMalformed,
@@ -414,7 +413,7 @@ def _react(data: bytes) -> None:
             elif isinstance(event, events.Data):
                 session.grant(event.stream, len(event.data))
             elif isinstance(event, events.Reset):
-                error_body(event.reason.as_error(UpstreamReset, BY_CODE))
+                error_body(event.reason.as_error(UpstreamReset))
         assert sum(map(len, session.data_to_send())) <= 64 * len(data) + 4096
     session.finish()
 

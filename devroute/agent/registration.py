@@ -13,7 +13,6 @@ from devroute.agent.token_renewal import keep_renewed
 from devroute.agent.token_source import TokenSource
 from devroute.contract.offer_options import DEFAULT_OPTIONS
 from devroute.errors import (
-    BY_CODE,
     DevrouteError,
     LinkReplaced,
     NotSupported,
@@ -127,7 +126,7 @@ def rejection(link: AgentLink) -> DevrouteError:
     if link.goaway is None:
         why = link.close_error.message if link.close_error is not None else "the link ended"
         return ServerUnreachable(f"the server broke off the registration: {why}")
-    error = link.goaway.as_error(ServerUnreachable, BY_CODE)
+    error = link.goaway.as_error(ServerUnreachable)
     if isinstance(error, LinkReplaced):
         error.hint = "each devroute up needs its own name: start the other one with --name"
     return error

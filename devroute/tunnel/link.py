@@ -12,6 +12,7 @@ from typing import Final
 from devroute.errors import DevrouteError, ProtocolError, UpstreamReset
 from devroute.http.aio.connection import FLUSH_BYTES, READ_TURN, Connection
 from devroute.http.message import Headers
+from devroute.tunnel.link_stream import LinkStream
 from devroute.tunnel.liveness import Heartbeat, Liveness
 from devroute.tunnel.protocol.events import (
     Broken,
@@ -26,8 +27,8 @@ from devroute.tunnel.protocol.events import (
     Writable,
 )
 from devroute.tunnel.protocol.flood_guard import TINY_BYTES, FloodGuard
-from devroute.tunnel.protocol.frames import Reason
-from devroute.tunnel.protocol.session import Buffer, Role, Session
+from devroute.tunnel.protocol.frames import Buffer, Reason
+from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import Stream
 from devroute.tunnel.protocol.websocket import CloseCode, WebSocket
 
@@ -42,38 +43,6 @@ LARGE_PIECE: Final = 4 * 1024
 FEW_STREAMS: Final = 2
 
 
-class StreamOwner:
-    """What the link calls on the owner of a stream (tunnel/link_stream.py). Its source is where the bytes
-    that it sends come from; `stopped`: the source was asked to send no more."""
-
-    __slots__ = ("stopped", "stream")
-
-    def __init__(self) -> None:
-        self.stream: Stream
-        self.stopped = False
-
-    def receive_head(self, raw: bytes, flags: int) -> None:
-        raise NotImplementedError
-
-    def receive_data(self, data: bytes, end: int) -> None:
-        raise NotImplementedError
-
-    def receive_end(self, trailers: Headers) -> None:
-        raise NotImplementedError
-
-    def receive_reset(self, reason: Reason) -> None:
-        raise NotImplementedError
-
-    def link_lost(self, error: DevrouteError) -> None:
-        raise NotImplementedError
-
-    def stop_source(self) -> None:
-        raise NotImplementedError
-
-    def start_source(self) -> None:
-        raise NotImplementedError
-
-
 class Link(Connection):
     """`write_paused`: the connection takes no more for now. `sources`: owners that send large bodies, least
     recently active first. `close_error`: why the link ended, None while it is open."""
@@ -83,7 +52,7 @@ class Link(Connection):
     ) -> None:
         super().__init__(loop)
         self.write_paused = False
-        self.sources: dict[StreamOwner, None] = {}
+        self.sources: dict[LinkStream, None] = {}
         self.close_error: DevrouteError | None = None
         self.disconnected: asyncio.Future[None] = loop.create_future()
         self.heartbeat = Heartbeat(loop, liveness, self._send_ping, self._dead)
@@ -128,7 +97,7 @@ class Link(Connection):
         self._session.send_head(stream, raw, flags)
         self.wake()
 
-    def send_data(self, owner: StreamOwner, data: bytes) -> None:
+    def send_data(self, owner: LinkStream, data: bytes) -> None:
         """Send a piece of the body, or keep it until there is credit; stops the owner's source if need be."""
         has_credit = self._session.send_data(owner.stream, data)
         sources = self.sources
@@ -141,12 +110,12 @@ class Link(Connection):
             sources[owner] = None
             owner.stop_source()
 
-    def send_end(self, owner: StreamOwner, trailers: Headers) -> None:
+    def send_end(self, owner: LinkStream, trailers: Headers) -> None:
         self._session.send_end(owner.stream, trailers)
         self.dismiss(owner)
         self.wake()
 
-    def send_reset(self, owner: StreamOwner, code: str, message: str, hint: str = "") -> None:
+    def send_reset(self, owner: LinkStream, code: str, message: str, hint: str = "") -> None:
         """End both halves of the stream; nothing happens if they have ended."""
         self._session.reset(owner.stream, code, message, hint)
         self.dismiss(owner)
@@ -157,7 +126,7 @@ class Link(Connection):
         it."""
         self._session.grant(stream, size)
 
-    def dismiss(self, owner: StreamOwner) -> None:
+    def dismiss(self, owner: LinkStream) -> None:
         """This owner sends nothing more."""
         self.sources.pop(owner, None)
 
@@ -245,7 +214,7 @@ class Link(Connection):
         session, websocket = self._session, self._websocket
         control_frames = session.control_frames + websocket.control_frames
         now = self.heartbeat.last_received
-        flood = self._guard.check(now, control_frames, session.resets, session.opened)
+        flood = self._guard.check(now, control_frames, session.resets, session.last_id)
         session.control_frames = session.resets = websocket.control_frames = 0
         if flood is not None:
             session.goaway(flood.code, flood.message, flood.hint)
@@ -291,7 +260,7 @@ class Link(Connection):
             pieces = session.data_to_send()
             self.transport.write(self._websocket.encode(pieces))
 
-    def _start_source(self, owner: StreamOwner) -> None:
+    def _start_source(self, owner: LinkStream) -> None:
         stream = owner.stream
         if owner.stopped and not self.write_paused and stream.credit > 0 and stream.backlog is None:
             owner.stopped = False

@@ -4,26 +4,32 @@ enforce the body's length, grant credit. Knows nothing of either end.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from devroute.errors import DevrouteError
 from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.message import Headers
-from devroute.tunnel.link import Link, StreamOwner
+from devroute.tunnel.protocol.frames import Reason
+from devroute.tunnel.protocol.stream import Stream
+
+if TYPE_CHECKING:
+    from devroute.tunnel.link import Link
 
 #: The length of a body that is not known beforehand.
 UNBOUNDED: Final = -1
 
 
-class LinkStream(StreamOwner):
+class LinkStream:
     """`left`: bytes of body that must still arrive, or UNBOUNDED. `done`: the consumer got the end or an
-    error, and gets nothing more. What is held is bounded by the stream's credit."""
+    error, and gets nothing more. What is held is bounded by the stream's credit. The source is where the
+    bytes that it sends come from; `stopped`: the source was asked to send no more."""
 
-    __slots__ = ("_consume", "_held", "_held_end", "_paused", "done", "left", "link")
+    __slots__ = ("_consume", "_held", "_held_end", "_paused", "done", "left", "link", "stopped", "stream")
 
-    def __init__(self, link: Link) -> None:
-        super().__init__()
+    def __init__(self, link: "Link") -> None:
         self.link = link
+        self.stream: Stream
+        self.stopped = False
         self.left = 0
         self.done = False
         self._consume: Callable[[bytes], None]
@@ -42,6 +48,21 @@ class LinkStream(StreamOwner):
         raise NotImplementedError
 
     def wrong_length(self, message: str) -> DevrouteError:
+        raise NotImplementedError
+
+    def receive_head(self, raw: bytes, flags: int) -> None:
+        raise NotImplementedError
+
+    def receive_reset(self, reason: Reason) -> None:
+        raise NotImplementedError
+
+    def link_lost(self, error: DevrouteError) -> None:
+        raise NotImplementedError
+
+    def stop_source(self) -> None:
+        raise NotImplementedError
+
+    def start_source(self) -> None:
         raise NotImplementedError
 
     # --- from the link

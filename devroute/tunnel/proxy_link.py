@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import (
-    BY_CODE,
     DevrouteError,
     LaptopOffline,
     TargetOverloaded,
@@ -21,7 +20,7 @@ from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol.events import Hello, Opened, Renew
-from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, Flag, Reason
+from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, MAX_STREAM_ID, Flag, Reason
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import CLOSED, Stream
 from devroute.tunnel.protocol.websocket import WebSocket
@@ -130,7 +129,7 @@ class ProxyStream(LinkStream):
 
     def receive_reset(self, reason: Reason) -> None:
         self.link.dismiss(self)
-        self._end_abruptly(reason.as_error(UpstreamReset, BY_CODE))
+        self._end_abruptly(reason.as_error(UpstreamReset))
 
     def link_lost(self, error: DevrouteError) -> None:
         self._end_abruptly(UpstreamReset(error.message, hint=error.hint))
@@ -273,12 +272,13 @@ class ProxyLink(Link):
         session = self._session
         owner.stream = Stream(0, CLOSED, CLOSED)
         error: DevrouteError
-        if session.full and not session.leaving:
-            error = TargetOverloaded(f"{len(session.streams)} requests are open to this laptop already")
+        in_flight = len(session.streams)
+        if in_flight >= session.max_streams and not session.leaving:
+            error = TargetOverloaded(f"{in_flight} requests are open to this laptop already")
         elif (quota := self.quota) is not None and quota.full and not session.leaving:
             error = quota.overloaded()
         else:
             error = LaptopOffline("the laptop is leaving")
-        if session.ids_used_up and not session.leaving:
+        if session.last_id >= MAX_STREAM_ID and not session.leaving:
             self.drain("ids-used-up", "this link has carried all the requests it can", "dial again")
         self._loop.call_soon(owner.broken, error)

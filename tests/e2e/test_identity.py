@@ -19,7 +19,7 @@ import pytest_asyncio
 from devroute.auth.jwks import COOLDOWN_SECONDS, RemoteKeys
 from devroute.auth.oidc import IssuerKeys
 from devroute.auth.tokens import TokenRecord, new_token
-from devroute.errors import BY_CODE, DevrouteError, KeysUnavailable, NameTaken, TokenExpired, TokenInvalid
+from devroute.errors import DevrouteError, KeysUnavailable, NameTaken, TokenExpired, TokenInvalid
 from devroute.mesh import testbed
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import dial
@@ -67,7 +67,7 @@ class Place:
         link.wake()
         await asyncio.wait({link.welcome, link.close_reason}, return_when=asyncio.FIRST_COMPLETED)
         if link.goaway is not None:
-            raise link.goaway.as_error(DevrouteError, BY_CODE)
+            raise link.goaway.as_error(DevrouteError)
         return link
 
 

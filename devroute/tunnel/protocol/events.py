@@ -84,18 +84,6 @@ class Broken(NamedTuple):
     error: ProtocolError
 
 
-Event = (
-    Hello
-    | Welcome
-    | Renew
-    | Renewed
-    | Opened
-    | Head
-    | Data
-    | Ended
-    | Reset
-    | Writable
-    | Pong
-    | GoAway
-    | Broken
-)
+LinkEvent = Hello | Welcome | Renew | Renewed | Pong | GoAway | Broken
+StreamEvent = Opened | Head | Data | Ended | Reset | Writable
+Event = LinkEvent | StreamEvent

@@ -4,9 +4,11 @@ import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from devroute.errors import DevrouteError, ProtocolError
+from devroute.errors import BY_CODE, DevrouteError, ProtocolError
 from devroute.http.http1.body import ChunkedBody
 from devroute.http.message import Headers
+
+Buffer = bytes | bytearray | memoryview
 
 VERSION: Final = 1
 
@@ -128,11 +130,9 @@ class Reason(NamedTuple):
     message: str
     hint: str
 
-    def as_error(
-        self, otherwise: type[DevrouteError], known: dict[str, type[DevrouteError]]
-    ) -> DevrouteError:
-        """An error of the class that `known` has for this code, else of `otherwise`."""
-        return known.get(self.code, otherwise)(self.message or self.code, hint=self.hint)
+    def as_error(self, otherwise: type[DevrouteError]) -> DevrouteError:
+        """An error of the class with this code, else of `otherwise`."""
+        return BY_CODE.get(self.code, otherwise)(self.message or self.code, hint=self.hint)
 
 
 def decode_reason(payload: bytes) -> Reason:

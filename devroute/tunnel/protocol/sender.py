@@ -27,8 +27,8 @@ _pack_open = frames.OPEN_HEADER.pack
 
 
 class Sender:
-    """`streams` are the open ones by id, at most `max_streams`; `pending` is the number of bytes that
-    data_to_send would return."""
+    """`streams` are the open ones by id, at most `max_streams`; `last_id` the newest one's, so the number of
+    streams so far; `pending` is the number of bytes that data_to_send would return."""
 
     def __init__(self, max_streams: int = MAX_STREAMS) -> None:
         self.streams: dict[int, Stream] = {}
@@ -38,7 +38,7 @@ class Sender:
         self.finished = False
         self.renewing = False  # a RENEW has not been answered by RENEWED
         self.max_streams = max_streams
-        self._last_id = 0
+        self.last_id = 0
         self._out: list[bytes] = []
         self._pong: bytes | None = None
 
@@ -77,22 +77,14 @@ class Sender:
         self.renewing = False
         self._frame(FrameType.RENEWED, 0, 0, body)
 
-    @property
-    def ids_used_up(self) -> bool:
-        return self._last_id >= MAX_STREAM_ID
-
-    @property
-    def full(self) -> bool:
-        return len(self.streams) >= self.max_streams
-
     def open(self, service: bytes, wire: bytes, flags: int, length: int) -> Stream:
         """Start a request; with END in `flags` it has no body. `service`: 1 to 255 bytes. Raises ValueError
         while no stream can be opened."""
         streams = self.streams
-        number = self._last_id + 1
+        number = self.last_id + 1
         if not self.greeted or self.leaving or len(streams) >= self.max_streams or number > MAX_STREAM_ID:
             raise ValueError("this session cannot open a stream now")
-        self._last_id = number
+        self.last_id = number
         named = len(service)
         size = _OPEN_PREFIX_SIZE + named + len(wire)
         stream = Stream(number, HEADLESS, CLOSED if flags & _END else BODY)

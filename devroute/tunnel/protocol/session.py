@@ -27,11 +27,9 @@ from devroute.tunnel.protocol.events import (
     Writable,
 )
 from devroute.tunnel.protocol.flood_guard import SMALL_CREDIT
-from devroute.tunnel.protocol.frames import HEADER, MAX_STREAMS, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.frames import HEADER, MAX_STREAMS, WINDOW, Buffer, Flag, FrameType
 from devroute.tunnel.protocol.sender import Sender
 from devroute.tunnel.protocol.stream import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT, Stream
-
-Buffer = bytes | bytearray | memoryview
 
 
 class Role(Enum):
@@ -210,14 +208,9 @@ class Session(Sender):
     def _ended_before(self, number: int) -> None:
         """A frame for a stream that has ended may have crossed our RESET, so it counts as a control frame
         only."""
-        if number > self._last_id:
+        if number > self.last_id:
             raise ProtocolError(f"a frame for stream {number}, which was never opened")
         self.control_frames += 1
-
-    @property
-    def opened(self) -> int:
-        """The number of streams that have been opened so far."""
-        return self._last_id
 
     @staticmethod
     def _misplaced(kind: int, stream: Stream) -> ProtocolError:
@@ -255,12 +248,12 @@ class Session(Sender):
         self._events.append(Welcome(payload))
 
     def _on_open(self, flags: int, number: int, payload: bytes) -> None:
-        if number <= self._last_id:
+        if number <= self.last_id:
             raise ProtocolError(f"stream {number} was opened before")
         if len(self.streams) >= self.max_streams:
             raise ProtocolError(f"more than {self.max_streams} streams are open")
         length, service, wire = frames.decode_open(payload)
-        self._last_id = number
+        self.last_id = number
         stream = Stream(number, CLOSED if flags & _END else BODY, HEADLESS)
         self.streams[number] = stream
         self._events.append(_event(Opened, (stream, service, flags, length, wire)))

@@ -34,11 +34,6 @@ NEXT: Final = tuple(
 )
 
 
-def after(state: int, kind: int, flags: int) -> int:
-    """The half's state after a frame, or FORBIDDEN."""
-    return NEXT[state][kind * 4 + (flags & 3)]
-
-
 class Stream:
     """Both halves of one exchange, as one end sees them.
 

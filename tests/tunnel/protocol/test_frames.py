@@ -1,6 +1,6 @@
 import pytest
 
-from devroute.errors import BY_CODE, AppUnreachable, ProtocolError, UpstreamReset
+from devroute.errors import AppUnreachable, ProtocolError, UpstreamReset
 from devroute.tunnel.protocol import frames
 from devroute.tunnel.protocol.frames import Flag, FrameType
 
@@ -18,10 +18,10 @@ def test_the_wire_vectors_of_version_1() -> None:
 
 def test_a_reason_becomes_the_error_its_code_names() -> None:
     reason = frames.decode_reason(frames.encode_reason("app-unreachable", "nothing listens", "start it"))
-    error = reason.as_error(UpstreamReset, BY_CODE)
+    error = reason.as_error(UpstreamReset)
     assert isinstance(error, AppUnreachable)
     assert (error.message, error.hint) == ("nothing listens", "start it")
-    assert isinstance(frames.Reason("no-such-code", "", "").as_error(UpstreamReset, BY_CODE), UpstreamReset)
+    assert isinstance(frames.Reason("no-such-code", "", "").as_error(UpstreamReset), UpstreamReset)
 
 
 def test_a_reason_cannot_smuggle_lines_or_terminal_codes() -> None:
