@@ -4,24 +4,24 @@ They arrive from the network, so pydantic validates them. Fields that this versi
 a newer peer may add some, as long as the protocol's version is the same.
 """
 
-import json
+from functools import partial
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_serializer,
+)
 
 from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.service_spec import MAX_SERVICES
 from devroute.contract.target import Address, check_label, parse_address
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol.frames import VERSION
-
-
-def _service(text: str) -> str:
-    return check_label(text, "a service's name")
-
-
-def _name(text: str) -> str:
-    return check_label(text, "a laptop's name")
 
 
 def _direct(value: object) -> object:
@@ -44,21 +44,25 @@ def _version(version: int) -> int:
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
 
+    def encode(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+class _Greeting(_Message):
     version: Annotated[int, AfterValidator(_version)] = VERSION
 
 
-class Offer(BaseModel):
+class Offer(_Message):
     """A service on the laptop. With `direct`, the proxy reaches it at that address, not by the tunnel.
     `terms`: which requests the laptop wants, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
-
-    service: Annotated[str, AfterValidator(_service)]
+    service: Annotated[str, AfterValidator(partial(check_label, what="a service's name"))]
     scheme: Literal["http", "grpc"] = "http"
     direct: Annotated[Address | None, BeforeValidator(_direct)] = None
     terms: Annotated[OfferOptions, BeforeValidator(_terms)] = DEFAULT_OPTIONS
 
-    def as_dict(self) -> dict[str, object]:
+    @model_serializer
+    def _as_json(self) -> dict[str, object]:
         return {
             "service": self.service,
             "scheme": self.scheme,
@@ -73,26 +77,21 @@ def _unique(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
     return offers
 
 
-class Hello(_Message):
+class Hello(_Greeting):
     """From the agent. `name`: of the laptop, None for the token's subject."""
 
     agent: Annotated[str, Field(max_length=64, pattern=r"^[!-~]*$")]
-    name: Annotated[str, AfterValidator(_name)] | None = None
+    name: Annotated[str, AfterValidator(partial(check_label, what="a laptop's name"))] | None = None
     services: Annotated[
         tuple[Offer, ...], Field(min_length=1, max_length=MAX_SERVICES), AfterValidator(_unique)
     ]
-
-    def encode(self) -> bytes:
-        document = self.model_dump(exclude={"services"})
-        document["services"] = [offer.as_dict() for offer in self.services]
-        return json.dumps(document, separators=(",", ":")).encode()
 
 
 #: What this version of the proxy supports and older ones ignore without an error.
 FEATURES = ("terms", "renew", "shadow")
 
 
-class Welcome(_Message):
+class Welcome(_Greeting):
     """From the proxy. `name`: of the laptop from now on. `features`: what the proxy supports beyond the
     protocol's version. `expires_in`: seconds until the token expires, None for never."""
 
@@ -101,30 +100,20 @@ class Welcome(_Message):
     features: tuple[str, ...] = ()
     expires_in: float | None = None
 
-    def encode(self) -> bytes:
-        return self.model_dump_json().encode()
 
-
-class Refusal(BaseModel):
+class Refusal(_Message):
     """An error, as in RENEWED."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     code: str
     message: str
     hint: str = ""
 
 
-class Renewed(BaseModel):
+class Renewed(_Message):
     """From the proxy, after RENEW: seconds until the newer token expires, or why it was refused."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     expires_in: float | None = None
     error: Refusal | None = None
-
-    def encode(self) -> bytes:
-        return self.model_dump_json().encode()
 
 
 _M = TypeVar("_M", Hello, Welcome, Renewed)
