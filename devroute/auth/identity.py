@@ -21,6 +21,10 @@ class Identity:
     kind: Literal["token", "oidc", "certificate"] = "token"
     bound_to_certificate: bool = False
 
+    def expires_in(self, now: float) -> float | None:
+        """Seconds, 0 once it has expired."""
+        return None if self.expires is None else max(0.0, self.expires - now)
+
 
 #: The identity that an Authorization field ("" for none) or else a verified certificate proves.
 #: Raises TokenInvalid, TokenExpired, SubjectInvalid or KeysUnavailable.

@@ -132,14 +132,11 @@ class Proxy:
         self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
             registry=self.registry,
-            server_version=__version__,
             permit=self._permit_registration,
             record=self._record,
         )
         self._control_listener = ControlListener(
-            http=lambda: http.connections(self._control)(),
-            authenticate=config.identities.authenticate,
-            tunnels=self._tunnels,
+            http=lambda: http.connections(self._control)(), tunnels=self._tunnels
         )
         self._tls: TlsListener | None = None
         self._admin = web.AppRunner(

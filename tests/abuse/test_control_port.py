@@ -42,15 +42,8 @@ class Port:
         app.router.add_post("/echo", echo)
         self.runner = create_runner(app)
         await self.runner.setup()
-        tunnels = Tunnels(
-            authenticate=no_token, registry=Registry(), server_version="test", permit=lambda *_: None
-        )
-        listener = ControlListener(
-            http=connections(self.runner),
-            authenticate=no_token,
-            tunnels=tunnels,
-            head_seconds=HEAD_SECONDS,
-        )
+        tunnels = Tunnels(authenticate=no_token, registry=Registry(), permit=lambda *_: None)
+        listener = ControlListener(http=connections(self.runner), tunnels=tunnels, head_seconds=HEAD_SECONDS)
         self.server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
 
     async def says(self, *pieces: bytes) -> list[tuple[int, bytes]]:

@@ -78,14 +78,11 @@ async def start_site(
     tunnels = Tunnels(
         authenticate=authenticate,
         registry=registry,
-        server_version="test",
         permit=permit or (lambda subject, groups, offer: None),
         liveness=liveness,
         **seconds,
     )
-    listener = ControlListener(
-        http=NoHttp, authenticate=authenticate, tunnels=tunnels, head_seconds=head_seconds
-    )
+    listener = ControlListener(http=NoHttp, tunnels=tunnels, head_seconds=head_seconds)
     server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", port, ssl=tls)
     return Site(listener, registry, server)
 

@@ -21,7 +21,6 @@ from devroute.errors import (
     BodyTooLarge,
     ConnectionUsed,
     DevrouteError,
-    LaptopOffline,
     MethodNotAllowed,
     NotFound,
     RequestMalformed,
@@ -37,7 +36,6 @@ from devroute.routing.shadow.assignment import assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, parse_service_response
 from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.routing.trace import Traces
-from devroute.upstream.interface import ProbedUpstream
 
 log = structlog.stdlib.get_logger("devroute.control")
 
@@ -68,6 +66,7 @@ class Control:
     shadow: ShadowTraffic = field(default_factory=lambda: ShadowTraffic(time.monotonic))
     read: Callable[[str], Contract] = parse
     record: RecordEvent = discard_event
+    started: float = field(default_factory=time.monotonic)
 
     async def resolve(self, request: web.Request) -> web.Response:
         """GET /resolve: the decision for one contract at one service (routing/SIDECAR.md has its format);
@@ -86,37 +85,29 @@ class Control:
             read=self.read,
             now=time.time(),
         )
-        if decision.address is not None:
-            decision = await self._probe_address(decision, decision.address)
-        elif decision.upstream is not None:
-            decision = await self._probe_laptop(decision, decision.upstream)
+        decision = await self._probed(decision)
         if (error := decision.error) is not None and error.status in REFUSAL_STATUSES:
             self._refused("resolve", error, request)
         return _lines(encode(decision))
 
-    async def _probe_address(self, decision: Decision, address: Address) -> Decision:
+    async def _probed(self, decision: Decision) -> Decision:
+        """The decision, or the one instead of a detour whose target cannot be reached."""
+        address, upstream = decision.address, decision.upstream
         try:
-            async with asyncio.timeout(self.probe_timeout):
-                await self.probe(address, decision.service)
+            if address is not None:
+                async with asyncio.timeout(self.probe_timeout):
+                    await self.probe(address, decision.service)
+            elif upstream is not None:
+                await upstream.check_reachable(self.probe_timeout)
         except TimeoutError:
-            return decision.unreachable(
-                TargetUnreachable(
-                    f"service '{decision.service}': {address} did not answer within {self.probe_timeout:g} s",
-                    hint="is the app running, and is the laptop on the network (VPN, firewall)?",
-                    service=decision.service,
-                    target=decision.target,
-                ),
-                TTL_MS,  # the next request would wait as long
+            late = TargetUnreachable(
+                f"service '{decision.service}': {address} did not answer within {self.probe_timeout:g} s",
+                hint="is the app running, and is the laptop on the network (VPN, firewall)?",
             )
+            return decision.unreachable(late, TTL_MS)  # the next request would wait as long
         except DevrouteError as error:
-            return decision.unreachable(error)
-        return decision
-
-    async def _probe_laptop(self, decision: Decision, upstream: ProbedUpstream) -> Decision:
-        try:
-            await upstream.check_reachable(self.probe_timeout)
-        except LaptopOffline as error:
-            error.at(decision.service, decision.target)
+            if upstream is not None:
+                error.at(decision.service, decision.target)
             return decision.unreachable(error)
         return decision
 
@@ -154,15 +145,14 @@ class Control:
         """GET /api/status: version, policy and uptime; `you` is the token's subject."""
         identity = await self._authorise(request)
         policy = self.policy()
+        expires_in = identity.expires_in(time.time())
         return web.json_response(
             {
                 "version": __version__,
                 "you": identity.subject,
                 "groups": sorted(identity.groups),
-                "token_expires_s": None
-                if identity.expires is None
-                else round(max(0.0, identity.expires - time.time())),
-                "uptime_s": round(time.monotonic() - request.app[_STARTED], 1),
+                "token_expires_s": None if expires_in is None else round(expires_in),
+                "uptime_s": round(time.monotonic() - self.started, 1),
                 "laptops": len(self.directory.listing()),
                 "policy": {
                     "networks": [str(network) for network in policy.networks],
@@ -187,12 +177,8 @@ class Control:
             raise
 
 
-_STARTED = web.AppKey("started", float)
-
-
 def create_app(control: Control) -> web.Application:
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
-    app[_STARTED] = time.monotonic()
     app.router.add_get("/resolve", _for_sidecars(control.resolve))
     app.router.add_post("/trace", _for_sidecars(control.traced))
     app.router.add_post("/compare", _for_sidecars(control.compared))
@@ -226,23 +212,18 @@ def _for_sidecars(handler: Handler) -> Handler:
 async def _late_tunnel(request: web.Request) -> web.Response:
     """GET /tunnel on a connection that aiohttp has because it served another request before: an ingress pools
     its connections. Closed, so that the agent's next attempt gets another one."""
-    response = error_response(ConnectionUsed("this connection has served another request before"))
-    response.force_close()
-    return response
+    return error_response(ConnectionUsed("this connection has served another request before"), close=True)
 
 
 @web.middleware
-async def _errors_as_json(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The only place of this application where errors become responses."""
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             return await handler(request)
     except TimeoutError:
-        response = error_response(RequestTimeout(f"the request was not complete after {REQUEST_SECONDS:g} s"))
-        response.force_close()
-        return response
+        late = RequestTimeout(f"the request was not complete after {REQUEST_SECONDS:g} s")
+        return error_response(late, close=True)
     except DevrouteError as error:
         return error_response(error)
     except web.HTTPMethodNotAllowed as error:
@@ -252,9 +233,7 @@ async def _errors_as_json(
     except web.HTTPNotFound:
         return error_response(NotFound(f"there is no {request.path}", hint="this is devroute's control port"))
     except web.HTTPRequestEntityTooLarge:
-        response = error_response(BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes"))
-        response.force_close()
-        return response
+        return error_response(BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes"), close=True)
     except web.HTTPException:
         raise
     except Exception as error:  # a defect must not close the port for others

@@ -76,10 +76,11 @@ class _Connection(web.RequestHandler):
         else:
             log.error("control.failed", exc_info=exc)
             error = DevrouteError("devroute made a mistake; its log says more")
-        response = error_response(error)
+        return error_response(error, close=True)
+
+
+def error_response(error: DevrouteError, *, close: bool = False) -> web.Response:
+    response = web.Response(body=error_body(error), status=error.status, headers=error_headers(error))
+    if close:
         response.force_close()
-        return response
-
-
-def error_response(error: DevrouteError) -> web.Response:
-    return web.Response(body=error_body(error), status=error.status, headers=error_headers(error))
+    return response

@@ -8,7 +8,6 @@ from typing import Final, cast
 
 import structlog
 
-from devroute.auth.identity import Authenticate
 from devroute.errors import DevrouteError, HeadTooLarge, RequestTimeout
 from devroute.http.error_response import http1_error
 from devroute.http.http1.request import check_partial_head
@@ -45,12 +44,10 @@ class ControlListener:
         self,
         *,
         http: Callable[[], asyncio.BaseProtocol],
-        authenticate: Authenticate,
         tunnels: Tunnels,
         head_seconds: float = HEAD_SECONDS,
     ) -> None:
         self.http = http
-        self.authenticate = authenticate
         self.tunnels = tunnels
         self.head_seconds = head_seconds
         self.waiting: set[FirstHead] = set()
@@ -129,7 +126,7 @@ class FirstHead(asyncio.Protocol):
         listener = self._listener
         try:
             certificate = self.transport.get_extra_info("peercert")
-            identity = await listener.authenticate(authorization, certificate)
+            identity = await listener.tunnels.authenticate(authorization, certificate)
         except DevrouteError as error:
             if listener.log_allowance.spend(self._loop.time()):
                 log.warning("laptop.refused", code=error.code, reason=error.message)

@@ -12,11 +12,12 @@ from typing import Final
 
 import structlog
 
+from devroute import __version__
 from devroute.auth.identity import Authenticate, Identity
 from devroute.errors import DevrouteError, LinkReplaced, NameNotOwned, ProtocolError, UpstreamReset
-from devroute.proxy.control.token_renewal import TokenRenewals, expires_in
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, refusal_fields
 from devroute.routing.registry import Registration, Registry
+from devroute.tasks import TaskOwner
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.frames import MAX_STREAMS
@@ -39,27 +40,26 @@ log = structlog.stdlib.get_logger("devroute.tunnel")
 @dataclass(slots=True)
 class _Member:
     """What is known of an open link. `registration`: while its laptop is online. `deadline`: for its HELLO,
-    later for its open requests once policy permits it no longer."""
+    later for its open requests once policy permits it no longer. `renewal`: the newest one of its token."""
 
     identity: Identity
     deadline: asyncio.TimerHandle
     registration: Registration | None = None
+    renewal: asyncio.Task[None] | None = None
 
 
 class Tunnels:
     """`permit(subject, groups, offer)` is asked about each service that a laptop registers, and again about
     all of them by `review_policy`; it raises RegistrationDenied, or TargetDenied for an address of the
-    laptop's own. `authenticate` is for the tokens of RENEW."""
+    laptop's own. `authenticate` is for the tokens of upgrades and of RENEW."""
 
     def __init__(
         self,
         *,
         authenticate: Authenticate,
         registry: Registry,
-        server_version: str,
         permit: Permit,
         record: RecordEvent = discard_event,
-        random: Callable[[int], bytes] = os.urandom,
         liveness: Liveness = PROXY_LIVENESS,
         hello_seconds: float = HELLO_SECONDS,
         revoked_seconds: float = REVOKED_SECONDS,
@@ -70,12 +70,11 @@ class Tunnels:
         # first identity expires.
         self._checked_against: object = None
         self._next_expiry = math.inf
-        self._renewals = TokenRenewals(authenticate, self._change_identity)
+        self._tasks = TaskOwner()
+        self.authenticate = authenticate
         self._registry = registry
-        self._server_version = server_version
         self._permit = permit
         self._record = record
-        self._random = random
         self._liveness = liveness
         self._hello_seconds = hello_seconds
         self._revoked_seconds = revoked_seconds
@@ -88,11 +87,11 @@ class Tunnels:
             link.close_with(UpstreamReset("the server is stopping"))
         for link in links:
             await link.disconnected
-        await self._renewals.close()
+        await self._tasks.close()
 
     def create_link(self, identity: Identity, loop: asyncio.AbstractEventLoop) -> ProxyLink:
-        websocket = WebSocket(client=False, random=self._random)
-        link = ProxyLink(websocket, loop, self._on_hello, self._on_gone, self._renewals.begin, self._liveness)
+        websocket = WebSocket(client=False, random=os.urandom)
+        link = ProxyLink(websocket, loop, self._on_hello, self._on_gone, self._on_renew, self._liveness)
         late = ProtocolError(f"no HELLO within {self._hello_seconds:g} s")
         self.links[link] = _Member(identity, loop.call_later(self._hello_seconds, link.reject, late))
         self._checked_against = None
@@ -119,10 +118,10 @@ class Tunnels:
                 LinkReplaced(f"a newer `devroute up` of '{subject}' took the name '{registration.name}'")
             )
         welcome = handshake.Welcome(
-            server=self._server_version,
+            server=__version__,
             name=registration.name,
             features=handshake.FEATURES,
-            expires_in=expires_in(identity, time.time()),
+            expires_in=identity.expires_in(time.time()),
         )
         link.send_welcome(welcome.encode())
         services = [offer.service for offer in hello.services]
@@ -138,6 +137,27 @@ class Tunnels:
     def _permit_all(self, identity: Identity, hello: handshake.Hello) -> None:
         for offer in hello.services:
             self._permit(identity.subject, identity.groups, offer)
+
+    # --- newer tokens, verified while requests go on
+
+    def _on_renew(self, link: ProxyLink, token: bytes) -> None:
+        """The session sees to it that there is one at a time for a link."""
+        self.links[link].renewal = self._tasks.start(self._renew(link, token.decode("latin-1")))
+
+    async def _renew(self, link: ProxyLink, token: str) -> None:
+        """A token that is not valid changes nothing: the one before it counts until it expires."""
+        try:
+            certificate = link.transport.get_extra_info("peercert")
+            identity = await self.authenticate(f"Bearer {token}", certificate)
+            self._change_identity(link, identity)
+        except DevrouteError as error:
+            log.warning("laptop.not_renewed", code=error.code, reason=error.message)
+            refusal = handshake.Refusal(code=error.code, message=error.message, hint=error.hint)
+            renewed = handshake.Renewed(error=refusal)
+        else:
+            log.info("laptop.renewed", subject=identity.subject)
+            renewed = handshake.Renewed(expires_in=identity.expires_in(time.time()))
+        link.send_renewed(renewed.encode())
 
     def _change_identity(self, link: ProxyLink, identity: Identity) -> None:
         """Put the identity of a newer token into force. Raises NameNotOwned, or what `permit` raises."""
@@ -198,10 +218,11 @@ class Tunnels:
         reason = "it is leaving" if error is None else error.message
         if (registration := self._take_offline(link, reason)) is not None:
             log.info("laptop.offline", laptop=registration.name, reason=reason)
-        if error is not None:  # after a GOAWAY alone, its deadline stays
-            self._renewals.cancel(link)
-            if (member := self.links.pop(link, None)) is not None:
-                member.deadline.cancel()
+        # After a GOAWAY alone, the deadline stays.
+        if error is not None and (member := self.links.pop(link, None)) is not None:
+            member.deadline.cancel()
+            if member.renewal is not None:
+                member.renewal.cancel()
 
     def _take_offline(self, link: ProxyLink, reason: str) -> Registration | None:
         """None if the laptop is not online, or online by another link."""

@@ -107,12 +107,9 @@ async def test_an_upgrade_on_a_used_connection_is_refused_and_the_connection_clo
     runner = create_runner(create_app(Control(registry, Policy, authenticate, probe, 1.0)))
     await runner.setup()
     tunnels = Tunnels(
-        authenticate=authenticate,
-        registry=registry,
-        server_version="test",
-        permit=lambda subject, groups, offer: None,
+        authenticate=authenticate, registry=registry, permit=lambda subject, groups, offer: None
     )
-    listener = ControlListener(http=connections(runner), authenticate=authenticate, tunnels=tunnels)
+    listener = ControlListener(http=connections(runner), tunnels=tunnels)
     server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     async with asyncio.timeout(3):
