@@ -5,26 +5,22 @@ listens nowhere.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from devroute.auth.client_certificate import SubjectPart, check_same, identity_of, until_expiry_of
+from devroute.auth.client_certificate import SubjectPart, identity_of, until_expiry_of
 from devroute.auth.identity import Identity, PeerCertificate
 from devroute.auth.oidc import IssuerKeys, TokenRules, key_id, verify
 from devroute.auth.tokens import PREFIX, Tokens, bearer_token
 from devroute.errors import TokenExpired, TokenInvalid
 
 
-class KeySource(Protocol):
-    async def keys(self, kid: str | None) -> IssuerKeys:
-        """The issuer's keys, with the one of this id if it exists. Raises KeysUnavailable."""
-
-
 @dataclass(frozen=True, slots=True)
 class Issuer:
+    """`keys(kid)`: the issuer's keys, with the one of this id if it exists. Raises KeysUnavailable."""
+
     rules: TokenRules
-    source: KeySource
+    keys: Callable[[str | None], Awaitable[IssuerKeys]]
 
 
 class Authenticator:
@@ -50,14 +46,16 @@ class Authenticator:
         if not authorization:
             return certified
         named = await self._by_token(secret)
-        check_same(named, certified)
+        if named.subject != certified.subject:  # a stolen token is of no use with another certificate
+            other = f"the client certificate that of '{certified.subject}'"
+            raise TokenInvalid(f"the token is that of '{named.subject}', {other}")
         return until_expiry_of(named, certificate)
 
     async def _by_token(self, secret: str) -> Identity:
         issuer = self._issuer
         if issuer is None or secret.startswith(PREFIX) or secret.count(".") != 2:
             return self._tokens().identity_of(secret, time.time())
-        keys = await issuer.source.keys(key_id(secret, issuer.rules))
+        keys = await issuer.keys(key_id(secret, issuer.rules))
         return verify(secret, keys, issuer.rules, time.time())
 
     def check_current(self, identity: Identity, now: float) -> None:

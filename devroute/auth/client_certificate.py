@@ -10,7 +10,7 @@ from typing import Literal
 
 from devroute.auth.identity import Identity, PeerCertificate
 from devroute.contract.target import Malformed, check_label
-from devroute.errors import SubjectInvalid, TokenInvalid
+from devroute.errors import SubjectInvalid
 from devroute.quoting import quote
 
 #: The part with the subject: the common name, the only DNS name, or the end of the only URI's path (SPIFFE).
@@ -41,15 +41,6 @@ def until_expiry_of(identity: Identity, certificate: PeerCertificate) -> Identit
     if identity.expires is not None and identity.expires <= expires:
         return identity
     return replace(identity, expires=expires, bound_to_certificate=True)
-
-
-def check_same(token: Identity, certificate: Identity) -> None:
-    """Raises TokenInvalid unless both have the same subject: a stolen token is of no use with another
-    certificate."""
-    if token.subject != certificate.subject:
-        raise TokenInvalid(
-            f"the token is that of '{token.subject}', the client certificate that of '{certificate.subject}'"
-        )
 
 
 def _expiry(certificate: PeerCertificate) -> float:

@@ -157,9 +157,7 @@ class RemoteKeys(Generic[K]):
         async with aiohttp.ClientSession(
             timeout=timeout, auto_decompress=False, headers={"accept-encoding": "identity"}
         ) as session:
-            url = self._url
-            if url is None:
-                url = await self._discover(session)
+            url = self._url or await self._discover(session)
             return self._parse(await self._get(session, url), url)
 
     async def _discover(self, session: aiohttp.ClientSession) -> str:

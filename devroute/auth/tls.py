@@ -14,9 +14,14 @@ def client_context(
 ) -> ssl.SSLContext:
     """A client's context. It verifies servers by `ca_file`, or without one by the system's authorities, and
     presents `certificate` to servers that request one. Raises ConfigInvalid with the file."""
-    context = _with_trust(ca_file)
+    if ca_file is None:
+        context = ssl.create_default_context()
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        _load_trust(context, ca_file)
     if certificate is not None:
-        load_certificate(context, certificate, key)
+        _load_certificate(context, certificate, key)
     return context
 
 
@@ -35,7 +40,7 @@ class ServerFiles:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        load_certificate(context, self.certificate, self.key)
+        _load_certificate(context, self.certificate, self.key)
         if self.client_ca is not None:
             _load_trust(context, self.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED if self.client_required else ssl.CERT_OPTIONAL
@@ -54,15 +59,6 @@ class ServerFiles:
         return stats
 
 
-def _with_trust(ca_file: Path | None) -> ssl.SSLContext:
-    if ca_file is None:
-        return ssl.create_default_context()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load_trust(context, ca_file)
-    return context
-
-
 def _load_trust(context: ssl.SSLContext, ca_file: Path) -> None:
     path = ca_file.expanduser()
     try:
@@ -73,7 +69,7 @@ def _load_trust(context: ssl.SSLContext, ca_file: Path) -> None:
         raise ConfigInvalid(f"{path}: {error.strerror}") from None
 
 
-def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
     """Raises ConfigInvalid, also for an encrypted key: it never prompts for a password."""
     chain, secret = certificate.expanduser(), key.expanduser() if key is not None else None
     try:
@@ -82,11 +78,8 @@ def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | Non
         missing = chain if not chain.exists() or secret is None else secret
         raise ConfigInvalid(f"{missing}: there is no such file") from None
     except ssl.SSLError as error:
-        reason = (
-            "the key belongs to another certificate"
-            if error.reason == "KEY_VALUES_MISMATCH"
-            else "not in PEM form"
-        )
+        mismatch = error.reason == "KEY_VALUES_MISMATCH"
+        reason = "the key belongs to another certificate" if mismatch else "not in PEM form"
         raise ConfigInvalid(f"{chain}, {secret or chain}: {reason}") from None
     except OSError as error:
         raise ConfigInvalid(f"{chain}, {secret or chain}: {error.strerror}") from None

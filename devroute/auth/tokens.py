@@ -12,12 +12,14 @@ import hashlib
 import hmac
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from devroute.auth.identity import Identity
 from devroute.contract.target import Malformed, check_label
@@ -36,10 +38,6 @@ ID_DIGITS = 10
 MAX_FILE = 1024 * 1024
 
 
-def _subject(value: object) -> str:
-    return check_label(value if isinstance(value, str) else str(value), "a subject")
-
-
 def _digest(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
         raise ValueError("not a SHA-256 in 64 hexadecimal digits; make a token with: devroute token new NAME")
@@ -50,10 +48,8 @@ def _expiry(value: object) -> str:
     """A time as ISO 8601 in UTC; without quotes YAML parses it as a date."""
     moment = value
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
@@ -68,7 +64,7 @@ class TokenRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    subject: Annotated[str, BeforeValidator(_subject)]
+    subject: Annotated[str, BeforeValidator(str), AfterValidator(partial(check_label, what="a subject"))]
     sha256: Annotated[str, BeforeValidator(_digest)]
     created: Annotated[str, BeforeValidator(str)] = ""
     expires: Annotated[str, BeforeValidator(_expiry)] | None = None
@@ -91,12 +87,10 @@ class TokenRecord(BaseModel):
 _RECORDS = TypeAdapter(tuple[TokenRecord, ...])
 
 
-def new_token(
-    subject: str, created: str = "", entropy: bytes | None = None, expires: str | None = None
-) -> tuple[str, TokenRecord]:
+def new_token(subject: str, created: str = "", expires: str | None = None) -> tuple[str, TokenRecord]:
     """A new secret for `subject`, and its record for the file. Raises ConfigInvalid for an invalid
     subject."""
-    secret = PREFIX + (secrets.token_bytes(ENTROPY) if entropy is None else entropy).hex()
+    secret = PREFIX + secrets.token_hex(ENTROPY)
     try:
         check_label(subject, "a subject")
     except Malformed as problem:

@@ -27,7 +27,7 @@ class IdentitySources:
         self._keys: PublicKeySource[IssuerKeys] | None = None
         if settings.oidc_issuer is not None:
             self._keys = PublicKeySource("oidc-keys", _issuer_keys(settings, settings.oidc_issuer))
-            issuer = Issuer(_rules(settings, settings.oidc_issuer), self._keys)
+            issuer = Issuer(_rules(settings, settings.oidc_issuer), self._keys.keys)
         authenticator = Authenticator(lambda: self._tokens.value, issuer, settings.tls_client_subject)
         self.authenticate = authenticator.authenticate
         self.check_current = authenticator.check_current
