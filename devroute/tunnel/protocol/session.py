@@ -77,36 +77,32 @@ class Session(Sender):
         self._left = 0  # payload bytes of a DATA frame still to come
         self._left_stream: Stream | None = None
         self._left_end = 0
-        self._handlers = self._before_greeting()
+        self._handlers: dict[int, _Handler] = {FrameType.GOAWAY: self._on_goaway}
+        if role is Role.PROXY:
+            self._handlers[FrameType.HELLO] = self._on_hello
+        else:
+            self._handlers[FrameType.WELCOME] = self._on_welcome
 
-    def _before_greeting(self) -> dict[int, _Handler]:
+    def _greeted(self) -> None:
+        """From now on streams may be opened."""
+        self.greeted = True
+        self._handlers = {
+            FrameType.TRAILERS: self._on_trailers,
+            FrameType.END: self._on_end,
+            FrameType.RESET: self._on_reset,
+            FrameType.CREDIT: self._on_credit,
+            FrameType.PING: self._on_ping,
+            FrameType.PONG: self._on_pong,
+            FrameType.GOAWAY: self._on_goaway,
+        }
         if self.role is Role.PROXY:
-            return {FrameType.HELLO: self._on_hello, FrameType.GOAWAY: self._on_goaway}
-        return {FrameType.WELCOME: self._on_welcome, FrameType.GOAWAY: self._on_goaway}
-
-    def _after_greeting(self) -> dict[int, _Handler]:
-        own: tuple[tuple[FrameType, _Handler], ...] = (
-            ((FrameType.HEAD, self._on_head), (FrameType.RENEW, self._on_renew))
-            if self.role is Role.PROXY
-            else ((FrameType.OPEN, self._on_open), (FrameType.RENEWED, self._on_renewed))
-        )
-        return dict(
-            (
-                *own,
-                (FrameType.TRAILERS, self._on_trailers),
-                (FrameType.END, self._on_end),
-                (FrameType.RESET, self._on_reset),
-                (FrameType.CREDIT, self._on_credit),
-                (FrameType.PING, self._on_ping),
-                (FrameType.PONG, self._on_pong),
-                (FrameType.GOAWAY, self._on_goaway),
-            )
-        )
+            self._handlers |= {FrameType.HEAD: self._on_head, FrameType.RENEW: self._on_renew}
+        else:
+            self._handlers |= {FrameType.OPEN: self._on_open, FrameType.RENEWED: self._on_renewed}
 
     def send_welcome(self, body: bytes) -> None:
-        """Answer a Hello; from now on streams may be opened."""
-        self.greeted = True
-        self._handlers = self._after_greeting()
+        """Answer a Hello."""
+        self._greeted()
         self._frame(FrameType.WELCOME, 0, 0, body)
 
     # --- receiving ----------------------------------------------------------------------------------------
@@ -239,12 +235,11 @@ class Session(Sender):
             del self.streams[stream.id]
 
     def _on_hello(self, flags: int, number: int, payload: bytes) -> None:
-        self._handlers = {FrameType.GOAWAY: self._on_goaway}  # nothing else before WELCOME
+        del self._handlers[FrameType.HELLO]  # only GOAWAY may come before WELCOME
         self._events.append(Hello(payload))
 
     def _on_welcome(self, flags: int, number: int, payload: bytes) -> None:
-        self.greeted = True
-        self._handlers = self._after_greeting()
+        self._greeted()
         self._events.append(Welcome(payload))
 
     def _on_open(self, flags: int, number: int, payload: bytes) -> None:
