@@ -107,7 +107,7 @@ async def test_who_is_online_is_asked_for_every_request(desk: Desk) -> None:
     assert desk.asked == 5
 
 
-async def test_a_laptop_that_wants_copies_gets_no_other_methods_even_if_the_sidecar_sends_them(
+async def test_shadow_traffic_is_limited_to_the_offered_methods_whatever_the_sidecar_sends(
     desk: Desk,
 ) -> None:
     desk.laptops["alice", "foo"] = LaptopService(Tunnel(), None, OfferOptions(shadow=25.0))
@@ -117,7 +117,7 @@ async def test_a_laptop_that_wants_copies_gets_no_other_methods_even_if_the_side
     desk.laptops["alice", "foo"] = LaptopService(
         Tunnel(), None, OfferOptions(shadow=25.0, shadow_methods=("POST",))
     )
-    with pytest.raises(ConditionUnmet, match="copies of POST only"):
+    with pytest.raises(ConditionUnmet, match="shadow traffic of POST only"):
         desk.route(b'{"foo": "alice"}')
 
 
