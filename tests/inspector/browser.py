@@ -1,4 +1,6 @@
-"""A real Chromium for the page's tests: one session, driven from threads so that the tests' loop goes on."""
+"""A real Chromium for tests of the page: one session, driven from threads, so that the event loop keeps
+running.
+"""
 
 import asyncio
 import base64
@@ -21,7 +23,7 @@ from tests.support.eventually import eventually
 CHROMIUM = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
 
-#: Not in the repository: what a person looks at after the tests have run.
+#: Screenshots to look at after the tests; not in the repository.
 ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "inspector"
 
 FLAGS = (
@@ -37,10 +39,10 @@ FLAGS = (
     "--hide-scrollbars",
 )
 
-#: Python's names for keys that are no letters.
+#: The names of special keys.
 KEYS = {"Enter": Keys.ENTER, "Esc": Keys.ESCAPE}
 
-#: The first element in sight that matches and holds a text.
+#: JavaScript that returns the first visible element that matches a selector and holds a text.
 SEEN = """[...document.querySelectorAll(arguments[0])].find(
     (each) => each.checkVisibility() && each.textContent.includes(arguments[1]))"""
 
@@ -63,17 +65,17 @@ class Browser:
         await self.until("!window.left && document.readyState === 'complete'")
 
     async def leave(self) -> None:
-        """Leave the page, so that its server can end without refusing the page's requests."""
+        """Leave the page, so that its server can end without failing the page's requests."""
         await self.open("about:blank")
 
     async def js(self, script: str, *values: Any) -> Any:
-        """What a function body returns."""
+        """The result of a JavaScript function with this body."""
         return await self._run(self._driver.execute_script, script, *values)
 
     async def until(self, expression: str, *values: Any) -> Any:
-        """The first true value of a JavaScript expression; it may fail while an element is still missing."""
+        """Wait for a JavaScript expression to be true. It may throw while an element is missing."""
         script = f"try {{ return {expression} }} catch (_) {{ return null }}"
-        try:  # half a minute: its first page, on a machine that starts Envoys beside it
+        try:  # 30 s, for the first page on a machine that starts Envoys at the same time
             return await eventually(lambda: self.js(script, *values), expression, within=30)
         except AssertionError as error:
             shown = await self.js("return document.body.innerText.slice(0, 3000)")
@@ -89,16 +91,16 @@ class Browser:
         return str(await self.js("return document.querySelector(arguments[0]).textContent", css))
 
     async def click(self, css: str, text: str = "") -> None:
-        """The first element in sight that matches and holds `text`, as a person would click it."""
+        """Click the first visible element that matches and holds `text`."""
         while True:
             found = await self.until(SEEN, css, text)
             try:
                 return await self._run(found.click)
             except (StaleElementReferenceException, ElementClickInterceptedException):
-                continue  # the page is live: it was drawn again, or another element covered it
+                continue  # the page was redrawn, or an element covered the target
 
     async def press(self, *keys: str) -> None:
-        """Keys where the focus is."""
+        """Press keys in the focused element."""
         for key in keys:
             await self._run(ActionChains(self._driver).send_keys(KEYS.get(key, key)).perform)
 
@@ -113,7 +115,7 @@ class Browser:
         )
 
     async def scheme(self, scheme: str) -> None:
-        """light or dark"""
+        """Set the colour scheme: light or dark."""
         await self._cdp(
             "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         )
@@ -125,13 +127,13 @@ class Browser:
         )
 
     async def picture(self, name: str) -> None:
-        """Kept under artefacts/."""
+        """Save a screenshot under artefacts/."""
         taken = await self._cdp("Page.captureScreenshot", {"format": "png"})
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         (ARTEFACTS / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
 
     async def complaints(self) -> list[str]:
-        """What the console got since the last look: errors and what the content security policy refused."""
+        """Console errors since the last call, violations of the content security policy included."""
         lines = await self._run(self._driver.get_log, "browser")
         return [line["message"] for line in lines if line["level"] in ("SEVERE", "WARNING")]
 
@@ -147,7 +149,7 @@ async def chromium(profile: Path) -> AsyncIterator[Browser]:
     options.binary_location = CHROMIUM or ""
     options.page_load_strategy = PageLoadStrategy.none  # the page's event stream never ends
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # With the driver's path given, Selenium looks nothing up and downloads nothing.
+    # With the driver's path, Selenium downloads nothing.
     driver = await asyncio.to_thread(webdriver.Chrome, options, Service(DRIVER))
     try:
         yield Browser(driver)

@@ -1,4 +1,4 @@
-"""The inspector's page in a real Chromium: a real `devroute up` behind a real proxy, and an app of ours."""
+"""The inspector's page in a real Chromium, with a real proxy, a real `devroute up` and a test app."""
 
 import asyncio
 import gzip
@@ -29,13 +29,13 @@ from tests.inspector.browser import Browser, chromium, needed
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needed]
 
 ROW = "#list [role=option]:not([hidden])"
-#: The paths in sight, from above.
+#: The visible paths, from top to bottom.
 PATHS = f"""[...document.querySelectorAll("{ROW}")].sort((a, b) => a.ariaPosInSet - b.ariaPosInSet)
     .map((row) => row.querySelector(".path").lastChild.textContent)"""
-#: The path of the row that has the keyboard's attention.
+#: The path of the row with the keyboard focus.
 ACTIVE = """document.getElementById(document.querySelector("#list").getAttribute("aria-activedescendant"))
     ?.querySelector(".path").lastChild.textContent"""
-#: A page that believes what it shows would run this, or lose its quotes.
+#: A page that inserts content as HTML would run this, or lose its quotes.
 HOSTILE = (
     """<script>window.owned=1</script><img src=x onerror="window.owned=1">'"><svg onload=window.owned=1>"""
 )
@@ -48,7 +48,7 @@ ORDER = {
 
 
 def png() -> bytes:
-    """A small picture."""
+    """A small image."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -65,7 +65,7 @@ def png() -> bytes:
 
 @dataclass
 class App:
-    """The engineer's app. `more` lets the next piece of /stream go."""
+    """The app on the laptop. `more` releases the next chunk of /stream."""
 
     more: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
@@ -124,7 +124,7 @@ class Scene:
     url: str
 
     async def send(self, path: str, method: str = "GET", **options: Any) -> int:
-        """A request as a sidecar detours it."""
+        """Send a request as a sidecar detours it."""
         async with self.session.request(method, self.proxy_url(path), **options) as response:
             await response.read()
             return response.status
@@ -133,7 +133,7 @@ class Scene:
         return f"http://{self.proxy.data.host}:{self.proxy.data.port}{path}"
 
     async def fresh(self) -> None:
-        """The page without exchanges, filters and dialogs."""
+        """Reset the page: no requests, filters or dialogs."""
         await self.browser.open(self.url)
         await self.browser.until("document.querySelector('#live')?.dataset.state === 'live'")
         await self.browser.js(
@@ -141,9 +141,11 @@ class Scene:
             "return fetch('/api/exchanges', {method: 'DELETE'}).then(() => fetch('/api/pause', {...post, "
             "body: '{\"paused\": false}'})).then(() => true)"
         )
-        await self.browser.shows("#count", "0 exchanges")
+        await self.browser.shows("#count", "0 requests")
         await self.browser.shows("#empty", "Waiting for the first request")
-        await self.browser.complaints()  # the page before may have asked for what was just forgotten
+        await (
+            self.browser.complaints()
+        )  # the previous page may have requested captures that were just deleted
 
     async def rows(self, count: int) -> None:
         await self.browser.until(
@@ -155,7 +157,7 @@ class Scene:
 
 @asynccontextmanager
 async def inspecting(browser: Browser, store: CaptureStore, port: int = 0) -> AsyncIterator[AccessControl]:
-    """An inspector of these captures alone. The page is left before it ends."""
+    """An inspector with this store. The browser leaves the page before it ends."""
     async with server.serve(store, None, server.About({"shop": ""}), print, port=port) as access:  # type: ignore[arg-type]
         yield access
         await browser.leave()
@@ -174,7 +176,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sce
     port = runner.addresses[0][1]
     contract = {"x-devroute": '{"orders": "alice"}', "x-devroute-matched": "orders", "host": "orders"}
     with socket.create_server(("127.0.0.1", 0)) as free:
-        own = free.getsockname()[1]  # not 4040: other tests, and people, run devroute up as well
+        own = free.getsockname()[1]  # not 4040, which other tests and developers use
     up = (f"orders=127.0.0.1:{port}", "--inspector", str(own))
     async with (
         testbed.proxy(folder, [record]) as proxy,
@@ -264,7 +266,7 @@ async def test_captured_content_is_never_interpreted_as_html(scene: Scene) -> No
     assert await browser.js("return document.querySelectorAll('main script, main img, main svg').length") == 0
     assert await browser.js("return window.owned") is None
     assert path in await browser.text("#list")
-    # Even a mistake of the page's would not run it: there is no policy for making HTML of text.
+    # Even a bug in the page would not run it: Trusted Types forbid HTML from text.
     refused = await browser.js(
         "try { document.body.insertAdjacentHTML('beforeend', '<b>x</b>') } catch (e) { return e.name }"
     )
@@ -296,10 +298,10 @@ async def test_a_response_stream_is_shown_as_it_arrives(scene: Scene) -> None:
     await browser.shows(".body pre", "data: 1")
     app.more.put_nowait(b"data: 2\n\n")
     await browser.shows(".body pre", "data: 1\n\ndata: 2")
-    await browser.shows(".facts", "still coming")
+    await browser.shows(".facts", "incomplete")
     app.more.put_nowait(b"")
     await asking
-    await browser.until("!document.querySelector('.side .facts').textContent.includes('still coming')")
+    await browser.until("!document.querySelector('.side .facts').textContent.includes('incomplete')")
 
 
 async def test_websocket_messages_are_shown_as_they_arrive(scene: Scene) -> None:
@@ -344,7 +346,7 @@ async def test_search_finds_text_in_bodies_and_filters_narrow_the_list(scene: Sc
     await browser.js(
         "const s = document.querySelector('#methods'); s.value = 'POST'; s.dispatchEvent(new Event('change'))"
     )
-    await browser.shows("#empty", "Nothing matches")
+    await browser.shows("#empty", "No matches")
     await browser.click("#empty button")
     await scene.rows(5)
 
@@ -491,7 +493,7 @@ async def test_all_text_has_the_contrast_of_wcag_aa_in_light_and_dark(scene: Sce
 
 
 async def test_the_page_stays_responsive_with_thousands_of_captures(scene: Scene) -> None:
-    """5,000 of them, served from here: the page keeps a few rows, and answers at once."""
+    """With 5,000 captures, the page has a few rows only and responds at once."""
     browser = scene.browser
     store = CaptureStore()
 
@@ -511,16 +513,16 @@ async def test_the_page_stays_responsive_with_thousands_of_captures(scene: Scene
         add(n)
     async with server.serve(store, None, server.About({"foo": ""}), print, port=0) as access:  # type: ignore[arg-type]
         await browser.open(access.url)
-        await browser.shows("#count", "5,000 exchanges")
+        await browser.shows("#count", "5,000 requests")
         assert await browser.js("return document.querySelectorAll('#list [role=option]').length") < 80
         await browser.js("document.querySelector('#list').focus()")
         await browser.press("G")
         await browser.until(
             "document.querySelector('#list [aria-selected=true]')?.textContent.includes('/many/0')"
         )
-        for n in range(5000, 5200):  # the oldest go, what is read stays
+        for n in range(5000, 5200):  # the oldest are dropped, the visible rows stay
             add(n)
-        await browser.shows("#fresh", "200 new exchanges")
+        await browser.shows("#fresh", "200 new requests")
         await browser.click("#fresh")
         await browser.shows(ROW, "/many/5199")
         took = await browser.js(

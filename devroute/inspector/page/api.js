@@ -1,18 +1,18 @@
-// The server's API. Every failure becomes an Error whose message a person can read.
+// The server's API. A failure throws an Error with a message for the user.
 
 async function call(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { credentials: "same-origin", ...options });
   } catch {
-    throw new Error("devroute up does not answer; has it ended?");
+    throw new Error("devroute up does not respond; is it still running?");
   }
   if (response.ok) return response;
   let text = `${response.status} ${response.statusText}`;
   try {
     const { message, hint } = await response.json();
     text = hint ? `${message} (${hint})` : message;
-  } catch { /* not one of ours */ }
+  } catch { /* no JSON error in the body */ }
   throw Object.assign(new Error(text), { status: response.status });
 }
 
@@ -34,7 +34,7 @@ export async function body(id, side, from = 0) {
   return new Uint8Array(await (await call(`${bodyUrl(id, side)}?decoded=1&from=${from}`)).arrayBuffer());
 }
 
-// What happens, as it happens. The server sends everything it has after each (re)connection.
+// Events as they happen. After each (re)connection, the server sends all captures again.
 export function follow({ hello, batch, synced, state }) {
   const source = new EventSource("/api/events");
   source.addEventListener("hello", (event) => hello(JSON.parse(event.data)));
@@ -43,7 +43,7 @@ export function follow({ hello, batch, synced, state }) {
   source.addEventListener("open", () => state("live"));
   source.addEventListener("error", async () => {
     if (source.readyState !== EventSource.CLOSED) return state("lost");
-    // A refusal ends an EventSource for good: find out whether to wait or to ask for a new link.
+    // An error response ends the EventSource: find out whether to reconnect or to ask for a new link.
     try {
       await json("/api/status");
     } catch (error) {

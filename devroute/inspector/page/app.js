@@ -1,9 +1,9 @@
-// Puts the parts together: what comes from the server, what the engineer does.
+// Connects the parts of the page with the server's events and the user's actions.
 
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
 import { Detail } from "./detail.js";
-import { byId, copy, dialog, h, notice, say } from "./dom.js";
+import { byId, copy, dialog, h, notice, setText } from "./dom.js";
 import { empty } from "./empty.js";
 import { Exchanges } from "./exchanges.js";
 import { Filters } from "./filters.js";
@@ -17,8 +17,8 @@ const exchanges = new Exchanges();
 let about = {};
 let paused = false;
 
-// Whatever fails is said, and nothing else happens.
-const careful = (action) => async (...values) => {
+// Shows the error if an action fails.
+const guarded = (action) => async (...values) => {
   try {
     return await action(...values);
   } catch (error) {
@@ -30,26 +30,26 @@ async function send(id, edits) {
   const { id: made } = await api.replay(id, edits);
   following = made;
   if (exchanges.get(made)) list.activate(made);
-  notice(`#${id} was sent again, as #${made}`);
+  notice(`#${id} was replayed as #${made}`);
 }
-let following = null; // a replay that is to be shown as soon as the list has it
+let following = null; // the replay to select as soon as it is in the list
 
 const actions = {
-  replay: careful((id) => send(id)),
-  edit: careful((id) => openEdit(id, send)),
-  curl: careful(async (id) => copy(await api.curl(id), "curl command")),
-  compareTwo: careful(openCompare),
-  compare: careful(async (id) => {
+  replay: guarded((id) => send(id)),
+  edit: guarded((id) => openEdit(id, send)),
+  curl: guarded(async (id) => copy(await api.curl(id), "curl command")),
+  compareTwo: guarded(openCompare),
+  compare: guarded(async (id) => {
     if (list.marked === null || !exchanges.get(list.marked)) {
       list.mark(id);
-      return notice(`#${id} is marked; choose another one and press c to compare`);
+      return notice(`#${id} is marked: select another request and press c to compare`);
     }
     const left = list.marked;
     list.mark(null);
     if (left !== id) await openCompare(left, id);
   }),
-  choose: (id) => (exchanges.get(id) ? list.activate(id) : notice(`#${id} is no longer kept`, "bad")),
-  pause: careful(async () => showPaused((await api.pause(!paused)).paused)),
+  choose: (id) => (exchanges.get(id) ? list.activate(id) : notice(`#${id} is no longer stored`, "bad")),
+  pause: guarded(async () => showPaused((await api.pause(!paused)).paused)),
   search: (text) => filters.search(text),
   back: () => {
     document.body.dataset.view = "list";
@@ -68,7 +68,7 @@ const list = new List(exchanges, {
 const filters = new Filters(exchanges);
 keyboard({ list, detail, actions });
 splitter(byId("split"));
-detail.nothing();
+detail.clear();
 
 exchanges.addEventListener("change", () => {
   const none = exchanges.shown.length === 0;
@@ -89,13 +89,13 @@ exchanges.addEventListener("change", () => {
 
 function showSkipped(count) {
   byId("skipped").hidden = count === 0;
-  say(byId("skipped"), `${count.toLocaleString("en")} not recorded`);
+  setText(byId("skipped"), `${count.toLocaleString("en")} not recorded`);
 }
 
 function showPaused(now) {
   paused = now;
   byId("pause").setAttribute("aria-pressed", now);
-  say(byId("pause"), now ? "Resume" : "Pause");
+  setText(byId("pause"), now ? "Resume" : "Pause");
   showState(byId("live").dataset.state === "lost" ? "lost" : "live");
 }
 
@@ -103,30 +103,30 @@ function showState(state) {
   const shown = state === "live" && paused ? "paused" : state;
   const live = byId("live");
   live.dataset.state = shown;
-  say(live.querySelector("b"), { live: "live", paused: "paused", lost: "reconnecting", locked: "closed", connecting: "connecting" }[shown]);
+  setText(live.querySelector("b"), { live: "live", paused: "paused", lost: "reconnecting", locked: "closed", connecting: "connecting" }[shown]);
   if (shown === "locked") {
-    dialog("This page is closed", h("p", {}, "devroute up was restarted, or this browser's session is over. Open the link that devroute up prints now."), []);
+    dialog("This page is closed", h("p", {}, "devroute up was restarted, or this browser's session has ended. Open the link that devroute up prints."), []);
   }
 }
 
 api.follow({
-  hello: (said) => {
-    about = said.about;
-    say(byId("who"), about.name ? `${about.name} · ${Object.keys(about.services).join(", ")}` : "");
+  hello: (data) => {
+    about = data.about;
+    setText(byId("who"), about.name ? `${about.name} · ${Object.keys(about.services).join(", ")}` : "");
     delete byId("empty").dataset.kind;
     exchanges.resync();
     showSkipped(0);
-    showPaused(said.paused);
+    showPaused(data.paused);
   },
-  batch: (said) => {
-    exchanges.take(said);
-    if (said.skipped !== undefined) showSkipped(said.skipped);
-    if (said.cleared) {
+  batch: (data) => {
+    exchanges.take(data);
+    if (data.skipped !== undefined) showSkipped(data.skipped);
+    if (data.cleared) {
       list.active = null;
       list.mark(null);
-      detail.nothing();
+      detail.clear();
     }
-    if (said.paused !== undefined && said.paused !== paused) showPaused(said.paused);
+    if (data.paused !== undefined && data.paused !== paused) showPaused(data.paused);
   },
   synced: () => exchanges.synced(),
   state: showState,
@@ -136,11 +136,11 @@ byId("pause").addEventListener("click", actions.pause);
 byId("help").addEventListener("click", help);
 byId("import").addEventListener("click", () => importFile(byId("file")));
 byId("clear").addEventListener("click", () => {
-  const { close } = dialog("Forget everything?", h("p", {}, `${plural(exchanges.all.size, "exchange")} will be gone for good. Export first, if you may need them.`), [
-    h("button", { type: "button", onclick: () => close(), autofocus: true }, "Keep"),
-    h("button", { type: "button", class: "danger", id: "clear-yes", onclick: careful(async () => {
+  const { close } = dialog("Delete all requests?", h("p", {}, `${plural(exchanges.all.size, "request")} will be deleted. Export them first if you may need them.`), [
+    h("button", { type: "button", onclick: () => close(), autofocus: true }, "Cancel"),
+    h("button", { type: "button", class: "danger", id: "clear-yes", onclick: guarded(async () => {
       await api.clear();
       close();
-    }) }, "Forget"),
+    }) }, "Delete"),
   ]);
 });

@@ -1,4 +1,4 @@
-// A body: as JSON, text, image or hex, and what arrives while it is shown.
+// Shows a body as JSON, text, image or hex, and updates it while it arrives.
 
 import * as api from "./api.js";
 import { copy, h, notice } from "./dom.js";
@@ -6,14 +6,14 @@ import { header, plural, size } from "./format.js";
 import * as json from "./json.js";
 import { Rows } from "./rows.js";
 
-const TEXT_AT_ONCE = 200_000; // characters; more only when asked for
+const TEXT_AT_ONCE = 200_000; // characters; the rest on request
 const HEX_ROW = 20;
-// Raster images only: an SVG is a document.
+// Raster images only: an SVG can hold scripts.
 const IMAGES = [["image/png", [0x89, 0x50, 0x4e, 0x47]], ["image/jpeg", [0xff, 0xd8, 0xff]], ["image/gif", [0x47, 0x49, 0x46, 0x38]], ["image/webp", [0x52, 0x49, 0x46, 0x46]]];
 
 const imageType = (bytes) => IMAGES.find(([, magic]) => magic.every((byte, n) => bytes[n] === byte))?.[0];
 
-// The text of bytes that are text, else undefined.
+// Bytes as text, or undefined if they are not text.
 export function asText(bytes, complete = true) {
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: !complete });
@@ -44,7 +44,7 @@ export class BodyView {
     this.element = h("section", { class: "body-section" }, h("div", { class: "bar" }, h("h3", {}, "Body"), this.views, this.facts, h("span", { class: "push" }), this.copying, this.saving), this.place);
   }
 
-  // Called again for each change of the exchange; fetches only what is new.
+  // Called for each change of the exchange; fetches only the new part of the body.
   async update(exchange) {
     const meta = exchange[`${this.side}_body`];
     if (this.id !== exchange.id) Object.assign(this, { id: exchange.id, bytes: new Uint8Array(), have: 0, chosen: null, drawn: null, fetching: false });
@@ -55,7 +55,7 @@ export class BodyView {
     if (meta.kept > this.have && !this.fetching) {
       this.fetching = true;
       try {
-        // An encoded body is fetched decoded, and as a whole; others go on where we are.
+        // An encoded body is fetched decoded and as a whole, other bodies from where the last fetch ended.
         const from = this.encoding ? 0 : this.bytes.length;
         const fresh = await api.body(exchange.id, this.side, from);
         if (this.id === exchange.id) {
@@ -85,15 +85,15 @@ export class BodyView {
     this.views.replaceChildren(...(possible.length > 1 && bytes.length ? possible.map((each) =>
       h("button", { type: "button", "aria-pressed": String(each === mode), onclick: () => { this.chosen = each; this.draw(); } }, each)) : []));
     const facts = [size(meta.size)];
-    if (meta.truncated) facts.push(`the first ${size(meta.kept)} are kept`);
-    if (!meta.complete) facts.push("still coming");
+    if (meta.truncated) facts.push(`first ${size(meta.kept)} stored`);
+    if (!meta.complete) facts.push("incomplete");
     if (meta.note) facts.push(meta.note);
     if (this.encoding) facts.push(this.encoding);
     if (this.type) facts.push(this.type.split(";")[0]);
     this.facts.textContent = meta.size || !meta.complete ? facts.join(" · ") : "";
     this.copying.hidden = this.text === undefined || !bytes.length;
     this.saving.hidden = !bytes.length;
-    if (!bytes.length) return void this.place.replaceChildren(h("p", { class: "none" }, meta.note ? meta.note : meta.size ? "Nothing of it was kept." : meta.complete ? "No body." : "Nothing yet."));
+    if (!bytes.length) return void this.place.replaceChildren(h("p", { class: "none" }, meta.note ? meta.note : meta.size ? "Not stored." : meta.complete ? "No body." : "Waiting for data."));
     this[`draw${mode}`]();
   }
 

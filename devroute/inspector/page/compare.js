@@ -1,4 +1,4 @@
-// Two exchanges side by side: what the server says differs, then heads and bodies line by line.
+// Compares two exchanges: the server's list of differences, then heads and bodies line by line.
 
 import * as api from "./api.js";
 import { asJson, asText } from "./body.js";
@@ -6,7 +6,7 @@ import { dialog, h } from "./dom.js";
 import { duration, plural, size, statusClass, statusText } from "./format.js";
 import { pretty } from "./json.js";
 
-const MAX_LINES = 1500; // of a body's middle that are aligned; the work grows with the square
+const MAX_LINES = 1500; // that are aligned; the time grows with the square of their number
 
 export function differences(list, left, right) {
   return h("table", { class: "differences" },
@@ -17,25 +17,25 @@ export function differences(list, left, right) {
 const shown = (value) => (value === null || value === undefined ? h("i", {}, "absent") : typeof value === "string" ? value : JSON.stringify(value));
 
 export async function openCompare(a, b) {
-  const [answer, ...both] = await Promise.all([api.compare(a, b), api.detail(a), api.detail(b)]);
+  const [compared, ...both] = await Promise.all([api.compare(a, b), api.detail(a), api.detail(b)]);
   const bodies = await Promise.all(["request", "response"].map((side) => Promise.all(both.map((each) => lines(each, side)))));
-  // "request …" is a difference of the requests, all others of the responses, which matter more.
-  const asked = ({ where }) => where.startsWith("request ");
-  const answers = answer.differences.filter((each) => !asked(each));
-  const list = [...answers, ...answer.differences.filter(asked)];
+  // Differences between the responses come first; those between the requests start with "request ".
+  const ofRequest = ({ where }) => where.startsWith("request ");
+  const ofResponse = compared.differences.filter((each) => !ofRequest(each));
+  const list = [...ofResponse, ...compared.differences.filter(ofRequest)];
   const [left, right] = both;
   const close = h("button", { class: "primary", autofocus: true }, "Close");
   dialog(`Compare #${a} with #${b}`, [
     h("div", { class: "pair heads" }, both.map((each) => h("div", { "data-class": statusClass(each) },
       h("span", { class: "status" }, statusText(each)), h("span", { class: "method" }, each.method), h("span", { class: "target", title: each.target }, each.target),
       h("span", { class: "facts" }, `#${each.id} · ${each.service} · ${duration(each.duration_ms) || "in flight"} · ${size(each.response_size)}`)))),
-    h("p", { class: answers.length ? "verdict different" : "verdict same" }, answers.length ? `The answers differ in ${plural(answers.length, "place")}.` : "The answers are the same, but for what changes each time."),
+    h("p", { class: ofResponse.length ? "verdict different" : "verdict same" }, ofResponse.length ? `The responses differ in ${plural(ofResponse.length, "place")}.` : "The responses are the same, apart from ignored headers."),
     list.length ? differences(list, `#${a}`, `#${b}`) : "",
     pair("Response headers", headers(left, "response"), headers(right, "response"), true),
     pair("Response body", ...bodies[1], true),
     pair("Request", [`${left.method} ${left.target}`, ...headers(left, "request")], [`${right.method} ${right.target}`, ...headers(right, "request")], false),
     pair("Request body", ...bodies[0], false),
-  ], [h("span", { class: "push facts" }, "Dates, ids of requests and the like do not count as differences."), close], true);
+  ], [h("span", { class: "push facts" }, "Dates, request ids and similar headers are ignored."), close], true);
 }
 
 const headers = (exchange, side) => exchange[`${side}_headers`].map(([name, value]) => `${name.toLowerCase()}: ${value}`).sort();
@@ -59,8 +59,8 @@ function pair(title, left, right, open) {
     h("div", { class: "pair lines" }, rows.map(([a, b]) => [cell(a, b, "left"), cell(b, a, "right")])));
 }
 
-// Rows of [left line, right line], null where the other side has no counterpart: the longest common
-// subsequence of what lies between the common beginning and the common end.
+// Rows of [left line, right line], null for a missing line. Between the common start and the common end, lines
+// are aligned by their longest common subsequence.
 export function align(left, right) {
   let start = 0;
   while (start < left.length && start < right.length && left[start] === right[start]) start += 1;
@@ -83,7 +83,7 @@ function middle(a, b) {
   }
   const rows = [];
   let only = [[], []];
-  const settle = () => {
+  const flush = () => {
     for (let n = 0; n < Math.max(only[0].length, only[1].length); n += 1) rows.push([only[0][n] ?? null, only[1][n] ?? null]);
     only = [[], []];
   };
@@ -91,11 +91,11 @@ function middle(a, b) {
   let j = 0;
   while (i < a.length || j < b.length) {
     if (i < a.length && j < b.length && a[i] === b[j]) {
-      settle();
+      flush();
       rows.push([a[i++], b[j++]]);
     } else if (j >= b.length || (i < a.length && best[(i + 1) * width + j] >= best[i * width + j + 1])) only[0].push(a[i++]);
     else only[1].push(b[j++]);
   }
-  settle();
+  flush();
   return rows;
 }

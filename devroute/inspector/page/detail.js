@@ -1,13 +1,13 @@
-// One exchange: what it was, how long it took, and its parts behind tabs. Follows it while it is in flight.
+// Shows one exchange: summary, timing, and tabs with its parts. Updates while the request is in flight.
 
 import * as api from "./api.js";
 import { BodyView } from "./body.js";
-import { byId, copy, h, notice, say } from "./dom.js";
+import { byId, copy, h, notice, setText } from "./dom.js";
 import { KINDS, clock, duration, plural, size, statusClass, statusText } from "./format.js";
 import { MessagesView } from "./messages.js";
 import { differences } from "./compare.js";
 
-const REFRESH_MS = 250; // how often an exchange in flight is asked for
+const REFRESH_MS = 250; // between two updates of a request in flight
 
 export class Detail {
   constructor(exchanges, actions) {
@@ -24,18 +24,18 @@ export class Detail {
   show(id) {
     if (id === this.id) return;
     this.id = id;
-    if (id === null) return this.nothing();
+    if (id === null) return this.clear();
     this.current = null;
     this.refresh();
   }
 
-  nothing() {
+  clear() {
     this.id = this.current = null;
     this.frame = null;
-    this.place.replaceChildren(h("p", { class: "hint" }, "Choose an exchange. ", h("kbd", {}, "j"), " and ", h("kbd", {}, "k"), " go through the list."));
+    this.place.replaceChildren(h("p", { class: "hint" }, "Select a request. ", h("kbd", {}, "j"), " and ", h("kbd", {}, "k"), " move through the list."));
   }
 
-  // The list has changed: if ours has, ask for it, a few times a second at most.
+  // The list has changed. Fetches the shown exchange again if it has changed too.
   changed(summary) {
     if (!summary) {
       if (this.current) this.place.querySelector(".gone")?.removeAttribute("hidden");
@@ -94,9 +94,9 @@ export class Detail {
       button("Copy as curl", "y", () => actions.curl(this.id)),
       button("Compare", "c", () => actions.compare(this.id)));
     this.timing = h("div", { class: "timing" });
-    this.tablist = h("div", { class: "tabs", role: "tablist", "aria-label": "Parts of the exchange", onkeydown: (event) => this.keys(event) });
+    this.tablist = h("div", { class: "tabs", role: "tablist", "aria-label": "Parts of the request", onkeydown: (event) => this.keys(event) });
     this.panel = h("div", { class: "panel", role: "tabpanel", id: "panel" });
-    const gone = h("p", { class: "gone", hidden: true }, "No longer kept by devroute: it made room for newer ones, or was cleared.");
+    const gone = h("p", { class: "gone", hidden: true }, "No longer stored: dropped for newer requests, or cleared.");
     const back = h("button", { type: "button", class: "back quiet", onclick: () => actions.back() }, "← List");
     this.frame = h("div", { class: "frame" }, h("header", {}, back, this.title, this.line, this.problem, gone, bar, this.timing), this.tablist, this.panel);
     this.tabs = this.facts = "";
@@ -107,9 +107,9 @@ export class Detail {
   head(exchange) {
     const [status, method, target] = this.title.children;
     this.title.dataset.class = statusClass(exchange);
-    say(status, statusText(exchange));
-    say(method, exchange.method);
-    say(target, exchange.target);
+    setText(status, statusText(exchange));
+    setText(method, exchange.method);
+    setText(target, exchange.target);
     target.title = exchange.target;
     const facts = [
       exchange.service,
@@ -136,7 +136,7 @@ export class Detail {
   }
 
   time({ timing, duration_ms: total, state }) {
-    const parts = [["queue", timing.queue_ms, "until the app had the whole request"], ["app", timing.app_ms, "until the first byte of its answer"], ["transfer", timing.transfer_ms, "until the last byte"]];
+    const parts = [["queue", timing.queue_ms, "until the app had the whole request"], ["app", timing.app_ms, "until the first byte of the response"], ["transfer", timing.transfer_ms, "until the last byte"]];
     const sum = parts.reduce((all, [, ms]) => all + (ms ?? 0), 0) || 1;
     const bar = h("div", { class: "bar", "aria-hidden": "true" }, parts.map(([name, ms]) => {
       const piece = h("i", { class: name });
@@ -160,7 +160,7 @@ export class Detail {
       Messages: String(exchange.messages),
       Shadow: exchange.comparison ? (exchange.comparison.length ? String(exchange.comparison.length) : "same") : "",
     };
-    for (const tab of this.tablist.children) say(tab.lastChild, notes[tab.dataset.tab]);
+    for (const tab of this.tablist.children) setText(tab.lastChild, notes[tab.dataset.tab]);
   }
 
   open(name, chosen = true) {
@@ -218,7 +218,7 @@ class Side {
     }
     const hidden = this.side === "request" ? exchange.redacted : [];
     this.note.hidden = !hidden.length;
-    say(this.note, hidden.length ? `Redacted before it was stored: ${hidden.join(", ")}. A replay sends it without the secret.` : "");
+    setText(this.note, hidden.length ? `Redacted before storage: ${hidden.join(", ")}. A replay is sent without the original values.` : "");
     this.body.update(exchange);
   }
 }
@@ -233,7 +233,7 @@ function fields(title, headers) {
   ];
 }
 
-// The comparison of a copied request: how the response differs from the service's.
+// The differences from the real service's response, for shadow traffic.
 class Shadow {
   element = h("div", { class: "side" });
 
@@ -243,7 +243,7 @@ class Shadow {
     this.mark = mark;
     this.element.replaceChildren(
       h("p", { class: comparison.length ? "verdict different" : "verdict same" }, comparison.length
-        ? `Different from the real service's answer in ${plural(comparison.length, "place")}.` : "The same as the real service's answer."),
+        ? `Different from the real service's response in ${plural(comparison.length, "place")}.` : "The same as the real service's response."),
       comparison.length ? differences(comparison, "real service", "this laptop") : "");
   }
 }

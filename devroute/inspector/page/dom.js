@@ -1,4 +1,4 @@
-// Makes elements. Text goes in as text nodes only: what is shown here was written by strangers.
+// Creates elements. Text is inserted as text nodes only, because captured content is not trusted.
 
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -15,15 +15,15 @@ export function h(tag, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-// Changes an element's text only where it differs, so that a live page does not disturb a selection.
-export function say(element, text) {
+// Changes an element's text only if it differs, so that updates do not disturb a selection.
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
   return element;
 }
 
 let fading = 0;
 
-// A line at the foot of the page that goes away by itself.
+// A message at the bottom of the page that disappears by itself.
 export function notice(text, kind = "") {
   const place = byId("notice");
   place.textContent = text;
@@ -38,11 +38,11 @@ export async function copy(text, what) {
     await navigator.clipboard.writeText(text);
     notice(`${what} copied`);
   } catch {
-    notice(`the browser does not let the page copy; select the text by hand`, "bad");
+    notice("the browser denied access to the clipboard; select the text and copy it", "bad");
   }
 }
 
-// One modal dialog at a time; the browser keeps the focus inside and gives it back.
+// One modal dialog at a time. The browser keeps the focus inside, and restores it afterwards.
 export function dialog(title, content, buttons, wide = false) {
   const box = byId("dialog");
   box.className = wide ? "wide" : "";

@@ -1,18 +1,18 @@
-// What the page knows: summaries of all exchanges, the filters, and which of them are in sight, newest first.
+// The page's state: summaries of all exchanges, the filters, and the exchanges that match them, newest first.
 
 import { shadowed, statusClass } from "./format.js";
 
 export class Exchanges extends EventTarget {
   all = new Map();
-  shown = []; // ids in sight, newest first
+  shown = []; // matching ids, newest first
   filters = { text: "", classes: new Set(), method: "", service: "", kind: "", shadow: "" };
-  found = null; // id -> where the server found the text; null when nothing is searched
+  found = null; // id -> where the server found the text; null without a search
 
   get(id) {
     return this.all.get(id);
   }
 
-  // A batch of the server's: summaries that are new or changed, and ids that are gone.
+  // A batch from the server: new or changed summaries, and ids of dropped captures.
   take({ changed = [], gone = [], cleared = false }) {
     if (cleared) this.all.clear();
     for (const summary of changed) {
@@ -23,7 +23,7 @@ export class Exchanges extends EventTarget {
     this.refresh();
   }
 
-  // After a reconnection the server sends all captures again; those that it does not send are gone.
+  // After a reconnection the server sends all captures again; the others were dropped.
   resync() {
     this.stale = new Set(this.all.keys());
   }
@@ -51,7 +51,7 @@ export class Exchanges extends EventTarget {
     );
   }
 
-  // What can be seen without the server: it searches headers and bodies.
+  // Matches the fields that the page has; the server searches headers and bodies.
   near(exchange, text) {
     return `${exchange.method} ${exchange.target} ${exchange.status ?? ""}`.toLowerCase().includes(text.toLowerCase());
   }
@@ -63,7 +63,7 @@ export class Exchanges extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  // Of the copies of requests that the real service answered as well: how many answers were alike.
+  // Counts of shadow requests whose response was the same as the real service's, or different.
   shadows() {
     const counts = { same: 0, different: 0 };
     for (const exchange of this.all.values()) if (shadowed(exchange)) counts[shadowed(exchange)] += 1;

@@ -1,11 +1,11 @@
-// The line of filters, and the search that the server does in headers and bodies.
+// The filters, and the search, which the server does in headers and bodies.
 
 import * as api from "./api.js";
-import { byId, h, notice, say } from "./dom.js";
+import { byId, h, notice, setText } from "./dom.js";
 import { KINDS } from "./format.js";
 
 const CLASSES = [["2xx", "2xx"], ["3xx", "3xx"], ["4xx", "4xx"], ["5xx", "5xx"], ["failed", "failed"], ["open", "open"]];
-const TYPING_MS = 150; // after the last letter
+const TYPING_MS = 150; // after the last keystroke
 const AGAIN_MS = 1000; // between two searches while requests arrive
 
 export class Filters {
@@ -62,7 +62,7 @@ export class Filters {
     if (text) this.later(TYPING_MS);
   }
 
-  // What has arrived since the last search may match as well.
+  // Searches again, because new requests may match too.
   changed() {
     this.choices();
     if (this.exchanges.filters.text && !this.asking && this.exchanges.all.size !== this.searched) this.later(AGAIN_MS);
@@ -93,7 +93,7 @@ export class Filters {
   choices() {
     const counts = this.exchanges.shadows();
     byId("shadow").hidden = counts.same + counts.different === 0;
-    for (const chip of byId("shadow").querySelectorAll("button")) say(chip, `${chip.dataset.shadow === "same" ? "=" : "≠"} ${counts[chip.dataset.shadow].toLocaleString("en")} ${chip.dataset.shadow}`);
+    for (const chip of byId("shadow").querySelectorAll("button")) setText(chip, `${chip.dataset.shadow === "same" ? "=" : "≠"} ${counts[chip.dataset.shadow].toLocaleString("en")} ${chip.dataset.shadow}`);
     for (const [id, field] of [["methods", "method"], ["services", "service"], ["kinds", "kind"]]) {
       const select = byId(id);
       const values = this.exchanges.values(field);

@@ -1,4 +1,4 @@
-// Numbers and names as people read them.
+// Formats numbers, times and statuses.
 
 export function duration(ms) {
   if (ms === null || ms === undefined) return "";
@@ -25,7 +25,7 @@ export function clock(seconds, exact = false) {
 
 export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
-// The class by which an exchange is coloured and filtered.
+// The class that determines an exchange's colour and filter.
 export function statusClass(exchange) {
   if (exchange.error) return "failed";
   if (!exchange.status) return "open";

@@ -1,9 +1,9 @@
-// JSON as a tree that folds. Numbers are shown as they were written: JavaScript would round the long ones.
+// JSON as a collapsible tree. Numbers are shown as written, because JavaScript would round long ones.
 
 import { h } from "./dom.js";
 
 const CHUNK = 100; // members of an object or array that are shown at once
-const OPEN_UP_TO = 40; // members of a container that is open from the start
+const OPEN_UP_TO = 40; // members of a container that is open at first
 const OPEN_DEPTH = 3;
 const LONG = 2000; // characters of a string that are shown at once
 
@@ -18,7 +18,7 @@ export function parse(text) {
     typeof value === "number" && context?.source !== undefined && String(value) !== context.source ? new Exact(context.source) : value);
 }
 
-// Pretty text, for comparing; keys sorted so that order does not count.
+// Indented text with sorted keys, for comparisons.
 export function pretty(value, indent = "") {
   if (value instanceof Exact) return value.source;
   if (value === null || typeof value !== "object") return JSON.stringify(value);

@@ -1,11 +1,11 @@
-// The keyboard. Letters count only outside of fields, and never with a modifier.
+// Keyboard shortcuts. They are inactive in input fields, and with modifier keys.
 
 import { byId, dialog, h } from "./dom.js";
 
 const HELP = [
-  ["j k ↓ ↑", "next and previous exchange"], ["g G", "newest and oldest"], ["Enter", "into the exchange"], ["Esc", "back: close, clear the search, to the list"],
-  ["/", "search"], ["1 2 3 4", "tabs of the exchange"], ["r", "replay"], ["e", "edit and replay"], ["y", "copy as curl"],
-  ["c", "mark for comparing; on a second one: compare"], ["shift click", "compare the chosen exchange with this one"], ["p", "pause recording, and go on"], ["?", "this list"],
+  ["j k ↓ ↑", "next and previous request"], ["g G", "newest and oldest request"], ["Enter", "move the focus to the details"], ["Esc", "close the dialog, clear the search, or go back to the list"],
+  ["/", "search"], ["1 2 3 4", "open a tab of the details"], ["r", "replay the request"], ["e", "edit and replay the request"], ["y", "copy the request as a curl command"],
+  ["c", "mark the request; on another one, compare the two"], ["shift click", "compare the selected request with this one"], ["p", "pause or resume recording"], ["?", "show these keys"],
 ];
 
 export function keyboard({ list, detail, actions }) {
@@ -16,7 +16,7 @@ export function keyboard({ list, detail, actions }) {
     r: () => list.active !== null && actions.replay(list.active), e: () => list.active !== null && actions.edit(list.active),
     y: () => list.active !== null && actions.curl(list.active), c: () => list.active !== null && actions.compare(list.active),
   };
-  // In these, keys scroll, unless the list itself has the focus.
+  // These keys scroll, unless the list has the focus.
   const scrolls = new Set(["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"]);
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;

@@ -1,6 +1,6 @@
-// The list: newest first, one row each, the keyboard's focus on the list as a whole (aria-activedescendant).
+// The list, newest first. The list itself has the keyboard focus (aria-activedescendant).
 
-import { byId, h, say } from "./dom.js";
+import { byId, h, setText } from "./dom.js";
 import { KINDS, clock, duration, plural, shadowed, size, statusClass, statusText } from "./format.js";
 import { Rows } from "./rows.js";
 
@@ -46,22 +46,22 @@ export class List {
     row.setAttribute("aria-posinset", index + 1);
     row.setAttribute("aria-setsize", this.exchanges.shown.length);
     const [status, method, path, service, time, amount, at] = row.children;
-    say(status, statusText(exchange));
+    setText(status, statusText(exchange));
     status.title = exchange.error ?? "";
-    say(method, exchange.method);
+    setText(method, exchange.method);
     const note = exchange.differences !== null ? (exchange.differences ? `≠ ${exchange.differences}` : "= same") : exchange.replay_of ? "replay" : exchange.kind === "http" ? "" : KINDS[exchange.kind] ?? exchange.kind;
-    say(path.firstChild, id === this.marked ? "compare: left" : note);
-    say(path.lastChild, exchange.target);
+    setText(path.firstChild, id === this.marked ? "compare: left" : note);
+    setText(path.lastChild, exchange.target);
     path.title = exchange.target;
-    say(service, exchange.service);
-    say(time, exchange.state === "open" ? "…" : duration(exchange.duration_ms));
-    say(amount, size(exchange.response_size));
-    say(at, clock(exchange.started));
+    setText(service, exchange.service);
+    setText(time, exchange.state === "open" ? "…" : duration(exchange.duration_ms));
+    setText(amount, size(exchange.response_size));
+    setText(at, clock(exchange.started));
   }
 
   update() {
     const { exchanges, rows, viewport } = this;
-    // If the list is scrolled down, new rows above must not move what is in view.
+    // If the user has scrolled down, new rows above must not move the visible ones.
     const anchor = viewport.scrollTop > ROW ? this.anchor : undefined;
     rows.length = exchanges.shown.length;
     if (anchor !== undefined) {
@@ -74,10 +74,10 @@ export class List {
     this.seen();
     rows.soon();
     const total = exchanges.all.size;
-    say(byId("count"), exchanges.shown.length === total ? plural(total, "exchange") : `${exchanges.shown.length.toLocaleString("en")} of ${total.toLocaleString("en")}`);
+    setText(byId("count"), exchanges.shown.length === total ? plural(total, "request") : `${exchanges.shown.length.toLocaleString("en")} of ${total.toLocaleString("en")}`);
   }
 
-  // Remembers what stands at the top, and how many have arrived above it.
+  // Remembers the first visible row, and counts the new rows above it.
   seen() {
     const { shown } = this.exchanges;
     const top = Math.floor(this.viewport.scrollTop / ROW);
@@ -86,7 +86,7 @@ export class List {
     let above = 0;
     while (above < shown.length && shown[above] > this.newest) above += 1;
     this.fresh.hidden = above === 0;
-    if (above) say(this.fresh, `↑ ${plural(above, "new exchange")}`);
+    if (above) setText(this.fresh, `↑ ${plural(above, "new request")}`);
   }
 
   top() {
@@ -104,7 +104,7 @@ export class List {
     this.choose(id);
   }
 
-  // Down is older.
+  // Positive steps move to older requests.
   move(steps) {
     const { shown } = this.exchanges;
     if (!shown.length) return;

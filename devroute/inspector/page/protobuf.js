@@ -1,12 +1,12 @@
-// Protobuf without its schema, as far as the wire format permits (https://protobuf.dev/programming-guides/encoding/):
-// numbers of fields, and values that are numbers, text, messages or bytes by the look of them.
+// Decodes protobuf without its schema (https://protobuf.dev/programming-guides/encoding/): field numbers, and
+// values that are guessed to be numbers, text, messages or bytes.
 
 import { asText } from "./body.js";
 
 const DEPTH = 8;
 
-// [[field, value], …] where a value is a number as text, a string, bytes or such a list; undefined where the
-// bytes are no protobuf.
+// [[field, value], …], where a value is a number as text, a string, bytes or such a list; undefined if the bytes
+// are not protobuf.
 export function decode(bytes, depth = 0) {
   const fields = [];
   let at = 0;
@@ -58,10 +58,10 @@ class Plain {
   }
 }
 
-// On one line, for the list of messages; or in lines, a message in braces.
-export function written(fields, indent = null) {
+// On one line for the list of messages, or with `indent` on several lines.
+export function format(fields, indent = null) {
   const lines = fields.map(([field, value]) => {
-    if (Array.isArray(value)) return indent === null ? `${field} { ${written(value)} }` : `${indent}${field} {\n${written(value, `${indent}  `)}\n${indent}}`;
+    if (Array.isArray(value)) return indent === null ? `${field} { ${format(value)} }` : `${indent}${field} {\n${format(value, `${indent}  `)}\n${indent}}`;
     const shown = value instanceof Plain ? value.text : typeof value === "string" ? JSON.stringify(value) : [...value.subarray(0, 64)].map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
     return `${indent ?? ""}${field}: ${shown}`;
   });

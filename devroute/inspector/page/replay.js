@@ -1,4 +1,4 @@
-// Edit and replay: the request as a form, sent to the app by devroute.
+// Edit and replay: a form for the request, which devroute then sends to the app.
 
 import * as api from "./api.js";
 import { asText } from "./body.js";
@@ -6,7 +6,7 @@ import { dialog, h, notice } from "./dom.js";
 import { size } from "./format.js";
 
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
-// What devroute writes itself for the body that is sent.
+// Headers that devroute derives from the body.
 const FRAMING = ["content-length", "transfer-encoding"];
 
 export async function openEdit(id, send) {
@@ -20,14 +20,14 @@ export async function openEdit(id, send) {
   const body = h("textarea", { id: "edit-body", rows: "8", spellcheck: "false", value: text ?? "", disabled: text === undefined });
   const trouble = h("p", { class: "problem", role: "alert", hidden: true });
   const label = (of, words, field, note) => h("div", { class: "field" }, h("label", { for: of }, words), field, note ? h("small", {}, note) : null);
-  const note = text === undefined ? `${size(meta.size)} of binary or cut data: sent as it was kept` : "";
+  const note = text === undefined ? `${size(meta.size)} of binary or truncated data: sent as stored` : "";
   const { form, close } = dialog(`Edit and replay #${id}`, [
     h("div", { class: "fields" },
       h("div", { class: "startline" }, label("edit-method", "Method", [method, h("datalist", { id: "edit-methods" }, METHODS.map((each) => h("option", { value: each })))]), label("edit-target", "Path and query", target)),
-      label("edit-headers", "Headers", headers, exchange.redacted.length ? `Redacted when it was stored: ${exchange.redacted.join(", ")}. Write the value again, if the app needs it.` : "one a line; length and framing are set by devroute"),
+      label("edit-headers", "Headers", headers, exchange.redacted.length ? `Redacted before storage: ${exchange.redacted.join(", ")}. Enter the values again if the app needs them.` : "one per line; devroute sets length and framing"),
       label("edit-body", "Body", body, note)),
     trouble,
-  ], [h("span", { class: "push facts" }, `Goes to the app of ${exchange.service} on this laptop, not through the mesh.`), h("button", { type: "button", onclick: () => close() }, "Cancel"), h("button", { class: "primary" }, "Send")], true);
+  ], [h("span", { class: "push facts" }, `Sent to the app of ${exchange.service} on this laptop, not through the mesh.`), h("button", { type: "button", onclick: () => close() }, "Cancel"), h("button", { class: "primary" }, "Send")], true);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     trouble.hidden = true;
@@ -49,7 +49,7 @@ export async function openEdit(id, send) {
 function parseHeaders(text) {
   return text.split("\n").filter((line) => line.trim()).map((line) => {
     const at = line.indexOf(":");
-    if (at <= 0) throw new Error(`a header is written "name: value", not "${line.slice(0, 60)}"`);
+    if (at <= 0) throw new Error(`write headers as "name: value", not "${line.slice(0, 60)}"`);
     return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
   });
 }
@@ -61,7 +61,7 @@ export function importFile(input) {
     if (!file) return;
     try {
       const { imported } = await api.load(file);
-      notice(`${imported} exchanges of ${file.name} are shown`);
+      notice(`${imported} requests imported from ${file.name}`);
     } catch (error) {
       notice(error.message, "bad");
     }

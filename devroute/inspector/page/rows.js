@@ -1,11 +1,11 @@
-// Rows of one height, of which only those in sight exist. Keeps 5,000 exchanges and a megabyte of hex smooth.
+// A virtual list: rows of equal height, of which only the visible ones exist, for 5,000 exchanges or 1 MB of hex.
 
 import { h } from "./dom.js";
 
 const OVERSCAN = 8;
 
 export class Rows {
-  // `make()` gives an empty row, `fill(row, index)` puts an item into it.
+  // `make()` returns an empty row, `fill(row, index)` fills it with an item.
   constructor(viewport, height, make, fill) {
     Object.assign(this, { viewport, height, make, fill, length: 0, pool: [] });
     this.space = h("div", { class: "space", role: "presentation" });

@@ -1,4 +1,4 @@
-// The line between list and exchange: dragged, or moved by arrow keys; remembered by the browser.
+// The splitter between list and details, moved by pointer or arrow keys. The browser stores its position.
 
 const KEY = "devroute-list-width";
 const [LEAST, MOST] = [22, 75]; // per cent of the window
