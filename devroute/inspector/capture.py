@@ -33,6 +33,8 @@ class Body:
     complete: bool = False
     decoded: bool = False
     note: str = ""
+    #: For the store only: buffers the body until it is redacted.
+    redactor: Any = None
 
 
 @dataclass(slots=True)
@@ -102,35 +104,11 @@ class Capture:
     """
 
     __slots__ = (
-        "comparison",
-        "ended",
-        "error",
-        "id",
-        "kind",
-        "messages",
-        "messages_dropped",
-        "method",
-        "opened",
-        "reason",
-        "replay_of",
-        "request_body",
-        "request_head",
-        "request_redactor",
-        "responded",
-        "response_body",
-        "response_head",
-        "response_redactor",
-        "sent",
-        "service",
-        "started",
-        "state",
-        "status",
-        "stored",
-        "stored_bytes",
-        "target",
-        "trailers",
+        "comparison", "ended", "error", "id", "kind", "messages", "messages_dropped", "method", "opened",
+        "reason", "replay_of", "request_body", "request_head", "responded", "response_body", "response_head",
+        "sent", "service", "started", "state", "status", "stored", "stored_bytes", "target", "trailers",
         "version",
-    )
+    )  # fmt: skip
 
     def __init__(self, service: str, method: str, target: str, started: float, opened: float) -> None:
         self.id = 0
@@ -156,12 +134,9 @@ class Capture:
         self.replay_of: int | None = None
         self.state: State = "open"
         self.comparison: list[dict[str, Any]] | None = None
-        # For the store only: the bytes that it counts for this capture, whether it still holds it, and the
-        # redactors that buffer its bodies.
+        # For the store only: the bytes that it counts for this capture, and whether it still holds it.
         self.stored_bytes = 0
         self.stored = False
-        self.request_redactor: Any = None
-        self.response_redactor: Any = None
 
     @property
     def request_headers(self) -> Fields:

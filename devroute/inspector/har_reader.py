@@ -257,11 +257,8 @@ def _get(container: dict[str, Any], name: str, kind: type[Any], where: str, defa
 
 
 _KIND_NAMES: Final[dict[type[Any], str]] = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    int: "a whole number",
-}
+    dict: "an object", list: "a list", str: "a string", int: "a whole number",
+}  # fmt: skip
 
 
 def _number(container: dict[str, Any], name: str, where: str, default: Any) -> Any:

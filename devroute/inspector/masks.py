@@ -7,6 +7,7 @@ bodies are searched too. In case of doubt it redacts too much.
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -201,20 +202,14 @@ class _JsonMask:
         self._copied = end
 
     def _key(self, token: bytes) -> None:
-        text = token.decode("utf-8", "replace")
+        text = token.decode("utf-8", "replace").strip('"')
         if b"\\" in token:
-            try:
+            with suppress(ValueError):
                 text = json.loads(token)
-            except ValueError:
-                text = text.strip('"')
-        else:
-            text = text.strip('"')
-        if self._location and not (self._arrays and self._arrays[-1]):
+        if self._location:
             self._location[-1] = text
-        elif not self._arrays:
+        else:
             self._location = [text]  # a fragment of a document, which still has a name
-        else:
-            self._location[-1] = text
 
     def _comma(self) -> None:
         if self._arrays and self._arrays[-1]:

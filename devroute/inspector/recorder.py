@@ -136,22 +136,8 @@ class RecordedStream:
     """One request: the stream for the tunnel, and the sink for the app's response."""
 
     __slots__ = (
-        "_capture",
-        "_done",
-        "_events",
-        "_half_closed",
-        "_head",
-        "_opened",
-        "_queued_bytes",
-        "_recorder",
-        "_request",
-        "_response",
-        "_scheduled",
-        "_service",
-        "_sink",
-        "_started",
-        "_upgraded",
-        "stream",
+        "_capture", "_done", "_events", "_half_closed", "_head", "_opened", "_queued_bytes", "_recorder",
+        "_request", "_response", "_scheduled", "_service", "_sink", "_started", "_upgraded", "stream",
     )  # fmt: skip
 
     def __init__(self, recorder: Recorder, service: str, head: RequestHead, sink: ResponseSink) -> None:

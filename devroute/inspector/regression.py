@@ -7,7 +7,7 @@ finds the differences.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from devroute.errors import AppUnreachable, DevrouteError, NotReplayable
@@ -60,19 +60,9 @@ class ReplayOutcome:
     without: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "number": self.number,
-            "service": self.service,
-            "method": self.method,
-            "target": self.target,
-            "verdict": self.verdict,
-            "reason": self.reason or None,
-            "recorded_status": self.recorded_status,
-            "status": self.status,
-            "ms": self.ms,
-            "differences": [each.as_dict() for each in self.differences],
-            "without": list(self.without),
-        }
+        differences = [each.as_dict() for each in self.differences]
+        changed = {"reason": self.reason or None, "differences": differences, "without": list(self.without)}
+        return asdict(self) | changed
 
 
 async def run(

@@ -129,7 +129,7 @@ class CaptureStore:
         else:
             if fields.content_type.startswith(b"application/grpc"):
                 capture.kind = "grpc"
-            capture.request_redactor = redact.body_redactor(fields, self.max_body)
+            capture.request_body.redactor = redact.body_redactor(fields, self.max_body)
         self._insert(capture, 0)
         if self.subscriptions.callbacks:
             self.subscriptions.notify("open", capture, {})
@@ -155,7 +155,7 @@ class CaptureStore:
             if fields.content_type[:17].lower() == b"text/event-stream":
                 capture.kind = "sse"
             if head.framing is not _NONE:
-                capture.response_redactor = self.redact.body_redactor(fields, self.max_body)
+                capture.response_body.redactor = self.redact.body_redactor(fields, self.max_body)
         self._grow(capture, len(redacted))
         if self.subscriptions.callbacks:
             self.subscriptions.notify("head", capture, {})
@@ -165,10 +165,8 @@ class CaptureStore:
         """A chunk of a body. Bytes beyond the limit are only counted."""
         if not capture.stored or capture.state != "open":
             return
-        if side == "request":
-            body, redactor = capture.request_body, capture.request_redactor
-        else:
-            body, redactor = capture.response_body, capture.response_redactor
+        body = capture.request_body if side == "request" else capture.response_body
+        redactor = body.redactor
         body.size += len(data)
         if not body.truncated and not body.complete:
             room = self.max_body - len(body.data) - (0 if redactor is None else redactor.buffered)
@@ -222,9 +220,7 @@ class CaptureStore:
         body.complete = True
         if capture.sent is None:
             capture.sent = now
-        if capture.request_redactor is not None:
-            self._flush(capture, body, capture.request_redactor)
-            capture.request_redactor = None
+        self._flush(capture, body)
 
     def complete(self, capture: Capture, trailers: Headers, now: float) -> None:
         """The response is complete."""
@@ -250,18 +246,15 @@ class CaptureStore:
 
     def _finish(self, capture: Capture, now: float) -> None:
         capture.ended = now
-        if capture.request_redactor is not None:
-            self._flush(capture, capture.request_body, capture.request_redactor)
-            capture.request_redactor = None
-        if capture.response_redactor is not None:
-            self._flush(capture, capture.response_body, capture.response_redactor)
-            capture.response_redactor = None
+        self._flush(capture, capture.request_body)
+        self._flush(capture, capture.response_body)
         if self.subscriptions.callbacks and capture.stored:
             self.subscriptions.notify("done", capture, {})
 
-    def _flush(self, capture: Capture, body: Body, redactor: Any) -> None:
-        """Store the bytes that the redactor has buffered."""
-        if not capture.stored:
+    def _flush(self, capture: Capture, body: Body) -> None:
+        """Store the bytes that the body's redactor has buffered."""
+        redactor, body.redactor = body.redactor, None
+        if redactor is None or not capture.stored:
             return
         buffered = redactor.buffered
         rest, body.decoded, note = redactor.finish()
@@ -306,4 +299,4 @@ class CaptureStore:
 def _forget(capture: Capture) -> None:
     """Stop recording a capture that the store has dropped."""
     capture.stored = False
-    capture.request_redactor = capture.response_redactor = None
+    capture.request_body.redactor = capture.response_body.redactor = None

@@ -129,13 +129,13 @@ def test_the_total_counts_all_stored_bytes_and_stays_within_the_bound(
         listed = list(store.newest_first())
         assert store.total == sum(each.stored_bytes for each in listed)
         for each in listed:
-            held = sum(
+            buffered = sum(
                 redactor.buffered
-                for redactor in (each.request_redactor, each.response_redactor)
+                for redactor in (each.request_body.redactor, each.response_body.redactor)
                 if redactor is not None
             )
             data = len(each.request_body.data) + len(each.response_body.data)
-            assert each.stored_bytes >= data + held + sum(len(message.data) for message in each.messages)
+            assert each.stored_bytes >= data + buffered + sum(len(message.data) for message in each.messages)
             assert len(each.request_body.data) <= 1000
 
 
