@@ -364,7 +364,7 @@ async def test_every_action_has_a_key(scene: Scene) -> None:
     await browser.press("g")
     assert await browser.until(ACTIVE) == "/api/orders/2"
     await browser.press("?")
-    await browser.shows("dialog[open]", "copy as curl")
+    await browser.shows("dialog[open]", "as a curl command")
     await browser.press("Esc")
     await browser.until("!document.querySelector('dialog').open")
     await browser.press("Esc", "Enter")
@@ -539,7 +539,7 @@ async def test_the_page_stays_responsive_with_thousands_of_captures(scene: Scene
         await browser.picture("many")
     await browser.shows("#live", "reconnecting")
     async with inspecting(browser, store, access.port):
-        await browser.shows("dialog[open]", "Open the link that devroute up prints now")
+        await browser.shows("dialog[open]", "Open the link that devroute up prints")
     await browser.complaints()
 
 

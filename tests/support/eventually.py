@@ -27,7 +27,7 @@ async def eventually(
     Fails after `within` seconds, and at once if `process`, which is to bring it about, has ended.
     """
     turns = itertools.repeat(0.0, 20)
-    pauses = (min(0.001 * 2**n, _LONGEST_PAUSE_S) for n in itertools.count())
+    pauses = (min(0.001 * 2 ** min(n, 10), _LONGEST_PAUSE_S) for n in itertools.count())
     try:
         async with asyncio.timeout(within) as limit:
             for pause in itertools.chain(turns, pauses):
