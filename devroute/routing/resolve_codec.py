@@ -1,11 +1,6 @@
-"""The body of a /resolve response: lines that a sidecar's Lua parses (routing/SIDECAR.md). Pure.
-
-`encode` writes decisions and assignments of shadow traffic. `decode` is the reference reader, as strict as
-the sidecars' own; the proxy itself reads no such body.
-"""
+"""The body of a /resolve response: lines that a sidecar's Lua parses (routing/SIDECAR.md). Pure."""
 
 import json
-import re
 from typing import Final
 
 from devroute.contract.grammar import Entry
@@ -21,26 +16,8 @@ VERSION_LINE: Final = "devroute 1"
 MAX_BYTES: Final = 64 * 1024
 #: Bytes of all `copy` lines of one body. A laptop's line has 17 KiB at most, so some always fit.
 MAX_COPY_BYTES: Final = 60 * 1024
-
-_LINE: Final = re.compile(r"([a-z][a-z-]*) ([ -~]+)")
 #: The only key that may be repeated.
-_COPY: Final = "copy"
-#: The keys that each decision needs.
-_REQUIRED: Final[dict[str, tuple[str, ...]]] = {
-    "service": (),
-    "fallback": ("reason",),
-    "detour": ("service",),
-    "mirror": ("service",),
-    "version": ("service", "version"),
-    "error": ("status", "reason", "body"),
-    "copy": ("service", _COPY),
-}
-_FORMS: Final = {
-    "ttl": re.compile(r"\d{1,4}"),
-    "status": re.compile(r"[45]\d\d"),
-    "timeout": re.compile(r"\d+"),
-    "percent": re.compile(r"(\d|[1-9]\d)(\.\d+)?|100(\.0+)?"),
-}
+COPY: Final = "copy"
 
 Fields = list[tuple[str, str]]
 
@@ -50,29 +27,6 @@ def encode(resolved: Decision | Assignment) -> bytes:
     fields = _decision(resolved) if isinstance(resolved, Decision) else _assignment(resolved)
     lines = [VERSION_LINE, *(f"{key} {value}" for key, value in fields), ""]
     return "\n".join(lines).encode("ascii")
-
-
-def decode(body: bytes) -> dict[str, list[str]]:
-    """The values of each key, in their order. Raises ValueError for a body that sidecars do not accept."""
-    first, *lines = body.decode("ascii").split("\n")
-    if len(body) > MAX_BYTES or first != VERSION_LINE or not lines or lines.pop():
-        raise ValueError("not a body of this version, or too long")
-    fields: dict[str, list[str]] = {}
-    for line in lines:
-        if (match := _LINE.fullmatch(line)) is None:
-            raise ValueError(f"malformed line: {line!r}")
-        key, value = match.groups()
-        if key in fields and key != _COPY:
-            raise ValueError(f"'{key}' is repeated")
-        if key in _FORMS and _FORMS[key].fullmatch(value) is None:
-            raise ValueError(f"malformed {key}: {value!r}")
-        fields.setdefault(key, []).append(value)
-    decision = fields.get("decision", [""])[0]
-    if decision not in _REQUIRED:
-        raise ValueError(f"unknown decision: {decision!r}")
-    if missing := [key for key in _REQUIRED[decision] if key not in fields]:
-        raise ValueError(f"a decision '{decision}' without {', '.join(missing)}")
-    return fields
 
 
 def _decision(decision: Decision) -> Fields:
@@ -148,8 +102,8 @@ def _assignment(assignment: Assignment) -> Fields:
         options = target.laptop.options
         percent, methods = f"{options.shadow or 0:.6f}", ",".join(options.shadow_methods)
         value = " ".join((target.ticket, percent, methods, *options.paths))
-        length = len(f"{_COPY} {value}\n")
+        length = len(f"{COPY} {value}\n")
         if length <= room:
             room -= length
-            fields.append((_COPY, value))
+            fields.append((COPY, value))
     return fields

@@ -20,9 +20,10 @@ from devroute.routing.decision import (
     decide,
     select_target,
 )
-from devroute.routing.resolve_codec import decode, encode
+from devroute.routing.resolve_codec import encode
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from tests.support.examples import examples
+from tests.support.resolve_reader import decode
 
 
 class Tunnel:

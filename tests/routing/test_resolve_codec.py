@@ -3,7 +3,8 @@
 import pytest
 
 from devroute.routing.decision import Decision
-from devroute.routing.resolve_codec import MAX_BYTES, decode, encode
+from devroute.routing.resolve_codec import MAX_BYTES, encode
+from tests.support.resolve_reader import decode
 
 DETOUR = "devroute 1\ndecision detour\nservice foo\nttl 1000\n"
 

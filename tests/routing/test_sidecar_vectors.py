@@ -8,8 +8,8 @@ from opentelemetry import baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 
 from devroute.contract.grammar import parse
-from devroute.routing.resolve_codec import decode
 from tests.support.paths import VECTORS
+from tests.support.resolve_reader import decode
 
 
 def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:

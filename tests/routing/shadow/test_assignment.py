@@ -12,7 +12,7 @@ from devroute.http.http1.request import parse_request_head
 from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.routing.registry import Registry
-from devroute.routing.resolve_codec import MAX_BYTES, decode, encode
+from devroute.routing.resolve_codec import MAX_BYTES, encode
 from devroute.routing.route import Route
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.assignment import MAX_LAPTOPS, assign_shadow_traffic, ticket_of
@@ -21,6 +21,7 @@ from devroute.tunnel.protocol.handshake import Hello, Offer
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 from devroute.upstream.mirror import MirrorUpstream
 from devroute.upstream.pools import Pools
+from tests.support.resolve_reader import decode
 
 OPEN = Policy.from_mapping({"shadow": ["foo"]})
 
