@@ -20,6 +20,11 @@ class TaskOwner:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    @property
+    def active(self) -> bool:
+        """Whether a task has not ended yet."""
+        return bool(self._tasks)
+
     async def close(self) -> None:
         """Cancel every task, and wait until all have ended."""
         tasks = list(self._tasks)

@@ -72,7 +72,7 @@ class Http1Connection(Connection):
 
     def received(self, data: bytes) -> None:
         if self.stream is None:
-            self.abort()  # nobody asked: whatever it is, it must not become the next request's answer
+            self.abort()  # unrequested bytes must not become the next request's response
         else:
             self.stream.received(data)
 

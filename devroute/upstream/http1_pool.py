@@ -11,6 +11,7 @@ from typing import Final
 from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import RequestHead
+from devroute.tasks import TaskOwner
 from devroute.upstream.dialer import Dialer, Permit
 from devroute.upstream.http1_connection import Http1Connection, Http1Stream
 from devroute.upstream.interface import ResponseSink
@@ -54,14 +55,14 @@ class Http1Pool:
         self._in_flight = 0
         self._generation = 0  # how often `close_idle` was called: what was connected before is of another one
         self._idle: list[Http1Connection] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskOwner()
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
     def busy(self) -> bool:
         """Whether anything is connected, or about to be."""
-        return bool(self._in_flight or self._idle or self._tasks)
+        return bool(self._in_flight or self._idle or self._tasks.active)
 
     @property
     def in_flight(self) -> int:
@@ -76,12 +77,12 @@ class Http1Pool:
         elif (connection := self._take()) is not None:
             stream.attach(connection, reused=True)
         else:
-            self._start(self._serve(stream))
+            self._tasks.start(self._serve(stream))
         return stream
 
     def retry(self, stream: Http1Stream) -> None:
-        """A pooled connection died before any byte of the answer: once more, on a new one."""
-        self._start(self._serve(stream))
+        """A pooled connection died before any byte of the response: send it again on a new one."""
+        self._tasks.start(self._serve(stream))
 
     async def probe(self) -> None:
         """See that the target accepts connections; the one made for it waits in the pool for the request.
@@ -102,9 +103,7 @@ class Http1Pool:
         if self._sweep is not None:
             self._sweep.cancel()
         self.close_idle()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     # --- connections
 
@@ -150,11 +149,6 @@ class Http1Pool:
 
     def ended(self) -> None:
         self._in_flight -= 1
-
-    def _start(self, work: "asyncio._CoroutineLike[None]") -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, stream: Http1Stream) -> None:
         try:

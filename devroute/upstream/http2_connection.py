@@ -17,8 +17,8 @@ from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Proto
 from devroute.http.message import Framing, Headers, RequestHead
 from devroute.upstream.interface import ResponseSink
 
-#: Request bodies up to here are kept until the answer begins, to be sent once more if the app says that it
-#: has not touched them (RFC 9113 §8.7). It holds most unary calls.
+#: Request bodies up to here are kept until the response begins, to be sent again if the app reports that it
+#: has not processed them (RFC 9113 §8.7). It holds most unary calls.
 KEPT_BYTES: Final = 16 * 1024
 
 #: A connection is shared, so its death must be noticed: by the kernel, whose probes a laptop answers even
@@ -146,12 +146,12 @@ class Http2UpstreamStream(Http2Stream):
         if self._sent_end:
             self.close()
         else:
-            self.reset(ErrorCodes.NO_ERROR)  # nobody needs the rest of the request (RFC 9113 §8.1)
+            self.reset(ErrorCodes.NO_ERROR)  # the rest of the request is not needed (RFC 9113 §8.1)
         self.sink.on_end(trailers)
 
     def receive_reset(self, code: int) -> None:
         if self.all_received:
-            self.discard()  # the app wants no more of the request; its answer is whole, if not consumed yet
+            self.discard()  # the app wants no more of the request; its response is complete
         elif code == ErrorCodes.REFUSED_STREAM:
             self.refused()
         else:
@@ -298,7 +298,7 @@ class Http2UpstreamConnection(Http2Connection):
 
 
 def _watch(sock: socket.socket) -> None:
-    """Have the kernel find out that the other end is gone, as far as it can be told so here."""
+    """Have the kernel detect that the other end is gone, as far as this platform can be configured to."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", KEEPALIVE_IDLE),

@@ -10,6 +10,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable, UpstreamInvalid
 from devroute.http.message import RequestHead
+from devroute.tasks import TaskOwner
 from devroute.upstream.dialer import Dialer, Permit
 from devroute.upstream.http1_pool import CONNECT_SECONDS, MAX_IN_FLIGHT
 from devroute.upstream.http2_connection import Http2UpstreamConnection, Http2UpstreamStream
@@ -43,14 +44,15 @@ class Http2Pool:
         self._in_flight = 0
         self._connections: list[Http2UpstreamConnection] = []
         self._waiting: deque[Http2UpstreamStream] = deque()
-        self._growing: asyncio.Task[None] | None = None
+        self._tasks = TaskOwner()
+        self._growing = False  # a connection is being made
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
     def busy(self) -> bool:
         """Whether anything is connected, or about to be."""
-        return bool(self._in_flight or self._connections or self._growing is not None)
+        return bool(self._in_flight or self._connections or self._growing)
 
     @property
     def in_flight(self) -> int:
@@ -84,9 +86,7 @@ class Http2Pool:
         if self._sweep is not None:
             self._sweep.cancel()
         self.close_idle()
-        if self._growing is not None:
-            self._growing.cancel()
-            await asyncio.gather(self._growing, return_exceptions=True)
+        await self._tasks.close()
 
     # --- streams
 
@@ -108,8 +108,9 @@ class Http2Pool:
                 if connection.room > 0:
                     break
             else:
-                if self._growing is None and len(self._connections) < MAX_CONNECTIONS:
-                    self._growing = self._loop.create_task(self._grow())
+                if not self._growing and len(self._connections) < MAX_CONNECTIONS:
+                    self._growing = True
+                    self._tasks.start(self._grow())
                 return
             waiting.popleft().attach(connection, connection.next_number())
 
@@ -122,12 +123,12 @@ class Http2Pool:
                 connection.close()
                 raise TargetOverloaded(f"{self.label} takes no requests now")
         except DevrouteError as error:
-            self._growing = None
+            self._growing = False
             waiting, self._waiting = self._waiting, deque()
             for stream in waiting:
                 stream.fail(error)
         else:
-            self._growing = None
+            self._growing = False
             self._add(connection)
 
     async def _connect(self) -> Http2UpstreamConnection:

@@ -24,7 +24,7 @@ from devroute.proxy.downstream.http2 import Http2ServerConnection
 #: of small ones has thousands, while all other connections wait.
 MAX_AT_ONCE: Final = 32
 
-#: Bytes of pipelined requests that wait while an answer is under way.
+#: Bytes of pipelined requests that wait while a response is sent.
 MAX_PIPELINED_BYTES: Final = 128 * 1024
 
 # All at once: taking them off one by one would copy what follows as often.
@@ -62,7 +62,7 @@ class Http1ServerConnection(Downstream):
         self._parsing = False
         self._lingering = False
         self._fresh = True  # no request was seen yet
-        self._since = context.now  # when a head began, a body went on, an answer was complete
+        self._since = context.now  # when a head began, a body went on, a response was complete
         self.exchange: Http1Exchange | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -153,7 +153,7 @@ class Http1ServerConnection(Downstream):
             if self.exchange is not None:
                 self.exchange.fail(error)
             else:
-                self._linger()  # its answer is complete, and may be on its way
+                self._linger()  # its response is complete, and may not have left yet
             return b""
         exchange = self.exchange
         if reader.done:
@@ -239,7 +239,7 @@ class Http1ServerConnection(Downstream):
             self.transport.resume_reading()
 
     def pause_writing(self) -> None:
-        self._full = True  # asyncio says it once: an answer to a further request would fill memory
+        self._full = True  # asyncio calls this once: the response to a further request would fill memory
         if self.exchange is not None:
             self.exchange.pause_response()
 

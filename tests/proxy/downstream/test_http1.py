@@ -140,7 +140,7 @@ async def test_pipelined_requests_are_answered_in_order(bench: Bench) -> None:
     assert [part[:1] for part in answer.split(b"\r\n\r\n")[1:]] == [b"0", b"1", b"2", b"3"]
 
 
-async def test_thousands_of_pipelined_refusals_need_no_stack(bench: Bench) -> None:
+async def test_thousands_of_pipelined_refusals_do_not_recurse(bench: Bench) -> None:
     bench.refuse = LaptopOffline("alice is offline")
     answer = await bench.send(request(close=False) * 3000 + request())
     assert answer.count(b"HTTP/1.1 503 ") == 3001
@@ -154,7 +154,9 @@ async def test_thousands_of_pipelined_refusals_need_no_stack(bench: Bench) -> No
         (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 3\r\n", 1),
     ],
 )
-async def test_answers_without_a_body_end_at_their_head(bench: Bench, head: bytes, connections: int) -> None:
+async def test_responses_without_a_body_end_at_their_head(
+    bench: Bench, head: bytes, connections: int
+) -> None:
     bench.handler = answers(head + b"\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")
     answer = await bench.send(request(close=False) + request())
     first, second = answer.split(b"HTTP/1.1 200")
@@ -163,7 +165,7 @@ async def test_answers_without_a_body_end_at_their_head(bench: Bench, head: byte
     assert bench.connections == connections
 
 
-async def test_an_answer_to_head_keeps_its_length_and_has_no_body(bench: Bench) -> None:
+async def test_a_response_to_head_keeps_its_length_and_has_no_body(bench: Bench) -> None:
     bench.handler = answers(
         b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx"
     )
@@ -207,7 +209,7 @@ async def test_a_body_up_to_the_close_becomes_chunked(bench: Bench) -> None:
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
     ],
 )
-async def test_an_answer_that_breaks_off_never_looks_complete(bench: Bench, partial: bytes) -> None:
+async def test_a_response_that_is_cut_off_never_looks_complete(bench: Bench, partial: bytes) -> None:
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_head(reader)
         writer.write(partial)
@@ -222,7 +224,7 @@ async def test_an_answer_that_breaks_off_never_looks_complete(bench: Bench, part
     assert bench.exchanges[-1].error.code == "upstream-reset"
 
 
-async def test_interim_answers_pass_and_the_body_waits_for_100(bench: Bench) -> None:
+async def test_interim_responses_pass_and_the_body_waits_for_100(bench: Bench) -> None:
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert b"expect: 100-continue" in await read_head(reader)
         writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
@@ -238,7 +240,7 @@ async def test_interim_answers_pass_and_the_body_waits_for_100(bench: Bench) -> 
     assert (await reader.read()).endswith(b"\r\n\r\nabc")
 
 
-async def test_a_final_answer_instead_of_100_closes_the_connection(bench: Bench) -> None:
+async def test_a_final_response_instead_of_100_closes_the_connection(bench: Bench) -> None:
     bench.handler = answers(b"HTTP/1.1 417 No\r\ncontent-length: 0\r\n\r\n")
     data = request(b"PUT", fields=b"expect: 100-continue\r\ncontent-length: 3\r\n", close=False)
     answer = await bench.send(data)
@@ -246,7 +248,7 @@ async def test_a_final_answer_instead_of_100_closes_the_connection(bench: Bench)
     assert b"connection: close" in answer
 
 
-async def test_an_early_answer_passes_and_the_rest_of_the_request_is_dropped(bench: Bench) -> None:
+async def test_an_early_response_passes_and_the_rest_of_the_request_is_dropped(bench: Bench) -> None:
     bench.handler = answers(
         b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
     )
@@ -284,9 +286,9 @@ async def test_a_target_that_refuses_is_a_502(bench: Bench) -> None:
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "target-unreachable"
 
 
-async def test_a_target_that_fails_again_and_again_is_left_alone_for_a_while(bench: Bench) -> None:
+async def test_a_target_that_fails_repeatedly_opens_the_circuit_breaker(bench: Bench) -> None:
     bench.handler = answers(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-    with socket.socket() as closed:  # bound and not listening: refuses, and nobody else gets the port
+    with socket.socket() as closed:  # bound and not listening: refuses, and no other process gets the port
         closed.bind(("127.0.0.1", 0))
         bench.upstream = Http1Pool("127.0.0.1", closed.getsockname()[1], permit=lambda ip, port: None)
         codes = [
@@ -302,7 +304,7 @@ async def test_a_stale_kept_connection_is_replaced_for_requests_that_can_be_repe
         await read_head(reader)
         if bench.connections == 1:
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-            await read_head(reader)  # and dies without an answer
+            await read_head(reader)  # and dies without a response
             return
         served.append(b"again")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
@@ -391,7 +393,7 @@ async def test_a_slow_client_leaves_its_connection_fit_for_the_next_request(benc
     assert bench.connections == 1
 
 
-async def test_memory_of_a_stalled_answer_is_bounded(bench: Bench) -> None:
+async def test_memory_of_a_stalled_response_is_bounded(bench: Bench) -> None:
     sent = 0
 
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -414,7 +416,7 @@ async def test_memory_of_a_stalled_answer_is_bounded(bench: Bench) -> None:
     assert connection.transport.get_write_buffer_size() < 1024 * 1024
 
 
-async def test_answers_to_pipelined_requests_wait_for_a_client_that_does_not_read(bench: Bench) -> None:
+async def test_responses_to_pipelined_requests_wait_for_a_client_that_does_not_read(bench: Bench) -> None:
     half = 512 * 1024  # more than a transport takes before it says that it is full
     served = 0
 

@@ -138,7 +138,7 @@ async def test_streams_of_all_kinds(channel: aio.Channel) -> None:
     sizes = [len(each) async for each in channel.unary_stream("/t/Count")(b"40 50000")]
     assert sizes == [50000] * 40
     echo = channel.stream_stream("/t/Echo")()
-    for each in (b"a", b"", b"c" * 200_000):  # full duplex: each answer before the next request
+    for each in (b"a", b"", b"c" * 200_000):  # full duplex: each response before the next request
         await echo.write(each)
         assert await echo.read() == each
     await echo.done_writing()
@@ -176,7 +176,7 @@ async def test_a_deadline_ends_the_call_on_both_sides(channel: aio.Channel) -> N
     await asyncio.wait_for(channel.unary_unary("/t/Cancelled")(b""), PATIENCE)
 
 
-async def test_many_calls_at_once_each_get_their_own_answer(channel: aio.Channel) -> None:
+async def test_many_calls_at_once_each_get_their_own_response(channel: aio.Channel) -> None:
     unary = channel.unary_unary("/t/Unary")
     answers = await asyncio.gather(*(unary(b"%d" % number) for number in range(100)))
     assert answers == [b"%d" % number for number in range(100)]
@@ -185,7 +185,7 @@ async def test_many_calls_at_once_each_get_their_own_answer(channel: aio.Channel
 # --- what stands on the wire -------------------------------------------------------------------------------
 
 
-async def test_an_answer_of_trailers_only_stays_one() -> None:
+async def test_a_response_of_trailers_only_stays_one() -> None:
     async def app(peer: Peer) -> None:
         request = await peer.until(h2.events.RequestReceived)
         peer.answer(
@@ -315,7 +315,7 @@ async def test_the_preface_may_come_in_pieces_but_only_first() -> None:
 # --- errors ------------------------------------------------------------------------------------------------
 
 
-async def test_errors_are_grpc_for_grpc_and_json_for_everybody_else() -> None:
+async def test_errors_are_grpc_for_grpc_and_json_for_all_other_requests() -> None:
     async with data_port(App()) as port, peer(port.number) as client:
         port.refuse = LaptopOffline("laptop 'zoë' is offline", hint="ask her")
         fields, body, _, whole = await client.whole(client.request())
@@ -346,7 +346,7 @@ async def test_a_request_answered_early_is_not_read_to_its_end() -> None:
         assert reset.error_code is h2.errors.ErrorCodes.NO_ERROR
 
 
-async def test_an_answer_that_breaks_off_never_looks_complete() -> None:
+async def test_a_response_that_is_cut_off_never_looks_complete() -> None:
     def serve(stream: AppStream) -> None:
         stream.sink.on_head(head(200))
         stream.sink.on_data(b"half")
@@ -370,7 +370,7 @@ async def test_an_app_that_opens_a_stream_of_its_own_is_cut_off() -> None:
     assert heads[b":status"] == b"502"
 
 
-async def test_an_app_that_takes_a_request_back_is_heard() -> None:
+async def test_an_app_that_resets_a_request_ends_it() -> None:
     async def app(peer: Peer) -> None:
         while True:
             request = await peer.until(h2.events.RequestReceived)
@@ -425,7 +425,7 @@ async def test_a_client_that_leaves_cancels_its_requests(leave: str) -> None:
     assert {each.error.code for each in port.exchanges if each.error} == {"client-closed"}
 
 
-async def test_an_app_that_is_not_there_or_speaks_something_else() -> None:
+async def test_an_app_that_is_absent_or_speaks_another_protocol() -> None:
     async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
@@ -586,7 +586,7 @@ async def test_an_app_that_does_not_read_stops_the_client() -> None:
         assert len(app.streams[0].body) == sent
 
 
-async def test_an_answer_that_is_whole_outlives_its_connection() -> None:
+async def test_a_complete_response_outlives_its_connection() -> None:
     async def app(peer: Peer) -> None:
         request = await peer.until(h2.events.RequestReceived)
         peer.answer(request.stream_id)
@@ -610,7 +610,7 @@ async def test_an_answer_that_is_whole_outlives_its_connection() -> None:
 # --- leaving -----------------------------------------------------------------------------------------------
 
 
-async def test_a_draining_port_says_so_takes_what_was_under_way_and_closes() -> None:
+async def test_a_draining_port_announces_it_finishes_open_streams_and_closes() -> None:
     app = App()
     async with data_port(app) as port, peer(port.number) as client:
         before = client.request(grpc=False)
@@ -637,7 +637,7 @@ async def test_a_connection_that_is_idle_for_long_is_closed() -> None:
     assert not port.server.connections
 
 
-async def test_the_apps_goodbye_loses_no_request() -> None:
+async def test_the_apps_goaway_loses_no_request() -> None:
     """A GOAWAY names the last stream that the app has seen; what came after goes to the next connection."""
     bodies: list[bytes] = []
     connections = 0
@@ -758,14 +758,14 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("name", list(FLOODS))
-async def test_a_flood_of_frames_that_carry_nothing_ends_the_connection(name: str) -> None:
+async def test_a_flood_of_control_frames_ends_the_connection(name: str) -> None:
     async with data_port(App()) as port, peer(port.number) as client:
         client.request(end=False, grpc=False)
         client.raw(*[FLOODS[name]] * (3 * flood_guard.CONTROL_BURST))
         assert await client.goodbye() is ENHANCE_YOUR_CALM
 
 
-async def test_a_peer_that_goes_on_sending_still_reads_why_its_connection_has_ended() -> None:
+async def test_a_peer_that_keeps_sending_still_receives_why_its_connection_ended() -> None:
     async with data_port(App()) as port, peer(port.number) as client:
         client.raw(*[FLOODS["ping"]] * (3 * flood_guard.CONTROL_BURST))
         for _ in range(50):
@@ -819,7 +819,7 @@ async def test_more_than_the_window_ends_the_connection() -> None:
         assert not app.streams[0].body
 
 
-async def test_data_for_a_stream_that_was_reset_harms_nobody() -> None:
+async def test_data_for_a_stream_that_was_reset_is_ignored() -> None:
     app = App(answer(b"hello"))
     async with data_port(app) as port, peer(port.number) as client:
         stream = client.request(end=False, grpc=False)
