@@ -91,8 +91,10 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
     low = raw.lower()
     fields = find_fields(REQUEST_FIELDS, low)
     get = fields.get
-    chunked = b"transfer-encoding" in fields
-    length = _content_length(fields, minor)
+    given = get(b"content-length")
+    length = 0 if given is None else parse_content_length(given, RequestMalformed)
+    if (coding := get(b"transfer-encoding")) is not None:
+        _check_coding(coding, given, minor)
     hosts = field_values(raw, low, b"\nhost:")
     start_line: bytes = start[0]
     if target[:1] != b"/" or minor == 0:
@@ -108,7 +110,7 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         options = list_members(connection)
         keep_alive = keep_alive and b"close" not in options
     upgrade = b""
-    if chunked:
+    if coding is not None:
         framing = _CHUNKED
     elif length > 0:
         framing = _LENGTH
@@ -156,20 +158,14 @@ def _validate(raw: bytes, method: bytes, max_fields: int) -> None:
         raise RequestMalformed(f"{count} field lines; at most {max_fields} are accepted")
 
 
-def _content_length(fields: dict[bytes, bytes], minor: int) -> int:
-    """The length in content-length, or 0. Checks transfer-encoding against it (RFC 9112 §6.1, §6.3)."""
-    given = fields.get(b"content-length")
-    length = 0 if given is None else parse_content_length(given, RequestMalformed)
-    coding = fields.get(b"transfer-encoding")
-    if coding is not None:
-        if coding.strip(b" \t") != b"chunked":
-            raise NotSupported("the only transfer coding accepted is one 'chunked'", hint="RFC 9112 §6.1")
-        if given is not None or minor == 0:
-            raise RequestMalformed(
-                "transfer-encoding with content-length, or in HTTP/1.0",
-                hint="RFC 9112 §6.1: this is how smuggling starts",
-            )
-    return length
+def _check_coding(coding: bytes, content_length: bytes | None, minor: int) -> None:
+    if coding.strip(b" \t") != b"chunked":
+        raise NotSupported("the only transfer coding accepted is one 'chunked'", hint="RFC 9112 §6.1")
+    if content_length is not None or minor == 0:
+        raise RequestMalformed(
+            "transfer-encoding with content-length, or in HTTP/1.0",
+            hint="RFC 9112 §6.1: this is how smuggling starts",
+        )
 
 
 #: Host fields that were accepted: a mesh calls a service by few names. Cleared when full.

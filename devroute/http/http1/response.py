@@ -51,11 +51,14 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         raise UpstreamInvalid(f"the response has {count} field lines; at most {MAX_FIELD_LINES} are accepted")
     low = raw.lower()
     fields = find_fields(RESPONSE_FIELDS, low)
-    length = _content_length(fields, minor)
-    chunked = b"transfer-encoding" in fields
+    get = fields.get
+    given = get(b"content-length")
+    length = -1 if given is None else parse_content_length(given, UpstreamInvalid)
+    if (coding := get(b"transfer-encoding")) is not None:
+        _check_coding(coding, length, minor)
     keep_alive = minor == 1
     options: list[bytes] = []
-    if (connection := fields.get(b"connection")) is not None:
+    if (connection := get(b"connection")) is not None:
         options = list_members(connection)
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
     hop = RESPONSE_HOP
@@ -63,9 +66,9 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
         hop = SWITCHING_HOP if status == 101 else NO_BODY_HOP
     elif status == 204:
         hop = NO_BODY_HOP
-        if chunked or length > 0:
+        if coding is not None or length > 0:
             keep_alive = False  # the body that it announced may follow
-    framing = _framing(status, request_method, chunked, length)
+    framing = _framing(status, request_method, coding is not None, length)
     drop = hop_by_hop_spans(low, hop.intersection(fields), options) if fields else []
     return ResponseHead(status, reason, framing, length if framing is _LENGTH else 0, keep_alive, raw, drop)
 
@@ -100,17 +103,11 @@ def _malformed(raw: bytes) -> UpstreamInvalid:
     return UpstreamInvalid(f"the response's head is not valid HTTP/1.1: {problem}", hint=hint)
 
 
-def _content_length(fields: dict[bytes, bytes], minor: int) -> int:
-    """The length in content-length, -1 without one. Checks transfer-encoding against it (RFC 9112 §6.3)."""
-    given = fields.get(b"content-length")
-    length = -1 if given is None else parse_content_length(given, UpstreamInvalid)
-    coding = fields.get(b"transfer-encoding")
-    if coding is not None:
-        if coding.strip(b" \t") != b"chunked":
-            raise UpstreamInvalid("the response has a transfer coding other than one 'chunked'")
-        if length >= 0 or minor == 0:
-            raise UpstreamInvalid("the response has transfer-encoding with content-length, or in HTTP/1.0")
-    return length
+def _check_coding(coding: bytes, length: int, minor: int) -> None:
+    if coding.strip(b" \t") != b"chunked":
+        raise UpstreamInvalid("the response has a transfer coding other than one 'chunked'")
+    if length >= 0 or minor == 0:
+        raise UpstreamInvalid("the response has transfer-encoding with content-length, or in HTTP/1.0")
 
 
 def _framing(status: int, request_method: bytes, chunked: bool, length: int) -> Framing:
