@@ -1,37 +1,33 @@
 """The flags of every command that connects to a server: URL, credentials, trusted certificates.
 
-`connecting` adds all but --server and --token to a command's own flags and passes them in its Invocation.
+`connecting` adds all but --server and --token to a command's own flags; their values are in
+`context.params`.
 """
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+from devroute.cli.help import option
+
 T = TypeVar("T")
 
 #: Types of parameters that a command declares itself.
-Server = Annotated[str | None, typer.Option(metavar="URL", help="URL of the control port [DEVROUTE_SERVER]")]
-Token = Annotated[
-    str | None, typer.Option(metavar="TOKEN", help="Your token; in DEVROUTE_TOKEN, ps does not show it")
-]
+Server = Annotated[str | None, option("URL of the control port [DEVROUTE_SERVER]", "URL")]
+Token = Annotated[str | None, option("Your token; in DEVROUTE_TOKEN, ps does not show it", "TOKEN")]
 
-_OPTIONS: Final[dict[str, Any]] = {
+#: Those that `connecting` adds.
+CONNECTION_OPTIONS: Final[dict[str, Any]] = {
     "token_command": Annotated[
-        str | None,
-        typer.Option(metavar="COMMAND", help="Command that prints a token; run again before it expires"),
+        str | None, option("Command that prints a token; run again before it expires", "COMMAND")
     ],
-    "ca_file": Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CA certificates to trust instead of the system's")
-    ],
-    "client_cert": Annotated[Path | None, typer.Option(metavar="FILE", help="Client certificate, in PEM")],
-    "client_key": Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Private key of the client certificate, in PEM")
-    ],
+    "ca_file": Annotated[Path | None, option("CA certificates to trust instead of the system's", "FILE")],
+    "client_cert": Annotated[Path | None, option("Client certificate, in PEM", "FILE")],
+    "client_key": Annotated[Path | None, option("Private key of the client certificate, in PEM", "FILE")],
     "insecure_plain_http": Annotated[
         bool | None,
         typer.Option(
@@ -46,17 +42,15 @@ def connecting(command: Callable[..., T]) -> Callable[..., T]:
 
     @wraps(command)
     def wrapper(context: typer.Context, **values: Any) -> T:
-        flags = {name: values.pop(name) for name in _OPTIONS}
-        context.obj = replace(context.obj, flags=flags)
-        return command(context, **values)
+        return command(context, **{n: value for n, value in values.items() if n not in CONNECTION_OPTIONS})
 
     signature = inspect.signature(command)
     own = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in _OPTIONS.items()
+        for name, annotation in CONNECTION_OPTIONS.items()
     ]
     wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), *own]
     )
-    wrapper.__annotations__ = {**command.__annotations__, **_OPTIONS}
+    wrapper.__annotations__ = {**command.__annotations__, **CONNECTION_OPTIONS}
     return wrapper

@@ -10,9 +10,10 @@ from typing import Annotated, Final
 
 import typer
 
-from devroute.cli.config.sources import ENV_PREFIX, client_settings, given_settings
+from devroute.cli.config.sources import ENV_PREFIX, Source, client_settings, given_settings
 from devroute.cli.connection import Server, connecting
 from devroute.cli.exit_codes import exits_with_code
+from devroute.cli.help import option
 from devroute.cli.invocation import Invocation
 from devroute.errors import ConfigInvalid, NotFound
 from devroute.headers import REASON, RESULT
@@ -26,8 +27,7 @@ CONTRACT_VARIABLE: Final = ENV_PREFIX + "CONTRACT"
 def curl(
     context: typer.Context,
     service: Annotated[
-        list[str] | None,
-        typer.Option(help="Service to detour; repeatable; default: all of yours that are online"),
+        list[str] | None, option("Service to detour; repeatable; default: all of yours that are online")
     ] = None,
     server: Server = None,
 ) -> int:
@@ -47,7 +47,7 @@ def curl(
     if not context.args:
         raise typer.BadParameter("give a URL, and any of curl's options")
     contract = invocation.environment.get(CONTRACT_VARIABLE) or asyncio.run(
-        _my_contract(invocation, service or [], {"server": server})
+        _my_contract(invocation.sources(context.params), service or [])
     )
     with tempfile.TemporaryDirectory(prefix="devroute-") as folder:  # ps would show a signed contract
         header, heads = Path(folder, "contract"), Path(folder, "heads")
@@ -62,12 +62,11 @@ def curl(
     return code
 
 
-async def _my_contract(invocation: Invocation, services: list[str], flags: dict[str, object]) -> str:
+async def _my_contract(sources: list[Source], services: list[str]) -> str:
     """A contract for the services that this person has online. Raises NotFound where there are none."""
     from devroute.agent.api_client import fetch
     from devroute.agent.token_source import with_fetched_token
 
-    sources = invocation.sources(flags)
     settings = await with_fetched_token(client_settings(sources))
     name = given_settings(sources).name or str((await fetch(settings, "/api/status")).get("you"))
     listed = (await fetch(settings, "/api/laptops")).get("laptops")

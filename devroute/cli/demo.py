@@ -3,16 +3,13 @@
 import asyncio
 from typing import Annotated
 
-import typer
-
 from devroute.cli.exit_codes import exits_with_code
+from devroute.cli.help import option
 
 
 @exits_with_code
 def demo(
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave it running, and print curl commands to try")
-    ] = False,
+    keep: Annotated[bool, option("Leave it running, and print curl commands to try", None, "--keep")] = False,
 ) -> int:
     """Run a small mesh with real Envoy on this machine, and send requests through it.
 

@@ -11,6 +11,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exit_code_for, exits_with_code
+from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output
 from devroute.errors import ConfigInvalid
@@ -23,13 +24,11 @@ _COLOURS: Final[Mapping[str, str]] = {"ok": "green", "warn": "yellow", "fail": "
 @exits_with_code
 def doctor(
     context: typer.Context,
-    url: Annotated[
-        str | None, typer.Argument(metavar="[URL]", help="URL in the mesh to which one request is sent")
-    ] = None,
-    service: Annotated[
+    url: Annotated[str | None, argument("URL in the mesh to which one request is sent", "[URL]")] = None,
+    services: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SERVICE=PORT", help="Service to check instead of those in ./devroute.yaml; repeatable"
+        option(
+            "Service to check instead of those in ./devroute.yaml; repeatable", "SERVICE=PORT", "--service"
         ),
     ] = None,
     server: Server = None,
@@ -46,8 +45,7 @@ def doctor(
     Example: devroute doctor http://a.qa.example/ --service foo=8001
     """
     invocation: Invocation = context.obj
-    flags = {"services": service or None, "server": server, "token": token, "output": output}
-    sources = invocation.sources(flags)
+    sources = invocation.sources({name: value for name, value in context.params.items() if name != "url"})
     settings = given_settings(sources)
     try:
         client_settings(sources)

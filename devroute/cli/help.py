@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import typer
 from typer.core import TyperGroup
 
 SECTIONS: Final[Mapping[str, Sequence[str]]] = {
@@ -39,3 +40,17 @@ class MainCommands(Commands):
 
 def _first_sentence(text: str | None) -> str:
     return re.split(r"\.(?:\s|$)", " ".join((text or "").split()), maxsplit=1)[0]
+
+
+def group(text: str) -> typer.Typer:
+    """A command that only has commands below it."""
+    return typer.Typer(help=text, cls=Commands, no_args_is_help=True, rich_markup_mode=None)
+
+
+def option(text: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
+    """Typer's option, with this help and name of its value."""
+    return typer.Option(*names, help=text, metavar=metavar, **more)
+
+
+def argument(text: str, metavar: str) -> Any:
+    return typer.Argument(help=text, metavar=metavar)

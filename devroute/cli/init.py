@@ -15,8 +15,9 @@ from devroute.agent.settings import ClientSettings
 from devroute.cli.config import project_file
 from devroute.cli.config.sources import ENV_PREFIX, Source, client_settings, given_settings, read_file
 from devroute.cli.config.yaml_edit import with_settings
-from devroute.cli.connection import connecting
+from devroute.cli.connection import CONNECTION_OPTIONS, connecting
 from devroute.cli.exit_codes import exits_with_code, print_error
+from devroute.cli.help import option
 from devroute.cli.invocation import PROJECT_FILE, Invocation, read_text, replace_file
 from devroute.errors import ConfigInvalid, ServerUnreachable, TokenInvalid
 
@@ -28,15 +29,10 @@ ATTEMPTS: Final = 3
 @exits_with_code
 def init(
     context: typer.Context,
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="URL of the control port; default: ask for it")
-    ] = None,
-    token_stdin: Annotated[
-        bool, typer.Option("--token-stdin", help="Read the token from standard input")
-    ] = False,
+    server: Annotated[str | None, option("URL of the control port; default: ask for it", "URL")] = None,
+    token_stdin: Annotated[bool, option("Read the token from standard input", None, "--token-stdin")] = False,
     project: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SERVICE=PORT", help="Add a service to ./devroute.yaml instead; repeatable"),
+        list[str] | None, option("Add a service to ./devroute.yaml instead; repeatable", "SERVICE=PORT")
     ] = None,
 ) -> None:
     """Set up this laptop: ask for server and token, check them, and save them.
@@ -53,20 +49,22 @@ def init(
     """
     invocation: Invocation = context.obj
     if project:
-        if server is not None or token_stdin or _own_flags(invocation):
+        if server is not None or token_stdin or _own_flags(context):
             raise typer.BadParameter("a project file holds neither server nor token", param_hint="--project")
         _init_project(project)
         return
-    _init_home(invocation, server, token_stdin)
+    _init_home(invocation, server, token_stdin, _own_flags(context))
 
 
-def _init_home(invocation: Invocation, server: str | None, token_stdin: bool) -> None:
+def _init_home(
+    invocation: Invocation, server: str | None, token_stdin: bool, flags: dict[str, object]
+) -> None:
     file = invocation.home_file
     if file is None:
         raise ConfigInvalid("there is no home directory to save settings in", hint="set HOME")
     known = read_text(file) or ""
     before = read_file(known, str(file))
-    kept = _ask(server, token_stdin, _own_flags(invocation), before)
+    kept = _ask(server, token_stdin, flags, before)
     text = with_settings(known, kept, str(file))
     with contextlib.suppress(OSError):  # replace_file says why it cannot be written
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -98,10 +96,10 @@ def _places(services: Iterable[str]) -> dict[str, object]:
     return {service: int(place) if place.isdigit() else place for service, place in pairs}
 
 
-def _own_flags(invocation: Invocation) -> dict[str, object]:
+def _own_flags(context: typer.Context) -> dict[str, object]:
     """The flags of the connection that were given. Paths are made absolute: the settings apply in every
     folder."""
-    given = {name: value for name, value in invocation.flags.items() if value not in (None, False)}
+    given = {n: context.params[n] for n in CONNECTION_OPTIONS if context.params[n] not in (None, False)}
     return {name: str(each.absolute()) if isinstance(each, Path) else each for name, each in given.items()}
 
 

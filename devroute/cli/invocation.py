@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +22,10 @@ PROJECT_FILE: Final = Path("devroute.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """`command`: the words after `--`; `flags`: those of cli/connection.py."""
+    """`command`: the words after `--`."""
 
     environment: Mapping[str, str]
     command: tuple[str, ...]
-    flags: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def home_file(self) -> Path | None:
@@ -34,15 +33,17 @@ class Invocation:
         folder = config_folder(self.environment)
         return folder / "config.yaml" if folder else None
 
-    def sources(self, flags: Mapping[str, object]) -> list[Source]:
-        """Where settings come from, in order of precedence. Raises ConfigInvalid."""
+    def sources(self, parameters: Mapping[str, object]) -> list[Source]:
+        """Where settings come from, in order of precedence: first the parameters of the command (the `params`
+        of its context), of which those that have a setting's name count. Raises ConfigInvalid."""
+        given = {name: value for name, value in parameters.items() if value != ()}  # (): a list without items
         files = [PROJECT_FILE, *([self.home_file] if self.home_file else [])]
         found = [
             read_file(text, str(file), own=file != PROJECT_FILE)
             for file in files
             if (text := read_text(file)) is not None
         ]
-        return [Source("command line", {**self.flags, **flags}), read_environment(self.environment), *found]
+        return [Source("command line", given), read_environment(self.environment), *found]
 
 
 def read_text(file: Path) -> str | None:

@@ -11,7 +11,7 @@ import typer
 
 from devroute.cli.completion import one_of
 from devroute.cli.exit_codes import FAILURE, exits_with_code
-from devroute.cli.help import Commands
+from devroute.cli.help import Commands, argument, option
 from devroute.cli.invocation import read_input
 from devroute.cli.output import Output, print_json, usage_wants_json
 from devroute.contract.offer_options import read_percent
@@ -41,24 +41,17 @@ manifests_app = typer.Typer(cls=Commands, rich_markup_mode=None)
 def filter_of_a_scope(
     context: typer.Context,
     scope: Annotated[
-        str, typer.Option(**one_of("mesh", "namespace", "workload"), help="Sidecars that get the filter")
+        str, option("Sidecars that get the filter", **one_of("mesh", "namespace", "workload"))
     ] = "mesh",
     namespace: Annotated[
-        str | None, typer.Option(help="Namespace of the sidecars; for a mesh, Istio's root namespace")
+        str | None, option("Namespace of the sidecars; for a mesh, Istio's root namespace")
     ] = None,
-    service: Annotated[
-        str | None, typer.Option(help="Name of the workload's service, as contracts use it")
-    ] = None,
+    service: Annotated[str | None, option("Name of the workload's service, as contracts use it")] = None,
     label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Label of the workload; repeatable; default: app=SERVICE"),
+        list[str] | None, option("Label of the workload; repeatable; default: app=SERVICE", "KEY=VALUE")
     ] = None,
     shadow_share: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PERCENT",
-            help="Share of requests without a contract that up --shadow may copy",
-        ),
+        str | None, option("Share of requests without a contract that up --shadow may copy", "PERCENT")
     ] = None,
 ) -> None:
     """Print the EnvoyFilter for a mesh, a namespace or a workload, as YAML for kubectl.
@@ -115,48 +108,35 @@ def _share(text: str | None) -> float | None:
 @exits_with_code
 def installation(
     folder: Annotated[
-        Path | None, typer.Option(help="Folder for a kustomize base and examples; default: print YAML")
+        Path | None, option("Folder for a kustomize base and examples; default: print YAML")
     ] = None,
-    namespace: Annotated[str, typer.Option(help="Namespace of the proxy")] = "devroute",
-    image: Annotated[str | None, typer.Option(help="Image of the proxy in your registry")] = None,
+    namespace: Annotated[str, option("Namespace of the proxy")] = "devroute",
+    image: Annotated[str | None, option("Image of the proxy in your registry")] = None,
     replicas: Annotated[
-        int, typer.Option(help="Replicas of the proxy; each knows only the laptops connected to it")
+        int, option("Replicas of the proxy; each knows only the laptops connected to it")
     ] = 1,
     network: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="CIDR", help="Network of laptops reached without a tunnel; repeatable; default: none"
-        ),
+        option("Network of laptops reached without a tunnel; repeatable; default: none", "CIDR"),
     ] = None,
     service: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Services that may be detoured; repeatable; default: all"),
+        list[str] | None, option("Services that may be detoured; repeatable; default: all", "PATTERN")
     ] = None,
     pod_network: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CIDR", help="Network of pods, never a target; repeatable; default: kubeadm's"),
+        list[str] | None, option("Network of pods, never a target; repeatable; default: kubeadm's", "CIDR")
     ] = None,
     service_network: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="CIDR", help="Network of services, never a target; repeatable; default: kubeadm's"
-        ),
+        option("Network of services, never a target; repeatable; default: kubeadm's", "CIDR"),
     ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Host name under which laptops connect, for the examples")
-    ] = None,
+    host: Annotated[str | None, option("Host name under which laptops connect, for the examples")] = None,
     ingress: Annotated[
-        str | None,
-        typer.Option(metavar="NAMESPACE/SERVICEACCOUNT", help="Gateway through which laptops connect"),
+        str | None, option("Gateway through which laptops connect", "NAMESPACE/SERVICEACCOUNT")
     ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Revision of Istio that injects the proxy's sidecar")
-    ] = None,
-    istio_namespace: Annotated[
-        str, typer.Option(help="Namespace of istiod and of mesh-wide settings")
-    ] = "istio-system",
-    monitoring_namespace: Annotated[str, typer.Option(help="Namespace of Prometheus")] = "monitoring",
-    domain: Annotated[str, typer.Option(help="DNS domain of the cluster")] = "cluster.local",
+    revision: Annotated[str | None, option("Revision of Istio that injects the proxy's sidecar")] = None,
+    istio_namespace: Annotated[str, option("Namespace of istiod and of mesh-wide settings")] = "istio-system",
+    monitoring_namespace: Annotated[str, option("Namespace of Prometheus")] = "monitoring",
+    domain: Annotated[str, option("DNS domain of the cluster")] = "cluster.local",
 ) -> None:
     """Print everything that runs the proxy and installs the filter, as YAML for kubectl.
 
@@ -200,15 +180,10 @@ def installation(
 @exits_with_code
 def versions_of_services(
     services: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SERVICE=VERSION,...|-", help="Versions of services; - reads pods from standard input"
-        ),
+        list[str], argument("Versions of services; - reads pods from standard input", "SERVICE=VERSION,...|-")
     ],
-    namespace: Annotated[
-        str, typer.Option(help="Namespace of services that are named without one")
-    ] = "default",
-    domain: Annotated[str, typer.Option(help="DNS domain of the cluster")] = "cluster.local",
+    namespace: Annotated[str, option("Namespace of services that are named without one")] = "default",
+    domain: Annotated[str, option("DNS domain of the cluster")] = "cluster.local",
 ) -> None:
     """Print DestinationRules with a subset for each version, for contracts that name version:v2.
 
@@ -234,14 +209,12 @@ def versions_of_services(
 @manifests_app.command("check")
 @exits_with_code
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML with EnvoyFilters; - is standard input")],
+    file: Annotated[str, argument("YAML with EnvoyFilters; - is standard input", "FILE")],
     envoy: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="Another Envoy: its program, or a folder with one; repeatable"),
+        list[Path] | None, option("Another Envoy: its program, or a folder with one; repeatable", "PATH")
     ] = None,
     istio: Annotated[
-        list[str] | None,
-        typer.Option(metavar="RELEASE", help="Release to check, such as 1.30; repeatable; default: all"),
+        list[str] | None, option("Release to check, such as 1.30; repeatable; default: all", "RELEASE")
     ] = None,
     output: Output = None,
 ) -> int:

@@ -7,10 +7,9 @@ import typer
 
 from devroute.cli.completion import one_of
 from devroute.cli.config.sources import Source, given_settings
+from devroute.cli.help import option
 
-Output = Annotated[
-    str | None, typer.Option(**one_of("text", "json"), help="Text for people or JSON for scripts")
-]
+Output = Annotated[str | None, option("Text for people or JSON for scripts", **one_of("text", "json"))]
 
 
 def wants_json(output: str | None) -> bool:

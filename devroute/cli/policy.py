@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from devroute.cli.exit_codes import EXIT_CODES, FAILURE, exits_with_code, print_error
-from devroute.cli.help import Commands
+from devroute.cli.help import argument, group
 from devroute.cli.invocation import read_input
 from devroute.cli.output import Output, print_json, usage_wants_json
 from devroute.errors import ConfigInvalid
@@ -13,16 +13,9 @@ from devroute.errors import ConfigInvalid
 #: The policy's name in the ConfigMap that the manifests have.
 IN_CONFIG_MAP: Final = "policy.yaml"
 
-policy_app = typer.Typer(
-    help="Explain what a policy permits, and test it by cases.",
-    cls=Commands,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+policy_app = group("Explain what a policy permits, and test it by cases.")
 
-_File = Annotated[
-    str, typer.Argument(metavar="FILE", help="Policy, or a ConfigMap with one; - is standard input")
-]
+_File = Annotated[str, argument("Policy, or a ConfigMap with one; - is standard input", "FILE")]
 
 
 @policy_app.command("check")
@@ -59,9 +52,7 @@ def check(file: _File, output: Output = None) -> int:
 @exits_with_code
 def run_cases(
     file: _File,
-    cases: Annotated[
-        str, typer.Argument(metavar="CASES", help="Table of cases in YAML; - is standard input")
-    ],
+    cases: Annotated[str, argument("Table of cases in YAML; - is standard input", "CASES")],
     output: Output = None,
 ) -> int:
     """Test a policy by a table of cases; the exit code is 1 if one fails.

@@ -7,7 +7,6 @@ from dataclasses import asdict
 import typer
 
 from devroute import __version__
-from devroute.agent.settings import ClientSettings
 from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exits_with_code
@@ -26,7 +25,7 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
     """
     from devroute.agent.api_client import fetch
 
-    settings = _client(context, server, token, output)
+    settings = client_settings(context.obj.sources(context.params))
     document = asyncio.run(fetch(settings, "/api/laptops"))
     if settings.output == "json":
         print_json(document)
@@ -46,7 +45,7 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     """
     from devroute.agent.api_client import fetch
 
-    settings = _client(context, server, token, output)
+    settings = client_settings(context.obj.sources(context.params))
     document = {"server": settings.server} | asyncio.run(fetch(settings, "/api/status"))
     if settings.output == "json":
         print_json(document)
@@ -67,7 +66,7 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     from devroute.agent import trace
     from devroute.routing import trace as traces
 
-    settings = _client(context, server, token, output)
+    settings = client_settings(context.obj.sources(context.params))
     traced = asyncio.run(trace.run(settings, context.obj.command))
     if settings.output == "json":
         print_json(asdict(traced) | {"missed": traces.unreached_services(traced.hops)})
@@ -85,7 +84,7 @@ def version(context: typer.Context, server: Server = None, token: Token = None) 
     Example: devroute version
     """
     typer.echo(f"devroute {__version__}")
-    settings = given_settings(context.obj.sources({"server": server, "token": token}))
+    settings = given_settings(context.obj.sources(context.params))
     if not settings.server or not settings.has_credential:
         return
     from devroute.agent.api_client import fetch
@@ -95,13 +94,6 @@ def version(context: typer.Context, server: Server = None, token: Token = None) 
         typer.echo(f"server   {document.get('version')} at {settings.server}")
     except DevrouteError as error:
         typer.echo(f"server   unknown: {error.message}")
-
-
-def _client(
-    context: typer.Context, server: str | None, token: str | None, output: str | None
-) -> ClientSettings:
-    flags = {"server": server, "token": token, "output": output}
-    return client_settings(context.obj.sources(flags))
 
 
 def _row(laptop: dict[str, object]) -> dict[str, object]:

@@ -9,6 +9,7 @@ import typer
 
 from devroute.cli.config.sources import Source, given_settings
 from devroute.cli.exit_codes import FAILURE, exits_with_code
+from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output, print_json, wants_json
 from devroute.cli.table import cell
@@ -25,32 +26,19 @@ MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 #: The bound of inspector/regression.py, which only the command itself imports.
 MAX_CONCURRENCY: Final = 16
 
-File = Annotated[
-    Path, typer.Argument(metavar="FILE.har", help="Recording by the inspector, a browser, or another tool")
-]
+File = Annotated[Path, argument("Recording by the inspector, a browser, or another tool", "FILE.har")]
 To = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="[SERVICE=]PORT|URL", help="The app; repeatable; default: the services in devroute.yaml"
-    ),
+    option("The app; repeatable; default: the services in devroute.yaml", "[SERVICE=]PORT|URL"),
 ]
 Ignore = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="PATH|HEADER", help="Differences to ignore, such as $.items[*].id or x-build; repeatable"
-    ),
+    option("Differences to ignore, such as $.items[*].id or x-build; repeatable", "PATH|HEADER"),
 ]
-Methods = Annotated[
-    str | None, typer.Option(metavar="GET,POST|all", help="Methods that are sent; default: GET,HEAD,OPTIONS")
-]
+Methods = Annotated[str | None, option("Methods that are sent; default: GET,HEAD,OPTIONS", "GET,POST|all")]
 Header = Annotated[
     list[str] | None,
-    typer.Option(
-        "--header",
-        "-H",
-        metavar="NAME: VALUE",
-        help="Header that replaces a recorded or redacted one; repeatable",
-    ),
+    option("Header that replaces a recorded or redacted one; repeatable", "NAME: VALUE", "--header", "-H"),
 ]
 Timeout = Annotated[
     float, typer.Option(metavar="SECONDS", help="Time limit of each request", min=0.001, max=3600)

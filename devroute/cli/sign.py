@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from devroute.cli.exit_codes import FAILURE, exits_with_code, print_error
-from devroute.cli.help import Commands
+from devroute.cli.help import argument, group, option
 from devroute.cli.invocation import read_text, replace_file, require_text
 from devroute.cli.output import Output, print_json, wants_json
 from devroute.contract import grammar
@@ -22,31 +22,24 @@ from devroute.errors import ConfigInvalid, DevrouteError
 if TYPE_CHECKING:
     from devroute.contract.signer import SigningKey
 
-contract_app = typer.Typer(
-    help="Explain what a contract means, or what is wrong with it.",
-    cls=Commands,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-sign_key_app = typer.Typer(
-    help="Create keys that sign contracts.", cls=Commands, no_args_is_help=True, rich_markup_mode=None
-)
+contract_app = group("Explain what a contract means, or what is wrong with it.")
+sign_key_app = group("Create keys that sign contracts.")
 
 #: Default files of a private key, and of the public keys that a proxy trusts.
 KEY_FILE, KEYS_FILE = Path("sign-key.json"), Path("contract-keys.json")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-Text = Annotated[str, typer.Argument(metavar="CONTRACT", help="Value of the header X-devroute")]
-Ttl = Annotated[str, typer.Option(metavar="TIME", help="Lifetime of the signature, such as 30m, 2h or 1d")]
-KeyFile = Annotated[Path, typer.Option(help="Private key, as JWK or PEM")]
+Text = Annotated[str, argument("Value of the header X-devroute", "CONTRACT")]
+Ttl = Annotated[str, option("Lifetime of the signature, such as 30m, 2h or 1d", "TIME")]
+KeyFile = Annotated[Path, option("Private key, as JWK or PEM")]
 
 
 @contract_app.command("check")
 @exits_with_code
 def check(
     text: Text,
-    keys: Annotated[Path | None, typer.Option(help="JWKS that verifies a signed contract")] = None,
+    keys: Annotated[Path | None, option("JWKS that verifies a signed contract")] = None,
     output: Output = None,
 ) -> int:
     """Explain what a contract means, or what is wrong with it.
@@ -88,9 +81,7 @@ def sign(
     text: Text,
     ttl: Ttl = "1h",
     key: KeyFile = KEY_FILE,
-    subject: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the signer, if the key has none")
-    ] = None,
+    subject: Annotated[str | None, option("Name of the signer, if the key has none", "NAME")] = None,
     output: Output = None,
 ) -> None:
     """Sign a contract, and print the value to send as X-devroute.
@@ -137,11 +128,9 @@ def _signer(private: "SigningKey", subject: str | None, file: Path) -> str:
 @sign_key_app.command("new")
 @exits_with_code
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the signer, as logs show it")],
+    name: Annotated[str, argument("Name of the signer, as logs show it", "NAME")],
     key: KeyFile = KEY_FILE,
-    keys: Annotated[
-        Path, typer.Option(help="JWKS of the proxy, to which the public key is added")
-    ] = KEYS_FILE,
+    keys: Annotated[Path, option("JWKS of the proxy, to which the public key is added")] = KEYS_FILE,
 ) -> None:
     """Create a key, and add its public half to those that the proxy trusts.
 
@@ -172,10 +161,8 @@ def new(
 @sign_key_app.command("public")
 @exits_with_code
 def public(
-    key: Annotated[Path, typer.Argument(metavar="KEY", help="Private key, as JWK or PEM")] = KEY_FILE,
-    subject: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the only signer of this key")
-    ] = None,
+    key: Annotated[Path, argument("Private key, as JWK or PEM", "KEY")] = KEY_FILE,
+    subject: Annotated[str | None, option("Name of the only signer of this key", "NAME")] = None,
 ) -> None:
     """Print the public half of a key as the JWKS that a proxy reads.
 

@@ -13,20 +13,15 @@ import typer
 from devroute.auth.tokens import TokenRecord, Tokens, new_token
 from devroute.cli.config.yaml_edit import without_items
 from devroute.cli.exit_codes import exits_with_code
-from devroute.cli.help import Commands
+from devroute.cli.help import argument, group, option
 from devroute.cli.invocation import read_text, replace_file, require_text
 from devroute.cli.output import Output, print_json, wants_json
 from devroute.cli.table import table
 from devroute.errors import ConfigInvalid, NotFound
 
-token_app = typer.Typer(
-    help="Create, list and revoke tokens for laptops.",
-    cls=Commands,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+token_app = group("Create, list and revoke tokens for laptops.")
 
-File = Annotated[Path, typer.Option(help="Token file of the proxy")]
+File = Annotated[Path, option("Token file of the proxy")]
 DEFAULT_FILE: Final = Path("tokens.yaml")
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
@@ -37,13 +32,9 @@ MAX_TTL: Final = timedelta(days=36_500)
 @token_app.command("new")
 @exits_with_code
 def token_new(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Subject of the token, who may register NAME and NAME-*")
-    ],
+    name: Annotated[str, argument("Subject of the token, who may register NAME and NAME-*", "NAME")],
     file: File = DEFAULT_FILE,
-    ttl: Annotated[
-        str | None, typer.Option(metavar="30d|12h|90m", help="Lifetime of the token; default: unlimited")
-    ] = None,
+    ttl: Annotated[str | None, option("Lifetime of the token; default: unlimited", "30d|12h|90m")] = None,
 ) -> None:
     """Create a token, and print its secret once.
 
@@ -88,9 +79,7 @@ def token_list(
 @token_app.command("revoke")
 @exits_with_code
 def token_revoke(
-    who: Annotated[
-        str, typer.Argument(metavar="NAME|ID", help="Subject, for all of its tokens, or the id of one")
-    ],
+    who: Annotated[str, argument("Subject, for all of its tokens, or the id of one", "NAME|ID")],
     file: File = DEFAULT_FILE,
 ) -> None:
     """Revoke tokens; tunnels that use them end within seconds.

@@ -8,6 +8,7 @@ import typer
 from devroute.cli.config.sources import agent_settings
 from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exits_with_code
+from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output
 
@@ -17,49 +18,36 @@ from devroute.cli.output import Output
 def up(
     context: typer.Context,
     services: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SERVICE=PORT", help="Service, and the app's local port or URL"),
+        list[str] | None, argument("Service, and the app's local port or URL", "SERVICE=PORT")
     ] = None,
     server: Server = None,
     token: Token = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the laptop; default: your own [DEVROUTE_NAME]")
+        str | None, option("Name of the laptop; default: your own [DEVROUTE_NAME]", "NAME")
     ] = None,
     direct: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST[:PORT]", help="Address to which requests are sent directly, without the tunnel"
-        ),
+        str | None, option("Address to which requests are sent directly, without the tunnel", "HOST[:PORT]")
     ] = None,
     only_path: Annotated[
-        list[str] | None,
-        typer.Option(metavar="/PATH", help="Receive only requests below this path; repeatable"),
+        list[str] | None, option("Receive only requests below this path; repeatable", "/PATH")
     ] = None,
     except_status: Annotated[
-        str | None,
-        typer.Option(metavar="404,503", help="On these statuses the service in the mesh responds instead"),
+        str | None, option("On these statuses the service in the mesh responds instead", "404,503")
     ] = None,
     except_methods: Annotated[
-        str | None,
-        typer.Option(metavar="GET,POST", help="Methods for --except-status; default: the idempotent ones"),
+        str | None, option("Methods for --except-status; default: the idempotent ones", "GET,POST")
     ] = None,
     shadow: Annotated[
-        str | None,
-        typer.Option(metavar="25%", help="Only compare: receive copies of this share of the requests"),
+        str | None, option("Only compare: receive copies of this share of the requests", "25%")
     ] = None,
     shadow_methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="GET,POST", help="Methods that are copied; default: the safe ones (GET, HEAD, ...)"
-        ),
+        str | None, option("Methods that are copied; default: the safe ones (GET, HEAD, ...)", "GET,POST")
     ] = None,
     ignore: Annotated[
-        list[str] | None,
-        typer.Option(metavar="$.PATH|HEADER", help="Differences to ignore with --shadow; repeatable"),
+        list[str] | None, option("Differences to ignore with --shadow; repeatable", "$.PATH|HEADER")
     ] = None,
     inspector: Annotated[
-        str | None,
-        typer.Option(metavar="PORT|off", help="Port of the inspector; default: the first free one from 4040"),
+        str | None, option("Port of the inspector; default: the first free one from 4040", "PORT|off")
     ] = None,
     output: Output = None,
 ) -> int:
@@ -74,22 +62,7 @@ def up(
     """
     # Longer than 40 lines: one parameter per flag.
     invocation: Invocation = context.obj
-    flags = {
-        "services": services or None,
-        "server": server,
-        "token": token,
-        "name": name,
-        "direct": direct,
-        "only_path": only_path or None,
-        "except_status": except_status,
-        "except_methods": except_methods,
-        "shadow": shadow,
-        "shadow_methods": shadow_methods,
-        "ignore": ignore or None,
-        "inspector": inspector,
-        "output": output,
-    }
-    settings = agent_settings(invocation.sources(flags)).model_copy(update={"command": invocation.command})
+    settings = agent_settings(invocation.sources(context.params | {"command": invocation.command}))
     from devroute import log
     from devroute.agent import app
     from devroute.platforms import loop_factory
