@@ -21,14 +21,11 @@ WINDOWS: Final = sys.platform == "win32"
 def config_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) -> Path | None:
     """The folder of the user's own settings: ~/.config/devroute, or %APPDATA%\\devroute on Windows. None
     without a home, as in a container."""
-    if windows:
-        base = environment.get("APPDATA")
-        home = environment.get("USERPROFILE")
-        return Path(base, "devroute") if base else Path(home, ".config", "devroute") if home else None
-    base = environment.get("XDG_CONFIG_HOME", "")
-    if base.startswith("/"):  # the XDG base directory specification: relative paths are ignored
+    base = environment.get("APPDATA" if windows else "XDG_CONFIG_HOME")
+    home = environment.get("USERPROFILE" if windows else "HOME")
+    # The XDG base directory specification: relative paths are ignored.
+    if base and (windows or base.startswith("/")):
         return Path(base, "devroute")
-    home = environment.get("HOME")
     return Path(home, ".config", "devroute") if home else None
 
 

@@ -94,19 +94,17 @@ def _refuse_bombs(text: str, source: str) -> None:
             below = done.depth
             if done.anchor is not None:
                 known[done.anchor] = (size - done.before, below)
-            if begun:
-                begun[-1].depth = max(begun[-1].depth, below + 1)
         elif isinstance(event, yaml.AliasEvent):
             more, below = known.get(event.anchor, (0, 0))  # unknown anchors are reported later
             size, added = size + more, added + more
-            if begun:
-                begun[-1].depth = max(begun[-1].depth, below + 1)
         elif isinstance(event, yaml.ScalarEvent):
             size += 1
             if event.anchor is not None:
                 known[event.anchor] = (1, 0)
         elif isinstance(event, yaml.DocumentStartEvent):
             known.clear()
+        if begun:
+            begun[-1].depth = max(begun[-1].depth, below + 1)
         if len(begun) + below > MAX_DEPTH or added > MAX_ALIASED:
             line = event.start_mark.line + 1 if event.start_mark else 0
             problem = "aliases expand to too many values" if added > MAX_ALIASED else "nested too deeply"

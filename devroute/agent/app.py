@@ -143,8 +143,7 @@ class Agent:
                 IgnoreRules.parse(settings.ignore),
                 redaction(settings.redact),
                 self._compared,
-                self.captures,
-                None if recorder is None else recorder.flush,
+                recorder,
             )
         #: Sends captured requests to the apps again.
         self.replayer = Replayer(

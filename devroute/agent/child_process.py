@@ -5,7 +5,7 @@ Ctrl-C reaches it directly. Knows nothing of tunnels.
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from devroute.errors import ConfigInvalid
 from devroute.platforms import exit_code, runnable
@@ -22,6 +22,18 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.upper() != TOKEN_VARIABLE}
 
 
+async def start_process(
+    name: str, command: Sequence[str], hint: str = "", **options: Any
+) -> asyncio.subprocess.Process:
+    """Raises ConfigInvalid that begins with `name`. `hint`: where there is no such command."""
+    try:
+        return await asyncio.create_subprocess_exec(*runnable(command), **options)
+    except FileNotFoundError:
+        raise ConfigInvalid(f"{name}: there is no such command", hint=hint) from None
+    except OSError as error:
+        raise ConfigInvalid(f"{name}: {error.strerror}") from None
+
+
 class ChildProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -29,15 +41,8 @@ class ChildProcess:
     @classmethod
     async def start(cls, command: Sequence[str]) -> "ChildProcess":
         """Raises ConfigInvalid if the command cannot be run."""
-        try:
-            return cls(await asyncio.create_subprocess_exec(*runnable(command), env=environment()))
-        except FileNotFoundError:
-            raise ConfigInvalid(
-                f"cannot run '{command[0]}': there is no such command",
-                hint="the words after -- are run as the app",
-            ) from None
-        except OSError as error:
-            raise ConfigInvalid(f"cannot run '{command[0]}': {error.strerror}") from None
+        name, hint = f"cannot run '{command[0]}'", "the words after -- are run as the app"
+        return cls(await start_process(name, command, hint, env=environment()))
 
     async def wait(self) -> int:
         """The exit code as in a shell: 128 + N for a child that signal N ended."""

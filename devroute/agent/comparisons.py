@@ -18,6 +18,7 @@ from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Headers, RequestHead
 from devroute.inspector.capture import Body, Capture, CapturedHead
 from devroute.inspector.compare import IgnoreRules, differences, response_of
+from devroute.inspector.recorder import Recorder
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.store import CaptureStore
 from devroute.upstream.interface import ResponseSink
@@ -45,22 +46,20 @@ class ComparisonResult:
 
 class ComparisonReceiver:
     """Implements upstream.interface.Upstream. Each result goes to `show`, and to the capture of the request,
-    if there is one; `flush` stores what was captured just now."""
+    if `recorder` has recorded it."""
 
     def __init__(
         self,
         rules: IgnoreRules,
         redact: Redaction,
         show: Callable[[ComparisonResult, int], None],
-        captures: CaptureStore | None = None,
-        flush: Callable[[], None] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """`show` also receives how many comparisons were lost before this one."""
         self._rules = rules
         self._redactor = CaptureStore(redact=redact)
         self._show = show
-        self._captures = captures
-        self._flush = flush
+        self._recorder = recorder
 
     def open(self, head: RequestHead, sink: ResponseSink) -> "_Message":
         return _Message(self, head, sink)
@@ -93,8 +92,13 @@ class ComparisonReceiver:
             ]
         target = target if real is None else real.target
         self._show(ComparisonResult(str(message["service"]), method, target, found, contract), lost)
-        if found is not None and (capture := self._capture(key)) is not None and self._captures is not None:
-            self._captures.set_comparison(capture, found)
+        if found is not None and self._recorder is not None and key.isalnum():
+            capture = _find(self._recorder.store, key)
+            if capture is None:  # it may have been captured just now
+                self._recorder.flush()
+                capture = _find(self._recorder.store, key)
+            if capture is not None:
+                self._recorder.store.set_comparison(capture, found)
 
     def _response(self, side: Any, service: str, method: str, target: str) -> Capture | None:
         """One side of the comparison, redacted."""
@@ -118,20 +122,11 @@ class ComparisonReceiver:
         self._redactor.drop(capture)
         return capture
 
-    def _capture(self, key: str) -> Capture | None:
-        if self._captures is None or not key.isalnum():
-            return None
-        found = self._find(key)
-        if found is None and self._flush is not None:
-            self._flush()
-            found = self._find(key)
-        return found
 
-    def _find(self, key: str) -> Capture | None:
-        assert self._captures is not None
-        field = f"{COMPARE}: {key}\r\n".encode("ascii")
-        newest = islice(self._captures.newest_first(), MAX_SEARCHED)
-        return next((each for each in newest if field in each.request_head.raw), None)
+def _find(captures: CaptureStore, key: str) -> Capture | None:
+    field = f"{COMPARE}: {key}\r\n".encode("ascii")
+    newest = islice(captures.newest_first(), MAX_SEARCHED)
+    return next((each for each in newest if field in each.request_head.raw), None)
 
 
 class _Message:

@@ -21,24 +21,22 @@ _READ_BYTES: Final = 64 * 1024
 def source_address(peer: tuple[str, int]) -> str | None:
     """The local address from which the system would now send to the peer (an IP address and port), None
     without a route. Connecting a UDP socket only looks up the route."""
-    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(peer)
-        except OSError:
-            return None
+    with _udp_socket(peer[0]) as probe, contextlib.suppress(OSError):
+        probe.connect(peer)
         return str(probe.getsockname()[0])
+    return None
 
 
 def is_local_address(address: str) -> bool:
     """Whether an interface of this machine has this address."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
+    with _udp_socket(address) as probe, contextlib.suppress(OSError):
+        probe.bind((address, 0))
         return True
+    return False
+
+
+def _udp_socket(address: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
 
 
 class Network:

@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -29,13 +29,12 @@ from devroute.settings import Settings
 def _server(value: object) -> str:
     """The control port's URL without a final slash."""
     text = str(value)
-    url: SplitResult | None
     try:
         url = urlsplit(text)
-        host, port = url.hostname, url.port
+        usable = url.scheme in ("http", "https", "ws", "wss") and url.hostname and url.port != 0
     except ValueError:
-        url, host, port = None, None, None
-    if url is None or url.scheme not in ("http", "https", "ws", "wss") or not host or port == 0:
+        usable = False
+    if not usable:
         raise ValueError(
             f"{quote(text)} is not a URL; write it like https://devroute.example or http://localhost:8081"
         )

@@ -16,9 +16,9 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from devroute.agent.child_process import start_process
 from devroute.agent.settings import ClientSettings, ServerCredentials
-from devroute.errors import ConfigInvalid, TokenCommandFailed
-from devroute.platforms import runnable
+from devroute.errors import TokenCommandFailed
 
 #: Seconds for the command, which may query a server.
 COMMAND_SECONDS: Final = 30.0
@@ -102,18 +102,14 @@ async def run_command(command: Sequence[str], seconds: float = COMMAND_SECONDS) 
     """The command's output without surrounding white space. Raises ConfigInvalid if it cannot be run,
     TokenCommandFailed if it fails, takes too long or prints no token."""
     name = f"token_command '{command[0]}'"
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *runnable(command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=MAX_OUTPUT,
-        )
-    except FileNotFoundError:
-        raise ConfigInvalid(f"{name}: there is no such command") from None
-    except OSError as error:
-        raise ConfigInvalid(f"{name}: {error.strerror}") from None
+    process = await start_process(
+        name,
+        command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=MAX_OUTPUT,
+    )
     try:
         async with asyncio.timeout(seconds):
             output, complaint = await asyncio.gather(

@@ -24,21 +24,10 @@ POLL_SECONDS: Final = 0.2
 QUIET_POLLS: Final = 3
 
 
-def _as_option(name: str, value: str) -> list[str]:
-    return ["--header", f"{name}: {value}"]
-
-
-def _as_item(name: str, value: str) -> list[str]:
-    return [f"{name}:{value}"]
-
-
-#: How each program takes a header as its last arguments.
+#: How each program takes a header, NAME and VALUE, as its last arguments.
 _PROGRAMS: Final = {
-    "curl": _as_option,
-    "wget": _as_option,
-    "http": _as_item,
-    "https": _as_item,
-    "xh": _as_item,
+    **dict.fromkeys(("curl", "wget"), ("--header", "NAME: VALUE")),
+    **dict.fromkeys(("http", "https", "xh"), ("NAME:VALUE",)),
 }
 
 
@@ -63,7 +52,12 @@ def with_trace_headers(command: Sequence[str], trace: str, span: str) -> list[st
             hint=f"send '{TRACE}: <32 hex digits>' yourself, then look at /api/traces/<the same>",
         )
     headers = {TRACE: trace, "traceparent": f"00-{trace}-{span}-01"}
-    return [*command, *(part for key, value in headers.items() for part in _PROGRAMS[name](key, value))]
+    arguments = [
+        part.replace("NAME", key).replace("VALUE", value)
+        for key, value in headers.items()
+        for part in _PROGRAMS[name]
+    ]
+    return [*command, *arguments]
 
 
 async def run(settings: ClientSettings, command: Sequence[str]) -> TraceResult:

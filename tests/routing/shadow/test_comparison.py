@@ -12,6 +12,7 @@ from devroute.errors import DevrouteError, RequestMalformed, UpstreamTimeout
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.inspector.compare import IgnoreRules
+from devroute.inspector.recorder import Recorder
 from devroute.inspector.redaction import redaction
 from devroute.inspector.store import CaptureStore
 from devroute.routing.shadow.comparison import (
@@ -146,7 +147,9 @@ class Laptop:
         self.shown: list[ComparisonResult] = []
         self.lost = 0
         rules = IgnoreRules.parse(ignore)
-        self.verdicts = ComparisonReceiver(rules, redaction(()), self.show, captures)
+        loop: Any = None  # used to record requests, of which there are none
+        recorder = None if captures is None else Recorder(captures, loop)
+        self.verdicts = ComparisonReceiver(rules, redaction(()), self.show, recorder)
 
     def show(self, verdict: ComparisonResult, lost: int) -> None:
         self.shown.append(verdict)
