@@ -9,7 +9,7 @@ help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
 	@echo "make test          run all tests"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
-	@echo "make lint          ruff, mypy, import-linter"
+	@echo "make lint          ruff, mypy, import-linter, and the project's own checks of layout, tasks and words"
 	@echo "make fuzz          property tests at random, then the parsers with mutated input, for FUZZ_SECONDS (600)"
 	@echo "make soak          mix good, bad and hostile traffic while laptops come and go, for SOAK_SECONDS (600)"
 	@echo "make compiled      compile the data path to C, into build/compiled"
@@ -60,6 +60,7 @@ lint: $(VENV)/.lint-installed $(VENV)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m checks
 
 # Property tests draw new examples, twenty times as many as in `make test`. Then the parsers are fuzzed: by atheris,
 # which is guided by coverage; where it has no wheel, by our own driver, which is guided by the parsers' results.

@@ -98,7 +98,8 @@ async def playing(folder: Path, people: Sequence[str]) -> AsyncIterator[Job]:
             agents[who] = await enter(testbed.laptop(folder, who, proxy.server, secret, service))
         client = await enter(
             aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=30), connector=aiohttp.TCPConnector(limit=0)
+                timeout=aiohttp.ClientTimeout(total=None, sock_read=30),
+                connector=aiohttp.TCPConnector(limit=0),
             )
         )
         yield Job(client, envoy, proxy, apps, agents)
