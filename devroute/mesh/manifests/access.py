@@ -34,22 +34,14 @@ def destination_rule(installation: Installation) -> Document:
     Never give it an outlierDetection: a laptop's 502 to 504 would eject the proxy for everyone.
     """
     http = {"useClientProtocol": True, "idleTimeout": f"{IDLE_S}s"}
-    return {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": installation.metadata(),
-        "spec": {"host": installation.host, "trafficPolicy": {"connectionPool": {"http": http}}},
-    }
+    spec = {"host": installation.host, "trafficPolicy": {"connectionPool": {"http": http}}}
+    return installation.manifest("networking.istio.io/v1", "DestinationRule", spec)
 
 
 def peer_authentication(installation: Installation) -> Document:
     """Only clients with a certificate of the mesh."""
-    return {
-        "apiVersion": "security.istio.io/v1",
-        "kind": "PeerAuthentication",
-        "metadata": installation.metadata(),
-        "spec": {"selector": {"matchLabels": installation.selector}, "mtls": {"mode": "STRICT"}},
-    }
+    spec = {"selector": {"matchLabels": installation.selector}, "mtls": {"mode": "STRICT"}}
+    return installation.manifest("security.istio.io/v1", "PeerAuthentication", spec)
 
 
 def authorization_policies(installation: Installation) -> list[Document]:
@@ -68,16 +60,14 @@ def _allow(
     operation: Document = {"ports": [str(port)]}
     if paths:
         operation["paths"] = list(paths)
-    return {
-        "apiVersion": "security.istio.io/v1",
-        "kind": "AuthorizationPolicy",
-        "metadata": installation.metadata(f"{installation.proxy.name}-{name}"),
-        "spec": {
-            "selector": {"matchLabels": installation.selector},
-            "action": "ALLOW",
-            "rules": [{"from": [{"source": {"principals": principals}}], "to": [{"operation": operation}]}],
-        },
+    spec = {
+        "selector": {"matchLabels": installation.selector},
+        "action": "ALLOW",
+        "rules": [{"from": [{"source": {"principals": principals}}], "to": [{"operation": operation}]}],
     }
+    return installation.manifest(
+        "security.istio.io/v1", "AuthorizationPolicy", spec, f"{installation.proxy.name}-{name}"
+    )
 
 
 def network_policy(installation: Installation) -> Document:
@@ -86,24 +76,20 @@ def network_policy(installation: Installation) -> Document:
     mesh = [DATA_PORT, CONTROL_PORT, HBONE_PORT]
     monitoring = {"namespaceSelector": _named(installation.monitoring_namespace)}
     istiod = {"namespaceSelector": _named(installation.istio_namespace)}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": installation.metadata(),
-        "spec": {
-            "podSelector": {"matchLabels": installation.selector},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": [
-                {"from": [{"namespaceSelector": {}}], "ports": [_tcp(port) for port in mesh]},
-                {"from": [monitoring], "ports": [_tcp(ADMIN_PORT)]},
-            ],
-            "egress": [
-                {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]},
-                {"to": [istiod], "ports": [_tcp(ISTIOD_PORT)]},
-                *_to_laptops(installation),
-            ],
-        },
+    spec = {
+        "podSelector": {"matchLabels": installation.selector},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"from": [{"namespaceSelector": {}}], "ports": [_tcp(port) for port in mesh]},
+            {"from": [monitoring], "ports": [_tcp(ADMIN_PORT)]},
+        ],
+        "egress": [
+            {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]},
+            {"to": [istiod], "ports": [_tcp(ISTIOD_PORT)]},
+            *_to_laptops(installation),
+        ],
     }
+    return installation.manifest("networking.k8s.io/v1", "NetworkPolicy", spec)
 
 
 def _to_laptops(installation: Installation) -> list[Document]:

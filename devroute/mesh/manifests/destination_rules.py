@@ -13,7 +13,7 @@ from typing import Any
 from devroute.contract import target
 from devroute.contract.target import MAX_LABEL, Malformed, check_label
 from devroute.errors import ConfigInvalid
-from devroute.mesh.manifests.model import PART_OF, Document
+from devroute.mesh.manifests.model import Document, manifest, metadata_of
 from devroute.quoting import quote
 from devroute.yaml_text import LOADER, read_documents
 
@@ -198,19 +198,12 @@ def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _rule(service: Service, subsets: Mapping[str, Mapping[str, str]], domain: str) -> Document:
     name = f"{service.name}-versions"
-    return {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": {
-            "name": name if len(name) <= MAX_LABEL else service.name,
-            "namespace": service.namespace,
-            "labels": dict(PART_OF),
-        },
-        "spec": {
-            "host": f"{service}.svc.{domain}",
-            "subsets": [{"name": each, "labels": dict(subsets[each])} for each in sorted(subsets)],
-        },
+    metadata = metadata_of(name if len(name) <= MAX_LABEL else service.name, service.namespace)
+    spec = {
+        "host": f"{service}.svc.{domain}",
+        "subsets": [{"name": each, "labels": dict(subsets[each])} for each in sorted(subsets)],
     }
+    return manifest("networking.istio.io/v1", "DestinationRule", metadata, spec)
 
 
 # libyaml if available: the pods of a large cluster take seconds with it, and a minute without.

@@ -6,10 +6,8 @@ from devroute.headers import MATCHED
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
 from devroute.mesh.manifests.installation import Installation
-from devroute.mesh.manifests.model import PART_OF, Document, WorkloadScope
+from devroute.mesh.manifests.model import Document, WorkloadScope, manifest, metadata_of
 
-#: Characters of a TrafficExtension's inline code (its CRD).
-MAX_INLINE_LUA = 65536
 #: The service whose requests the ambient example detours, and its port.
 AMBIENT_SERVICE, AMBIENT_PORT = WorkloadScope("shop", "foo"), 8080
 
@@ -25,22 +23,12 @@ def gateway(installation: Installation) -> list[Document]:
         _http_route("tunnel", {"exact": "/tunnel"}, destination, timeout="0s"),
         _http_route("api", {"prefix": "/api/"}, destination, timeout="10s"),
     ]
+    servers = [{"port": port, "hosts": [ingress.host], "tls": tls}]
+    opened = {"selector": {"istio": ingress.selector}, "servers": servers}
+    routed = {"hosts": [ingress.host], "gateways": ["devroute"], "http": routes}
     return [
-        {
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "Gateway",
-            "metadata": installation.metadata("devroute"),
-            "spec": {
-                "selector": {"istio": ingress.selector},
-                "servers": [{"port": port, "hosts": [ingress.host], "tls": tls}],
-            },
-        },
-        {
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "VirtualService",
-            "metadata": installation.metadata("devroute"),
-            "spec": {"hosts": [ingress.host], "gateways": ["devroute"], "http": routes},
-        },
+        installation.manifest("networking.istio.io/v1", "Gateway", opened, "devroute"),
+        installation.manifest("networking.istio.io/v1", "VirtualService", routed, "devroute"),
     ]
 
 
@@ -59,18 +47,11 @@ def edge(installation: Installation) -> list[Document]:
         "jwksUri": "https://id.example/.well-known/jwks.json",
         "forwardOriginalToken": True,
     }
+    metadata = metadata_of("devroute-edge", ingress.namespace)
+    spec = {"selector": {"matchLabels": selector}, "jwtRules": [rule]}
     return [
         edge_filter(EdgeSettings(namespace=ingress.namespace, selector=selector)),
-        {
-            "apiVersion": "security.istio.io/v1",
-            "kind": "RequestAuthentication",
-            "metadata": {
-                "name": "devroute-edge",
-                "namespace": ingress.namespace,
-                "labels": dict(PART_OF),
-            },
-            "spec": {"selector": {"matchLabels": selector}, "jwtRules": [rule]},
-        },
+        manifest("security.istio.io/v1", "RequestAuthentication", metadata, spec),
     ]
 
 
@@ -87,22 +68,14 @@ def ambient_lua(installation: Installation, scope: WorkloadScope) -> str:
 
 def ambient(installation: Installation, scope: WorkloadScope, port: int) -> list[Document]:
     """One service of an ambient mesh, at its waypoint; from Istio 1.30. The proxy keeps its sidecar."""
-    own = {"name": f"devroute-{scope.service}", "namespace": scope.namespace, "labels": dict(PART_OF)}
+    own = metadata_of(f"devroute-{scope.service}", scope.namespace)
     target = {"group": "", "kind": "Service", "name": scope.service}
+    # Without a phase it runs last, after Istio's authorization.
+    extension = {"targetRefs": [target], "lua": {"inlineCode": ambient_lua(installation, scope)}}
+    route = {"parentRefs": [{**target, "port": port}], "rules": _rules(installation, scope, port)}
     return [
-        {
-            "apiVersion": "extensions.istio.io/v1alpha1",
-            "kind": "TrafficExtension",
-            "metadata": own,
-            # Without a phase it runs last, after Istio's authorization.
-            "spec": {"targetRefs": [target], "lua": {"inlineCode": ambient_lua(installation, scope)}},
-        },
-        {
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "HTTPRoute",
-            "metadata": own,
-            "spec": {"parentRefs": [{**target, "port": port}], "rules": _rules(installation, scope, port)},
-        },
+        manifest("extensions.istio.io/v1alpha1", "TrafficExtension", own, extension),
+        manifest("gateway.networking.k8s.io/v1", "HTTPRoute", own, route),
         _reference_grant(installation, scope),
     ]
 
@@ -124,62 +97,50 @@ def _rules(installation: Installation, scope: WorkloadScope, port: int) -> list[
 def _reference_grant(installation: Installation, scope: WorkloadScope) -> Document:
     """Lets routes of the service's namespace lead to the proxy's Service."""
     proxy = installation.proxy
-    metadata = {"name": f"devroute-{scope.namespace}", "namespace": proxy.namespace, "labels": dict(PART_OF)}
     route = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": scope.namespace}
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1beta1",
-        "kind": "ReferenceGrant",
-        "metadata": metadata,
-        "spec": {"from": [route], "to": [{"group": "", "kind": "Service", "name": proxy.name}]},
-    }
+    spec = {"from": [route], "to": [{"group": "", "kind": "Service", "name": proxy.name}]}
+    metadata = metadata_of(f"devroute-{scope.namespace}", proxy.namespace)
+    return manifest("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", metadata, spec)
 
 
 def autoscaler(installation: Installation) -> Document:
     """By CPU, of which a replica uses one core. Slow to scale down: a replica that ends cuts its tunnels."""
-    return {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
-        "metadata": installation.metadata(),
-        "spec": {
-            "scaleTargetRef": {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "name": installation.proxy.name,
-            },
-            "minReplicas": 2,
-            "maxReplicas": 6,
-            "metrics": [
-                {
-                    "type": "ContainerResource",
-                    "containerResource": {
-                        "container": "proxy",
-                        "name": "cpu",
-                        "target": {"type": "AverageValue", "averageValue": "700m"},
-                    },
-                }
-            ],
-            "behavior": {
-                "scaleDown": {
-                    "stabilizationWindowSeconds": 600,
-                    "policies": [{"type": "Pods", "value": 1, "periodSeconds": 300}],
-                }
-            },
+    spec = {
+        "scaleTargetRef": {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "name": installation.proxy.name,
+        },
+        "minReplicas": 2,
+        "maxReplicas": 6,
+        "metrics": [
+            {
+                "type": "ContainerResource",
+                "containerResource": {
+                    "container": "proxy",
+                    "name": "cpu",
+                    "target": {"type": "AverageValue", "averageValue": "700m"},
+                },
+            }
+        ],
+        "behavior": {
+            "scaleDown": {
+                "stabilizationWindowSeconds": 600,
+                "policies": [{"type": "Pods", "value": 1, "periodSeconds": 300}],
+            }
         },
     }
+    return installation.manifest("autoscaling/v2", "HorizontalPodAutoscaler", spec)
 
 
 def service_monitor(installation: Installation) -> Document:
     """For the Prometheus operator. Plain HTTP, since the admin port is outside of the mesh."""
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "ServiceMonitor",
-        "metadata": installation.metadata(),
-        "spec": {
-            "selector": {"matchLabels": installation.selector},
-            "namespaceSelector": {"matchNames": [installation.proxy.namespace]},
-            "endpoints": [{"port": "http-admin", "path": "/metrics", "scheme": "http", "interval": "30s"}],
-        },
+    spec = {
+        "selector": {"matchLabels": installation.selector},
+        "namespaceSelector": {"matchNames": [installation.proxy.namespace]},
+        "endpoints": [{"port": "http-admin", "path": "/metrics", "scheme": "http", "interval": "30s"}],
     }
+    return installation.manifest("monitoring.coreos.com/v1", "ServiceMonitor", spec)
 
 
 def overlay() -> Document:

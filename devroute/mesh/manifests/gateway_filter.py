@@ -13,7 +13,7 @@ from devroute import headers
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.lua import EDGE_DONE
-from devroute.mesh.manifests.model import PART_OF, Document
+from devroute.mesh.manifests.model import Document, metadata_of
 from devroute.mesh.manifests.patches import (
     LUA_TYPE,
     disabled_filter,
@@ -99,7 +99,7 @@ def edge_filter(settings: EdgeSettings | None = None) -> Document:
         *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", route) for route in _routes(settings)),
         patch(CONTEXT, "VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": list(NEVER_FROM_OUTSIDE)}),
     ]
-    metadata = {"name": "devroute-edge", "namespace": settings.namespace, "labels": dict(PART_OF)}
+    metadata = metadata_of("devroute-edge", settings.namespace)
     return envoy_filter_of(metadata, patches, dict(sorted(settings.selector.items())))
 
 

@@ -5,17 +5,14 @@ Ports and times are taken from the proxy's own settings.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from devroute import __version__
 from devroute.contract.target import Malformed, check_label, parse_host
 from devroute.errors import ConfigInvalid
-from devroute.mesh.manifests.model import PART_OF, Document, MeshScope, ProxyService, Scope
+from devroute.mesh.manifests.model import PART_OF, Document, MeshScope, ProxyService, Scope, manifest
 from devroute.policy.policy import Policy
 from devroute.proxy.settings import ProxySettings
 from devroute.quoting import quote
-
-T = TypeVar("T")
 
 #: Ports that the proxy's container listens on: the defaults of `devroute proxy`.
 DATA_PORT, CONTROL_PORT, ADMIN_PORT = (
@@ -109,14 +106,18 @@ class Installation:
         """The labels of the proxy's pods. They never change, since a Deployment's selector cannot."""
         return {"app.kubernetes.io/name": self.proxy.name}
 
-    def metadata(self, name: str | None = None, **more: object) -> Document:
+    def metadata(self, name: str | None = None) -> Document:
         """The metadata of an object of the installation, in the proxy's namespace."""
         labels = {**self.selector, **PART_OF}
-        return {"name": name or self.proxy.name, "namespace": self.proxy.namespace, "labels": labels, **more}
+        return {"name": name or self.proxy.name, "namespace": self.proxy.namespace, "labels": labels}
+
+    def manifest(self, api_version: str, kind: str, spec: Document, name: str | None = None) -> Document:
+        """An object of the installation, by default named like the proxy."""
+        return manifest(api_version, kind, self.metadata(name), spec)
 
 
-def _checked(name: str, check: Callable[[], T]) -> T:
+def _checked(name: str, check: Callable[[], object]) -> None:
     try:
-        return check()
+        check()
     except Malformed as problem:
         raise ConfigInvalid(f"{name}: {problem}") from None

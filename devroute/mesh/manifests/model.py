@@ -11,6 +11,15 @@ Document = dict[str, Any]
 PART_OF = {"app.kubernetes.io/part-of": "devroute"}
 
 
+def manifest(api_version: str, kind: str, metadata: Document, spec: Document) -> Document:
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def metadata_of(name: str, namespace: str) -> Document:
+    """The metadata of an object that is no part of the installation itself."""
+    return {"name": name, "namespace": namespace, "labels": dict(PART_OF)}
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyService:
     """Where the mesh finds `devroute proxy`: a Kubernetes service and its ports."""

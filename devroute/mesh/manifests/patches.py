@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from devroute.errors import DevrouteError
 from devroute.http.error_response import error_body
-from devroute.mesh.manifests.model import Document
+from devroute.mesh.manifests.model import Document, manifest
 
 LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 LUA_ROUTE_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
@@ -18,12 +18,8 @@ def envoy_filter_of(
 ) -> Document:
     """The EnvoyFilter (networking.istio.io/v1alpha3); without a selector it is for the whole namespace."""
     workloads = {} if selector is None else {"workloadSelector": {"labels": dict(selector)}}
-    return {
-        "apiVersion": "networking.istio.io/v1alpha3",
-        "kind": "EnvoyFilter",
-        "metadata": metadata,
-        "spec": {**workloads, "configPatches": list(patches)},
-    }
+    spec = {**workloads, "configPatches": list(patches)}
+    return manifest("networking.istio.io/v1alpha3", "EnvoyFilter", metadata, spec)
 
 
 def patch(context: str, apply_to: str, operation: str, value: Document) -> Document:

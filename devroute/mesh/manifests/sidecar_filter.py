@@ -5,13 +5,13 @@ from devroute import headers
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.lua import COPIED, SENT_TO_PROXY
 from devroute.mesh.manifests.model import (
-    PART_OF,
     Document,
     MeshScope,
     NamespaceScope,
     ProxyService,
     Scope,
     WorkloadScope,
+    metadata_of,
 )
 from devroute.mesh.manifests.patches import (
     LUA_ROUTE_TYPE,
@@ -64,10 +64,9 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
         _decided_route(proxy),
         _detour_route(proxy),
     ]
-    metadata = {"name": name, "namespace": namespace, "labels": dict(PART_OF)}
     # Each route is inserted before those above it.
     patches = [*_filters(entries), *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", each) for each in routes)]
-    return envoy_filter_of(metadata, patches, selector)
+    return envoy_filter_of(metadata_of(name, namespace), patches, selector)
 
 
 def _filters(entries: list[str]) -> list[Document]:

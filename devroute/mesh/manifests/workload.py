@@ -63,24 +63,20 @@ def policy_config(installation: Installation) -> Document:
 
 
 def deployment(installation: Installation) -> Document:
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": installation.metadata(),
-        "spec": {
-            "replicas": installation.replicas,
-            "revisionHistoryLimit": 3,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "selector": {"matchLabels": installation.selector},
-            "template": {
-                "metadata": {
-                    "labels": {**installation.selector, **PART_OF},
-                    "annotations": _annotations(),
-                },
-                "spec": _pod(installation),
+    spec = {
+        "replicas": installation.replicas,
+        "revisionHistoryLimit": 3,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "selector": {"matchLabels": installation.selector},
+        "template": {
+            "metadata": {
+                "labels": {**installation.selector, **PART_OF},
+                "annotations": _annotations(),
             },
+            "spec": _pod(installation),
         },
     }
+    return installation.manifest("apps/v1", "Deployment", spec)
 
 
 def _pod(installation: Installation) -> Document:
@@ -173,32 +169,24 @@ def service(installation: Installation) -> Document:
     DestinationRule."""
     proxy = installation.proxy
     ports = {"data": proxy.data_port, "control": proxy.control_port, "admin": ADMIN_PORT}
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": installation.metadata(),
-        "spec": {
-            "type": "ClusterIP",
-            "selector": installation.selector,
-            "ports": [
-                {
-                    "name": f"http-{name}",
-                    "appProtocol": "http",
-                    "protocol": "TCP",
-                    "port": port,
-                    "targetPort": name,
-                }
-                for name, port in ports.items()
-            ],
-        },
+    spec = {
+        "type": "ClusterIP",
+        "selector": installation.selector,
+        "ports": [
+            {
+                "name": f"http-{name}",
+                "appProtocol": "http",
+                "protocol": "TCP",
+                "port": port,
+                "targetPort": name,
+            }
+            for name, port in ports.items()
+        ],
     }
+    return installation.manifest("v1", "Service", spec)
 
 
 def disruption_budget(installation: Installation) -> Document:
     """One pod at a time; `minAvailable` would keep a node from being drained if there is one replica."""
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": installation.metadata(),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": installation.selector}},
-    }
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": installation.selector}}
+    return installation.manifest("policy/v1", "PodDisruptionBudget", spec)

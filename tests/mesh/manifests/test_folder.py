@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from devroute.errors import ConfigInvalid
+from devroute.mesh.istio.rules import MAX_INLINE_LUA
 from devroute.mesh.manifests import Document, IngressGateway, Installation, ProxyService, WorkloadScope
 from devroute.mesh.manifests.access import LAPTOP_PATHS, SIDECAR_PATHS
-from devroute.mesh.manifests.examples import MAX_INLINE_LUA, ambient_lua
+from devroute.mesh.manifests.examples import ambient_lua
 from devroute.mesh.manifests.folder import base, example_files, files, install
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app

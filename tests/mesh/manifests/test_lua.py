@@ -5,8 +5,8 @@ import re
 import pytest
 
 from devroute import headers
+from devroute.mesh.istio.rules import MAX_INLINE_LUA
 from devroute.mesh.manifests import lua
-from devroute.mesh.manifests.examples import MAX_INLINE_LUA
 from tests.support.paths import ROOT
 
 ENTRIES = {"decide": {}, "shadow": {}, "compare": {}, "edge": {}, "waypoint": {"SETTINGS": {"control": "c"}}}
