@@ -1,5 +1,5 @@
-"""One HTTP/1.1 exchange with an upstream, and the connection that carries it. The pool is
-upstream/http1_pool.py's."""
+"""One HTTP/1.1 connection to an upstream, and the request that it carries. Knows its pool by name only
+(upstream/http1_pool.py)."""
 
 import asyncio
 import select
@@ -15,7 +15,7 @@ from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead
 from devroute.upstream.interface import ResponseSink
 
-#: Safe to send again on a new connection (RFC 9110 §9.2.2); requests with a body are never sent twice.
+#: Sent once more on a new connection if need be (RFC 9110 §9.2.2); requests with a body are never sent twice.
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 # The states of a stream. Plain numbers: an enum's member costs as much as a call in Python 3.11.
@@ -27,7 +27,7 @@ _UPGRADE: Final = Framing.UPGRADE
 
 
 class Pool(Protocol):
-    """What a connection and its stream need of the pool they belong to."""
+    """What a connection and its stream use of their pool."""
 
     label: str
     response_parser: ResponseHeadParser
@@ -36,48 +36,48 @@ class Pool(Protocol):
         """The exchange is complete, and the connection can serve another."""
 
     def forget(self, connection: "Http1Connection") -> None:
-        """The connection is gone."""
+        """The connection was closed."""
 
     def ended(self) -> None:
-        """A stream is over, however it ended."""
+        """A stream has ended, in whatever way."""
 
     def retry(self, stream: "Http1Stream") -> None:
         """Serve the stream once more, on a new connection."""
 
 
-#: Stands for the body while there is no head yet.
-_UNREAD: Final = CloseBody()
+#: The reader of a response whose head has not been received.
+_NO_HEAD_YET: Final = CloseBody()
 
 
 class Http1Connection(Connection):
     """One connection: idle in its pool, or serving one stream."""
 
-    __slots__ = ("_look", "_pool", "_reading_paused", "generation", "idle_since", "stream")
+    __slots__ = ("_is_readable", "_pool", "_reading_paused", "generation", "idle_since", "stream")
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._pool = pool
         self._reading_paused = False
-        self._look: Callable[[], object] | None = None
+        self._is_readable: Callable[[], object] | None = None
         self.idle_since = 0.0
         self.generation = 0
         self.stream: Http1Stream | None = None
 
-    def quiet(self) -> bool:
-        """Whether nothing has arrived since the last answer, neither bytes that the loop has yet to read nor
-        the end. What an app sends unasked would be the next requester's answer. Costs 0.3 µs."""
-        if self._look is None:
-            self._look = _looker(self.transport.get_extra_info("socket").fileno())
-        return not self._look()
+    def is_idle(self) -> bool:
+        """Whether neither data nor the end has arrived since the last response, even if not read by the loop
+        yet. Unsolicited data would become the response to the next request. Costs 0.3 µs."""
+        if self._is_readable is None:
+            self._is_readable = _make_readable_check(self.transport.get_extra_info("socket").fileno())
+        return not self._is_readable()
 
     def received(self, data: bytes) -> None:
         if self.stream is None:
-            self.abort()  # unrequested bytes must not become the next request's response
+            self.abort()  # unsolicited: it must not become the response to the next request
         else:
             self.stream.received(data)
 
     def eof_received(self) -> bool:
-        return self.stream is not None and self.stream.ended()
+        return self.stream is not None and self.stream.received_eof()
 
     def lost(self, error: Exception | None) -> None:
         self._pool.forget(self)
@@ -104,8 +104,8 @@ class Http1Connection(Connection):
             self.transport.resume_reading()
 
 
-def _looker(number: int) -> Callable[[], object]:
-    """A function that is true once there is something to read."""
+def _make_readable_check(number: int) -> Callable[[], object]:
+    """A function that returns a true value if there is something to read."""
     if not hasattr(select, "poll"):  # Windows
         return lambda: select.select((number,), (), (), 0)[0]
     poll = select.poll()
@@ -117,18 +117,18 @@ class Http1Stream:
     """One request on a connection; implements devroute.upstream.UpstreamStream."""
 
     __slots__ = (
+        "_buffer",
         "_chunked",
         "_connection",
         "_head",
-        "_held",
         "_keep_alive",
         "_paused",
-        "_pending",
         "_pool",
         "_reader",
         "_request_done",
         "_reused",
         "_state",
+        "_unsent",
         "sink",
     )
 
@@ -140,9 +140,9 @@ class Http1Stream:
         self._state = _CONNECTING
         self._chunked = head.framing is _CHUNKED
         self._request_done = head.framing is _NONE
-        self._pending: list[bytes] | None = None
-        self._held = b""
-        self._reader: BodyReader = _UNREAD
+        self._unsent: list[bytes] | None = None
+        self._buffer = b""
+        self._reader: BodyReader = _NO_HEAD_YET
         self._keep_alive = False
         self._paused = False
         self._reused = False
@@ -155,10 +155,10 @@ class Http1Stream:
         self._state = _HEAD
         connection.stream = self
         connection.write(self._head.wire)
-        if self._pending is not None:
-            for piece in self._pending:
+        if self._unsent is not None:
+            for piece in self._unsent:
                 connection.write(piece)
-            self._pending = None
+            self._unsent = None
             self.sink.resume_request()
         if self._paused:
             connection.pause_reading()
@@ -189,17 +189,17 @@ class Http1Stream:
     def _write(self, data: bytes) -> None:
         if self._connection is not None:
             self._connection.write(data)
-        elif self._pending is None:
-            self._pending = [data]
+        elif self._unsent is None:
+            self._unsent = [data]
             self.sink.pause_request()
         else:
-            self._pending.append(data)
+            self._unsent.append(data)
 
     def cancel(self) -> None:
         if self._state == _DONE:
             return
         self._state = _DONE
-        self._pending = None
+        self._unsent = None
         connection = self._detach()
         if connection is not None:
             connection.abort()
@@ -233,35 +233,35 @@ class Http1Stream:
             self._finish(reusable=not rest)
 
     def _receive_head(self, data: bytes) -> bytes:
-        """Take one head off `data`; what is left is body, or the head after a 1xx."""
-        if self._held:
-            data = self._held + data
+        """Parse one head at the start of `data`; returns the rest: body, or the next head after a 1xx."""
+        if self._buffer:
+            data = self._buffer + data
         end = data.find(END_OF_HEAD)
         if end < 0 or end + 4 > MAX_HEAD_BYTES:
             if len(data) > MAX_HEAD_BYTES:
-                raise UpstreamInvalid(f"the answer's head is longer than {MAX_HEAD_BYTES} bytes")
+                raise UpstreamInvalid(f"the response's head is longer than {MAX_HEAD_BYTES} bytes")
             if data[:7] != b"HTTP/1."[: len(data)] or data.count(b"\n") != data.count(b"\r\n"):
-                message = f"what answers at {self._pool.label} does not speak HTTP/1.1"
-                raise UpstreamInvalid(message, hint="it may wait for us now; is it another kind of server?")
-            self._held = data
+                message = f"{self._pool.label} does not speak HTTP/1.1"
+                raise UpstreamInvalid(message, hint="is this the port of another kind of server?")
+            self._buffer = data
             return b""
-        self._held = b""
+        self._buffer = b""
         end += 4
         head = self._pool.response_parser.parse(data[:end], self._head.method)
         if head.status < 200 and head.status != 101:
-            self._reused = False  # it is alive: no retry
+            self._reused = False  # the app has the request: no retry
             self.sink.on_informational(head)
             return data[end:]
         if head.status == 101 and self._head.framing is not _UPGRADE:
-            raise UpstreamInvalid("the answer switches protocols (101), but nobody asked for it")
+            raise UpstreamInvalid("the response switches protocols (101) without a request for it")
         self._state = _BODY
         self._keep_alive = head.keep_alive
         self._reader = body_reader(head.framing, head.length, UpstreamInvalid)
         self.sink.on_head(head)
         return data[end:]
 
-    def ended(self) -> bool:
-        """The other side will send nothing more. True keeps our half open."""
+    def received_eof(self) -> bool:
+        """The upstream closed its half. True keeps ours open."""
         if self._state == _BODY and isinstance(self._reader, CloseBody):
             if self._head.framing is _UPGRADE and not self._request_done and self._connection is not None:
                 self._reader.done = True
@@ -271,7 +271,7 @@ class Http1Stream:
         return False
 
     def lost(self) -> None:
-        """The connection is gone; `ended` ran before where that was in order."""
+        """The connection was closed; `received_eof` was called first if the upstream did it in order."""
         self._connection = None
         if self._state == _DONE:
             return
@@ -279,15 +279,15 @@ class Http1Stream:
             self._state = _CONNECTING
             self._pool.retry(self)
         elif self._state == _BODY and self._reader.done:
-            self._state = _DONE  # an upgrade whose other half had ended before
+            self._state = _DONE  # an upgraded connection whose other half ended before
             self._pool.ended()
         else:
-            when = "before it answered" if self._state == _HEAD else "in the middle of its answer"
+            when = "before it responded" if self._state == _HEAD else "in the middle of its response"
             self.fail(UpstreamReset(f"{self._pool.label} closed the connection {when}"))
 
     def _may_retry(self) -> bool:
         head = self._head
-        return self._reused and not self._held and head.framing is _NONE and head.method in _IDEMPOTENT
+        return self._reused and not self._buffer and head.framing is _NONE and head.method in _IDEMPOTENT
 
     def fail(self, error: DevrouteError) -> None:
         if self._state == _DONE:

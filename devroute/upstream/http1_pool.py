@@ -1,8 +1,6 @@
-"""Http1Pool: requests over pooled keep-alive HTTP/1.1 connections to one address.
+"""Requests over pooled keep-alive HTTP/1.1 connections to one address: a direct target, or a laptop's app.
 
-The proxy uses it for direct targets, the agent for the app on the laptop. It never decides who may be
-reached: the caller's `permit` sees every address that a name resolves to, and the connection goes to one that
-was checked.
+Never decides which address may be reached: `permit` does, before each connection.
 """
 
 import asyncio
@@ -16,24 +14,24 @@ from devroute.upstream.dialer import Dialer, Permit
 from devroute.upstream.http1_connection import Http1Connection, Http1Stream
 from devroute.upstream.interface import ResponseSink
 
-#: Below the 5 s after which Node.js and uvicorn close an idle connection.
+#: Less than the 5 s after which Node.js and uvicorn close idle connections.
 IDLE_SECONDS: Final = 4.0
 
-#: More would only hold sockets of the app; bursts above it open connections of their own.
+#: More would only occupy sockets of the app; requests beyond it open new connections.
 MAX_IDLE: Final = 128
 
 CONNECT_SECONDS: Final = 5.0
 
-#: A laptop's app that has this many requests open is stuck, and more of them would not help it.
+#: A laptop's app with this many open requests is stuck.
 MAX_IN_FLIGHT: Final = 2048
 
 
 class Http1Pool:
-    """A pool of connections to one address; implements devroute.upstream.Upstream.
+    """A pool of connections to one address; implements Upstream.
 
-    `permit(ip, port)` is asked for every address that `host` resolves to and raises TargetDenied; without it
-    the host is trusted (the agent's own app). `unreachable` is the class of the error for refused and
-    timed-out connections. Times in seconds.
+    `permit(ip, port)` is called for every IP address of `host`, and raises TargetDenied; without it all are
+    permitted (the agent's own app). `unreachable` is the error for refused and timed-out connections. Times
+    in seconds.
     """
 
     def __init__(
@@ -53,16 +51,17 @@ class Http1Pool:
         self.response_parser = ResponseHeadParser()
         self.max_in_flight = max_in_flight
         self._in_flight = 0
-        self._generation = 0  # how often `close_idle` was called: what was connected before is of another one
+        # The number of calls of `close_idle`: connections of older generations serve no further request.
+        self._generation = 0
         self._idle: list[Http1Connection] = []
-        self._tasks = TaskOwner()
+        self._connecting = TaskOwner()
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
     def busy(self) -> bool:
-        """Whether anything is connected, or about to be."""
-        return bool(self._in_flight or self._idle or self._tasks.active)
+        """Whether any connection is open, or being opened."""
+        return bool(self._in_flight or self._idle or self._connecting.active)
 
     @property
     def in_flight(self) -> int:
@@ -77,15 +76,15 @@ class Http1Pool:
         elif (connection := self._take()) is not None:
             stream.attach(connection, reused=True)
         else:
-            self._tasks.start(self._serve(stream))
+            self._connecting.start(self._serve(stream))
         return stream
 
     def retry(self, stream: Http1Stream) -> None:
-        """A pooled connection died before any byte of the response: send it again on a new one."""
-        self._tasks.start(self._serve(stream))
+        """Send the request once more: a pooled connection was closed before any byte of the response."""
+        self._connecting.start(self._serve(stream))
 
     async def probe(self) -> None:
-        """See that the target accepts connections; the one made for it waits in the pool for the request.
+        """Check that the target accepts connections; the pool keeps the connection for the next request.
 
         Raises what `open` would have reported.
         """
@@ -93,17 +92,17 @@ class Http1Pool:
             self.release(await self._connect())
 
     def close_idle(self) -> None:
-        """Close what is idle, and use what is busy or on its way for no further request."""
+        """Close idle connections, and use those that are busy or being opened for no further request."""
         self._generation += 1
         for connection in list(self._idle):
             connection.close()
 
     async def close(self) -> None:
-        """Close idle connections and give up pending ones; streams that are under way are their owners'."""
+        """Close idle connections and cancel those being opened; open streams belong to their sinks."""
         if self._sweep is not None:
             self._sweep.cancel()
         self.close_idle()
-        await self._tasks.close()
+        await self._connecting.close()
 
     # --- connections
 
@@ -112,13 +111,13 @@ class Http1Pool:
             connection = self._idle.pop()
             if connection.closed:
                 continue
-            if connection.quiet():
+            if connection.is_idle():
                 return connection
             connection.close()
         return None
 
     def release(self, connection: Http1Connection) -> None:
-        """Take back a connection whose exchange is complete; a slow client may have left it paused."""
+        """Take back a connection whose response is complete; a slow client may have left it paused."""
         connection.resume_reading()
         if connection.closed:
             return
@@ -127,7 +126,7 @@ class Http1Pool:
             or len(self._idle) >= MAX_IDLE
             or connection.transport.get_write_buffer_size()
         ):
-            # It was permitted by another policy; or what it still has to send would stall the next request.
+            # Permitted by an older policy, or with unsent data that would delay the next request.
             connection.close()
             return
         connection.idle_since = self._loop.time()

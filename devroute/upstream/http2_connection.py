@@ -1,6 +1,7 @@
-"""One request to an app over HTTP/2, and the connection it shares with others. Knows no pool but by name.
+"""An HTTP/2 connection to an upstream, and the requests that share it. Knows its pool by name only.
 
-A connection takes requests once the app's SETTINGS are here: until then nothing was sent that could get lost.
+A connection takes requests once it has received the app's SETTINGS, so that no request is lost to a server
+that speaks another protocol.
 """
 
 import asyncio
@@ -17,12 +18,12 @@ from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Proto
 from devroute.http.message import Framing, Headers, RequestHead
 from devroute.upstream.interface import ResponseSink
 
-#: Request bodies up to here are kept until the response begins, to be sent again if the app reports that it
-#: has not processed them (RFC 9113 §8.7). It holds most unary calls.
+#: Bytes of a request's body that are kept until the response begins, to be sent once more if the app has not
+#: processed the request (RFC 9113 §8.7). Most unary calls have fewer.
 KEPT_BYTES: Final = 16 * 1024
 
-#: A connection is shared, so its death must be noticed: by the kernel, whose probes a laptop answers even
-#: while a debugger has stopped the app. Seconds of silence, between probes, and with data not acknowledged.
+#: A connection is shared, so that its loss must be detected: by TCP keep-alive, which works even while a
+#: debugger has stopped the app. Seconds until the first probe, between probes, and with unacknowledged data.
 KEEPALIVE_IDLE: Final = 10
 KEEPALIVE_INTERVAL: Final = 5
 KEEPALIVE_COUNT: Final = 3
@@ -36,25 +37,25 @@ _CODES: Final = frozenset(int(code) for code in ErrorCodes)
 
 
 class Pool(Protocol):
-    """What a connection and its streams need of the pool they belong to."""
+    """What a connection and its streams use of their pool."""
 
     label: str
 
     def queue(self, stream: "Http2UpstreamStream") -> None:
         """Serve the stream on the next connection that has room."""
 
-    def room_made(self) -> None:
+    def assign_waiting(self) -> None:
         """A connection may take another request."""
 
     def forget(self, connection: "Http2UpstreamConnection") -> None:
-        """The connection is gone."""
+        """The connection was closed."""
 
     def ended(self) -> None:
-        """A stream is over, however it ended."""
+        """A stream has ended, in whatever way."""
 
 
 class Http2UpstreamStream(Http2Stream):
-    """One request; implements devroute.upstream.UpstreamStream."""
+    """One request; implements UpstreamStream."""
 
     __slots__ = ("_bodyless", "_head", "_kept", "_kept_end", "_kept_size", "_pool", "done", "sink")
 
@@ -63,9 +64,9 @@ class Http2UpstreamStream(Http2Stream):
         self._pool = pool
         self._head = head
         self.sink = sink
-        self.done = False  # the sink hears no more
+        self.done = False  # nothing more is passed to the sink
         self._bodyless = False
-        self._kept: list[bytes] | None = []  # the request's body, as long as it may be sent once more
+        self._kept: list[bytes] | None = []  # the request's body, while it may be sent once more
         self._kept_size = 0
         self._kept_end: Headers | None = None
 
@@ -127,7 +128,7 @@ class Http2UpstreamStream(Http2Stream):
 
     def consume(self, data: bytes) -> None:
         if self._bodyless:
-            self.fail(UpstreamInvalid("the answer has a body that its head excludes"))
+            self.fail(UpstreamInvalid("the response has a body, which its head excludes"))
         else:
             self.sink.on_data(data)
 
@@ -146,12 +147,12 @@ class Http2UpstreamStream(Http2Stream):
         if self._sent_end:
             self.close()
         else:
-            self.reset(ErrorCodes.NO_ERROR)  # the rest of the request is not needed (RFC 9113 §8.1)
+            self.reset(ErrorCodes.NO_ERROR)  # the rest of the request is of no use (RFC 9113 §8.1)
         self.sink.on_end(trailers)
 
     def receive_reset(self, code: int) -> None:
         if self.all_received:
-            self.discard()  # the app wants no more of the request; its response is complete
+            self.discard()  # of the request only: the response was received whole, if not consumed yet
         elif code == ErrorCodes.REFUSED_STREAM:
             self.refused()
         else:
@@ -159,7 +160,7 @@ class Http2UpstreamStream(Http2Stream):
             self.fail(UpstreamReset(f"{self._pool.label} reset the request ({name})"))
 
     def refused(self) -> None:
-        """The app has not touched this request: once more, elsewhere, if its body is still here."""
+        """The app has not processed the request: send it on another connection, if its body was kept."""
         kept, self._kept = self._kept, None
         if kept is None or self.done:
             self.fail(UpstreamReset(f"{self._pool.label} refused the request and closes its connection"))
@@ -170,7 +171,7 @@ class Http2UpstreamStream(Http2Stream):
 
     def connection_lost(self, error: DevrouteError) -> None:
         if self.all_received:
-            return  # what is held is whole, and its consumer still wants it
+            return  # the response is complete, and its consumer may still read it
         self.fail(UpstreamReset(f"{self._pool.label}: {error.message}"))
 
     def fail(self, error: DevrouteError) -> None:
@@ -195,33 +196,33 @@ class Http2UpstreamStream(Http2Stream):
 
 
 class Http2UpstreamConnection(Http2Connection):
-    """`ready` is set once the app's SETTINGS are here, or to the reason why they never will be."""
+    """`ready` is done when the app's SETTINGS were received, or fails if they cannot be."""
 
-    __slots__ = ("_first", "_next", "_pool", "going", "idle_since", "ready")
+    __slots__ = ("_next", "_pool", "_preface", "draining", "idle_since", "ready")
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(Http2Protocol(client=True), loop)
         self._pool = pool
-        self._first: bytes | None = b""  # until it has shown that this is HTTP/2
+        self._preface: bytes | None = b""  # the start of the first frame, until that is known to be HTTP/2
         self.ready: asyncio.Future[None] = loop.create_future()
-        self._next = 1  # the id of the next stream; h2 counts only those whose head has left
-        self.going = False  # takes no new requests
+        self._next = 1  # the id of the next stream; h2 counts only those whose head was sent
+        self.draining = False  # takes no new requests (GOAWAY, or retired)
         self.idle_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if sock is not None:
-            _watch(sock)
+            _enable_keepalive(sock)
         self.flush()
 
     def received(self, data: bytes) -> None:
-        if self._first is not None:
-            data = self._first + data
+        if self._preface is not None:
+            data = self._preface + data
             if len(data) < _HEADER_BYTES:
-                self._first = data
+                self._preface = data
                 return
-            self._first = None
+            self._preface = None
             if data[3] != _SETTINGS_TYPE:
                 http1 = " but HTTP/1.1" if data.startswith(b"HTTP/1.") else ""
                 self._unusable(
@@ -240,19 +241,19 @@ class Http2UpstreamConnection(Http2Connection):
         self.close()
 
     def stream_opened(self, number: int, fields: Fields, *, ended: bool) -> None:
-        """h2 refuses pushes, and takes this for a request."""
-        self.fail("opened a stream, as no server may", ErrorCodes.PROTOCOL_ERROR)
+        """Servers open no streams: h2 refuses pushes, and reports anything else as a request."""
+        self.fail("opened a stream, which servers may not", ErrorCodes.PROTOCOL_ERROR)
 
     def settings_changed(self) -> None:
         if not self.ready.done():
             self.ready.set_result(None)
         else:
-            self._pool.room_made()
+            self._pool.assign_waiting()
 
     @property
     def room(self) -> int:
-        """How many requests more it takes now."""
-        if self.going or self.finished or self.closed or self._next > LAST_STREAM_ID:
+        """The number of further requests that it takes now."""
+        if self.draining or self.finished or self.closed or self._next > LAST_STREAM_ID:
             return 0
         return min(self.protocol.remote_settings.max_concurrent_streams, MAX_STREAMS) - len(self.streams)
 
@@ -262,28 +263,28 @@ class Http2UpstreamConnection(Http2Connection):
         return number
 
     def goaway_received(self, code: int, last: int) -> None:
-        self.going = True
+        self.draining = True
         for number, stream in list(self.streams.items()):
             if number > last and isinstance(stream, Http2UpstreamStream):
                 stream.refused()
         self.stream_closed()
 
     def retire(self) -> None:
-        """Take no new requests, and close when those that are open have ended."""
-        self.going = True
+        """Take no new requests, and close when the open ones have ended."""
+        self.draining = True
         self.stream_closed()
 
     def stream_closed(self) -> None:
         if self.finished:
             return
         if not self.streams:
-            if self.going:
+            if self.draining:
                 self.flush()
                 self.finished = True
                 self.close()
                 return
             self.idle_since = self._loop.time()
-        self._pool.room_made()
+        self._pool.assign_waiting()
 
     def lost(self, error: Exception | None) -> None:
         self._pool.forget(self)
@@ -294,11 +295,11 @@ class Http2UpstreamConnection(Http2Connection):
                     hint="gRPC needs HTTP/2 in clear text: is this the port of the gRPC server, without TLS?",
                 )
             )
-        self.finish(UpstreamReset("the connection was closed before the answer was complete"))
+        self.finish(UpstreamReset("the connection was closed before the response was complete"))
 
 
-def _watch(sock: socket.socket) -> None:
-    """Have the kernel detect that the other end is gone, as far as this platform can be configured to."""
+def _enable_keepalive(sock: socket.socket) -> None:
+    """Enable TCP keep-alive, with the timing that this platform supports."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", KEEPALIVE_IDLE),

@@ -1,7 +1,6 @@
-"""Http2Pool: requests over few shared HTTP/2 connections to one address, in clear text with prior knowledge.
+"""Requests over a few shared HTTP/2 connections to one address, in clear text with prior knowledge: for gRPC.
 
-The agent uses it for gRPC apps, the proxy for gRPC requests to direct targets. As in upstream/http1_pool.py,
-the caller's `permit` decides who may be reached.
+Never decides which address may be reached: `permit` does, before each connection.
 """
 
 import asyncio
@@ -16,15 +15,15 @@ from devroute.upstream.http1_pool import CONNECT_SECONDS, MAX_IN_FLIGHT
 from devroute.upstream.http2_connection import Http2UpstreamConnection, Http2UpstreamStream
 from devroute.upstream.interface import ResponseSink
 
-#: Servers say goodbye (GOAWAY) before they close, so an idle connection may be kept longer than HTTP/1.1's.
+#: Servers send GOAWAY before they close, so idle connections can be kept longer than in HTTP/1.1.
 IDLE_SECONDS: Final = 60.0
 
-#: For apps that allow few streams on one connection; requests beyond them wait.
+#: For apps that allow few streams on one connection; further requests wait.
 MAX_CONNECTIONS: Final = 32
 
 
 class Http2Pool:
-    """A few connections to one address; implements devroute.upstream.Upstream. Made like Http1Pool."""
+    """A few connections to one address; implements Upstream. The parameters are those of Http1Pool."""
 
     def __init__(
         self,
@@ -44,15 +43,15 @@ class Http2Pool:
         self._in_flight = 0
         self._connections: list[Http2UpstreamConnection] = []
         self._waiting: deque[Http2UpstreamStream] = deque()
+        self._connecting = False  # at most one connection at a time
         self._tasks = TaskOwner()
-        self._growing = False  # a connection is being made
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
     def busy(self) -> bool:
-        """Whether anything is connected, or about to be."""
-        return bool(self._in_flight or self._connections or self._growing)
+        """Whether any connection is open, or being opened."""
+        return bool(self._in_flight or self._connections or self._connecting)
 
     @property
     def in_flight(self) -> int:
@@ -69,36 +68,37 @@ class Http2Pool:
         return stream
 
     async def probe(self) -> None:
-        """See that the target speaks HTTP/2; the connection made for it waits for the request.
+        """Check that the target speaks HTTP/2; the pool keeps the connection for the next request.
 
         Raises what `open` would have reported.
         """
         if not self._connections:
-            self._add(await self._connect())
+            self._admit(await self._connect())
 
     def close_idle(self) -> None:
-        """Close what is idle, and use what is busy for no further request."""
+        """Close idle connections, and use busy ones for no further request."""
         for connection in list(self._connections):
             connection.retire()
 
     async def close(self) -> None:
-        """Close idle connections and give up pending ones; streams that are under way are their owners'."""
+        """Close idle connections and cancel the one being opened; open streams belong to their sinks."""
         if self._sweep is not None:
             self._sweep.cancel()
         self.close_idle()
         await self._tasks.close()
+        self._connecting = False
 
     # --- streams
 
     def queue(self, stream: Http2UpstreamStream) -> None:
         self._waiting.append(stream)
-        self.room_made()
+        self.assign_waiting()
 
     def ended(self) -> None:
         self._in_flight -= 1
 
-    def room_made(self) -> None:
-        """Give the requests that wait a connection, or have one made."""
+    def assign_waiting(self) -> None:
+        """Assign waiting requests to connections, or open another connection for them."""
         waiting = self._waiting
         while waiting:
             if waiting[0].done:
@@ -108,28 +108,28 @@ class Http2Pool:
                 if connection.room > 0:
                     break
             else:
-                if not self._growing and len(self._connections) < MAX_CONNECTIONS:
-                    self._growing = True
-                    self._tasks.start(self._grow())
+                if not self._connecting and len(self._connections) < MAX_CONNECTIONS:
+                    self._connecting = True
+                    self._tasks.start(self._add_connection())
                 return
             waiting.popleft().attach(connection, connection.next_number())
 
     # --- connections
 
-    async def _grow(self) -> None:
+    async def _add_connection(self) -> None:
         try:
             connection = await self._connect()
             if connection.room <= 0:
                 connection.close()
-                raise TargetOverloaded(f"{self.label} takes no requests now")
+                raise TargetOverloaded(f"{self.label} allows no requests on a new connection")
         except DevrouteError as error:
-            self._growing = False
+            self._connecting = False
             waiting, self._waiting = self._waiting, deque()
             for stream in waiting:
                 stream.fail(error)
         else:
-            self._growing = False
-            self._add(connection)
+            self._connecting = False
+            self._admit(connection)
 
     async def _connect(self) -> Http2UpstreamConnection:
         loop = self._loop
@@ -148,15 +148,15 @@ class Http2Pool:
             raise
         return connection
 
-    def _add(self, connection: Http2UpstreamConnection) -> None:
+    def _admit(self, connection: Http2UpstreamConnection) -> None:
         if connection.closed:
-            self.room_made()
+            self.assign_waiting()
             return
         connection.idle_since = self._loop.time()
         self._connections.append(connection)
         if self._sweep is None:
             self._sweep = self._loop.call_later(IDLE_SECONDS, self._close_idle)
-        self.room_made()
+        self.assign_waiting()
 
     def _close_idle(self) -> None:
         oldest = self._loop.time() - IDLE_SECONDS
@@ -169,4 +169,4 @@ class Http2Pool:
     def forget(self, connection: Http2UpstreamConnection) -> None:
         if connection in self._connections:
             self._connections.remove(connection)
-            self.room_made()
+            self.assign_waiting()

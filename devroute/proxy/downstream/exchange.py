@@ -138,7 +138,7 @@ class Exchange:
     def on_informational(self, head: ResponseHead) -> None:
         self._interim += 1
         if self._interim > MAX_INTERIM:
-            self.fail(UpstreamInvalid(f"more than {MAX_INTERIM} interim answers (1xx)"))
+            self.fail(UpstreamInvalid(f"more than {MAX_INTERIM} interim responses (1xx)"))
         else:
             self.send_interim(head)
 
@@ -200,7 +200,7 @@ class Exchange:
         elif not self._head_sent and waited > timeouts.first_byte:
             self.fail(self._no_response(f"within {timeouts.first_byte:g} s"))
         elif self._head_sent and waited > timeouts.idle:
-            self.fail(UpstreamTimeout(f"no byte either way for {timeouts.idle:g} s"))
+            self.fail(UpstreamTimeout(f"no data in either direction for {timeouts.idle:g} s"))
         elif self.elapsed() > timeouts.total:
             self.fail(UpstreamTimeout(f"the request was not complete after {timeouts.total:g} s"))
 

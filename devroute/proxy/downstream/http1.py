@@ -1,7 +1,7 @@
 """The HTTP/1.1 connections of clients, with requests one after the other.
 
-Reads requests and passes each to an Exchange. Never buffers a body. A connection that begins with HTTP/2's
-preface is passed to proxy/downstream/http2.py.
+Reads requests and passes each to an Http1Exchange. Never buffers a body. A connection that begins with
+HTTP/2's preface is passed to proxy/downstream/http2.py.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from devroute.proxy.downstream.context import Context
 from devroute.proxy.downstream.http1_exchange import Downstream, Http1Exchange
 from devroute.proxy.downstream.http2 import Http2ServerConnection
 
-#: Requests of one connection in one turn of the loop, where they are answered at once (with errors): a read
-#: of small ones has thousands, while all other connections wait.
+#: Requests of one connection in one turn of the loop, if all get their (error) responses at once: one read
+#: may hold thousands of them, while all other connections wait.
 MAX_AT_ONCE: Final = 32
 
-#: Bytes of pipelined requests that wait while a response is sent.
+#: Bytes of pipelined requests that are buffered while a response is in progress.
 MAX_PIPELINED_BYTES: Final = 128 * 1024
 
-# All at once: taking them off one by one would copy what follows as often.
+# All in one match: removing them one by one would copy the rest of the buffer each time.
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 
 _LENGTH: Final = Framing.LENGTH
@@ -35,34 +35,34 @@ _CHUNKED: Final = Framing.CHUNKED
 
 
 class Http1ServerConnection(Downstream):
-    """One connection of a sidecar; requests on it are served one after the other (RFC 9112 §9.3)."""
+    """One connection; its requests are served one after the other (RFC 9112 §9.3)."""
 
     __slots__ = (
+        "_buffer",
         "_context",
         "_discarded",
-        "_fresh",
-        "_full",
-        "_held",
+        "_first_request",
+        "_last_progress",
         "_lingering",
         "_parsing",
-        "_paused",
         "_reader",
-        "_since",
+        "_reads_paused",
+        "_writes_paused",
         "exchange",
     )
 
     def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._context = context
-        self._held = b""
+        self._buffer = b""
         self._reader: BodyReader | None = None  # of a request body that is not complete
         self._discarded = 0
-        self._paused = False
-        self._full = False  # the client does not take what was written
+        self._reads_paused = False
+        self._writes_paused = False  # the client does not read
         self._parsing = False
         self._lingering = False
-        self._fresh = True  # no request was seen yet
-        self._since = context.now  # when a head began, a body went on, a response was complete
+        self._first_request = True
+        self._last_progress = context.now  # a head began, body data arrived, or a response was complete
         self.exchange: Http1Exchange | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -76,76 +76,76 @@ class Http1ServerConnection(Downstream):
             self._discard(len(data))
             return
         if self._reader is not None:
-            self._since = self._context.now
+            self._last_progress = self._context.now
             data = self._receive_body(self._reader, data)
             if not data:
                 return
-        elif not self._held:  # a head has one deadline, however often a byte of it comes
-            self._since = self._context.now
-        self._held = self._held + data if self._held else data
+        elif not self._buffer:  # a head has one deadline, however slowly its bytes arrive
+            self._last_progress = self._context.now
+        self._buffer = self._buffer + data if self._buffer else data
         if self.exchange is None:
-            self._next_request()
-        if len(self._held) > MAX_PIPELINED_BYTES:
+            self._serve_buffered()
+        if len(self._buffer) > MAX_PIPELINED_BYTES:
             self.pause_reading()
 
-    def _next_request(self) -> None:
-        """Serve what is held, up to the request that has to wait."""
-        self._parsing = True  # an exchange may end before it has begun: a loop, not a recursion
+    def _serve_buffered(self) -> None:
+        """Serve the buffered requests, up to one that has to wait."""
+        self._parsing = True  # exchanges may be complete when they start: a loop instead of recursion
         served = 0
         limits = self._context.head_limits
-        while self._held and not (self.exchange or self._reader or self._lingering or self._full):
-            held = self._held
-            if held.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
-                self._held = _EMPTY_LINES.sub(b"", held, 1)
+        while self._buffer and not (self.exchange or self._reader or self._lingering or self._writes_paused):
+            buffer = self._buffer
+            if buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
+                self._buffer = _EMPTY_LINES.sub(b"", buffer, 1)
                 continue
-            end = held.find(END_OF_HEAD) + 4
+            end = buffer.find(END_OF_HEAD) + 4
             try:
                 if end < 4 or end > limits.size:
-                    if len(held) > limits.size:
+                    if len(buffer) > limits.size:
                         raise HeadTooLarge(f"the request's head is longer than {limits.size} bytes")
-                    check_partial_head(held)
+                    check_partial_head(buffer)
                     break
-                self._held = held[end:]
-                request = parse_request_head(held[:end], limits.fields)
+                self._buffer = buffer[end:]
+                request = parse_request_head(buffer[:end], limits.fields)
             except DevrouteError as error:
-                if self._fresh and (held.startswith(PREFACE) or PREFACE.startswith(held)):
-                    self._become_http2(held)
+                if self._first_request and (buffer.startswith(PREFACE) or PREFACE.startswith(buffer)):
+                    self._become_http2(buffer)
                 else:
-                    self._refuse(error)
+                    self._reject(error)
                 break
             self._serve(request)
             served += 1
             if served == MAX_AT_ONCE:
                 self.pause_reading()
-                self._loop.call_soon(self._go_on)
+                self._loop.call_soon(self._serve_more)
                 break
         self._parsing = False
 
-    def _go_on(self) -> None:
-        """With what is held, now that others had their turn."""
+    def _serve_more(self) -> None:
+        """Continue after other connections had their turn."""
         if not self.closed:
             self.resume_reading()
             if self.exchange is None:
-                self._next_request()
+                self._serve_buffered()
 
-    def _become_http2(self, held: bytes) -> None:
+    def _become_http2(self, buffer: bytes) -> None:
         """The client's first bytes are HTTP/2's preface (RFC 9113 §3.4)."""
-        self._held = b""
+        self._buffer = b""
         self._context.connections.discard(self)
-        Http2ServerConnection(self._context, self._loop).adopt(self.transport, held)
+        Http2ServerConnection(self._context, self._loop).adopt(self.transport, buffer)
 
     def _serve(self, request: InboundRequest) -> None:
-        self._fresh = False
+        self._first_request = False
         exchange = self.exchange = Http1Exchange(self, self._context, request)
         if request.framing is _LENGTH or request.framing is _CHUNKED:
             self._reader = body_reader(request.framing, request.length, RequestMalformed)
         exchange.start()
-        if self._reader is not None and self._held:
-            held, self._held = self._held, b""
-            self._held = self._receive_body(self._reader, held)
+        if self._reader is not None and self._buffer:
+            buffer, self._buffer = self._buffer, b""
+            self._buffer = self._receive_body(self._reader, buffer)
 
     def _receive_body(self, reader: BodyReader, data: bytes) -> bytes:
-        """Pass the body on, or throw it away where it was answered already; returns what follows it."""
+        """Pass body data on, or discard them after the response; returns what follows the body."""
         try:
             body, rest = reader.feed(data)
         except RequestMalformed as error:
@@ -153,7 +153,7 @@ class Http1ServerConnection(Downstream):
             if self.exchange is not None:
                 self.exchange.fail(error)
             else:
-                self._linger()  # its response is complete, and may not have left yet
+                self._linger()  # the response is complete, and may be in transit
             return b""
         exchange = self.exchange
         if reader.done:
@@ -174,17 +174,17 @@ class Http1ServerConnection(Downstream):
         if self._discarded > MAX_DISCARDED_BYTES:
             self.close()
 
-    def _refuse(self, error: DevrouteError) -> None:
-        """Answer a request that could not be read. What follows on this connection cannot be trusted."""
-        self._held = b""
+    def _reject(self, error: DevrouteError) -> None:
+        """Respond to a request that is not valid. What follows on this connection cannot be trusted."""
+        self._buffer = b""
         self.write(http1_error(error, close=True))
         self._linger()
 
     def upgrade(self) -> None:
         self._reader = CloseBody()
-        if self._held:
-            held, self._held = self._held, b""
-            self._receive_body(self._reader, held)
+        if self._buffer:
+            buffer, self._buffer = self._buffer, b""
+            self._receive_body(self._reader, buffer)
 
     # --- the end of an exchange
 
@@ -194,13 +194,13 @@ class Http1ServerConnection(Downstream):
 
     def finish_exchange(self, *, keep_alive: bool) -> None:
         self.exchange = None
-        self._since = self._context.now
+        self._last_progress = self._context.now
         self.resume_reading()
         if not keep_alive or self._context.draining:
             self._linger()
             self._context.exchange_ended()
-        elif self._held and not self._parsing:
-            self._next_request()
+        elif self._buffer and not self._parsing:
+            self._serve_buffered()
 
     def abort_exchange(self) -> None:
         self.exchange = None
@@ -216,10 +216,10 @@ class Http1ServerConnection(Downstream):
         return True
 
     def _linger(self) -> None:
-        """Close our half, and the connection as soon as the client has closed its own."""
+        """Close our half now, and the connection when the client has closed its half."""
         self._lingering = True
-        self._held = b""
-        self._since = self._context.now
+        self._buffer = b""
+        self._last_progress = self._context.now
         self.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -229,27 +229,27 @@ class Http1ServerConnection(Downstream):
     # --- flow control
 
     def pause_reading(self) -> None:
-        if not self._paused and not self.closed:
-            self._paused = True
+        if not self._reads_paused and not self.closed:
+            self._reads_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._paused and not self.closed:
-            self._paused = False
+        if self._reads_paused and not self.closed:
+            self._reads_paused = False
             self.transport.resume_reading()
 
     def pause_writing(self) -> None:
-        self._full = True  # asyncio calls this once: the response to a further request would fill memory
+        self._writes_paused = True  # no further request is served meanwhile: responses would fill memory
         if self.exchange is not None:
             self.exchange.pause_response()
 
     def resume_writing(self) -> None:
-        self._full = False
+        self._writes_paused = False
         if self.exchange is not None:
             self.exchange.resume_response()
         elif not self._parsing:
             self.resume_reading()
-            self._next_request()
+            self._serve_buffered()
 
     # --- the end of the connection
 
@@ -267,7 +267,7 @@ class Http1ServerConnection(Downstream):
         self._context.connections.discard(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.client_gone("the client closed the connection before the answer was complete")
+            exchange.client_gone("the client closed the connection before the response was complete")
         if self._context.draining:
             self._context.exchange_ended()
 
@@ -281,16 +281,16 @@ class Http1ServerConnection(Downstream):
 
     def check(self, now: float) -> None:
         timeouts = self._context.timeouts
-        waited = now - self._since
+        waited = now - self._last_progress
         if self.exchange is not None:
-            body_due = self._reader is not None and not self._paused and not self.exchange.upgraded
+            body_due = self._reader is not None and not self._reads_paused and not self.exchange.upgraded
             self.exchange.check(now, body_late=body_due and waited > timeouts.body)
         elif self._lingering:
             if waited > LINGER_SECONDS:
                 self.close()
-        elif self._held:
+        elif self._buffer:
             if waited > timeouts.head:
                 message = f"the request's head was not complete after {timeouts.head:g} s"
-                self._refuse(RequestTimeout(message))
+                self._reject(RequestTimeout(message))
         elif waited > timeouts.keep_alive or (self._reader is not None and waited > timeouts.body):
             self.close()

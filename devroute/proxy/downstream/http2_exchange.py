@@ -80,7 +80,7 @@ class ServerStream(Http2Stream):
         self._client_gone("the client cancelled the request")
 
     def connection_lost(self, error: DevrouteError) -> None:
-        self._client_gone("the client's connection ended before the answer was complete")
+        self._client_gone("the client's connection ended before the response was complete")
 
     def _client_gone(self, reason: str) -> None:
         if self.exchange is not None:

@@ -10,7 +10,7 @@ class Listener(Context):
     """A data port, apart from its socket."""
 
     def accept(self) -> Http1ServerConnection:
-        """The protocol of a new connection, of either HTTP version: the first bytes decide which."""
+        """The protocol of a new connection, of either HTTP version, which its first bytes show."""
         return Http1ServerConnection(self, asyncio.get_running_loop())
 
     def tick(self, now: float) -> None:
