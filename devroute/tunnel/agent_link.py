@@ -71,22 +71,17 @@ class AgentStream(LinkStream):
         self._to_app.send_end(trailers)
 
     def broken(self, error: DevrouteError) -> None:
-        self.done = True
-        self._to_app.cancel()
-        self._finished(error.code, error.message)
+        self._abandon(error.code, error.message)
 
     def wrong_length(self, message: str) -> DevrouteError:
         return RequestMalformed(f"the request: {message}")
 
     def receive_reset(self, reason: Reason) -> None:
+        self.link.dismiss(self)
         self._abandon(reason.code, reason.message)
-
-    def link_lost(self, error: DevrouteError) -> None:
-        self._abandon(error.code, error.message)
 
     def _abandon(self, code: str, reason: str) -> None:
         self.done = True
-        self.link.dismiss(self)
         self._to_app.cancel()
         self._finished(code, reason)
 

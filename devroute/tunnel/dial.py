@@ -160,11 +160,9 @@ class _Handshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.outcome.done():
-            end = self._read.find(b"\r\n\r\n") + 4
-            if end < 4:
-                self.outcome.set_exception(ProtocolError("it closed the connection without a response"))
-            else:
-                self.outcome.set_exception(_error_in(split_head(self._read[:end]), self._read[end:]))
+            head, end, body = self._read.partition(b"\r\n\r\n")
+            silent = ProtocolError("it closed the connection without a response")
+            self.outcome.set_exception(_error_in(split_head(head + end), body) if end else silent)
 
     def _responded(self, head: HeadLines, rest: bytes) -> None:
         if not head.start.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):

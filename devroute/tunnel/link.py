@@ -28,7 +28,7 @@ from devroute.tunnel.protocol.events import (
 )
 from devroute.tunnel.protocol.flood_guard import TINY_BYTES, FloodGuard
 from devroute.tunnel.protocol.frames import Buffer, Reason
-from devroute.tunnel.protocol.session import Role, Session
+from devroute.tunnel.protocol.session import Session
 from devroute.tunnel.protocol.stream import Stream
 from devroute.tunnel.protocol.websocket import CloseCode, WebSocket
 
@@ -60,7 +60,7 @@ class Link(Connection):
         self._websocket = websocket
         self._abort_timer: asyncio.TimerHandle | None = None
         self._read_pause: asyncio.TimerHandle | None = None  # reads nothing until then
-        self._guard = FloodGuard(loop.time(), resets=session.role is Role.AGENT)
+        self._guard = FloodGuard(loop.time())
         self._rare: dict[type[Event], Callable[..., None]] = {
             Ended: lambda event: event.stream.owner.receive_end(event.trailers),
             Reset: lambda event: event.stream.owner.receive_reset(event.reason),

@@ -57,7 +57,7 @@ class LinkStream:
         raise NotImplementedError
 
     def link_lost(self, error: DevrouteError) -> None:
-        raise NotImplementedError
+        self.broken(error)
 
     def stop_source(self) -> None:
         raise NotImplementedError

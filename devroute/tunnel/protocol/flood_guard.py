@@ -31,12 +31,11 @@ MAX_PAUSE_SECONDS: Final = 1.0
 
 
 class FloodGuard:
-    """Counts what one link's peer has sent. `resets`: whether streams that the peer resets count."""
+    """Counts what one link's peer has sent."""
 
-    __slots__ = ("_control", "_count_resets", "_earned", "_resets", "_tiny")
+    __slots__ = ("_control", "_earned", "_resets", "_tiny")
 
-    def __init__(self, now: float, *, resets: bool) -> None:
-        self._count_resets = resets
+    def __init__(self, now: float) -> None:
         self._control = TokenBucket(CONTROL_BURST, CONTROL_PER_SECOND, now)
         self._resets = TokenBucket(RESET_BURST, RESETS_PER_SECOND, now)
         self._tiny = TokenBucket(TINY_BURST, TINY_PER_SECOND, now)
@@ -49,7 +48,7 @@ class FloodGuard:
         self._earned = opened
         if self._control.charge(now, control_frames):
             return _flooded("control frames")
-        if self._count_resets and self._resets.charge(now, resets):
+        if self._resets.charge(now, resets):
             return _flooded("requests that are reset at once")
         return None
 

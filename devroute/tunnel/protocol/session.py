@@ -275,7 +275,8 @@ class Session(Sender):
         if stream is None:
             self._ended_before(number)
             return
-        self.resets += 1
+        if self.role is Role.AGENT:  # the app has worked for it
+            self.resets += 1
         self._drop(stream)
         self._events.append(Reset(stream, reason))
 
