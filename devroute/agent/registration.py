@@ -5,6 +5,7 @@ Owns the renewal of the newest link's token. Makes one attempt at a time; app.py
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from devroute import __version__
 from devroute.agent.settings import AgentSettings
@@ -21,28 +22,24 @@ from devroute.errors import (
 )
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.dial import DIAL_SECONDS, dial
+from devroute.tunnel.dial import DIAL_SECONDS, MakeLink, dial
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
 
 
+@dataclass(eq=False)
 class Registrar:
     """`make_link` makes the link of a connection; `dialled` receives each link before its WELCOME;
     `not_renewed` receives every failed renewal."""
 
-    def __init__(
-        self,
-        settings: AgentSettings,
-        source: TokenSource,
-        make_link: Callable[[WebSocket, asyncio.AbstractEventLoop], AgentLink],
-        dialled: Callable[[AgentLink], None],
-        not_renewed: Callable[[DevrouteError], None],
-    ) -> None:
-        self._settings = settings
-        self._source = source
-        self._make_link = make_link
-        self._dialled = dialled
-        self._not_renewed = not_renewed
+    settings: AgentSettings
+    source: TokenSource
+    make_link: MakeLink
+    dialled: Callable[[AgentLink], None]
+    not_renewed: Callable[[DevrouteError], None]
+
+    def __post_init__(self) -> None:
+        settings = self.settings
         offers = tuple(
             handshake.Offer(
                 service=spec.service, scheme=spec.scheme, direct=spec.direct, terms=settings.offer_options
@@ -57,7 +54,7 @@ class Registrar:
         """A link that the server has welcomed, and the laptop's name. Raises the reason that there is
         none."""
         link = await self._dial()
-        self._dialled(link)
+        self.dialled(link)
         try:
             welcome = handshake.decode(handshake.Welcome, await receive_welcome(link, DIAL_SECONDS))
             self._check_supported(welcome)
@@ -67,25 +64,25 @@ class Registrar:
         except asyncio.CancelledError:
             link.close_with(DevrouteError("the agent is ending"))
             raise
-        if self._source.renewable and "renew" in welcome.features:
-            renewing = keep_renewed(link, self._source, welcome.expires_in, self._not_renewed)
+        if self.source.renewable and "renew" in welcome.features:
+            renewing = keep_renewed(link, self.source, welcome.expires_in, self.not_renewed)
             self._renewals.start(renewing)
         return link, welcome.name
 
     async def _dial(self) -> AgentLink:
         """A link; if a cached token is refused, with a newer one."""
         await self.close()
-        if self._settings.client_cert is not None:
-            self._tls = tls_for_server(self._settings)  # short-lived certificates are replaced
-        token = await self._source.get()
+        if self.settings.client_cert is not None:
+            self._tls = tls_for_server(self.settings)  # short-lived certificates are replaced
+        token = await self.source.get()
         try:
-            return await dial(self._settings.server, token, self._greeting, tls=self._tls)
+            return await dial(self.settings.server, token, self._greeting, tls=self._tls)
         except TokenInvalid:
-            if self._source.fresh or not self._source.renewable:
+            if self.source.fresh or not self.source.renewable:
                 raise
-        self._source.forget()
-        token = await self._source.get()
-        return await dial(self._settings.server, token, self._greeting, tls=self._tls)
+        self.source.forget()
+        token = await self.source.get()
+        return await dial(self.settings.server, token, self._greeting, tls=self._tls)
 
     async def close(self) -> None:
         """End the renewal of the last link's token."""
@@ -93,9 +90,9 @@ class Registrar:
 
     def _check_supported(self, welcome: handshake.Welcome) -> None:
         """Raises NotSupported for an option that the server would ignore."""
-        if self._settings.offer_options != DEFAULT_OPTIONS and "terms" not in welcome.features:
+        if self.settings.offer_options != DEFAULT_OPTIONS and "terms" not in welcome.features:
             problem, remedy = "knows neither --only-path nor --except-status", "leave them out"
-        elif self._settings.shadow is not None and "shadow" not in welcome.features:
+        elif self.settings.shadow is not None and "shadow" not in welcome.features:
             problem, remedy = "does not know --shadow", "leave it out"
         else:
             return
@@ -105,7 +102,7 @@ class Registrar:
         )
 
     def _greeting(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
-        link = self._make_link(websocket, loop)
+        link = self.make_link(websocket, loop)
         link.send_hello(self._hello)
         return link
 

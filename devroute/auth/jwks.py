@@ -11,6 +11,7 @@ import json
 import random
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 import aiohttp
@@ -48,33 +49,24 @@ class KeySet(Protocol):
 K = TypeVar("K", bound=KeySet)
 
 
+@dataclass(kw_only=True, eq=False)
 class RemoteKeys(Generic[K]):
     """`problem`: why the newest fetch failed, None if it did not. `clock()`: seconds of a monotonic clock.
-    `parse(text, url)` makes keys of a response, or raises ConfigInvalid. `empty`: no keys."""
+    `parse(text, url)` makes keys of a response, or raises ConfigInvalid. `empty`: no keys. Without `url`, it
+    is taken from the issuer's discovery document (OpenID Connect Discovery 1.0 §4)."""
 
-    def __init__(
-        self,
-        *,
-        issuer: str,
-        url: str | None,
-        max_age: float,
-        clock: Callable[[], float],
-        parse: Callable[[str, str], K],
-        empty: K,
-        interval: float = REFRESH_SECONDS,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        """Without `url`, it is taken from the issuer's discovery document (OpenID Connect Discovery 1.0
-        §4)."""
+    issuer: str
+    url: str | None
+    max_age: float
+    clock: Callable[[], float]
+    parse: Callable[[str, str], K]
+    empty: K
+    interval: float = REFRESH_SECONDS
+    tls: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
         self.problem: str | None = None
-        self._issuer = issuer
-        self._url = url
-        self._max_age = max_age
-        self._clock = clock
-        self._tls = tls
-        self._parse = parse
-        self._empty = self._keys = empty
-        self._interval = interval
+        self._keys = self.empty
         self._fetched: float | None = None
         self._fetch_started: float | None = None
         self._tasks = TaskOwner()
@@ -84,7 +76,7 @@ class RemoteKeys(Generic[K]):
     @property
     def current(self) -> K:
         """The keys that may be used now; waits for nothing."""
-        return self._keys if self._usable else self._empty
+        return self._keys if self._usable else self.empty
 
     async def keys(self, kid: str | None) -> K:
         """Keys to verify a token with, fetched first if that of this id is missing. Raises
@@ -110,23 +102,23 @@ class RemoteKeys(Generic[K]):
         try:
             while True:
                 await self._refreshed()
-                pause = self._interval if self.problem is None else RETRY_SECONDS
+                pause = self.interval if self.problem is None else RETRY_SECONDS
                 await asyncio.sleep(pause * random.uniform(0.9, 1.1))
         finally:
             await self._tasks.close()
 
     def status(self) -> dict[str, object]:
         """For /readyz."""
-        age = None if self._fetched is None else round(self._clock() - self._fetched)
+        age = None if self._fetched is None else round(self.clock() - self._fetched)
         return {"problem": self.problem, "keys": len(self._keys.by_id), "age_s": age, "usable": self._usable}
 
     @property
     def _usable(self) -> bool:
-        return self._fetched is not None and self._clock() - self._fetched <= self._max_age
+        return self._fetched is not None and self.clock() - self._fetched <= self.max_age
 
     def _cooldown(self) -> float:
         """Seconds until the next fetch may start."""
-        return 0.0 if self._fetch_started is None else self._fetch_started + COOLDOWN_SECONDS - self._clock()
+        return 0.0 if self._fetch_started is None else self._fetch_started + COOLDOWN_SECONDS - self.clock()
 
     async def _refreshed(self) -> None:
         """Wait for a fetch, which others may share; cancelling the wait does not cancel it."""
@@ -139,35 +131,35 @@ class RemoteKeys(Generic[K]):
     async def _fetch(self) -> None:
         if (pause := self._cooldown()) > 0:
             await asyncio.sleep(pause)
-        self._fetch_started = self._clock()
+        self._fetch_started = self.clock()
         try:
             keys = await self._download()
         except (ConfigInvalid, TimeoutError, OSError, aiohttp.ClientError, ValueError) as error:
             problem = _describe(error)
             if problem != self.problem:
-                log.error("oidc.keys_unavailable", issuer=self._issuer, problem=problem, usable=self._usable)
+                log.error("oidc.keys_unavailable", issuer=self.issuer, problem=problem, usable=self._usable)
             self.problem = problem
             return
         if self.problem is not None or keys.by_id.keys() != self._keys.by_id.keys():
-            log.info("oidc.keys_loaded", issuer=self._issuer, keys=sorted(keys.by_id))
-        self._keys, self._fetched, self.problem = keys, self._clock(), None
+            log.info("oidc.keys_loaded", issuer=self.issuer, keys=sorted(keys.by_id))
+        self._keys, self._fetched, self.problem = keys, self.clock(), None
 
     async def _download(self) -> K:
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
         async with aiohttp.ClientSession(
             timeout=timeout, auto_decompress=False, headers={"accept-encoding": "identity"}
         ) as session:
-            url = self._url or await self._discover(session)
-            return self._parse(await self._get(session, url), url)
+            url = self.url or await self._discover(session)
+            return self.parse(await self._get(session, url), url)
 
     async def _discover(self, session: aiohttp.ClientSession) -> str:
-        where = self._issuer.rstrip("/") + _DISCOVERY
+        where = self.issuer.rstrip("/") + _DISCOVERY
         try:
             document = json.loads(await self._get(session, where))
         except RecursionError:
             raise ConfigInvalid(f"{where}: not JSON") from None
-        if not isinstance(document, dict) or document.get("issuer") != self._issuer:
-            raise ConfigInvalid(f"{where}: not the document of the issuer '{self._issuer}'")
+        if not isinstance(document, dict) or document.get("issuer") != self.issuer:
+            raise ConfigInvalid(f"{where}: not the document of the issuer '{self.issuer}'")
         url = document.get("jwks_uri")
         if not isinstance(url, str):
             raise ConfigInvalid(f"{where}: it has no jwks_uri")
@@ -176,7 +168,7 @@ class RemoteKeys(Generic[K]):
         return url
 
     async def _get(self, session: aiohttp.ClientSession, url: str) -> str:
-        tls = self._tls if self._tls is not None else True
+        tls = self.tls if self.tls is not None else True
         async with session.get(url, allow_redirects=False, ssl=tls) as response:
             if response.status != 200:
                 raise ConfigInvalid(f"{url} responded with {response.status}")

@@ -4,6 +4,7 @@ everything else goes to aiohttp, which then has the connection for good.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, cast
 
 import structlog
@@ -37,19 +38,15 @@ _LONGEST: Final = max(map(len, _PATHS))
 log = structlog.stdlib.get_logger("devroute.tunnel")
 
 
+@dataclass(kw_only=True, eq=False)
 class ControlListener:
     """The factory of the port's protocols, and what they share. `http()` makes aiohttp's protocol."""
 
-    def __init__(
-        self,
-        *,
-        http: Callable[[], asyncio.BaseProtocol],
-        tunnels: Tunnels,
-        head_seconds: float = HEAD_SECONDS,
-    ) -> None:
-        self.http = http
-        self.tunnels = tunnels
-        self.head_seconds = head_seconds
+    http: Callable[[], asyncio.BaseProtocol]
+    tunnels: Tunnels
+    head_seconds: float = HEAD_SECONDS
+
+    def __post_init__(self) -> None:
         self.waiting: set[FirstHead] = set()
         self.tasks = TaskOwner()
         self.log_allowance = TokenBucket(LOGGED_BURST, LOGGED_PER_SECOND, asyncio.get_running_loop().time())

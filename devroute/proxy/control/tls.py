@@ -45,11 +45,8 @@ class TlsListener:
         sslproto.SSLProtocol.max_size = RECEIVE_BYTES  # there is no parameter for it
         self._stamp = self._files.stamp()
         context = self._files.context()
-        loop = asyncio.get_running_loop()
         try:
-            self._servers = [
-                await loop.create_server(self._factory, host, port, backlog=BACKLOG, **_tls(context))
-            ]
+            self._servers = [await self._listen(context, host=host, port=port)]
         except OSError as error:
             raise ConfigInvalid(
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="is another proxy running?"
@@ -83,19 +80,18 @@ class TlsListener:
     async def _replace(self, context: ssl.SSLContext) -> None:
         """Start a listener on duplicates of the same sockets, then close the old one: the kernel's queue of
         connections belongs to the sockets."""
-        loop = asyncio.get_running_loop()
         old, self._servers = self._servers, []
         for server in old:
             for each in server.sockets:
-                self._servers.append(
-                    await loop.create_server(self._factory, sock=each.dup(), backlog=BACKLOG, **_tls(context))
-                )
+                self._servers.append(await self._listen(context, sock=each.dup()))
             server.close()
 
-
-def _tls(context: ssl.SSLContext) -> dict[str, Any]:
-    return {
-        "ssl": context,
-        "ssl_handshake_timeout": HANDSHAKE_SECONDS,
-        "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
-    }
+    async def _listen(self, context: ssl.SSLContext, **where: Any) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            self._factory,
+            **where,
+            backlog=BACKLOG,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+        )

@@ -48,22 +48,21 @@ class _Member:
     renewal: asyncio.Task[None] | None = None
 
 
+@dataclass(kw_only=True, eq=False)
 class Tunnels:
     """`permit(subject, groups, offer)` is asked about each service that a laptop registers, and again about
     all of them by `review_policy`; it raises RegistrationDenied, or TargetDenied for an address of the
     laptop's own. `authenticate` is for the tokens of upgrades and of RENEW."""
 
-    def __init__(
-        self,
-        *,
-        authenticate: Authenticate,
-        registry: Registry,
-        permit: Permit,
-        record: RecordEvent = discard_event,
-        liveness: Liveness = PROXY_LIVENESS,
-        hello_seconds: float = HELLO_SECONDS,
-        revoked_seconds: float = REVOKED_SECONDS,
-    ) -> None:
+    authenticate: Authenticate
+    registry: Registry
+    permit: Permit
+    record: RecordEvent = discard_event
+    liveness: Liveness = PROXY_LIVENESS
+    hello_seconds: float = HELLO_SECONDS
+    revoked_seconds: float = REVOKED_SECONDS
+
+    def __post_init__(self) -> None:
         self.quotas = Quotas(MAX_STREAMS)
         self.links: dict[ProxyLink, _Member] = {}
         # The tokens that the identities were last checked against, None if one of them is new; and when the
@@ -71,13 +70,6 @@ class Tunnels:
         self._checked_against: object = None
         self._next_expiry = math.inf
         self._tasks = TaskOwner()
-        self.authenticate = authenticate
-        self._registry = registry
-        self._permit = permit
-        self._record = record
-        self._liveness = liveness
-        self._hello_seconds = hello_seconds
-        self._revoked_seconds = revoked_seconds
 
     async def close(self) -> None:
         """Ask every agent to dial again, end all links, and return once their connections are closed."""
@@ -91,9 +83,9 @@ class Tunnels:
 
     def create_link(self, identity: Identity, loop: asyncio.AbstractEventLoop) -> ProxyLink:
         websocket = WebSocket(client=False, random=os.urandom)
-        link = ProxyLink(websocket, loop, self._on_hello, self._on_gone, self._on_renew, self._liveness)
-        late = ProtocolError(f"no HELLO within {self._hello_seconds:g} s")
-        self.links[link] = _Member(identity, loop.call_later(self._hello_seconds, link.reject, late))
+        link = ProxyLink(websocket, loop, self._on_hello, self._on_gone, self._on_renew, self.liveness)
+        late = ProtocolError(f"no HELLO within {self.hello_seconds:g} s")
+        self.links[link] = _Member(identity, loop.call_later(self.hello_seconds, link.reject, late))
         self._checked_against = None
         return link
 
@@ -106,7 +98,7 @@ class Tunnels:
             hello = handshake.decode(handshake.Hello, body)
             self._permit_all(identity, hello)
             quota = link.quota = self.quotas.join(subject, link)
-            registration, older = self._registry.register(subject, hello, link, time.time(), quota)
+            registration, older = self.registry.register(subject, hello, link, time.time(), quota)
         except DevrouteError as error:
             log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
             self.record_refusal(error, subject, link.transport)
@@ -126,7 +118,7 @@ class Tunnels:
         link.send_welcome(welcome.encode())
         services = [offer.service for offer in hello.services]
         log.info("laptop.online", laptop=registration.name, subject=subject, services=services)
-        self._record(
+        self.record(
             "registration" if older is None else "takeover",
             subject=subject,
             laptop=registration.name,
@@ -136,7 +128,7 @@ class Tunnels:
 
     def _permit_all(self, identity: Identity, hello: handshake.Hello) -> None:
         for offer in hello.services:
-            self._permit(identity.subject, identity.groups, offer)
+            self.permit(identity.subject, identity.groups, offer)
 
     # --- newer tokens, verified while requests go on
 
@@ -188,7 +180,7 @@ class Tunnels:
                 log.warning("laptop.revoked", laptop=registration.name, code=error.code, reason=error.message)
                 self._take_offline(link, error.message)
                 link.drain(error.code, error.message, error.hint)
-                member.deadline = loop.call_later(self._revoked_seconds, link.close_with, error)
+                member.deadline = loop.call_later(self.revoked_seconds, link.close_with, error)
 
     def review_identities(
         self, check_current: Callable[[Identity, float], None], now: float, tokens: object
@@ -228,9 +220,9 @@ class Tunnels:
         """None if the laptop is not online, or online by another link."""
         if (member := self.links.get(link)) is not None:
             member.registration = None
-        registration = self._registry.unregister(link)
+        registration = self.registry.unregister(link)
         if registration is not None:
-            self._record("leave", subject=registration.subject, laptop=registration.name, reason=reason)
+            self.record("leave", subject=registration.subject, laptop=registration.name, reason=reason)
         return registration
 
     def record_refusal(
@@ -238,7 +230,7 @@ class Tunnels:
     ) -> None:
         """Into the audit trail: a registration was refused."""
         fields = refusal_fields(error, subject=subject, peer=_peer(transport))
-        self._record("refusal", at="tunnel", **fields)
+        self.record("refusal", at="tunnel", **fields)
 
 
 def _peer(transport: asyncio.BaseTransport) -> str | None:
