@@ -49,14 +49,11 @@ class ServerFiles:
     def stamp(self) -> object:
         """A value that changes when a file does. Raises ConfigInvalid."""
         files = [self.certificate, self.key, *([self.client_ca] if self.client_ca else [])]
-        stats = []
-        for file in files:
-            try:
-                stat = file.stat()
-            except OSError as error:
-                raise ConfigInvalid(f"{file}: {error.strerror}") from None
-            stats.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
-        return stats
+        try:
+            stats = [file.stat() for file in files]
+        except OSError as error:
+            raise ConfigInvalid(f"{error.filename}: {error.strerror}") from None
+        return [(stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats]
 
 
 def _load_trust(context: ssl.SSLContext, ca_file: Path) -> None:

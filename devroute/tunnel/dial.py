@@ -73,9 +73,7 @@ async def _attempt(
     server: str, token: str, make_link: MakeLink, tls: ssl.SSLContext | None, seconds: float
 ) -> AgentLink:
     url = urlsplit(server)
-    secure = url.scheme in ("https", "wss")
-    host = url.hostname or ""
-    port = url.port or (443 if secure else 80)
+    host, port, secure = server_place(server)
     if not token.isascii() or not token.isprintable():
         raise TokenInvalid("the token has characters that no token has")
     fields = {"user-agent": f"devroute/{__version__}"}
@@ -99,6 +97,13 @@ async def _attempt(
         raise _unreachable(server, host, error) from None
     finally:
         handshake.give_up()
+
+
+def server_place(server: str) -> tuple[str, int, bool]:
+    """Host and port of a server's URL, and whether it is one for TLS."""
+    url = urlsplit(server)
+    secure = url.scheme in ("https", "wss")
+    return url.hostname or "", url.port or (443 if secure else 80), secure
 
 
 def _unreachable(server: str, host: str, error: OSError | ProtocolError) -> ServerUnreachable:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -32,6 +31,7 @@ from devroute.errors import (
 )
 from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.dial import server_place
 
 #: Seconds by which clocks may differ before tokens and signed contracts fail.
 MAX_SKEW: Final = 30.0
@@ -100,14 +100,8 @@ class Doctor:
 
     # --- the server
 
-    @property
-    def _place(self) -> tuple[str, int, bool]:
-        url = urlsplit(self._settings.server)
-        secure = url.scheme in ("https", "wss")
-        return url.hostname or "", url.port or (443 if secure else 80), secure
-
     async def _dns(self) -> Finding:
-        host, port, _ = self._place
+        host, port, _ = server_place(self._settings.server)
         try:
             async with asyncio.timeout(STEP_SECONDS):
                 found = await asyncio.get_running_loop().getaddrinfo(host, port)
@@ -118,7 +112,7 @@ class Doctor:
         return Finding("dns", "ok", f"{host} is {found[0][4][0]}")
 
     async def _tls(self) -> Finding:
-        host, port, secure = self._place
+        host, port, secure = server_place(self._settings.server)
         context = (tls_for_server(self._settings) or ssl.create_default_context()) if secure else None
         try:
             certificate = await _connect(host, port, context)
