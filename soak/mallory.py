@@ -125,7 +125,6 @@ async def live(ledger: Ledger, server: str, secret: str) -> None:
             await asyncio.sleep(1)
             continue
         upstream.link = link
-        link.wake()
         await asyncio.shield(link.disconnected)
         ledger.fine("(mallory's tunnels cut off)")
         await asyncio.sleep(0.1)

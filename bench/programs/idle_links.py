@@ -25,7 +25,6 @@ async def register(server, token, number, gate):
 
     async with gate:
         link = await dial(server, token, make_link)
-        link.wake()
         await link.welcome
     return link
 

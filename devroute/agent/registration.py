@@ -1,19 +1,22 @@
 """Registers a laptop: dials the server, sends HELLO with its offers, and waits for WELCOME.
 
-Owns the renewal of the newest link's token. Makes one attempt at a time; app.py decides when to try again.
+Owns the renewal of the newest link's token: a newer one is fetched before the old one expires, and sent on
+the link itself, so that no request is interrupted. Makes one attempt at a time; app.py decides when to try
+again.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from devroute import __version__
 from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
-from devroute.agent.token_renewal import keep_renewed
-from devroute.agent.token_source import TokenSource
+from devroute.agent.token_source import LEAST_PAUSE, UNKNOWN_LIFETIME, TokenSource, renewal_delay
 from devroute.contract.offer_options import DEFAULT_OPTIONS
 from devroute.errors import (
+    BY_CODE,
     DevrouteError,
     LinkReplaced,
     NotSupported,
@@ -25,6 +28,11 @@ from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import DIAL_SECONDS, MakeLink, dial
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
+
+#: How long the server may take to verify a token, in seconds: it may have to fetch the issuer's keys.
+ANSWER_SECONDS: Final = 15.0
+#: Longest delay after a failed attempt, in seconds.
+RETRY_SECONDS: Final = 15.0
 
 
 @dataclass(eq=False)
@@ -105,6 +113,44 @@ class Registrar:
         link = self.make_link(websocket, loop)
         link.send_hello(self._hello)
         return link
+
+
+async def keep_renewed(
+    link: AgentLink,
+    source: TokenSource,
+    expires_in: float | None,
+    failed: Callable[[DevrouteError], None],
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> None:
+    """Until cancelled. `expires_in` is WELCOME's; `failed` is called for each attempt that failed."""
+    lifetime = expires_in
+    while True:
+        await sleep(renewal_delay(UNKNOWN_LIFETIME if lifetime is None else lifetime))
+        try:
+            source.forget()
+            lifetime = await _renew(link, await source.get())
+        except DevrouteError as error:
+            failed(error)
+            left = RETRY_SECONDS if lifetime is None else min(RETRY_SECONDS, lifetime / 5)
+            lifetime = max(LEAST_PAUSE, left)
+
+
+async def _renew(link: AgentLink, token: str) -> float | None:
+    """The seconds until the newer token expires. Raises why it is refused, CancelledError if the link
+    ends."""
+    if link.renewing:
+        raise ServerUnreachable("the server has not answered the last renewal")
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            answer = handshake.decode(handshake.Renewed, await link.renew(token))
+    except TimeoutError:
+        raise ServerUnreachable(
+            f"the server did not answer the renewal within {ANSWER_SECONDS:g} s"
+        ) from None
+    if answer.error is not None:
+        kind = BY_CODE.get(answer.error.code, DevrouteError)
+        raise kind(answer.error.message, hint=answer.error.hint)
+    return answer.expires_in
 
 
 async def receive_welcome(link: AgentLink, seconds: float, hint: str | None = None) -> bytes:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from devroute.agent.child_process import environment
+from devroute.agent.registration import RETRY_SECONDS, keep_renewed
 from devroute.agent.settings import ClientSettings
-from devroute.agent.token_renewal import RETRY_SECONDS, keep_renewed
 from devroute.agent.token_source import (
     LATEST,
     LEAST_PAUSE,

@@ -64,7 +64,6 @@ class Place:
             return link
 
         link = await dial(self.proxy.server, token, make)
-        link.wake()
         await asyncio.wait({link.welcome, link.close_reason}, return_when=asyncio.FIRST_COMPLETED)
         if link.goaway is not None:
             raise link.goaway.as_error(DevrouteError)

@@ -123,7 +123,6 @@ async def test_a_registered_address_needs_permission() -> None:
 
     async with site(permit=permit) as where:
         link = await dial(where.url, "alice-token", make)
-        link.wake()
         assert await rejection(where, link) == "target-denied"
 
 
