@@ -20,19 +20,14 @@ SubjectPart = Literal["off", "cn", "dns", "uri"]
 def identity_of(certificate: PeerCertificate, part: SubjectPart) -> Identity:
     """Raises SubjectInvalid."""
     found = _texts(certificate, part)
-    if len(found) != 1:
-        raise SubjectInvalid(
-            f"the client certificate has {len(found)} subjects ({part}), and exactly one is needed",
-            hint="the platform team chooses the part with tls_client_subject",
-        )
-    try:
-        subject = check_label(found[0], "a subject")
-    except Malformed as problem:
-        raise SubjectInvalid(
-            f"the client certificate's {part} is {quote(found[0])}: {problem}",
-            hint="the platform team chooses the part with tls_client_subject",
-        ) from None
-    return Identity(subject, expires=_expiry(certificate), kind="certificate")
+    problem = f"the client certificate has {len(found)} subjects ({part}), and exactly one is needed"
+    if len(found) == 1:
+        try:
+            subject = check_label(found[0], "a subject")
+            return Identity(subject, expires=_expiry(certificate), kind="certificate")
+        except Malformed as error:
+            problem = f"the client certificate's {part} is {quote(found[0])}: {error}"
+    raise SubjectInvalid(problem, hint="the platform team chooses the part with tls_client_subject")
 
 
 def until_expiry_of(identity: Identity, certificate: PeerCertificate) -> Identity:

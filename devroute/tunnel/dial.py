@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, cast
 from urllib.parse import urlsplit
 
@@ -194,12 +195,10 @@ def _status(head: HeadLines) -> int:
 def _error_in(head: HeadLines, body: bytes) -> DevrouteError:
     """The error in a response other than 101: devroute's own, as JSON, or one of something in between."""
     status = _status(head)
-    try:
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         document = json.loads(body)
         kind = BY_CODE[document["code"]]
         return kind(str(document["message"]), hint=str(document.get("hint") or "") or None)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
     if status in (401, 403):
         return TokenInvalid(
             f"something in front of the server responded with {status}: it wants another credential"

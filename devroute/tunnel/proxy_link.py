@@ -7,13 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from devroute.errors import (
-    DevrouteError,
-    LaptopOffline,
-    TargetOverloaded,
-    UpstreamInvalid,
-    UpstreamReset,
-)
+from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, UpstreamInvalid, UpstreamReset
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.tunnel.link import Link

@@ -22,13 +22,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import with_fetched_token
 from devroute.auth.identity import PeerCertificate
-from devroute.errors import (
-    AppUnreachable,
-    ConfigInvalid,
-    DevrouteError,
-    LaptopOffline,
-    ServerUnreachable,
-)
+from devroute.errors import AppUnreachable, ConfigInvalid, DevrouteError, LaptopOffline, ServerUnreachable
 from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import server_place
