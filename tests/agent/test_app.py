@@ -234,7 +234,7 @@ async def test_a_revoked_token_ends_the_agent() -> None:
             raise TokenInvalid("the token is not known to this server")
 
         again = await start_site(where.port)
-        again.listener.authenticate = refuse
+        again.tunnels.authenticate = refuse
         try:
             with pytest.raises(TokenInvalid):
                 await asyncio.wait_for(asyncio.shield(task), 5)
