@@ -12,6 +12,7 @@ from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
 from devroute.mesh.manifests import ProxyService, Scope, envoy_filter, lua
+from tests.support.istio_security import with_tls
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -124,8 +125,8 @@ async def sidecar_of_foo(
         fake_data = await stack.enter_async_context(serving(from_proxy))
         fake_control = await stack.enter_async_context(serving(proxy.resolve))
         known = {PROXY.data_cluster: data or fake_data, PROXY.control_cluster: control or fake_control}
-        sidecar = Sidecar("foo", app, labels={"app": "foo"}, clusters=known if clusters else {}, tls=tls)
-        configuration = apply(map(envoy_filter, scopes), sidecar, bootstrap(sidecar))
+        sidecar = Sidecar("foo", app, labels={"app": "foo"}, clusters=known if clusters else {})
+        configuration = apply(map(envoy_filter, scopes), sidecar, with_tls(bootstrap(sidecar), tls))
         if code is not None:
             text = json.dumps(configuration).replace(json.dumps(lua.source("decide")), json.dumps(code))
             configuration = json.loads(text)

@@ -17,6 +17,7 @@ from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
 from devroute.mesh.manifests import MeshScope, Scope, envoy_filter
 from tests.envoy.harness import PROXY
+from tests.support.istio_security import with_tls
 
 
 def free_port() -> int:
@@ -67,8 +68,8 @@ class Mesh:
         known |= clusters
         spoken = [PROXY.data_cluster, f"inbound|{port}||"] if as_client else []
         labels = {"app": service}
-        described = Sidecar(service, app, labels=labels, port=port, clusters=known, tls=tls, as_client=spoken)
-        configuration = apply(map(envoy_filter, scopes), described, bootstrap(described))
+        described = Sidecar(service, app, labels=labels, port=port, clusters=known, as_client=spoken)
+        configuration = apply(map(envoy_filter, scopes), described, with_tls(bootstrap(described), tls))
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
         started = running(at_its_port(described, configuration), self.folder, name or service, environment)
         envoy = self.envoys[name or service] = await self.stack.enter_async_context(started)

@@ -18,11 +18,12 @@ from yarl import URL
 
 from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio.envoy_filter import apply
-from devroute.mesh.istio.gateway import LISTENER, Gateway, JwtRule, bootstrap
+from devroute.mesh.istio.gateway import LISTENER, Gateway, bootstrap
 from devroute.mesh.istio.sidecar import Document
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
 from tests.envoy.harness import serving
+from tests.support.istio_security import JwtRule, jwt_filter
 
 pytestmark = pytest.mark.mesh
 
@@ -100,12 +101,15 @@ async def gateway(
 ) -> AsyncIterator[Edge]:
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(serving(echo))
-        shape = Gateway({HOST: app}, trusted_proxies=trusted_proxies, jwt=jwt_rule)
+        shape = Gateway({HOST: app})
         filters = [] if settings is None else [edge_filter(settings)]
         configuration = bootstrap(shape)
+        (chain,) = configuration["static_resources"]["listeners"][0]["filter_chains"]
+        manager = chain["filters"][0]["typed_config"]
+        manager["xff_num_trusted_hops"] = trusted_proxies
+        if jwt_rule is not None:
+            manager["http_filters"].insert(0, jwt_filter(jwt_rule))
         if cors is not None:
-            (chain,) = configuration["static_resources"]["listeners"][0]["filter_chains"]
-            manager = chain["filters"][0]["typed_config"]
             (route,) = manager["route_config"]["virtual_hosts"][0]["routes"]
             route["typed_per_filter_config"] = {"envoy.filters.http.cors": cors}
         configuration = apply(filters, shape, configuration)

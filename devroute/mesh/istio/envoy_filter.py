@@ -5,11 +5,11 @@ Owns which filter selects which workload, and in which order; mesh/istio/patches
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from devroute.errors import ConfigInvalid
+from devroute.mesh.istio.gateway import Gateway
 from devroute.mesh.istio.patches import Unknown, apply_to_clusters, apply_to_listener, known, supported
-from devroute.mesh.istio.sidecar import Document
+from devroute.mesh.istio.sidecar import Document, Sidecar
 
 #: The namespace whose EnvoyFilters are for the whole mesh.
 ROOT_NAMESPACE = "istio-system"
@@ -23,16 +23,7 @@ CONTEXTS = {
 }
 
 
-class Workload(Protocol):
-    """What an EnvoyFilter selects by: a Sidecar or a Gateway."""
-
-    @property
-    def namespace(self) -> str: ...
-    @property
-    def labels(self) -> Mapping[str, str]: ...
-
-
-def apply(filters: Iterable[Document], workload: Workload, configuration: Document) -> Document:
+def apply(filters: Iterable[Document], workload: Sidecar | Gateway, configuration: Document) -> Document:
     """The configuration with the patches of all EnvoyFilters that select this workload.
 
     The root namespace's come first, as with istiod. Raises ConfigInvalid for a patch that is not supported.
@@ -46,7 +37,7 @@ def apply(filters: Iterable[Document], workload: Workload, configuration: Docume
     return patched
 
 
-def selects(envoy_filter: Document, workload: Workload) -> bool:
+def selects(envoy_filter: Document, workload: Sidecar | Gateway) -> bool:
     """Whether an EnvoyFilter selects this workload."""
     if envoy_filter["metadata"]["namespace"] not in (ROOT_NAMESPACE, workload.namespace):
         return False

@@ -53,7 +53,7 @@ class Sidecar:
     """One workload: its service, where the app listens, and which services and clusters it can reach.
 
     `services` maps the names that the app may call to the inbound listeners of their sidecars; `clusters`
-    maps further cluster names, as an EnvoyFilter names them, to endpoints; `tls` is a DownstreamTlsContext.
+    maps further cluster names, as an EnvoyFilter names them, to endpoints.
     `as_client` names the clusters whose DestinationRule has `useClientProtocol`; all others get HTTP/1.1.
     """
 
@@ -64,7 +64,6 @@ class Sidecar:
     port: int = 8080
     services: Mapping[str, Endpoint] = field(default_factory=dict)
     clusters: Mapping[str, Endpoint] = field(default_factory=dict)
-    tls: Document | None = None
     as_client: Collection[str] = ()
 
     @property
@@ -115,13 +114,13 @@ def _inbound(sidecar: Sidecar, local: str) -> Document:
     manager = connection_manager(f"inbound_0.0.0.0_{sidecar.port}", f"inbound|{sidecar.port}||", [host])
     manager["forward_client_cert_details"] = "APPEND_FORWARD"
     manager["set_current_client_cert_details"] = {"subject": True, "dns": True, "uri": True}
-    return listener(INBOUND, "INBOUND", manager, sidecar.tls)
+    return listener(INBOUND, "INBOUND", manager)
 
 
 def _outbound(sidecar: Sidecar) -> Document:
     hosts = [_outbound_host(sidecar, service) for service in sidecar.services]
     manager = connection_manager(f"outbound_0.0.0.0_{sidecar.port}", str(sidecar.port), hosts)
-    return listener(OUTBOUND, "OUTBOUND", manager, None)
+    return listener(OUTBOUND, "OUTBOUND", manager)
 
 
 def _outbound_host(sidecar: Sidecar, service: str) -> Document:
@@ -170,10 +169,7 @@ def _http_filter(name: str, kind: str) -> Document:
     }
 
 
-def listener(name: str, direction: str, manager: Document, tls: Document | None) -> Document:
-    chain: Document = {"filters": [{"name": HCM, "typed_config": manager}]}
-    if tls is not None:
-        chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
+def listener(name: str, direction: str, manager: Document) -> Document:
     return {
         "name": name,
         "traffic_direction": direction,
@@ -182,7 +178,7 @@ def listener(name: str, direction: str, manager: Document, tls: Document | None)
         "listener_filters": [
             {"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": TLS_INSPECTOR_TYPE}}
         ],
-        "filter_chains": [chain],
+        "filter_chains": [{"filters": [{"name": HCM, "typed_config": manager}]}],
     }
 
 
