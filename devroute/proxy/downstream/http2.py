@@ -1,6 +1,6 @@
-"""The HTTP/2 side of the data port: connections that began with its preface, many requests on each.
+"""The HTTP/2 connections of clients, with many requests at a time on each.
 
-It reads requests and hands each to an Http2Exchange (proxy/downstream/http2_exchange.py).
+Reads requests and passes each to an Http2Exchange (proxy/downstream/http2_exchange.py).
 """
 
 import asyncio
@@ -16,23 +16,24 @@ from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Proto
 from devroute.proxy.downstream.context import Context
 from devroute.proxy.downstream.http2_exchange import Http2Exchange, ServerStream
 
-#: Says that our GOAWAY has arrived, so that a last stream can be named (RFC 9113 §6.8).
+#: Its acknowledgement shows that the first GOAWAY was received, so that a last stream can be named (RFC 9113
+#: §6.8).
 _GOAWAY_PING: Final = b"devroute"
 
 
 class Http2ServerConnection(Http2Connection):
-    """One connection of a sidecar; many requests at a time."""
+    """One connection; `draining` once the last GOAWAY was sent."""
 
-    __slots__ = ("_context", "_since", "draining")
+    __slots__ = ("_context", "_last_progress", "draining")
 
     def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(Http2Protocol(client=False, max_head=context.head_limits.size), loop)
         self._context = context
-        self._since = context.now
+        self._last_progress = context.now
         self.draining = False
 
     def adopt(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Take over a connection whose first bytes, `data`, say HTTP/2."""
+        """Take over a connection whose first bytes are `data`."""
         transport.set_protocol(self)
         self.connection_made(transport)
         self._context.connections.add(self)
@@ -44,7 +45,7 @@ class Http2ServerConnection(Http2Connection):
         return len(self.streams)
 
     def received(self, data: bytes) -> None:
-        self._since = self._context.now
+        self._last_progress = self._context.now
         super().received(data)
 
     def stream_opened(self, number: int, fields: Fields, *, ended: bool) -> None:
@@ -65,26 +66,29 @@ class Http2ServerConnection(Http2Connection):
             Http2Exchange(stream, self._context, request).start()
 
     def stream_closed(self) -> None:
-        self._since = self._context.now
+        self._last_progress = self._context.now
         if self._context.draining:
             self._context.exchange_ended()
             self._close_if_done()
 
-    # --- time, and the end
+    # --- timeouts, and the end
 
     def check(self, now: float) -> None:
-        """Called once in a while: end what waited too long."""
         for stream in list(self.streams.values()):
             if isinstance(stream, ServerStream):
                 stream.check(now)
-        if not self.streams and now - self._since > self._context.timeouts.keep_alive and not self.finished:
+        if (
+            not self.streams
+            and now - self._last_progress > self._context.timeouts.keep_alive
+            and not self.finished
+        ):
             self.protocol.close_connection(ErrorCodes.NO_ERROR)
             self.flush()
             self.finished = True
             self.close()
 
     def drain(self) -> None:
-        """Two GOAWAYs, so that no request is lost that was sent before the first arrived; then the end."""
+        """Send two GOAWAYs, so that no request is lost that was sent before the first was received."""
         if self.finished:
             return
         self.protocol.close_connection(ErrorCodes.NO_ERROR, last_stream_id=LAST_STREAM_ID)

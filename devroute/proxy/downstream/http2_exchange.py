@@ -21,18 +21,18 @@ _NONE: Final = Framing.NONE
 class ServerStream(Http2Stream):
     """A client's stream, whose request goes to `exchange` until that is complete, and is then discarded."""
 
-    __slots__ = ("_context", "_since", "exchange")
+    __slots__ = ("_context", "_last_progress", "exchange")
 
     def __init__(self, context: Context) -> None:
         super().__init__()
         self._context = context
-        self._since = context.now
+        self._last_progress = context.now
         self.exchange: Http2Exchange | None = None
 
     def detach(self) -> None:
         """The exchange is complete; what is left of the response is still sent."""
         self.exchange = None
-        self._since = self._context.now
+        self._last_progress = self._context.now
 
     def send_error(self, error: DevrouteError, *, grpc: bool, body: bytes, bodyless: bool = False) -> int:
         """Send a whole response, without its body if `bodyless` (to HEAD); returns the body's size."""
@@ -49,7 +49,7 @@ class ServerStream(Http2Stream):
     def check(self, now: float) -> None:
         exchange = self.exchange
         if exchange is None:
-            if now - self._since > self._context.timeouts.idle:
+            if now - self._last_progress > self._context.timeouts.idle:
                 self.reset(ErrorCodes.CANCEL)  # the client does not read the rest of the response
         else:
             exchange.check(now, body_late=not (self.all_received or self._paused) and exchange.body_late(now))
