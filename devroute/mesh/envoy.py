@@ -4,21 +4,23 @@ The kernel chooses all ports, which Envoy's admin interface then lists, so that 
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 
 from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.mesh.istio.sidecar import Document, Endpoint
 
-#: Envoy starts in 0.2 s; a loaded machine gets much more.
+#: Envoy and Python start in some tenths of a second; a loaded machine gets much more.
 START_TIMEOUT_S = 20.0
 #: Between two looks at whether it is ready.
 POLL_S = 0.02
@@ -26,8 +28,10 @@ POLL_S = 0.02
 STOP_TIMEOUT_S = 2.0
 #: For `envoy --mode validate`, which takes 0.2 s, and for `envoy --version`.
 VALIDATE_TIMEOUT_S = 60.0
-#: Characters of Envoy's log that an error shows.
+#: Characters of a log that an error shows.
 LOG_TAIL = 2000
+
+T = TypeVar("T")
 
 
 class EnvoyFailed(DevrouteError, code="envoy-failed", status=500):
@@ -129,7 +133,11 @@ async def running(
         start_new_session=True,
     )
     try:
-        address = await _ready(process, admin, log, name)
+        address = await wait_for(lambda: _ready(admin), process)
+        if address is None:
+            status = process.returncode
+            state = "does not respond" if status is None else f"ended with status {status}"
+            raise EnvoyFailed(f"Envoy {name} {state}\n{text_of(log)[-LOG_TAIL:]}")
         yield Envoy(process, address, await _listeners(address), log)
     finally:
         await stop(process)
@@ -147,21 +155,25 @@ async def stop(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-async def _ready(process: asyncio.subprocess.Process, admin: Path, log: Path, name: str) -> Endpoint:
-    try:
+async def wait_for(look: Callable[[], Awaitable[T | None]], process: asyncio.subprocess.Process) -> T | None:
+    """The first value other than None that `look` returns; None if the process ends first, or after
+    START_TIMEOUT_S seconds."""
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(START_TIMEOUT_S):
             while process.returncode is None:
-                host, _, port = _text_of(admin).strip().rpartition(":")
-                if port and await _is_live(Endpoint(host, int(port))):
-                    return Endpoint(host, int(port))
+                if (found := await look()) is not None:
+                    return found
                 await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        pass
-    state = "does not respond" if process.returncode is None else f"ended with status {process.returncode}"
-    raise EnvoyFailed(f"Envoy {name} {state}\n{_text_of(log)[-LOG_TAIL:]}")
+    return None
 
 
-def _text_of(file: Path) -> str:
+async def _ready(admin: Path) -> Endpoint | None:
+    """The address of the admin interface, once Envoy accepts requests."""
+    host, _, port = text_of(admin).strip().rpartition(":")
+    return Endpoint(host, int(port)) if port and await _is_live(Endpoint(host, int(port))) else None
+
+
+def text_of(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
 
 

@@ -19,17 +19,10 @@ import aiohttp
 
 from devroute.auth.tokens import TokenRecord
 from devroute.errors import DevrouteError
-from devroute.mesh.envoy import Envoy, running, stop
+from devroute.mesh.envoy import LOG_TAIL, Envoy, running, stop, text_of, wait_for
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
 from devroute.mesh.manifests import MeshScope, ProxyService, envoy_filter
-
-#: For a Python process to start, on a loaded machine.
-START_TIMEOUT_S = 20.0
-#: Between two looks at whether a part is ready.
-POLL_S = 0.03
-#: Characters of a log that an error shows.
-LOG_TAIL = 2000
 
 #: Where the sidecars' configuration has the proxy.
 PROXY = ProxyService()
@@ -53,16 +46,10 @@ class Command:
 
     def events(self) -> Iterator[dict[str, object]]:
         """The structured lines of its log so far."""
-        for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in text_of(self.log).splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 if isinstance(event := json.loads(line), dict):
                     yield event
-
-    def failed(self, waited_for: str) -> TestbedFailed:
-        tail = self.log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
-        status = self.process.returncode
-        state = "is still running" if status is None else f"ended with status {status}"
-        return TestbedFailed(f"waited for {waited_for}, but {self.log.stem} {state}\n{tail}")
 
 
 @dataclass(frozen=True)
@@ -166,13 +153,11 @@ async def _online(session: aiohttp.ClientSession, server: str, name: str) -> boo
 
 
 async def _eventually(look: Callable[[], Awaitable[T | None]], started: Command, what: str) -> T:
-    """The first value other than None that `look` returns. Raises TestbedFailed if the process ends first."""
-    try:
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while started.process.returncode is None:
-                if (found := await look()) is not None:
-                    return found
-                await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        pass
-    raise started.failed(what)
+    """What `look` returns other than None. Raises TestbedFailed if the process ends first."""
+    found = await wait_for(look, started.process)
+    if found is None:
+        status = started.process.returncode
+        state = "is still running" if status is None else f"ended with status {status}"
+        tail = text_of(started.log)[-LOG_TAIL:]
+        raise TestbedFailed(f"waited for {what}, but {started.log.stem} {state}\n{tail}")
+    return found

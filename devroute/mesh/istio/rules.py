@@ -46,15 +46,7 @@ APPLY_TO = (
     "BOOTSTRAP",
     "LISTENER_FILTER",
 )
-OPERATIONS = (
-    "MERGE",
-    "ADD",
-    "REMOVE",
-    "INSERT_BEFORE",
-    "INSERT_AFTER",
-    "INSERT_FIRST",
-    "REPLACE",
-)
+OPERATIONS = ("MERGE", "ADD", "REMOVE", "INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST", "REPLACE")
 CONTEXTS = ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY", "WAYPOINT", "ANY")
 #: Where a match may have parts, each a mapping.
 _MATCH_PARTS = (
@@ -169,8 +161,7 @@ def _match(match: object, apply_to: str, operation: str) -> Iterator[ManifestFin
     if context not in CONTEXTS:
         yield _error("match.context", f"{quote(str(context))} is not one of {', '.join(CONTEXTS)}")
     if "context" not in match and (apply_to, operation) == ("CLUSTER", "ADD"):
-        yield ManifestFinding(
-            "warning",
+        yield _warning(
             "match.context",
             "is missing: Istio then adds no cluster to the inbound side of sidecars",
             "name it: SIDECAR_INBOUND",
@@ -193,13 +184,8 @@ def traffic_extension(document: Document) -> Iterator[ManifestFinding]:
     """A TrafficExtension; Envoy validates its Lua."""
     older = frozenset(each for each in RELEASES if _number(each.istio) < _number(EXTENSIONS_SINCE))
     if older:
-        yield ManifestFinding(
-            "error",
-            "kind",
-            f"TrafficExtension came with Istio {EXTENSIONS_SINCE}",
-            "use an EnvoyFilter",
-            older,
-        )
+        problem = f"TrafficExtension came with Istio {EXTENSIONS_SINCE}"
+        yield ManifestFinding("error", "kind", problem, "use an EnvoyFilter", older)
     spec = document.get("spec")
     if not isinstance(spec, Mapping):
         yield _error("spec", "is missing")
@@ -232,19 +218,14 @@ def destination_rule(document: Document) -> Iterator[ManifestFinding]:
     if str(spec.get("host", "")).split(".")[0] != "devroute-proxy":
         return
     if _path(spec, "trafficPolicy", "connectionPool", "http", "useClientProtocol") is not True:
-        yield ManifestFinding(
-            "warning",
+        yield _warning(
             "spec.trafficPolicy.connectionPool.http.useClientProtocol",
             "is not true: detoured gRPC reaches the proxy as HTTP/1.1 and fails",
             "set it to true",
         )
     if _path(spec, "trafficPolicy", "outlierDetection") is not None:
-        yield ManifestFinding(
-            "warning",
-            "spec.trafficPolicy.outlierDetection",
-            "ejects the proxy for everyone when one laptop fails",
-            "remove it",
-        )
+        problem = "ejects the proxy for everyone when one laptop fails"
+        yield _warning("spec.trafficPolicy.outlierDetection", problem, "remove it")
 
 
 def clusters_named(value: object) -> set[tuple[int, str]]:
@@ -277,6 +258,10 @@ def _path(value: object, *keys: str) -> Any:
 
 def _number(release: str) -> tuple[int, ...]:
     return tuple(map(int, release.split(".")))
+
+
+def _warning(place: str, problem: str, hint: str) -> ManifestFinding:
+    return ManifestFinding("warning", place, problem, hint)
 
 
 def _error(place: str, problem: str, hint: str = "") -> ManifestFinding:

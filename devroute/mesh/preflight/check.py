@@ -4,7 +4,6 @@ Each EnvoyFilter is applied, as by istiod, to configurations of a sidecar and a 
 the Envoy of each release validates the result. Does no I/O: an Envoy is a function here.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,8 @@ from devroute.yaml_text import read_documents
 
 #: Why Envoy refuses a configuration, None if it does not.
 Validate = Callable[[Document], str | None]
+#: Envoy releases such as "1.40", each with the exact version and its validation.
+Envoys = Mapping[str, tuple[str, Validate]]
 
 #: Characters of Envoy's error, which can repeat the whole Lua.
 MAX_COMPLAINT = 400
@@ -42,33 +43,36 @@ class Shape(NamedTuple):
     configuration: Document
 
 
-def check(
-    text: str, source: str, envoys: Mapping[str, tuple[str, Validate]], istio: Sequence[str] = ()
-) -> Report:
+def check(text: str, source: str, envoys: Envoys, istio: Sequence[str] = ()) -> Report:
     """The report about a file with one or more documents.
 
-    `istio` names the releases to check, by default all. `envoys` maps Envoy releases such as "1.40" to the
-    exact version and its validation. Raises ConfigInvalid if the file cannot be parsed or has nothing to
-    check.
+    `istio` names the releases to check, by default all. Raises ConfigInvalid if the file cannot be parsed or
+    has nothing to check.
     """
     documents = list(_documents(text, source))
     report = Report(releases=tuple(map(_release, istio)) or RELEASES)
     for place, document in documents:
-        judge = _JUDGES.get(str(document.get("kind")))
-        if judge is not None:
-            report.looked_at.append(place)
-            judge(report, place, document, envoys)
+        kind = str(document.get("kind"))
+        if kind not in _RULES:
+            continue
+        report.looked_at.append(place)
+        wrong = list(_RULES[kind](document))
+        for finding in wrong:
+            report.add(finding, place)
+        if kind == "EnvoyFilter" and not wrong:
+            _judge_filter(report, place, document, envoys)
+        elif kind == "TrafficExtension":
+            _judge_extension(report, place, document, envoys)
     if not report.looked_at:
         raise ConfigInvalid(
-            f"{source}: it has nothing that can be checked",
-            hint=f"it checks {', '.join(_JUDGES)}",
+            f"{source}: it has nothing that can be checked", hint=f"it checks {', '.join(_RULES)}"
         )
     _services(report, documents)
     for release in report.releases:
         version = envoys[release.envoy][0] if release.envoy in envoys else ""
-        wrong = any(each.severity == "error" and release in each.releases for each in report.findings)
+        refused = any(each.severity == "error" and release in each.releases for each in report.findings)
         outcome: Literal["suits", "does not suit", "not tried"]
-        outcome = "does not suit" if wrong else "suits" if version else "not tried"
+        outcome = "does not suit" if refused else "suits" if version else "not tried"
         report.verdicts.append(Verdict(release, outcome, version))
     return report
 
@@ -98,14 +102,7 @@ def _documents(text: str, source: str) -> Iterator[tuple[str, Document]]:
 # --- EnvoyFilter --------------------------------------------------------------------------------------------
 
 
-def _judge_filter(
-    report: Report, place: str, document: Document, envoys: Mapping[str, tuple[str, Validate]]
-) -> None:
-    wrong = list(rules.envoy_filter(document))
-    for finding in wrong:
-        report.add(finding, place)
-    if wrong:
-        return
+def _judge_filter(report: Report, place: str, document: Document, envoys: Envoys) -> None:
     spec = {key: value for key, value in document["spec"].items() if value is not None}
     document = {**document, "spec": spec}
     patches: dict[int, Document] = {}
@@ -142,7 +139,8 @@ def _judge_shape(
     """Applies the patches one after the other and asks Envoy about the result; returns those that changed
     something or could not be tried."""
     configuration = shape.configuration
-    applied, untried = [], set()
+    applied: dict[int, Document] = {}
+    untried = set()
     for number, patch in patches.items():
         if patch["match"].get("context", "ANY") not in (shape.context, "ANY"):
             continue
@@ -155,15 +153,12 @@ def _judge_shape(
             untried.add(number)
             continue
         if patched != configuration:
-            applied.append(number)
+            applied[number] = patch
             configuration = patched
     if validate is not None and applied and validate(configuration) is not None:
-        for number, complaint in _refused(
-            document, {each: patches[each] for each in applied}, shape, validate
-        ):
-            problem = f"Envoy reports: {complaint[:MAX_COMPLAINT]}"
-            finding = ManifestFinding("error", "patch.value", problem, releases=frozenset({release}))
-            report.add(finding, f"{place}: configPatches[{number}]")
+        for number, complaint in _refused(document, applied, shape, validate):
+            inside = f"{place}: configPatches[{number}]"
+            report.add(_complaint("patch.value", complaint, release), inside)
     return untried.union(applied)
 
 
@@ -182,16 +177,18 @@ def _refused(
             yield number, complaint
 
 
+def _complaint(place: str, complaint: str, release: Release) -> ManifestFinding:
+    problem = f"Envoy reports: {complaint[:MAX_COMPLAINT]}"
+    return ManifestFinding("error", place, problem, releases=frozenset({release}))
+
+
 def _alone(document: Document, patch: Document, context: str) -> Document:
     """The EnvoyFilter with one patch, for one context and any version."""
-    own = copy.deepcopy(patch)
-    match = own["match"]
-    match["context"] = context
-    proxy = match.get("proxy", {})
-    proxy.pop("proxyVersion", None)
-    if not proxy:
-        match.pop("proxy", None)
-    return {**document, "spec": {**document["spec"], "configPatches": [own]}}
+    match = {**patch["match"], "context": context}
+    proxy = {key: value for key, value in match.pop("proxy", {}).items() if key != "proxyVersion"}
+    if proxy:
+        match["proxy"] = proxy
+    return {**document, "spec": {**document["spec"], "configPatches": [{**patch, "match": match}]}}
 
 
 def _shapes(document: Document, patches: Mapping[int, Document]) -> Iterator[Shape]:
@@ -202,8 +199,8 @@ def _shapes(document: Document, patches: Mapping[int, Document]) -> Iterator[Sha
     ports = {int(port) for port in _PORTS.findall(str([each["match"] for each in patches.values()]))}
     if wanted & {"SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "ANY"}:
         for port in sorted(ports or {_DEFAULT_PORT}):
-            app = Sidecar("app", _NOWHERE, namespace=namespace, labels=labels, port=port)
-            app = replace(app, services={"other": _NOWHERE})
+            services = {"other": _NOWHERE}
+            app = Sidecar("app", _NOWHERE, namespace, labels, port, services)
             configuration = sidecar.bootstrap(app)
             for context in ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND"):
                 if wanted & {context, "ANY"}:
@@ -218,11 +215,7 @@ def _shapes(document: Document, patches: Mapping[int, Document]) -> Iterator[Sha
 # --- the others ---------------------------------------------------------------------------------------------
 
 
-def _judge_extension(
-    report: Report, place: str, document: Document, envoys: Mapping[str, tuple[str, Validate]]
-) -> None:
-    for finding in rules.traffic_extension(document):
-        report.add(finding, place)
+def _judge_extension(report: Report, place: str, document: Document, envoys: Envoys) -> None:
     code: Any = document.get("spec")
     for key in ("lua", "inlineCode"):
         code = code.get(key) if isinstance(code, dict) else None
@@ -236,17 +229,7 @@ def _judge_extension(
     manager["http_filters"].insert(-1, {"name": "lua", "typed_config": typed})
     for release in report.releases:
         if release.envoy in envoys and (complaint := envoys[release.envoy][1](configuration)):
-            said = f"Envoy reports: {complaint[:MAX_COMPLAINT]}"
-            report.add(
-                ManifestFinding("error", "spec.lua.inlineCode", said, releases=frozenset({release})), place
-            )
-
-
-def _judge_rule(
-    report: Report, place: str, document: Document, envoys: Mapping[str, tuple[str, Validate]]
-) -> None:
-    for finding in rules.destination_rule(document):
-        report.add(finding, place)
+            report.add(_complaint("spec.lua.inlineCode", complaint, release), place)
 
 
 def _services(report: Report, documents: list[tuple[str, Document]]) -> None:
@@ -267,8 +250,8 @@ def _services(report: Report, documents: list[tuple[str, Document]]) -> None:
                 )
 
 
-_JUDGES: dict[str, Callable[[Report, str, Document, Mapping[str, tuple[str, Validate]]], None]] = {
-    "EnvoyFilter": _judge_filter,
-    "TrafficExtension": _judge_extension,
-    "DestinationRule": _judge_rule,
+_RULES: dict[str, Callable[[Document], Iterator[ManifestFinding]]] = {
+    "EnvoyFilter": rules.envoy_filter,
+    "TrafficExtension": rules.traffic_extension,
+    "DestinationRule": rules.destination_rule,
 }
