@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output
 from devroute.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from devroute.agent.doctor.checks import Finding
 
 #: Colours of the results, where there are colours.
 _COLOURS: Final[Mapping[str, str]] = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
@@ -52,7 +55,9 @@ def doctor(
     except ConfigInvalid as error:
         from devroute.agent.doctor.checks import unconfigured
 
-        return _print_all(settings, [each.as_dict() for each in unconfigured(error)], exit_code_for(error))
+        for finding in unconfigured(error):
+            _print(settings, finding)
+        return exit_code_for(error)
     named = ", ".join(source.name for source in sources if any(source.values.values()))
     return asyncio.run(_examine(settings, url, named))
 
@@ -61,26 +66,19 @@ async def _examine(settings: AgentSettings, url: str | None, named: str) -> int:
     from devroute.agent.doctor.checks import Doctor, Finding
 
     code = 0
-    _print(settings, Finding("configuration", "ok", f"{settings.server}, from {named}").as_dict())
+    _print(settings, Finding("configuration", "ok", f"{settings.server}, from {named}"))
     async for finding in Doctor(settings, url).examine():
-        _print(settings, finding.as_dict())
+        _print(settings, finding)
         if finding.error is not None and not code:
             code = exit_code_for(finding.error)
     return code
 
 
-def _print_all(settings: AgentSettings, findings: list[dict[str, object]], code: int) -> int:
-    for finding in findings:
-        _print(settings, finding)
-    return code
-
-
-def _print(settings: AgentSettings, finding: dict[str, object]) -> None:
+def _print(settings: AgentSettings, finding: "Finding") -> None:
     if settings.output == "json":
-        typer.echo(json.dumps(finding))
+        typer.echo(json.dumps(finding.as_dict()))
         return
-    result = str(finding["result"])
-    typer.secho(f"{result:<4}", fg=_COLOURS[result], nl=False)
-    typer.echo(f"  {finding['check']:<13}  {finding['text']}")
-    for line in str(finding["remedy"] or "").splitlines():
+    typer.secho(f"{finding.result:<4}", fg=_COLOURS[finding.result], nl=False)
+    typer.echo(f"  {finding.check:<13}  {finding.text}")
+    for line in finding.remedy.splitlines():
         typer.echo(" " * 21 + line)

@@ -1,9 +1,10 @@
 """`devroute replay`: sends recorded requests to the local app, for people and for CI."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, get_args
 
 import typer
 
@@ -26,39 +27,32 @@ MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 #: The bound of inspector/regression.py, which only the command itself imports.
 MAX_CONCURRENCY: Final = 16
 
-File = Annotated[Path, argument("Recording by the inspector, a browser, or another tool", "FILE.har")]
-To = Annotated[
-    list[str] | None,
-    option("The app; repeatable; default: the services in devroute.yaml", "[SERVICE=]PORT|URL"),
-]
-Ignore = Annotated[
-    list[str] | None,
-    option("Differences to ignore, such as $.items[*].id or x-build; repeatable", "PATH|HEADER"),
-]
-Methods = Annotated[str | None, option("Methods that are sent; default: GET,HEAD,OPTIONS", "GET,POST|all")]
-Header = Annotated[
-    list[str] | None,
-    option("Header that replaces a recorded or redacted one; repeatable", "NAME: VALUE", "--header", "-H"),
-]
-Timeout = Annotated[
-    float, typer.Option(metavar="SECONDS", help="Time limit of each request", min=0.001, max=3600)
-]
-Concurrency = Annotated[
-    int | None,
-    typer.Option(help="Requests at a time; default: 4, or 1 with --methods", min=1, max=MAX_CONCURRENCY),
-]
-
 
 @exits_with_code
 def replay(
     context: typer.Context,
-    file: File,
-    to: To = None,
-    ignore: Ignore = None,
-    methods: Methods = None,
-    header: Header = None,
-    timeout: Timeout = 30.0,
-    concurrency: Concurrency = None,
+    file: Annotated[Path, argument("Recording by the inspector, a browser, or another tool", "FILE.har")],
+    to: Annotated[
+        list[str] | None,
+        option("The app; repeatable; default: the services in devroute.yaml", "[SERVICE=]PORT|URL"),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        option("Differences to ignore, such as $.items[*].id or x-build; repeatable", "PATH|HEADER"),
+    ] = None,
+    methods: Annotated[
+        str | None, option("Methods that are sent; default: GET,HEAD,OPTIONS", "GET,POST|all")
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        option(
+            "Header that replaces a recorded or redacted one; repeatable", "NAME: VALUE", "--header", "-H"
+        ),
+    ] = None,
+    timeout: Annotated[float, option("Time limit of each request", "SECONDS", min=0.001, max=3600)] = 30.0,
+    concurrency: Annotated[
+        int | None, option("Requests at a time; default: 4, or 1 with --methods", min=1, max=MAX_CONCURRENCY)
+    ] = None,
     output: Output = None,
 ) -> int:
     """Send recorded requests to the local app, and compare its responses with the recorded ones.
@@ -82,15 +76,17 @@ def replay(
         concurrency=concurrency or (4 if methods is None else 1),
     )
     entries = har_reader.read(_read(file))
-    outcomes = asyncio.run(regression.run(entries, plan, _ignore_outcome if as_json else _print_outcome))
-    counts = _counts(outcomes)
+    outcomes = asyncio.run(regression.run(entries, plan, (lambda _: None) if as_json else _print_outcome))
+    verdicts = Counter(each.verdict for each in outcomes)
+    counts = {name: verdicts[name] for name in get_args(regression.Verdict)}
     if as_json:
         print_json({"file": str(file), **counts, "entries": [each.as_dict() for each in outcomes]})
     else:
         typer.echo(", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no entries")
     # Longer than 40 lines: one parameter per flag.
     if counts["skipped"] == len(outcomes):
-        raise ConfigInvalid(f"{file}: no request of it was replayed", hint=_why_nothing(outcomes))
+        why = f"of the first entry: {outcomes[0].reason}" if outcomes else "the file has no entries"
+        raise ConfigInvalid(f"{file}: no request of it was replayed", hint=why)
     return FAILURE if counts["different"] or counts["failed"] else 0
 
 
@@ -153,9 +149,6 @@ def _headers(texts: Sequence[str]) -> list[tuple[str, str]]:
 # --- showing the outcomes
 
 
-def _ignore_outcome(outcome: "ReplayOutcome") -> None: ...
-
-
 def _print_outcome(outcome: "ReplayOutcome") -> None:
     line = f"{outcome.verdict:<9}  {outcome.method} {cell(outcome.target)}"
     if outcome.status is not None:
@@ -173,16 +166,3 @@ def _print_outcome(outcome: "ReplayOutcome") -> None:
 
 def _side(value: str | None) -> str:
     return "nothing" if value is None else cell(value.replace("\n", " ⏎ "))
-
-
-def _counts(outcomes: Iterable["ReplayOutcome"]) -> dict[str, int]:
-    counts = {"same": 0, "different": 0, "failed": 0, "skipped": 0}
-    for outcome in outcomes:
-        counts[outcome.verdict] += 1
-    return counts
-
-
-def _why_nothing(outcomes: "Sequence[ReplayOutcome]") -> str:
-    if not outcomes:
-        return "the file has no entries"
-    return f"of the first entry: {outcomes[0].reason}"

@@ -11,8 +11,8 @@ user's token. So, where ./devroute.yaml names the server:
 Anything else is refused. `token` and `token_command` are one choice: that of the first source with either.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from devroute.errors import ConfigInvalid
@@ -35,6 +35,9 @@ class Source(NamedTuple):
     values: Mapping[str, object]
     own: bool = True
 
+    def without(self, keys: Collection[str]) -> Self:
+        return self._replace(values={key: value for key, value in self.values.items() if key not in keys})
+
 
 def bind(sources: Sequence[Source]) -> list[Source]:
     """The sources, in order of precedence, with only the credentials for the server that they name.
@@ -46,7 +49,8 @@ def bind(sources: Sequence[Source]) -> list[Source]:
     bound = [place for source in sources for place in (*_listed(source, server), source)]
     for pair in _PAIRS:
         bound = _first_only(bound, pair)
-    if named is not None and not named.own and not _is_theirs(sources, server):
+    trusted = any(source.own and same_server(str(source.values.get("server")), server) for source in sources)
+    if named is not None and not named.own and not trusted:
         for source in bound:
             given = next((field for pair in _PAIRS for field in pair if source.values.get(field)), None)
             if given is not None and source.own and not isinstance(source, _Listed):
@@ -73,11 +77,6 @@ def _listed(source: Source, server: str) -> list[Source]:
     return []
 
 
-def _is_theirs(sources: Sequence[Source], server: str) -> bool:
-    """Whether a source of the user names this server as well."""
-    return any(source.own and same_server(str(source.values.get("server")), server) for source in sources)
-
-
 def _first_only(sources: list[Source], pair: tuple[str, ...]) -> list[Source]:
     """The sources, of which only the first with settings of the pair keeps them."""
     found = False
@@ -87,7 +86,7 @@ def _first_only(sources: list[Source], pair: tuple[str, ...]) -> list[Source]:
         if pair is _TOKEN and len(given) > 1 and not found:
             raise ConfigInvalid(f"{source.name}: token and token_command are both set; keep one of them")
         if found and given:
-            source = source._replace(values={k: v for k, v in source.values.items() if k not in pair})
+            source = source.without(pair)
         found = found or bool(given)
         kept.append(source)
     return kept
@@ -96,15 +95,15 @@ def _first_only(sources: list[Source], pair: tuple[str, ...]) -> list[Source]:
 def same_server(one: str, other: str) -> bool:
     """Whether two URLs name the same server: ws is http, and a default port may be left out."""
     try:
-        first, second = _canonical(one), _canonical(other)
+        return _canonical(one) == _canonical(other)
     except ValueError:
         return False
-    return first is not None and first == second
 
 
-def _canonical(url: str) -> tuple[str, str, int, str] | None:
+def _canonical(url: str) -> tuple[str, str, int, str]:
+    """Raises ValueError where it is no URL of a server."""
     parts = urlsplit(url.strip())
     if parts.scheme not in _SCHEMES or not parts.hostname:
-        return None
+        raise ValueError
     scheme, port = _SCHEMES[parts.scheme]
     return scheme, parts.hostname.lower(), parts.port or port, parts.path.rstrip("/")

@@ -6,7 +6,7 @@ requests to another machine, or to have more of a request recorded or shown.
 """
 
 import ipaddress
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from devroute.cli.config.credentials import Source
@@ -62,19 +62,13 @@ def restrict_recording(sources: Sequence[Source]) -> list[Source]:
     fields added to the user's."""
     own = [each for each in sources if each.own]
     said = {key for key in _RECORDING if any(each.values.get(key) is not None for each in own)}
-    sources = [
-        each if each.own else Source(each.name, _without(each.values, said), own=False) for each in sources
-    ]
+    sources = [each if each.own else each.without(said) for each in sources]
     listed = [rule for each in sources if not each.own for rule in _rules(each.values.get("redact"))]
     mine = next((each for each in own if each.values.get("redact") is not None), None)
     if mine is None:
-        return list(sources)
+        return sources
     together = Source(mine.name, {"redact": [*_rules(mine.values["redact"]), *listed]})
     return [together, *sources]
-
-
-def _without(values: Mapping[str, object], keys: Set[str]) -> Mapping[str, object]:
-    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _rules(value: object) -> list[object]:

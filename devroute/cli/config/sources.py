@@ -6,7 +6,7 @@ are at the top of a file, the proxy's under `proxy:`. Credentials go only to ser
 (cli/config/credentials.py).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -75,14 +75,14 @@ def given_settings(sources: Iterable[Source]) -> AgentSettings:
 def client_settings(sources: Iterable[Source]) -> ClientSettings:
     """For `ls` and `status`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
     settings = _bound(ClientSettings, sources)
-    _complete(_missing(settings))
+    _require(settings)
     return settings
 
 
 def agent_settings(sources: Iterable[Source]) -> AgentSettings:
     """For `up`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
     settings = _bound(AgentSettings, sources)
-    _complete(_missing(settings) + ([] if settings.services else ["services"]))
+    _require(settings, services=settings.services)
     try:
         settings.offer_options.check()
     except Malformed as problem:
@@ -96,11 +96,6 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
     return settings
 
 
-def _missing(settings: ClientSettings) -> list[str]:
-    given = {"server": settings.server, "token": settings.has_credential}
-    return [name for name, value in given.items() if not value]
-
-
 #: What to do about each missing setting.
 _REMEDIES: Mapping[str, str] = {
     "server": "server: in a script, set DEVROUTE_SERVER=https://devroute.example",
@@ -109,8 +104,10 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-def _complete(missing: Sequence[str]) -> None:
+def _require(settings: ClientSettings, **more: object) -> None:
     """Raises ConfigInvalid that names all missing settings at once, each with its remedy."""
+    given = {"server": settings.server, "token": settings.has_credential, **more}
+    missing = [name for name, value in given.items() if not value]
     if not missing:
         return
     steps = [_REMEDIES[name] for name in missing]
