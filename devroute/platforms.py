@@ -61,27 +61,20 @@ def handle_signals(
 ) -> Iterator[None]:
     """Call `handle` on the loop with the number of each signal that asks the process to end. `hangup`: also
     when its terminal is closed."""
-    if not windows:
-        numbers = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hangup else ()))
-        for number in numbers:
-            loop.add_signal_handler(number, handle, number)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-        return
-    # Ctrl-C and Ctrl-Break. Loops have no handlers on Windows; this one runs between two callbacks.
-    breaks = [each for each in signal.Signals if each.name in ("SIGINT", "SIGBREAK")]
-    before = [
-        (each, signal.signal(each, lambda *_: loop.call_soon_threadsafe(handle, int(signal.SIGINT))))
-        for each in breaks
-    ]
-    try:
+    with contextlib.ExitStack() as restored:
+        if windows:
+            # Loops have no handlers on Windows; Python runs these between two callbacks.
+            for each in signal.Signals:
+                if each.name in ("SIGINT", "SIGBREAK"):  # Ctrl-C and Ctrl-Break
+                    before = signal.signal(
+                        each, lambda *_: loop.call_soon_threadsafe(handle, int(signal.SIGINT))
+                    )
+                    restored.callback(signal.signal, each, before)
+        else:
+            for number in (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hangup else ())):
+                loop.add_signal_handler(number, handle, number)
+                restored.callback(loop.remove_signal_handler, number)
         yield
-    finally:
-        for each, handler in before:
-            signal.signal(each, handler)
 
 
 def runnable(command: Sequence[str], *, windows: bool = WINDOWS) -> tuple[str, ...]:
