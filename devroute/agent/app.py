@@ -5,7 +5,6 @@ out whether a link still works; requests pass through tunnel/agent_link.py and n
 """
 
 import asyncio
-import contextlib
 import random
 import signal
 import sys
@@ -216,31 +215,22 @@ class Agent:
 
     async def _again(self, attempt: int) -> tuple[AgentLink, str, int]:
         while True:
-            await self._pause(delay_before(max(0, attempt - 1), random.random()))
+            await self._unless_woken(asyncio.sleep(delay_before(max(0, attempt - 1), random.random())))
             try:
-                if (made := await self._unless_woken(self._registrar.register())) is None:
-                    continue
-                return *made, attempt
+                made = await self._unless_woken(self._registrar.register())
+                if isinstance(made, tuple):
+                    return *made, attempt
             except FINAL:
                 raise
             except DevrouteError as error:
                 attempt += 1
                 self._reporter.retry(error, delay_before(attempt - 1, 1.0))
 
-    async def _unless_woken(
-        self, registering: Coroutine[Any, Any, tuple[AgentLink, str]]
-    ) -> tuple[AgentLink, str] | None:
-        """None where the network changes first: an attempt over the old one would only time out."""
+    async def _unless_woken(self, awaited: Coroutine[Any, Any, _T]) -> _T | bool:
+        """True once the laptop wakes up or its network changes: then a delay is pointless, as a network is
+        likely to be back, and an attempt over the old one would only time out."""
         self._monitor.woken.clear()
-        made = await first_result(registering, self._monitor.woken.wait())
-        return None if isinstance(made, bool) else made
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, at most until the laptop wakes up: then the network is likely to be back."""
-        self._monitor.woken.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._monitor.woken.wait()
+        return await first_result(awaited, self._monitor.woken.wait())
 
     # --- what is reported
 

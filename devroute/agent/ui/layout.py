@@ -216,11 +216,11 @@ def duration(seconds: float) -> str:
 def size(size: int) -> str:
     if size < 1000:
         return f"{size} B"
-    for unit in ("kB", "MB", "GB"):
-        if size < 1_000_000 or unit == "GB":
+    for unit in ("kB", "MB"):
+        if size < 1_000_000:
             return f"{size / 1000:.1f} {unit}"
         size //= 1000
-    raise AssertionError("unreachable")
+    return f"{size / 1000:.1f} GB"
 
 
 # --- the sender of a request --------------------------------------------------------------------------------

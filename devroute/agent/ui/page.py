@@ -13,12 +13,12 @@ from contextlib import ExitStack
 from typing import Final, TextIO
 
 from rich.cells import cell_len
-from rich.color import ColorSystem
-from rich.console import Console
+from rich.console import COLOR_SYSTEMS, Console
 from rich.style import Style
 
 from devroute.agent.ui.layout import Line, View, clock, lines, row_of
 from devroute.agent.ui.reporter import Event, Reporter, places
+from devroute.agent.ui.writer import LAST_SECONDS
 from devroute.errors import AppUnreachable
 from devroute.platforms import keyboard_echo_off
 from devroute.tunnel.agent_link import Finished
@@ -27,17 +27,6 @@ FRAMES_PER_SECOND: Final = 8
 
 #: Requests that are kept: more than a screen has lines.
 MAX_ROWS: Final = 256
-
-#: How long the last drawing may take, in seconds: the terminal may be blocked.
-LAST_SECONDS: Final = 1.0
-
-
-#: By rich's names; without one, no colour codes are written.
-_SYSTEMS: Final = {
-    "standard": ColorSystem.STANDARD,
-    "256": ColorSystem.EIGHT_BIT,
-    "truecolor": ColorSystem.TRUECOLOR,
-}
 
 
 def can_draw(out: TextIO) -> bool:
@@ -164,7 +153,8 @@ class PageReporter(Reporter):
             parsed = Style.parse(style)
             if self._console.no_color:
                 parsed = parsed.without_color
-            shown = parsed.render("|", color_system=_SYSTEMS.get(self._console.color_system or ""))
+            # No codes are written without a colour system.
+            shown = parsed.render("|", color_system=COLOR_SYSTEMS.get(self._console.color_system or ""))
             before, _, after = shown.partition("|")
             codes = self._ansi_codes[style] = (before, after)
         return codes

@@ -7,7 +7,7 @@ from typing import Final, TextIO
 #: Batches of lines that wait for the terminal.
 MAX_BATCHES: Final = 256
 
-#: How long the last lines may take, in seconds.
+#: How long the last text may take, in seconds: the terminal may be blocked.
 LAST_SECONDS: Final = 1.0
 
 
