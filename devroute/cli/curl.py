@@ -70,11 +70,8 @@ async def _my_contract(sources: list[Source], services: list[str]) -> str:
     settings = await with_fetched_token(client_settings(sources))
     name = given_settings(sources).name or str((await fetch(settings, "/api/status")).get("you"))
     listed = (await fetch(settings, "/api/laptops")).get("laptops")
-    mine = (
-        next((each for each in listed if each.get("name") == name), None)
-        if isinstance(listed, list)
-        else None
-    )
+    laptops = listed if isinstance(listed, list) else []
+    mine = next((each for each in laptops if each.get("name") == name), None)
     if mine is None:
         raise NotFound(f"laptop '{name}' is not online", hint="start it: devroute up SERVICE=PORT")
     online = [str(each["service"]) for each in mine["services"]]

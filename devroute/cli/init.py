@@ -120,11 +120,8 @@ def _ask(
             url = server or str(typer.prompt("Server (URL)", default=default, err=True)).strip()
             asked = default = _at(url)
             token = secret or (None if without_token else _hidden("Token (not shown): "))
-            _check(
-                client_settings(
-                    [Source("what you gave", {**trust, "token": token, **flags, "server": asked})]
-                )
-            )
+            given = {**trust, "token": token, **flags, "server": asked}
+            _check(client_settings([Source("what you gave", given)]))
         except (TokenInvalid, ConfigInvalid, ServerUnreachable) as error:
             if not left or (server and (secret or without_token or not isinstance(error, TokenInvalid))):
                 raise

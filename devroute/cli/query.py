@@ -99,11 +99,8 @@ def version(context: typer.Context, server: Server = None, token: Token = None) 
 def _row(laptop: dict[str, object]) -> dict[str, object]:
     """A laptop of the API as a line of `ls`: its services as people write them."""
     services = laptop.get("services")
-    if isinstance(services, list):
-        served = [
-            f"{each.get('service')} ({each.get('address') or each.get('via')})"
-            for each in services
-            if isinstance(each, dict)
-        ]
-        return laptop | {"services": served}
-    return laptop
+    if not isinstance(services, list):
+        return laptop
+    known = [each for each in services if isinstance(each, dict)]
+    served = [f"{each.get('service')} ({each.get('address') or each.get('via')})" for each in known]
+    return laptop | {"services": served}

@@ -101,16 +101,13 @@ def sign(
     name = _signer(private, subject, key)
     now = time.time()
     token = signed_by(parsed, private, name, now, seconds)
-    made = Contract(token, parsed.entries, Signature(name, private.id, int(now), int(now) + seconds))
-    assert made.signature is not None
+    made = Signature(name, private.id, int(now), int(now) + seconds)
     if as_json:
         details = {"algorithm": private.algorithm, "contract": grammar.as_document(parsed)}
-        print_json({"token": token} | _signature(made.signature) | details)
+        print_json({"token": token} | _signature(made) | details)
     else:
         typer.echo(token)
-        typer.echo(
-            f"signed by {name}, until {_moment(made.signature.expires)}; send it as X-devroute", err=True
-        )
+        typer.echo(f"signed by {name}, until {_moment(made.expires)}; send it as X-devroute", err=True)
         if seconds > MAX_TTL_S:
             typer.echo(
                 "that is more than a day: only a proxy with a larger contract_max_ttl accepts it", err=True

@@ -58,10 +58,7 @@ def token_new(
 
 @token_app.command("list")
 @exits_with_code
-def token_list(
-    file: File = DEFAULT_FILE,
-    output: Output = None,
-) -> None:
+def token_list(file: File = DEFAULT_FILE, output: Output = None) -> None:
     """List the tokens with their subjects, ids and lifetimes.
 
     \b
