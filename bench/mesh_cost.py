@@ -22,9 +22,10 @@ from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio import gateway, sidecar
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import Endpoint
-from devroute.mesh.manifests import FILTER, Document, MeshScope, ProxyService, envoy_filter, lua
+from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
-from devroute.mesh.manifests.sidecar_filter import DECIDE, RESULT_FILTER
+from devroute.mesh.manifests.model import Document, MeshScope, ProxyService
+from devroute.mesh.manifests.sidecar_filter import DECIDE, FILTER, RESULT_FILTER, envoy_filter
 
 HERE = Path(__file__).parent
 PROXY = ProxyService()

@@ -17,22 +17,24 @@ from devroute.cli.output import Output, print_json, usage_wants_json
 from devroute.contract.offer_options import read_percent
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
-from devroute.mesh.manifests import (
+from devroute.mesh.manifests import destination_rules
+from devroute.mesh.manifests.installation import (
     IMAGE,
     POD_NETWORKS,
     SERVICE_NETWORKS,
-    Document,
     IngressGateway,
     Installation,
+)
+from devroute.mesh.manifests.model import (
+    Document,
     MeshScope,
     NamespaceScope,
     ProxyService,
     Scope,
     WorkloadScope,
-    destination_rules,
-    render,
-    to_yaml,
 )
+from devroute.mesh.manifests.render import to_yaml
+from devroute.mesh.manifests.sidecar_filter import envoy_filter
 
 manifests_app = typer.Typer(cls=Commands, rich_markup_mode=None)
 
@@ -91,7 +93,7 @@ def _print_filter(
         if not all(labels.values()):
             raise typer.BadParameter("write KEY=VALUE", param_hint="--label")
         generated = WorkloadScope(namespace, service, labels, _share(shadow_share))
-    typer.echo(render(generated), nl=False)
+    typer.echo(to_yaml(envoy_filter(generated)), nl=False)
 
 
 def _share(text: str | None) -> float | None:

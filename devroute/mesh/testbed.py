@@ -22,7 +22,8 @@ from devroute.errors import DevrouteError
 from devroute.mesh.envoy import LOG_TAIL, Envoy, running, stop, text_of, wait_for
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
-from devroute.mesh.manifests import MeshScope, ProxyService, envoy_filter
+from devroute.mesh.manifests.model import MeshScope, ProxyService
+from devroute.mesh.manifests.sidecar_filter import envoy_filter
 
 #: Where the sidecars' configuration has the proxy.
 PROXY = ProxyService()

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from devroute.cli.main import run
-from devroute.mesh.manifests import Installation
 from devroute.mesh.manifests.folder import files
+from devroute.mesh.manifests.installation import Installation
 
 Output = pytest.CaptureFixture[str]
 

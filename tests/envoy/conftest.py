@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from devroute.mesh import envoy
-from devroute.mesh.manifests import MeshScope
+from devroute.mesh.manifests.model import MeshScope
 from tests.envoy.harness import Mesh, sidecar_of_foo
 
 

@@ -11,7 +11,9 @@ from aiohttp import ClientSession, ClientTimeout, web
 from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
-from devroute.mesh.manifests import ProxyService, Scope, envoy_filter, lua
+from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.model import ProxyService, Scope
+from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from tests.support.istio_security import with_tls
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

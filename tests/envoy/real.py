@@ -15,7 +15,8 @@ from devroute.mesh import testbed
 from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
-from devroute.mesh.manifests import MeshScope, Scope, envoy_filter
+from devroute.mesh.manifests.model import MeshScope, Scope
+from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from tests.envoy.harness import PROXY
 from tests.support.istio_security import with_tls
 

@@ -10,7 +10,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from devroute.mesh import testbed
-from devroute.mesh.manifests import MeshScope
+from devroute.mesh.manifests.model import MeshScope
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import Mesh, serving, sidecar_of_foo
 

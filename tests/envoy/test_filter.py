@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientResponse, web
 
 from devroute.mesh.istio.sidecar import Endpoint
-from devroute.mesh.manifests import MeshScope, NamespaceScope, WorkloadScope
+from devroute.mesh.manifests.model import MeshScope, NamespaceScope, WorkloadScope
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import PROXY, Mesh, serving, sidecar_of_foo
 

@@ -24,10 +24,12 @@ from devroute.mesh.istio.gateway import LISTENER, Gateway
 from devroute.mesh.istio.gateway import bootstrap as gateway_bootstrap
 from devroute.mesh.istio.rules import RELEASES, Release
 from devroute.mesh.istio.sidecar import INBOUND, Sidecar, bootstrap
-from devroute.mesh.manifests import Installation, MeshScope, NamespaceScope, WorkloadScope, envoy_filter
 from devroute.mesh.manifests.access import own_sidecar
 from devroute.mesh.manifests.folder import files
 from devroute.mesh.manifests.gateway_filter import edge_filter
+from devroute.mesh.manifests.installation import Installation
+from devroute.mesh.manifests.model import MeshScope, NamespaceScope, WorkloadScope
+from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from devroute.mesh.preflight.check import check
 from tests.envoy.harness import ENVIRONMENT, PROXY, FakeProxy, from_app, serving, sidecar_of_foo
 from tests.envoy.real import at_its_port, free_port

@@ -19,7 +19,8 @@ from grpc import aio
 from devroute.auth.tokens import new_token
 from devroute.mesh import envoy, testbed
 from devroute.mesh.istio.sidecar import Endpoint
-from devroute.mesh.manifests import MeshScope, NamespaceScope, Scope, WorkloadScope, lua
+from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.model import MeshScope, NamespaceScope, Scope, WorkloadScope
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import PROXY, serving, sidecar_of_foo
 from tests.envoy.real import Mesh, real_mesh

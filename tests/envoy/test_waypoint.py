@@ -12,8 +12,9 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout
 
 from devroute.mesh.envoy import running
 from devroute.mesh.istio.sidecar import Document, Endpoint, Sidecar, bootstrap
-from devroute.mesh.manifests import Installation, WorkloadScope
 from devroute.mesh.manifests.examples import ambient
+from devroute.mesh.manifests.installation import Installation
+from devroute.mesh.manifests.model import WorkloadScope
 from tests.envoy.harness import PROXY, FakeProxy, Mesh, from_app, from_proxy, serving
 
 pytestmark = pytest.mark.mesh

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from devroute.mesh.manifests import Document
+from devroute.mesh.manifests.model import Document
 from devroute.quoting import quote
 
 

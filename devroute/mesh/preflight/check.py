@@ -14,7 +14,7 @@ from devroute.mesh.istio import gateway, rules, sidecar
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
 from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
-from devroute.mesh.manifests import Document
+from devroute.mesh.manifests.model import Document
 from devroute.mesh.preflight.report import Report, Verdict
 from devroute.quoting import quote
 from devroute.yaml_text import read_documents

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
-from devroute.mesh.manifests import Document
+from devroute.mesh.manifests.model import Document
 
 
 class Verdict(NamedTuple):

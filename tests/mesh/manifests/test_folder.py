@@ -12,10 +12,11 @@ import yaml
 
 from devroute.errors import ConfigInvalid
 from devroute.mesh.istio.rules import MAX_INLINE_LUA
-from devroute.mesh.manifests import Document, IngressGateway, Installation, ProxyService, WorkloadScope
 from devroute.mesh.manifests.access import LAPTOP_PATHS, SIDECAR_PATHS
 from devroute.mesh.manifests.examples import ambient_lua
 from devroute.mesh.manifests.folder import base, example_files, files, install
+from devroute.mesh.manifests.installation import IngressGateway, Installation
+from devroute.mesh.manifests.model import Document, ProxyService, WorkloadScope
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.settings import ProxySettings

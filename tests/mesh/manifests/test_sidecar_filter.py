@@ -9,17 +9,17 @@ from devroute.errors import ConfigInvalid
 from devroute.mesh.istio.envoy_filter import apply, selects
 from devroute.mesh.istio.patches import merge
 from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
-from devroute.mesh.manifests import (
+from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.model import (
     Document,
     MeshScope,
     NamespaceScope,
     ProxyService,
     Scope,
     WorkloadScope,
-    envoy_filter,
-    lua,
-    render,
 )
+from devroute.mesh.manifests.render import to_yaml
+from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from tests.support.paths import ROOT
 
 APP = Endpoint("127.0.0.1", 9000)
@@ -44,7 +44,7 @@ def test_every_package_is_listed_for_installation() -> None:
 
 
 def test_the_filter_is_shipped_byte_for_byte() -> None:
-    shipped = yaml.safe_load(render(MeshScope()))
+    shipped = yaml.safe_load(to_yaml(envoy_filter(MeshScope())))
     config = shipped["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
     sources = {name: code["inline_string"] for name, code in config["source_codes"].items()}
     assert sources == {name: lua.source(name) for name in ("decide", "compare")}
@@ -52,7 +52,7 @@ def test_the_filter_is_shipped_byte_for_byte() -> None:
 
 @pytest.mark.parametrize("scope", [MeshScope(), NamespaceScope("shop"), WorkloadScope("shop", "foo")])
 def test_the_yaml_equals_the_model(scope: Scope) -> None:
-    assert yaml.safe_load(render(scope)) == envoy_filter(scope)
+    assert yaml.safe_load(to_yaml(envoy_filter(scope))) == envoy_filter(scope)
 
 
 def test_a_mesh_wide_filter_selects_every_sidecar_and_gives_no_name() -> None:
@@ -82,7 +82,7 @@ def test_a_workload_filter_gives_the_name_and_selects_by_labels() -> None:
 
 
 def test_the_proxys_name_namespace_and_ports_can_be_chosen() -> None:
-    text = render(MeshScope("mesh"), ProxyService("proxy", "tools", 80, 81, "corp.example"))
+    text = to_yaml(envoy_filter(MeshScope("mesh"), ProxyService("proxy", "tools", 80, 81, "corp.example")))
     assert "data: outbound|80||proxy.tools.svc.corp.example" in text
     assert "control: outbound|81||proxy.tools.svc.corp.example" in text
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from devroute.errors import ConfigInvalid
 from devroute.mesh.istio.rules import RELEASES
 from devroute.mesh.istio.sidecar import Document
-from devroute.mesh.manifests import Installation, MeshScope, envoy_filter
 from devroute.mesh.manifests.access import own_sidecar
 from devroute.mesh.manifests.examples import AMBIENT_SERVICE, ambient
 from devroute.mesh.manifests.folder import install
+from devroute.mesh.manifests.installation import Installation
+from devroute.mesh.manifests.model import MeshScope
+from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from devroute.mesh.preflight.check import check
 from devroute.mesh.preflight.report import Report, as_json, as_text
 from tests.support.examples import examples
