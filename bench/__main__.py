@@ -51,11 +51,17 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="of wrk, for each peer and round")
-    parser.add_argument("--quick", action="store_true", help="one round of a second, smaller bodies")
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="peers whose name has a word in it")
-    parser.add_argument("--no-extras", action="store_true", help="without idle tunnels, gRPC and the like")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure one round of a second, with smaller bodies"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="only peers whose name contains one of these words"
+    )
+    parser.add_argument(
+        "--no-extras", action="store_true", help="skip idle tunnels, the stalled stream and gRPC"
+    )
     parser.add_argument("--into", type=Path, default=Path("artefacts/bench"))
-    parser.add_argument("--record", action="store_true", help="put table and plot into bench/, too")
+    parser.add_argument("--record", action="store_true", help="also write table and plot to bench/")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1

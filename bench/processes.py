@@ -94,7 +94,7 @@ class Stage:
             for process in processes:
                 self.alive(process)
             pause(processes[-1], POLL_SECONDS)
-        raise CannotRun(f"no answer in {START_SECONDS:.0f} s: {problem}")
+        raise CannotRun(f"no response in {START_SECONDS:.0f} s: {problem}")
 
     def until_listening(self, port: int, process: subprocess.Popen[bytes]) -> None:
         """Raises CannotRun when the process ends or nothing listens."""

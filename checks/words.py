@@ -60,7 +60,7 @@ def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
         name = file.relative_to(root).as_posix()
         if name in _EXEMPT or not any(file.is_relative_to(path) for path in paths):
             continue
-        for line, word, advice in found_in(prose(file)):
+        for line, word, advice in found_in(prose(file, tests=name.startswith("tests/"))):
             yield f"{name}:{line}: '{word}': {advice}"
 
 
@@ -77,10 +77,11 @@ def _blank(match: re.Match[str]) -> str:
     return re.sub(r"[^\n]", "_", match[0])
 
 
-def prose(file: Path) -> Iterator[Prose]:
-    """The parts of a file that people read; nothing of a kind of file that is not known."""
+def prose(file: Path, *, tests: bool = False) -> Iterator[Prose]:
+    """The parts of a file that people read; none of an unknown kind of file. `tests`: it is a test, and its
+    strings quote what it tests."""
     if file.suffix == ".py":
-        yield from _of_python(file.read_text(encoding="utf-8"), tests="tests" in file.parts)
+        yield from _of_python(file.read_text(encoding="utf-8"), tests=tests)
     elif file.suffix == ".md":
         yield from _of_markdown(file.read_text(encoding="utf-8"))
     elif file.suffix == ".lua":

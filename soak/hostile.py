@@ -137,7 +137,7 @@ class Attacks:
 
     async def half_an_upload(self) -> None:
         """An upload that a reset ends at a random point of the exchange."""
-        target = random.choice(("nobody", "poisoner", "laptop-0", "laptop-1"))
+        target = random.choice(("absent", "poisoner", "laptop-0", "laptop-1"))
         contract = json.dumps({"foo": target})
         head = f"POST /{secrets.token_hex(4)} HTTP/1.1\r\nhost: foo\r\nx-devroute: {contract}\r\n"
         async with dialled(self.data) as (_, writer):
@@ -169,7 +169,7 @@ class Attacks:
     async def rapid_reset(self) -> None:
         """CVE-2023-44487."""
         fields = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "foo")]
-        mesh = [("x-devroute", '{"foo":"nobody"}'), ("x-devroute-matched", "foo")]
+        mesh = [("x-devroute", '{"foo":"absent"}'), ("x-devroute-matched", "foo")]
         block = hpack.Encoder().encode(fields + mesh)
         cancel = struct.pack("!I", 8)
         flood = [
@@ -229,10 +229,10 @@ class Attacks:
 WRONG = (
     ("{", 400, "error"),
     ('{"foo": "UPPER CASE"}', 400, "error"),
-    ('{"foo": "nobody", "foo": "laptop-0"}', 400, "error"),
-    ('{"foo": {"to": "nobody", "unknown": 1}}', 400, "error"),
-    ('{"foo": {"to": "nobody", "fallback": "fail"}}', 503, "error"),
-    ('{"foo": "nobody"}', 200, "fallback"),
+    ('{"foo": "absent", "foo": "laptop-0"}', 400, "error"),
+    ('{"foo": {"to": "absent", "unknown": 1}}', 400, "error"),
+    ('{"foo": {"to": "absent", "fallback": "fail"}}', 503, "error"),
+    ('{"foo": "absent"}', 200, "fallback"),
     ('{"foo": "169.254.169.254:8080"}', 200, "fallback"),
     ('{"foo": "10.1.2.3:8080"}', 200, "fallback"),
     ('{"foo": "127.0.0.1:22"}', 200, "fallback"),

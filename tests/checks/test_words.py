@@ -7,12 +7,12 @@ import pytest
 from checks.words import found_in, problems, prose
 
 
-def words(folder: Path, name: str, text: str) -> list[tuple[int, str]]:
+def words(folder: Path, name: str, text: str, *, tests: bool = False) -> list[tuple[int, str]]:
     """Line and word of what is found in a file."""
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-    return sorted((line, word) for line, word, _ in found_in(prose(file)))
+    return sorted((line, word) for line, word, _ in found_in(prose(file, tests=tests)))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,17 @@ def test_a_phrase_is_found_across_a_line_end_and_named_by_its_first_line(tmp_pat
 
 def test_tests_may_quote_but_their_names_and_docstrings_are_read(tmp_path: Path) -> None:
     source = 'def test_nobody_waits():\n    """Nobody waits."""\n    assert f() == "nobody waits"\n'
-    assert words(tmp_path, "tests/test_a.py", source) == [(1, "nobody"), (2, "Nobody")]
+    assert words(tmp_path, "test_a.py", source, tests=True) == [(1, "nobody"), (2, "Nobody")]
+    assert (3, "nobody") in words(tmp_path, "a.py", source)
+
+
+def test_only_the_place_in_the_checkout_makes_a_file_a_test(tmp_path: Path) -> None:
+    root = tmp_path / "tests" / "clone"
+    for folder in ("devroute", "tests"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "test_a.py").write_text('x = "nobody waits"\n')
+    (found,) = problems(root, [root])
+    assert found.startswith("devroute/test_a.py:1: 'nobody'")
 
 
 def test_code_of_documents_is_not_read(tmp_path: Path) -> None:
