@@ -26,7 +26,7 @@ class ServiceSpec:
     @property
     def url(self) -> str:
         """The app's URL for programs on this laptop."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        return f"http://{Address(self.host, self.port)}"
 
     @classmethod
     def parse(cls, text: str) -> "ServiceSpec":

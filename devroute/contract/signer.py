@@ -6,9 +6,7 @@ A private key is a PEM file, as openssl writes it, or a JWK, which may also name
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -26,9 +24,6 @@ from devroute.contract.grammar import MAX_BYTES, Contract, as_document
 from devroute.contract.keys import NAME
 from devroute.contract.verifier import AUDIENCE, CLAIM, TYPE
 from devroute.errors import ConfigInvalid, ContractInvalid
-
-#: The members in a key's thumbprint, in the order of RFC 7638 §3.2 and RFC 8037 §2.
-_ESSENTIAL: Final = {"OKP": ("crv", "kty", "x"), "EC": ("crv", "kty", "x", "y")}
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
@@ -86,7 +81,7 @@ def sign(contract: Contract, key: SigningKey, subject: str, now: float, ttl: flo
     """The contract as a compact JWS for X-devroute, valid from `now` (seconds since the epoch) for `ttl`
     seconds. Raises ContractInvalid if the token is too long."""
     issued = int(now)
-    claims: Mapping[str, object] = {
+    claims = {
         CLAIM: as_document(contract),
         "sub": subject,
         "iat": issued,
@@ -141,8 +136,7 @@ def _jwk(key: PrivateKey | Ed25519PublicKey | EllipticCurvePublicKey) -> dict[st
 
 
 def _thumbprint(private: PrivateKey) -> str:
-    """The key's thumbprint (RFC 7638), which does not depend on the file that holds the key."""
-    public = _jwk(private.public_key())
-    essential = {name: public[name] for name in _ESSENTIAL[public["kty"]]}
-    digest = hashlib.sha256(json.dumps(essential, separators=(",", ":")).encode()).digest()
+    """The key's thumbprint (RFC 7638 §3, RFC 8037 §2), the same for all files that hold the key."""
+    public = _jwk(private.public_key())  # the required members only
+    digest = hashlib.sha256(json.dumps(public, separators=(",", ":"), sort_keys=True).encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, NoReturn
+from typing import Final
 
 from jwt import InvalidTokenError, PyJWS
 
@@ -26,12 +26,7 @@ from devroute.contract.grammar import (
 )
 from devroute.contract.keys import ALGORITHMS, NAME, Keys
 from devroute.contract.strict_json import JsonObject, load
-from devroute.errors import (
-    ContractExpired,
-    ContractInvalid,
-    ContractNotYetValid,
-    ContractUntrusted,
-)
+from devroute.errors import ContractExpired, ContractInvalid, ContractNotYetValid, ContractUntrusted
 from devroute.quoting import quote
 
 #: The token's type and audience, so that no other token passes for a contract (RFC 8725 §3.11).
@@ -226,12 +221,8 @@ def _claims(
 def _seconds(claims: Mapping[str, object], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
-        _missing(name)
+        raise ContractUntrusted(f"the contract's {name} is missing, or is not a number of seconds")
     return float(value)
-
-
-def _missing(name: str) -> NoReturn:
-    raise ContractUntrusted(f"the contract's {name} is missing, or is not a number of seconds")
 
 
 def _shown(value: object) -> str:

@@ -89,9 +89,7 @@ class CaseResult:
             "got": "allow" if error is None else "deny",
             "passed": self.problem is None,
             "problem": self.problem,
-            "code": error.code if error is not None else None,
-            "message": error.message if error is not None else None,
-            "hint": error.hint if error is not None else None,
+            **{name: getattr(error, name, None) for name in ("code", "message", "hint")},
         }
 
 

@@ -1,15 +1,14 @@
 """Explains a policy in English and warns of likely mistakes, for `devroute policy check`. Pure."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 
+from devroute.policy.file import CallerSection, RegisterSection
 from devroute.policy.policy import Policy
 from devroute.policy.ranges import SPECIAL, Network, is_inside
-from devroute.policy.rules import AddressRule, CallerRule, RegisterRule, any_matches
+from devroute.policy.rules import any_matches
 
 #: A network with a prefix shorter than this covers a large part of all addresses, by IP version.
 _WIDE = {4: 4, 6: 6}
-_ALL = ("*",)
 
 
 def explain(policy: Policy) -> list[str]:
@@ -38,8 +37,7 @@ def remarks(policy: Policy) -> list[str]:
 
 
 def _targets(policy: Policy) -> Iterator[str]:
-    rules = [AddressRule(_ALL, policy.networks, policy.ports), *policy.rules]
-    rules = [rule for rule in rules if rule.networks and rule.ports]
+    rules = [rule for rule in policy.rules if rule.networks and rule.ports]
     for rule in rules:
         ports = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in rule.ports)
         yield f"  {_services(rule.services)}: {_list(rule.networks)}; ports {ports}"
@@ -77,7 +75,7 @@ def _callers(policy: Policy) -> Iterator[str]:
 
 
 def _limits(policy: Policy) -> Iterator[str]:
-    limits = {name: value for name, value in asdict(policy.limits).items() if value is not None}
+    limits = policy.limits.model_dump(exclude_none=True)
     for name, value in limits.items():
         yield f"  {name.replace('_', ' ')}: {value}"
     if not limits:
@@ -94,17 +92,21 @@ def _services(patterns: tuple[str, ...]) -> str:
     return _list(patterns) or "no service"
 
 
-def _targets_of(rule: CallerRule) -> str:
-    if "*" in rule.targets:
+def _targets_of(rule: CallerSection) -> str:
+    if "*" in rule.names:
         return "every permitted target"
-    return _list([*rule.targets, *rule.networks]) or "no target"
+    return _list([*rule.names, *rule.networks]) or "no target"
 
 
 # --- likely mistakes ----------------------------------------------------------------------------------------
 
 
+def _listed(policy: Policy) -> list[Network]:
+    return [network for rule in policy.rules for network in rule.networks]
+
+
 def _about_networks(policy: Policy) -> Iterator[str]:
-    listed = [*policy.networks, *(network for rule in policy.rules for network in rule.networks)]
+    listed = _listed(policy)
     if listed and not policy.cluster:
         yield "the cluster's own ranges are not listed: add cluster.pods and cluster.services"
     for network in dict.fromkeys(listed):
@@ -122,13 +124,12 @@ def _about_registrations(policy: Policy) -> Iterator[str]:
                 yield f"{_who(rule)} may register '{pattern}', but services does not list it"
 
 
-def _who(rule: RegisterRule) -> str:
+def _who(rule: RegisterSection) -> str:
     return _list([*rule.subjects, *sorted(rule.groups)])
 
 
 def _about_callers(policy: Policy) -> Iterator[str]:
-    rules = [AddressRule(_ALL, policy.networks, policy.ports), *policy.rules]
-    reachable = [network for rule in rules for network in rule.networks]
+    reachable = _listed(policy)
     for rule in policy.callers or ():
         for network in rule.networks:
             if not any(_overlap(network, each) for each in reachable):

@@ -1,9 +1,12 @@
-"""The policy file: its grammar, and the place of an error in it. Pure; policy/policy.py applies the rules.
+"""The policy file: its grammar, its sections, and the place of an error in it. Pure; policy/policy.py applies
+the rules.
+
 docs/policy.md describes the format with an example that a test reads.
 """
 
 import ipaddress
 import re
+from functools import cached_property
 from ipaddress import IPv6Network
 from typing import Annotated, Any, Literal
 
@@ -12,9 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from devroute.contract.conditions import MAX_TEXT
 from devroute.contract.mesh_identity import URI_PATTERN
-from devroute.contract.target import MAX_LABEL
+from devroute.contract.target import MAX_LABEL, Target
 from devroute.errors import ConfigInvalid
 from devroute.policy.ranges import Network
+from devroute.policy.rules import any_matches, matches_target
 from devroute.quoting import quote
 from devroute.yaml_text import read_document
 
@@ -112,6 +116,7 @@ def _target(value: object) -> Network | str:
 Networks = tuple[Annotated[Any, BeforeValidator(_network)], ...]
 Ports = tuple[Annotated[Any, BeforeValidator(_ports)], ...]
 Services = tuple[Annotated[str, BeforeValidator(_service)], ...]
+DEFAULT_PORTS = ((1024, 65535),)
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -124,14 +129,14 @@ class DirectRule(_Section):
 
     services: Annotated[Services, Field(min_length=1)]
     networks: Networks
-    ports: Ports = ((1024, 65535),)
+    ports: Ports = DEFAULT_PORTS
 
 
 class DirectSection(_Section):
     """The addresses that contracts and registrations may name."""
 
     networks: Networks = ()
-    ports: Ports = ((1024, 65535),)
+    ports: Ports = DEFAULT_PORTS
     rules: tuple[DirectRule, ...] = ()
 
 
@@ -143,22 +148,45 @@ class ClusterSection(_Section):
 
 
 class RegisterSection(_Section):
-    """Who may register what, by `subjects` or `groups` or both."""
+    """These subjects, and the members of these groups, may register these services."""
 
     subjects: tuple[Annotated[str, BeforeValidator(_subject)], ...] = ()
     groups: tuple[Annotated[str, BeforeValidator(_group)], ...] = ()
     services: Services = ("*",)
 
+    def applies_to(self, subject: str, groups: frozenset[str]) -> bool:
+        return not groups.isdisjoint(self.groups) or any_matches(self.subjects, subject)
+
 
 class CallerSection(_Section):
-    """Which callers' requests may be detoured to which targets."""
+    """Requests from these callers for these services may be detoured to these targets. `*` matches all."""
 
     callers: tuple[Annotated[str, BeforeValidator(_caller)], ...] = Field(alias="from", min_length=1)
     services: Services = ("*",)
     targets: tuple[Annotated[Any, BeforeValidator(_target)], ...] = ("*",)
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(each for each in self.targets if isinstance(each, str))
+
+    @cached_property
+    def networks(self) -> tuple[Network, ...]:
+        return tuple(each for each in self.targets if not isinstance(each, str))
+
+    def applies_to(self, service: str, target: Target) -> bool:
+        return any_matches(self.services, service) and (
+            "*" in self.names or matches_target(self.names, self.networks, target)
+        )
+
 
 class LimitsSection(_Section):
+    """Limits that override the proxy's settings; None leaves the setting in force.
+
+    `in_flight_per_target`: concurrent requests to one target. `in_flight_per_subject`: concurrent requests to
+    all laptops of one subject. `links_per_subject`: laptops of a subject that may be online.
+    `streams_per_link`: concurrent requests in one tunnel.
+    """
+
     in_flight_per_target: _Count | None = None
     in_flight_per_subject: _Count | None = None
     links_per_subject: _Count | None = None

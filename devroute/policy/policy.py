@@ -14,18 +14,9 @@ from devroute.contract.target import Address
 from devroute.contract.verifier import check_time
 from devroute.errors import CallerDenied, ContractUnsigned, RegistrationDenied, ShadowDenied, TargetDenied
 from devroute.policy import file
-from devroute.policy.file import PolicyFile
+from devroute.policy.file import DEFAULT_PORTS, CallerSection, LimitsSection, PolicyFile, RegisterSection
 from devroute.policy.ranges import SPECIAL, NamedRange, Network, effective_addresses
-from devroute.policy.rules import (
-    AddressRule,
-    CallerRule,
-    PolicyLimits,
-    Ports,
-    Refusal,
-    RegisterRule,
-    any_matches,
-    is_caller,
-)
+from devroute.policy.rules import AddressRule, Ports, Refusal, any_matches, is_caller
 from devroute.quoting import quote
 
 
@@ -33,21 +24,19 @@ from devroute.quoting import quote
 class Policy:
     """The rules in force. Compared and hashed by identity, so that decisions can be cached for each policy.
 
-    `networks` and `ports` apply to all services; `rules` add to them for some. `cluster`: the cluster's own
-    ranges. If `registrations` is None, every subject may register every service that may be detoured; if
-    `callers` is None, callers are not checked.
+    `rules`: the addresses that may be targets; the first one applies to all services. `cluster`: the
+    cluster's own ranges. If `registrations` is None, every subject may register every service that may be
+    detoured; if `callers` is None, callers are not checked.
     """
 
-    networks: tuple[Network, ...] = ()
-    ports: Ports = ((1024, 65535),)
     services: tuple[str, ...] = ("*",)
     shadow: tuple[str, ...] = ()
-    rules: tuple[AddressRule, ...] = ()
+    rules: tuple[AddressRule, ...] = (AddressRule(("*",), (), DEFAULT_PORTS),)
     cluster: tuple[NamedRange, ...] = ()
-    registrations: tuple[RegisterRule, ...] | None = None
-    callers: tuple[CallerRule, ...] | None = None
+    registrations: tuple[RegisterSection, ...] | None = None
+    callers: tuple[CallerSection, ...] | None = None
     require_signed: bool = False
-    limits: PolicyLimits = field(default_factory=PolicyLimits)
+    limits: LimitsSection = field(default_factory=LimitsSection)
 
     @classmethod
     def parse(cls, text: str, source: str = "policy.yaml") -> "Policy":
@@ -64,23 +53,32 @@ class Policy:
     def of(cls, file: PolicyFile) -> "Policy":
         direct, cluster = file.direct, file.cluster
         return cls(
-            networks=direct.networks,
-            ports=direct.ports,
             services=file.services,
             shadow=file.shadow,
-            rules=tuple(
-                AddressRule(rule.services, rule.networks, rule.ports, f"direct.rules.{at}")
-                for at, rule in enumerate(direct.rules)
+            rules=(
+                AddressRule(("*",), direct.networks, direct.ports),
+                *(
+                    AddressRule(rule.services, rule.networks, rule.ports, f"direct.rules.{at}")
+                    for at, rule in enumerate(direct.rules)
+                ),
             ),
             cluster=(
                 *((network, "cluster's pod") for network in cluster.pods),
                 *((network, "cluster's service") for network in cluster.services),
             ),
-            registrations=_registrations(file),
-            callers=_callers(file),
+            registrations=file.registrations,
+            callers=file.callers,
             require_signed=file.require == "signed",
-            limits=PolicyLimits(**file.limits.model_dump()),
+            limits=file.limits,
         )
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        return self.rules[0].networks
+
+    @property
+    def ports(self) -> Ports:
+        return self.rules[0].ports
 
     # --- contracts
 
@@ -204,9 +202,8 @@ class Policy:
 
     def _address_rules(self, service: str) -> Iterator[AddressRule]:
         """The rules for a service, with or without its namespace."""
-        yield AddressRule(("*",), self.networks, self.ports)
         name = service.partition(".")[0]
-        yield from (rule for rule in self.rules if any_matches(rule.services, name))
+        return (rule for rule in self.rules if any_matches(rule.services, name))
 
     def _denied(self, address: Address, service: str, refusal: Refusal) -> TargetDenied:
         return TargetDenied(
@@ -215,28 +212,6 @@ class Policy:
             service=service,
             target=str(address),
         )
-
-
-def _registrations(file: PolicyFile) -> tuple[RegisterRule, ...] | None:
-    if file.registrations is None:
-        return None
-    return tuple(
-        RegisterRule(rule.subjects, frozenset(rule.groups), rule.services) for rule in file.registrations
-    )
-
-
-def _callers(file: PolicyFile) -> tuple[CallerRule, ...] | None:
-    if file.callers is None:
-        return None
-    return tuple(
-        CallerRule(
-            rule.callers,
-            rule.services,
-            tuple(each for each in rule.targets if isinstance(each, str)),
-            tuple(each for each in rule.targets if not isinstance(each, str)),
-        )
-        for rule in file.callers
-    )
 
 
 def permit_contract(contract: Contract, policy: Policy, now: float) -> None:

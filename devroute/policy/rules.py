@@ -1,5 +1,4 @@
-"""The rules of a policy: values that match services, addresses, subjects and callers. Pure; policy/policy.py
-combines them.
+"""How the rules of a policy match services, addresses and callers. Pure; policy/policy.py combines them.
 
 In all patterns `*` matches any text without a slash, and every other character matches itself.
 """
@@ -86,21 +85,6 @@ class AddressRule:
         )
 
 
-# --- registration -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class RegisterRule:
-    """These subjects, and the members of these groups, may register these services."""
-
-    subjects: tuple[str, ...]
-    groups: frozenset[str]
-    services: tuple[str, ...]
-
-    def applies_to(self, subject: str, groups: frozenset[str]) -> bool:
-        return not self.groups.isdisjoint(groups) or any_matches(self.subjects, subject)
-
-
 # --- callers ------------------------------------------------------------------------------------------------
 
 
@@ -116,29 +100,13 @@ def is_caller(pattern: str, caller: str) -> bool:
     return account != "" and matches(pattern, account)
 
 
-@dataclass(frozen=True, slots=True)
-class CallerRule:
-    """Requests from these callers for these services may be detoured to these targets.
-
-    `networks` match IP addresses. A pattern in `targets` matches one type of target: a name matches laptops,
-    a name with a dot hosts, `version:NAME` versions. `*` matches all targets.
-    """
-
-    callers: tuple[str, ...]
-    services: tuple[str, ...]
-    targets: tuple[str, ...]
-    networks: tuple[Network, ...]
-
-    def applies_to(self, service: str, target: Target) -> bool:
-        return any_matches(self.services, service) and ("*" in self.targets or self._matches(target))
-
-    def _matches(self, target: Target) -> bool:
-        if isinstance(target, Address) and target.is_literal:
-            return all(
-                is_covered(face, self.networks) for face in effective_addresses(ip_address(target.host))
-            )
-        target_type, text = _type_and_name(target)
-        return any(matches(each, text) for each in self.targets if _type_of_pattern(each) is target_type)
+def matches_target(names: Iterable[str], networks: Iterable[Network], target: Target) -> bool:
+    """Whether a rule's networks match a literal address, or its patterns another target. A pattern matches
+    one type of target: a name matches laptops, a name with a dot hosts, `version:NAME` versions."""
+    if isinstance(target, Address) and target.is_literal:
+        return all(is_covered(face, networks) for face in effective_addresses(ip_address(target.host)))
+    target_type, text = _type_and_name(target)
+    return any(matches(each, text) for each in names if _type_of_pattern(each) is target_type)
 
 
 def _type_and_name(target: Target) -> tuple[type[Target], str]:
@@ -151,21 +119,3 @@ def _type_of_pattern(pattern: str) -> type[Target]:
     if pattern.startswith("version:"):
         return Version
     return Address if "." in pattern else Laptop
-
-
-# --- limits -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyLimits:
-    """Limits that override the proxy's settings; None leaves the setting in force.
-
-    `in_flight_per_target`: concurrent requests to one target. `in_flight_per_subject`: concurrent requests to
-    all laptops of one subject. `links_per_subject`: laptops of a subject that may be online.
-    `streams_per_link`: concurrent requests in one tunnel.
-    """
-
-    in_flight_per_target: int | None = None
-    in_flight_per_subject: int | None = None
-    links_per_subject: int | None = None
-    streams_per_link: int | None = None
