@@ -89,9 +89,7 @@ class Proxy:
     def _create_routing(self) -> None:
         settings, config = self._settings, self._config
         self._shadow = ShadowTraffic(self._loop.time)
-        self.registry = Registry(
-            max_links_per_subject=settings.max_links_per_subject, observers=[self._shadow]
-        )
+        self.registry = Registry([self._shadow])
         self._pools = Pools(
             config.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
         )

@@ -91,23 +91,21 @@ def decide(
         contract = read(raw)
     except DevrouteError as error:
         return Decision("error", reason=error.message, error=error)
-    decision = decide_parsed(contract, candidates, namespace, policy, directory, now=now)
+    decision = _decide_parsed(contract, candidates, namespace, policy, directory, now)
     if contract.signature is None:
         return decision
     remaining = contract.signature.expires + SKEW_S - now
     return replace(decision, ttl_ms=min(decision.ttl_ms, max(0, int(remaining * 1000))))
 
 
-def decide_parsed(
+def _decide_parsed(
     contract: Contract,
     candidates: Sequence[str],
     namespace: str | None,
     policy: Policy,
     directory: Directory,
-    *,
-    now: float = 0.0,
+    now: float,
 ) -> Decision:
-    """As `decide`, for a contract that was parsed before."""
     entry = contract.find(candidates[:MAX_CANDIDATES], namespace)
     if entry is None:
         return Decision("service")
@@ -124,7 +122,9 @@ def decide_parsed(
     except DevrouteError as error:
         return _failed(entry, error)
     if options.shadow is not None and entry.fallback == "fail":
-        return _failed(entry, _shadow_only(entry))
+        problem = f"laptop '{entry.target}' accepts only shadow traffic, and fallback is 'fail'"
+        hint = "remove the option 'fallback', or register the laptop without --shadow"
+        return _failed(entry, _not_supported(entry, problem, hint))
     kind: Kind = "mirror" if entry.mirror or options.shadow is not None else "detour"
     laptop = Decision(
         kind, entry.key, target, ttl_ms=LAPTOP_TTL_MS, entry=entry, callers=callers, options=options
@@ -148,12 +148,9 @@ def select_target(
     return destination_of(entry, laptop, policy), laptop.options
 
 
-def _shadow_only(entry: Entry) -> NotSupported:
+def _not_supported(entry: Entry, problem: str, hint: str) -> NotSupported:
     return NotSupported(
-        f"service '{entry.key}': laptop '{entry.target}' accepts only shadow traffic, and fallback is 'fail'",
-        hint="remove the option 'fallback', or register the laptop without --shadow",
-        service=entry.key,
-        target=str(entry.target),
+        f"service '{entry.key}': {problem}", hint=hint, service=entry.key, target=str(entry.target)
     )
 
 
@@ -161,12 +158,7 @@ def permit_entry(entry: Entry, policy: Policy) -> None:
     """What can be judged without the registry. Raises TargetDenied, CallerDenied or NotSupported."""
     policy.permit(entry)
     if (problem := _contradiction(entry)) is not None:
-        raise NotSupported(
-            f"service '{entry.key}': {problem}",
-            hint="remove the option",
-            service=entry.key,
-            target=str(entry.target),
-        )
+        raise _not_supported(entry, problem, "remove the option")
 
 
 def destination_of(entry: Entry, laptop: LaptopService, policy: Policy) -> Address | ProbedUpstream:

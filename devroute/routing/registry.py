@@ -79,15 +79,10 @@ class RegistryObserver(Protocol):
 
 
 class Registry:
-    """Implements devroute.routing.decision.Directory."""
+    """Implements devroute.routing.decision.Directory. `max_links`: of one subject."""
 
-    def __init__(
-        self,
-        *,
-        max_links_per_subject: int = MAX_LINKS_PER_SUBJECT,
-        observers: Sequence[RegistryObserver] = (),
-    ) -> None:
-        self.max_links = max_links_per_subject
+    def __init__(self, observers: Sequence[RegistryObserver] = ()) -> None:
+        self.max_links = MAX_LINKS_PER_SUBJECT
         self._observers = observers
         self._by_name: dict[str, Registration] = {}
 

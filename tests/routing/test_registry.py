@@ -71,7 +71,8 @@ def test_a_name_held_by_another_subject_is_refused_with_its_holder_and_since_whe
 
 
 def test_a_subject_has_a_limit_of_laptops_to_which_a_reconnect_does_not_count() -> None:
-    registry = Registry(max_links_per_subject=2)
+    registry = Registry()
+    registry.max_links = 2
     registry.register("alice", hello(name="alice-1"), Link(), NOW)
     registry.register("alice", hello(name="alice-2"), Link(), NOW)
     with pytest.raises(TooManyLinks):

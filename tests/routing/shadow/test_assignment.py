@@ -39,7 +39,7 @@ class Mesh:
 
     def __init__(self) -> None:
         self.shadow = ShadowTraffic(lambda: 0.0)
-        self.registry = Registry(observers=[self.shadow])
+        self.registry = Registry([self.shadow])
 
     def laptop(self, name: str, **options: object) -> Link:
         link = Link()
