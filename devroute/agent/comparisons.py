@@ -44,22 +44,18 @@ class ComparisonResult:
     contract: bool = True
 
 
+@dataclass(eq=False)
 class ComparisonReceiver:
-    """Implements upstream.interface.Upstream. Each result goes to `show`, and to the capture of the request,
-    if `recorder` has recorded it."""
+    """Implements upstream.interface.Upstream. Each result goes to `show`, with the count of comparisons that
+    were lost before it, and to the capture of the request, if `recorder` has recorded it."""
 
-    def __init__(
-        self,
-        rules: IgnoreRules,
-        redact: Redaction,
-        show: Callable[[ComparisonResult, int], None],
-        recorder: Recorder | None = None,
-    ) -> None:
-        """`show` also receives how many comparisons were lost before this one."""
-        self._rules = rules
-        self._redactor = CaptureStore(redact=redact)
-        self._show = show
-        self._recorder = recorder
+    rules: IgnoreRules
+    redact: Redaction
+    show: Callable[[ComparisonResult, int], None]
+    recorder: Recorder | None = None
+
+    def __post_init__(self) -> None:
+        self._redactor = CaptureStore(redact=self.redact)
 
     def open(self, head: RequestHead, sink: ResponseSink) -> "_Message":
         return _Message(self, head, sink)
@@ -88,17 +84,17 @@ class ComparisonReceiver:
             found = [{"where": "answer", "left": str(real.status), "right": f"{code}: {reason}"}]
         else:
             found = [
-                each.as_dict() for each in differences(response_of(real), response_of(laptop), self._rules)
+                each.as_dict() for each in differences(response_of(real), response_of(laptop), self.rules)
             ]
         target = target if real is None else real.target
-        self._show(ComparisonResult(str(message["service"]), method, target, found, contract), lost)
-        if found is not None and self._recorder is not None and key.isalnum():
-            capture = _find(self._recorder.store, key)
+        self.show(ComparisonResult(str(message["service"]), method, target, found, contract), lost)
+        if found is not None and self.recorder is not None and key.isalnum():
+            capture = _find(self.recorder.store, key)
             if capture is None:  # it may have been captured just now
-                self._recorder.flush()
-                capture = _find(self._recorder.store, key)
+                self.recorder.flush()
+                capture = _find(self.recorder.store, key)
             if capture is not None:
-                self._recorder.store.set_comparison(capture, found)
+                self.recorder.store.set_comparison(capture, found)
 
     def _response(self, side: Any, service: str, method: str, target: str) -> Capture | None:
         """One side of the comparison, redacted."""

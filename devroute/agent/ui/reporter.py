@@ -83,8 +83,12 @@ class Reporter(ABC):
         contract = json.dumps({spec.service: name for spec in services})
         curl = f"curl -H 'X-devroute: {contract}' http://{services[0].service}/"
         offers = [
-            {"service": s.service, "local": _local_url(s), "direct": str(s.direct) if s.direct else None}
-            for s in services
+            {
+                "service": spec.service,
+                "local": spec.url.replace("http", spec.scheme, 1),
+                "direct": str(spec.direct) if spec.direct else None,
+            }
+            for spec in services
         ]
         lines = [f"{name} is online at {server}"]
         lines += [f"  {service} -> {place}" for service, place in places(offers)]
@@ -141,11 +145,6 @@ def places(offers: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str]]:
     return [
         (str(o["service"]), f"{o['direct']} (direct)" if o["direct"] else str(o["local"])) for o in offers
     ]
-
-
-def _local_url(spec: ServiceSpec) -> str:
-    host = f"[{spec.host}]" if ":" in spec.host else spec.host
-    return f"{spec.scheme}://{host}:{spec.port}"
 
 
 def _differences(result: ComparisonResult) -> str:
