@@ -12,7 +12,6 @@ from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exit_code_for, exits_with_code
 from devroute.cli.help import argument, option
-from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output
 from devroute.errors import ConfigInvalid
 
@@ -47,8 +46,7 @@ def doctor(
     Example: devroute doctor
     Example: devroute doctor http://a.qa.example/ --service foo=8001
     """
-    invocation: Invocation = context.obj
-    sources = invocation.sources({name: value for name, value in context.params.items() if name != "url"})
+    sources = context.obj.sources({name: value for name, value in context.params.items() if name != "url"})
     settings = given_settings(sources)
     try:
         client_settings(sources)

@@ -148,9 +148,8 @@ def installation(
     """
     # Longer than 40 lines: one parameter per flag.
     gateway = IngressGateway()
-    ingress_namespace, _, account = (ingress or f"{gateway.namespace}/{gateway.service_account}").partition(
-        "/"
-    )
+    default = f"{gateway.namespace}/{gateway.service_account}"
+    ingress_namespace, _, account = (ingress or default).partition("/")
     if not ingress_namespace or not account:
         raise typer.BadParameter("write NAMESPACE/SERVICEACCOUNT", param_hint="--ingress")
     chosen = Installation(

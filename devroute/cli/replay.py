@@ -62,13 +62,12 @@ def replay(
     \b
     Example: devroute replay shop.har --to 8001 --ignore '$.timestamp' --output json
     """
-    invocation: Invocation = context.obj
     as_json = wants_json(output)
     from devroute.inspector import har_reader, regression
     from devroute.inspector.compare import IgnoreRules
 
     plan = regression.ReplayPlan(
-        apps=_apps(to, invocation),
+        apps=_apps(to, context.obj),
         rules=IgnoreRules.parse(ignore or ()),
         methods=_methods(methods),
         headers=_headers(header or ()),
