@@ -1,4 +1,4 @@
-"""The public keys that may sign contracts: a JWKS (RFC 7517 §5). Pure; proxy/signing_keys.py reads the file
+"""The public keys that may sign contracts: a JWKS (RFC 7517 §5). Pure; proxy/reload.py reads the file
 and watches it for changes.
 """
 

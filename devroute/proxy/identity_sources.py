@@ -28,14 +28,14 @@ class IdentitySources:
         if settings.oidc_issuer is not None:
             self._keys = PublicKeySource("oidc-keys", _issuer_keys(settings, settings.oidc_issuer))
             issuer = Issuer(_rules(settings, settings.oidc_issuer), self._keys.keys)
-        authenticator = Authenticator(lambda: self._tokens.value, issuer, settings.tls_client_subject)
+        authenticator = Authenticator(lambda: self._tokens.current, issuer, settings.tls_client_subject)
         self.authenticate = authenticator.authenticate
         self.check_current = authenticator.check_current
 
     @property
     def tokens(self) -> Tokens:
         """The tokens in force; another object once the file has changed."""
-        return self._tokens.value
+        return self._tokens.current
 
     def start(self) -> None:
         if self._keys is not None:

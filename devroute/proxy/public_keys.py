@@ -16,17 +16,14 @@ class PublicKeySource(Generic[K]):
 
     def __init__(self, name: str, source: RemoteKeys[K] | WatchedFile[K]) -> None:
         self._name = name
+        self._source = source
         self._remote = source if isinstance(source, RemoteKeys) else None
-        self._file = source if isinstance(source, WatchedFile) else None
         self._tasks = TaskOwner()
         self._fetching: asyncio.Task[None] | None = None
 
     def current(self) -> K:
         """The keys in force; another object once they have changed."""
-        if self._remote is not None:
-            return self._remote.current
-        assert self._file is not None
-        return self._file.value
+        return self._source.current
 
     async def keys(self, kid: str | None) -> K:
         """The keys in force, fetched first where that of this id is missing. Raises KeysUnavailable."""
@@ -46,13 +43,12 @@ class PublicKeySource(Generic[K]):
             self._remote.refresh()
 
     def files(self) -> list[tuple[str, WatchedFile[Any]]]:
-        return [] if self._file is None else [(self._name, self._file)]
+        return [(self._name, self._source)] if isinstance(self._source, WatchedFile) else []
 
     @property
     def problem(self) -> str | None:
         """Why the newest version is not in force."""
-        source = self._file if self._remote is None else self._remote
-        return None if source is None else source.problem
+        return self._source.problem
 
     def status(self) -> dict[str, object]:
         """For /readyz."""

@@ -3,18 +3,27 @@
 Owns the sources and what the audit trail records about them; proxy/app.py applies what has changed.
 """
 
+import asyncio
+from pathlib import Path
 from typing import Any, Final
 
+from devroute.auth.jwks import RemoteKeys
+from devroute.contract.keys import Keys
 from devroute.policy.policy import Policy
 from devroute.proxy.identity_sources import IdentitySources
+from devroute.proxy.public_keys import PublicKeySource
 from devroute.proxy.settings import ProxySettings
-from devroute.proxy.signing_keys import signing_keys
 from devroute.proxy.telemetry.audit_events import RecordEvent
 from devroute.proxy.watched_file import WatchedFile
 
 #: What `refresh` and the audit trail call the sources whose changes others depend on.
 POLICY: Final = "policy"
 SIGNING_KEYS: Final = "contract-keys"
+
+#: Seconds between two fetches, unless a contract names an unknown key: so long a withdrawn key stays valid.
+REFRESH_SECONDS: Final = 30.0
+#: Seconds that fetched keys stay valid while the URL cannot be reached.
+MAX_AGE_SECONDS: Final = 8 * 3600.0
 
 
 class LiveConfig:
@@ -28,7 +37,7 @@ class LiveConfig:
         self._keys_in_force = self.signing_keys.current()
 
     def policy(self) -> Policy:
-        return self._policy.value
+        return self._policy.current
 
     def start(self, record: RecordEvent) -> None:
         self.identities.start()
@@ -68,3 +77,21 @@ def _refresh(name: str, file: WatchedFile[Any], record: RecordEvent) -> bool:
         outcome = "loaded" if changed else "rejected"
         record("change", what=name, outcome=outcome, path=str(file.path), reason=file.problem or "")
     return changed
+
+
+def signing_keys(location: str | None) -> PublicKeySource[Keys]:
+    """The keys that contracts may be signed with: `location` is a file or a URL; without one no key is
+    accepted. Raises ConfigInvalid."""
+    if location is None or "://" not in location:
+        path = None if location is None else Path(location)
+        return PublicKeySource(SIGNING_KEYS, WatchedFile(path, Keys.parse, Keys()))
+    remote = RemoteKeys(
+        issuer=location,
+        url=location,
+        max_age=MAX_AGE_SECONDS,
+        clock=asyncio.get_running_loop().time,
+        parse=Keys.parse,
+        empty=Keys(),
+        interval=REFRESH_SECONDS,
+    )
+    return PublicKeySource(SIGNING_KEYS, remote)

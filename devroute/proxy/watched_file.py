@@ -13,18 +13,18 @@ log = structlog.stdlib.get_logger("devroute.files")
 
 
 class WatchedFile(Generic[T]):
-    """`value` is that of the last valid version; `problem` says why a newer one is not in force."""
+    """`current` is the value of the last valid version; `problem` says why a newer one is not in force."""
 
     def __init__(self, path: Path | None, parse: Callable[[str, str], T], default: T) -> None:
-        """`parse` takes text and file name. Without a path the value is `default`. Raises ConfigInvalid."""
+        """`parse` takes text and file name. Without a path that is `default`. Raises ConfigInvalid."""
         self.path = path
         self._parse = parse
         self._stamp: tuple[int, int, int] | None = None
         self.problem: str | None = None
-        self.value = default
+        self.current = default
         if path is not None:
             self._stamp = _stamp(path)
-            self.value = self._read(path)
+            self.current = self._read(path)
 
     def refresh(self) -> bool:
         """Read the file if it has changed. Returns whether there is a new value."""
@@ -36,7 +36,7 @@ class WatchedFile(Generic[T]):
             if stamp == self._stamp:
                 return False
             self._stamp = stamp
-            self.value = self._read(path)
+            self.current = self._read(path)
         except ConfigInvalid as error:
             if error.message != self.problem:
                 log.error("file.rejected", path=str(path), problem=error.message)

@@ -27,8 +27,7 @@ from devroute.errors import (
 from devroute.http.http1.request import parse_request_head
 from devroute.mesh import testbed
 from devroute.policy.policy import Policy
-from devroute.proxy import signing_keys
-from devroute.proxy.signing_keys import signing_keys as signing_key_source
+from devroute.proxy import reload
 from devroute.routing.decision import Decision, decide
 from devroute.routing.registry import Registry
 from devroute.routing.resolve_codec import encode
@@ -207,7 +206,7 @@ async def test_a_running_proxy_reads_its_keys_again_when_they_change(tmp_path: P
 async def test_keys_of_a_url_are_fetched_again_and_outlast_a_server_that_is_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(signing_keys, "REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr(reload, "REFRESH_SECONDS", 0.05)
     monkeypatch.setattr(jwks, "COOLDOWN_SECONDS", 0.01)
     monkeypatch.setattr(jwks, "RETRY_SECONDS", 0.05)
     served = [KEY.as_public_jwk()]
@@ -220,7 +219,7 @@ async def test_keys_of_a_url_are_fetched_again_and_outlast_a_server_that_is_down
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found = signing_key_source(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
+    found = reload.signing_keys(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
     read = Verifier(found.current)
     with pytest.raises(ContractInvalid, match="does not accept signed contracts"):
         read(signed(DIRECT))
@@ -257,7 +256,7 @@ async def test_an_unknown_key_is_fetched_at_once_but_not_for_every_forged_contra
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found = signing_key_source(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
+    found = reload.signing_keys(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
     read = Verifier(found.current, on_unknown_key=found.look_again)
     found.start()  # it would look again by itself in half a minute
     try:

@@ -15,7 +15,7 @@ from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal_fields, route_members
 from devroute.proxy.telemetry.audit_file import AuditFile
 from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, quoted
-from devroute.routing.route import CALLER, Route
+from devroute.routing.route import CALLER
 from devroute.token_bucket import TokenBucket
 
 #: Combinations of route, status and caller whose members are cached: as many as one replica sees in a day.
@@ -72,7 +72,7 @@ class Audit(LineWriter):
                 self._refused(exchange, error, caller)
             return
         key = (
-            route.audit_members or _render(route),
+            route.audit_members or route_members(route),
             exchange.status,
             caller,
             None if error is None else error.code,
@@ -121,9 +121,3 @@ class Audit(LineWriter):
         self.record_omitted()
         self.flush()
         self.file.close()
-
-
-def _render(route: Route) -> bytes:
-    """What all requests of a route have in common; rendered once for each."""
-    route.audit_members = route_members(route)
-    return route.audit_members

@@ -61,13 +61,7 @@ def refusal_fields(
 
 
 def route_members(route: Route) -> bytes:
-    """What all events of one route have in common."""
-    return members(
-        {
-            "service": route.service,
-            "target": route.target,
-            "signer": route.signer,
-            "decision": route.result,
-            "reason": route.reason,
-        }
-    )
+    """What all events of one route have in common; kept in the route, so that it is rendered once."""
+    fields = {"service": route.service, "target": route.target, "signer": route.signer}
+    route.audit_members = members({**fields, "decision": route.result, "reason": route.reason})
+    return route.audit_members
