@@ -45,35 +45,25 @@ class Hop:
     target: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RelayedResponse:
-    """What the proxy relayed for a service. `error` is the reason for a failure, else empty; `began_ms`
-    counts from the trace's first report."""
-
-    service: str
-    target: str
-    status: int
-    error: str
-    began_ms: float
-    took_ms: float
-
-
-def _joined(hop: Hop, response: RelayedResponse) -> Hop:
+def _joined(hop: Hop, response: Hop) -> Hop:
     return replace(
         hop,
         took_ms=response.took_ms,
         status=response.status,
         target=response.target,
-        result="error" if response.error else hop.result,
-        reason=response.error or hop.reason,
+        result="error" if response.reason else hop.result,
+        reason=response.reason or hop.reason,
     )
 
 
 @dataclass(slots=True)
 class _Trace:
+    """`responses` are what the proxy relayed for a service, or failed to, each with the reason for a
+    failure."""
+
     began: float
     hops: list[Hop]
-    responses: list[RelayedResponse]
+    responses: list[Hop]
 
 
 class Traces:
@@ -110,10 +100,9 @@ class Traces:
         trace = self._open(trace_id, now - took)
         if trace is None:
             return
-        began_ms = round((now - took - trace.began) * 1000, 1)
-        trace.responses.append(
-            RelayedResponse(service, target, status, error[:MAX_TEXT], began_ms, round(took * 1000, 1))
-        )
+        at_ms, took_ms = round((now - took - trace.began) * 1000, 1), round(took * 1000, 1)
+        result, reason = "error" if error else "laptop", error[:MAX_TEXT]
+        trace.responses.append(Hop(service, "", result, reason, "", "", at_ms, took_ms, status, target))
 
     def hops(self, trace_id: str) -> list[Hop]:
         """In the order in which they received the request; empty for an unknown trace.
@@ -133,10 +122,7 @@ class Traces:
                 hops.append(_joined(hop, found))
             else:
                 hops.append(hop)
-        hops += [
-            _joined(Hop(each.service, "", "laptop", "", "", "", each.began_ms), each) for each in responses
-        ]
-        return sorted(hops, key=lambda hop: hop.at_ms)
+        return sorted([*hops, *responses], key=lambda hop: hop.at_ms)
 
     def _open(self, trace_id: str, now: float) -> _Trace | None:
         """None where no more is kept: the id is malformed, or the trace is full."""

@@ -123,14 +123,11 @@ def _route_configurations(listener: Document, match: Document) -> Iterator[Docum
     wanted: Document = match.get("routeConfiguration", {})
     only(wanted, {"name", "portNumber", "vhost"})
     only(wanted.get("vhost", {}), {"name", "route"})
-    for found in _network_filters(listener, _by_port(wanted)):
+    by_port = {key: port for key, port in wanted.items() if key == "portNumber"}
+    for found in _network_filters(listener, {"listener": by_port}):
         routes: Document = found["typed_config"]["route_config"]
         if wanted.get("name", routes["name"]) == routes["name"]:
             yield routes
-
-
-def _by_port(wanted: Document) -> Document:
-    return {"listener": {"portNumber": wanted["portNumber"]}} if "portNumber" in wanted else {}
 
 
 # --- operations ---------------------------------------------------------------------------------------------

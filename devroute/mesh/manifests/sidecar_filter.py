@@ -92,6 +92,14 @@ def _result(value: Document, **options: bool) -> Document:
     return {"filter": FILTER, "path": [{"key": "result"}], "value": value, **options}
 
 
+def _exactly(text: str) -> Document:
+    return {"string_match": {"exact": text}}
+
+
+def _match(header: Document, result: Document, **options: bool) -> Document:
+    return {"prefix": "/", "headers": [header], "dynamic_metadata": [_result(result, **options)]}
+
+
 def _carries_contract() -> Document:
     """Cheap to test, and false for all other requests."""
     return {"name": headers.CONTRACT, "present_match": True}
@@ -109,11 +117,7 @@ def _ask_route(name: str, header: Document, settings: Document) -> Document:
     """
     return {
         "name": name,
-        "match": {
-            "prefix": "/",
-            "headers": [header],
-            "dynamic_metadata": [_result({"present_match": True}, invert=True)],
-        },
+        "match": _match(header, {"present_match": True}, invert=True),
         "direct_response": _undecided(),
         "response_headers_to_add": [
             _header("content-type", "application/json", "OVERWRITE_IF_EXISTS_OR_ADD"),
@@ -146,11 +150,7 @@ def _shadow_route(share: float, settings: Document) -> Document:
 
 def _copied_route(proxy: ProxyService) -> Document:
     """Copied without a contract. The header alone, which a client can send too, leads nowhere."""
-    match = {
-        "prefix": "/",
-        "headers": [{"name": headers.COPY, "present_match": True}],
-        "dynamic_metadata": [_result({"string_match": {"exact": COPIED}})],
-    }
+    match = _match({"name": headers.COPY, "present_match": True}, _exactly(COPIED))
     return {"name": "devroute-copied", "match": match, **_elsewhere(proxy)}
 
 
@@ -158,11 +158,7 @@ def _detour_route(proxy: ProxyService) -> Document:
     """Decided: to the proxy, as a stream. Without timeouts, since a debugger may hold the laptop's app."""
     return {
         "name": "devroute-detour",
-        "match": {
-            "prefix": "/",
-            "headers": [_carries_contract()],
-            "dynamic_metadata": [_result({"string_match": {"exact": SENT_TO_PROXY}})],
-        },
+        "match": _match(_carries_contract(), _exactly(SENT_TO_PROXY)),
         "route": {"cluster": proxy.data_cluster, "timeout": "0s", "idle_timeout": "0s"},
         "request_headers_to_remove": [headers.CLUSTER, headers.SHADOW],
     }
@@ -171,12 +167,8 @@ def _detour_route(proxy: ProxyService) -> Document:
 def _decided_route(proxy: ProxyService) -> Document:
     """Decided: to the cluster that the Lua wrote over whatever a client had sent; for a mirrored request to
     the service's own, with a copy to the proxy. Detours have a route that needs no such headers."""
-    results = [{"string_match": {"exact": result}} for result in ELSEWHERE]
-    match = {
-        "prefix": "/",
-        "headers": [_carries_contract()],
-        "dynamic_metadata": [_result({"or_match": {"value_matchers": results}})],
-    }
+    results = [_exactly(result) for result in ELSEWHERE]
+    match = _match(_carries_contract(), {"or_match": {"value_matchers": results}})
     return {"name": "devroute-decided", "match": match, **_elsewhere(proxy)}
 
 
