@@ -16,19 +16,18 @@ def tls_for_server(settings: ClientSettings) -> ssl.SSLContext | None:
         return None
     context = client_context(settings.ca_file, settings.client_cert, settings.client_key)
     if settings.client_cert is not None:
-        _check_not_expired(settings.client_cert, time.time())
+        _check_not_expired(settings.client_cert.expanduser())
     return context
 
 
-def _check_not_expired(certificate: Path, now: float) -> None:
+def _check_not_expired(path: Path) -> None:
     from cryptography import x509  # slow to import, and most users have no certificate
 
-    path = certificate.expanduser()
     try:
         end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
     except (OSError, ValueError) as error:  # it has just changed
         raise ConfigInvalid(f"{path}: {error}") from None
-    if end.timestamp() <= now:
+    if end.timestamp() <= time.time():
         raise TokenExpired(
             f"{path}: the client certificate expired at {end:%Y-%m-%dT%H:%M:%SZ}",
             hint="get a new one, and save it and its key in the same files",

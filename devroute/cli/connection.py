@@ -30,9 +30,7 @@ CONNECTION_OPTIONS: Final[dict[str, Any]] = {
     "client_key": Annotated[Path | None, option("Private key of the client certificate, in PEM", "FILE")],
     "insecure_plain_http": Annotated[
         bool | None,
-        typer.Option(
-            "--insecure-plain-http", help="Permit plain http for tokens: the network itself encrypts"
-        ),
+        option("Permit plain http for tokens: the network itself encrypts", None, "--insecure-plain-http"),
     ],
 }
 
