@@ -154,7 +154,7 @@ def _match(match: object, apply_to: str, operation: str) -> Iterator[ManifestFin
         yield _error("match", "is not a mapping")
         return
     for path in _MATCH_PARTS:
-        above = _path(match, *path[:-1])
+        above = value_at(match, *path[:-1])
         if isinstance(above, Mapping) and path[-1] in above and not isinstance(above[path[-1]], Mapping):
             yield _error(".".join(("match", *path)), "is not a mapping")
     context = match.get("context", "ANY")
@@ -166,7 +166,7 @@ def _match(match: object, apply_to: str, operation: str) -> Iterator[ManifestFin
             "is missing: Istio then adds no cluster to the inbound side of sidecars",
             "name it: SIDECAR_INBOUND",
         )
-    version = _path(match, "proxy", "proxyVersion")
+    version = value_at(match, "proxy", "proxyVersion")
     if version is not None:
         try:
             re.compile(str(version))
@@ -176,7 +176,7 @@ def _match(match: object, apply_to: str, operation: str) -> Iterator[ManifestFin
 
 def applies(found: Document, release: Release) -> bool:
     """Whether a patch's `proxyVersion` matches any patch release of a release."""
-    version = _path(found.get("match"), "proxy", "proxyVersion")
+    version = value_at(found.get("match"), "proxy", "proxyVersion")
     return version is None or any(re.search(str(version), f"{release.istio}.{patch}") for patch in range(20))
 
 
@@ -196,7 +196,7 @@ def traffic_extension(document: Document) -> Iterator[ManifestFinding]:
         )
     if ("lua" in spec) == ("wasm" in spec):
         yield _error("spec", "needs either lua or wasm")
-    code = _path(spec, "lua", "inlineCode")
+    code = value_at(spec, "lua", "inlineCode")
     if "lua" in spec and not isinstance(code, str):
         yield _error("spec.lua.inlineCode", "is missing")
     elif isinstance(code, str) and len(code) > MAX_INLINE_LUA:
@@ -217,13 +217,13 @@ def destination_rule(document: Document) -> Iterator[ManifestFinding]:
             yield _error(f"spec.subsets[{number}].name", f"{quote(str(name))} is not a subset's name", hint)
     if str(spec.get("host", "")).split(".")[0] != "devroute-proxy":
         return
-    if _path(spec, "trafficPolicy", "connectionPool", "http", "useClientProtocol") is not True:
+    if value_at(spec, "trafficPolicy", "connectionPool", "http", "useClientProtocol") is not True:
         yield _warning(
             "spec.trafficPolicy.connectionPool.http.useClientProtocol",
             "is not true: detoured gRPC reaches the proxy as HTTP/1.1 and fails",
             "set it to true",
         )
-    if _path(spec, "trafficPolicy", "outlierDetection") is not None:
+    if value_at(spec, "trafficPolicy", "outlierDetection") is not None:
         problem = "ejects the proxy for everyone when one laptop fails"
         yield _warning("spec.trafficPolicy.outlierDetection", problem, "remove it")
 
@@ -250,7 +250,8 @@ def _inside(value: object, place: str) -> Iterator[tuple[str, object]]:
             yield from _inside(each, f"{place}[{number}]")
 
 
-def _path(value: object, *keys: str) -> Any:
+def value_at(value: object, *keys: str) -> Any:
+    """A value inside mappings; None where one of them is missing."""
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value

@@ -7,7 +7,7 @@ the Envoy of each release validates the result. Does no I/O: an Envoy is a funct
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from devroute.errors import ConfigInvalid
 from devroute.mesh.istio import gateway, rules, sidecar
@@ -216,9 +216,7 @@ def _shapes(document: Document, patches: Mapping[int, Document]) -> Iterator[Sha
 
 
 def _judge_extension(report: Report, place: str, document: Document, envoys: Envoys) -> None:
-    code: Any = document.get("spec")
-    for key in ("lua", "inlineCode"):
-        code = code.get(key) if isinstance(code, dict) else None
+    code = rules.value_at(document, "spec", "lua", "inlineCode")
     if not isinstance(code, str):
         return
     report.needs += sorted(rules.clusters_named(code) - set(report.needs))
@@ -238,16 +236,12 @@ def _services(report: Report, documents: list[tuple[str, Document]]) -> None:
         if document.get("kind") != "Service":
             continue
         start = "{name}.{namespace}.svc.".format(**document["metadata"])
-        spec = document.get("spec")
-        listed = spec.get("ports") if isinstance(spec, dict) else None
-        listed = listed if isinstance(listed, list) else []
-        ports = [each.get("port") for each in listed if isinstance(each, dict)]
+        listed = rules.value_at(document, "spec", "ports")
+        ports = [rules.value_at(each, "port") for each in listed] if isinstance(listed, list) else []
         for port, host in report.needs:
             if host.startswith(start) and port not in ports:
-                report.add(
-                    ManifestFinding("error", "spec.ports", f"has no port {port}, which the filter calls"),
-                    place,
-                )
+                problem = f"has no port {port}, which the filter calls"
+                report.add(ManifestFinding("error", "spec.ports", problem), place)
 
 
 _RULES: dict[str, Callable[[Document], Iterator[ManifestFinding]]] = {

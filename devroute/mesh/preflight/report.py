@@ -54,11 +54,8 @@ def as_text(report: Report) -> list[str]:
     """In lines: what was checked, what is wrong, what the mesh needs, which releases suit."""
     lines = [f"checked  {each}" for each in report.looked_at]
     for severity, place, problem, hint, releases in report.findings:
-        where = (
-            ""
-            if releases >= set(report.releases)
-            else f" (Istio {', '.join(sorted(each.istio for each in releases))})"
-        )
+        named = ", ".join(sorted(each.istio for each in releases))
+        where = "" if releases >= set(report.releases) else f" (Istio {named})"
         lines.append(f"{severity:<8} {place}: {problem}{where}")
         if hint:
             lines.append(f"         hint: {hint}")
