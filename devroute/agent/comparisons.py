@@ -84,7 +84,7 @@ class ComparisonReceiver:
             found = [{"where": "answer", "left": str(real.status), "right": f"{code}: {reason}"}]
         else:
             found = [
-                each.as_dict() for each in differences(response_of(real), response_of(laptop), self.rules)
+                each._asdict() for each in differences(response_of(real), response_of(laptop), self.rules)
             ]
         target = target if real is None else real.target
         self.show(ComparisonResult(str(message["service"]), method, target, found, contract), lost)

@@ -167,7 +167,7 @@ class Api:
         """GET /api/compare?a=ID&b=ID: the differences. Found in a thread, because bodies may be large."""
         a, b = (self._named(request.query.get(side, "")) for side in ("a", "b"))
         found = await asyncio.to_thread(compare_captures, a, b)
-        return web.json_response({"differences": [each.as_dict() for each in found]})
+        return web.json_response({"differences": [each._asdict() for each in found]})
 
     async def curl(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID/curl: a curl command that sends the request to the local app."""

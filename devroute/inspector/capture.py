@@ -6,6 +6,7 @@ inspector/redaction.py has redacted headers, targets and bodies before: secrets 
 import re
 import zlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
 
 from devroute.contract.mesh_identity import caller_of
@@ -15,6 +16,13 @@ Kind = Literal["http", "grpc", "websocket", "upgrade", "sse"]
 State = Literal["open", "done", "failed"]
 Opcode = Literal["text", "binary", "close", "ping", "pong"]
 Fields = list[tuple[str, str]]
+
+#: The numbers of WebSocket's opcodes (RFC 6455 §5.2).
+OPCODES: Final[dict[int, Opcode]] = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
+
+#: A field's name, and a value without control characters.
+FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+FIELD_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 #: The redaction text, in headers and JSON, and in queries and forms.
 REDACTED: Final = "[redacted]"
@@ -59,16 +67,12 @@ class Timing(NamedTuple):
     transfer_s: float | None
 
 
+@dataclass(eq=False)
 class CapturedHead:
     """The field lines of a head, without its start line. They are split into fields when first needed; most
     captures are never looked at."""
 
-    __slots__ = ("_caller", "_fields", "raw")
-
-    def __init__(self, raw: bytes = b"") -> None:
-        self.raw = raw
-        self._fields: Fields | None = None
-        self._caller: str | None = None
+    raw: bytes = b""
 
     @classmethod
     def of(cls, fields: Fields) -> "CapturedHead":
@@ -79,22 +83,19 @@ class CapturedHead:
         except UnicodeEncodeError:  # from a file or a form
             return cls(text.encode("utf-8", "replace"))
 
-    @property
+    @cached_property
     def fields(self) -> Fields:
-        if self._fields is None:
-            self._fields = as_text(split_fields(b"\r\n" + self.raw)) if self.raw else []
-        return self._fields
+        return as_text(split_fields(b"\r\n" + self.raw)) if self.raw else []
 
-    @property
+    @cached_property
     def caller(self) -> str:
-        if self._caller is None:
-            self._caller = caller_of(b"\n" + self.raw)
-        return self._caller
+        return caller_of(b"\n" + self.raw)
 
 
 _NO_HEAD: Final = CapturedHead()
 
 
+@dataclass(slots=True, eq=False)
 class Capture:
     """A recorded request and its response, which changes while the request is in flight. `started` is Unix
     time; `opened`, `sent`, `responded` and `ended` are times of one monotonic clock, None until they happen.
@@ -103,40 +104,33 @@ class Capture:
     if there are none, None if there was no comparison.
     """
 
-    __slots__ = (
-        "comparison", "ended", "error", "id", "kind", "messages", "messages_dropped", "method", "opened",
-        "reason", "replay_of", "request_body", "request_head", "responded", "response_body", "response_head",
-        "sent", "service", "started", "state", "status", "stored", "stored_bytes", "target", "trailers",
-        "version",
-    )  # fmt: skip
-
-    def __init__(self, service: str, method: str, target: str, started: float, opened: float) -> None:
-        self.id = 0
-        self.service = service
-        self.method = method
-        self.target = target
-        self.version = "HTTP/1.1"
-        self.kind: Kind = "http"
-        self.started = started
-        self.opened = opened
-        self.sent: float | None = None
-        self.responded: float | None = None
-        self.ended: float | None = None
-        self.request_head = self.response_head = _NO_HEAD
-        self.request_body = Body()
-        self.response_body = Body()
-        self.status: int | None = None
-        self.reason = ""
-        self.trailers: Fields = []
-        self.messages: list[Message] = []
-        self.messages_dropped = 0
-        self.error: tuple[str, str] | None = None
-        self.replay_of: int | None = None
-        self.state: State = "open"
-        self.comparison: list[dict[str, Any]] | None = None
-        # For the store only: the bytes that it counts for this capture, and whether it still holds it.
-        self.stored_bytes = 0
-        self.stored = False
+    service: str
+    method: str
+    target: str
+    started: float
+    opened: float
+    id: int = 0
+    version: str = "HTTP/1.1"
+    kind: Kind = "http"
+    sent: float | None = None
+    responded: float | None = None
+    ended: float | None = None
+    request_head: CapturedHead = _NO_HEAD
+    response_head: CapturedHead = _NO_HEAD
+    request_body: Body = field(default_factory=Body)
+    response_body: Body = field(default_factory=Body)
+    status: int | None = None
+    reason: str = ""
+    trailers: Fields = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    messages_dropped: int = 0
+    error: tuple[str, str] | None = None
+    replay_of: int | None = None
+    state: State = "open"
+    comparison: list[dict[str, Any]] | None = None
+    # For the store only: the bytes that it counts for this capture, and whether it still holds it.
+    stored_bytes: int = 0
+    stored: bool = False
 
     @property
     def request_headers(self) -> Fields:

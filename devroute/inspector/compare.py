@@ -37,19 +37,13 @@ IGNORED_HEADERS: Final = frozenset((
     "report-to", "nel", "cf-ray", "x-powered-by",
 ))  # fmt: skip
 _IGNORED_PREFIXES: Final = (
-    "x-b3-",
-    "x-envoy-",
-    f"{PREFIX}-",
-    "x-datadog-",
-    "x-amzn-trace",
-    "x-cloud-trace",
-    "uber-",
-)
+    "x-b3-", "x-envoy-", f"{PREFIX}-", "x-datadog-", "x-amzn-trace", "x-cloud-trace", "uber-",
+)  # fmt: skip
 
 #: Headers that are derived from the body. If the bodies differ, these need no mention.
-_DERIVED: Final = frozenset(
-    ("content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest")
-)
+_DERIVED: Final = frozenset((
+    "content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest",
+))  # fmt: skip
 
 
 class Difference(NamedTuple):
@@ -59,9 +53,6 @@ class Difference(NamedTuple):
     where: str
     left: str | None
     right: str | None
-
-    def as_dict(self) -> dict[str, str | None]:
-        return self._asdict()
 
 
 class ResponseParts(NamedTuple):

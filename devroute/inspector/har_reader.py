@@ -7,26 +7,34 @@ captures.
 import base64
 import binascii
 import json
-import math
 import re
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from devroute.errors import HarInvalid
-from devroute.inspector.capture import Body, Capture, CapturedHead, Fields, Kind, Message, Opcode, value_of
-from devroute.inspector.har_writer import OPCODES
+from devroute.inspector.capture import (
+    FIELD_NAME,
+    FIELD_VALUE,
+    OPCODES,
+    Body,
+    Capture,
+    CapturedHead,
+    Fields,
+    Kind,
+    Message,
+    value_of,
+)
 
 #: More than a browser's session has; the store keeps the newest.
 MAX_ENTRIES: Final = 50_000
 MAX_MESSAGES: Final = 10_000
 MAX_HEADERS: Final = 500
+#: Of milliseconds and seconds.
+MAX_NUMBER: Final = 1e15
 
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _KINDS: Final[tuple[Kind, ...]] = ("http", "grpc", "websocket", "upgrade", "sse")
-_OPCODES: Final[dict[int, Opcode]] = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 
 _URL = re.compile(r"(?i:https?|wss?)://([^/?#\s]+)([^#]*)(?:#.*)?", re.DOTALL)
 _VISIBLE: Final = "".join(map(chr, range(33, 127)))
@@ -151,11 +159,11 @@ def _fields(message: dict[str, Any], where: str, host: str) -> Fields:
         value = _get(each, "value", str, f"{where}: header {name[:60]}")
         if name.startswith(":"):  # a pseudo-header of HTTP/2
             continue
-        if _NAME.fullmatch(name) is None:
+        if FIELD_NAME.fullmatch(name) is None:
             raise HarInvalid(f"{where}: {name[:60]!r} is not a header name")
         for line in value.split("\n"):  # Chromium joins repeated headers with line feeds
             line = line.strip(" \t\r")
-            if _VALUE.fullmatch(line) is None:
+            if FIELD_VALUE.fullmatch(line) is None:
                 raise HarInvalid(f"{where}: the value of {name} has control characters")
             fields.append((name, line))
     if host and not any(name.lower() == "host" for name, _ in fields):
@@ -215,18 +223,18 @@ def _decoded(content: dict[str, Any], text: str, where: str) -> bytes:
 
 def _message(each: Any, started: float, where: str) -> Message:
     message = _object(each, where)
-    opcode = _OPCODES.get(_get(message, "opcode", int, where, 1))
+    opcode = OPCODES.get(_get(message, "opcode", int, where, 1))
     if opcode is None:
-        raise HarInvalid(f"{where}: opcode {message['opcode']!r:.20} is none of {sorted(OPCODES.values())}")
+        raise HarInvalid(f"{where}: opcode {message['opcode']!r:.20} is none of {sorted(OPCODES)}")
     text = _get(message, "data", str, where)
     data = (
         text.encode("utf-8", "surrogatepass")
         if opcode == "text"
         else _decoded({"encoding": "base64"}, text, where)
     )
-    at = _number(message, "_at", where, None)
+    at = _get(message, "_at", float, where, None)
     if at is None:
-        at = max(0.0, _number(message, "time", where, started) - started)
+        at = max(0.0, _get(message, "time", float, where, started) - started)
     size = _get(message, "_size", int, where, len(data))
     return Message(at, message.get("type") == "send", opcode, data, max(len(data), size))
 
@@ -251,33 +259,23 @@ def _get(container: dict[str, Any], name: str, kind: type[Any], where: str, defa
         return default
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) <= MAX_NUMBER:
+        value = float(value)
+    absurd = kind is float and isinstance(value, float) and not abs(value) <= MAX_NUMBER  # or NaN
+    if not isinstance(value, kind) or isinstance(value, bool) or absurd:
         raise HarInvalid(f"{where}: '{name}' is not {_KIND_NAMES[kind]}")
     return value
 
 
 _KIND_NAMES: Final[dict[type[Any], str]] = {
     dict: "an object", list: "a list", str: "a string", int: "a whole number",
+    float: "a number",
 }  # fmt: skip
-
-
-def _number(container: dict[str, Any], name: str, where: str, default: Any) -> Any:
-    value = container.get(name)
-    if value is None:
-        return default
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or abs(value) > 1e15
-    ):
-        raise HarInvalid(f"{where}: '{name}' is not a number")
-    return float(value)
 
 
 def _seconds(container: dict[str, Any], name: str, where: str) -> float:
     """Seconds from milliseconds, where -1 means "not applicable"."""
-    return float(max(0.0, _number(container, name, where, 0.0)) / 1000)
+    return float(max(0.0, _get(container, name, float, where, 0.0)) / 1000)
 
 
 def _time(entry: dict[str, Any], where: str) -> float:

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from devroute.inspector.capture import Body, Capture, Fields, Message, readable, text_of, value_of
+from devroute.inspector.capture import OPCODES, Body, Capture, Fields, Message, readable, text_of, value_of
 
 #: Bytes of a decoded body.
 MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
 
-OPCODES: Final = {"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
+_NUMBERS: Final = {opcode: number for number, opcode in OPCODES.items()}
 
 
 def write(captures: Iterable[Capture], version: str) -> Iterator[str]:
@@ -122,13 +122,7 @@ def _text(data: bytes, text: str | None) -> dict[str, str]:
 
 
 def _about(body: Body) -> dict[str, Any]:
-    return {
-        "truncated": body.truncated,
-        "complete": body.complete,
-        "decoded": body.decoded,
-        "note": body.note,
-        "size": body.size,
-    }
+    return {name: getattr(body, name) for name in ("truncated", "complete", "decoded", "note", "size")}
 
 
 def _message(message: Message, started: float) -> dict[str, Any]:
@@ -137,7 +131,7 @@ def _message(message: Message, started: float) -> dict[str, Any]:
     return {
         "type": "send" if message.from_client else "receive",
         "time": started + message.at,
-        "opcode": OPCODES[message.opcode] if text is not None or message.opcode != "text" else 2,
+        "opcode": _NUMBERS[message.opcode] if text is not None or message.opcode != "text" else 2,
         "data": data,
         "_size": message.size,
         "_at": message.at,

@@ -7,7 +7,7 @@ kept, the rest counted.
 import zlib
 from typing import Final, Protocol
 
-from devroute.inspector.capture import Message, Opcode
+from devroute.inspector.capture import OPCODES, Message, Opcode
 from devroute.tunnel.protocol.websocket import mask
 
 #: Bytes of one message that are kept. Fewer of gRPC messages, because the gRPC body is kept as well.
@@ -17,7 +17,6 @@ MAX_GRPC_BYTES: Final = 4 * 1024
 #: Bytes to which one message is decompressed at most; the next one may need its dictionary.
 MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
 
-_OPCODES: Final[dict[int, Opcode]] = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 _FIN, _COMPRESSED, _RESERVED, _CONTROL = 0x80, 0x40, 0x30, 0x08
 
 #: The bytes that a sender omits at the end of each compressed message (RFC 7692 §7.2.1).
@@ -166,7 +165,7 @@ class WebSocketMessages:
         length = short if short < 126 else int.from_bytes(data[at + 2 : body], "big")
         opcode = first & 0x0F
         key_end = body + 4 if second & 0x80 else body
-        if first & _RESERVED or (opcode and opcode not in _OPCODES):
+        if first & _RESERVED or (opcode and opcode not in OPCODES):
             self._lost = True
             return -1
         if opcode & _CONTROL:
@@ -176,7 +175,7 @@ class WebSocketMessages:
             if end < key_end + length:
                 return -1
             payload = _unmasked(data[key_end : key_end + length], data[body:key_end])
-            found.append(Message(now, self._from_client, _OPCODES[opcode], payload, length))
+            found.append(Message(now, self._from_client, OPCODES[opcode], payload, length))
             return key_end + length
         if end < key_end:
             return -1
@@ -184,7 +183,7 @@ class WebSocketMessages:
             self._lost = True
             return -1
         if opcode:
-            self._opcode = _OPCODES[opcode]
+            self._opcode = OPCODES[opcode]
             self._data = bytearray()
             self._size = 0
             self._inflating = bool(first & _COMPRESSED)
@@ -198,18 +197,15 @@ class WebSocketMessages:
         if deflated is None:
             self._size += stop - start
             if room > 0 and not self._inflating:
-                self._data += self._plain(data[start : min(stop, start + room)])
+                self._data += _unmasked(data[start : min(stop, start + room)], self._key)
         elif not deflated.broken:
-            kept, size = deflated.inflate(self._plain(data[start:stop]), room)
+            kept, size = deflated.inflate(_unmasked(data[start:stop], self._key), room)
             self._data += kept
             self._size += size
         else:
             self._size += stop - start
         turn = (stop - start) % 4
         self._key = self._key[turn:] + self._key[:turn]
-
-    def _plain(self, data: bytes) -> bytes:
-        return _unmasked(data, self._key)
 
     def _complete(self, at: float) -> Message:
         deflated = self._deflate if self._inflating else None

@@ -6,6 +6,7 @@ to the requests. Until then they are not visible.
 """
 
 import asyncio
+from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, Final, Protocol
 
@@ -73,23 +74,18 @@ class Recorder:
 
     def flush(self) -> None:
         """Process all queued events now."""
-        if self._timer is not None:
-            self._timer.cancel()
-        while self._waiting:
-            self._record()
-            if self._timer is not None:
-                self._timer.cancel()
+        waiting, self._waiting = self._waiting, []
+        for stream in waiting:
+            stream.record()
 
 
+@dataclass(slots=True)
 class RecordingUpstream:
     """An app whose requests and responses are recorded; implements devroute.upstream.Upstream."""
 
-    __slots__ = ("_app", "_recorder", "_service")
-
-    def __init__(self, app: App, service: str, recorder: Recorder) -> None:
-        self._app = app
-        self._service = service
-        self._recorder = recorder
+    _app: App
+    _service: str
+    _recorder: Recorder
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         recorder = self._recorder

@@ -6,10 +6,11 @@ depth; `$.user.card` redacts one location in JSON; `-x-api-key` removes a name f
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from devroute.errors import ConfigInvalid
-from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Body, inflate
+from devroute.inspector.capture import FIELD_NAME, REDACTED, REDACTED_QUERY, Body, inflate
 from devroute.inspector.json_path import JsonPath
 from devroute.inspector.masks import Masks
 
@@ -29,7 +30,6 @@ NAMES: Final = frozenset((
 
 _REDACTED: Final = REDACTED.encode()
 _REDACTED_QUERY: Final = REDACTED_QUERY.encode()
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Matches at the start of a word only, so that each byte is examined once.
 _JWT = re.compile(
     rb"(?<![0-9A-Za-z_-])eyJ[0-9A-Za-z_-]{5,}+\.[0-9A-Za-z_-]++\.[0-9A-Za-z_-]*+(?:\.[0-9A-Za-z_-]*+)*+"
@@ -173,19 +173,17 @@ _LINE_TYPES: Final = frozenset((
 _TEXT_TYPES: Final = (b"", b"text/plain")
 
 
+@dataclass(slots=True)
 class WholeBodyRedactor:
     """Buffers a whole body up to `limit`: its fields are only known at its end."""
 
-    __slots__ = ("_boundary", "_coding", "_data", "_limit", "_masks", "_media_type", "buffered")
-
-    def __init__(self, masks: Masks, media_type: bytes, boundary: bytes, coding: bytes, limit: int) -> None:
-        self._masks = masks
-        self._media_type = media_type
-        self._boundary = boundary
-        self._coding = coding
-        self._limit = limit
-        self._data: bytearray = bytearray()
-        self.buffered = 0
+    _masks: Masks
+    _media_type: bytes
+    _boundary: bytes
+    _coding: bytes
+    _limit: int
+    _data: bytearray = field(default_factory=bytearray, init=False)
+    buffered: int = 0
 
     def feed(self, data: bytes) -> bytes:
         if not self.buffered and not self._has_fields(data):
@@ -228,17 +226,15 @@ class WholeBodyRedactor:
         return self._masks.json(data)
 
 
+@dataclass(slots=True)
 class LineRedactor:
     """Buffers one document at a time: a line, or an event of an event stream."""
 
-    __slots__ = ("_end", "_limit", "_masks", "_rest", "buffered")
-
-    def __init__(self, masks: Masks, end: bytes, limit: int) -> None:
-        self._masks = masks
-        self._end = end
-        self._limit = limit
-        self._rest = b""
-        self.buffered = 0
+    _masks: Masks
+    _end: bytes
+    _limit: int
+    _rest: bytes = b""
+    buffered: int = 0
 
     def feed(self, data: bytes) -> bytes:
         data = self._rest + data
@@ -269,7 +265,7 @@ def redaction(rules: Iterable[str] = ()) -> Redaction:
             continue
         removed = rule.startswith("-")
         name = rule.removeprefix("-").lower()
-        if not _NAME.fullmatch(name):
+        if not FIELD_NAME.fullmatch(name):
             raise ConfigInvalid(
                 f"redact: {rule!r} is neither a name nor a path",
                 hint="write x-api-key, card_number, $.user.card, or -x-api-key to stop redacting it",

@@ -60,7 +60,7 @@ class ReplayOutcome:
     without: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        differences = [each.as_dict() for each in self.differences]
+        differences = [each._asdict() for each in self.differences]
         changed = {"reason": self.reason or None, "differences": differences, "without": list(self.without)}
         return asdict(self) | changed
 

@@ -13,7 +13,15 @@ from typing import Any, Final, NamedTuple
 from devroute.errors import NotReplayable, NotSupported, RequestMalformed
 from devroute.http.http1.request import parse_request_head
 from devroute.http.message import MAX_HEAD_BYTES, Framing, RequestHead
-from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Capture, Fields, redacted_parts
+from devroute.inspector.capture import (
+    FIELD_NAME,
+    FIELD_VALUE,
+    REDACTED,
+    REDACTED_QUERY,
+    Capture,
+    Fields,
+    redacted_parts,
+)
 
 #: Headers of one connection, and those derived from the body. They are not copied.
 _NOT_COPIED: Final = frozenset((
@@ -22,9 +30,6 @@ _NOT_COPIED: Final = frozenset((
 ))  # fmt: skip
 _METHODS_WITHOUT_LENGTH: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "DELETE"))
 _EDITS: Final = frozenset(("method", "target", "headers", "body", "body_base64"))
-NO_EDITS: Final[Mapping[str, Any]] = {}
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class ReplayRequest(NamedTuple):
@@ -35,7 +40,7 @@ class ReplayRequest(NamedTuple):
     without: list[str]
 
 
-def replay_request(capture: Capture, edits: Mapping[str, Any] = NO_EDITS) -> ReplayRequest:
+def replay_request(capture: Capture, edits: Mapping[str, Any]) -> ReplayRequest:
     """The request with these `edits`: "method", "target" (path and query), "headers" ([[name, value], …],
     which replaces all), "body" (text) or "body_base64". Raises NotReplayable, RequestMalformed."""
     _check(capture, edits)
@@ -106,9 +111,9 @@ def _headers(given: Any) -> Fields:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(x, str) for x in pair):
             raise RequestMalformed('"headers" must be a list of [name, value]')
         name, value = pair[0], pair[1].strip(" \t")
-        if _FIELD_NAME.fullmatch(name) is None:
+        if FIELD_NAME.fullmatch(name) is None:
             raise RequestMalformed(f"{name!r:.60} is not a header name")
-        if _FIELD_VALUE.fullmatch(value) is None:
+        if FIELD_VALUE.fullmatch(value) is None:
             raise RequestMalformed(f"the value of {name} has control characters")
         fields.append((name, value))
     return fields

@@ -18,14 +18,11 @@ def search(captures: Iterable[Capture], text: str) -> Iterator[tuple[int, str] |
 def _place(capture: Capture, wanted: str, as_bytes: bytes) -> str | None:
     if wanted in capture.target.lower() or wanted in capture.service.lower():
         return "path"
-    if as_bytes in capture.request_head.raw.lower():
-        return "request headers"
-    if as_bytes in capture.response_head.raw.lower():
-        return "response headers"
-    if as_bytes in capture.request_body.data.lower():
-        return "request body"
-    if as_bytes in capture.response_body.data.lower():
-        return "response body"
-    if any(as_bytes in message.data.lower() for message in capture.messages):
-        return "messages"
-    return None
+    places: tuple[tuple[str, bytes | bytearray], ...] = (
+        ("request headers", capture.request_head.raw),
+        ("response headers", capture.response_head.raw),
+        ("request body", capture.request_body.data),
+        ("response body", capture.response_body.data),
+        *(("messages", message.data) for message in capture.messages),
+    )
+    return next((place for place, data in places if as_bytes in data.lower()), None)

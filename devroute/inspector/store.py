@@ -189,11 +189,10 @@ class CaptureStore:
         are."""
         if not capture.stored or capture.state != "open":
             return
-        sides: tuple[tuple[Literal["request", "response"], Body, int], ...] = (
+        for side, body, more in (
             ("request", capture.request_body, request),
             ("response", capture.response_body, response),
-        )
-        for side, body, more in sides:
+        ):
             body.size += more
             if more and self.subscriptions.callbacks:
                 self.subscriptions.notify("data", capture, {"side": side, "size": body.size})

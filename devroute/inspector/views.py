@@ -21,36 +21,28 @@ MESSAGE_PREVIEW_BYTES: Final = 4 * 1024
 #: Messages in the details: the newest.
 LISTED_MESSAGES: Final = 500
 
+#: The values of a capture that a row shows as they are.
+_UNCHANGED: Final = (
+    "id", "service", "caller", "method", "target", "kind", "state", "status", "grpc_status", "replay_of",
+)  # fmt: skip
+
 
 def as_summary(capture: Capture) -> dict[str, Any]:
     """One row of the list. `started` is Unix time in seconds."""
-    duration = capture.duration
-    comparison = capture.comparison
-    return {
-        "id": capture.id,
+    return {name: getattr(capture, name) for name in _UNCHANGED} | {
         "started": round(capture.started, 3),
-        "service": capture.service,
-        "caller": capture.caller,
-        "method": capture.method,
-        "target": capture.target,
-        "kind": capture.kind,
-        "state": capture.state,
-        "status": capture.status,
-        "grpc_status": capture.grpc_status,
-        "duration_ms": None if duration is None else round(duration * 1000, 3),
+        "duration_ms": _ms(capture.duration),
         "request_size": capture.request_body.size,
         "response_size": capture.response_body.size,
         "content_type": value_of(capture.response_headers, "content-type"),
         "messages": len(capture.messages) + capture.messages_dropped,
         "error": None if capture.error is None else capture.error[0],
-        "replay_of": capture.replay_of,
-        "differences": None if comparison is None else len(comparison),
+        "differences": None if capture.comparison is None else len(capture.comparison),
     }
 
 
 def as_detail(capture: Capture) -> dict[str, Any]:
     """The whole capture, but only the beginning of its bodies."""
-    timing = capture.timing
     error = capture.error
     return as_summary(capture) | {
         "version": capture.version,
@@ -64,8 +56,7 @@ def as_detail(capture: Capture) -> dict[str, Any]:
         "message_list": [as_message(each) for each in capture.messages[-LISTED_MESSAGES:]],
         "messages_dropped": capture.messages_dropped + max(0, len(capture.messages) - LISTED_MESSAGES),
         "timing": {
-            name.removesuffix("_s") + "_ms": None if value is None else round(value * 1000, 3)
-            for name, value in timing._asdict().items()
+            name.removesuffix("_s") + "_ms": _ms(value) for name, value in capture.timing._asdict().items()
         },
         "error": None if error is None else {"code": error[0], "message": error[1]},
         "redacted": redacted_parts(capture),
@@ -76,11 +67,8 @@ def as_detail(capture: Capture) -> dict[str, Any]:
 def _body(body: Body, headers: Fields) -> dict[str, Any]:
     shown = readable(body, headers, PREVIEW_BYTES)
     return {
-        "size": body.size,
+        **{name: getattr(body, name) for name in ("size", "truncated", "complete", "note")},
         "kept": len(body.data),
-        "truncated": body.truncated,
-        "complete": body.complete,
-        "note": body.note,
         **_shown(shown, cut=True),
     }
 
@@ -93,13 +81,14 @@ def _shown(data: bytes, *, cut: bool) -> dict[str, Any]:
     return {"text": base64.b64encode(data).decode(), "base64": True}
 
 
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
 def as_message(message: Message) -> dict[str, Any]:
     data = message.data[:MESSAGE_PREVIEW_BYTES]
     return {
-        "at_ms": round(message.at * 1000, 3),
-        "from_client": message.from_client,
-        "opcode": message.opcode,
-        "size": message.size,
-        "compressed": message.compressed,
+        **{name: getattr(message, name) for name in ("from_client", "opcode", "size", "compressed")},
+        "at_ms": _ms(message.at),
         **_shown(data, cut=len(data) < message.size),
     }
