@@ -18,16 +18,16 @@ from devroute.proxy.watched_file import WatchedFile
 
 
 class IdentitySources:
-    """`start` begins to fetch the issuer's keys, `stop` ends it; `files` are to be refreshed periodically."""
+    """`keys` are the issuer's, to be started and stopped; `files` are to be refreshed periodically."""
 
     def __init__(self, settings: ProxySettings) -> None:
         """Raises ConfigInvalid for a file that cannot be used."""
         self._tokens = WatchedFile(settings.tokens, Tokens.parse, Tokens())
         issuer = None
-        self._keys: PublicKeySource[IssuerKeys] | None = None
+        self.keys: PublicKeySource[IssuerKeys] | None = None
         if settings.oidc_issuer is not None:
-            self._keys = PublicKeySource("oidc-keys", _issuer_keys(settings, settings.oidc_issuer))
-            issuer = Issuer(_rules(settings, settings.oidc_issuer), self._keys.keys)
+            self.keys = PublicKeySource("oidc-keys", _issuer_keys(settings, settings.oidc_issuer))
+            issuer = Issuer(_rules(settings, settings.oidc_issuer), self.keys.keys)
         authenticator = Authenticator(lambda: self._tokens.current, issuer, settings.tls_client_subject)
         self.authenticate = authenticator.authenticate
         self.check_current = authenticator.check_current
@@ -37,23 +37,15 @@ class IdentitySources:
         """The tokens in force; another object once the file has changed."""
         return self._tokens.current
 
-    def start(self) -> None:
-        if self._keys is not None:
-            self._keys.start()
-
-    async def stop(self) -> None:
-        if self._keys is not None:
-            await self._keys.stop()
-
     def files(self) -> list[tuple[str, WatchedFile[Any]]]:
         """The files, by their names in the audit trail."""
-        return [("tokens", self._tokens), *(self._keys.files() if self._keys is not None else ())]
+        return [("tokens", self._tokens), *(self.keys.files() if self.keys is not None else ())]
 
     def status(self) -> dict[str, object]:
         """For /readyz."""
         return {
             "tokens_problem": self._tokens.problem,
-            "oidc": None if self._keys is None else self._keys.status(),
+            "oidc": None if self.keys is None else self.keys.status(),
         }
 
 

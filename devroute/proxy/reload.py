@@ -35,20 +35,21 @@ class LiveConfig:
         self.identities = IdentitySources(settings)
         self.signing_keys = signing_keys(settings.contract_keys)
         self._keys_in_force = self.signing_keys.current()
+        self._fetched = [each for each in (self.identities.keys, self.signing_keys) if each is not None]
 
     def policy(self) -> Policy:
         return self._policy.current
 
     def start(self, record: RecordEvent) -> None:
-        self.identities.start()
-        self.signing_keys.start()
+        for source in self._fetched:
+            source.start()
         for name, file in self._files():
             if file.path is not None:
                 record("change", what=name, outcome="loaded", path=str(file.path), reason="")
 
     async def stop(self) -> None:
-        await self.identities.stop()
-        await self.signing_keys.stop()
+        for source in self._fetched:
+            await source.stop()
 
     def refresh(self, record: RecordEvent) -> set[str]:
         """Read what has changed. Returns the names of the sources with a new value."""

@@ -3,7 +3,6 @@ scope. Pure."""
 
 from devroute import headers
 from devroute.mesh.manifests import lua
-from devroute.mesh.manifests.lua import COPIED, SENT_TO_PROXY
 from devroute.mesh.manifests.model import (
     Document,
     MeshScope,
@@ -150,7 +149,7 @@ def _shadow_route(share: float, settings: Document) -> Document:
 
 def _copied_route(proxy: ProxyService) -> Document:
     """Copied without a contract. The header alone, which a client can send too, leads nowhere."""
-    match = _match({"name": headers.COPY, "present_match": True}, _exactly(COPIED))
+    match = _match({"name": headers.COPY, "present_match": True}, _exactly(lua.COPIED))
     return {"name": "devroute-copied", "match": match, **_elsewhere(proxy)}
 
 
@@ -158,7 +157,7 @@ def _detour_route(proxy: ProxyService) -> Document:
     """Decided: to the proxy, as a stream. Without timeouts, since a debugger may hold the laptop's app."""
     return {
         "name": "devroute-detour",
-        "match": _match(_carries_contract(), _exactly(SENT_TO_PROXY)),
+        "match": _match(_carries_contract(), _exactly(lua.SENT_TO_PROXY)),
         "route": {"cluster": proxy.data_cluster, "timeout": "0s", "idle_timeout": "0s"},
         "request_headers_to_remove": [headers.CLUSTER, headers.SHADOW],
     }

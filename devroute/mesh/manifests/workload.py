@@ -69,10 +69,7 @@ def deployment(installation: Installation) -> Document:
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "selector": {"matchLabels": installation.selector},
         "template": {
-            "metadata": {
-                "labels": {**installation.selector, **PART_OF},
-                "annotations": _annotations(),
-            },
+            "metadata": {"labels": installation.metadata()["labels"], "annotations": _annotations()},
             "spec": _pod(installation),
         },
     }
