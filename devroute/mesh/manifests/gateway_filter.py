@@ -12,6 +12,7 @@ from typing import Literal
 from devroute import headers
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.lua import EDGE_DONE
 from devroute.mesh.manifests.model import Document, metadata_of
 from devroute.mesh.manifests.patches import (
     LUA_TYPE,
@@ -121,12 +122,7 @@ def _routes(settings: EdgeSettings) -> list[Document]:
 
 def _route(name: str, header: Document, settings: EdgeSettings) -> Document:
     """Its own response appears only if the filter dies before it has marked the request as done."""
-    done = {
-        "filter": FILTER,
-        "path": [{"key": lua.EDGE_DONE}],
-        "value": {"present_match": True},
-        "invert": True,
-    }
+    done = {"filter": FILTER, "path": [{"key": EDGE_DONE}], "value": {"present_match": True}, "invert": True}
     return {
         "name": f"devroute-edge-{name}",
         "match": {"prefix": "/", "headers": [header], "dynamic_metadata": [done]},
