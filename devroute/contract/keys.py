@@ -64,19 +64,17 @@ class Keys:
             raise ConfigInvalid(f"{source}: not JSON", hint=_HINT) from None
         listed = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(listed, list):
-            raise ConfigInvalid(
-                f'{source}: write a JWKS, {{"keys": [...]}}',
-                hint=_HINT,
-            )
+            raise ConfigInvalid(f'{source}: write a JWKS, {{"keys": [...]}}', hint=_HINT)
         if len(listed) > MAX_KEYS:
             raise ConfigInvalid(f"{source}: {len(listed)} keys; at most {MAX_KEYS} are allowed")
         found: dict[str, Key] = {}
         for index, jwk in enumerate(listed):
             key = read_key(jwk, f"{source}: keys.{index}")
-            if key is not None and key.id in found:
+            if key is None:
+                continue
+            if key.id in found:
                 raise ConfigInvalid(f"{source}: keys.{index}: another key has the kid {quote(key.id)}")
-            if key is not None:
-                found[key.id] = key
+            found[key.id] = key
         return cls(MappingProxyType(found))
 
 

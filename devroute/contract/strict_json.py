@@ -49,12 +49,10 @@ def _advice(raw: str, error: json.JSONDecodeError) -> str:
         return f"{quote(rest)} follows the end of the contract; remove it"
     if rest.startswith("'"):
         return "JSON needs double quotes, not single ones"
-    if error.pos == 0 or not rest.strip():
-        return (
-            'write {"SERVICE": "TARGET"}'
-            if error.pos == 0
-            else "the contract ends too early; is a brace missing?"
-        )
+    if error.pos == 0:
+        return 'write {"SERVICE": "TARGET"}'
+    if not rest.strip():
+        return "the contract ends too early; is a brace missing?"
     return f"{error.msg[0].lower()}{error.msg[1:]}"
 
 

@@ -29,7 +29,6 @@ def write(captures: Iterable[Capture], version: str) -> Iterator[str]:
 
 
 def entry(capture: Capture) -> dict[str, Any]:
-    timing = capture.timing
     host = value_of(capture.request_headers, "host") or capture.service
     url = f"http://{host}{capture.target if capture.target.startswith('/') else '/'}"
     found: dict[str, Any] = {
@@ -38,11 +37,7 @@ def entry(capture: Capture) -> dict[str, Any]:
         "request": _request(capture, url),
         "response": _response(capture),
         "cache": {},
-        "timings": {
-            "send": _ms(timing.queue_s),
-            "wait": _ms(timing.app_s),
-            "receive": _ms(timing.transfer_s),
-        },
+        "timings": dict(zip(("send", "wait", "receive"), map(_ms, capture.timing), strict=True)),
         "_devroute": {
             "service": capture.service,
             "caller": capture.caller,

@@ -5,6 +5,7 @@ kept, the rest counted.
 """
 
 import zlib
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from devroute.inspector.capture import OPCODES, Message, Opcode
@@ -29,18 +30,16 @@ class Watcher(Protocol):
     def feed(self, data: bytes, at: float) -> list[Message]: ...
 
 
+@dataclass(slots=True, kw_only=True)
 class GrpcMessages:
     """Length-prefixed messages (gRPC's "PROTOCOL-HTTP2"): a flag, four bytes of length, the message."""
 
-    __slots__ = ("_data", "_flag", "_from_client", "_held", "_left", "_size")
-
-    def __init__(self, *, from_client: bool) -> None:
-        self._from_client = from_client
-        self._held = b""  # an incomplete prefix
-        self._left = -1  # bytes missing from the current message; -1 between messages
-        self._size = 0
-        self._flag = 0
-        self._data = b""
+    from_client: bool
+    _held: bytes = b""  # an incomplete prefix
+    _left: int = -1  # bytes missing from the current message; -1 between messages
+    _size: int = 0
+    _flag: int = 0
+    _data: bytes = b""
 
     def feed(self, data: bytes, at: float) -> list[Message]:
         found: list[Message] = []
@@ -64,7 +63,7 @@ class GrpcMessages:
             if self._left:
                 return found
             found.append(
-                Message(at, self._from_client, "binary", self._data, self._size, compressed=self._flag == 1)
+                Message(at, self.from_client, "binary", self._data, self._size, compressed=self._flag == 1)
             )
             self._left = -1
 
@@ -194,16 +193,14 @@ class WebSocketMessages:
     def _payload(self, data: bytes, start: int, stop: int) -> None:
         deflated = self._deflate if self._inflating else None
         room = self._limit - len(self._data)
-        if deflated is None:
-            self._size += stop - start
-            if room > 0 and not self._inflating:
-                self._data += _unmasked(data[start : min(stop, start + room)], self._key)
-        elif not deflated.broken:
+        if deflated is not None and not deflated.broken:
             kept, size = deflated.inflate(_unmasked(data[start:stop], self._key), room)
             self._data += kept
             self._size += size
         else:
             self._size += stop - start
+            if room > 0 and not self._inflating:
+                self._data += _unmasked(data[start : min(stop, start + room)], self._key)
         turn = (stop - start) % 4
         self._key = self._key[turn:] + self._key[:turn]
 

@@ -112,16 +112,14 @@ class RecordingUpstream:
         await self._app.close()
 
 
+@dataclass(slots=True)
 class _Direction:
     """The request's or the response's body. `full`: no more of it is kept; `uncounted`: bytes since then that
     the store does not know yet."""
 
-    __slots__ = ("full", "uncounted", "watcher")
-
-    def __init__(self) -> None:
-        self.watcher: Watcher | None = None
-        self.full = False
-        self.uncounted = 0
+    watcher: Watcher | None = None
+    full: bool = False
+    uncounted: int = 0
 
 
 #: Both directions until the first event is processed, so that no objects are made on the path of a request.

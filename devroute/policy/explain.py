@@ -67,11 +67,8 @@ def _callers(policy: Policy) -> Iterator[str]:
         callers = "every caller" if "*" in rule.callers else _list(rule.callers)
         yield f"  {callers}: {_services(rule.services)} to {_targets_of(rule)}"
     if policy.callers is not None:
-        yield (
-            "  no other caller"
-            if policy.callers
-            else "  none: all requests stay with the mesh's own services"
-        )
+        none = "  none: all requests stay with the mesh's own services"
+        yield "  no other caller" if policy.callers else none
 
 
 def _limits(policy: Policy) -> Iterator[str]:
