@@ -18,7 +18,6 @@ from devroute.inspector.capture import Capture, readable
 from devroute.inspector.compare import compare_captures
 from devroute.inspector.curl import as_curl
 from devroute.inspector.feed import Feed
-from devroute.inspector.search import search
 from devroute.inspector.store import CaptureStore
 from devroute.inspector.views import as_detail, as_summary
 
@@ -120,11 +119,12 @@ class Api:
     async def search(self, request: web.Request) -> web.Response:
         """GET /api/search?q=TEXT: the ids of the captures that hold the text, and where."""
         found = []
+        text = request.query.get("q", "").lower()
         loop = asyncio.get_running_loop()
         until = loop.time() + SEARCH_SECONDS
-        for hit in search(self.store.newest_first(), request.query.get("q", "")):
-            if hit is not None:
-                found.append(hit)
+        for capture in self.store.newest_first():
+            if (place := _place_of(text, capture)) is not None:
+                found.append((capture.id, place))
             if loop.time() > until:
                 await asyncio.sleep(0)
                 until = loop.time() + SEARCH_SECONDS
@@ -220,6 +220,21 @@ class Api:
         """DELETE /api/exchanges"""
         self.store.clear()
         return web.json_response({"exchanges": 0})
+
+
+def _place_of(text: str, capture: Capture) -> str | None:
+    """Where a capture holds a text in lower case, ignoring the capture's case."""
+    if text in capture.target.lower() or text in capture.service.lower():
+        return "path"
+    places: tuple[tuple[str, bytes | bytearray], ...] = (
+        ("request headers", capture.request_head.raw),
+        ("response headers", capture.response_head.raw),
+        ("request body", capture.request_body.data),
+        ("response body", capture.response_body.data),
+        *(("messages", message.data) for message in capture.messages),
+    )
+    as_bytes = text.encode("utf-8", "surrogateescape")
+    return next((place for place, data in places if as_bytes in data.lower()), None)
 
 
 def _event(name: str, document: dict[str, Any]) -> bytes:
