@@ -127,11 +127,9 @@ def _contradiction(case: Case) -> str | None:
 
 
 def _decision(policy: Policy, case: Case) -> DevrouteError | None:
+    decide = _register if case.registers else _detour
     try:
-        if case.registers:
-            _register(policy, case)
-        else:
-            _detour(policy, case)
+        decide(policy, case)
     except DevrouteError as error:
         return error
     return None
