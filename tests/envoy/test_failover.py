@@ -19,7 +19,7 @@ from devroute.mesh.envoy import running
 from devroute.mesh.istio.sidecar import OUTBOUND, Document, Endpoint, Sidecar, bootstrap
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, free_port, real_mesh
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -253,7 +253,7 @@ async def test_a_proxy_without_mesh_egress_refuses_with_the_reason(tmp_path: Pat
         environment = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": secret}
         arguments = ("up", "foo=8001", "--except-status", "404")
         async with testbed.command(tmp_path, "up", arguments, environment) as up:
-            async with asyncio.timeout(testbed.START_TIMEOUT_S):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await up.process.wait() != 0
             said = up.log.read_text()
     assert "failover is not possible: the proxy has no mesh egress" in said

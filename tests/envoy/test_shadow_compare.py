@@ -18,7 +18,7 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -222,7 +222,7 @@ async def test_where_policy_permits_no_copies_no_laptop_gets_them(tmp_path: Path
     async with testbed.proxy(tmp_path, [record]) as proxy:
         environment = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": secret}
         async with testbed.command(tmp_path, "up", ("up", "foo=8001", "--shadow", "25%"), environment) as up:
-            async with asyncio.timeout(testbed.START_TIMEOUT_S):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await up.process.wait() == 30
             said = up.log.read_text()
     assert "does not permit shadow traffic" in said
