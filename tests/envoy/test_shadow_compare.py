@@ -23,7 +23,6 @@ from tests.support.eventually import PATIENCE_S, eventually
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 SIZE = 20 * 1024 * 1024
-PATIENCE_S = 10.0
 
 
 class Party:
