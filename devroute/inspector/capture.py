@@ -67,7 +67,7 @@ class Timing(NamedTuple):
     transfer_s: float | None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class CapturedHead:
     """The field lines of a head, without its start line. They are split into fields when first needed; most
     captures are never looked at."""
@@ -95,7 +95,7 @@ class CapturedHead:
 _NO_HEAD: Final = CapturedHead()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Capture:
     """A recorded request and its response, which changes while the request is in flight. `started` is Unix
     time; `opened`, `sent`, `responded` and `ended` are times of one monotonic clock, None until they happen.

@@ -30,7 +30,7 @@ class Watcher(Protocol):
     def feed(self, data: bytes, at: float) -> list[Message]: ...
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class GrpcMessages:
     """Length-prefixed messages (gRPC's "PROTOCOL-HTTP2"): a flag, four bytes of length, the message."""
 

@@ -79,7 +79,7 @@ class Recorder:
             stream.record()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class RecordingUpstream:
     """An app whose requests and responses are recorded; implements devroute.upstream.Upstream."""
 
@@ -112,7 +112,7 @@ class RecordingUpstream:
         await self._app.close()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Direction:
     """The request's or the response's body. `full`: no more of it is kept; `uncounted`: bytes since then that
     the store does not know yet."""

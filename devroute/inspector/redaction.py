@@ -173,7 +173,7 @@ _LINE_TYPES: Final = frozenset((
 _TEXT_TYPES: Final = (b"", b"text/plain")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)  # buffers what is not redacted yet
 class WholeBodyRedactor:
     """Buffers a whole body up to `limit`: its fields are only known at its end."""
 
@@ -226,7 +226,7 @@ class WholeBodyRedactor:
         return self._masks.json(data)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)  # buffers what is not redacted yet
 class LineRedactor:
     """Buffers one document at a time: a line, or an event of an event stream."""
 
