@@ -77,11 +77,8 @@ class Http2ServerConnection(Http2Connection):
         for stream in list(self.streams.values()):
             if isinstance(stream, ServerStream):
                 stream.check(now)
-        if (
-            not self.streams
-            and now - self._last_progress > self._context.timeouts.keep_alive
-            and not self.finished
-        ):
+        idle = 0.0 if self.streams else now - self._last_progress
+        if idle > self._context.timeouts.keep_alive and not self.finished:
             self.protocol.close_connection(ErrorCodes.NO_ERROR)
             self.flush()
             self.finished = True
