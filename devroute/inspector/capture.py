@@ -6,7 +6,6 @@ inspector/redaction.py has redacted headers, targets and bodies before: secrets 
 import re
 import zlib
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
 
 from devroute.contract.mesh_identity import caller_of
@@ -67,12 +66,15 @@ class Timing(NamedTuple):
     transfer_s: float | None
 
 
-@dataclass(eq=False, repr=False)
 class CapturedHead:
     """The field lines of a head, without its start line. They are split into fields when first needed; most
-    captures are never looked at."""
+    captures are never looked at, so a head is one object with its bytes."""
 
-    raw: bytes = b""
+    __slots__ = ("_fields", "raw")
+
+    def __init__(self, raw: bytes = b"") -> None:
+        self.raw = raw
+        self._fields: Fields | None = None
 
     @classmethod
     def of(cls, fields: Fields) -> "CapturedHead":
@@ -83,11 +85,13 @@ class CapturedHead:
         except UnicodeEncodeError:  # from a file or a form
             return cls(text.encode("utf-8", "replace"))
 
-    @cached_property
+    @property
     def fields(self) -> Fields:
-        return as_text(split_fields(b"\r\n" + self.raw)) if self.raw else []
+        if self._fields is None:
+            self._fields = as_text(split_fields(b"\r\n" + self.raw)) if self.raw else []
+        return self._fields
 
-    @cached_property
+    @property
     def caller(self) -> str:
         return caller_of(b"\n" + self.raw)
 
