@@ -46,6 +46,7 @@ COMPILED = [
     "tunnel.protocol.stream",
     "tunnel.protocol.websocket",
     "tunnel.proxy_link",
+    "upstream.address_pool",
     "upstream.http1_connection",
     "upstream.http1_pool",
     "upstream.http2_connection",

@@ -49,6 +49,7 @@ from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 
@@ -133,7 +134,7 @@ class Agent:
             str, NegotiatingUpstream | Http2Pool | RecordingUpstream | ComparisonReceiver
         ] = {}
         for spec in settings.services:
-            app = _SCHEMES[spec.scheme](spec.host, spec.port, unreachable=AppUnreachable)
+            app = _SCHEMES[spec.scheme](Dialer(spec.host, spec.port, unreachable=AppUnreachable))
             self._upstreams[spec.service] = (
                 app if recorder is None else RecordingUpstream(app, spec.service, recorder)
             )

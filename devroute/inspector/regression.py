@@ -17,6 +17,7 @@ from devroute.inspector.recorder import Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.replay import Replay
 from devroute.inspector.store import CaptureStore
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.negotiating import NegotiatingUpstream
 
 #: Concurrent requests, and bytes of each response that are compared. Together they bound the memory.
@@ -83,7 +84,7 @@ class _Player:
         self._recorder = Recorder(self._store, asyncio.get_running_loop())
         self._apps = {
             service: RecordingUpstream(
-                NegotiatingUpstream(host, port, unreachable=AppUnreachable), service, self._recorder
+                NegotiatingUpstream(Dialer(host, port, unreachable=AppUnreachable)), service, self._recorder
             )
             for service, (host, port) in plan.apps.items()
         }

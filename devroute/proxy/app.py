@@ -43,6 +43,7 @@ from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.routing.trace import Traces
 from devroute.tunnel.protocol.handshake import Offer
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.pools import Pools
 
@@ -299,13 +300,10 @@ def _mesh(settings: ProxySettings) -> Http1Pool | None:
     since the setting accepts loopback addresses only."""
     if (egress := settings.mesh_egress) is None:
         return None
-    return Http1Pool(
-        egress.host,
-        egress.port,
-        permit=lambda ip, port: None,
-        connect_timeout=settings.connect_timeout,
-        max_in_flight=settings.max_in_flight,
+    dialer = Dialer(
+        egress.host, egress.port, permit=lambda ip, port: None, connect_timeout=settings.connect_timeout
     )
+    return Http1Pool(dialer, settings.max_in_flight)
 
 
 def _timeouts(settings: ProxySettings) -> Timeouts:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import aiohappyeyeballs
 
 from devroute.contract.target import Address
-from devroute.errors import CircuitOpen, DevrouteError
+from devroute.errors import CircuitOpen, DevrouteError, TargetUnreachable
 from devroute.upstream.circuit_breaker import CircuitBreaker
 
 #: Raises TargetDenied for an IP address and port that may not be reached.
@@ -19,6 +19,8 @@ Permit = Callable[[str, int], None]
 
 #: Delay before the next address of a name is tried in parallel (RFC 8305 §5).
 HAPPY_EYEBALLS_SECONDS: Final = 0.25
+
+CONNECT_SECONDS: Final = 5.0
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -33,9 +35,9 @@ class Dialer:
         host: str,
         port: int,
         *,
-        unreachable: type[DevrouteError],
-        permit: Permit | None,
-        connect_timeout: float,
+        unreachable: type[DevrouteError] = TargetUnreachable,
+        permit: Permit | None = None,
+        connect_timeout: float = CONNECT_SECONDS,
     ) -> None:
         self.label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.connect_timeout = connect_timeout

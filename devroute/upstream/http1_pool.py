@@ -1,16 +1,15 @@
 """Requests over pooled keep-alive HTTP/1.1 connections to one address: a direct target, or a laptop's app.
 
-Never decides which address may be reached: `permit` does, before each connection.
+The address is judged by the dialer before each connection.
 """
 
-import asyncio
 from typing import Final
 
-from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable
+from devroute.errors import DevrouteError
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import RequestHead
-from devroute.tasks import TaskOwner
-from devroute.upstream.dialer import Dialer, Permit
+from devroute.upstream.address_pool import MAX_IN_FLIGHT, AddressPool
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_connection import Http1Connection, Http1Stream
 from devroute.upstream.interface import ResponseSink
 
@@ -20,75 +19,42 @@ IDLE_SECONDS: Final = 4.0
 #: More would only occupy sockets of the app; requests beyond it open new connections.
 MAX_IDLE: Final = 128
 
-CONNECT_SECONDS: Final = 5.0
 
-#: A laptop's app with this many open requests is stuck.
-MAX_IN_FLIGHT: Final = 2048
+class Http1Pool(AddressPool):
+    """A pool of connections to one address; implements Upstream."""
 
-
-class Http1Pool:
-    """A pool of connections to one address; implements Upstream.
-
-    `permit(ip, port)` is called for every IP address of `host`, and raises TargetDenied; without it all are
-    permitted (the agent's own app). `unreachable` is the error for refused and timed-out connections. Times
-    in seconds.
-    """
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        unreachable: type[DevrouteError] = TargetUnreachable,
-        permit: Permit | None = None,
-        connect_timeout: float = CONNECT_SECONDS,
-        max_in_flight: int = MAX_IN_FLIGHT,
-    ) -> None:
-        self._dialer = Dialer(
-            host, port, unreachable=unreachable, permit=permit, connect_timeout=connect_timeout
-        )
-        self.label = self._dialer.label
+    def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+        super().__init__(dialer, max_in_flight)
         self.response_parser = ResponseHeadParser()
-        self.max_in_flight = max_in_flight
-        self._in_flight = 0
         # The number of calls of `close_idle`: connections of older generations serve no further request.
         self._generation = 0
         self._idle: list[Http1Connection] = []
-        self._connecting = TaskOwner()
-        self._sweep: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
 
     @property
     def busy(self) -> bool:
         """Whether any connection is open, or being opened."""
-        return bool(self._in_flight or self._idle or self._connecting.active)
-
-    @property
-    def in_flight(self) -> int:
-        return self._in_flight
+        return bool(self.in_flight or self._idle or self._tasks.active)
 
     def open(self, head: RequestHead, sink: ResponseSink) -> Http1Stream:
-        self._in_flight += 1
         stream = Http1Stream(self, head, sink)
-        if self._in_flight > self.max_in_flight:
-            message = f"{self.label} has {self.max_in_flight} requests in flight already"
-            self._loop.call_soon(stream.fail, TargetOverloaded(message))
+        if (error := self.overload()) is not None:
+            self._loop.call_soon(stream.fail, error)
         elif (connection := self._take()) is not None:
             stream.attach(connection, reused=True)
         else:
-            self._connecting.start(self._serve(stream))
+            self._tasks.start(self._serve(stream))
         return stream
 
     def retry(self, stream: Http1Stream) -> None:
         """Send the request once more: a pooled connection was closed before any byte of the response."""
-        self._connecting.start(self._serve(stream))
+        self._tasks.start(self._serve(stream))
 
     async def probe(self) -> None:
         """Check that the target accepts connections; the pool keeps the connection for the next request.
 
         Raises what `open` would have reported.
         """
-        if not self._idle and not self._in_flight:
+        if not self._idle and not self.in_flight:
             self.release(await self._connect())
 
     def close_idle(self) -> None:
@@ -96,13 +62,6 @@ class Http1Pool:
         self._generation += 1
         for connection in list(self._idle):
             connection.close()
-
-    async def close(self) -> None:
-        """Close idle connections and cancel those being opened; open streams belong to their sinks."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-        self.close_idle()
-        await self._connecting.close()
 
     # --- connections
 
@@ -145,9 +104,6 @@ class Http1Pool:
     def forget(self, connection: Http1Connection) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
-
-    def ended(self) -> None:
-        self._in_flight -= 1
 
     async def _serve(self, stream: Http1Stream) -> None:
         try:

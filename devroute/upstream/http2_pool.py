@@ -1,17 +1,16 @@
 """Requests over a few shared HTTP/2 connections to one address, in clear text with prior knowledge: for gRPC.
 
-Never decides which address may be reached: `permit` does, before each connection.
+The address is judged by the dialer before each connection.
 """
 
 import asyncio
 from collections import deque
 from typing import Final
 
-from devroute.errors import DevrouteError, TargetOverloaded, TargetUnreachable, UpstreamInvalid
+from devroute.errors import DevrouteError, TargetOverloaded, UpstreamInvalid
 from devroute.http.message import RequestHead
-from devroute.tasks import TaskOwner
-from devroute.upstream.dialer import Dialer, Permit
-from devroute.upstream.http1_pool import CONNECT_SECONDS, MAX_IN_FLIGHT
+from devroute.upstream.address_pool import MAX_IN_FLIGHT, AddressPool
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.http2_connection import Http2UpstreamConnection, Http2UpstreamStream
 from devroute.upstream.interface import ResponseSink
 
@@ -22,47 +21,24 @@ IDLE_SECONDS: Final = 60.0
 MAX_CONNECTIONS: Final = 32
 
 
-class Http2Pool:
-    """A few connections to one address; implements Upstream. The parameters are those of Http1Pool."""
+class Http2Pool(AddressPool):
+    """A few connections to one address; implements Upstream."""
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        unreachable: type[DevrouteError] = TargetUnreachable,
-        permit: Permit | None = None,
-        connect_timeout: float = CONNECT_SECONDS,
-        max_in_flight: int = MAX_IN_FLIGHT,
-    ) -> None:
-        self._dialer = Dialer(
-            host, port, unreachable=unreachable, permit=permit, connect_timeout=connect_timeout
-        )
-        self.label = self._dialer.label
-        self.max_in_flight = max_in_flight
-        self._in_flight = 0
+    def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+        super().__init__(dialer, max_in_flight)
         self._connections: list[Http2UpstreamConnection] = []
         self._waiting: deque[Http2UpstreamStream] = deque()
         self._connecting = False  # at most one connection at a time
-        self._tasks = TaskOwner()
-        self._sweep: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
 
     @property
     def busy(self) -> bool:
         """Whether any connection is open, or being opened."""
-        return bool(self._in_flight or self._connections or self._connecting)
-
-    @property
-    def in_flight(self) -> int:
-        return self._in_flight
+        return bool(self.in_flight or self._connections or self._connecting)
 
     def open(self, head: RequestHead, sink: ResponseSink) -> Http2UpstreamStream:
-        self._in_flight += 1
         stream = Http2UpstreamStream(self, head, sink)
-        if self._in_flight > self.max_in_flight:
-            message = f"{self.label} has {self.max_in_flight} requests in flight already"
-            self._loop.call_soon(stream.fail, TargetOverloaded(message))
+        if (error := self.overload()) is not None:
+            self._loop.call_soon(stream.fail, error)
         else:
             self.queue(stream)
         return stream
@@ -81,11 +57,7 @@ class Http2Pool:
             connection.retire()
 
     async def close(self) -> None:
-        """Close idle connections and cancel the one being opened; open streams belong to their sinks."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-        self.close_idle()
-        await self._tasks.close()
+        await super().close()
         self._connecting = False
 
     # --- streams
@@ -93,9 +65,6 @@ class Http2Pool:
     def queue(self, stream: Http2UpstreamStream) -> None:
         self._waiting.append(stream)
         self.assign_waiting()
-
-    def ended(self) -> None:
-        self._in_flight -= 1
 
     def assign_waiting(self) -> None:
         """Assign waiting requests to connections, or open another connection for them."""

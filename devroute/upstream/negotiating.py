@@ -1,43 +1,20 @@
 """Upstream that selects HTTP/1.1 or HTTP/2 per request: gRPC needs HTTP/2, everything else uses HTTP/1.1."""
 
-from devroute.errors import DevrouteError, TargetUnreachable
 from devroute.http.http2.headers import is_grpc
 from devroute.http.message import RequestHead
-from devroute.upstream.dialer import Permit
-from devroute.upstream.http1_pool import CONNECT_SECONDS, MAX_IN_FLIGHT, Http1Pool
+from devroute.upstream.address_pool import MAX_IN_FLIGHT
+from devroute.upstream.dialer import Dialer
+from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 
 
 class NegotiatingUpstream:
-    """The two pools of connections to one address, with the parameters of Http1Pool; implements Upstream."""
+    """The two pools of connections to one address; implements Upstream."""
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        unreachable: type[DevrouteError] = TargetUnreachable,
-        permit: Permit | None = None,
-        connect_timeout: float = CONNECT_SECONDS,
-        max_in_flight: int = MAX_IN_FLIGHT,
-    ) -> None:
-        self._http1 = Http1Pool(
-            host,
-            port,
-            unreachable=unreachable,
-            permit=permit,
-            connect_timeout=connect_timeout,
-            max_in_flight=max_in_flight,
-        )
-        self._http2 = Http2Pool(
-            host,
-            port,
-            unreachable=unreachable,
-            permit=permit,
-            connect_timeout=connect_timeout,
-            max_in_flight=max_in_flight,
-        )
+    def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+        self._http1 = Http1Pool(dialer, max_in_flight)
+        self._http2 = Http2Pool(dialer, max_in_flight)
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         if head.wire.find(b"application/grpc") >= 0 and is_grpc(head.wire):

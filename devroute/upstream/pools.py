@@ -8,6 +8,7 @@ from typing import Final
 
 from devroute.contract.target import Address
 from devroute.policy.policy import Policy
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.negotiating import NegotiatingUpstream
 
 #: Services and addresses with an upstream of their own; unused ones are removed beyond this number.
@@ -31,11 +32,13 @@ class Pools:
             if len(self._pools) >= MAX_POOLS:
                 self.prune()
             pool = self._pools[key] = NegotiatingUpstream(
-                address.host,
-                address.port,
-                permit=lambda ip, port: self._policy().permit_address(ip, port, service=service),
-                connect_timeout=self._connect_timeout,
-                max_in_flight=self._max_in_flight,
+                Dialer(
+                    address.host,
+                    address.port,
+                    permit=lambda ip, port: self._policy().permit_address(ip, port, service=service),
+                    connect_timeout=self._connect_timeout,
+                ),
+                self._max_in_flight,
             )
         return pool
 

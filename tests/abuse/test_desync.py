@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from tests.support.loopback import Client, get, post
 
@@ -21,7 +22,7 @@ class App:
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._listening.setblocking(False)
-        self.upstream = Http1Pool("127.0.0.1", self._listening.getsockname()[1])
+        self.upstream = Http1Pool(Dialer("127.0.0.1", self._listening.getsockname()[1]))
         self._connections: list[socket.socket] = []
 
     async def serve(self, client: Client) -> socket.socket:

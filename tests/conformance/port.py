@@ -18,6 +18,7 @@ from devroute.policy.policy import Policy
 from devroute.proxy.downstream.context import CompletedExchange, Timeouts
 from devroute.proxy.downstream.listener import Listener
 from devroute.routing.router import ContractRouter
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.pools import Pools
@@ -191,7 +192,7 @@ class Port:
     async def start(self, app: asyncio.Server | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.app = app or await loop.create_server(lambda: App(self.received, self.problems), "127.0.0.1", 0)
-        self.upstream = Http1Pool("127.0.0.1", self.app_port)
+        self.upstream = Http1Pool(Dialer("127.0.0.1", self.app_port))
         policy = Policy()
         pools = Pools(lambda: policy, connect_timeout=PATIENCE, max_in_flight=100)
         router = ContractRouter(_Directory(self.upstream), lambda: policy, pools)

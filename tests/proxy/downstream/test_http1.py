@@ -12,6 +12,7 @@ from devroute.http.message import InboundRequest
 from devroute.proxy.downstream.context import CompletedExchange, Timeouts
 from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from tests.support.eventually import eventually, quiet
 
@@ -38,7 +39,7 @@ class Bench:
         loop = asyncio.get_running_loop()
         self.app = await asyncio.start_server(self._app, "127.0.0.1", 0)
         self.app_port = self.app.sockets[0].getsockname()[1]
-        self.upstream = Http1Pool("127.0.0.1", self.app_port)
+        self.upstream = Http1Pool(Dialer("127.0.0.1", self.app_port))
         self.server = Listener(self._route, TIMEOUTS, self.exchanges.append, loop.time())
         self.listener = await loop.create_server(self.server.accept, "127.0.0.1", 0)
         self.port = self.listener.sockets[0].getsockname()[1]
@@ -290,7 +291,7 @@ async def test_a_target_that_fails_repeatedly_opens_the_circuit_breaker(bench: B
     bench.handler = answers(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     with socket.socket() as closed:  # bound and not listening: refuses, and no other process gets the port
         closed.bind(("127.0.0.1", 0))
-        bench.upstream = Http1Pool("127.0.0.1", closed.getsockname()[1], permit=lambda ip, port: None)
+        bench.upstream = Http1Pool(Dialer("127.0.0.1", closed.getsockname()[1], permit=lambda ip, port: None))
         codes = [
             json.loads((await bench.send(request())).partition(b"\r\n\r\n")[2])["code"] for _ in range(7)
         ]

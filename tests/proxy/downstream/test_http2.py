@@ -30,6 +30,7 @@ from devroute.http.message import InboundRequest
 from devroute.proxy.downstream.context import CompletedExchange, Timeouts
 from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.negotiating import NegotiatingUpstream
@@ -95,7 +96,7 @@ async def client_of(app: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[Pee
     """A client, the data port, Http2Pool, and an app that plays its part on each connection."""
     async with AsyncExitStack() as stack:
         number = await stack.enter_async_context(serving(app))
-        port = await stack.enter_async_context(data_port(Http2Pool("127.0.0.1", number)))
+        port = await stack.enter_async_context(data_port(Http2Pool(Dialer("127.0.0.1", number))))
         yield await stack.enter_async_context(peer(port.number))
 
 
@@ -110,11 +111,11 @@ async def channel(request: pytest.FixtureRequest) -> AsyncIterator[aio.Channel]:
         stack.push_async_callback(server.stop, None)
         app: Upstream
         if request.param == "direct":
-            app = Http2Pool("127.0.0.1", number)
+            app = Http2Pool(Dialer("127.0.0.1", number))
             stack.push_async_callback(app.close)
         else:
             # Of a service without a scheme each request says what it needs.
-            laptop = NegotiatingUpstream("127.0.0.1", number, unreachable=AppUnreachable)
+            laptop = NegotiatingUpstream(Dialer("127.0.0.1", number, unreachable=AppUnreachable))
             stack.push_async_callback(laptop.close)
             site, _ = await stack.enter_async_context(tunnel(laptop))
             app = site.upstream()
@@ -193,8 +194,8 @@ async def test_a_response_of_trailers_only_stays_one() -> None:
         )
         await peer.until(h2.events.ConnectionTerminated)
 
-    async with serving(app) as number, tunnel(Http2Pool("127.0.0.1", number)) as (site, _):
-        for upstream in (Http2Pool("127.0.0.1", number), site.upstream()):
+    async with serving(app) as number, tunnel(Http2Pool(Dialer("127.0.0.1", number))) as (site, _):
+        for upstream in (Http2Pool(Dialer("127.0.0.1", number)), site.upstream()):
             async with data_port(upstream) as port, peer(port.number) as client:
                 fields, body, trailers, whole = await client.whole(client.request())
                 assert (fields[b"grpc-status"], body, trailers, whole) == (b"5", b"", {}, True)
@@ -274,7 +275,7 @@ async def test_an_http11_client_reaches_an_app_that_speaks_http2_only() -> None:
                 peer.send(request.stream_id, body)
             peer.trailers(request.stream_id, (b"x-sum", b"1"))
 
-    async with serving(app) as number, data_port(Http2Pool("127.0.0.1", number)) as port:
+    async with serving(app) as number, data_port(Http2Pool(Dialer("127.0.0.1", number))) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
         writer.write(
             b"POST /a HTTP/1.1\r\nHost: foo\r\nTE: trailers\r\nConnection: te, upgrade\r\nUpgrade: x\r\n"
@@ -444,7 +445,7 @@ async def test_an_app_that_is_absent_or_speaks_another_protocol() -> None:
         (b"refused the connection", "app-unreachable"),
     ]
     for number, (words, code) in zip(numbers, wanted, strict=True):
-        upstream = Http2Pool("127.0.0.1", number, unreachable=AppUnreachable)
+        upstream = Http2Pool(Dialer("127.0.0.1", number, unreachable=AppUnreachable))
         async with data_port(upstream) as port, peer(port.number) as client:
             fields, _, _, _ = await client.whole(client.request())
             assert fields[b"grpc-status"] == b"14"
@@ -596,7 +597,7 @@ async def test_a_complete_response_outlives_its_connection() -> None:
 
     async with serving(app) as number:
         client = Client()
-        upstream = Http2Pool("127.0.0.1", number)
+        upstream = Http2Pool(Dialer("127.0.0.1", number))
         stream = upstream.open(get(), client)
         stream.pause_response()
         await eventually(lambda: bool(client.heads) and not upstream._connections)
@@ -696,7 +697,7 @@ async def test_an_app_that_allows_one_stream_gets_several_connections() -> None:
             peer.answer(request.stream_id, end=True)
 
     async with serving(app, streams=1) as number:
-        upstream = Http2Pool("127.0.0.1", number)
+        upstream = Http2Pool(Dialer("127.0.0.1", number))
         async with data_port(upstream) as port, peer(port.number) as client:
             streams = [client.request() for _ in range(4)]
             await eventually(lambda: connections == 4)
@@ -717,7 +718,7 @@ async def test_a_new_policy_takes_effect_on_busy_connections_too() -> None:
             await peer.turn()
 
     async with serving(app) as number:
-        upstream = Http2Pool("127.0.0.1", number, permit=permit)
+        upstream = Http2Pool(Dialer("127.0.0.1", number, permit=permit))
         async with data_port(upstream) as port, peer(port.number) as client:
             client.request(end=False)
             await eventually(lambda: upstream.in_flight == 1 and bool(upstream._connections))
