@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from devroute.agent.ui.layout import clock, row_of, sender_of
+from devroute.agent.ui.layout import clock, duration, printable, sender_of, size
 from devroute.agent.ui.reporter import Event, Reporter, Tally
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import AppUnreachable
@@ -81,12 +81,13 @@ class LineReporter(Reporter):
         self.flush()
         self._writer.close()
 
+    # Without a Row, which costs 2 µs: one line is printed for each request, however many there are.
     def _as_text(self, each: Finished, now: str) -> str:
-        row = row_of(each, now)
-        service = f"{row.service}  " if self._several else ""
-        more = "".join(f"  {text}" for text in (row.caller, each.code) if text)
-        status = row.status or "---"
-        return f"{now}  {service}{row.method} {row.path}  {status}  {row.duration}  {row.size}{more}"
+        service = f"{each.service}  " if self._several else ""
+        more = "".join(f"  {text}" for text in (sender_of(each.head), each.code) if text)
+        status = each.status or "---"
+        took, length = duration(each.duration), size(each.size)
+        return f"{now}  {service}{each.method} {printable(each.target)}  {status}  {took}  {length}{more}"
 
     def _check_app(self, each: Finished) -> None:
         """Report an app that has stopped, once until it responds again."""
