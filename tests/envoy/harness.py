@@ -20,6 +20,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PROXY = ProxyService()
 #: Variables that istiod sets in the container of a sidecar.
+#: How the filter spells its wait for /resolve (lua/parts/rule.lua).
+WAIT = "RESOLVE_TIMEOUT_MS = 500"
 ENVIRONMENT = {"ISTIO_META_WORKLOAD_NAME": "foo", "POD_NAMESPACE": "default"}
 
 
@@ -105,6 +107,15 @@ async def from_proxy(request: web.Request) -> web.StreamResponse:
     return await echo(request, "proxy")
 
 
+def patient(configuration: Document) -> Document:
+    """The configuration with a filter that waits 10 s for /resolve, and not half a second: on a machine whose
+    cores are all in use the proxy may take longer than that, and every decision would be a fallback."""
+    text = json.dumps(configuration)
+    assert WAIT in text or "RESOLVE_TIMEOUT_MS" not in text
+    changed: Document = json.loads(text.replace(WAIT, "RESOLVE_TIMEOUT_MS = 10000"))
+    return changed
+
+
 @asynccontextmanager
 async def sidecar_of_foo(
     folder: Path,
@@ -115,9 +126,11 @@ async def sidecar_of_foo(
     code: str | None = None,
     tls: Document | None = None,
     environment: Mapping[str, str] = ENVIRONMENT,
+    hurried: bool = False,
 ) -> AsyncIterator[Mesh]:
     """The shipped EnvoyFilters applied to an Istio-shaped sidecar.
 
+    `hurried`: it waits for /resolve as long as shipped; else longer, see `patient`.
     `control` and `data` replace the fake proxy's ports, `code` the filter's Lua; without `clusters` the
     sidecar does not know the proxy.
     """
@@ -132,6 +145,8 @@ async def sidecar_of_foo(
         if code is not None:
             text = json.dumps(configuration).replace(json.dumps(lua.source("decide")), json.dumps(code))
             configuration = json.loads(text)
+        elif not hurried:
+            configuration = patient(configuration)
         envoy = await stack.enter_async_context(running(configuration, folder, "foo", environment))
         client = await stack.enter_async_context(
             ClientSession(timeout=ClientTimeout(total=20), max_field_size=1 << 16, max_line_size=1 << 16)

@@ -17,7 +17,7 @@ from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
 from devroute.mesh.manifests.model import MeshScope, Scope
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
-from tests.envoy.harness import PROXY
+from tests.envoy.harness import PROXY, patient
 from tests.support.istio_security import with_tls
 
 
@@ -71,6 +71,7 @@ class Mesh:
         labels = {"app": service}
         described = Sidecar(service, app, labels=labels, port=port, clusters=known, as_client=spoken)
         configuration = apply(map(envoy_filter, scopes), described, with_tls(bootstrap(described), tls))
+        configuration = patient(configuration)
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
         started = running(at_its_port(described, configuration), self.folder, name or service, environment)
         envoy = self.envoys[name or service] = await self.stack.enter_async_context(started)

@@ -177,20 +177,21 @@ async def test_an_unreachable_proxy_costs_nothing(tmp_path: Path) -> None:
     assert verdict(response) == ("fallback", "the devroute proxy cannot be reached")
 
 
-async def test_a_proxy_that_hangs_costs_half_a_second_once(mesh: Mesh) -> None:
+async def test_a_proxy_that_hangs_costs_half_a_second_once(tmp_path: Path) -> None:
     async def never(_: web.Request) -> web.Response:
         await asyncio.Event().wait()
         raise AssertionError
 
-    mesh.proxy.answer = never
-    began = time.monotonic()
-    response, seen = await get(mesh, {"x-devroute": CONTRACT})
-    assert time.monotonic() - began >= 0.45
-    _, seen_next = await get(mesh, {"x-devroute": CONTRACT})
-    assert seen["who"] == "app"
-    assert verdict(response) == ("fallback", "the devroute proxy did not respond within 500 ms")
-    assert seen_next["who"] == "app"
-    assert len(mesh.proxy.asked) == 1
+    async with sidecar_of_foo(tmp_path, MeshScope(), hurried=True) as mesh:
+        mesh.proxy.answer = never
+        began = time.monotonic()
+        response, seen = await get(mesh, {"x-devroute": CONTRACT})
+        assert time.monotonic() - began >= 0.45
+        _, seen_next = await get(mesh, {"x-devroute": CONTRACT})
+        assert seen["who"] == "app"
+        assert verdict(response) == ("fallback", "the devroute proxy did not respond within 500 ms")
+        assert seen_next["who"] == "app"
+        assert len(mesh.proxy.asked) == 1
 
 
 @pytest.mark.parametrize(
