@@ -3,7 +3,7 @@ policy share. Pure.
 """
 
 import re
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import Final
 
 from devroute.contract.mesh_identity import URI_PATTERN
@@ -29,17 +29,17 @@ def check_length(values: Sized) -> None:
 
 def read_method(value: object) -> str:
     """An HTTP method in capitals, such as GET. Raises Malformed."""
-    text = str(value)
-    if not isinstance(value, str) or not _METHOD.fullmatch(text):
-        advice = f"; write {text.upper()}" if _LOWER_CASE_METHOD.fullmatch(text) else ", such as GET"
-        raise Malformed(f"{quote(text)} is not a method in capitals{advice}")
-    return text
+    if isinstance(value, str) and _METHOD.fullmatch(value):
+        return value
+    is_word = isinstance(value, str) and _LOWER_CASE_METHOD.fullmatch(value)
+    advice = f"; write {str(value).upper()}" if is_word else ", such as GET"
+    raise Malformed(f"{_shown(value)} is not a method in capitals{advice}")
 
 
 def read_path(value: object) -> str:
     """A path prefix, such as /api/. Raises Malformed."""
     if not isinstance(value, str) or not value.startswith("/"):
-        raise Malformed(f"{quote(str(value))} is not a path: it starts with a slash, such as /api/")
+        raise Malformed(f"{_shown(value)} is not a path: it starts with a slash, such as /api/")
     if len(value) > MAX_TEXT or not _VISIBLE.fullmatch(value) or "?" in value or "#" in value:
         raise Malformed(f"{quote(value)} is not a path (no spaces, no query, at most {MAX_TEXT} characters)")
     return value
@@ -47,10 +47,15 @@ def read_path(value: object) -> str:
 
 def read_caller(value: object) -> str:
     """A mesh identity: `spiffe://…`, or `namespace/serviceaccount` in any trust domain. Raises Malformed."""
-    text = str(value)
-    if not isinstance(value, str) or len(text) > MAX_TEXT or not _CALLER.fullmatch(text):
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not _CALLER.fullmatch(value):
         raise Malformed(
-            f"{quote(text)} is not a mesh identity; write namespace/serviceaccount"
+            f"{_shown(value)} is not a mesh identity; write namespace/serviceaccount"
             " or spiffe://cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT"
         )
-    return text
+    return value
+
+
+def _shown(value: object) -> str:
+    """A value for an error message. Lists and objects are only named: one that a contract nests deeply has no
+    `str` (RecursionError)."""
+    return "a list or an object" if isinstance(value, list | tuple | Mapping) else quote(str(value))

@@ -52,6 +52,15 @@ def test_a_valid_contract_has_exactly_the_written_meaning(vector: dict[str, Any]
         assert entry.namespace == expected.get("namespace")
 
 
+@pytest.mark.parametrize("option", ["methods", "path", "from"])
+def test_a_deeply_nested_option_is_refused_as_any_other(option: str) -> None:
+    """Python can parse nested objects that it has no `str` for."""
+    for depth in (500, 900, 960):
+        value = '{"a":' * depth + "1" + "}" * depth
+        with pytest.raises(ContractInvalid):
+            parse(f'{{"foo": {{"to": "alice", "{option}": {value}}}}}')
+
+
 @pytest.mark.parametrize("vector", CASES["invalid"], ids=lambda vector: repr(vector["contract"][:60]))
 def test_an_invalid_contract_is_refused_with_its_place_and_a_fix(vector: dict[str, Any]) -> None:
     with pytest.raises(ContractInvalid) as caught:

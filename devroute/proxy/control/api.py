@@ -103,6 +103,8 @@ class Control:
             late = TargetUnreachable(
                 f"service '{decision.service}': {address} did not answer within {self.probe_timeout:g} s",
                 hint="is the app running, and is the laptop on the network (VPN, firewall)?",
+                service=decision.service,
+                target=decision.target,
             )
             return decision.unreachable(late, TTL_MS)  # the next request would wait as long
         except DevrouteError as error:

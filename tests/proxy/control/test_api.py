@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -111,6 +112,13 @@ async def test_a_target_that_refuses_is_denied_or_does_not_respond_is_a_fallback
     assert answer["ttl"] == "1000"  # the silent one is not asked again by the next request
     insisting = await server.resolve('{"foo": {"to": "10.0.0.1:8001", "fallback": "fail"}}')
     assert (insisting["decision"], insisting["status"]) == ("error", "502")
+
+
+async def test_an_error_for_a_target_that_does_not_respond_names_service_and_target(server: Server) -> None:
+    server.network.silent.add("10.0.0.3")
+    insisting = await server.resolve('{"foo": {"to": "10.0.0.3:8001", "fallback": "fail"}}')
+    body = json.loads(insisting["body"])
+    assert (body["code"], body["service"], body["target"]) == ("target-unreachable", "foo", "10.0.0.3:8001")
 
 
 async def test_a_denied_address_is_never_tried(server: Server) -> None:
