@@ -7,7 +7,6 @@ import re
 from typing import Final
 
 from devroute.errors import DevrouteError
-from devroute.headers import REASON, RESULT
 from devroute.http.message import Headers
 
 DEADLINE_EXCEEDED: Final = 4
@@ -46,7 +45,3 @@ def status_trailers(error: DevrouteError) -> Headers:
     text = f"{error.message} ({error.hint})" if error.hint else error.message
     message = _ENCODED.sub(lambda byte: b"%%%02X" % byte[0][0], text.encode())
     return [(b"grpc-status", b"%d" % CODES.get(error.status, UNKNOWN)), (b"grpc-message", message)]
-
-
-_RESULT: Final = RESULT.encode()
-_REASON: Final = REASON.encode()

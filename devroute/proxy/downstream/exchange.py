@@ -114,6 +114,7 @@ class Exchange:
         self._stream.send_data(data)
 
     def receive_end(self, trailers: Headers) -> None:
+        self._active = self._context.now
         self._stream.send_end(trailers)
 
     def pause_response(self) -> None:

@@ -470,3 +470,27 @@ async def test_an_app_that_does_not_answer_is_a_504(bench: Bench) -> None:
     answer = await asyncio.wait_for(reader.read(), 5)
     assert answer.startswith(b"HTTP/1.1 504 ")
     assert b"upstream-timeout" in answer
+
+
+async def test_the_wait_for_the_response_starts_at_the_end_of_the_request(bench: Bench) -> None:
+    steps: asyncio.Queue[bytes] = asyncio.Queue()
+    respond = asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        steps.put_nowait(await reader.readexactly(len(b"1\r\nx\r\n")))
+        steps.put_nowait(await reader.readexactly(len(b"0\r\n\r\n")))
+        await respond.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+
+    bench.handler = app
+    reader, writer = await bench.dial()
+    now = bench.server.now
+    writer.write(request(b"POST", fields=b"transfer-encoding: chunked\r\n", body=b"1\r\nx\r\n"))
+    await asyncio.wait_for(steps.get(), 5)
+    bench.server.tick(now + TIMEOUTS.first_byte - 1)
+    writer.write(b"0\r\n\r\n")
+    await asyncio.wait_for(steps.get(), 5)
+    bench.server.tick(now + TIMEOUTS.first_byte + 1)
+    respond.set()
+    assert (await asyncio.wait_for(reader.read(), 5)).endswith(b"\r\n\r\nhi")
