@@ -1,4 +1,4 @@
-"""All about the package stands in pyproject.toml. This adds one choice: with DEVROUTE_COMPILE=1, mypyc turns
+"""The package is described in pyproject.toml. This adds one choice: with DEVROUTE_COMPILE=1, mypyc turns
 the modules that every request passes through into C, which halves what they cost. Without it they are plain
 Python, and behave alike: the tests run with both (`make test-compiled`).
 

@@ -1,6 +1,6 @@
 """The peers of a run, each set up as its users run it, in front of the same two apps on loopback.
 
-nginx responds with 1 KB to any request, gobulk moves large bodies. A peer has a door for each. A peer that
+nginx responds with 1 KB to any request, gobulk moves large bodies. A peer has a port for each. A peer that
 cannot be set up raises CannotRun with the reason.
 """
 

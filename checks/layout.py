@@ -1,12 +1,12 @@
-"""Rules for the layout: which modules may lie at the top of the package, that tests mirror its rooms, and how
-long a module or a function may be before its docstring has to give the reason.
+"""Rules for the layout: which modules may lie at the top of the package, that tests mirror the packages below
+it, and how long a module or a function may be before its docstring has to give the reason.
 """
 
 import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-#: Modules that every room may import and that belong to none (ARCHITECTURE.md, "The map").
+#: Modules that every package may import and that belong to none (ARCHITECTURE.md, "The map").
 LEAVES = {
     "__init__",
     "__main__",
@@ -20,7 +20,7 @@ LEAVES = {
     "token_bucket",
     "yaml_text",
 }
-#: Folders of tests that mirror no room: whole systems, attacks, the documents, and what tests share.
+#: Folders of tests that mirror no package: whole systems, attacks, the documents, and what tests share.
 TIERS = {"abuse", "checks", "conformance", "docs", "e2e", "envoy", "lua", "support"}
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 40
@@ -34,7 +34,7 @@ def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
     for file in _modules(root / "devroute", paths):
         name = file.relative_to(root).as_posix()
         if file.parent == root / "devroute" and file.stem not in LEAVES:
-            yield f"{name}:1: a module at the top of the package; move it into its room (ARCHITECTURE.md)"
+            yield f"{name}:1: a module at the top of the package; move it into its package (ARCHITECTURE.md)"
         yield from long_parts(name, file.read_text(encoding="utf-8"))
     for file in _modules(root / "tests", paths):
         if file.name.startswith("test_") and (problem := _misplaced(root, file)):
@@ -52,7 +52,7 @@ def _misplaced(root: Path, file: Path) -> str | None:
     folder = file.parent.relative_to(root / "tests")
     if not folder.parts:
         leaf = file.stem.removeprefix("test_")
-        return None if leaf in LEAVES else "tests of no leaf module; move it into its room or tier"
+        return None if leaf in LEAVES else "tests of no leaf module; move it into its package or tier"
     if folder.parts[0] in TIERS or (root / "devroute" / folder / "__init__.py").exists():
         return None
     return f"there is no devroute/{folder.as_posix()}/ whose tests these could be, and no such tier"

@@ -61,7 +61,7 @@ class HeadTooLarge(DevrouteError, code="head-too-large", status=431):
 
 
 class BodyTooLarge(DevrouteError, code="body-too-large", status=413):
-    """Of a request to the control port. The data port forwards bodies of any size."""
+    """The body of a request to the control port is too large. The data port forwards bodies of any size."""
 
 
 class RequestTimeout(DevrouteError, code="request-timeout", status=408):
@@ -221,7 +221,7 @@ class TargetOverloaded(DevrouteError, code="target-overloaded", status=503):
 
 
 class ShadowDenied(DevrouteError, code="shadow-denied", status=403):
-    """`devroute up --shadow` for a service whose traffic policy does not permit to mirror."""
+    """`devroute up --shadow` for a service whose requests policy does not permit to be copied."""
 
 
 class FailoverUnavailable(DevrouteError, code="failover-unavailable", status=501):
@@ -259,7 +259,7 @@ class SubjectInvalid(DevrouteError, code="subject-invalid", status=403):
 class KeysUnavailable(DevrouteError, code="keys-unavailable", status=503):
     """The issuer's keys cannot be fetched, so its tokens cannot be checked."""
 
-    default_hint = "try again in some seconds; /readyz on the proxy's admin port shows the problem"
+    default_hint = "try again in a few seconds; /readyz on the proxy's admin port shows the problem"
 
 
 class NameNotOwned(DevrouteError, code="name-not-owned", status=403):
@@ -318,7 +318,7 @@ class ServerUnreachable(DevrouteError, code="server-unreachable", status=502):
 class InspectorLocked(DevrouteError, code="inspector-locked", status=401):
     """No cookie, or a token that was used before: the browser did not open the link that `up` printed."""
 
-    default_hint = "open the link that devroute up has printed last"
+    default_hint = "open the link that devroute up printed last"
 
 
 class NotReplayable(DevrouteError, code="not-replayable", status=409):

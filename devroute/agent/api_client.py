@@ -29,7 +29,7 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
     tls = tls_for_server(settings)
     secret = await TokenSource(settings).get()
     if not secret.isascii() or not secret.isprintable():
-        raise TokenInvalid("the token holds characters that no token has")
+        raise TokenInvalid("the token contains characters that no token may contain")
     url = settings.server.replace("ws", "http", 1) if settings.server.startswith("ws") else settings.server
     try:
         async with (

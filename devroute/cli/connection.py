@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 #: Types of parameters that a command declares itself.
 Server = Annotated[str | None, option("URL of the control port [DEVROUTE_SERVER]", "URL")]
-Token = Annotated[str | None, option("Your token; in DEVROUTE_TOKEN, ps does not show it", "TOKEN")]
+Token = Annotated[str | None, option("Your token; safer in DEVROUTE_TOKEN, which ps does not show", "TOKEN")]
 
 #: Those that `connecting` adds.
 CONNECTION_OPTIONS: Final[dict[str, Any]] = {
@@ -30,7 +30,7 @@ CONNECTION_OPTIONS: Final[dict[str, Any]] = {
     "client_key": Annotated[Path | None, option("Private key of the client certificate, in PEM", "FILE")],
     "insecure_plain_http": Annotated[
         bool | None,
-        option("Permit plain http for tokens: the network itself encrypts", None, "--insecure-plain-http"),
+        option("Send tokens over plain http too: the network itself encrypts", None, "--insecure-plain-http"),
     ],
 }
 

@@ -27,7 +27,8 @@ CONTRACT_VARIABLE: Final = ENV_PREFIX + "CONTRACT"
 def curl(
     context: typer.Context,
     service: Annotated[
-        list[str] | None, option("Service to detour; repeatable; default: all of yours that are online")
+        list[str] | None,
+        option("Service to detour; repeatable; default: all of yours that are online", "SERVICE"),
     ] = None,
     server: Server = None,
 ) -> int:

@@ -1,4 +1,4 @@
-"""The lists of commands in --help: whole sentences, at the top under who needs them, in the order of need."""
+"""The lists of commands in --help, with whole sentences: the main list by user, in the order of first use."""
 
 import re
 from collections.abc import Mapping, Sequence

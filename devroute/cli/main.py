@@ -78,10 +78,14 @@ app = typer.Typer(
 )
 app.command("up")(up)
 app.command("init")(init)
-app.command("curl", context_settings=_FOR_CURL)(curl)
+app.command("curl", context_settings=_FOR_CURL, options_metavar="[OPTIONS] URL [CURL OPTIONS]")(curl)
 app.command("ls")(ls)
 app.command("status")(status)
-app.command("trace", epilog="Programs: curl, wget, http, https, xh.")(trace_)
+app.command(
+    "trace",
+    options_metavar="[OPTIONS] -- COMMAND...",
+    epilog="COMMAND may be curl, wget, http, https or xh, with its arguments.",
+)(trace_)
 app.command("doctor")(doctor)
 app.command("replay")(replay)
 app.add_typer(contract_app, name="contract")

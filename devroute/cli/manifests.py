@@ -46,9 +46,11 @@ def filter_of_a_scope(
         str, option("Sidecars that get the filter", **one_of("mesh", "namespace", "workload"))
     ] = "mesh",
     namespace: Annotated[
-        str | None, option("Namespace of the sidecars; for a mesh, Istio's root namespace")
+        str | None, option("Namespace of the sidecars; for a mesh, Istio's root namespace", "NAMESPACE")
     ] = None,
-    service: Annotated[str | None, option("Name of the workload's service, as contracts use it")] = None,
+    service: Annotated[
+        str | None, option("Name of the workload's service, as contracts use it", "SERVICE")
+    ] = None,
     label: Annotated[
         list[str] | None, option("Label of the workload; repeatable; default: app=SERVICE", "KEY=VALUE")
     ] = None,
@@ -110,12 +112,12 @@ def _share(text: str | None) -> float | None:
 @exits_with_code
 def installation(
     folder: Annotated[
-        Path | None, option("Folder for a kustomize base and examples; default: print YAML")
+        Path | None, option("Folder for a kustomize base and examples; default: print YAML", "FOLDER")
     ] = None,
-    namespace: Annotated[str, option("Namespace of the proxy")] = "devroute",
-    image: Annotated[str | None, option("Image of the proxy in your registry")] = None,
+    namespace: Annotated[str, option("Namespace of the proxy", "NAMESPACE")] = "devroute",
+    image: Annotated[str | None, option("Image of the proxy in your registry", "IMAGE")] = None,
     replicas: Annotated[
-        int, option("Replicas of the proxy; each knows only the laptops connected to it")
+        int, option("Replicas of the proxy; each knows only the laptops connected to it", "N")
     ] = 1,
     network: Annotated[
         list[str] | None,
@@ -131,14 +133,20 @@ def installation(
         list[str] | None,
         option("Network of services, never a target; repeatable; default: kubeadm's", "CIDR"),
     ] = None,
-    host: Annotated[str | None, option("Host name under which laptops connect, for the examples")] = None,
+    host: Annotated[
+        str | None, option("Host name under which laptops connect, for the examples", "HOST")
+    ] = None,
     ingress: Annotated[
         str | None, option("Gateway through which laptops connect", "NAMESPACE/SERVICEACCOUNT")
     ] = None,
-    revision: Annotated[str | None, option("Revision of Istio that injects the proxy's sidecar")] = None,
-    istio_namespace: Annotated[str, option("Namespace of istiod and of mesh-wide settings")] = "istio-system",
-    monitoring_namespace: Annotated[str, option("Namespace of Prometheus")] = "monitoring",
-    domain: Annotated[str, option("DNS domain of the cluster")] = "cluster.local",
+    revision: Annotated[
+        str | None, option("Revision of Istio that injects the proxy's sidecar", "REVISION")
+    ] = None,
+    istio_namespace: Annotated[
+        str, option("Namespace of istiod and of mesh-wide settings", "NAMESPACE")
+    ] = "istio-system",
+    monitoring_namespace: Annotated[str, option("Namespace of Prometheus", "NAMESPACE")] = "monitoring",
+    domain: Annotated[str, option("DNS domain of the cluster", "DOMAIN")] = "cluster.local",
 ) -> None:
     """Print everything that runs the proxy and installs the filter, as YAML for kubectl.
 
@@ -183,8 +191,10 @@ def versions_of_services(
     services: Annotated[
         list[str], argument("Versions of services; - reads pods from standard input", "SERVICE=VERSION,...|-")
     ],
-    namespace: Annotated[str, option("Namespace of services that are named without one")] = "default",
-    domain: Annotated[str, option("DNS domain of the cluster")] = "cluster.local",
+    namespace: Annotated[
+        str, option("Namespace of services that are named without one", "NAMESPACE")
+    ] = "default",
+    domain: Annotated[str, option("DNS domain of the cluster", "DOMAIN")] = "cluster.local",
 ) -> None:
     """Print DestinationRules with a subset for each version, for contracts that name version:v2.
 

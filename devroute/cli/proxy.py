@@ -14,12 +14,12 @@ from devroute.cli.help import option
 @exits_with_code
 def proxy(
     context: typer.Context,
-    host: Annotated[str | None, option("Address to listen on, for all three ports")] = None,
-    data_port: Annotated[int | None, option("Port for detoured requests; 0 takes a free one")] = None,
-    control_port: Annotated[int | None, option("Port for sidecars and laptops")] = None,
-    admin_port: Annotated[int | None, option("Port for health checks and metrics")] = None,
-    policy: Annotated[Path | None, option("Policy file: what may be detoured, and to where")] = None,
-    tokens: Annotated[Path | None, option("Token file: who may register laptops")] = None,
+    host: Annotated[str | None, option("Address to listen on, for all three ports", "ADDRESS")] = None,
+    data_port: Annotated[int | None, option("Port for detoured requests; 0 takes a free one", "PORT")] = None,
+    control_port: Annotated[int | None, option("Port for sidecars and laptops", "PORT")] = None,
+    admin_port: Annotated[int | None, option("Port for health checks and metrics", "PORT")] = None,
+    policy: Annotated[Path | None, option("Policy file: what may be detoured, and to where", "FILE")] = None,
+    tokens: Annotated[Path | None, option("Token file: who may register laptops", "FILE")] = None,
     contract_keys: Annotated[str | None, option("JWKS: who may sign contracts", "FILE|URL")] = None,
     mesh_egress: Annotated[
         str | None, option("URL of the proxy's own sidecar, for up --except-status", "URL")
@@ -29,7 +29,7 @@ def proxy(
     ] = None,
     log_format: Annotated[str | None, option("Format of the log", **one_of("json", "console"))] = None,
     log_level: Annotated[
-        str | None, option("Least level that is logged", **one_of("debug", "info", "warning", "error"))
+        str | None, option("Lowest level that is logged", **one_of("debug", "info", "warning", "error"))
     ] = None,
 ) -> int:
     """Run the proxy in the mesh.

@@ -1,4 +1,4 @@
-"""`devroute ls`, `status`, `trace` and `version`: what the server reports of laptops, of the caller, of one
+"""`devroute ls`, `status`, `trace` and `version`: what the server reports of laptops, of the user, of one
 request, and of itself."""
 
 import asyncio

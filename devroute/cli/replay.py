@@ -34,7 +34,7 @@ def replay(
     file: Annotated[Path, argument("Recording by the inspector, a browser, or another tool", "FILE.har")],
     to: Annotated[
         list[str] | None,
-        option("The app; repeatable; default: the services in devroute.yaml", "[SERVICE=]PORT|URL"),
+        option("App to send to; repeatable; default: the services in devroute.yaml", "[SERVICE=]PORT|URL"),
     ] = None,
     ignore: Annotated[
         list[str] | None,
@@ -51,7 +51,8 @@ def replay(
     ] = None,
     timeout: Annotated[float, option("Time limit of each request", "SECONDS", min=0.001, max=3600)] = 30.0,
     concurrency: Annotated[
-        int | None, option("Requests at a time; default: 4, or 1 with --methods", min=1, max=MAX_CONCURRENCY)
+        int | None,
+        option("Requests at a time; default: 4, or 1 with --methods", "N", min=1, max=MAX_CONCURRENCY),
     ] = None,
     output: Output = None,
 ) -> int:
@@ -85,7 +86,7 @@ def replay(
     # Longer than 40 lines: one parameter per flag.
     if counts["skipped"] == len(outcomes):
         why = f"of the first entry: {outcomes[0].reason}" if outcomes else "the file has no entries"
-        raise ConfigInvalid(f"{file}: no request of it was replayed", hint=why)
+        raise ConfigInvalid(f"{file}: none of its requests was replayed", hint=why)
     return FAILURE if counts["different"] or counts["failed"] else 0
 
 

@@ -32,14 +32,14 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 Text = Annotated[str, argument("Value of the header X-devroute", "CONTRACT")]
 Ttl = Annotated[str, option("Lifetime of the signature, such as 30m, 2h or 1d", "TIME")]
-KeyFile = Annotated[Path, option("Private key, as JWK or PEM")]
+KeyFile = Annotated[Path, option("Private key, as JWK or PEM", "FILE")]
 
 
 @contract_app.command("check")
 @exits_with_code
 def check(
     text: Text,
-    keys: Annotated[Path | None, option("JWKS that verifies a signed contract")] = None,
+    keys: Annotated[Path | None, option("JWKS that verifies a signed contract", "FILE")] = None,
     output: Output = None,
 ) -> int:
     """Explain what a contract means, or what is wrong with it.
@@ -126,8 +126,8 @@ def _signer(private: "SigningKey", subject: str | None, file: Path) -> str:
 @exits_with_code
 def new(
     name: Annotated[str, argument("Name of the signer, as logs show it", "NAME")],
-    key: KeyFile = KEY_FILE,
-    keys: Annotated[Path, option("JWKS of the proxy, to which the public key is added")] = KEYS_FILE,
+    key: Annotated[Path, option("File for the private key, a JWK", "FILE")] = KEY_FILE,
+    keys: Annotated[Path, option("JWKS of the proxy, to which the public key is added", "FILE")] = KEYS_FILE,
 ) -> None:
     """Create a key, and add its public half to those that the proxy trusts.
 
@@ -138,7 +138,7 @@ def new(
     from devroute.contract.signer import SigningKey
 
     if read_text(key) is not None:
-        raise ConfigInvalid(f"{key} is there already", hint="name another file: --key FILE")
+        raise ConfigInvalid(f"{key} exists already", hint="name another file: --key FILE")
     private = SigningKey.new(name)
     known = read_text(keys)
     if known is not None:

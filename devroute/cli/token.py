@@ -21,7 +21,7 @@ from devroute.errors import ConfigInvalid, NotFound
 
 token_app = group("Create, list and revoke tokens for laptops.")
 
-File = Annotated[Path, option("Token file of the proxy")]
+File = Annotated[Path, option("Token file of the proxy", "FILE")]
 DEFAULT_FILE: Final = Path("tokens.yaml")
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}

@@ -23,7 +23,7 @@ def up(
     server: Server = None,
     token: Token = None,
     name: Annotated[
-        str | None, option("Name of the laptop; default: your own [DEVROUTE_NAME]", "NAME")
+        str | None, option("Name of the laptop; default: the token's subject [DEVROUTE_NAME]", "NAME")
     ] = None,
     direct: Annotated[
         str | None, option("Address to which requests are sent directly, without the tunnel", "HOST[:PORT]")
@@ -35,7 +35,7 @@ def up(
         str | None, option("On these statuses the service in the mesh responds instead", "404,503")
     ] = None,
     except_methods: Annotated[
-        str | None, option("Methods for --except-status; default: the idempotent ones", "GET,POST")
+        str | None, option("Methods that --except-status covers; default: the idempotent ones", "GET,POST")
     ] = None,
     shadow: Annotated[
         str | None, option("Only compare: receive copies of this share of the requests", "25%")

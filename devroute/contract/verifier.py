@@ -95,7 +95,7 @@ def check_time(signature: Signature, now: float) -> None:
     if now < signature.starts - SKEW_S:
         ahead = signature.starts - now
         raise ContractNotYetValid(
-            f"the contract of '{signature.subject}' is not valid yet, but in {_duration(ahead)}"
+            f"the contract of '{signature.subject}' is not valid for another {_duration(ahead)}"
         )
 
 

@@ -177,6 +177,7 @@ def describe(trace_id: str, hops: list[Hop], total_ms: float) -> list[str]:
         last = hops[-1].service
         lines.append(
             f"the contract was lost at '{last}': it also names {', '.join(lost)}, which never received it."
-            f" Does {last} call on, and forward baggage or every header that begins with {names.PREFIX}?"
+            f" Does {last} call other services, and forward baggage or every header that begins with"
+            f" {names.PREFIX}?"
         )
     return lines

@@ -76,7 +76,7 @@ async def _attempt(
     url = urlsplit(server)
     host, port, secure = server_place(server)
     if not token.isascii() or not token.isprintable():
-        raise TokenInvalid("the token has characters that no token has")
+        raise TokenInvalid("the token contains characters that no token may contain")
     fields = {"user-agent": f"devroute/{__version__}"}
     if token:  # without one, a client certificate identifies the laptop
         fields["authorization"] = f"Bearer {token}"

@@ -1,6 +1,6 @@
 """The contract's `delay`, `timeout` and `abort`, as upstreams that wrap an upstream.
 
-They are here and not in the sidecar because its filters cannot wait, and behind the seam so that requests
+They are here and not in the sidecar because its filters cannot wait, and wrap an upstream so that requests
 without these options pay nothing for them. Timers run only for requests whose contract asked for one.
 """
 

@@ -1,4 +1,4 @@
-"""The seam of the data path: an `Upstream` takes a request, a `ResponseSink` gets its response.
+"""The interface of the data path: an `Upstream` takes a request, a `ResponseSink` gets its response.
 
 The downstream side does not know whether the upstream is a direct connection or a stream of a tunnel. An
 upstream does not know whether the request came over HTTP/1.1, HTTP/2 or a tunnel. Everything is a plain call

@@ -169,5 +169,5 @@ def test_init_adds_services_to_a_project_file(tmp_path: Path, capsys: Captured) 
     assert run(["init", "--project", "foo=1", "--server", "http://x"], {}) == 2
     before = file.read_text()
     assert run(["init", "--project", "db=db.internal:5432"], {}) == 20
-    assert "leads beyond this laptop" in capsys.readouterr().err
+    assert "is not on this laptop" in capsys.readouterr().err
     assert file.read_text() == before

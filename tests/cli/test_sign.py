@@ -59,7 +59,7 @@ def test_the_private_key_is_its_owners_only_and_never_printed(capsys: Captured, 
 def test_a_second_key_is_added_and_none_is_overwritten(capsys: Captured, keys: Keys) -> None:
     before = Path("sign-key.json").read_text()
     assert run(["sign-key", "new", "bob"], {}) == 20
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert Path("sign-key.json").read_text() == before
     assert run(["sign-key", "new", "bob", "--key", "bob.json"], {}) == 0
     both = Keys.parse(Path("contract-keys.json").read_text())

@@ -135,7 +135,7 @@ def test_clocks_may_differ_by_30_seconds() -> None:
     assert signature is not None
     check_time(signature, NOW - SKEW_S)
     check_time(signature, NOW + 3600 + SKEW_S - 0.1)
-    with pytest.raises(ContractNotYetValid, match=r"'alice' is not valid yet, but in 31 s"):
+    with pytest.raises(ContractNotYetValid, match=r"'alice' is not valid for another 31 s"):
         check_time(signature, NOW - SKEW_S - 1)
     with pytest.raises(ContractExpired, match=r"'alice' expired 30 s ago"):
         check_time(signature, NOW + 3600 + SKEW_S)

@@ -212,8 +212,8 @@ async def test_the_app_may_be_set_in_the_project_file(play: Run) -> None:
     ("entries", "arguments", "words"),
     [
         ("{", ["--to", "1"], "not JSON"),
-        ('{"log": {"entries": []}}', ["--to", "1"], "no request of it was replayed"),
-        ([recorded("/a", "POST")], ["--to", "1"], "no request of it was replayed"),
+        ('{"log": {"entries": []}}', ["--to", "1"], "none of its requests was replayed"),
+        ([recorded("/a", "POST")], ["--to", "1"], "none of its requests was replayed"),
         ([recorded("/a")], ["--to", "bar=1"], "no app is given for the service 'shop'"),
         ([recorded("/a")], [], "no app is given"),
         ([recorded("/a")], ["--to", "x"], "--to"),

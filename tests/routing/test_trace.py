@@ -34,7 +34,7 @@ def test_a_chain_is_described_in_order_with_what_answered_each_hop() -> None:
         "     +0 ms  front  service",
         "     +5 ms  foo    laptop    alice answered 200 after 40 ms",
         "the contract was lost at 'foo': it also names bar.shop, baz, which never received it."
-        " Does foo call on, and forward baggage or every header that begins with x-devroute?",
+        " Does foo call other services, and forward baggage or every header that begins with x-devroute?",
     ]
 
 

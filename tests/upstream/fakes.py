@@ -1,4 +1,4 @@
-"""Both sides of the seam, for tests of upstreams that wrap an upstream: no socket."""
+"""Both sides of the Upstream interface, for tests of upstreams that wrap an upstream: no socket."""
 
 import asyncio
 from collections.abc import Callable

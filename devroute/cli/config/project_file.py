@@ -32,15 +32,15 @@ def check(key: str, value: object, source: str) -> None:
         )
     if key == "redact" and any(str(rule).startswith("-") for rule in _rules(value)):
         raise ConfigInvalid(
-            f"{source}: redact: a file that comes with a repository may add fields, and remove none",
+            f"{source}: redact: a file that comes with a repository may add fields, but not remove any",
             hint="write -x-api-key into ~/.config/devroute/config.yaml",
         )
     if key == "services":
         for place in map(str, value.values() if isinstance(value, Mapping) else _rules(value)):
             if not _is_here(place):
                 raise ConfigInvalid(
-                    f"{source}: services: '{place}' leads beyond this laptop, which a file that comes with a"
-                    " repository may not",
+                    f"{source}: services: '{place}' is not on this laptop, and a file that comes with a"
+                    " repository may name no other machine",
                     hint="if you want that, set it yourself: devroute up SERVICE=HOST:PORT, or in"
                     " ~/.config/devroute/config.yaml",
                 )

@@ -39,7 +39,7 @@ def read_file(text: str, source: str, *, own: bool = True) -> Source:
     if document is None:
         return Source(source, {})
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise ConfigInvalid(f"{source}: write one setting a line, such as server: https://devroute.example")
+        raise ConfigInvalid(f"{source}: write one setting per line, such as server: https://devroute.example")
     known = {*AgentSettings.model_fields, "proxy"} - {"command"}
     for key in document:
         if key not in known:
@@ -179,7 +179,7 @@ def _section(model: type[_S], name: str, values: Mapping[str, object]) -> Mappin
     if section is None:
         return values
     if not isinstance(section, Mapping):
-        raise ConfigInvalid(f"{name}: proxy: write one setting a line below it, such as data_port: 8080")
+        raise ConfigInvalid(f"{name}: proxy: write one setting per line below it, such as data_port: 8080")
     for key in section:
         if key not in model.model_fields:
             raise ConfigInvalid(f"{name}: proxy: there is no setting {quote(str(key))}")

@@ -125,7 +125,7 @@ class Control:
         RequestMalformed."""
         key = request.headers.get(headers.COMPARE, "")
         if not (key.isascii() and key.isalnum() and len(key) <= ID_LENGTH):
-            raise RequestMalformed("the header X-devroute-compare is missing or no id")
+            raise RequestMalformed("the header X-devroute-compare is missing or is not an id")
         response = parse_service_response(
             await request.read(), whole=request.headers.get(headers.WHOLE) == "yes"
         )

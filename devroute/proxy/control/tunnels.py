@@ -157,7 +157,7 @@ class Tunnels:
         subject = member.identity.subject
         if identity.subject != subject:
             raise NameNotOwned(
-                f"the new token is that of '{identity.subject}', and this tunnel is '{subject}'s"
+                f"the new token is that of '{identity.subject}', but this tunnel belongs to '{subject}'"
             )
         if member.registration is not None:
             self._permit_all(identity, member.registration.hello)

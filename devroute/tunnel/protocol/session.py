@@ -306,7 +306,7 @@ class Session(Sender):
     def _on_renew(self, flags: int, number: int, payload: bytes) -> None:
         self.control_frames += 1
         if self.renewing:
-            raise ProtocolError("RENEW before the RENEWED for the one before")
+            raise ProtocolError("RENEW before the RENEWED that replies to the last one")
         self.renewing = True
         self._events.append(Renew(payload))
 

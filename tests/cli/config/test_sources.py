@@ -182,7 +182,7 @@ def test_all_missing_settings_are_named_at_once_with_remedies() -> None:
     ("text", "problem"),
     [
         (f"token: '{SECRET}", "f.yaml: not valid YAML at line"),
-        ("- a", "f.yaml: write one setting a line"),
+        ("- a", "f.yaml: write one setting per line"),
         ("serber: x", "f.yaml: there is no setting 'serber'"),
         ("command: [rm]", "f.yaml: there is no setting 'command'"),
     ],
