@@ -79,17 +79,17 @@ def _print_filter(
 ) -> None:
     generated: Scope
     if shadow_share is not None and scope != "workload":
-        raise typer.BadParameter("is for one workload: write --scope workload", param_hint="--shadow-share")
+        raise typer.BadParameter("is for one workload; write --scope workload", param_hint="--shadow-share")
     if scope == "mesh":
         generated = MeshScope(namespace or "istio-system")
     elif scope not in ("namespace", "workload"):
         raise typer.BadParameter(f"'{scope}' is not one of mesh, namespace, workload", param_hint="--scope")
     elif not namespace:
-        raise typer.BadParameter("is needed for this scope", param_hint="--namespace")
+        raise typer.BadParameter(f"--scope {scope} needs a namespace", param_hint="--namespace")
     elif scope == "namespace":
         generated = NamespaceScope(namespace)
     elif not service:
-        raise typer.BadParameter("is needed for a workload", param_hint="--service")
+        raise typer.BadParameter("--scope workload needs a service", param_hint="--service")
     else:
         labels = dict(text.partition("=")[::2] for text in label or [])
         if not all(labels.values()):

@@ -99,7 +99,7 @@ def read_percent(value: object) -> float:
         raise Malformed(f"{quote(str(value))} is not a percentage, such as 25%")
     percent = float(text)
     if not 0 < percent <= 100:
-        raise Malformed(f"{quote(str(value))} is not a percentage of more than 0% and at most 100%")
+        raise Malformed(f"{quote(str(value))} is not above 0% and at most 100%")
     return percent
 
 

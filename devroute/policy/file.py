@@ -250,7 +250,7 @@ def problem_of(error: ValidationError, model: type[BaseModel]) -> tuple[Place, s
     elif first["type"] in ("tuple_type", "list_type"):
         problem = "write a list, such as [a, b]"
     elif first["type"] in ("model_type", "dict_type", "model_attributes_type"):
-        problem = "write fields below it, one a line"
+        problem = "write fields below it, one per line"
     return place, problem
 
 

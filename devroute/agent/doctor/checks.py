@@ -84,7 +84,7 @@ class Doctor:
             rest.pop(0)
             if found.result == "fail":
                 left = [*rest, "tunnel", "mesh", "clock"]
-                yield Finding(left[0], "skip", f"not checked, nor {', '.join(left[1:])}")
+                yield Finding(left[0], "skip", f"not checked, nor are {', '.join(left[1:])}")
                 async for finding in self._apps():
                     yield finding
                 return
@@ -260,5 +260,5 @@ async def _round_trip(link: AgentLink) -> Finding:
 def unconfigured(error: ConfigInvalid) -> list[Finding]:
     return [
         failure("configuration", error),
-        Finding("dns", "skip", "not checked, nor anything else, without a server"),
+        Finding("dns", "skip", "not checked, nor is anything else, without a server"),
     ]

@@ -200,7 +200,7 @@ def traffic_extension(document: Document) -> Iterator[ManifestFinding]:
     if "lua" in spec and not isinstance(code, str):
         yield _error("spec.lua.inlineCode", "is missing")
     elif isinstance(code, str) and len(code) > MAX_INLINE_LUA:
-        yield _error("spec.lua.inlineCode", f"has {len(code)} characters of {MAX_INLINE_LUA} at most")
+        yield _error("spec.lua.inlineCode", f"has {len(code)} characters; {MAX_INLINE_LUA} are allowed")
 
 
 def destination_rule(document: Document) -> Iterator[ManifestFinding]:
