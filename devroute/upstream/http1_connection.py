@@ -1,5 +1,7 @@
-"""One HTTP/1.1 connection to an upstream, and the request that it carries. Knows its pool by name only
-(upstream/http1_pool.py)."""
+"""One HTTP/1.1 connection to an upstream, and the request that it carries.
+
+Knows its pool (upstream/http1_pool.py) only by the Protocol `Pool`.
+"""
 
 import asyncio
 import select

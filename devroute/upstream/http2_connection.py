@@ -1,4 +1,6 @@
-"""An HTTP/2 connection to an upstream, and the requests that share it. Knows its pool by name only.
+"""An HTTP/2 connection to an upstream, and the requests that share it.
+
+Knows its pool (upstream/http2_pool.py) only by the Protocol `Pool`.
 
 A connection takes requests once it has received the app's SETTINGS, so that no request is lost to a server
 that speaks another protocol.

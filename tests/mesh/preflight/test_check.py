@@ -252,7 +252,7 @@ def test_the_ambient_example_is_for_istio_1_30_and_newer() -> None:
         (None, "is missing"),
         ({"lua": {}}, "is missing"),
         ({}, "either lua or wasm"),
-        ({"lua": {"inlineCode": "x" * 65537}}, "65537 characters of 65536"),
+        ({"lua": {"inlineCode": "x" * 65537}}, "65537 characters; 65536 are allowed"),
         ({"lua": {"inlineCode": ""}, "selector": {}, "targetRefs": []}, "both selector and targetRefs"),
         ({"lua": {"inlineCode": "broken"}}, "Envoy reports: no broken"),
     ],
