@@ -183,7 +183,8 @@ def _read_signed(text: str, keys: Path | None) -> Contract:
     """A signed contract, verified if there are keys. Raises ConfigInvalid and the errors of
     contract/verifier.py."""
     from devroute.contract.keys import Keys
-    from devroute.contract.verifier import check_time, read_unverified, verify
+    from devroute.contract.validity import check_time
+    from devroute.contract.verifier import read_unverified, verify
 
     if keys is None:
         return read_unverified(text)

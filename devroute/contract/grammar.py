@@ -54,7 +54,7 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Signature:
     """Who signed a contract, and with which key. It is valid from `starts` to `expires`, in seconds since the
-    epoch (contract/verifier.py checks both)."""
+    epoch (contract/validity.py checks both)."""
 
     subject: str
     key: str

@@ -26,7 +26,8 @@ from devroute.contract.grammar import (
 )
 from devroute.contract.keys import ALGORITHMS, NAME, Keys
 from devroute.contract.strict_json import JsonObject, load
-from devroute.errors import ContractExpired, ContractInvalid, ContractNotYetValid, ContractUntrusted
+from devroute.contract.validity import duration
+from devroute.errors import ContractInvalid, ContractUntrusted
 from devroute.quoting import quote
 
 #: The token's type and audience, so that no other token passes for a contract (RFC 8725 §3.11).
@@ -34,8 +35,6 @@ TYPE: Final = "devroute+jwt"
 AUDIENCE: Final = "devroute"
 #: The claim that holds the contract.
 CLAIM: Final = "devroute"
-#: Seconds by which the signer's and the proxy's clocks may differ.
-SKEW_S: Final = 30.0
 #: Seconds from issue to expiry, by default: a day of testing.
 MAX_TTL_S: Final = 24 * 3600.0
 #: Verified contracts in the cache: far more than are in use at the same time.
@@ -85,18 +84,6 @@ def verify(
             f"the contract is signed as {quote(signature.subject)} with the key of {quote(key.subject)}"
         )
     return Contract(raw, entries, signature)
-
-
-def check_time(signature: Signature, now: float) -> None:
-    """Raises ContractExpired or ContractNotYetValid. `now`: seconds since the epoch."""
-    if now >= signature.expires + SKEW_S:
-        ago = now - signature.expires
-        raise ContractExpired(f"the contract of '{signature.subject}' expired {_duration(ago)} ago")
-    if now < signature.starts - SKEW_S:
-        ahead = signature.starts - now
-        raise ContractNotYetValid(
-            f"the contract of '{signature.subject}' is not valid for another {_duration(ahead)}"
-        )
 
 
 def read_unverified(raw: str) -> Contract:
@@ -211,7 +198,7 @@ def _claims(
     if not 0 < expires - issued <= max_ttl:
         if expires <= issued:
             raise ContractUntrusted("the contract expires before it was issued")
-        lifetime = f"{_duration(expires - issued)}; this server accepts at most {_duration(max_ttl)}"
+        lifetime = f"{duration(expires - issued)}; this server accepts at most {duration(max_ttl)}"
         raise ContractUntrusted(f"the contract is valid for {lifetime}")
     if CLAIM not in claims:
         raise ContractInvalid(f"the signed contract has no claim '{CLAIM}', which holds the contract")
@@ -227,11 +214,3 @@ def _seconds(claims: Mapping[str, object], name: str) -> float:
 
 def _shown(value: object) -> str:
     return quote(value) if isinstance(value, str) else "missing" if value is None else "not a string"
-
-
-def _duration(seconds: float) -> str:
-    """A duration in its largest unit, rounded."""
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:.0f} s"

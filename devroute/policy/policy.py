@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from devroute.contract.grammar import Contract, Entry
 from devroute.contract.target import Address
-from devroute.contract.verifier import check_time
+from devroute.contract.validity import check_time
 from devroute.errors import CallerDenied, ContractUnsigned, RegistrationDenied, ShadowDenied, TargetDenied
 from devroute.policy import file
 from devroute.policy.file import DEFAULT_PORTS, CallerSection, LimitsSection, PolicyFile, RegisterSection

@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol
 from devroute.contract.grammar import Contract, Entry, parse
 from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.target import Address, Version
-from devroute.contract.verifier import SKEW_S
+from devroute.contract.validity import SKEW_S
 from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy.policy import Policy, permit_contract
 from devroute.upstream.interface import ProbedUpstream

@@ -12,7 +12,7 @@ from typing import Final
 
 from devroute.contract.grammar import Contract, Entry, Signature, parse
 from devroute.contract.target import Address, Version
-from devroute.contract.verifier import check_time
+from devroute.contract.validity import check_time
 from devroute.errors import (
     ConditionUnmet,
     ContractInvalid,

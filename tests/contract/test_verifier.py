@@ -28,7 +28,8 @@ from devroute.contract.grammar import MAX_BYTES, as_document, is_signed, parse
 from devroute.contract.keys import Keys
 from devroute.contract.signer import SigningKey, sign
 from devroute.contract.strict_json import load
-from devroute.contract.verifier import MAX_TTL_S, SKEW_S, Verifier, check_time, read_unverified, verify
+from devroute.contract.validity import SKEW_S, check_time
+from devroute.contract.verifier import MAX_TTL_S, Verifier, read_unverified, verify
 from devroute.errors import (
     ConfigInvalid,
     ContractExpired,

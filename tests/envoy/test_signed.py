@@ -15,7 +15,7 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, web
 from devroute.auth.tokens import new_token
 from devroute.contract.grammar import parse
 from devroute.contract.signer import SigningKey, sign
-from devroute.contract.verifier import SKEW_S
+from devroute.contract.validity import SKEW_S
 from devroute.mesh import testbed
 from devroute.mesh.envoy import running
 from devroute.mesh.istio.envoy_filter import apply

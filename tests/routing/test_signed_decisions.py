@@ -15,7 +15,8 @@ from devroute.contract.grammar import Contract, Signature, parse
 from devroute.contract.keys import Keys
 from devroute.contract.signer import SigningKey, sign
 from devroute.contract.target import Address
-from devroute.contract.verifier import SKEW_S, Verifier
+from devroute.contract.validity import SKEW_S
+from devroute.contract.verifier import Verifier
 from devroute.errors import (
     ConfigInvalid,
     ContractExpired,
