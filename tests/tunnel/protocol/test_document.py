@@ -153,7 +153,7 @@ SYMBOLS = {"HEAD(informational)*": "i*", "HEAD": "h", "OPEN": "", "DATA*": "d*",
 def _grammar(half: str) -> re.Pattern[str]:
     """The frames of a half, in order, as a pattern over LETTERS; of a request those after its OPEN."""
     line = re.search(
-        rf"^    {half} \(.*?\)  +(.*?)  +END may ride on (HEAD|OPEN) or the last DATA$", DOCUMENT, re.M
+        rf"^    {half} \(.*?\)  +(.*?)  +END may be a flag of (HEAD|OPEN) or the last DATA$", DOCUMENT, re.M
     )
     assert line is not None
     symbols = [SYMBOLS[symbol] for symbol in line[1].replace(" | ", "|").split()]
