@@ -80,9 +80,8 @@ class MirrorUpstream:
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         mirrored = None
-        if (
-            not self._budget.full and head.framing is not _UPGRADE
-        ):  # an upgraded connection cannot be mirrored
+        # An upgraded connection cannot be mirrored.
+        if not self._budget.full and head.framing is not _UPGRADE:
             observer = self._watch(head) if self._watch is not None else None
             mirrored = _MirroredRequest(
                 self._upstream, self._with_via(head), self._budget, self._seconds, observer

@@ -272,3 +272,12 @@ def test_a_path_matches_its_locations(path: str, place: tuple[str | int, ...], m
 def test_a_formatted_location_is_a_path_that_matches_it(steps: list[str | int]) -> None:
     if not any(isinstance(step, str) and "'" in step and '"' in step for step in steps):
         assert JsonPath.parse(format_path(tuple(steps))).matches(tuple(steps))
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"application/x-ndjson", b"text/event-stream"])
+def test_the_repr_of_a_redactor_shows_no_bytes_that_wait_to_be_redacted(kind: bytes) -> None:
+    redactor = RULES.body_redactor(BodyFields(kind), 1 << 20)
+    assert redactor is not None
+    assert redactor.feed(b'{"password": "hunter2') == b""
+    assert redactor.buffered
+    assert "hunter2" not in repr(redactor)
