@@ -5,7 +5,7 @@ import json
 import sys
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,26 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.default_authority", "
 
 @dataclass(frozen=True)
 class Mesh:
-    """The service foo and alice's own, both of them gRPC apps; `laptop` is where hers listens."""
+    """The service foo and alice's own, both of them gRPC apps; `laptop` is where hers listens, and `secret` is her
+    token."""
 
+    folder: Path
     channel: aio.Channel
     envoy: Envoy
     proxy: testbed.RunningProxy
+    secret: str
     agent: testbed.Command
-    app: asyncio.subprocess.Process
     laptop: Endpoint
 
     @property
     def targets(self) -> dict[str, str]:
-        return {"tunnel": "alice", "direct": f"{self.laptop.host}:{self.laptop.port}"}
+        return {"tunnel": "alice", "direct": "{}:{}".format(*self.laptop)}
+
+    def up(self, name: str, app: Endpoint) -> AbstractAsyncContextManager[testbed.Command]:
+        """`devroute up` of the laptop `name` with an app of its own."""
+        return testbed.laptop(
+            self.folder, name, self.proxy.server, self.secret, "foo=grpc://{}:{}".format(*app), "--name", name
+        )
 
 
 def contract(target: str) -> tuple[str, str]:
@@ -72,7 +80,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
         server, number = await grpc_app.start()
         stack.push_async_callback(server.stop, None)
         proxy = await enter(testbed.proxy(folder, [record]))
-        app, laptop = await enter(app_process())
+        _, laptop = await enter(app_process())
         agent = await enter(
             testbed.laptop(folder, "alice", proxy.server, secret, f"foo=grpc://{laptop.host}:{laptop.port}")
         )
@@ -80,7 +88,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
         envoy = await enter(testbed.sidecar(folder, described, proxy))
         address = "{}:{}".format(*envoy.listeners[INBOUND])
         channel = await enter(aio.insecure_channel(address, options=OPTIONS))
-        yield Mesh(channel, envoy, proxy, agent, app, laptop)
+        yield Mesh(folder, channel, envoy, proxy, secret, agent, laptop)
 
 
 @pytest.fixture(params=["tunnel", "direct"])
@@ -186,18 +194,20 @@ async def test_200_mb_both_ways_at_once_through_the_tunnel(mesh: Mesh) -> None:
 
 
 async def test_the_death_of_the_laptops_app_ends_its_calls(mesh: Mesh) -> None:
-    """The last test: the app does not come back."""
-    calls = [
-        mesh.channel.unary_stream("/t/Hang")(b"", metadata=(contract(target),))
-        for target in mesh.targets.values()
-    ]
-    for call in calls:
-        assert await call.read() == b"started"
-    mesh.app.kill()
-    for call in calls:
-        code = await asyncio.wait_for(call.code(), PATIENCE)
-        assert code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
-    with pytest.raises(aio.AioRpcError) as caught:
-        await mesh.channel.unary_unary("/t/Unary")(b"", metadata=(contract("alice"),))
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert "refused the connection" in (caught.value.details() or "")
+    """With an app and a laptop of its own: tests run in any order, and this app does not come back."""
+    name = "alice-short-lived"
+    async with app_process() as (app, address), mesh.up(name, address):
+        calls = [
+            mesh.channel.unary_stream("/t/Hang")(b"", metadata=(contract(target),))
+            for target in (name, "{}:{}".format(*address))
+        ]
+        for call in calls:
+            assert await call.read() == b"started"
+        app.kill()
+        for call in calls:
+            code = await asyncio.wait_for(call.code(), PATIENCE)
+            assert code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
+        with pytest.raises(aio.AioRpcError) as caught:
+            await mesh.channel.unary_unary("/t/Unary")(b"", metadata=(contract(name),))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "refused the connection" in (caught.value.details() or "")
