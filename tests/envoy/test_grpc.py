@@ -33,7 +33,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.default_authority", "
 
 @dataclass(frozen=True)
 class Mesh:
-    """The service foo and alice's own, both of them gRPC apps. `laptop` is where hers listens, `secret` is her
+    """The service foo and alice's own, both of them gRPC apps. `laptop` is where hers listens, `secret` her
     token."""
 
     folder: Path
