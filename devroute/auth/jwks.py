@@ -109,8 +109,17 @@ class RemoteKeys(Generic[K]):
 
     def status(self) -> dict[str, object]:
         """For /readyz."""
-        age = None if self._fetched is None else round(self.clock() - self._fetched)
-        return {"problem": self.problem, "keys": len(self._keys.by_id), "age_s": age, "usable": self._usable}
+        return {
+            "problem": self.problem,
+            "keys": len(self._keys.by_id),
+            "age_s": self.age_s,
+            "usable": self._usable,
+        }
+
+    @property
+    def age_s(self) -> int | None:
+        """Seconds since the keys were fetched; None before that."""
+        return None if self._fetched is None else round(self.clock() - self._fetched)
 
     @property
     def _usable(self) -> bool:

@@ -292,6 +292,7 @@ class Proxy:
             "draining": self._draining,
             "audit_problem": None if self._audit is None else self._audit.file.problem,
             "tls_problem": None if self._tls is None else self._tls.problem,
+            "tls_age_s": None if self._tls is None else self._tls.age_s,
         } | self._config.status()
 
 

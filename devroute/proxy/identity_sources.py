@@ -45,6 +45,7 @@ class IdentitySources:
         """For /readyz."""
         return {
             "tokens_problem": self._tokens.problem,
+            "tokens_age_s": self._tokens.age_s,
             "oidc": None if self.keys is None else self.keys.status(),
         }
 

@@ -50,8 +50,14 @@ class PublicKeySource(Generic[K]):
         """Why the newest version is not in force."""
         return self._source.problem
 
+    @property
+    def age_s(self) -> int | None:
+        """Seconds since what is in force was last known to be the newest version; None without a source."""
+        return self._source.age_s
+
     def status(self) -> dict[str, object]:
         """For /readyz."""
         if self._remote is not None:
             return self._remote.status()
-        return {"problem": self.problem, "keys": len(self.current().by_id), "usable": True}
+        keys = len(self.current().by_id)
+        return {"problem": self.problem, "keys": keys, "age_s": self.age_s, "usable": True}

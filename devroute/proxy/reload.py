@@ -63,7 +63,9 @@ class LiveConfig:
         """For /readyz."""
         return {
             "policy_problem": self._policy.problem,
+            "policy_age_s": self._policy.age_s,
             "contract_keys_problem": self.signing_keys.problem,
+            "contract_keys_age_s": self.signing_keys.age_s,
         } | self.identities.status()
 
     def _files(self) -> list[tuple[str, WatchedFile[Any]]]:

@@ -138,6 +138,8 @@ async def test_an_invalid_file_changes_nothing_and_shows_in_the_readiness(world:
     assert world.said("file.rejected")[-1]["problem"] == problem
     status, details = await world.ready()
     assert (status, details["ready"], details["policy_problem"]) == (200, True, problem)
+    await eventually(lambda: policy_age(world, at_least=1))
+    assert details["tokens_age_s"] is not None
     assert (await world.get(world.targets[1]))[0] == 200
     (world.folder / "policy.yaml").unlink()
     await eventually(lambda: "No such file" in str(world.said("file.rejected")[-1]["problem"]))
@@ -163,6 +165,12 @@ async def test_a_target_that_a_new_policy_does_not_list_is_denied_to_the_next_re
     assert await slow == (200, 2 * HALF)
     assert (await denied(world, target)) == (403, "target-denied"), "its pooled connection is not used again"
     await world.policy(OPEN)
+
+
+async def policy_age(world: World, at_least: int) -> bool:
+    age = (await world.ready())[1]["policy_age_s"]
+    assert isinstance(age, int)
+    return age >= at_least
 
 
 async def denied(world: World, target: str) -> tuple[int, str]:

@@ -7,6 +7,7 @@ only.
 
 import asyncio
 import ssl
+import time
 from asyncio import sslproto
 from collections.abc import Callable
 from typing import Any, Final
@@ -33,6 +34,7 @@ class TlsListener:
 
     def __init__(self, files: ServerFiles, protocol_factory: Callable[[], asyncio.BaseProtocol]) -> None:
         self.problem: str | None = None
+        self._confirmed = time.monotonic()
         self._files = files
         self._factory = protocol_factory
         self._stamp: object = None
@@ -54,6 +56,11 @@ class TlsListener:
         self._tasks.start(self._watch(interval))
         return int(self._servers[0].sockets[0].getsockname()[1])
 
+    @property
+    def age_s(self) -> int:
+        """Seconds since the files were last seen to contain what is in use."""
+        return round(time.monotonic() - self._confirmed)
+
     async def close(self) -> None:
         """Accept no more connections; the open ones stay open."""
         await self._tasks.close()
@@ -71,6 +78,7 @@ class TlsListener:
                     self._stamp = stamp
                     log.info("tls.loaded", certificate=str(self._files.certificate))
                 self.problem = None
+                self._confirmed = time.monotonic()
             except (ConfigInvalid, OSError) as error:
                 problem = error.message if isinstance(error, ConfigInvalid) else str(error)
                 if problem != self.problem:
@@ -79,12 +87,18 @@ class TlsListener:
 
     async def _replace(self, context: ssl.SSLContext) -> None:
         """Start a listener on duplicates of the same sockets, then close the old one: the kernel's queue of
-        connections belongs to the sockets."""
-        old, self._servers = self._servers, []
-        for server in old:
-            for each in server.sockets:
-                self._servers.append(await self._listen(context, sock=each.dup()))
-            server.close()
+        connections belongs to the sockets. Where that fails the old one stays. Raises OSError."""
+        old, new = self._servers, list[asyncio.Server]()
+        try:
+            for each in [socket for server in old for socket in server.sockets]:
+                new.append(await self._listen(context, sock=each.dup()))
+        except OSError:
+            old, new = new, old
+            raise
+        finally:
+            self._servers = new
+            for server in old:
+                server.close()
 
     async def _listen(self, context: ssl.SSLContext, **where: Any) -> asyncio.Server:
         return await asyncio.get_running_loop().create_server(
