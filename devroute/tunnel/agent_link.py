@@ -19,6 +19,7 @@ from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.interface import Upstream, UpstreamStream
 
+_NONE: Final = Framing.NONE
 _UPGRADE: Final = Framing.UPGRADE
 _FLAG_END: Final = int(Flag.END)
 _FLAG_CHUNKED: Final = int(Flag.CHUNKED)
@@ -213,10 +214,10 @@ class AgentLink(Link):
         if upstream is None or len(start) != 3:
             self._refuse(event, upstream is None)
             return
-        if flags & _FLAG_END:
-            framing, left = Framing.NONE, 0
-        elif flags & (_FLAG_CHUNKED | _FLAG_UPGRADE):
+        if flags & (_FLAG_CHUNKED | _FLAG_UPGRADE):
             framing, left = (_UPGRADE if flags & _FLAG_UPGRADE else Framing.CHUNKED), UNBOUNDED
+        elif flags & _FLAG_END and not length:
+            framing, left = _NONE, 0
         else:
             framing, left = Framing.LENGTH, length
         owner = AgentStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
@@ -224,6 +225,8 @@ class AgentLink(Link):
         owner.left = left
         stream.owner = owner
         owner.start(upstream)
+        if flags & _FLAG_END and framing is not _NONE:  # an empty body still has an end
+            owner.receive_end([])
 
     def _refuse(self, event: Opened, unknown: bool) -> None:
         error: DevrouteError

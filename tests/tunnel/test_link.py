@@ -9,7 +9,7 @@ import pytest
 from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.message import Framing, RequestHead
 from devroute.tunnel.agent_link import AgentStream, Finished
-from devroute.tunnel.protocol.frames import WINDOW
+from devroute.tunnel.protocol.frames import OPEN_PREFIX, WINDOW, Flag, FrameType
 from tests.support.eventually import eventually
 from tests.support.loopback import (
     App,
@@ -74,6 +74,19 @@ async def test_a_body_and_its_trailers_reach_the_app(
         got = app.streams[0]
     assert (got.head.framing, got.head.length, got.body) == (framing, length, b"hello")
     assert got.trailers == ([(b"digest", b"x")] if framing is Framing.CHUNKED else [])
+
+
+async def test_an_end_on_the_open_of_a_chunked_request_is_the_last_chunk_of_an_empty_body() -> None:
+    app = App()
+    async with tunnel(app) as (where, _):
+        (link,) = where.tunnels.links
+        wire = b"POST / HTTP/1.1\r\nhost: foo\r\ntransfer-encoding: chunked\r\n\r\n"
+        payload = OPEN_PREFIX.pack(0, 3) + b"foo" + wire
+        send(link, frame(FrameType.OPEN, 1, payload, Flag.CHUNKED | Flag.END))
+        await asyncio.wait_for(app.opened.wait(), 5)
+        (stream,) = app.streams
+        assert stream.head.framing is Framing.CHUNKED
+        await asyncio.wait_for(stream.complete.wait(), 5)
 
 
 async def test_the_app_gets_the_head_that_was_sent() -> None:

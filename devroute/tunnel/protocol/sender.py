@@ -141,7 +141,8 @@ class Sender:
         self.pending += _HEADER_SIZE + size
 
     def send_end(self, stream: Stream, trailers: Headers | None = None) -> None:
-        """Close our half, after the data that wait for credit."""
+        """Close our half, after the data that wait for credit. END becomes a flag of the last frame, but not
+        of OPEN: there it says that there is no body, and older agents would send no last chunk."""
         if stream.outbound != BODY:
             if stream.outbound == CLOSED:
                 return
@@ -151,8 +152,7 @@ class Sender:
             return
         if trailers:
             self._frame(FrameType.TRAILERS, 0, stream.id, frames.encode_trailers(trailers))
-        elif stream.last_out is self._out:
-            header = self._out[stream.last_header]
+        elif stream.last_out is self._out and (header := self._out[stream.last_header])[0] != _OPEN:
             both = _DATA_WITH_END if header[0] == _DATA else bytes((header[0], header[1] | _END))
             self._out[stream.last_header] = both + header[2:]
         else:

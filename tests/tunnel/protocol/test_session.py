@@ -48,13 +48,25 @@ def test_a_request_and_its_response() -> None:
 def test_end_rides_on_the_newest_frame_only_while_that_has_not_left() -> None:
     wire = Wire()
     ours = wire.proxy.open(b"foo", HEAD, 0, 3)
+    wire.proxy.send_data(ours, b"abc")
     wire.proxy.send_end(ours)
-    (opened,) = wire.to_agent()
-    assert opened.flags == Flag.END
+    opened, data = wire.to_agent()
+    assert data == Data(opened.stream, b"abc", 1)
     wire.agent.send_head(opened.stream, OK)
     assert wire.to_proxy() == [Head(ours, OK, 0)]
     wire.agent.send_end(opened.stream)
     assert wire.to_proxy() == [Ended(ours, [])]
+
+
+@pytest.mark.parametrize(("flags", "length"), [(Flag.CHUNKED, 0), (0, 3), (Flag.UPGRADE, 0)])
+def test_the_end_of_a_body_never_rides_on_open_which_would_say_that_there_is_no_body(
+    flags: int, length: int
+) -> None:
+    wire = Wire()
+    ours = wire.proxy.open(b"foo", HEAD, flags, length)
+    wire.proxy.send_end(ours)
+    opened, end = wire.to_agent()
+    assert (opened.flags, end) == (flags, Ended(opened.stream, []))
 
 
 def test_end_rides_on_its_own_stream_among_others() -> None:
