@@ -113,7 +113,7 @@ class Handle:
 
     def streamInfo(self, _: object) -> object:
         tls = self.caller and self.worker.table(
-            peerCertificateValidated=lambda _: True,
+            peerCertificatePresented=lambda _: True,
             uriSanPeerCertificate=lambda _: self.worker.lua.table(self.caller),
         )
         return self.worker.table(

@@ -18,9 +18,9 @@ def gateway(installation: Installation) -> list[Document]:
     tls = {"mode": "SIMPLE", "credentialName": ingress.credential, "minProtocolVersion": "TLSV1_2"}
     port = {"number": 443, "name": "https", "protocol": "HTTPS"}
     destination = {"host": installation.host, "port": {"number": installation.proxy.control_port}}
-    # A tunnel stays open for hours.
+    # A tunnel stays open for hours: no timeout is none in Istio, whose CRD refuses 0s.
     routes = [
-        _http_route("tunnel", {"exact": "/tunnel"}, destination, timeout="0s"),
+        _http_route("tunnel", {"exact": "/tunnel"}, destination),
         _http_route("api", {"prefix": "/api/"}, destination, timeout="10s"),
     ]
     servers = [{"port": port, "hosts": [ingress.host], "tls": tls}]
@@ -32,9 +32,8 @@ def gateway(installation: Installation) -> list[Document]:
     ]
 
 
-def _http_route(name: str, uri: Document, destination: Document, *, timeout: str) -> Document:
-    route = [{"destination": destination}]
-    return {"name": name, "match": [{"uri": uri}], "route": route, "timeout": timeout}
+def _http_route(name: str, uri: Document, destination: Document, **options: str) -> Document:
+    return {"name": name, "match": [{"uri": uri}], "route": [{"destination": destination}], **options}
 
 
 def edge(installation: Installation) -> list[Document]:

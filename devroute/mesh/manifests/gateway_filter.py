@@ -15,6 +15,7 @@ from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.lua import EDGE_DONE
 from devroute.mesh.manifests.model import Document, metadata_of
 from devroute.mesh.manifests.patches import (
+    LUA_ROUTE_TYPE,
     LUA_TYPE,
     disabled_filter,
     envoy_filter_of,
@@ -130,7 +131,7 @@ def _route(name: str, header: Document, settings: EdgeSettings) -> Document:
             "the devroute filter at the gateway failed", "see the log of the gateway"
         ),
         "metadata": {"filter_metadata": {FILTER: _metadata(settings)}},
-        "typed_per_filter_config": {FILTER: turned_on({})},
+        "typed_per_filter_config": {FILTER: turned_on({"@type": LUA_ROUTE_TYPE, "filter_context": {}})},
     }
 
 

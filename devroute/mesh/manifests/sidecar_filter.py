@@ -38,6 +38,7 @@ ELSEWHERE = ("mirror", "version")
 MILLION = 1_000_000
 
 MUTATION_TYPE = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+MUTATION_ROUTE_TYPE = f"{MUTATION_TYPE}PerRoute"
 
 
 def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
@@ -125,7 +126,7 @@ def _ask_route(name: str, header: Document, settings: Document) -> Document:
         "metadata": {"filter_metadata": {FILTER: settings}},
         "typed_per_filter_config": {
             FILTER: _run(DECIDE),
-            RESULT_FILTER: turned_on({}),
+            RESULT_FILTER: turned_on({"@type": MUTATION_ROUTE_TYPE}),
         },
     }
 
