@@ -18,7 +18,6 @@ local MAX_CACHED = 256 -- contracts per service and worker; at 8 KiB each, 4 MiB
 local MAX_IDENTITIES = 16 -- services behind one sidecar; usually it has one
 local TIMEOUT = "x-envoy-upstream-rq-timeout-ms" -- read by Envoy's router
 local CONTRACT_MEMBER = BAGGAGE_CONTRACT .. "="
-local TRACE_MEMBER = BAGGAGE_TRACE .. "="
 
 local SILENT = { result = "" } -- an empty value becomes no header: another hop reports the decision
 local DETOURED = { result = SENT_TO_PROXY } -- the proxy sets the result of its responses; this stands if it could not
@@ -38,6 +37,7 @@ local TOO_LONG = error_response(
 )
 local UNREADABLE =
   error_response(CONTRACT_INVALID, "the contract in baggage is not one line of ASCII", "percent-encode the JSON")
+local UNREAD = fallback("baggage of more than " .. MAX_READ_BAGGAGE .. " bytes is not read")
 
 --- Caches of this worker
 
@@ -77,17 +77,20 @@ end
 
 --- The contract of a request
 
--- In baggage: nil if there is none, false if it cannot be one.
+-- In baggage: nil if there is none, else false and the outcome if it cannot be one.
 local function contract_in(baggage)
-  local value = member_of(baggage, CONTRACT_MEMBER)
+  if not is_readable(baggage) then
+    return false, UNREAD
+  end
+  local value = member_of(baggage, BAGGAGE_CONTRACT)
   if value == nil or value == "" then
     return nil
   end
   local raw = decoded[value]
   if raw == nil then
     raw = percent_decode(value)
-    if #raw > MAX_CONTRACT or not raw:find("^[\t\32-\126]+$") then
-      return false
+    if #raw > MAX_CONTRACT or raw:find("[^\t\32-\126]") or value:find("[ \t]") then
+      return false, UNREADABLE
     end
     if decoded_size >= MAX_CACHED then
       decoded, decoded_size = {}, 0
@@ -101,8 +104,8 @@ end
 local function joined(entry, baggage)
   if entry.before ~= baggage then
     entry.before, entry.after = baggage, baggage
-    if member_of(baggage, CONTRACT_MEMBER) ~= entry.member then
-      entry.after = with_member(baggage, CONTRACT_MEMBER, entry.member or nil)
+    if member_of(baggage, BAGGAGE_CONTRACT) ~= entry.member then
+      entry.after = with_member(baggage, BAGGAGE_CONTRACT, entry.member or nil)
     end
   end
   return entry.after
@@ -113,9 +116,12 @@ end
 local function contract_of(headers, identity)
   local raw, baggage = headers:get(CONTRACT), headers:get("baggage")
   if raw == nil then
-    raw = baggage and contract_in(baggage)
+    local problem
+    if baggage ~= nil then
+      raw, problem = contract_in(baggage)
+    end
     if not raw then
-      return nil, nil, nil, raw == false and UNREADABLE or SILENT
+      return nil, nil, nil, problem or SILENT
     end
     headers:replace(CONTRACT, raw)
     return raw, identity.known[raw] or remember(identity, raw), baggage
@@ -226,7 +232,7 @@ end
 local function trace_of(headers, baggage)
   local trace = headers:get(TRACE)
   if trace == nil then
-    trace = baggage and member_of(baggage, TRACE_MEMBER)
+    trace = baggage and member_of(baggage, BAGGAGE_TRACE)
   end
   return trace and #trace == 32 and trace:find("^%x+$") and trace or nil
 end
@@ -235,7 +241,7 @@ end
 local function report_hop(handle, trace, identity, raw, outcome)
   local headers = handle:headers()
   headers:replace(TRACE, trace)
-  set_baggage(headers, with_member(headers:get("baggage"), TRACE_MEMBER, trace))
+  set_baggage(headers, with_member(headers:get("baggage"), BAGGAGE_TRACE, trace))
   local relayed = outcome == DETOURED and "laptop" or outcome == MIRRORED and "mirror"
   pcall(handle.httpCall, handle, settings.control, {
     [":method"] = "POST",

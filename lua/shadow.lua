@@ -1,4 +1,4 @@
--- parts: text, random, settings, caller, cluster, resolve
+-- parts: text, random, settings, caller, baggage, cluster, resolve
 --
 -- devroute's sidecar filter for shadow traffic: ordinary requests, without a contract, of a workload that takes part
 -- in `--shadow-share`.
@@ -13,7 +13,6 @@ local ASK_TIMEOUT_MS = 250 -- what a proxy that hangs may cost one request of a 
 local FAILURE_TTL_MS = 2000 -- and how often
 local MAX_BODY = 65536 -- bytes; what sockets buffer of a copy that a proxy which hangs does not read
 local BODILESS = { GET = true, HEAD = true, OPTIONS = true, TRACE = true } -- have no body unless a length is given
-local VIA_PATTERN = BAGGAGE_VIA:gsub("%-", "%%-") .. "=([^,; ]*)"
 
 local assigned, expires = nil, 0 -- the proxy's last response, nil if no laptop wants copies, and how long it holds
 local asking = nil -- since when a request has been waiting for the next one
@@ -101,14 +100,13 @@ local function wants(laptop, method, path)
   return laptop.methods[method] and (laptop.paths == nil or starts_with_one_of(path, laptop.paths))
 end
 
--- Whether the request was sent on behalf of a copy: the proxy marks those in baggage.
-local function comes_of_a_copy(headers)
-  for via in (headers:get("baggage") or ""):gmatch(VIA_PATTERN) do
-    if contains(via, settings.service) then
-      return true
-    end
+-- Whether the request may have been sent on behalf of a copy: the proxy marks those in baggage.
+local function may_come_of_a_copy(headers)
+  local baggage = headers:get("baggage")
+  if baggage == nil then
+    return false
   end
-  return false
+  return not is_readable(baggage) or contains(member_of(baggage, BAGGAGE_VIA) or "", settings.service)
 end
 
 -- Envoy reads an upload only as fast as its copy is taken: one that is long, or of unknown length, could wait for a
@@ -143,7 +141,7 @@ local function copied(handle)
   local headers = handle:headers() -- not earlier: the call above invalidates them
   if not wants(laptop, headers:get(":method"), headers:get(":path")) then
     return nil
-  elseif headers:get("upgrade") or not is_short(headers) or comes_of_a_copy(headers) then
+  elseif headers:get("upgrade") or not is_short(headers) or may_come_of_a_copy(headers) then
     return nil -- an upgraded connection cannot be copied
   end
   local cluster = cluster_for(handle, found)

@@ -34,7 +34,10 @@ local function has_contract(headers)
     return true
   end
   local baggage = headers:get("baggage")
-  return baggage ~= nil and baggage:find(CONTRACT_MEMBER, 1, true) ~= nil
+  if baggage == nil or not baggage:find(BAGGAGE_CONTRACT, 1, true) then
+    return false
+  end
+  return not is_readable(baggage) or member_of(baggage, BAGGAGE_CONTRACT) ~= nil
 end
 
 function envoy_on_request(handle)
@@ -55,7 +58,7 @@ function envoy_on_response(handle)
   end
   local headers = handle:headers()
   for name, value in pairs({ [RESULT] = decided.result, [REASON] = decided.reason }) do
-    if headers:get(name) == nil then
+    if value ~= "" and headers:get(name) == nil then
       headers:add(name, value)
     end
   end

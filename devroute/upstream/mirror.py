@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from devroute.errors import DevrouteError, UpstreamReset, UpstreamTimeout
 from devroute.headers import BAGGAGE_VIA
+from devroute.http.baggage import member_value, with_member
 from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
@@ -28,9 +29,7 @@ DEFAULT_SECONDS: Final = 300.0
 
 _ACCEPTED: Final = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
 _MEMBER: Final = BAGGAGE_VIA.encode()
-#: A baggage line up to its first member; and up to the value of our member, where it has one.
-_BAGGAGE: Final = re.compile(rb"\r\n(?i:baggage):[ \t]*(?=[!-~])")
-_VIA: Final = re.compile(rb"\r\n(?i:baggage):(?:[^\r]*[, \t])?%b=(?=[!-~])" % _MEMBER)
+_BAGGAGE: Final = re.compile(rb"\r\n(?i:baggage):[ \t]*([^\r]*)")
 _UPGRADE: Final = Framing.UPGRADE
 _BODYLESS: Final = (Framing.NONE, Framing.UPGRADE)
 
@@ -90,17 +89,14 @@ class MirrorUpstream:
 
     def _with_via(self, head: RequestHead) -> RequestHead:
         """The head with `service` in its baggage, so that requests of the laptop's app to this service are
-        not mirrored in turn: apps with OpenTelemetry forward baggage. Some read only its first line and keep
-        one member of a name, hence one line and one member. With a contract the sidecar has done this."""
-        service, wire = self._service, head.wire
-        if not service:
+        not mirrored in turn: apps with OpenTelemetry forward baggage. Some read only its first line, hence
+        one line. With a contract the sidecar has done this."""
+        if not self._service:
             return head
-        if (found := _VIA.search(wire)) is not None:
-            wire = b"%b%b~%b" % (wire[: found.end()], service, wire[found.end() :])
-        elif (found := _BAGGAGE.search(wire)) is not None:
-            wire = b"%b%b=%b,%b" % (wire[: found.end()], _MEMBER, service, wire[found.end() :])
-        else:
-            wire = b"%bbaggage: %b=%b\r\n\r\n" % (wire[:-2], _MEMBER, service)
+        baggage = b",".join(filter(None, _BAGGAGE.findall(head.wire)))
+        via = member_value(baggage, _MEMBER)
+        baggage = with_member(baggage, _MEMBER, b"%b~%b" % (via, self._service) if via else self._service)
+        wire = b"%bbaggage: %b\r\n\r\n" % (_BAGGAGE.sub(b"", head.wire)[:-2], baggage)
         return RequestHead(head.method, head.target, head.framing, head.length, wire)
 
 

@@ -1,8 +1,12 @@
 -- W3C baggage, in which apps with OpenTelemetry forward the contract: percent-encoded, compact JSON.
--- Keys are passed with their equals sign, such as "devroute=".
+--
+-- The one reader of it (devroute/http/baggage.py is its twin). Members are separated by commas; a member is a key, "=",
+-- a value, and properties behind ";". White space (space, tab) around each of them does not count. Keys are compared byte
+-- for byte; of members with the same key the last counts, as in OpenTelemetry. Linear in the length of the baggage.
 
-local MAX_BAGGAGE = 8192 -- bytes (W3C Baggage §3.3.2)
+local MAX_BAGGAGE = 8192 -- bytes that are written (W3C Baggage §3.3.2)
 local MAX_MEMBERS = 64 -- likewise
+local COMMA, SPACE, TAB = 44, 32, 9
 
 -- JSON without the white space between its tokens.
 local function compact(json)
@@ -29,42 +33,90 @@ local function compact(json)
   return table.concat(kept)
 end
 
--- A member's value as it is written, without its properties.
-local function member_of(baggage, key)
-  local at = 1
+-- Longer baggage is passed on as it is, and nobody reads it.
+local function is_readable(baggage)
+  return #baggage <= MAX_READ_BAGGAGE
+end
+
+-- The next member of a key from `at` on: where it begins, behind its comma, and where its value does; nil if there is
+-- none. White space is scanned once on either side of each place where the key occurs, hence in linear time.
+local function next_member(baggage, key, at)
   while true do
     local first, last = baggage:find(key, at, true)
     if first == nil then
       return nil
     end
-    if first == 1 or baggage:find("^[, \t]", first - 1) then
-      return baggage:match("^[^,; \t]*", last + 1)
+    local before = first - 1
+    local byte = baggage:byte(before)
+    while byte == SPACE or byte == TAB do
+      before = before - 1
+      byte = baggage:byte(before)
+    end
+    local _, equals = baggage:find("^[ \t]*=", last + 1)
+    if equals ~= nil and (byte == nil or byte == COMMA) then
+      return before + 1, equals + 1
     end
     at = last + 1
   end
 end
 
--- Baggage with one member set, in place of an earlier one of that key; all others stay byte for byte. The earlier
--- one goes even if `value` is nil or does not fit, since it would be believed. nil if nothing is left.
+-- A member's value as it is written, without its properties; nil if there is none.
+local function member_of(baggage, key)
+  if not is_readable(baggage) then
+    return nil
+  end
+  local value
+  local _, at = next_member(baggage, key, 1)
+  while at ~= nil do
+    value = at
+    _, at = next_member(baggage, key, at)
+  end
+  return value and trimmed(baggage:sub(value, (baggage:find("[,;]", value) or 0) - 1))
+end
+
+-- Whether one more member is permitted.
+local function has_room(baggage)
+  local members, at = 1, 0
+  repeat
+    at = baggage:find(",", at + 1, true)
+    members = members + 1
+  until at == nil or members > MAX_MEMBERS
+  return members <= MAX_MEMBERS
+end
+
+-- Baggage with one member set, in place of the first of that key; all others stay byte for byte. Earlier ones go even
+-- if `value` is nil or does not fit, since they would be believed. nil if nothing is left.
 local function with_member(baggage, key, value)
-  local kept, place = {}, nil
-  for member in ((baggage or "") .. ","):gmatch("([^,]*),") do
-    if (member:match("^[ \t]*([^=]*)=") or ""):gsub("[ \t]+$", "") .. "=" ~= key then
-      kept[#kept + 1] = member
-    elseif place == nil then
-      place = #kept + 1
+  baggage = baggage or ""
+  if not is_readable(baggage) then
+    return baggage
+  end
+  local kept, place, behind = {}, nil, 1
+  local first, at = next_member(baggage, key, behind)
+  while first ~= nil do
+    if first > behind then
+      kept[#kept + 1] = baggage:sub(behind, first - 2)
+    end
+    place = place or #kept + 1
+    behind = baggage:find(",", at, true)
+    first = nil
+    if behind ~= nil then
+      behind = behind + 1
+      first, at = next_member(baggage, key, behind)
     end
   end
-  if #kept == 1 and kept[1] == "" then
-    kept = {}
+  if behind ~= nil and baggage ~= "" then
+    kept[#kept + 1] = baggage:sub(behind)
   end
-  local rest = kept[1] and table.concat(kept, ",")
-  if value == nil or #kept >= MAX_MEMBERS then
-    return rest
+  local rest = table.concat(kept, ",")
+  if value ~= nil and (rest == "" or has_room(rest)) then
+    table.insert(kept, place or #kept + 1, key .. "=" .. value)
+    local joined = table.concat(kept, ",")
+    if #joined <= MAX_BAGGAGE then
+      return joined
+    end
   end
-  table.insert(kept, place or #kept + 1, key .. value)
-  local joined = table.concat(kept, ",")
-  return #joined <= MAX_BAGGAGE and joined or rest
+  return rest ~= "" and rest or nil
 end
 
 local function set_baggage(headers, value)

@@ -2,11 +2,10 @@
 -- and, for apps that forward only baggage, in a member of it, where "~" separates them.
 
 local MAX_VIA = 1024 -- bytes; a chain of detours that long leads nowhere
-local VIA_MEMBER = BAGGAGE_VIA .. "="
 
 -- The services so far, and whether the rule's own is one of them.
 local function via_of(rule, headers, baggage)
-  local via = headers:get(VIA) or (baggage and member_of(baggage, VIA_MEMBER) or ""):gsub("~", ", ")
+  local via = headers:get(VIA) or (baggage and member_of(baggage, BAGGAGE_VIA) or ""):gsub("~", ", ")
   return via, #via > MAX_VIA or contains(via, rule.service)
 end
 
@@ -15,7 +14,7 @@ local function add_via(rule, headers, via, baggage)
   if rule.via == nil or rule.via_before ~= via or rule.baggage_before ~= baggage then
     rule.via_before, rule.baggage_before = via, baggage
     rule.via = via == "" and rule.service or via .. ", " .. rule.service
-    rule.baggage = with_member(baggage, VIA_MEMBER, (rule.via:gsub("[%s,]+", "~")))
+    rule.baggage = with_member(baggage, BAGGAGE_VIA, (rule.via:gsub("[%s,]+", "~")))
   end
   headers:replace(VIA, rule.via)
   set_baggage(headers, rule.baggage)

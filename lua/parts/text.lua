@@ -5,6 +5,12 @@ local function printable(text)
   return (text:sub(1, MAX_REASON):gsub("[^\32-\126]", "?"))
 end
 
+-- Without spaces and tabs at its ends. A single pattern that does this takes quadratic time where it fails.
+local function trimmed(text)
+  local first = text:find("[^ \t]")
+  return first and text:match("^.*[^ \t]", first) or ""
+end
+
 -- Percent-encoded, except for RFC 3986's unreserved characters (§2.3).
 local function percent_encode(text)
   return (text:gsub("[^%w%-%._~]", function(char)

@@ -3,6 +3,7 @@
 caller ─► foo's sidecar ─► foo (OpenTelemetry) ─► bar's sidecar ─► bar, or its replacement
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -104,11 +105,33 @@ async def test_a_contract_in_the_header_reaches_the_next_service_by_baggage(
 
 async def test_a_contract_in_baggage_alone_is_obeyed(mesh: Mesh, bar: str, laptop: Endpoint) -> None:
     contract = json.dumps({"bar": f"{laptop.host}:{laptop.port}"}, separators=(",", ":"))
-    for sent in (f"devroute={quote(contract, safe='')}", f"a=b, devroute={quote(contract)};p , c=d"):
+    ours = quote(contract, safe="")
+    for sent in (
+        f"devroute={ours}",
+        f"a=b, devroute={ours};p , c=d",
+        f"a=b ,devroute\t= {ours}",
+        f"é=ü,devroute={ours}",
+    ):
         seen, result = await called(mesh, bar, {"baggage": sent})
         assert (seen["who"], result) == ("laptop", "laptop")
         assert seen["headers"]["x-devroute"] == [contract]
         assert seen["headers"]["baggage"] == [f"{sent},devroute-via=bar"]
+
+
+@pytest.mark.parametrize("before", ["a=b ", "a=b\t", "a=b; ", "a=b;", "a "])
+async def test_a_part_of_another_member_is_no_contract(mesh: Mesh, bar: str, before: str) -> None:
+    contract = quote('{"bar":"x"}')
+    seen, _ = await called(mesh, bar, {"baggage": f"{before}devroute={contract}"})
+    assert (seen["who"], "x-devroute" in seen["headers"]) == ("bar", False)
+
+
+async def test_bytes_that_are_no_utf8_do_not_hide_a_contract(mesh: Mesh, bar: str) -> None:
+    port = bar.rpartition(":")[2]
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
+    writer.write(b"GET / HTTP/1.1\r\nhost: bar\r\nconnection: close\r\nbaggage: a=\xff,devroute=x\r\n\r\n")
+    response = await reader.read()
+    writer.close()
+    assert b"contract-invalid" in response
 
 
 @pytest.mark.parametrize(

@@ -525,7 +525,7 @@ def test_a_contract_in_baggage_that_cannot_be_a_header_is_an_error(worker: Worke
     ],
 )
 def test_only_white_space_between_tokens_is_dropped(json_: str, compact: str) -> None:
-    _, baggage = exports("baggage", "compact")
+    _, baggage = exports("text, baggage", "compact")
     assert baggage.compact(json_) == compact
     assert json.loads(json_) == json.loads(compact)
 

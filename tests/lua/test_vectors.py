@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA
+from devroute.http.baggage import MAX_READ_BYTES, member_value
 from devroute.mesh.manifests import lua
-from tests.lua.worker import Worker, exports, runtime
+from tests.lua.worker import CONTROL, Worker, exports, runtime
 from tests.support.paths import VECTORS
 
 
@@ -50,20 +51,64 @@ def test_the_lua_asks_about_every_contract_that_has_a_key_of_the_service(case: d
     assert any(asks) is case["asks"]
 
 
-@pytest.mark.parametrize("case", vectors("baggage.json", "reads"), ids=lambda case: case["baggage"])
+READS = pytest.mark.parametrize("case", vectors("baggage.json", "reads"), ids=lambda case: case["baggage"])
+
+
+@READS
 def test_the_lua_reads_members_of_baggage(case: dict[str, Any]) -> None:
     worker = Worker(lua.source("decide"), {"ISTIO_META_WORKLOAD_NAME": "other"})
     assert worker.request(baggage=case["baggage"]).sent("x-devroute") == case["contract"]
-    _, baggage = exports("baggage", "member_of")
-    via = baggage.member_of(case["baggage"], f"{BAGGAGE_VIA}=")
+    _, baggage = exports("text, baggage", "member_of")
+    via = baggage.member_of(case["baggage"], BAGGAGE_VIA)
     assert (via.replace("~", ", ") if via else None) == case["via"]
+
+
+@READS
+def test_a_waypoint_reads_the_same_contracts_in_baggage(case: dict[str, Any]) -> None:
+    settings = {"control": CONTROL, "service": "other", "namespace": "shop", "domain": "cluster.local"}
+    handle = Worker(lua.source("waypoint", SETTINGS=settings)).request(baggage=case["baggage"])
+    assert handle.sent("x-devroute") == case["contract"]
+
+
+@READS
+def test_a_workload_of_shadow_traffic_reads_the_same_services_in_baggage(case: dict[str, Any]) -> None:
+    for service in (case["via"] or "nobody").split(", "):
+        worker = Worker(lua.source("shadow"), service=service, namespace="shop", share="100")
+        worker.response = worker.responds(
+            f"devroute 1\ndecision copy\nservice foo\ncopy {'ab' * 16} 100 GET\n"
+        )
+        assert worker.request(baggage=case["baggage"])["result"] == ("service" if case["via"] else "copy")
+
+
+@READS
+def test_no_contract_in_baggage_passes_a_closed_gateway(case: dict[str, Any]) -> None:
+    settings = {
+        "claim": ["devroute"],
+        "payload": "payload",
+        "networks": [],
+        "cookie_seconds": 1,
+        "signed": False,
+    }
+    handle = Worker(lua.source("edge"), **settings).request(baggage=case["baggage"])
+    passed = (handle.sent("baggage") or "").encode()
+    assert member_value(passed, BAGGAGE_CONTRACT.encode()) is None
+    assert member_value(passed, BAGGAGE_VIA.encode()) is None
 
 
 @pytest.mark.parametrize("case", vectors("baggage.json", "writes"), ids=lambda case: case["before"][:40])
 def test_the_lua_sets_a_member_of_baggage(case: dict[str, Any]) -> None:
-    _, baggage = exports("baggage", "with_member")
+    _, baggage = exports("text, baggage", "with_member")
     assert case["member"] in (BAGGAGE_CONTRACT, BAGGAGE_VIA)
-    assert baggage.with_member(case["before"], f"{case['member']}=", case["value"]) == case["after"]
+    assert baggage.with_member(case["before"], case["member"], case["value"]) == case["after"]
+
+
+def test_baggage_that_is_too_long_is_not_read() -> None:
+    worker = Worker(lua.source("decide"), {"ISTIO_META_WORKLOAD_NAME": "foo"})
+    long = "devroute=%7B%7D,a=" + "b" * MAX_READ_BYTES
+    handle = worker.request(baggage=long)
+    assert (handle["result"], handle.sent("x-devroute"), handle.sent("baggage")) == ("fallback", None, long)
+    assert handle["reason"] == f"baggage of more than {MAX_READ_BYTES} bytes is not read"
+    assert worker.request('{"bar": "x"}', baggage=long).sent("baggage") == long
 
 
 @pytest.mark.parametrize("case", vectors("via.json"), ids=lambda case: str(case["header"])[:40])

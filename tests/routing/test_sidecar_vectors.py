@@ -2,12 +2,14 @@
 
 import json
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from opentelemetry import baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 
 from devroute.contract.grammar import parse
+from devroute.http.baggage import member_value, with_member
 from tests.support.paths import VECTORS
 from tests.support.resolve_reader import decode
 
@@ -34,13 +36,26 @@ def test_the_key_of_a_service_is_the_one_that_the_proxy_finds(case: dict[str, An
 
 
 @pytest.mark.parametrize("case", vectors("baggage.json", "reads"), ids=lambda case: case["baggage"])
-def test_opentelemetry_reads_the_same_members(case: dict[str, Any]) -> None:
+def test_python_and_opentelemetry_read_the_same_members(case: dict[str, Any]) -> None:
+    sent = case["baggage"].encode()
+    contract, via = member_value(sent, b"devroute"), member_value(sent, b"devroute-via")
+    assert (unquote_to_bytes(contract).decode() if contract else None) == case["contract"]
+    assert (via.decode().replace("~", ", ") if via else None) == case["via"]
+    if "opentelemetry" in case:
+        return
     context = W3CBaggagePropagator().extract({"baggage": case["baggage"]})
 
     def value(name: str) -> str | None:
         found = baggage.get_baggage(name, context)
-        return str(found).partition(";")[0] if found else None  # OpenTelemetry keeps properties
+        return str(found).partition(";")[0].strip() if found else None  # OpenTelemetry keeps properties
 
     assert value("devroute") == case["contract"]
-    via = value("devroute-via")
-    assert (via.replace("~", ", ") if via else None) == case["via"]
+    services = value("devroute-via")
+    assert (services.replace("~", ", ") if services else None) == case["via"]
+
+
+@pytest.mark.parametrize("case", vectors("baggage.json", "writes"), ids=lambda case: case["before"][:40])
+def test_python_sets_a_member_as_the_lua_does(case: dict[str, Any]) -> None:
+    if case["value"] is not None:
+        before, member, value = (case[name].encode() for name in ("before", "member", "value"))
+        assert with_member(before, member, value).decode() == case["after"]

@@ -16,6 +16,7 @@ from devroute import headers
 from devroute.contract.conditions import MAX_TEXT
 from devroute.contract.grammar import MAX_BYTES
 from devroute.errors import CallerDenied, ContractInvalid, DevrouteError, LoopDetected, VersionMissing
+from devroute.http.baggage import MAX_READ_BYTES
 from devroute.quoting import MAX_REASON
 from devroute.routing import resolve_codec
 from devroute.routing.decision import TTL_MS
@@ -52,6 +53,7 @@ _SHARED: Final[dict[str, Constant]] = {
     "MAX_REASON": MAX_REASON,
     "MAX_CALLER": MAX_TEXT,
     "MAX_NAME": MAX_NAME,
+    "MAX_READ_BAGGAGE": MAX_READ_BYTES,
     "MAX_COMPARED_BODY": MAX_BODY,
     "CONTRACT_INVALID": _error(ContractInvalid),
     "CALLER_DENIED": _error(CallerDenied),

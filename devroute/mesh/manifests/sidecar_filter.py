@@ -96,28 +96,31 @@ def _exactly(text: str) -> Document:
     return {"string_match": {"exact": text}}
 
 
-def _match(header: Document, result: Document, **options: bool) -> Document:
-    return {"prefix": "/", "headers": [header], "dynamic_metadata": [_result(result, **options)]}
+def _match(carried: list[Document], result: Document, **options: bool) -> Document:
+    return {"prefix": "/", "headers": carried, "dynamic_metadata": [_result(result, **options)]}
 
 
-def _carries_contract() -> Document:
+def _carries_contract() -> list[Document]:
     """Cheap to test, and false for all other requests."""
-    return {"name": headers.CONTRACT, "present_match": True}
+    return [{"name": headers.CONTRACT, "present_match": True}]
 
 
-def _baggage_has_contract() -> Document:
-    """What an app with OpenTelemetry forwards; the Lua makes the header of it."""
-    return {"name": "baggage", "string_match": {"contains": f"{headers.BAGGAGE_CONTRACT}="}}
+def _baggage_has_contract() -> list[Document]:
+    """What an app with OpenTelemetry forwards; the Lua makes the header of it. Both tests have to succeed, and
+    the first is the cheap one, for all baggage of others. `\\C` is any byte: `.` is no byte that is not UTF-8."""
+    regex = rf"\C*{headers.BAGGAGE_CONTRACT}[ \t]*=\C*"
+    tests = ({"contains": headers.BAGGAGE_CONTRACT}, {"safe_regex": {"regex": regex}})
+    return [{"name": "baggage", "string_match": each} for each in tests]
 
 
-def _ask_route(name: str, header: Document, settings: Document) -> Document:
+def _ask_route(name: str, carried: list[Document], settings: Document) -> Document:
     """Carries a contract, no decision yet: the Lua runs, decides, and has the route chosen again.
 
     The route's own response appears only if the Lua dies without a decision.
     """
     return {
         "name": name,
-        "match": _match(header, {"present_match": True}, invert=True),
+        "match": _match(carried, {"present_match": True}, invert=True),
         "direct_response": _undecided(),
         "response_headers_to_add": [
             _header("content-type", "application/json", "OVERWRITE_IF_EXISTS_OR_ADD"),
@@ -150,7 +153,7 @@ def _shadow_route(share: float, settings: Document) -> Document:
 
 def _copied_route(proxy: ProxyService) -> Document:
     """Copied without a contract. The header alone, which a client can send too, leads nowhere."""
-    match = _match({"name": headers.COPY, "present_match": True}, _exactly(lua.COPIED))
+    match = _match([{"name": headers.COPY, "present_match": True}], _exactly(lua.COPIED))
     return {"name": "devroute-copied", "match": match, **_elsewhere(proxy)}
 
 
