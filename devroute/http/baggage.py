@@ -1,8 +1,8 @@
 """W3C baggage: one member read, or set. Pure. The twin of lua/parts/baggage.lua, with the same vectors.
 
-Members are separated by commas; a member is a key, "=", a value, and properties behind ";". White space (space, tab)
-around each of them does not count. Keys are compared byte for byte; of members with the same key the last counts, as
-in OpenTelemetry.
+Members are separated by commas; a member is a key, "=", a value, and properties behind ";". Space and tab
+around each of them do not count. Keys are compared byte for byte; of members with the same key the last
+counts, as in OpenTelemetry.
 """
 
 from typing import Final

@@ -33,7 +33,7 @@ local function compact(json)
   return table.concat(kept)
 end
 
--- Longer baggage is passed on as it is, and nobody reads it.
+-- Longer baggage is passed on as it is, and not read.
 local function is_readable(baggage)
   return #baggage <= MAX_READ_BAGGAGE
 end

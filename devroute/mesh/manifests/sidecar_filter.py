@@ -106,8 +106,8 @@ def _carries_contract() -> list[Document]:
 
 
 def _baggage_has_contract() -> list[Document]:
-    """What an app with OpenTelemetry forwards; the Lua makes the header of it. Both tests have to succeed, and
-    the first is the cheap one, for all baggage of others. `\\C` is any byte: `.` is no byte that is not UTF-8."""
+    """What an app with OpenTelemetry forwards; the Lua makes the header of it. Both tests have to succeed;
+    the first is cheap and fails for others' baggage. The regex takes any byte; `.` would take UTF-8 only."""
     regex = rf"\C*{headers.BAGGAGE_CONTRACT}[ \t]*=\C*"
     tests = ({"contains": headers.BAGGAGE_CONTRACT}, {"safe_regex": {"regex": regex}})
     return [{"name": "baggage", "string_match": each} for each in tests]
