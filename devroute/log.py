@@ -5,29 +5,38 @@ libraries' loggers; the command that runs calls it once.
 import contextlib
 import logging
 import sys
+from collections.abc import Callable
 from io import TextIOBase
 from typing import Literal, TextIO, cast
 
 import structlog
 
 
-class _StandardError(TextIOBase):
-    """The standard error of the moment of writing, not of the configuration. A line that cannot be written (a
-    full disk, a closed pipe) is dropped, since there is nowhere to report it."""
+def _write_now(line: bytes) -> None:
+    """To the standard error of the moment of writing, not of the configuration. A line that cannot be written
+    (a full disk, a closed pipe) is dropped, since there is nowhere to report it."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line.decode())
+        sys.stderr.flush()
+
+
+class _Lines(TextIOBase):
+    """The stream of the loggers, which write one line at a time."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
+        self._write(text.encode("utf-8", "backslashreplace"))
         return len(text)
 
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
 
-
-def configure(form: Literal["json", "console"], level: str = "info") -> None:
-    """`json` for machines, `console` for people; `level` is debug, info, warning or error."""
-    stream = cast(TextIO, _StandardError())
+def configure(
+    form: Literal["json", "console"], level: str = "info", write: Callable[[bytes], None] = _write_now
+) -> None:
+    """`json` for machines, `console` for people; `level` is debug, info, warning or error. `write` takes
+    whole lines."""
+    stream = cast(TextIO, _Lines(write))
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from devroute.proxy.telemetry.metrics import Metrics
+from devroute.proxy.telemetry.telemetry import Telemetry
 
 
 def create_app(
-    metrics: Metrics, gauges: Callable[[], Mapping[str, int]], readiness: Callable[[], Mapping[str, object]]
+    telemetry: Telemetry,
+    gauges: Callable[[], Mapping[str, int]],
+    readiness: Callable[[], Mapping[str, object]],
 ) -> web.Application:
     """`readiness` returns the body of /readyz; its status is 200 if `ready` in it is true."""
 
@@ -21,7 +23,7 @@ def create_app(
 
     async def metrics_text(request: web.Request) -> web.Response:
         return web.Response(
-            text=metrics.as_text(gauges()),
+            text=telemetry.metrics.as_text(gauges(), telemetry.counters()),
             headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 

@@ -32,16 +32,12 @@ from devroute.proxy.downstream.context import Timeouts
 from devroute.proxy.downstream.listener import Listener
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.settings import ProxySettings
-from devroute.proxy.telemetry.access_log import request_log
-from devroute.proxy.telemetry.audit import Audit
-from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event
-from devroute.proxy.telemetry.audit_file import OFF, STDOUT, AuditFile
-from devroute.proxy.telemetry.metrics import Metrics
-from devroute.proxy.telemetry.observer import Observer
+from devroute.proxy.telemetry.audit_file import OFF, STDOUT
+from devroute.proxy.telemetry.background_writer import BackgroundWriter
+from devroute.proxy.telemetry.telemetry import Telemetry, standard_error
 from devroute.routing.registry import Registry
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.traffic import ShadowTraffic
-from devroute.routing.trace import Traces
 from devroute.tunnel.protocol.handshake import Offer
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
@@ -53,8 +49,8 @@ TICK_SECONDS: Final = 0.5
 PRUNE_TICKS: Final = 120
 #: Ticks between two searches for links whose token has expired or was revoked.
 IN_FORCE_TICKS: Final = 2
-#: Ticks between two records of what the audit trail left out.
-OMISSION_TICKS: Final = 20
+#: Ticks between two reports of what log and audit trail left out.
+LOSS_TICKS: Final = 20
 #: Sidecars open many connections at once when a proxy starts.
 BACKLOG: Final = 1024
 
@@ -64,8 +60,9 @@ log = structlog.stdlib.get_logger("devroute.proxy")
 class Proxy:
     """One replica. `start` listens, `stop` drains; in between everything happens in callbacks."""
 
-    def __init__(self, settings: ProxySettings) -> None:
-        """Raises ConfigInvalid for a policy, token or key file that cannot be used."""
+    def __init__(self, settings: ProxySettings, log_writer: BackgroundWriter | None = None) -> None:
+        """`log_writer` is that of the process's log, if it has one already. Raises ConfigInvalid for a
+        policy, token or key file that cannot be used."""
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._config = LiveConfig(settings)
@@ -74,18 +71,9 @@ class Proxy:
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[asyncio.Server] = []
         self.data_port = self.control_port = self.admin_port = self.tls_port = 0
-        self._create_telemetry()
+        self._telemetry = Telemetry(settings, self._loop.time, log_writer)
         self._create_routing()
         self._create_listeners()
-
-    def _create_telemetry(self) -> None:
-        settings = self._settings
-        self._audit = None if settings.audit == OFF else Audit(AuditFile(settings.audit))
-        self._record: RecordEvent = discard_event if self._audit is None else self._audit.record
-        self._metrics = Metrics()
-        self._traces = Traces()
-        log_exchange, self._flush_log = request_log(settings.log_format, settings.log_level)
-        self._observer = Observer(self._metrics, log_exchange, self._audit, self._traces, self._loop.time)
 
     def _create_routing(self) -> None:
         settings, config = self._settings, self._config
@@ -113,8 +101,9 @@ class Proxy:
     def _create_listeners(self) -> None:
         settings, config = self._settings, self._config
         limits = HeadLimits(settings.max_head_bytes, settings.max_header_fields)
+        observer, record = self._telemetry.observer, self._telemetry.record
         self._data = Listener(
-            self._router, _timeouts(settings), self._observer.completed, self._loop.time(), limits
+            self._router, _timeouts(settings), observer.completed, self._loop.time(), limits
         )
         control = api.Control(
             directory=self.registry,
@@ -122,24 +111,24 @@ class Proxy:
             authenticate=config.identities.authenticate,
             probe=self._pools.probe,
             probe_timeout=settings.probe_timeout,
-            traces=self._traces,
+            traces=self._telemetry.traces,
             shadow=self._shadow,
             read=self._read_contract,
-            record=self._record,
+            record=record,
         )
         self._control = http.create_runner(api.create_app(control))
         self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
             registry=self.registry,
             permit=self._permit_registration,
-            record=self._record,
+            record=record,
         )
         self._control_listener = ControlListener(
             http=lambda: http.connections(self._control)(), tunnels=self._tunnels
         )
         self._tls: TlsListener | None = None
         self._admin = web.AppRunner(
-            admin.create_app(self._metrics, self._gauges, self._readiness),
+            admin.create_app(self._telemetry, self._gauges, self._readiness),
             access_log=None,
             handle_signals=False,
         )
@@ -160,7 +149,7 @@ class Proxy:
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
         await self._listen_tls()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        self._config.start(self._record)
+        self._config.start(self._telemetry.record)
         log.info(
             "proxy.ready",
             version=__version__,
@@ -216,9 +205,7 @@ class Proxy:
             await self._mesh.close()
         await self._control.cleanup()
         await self._admin.cleanup()
-        self._flush_log()
-        if self._audit is not None:
-            self._audit.close()
+        self._telemetry.close()
         log.info("proxy.stopped")
 
     # --- periodic work
@@ -230,13 +217,13 @@ class Proxy:
         self._ticks += 1
         if self._ticks % PRUNE_TICKS == 0:
             self._pools.prune()
-        if self._ticks % OMISSION_TICKS == 0 and self._audit is not None:
-            self._audit.record_omitted()
+        if self._ticks % LOSS_TICKS == 0:
+            self._telemetry.report_losses()
         if self._ticks % IN_FORCE_TICKS == 0:
             identities = self._config.identities
             self._tunnels.review_identities(identities.check_current, time.time(), identities.tokens)
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
-            self._apply(self._config.refresh(self._record))
+            self._apply(self._config.refresh(self._telemetry.record))
 
     def _apply(self, changed: set[str]) -> None:
         """Put new policy and keys into force for what was decided by the old ones."""
@@ -260,8 +247,7 @@ class Proxy:
 
     def reopen_audit(self) -> None:
         """The audit trail's file was moved away (SIGHUP, as log rotation sends it)."""
-        if self._audit is not None:
-            self._audit.reopen()
+        self._telemetry.reopen_audit()
 
     # --- asked by the listeners
 
@@ -290,10 +276,11 @@ class Proxy:
         return {
             "ready": not self._draining,
             "draining": self._draining,
-            "audit_problem": None if self._audit is None else self._audit.file.problem,
             "tls_problem": None if self._tls is None else self._tls.problem,
             "tls_age_s": None if self._tls is None else self._tls.age_s,
-        } | self._config.status()
+            **self._telemetry.status(),
+            **self._config.status(),
+        }
 
 
 def _mesh(settings: ProxySettings) -> Http1Pool | None:
@@ -318,9 +305,9 @@ def _timeouts(settings: ProxySettings) -> Timeouts:
     )
 
 
-async def serve(settings: ProxySettings) -> int:
+async def serve(settings: ProxySettings, log_writer: BackgroundWriter) -> int:
     """Run until SIGTERM or SIGINT; a second signal ends without draining."""
-    proxy = Proxy(settings)
+    proxy = Proxy(settings, log_writer)
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     if settings.audit not in (OFF, STDOUT) and hasattr(signal, "SIGHUP"):
@@ -337,6 +324,10 @@ async def serve(settings: ProxySettings) -> int:
 
 def run(settings: ProxySettings) -> int:
     """Set up logging and the event loop (uvloop's where installed), then serve. Raises ConfigInvalid."""
-    configure(settings.log_format, settings.log_level)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(serve(settings))
+    log_writer = standard_error()
+    configure(settings.log_format, settings.log_level, log_writer.write)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(serve(settings, log_writer))
+    finally:
+        log_writer.close()

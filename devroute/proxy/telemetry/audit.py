@@ -14,6 +14,7 @@ from devroute.http.message import header_value
 from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal_fields, route_members
 from devroute.proxy.telemetry.audit_file import AuditFile
+from devroute.proxy.telemetry.background_writer import BackgroundWriter
 from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, quoted
 from devroute.routing.route import CALLER
 from devroute.token_bucket import TokenBucket
@@ -34,8 +35,9 @@ class Audit(LineWriter):
     requests have in common, by what determines them."""
 
     def __init__(self, file: AuditFile) -> None:
-        super().__init__(file.write)
-        self.file = file
+        self.writer = BackgroundWriter(file.write)
+        super().__init__(self.writer.write)
+        self._file = file
         self.cached: dict[tuple[bytes, int, bytes, str | None], bytes] = {}
         self._refusals: dict[tuple[object, object], TokenBucket] = {}
         self._omitted: dict[tuple[object, object], int] = {}
@@ -115,9 +117,10 @@ class Audit(LineWriter):
     def reopen(self) -> None:
         """The file was moved away: what waits belongs to the older one."""
         self.flush()
-        self.file.write(b"")
+        self.writer.write(b"")
 
     def close(self) -> None:
         self.record_omitted()
         self.flush()
-        self.file.close()
+        if self.writer.close():
+            self._file.close()

@@ -24,7 +24,7 @@ class Metrics:
         self.bytes_in += exchange.bytes_in
         self.bytes_out += exchange.bytes_out
 
-    def as_text(self, gauges: Mapping[str, int]) -> str:
+    def as_text(self, gauges: Mapping[str, int], counters: Mapping[str, int]) -> str:
         """The Prometheus text format, version 0.0.4."""
         lines = [
             "# HELP devroute_requests_total Detoured requests by result (laptop or error code) and status.",
@@ -42,4 +42,6 @@ class Metrics:
         ]
         for name, value in gauges.items():
             lines += [f"# TYPE devroute_{name} gauge", f"devroute_{name} {value}"]
+        for name, value in counters.items():
+            lines += [f"# TYPE devroute_{name} counter", f"devroute_{name} {value}"]
         return "\n".join(lines) + "\n"

@@ -98,15 +98,19 @@ class Kept:
         self.audit = Audit(AuditFile(str(self.file)))
 
     def events(self) -> list[Event]:
-        self.audit.flush()
+        """All of them; nothing can be recorded afterwards."""
+        self.audit.close()
         return read(self.file)
 
 
+async def written(audit: Audit) -> None:
+    audit.flush()
+    await eventually(lambda: audit.writer.waiting == 0)
+
+
 @pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
-    found = Kept(tmp_path / "audit")
-    yield found
-    found.audit.close()
+async def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path / "audit")
 
 
 async def test_a_detour_event_names_caller_target_and_reason_and_nothing_of_the_request(kept: Kept) -> None:
@@ -203,7 +207,7 @@ async def test_a_file_that_was_moved_or_removed_is_created_again(tmp_path: Path)
     audit = Audit(AuditFile(str(file)))
     for number in range(3):
         audit.record("leave", subject="alice", laptop="alice", reason=str(number))
-        audit.flush()
+        await written(audit)
         if number == 0:
             file.rename(older)
         elif number == 1:
@@ -216,27 +220,37 @@ async def test_a_file_that_was_moved_or_removed_is_created_again(tmp_path: Path)
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 async def test_a_full_disk_delays_no_request_and_is_reported() -> None:
-    trail = AuditFile("/dev/full")
-    audit = Audit(trail)
+    audit = Audit(AuditFile("/dev/full"))
     audit.record("leave", subject="alice", laptop="alice", reason="")
-    audit.flush()
-    assert trail.problem == "No space left on device"
-    assert trail.lost > 50
     audit.close()
+    assert (audit.writer.lost, audit.writer.problem) == (1, "No space left on device")
 
 
 async def test_writing_resumes_once_a_missing_folder_is_back(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
-    trail = AuditFile(str(folder / "audit"))
+    audit = Audit(AuditFile(str(folder / "audit")))
     (folder / "audit").unlink()
     folder.rmdir()
-    trail.write(b"lost\n")
-    assert trail.problem is not None
-    folder.mkdir()
-    trail.write(b"kept\n")
-    assert (trail.problem, trail.lost, (folder / "audit").read_text()) == (None, 5, "kept\n")
-    trail.close()
+    for reason in ("lost", "kept"):
+        audit.record("leave", subject="alice", laptop="alice", reason=reason)
+        await written(audit)
+        assert audit.writer.lost == 1
+        assert ("cannot be written" in str(audit.writer.problem)) == (reason == "lost")
+        folder.mkdir(exist_ok=True)
+    assert [event["reason"] for event in read(folder / "audit")] == ["kept"]
+    audit.close()
+
+
+@pytest.mark.parametrize("cut", [b'{"audit": 1, "ti', b"\n", b""])
+async def test_a_line_that_an_earlier_process_cut_off_damages_no_other(kept: Kept, cut: bytes) -> None:
+    kept.file.write_bytes(cut)
+    kept.audit = Audit(AuditFile(str(kept.file)))
+    kept.audit.record("leave", subject="alice", laptop="alice", reason="")
+    kept.audit.close()
+    *before, last = kept.file.read_bytes().splitlines()
+    assert before == [cut.strip()] * bool(cut)
+    VALIDATOR.validate(json.loads(last))
 
 
 def test_a_file_that_cannot_be_opened_is_an_error_at_the_start(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""What the proxy reports about itself and its exchanges: log, audit trail, metrics, traces. Owns their
+writers, and tells how many lines those have lost.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from devroute.proxy.settings import ProxySettings
+from devroute.proxy.telemetry.access_log import request_log
+from devroute.proxy.telemetry.audit import Audit
+from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event
+from devroute.proxy.telemetry.audit_file import OFF, AuditFile
+from devroute.proxy.telemetry.background_writer import BackgroundWriter, LineFile
+from devroute.proxy.telemetry.metrics import Metrics
+from devroute.proxy.telemetry.observer import Observer
+from devroute.routing.trace import Traces
+
+STDERR: Final = 2
+
+log = structlog.stdlib.get_logger("devroute.telemetry")
+
+
+def standard_error() -> BackgroundWriter:
+    """For all lines of a process: two writers would mix theirs."""
+    return BackgroundWriter(LineFile(STDERR).write)
+
+
+class Telemetry:
+    """`record` writes to the audit trail, if there is one; `observer` is told of each exchange."""
+
+    def __init__(
+        self, settings: ProxySettings, clock: Callable[[], float], log_writer: BackgroundWriter | None
+    ) -> None:
+        """`clock` gives seconds; without `log_writer` it has its own. Raises ConfigInvalid for an audit trail
+        that cannot be opened."""
+        self._owns_writer = log_writer is None
+        self._log_writer = log_writer = log_writer or standard_error()
+        self._audit = None if settings.audit == OFF else Audit(AuditFile(settings.audit))
+        self.record: RecordEvent = discard_event if self._audit is None else self._audit.record
+        self.metrics = Metrics()
+        self.traces = Traces()
+        log_exchange, self._flush_log = request_log(settings.log_format, settings.log_level, log_writer.write)
+        self.observer = Observer(self.metrics, log_exchange, self._audit, self.traces, clock)
+        self._told: dict[str, int] = {}
+
+    def report_losses(self) -> None:
+        """Log and record what was left out and lost since the last call; to be called periodically."""
+        if (lines := self._newly_lost("log", self._log_writer)) > 0:
+            log.error("log.lost", lines=lines, problem=self._log_writer.problem)
+        if (audit := self._audit) is None:
+            return
+        audit.record_omitted()
+        if (lines := self._newly_lost("audit", audit.writer)) > 0:
+            log.error("audit.lost", lines=lines, problem=audit.writer.problem)
+            audit.record("omission", at="trail", code="lines-lost", count=lines)
+
+    def _newly_lost(self, name: str, writer: BackgroundWriter) -> int:
+        before = self._told.get(name, 0)
+        self._told[name] = lost = writer.lost
+        return lost - before
+
+    def counters(self) -> dict[str, int]:
+        """For the metrics."""
+        lost = {"log_lines_lost_total": self._log_writer.lost}
+        if self._audit is not None:
+            lost["audit_lines_lost_total"] = self._audit.writer.lost
+        return lost
+
+    def status(self) -> dict[str, object]:
+        """For /readyz."""
+        return {
+            "log_problem": self._log_writer.problem,
+            "audit_problem": None if self._audit is None else self._audit.writer.problem,
+        }
+
+    def reopen_audit(self) -> None:
+        if self._audit is not None:
+            self._audit.reopen()
+
+    def close(self) -> None:
+        """Write what waits, in bounded time."""
+        self._flush_log()
+        if self._audit is not None:
+            self._audit.close()
+        if self._owns_writer:
+            self._log_writer.close()
