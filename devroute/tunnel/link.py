@@ -185,6 +185,8 @@ class Link(Connection):
             replies.clear()
 
     def lost(self, error: Exception | None) -> None:
+        if error is not None and self.close_error is None:
+            self.receive_rest()
         self._finish(self.close_error or UpstreamReset("the tunnel's connection was lost"))
         if self._abort_timer is not None:
             self._abort_timer.cancel()

@@ -83,6 +83,8 @@ class Http1Connection(Connection):
 
     def lost(self, error: Exception | None) -> None:
         self._pool.forget(self)
+        if error is not None and self.stream is not None:
+            self.receive_rest()
         stream, self.stream = self.stream, None
         if stream is not None:
             stream.lost()
@@ -307,8 +309,10 @@ class Http1Stream:
         if connection is not None:
             if reusable and self._keep_alive and self._request_done:
                 self._pool.release(connection)
-            else:
+            elif self._request_done:
                 connection.close()
+            else:
+                connection.abort()  # closing would wait until the app has read the rest of the request
         self.sink.on_end(trailers)
 
     def _detach(self) -> Http1Connection | None:

@@ -290,6 +290,8 @@ class Http2UpstreamConnection(Http2Connection):
 
     def lost(self, error: Exception | None) -> None:
         self._pool.forget(self)
+        if error is not None and self.streams:
+            self.receive_rest()
         if not self.ready.done():
             self.ready.set_exception(
                 UpstreamInvalid(

@@ -4,6 +4,7 @@ It knows nothing of HTTP. Figures for each choice are in bench/ and in docs/deci
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -21,10 +22,12 @@ FLUSH_BYTES: Final = 32 * 1024
 WRITE_HIGH_BYTES: Final = 256 * 1024
 WRITE_LOW_BYTES: Final = 64 * 1024
 
-#: Bytes that are read and discarded, and the time, before a closing connection is closed for good: closed at
-#: once, it would send a reset, which could destroy the last response on its way (RFC 9112 §9.6).
-MAX_DISCARDED_BYTES: Final = 1024 * 1024
+#: Bytes that are read and discarded, seconds without any, and seconds in all, before a connection whose
+#: response is sent is closed for good: closed at once, it would send a reset, which could destroy the
+#: response on its way (RFC 9112 §9.6). Many clients read it only when they have sent their whole upload.
+MAX_DISCARDED_BYTES: Final = 1024 * 1024 * 1024
 LINGER_SECONDS: Final = 2.0
+MAX_LINGER_SECONDS: Final = 30.0
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0) if os.name != "nt" else struct.pack("hh", 1, 0)
 
@@ -109,6 +112,17 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = True
         self._out.clear()
         self.lost(exc)
+
+    def receive_rest(self) -> None:
+        """Receive what had arrived before a write failed: a peer that refuses an upload responds, and resets
+        the connection. For `lost`. Its end is none of the body: after a reset the kernel reports one too."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or self.transport.get_extra_info("sslcontext") is not None:
+            return
+        with contextlib.suppress(OSError), socket.fromfd(sock.fileno(), sock.family, sock.type) as rest:
+            rest.setblocking(False)
+            while size := rest.recv_into(self.get_buffer(-1)):
+                self.buffer_updated(size)
 
     # --- writing
 

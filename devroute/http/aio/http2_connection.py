@@ -12,7 +12,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
 from devroute.errors import DevrouteError, UpstreamReset
-from devroute.http.aio.connection import FLUSH_BYTES, LINGER_SECONDS, MAX_DISCARDED_BYTES, Connection
+from devroute.http.aio.connection import FLUSH_BYTES, LINGER_SECONDS, Connection
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.http2.flood_guard import (
     CONTROL_BURST,
@@ -24,6 +24,9 @@ from devroute.http.http2.flood_guard import (
 from devroute.http.http2.headers import Fields
 from devroute.http.http2.protocol import Http2Protocol
 from devroute.token_bucket import TokenBucket
+
+#: Bytes that are read and discarded after a GOAWAY for a fault, so that the peer receives it.
+MAX_DISCARDED_BYTES: Final = 1024 * 1024
 
 
 class Http2Connection(Connection):

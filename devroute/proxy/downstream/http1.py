@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
-from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES
+from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, MAX_LINGER_SECONDS
 from devroute.http.error_response import http1_error
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader
 from devroute.http.http1.fields import END_OF_HEAD
@@ -40,6 +40,7 @@ class Http1ServerConnection(Downstream):
     __slots__ = (
         "_buffer",
         "_context",
+        "_discard_started",
         "_discarded",
         "_first_request",
         "_last_progress",
@@ -56,7 +57,8 @@ class Http1ServerConnection(Downstream):
         self._context = context
         self._buffer = b""
         self._reader: BodyReader | None = None  # of a request body that is not complete
-        self._discarded = 0
+        self._discarded = 0  # bytes received since the response was complete, at `_discard_started`
+        self._discard_started = context.now
         self._reads_paused = False
         self._writes_paused = False  # the client does not read
         self._parsing = False
@@ -73,6 +75,7 @@ class Http1ServerConnection(Downstream):
 
     def received(self, data: bytes) -> None:
         if self._lingering:
+            self._last_progress = self._context.now
             self._discard(len(data))
             return
         if self._reader is not None:
@@ -194,7 +197,7 @@ class Http1ServerConnection(Downstream):
 
     def finish_exchange(self, *, keep_alive: bool) -> None:
         self.exchange = None
-        self._last_progress = self._context.now
+        self._last_progress = self._discard_started = self._context.now
         self.resume_reading()
         if not keep_alive or self._context.draining:
             self._linger()
@@ -219,7 +222,7 @@ class Http1ServerConnection(Downstream):
         """Close our half now, and the connection when the client has closed its half."""
         self._lingering = True
         self._buffer = b""
-        self._last_progress = self._context.now
+        self._last_progress = self._discard_started = self._context.now
         self.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -285,12 +288,14 @@ class Http1ServerConnection(Downstream):
         if self.exchange is not None:
             body_due = self._reader is not None and not self._reads_paused and not self.exchange.upgraded
             self.exchange.check(now, body_late=body_due and waited > timeouts.body)
-        elif self._lingering:
-            if waited > LINGER_SECONDS:
-                self.close()
+        elif (self._lingering or self._reader is not None) and (
+            waited > (LINGER_SECONDS if self._lingering else timeouts.body)
+            or now - self._discard_started > MAX_LINGER_SECONDS
+        ):
+            self.close()
         elif self._buffer:
             if waited > timeouts.head:
                 message = f"the request's head was not complete after {timeouts.head:g} s"
                 self._reject(RequestTimeout(message))
-        elif waited > timeouts.keep_alive or (self._reader is not None and waited > timeouts.body):
+        elif waited > timeouts.keep_alive:
             self.close()
