@@ -14,6 +14,8 @@ from typing import Any, Final, NoReturn, TypeVar
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.link_monitor import LinkMonitor
+from devroute.agent.message_receiver import MessageReceiver
+from devroute.agent.notices import NoticeReceiver
 from devroute.agent.registration import Registrar, rejection
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
@@ -48,6 +50,7 @@ from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink, Finished
+from devroute.tunnel.protocol.handshake import NOTICE_SERVICE, Notice, Welcome
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http2_pool import Http2Pool
@@ -130,9 +133,7 @@ class Agent:
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
-        self._upstreams: dict[
-            str, NegotiatingUpstream | Http2Pool | RecordingUpstream | ComparisonReceiver
-        ] = {}
+        self._upstreams: dict[str, NegotiatingUpstream | Http2Pool | RecordingUpstream | MessageReceiver] = {}
         for spec in settings.services:
             app = _SCHEMES[spec.scheme](Dialer(spec.host, spec.port, unreachable=AppUnreachable))
             self._upstreams[spec.service] = (
@@ -145,6 +146,7 @@ class Agent:
                 self._compared,
                 recorder,
             )
+        self._upstreams[NOTICE_SERVICE] = NoticeReceiver(self._noticed)
         #: Sends captured requests to the apps again.
         self.replayer = Replayer(
             {n: app for n, app in self._upstreams.items() if isinstance(app, RecordingUpstream)}
@@ -181,10 +183,14 @@ class Agent:
     # --- the link
 
     async def _first(self) -> AgentLink:
-        link, name = await self._registrar.register()
-        self.about.name = name
+        link, welcome = await self._registrar.register()
+        name = self.about.name = welcome.name
         link_to_page = None if self.access is None else self.access.url
         self._reporter.online(name, self._settings.server, self._settings.services, link_to_page)
+        for each in welcome.taken_over:
+            self._reporter.took_over(name, each)
+        for each in welcome.others:
+            self._reporter.shares(name, each)
         freeze_heap()
         return link
 
@@ -211,10 +217,10 @@ class Agent:
                 raise error
             self._reporter.offline(error.message)
             attempt = 0 if self._loop.time() - since > STEADY_SECONDS else attempt + 1
-            link, name, attempt = await self._again(attempt)
-            self._reporter.back(name)
+            link, welcome, attempt = await self._again(attempt)
+            self._reporter.back(welcome.name)
 
-    async def _again(self, attempt: int) -> tuple[AgentLink, str, int]:
+    async def _again(self, attempt: int) -> tuple[AgentLink, Welcome, int]:
         while True:
             await self._unless_woken(asyncio.sleep(delay_before(max(0, attempt - 1), random.random())))
             try:
@@ -235,8 +241,13 @@ class Agent:
 
     # --- what is reported
 
+    def _noticed(self, notice: Notice) -> None:
+        if notice.event == "taken-over":
+            self._registrar.drop(notice.services)
+        self._reporter.noticed(self.about.name, notice)
+
     def _observe(self, finished: Finished) -> None:
-        if finished.service != COMPARISON_SERVICE:
+        if not finished.service.startswith("@"):
             self._reporter.request(finished)
             self._flush_soon()
 

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from devroute.errors import BodyTooLarge, DevrouteError, RequestMalformed
+from devroute.agent.message_receiver import MessageReceiver
+from devroute.errors import RequestMalformed
 from devroute.headers import COMPARE, LOST
-from devroute.http.http1.response import parse_response_head
-from devroute.http.message import Headers, RequestHead
+from devroute.http.message import RequestHead
 from devroute.inspector.capture import Body, Capture, CapturedHead
 from devroute.inspector.compare import IgnoreRules, differences, response_of
 from devroute.inspector.recorder import Recorder
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.store import CaptureStore
-from devroute.upstream.interface import ResponseSink
 
 #: Bytes of one message: two bodies of 32 KiB in base64, and their heads.
 MAX_MESSAGE: Final = 512 * 1024
@@ -29,7 +28,6 @@ MAX_MESSAGE: Final = 512 * 1024
 MAX_SEARCHED: Final = 2000
 
 _LOST: Final = LOST.encode()
-_TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +43,11 @@ class ComparisonResult:
 
 
 @dataclass(eq=False)
-class ComparisonReceiver:
-    """Implements upstream.interface.Upstream. Each result goes to `show`, with the count of comparisons that
-    were lost before it, and to the capture of the request, if `recorder` has recorded it."""
+class ComparisonReceiver(MessageReceiver):
+    """Each result goes to `show`, with the count of comparisons that were lost before it, and to the capture
+    of the request, if `recorder` has recorded it."""
+
+    max_message = MAX_MESSAGE
 
     rules: IgnoreRules
     redact: Redaction
@@ -57,11 +57,9 @@ class ComparisonReceiver:
     def __post_init__(self) -> None:
         self._redactor = CaptureStore(redact=self.redact)
 
-    def open(self, head: RequestHead, sink: ResponseSink) -> "_Message":
-        return _Message(self, head, sink)
-
-    async def close(self) -> None:
-        """Nothing is open."""
+    def receive(self, head: RequestHead, document: bytes) -> None:
+        lost = next((value for name, value in head.headers if name == _LOST), b"0")
+        self.take(document, int(lost) if lost.isdigit() else 0)
 
     def take(self, document: bytes, lost: int) -> None:
         """Raises RequestMalformed."""
@@ -123,44 +121,3 @@ def _find(captures: CaptureStore, key: str) -> Capture | None:
     field = f"{COMPARE}: {key}\r\n".encode("ascii")
     newest = islice(captures.newest_first(), MAX_SEARCHED)
     return next((each for each in newest if field in each.request_head.raw), None)
-
-
-class _Message:
-    """One comparison that is being received."""
-
-    def __init__(self, receiver: ComparisonReceiver, head: RequestHead, sink: ResponseSink) -> None:
-        self._receiver = receiver
-        self._head = head
-        self._sink = sink
-        self._document = bytearray()
-        self._done = False
-
-    def send_data(self, data: bytes) -> None:
-        if self._done:
-            return
-        self._document += data
-        if len(self._document) > MAX_MESSAGE:
-            self._fail(BodyTooLarge(f"a comparison is longer than {MAX_MESSAGE} bytes"))
-
-    def send_end(self, trailers: Headers) -> None:
-        if self._done:
-            return
-        lost = next((value for name, value in self._head.headers if name == _LOST), b"0")
-        try:
-            self._receiver.take(bytes(self._document), int(lost) if lost.isdigit() else 0)
-        except DevrouteError as error:
-            self._fail(error)
-            return
-        self._done = True
-        self._sink.on_head(parse_response_head(_TAKEN, self._head.method))
-        self._sink.on_end([])
-
-    def _fail(self, error: DevrouteError) -> None:
-        self._done = True
-        self._sink.on_error(error)
-
-    def cancel(self) -> None:
-        self._done = True
-
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...

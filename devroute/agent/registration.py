@@ -6,7 +6,8 @@ again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,13 +55,23 @@ class Registrar:
             )
             for spec in settings.services
         )
-        self._hello = handshake.Hello(agent=__version__, name=settings.name, services=offers).encode()
+        self._hello = handshake.Hello(
+            agent=__version__,
+            name=settings.name,
+            services=offers,
+            instance=secrets.token_hex(16),
+            takeover=settings.takeover,
+        )
         self._tls = tls_for_server(settings)
         self._renewals = TaskOwner()
 
-    async def register(self) -> tuple[AgentLink, str]:
-        """A link that the server has welcomed, and the laptop's name. Raises the reason that there is
-        none."""
+    def drop(self, services: Collection[str]) -> None:
+        """Another process has these services: do not offer them again."""
+        kept = tuple(offer for offer in self._hello.services if offer.service not in services)
+        self._hello = self._hello.model_copy(update={"services": kept})
+
+    async def register(self) -> tuple[AgentLink, handshake.Welcome]:
+        """A link that the server has welcomed, with its WELCOME. Raises the reason that there is none."""
         link = await self._dial()
         self.dialled(link)
         try:
@@ -75,7 +86,9 @@ class Registrar:
         if self.source.renewable and "renew" in welcome.features:
             renewing = keep_renewed(link, self.source, welcome.expires_in, self.not_renewed)
             self._renewals.start(renewing)
-        return link, welcome.name
+        # Once: what another process takes over later is not taken back when this one dials again.
+        self._hello = self._hello.model_copy(update={"takeover": False})
+        return link, welcome
 
     async def _dial(self) -> AgentLink:
         """A link; if a cached token is refused, with a newer one."""
@@ -111,7 +124,7 @@ class Registrar:
 
     def _greeting(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         link = self.make_link(websocket, loop)
-        link.send_hello(self._hello)
+        link.send_hello(self._hello.encode())
         return link
 
 
@@ -171,5 +184,5 @@ def rejection(link: AgentLink) -> DevrouteError:
         return ServerUnreachable(f"the server broke off the registration: {why}")
     error = link.goaway.as_error(ServerUnreachable)
     if isinstance(error, LinkReplaced):
-        error.hint = "each devroute up needs its own name: start the other one with --name"
+        error.hint = "to have both online, start one of them with another --name"
     return error

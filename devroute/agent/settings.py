@@ -133,6 +133,8 @@ class AgentSettings(ClientSettings):
     name: Annotated[str | None, BeforeValidator(_name)] = None
     services: Annotated[tuple[ServiceSpec, ...], BeforeValidator(read_specs)] = ()
     direct: str | None = None
+    #: Take services over from other processes of the same laptop.
+    takeover: bool = False
     #: Options of the offer of each service (contract/offer_options.py).
     only_path: Annotated[tuple[str, ...], BeforeValidator(read_paths)] = ()
     except_status: Annotated[tuple[int, ...], BeforeValidator(read_statuses)] = ()

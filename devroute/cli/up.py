@@ -28,6 +28,10 @@ def up(
     direct: Annotated[
         str | None, option("Address to which requests are sent directly, without the tunnel", "HOST[:PORT]")
     ] = None,
+    takeover: Annotated[
+        bool | None,
+        option("Take the services over from another devroute up of yours", None, "--takeover"),
+    ] = None,
     only_path: Annotated[
         list[str] | None, option("Receive only requests below this path; repeatable", "/PATH")
     ] = None,

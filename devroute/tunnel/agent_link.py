@@ -231,7 +231,8 @@ class AgentLink(Link):
     def _refuse(self, event: Opened, unknown: bool) -> None:
         error: DevrouteError
         if unknown:
-            served = ", ".join(sorted(name.decode() for name in self._services))
+            own = sorted(name.decode() for name in self._services)
+            served = ", ".join(name for name in own if not name.startswith("@"))
             name = event.service.decode("utf-8", "replace")
             error = ServiceNotServed(f"this laptop does not serve '{name}'", hint=f"it serves {served}")
         else:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from devroute.errors import (
     DevrouteError,
     LinkReplaced,
     NameNotOwned,
+    NameTaken,
     ServerUnreachable,
     TokenExpired,
     TokenInvalid,
@@ -193,14 +194,89 @@ async def test_an_unreachable_server_is_raised_with_a_hint(unused_tcp_port: int)
     assert "DEVROUTE_SERVER" in caught.value.hint
 
 
-async def test_a_second_up_of_the_same_name_ends_the_first_with_a_hint() -> None:
+# --- two processes of one laptop
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[[str], bool]:
+    """Whether the output so far has a text."""
+    output: list[str] = []
+
+    def has(text: str) -> bool:
+        output.append(capsys.readouterr().out)
+        return text in "".join(output)
+
+    return has
+
+
+def holders(where: Site) -> list[list[str]]:
+    """The services of each process of the laptop, the oldest first."""
+    return [sorted(each.services) for each in where.registry.registrations()]
+
+
+async def test_a_second_up_with_other_services_shares_the_name_and_both_terminals_say_so(
+    said: Callable[[str], bool],
+) -> None:
+    async with (
+        site() as where,
+        app(b"1") as one,
+        app(b"2") as two,
+        up(settings(where.url, f"foo=127.0.0.1:{one}")) as first,
+    ):
+        await online(where, first)
+        async with up(settings(where.url, f"bar=127.0.0.1:{two}")):
+            await eventually(lambda: holders(where) == [["foo"], ["bar"]])
+            await eventually(lambda: said("joined alice: it serves 'bar'"))
+            await eventually(lambda: said("alice has another devroute up, which serves 'foo' since "))
+            for service, body in (("foo", b"1"), ("bar", b"2")):
+                client = Client()
+                where.upstream("alice", service).open(get(), client)
+                await client.done.wait()
+                assert client.body == body
+        await eventually(lambda: holders(where) == [["foo"]])
+        assert not first.done()
+
+
+async def test_a_second_up_with_the_same_service_says_who_has_it_and_leaves_the_first_alone() -> None:
+    async with site() as where, up(settings(where.url, "foo=1", "bar=2")) as first:
+        await online(where, first)
+        with pytest.raises(
+            NameTaken, match=r"'foo' already: another devroute up of 'alice'.* since 20"
+        ) as caught:
+            await asyncio.wait_for(agent.run(settings(where.url, "foo=3", "baz=4")), 5)
+        assert "--takeover" in caught.value.hint
+        assert holders(where) == [["bar", "foo"]]
+        assert not first.done()
+
+
+async def test_takeover_of_some_services_leaves_the_others_and_outlasts_a_reconnect(
+    said: Callable[[str], bool],
+) -> None:
+    where = await start_site()
+    async with up(settings(where.url, "foo=1", "bar=2")) as first:
+        await online(where, first)
+        async with up(settings(where.url, "foo=3", takeover=True)) as second:
+            await eventually(lambda: holders(where) == [["bar"], ["foo"]])
+            await eventually(lambda: said("'foo' of alice taken over from another devroute up since "))
+            await eventually(lambda: said("took over 'foo' (--takeover)"))
+            await where.stop()
+            again = await start_site(where.port)
+            try:
+                await eventually(lambda: sorted(holders(again)) == [["bar"], ["foo"]])
+                assert not first.done()
+                assert not second.done()
+            finally:
+                await again.stop()
+
+
+async def test_takeover_of_all_services_ends_the_first_with_the_reason() -> None:
     async with site() as where, up(settings(where.url)) as first:
         await online(where, first)
-        async with up(settings(where.url)):
-            with pytest.raises(LinkReplaced) as caught:
+        async with up(settings(where.url, takeover=True)):
+            with pytest.raises(LinkReplaced, match="took over foo") as caught:
                 await asyncio.wait_for(asyncio.shield(first), 5)
             assert "--name" in caught.value.hint
-            assert len(where.registry.listing()) == 1
+            assert holders(where) == [["foo"]]
 
 
 # --- dialling again -----------------------------------------------------------------------------------

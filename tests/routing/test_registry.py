@@ -18,8 +18,11 @@ class Link:
         return self  # type: ignore[return-value]  # never opened here
 
 
-def hello(*services: str, name: str | None = None) -> Hello:
-    return Hello(agent="1", name=name, services=tuple(Offer(service=s) for s in services or ("foo",)))
+def hello(
+    *services: str, name: str | None = None, instance: str | None = None, takeover: bool = False
+) -> Hello:
+    offers = tuple(Offer(service=s) for s in services or ("foo",))
+    return Hello(agent="1", name=name, services=offers, instance=instance, takeover=takeover)
 
 
 def test_a_laptop_is_found_by_its_subject_s_name_and_its_service_stays_the_same_object() -> None:
@@ -53,14 +56,86 @@ def test_a_subject_owns_no_other_name(name: str) -> None:
     assert registry.listing() == []
 
 
-def test_a_newer_link_of_the_same_subject_replaces_the_older() -> None:
+@pytest.mark.parametrize("instance", ["a1", None])
+def test_a_newer_link_of_the_same_process_replaces_the_older(instance: str | None) -> None:
+    """Agents that send no instance may be the same if they have a service in common."""
     registry, old, new = Registry(), Link(), Link()
-    registry.register("alice", hello("foo"), old, NOW)
-    assert registry.register("alice", hello("bar"), new, NOW + 1)[1] is old
+    registry.register("alice", hello("foo", instance=instance), old, NOW)
+    (displaced,) = registry.register("alice", hello("foo", "bar", instance=instance), new, NOW + 1)[1]
+    assert (displaced.before.link, displaced.remaining, displaced.again) == (old, None, True)
     assert registry.lookup("alice", "bar").upstream is new
     assert registry.unregister(old) is None, "the old link's end does not take the new one offline"
     assert registry.unregister(new) is not None
     assert registry.listing() == []
+
+
+@pytest.mark.parametrize("first", ["a1", None])
+@pytest.mark.parametrize("second", ["b2", None])
+def test_processes_share_a_name_as_long_as_their_services_differ(
+    first: str | None, second: str | None
+) -> None:
+    registry, one, two = Registry(), Link(), Link()
+    registry.register("alice", hello("foo", instance=first), one, NOW)
+    registration, displaced = registry.register("alice", hello("bar", instance=second), two, NOW + 1)
+    assert displaced == []
+    assert [each.link for each in registry.others(registration)] == [one]
+    assert registry.lookup("alice", "foo").upstream is one
+    assert registry.lookup("alice", "bar").upstream is two
+    assert [(each["name"], each["since"][-3:]) for each in registry.listing()] == [  # type: ignore[index]
+        ("alice", "20Z"), ("alice", "21Z")
+    ]  # fmt: skip
+    registry.unregister(one)
+    with pytest.raises(ServiceNotServed, match="serves bar, not 'foo'"):
+        registry.lookup("alice", "foo")
+    assert registry.lookup("alice", "bar").upstream is two
+
+
+@pytest.mark.parametrize(("first", "second"), [("a1", "b2"), ("a1", None), (None, "b2")])
+def test_a_service_of_another_process_is_refused_with_its_holder_and_since_when(
+    first: str | None, second: str | None
+) -> None:
+    registry, old = Registry(), Link()
+    registry.register("alice", hello("foo", "bar", instance=first), old, NOW)
+    words = r"serves 'foo' already: another devroute up of 'alice' \(version 1\) since 2023-11-14T22:13:20Z"
+    with pytest.raises(NameTaken, match=words) as caught:
+        registry.register("alice", hello("foo", "baz", instance=second), Link(), NOW)
+    assert "--takeover" in caught.value.hint
+    assert registry.lookup("alice", "foo").upstream is old
+
+
+@pytest.mark.parametrize(
+    ("first", "offered", "kept"),
+    [
+        ("a1", ["foo"], ["bar"]),
+        ("a1", ["foo", "bar", "baz"], []),
+        (None, ["foo"], []),  # an agent that takes no notice: its link ends
+    ],
+)
+def test_with_takeover_the_other_process_keeps_the_rest(
+    first: str | None, offered: list[str], kept: list[str]
+) -> None:
+    registry, old, new = Registry(), Link(), Link()
+    registry.register("alice", hello("foo", "bar", instance=first), old, NOW)
+    before = registry.lookup("alice", "bar")
+    (displaced,) = registry.register("alice", hello(*offered, instance="b2", takeover=True), new, NOW)[1]
+    assert not displaced.again
+    remaining = displaced.remaining
+    assert ([] if remaining is None else list(remaining.services)) == kept
+    assert registry.registration_of(old) is remaining
+    for service in offered:
+        assert registry.lookup("alice", service).upstream is new
+    for service in kept:
+        assert registry.lookup("alice", service) is before, "the same object as before"
+    registry.unregister(old)
+    registry.unregister(new)
+    assert registry.listing() == []
+
+
+def test_another_subject_s_services_are_never_taken_over() -> None:
+    registry = Registry()
+    registry.register("alice-b", hello("foo"), Link(), NOW)
+    with pytest.raises(NameTaken):
+        registry.register("alice", hello("bar", name="alice-b", takeover=True), Link(), NOW)
 
 
 def test_a_name_held_by_another_subject_is_refused_with_its_holder_and_since_when() -> None:

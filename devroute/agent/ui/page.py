@@ -79,6 +79,9 @@ class PageReporter(Reporter):
                     view.trouble = None
             case "inspector":
                 view.inspector = fields["url"]
+            case "taken-over":
+                view.services = [each for each in view.services if each[0] not in fields["services"]]
+                view.warning = event.text
             case "shadow":
                 view.shadow = str(self.tally)
             case _:

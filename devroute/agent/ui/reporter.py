@@ -14,6 +14,7 @@ from devroute.agent.ui.layout import printable
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError
 from devroute.tunnel.agent_link import Finished
+from devroute.tunnel.protocol.handshake import Notice, OtherProcess
 
 #: Differences of one response that are shown; the inspector has all.
 MAX_DIFFERENCES: Final = 5
@@ -109,6 +110,31 @@ class Reporter(ABC):
     def back(self, name: str) -> None:
         self._report("back", f"{name} is online again", name=name)
 
+    def took_over(self, name: str, other: OtherProcess) -> None:
+        """With --takeover, at the first registration."""
+        text = f"{_listed(other)} of {name} taken over from another devroute up {_had(other)}"
+        self._report("took-over", text, **other.model_dump())
+
+    def shares(self, name: str, other: OtherProcess) -> None:
+        """At the first registration: another process of the same laptop."""
+        text = f"{name} has another devroute up, which serves {_listed(other)} {_had(other)}"
+        self._report("shares", text, **other.model_dump())
+
+    def noticed(self, name: str, notice: Notice) -> None:
+        """Another process of the same laptop has registered. Events of newer servers are not shown."""
+        services, fields = _listed(notice), notice.model_dump(exclude={"event"})
+        if notice.event == "joined":
+            text = (
+                f"another devroute up (version {printable(notice.agent)}) joined {name}: it serves {services}"
+            )
+            self._report("joined", text, **fields)
+        elif notice.event == "taken-over":
+            text = (
+                f"another devroute up (version {printable(notice.agent)}) took over {services} (--takeover):"
+                " no requests for it come here any more; to get it back, start this one again with --takeover"
+            )
+            self._report("taken-over", text, **fields)
+
     def offline(self, reason: str) -> None:
         self._report("offline", f"the tunnel is down: {reason}; dialling again", reason=reason)
 
@@ -145,6 +171,14 @@ def places(offers: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str]]:
     return [
         (str(o["service"]), f"{o['direct']} (direct)" if o["direct"] else str(o["local"])) for o in offers
     ]
+
+
+def _listed(other: OtherProcess) -> str:
+    return printable(", ".join(f"'{service}'" for service in other.services))
+
+
+def _had(other: OtherProcess) -> str:
+    return printable(f"since {other.since} (version {other.agent})")
 
 
 def _differences(result: ComparisonResult) -> str:

@@ -14,15 +14,23 @@ import structlog
 
 from devroute import __version__
 from devroute.auth.identity import Authenticate, Identity
-from devroute.errors import DevrouteError, LinkReplaced, NameNotOwned, ProtocolError, UpstreamReset
+from devroute.errors import (
+    DevrouteError,
+    LaptopOffline,
+    LinkReplaced,
+    NameNotOwned,
+    ProtocolError,
+    UpstreamReset,
+)
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, refusal_fields
-from devroute.routing.registry import Registration, Registry
+from devroute.routing.registry import Displaced, Link, Registration, Registry
+from devroute.routing.shadow.notifier import Notifier
 from devroute.tasks import TaskOwner
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.frames import MAX_STREAMS
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.tunnel.proxy_link import ProxyLink
+from devroute.tunnel.proxy_link import GONE_SECONDS, ProxyLink
 from devroute.upstream.quota import Quotas
 
 #: Seconds for HELLO to arrive after the upgrade.
@@ -39,12 +47,11 @@ log = structlog.stdlib.get_logger("devroute.tunnel")
 
 @dataclass(slots=True)
 class _Member:
-    """What is known of an open link. `registration`: while its laptop is online. `deadline`: for its HELLO,
-    later for its open requests once policy permits it no longer. `renewal`: the newest one of its token."""
+    """What is known of an open link. `deadline`: for its HELLO, later for its open requests once policy
+    permits it no longer. `renewal`: the newest one of its token."""
 
     identity: Identity
     deadline: asyncio.TimerHandle
-    registration: Registration | None = None
     renewal: asyncio.Task[None] | None = None
 
 
@@ -92,39 +99,86 @@ class Tunnels:
     def _on_hello(self, link: ProxyLink, body: bytes) -> None:
         member = self.links[link]
         member.deadline.cancel()
+        try:
+            hello = handshake.decode(handshake.Hello, body)
+        except DevrouteError as error:
+            self._refuse(link, member, error)
+            return
+        holders = self.registry.holders(member.identity.subject, hello)
+        if holders:
+            self._tasks.start(self._contend(link, member, hello, holders))
+        else:
+            self._register(link, member, hello)
+
+    async def _contend(
+        self, link: ProxyLink, member: _Member, hello: handshake.Hello, holders: list[Link]
+    ) -> None:
+        """Register, once it is known which of the links that have its services still respond: a laptop that
+        lost its network could not close its link, and its owner does not have to wait for the end of that."""
+        for holder in holders:
+            try:
+                await holder.upstream(handshake.NOTICE_SERVICE).check_reachable(GONE_SECONDS)
+            except LaptopOffline as error:
+                holder.reject(UpstreamReset(error.message, hint=error.hint))
+        if link.close_error is None:
+            self._register(link, member, hello)
+
+    def _register(self, link: ProxyLink, member: _Member, hello: handshake.Hello) -> None:
         identity = member.identity
         subject = identity.subject
         try:
-            hello = handshake.decode(handshake.Hello, body)
             self._permit_all(identity, hello)
             quota = link.quota = self.quotas.join(subject, link)
-            registration, older = self.registry.register(subject, hello, link, time.time(), quota)
+            registration, displaced = self.registry.register(subject, hello, link, time.time(), quota)
         except DevrouteError as error:
-            log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
-            self.record_refusal(error, subject, link.transport)
-            link.reject(error)
+            self._refuse(link, member, error)
             return
-        member.registration = registration
-        if older is not None:
-            older.reject(
-                LinkReplaced(f"a newer `devroute up` of '{subject}' took the name '{registration.name}'")
-            )
+        self._notify_others(registration, displaced)
+        others = self.registry.others(registration)
         welcome = handshake.Welcome(
             server=__version__,
             name=registration.name,
             features=handshake.FEATURES,
             expires_in=identity.expires_in(time.time()),
+            taken_over=tuple(each.before.described(each.services) for each in displaced if not each.again),
+            others=tuple(each.described() for each in others),
         )
         link.send_welcome(welcome.encode())
         services = [offer.service for offer in hello.services]
         log.info("laptop.online", laptop=registration.name, subject=subject, services=services)
         self.record(
-            "registration" if older is None else "takeover",
+            "takeover" if displaced else "registration",
             subject=subject,
             laptop=registration.name,
             services=registration.as_dict()["services"],
             peer=_peer(link.transport),
         )
+
+    def _refuse(self, link: ProxyLink, member: _Member, error: DevrouteError) -> None:
+        subject = member.identity.subject
+        log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
+        self.record_refusal(error, subject, link.transport)
+        link.reject(error)
+
+    def _notify_others(self, registration: Registration, displaced: list[Displaced]) -> None:
+        """End the links that have lost all their services, and notify the other processes of the laptop."""
+        partly: dict[Link, tuple[str, ...]] = {}
+        for each in displaced:
+            if each.remaining is not None:
+                partly[each.before.link] = each.services
+                continue
+            what = f"took over {', '.join(each.services)}" if not each.again else "took its place"
+            name = f"laptop '{registration.name}'"
+            each.before.link.reject(LinkReplaced(f"another devroute up of {name} {what}"))
+        if any(each.again for each in displaced):
+            return  # the others know it
+        for other in self.registry.others(registration):
+            if other.hello.instance is not None:
+                services = partly.get(other.link)
+                event = "joined" if services is None else "taken-over"
+                newer = registration.described(services).model_dump()
+                notice = handshake.Notice(event=event, **newer)
+                Notifier(other.link.upstream(handshake.NOTICE_SERVICE), b"/notice").notify(notice.encode())
 
     def _permit_all(self, identity: Identity, hello: handshake.Hello) -> None:
         for offer in hello.services:
@@ -159,8 +213,8 @@ class Tunnels:
             raise NameNotOwned(
                 f"the new token is that of '{identity.subject}', but this tunnel belongs to '{subject}'"
             )
-        if member.registration is not None:
-            self._permit_all(identity, member.registration.hello)
+        if (registration := self.registry.registration_of(link)) is not None:
+            self._permit_all(identity, registration.hello)
         member.identity = identity
         self._checked_against = None
 
@@ -171,7 +225,7 @@ class Tunnels:
         reason and their open requests REVOKED_SECONDS; then the links end."""
         loop = asyncio.get_running_loop()
         for link, member in list(self.links.items()):
-            registration = member.registration
+            registration = self.registry.registration_of(link)
             if registration is None:
                 continue
             try:
@@ -218,8 +272,6 @@ class Tunnels:
 
     def _take_offline(self, link: ProxyLink, reason: str) -> Registration | None:
         """None if the laptop is not online, or online by another link."""
-        if (member := self.links.get(link)) is not None:
-            member.registration = None
         registration = self.registry.unregister(link)
         if registration is not None:
             self.record("leave", subject=registration.subject, laptop=registration.name, reason=reason)

@@ -1,5 +1,6 @@
-"""Sends comparisons to a laptop's agent, each as a request on its tunnel to a service of devroute's own. The
-stream's credit bounds what waits, so an agent that does not read delays no other. Each is sent once.
+"""Sends JSON to a laptop's agent, such as comparisons, each document as a request on its tunnel to a service
+of devroute's own. The stream's credit bounds what waits, so an agent that does not read delays no other. Each
+is sent once.
 """
 
 from typing import Final
@@ -11,40 +12,41 @@ from devroute.upstream.interface import Upstream, UpstreamStream
 
 #: The agent's service that receives comparisons; no service of a mesh can have that name.
 COMPARISON_SERVICE: Final = "@comparisons"
-#: Comparisons on their way to one agent; further ones are dropped and counted.
+#: Documents on their way to one agent; further ones are dropped and counted.
 MAX_UNACKNOWLEDGED: Final = 64
 
 
 class Notifier:
-    """Notifies one agent. `lost` counts what was dropped since the last comparison that was sent."""
+    """Notifies one agent. `lost` counts what was dropped since the last document that was sent."""
 
-    def __init__(self, agent: Upstream) -> None:
+    def __init__(self, agent: Upstream, path: bytes = b"/comparison") -> None:
         self._agent = agent
+        self._path = path
         self.unacknowledged: set[_Message] = set()
         self.lost = 0
 
-    def notify(self, comparison: bytes) -> None:
-        """`comparison` is a JSON document."""
+    def notify(self, document: bytes) -> None:
+        """`document` is JSON."""
         if len(self.unacknowledged) >= MAX_UNACKNOWLEDGED:
             self.lost += 1
             return
         lost, self.lost = self.lost, 0
         wire = (
-            b"POST /comparison HTTP/1.1\r\nhost: devroute\r\ncontent-type: application/json\r\n"
-            b"%b: %d\r\ncontent-length: %d\r\n\r\n" % (LOST.encode(), lost, len(comparison))
+            b"POST %b HTTP/1.1\r\nhost: devroute\r\ncontent-type: application/json\r\n"
+            b"%b: %d\r\ncontent-length: %d\r\n\r\n" % (self._path, LOST.encode(), lost, len(document))
         )
-        head = RequestHead(b"POST", b"/comparison", Framing.LENGTH, len(comparison), wire)
-        _Message(self, self._agent, head, comparison)
+        head = RequestHead(b"POST", self._path, Framing.LENGTH, len(document), wire)
+        _Message(self, self._agent, head, document)
 
 
 class _Message:
-    """A comparison, until the agent has acknowledged it by a response."""
+    """A document, until the agent has acknowledged it by a response."""
 
-    def __init__(self, notifier: Notifier, agent: Upstream, head: RequestHead, comparison: bytes) -> None:
+    def __init__(self, notifier: Notifier, agent: Upstream, head: RequestHead, document: bytes) -> None:
         self._notifier = notifier
         notifier.unacknowledged.add(self)
         self._stream: UpstreamStream = agent.open(head, self)
-        self._stream.send_data(comparison)
+        self._stream.send_data(document)
         self._stream.send_end([])
 
     def on_end(self, trailers: Headers) -> None:

@@ -36,22 +36,25 @@ class ShadowTraffic:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.comparisons = PendingComparisons(clock)
         self._targets: dict[str, ShadowTarget] = {}
-        self._notifiers: dict[str, Notifier] = {}
+        self._notifiers: dict[tuple[str, str], Notifier] = {}  # by laptop and service; one for each process
 
     def registered(self, registration: Registration) -> None:
+        notifier: Notifier | None = None
         for service, laptop in registration.services.items():
             if laptop.options.shadow is not None:
                 ticket = secrets.token_hex(TICKET_LENGTH // 2)
                 self._targets[ticket] = ShadowTarget(ticket, registration.name, service, laptop)
-                if registration.name not in self._notifiers:
-                    agent = registration.link.upstream(COMPARISON_SERVICE)
-                    self._notifiers[registration.name] = Notifier(agent)
+                notifier = notifier or Notifier(registration.link.upstream(COMPARISON_SERVICE))
+                self._notifiers[registration.name, service] = notifier
 
     def unregistered(self, registration: Registration) -> None:
-        name = registration.name
-        if self._notifiers.pop(name, None) is not None:
+        name, services = registration.name, registration.services
+        ended = {service for service in services if self._notifiers.pop((name, service), None) is not None}
+        if ended:
             self._targets = {
-                ticket: target for ticket, target in self._targets.items() if target.name != name
+                ticket: target
+                for ticket, target in self._targets.items()
+                if target.name != name or target.service not in ended
             }
 
     def targets(self, service: str) -> list[ShadowTarget]:
@@ -68,7 +71,7 @@ class ShadowTraffic:
 
     def watch(self, laptop: str, service: str) -> Watch | None:
         """Observes the laptop's responses for comparisons; None where the laptop takes no shadow traffic."""
-        notifier = self._notifiers.get(laptop)
+        notifier = self._notifiers.get((laptop, service))
         if notifier is None:
             return None
 

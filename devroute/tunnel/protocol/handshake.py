@@ -5,7 +5,7 @@ a newer peer may add some, as long as the protocol's version is the same.
 """
 
 from functools import partial
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -77,28 +77,54 @@ def _unique(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
     return offers
 
 
+#: The agent's service that receives a Notice; no service of a mesh can have that name.
+NOTICE_SERVICE: Final = "@notices"
+
+
 class Hello(_Greeting):
-    """From the agent. `name`: of the laptop, None for the token's subject."""
+    """From the agent. `name`: of the laptop, None for the token's subject. `instance`: random, the same each
+    time that one process registers, None from agents that do not know it. `takeover`: take services over
+    from other processes with this name."""
 
     agent: Annotated[str, Field(max_length=64, pattern=r"^[!-~]*$")]
     name: Annotated[str, AfterValidator(partial(check_label, what="a laptop's name"))] | None = None
     services: Annotated[
         tuple[Offer, ...], Field(min_length=1, max_length=MAX_SERVICES), AfterValidator(_unique)
     ]
+    instance: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
+    takeover: bool = False
 
 
 #: What this version of the proxy supports and older ones ignore without an error.
 FEATURES = ("terms", "renew", "shadow")
 
 
+class OtherProcess(_Message):
+    """Another process of the same laptop, with services of its: `since` when (RFC 3339)."""
+
+    services: tuple[str, ...]
+    agent: str
+    since: str
+
+
+class Notice(OtherProcess):
+    """From the proxy, as a request to NOTICE_SERVICE: another process "joined" under the same name with these
+    services, or they were "taken-over" by it."""
+
+    event: str
+
+
 class Welcome(_Greeting):
     """From the proxy. `name`: of the laptop from now on. `features`: what the proxy supports beyond the
-    protocol's version. `expires_in`: seconds until the token expires, None for never."""
+    protocol's version. `expires_in`: seconds until the token expires, None for never. `taken_over`: services,
+    by the process that had them; `others`: the other processes of this laptop."""
 
     server: str
     name: str
     features: tuple[str, ...] = ()
     expires_in: float | None = None
+    taken_over: tuple[OtherProcess, ...] = ()
+    others: tuple[OtherProcess, ...] = ()
 
 
 class Refusal(_Message):
@@ -116,7 +142,7 @@ class Renewed(_Message):
     error: Refusal | None = None
 
 
-_M = TypeVar("_M", Hello, Welcome, Renewed)
+_M = TypeVar("_M", Hello, Welcome, Renewed, Notice)
 
 
 def decode(kind: type[_M], body: bytes) -> _M:

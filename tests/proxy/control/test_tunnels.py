@@ -12,7 +12,9 @@ from devroute.errors import (
     TargetDenied,
     UpstreamReset,
 )
+from devroute.proxy.control import tunnels
 from devroute.proxy.control.tunnels import Permit
+from devroute.tunnel import proxy_link
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import dial
 from devroute.tunnel.protocol.handshake import Hello, Offer
@@ -142,6 +144,27 @@ async def test_a_newer_link_takes_the_name_and_the_older_s_streams_end() -> None
         await app.streams[0].cancelled.wait()
         assert len(where.registry.listing()) == 1
         new.close_with(DevrouteError("the test is over"))
+
+
+async def test_a_holder_that_no_longer_responds_gives_its_services_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its network is gone, so that it could not close its link; its owner has started devroute up again."""
+    monkeypatch.setattr(tunnels, "GONE_SECONDS", 0.05)
+    monkeypatch.setattr(proxy_link, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(proxy_link, "GONE_SECONDS", 0.0)
+    async with site() as where:
+        frozen = await connect(where, {"foo": App()}, instance="a1")
+        await frozen.welcome
+        frozen.transport.pause_reading()  # type: ignore[attr-defined]
+        new = await connect(where, {"foo": App()}, instance="b2")
+        async with asyncio.timeout(3):
+            await new.welcome
+        assert [each.hello.instance for each in where.registry.registrations()] == ["b2"]
+        again = await connect(where, {"foo": App()}, instance="c3")
+        assert await rejection(where, again) == "name-taken", "the holder responds"
+        new.close_with(DevrouteError("the test is over"))
+        frozen.close_with(DevrouteError("the test is over"))
 
 
 async def test_closing_the_listener_ends_links_and_waits_for_them() -> None:

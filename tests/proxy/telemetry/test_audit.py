@@ -372,7 +372,8 @@ async def test_a_running_proxy_records_every_kind_of_event(running: Running) -> 
     where = {"DEVROUTE_SERVER": running.proxy.server, "DEVROUTE_TOKEN": bob}
     await enter(testbed.command(running.folder, "up-bob", ("up", "--name", "alice", service), where))
     assert (await running.until(is_refusal("tunnel", "name-not-owned")))["subject"] == "bob"
-    await enter(testbed.laptop(running.folder / "two", "alice", running.proxy.server, alice, service))
+    where["DEVROUTE_TOKEN"] = alice
+    await enter(testbed.command(running.folder, "up-alice-2", ("up", "--takeover", service), where))
     assert (await running.until(named("takeover")))["laptop"] == "alice"
 
     # rules: a good policy, which takes a right away, and a broken one
