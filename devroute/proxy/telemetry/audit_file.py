@@ -1,4 +1,4 @@
-"""Where the audit trail is written: standard output, or the end of a file that may be moved away at any time."""
+"""Where the audit trail is written: standard output, or the end of a file that may be moved at any time."""
 
 import contextlib
 import os

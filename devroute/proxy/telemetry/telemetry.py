@@ -1,5 +1,5 @@
 """What the proxy reports about itself and its exchanges: log, audit trail, metrics, traces. Owns their
-writers, and tells how many lines those have lost.
+writers, and reports how many lines those have lost.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def standard_error() -> BackgroundWriter:
 
 
 class Telemetry:
-    """`record` writes to the audit trail, if there is one; `observer` is told of each exchange."""
+    """`record` writes to the audit trail, if there is one; `observer` is called with each exchange."""
 
     def __init__(
         self, settings: ProxySettings, clock: Callable[[], float], log_writer: BackgroundWriter | None
@@ -43,7 +43,7 @@ class Telemetry:
         self.traces = Traces()
         log_exchange, self._flush_log = request_log(settings.log_format, settings.log_level, log_writer.write)
         self.observer = Observer(self.metrics, log_exchange, self._audit, self.traces, clock)
-        self._told: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
 
     def report_losses(self) -> None:
         """Log and record what was left out and lost since the last call; to be called periodically."""
@@ -57,8 +57,8 @@ class Telemetry:
             audit.record("omission", at="trail", code="lines-lost", count=lines)
 
     def _newly_lost(self, name: str, writer: BackgroundWriter) -> int:
-        before = self._told.get(name, 0)
-        self._told[name] = lost = writer.lost
+        before = self._reported.get(name, 0)
+        self._reported[name] = lost = writer.lost
         return lost - before
 
     def counters(self) -> dict[str, int]:

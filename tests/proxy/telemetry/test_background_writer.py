@@ -107,7 +107,7 @@ async def test_a_disk_that_was_full_damages_no_later_line(tmp_path: Path, room: 
     assert file.read_bytes() == b"".join(parts)
 
 
-async def test_a_proxy_whose_output_nobody_reads_goes_on(tmp_path: Path) -> None:
+async def test_a_proxy_whose_output_is_not_read_goes_on(tmp_path: Path) -> None:
     """Its log and its trail fill their pipes and then its memory's share; later both say what is missing."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "devroute", "proxy", "--host", "127.0.0.1", "--audit", "-"),
