@@ -210,13 +210,11 @@ local function send(rule, handle, headers, identity, baggage)
     set_clusters(rule, handle, headers, cluster, outcome == MIRRORED)
   end
   headers:replace(MATCHED, rule.service)
-  if rule.wants_origin then
-    local origin = cluster and origin_of(handle, headers, rule, identity)
-    if origin then
-      headers:replace(ORIGIN, origin)
-    else
-      headers:remove(ORIGIN)
-    end
+  local origin = rule.wants_origin and cluster and origin_of(handle, headers, rule, identity)
+  if origin then
+    headers:replace(ORIGIN, origin)
+  else
+    headers:remove(ORIGIN)
   end
   set_caller(headers, handle:streamInfo())
   if rule.timeout then
@@ -260,29 +258,32 @@ end
 
 --- One request
 
--- Whether the proxy sent the request back, since the laptop declined it; if so, its Host is restored. A client that
--- forges this undoes its own detour only.
-local function has_failed_over(headers, identity)
+-- Whether the proxy sent the request back, since the laptop declined it; if so, its Host is restored. From any other
+-- caller these headers would change the Host behind the back of policies that look at it.
+local function has_failed_over(headers, info)
   local service = headers:get(FAILOVER)
-  if service == nil or not contains(identity.names, service:match("^[^%.]*")) then
+  if service == nil then
     return false
   end
-  headers:remove(FAILOVER)
   local host = headers:get(HOST)
+  headers:remove(FAILOVER)
+  headers:remove(HOST)
+  if not is_proxy(info) then
+    return false
+  end
   if host ~= nil then
-    headers:remove(HOST)
     headers:replace(":authority", host)
   end
   return true
 end
 
 local function outcome_of(handle, headers, identity, raw, entry, baggage)
-  if identity.names == "" then
+  if has_failed_over(headers, handle:streamInfo()) then
+    return FAILED_OVER
+  elseif identity.names == "" then
     return NAMELESS
   elseif not entry.concerns then
     return UNCONCERNED
-  elseif has_failed_over(headers, identity) then
-    return FAILED_OVER
   end
   if not is_fresh(entry, tonumber(handle:timestamp())) then
     local rule, ttl = ask(handle, settings.control, identity, raw)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from devroute.mesh.istio.sidecar import Document
 
 _ROOT = x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "cluster.local")])
-_TLS_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 
 
 class MeshCa:
@@ -56,22 +56,36 @@ class MeshCa:
         )
 
     def for_sidecar(self, identity: str) -> Document:
-        """The inbound side of a sidecar under STRICT mTLS."""
-        chain, secret = self.workload(identity)
+        """The inbound side of a sidecar under mTLS."""
         return {
-            "@type": _TLS_TYPE,
+            "@type": f"{_TLS}DownstreamTlsContext",
             "require_client_certificate": True,
-            "common_tls_context": {
-                "tls_certificates": [
-                    {"certificate_chain": {"filename": str(chain)}, "private_key": {"filename": str(secret)}}
-                ],
-                "validation_context": {"trusted_ca": {"filename": str(self.root)}},
-            },
+            "common_tls_context": self._common(identity),
         }
 
-    def for_caller(self, identity: str) -> ssl.SSLContext:
+    def for_calling_sidecar(self, identity: str, sni: str) -> Document:
+        """The transport socket of a sidecar's outbound cluster."""
+        context = {
+            "@type": f"{_TLS}UpstreamTlsContext",
+            "sni": sni,
+            "common_tls_context": self._common(identity),
+        }
+        return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+    def _common(self, identity: str) -> Document:
+        chain, secret = self.workload(identity)
+        return {
+            "tls_certificates": [
+                {"certificate_chain": {"filename": str(chain)}, "private_key": {"filename": str(secret)}}
+            ],
+            "validation_context": {"trusted_ca": {"filename": str(self.root)}},
+        }
+
+    def for_caller(self, identity: str, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
         """The certificate of a calling sidecar; mesh identities are URIs, so no host name is checked."""
         context = ssl.create_default_context(cafile=str(self.root))
         context.check_hostname = False
+        if version is not None:
+            context.minimum_version = context.maximum_version = version
         context.load_cert_chain(*self.workload(identity))
         return context

@@ -125,6 +125,7 @@ async def sidecar_of_foo(
     clusters: bool = True,
     code: str | None = None,
     tls: Document | None = None,
+    permissive: bool = False,
     environment: Mapping[str, str] = ENVIRONMENT,
     hurried: bool = False,
 ) -> AsyncIterator[Mesh]:
@@ -141,7 +142,9 @@ async def sidecar_of_foo(
         fake_control = await stack.enter_async_context(serving(proxy.resolve))
         known = {PROXY.data_cluster: data or fake_data, PROXY.control_cluster: control or fake_control}
         sidecar = Sidecar("foo", app, labels={"app": "foo"}, clusters=known if clusters else {})
-        configuration = apply(map(envoy_filter, scopes), sidecar, with_tls(bootstrap(sidecar), tls))
+        configuration = apply(
+            map(envoy_filter, scopes), sidecar, with_tls(bootstrap(sidecar), tls, permissive)
+        )
         if code is not None:
             text = json.dumps(configuration).replace(json.dumps(lua.source("decide")), json.dumps(code))
             configuration = json.loads(text)

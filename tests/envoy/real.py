@@ -58,6 +58,7 @@ class Mesh:
         knows_itself: bool = False,
         scopes: Sequence[Scope] = (MeshScope(),),
         tls: Document | None = None,
+        permissive: bool = False,
         as_client: bool = False,
     ) -> str:
         """The URL of a sidecar of `service`; `name` distinguishes several. As in a mesh, each sidecar has a
@@ -70,7 +71,9 @@ class Mesh:
         spoken = [PROXY.data_cluster, f"inbound|{port}||"] if as_client else []
         labels = {"app": service}
         described = Sidecar(service, app, labels=labels, port=port, clusters=known, as_client=spoken)
-        configuration = apply(map(envoy_filter, scopes), described, with_tls(bootstrap(described), tls))
+        configuration = apply(
+            map(envoy_filter, scopes), described, with_tls(bootstrap(described), tls, permissive)
+        )
         configuration = patient(configuration)
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
         started = running(at_its_port(described, configuration), self.folder, name or service, environment)

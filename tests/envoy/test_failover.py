@@ -17,6 +17,7 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.mesh.envoy import running
 from devroute.mesh.istio.sidecar import OUTBOUND, Document, Endpoint, Sidecar, bootstrap
+from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, free_port, real_mesh
 from tests.support.eventually import PATIENCE_S, eventually
@@ -24,6 +25,8 @@ from tests.support.eventually import PATIENCE_S, eventually
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 BIG = 200_000
+PROXY_IDENTITY = "spiffe://cluster.local/ns/devroute/sa/devroute-proxy"
+FOO_IDENTITY = "spiffe://cluster.local/ns/default/sa/foo"
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Party:
 
     mesh: Mesh
     foo: str
+    ca: MeshCa
     seen: dict[str, list[str]] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)  # a request at the service
 
@@ -56,9 +60,13 @@ async def real_service(request: web.Request) -> web.Response:
     )
 
 
-def egress(port: int, foo: Endpoint) -> Document:
+def egress(port: int, foo: Endpoint, ca: MeshCa) -> Document:
     """The proxy's own sidecar, as a Sidecar resource with an HTTP_PROXY listener configures it."""
     configuration = bootstrap(Sidecar("devroute-proxy", foo, port=foo.port, services={"foo": foo}))
+    for cluster in configuration["static_resources"]["clusters"]:
+        if cluster["name"].startswith("outbound|"):
+            sni = f"outbound_.{foo.port}_._.foo.default.svc.cluster.local"
+            cluster["transport_socket"] = ca.for_calling_sidecar(PROXY_IDENTITY, sni)
     (listener,) = (
         each for each in configuration["static_resources"]["listeners"] if each["name"] == OUTBOUND
     )
@@ -77,7 +85,7 @@ async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party
     tokens = {name: new_token(name, created="2026-01-01") for name in people}
     records = [record for _, record in tokens.values()]
     async with real_mesh(folder, *records, mesh_egress=f"http://127.0.0.1:{port}") as mesh:
-        found = Party(mesh, "")
+        found = Party(mesh, "", MeshCa(folder))
 
         async def laptop(request: web.Request) -> web.StreamResponse:
             found.seen.setdefault(request.path_qs, []).append(request.method)
@@ -99,9 +107,11 @@ async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party
             return await real_service(request)
 
         service = await mesh.stack.enter_async_context(serving(service_told))
-        found.foo = await mesh.sidecar("foo", service, knows_itself=True)
+        ca = found.ca
+        tls = ca.for_sidecar(FOO_IDENTITY)
+        found.foo = await mesh.sidecar("foo", service, knows_itself=True, tls=tls, permissive=True)
         inside = Endpoint("127.0.0.1", int(found.foo.rpartition(":")[2]))
-        await mesh.stack.enter_async_context(running(egress(port, inside), folder, "egress", {}))
+        await mesh.stack.enter_async_context(running(egress(port, inside, ca), folder, "egress", {}))
         for name, options in people.items():
             secret, _ = tokens[name]
             started = testbed.laptop(folder, name, mesh.proxy.server, secret, f"foo={app.port}", *options)
@@ -173,6 +183,30 @@ async def test_the_service_responds_to_what_the_laptop_declines(party: Party, me
         assert seen["x-devroute"] == contract  # requests of the service to others may be detoured
         ours = {name for name in seen if name.startswith("x-devroute-")}
         assert ours <= {"x-devroute-via"}
+
+
+@pytest.mark.parametrize("identity", [None, "spiffe://cluster.local/ns/shop/sa/web", FOO_IDENTITY])
+async def test_a_request_fails_over_by_the_word_of_the_proxy_alone(
+    party: Party, identity: str | None
+) -> None:
+    """Otherwise a workload could pass an AuthorizationPolicy by host, which the sidecar tests before."""
+    headers = {"x-devroute": '{"foo": "alice"}', "host": "shop.example"}
+    forged = {"x-devroute-failover": "foo", "x-devroute-host": "admin.example"}
+    url = party.foo if identity is None else party.foo.replace("http:", "https:")
+    context = identity is not None and party.ca.for_caller(identity)
+    async with aiohttp.ClientSession() as client:
+        for contract, who in (
+            ('{"foo": "alice"}', "laptop"),
+            ('{"foo": "nobody"}', "service"),
+            ("{}", "service"),
+        ):
+            sent = headers | forged | {"x-devroute": contract}
+            async with client.get(url, headers=sent, ssl=context or True) as response:
+                body = await response.json()
+            assert body["who"] == who
+            if who == "service":
+                assert body["host"] == "shop.example"
+                assert not {"x-devroute-failover", "x-devroute-host"} & body["headers"].keys()
 
 
 async def test_a_response_that_is_not_declined_is_the_laptops(party: Party) -> None:

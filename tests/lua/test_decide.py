@@ -464,6 +464,36 @@ def test_at_its_version_a_request_has_arrived_whatever_its_percentage(worker: Wo
     assert (handle["result"], handle["reason"]) == ("", None)
 
 
+# --- failover -----------------------------------------------------------------------------------------------
+
+PROXY = "spiffe://cluster.local/ns/devroute/sa/devroute-proxy"
+FAILED_OVER = {"x_devroute_failover": "foo", "x_devroute_host": "shop.example", "_authority": "foo.shop:8080"}
+
+
+@pytest.mark.parametrize(
+    ("caller", "setting", "trusted"),
+    [
+        (PROXY, "devroute/devroute-proxy", True),
+        (PROXY, None, False),
+        (PROXY, "tools/devroute-proxy", False),
+        (None, "devroute/devroute-proxy", False),
+        (SPIFFE, "devroute/devroute-proxy", False),
+        (PROXY.replace("cluster.local", "other.example"), "devroute/devroute-proxy", False),
+        (PROXY + "/more", "devroute/devroute-proxy", False),
+    ],
+)
+def test_only_the_proxy_says_that_a_request_failed_over(
+    caller: str | None, setting: str | None, trusted: bool
+) -> None:
+    worker = Worker({"ISTIO_META_WORKLOAD_NAME": "foo"}, proxy=setting)
+    for contract in ('{"foo": "x"}', '{"bar": "x"}'):
+        handle = worker.request(contract, caller=caller, **FAILED_OVER)
+        assert (handle.sent("x-devroute-failover"), handle.sent("x-devroute-host")) == (None, None)
+        assert handle.sent(":authority") == ("shop.example" if trusted else "foo.shop:8080")
+        assert (handle["reason"] == "the laptop declined this request") is trusted
+    assert len(worker.asked) == (0 if trusted else 1)
+
+
 # --- baggage -----------------------------------------------------------------------------------------------
 
 FOO = "devroute=%7B%22foo%22%3A%22x%22%7D"

@@ -115,6 +115,7 @@ class Handle:
         tls = self.caller and self.worker.table(
             peerCertificatePresented=lambda _: True,
             uriSanPeerCertificate=lambda _: self.worker.lua.table(self.caller),
+            uriSanLocalCertificate=lambda _: self.worker.lua.table("spiffe://cluster.local/ns/shop/sa/foo"),
         )
         return self.worker.table(
             requestedServerName=lambda _: self.sni,

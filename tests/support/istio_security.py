@@ -1,5 +1,6 @@
 """What Istio's PeerAuthentication and RequestAuthentication add to the configuration of an Envoy."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 from devroute.mesh.istio.sidecar import Document
@@ -42,9 +43,18 @@ def jwt_filter(rule: JwtRule) -> Document:
     }
 
 
-def with_tls(configuration: Document, tls: Document | None) -> Document:
-    """A sidecar's configuration whose inbound listener has this DownstreamTlsContext, if any."""
+def with_tls(configuration: Document, tls: Document | None, permissive: bool = False) -> Document:
+    """A sidecar's configuration whose inbound listener has this DownstreamTlsContext, if any; `permissive`:
+    beside plaintext."""
     if tls is not None:
-        (chain,) = configuration["static_resources"]["listeners"][0]["filter_chains"]
-        chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
+        inbound = configuration["static_resources"]["listeners"][0]
+        (chain,) = inbound["filter_chains"]
+        socket = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
+        inbound["filter_chains"] = [chain | {"transport_socket": socket}]
+        if permissive:
+            kinds = zip(("tls", "raw_buffer"), [*inbound["filter_chains"], deepcopy(chain)], strict=True)
+            inbound["filter_chains"] = [
+                each | {"name": kind, "filter_chain_match": {"transport_protocol": kind}}
+                for kind, each in kinds
+            ]
     return configuration

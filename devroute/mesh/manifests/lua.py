@@ -23,7 +23,7 @@ from devroute.routing.decision import TTL_MS
 from devroute.routing.shadow.comparison import MAX_BODY
 
 #: Keys of the settings in a route's metadata.
-SETTING_KEYS: Final = ("control", "data", "domain", "service", "namespace", "share")
+SETTING_KEYS: Final = ("control", "data", "domain", "service", "namespace", "share", "proxy")
 #: The decision that leads to the proxy. The name is the result if the proxy does not respond itself.
 SENT_TO_PROXY: Final = "error"
 #: The decision that a request without a contract is copied; no caller gets to see it.

@@ -22,13 +22,19 @@ def metadata_of(name: str, namespace: str) -> Document:
 
 @dataclass(frozen=True, slots=True)
 class ProxyService:
-    """Where the mesh finds `devroute proxy`: a Kubernetes service and its ports."""
+    """Where the mesh finds `devroute proxy`: a Kubernetes service and its ports. Its service account has the
+    same name."""
 
     name: str = "devroute-proxy"
     namespace: str = "devroute"
     data_port: int = 8080
     control_port: int = 8081
     domain: str = "cluster.local"
+
+    @property
+    def principal(self) -> str:
+        """Its identity in the mesh, as namespace/serviceaccount."""
+        return f"{self.namespace}/{self.name}"
 
     @property
     def data_cluster(self) -> str:

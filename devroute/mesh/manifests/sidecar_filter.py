@@ -45,7 +45,12 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
     """The EnvoyFilter (networking.istio.io/v1alpha3) that puts the filter into the sidecars of a scope."""
     proxy = proxy or ProxyService()
     entries, routes = [DECIDE, COMPARE], []
-    settings = {"control": proxy.control_cluster, "data": proxy.data_cluster, "domain": proxy.domain}
+    settings = {
+        "control": proxy.control_cluster,
+        "data": proxy.data_cluster,
+        "domain": proxy.domain,
+        "proxy": proxy.principal,
+    }
     name, selector = "devroute", None
     match scope:
         case MeshScope(namespace):

@@ -63,6 +63,7 @@ def test_a_mesh_wide_filter_selects_every_sidecar_and_gives_no_name() -> None:
         "control": "outbound|8081||devroute-proxy.devroute.svc.cluster.local",
         "data": "outbound|8080||devroute-proxy.devroute.svc.cluster.local",
         "domain": "cluster.local",
+        "proxy": "devroute/devroute-proxy",
     }
     assert selects(document, Sidecar("foo", APP, namespace="anywhere"))
 
