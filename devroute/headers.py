@@ -30,6 +30,9 @@ TRACE: Final = "x-devroute-trace"
 COMPARE: Final = "x-devroute-compare"
 #: The ticket of the laptop that a shadow request without a contract is for.
 COPY: Final = "x-devroute-copy"
+#: "Bearer JWT" of a caller who may send contracts through the gateway. A header of its own, so that
+#: Authorization is left to laptops and apps.
+AUTHORIZATION: Final = "x-devroute-authorization"
 #: From the Lua to Envoy's routes within one sidecar: the cluster of the request, and of its mirrored copy.
 CLUSTER: Final = "x-devroute-cluster"
 SHADOW: Final = "x-devroute-shadow"
@@ -60,6 +63,8 @@ BAGGAGE_TRACE: Final = "devroute-trace"
 #: A browser's contract, and the query parameter that sets it (gateways only).
 COOKIE: Final = "devroute"
 PARAMETER: Final = "devroute"
+#: The parameter of the form by which a browser's user confirms that contract.
+CONFIRMATION: Final = "confirm-devroute"
 #: Envoy's metadata: a sidecar's settings and decision; a gateway's.
 METADATA: Final = "devroute"
 EDGE_METADATA: Final = "devroute.edge"

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from devroute.mesh import envoy
+from devroute.mesh.manifests.gateway_filter import EdgeSettings
 from devroute.mesh.manifests.model import MeshScope
+from tests.envoy.edge import AUDIENCE, EVERYBODY, ISSUER, Edge, Issuer, gateway
 from tests.envoy.harness import Mesh, sidecar_of_foo
+from tests.support.istio_security import JwtRule
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -24,3 +27,23 @@ def chosen_envoy(request: pytest.FixtureRequest) -> Iterator[None]:
 async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     async with sidecar_of_foo(tmp_path, MeshScope()) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+async def closed(tmp_path: Path, issuer: Issuer) -> AsyncIterator[Edge]:
+    """Lets contracts in by token only; a bad token counts as none."""
+    async with gateway(
+        tmp_path, EdgeSettings(), JwtRule(ISSUER, AUDIENCE, issuer.jwks, lenient=True)
+    ) as edge:
+        yield edge
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Edge]:
+    async with gateway(tmp_path, EdgeSettings(networks=EVERYBODY)) as edge:
+        yield edge

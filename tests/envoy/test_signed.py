@@ -22,12 +22,14 @@ from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.gateway import LISTENER, Gateway, bootstrap
 from devroute.mesh.istio.sidecar import INBOUND, Sidecar
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
-from tests.envoy.harness import Mesh, echo, from_app, serving
+from tests.envoy.harness import PROXY, Mesh, echo, from_app, serving
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 HOST = "shop.example"
 POLICY = "direct: {networks: [127.0.0.0/8]}\nservices: ['*']\nrequire: signed\n"
+#: What a browser sends with an address that its user typed.
+TYPED = {"sec_fetch_site": "none", "sec_fetch_mode": "navigate"}
 KEY, STRANGER = SigningKey.new("qa"), SigningKey.new("qa")
 
 
@@ -74,7 +76,7 @@ async def way(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Way]:
         app = await enter(serving(from_laptop))
         await enter(testbed.laptop(folder, "alice", proxy.server, secret, f"foo={app.host}:{app.port}"))
         sidecar = await enter(testbed.sidecar(folder, Sidecar("foo", await enter(serving(from_app))), proxy))
-        shape = Gateway({HOST: sidecar.listeners[INBOUND]})
+        shape = Gateway({HOST: sidecar.listeners[INBOUND]}, {PROXY.control_cluster: proxy.control})
         configuration = apply([edge_filter(EdgeSettings())], shape, bootstrap(shape))
         gateway = await enter(running(configuration, folder, "gateway", {}))
         client = await enter(ClientSession(timeout=ClientTimeout(total=20)))
@@ -106,11 +108,11 @@ async def test_baggage_alone_carries_a_trace_too(way: Way) -> None:
 
 async def test_a_browser_opens_it_as_a_link_and_keeps_it_as_a_cookie(way: Way) -> None:
     token = signed()
-    response, _ = await way.get(path=f"/page?devroute={token}&x=1")
-    assert (response.status, response.headers["location"]) == (302, "/page?x=1")
+    response, _ = await way.get(path=f"/page?devroute={token}&x=1", **TYPED)
+    assert (response.status, response.headers["location"]) == (303, "/page?x=1")
     cookie = response.headers["set-cookie"].partition(";")[0]
-    assert cookie == f"devroute={token}"
-    response, seen = await way.get(cookie=f"a=1; {cookie}", path="/page?x=1")
+    assert cookie == f"__Host-devroute={token}"
+    response, seen = await way.get(cookie=f"a=1; {cookie}", path="/page?x=1", **TYPED)
     assert (response.headers["x-devroute-result"], seen["who"]) == ("laptop", "laptop")
     assert values(seen, "cookie") == ["a=1"]
 
@@ -127,11 +129,17 @@ async def test_a_signed_contract_that_was_altered_is_refused(way: Way) -> None:
         for response, body in (
             await way.get(x_devroute=token),
             await way.get(baggage=f"devroute={token}"),
-            await way.get(cookie=f"devroute={token}"),
         ):
             assert (response.status, body["code"]) == (403, "contract-untrusted")
             assert response.headers["x-devroute-result"] == "error"
             assert "devroute sign" in body["hint"]
+        response, seen = await way.get(cookie=f"devroute={token}")
+        assert (response.headers["x-devroute-result"], seen["who"]) == ("fallback", "app")
+        assert response.headers["x-devroute-reason"].startswith(
+            "the contract in the cookie does not count: the c"
+        )
+        response, body = await way.get(path=f"/?devroute={token}", **TYPED)
+        assert (response.status, "set-cookie" in response.headers) == (400, False)
 
 
 async def test_a_replay_after_its_time_reaches_the_service_with_the_reason(way: Way) -> None:
@@ -164,8 +172,9 @@ async def test_a_signature_does_not_override_policy(way: Way) -> None:
 
 
 async def test_a_parameter_is_percent_decoded_like_any_contract(way: Way) -> None:
-    response, _ = await way.get(path=f"/?devroute={quote(signed()).replace('.', '%2E')}")
-    assert response.status == 302
+    path = f"/?devroute={quote(signed()).replace('.', '%2E')}"
+    response, _ = await way.get(path=path, **TYPED)
+    assert response.status == 303
 
 
 @pytest.mark.asyncio(loop_scope="function")

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import lua
-from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, edge_source
 from tests.lua.worker import runtime
 from tests.support.examples import examples
 
 TESTED = ("in_networks", "percent_encode", "decode_strictly", "parameter_of", "looks_signed", "grants")
-LUA, EDGE = runtime(f"{lua.source('edge')}return {{ {', '.join(f'{name} = {name}' for name in TESTED)} }}")
+SOURCE = edge_source(EdgeSettings())
+LUA, EDGE = runtime(f"{SOURCE}return {{ {', '.join(f'{name} = {name}' for name in TESTED)} }}")
 
 V4 = st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address)
 V6 = st.integers(0, 2**128 - 1).map(ipaddress.IPv6Address)
@@ -103,7 +104,7 @@ def _is_hex(digits: str) -> bool:
     st.lists(st.sampled_from(["a=1", "devroute=x", "b", "", "xdevroute=y", "devroute", "c=?"]), max_size=6)
 )
 def test_other_parameters_stay_byte_for_byte(parts: list[str]) -> None:
-    values, rest = EDGE.parameter_of("/p?" + "&".join(parts))
+    values, rest = EDGE.parameter_of("/p?" + "&".join(parts), "devroute")
     ours = [part for part in parts if part.startswith("devroute=")]
     kept = "&".join(part for part in parts if not part.startswith("devroute="))
     assert list(values.values()) == ["x"] * len(ours)
@@ -168,6 +169,6 @@ def test_wrong_settings_are_errors_that_name_them(wrong: dict[str, Any], said: s
 
 
 def test_the_filter_is_shipped_byte_for_byte() -> None:
-    (patch, *_) = edge_filter()["spec"]["configPatches"]
-    code = patch["patch"]["value"]["typed_config"]["default_source_code"]
-    assert code == {"inline_string": lua.source("edge")}
+    patches = edge_filter()["spec"]["configPatches"][:2]
+    code = [each["patch"]["value"]["typed_config"]["default_source_code"] for each in patches]
+    assert code == [{"inline_string": lua.source("edge_front")}, {"inline_string": SOURCE}]

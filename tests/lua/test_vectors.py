@@ -82,14 +82,7 @@ def test_a_workload_of_shadow_traffic_reads_the_same_services_in_baggage(case: d
 
 @READS
 def test_no_contract_in_baggage_passes_a_closed_gateway(case: dict[str, Any]) -> None:
-    settings = {
-        "claim": ["devroute"],
-        "payload": "payload",
-        "networks": [],
-        "cookie_seconds": 1,
-        "signed": False,
-    }
-    handle = Worker(lua.source("edge"), **settings).request(baggage=case["baggage"])
+    handle = Worker(lua.source("edge_front")).request(baggage=case["baggage"])
     passed = (handle.sent("baggage") or "").encode()
     assert member_value(passed, BAGGAGE_CONTRACT.encode()) is None
     assert member_value(passed, BAGGAGE_VIA.encode()) is None

@@ -1,5 +1,6 @@
 """What Istio's PeerAuthentication and RequestAuthentication add to the configuration of an Envoy."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -10,8 +11,10 @@ JWT_TYPE = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAu
 
 @dataclass(frozen=True, slots=True)
 class JwtRule:
-    """A RequestAuthentication: which tokens are valid. `jwks` is a JSON Web Key Set (RFC 7517) as text;
-    `payload` is the key of a token's payload in the metadata, by default as Istio sets it.
+    """A RequestAuthentication: which tokens are valid. `jwks` is a JSON Web Key Set (RFC 7517) as text.
+
+    `payload` is the key of a token's payload in the metadata, by default as Istio sets it. `from_headers` are
+    names and prefixes, by default Authorization with "Bearer "; `forward` leaves the token on the request.
 
     Istio refuses requests with an invalid token (401); `lenient` treats them like requests without one.
     """
@@ -21,6 +24,19 @@ class JwtRule:
     jwks: str
     lenient: bool = False
     payload: str = "payload"
+    from_headers: Sequence[tuple[str, str]] = ()
+    forward: bool = True
+
+    @classmethod
+    def of(cls, request_authentication: Document, jwks: str) -> "JwtRule":
+        """The only rule of a RequestAuthentication; the keys that its jwksUri would have."""
+        (rule,) = request_authentication["spec"]["jwtRules"]
+        known = {"issuer", "audiences", "jwksUri", "forwardOriginalToken", "fromHeaders"}
+        assert rule.keys() <= known, rule.keys() - known
+        (audience,) = rule["audiences"]
+        places = [(each["name"], each["prefix"]) for each in rule.get("fromHeaders", [])]
+        forward = rule.get("forwardOriginalToken", False)
+        return cls(rule["issuer"], audience, jwks, from_headers=places, forward=forward)
 
 
 def jwt_filter(rule: JwtRule) -> Document:
@@ -30,7 +46,8 @@ def jwt_filter(rule: JwtRule) -> Document:
         "audiences": [rule.audience],
         "local_jwks": {"inline_string": rule.jwks},
         "payload_in_metadata": rule.payload,
-        "forward": True,
+        "forward": rule.forward,
+        "from_headers": [{"name": name, "value_prefix": prefix} for name, prefix in rule.from_headers],
     }
     requirement = {"requires_any": {"requirements": [{"provider_name": "origins-0"}, {invalid: {}}]}}
     return {
@@ -39,6 +56,7 @@ def jwt_filter(rule: JwtRule) -> Document:
             "@type": JWT_TYPE,
             "providers": {"origins-0": provider},
             "rules": [{"match": {"prefix": "/"}, "requires": requirement}],
+            "bypass_cors_preflight": True,
         },
     }
 

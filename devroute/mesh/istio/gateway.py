@@ -23,9 +23,11 @@ LISTENER = "0.0.0.0_8080"
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """An ingress gateway: `hosts` maps host names to where they are served."""
+    """An ingress gateway: `hosts` maps host names to where they are served; `clusters` maps further cluster
+    names to endpoints."""
 
     hosts: Mapping[str, Endpoint]
+    clusters: Mapping[str, Endpoint] = field(default_factory=dict)
     namespace: str = "istio-system"
     labels: Mapping[str, str] = field(default_factory=lambda: {"istio": "ingressgateway"})
 
@@ -33,6 +35,7 @@ class Gateway:
 def bootstrap(gateway: Gateway) -> Document:
     """The whole configuration of one gateway; the kernel chooses the ports of its listeners."""
     clusters = {_cluster_name(host): endpoint for host, endpoint in gateway.hosts.items()}
+    clusters |= gateway.clusters
     manager = connection_manager(
         f"outbound_{LISTENER}", "http.8080", [_virtual_host(host) for host in gateway.hosts]
     )

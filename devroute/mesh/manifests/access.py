@@ -1,7 +1,7 @@
 """Who may reach the proxy, and how: mTLS identities, networks, the protocol of its ports. Pure.
 
 data     every identity of the mesh, since each has a sidecar that may detour
-control  /resolve, /trace, /compare: the same; the laptops' tunnel and API: the ingress gateway only
+control  /resolve, /contract, /trace, /compare: the same; laptops' tunnel and API: the ingress gateway only
 admin    no identity; pods of the monitoring namespace, by NetworkPolicy
 """
 
@@ -16,7 +16,7 @@ from devroute.proxy.settings import ProxySettings
 
 #: Paths of the control port, as devroute/proxy/control/api.py and devroute/proxy/control/listener.py serve
 #: them.
-SIDECAR_PATHS = ("/resolve", "/trace", "/compare")
+SIDECAR_PATHS = ("/resolve", "/contract", "/trace", "/compare")
 LAPTOP_PATHS = ("/tunnel", "/api/*")
 
 #: The port by which pods of an ambient mesh are reached (HBONE), whatever the port inside.

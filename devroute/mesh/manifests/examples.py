@@ -2,7 +2,7 @@
 from outside, an ambient mesh, autoscaling, metrics. Pure.
 """
 
-from devroute.headers import MATCHED
+from devroute.headers import AUTHORIZATION, MATCHED
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
 from devroute.mesh.manifests.installation import Installation
@@ -44,12 +44,19 @@ def edge(installation: Installation) -> list[Document]:
         "issuer": "https://id.example",
         "audiences": ["devroute"],
         "jwksUri": "https://id.example/.well-known/jwks.json",
-        "forwardOriginalToken": True,
+        # A header of its own: a rule for Authorization would refuse laptops' tokens and other issuers'.
+        "fromHeaders": [{"name": AUTHORIZATION, "prefix": "Bearer "}],
     }
     metadata = metadata_of("devroute-edge", ingress.namespace)
     spec = {"selector": {"matchLabels": selector}, "jwtRules": [rule]}
     return [
-        edge_filter(EdgeSettings(namespace=ingress.namespace, selector=selector)),
+        edge_filter(
+            EdgeSettings(
+                namespace=ingress.namespace,
+                selector=selector,
+                control=installation.proxy.control_cluster,
+            )
+        ),
         manifest("security.istio.io/v1", "RequestAuthentication", metadata, spec),
     ]
 

@@ -101,8 +101,9 @@ def example_files(installation: Installation) -> list[File]:
         ),
         File(
             "examples/edge.yaml",
-            "Contracts from outside enter only with a token that has the claim `devroute`; others are\n"
-            "removed. Replace issuer and audience. Invalid tokens get 401 on all hosts of the gateway.",
+            "Contracts from outside enter only if signed, or with a token that has the claim `devroute`;\n"
+            "others are removed (docs/edge.md). Replace issuer and audience. The token comes in the\n"
+            "header X-devroute-authorization; Authorization is left to laptops and apps.",
             tuple(examples.edge(installation)),
         ),
         File(

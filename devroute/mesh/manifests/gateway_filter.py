@@ -1,10 +1,12 @@
-"""The EnvoyFilter that puts `lua/edge.lua` into ingress gateways: which contracts enter the mesh. Pure.
+"""The EnvoyFilter that puts `lua/edge_front.lua` and `lua/edge.lua` into ingress gateways: which contracts
+enter the mesh. Pure.
 
-Routes in front of all others turn the filter on for requests that carry something of devroute's; all other
-requests bypass it. Headers that only the mesh sets are removed without it.
+Routes in front of all others turn the filters on for requests that carry something of devroute's; all other
+requests bypass them. Headers that only the mesh sets are removed without it.
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,11 +15,10 @@ from devroute import headers
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.lua import EDGE_DONE
-from devroute.mesh.manifests.model import Document, metadata_of
+from devroute.mesh.manifests.model import Document, ProxyService, metadata_of
 from devroute.mesh.manifests.patches import (
     LUA_ROUTE_TYPE,
     LUA_TYPE,
-    disabled_filter,
     envoy_filter_of,
     patch,
     turned_on,
@@ -25,10 +26,16 @@ from devroute.mesh.manifests.patches import (
 )
 
 CONTEXT = "GATEWAY"
-#: Name of the HTTP filter, and of the metadata with its settings and its mark.
+#: Name of the HTTP filter that admits contracts, and of the metadata of both.
 FILTER = headers.EDGE_METADATA
+#: Name of the one in front of all others.
+FRONT = f"{FILTER}.front"
+#: Istio applies EnvoyFilters in the order of their priority: after other teams', so that their filters come
+#: between the two.
+PRIORITY = 1000
 
-#: Headers that only the mesh sets, and a contract under the name that CGI-like servers take for x-devroute.
+#: Headers that only the mesh sets, a token that is for the gateway alone, and a contract under the name that
+#: CGI-like servers take for x-devroute.
 NEVER_FROM_OUTSIDE = (
     headers.MATCHED,
     headers.VIA,
@@ -39,6 +46,7 @@ NEVER_FROM_OUTSIDE = (
     headers.ORIGIN,
     headers.HOST,
     headers.FAILOVER,
+    headers.AUTHORIZATION,
     headers.CONTRACT.replace("-", "_"),
 )
 
@@ -49,6 +57,10 @@ MAX_COOKIE_SECONDS = 12 * 3600
 #: peer's too, unless numTrustedProxies says how many load balancers are trusted; it relies on
 #: use_remote_address, which Istio sets at gateways.
 ClientAddress = Literal["trusted", "direct"]
+#: "None" sends the cookie with other sites' forms too, as OpenID Connect's form_post needs it.
+SameSite = Literal["Lax", "None"]
+
+_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,9 @@ class EdgeSettings:
     that text or hold it in a list. `payload` is the key under which jwt_authn leaves a token's payload in its
     metadata: "payload" with current releases of Istio, the issuer with older ones. `networks` are CIDRs.
     `signed` admits signed contracts of all callers, since the proxy verifies them. `cookie_seconds` is how
-    long a browser sends a contract.
+    long a browser sends a contract; with a `cookie_domain` it sends the contract to all hosts of that domain,
+    and to one host otherwise. `control` is the cluster of the proxy's control port, which reads contracts for
+    browsers.
     """
 
     namespace: str = "istio-system"
@@ -71,6 +85,9 @@ class EdgeSettings:
     address: ClientAddress = "trusted"
     signed: bool = True
     cookie_seconds: int = 3600
+    cookie_domain: str | None = None
+    cookie_same_site: SameSite = "Lax"
+    control: str = ProxyService().control_cluster
 
     def __post_init__(self) -> None:
         if not self.claim or not all(key.isascii() and key.isprintable() and key for key in self.claim):
@@ -79,6 +96,10 @@ class EdgeSettings:
         if not 0 < self.cookie_seconds <= MAX_COOKIE_SECONDS:
             raise ConfigInvalid(
                 f"a cookie's life of {self.cookie_seconds} s is not in 1 to {MAX_COOKIE_SECONDS}"
+            )
+        if self.cookie_domain is not None and not _DOMAIN.fullmatch(self.cookie_domain):
+            raise ConfigInvalid(
+                f"a cookie's domain {self.cookie_domain!r} is not a domain", hint="e.g. qa.example"
             )
         for text in self.networks:
             try:
@@ -90,59 +111,93 @@ class EdgeSettings:
 
 
 def edge_filter(settings: EdgeSettings | None = None) -> Document:
-    """The EnvoyFilter (networking.istio.io/v1alpha3) for the gateways that the settings select."""
+    """The EnvoyFilter (networking.istio.io/v1alpha3) for the gateways that the settings select.
+
+    The front filter is before all others, so that they obey the route that counts. The other one is behind
+    them, before the router, so that a contract enters only with a request that they let pass.
+    """
     settings = settings or EdgeSettings()
-    code = {"@type": LUA_TYPE, "default_source_code": {"inline_string": lua.source("edge")}}
     patches = [
-        # Behind the filters that authenticate, and before `fault`, the first one that routes configure: that
-        # one and all behind it have to see the route that is chosen in the end.
-        disabled_filter(CONTEXT, "envoy.filters.http.fault", FILTER, code),
-        *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", route) for route in _routes(settings)),
+        _filter(FRONT, "INSERT_FIRST", None, {"default_source_code": _code(lua.source("edge_front"))}),
+        # It does not have the route chosen again: the one that the others obeyed is the one that counts.
+        _filter(
+            FILTER,
+            "INSERT_BEFORE",
+            "envoy.filters.http.router",
+            {"default_source_code": _code(edge_source(settings)), "clear_route_cache": False},
+        ),
+        *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", route) for route in _routes()),
         patch(CONTEXT, "VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": list(NEVER_FROM_OUTSIDE)}),
     ]
     metadata = metadata_of("devroute-edge", settings.namespace)
-    return envoy_filter_of(metadata, patches, dict(sorted(settings.selector.items())))
+    document = envoy_filter_of(metadata, patches, dict(sorted(settings.selector.items())))
+    document["spec"]["priority"] = PRIORITY
+    return document
 
 
-def _routes(settings: EdgeSettings) -> list[Document]:
+def edge_source(settings: EdgeSettings) -> str:
+    """The Lua that admits contracts, with these settings."""
+    optional = {"claim_value": settings.claim_value, "domain": settings.cookie_domain}
+    given: dict[str, lua.Constant] = {key: value for key, value in optional.items() if value is not None}
+    return lua.source(
+        "edge",
+        SETTINGS={
+            "control": settings.control,
+            "claim": settings.claim,
+            "payload": settings.payload,
+            "networks": settings.networks,
+            "address": settings.address,
+            "signed": settings.signed,
+            "cookie_seconds": settings.cookie_seconds,
+            "same_site": settings.cookie_same_site,
+            **given,
+        },
+    )
+
+
+def _code(source: str) -> Document:
+    return {"inline_string": source}
+
+
+def _filter(name: str, operation: str, before: str | None, config: Document) -> Document:
+    """A filter that is off: Envoy builds it only for requests whose first route turns it on."""
+    manager: Document = {"name": "envoy.filters.network.http_connection_manager"}
+    if before is not None:
+        manager["subFilter"] = {"name": before}
+    value = {"name": name, "disabled": True, "typed_config": {"@type": LUA_TYPE, **config}}
+    inserted = patch(CONTEXT, "HTTP_FILTER", operation, value)
+    inserted["match"]["listener"] = {"filterChain": {"filter": manager}}
+    return inserted
+
+
+def _routes() -> list[Document]:
     """One for each way in which a contract may come.
 
-    Baggage: any spelling of the key that some library may take for ours. `:path`: cheaper than a match by
-    query parameter, for which Envoy would parse the query of every request.
+    Baggage: any spelling of the key that some library may take for ours, of any bytes (`.` would take UTF-8
+    only). `:path`: cheaper than a match by query parameter, for which Envoy would parse the query of every
+    request.
     """
-    baggage = {"safe_regex": {"regex": "(?is).*(devroute|(^|,)[^=,;]*%).*"}}
+    baggage = {"safe_regex": {"regex": r"(?i)\C*(devroute|%[0-9a-f]{2}[^=,;]*=)\C*"}}
     cookie = {"contains": f"{headers.COOKIE}="}
     parameter = {"contains": f"{headers.PARAMETER}="}
     return [
-        _route("header", {"name": headers.CONTRACT, "present_match": True}, settings),
-        _route("baggage", {"name": "baggage", "string_match": baggage}, settings),
-        _route("cookie", {"name": "cookie", "string_match": cookie}, settings),
-        _route("parameter", {"name": ":path", "string_match": parameter}, settings),
+        _route("header", {"name": headers.CONTRACT, "present_match": True}),
+        _route("baggage", {"name": "baggage", "string_match": baggage}),
+        _route("cookie", {"name": "cookie", "string_match": cookie}),
+        _route("parameter", {"name": ":path", "string_match": parameter}),
     ]
 
 
-def _route(name: str, header: Document, settings: EdgeSettings) -> Document:
-    """Its own response appears only if the filter dies before it has marked the request as done."""
+def _route(name: str, header: Document) -> Document:
+    """Its own response appears only if the front filter dies before it has marked the request as done. The
+    code is the filters' own, since the route chosen again names none."""
     done = {"filter": FILTER, "path": [{"key": EDGE_DONE}], "value": {"present_match": True}, "invert": True}
+    on = turned_on({"@type": LUA_ROUTE_TYPE, "filter_context": {}})
     return {
         "name": f"devroute-edge-{name}",
         "match": {"prefix": "/", "headers": [header], "dynamic_metadata": [done]},
         "direct_response": undecided(
             "the devroute filter at the gateway failed", "see the log of the gateway"
         ),
-        "metadata": {"filter_metadata": {FILTER: _metadata(settings)}},
-        "typed_per_filter_config": {FILTER: turned_on({"@type": LUA_ROUTE_TYPE, "filter_context": {}})},
-    }
-
-
-def _metadata(settings: EdgeSettings) -> Document:
-    value = {} if settings.claim_value is None else {"claim_value": settings.claim_value}
-    return {
-        "claim": list(settings.claim),
-        **value,
-        "payload": settings.payload,
-        "networks": list(settings.networks),
-        "address": settings.address,
-        "signed": settings.signed,
-        "cookie_seconds": settings.cookie_seconds,
+        "typed_per_filter_config": {FRONT: on, FILTER: on},
     }

@@ -33,7 +33,7 @@ EDGE_DONE: Final = "done"
 #: Bytes of a service's name (RFC 1035 §2.3.4).
 MAX_NAME: Final = 253
 
-Constant = str | int | tuple[str, ...] | Mapping[str, str]
+Constant = str | int | tuple[str, ...] | Mapping[str, "Constant"]
 
 
 def _error(kind: type[DevrouteError]) -> dict[str, str]:
@@ -142,7 +142,7 @@ def _code(line: str) -> str:
 def _lua(value: Constant) -> str:
     """A value as Lua writes it; of text in ASCII, JSON's notation is Lua's."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {json.dumps(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {_lua(each)}" for key, each in value.items()) + " }"
     if isinstance(value, tuple):
-        return "{ " + ", ".join(map(json.dumps, value)) + " }"
+        return "{ " + ", ".join(map(_lua, value)) + " }"
     return json.dumps(value)

@@ -1,4 +1,5 @@
-"""The control port's HTTP application: /resolve for the sidecars, /api for people and the CLI.
+"""The control port's HTTP application: /resolve for sidecars, /contract for gateways, /api for people and the
+CLI.
 
 Owns the form of the responses. Decides nothing (routing/decision.py does) and knows no sockets: proxy/app.py
 listens, and proxy/control/listener.py takes GET /tunnel before it gets here.
@@ -30,6 +31,7 @@ from devroute.errors import (
 from devroute.policy.policy import Policy
 from devroute.proxy.control.http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
 from devroute.proxy.telemetry.audit_events import REFUSAL_STATUSES, RecordEvent, discard_event, refusal_fields
+from devroute.routing.contract_report import report_contract
 from devroute.routing.decision import TTL_MS, Decision, Directory, decide
 from devroute.routing.resolve_codec import encode
 from devroute.routing.shadow.assignment import assign_shadow_traffic
@@ -113,6 +115,11 @@ class Control:
             return decision.unreachable(error)
         return decision
 
+    async def contract(self, request: web.Request) -> web.Response:
+        """GET /contract: what a contract says, for a gateway that keeps it in a browser's cookie."""
+        raw = ", ".join(request.headers.getall(headers.CONTRACT, []))
+        return _lines(report_contract(raw, self.read, self.policy(), time.time()))
+
     async def traced(self, request: web.Request) -> web.Response:
         """POST /trace: a sidecar's report on a request that `devroute trace` has sent."""
         self.traces.add_hop(
@@ -182,6 +189,7 @@ class Control:
 def create_app(control: Control) -> web.Application:
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.router.add_get("/resolve", _for_sidecars(control.resolve))
+    app.router.add_get("/contract", _for_sidecars(control.contract))
     app.router.add_post("/trace", _for_sidecars(control.traced))
     app.router.add_post("/compare", _for_sidecars(control.compared))
     app.router.add_get("/api/traces/{id}", control.trace)

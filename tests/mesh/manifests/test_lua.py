@@ -9,12 +9,20 @@ from devroute.mesh.istio.rules import MAX_INLINE_LUA
 from devroute.mesh.manifests import lua
 from tests.support.paths import ROOT
 
-ENTRIES = {"decide": {}, "shadow": {}, "compare": {}, "edge": {}, "waypoint": {"SETTINGS": {"control": "c"}}}
+ENTRIES = {
+    "decide": {},
+    "shadow": {},
+    "compare": {},
+    "edge_front": {},
+    "edge": {"SETTINGS": {"control": "c"}},
+    "waypoint": {"SETTINGS": {"control": "c"}},
+}
 SOURCES = {name: lua.source(name, **constants) for name, constants in ENTRIES.items()}
 BUILTINS = {
     "assert",
     "collectgarbage",
     "ipairs",
+    "next",
     "pairs",
     "pcall",
     "setmetatable",

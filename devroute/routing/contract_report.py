@@ -1,0 +1,42 @@
+"""The body of a /contract response: what a contract says, for a gateway's Lua (routing/SIDECAR.md). Pure."""
+
+from collections.abc import Callable
+from typing import Final
+
+from devroute.contract.explain import explain
+from devroute.contract.grammar import Contract
+from devroute.contract.validity import SKEW_S
+from devroute.errors import DevrouteError
+from devroute.policy.policy import Policy, permit_contract
+from devroute.quoting import printable
+from devroute.routing.decision import TTL_MS
+from devroute.routing.resolve_codec import MAX_BYTES, VERSION_LINE
+
+#: Bytes of all entries; the other lines have less than the rest.
+_MAX_ENTRIES: Final = MAX_BYTES - 4096
+
+
+def report_contract(raw: str, read: Callable[[str], Contract], policy: Policy, now: float) -> bytes:
+    """Lines of "key value" in ASCII: a `problem`, or an `entry` for each service and, of a signed contract,
+    its `signer` and the seconds until it `expires`. `now` is in seconds since the epoch."""
+    try:
+        contract = read(raw)
+        permit_contract(contract, policy, now)
+    except DevrouteError as error:
+        return _lines([("ttl", str(TTL_MS)), ("problem", printable(error.message))])
+    fields, ttl_ms = [], TTL_MS
+    if (signature := contract.signature) is not None:
+        remaining = signature.expires - now
+        fields = [("signer", printable(signature.subject)), ("expires", str(max(0, int(remaining))))]
+        ttl_ms = min(ttl_ms, max(0, int((remaining + SKEW_S) * 1000)))
+    room = _MAX_ENTRIES
+    for sentence in explain(contract):
+        line = printable(sentence)
+        room -= len(f"entry {line}\n")
+        if room >= 0:
+            fields.append(("entry", line))
+    return _lines([("ttl", str(ttl_ms)), *fields])
+
+
+def _lines(fields: list[tuple[str, str]]) -> bytes:
+    return "\n".join([VERSION_LINE, *(f"{key} {value}" for key, value in fields), ""]).encode("ascii")

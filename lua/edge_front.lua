@@ -1,0 +1,93 @@
+-- parts: text, baggage, fields, cookie, edge_baggage
+--
+-- devroute's gateway filter, its front: takes contracts from outside off the request.
+--
+-- Routes turn it on (devroute/mesh/manifests/gateway_filter.py) for requests with the contract's header, its member in
+-- baggage, its cookie or its query parameter; all other requests pay nothing. It stands in front of all other filters,
+-- moves what it finds into dynamic metadata, and has the route chosen again, so that each of them obeys the
+-- configuration of the app's own route, as without a contract. lua/edge.lua, behind them, decides what comes back.
+--
+-- If it fails, the request goes on without a contract.
+
+local MARKER_PREFIX = PREFIX .. "-"
+local MAX_COOKIES = 2 -- values kept for each name: a second one is enough to refuse both
+
+-- As a list of percent-encoded texts, since metadata holds UTF-8 only; nil if there are none.
+local function stored(values)
+  local texts = {}
+  for _, value in ipairs(values) do
+    texts[#texts + 1] = percent_encode(value)
+  end
+  return texts[1] and texts
+end
+
+-- Headers that only the mesh itself sets. The token stays for the filter that verifies it.
+local function remove_markers(headers)
+  local markers = {}
+  for name in pairs(headers) do
+    if name:sub(1, #MARKER_PREFIX) == MARKER_PREFIX and name ~= AUTHORIZATION then
+      markers[#markers + 1] = name
+    end
+  end
+  for _, name in ipairs(markers) do
+    headers:remove(name)
+  end
+end
+
+local function take_baggage(headers)
+  local whole = table.concat(values_of(headers, "baggage"), ",")
+  if whole == "" then
+    return nil
+  end
+  remove_parts(headers, "baggage", ",", is_our_member)
+  return contract_member(whole)
+end
+
+-- The values of our cookies by name, nil if there are none.
+local function take_cookies(headers)
+  local found = nil
+  remove_parts(headers, "cookie", ";", function(part)
+    local name, value = cookie_pair(part)
+    if not COOKIES[name] then
+      return false
+    end
+    found = found or {}
+    found[name] = found[name] or {}
+    if #found[name] < MAX_COOKIES then
+      table.insert(found[name], percent_encode(value))
+    end
+    return true
+  end)
+  return found
+end
+
+local function take(handle)
+  local headers = handle:headers()
+  local path = headers:get(":path")
+  local taken = {
+    path = path:find(PARAMETER .. "=", 1, true) and path or nil,
+    trace = headers:get(TRACE),
+    contracts = stored(values_of(headers, CONTRACT)),
+  }
+  remove_markers(headers)
+  headers:remove(CONTRACT)
+  taken.baggage = take_baggage(headers)
+  taken.cookies = take_cookies(headers)
+  return taken
+end
+
+function envoy_on_request(handle)
+  local done, taken = pcall(take, handle)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  if done then
+    metadata:set(EDGE_METADATA, "taken", taken)
+  else
+    handle:logErr("devroute: " .. tostring(taken))
+    local headers = handle:headers()
+    headers:remove(CONTRACT)
+    headers:remove("baggage")
+    metadata:set(EDGE_METADATA, "reason", "the devroute filter failed at the gateway; the gateway's log says why")
+  end
+  metadata:set(EDGE_METADATA, EDGE_DONE, "yes")
+  handle:clearRouteCache()
+end

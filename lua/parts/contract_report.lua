@@ -1,0 +1,54 @@
+-- GET /contract of the proxy's control port: whether a contract is valid, and what it says (devroute/routing/SIDECAR.md).
+
+local REPORT_TIMEOUT_MS = 500 -- what a proxy that hangs may cost a request
+local MAX_REPORTS = 256 -- contracts remembered for each worker
+
+local reports, reports_size = {}, 0
+
+-- The version line, then lines of "key value"; only `entry` may be repeated. nil for anything else.
+local function parse_report(body)
+  if body == nil or #body > MAX_RESPONSE or body:sub(1, #VERSION_LINE + 1) ~= VERSION_LINE .. "\n" then
+    return nil
+  end
+  local report = { entries = {} }
+  for line in body:sub(#VERSION_LINE + 2):gmatch("[^\n]+") do
+    local key, value = line:match("^(%l[%l%-]*) ([\32-\126]+)$")
+    if key == "entry" then
+      table.insert(report.entries, value)
+    elseif key == nil or report[key] ~= nil then
+      return nil
+    else
+      report[key] = value
+    end
+  end
+  if not (report.ttl or ""):find("^%d%d?%d?%d?$") or not (report.expires or "0"):find("^%d+$") then
+    return nil
+  end
+  return report
+end
+
+-- What the proxy reports on a contract: `problem`, or `entries`, each a sentence, and of a signed one its `signer` and the
+-- seconds until it `expires`. nil if the proxy cannot be asked. Yields: header objects become invalid.
+local function report_on(handle, contract)
+  local now = tonumber(handle:timestamp())
+  local known = reports[contract]
+  if known and now < known.until_ms then
+    return known.report
+  end
+  local called, headers, body = pcall(handle.httpCall, handle, SETTINGS.control, {
+    [":method"] = "GET",
+    [":path"] = "/contract",
+    [":authority"] = "devroute-proxy",
+    [CONTRACT] = contract,
+  }, nil, REPORT_TIMEOUT_MS)
+  local report = called and headers[":status"] == "200" and parse_report(body) or nil
+  if reports_size >= MAX_REPORTS then
+    reports, reports_size = {}, 0
+  end
+  if reports[contract] == nil then
+    reports_size = reports_size + 1
+  end
+  local ttl = report and math.min(tonumber(report.ttl), MAX_TTL_MS) or MAX_TTL_MS
+  reports[contract] = { report = report, until_ms = now + ttl }
+  return report
+end

@@ -1,0 +1,59 @@
+-- The page that asks before a browser sends a contract with each request: without scripts, styles, frames, or anything
+-- from elsewhere.
+
+local ENTITIES = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" }
+
+local function escape_html(text)
+  return (text:gsub("[&<>\"']", ENTITIES))
+end
+
+local PAGE = table.concat({
+  "<!DOCTYPE html>",
+  '<html lang="en">',
+  '<meta charset="utf-8">',
+  '<meta name="viewport" content="width=device-width">',
+  '<meta name="color-scheme" content="light dark">',
+  "<title>devroute: route the requests of this browser?</title>",
+  "<h1>Route the requests of this browser?</h1>",
+  "<p>%s asks that for up to %s min, of the requests from this browser to %s:</p>",
+  "<ul>%s</ul>",
+  "<p>%s</p>",
+  '<form method="post" action="%s"><button>Route them</button></form>',
+  '<p><a href="%s">Continue without</a></p>',
+  "</html>",
+  "",
+}, "\n")
+
+-- Referrer-Policy: a browser that is to send no referrer would send no Origin with the form either.
+local function respond_page(handle, body)
+  handle:respond({
+    [":status"] = "200",
+    ["content-type"] = "text/html; charset=utf-8",
+    ["content-security-policy"] = "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ["x-frame-options"] = "DENY",
+    ["x-content-type-options"] = "nosniff",
+    ["referrer-policy"] = "same-origin",
+    ["cache-control"] = "no-store",
+    [REASON] = "devroute asks before it routes the requests of this browser",
+  }, body)
+end
+
+-- `report` is the proxy's; `location` is the address without the contract, `confirmation` the one that sets the cookie.
+local function page_of(report, seconds, host, origin, location, confirmation)
+  local items = {}
+  for _, entry in ipairs(report.entries) do
+    items[#items + 1] = "<li>" .. escape_html(entry) .. "</li>"
+  end
+  if items[1] == nil then
+    items[1] = "<li>no service is named: nothing changes</li>"
+  end
+  return PAGE:format(
+    origin and "A page of " .. escape_html(origin) or "The address",
+    math.ceil(seconds / 60),
+    escape_html(host),
+    table.concat(items, "\n"),
+    report.signer and "Signed by " .. escape_html(report.signer) .. "." or "Not signed.",
+    escape_html(confirmation),
+    escape_html(location)
+  )
+end
