@@ -11,6 +11,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn, TypeVar
 
+from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.link_monitor import LinkMonitor
@@ -24,7 +25,6 @@ from devroute.agent.ui.page import PageReporter, can_draw
 from devroute.agent.ui.reporter import Reporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import (
-    AppUnreachable,
     DevrouteError,
     FailoverUnavailable,
     LinkReplaced,
@@ -52,8 +52,8 @@ from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.handshake import NOTICE_SERVICE, Notice, Welcome
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.upstream.dialer import Dialer
 from devroute.upstream.http2_pool import Http2Pool
+from devroute.upstream.local_app import local_app
 from devroute.upstream.negotiating import NegotiatingUpstream
 
 _T = TypeVar("_T")
@@ -71,12 +71,6 @@ LEAVE_SECONDS: Final = 2.0
 
 #: Least time between two flushes of the reporter, in seconds.
 REPORT_SECONDS: Final = 0.02
-
-#: The upstream of an app by the scheme of its address.
-_SCHEMES: Final[dict[str, type[NegotiatingUpstream] | type[Http2Pool]]] = {
-    "http": NegotiatingUpstream,
-    "grpc": Http2Pool,
-}
 
 #: Another attempt would end with the same error.
 FINAL: Final = (
@@ -135,7 +129,7 @@ class Agent:
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
         self._upstreams: dict[str, NegotiatingUpstream | Http2Pool | RecordingUpstream | MessageReceiver] = {}
         for spec in settings.services:
-            app = _SCHEMES[spec.scheme](Dialer(spec.host, spec.port, unreachable=AppUnreachable))
+            app = local_app(spec)
             self._upstreams[spec.service] = (
                 app if recorder is None else RecordingUpstream(app, spec.service, recorder)
             )
@@ -154,6 +148,7 @@ class Agent:
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: Access to the inspector, None without one.
         self.access: AccessControl | None = None
+        self._advisor = AppAdvisor({spec.service: spec for spec in settings.services}, False, self._advised)
         self._source = TokenSource(settings)
         self._registrar = Registrar(
             settings, self._source, self._make_link, self._dialled, reporter.not_renewed
@@ -250,6 +245,12 @@ class Agent:
         if not finished.service.startswith("@"):
             self._reporter.request(finished)
             self._flush_soon()
+            if finished.refusal or finished.code:
+                self._advisor.observe(finished)
+
+    def _advised(self, service: str, text: str) -> None:
+        self._flush()  # its request comes before it
+        self._reporter.advice(service, text)
 
     def _compared(self, result: ComparisonResult, lost: int) -> None:
         self._reporter.compared(result, lost)
@@ -279,6 +280,7 @@ class Agent:
         if self._flushing is not None:
             self._flushing.cancel()
         await self._registrar.close()
+        await self._advisor.close()
         link = self._link
         if link is not None:
             link.drain("leaving", "devroute up has ended")

@@ -51,7 +51,10 @@ class Registrar:
         settings = self.settings
         offers = tuple(
             handshake.Offer(
-                service=spec.service, scheme=spec.scheme, direct=spec.direct, terms=settings.offer_options
+                service=spec.service,
+                scheme="grpc" if spec.scheme in ("grpc", "grpcs") else "http",  # TLS ends at the agent
+                direct=spec.direct,
+                terms=settings.offer_options,
             )
             for spec in settings.services
         )

@@ -102,7 +102,7 @@ def _read(file: Path) -> bytes:
 # --- reading the arguments
 
 
-def _apps(to: list[str] | None, invocation: Invocation) -> dict[str, tuple[str, int]]:
+def _apps(to: list[str] | None, invocation: Invocation) -> dict[str, ServiceSpec]:
     if to is None:
         sources = [
             Source(name, {"services": values.get("services")}, own)
@@ -111,8 +111,8 @@ def _apps(to: list[str] | None, invocation: Invocation) -> dict[str, tuple[str, 
         specs: Iterable[ServiceSpec] = given_settings(sources).services
         if not specs:
             raise ConfigInvalid("no app is given", hint="write --to 8001, or services in devroute.yaml")
-        return {spec.service: (spec.host, spec.port) for spec in specs}
-    apps: dict[str, tuple[str, int]] = {}
+        return {spec.service: spec for spec in specs}
+    apps: dict[str, ServiceSpec] = {}
     for text in to:
         try:
             spec = ServiceSpec.parse(text if "=" in text else f"app={text}")
@@ -121,7 +121,7 @@ def _apps(to: list[str] | None, invocation: Invocation) -> dict[str, tuple[str, 
         service = spec.service if "=" in text else ""
         if service in apps:
             raise ConfigInvalid(f"--to: {quote(text)}: a second app for the same requests")
-        apps[service] = spec.host, spec.port
+        apps[service] = spec
     return apps
 
 

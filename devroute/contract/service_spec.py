@@ -3,13 +3,16 @@
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from devroute.contract.target import Address, Malformed, check_label, parse_address, parse_host, parse_port
 from devroute.quoting import quote
 
 #: Services of one agent: as many as a contract can name.
 MAX_SERVICES = 64
+
+#: What an app speaks: HTTP/1.1 (and HTTP/2 for gRPC requests), or HTTP/2 only; with a final s over TLS.
+Scheme = Literal["http", "https", "grpc", "grpcs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +23,27 @@ class ServiceSpec:
     service: str
     host: str
     port: int
-    scheme: Literal["http", "grpc"] = "http"
+    scheme: Scheme = "http"
     direct: Address | None = None
 
     @property
     def url(self) -> str:
         """The app's URL for programs on this laptop."""
-        return f"http://{Address(self.host, self.port)}"
+        return f"{'https' if self.tls else 'http'}://{Address(self.host, self.port)}"
+
+    @property
+    def place(self) -> str:
+        """The app's address with its scheme, as it can be written on the command line."""
+        return f"{self.scheme}://{Address(self.host, self.port)}"
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme in ("https", "grpcs")
 
     @classmethod
     def parse(cls, text: str) -> "ServiceSpec":
-        """`foo=8001`, `foo=host:8001`, `foo=http://host:8001`, `foo=grpc://localhost:9000`. Raises
-        Malformed."""
+        """`foo=8001`, `foo=host:8001`, `foo=http://host:8001`, `foo=grpc://localhost:9000`; with TLS `https://`
+        and `grpcs://`. Raises Malformed."""
         service, equals, place = text.partition("=")
         if not equals:
             raise Malformed(f"{quote(text)}: write SERVICE=PORT, such as foo=8001")
@@ -43,15 +55,17 @@ class ServiceSpec:
         return cls(service, host, port, scheme)
 
 
-def _local(place: str) -> tuple[Literal["http", "grpc"], str, int]:
-    scheme: Literal["http", "grpc"] = "http"
+def _local(place: str) -> tuple[Scheme, str, int]:
+    scheme: Scheme = "http"
     named, separator, rest = place.partition("://")
     if separator:
         place = rest.removesuffix("/")
-        if named == "grpc":
-            scheme = "grpc"
-        elif named != "http":
-            raise Malformed(f"scheme {quote(named)} is not supported; write http:// or grpc://")
+        found = next((each for each in get_args(Scheme) if each == named.lower()), None)
+        if found is None:
+            raise Malformed(
+                f"scheme {quote(named)} is not supported; write http:// or grpc://, with TLS https:// or grpcs://"
+            )
+        scheme = found
     if not place:
         raise Malformed("the port is missing; write SERVICE=PORT, such as foo=8001")
     if place.isdigit():
@@ -67,6 +81,9 @@ def with_direct(services: Iterable[ServiceSpec], direct: str) -> tuple[ServiceSp
     """The services with their `direct` addresses: `HOST` and each service's port, or `HOST:PORT` for a single
     service. Raises Malformed."""
     specs = tuple(services)
+    for spec in specs:
+        if spec.tls:
+            raise Malformed(f"'{spec.service}' is {spec.place}, but the mesh sends clear text to addresses")
     try:
         whole = parse_address(direct)
     except Malformed:

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from devroute.errors import AppUnreachable, DevrouteError, NotReplayable
+from devroute.contract.service_spec import ServiceSpec
+from devroute.errors import DevrouteError, NotReplayable
 from devroute.inspector.capture import Capture, Fields, is_readable
 from devroute.inspector.compare import Difference, IgnoreRules, ResponseParts, differences, response_of
 from devroute.inspector.recorder import Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.replay import Replay
 from devroute.inspector.store import CaptureStore
-from devroute.upstream.dialer import Dialer
-from devroute.upstream.negotiating import NegotiatingUpstream
+from devroute.upstream.local_app import local_app
 
 #: Concurrent requests, and bytes of each response that are compared. Together they bound the memory.
 MAX_CONCURRENCY: Final = 16
@@ -32,10 +32,10 @@ Verdict = Literal["same", "different", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """`apps`: host and port by service, "" for all other services. `methods`: None for all. `headers` replace
+    """`apps`: by service, "" for all other services. `methods`: None for all. `headers` replace
     the recorded ones of the same names. `timeout`: seconds for each request."""
 
-    apps: Mapping[str, tuple[str, int]]
+    apps: Mapping[str, ServiceSpec]
     rules: IgnoreRules
     methods: frozenset[str] | None = SAFE_METHODS
     headers: Fields = field(default_factory=list)
@@ -83,10 +83,8 @@ class _Player:
         self._store = CaptureStore(MAX_RESPONSES_BYTES, MAX_RESPONSE_BYTES, Redaction((), (), ()))
         self._recorder = Recorder(self._store, asyncio.get_running_loop())
         self._apps = {
-            service: RecordingUpstream(
-                NegotiatingUpstream(Dialer(host, port, unreachable=AppUnreachable)), service, self._recorder
-            )
-            for service, (host, port) in plan.apps.items()
+            service: RecordingUpstream(local_app(spec), service, self._recorder)
+            for service, spec in plan.apps.items()
         }
 
     async def close(self) -> None:

@@ -27,9 +27,14 @@ _FLAG_UPGRADE: Final = int(Flag.UPGRADE)
 _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 
 
+#: Bytes of the body of a 400 or 403 that are kept: pages of frameworks begin with their styles.
+MAX_REFUSAL: Final = 16 * 1024
+
+
 class Finished(NamedTuple):
     """A finished exchange. Times in seconds; `status` is 0 without a response; `code` is "" on success, else
-    a code of devroute.errors or "cancelled", with its reason. `head` is the request's, as it came."""
+    a code of devroute.errors or "cancelled", with its reason. `head` is the request's, as it came. `refusal`
+    is the start of the body of a 400 or 403, which may be the app's server refusing what it was sent."""
 
     service: str
     method: str
@@ -41,6 +46,7 @@ class Finished(NamedTuple):
     code: str
     reason: str
     head: bytes = b""
+    refusal: bytes = b""
 
 
 Observe = Callable[[Finished], None]
@@ -49,7 +55,7 @@ Observe = Callable[[Finished], None]
 class AgentStream(LinkStream):
     """One request from the tunnel; implements devroute.upstream.interface.ResponseSink."""
 
-    __slots__ = ("_agent", "_head", "_service", "_size", "_started", "_status", "_to_app")
+    __slots__ = ("_agent", "_head", "_refusal", "_service", "_size", "_started", "_status", "_to_app")
 
     def __init__(self, link: "AgentLink", service: bytes, head: RequestHead) -> None:
         super().__init__(link)
@@ -60,6 +66,7 @@ class AgentStream(LinkStream):
         self._started = link.time()
         self._status = 0
         self._size = 0
+        self._refusal = b""
 
     def start(self, upstream: Upstream) -> None:
         to_app = self._to_app = upstream.open(self._head, self)
@@ -97,6 +104,8 @@ class AgentStream(LinkStream):
 
     def on_data(self, data: bytes) -> None:
         self._size += len(data)
+        if (self._status == 403 or self._status == 400) and len(self._refusal) < MAX_REFUSAL:
+            self._refusal += data[: MAX_REFUSAL - len(self._refusal)]
         self.link.send_data(self, data)
 
     def on_end(self, trailers: Headers) -> None:
@@ -128,6 +137,7 @@ class AgentStream(LinkStream):
                     code,
                     reason,
                     head.wire,
+                    self._refusal,
                 )
             )
 

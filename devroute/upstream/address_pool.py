@@ -11,6 +11,12 @@ from devroute.upstream.dialer import Dialer
 MAX_IN_FLIGHT: Final = 2048
 
 
+def is_tls(data: bytes) -> bool:
+    """Whether these are the first bytes of a server that speaks TLS: a handshake or an alert (RFC 8446
+    §5.1)."""
+    return data[:2] in (b"\x16\x03", b"\x15\x03")
+
+
 class AddressPool:
     """Counts requests in flight. Never decides which address may be reached: the dialer's `permit` does."""
 

@@ -15,6 +15,7 @@ from devroute.http.http1.body import BodyReader, CloseBody, body_reader, encode_
 from devroute.http.http1.fields import END_OF_HEAD
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead
+from devroute.upstream.address_pool import is_tls
 from devroute.upstream.interface import ResponseSink
 
 #: Sent once more on a new connection if need be (RFC 9110 §9.2.2); requests with a body are never sent twice.
@@ -245,8 +246,14 @@ class Http1Stream:
             if len(data) > MAX_HEAD_BYTES:
                 raise UpstreamInvalid(f"the response's head is longer than {MAX_HEAD_BYTES} bytes")
             if data[:7] != b"HTTP/1."[: len(data)] or data.count(b"\n") != data.count(b"\r\n"):
-                message = f"{self._pool.label} does not speak HTTP/1.1"
-                raise UpstreamInvalid(message, hint="is this the port of another kind of server?")
+                if is_tls(data):
+                    message, hint = f"{self._pool.label} speaks TLS", "write its address with https://"
+                else:
+                    message, hint = (
+                        f"{self._pool.label} does not speak HTTP/1.1",
+                        "is this the port of another kind of server?",
+                    )
+                raise UpstreamInvalid(message, hint=hint)
             self._buffer = data
             return b""
         self._buffer = b""

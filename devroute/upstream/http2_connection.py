@@ -18,6 +18,7 @@ from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.http2.headers import Fields, read_response, read_trailers, write_request, write_trailers
 from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Protocol
 from devroute.http.message import Framing, Headers, RequestHead
+from devroute.upstream.address_pool import is_tls
 from devroute.upstream.interface import ResponseSink
 
 #: Bytes of a request's body that are kept until the response begins, to be sent once more if the app has not
@@ -221,6 +222,12 @@ class Http2UpstreamConnection(Http2Connection):
     def received(self, data: bytes) -> None:
         if self._preface is not None:
             data = self._preface + data
+            if is_tls(data):
+                error = UpstreamInvalid(
+                    f"{self._pool.label} speaks TLS", hint="write its address with grpcs://"
+                )
+                self._unusable(error)
+                return
             if len(data) < _HEADER_BYTES:
                 self._preface = data
                 return
@@ -229,7 +236,7 @@ class Http2UpstreamConnection(Http2Connection):
                 http1 = " but HTTP/1.1" if data.startswith(b"HTTP/1.") else ""
                 self._unusable(
                     UpstreamInvalid(
-                        f"{self._pool.label} does not speak HTTP/2 (in clear text){http1}",
+                        f"{self._pool.label} does not speak HTTP/2{http1}",
                         hint="gRPC needs HTTP/2: is this the port of the gRPC server?",
                     )
                 )

@@ -102,7 +102,7 @@ class Http2Pool(AddressPool):
 
     async def _connect(self) -> Http2UpstreamConnection:
         loop = self._loop
-        connection = await self._dialer.connect(lambda: Http2UpstreamConnection(self, loop))
+        connection = await self._dialer.connect(lambda: Http2UpstreamConnection(self, loop), "h2")
         try:
             async with asyncio.timeout(self._dialer.connect_timeout):
                 await connection.ready

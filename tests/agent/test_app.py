@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ async def app(body: bytes = b"from the laptop") -> AsyncIterator[int]:
     """The port of a running app."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        with suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body)
         await writer.drain()
         writer.close()
@@ -195,18 +196,6 @@ async def test_an_unreachable_server_is_raised_with_a_hint(unused_tcp_port: int)
 
 
 # --- two processes of one laptop
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Callable[[str], bool]:
-    """Whether the output so far has a text."""
-    output: list[str] = []
-
-    def has(text: str) -> bool:
-        output.append(capsys.readouterr().out)
-        return text in "".join(output)
-
-    return has
 
 
 def holders(where: Site) -> list[list[str]]:

@@ -17,11 +17,13 @@ import aiohttp
 
 from devroute import __version__
 from devroute.agent.api_client import fetch
+from devroute.agent.app_advice import speaks_tls
 from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, open_tunnel
 from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import with_fetched_token
 from devroute.auth.identity import PeerCertificate
+from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable, ConfigInvalid, DevrouteError, LaptopOffline, ServerUnreachable
 from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.tunnel.agent_link import AgentLink
@@ -219,16 +221,23 @@ class Doctor:
 
     async def _apps(self) -> AsyncIterator[Finding]:
         for spec in self._settings.services:
-            yield await self._local(spec.service, spec.host, spec.port)
+            yield await self._local(spec)
 
-    async def _local(self, service: str, host: str, port: int) -> Finding:
+    async def _local(self, spec: ServiceSpec) -> Finding:
+        service, host, port = spec.service, spec.host, spec.port
         place = f"{host}:{port}"
         try:
             await _connect(host, port)
         except (OSError, TimeoutError):
             error = AppUnreachable(f"nothing listens on {place}", hint=f"start the app of '{service}'")
             return failure(f"app {service}", error)
-        return Finding(f"app {service}", "ok", f"{place} listens")
+        if (tls := await speaks_tls(host, port)) is not spec.tls:
+            right = spec.place.replace("://", "s://", 1) if tls else spec.place.replace("s://", "://", 1)
+            error = AppUnreachable(
+                f"{place} {'speaks TLS' if tls else 'does not speak TLS'}", hint=f"write {service}={right}"
+            )
+            return failure(f"app {service}", error)
+        return Finding(f"app {service}", "ok", f"{place} listens{', with TLS' if tls else ''}")
 
 
 async def _connect(host: str, port: int, context: ssl.SSLContext | None = None) -> PeerCertificate | None:

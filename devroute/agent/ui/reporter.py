@@ -86,7 +86,7 @@ class Reporter(ABC):
         offers = [
             {
                 "service": spec.service,
-                "local": spec.url.replace("http", spec.scheme, 1),
+                "local": spec.place,
                 "direct": str(spec.direct) if spec.direct else None,
             }
             for spec in services
@@ -152,6 +152,10 @@ class Reporter(ABC):
     def not_renewed(self, error: DevrouteError) -> None:
         text = f"the token is not renewed: {error.message}"
         self._report("not-renewed", text, code=error.code, reason=error.message)
+
+    def advice(self, service: str, text: str) -> None:
+        """What the app's response shows to be wrong, and what to do about it."""
+        self._report("advice", text, service=service, advice=text)
 
     def compared(self, result: ComparisonResult, lost: int) -> None:
         """Waits for `flush`. `lost`: comparisons that the proxy dropped before this one."""

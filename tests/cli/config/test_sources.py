@@ -23,6 +23,8 @@ BASE = Source("the base", {"server": "https://base", "token": SECRET, "services"
         ("foo=app.local:8001", ServiceSpec("foo", "app.local", 8001)),
         ("foo=http://127.0.0.1:8001/", ServiceSpec("foo", "127.0.0.1", 8001)),
         ("foo=grpc://localhost:9000", ServiceSpec("foo", "localhost", 9000, "grpc")),
+        ("foo=https://localhost:8443", ServiceSpec("foo", "localhost", 8443, "https")),
+        ("foo=grpcs://localhost:9443", ServiceSpec("foo", "localhost", 9443, "grpcs")),
         ("foo=[::1]:8001", ServiceSpec("foo", "::1", 8001)),
     ],
 )
@@ -38,7 +40,10 @@ def test_a_service_and_its_local_place_are_read(text: str, spec: ServiceSpec) ->
         ("foo=", "the port is missing"),
         ("foo=0", "port '0' is not a number from 1 to 65535"),
         ("foo=http", "port 'http'"),
-        ("foo=https://localhost:1", "scheme 'https' is not supported; write http:// or grpc://"),
+        (
+            "foo=ftp://localhost:1",
+            "scheme 'ftp' is not supported; write http:// or grpc://, with TLS https://",
+        ),
         ("Foo=8001", "write foo"),
         ("foo=localhost:", "a port is missing"),
     ],
@@ -123,6 +128,8 @@ def test_a_direct_address_gives_each_service_its_own_port() -> None:
     ]
     one = with_direct([ServiceSpec.parse("foo=8001")], "192.168.1.12:9001")
     assert one[0].direct == Address("192.168.1.12", 9001)
+    with pytest.raises(Malformed, match="clear text"):
+        with_direct([ServiceSpec.parse("foo=https://localhost:8443")], "192.168.1.12")
     assert with_direct([ServiceSpec.parse("foo=8001")], "fd00::1")[0].direct == Address("fd00::1", 8001)
     with pytest.raises(ConfigInvalid, match="write the host only"):
         agent_settings(

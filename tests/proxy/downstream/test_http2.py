@@ -440,7 +440,7 @@ async def test_an_app_that_is_absent_or_speaks_another_protocol() -> None:
     numbers = [server.sockets[0].getsockname()[1] for server in (listening, closing, gone)]
     gone.close()
     wanted = [
-        (b"does not speak HTTP/2 (in clear text) but HTTP/1.1", "upstream-invalid"),
+        (b"does not speak HTTP/2 but HTTP/1.1", "upstream-invalid"),
         (b"instead of speaking HTTP/2", "upstream-invalid"),
         (b"refused the connection", "app-unreachable"),
     ]

@@ -1,0 +1,44 @@
+"""The upstream of an app on the laptop, by the scheme of its address: HTTP or gRPC, clear text or TLS.
+
+A certificate is verified unless the app is on this machine: there it is self-signed, and no one else can
+listen in between.
+"""
+
+import ipaddress
+import ssl
+from functools import cache
+
+from devroute.contract.service_spec import ServiceSpec
+from devroute.errors import AppUnreachable
+from devroute.upstream.dialer import Dialer
+from devroute.upstream.http2_pool import Http2Pool
+from devroute.upstream.negotiating import NegotiatingUpstream
+
+
+def local_app(spec: ServiceSpec) -> NegotiatingUpstream | Http2Pool:
+    """Makes no connection yet."""
+    verify = not is_loopback(spec.host)
+    tls = (lambda protocol: _context(protocol, verify)) if spec.tls else None
+    dialer = Dialer(spec.host, spec.port, unreachable=AppUnreachable, tls=tls)
+    return NegotiatingUpstream(dialer) if spec.scheme in ("http", "https") else Http2Pool(dialer)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host names this machine, without a lookup."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@cache
+def _context(protocol: str, verify: bool) -> ssl.SSLContext:
+    """`protocol`: for ALPN (RFC 7301), "http/1.1" or "h2"."""
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    return context

@@ -1,0 +1,185 @@
+"""Apps that speak TLS on the laptop, with real servers: reached, or recognised and named."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc import aio
+
+from devroute.agent.app_advice import speaks_tls
+from devroute.contract.service_spec import ServiceSpec
+from devroute.errors import AppUnreachable, DevrouteError, TargetUnreachable, UpstreamInvalid
+from devroute.http.message import Framing, RequestHead
+from devroute.upstream import local_app
+from devroute.upstream.dialer import Dialer
+from tests.agent.test_app import app, fetch, online, settings, up
+from tests.support.authority import Authority, Pair
+from tests.support.eventually import eventually
+from tests.support.grpc_app import App
+from tests.support.loopback import Client, get, site
+from tests.support.shell import devroute, listening
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(scope="module")
+def untrusted(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A certificate that no one trusts, as a self-signed one."""
+    return Authority(tmp_path_factory.mktemp("authority")).server()
+
+
+@asynccontextmanager
+async def tls_app(pair: Pair, alpn: str | None = "http/1.1") -> AsyncIterator[int]:
+    """The port of an app that responds with the server name that it was asked for."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.key)
+    if alpn is not None:
+        context.set_alpn_protocols([alpn])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret")
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def request(spec: str, head: RequestHead | None = None) -> Client:
+    upstream, client = local_app.local_app(ServiceSpec.parse(spec)), Client()
+    stream = upstream.open(head or get(), client)
+    if head is not None:
+        stream.send_data(b"\0\0\0\0\2hi")
+        stream.send_end([])
+    async with asyncio.timeout(10):
+        await client.done.wait()
+    await upstream.close()
+    return client
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize("alpn", ["http/1.1", None])
+async def test_a_self_signed_app_on_loopback_is_reached(untrusted: Pair, host: str, alpn: str | None) -> None:
+    async with (
+        site() as where,
+        tls_app(untrusted, alpn) as port,
+        up(settings(where.url, f"foo=https://{host}:{port}")) as task,
+    ):
+        await online(where, task)
+        for _ in range(3):
+            assert (await fetch(where)).body == b"secret"
+        (listed,) = where.registry.listing()
+        assert listed["services"][0]["scheme"] == "http"  # type: ignore[index]  # for proxies of any version
+
+
+async def test_a_certificate_is_verified_on_another_machine(
+    untrusted: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_app, "is_loopback", lambda host: False)
+    async with tls_app(untrusted) as port:
+        error = (await request(f"foo=https://localhost:{port}")).error
+    assert isinstance(error, AppUnreachable)
+    assert "certificate that is not trusted" in error.message
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [("localhost", True), ("127.8.0.1", True), ("::1", True), ("10.0.0.1", False), ("app", False)],
+)
+async def test_loopback_is_this_machine(host: str, here: bool) -> None:
+    assert local_app.is_loopback(host) is here
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+async def test_a_grpc_app_with_tls_is_reached(untrusted: Pair, scheme: str) -> None:
+    server = aio.server(handlers=[App()])
+    credentials = grpc.ssl_server_credentials(
+        [(untrusted.key.read_bytes(), untrusted.certificate.read_bytes())]
+    )
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    fields = b"content-type: application/grpc\r\nte: trailers\r\ncontent-length: 7\r\n"
+    wire = b"POST /t/Unary HTTP/1.1\r\nhost: foo\r\n" + fields + b"\r\n"
+    head = RequestHead(b"POST", b"/t/Unary", Framing.LENGTH, 7, wire)
+    try:
+        client = await request(f"foo={scheme}://127.0.0.1:{port}", head)
+    finally:
+        await server.stop(0)
+    assert client.error is None
+    assert client.body == b"\0\0\0\0\2hi"
+
+
+async def test_an_app_without_tls_at_an_https_address_is_named() -> None:
+    async with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        error = (await request(f"foo=https://127.0.0.1:{port}")).error
+    assert isinstance(error, AppUnreachable)
+    assert "does not speak TLS" in error.message
+    assert "http://" in error.hint
+
+
+async def test_an_app_that_waits_for_the_rest_of_its_request_does_not_complete_the_handshake() -> None:
+    async with app() as port:
+        dialer = Dialer(
+            "127.0.0.1", port, tls=lambda alpn: ssl.create_default_context(), connect_timeout=0.05
+        )
+        with pytest.raises(TargetUnreachable, match="did not complete a TLS handshake"):
+            await dialer.connect(asyncio.Protocol)
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+async def test_the_first_bytes_of_tls_are_recognised(scheme: str) -> None:
+    """An alert, as Go and Java send it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"\x15\x03\x01\x00\x02\x02\x16")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        error = (await request(f"foo={scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}")).error
+    assert isinstance(error, UpstreamInvalid)
+    assert error.message.endswith("speaks TLS")
+    assert f"{scheme}s://" in error.hint
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+async def test_the_terminal_names_an_app_with_tls_that_closes_without_a_byte(
+    untrusted: Pair, scheme: str, said: Callable[[str], bool]
+) -> None:
+    """As OpenSSL does, in Node and Python."""
+    async with (
+        site() as where,
+        tls_app(untrusted) as port,
+        up(settings(where.url, f"foo={scheme}://127.0.0.1:{port}")) as task,
+    ):
+        await online(where, task)
+        assert isinstance((await fetch(where)).error, DevrouteError)
+        place = f"foo={scheme}s://127.0.0.1:{port}"
+        await eventually(lambda: said(f"the app of 'foo' speaks TLS: start devroute up with {place}"))
+
+
+async def test_a_plain_app_is_not_taken_for_one_with_tls() -> None:
+    async with app() as port:
+        assert not await speaks_tls("127.0.0.1", port)
+
+
+async def test_doctor_names_the_right_scheme(untrusted: Pair, tmp_path: Path) -> None:
+    async with tls_app(untrusted) as secure, app() as plain:
+        for place, right in (
+            (f"127.0.0.1:{secure}", f"write foo=https://127.0.0.1:{secure}"),
+            (f"https://127.0.0.1:{plain}", f"write foo=http://127.0.0.1:{plain}"),
+            (f"https://127.0.0.1:{secure}", "listens, with TLS"),
+        ):
+            _, out, _ = await devroute(
+                tmp_path,
+                "doctor",
+                "--service",
+                f"foo={place}",
+                DEVROUTE_SERVER="http://127.0.0.1:1",
+                DEVROUTE_TOKEN="x",
+            )
+            assert right in out
