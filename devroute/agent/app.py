@@ -123,6 +123,7 @@ class Agent:
     def __init__(self, settings: AgentSettings, reporter: Reporter) -> None:
         self._settings = settings
         self._reporter = reporter
+        self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
@@ -136,7 +137,7 @@ class Agent:
         if settings.shadow is not None:
             self._upstreams[COMPARISON_SERVICE] = ComparisonReceiver(
                 IgnoreRules.parse(settings.ignore),
-                redaction(settings.redact),
+                self._redaction,
                 self._compared,
                 recorder,
             )
@@ -243,7 +244,7 @@ class Agent:
 
     def _observe(self, finished: Finished) -> None:
         if not finished.service.startswith("@"):
-            self._reporter.request(finished)
+            self._reporter.request(finished._replace(target=self._redaction.target_text(finished.target)))
             self._flush_soon()
             if finished.refusal or finished.code:
                 self._advisor.observe(finished)

@@ -84,7 +84,7 @@ class ComparisonReceiver(MessageReceiver):
             found = [
                 each._asdict() for each in differences(response_of(real), response_of(laptop), self.rules)
             ]
-        target = target if real is None else real.target
+        target = self.redact.target_text(target)
         self.show(ComparisonResult(str(message["service"]), method, target, found, contract), lost)
         if found is not None and self.recorder is not None and key.isalnum():
             capture = _find(self.recorder.store, key)

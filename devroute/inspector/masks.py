@@ -1,18 +1,21 @@
-"""Redacts fields in JSON (also lines of JSON and event streams), in forms and in multipart bodies. Pure.
+"""Redacts fields in JSON (also lines of JSON and event streams), XML, forms and multipart bodies. Pure.
 
 Works on bytes, not on parsed documents: everything else stays byte for byte, and truncated or malformed
 bodies are searched too. In case of doubt it redacts too much.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
-from urllib.parse import unquote_plus
+from urllib.parse import quote_plus, unquote_plus
 
+from devroute.http.secret_names import SecretNames, might_have_secret
 from devroute.inspector.capture import REDACTED, REDACTED_QUERY
 from devroute.inspector.json_path import JsonPath
+from devroute.inspector.patterns import without_patterns
 
 _REDACTED: Final = REDACTED.encode()
 _REDACTED_JSON: Final = b'"' + _REDACTED + b'"'
@@ -25,7 +28,22 @@ _TOKEN = re.compile(
 _QUOTE, _COLON, _COMMA = ord('"'), ord(":"), ord(",")
 _OPEN: Final = b"{["
 _CLOSE: Final = b"}]"
+_WORDS = re.compile(r"[\W_]+|(?<=[a-z])(?=[A-Z])")
 _SEGMENTS = re.compile(r"[\[\].]+")
+
+# For JSON inside a JSON string, and for JSON that the tokenizer cannot follow: a name, and then its value.
+_NAME = re.compile(rb'\\{0,8}"([^"\\\s]{1,64}+)\\{0,8}"\s*+:\s*+')
+_VALUE = re.compile(rb'(\\{0,8}")([^"]*?)(\\{0,8}"|\Z)|[^\s"\\,{}\[\]]++')
+# An argument in the text of a GraphQL document.
+_ARGUMENT = re.compile(rb'(?<![\w$"\\])([A-Za-z_]\w{1,63}+)\s*+:\s*+(?=\\{0,8}")')
+# Text that is no document: lines of logs, of headers, of settings.
+_LINE = re.compile(rb"(?m)^[ \t]*+([\w.-]{1,64}+)[ \t]*+[:=][ \t]*+(?=[^ \t\r\n])")
+_REST = re.compile(rb"[^\r\n]++")
+_ELEMENT = re.compile(rb"(<(?:[\w.-]{1,64}+:)?([\w.-]{1,64}+)(?:\s[^<>]{0,2048}+)?>)([^<]++)")
+_ATTRIBUTE = re.compile(rb"""(\s(?:[\w.-]{1,64}+:)?([\w.-]{1,64}+)=)("[^"<]*+"?|'[^'<]*+'?)""")
+_PART_NAME = re.compile(
+    rb'(?i)[;\s]name(?:\*=\s*[\w-]*\'[\w-]*\'([^\s;]+)|\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+)))'
+)
 
 #: Tokens of a document, pairs of a form, parts of a multipart body. Everything after them is redacted,
 #: because this runs on the requests' event loop. A document of 1 MiB has fewer.
@@ -41,51 +59,70 @@ MAX_DEPTH: Final = 200
 
 
 class Masks:
-    """The fields to redact in bodies: by name at any depth, ignoring case, and by path in JSON."""
+    """The fields to redact in bodies: by name at any depth, and by path in JSON."""
 
-    def __init__(self, names: Iterable[str], paths: Iterable[JsonPath]) -> None:
-        self.names = frozenset(name.lower() for name in names)
+    def __init__(self, added: Iterable[str], removed: Iterable[str], paths: Iterable[JsonPath]) -> None:
+        """`added` and `removed`: changes to the default names."""
+        added = tuple(added)
+        self.names = SecretNames(added, removed)
         self.paths = tuple(paths)
-        hints = {*self.names, *(path.last.lower() for path in self.paths if path.last is not None)}
+        hints = {path.last.lower() for path in self.paths if path.last is not None}
+        # A name may be spelled with other separators than in the rule.
+        hints |= {max(_WORDS.split(name), key=len).lower() for name in added}
         self._always = any(not hint.isascii() for hint in hints) or any(p.last is None for p in self.paths)
         self._hints = tuple(part.encode() for part in _hints(hints))
-        spelled = b"|".join(re.escape(name.encode()) for name in sorted(self.names))
-        # For JSON inside a JSON string, and for JSON that the tokenizer cannot follow.
-        self._quoted = re.compile(
-            rb'(\\{0,8}"(?:%b)\\{0,8}"\s*+:\s*+)(?:(\\{0,8}")([^"]*?)(\\{0,8}"|\Z)|[^\s"\\,{}\[\]]++)'
-            % spelled,
-            re.IGNORECASE,
-        )
-
-    def __bool__(self) -> bool:
-        return bool(self.names or self.paths)
 
     def might_be_in(self, data: bytes) -> bool:
         """A cheap test: False means that the body has no field to redact."""
         low = data.lower()
         if self._always or b"\\u" in low or b"%" in low:
             return True
-        for hint in self._hints:  # noqa: SIM110  # any() costs five times as much
+        for hint in self._hints:  # any() costs five times as much
             if hint in low:
                 return True
-        return False
+        return might_have_secret(low)
 
     # --- JSON
 
     def json(self, data: bytes) -> bytes:
-        if not self or not self.might_be_in(data):
-            return data
-        redacted = _JsonMask(self, data).run()
-        return self._quoted.sub(self._requoted, redacted) if self.names else redacted
+        encoding = _encoding(data)
+        if encoding is None:
+            return self._json(data)
+        text = data.decode(encoding, "ignore").encode("utf-8", "replace")
+        redacted = self._json(text)
+        return data if redacted == text else redacted.decode("utf-8", "replace").encode(encoding)
 
-    @staticmethod
-    def _requoted(match: re.Match[bytes]) -> bytes:
-        if match[2] is None:
-            return match[1] + _REDACTED_JSON if match[1].count(b"\\") == 0 else match[1] + b"0"
-        return b"%b%b%b%b" % (match[1], match[2], _REDACTED, match[4])
+    def _json(self, data: bytes) -> bytes:
+        data = without_patterns(data, _REDACTED)
+        if not self.might_be_in(data):
+            return data
+        if data.lstrip()[:1] not in (b"{", b"[", b'"'):
+            data = self._replaced(data, _LINE, _REST)
+        data = self._replaced(_JsonMask(self, data).run(), _NAME, _VALUE)
+        return self._replaced(data, _ARGUMENT, _VALUE) if b"query" in data or b"mutation" in data else data
+
+    def _replaced(self, data: bytes, name: re.Pattern[bytes], value: re.Pattern[bytes]) -> bytes:
+        """The text with a redaction for each `value` that follows a secret `name`."""
+        pieces: list[bytes] = []
+        at = 0
+        for match in name.finditer(data):
+            if match.start() < at or match[1].decode("utf-8", "replace") not in self.names:
+                continue
+            if (found := value.match(data, match.end())) is None:
+                continue
+            pieces.append(data[at : found.start()])
+            if value is _REST:
+                pieces.append(_REDACTED)
+            elif found[1] is not None:
+                pieces += (found[1], _REDACTED, found[3])
+            else:
+                pieces.append(b"0" if b"\\" in match[0] else _REDACTED_JSON)
+            at = found.end()
+        pieces.append(data[at:])
+        return b"".join(pieces)
 
     def matches(self, key: str | None, location: list[str | int]) -> bool:
-        if key is not None and key.lower() in self.names:
+        if key is not None and key in self.names:
             return True
         return bool(self.paths) and any(path.matches(tuple(location)) for path in self.paths)
 
@@ -93,39 +130,78 @@ class Masks:
 
     def form(self, data: bytes) -> bytes:
         """Redacts application/x-www-form-urlencoded, and queries."""
-        if not self.names or not self.might_be_in(data):
-            return data
+        if not self.might_be_in(data):
+            return without_patterns(data, _REDACTED_QUERY)
         pairs = data.split(b"&", MAX_PAIRS)
         if len(pairs) > MAX_PAIRS:
             pairs[-1] = _REDACTED_QUERY
         for index, pair in enumerate(pairs):
-            name, equals, _ = pair.partition(b"=")
-            if equals and self._named(unquote_plus(name.decode("latin-1"))):
+            name, equals, value = pair.partition(b"=")
+            if not equals:
+                continue
+            if self._named(unquote_plus(name.decode("latin-1"))):
                 pairs[index] = name + b"=" + _REDACTED_QUERY
-        return b"&".join(pairs)
+            elif value[:1] in _OPEN or value[:3].upper() in (b"%7B", b"%5B"):
+                pairs[index] = name + b"=" + self._json_parameter(value)
+        return without_patterns(b"&".join(pairs), _REDACTED_QUERY)
+
+    def _json_parameter(self, value: bytes) -> bytes:
+        """A value that is JSON, as GraphQL has its variables in a query."""
+        document = unquote_plus(value.decode("latin-1"), "latin-1").encode("latin-1")
+        redacted = self.json(document)
+        return value if redacted == document else quote_plus(redacted).encode()
 
     def _named(self, name: str) -> bool:
         """Whether to redact a parameter. Frameworks nest names as `user[password]` and `user.password`."""
-        low = name.lower().strip()
-        return low in self.names or any(part in self.names for part in _SEGMENTS.split(low))
+        return name in self.names or any(part in self.names for part in _SEGMENTS.split(name))
 
     def multipart(self, data: bytes, boundary: bytes) -> bytes:
-        """Redacts multipart/form-data (RFC 7578)."""
-        if not self.names or not self.might_be_in(data) or not boundary:
-            return data
+        """Redacts multipart/form-data (RFC 7578), and documents in the parts of any multipart body."""
+        if not self.might_be_in(data) or not boundary:
+            return without_patterns(data, _REDACTED)
         parts = data.split(b"--" + boundary, MAX_PARTS)
         if len(parts) > MAX_PARTS:
             parts[-1] = _REDACTED
         for index, part in enumerate(parts):
-            head, gap, content = part.partition(b"\r\n\r\n")
+            gap = b"\r\n\r\n" if b"\r\n\r\n" in part else b"\n\n"
+            head, gap, content = part.partition(gap)
             if not gap:
                 continue
-            named = re.search(rb'(?i)\bname=(?:"((?:[^"\\]|\\.)*)"|([^\s;]+))', head)
-            if named is not None:
-                name = (named[1] or named[2] or b"").decode("utf-8", "replace")
-                if self._named(unquote_plus(name)):
-                    parts[index] = head + gap + _REDACTED + (b"\r\n" if content.endswith(b"\r\n") else b"")
-        return (b"--" + boundary).join(parts)
+            named = _PART_NAME.search(head)
+            name = b"" if named is None else named[1] or named[2] or named[3] or b""
+            if self._named(unquote_plus(name.decode("utf-8", "replace"))):
+                end = b"\r\n" if content.endswith(b"\r\n") else b"\n" if content.endswith(b"\n") else b""
+                parts[index] = head + gap + _REDACTED + end
+            elif content.lstrip()[:1] in (b"{", b"["):
+                parts[index] = head + gap + self.json(content)
+        return without_patterns((b"--" + boundary).join(parts), _REDACTED)
+
+    # --- XML
+
+    def xml(self, data: bytes) -> bytes:
+        """Redacts the text of elements, and attributes."""
+        if self.might_be_in(data):
+            data = _ELEMENT.sub(self._element, _ATTRIBUTE.sub(self._attribute, data))
+        return without_patterns(data, _REDACTED)
+
+    def _element(self, match: re.Match[bytes]) -> bytes:
+        if not match[3].strip() or match[2].decode("utf-8", "replace") not in self.names:
+            return match[0]
+        return match[1] + _REDACTED
+
+    def _attribute(self, match: re.Match[bytes]) -> bytes:
+        if match[2].decode("utf-8", "replace") not in self.names:
+            return match[0]
+        return match[1] + match[3][:1] + _REDACTED + match[3][:1]
+
+
+def _encoding(data: bytes) -> str | None:
+    """The encoding of a document that is not in UTF-8 (RFC 4627 §3, RFC 8259 §8.1)."""
+    first = data[:4]
+    if b"\0" not in first and first[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return None
+    found = json.detect_encoding(first)
+    return None if found.startswith("utf-8") else found
 
 
 def _hints(words: set[str]) -> list[str]:

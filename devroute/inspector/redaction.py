@@ -10,30 +10,25 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from devroute.errors import ConfigInvalid
+from devroute.http.secret_names import is_secret_by_default
 from devroute.inspector.capture import FIELD_NAME, REDACTED, REDACTED_QUERY, Body, inflate
 from devroute.inspector.json_path import JsonPath
 from devroute.inspector.masks import Masks
-
-#: Headers that carry credentials, by a standard or by convention.
-HEADERS: Final = frozenset((
-    "authorization", "proxy-authorization", "cookie", "set-cookie", "authentication-info",
-    "x-api-key", "api-key", "apikey", "x-auth-token", "x-access-token", "x-session-token", "x-csrf-token",
-    "x-xsrf-token", "x-vault-token", "private-token", "x-amz-security-token", "x-goog-api-key",
-    "x-forwarded-access-token", "x-forwarded-authorization",
-))  # fmt: skip
-
-#: Parameters and JSON fields of OAuth 2.0 (RFC 6749, RFC 7521) and of login forms.
-NAMES: Final = frozenset((
-    "password", "passwd", "access_token", "refresh_token", "id_token", "client_secret", "client_assertion",
-    "api_key",
-))  # fmt: skip
+from devroute.inspector.patterns import without_patterns
 
 _REDACTED: Final = REDACTED.encode()
 _REDACTED_QUERY: Final = REDACTED_QUERY.encode()
-# Matches at the start of a word only, so that each byte is examined once.
-_JWT = re.compile(
-    rb"(?<![0-9A-Za-z_-])eyJ[0-9A-Za-z_-]{5,}+\.[0-9A-Za-z_-]++\.[0-9A-Za-z_-]*+(?:\.[0-9A-Za-z_-]*+)*+"
+_FIELD = re.compile(rb"\n([^:\r\n]++):[ \t]*+([^\r\n]*+)")
+# Of a certificate, only whose it is stays.
+_CLIENT_CERTIFICATE = re.compile(
+    rb'(?i)\b(hash|cert|chain|subject|dns)=("(?:[^"\\\r\n]|\\.)*+"?|[^;,"\r\n]*+)'
 )
+#: What is recorded of a field, besides the index in BodyFields.
+_SECRET, _PLAIN, _CERTIFICATE = -1, -2, -3
+_CERTIFICATE_FIELD: Final = b"x-forwarded-client-cert"
+#: Names of fields that are remembered, and their longest.
+_MAX_NAMES: Final = 1024
+_MAX_NAME: Final = 64
 _PARAMETER = re.compile(rb"(?<=[?&#])([^=&#?\s]++)=([^&#\s]*+)")
 
 
@@ -70,11 +65,12 @@ class BodyRedactor(Protocol):
 class Redaction:
     """Redacts by a set of rules."""
 
-    def __init__(self, headers: Iterable[str], names: Iterable[str], paths: Iterable[JsonPath]) -> None:
-        self._headers = frozenset(name.lower() for name in headers)
-        self.masks = Masks(names, paths)
-        secret = b"|".join(re.escape(name.encode()) for name in sorted(self._headers)) or rb"(?!)"
-        self._fields = re.compile(rb"\n(?:(%b)|(?:%b)):[ \t]*([^\r\n]*)" % (b"|".join(_BODY_FIELDS), secret))
+    def __init__(
+        self, added: Iterable[str] = (), removed: Iterable[str] = (), paths: Iterable[JsonPath] = ()
+    ) -> None:
+        """`added` and `removed`: changes to the default names."""
+        self.masks = Masks(added, removed, paths)
+        self._kinds: dict[bytes, int] = {}
 
     # --- heads
 
@@ -83,27 +79,48 @@ class Redaction:
         fields = [b"", b"", b"", b""]
         pieces: list[bytes] = []
         at = 0
-        for match in self._fields.finditer(raw.lower()):
+        for match in _FIELD.finditer(raw):
+            kind = self._kinds.get(match[1])
+            if kind is None:
+                kind = self._kind(match[1])
+            if kind == _PLAIN:
+                continue
             start, end = match.span(2)
-            name = match[1]
-            if name is not None:
-                fields[_BODY_FIELDS[name]] = raw[start:end]
+            if kind >= 0:
+                fields[kind] = raw[start:end]
+            elif kind == _CERTIFICATE:
+                pieces += (raw[at:start], _CLIENT_CERTIFICATE.sub(rb"\1=" + _REDACTED, match[2]))
+                at = end
             elif end > start:
                 pieces += (raw[at:start], _REDACTED)
                 at = end
         if pieces:
             pieces.append(raw[at:])
             raw = b"".join(pieces)
-        if b"eyJ" in raw:
-            raw = _JWT.sub(_REDACTED, raw)
-        if self.masks.names and (b"?" in raw or b"#" in raw):
+        raw = without_patterns(raw, _REDACTED)
+        if b"?" in raw or b"#" in raw:
             raw = self._query(raw)
         return raw, BodyFields(*fields)
 
+    def _kind(self, name: bytes) -> int:
+        low = name.lower()
+        secret = low.decode("latin-1") in self.masks.names
+        kind = _BODY_FIELDS.get(low, _SECRET if secret else _PLAIN)
+        if low == _CERTIFICATE_FIELD and not secret:
+            kind = _CERTIFICATE
+        if len(name) <= _MAX_NAME:
+            if len(self._kinds) >= _MAX_NAMES:
+                self._kinds.clear()
+            self._kinds[name] = kind
+        return kind
+
     def target(self, target: bytes) -> bytes:
-        if b"?" not in target and b"#" not in target and b"eyJ" not in target:
-            return target
-        return _JWT.sub(_REDACTED_QUERY, self._query(target))
+        if b"?" in target or b"#" in target:
+            target = self._query(target)
+        return without_patterns(target, _REDACTED_QUERY)
+
+    def target_text(self, target: str) -> str:
+        return self.target(target.encode("latin-1", "replace")).decode("latin-1")
 
     def _query(self, text: bytes) -> bytes:
         """Redacts the queries of URLs in the target, Referer and Location."""
@@ -115,10 +132,10 @@ class Redaction:
         """Redacts fields that are not part of a head, such as trailers."""
         cleaned: list[tuple[str, str]] = []
         for name, value in fields:
-            if name.lower() in self._headers and value:
+            if value and name in self.masks.names:
                 cleaned.append((name, REDACTED))
             else:
-                raw = _JWT.sub(_REDACTED, value.encode("utf-8", "surrogateescape"))
+                raw = without_patterns(value.encode("utf-8", "surrogateescape"), _REDACTED)
                 cleaned.append((name, self._query(raw).decode("utf-8", "surrogateescape")))
         return cleaned
 
@@ -141,8 +158,6 @@ class Redaction:
     def body_redactor(self, fields: BodyFields, limit: int) -> BodyRedactor | None:
         """The redactor for a body, None if the body has no fields to redact. `limit`: bytes that are
         stored."""
-        if not self.masks:
-            return None
         media_type = fields.content_type.partition(b";")[0].strip().lower()
         coding = fields.content_encoding.strip().lower()
         if media_type.startswith((b"application/grpc", b"image/", b"audio/", b"video/", b"font/")):
@@ -150,7 +165,7 @@ class Redaction:
         if media_type == b"application/octet-stream":
             return None
         boundary = b""
-        if media_type == b"multipart/form-data":
+        if media_type.startswith(b"multipart/"):
             found = re.search(rb'(?i)boundary=(?:"([^"]+)"|([^\s;]+))', fields.content_type)
             boundary = (found[1] or found[2]) if found else b""
         if coding in (b"", b"identity"):
@@ -163,13 +178,16 @@ class Redaction:
 
     def message(self, data: bytes, *, text: bool) -> bytes:
         """Redacts the JSON in a WebSocket message, which may have other text around it."""
-        return self.masks.json(data) if text or data[:1] in (b"{", b"[") else data
+        if text or data[:1] in (b"{", b"[") or data.isascii():
+            return self.masks.json(data)
+        return without_patterns(data, _REDACTED)
 
 
 _LINE_TYPES: Final = frozenset((
     b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines",
     b"application/json-seq", b"application/stream+json",
 ))  # fmt: skip
+_FIELD_TYPES: Final = (b"json", b"event-stream", b"xml", b"graphql", b"x-www-form-urlencoded")
 _TEXT_TYPES: Final = (b"", b"text/plain")
 
 
@@ -183,12 +201,20 @@ class WholeBodyRedactor:
     _coding: bytes
     _limit: int
     _data: bytearray = field(default_factory=bytearray, init=False)
+    _lines: "LineRedactor | None" = None
+    _begun: bool = False
     buffered: int = 0
 
     def feed(self, data: bytes) -> bytes:
-        if not self.buffered and not self._has_fields(data):
-            self._masks = _NO_MASKS
-        if not self._masks:
+        if not self._begun:
+            self._begun = True
+            if not self._has_fields(data):
+                self._lines = LineRedactor(self._masks, b"\n", self._limit)
+        if self._lines is not None:
+            if self._media_type != b"text/plain":
+                return data
+            data = self._lines.feed(data)
+            self.buffered = self._lines.buffered
             return data
         self._data += data
         self.buffered = len(self._data)
@@ -197,11 +223,15 @@ class WholeBodyRedactor:
     def _has_fields(self, data: bytes) -> bool:
         """Whether the body's media type, or else its first bytes, are those of a format with fields."""
         media_type = self._media_type
-        if b"json" in media_type or media_type == b"application/x-www-form-urlencoded" or self._boundary:
+        if any(each in media_type for each in _FIELD_TYPES) or self._boundary:
             return True
-        return media_type in _TEXT_TYPES and (bool(self._coding) or data.lstrip()[:1] in (b"{", b"["))
+        begins = data.lstrip(b" \t\r\n\0\xff\xfe\xef\xbb\xbf")[:1]
+        return media_type in _TEXT_TYPES and (bool(self._coding) or begins in (b"{", b"["))
 
     def finish(self) -> tuple[bytes, bool, str]:
+        if self._lines is not None:
+            self.buffered = 0
+            return self._lines.finish()
         data, self._data, self.buffered = bytes(self._data), bytearray(), 0
         if not self._coding or not data:
             return self._redacted(data), False, ""
@@ -223,6 +253,8 @@ class WholeBodyRedactor:
             return self._masks.form(data)
         if self._boundary:
             return self._masks.multipart(data, self._boundary)
+        if b"xml" in self._media_type:
+            return self._masks.xml(data)
         return self._masks.json(data)
 
 
@@ -252,30 +284,25 @@ class LineRedactor:
         return self._masks.json(rest), False, ""
 
 
-_NO_MASKS: Final = Masks((), ())
-
-
 def redaction(rules: Iterable[str] = ()) -> Redaction:
     """The default rules with these changes. Raises ConfigInvalid naming the rule."""
-    headers, names = set(HEADERS), set(NAMES)
+    added: list[str] = []
+    removed: list[str] = []
     paths: list[JsonPath] = []
     for rule in rules:
         if rule.startswith("$"):
             paths.append(JsonPath.parse(rule))
             continue
-        removed = rule.startswith("-")
         name = rule.removeprefix("-").lower()
         if not FIELD_NAME.fullmatch(name):
             raise ConfigInvalid(
                 f"redact: {rule!r} is neither a name nor a path",
                 hint="write x-api-key, card_number, $.user.card, or -x-api-key to stop redacting it",
             )
-        if removed:
-            if name not in headers and name not in names:
-                raise ConfigInvalid(f"redact: {rule!r}: {name} is not redacted by default")
-            headers.discard(name)
-            names.discard(name)
+        if not rule.startswith("-"):
+            added.append(name)
+        elif is_secret_by_default(name):
+            removed.append(name)
         else:
-            headers.add(name)
-            names.add(name)
-    return Redaction(headers, names, paths)
+            raise ConfigInvalid(f"redact: {rule!r}: {name} is not redacted by default")
+    return Redaction(added, removed, paths)

@@ -91,7 +91,7 @@ class CaptureStore:
     def add(self, capture: Capture) -> Capture:
         """Store a capture from elsewhere, such as an import, after redacting it. Sets its id."""
         redact, limit = self.redact, self.max_body
-        capture.target = redact.target(capture.target.encode("latin-1", "replace")).decode("latin-1")
+        capture.target = redact.target_text(capture.target)
         for side in ("request", "response"):
             raw, fields = redact.head(b"\n" + getattr(capture, f"{side}_head").raw)
             setattr(capture, f"{side}_head", CapturedHead(raw[1:]))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from devroute.errors import ConfigInvalid
 from devroute.inspector.capture import inflate
 from devroute.inspector.json_path import JsonPath, format_path
-from devroute.inspector.redaction import HEADERS, BodyFields, redaction
+from devroute.inspector.redaction import BodyFields, redaction
 
 SECRET = "s3cr3t-W0rd"
 RULES = redaction(["card_number", "$.user.pin", "$.items[*].key", "x-mine"])
@@ -33,7 +33,9 @@ def sieved(body: bytes, kind: str, coding: str = "", *, pieces: int = 1, limit: 
 # --- heads
 
 
-@pytest.mark.parametrize("name", [*sorted(HEADERS), "x-mine", "X-MINE", "Authorization"])
+@pytest.mark.parametrize(
+    "name", ["authorization", "x-mine", "X-MINE", "Authorization", "card-number", "CardNumber"]
+)
 def test_a_header_that_carries_credentials_is_stored_without_its_value(name: str) -> None:
     raw = f"\nhost: foo\r\n{name}:  Bearer {SECRET} \r\nx-other: 1\r\n".encode()
     redacted, _ = RULES.head(raw)
@@ -224,6 +226,15 @@ HOSTILE = {
         "application/x-www-form-urlencoded",
     ),
     "parts": (b"password" + b"---" * 300_000 + b"s3cr3t-W0rd", "multipart/form-data; boundary=-"),
+    "private keys": (b"-----BEGIN PRIVATE KEY-----" * 40_000, "text/plain"),
+    "bearers": (b"bearer " * 150_000, "text/plain"),
+    "user info": (b"://a:@" * 150_000, "text/plain"),
+    "lines": (b"pass" + b" " * 1_000_000 + b":", "text/plain"),
+    "arguments": (b'{"query' + b"a" * 500_000 + b" : " * 100_000, "application/json"),
+    "elements": (b"<a " * 300_000 + b"<token", "text/xml"),
+    "attributes": (b' token="' * 100_000, "text/xml"),
+    "UTF-16": (('{"password": ' * 50_000).encode("utf-16"), "application/json"),
+    "parameters": (b"secret=1&a=%7B" + b"%7B" * 300_000, "application/x-www-form-urlencoded"),
     "names of parts": (b'--X\r\npassword name="' * 50_000 + b"\r\n\r\n", "multipart/form-data; boundary=X"),
 }
 
@@ -236,11 +247,29 @@ def test_hostile_bodies_are_redacted_in_bounded_time(name: str) -> None:
     assert process_time() - before < 5  # quadratic would be hours
 
 
-@pytest.mark.parametrize("piece", [b"?", b"eyJ", b"&a", b"eyJaaaaaa.", b"?password", b"#", b"=", b"?="])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"?",
+        b"eyJ",
+        b"&a",
+        b"eyJaaaaaa.",
+        b"?password",
+        b"#",
+        b"=",
+        b"?=",
+        b"bearer ",
+        b"://a:",
+        b"%3a%2f%2fa:",
+        b"eyJa.",
+        b"hash=",
+    ],
+)
 def test_hostile_heads_are_redacted_in_bounded_time(piece: bytes) -> None:
     text = (piece * 64_000)[:64_000] + b"password%"
     before = process_time()
     RULES.head(b"\nreferer: " + text + b"\r\n")
+    RULES.head(b"\nx-forwarded-client-cert: " + text + b"\r\n" + b"\n" + text + b":")
     RULES.target(b"/?" + text)
     assert process_time() - before < 2
 

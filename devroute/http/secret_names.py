@@ -1,0 +1,99 @@
+"""Which names of headers, parameters and fields have a secret as their value. Pure; owns the rule.
+
+Names are compared without case and separators, and by default without digits at their end: `accessToken`,
+`access_token` and `X-Access-Token-2` are one name. In case of doubt a name is secret.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+#: The ends of names that are secret: `clientSecret`, `x-password`, `XSRF-TOKEN`.
+ENDS: Final = (
+    "token", "secret", "secrets", "password", "passwords", "passwd", "passphrase", "passcode", "pwd",
+    "credential", "credentials", "authorization", "cookie", "cookies", "assertion", "jwt",
+    *(f"{use}key" for use in (
+        "api", "access", "private", "secret", "signing", "encryption", "auth", "session", "account", "shared",
+        "master", "subscription", "functions", "publishable", "storage",
+    )),
+)  # fmt: skip
+
+#: Parts of names that make them secret wherever they are: `password_confirmation`, `passwordHash`.
+PARTS: Final = ("password", "passwd", "passphrase")
+
+#: Whole names: signatures of URLs, sessions, one-time passwords and codes.
+WHOLE: Final = frozenset((
+    "signature", "sig", "xamzsignature", "xgoogsignature", "sessionid", "jsessionid", "phpsessid", "sessid",
+    "authenticationinfo", "otp", "totp", "samlresponse", "codeverifier", "accesstokens", "refreshtokens",
+    "pass", "apikeys",
+))  # fmt: skip
+
+#: Names that end like a secret, but only say where a list goes on.
+NOT_SECRET: Final = frozenset((
+    "pagetoken", "nextpagetoken", "prevpagetoken", "previouspagetoken", "nexttoken", "synctoken",
+    "nextsynctoken", "continuationtoken", "nextcontinuationtoken", "continuetoken",
+))  # fmt: skip
+
+#: In a text in lower case without any of these there is no such name, but for those with `key`.
+HINTS: Final = (
+    b"token", b"secret", b"pass", b"pwd", b"credential", b"authoriz", b"cookie", b"assertion", b"jwt", b"sig",
+    b"sess", b"otp", b"saml", b"verifier",
+)  # fmt: skip
+_KEY: Final = b"key"
+_KEYS = re.compile(
+    b"(?:%b)[^a-z0-9]?keys?" % b"|".join(end[:-3].encode() for end in ENDS if end.endswith("key"))
+)
+
+_SEPARATORS = re.compile(r"[\W_]+")
+#: Names that are remembered, and their longest; names are few, but they come from strangers.
+_MAX_REMEMBERED: Final = 4096
+_MAX_LENGTH: Final = 64
+
+
+def might_have_secret(low: bytes) -> bool:
+    """A cheap test: False means that a text, in lower case, has no secret name of the defaults."""
+    for hint in HINTS:  # any() costs five times as much
+        if hint in low:
+            return True
+    return _KEY in low and _KEYS.search(low) is not None
+
+
+class SecretNames:
+    """The defaults, with names that are secret besides them and others that are not."""
+
+    def __init__(self, added: Iterable[str] = (), removed: Iterable[str] = ()) -> None:
+        self._added = frozenset(_squeezed(name) for name in added)
+        self._removed = frozenset(_squeezed(name) for name in removed)
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, name: str) -> bool:
+        found = self._known.get(name)
+        if found is None:
+            found = self._is_secret(name)
+            if len(name) <= _MAX_LENGTH:
+                if len(self._known) >= _MAX_REMEMBERED:
+                    self._known.clear()
+                self._known[name] = found
+        return found
+
+    def _is_secret(self, name: str) -> bool:
+        squeezed = _squeezed(name)
+        if squeezed in self._added:
+            return True
+        return squeezed not in self._removed and is_secret_by_default(squeezed)
+
+
+def _squeezed(name: str) -> str:
+    """The same text for all spellings of a name."""
+    return _SEPARATORS.sub("", name.lower())
+
+
+def is_secret_by_default(name: str) -> bool:
+    plain = _squeezed(name).rstrip("0123456789")
+    if plain in WHOLE or any(part in plain for part in PARTS):
+        return True
+    return plain.endswith(ENDS) and plain not in NOT_SECRET
+
+
+#: Without anyone's own rules.
+DEFAULT: Final = SecretNames()
