@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
+from devroute.agent.host_header import HostRewriting
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.message_receiver import MessageReceiver
 from devroute.agent.notices import NoticeReceiver
@@ -42,7 +43,7 @@ from devroute.inspector import server as inspector
 from devroute.inspector.access import AccessControl
 from devroute.inspector.api import About
 from devroute.inspector.compare import IgnoreRules
-from devroute.inspector.recorder import Recorder, RecordingUpstream
+from devroute.inspector.recorder import App, Recorder, RecordingUpstream
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import CaptureStore
@@ -52,9 +53,7 @@ from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.handshake import NOTICE_SERVICE, Notice, Welcome
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.local_app import local_app
-from devroute.upstream.negotiating import NegotiatingUpstream
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -128,9 +127,11 @@ class Agent:
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
-        self._upstreams: dict[str, NegotiatingUpstream | Http2Pool | RecordingUpstream | MessageReceiver] = {}
+        self._upstreams: dict[str, App | RecordingUpstream | MessageReceiver] = {}
         for spec in settings.services:
-            app = local_app(spec)
+            app: App = local_app(spec)
+            if settings.host_header != "keep":
+                app = HostRewriting(app, spec, settings.host_header)
             self._upstreams[spec.service] = (
                 app if recorder is None else RecordingUpstream(app, spec.service, recorder)
             )
@@ -149,7 +150,11 @@ class Agent:
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: Access to the inspector, None without one.
         self.access: AccessControl | None = None
-        self._advisor = AppAdvisor({spec.service: spec for spec in settings.services}, False, self._advised)
+        self._advisor = AppAdvisor(
+            {spec.service: spec for spec in settings.services},
+            settings.host_header,
+            self._advised,
+        )
         self._source = TokenSource(settings)
         self._registrar = Registrar(
             settings, self._source, self._make_link, self._dialled, reporter.not_renewed

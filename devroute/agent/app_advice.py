@@ -57,10 +57,10 @@ _FIELD: Final = {
 
 @dataclass(eq=False)
 class AppAdvisor:
-    """`advise(service, text)` gets each advice. `rewritten`: whether --host-header changes the host name."""
+    """`advise(service, text)` gets each advice. `host_header`: the setting."""
 
     services: Mapping[str, ServiceSpec]
-    rewritten: bool
+    host_header: str
     advise: Callable[[str, str], None]
     _advised: set[tuple[str, str]] = field(default_factory=set)
     _next_attempt: dict[str, float] = field(default_factory=dict)
@@ -95,11 +95,12 @@ class AppAdvisor:
             if found is None or not text.search(finished.refusal):
                 continue
             value = printable(found[1].decode("latin-1"))
-            sent = f"the {what} that --host-header makes of" if self.rewritten else f"the {what}"
             remedy = f"permit it in {setting}"
-            if not self.rewritten:
+            if self.host_header == "keep":
                 remedy = f"start devroute up with --host-header app, or {remedy}"
-            refuses = f"{framework} refuses {sent} {value} ({finished.status}): {remedy}"
+            elif what == "host":
+                value = self.host_header if self.host_header != "app" else "of its own address"
+            refuses = f"{framework} refuses the {what} {value} ({finished.status}): {remedy}"
             self._advise_once(finished.service, what, f"{finished.service}: {refuses}")
             return
 

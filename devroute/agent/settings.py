@@ -18,7 +18,7 @@ from devroute.contract.offer_options import (
     read_statuses,
 )
 from devroute.contract.service_spec import ServiceSpec, read_specs
-from devroute.contract.target import Malformed, check_label, parse_port
+from devroute.contract.target import Malformed, check_label, parse_address, parse_host, parse_port
 from devroute.errors import ConfigInvalid
 from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.redaction import redaction
@@ -59,6 +59,16 @@ def _words(value: object) -> object:
 
 def _name(value: object) -> str | None:
     return None if value is None else check_label(str(value), "a laptop's name")
+
+
+def _host_header(value: object) -> str:
+    text = str(value).lower()
+    if text in ("keep", "app"):
+        return text
+    try:
+        return str(parse_address(text)) if ":" in text else parse_host(text)
+    except Malformed as problem:
+        raise ValueError(f"write app, keep, or a host name: {problem}") from None
 
 
 def _inspector(value: object) -> bool | int:
@@ -135,6 +145,8 @@ class AgentSettings(ClientSettings):
     direct: str | None = None
     #: Take services over from other processes of the same laptop.
     takeover: bool = False
+    #: The Host that apps get: as it comes (keep), their own address (app), or a name.
+    host_header: Annotated[str, BeforeValidator(_host_header)] = "keep"
     #: Options of the offer of each service (contract/offer_options.py).
     only_path: Annotated[tuple[str, ...], BeforeValidator(read_paths)] = ()
     except_status: Annotated[tuple[int, ...], BeforeValidator(read_statuses)] = ()

@@ -28,6 +28,12 @@ def up(
     direct: Annotated[
         str | None, option("Address to which requests are sent directly, without the tunnel", "HOST[:PORT]")
     ] = None,
+    host_header: Annotated[
+        str | None,
+        option(
+            "Host that the app gets: keep (as it came), app (its own address), or a name", "app|keep|NAME"
+        ),
+    ] = None,
     takeover: Annotated[
         bool | None,
         option("Take the services over from another devroute up of yours", None, "--takeover"),

@@ -1,17 +1,23 @@
 """What the agent prints."""
 
-from collections.abc import Callable
-
 import pytest
 
 
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Callable[[str], bool]:
+class Said:
     """Whether the output so far has a text."""
-    output: list[str] = []
 
-    def has(text: str) -> bool:
-        output.append(capsys.readouterr().out)
-        return text in "".join(output)
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self._output = ""
 
-    return has
+    def __call__(self, text: str) -> bool:
+        return self.count(text) > 0
+
+    def count(self, text: str) -> int:
+        self._output += self._capsys.readouterr().out
+        return self._output.count(text)
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    return Said(capsys)

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from devroute.errors import (
     TokenInvalid,
 )
 from devroute.tunnel.agent_link import Finished
+from tests.agent.conftest import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import Client, Site, connect, get, site, start_site
 
@@ -204,7 +205,7 @@ def holders(where: Site) -> list[list[str]]:
 
 
 async def test_a_second_up_with_other_services_shares_the_name_and_both_terminals_say_so(
-    said: Callable[[str], bool],
+    said: Said,
 ) -> None:
     async with (
         site() as where,
@@ -239,7 +240,7 @@ async def test_a_second_up_with_the_same_service_says_who_has_it_and_leaves_the_
 
 
 async def test_takeover_of_some_services_leaves_the_others_and_outlasts_a_reconnect(
-    said: Callable[[str], bool],
+    said: Said,
 ) -> None:
     where = await start_site()
     async with up(settings(where.url, "foo=1", "bar=2")) as first:

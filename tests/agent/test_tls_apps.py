@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from devroute.errors import AppUnreachable, DevrouteError, TargetUnreachable, Up
 from devroute.http.message import Framing, RequestHead
 from devroute.upstream import local_app
 from devroute.upstream.dialer import Dialer
+from tests.agent.conftest import Said
 from tests.agent.test_app import app, fetch, online, settings, up
 from tests.support.authority import Authority, Pair
 from tests.support.eventually import eventually
@@ -148,7 +149,7 @@ async def test_the_first_bytes_of_tls_are_recognised(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 async def test_the_terminal_names_an_app_with_tls_that_closes_without_a_byte(
-    untrusted: Pair, scheme: str, said: Callable[[str], bool]
+    untrusted: Pair, scheme: str, said: Said
 ) -> None:
     """As OpenSSL does, in Node and Python."""
     async with (

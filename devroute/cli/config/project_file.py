@@ -14,9 +14,9 @@ from devroute.errors import ConfigInvalid
 
 #: A list of permissions, so that every new setting is refused until it is added here.
 PERMITTED: Final = frozenset({
-    "except_methods", "except_status", "ignore", "inspector", "inspector_body_mb",
-    "inspector_memory_mb", "name", "only_path", "output", "proxy", "redact", "server", "services", "shadow",
-    "shadow_methods", "token",
+    "except_methods", "except_status", "host_header", "ignore", "inspector",
+    "inspector_body_mb", "inspector_memory_mb", "name", "only_path", "output", "proxy", "redact", "server",
+    "services", "shadow", "shadow_methods", "token",
 })  # fmt: skip
 
 #: Whether and how much of requests is recorded: the user's own choice takes precedence.

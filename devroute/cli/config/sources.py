@@ -88,6 +88,11 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
     except Malformed as problem:
         raise ConfigInvalid(f"shadow and except_status: {problem}") from None
     if settings.direct is not None:
+        if settings.host_header != "keep":
+            raise ConfigInvalid(
+                "host_header has no effect with direct: the mesh's requests do not pass this process",
+                hint="leave one of them out",
+            )
         try:
             services = with_direct(settings.services, settings.direct)
         except Malformed as problem:
