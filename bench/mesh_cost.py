@@ -25,7 +25,8 @@ from devroute.mesh.istio.sidecar import Endpoint
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
 from devroute.mesh.manifests.model import Document, MeshScope, ProxyService
-from devroute.mesh.manifests.sidecar_filter import DECIDE, FILTER, RESULT_FILTER, envoy_filter
+from devroute.mesh.manifests.patches import LUA_ROUTE_TYPE, LUA_TYPE, turned_on
+from devroute.mesh.manifests.sidecar_filter import FILTER, envoy_filter
 
 HERE = Path(__file__).parent
 PROXY = ProxyService()
@@ -49,7 +50,6 @@ HEADERS = {
 THIRTY = {"foo": "alice"} | {f"service-{number}": f"192.168.1.{number}:8001" for number in range(29)}
 CONTRACTS = {"other": '{"bar": "alice"}', "ours": '{"foo": "alice"}', "thirty": json.dumps(THIRTY)}
 
-LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 #: The least that a Lua filter can do, and one that looks for a contract in every request.
 EMPTY = "function envoy_on_request(handle) end"
 UNGATED = """
@@ -88,11 +88,7 @@ def shipped(app: int, control: int) -> Document:
 
 def idle_filter(app: int, control: int) -> Document:
     """Gate A in its first form: the Lua filter is in every chain, but has code for devroute's routes only."""
-    configuration = shipped(app, control)
-    for each in _filters(configuration):
-        if each["name"] == FILTER:
-            del each["disabled"]
-    return configuration
+    return _with_filter(app, control, {"@type": LUA_TYPE})
 
 
 def gate_b(app: int, control: int) -> Document:
@@ -108,7 +104,12 @@ def gate_b(app: int, control: int) -> Document:
     }
     skip = {"action": {"name": "skip", "typed_config": {"@type": SKIP_TYPE}}}
     matchers = {"matchers": [{"predicate": {"not_matcher": carries}, "on_match": skip}]}
-    code = {"@type": LUA_TYPE, "default_source_code": {"inline_string": lua.source(DECIDE)}}
+    code = {
+        "@type": LUA_TYPE,
+        "default_source_code": {
+            "inline_string": lua.source("decide", SETTINGS={"control": PROXY.control_cluster})
+        },
+    }
     return _with_filter(
         app,
         control,
@@ -126,15 +127,15 @@ def ungated(app: int, control: int) -> Document:
 
 def empty_lua(app: int, control: int) -> Document:
     """Lua that does nothing, on a route to the app: the lower bound of the cost."""
-    configuration = shipped(app, control)
-    ours = next(each for each in _filters(configuration) if each["name"] == FILTER)
-    ours["typed_config"]["source_codes"][DECIDE]["inline_string"] = EMPTY
+    configuration = _with_filter(
+        app, control, {"@type": LUA_TYPE, "source_codes": {"empty": {"inline_string": EMPTY}}}
+    )
+    _filters(configuration)[-2]["disabled"] = True
     (host,) = _manager(configuration)["route_config"]["virtual_hosts"]
-    to_app = host["routes"][-1]["route"]
-    for route in host["routes"]:
-        if route.pop("direct_response", None):
-            route["route"] = to_app
-            del route["response_headers_to_add"], route["typed_per_filter_config"][RESULT_FILTER]
+    (route,) = host["routes"]
+    turned = turned_on({"@type": LUA_ROUTE_TYPE, "name": "empty"})
+    match = {"prefix": "/", "headers": [{"name": "x-devroute", "present_match": True}]}
+    host["routes"].insert(0, {**route, "match": match, "typed_per_filter_config": {FILTER: turned}})
     return configuration
 
 

@@ -1,4 +1,4 @@
--- parts: none
+-- parts: settings
 --
 -- devroute's sidecar filter for comparisons: reports the service's response to a request of which a laptop got a copy.
 --
@@ -25,9 +25,9 @@ local function head_of(handle)
   return lines
 end
 
-local function report(handle, control, id, lines, body, whole)
+local function report(handle, id, lines, body, whole)
   lines[#lines + 1] = "\n"
-  handle:httpCall(control, {
+  handle:httpCall(settings.control, {
     [":method"] = "POST",
     [":path"] = "/compare",
     [":authority"] = "devroute-proxy",
@@ -40,8 +40,7 @@ function envoy_on_response(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
   local decided = metadata:get(METADATA)
   local id = decided and decided.compare
-  local control = id and handle:metadata():get("control")
-  if control == nil or id == "" or handle:headers():get(":status") == "101" then
+  if not id or id == "" or handle:headers():get(":status") == "101" then
     return
   end
   metadata:set(METADATA, "compare", "") -- once: a sidecar may have this filter for the mesh and for its workload
@@ -50,7 +49,7 @@ function envoy_on_response(handle)
     local length = chunk:length()
     if size + length > MAX_COMPARED_BODY then
       chunks[#chunks + 1] = chunk:getBytes(0, MAX_COMPARED_BODY - size)
-      report(handle, control, id, lines, table.concat(chunks), false)
+      report(handle, id, lines, table.concat(chunks), false)
       return -- the rest passes unread
     end
     if length > 0 then
@@ -61,5 +60,5 @@ function envoy_on_response(handle)
   for name, value in pairs(handle:trailers() or {}) do
     lines[#lines + 1] = name .. ": " .. value -- gRPC's status
   end
-  report(handle, control, id, lines, table.concat(chunks), true)
+  report(handle, id, lines, table.concat(chunks), true)
 end

@@ -2,10 +2,10 @@
 --
 -- devroute's sidecar filter: decides for one request with a contract whether it is detoured at this service.
 --
--- It runs on the routes "devroute-ask" only, which match requests that carry a contract and have no decision yet; all
--- other requests pay nothing. It leaves the decision in dynamic metadata, which no client can set, and has the
--- route chosen again: the routes "devroute-detour" and "devroute-decided" match decisions that lead elsewhere, and
--- everything else falls to the service's own route.
+-- The routes "devroute-ask", which match requests that carry a contract, turn it on; all other requests pay nothing. It
+-- runs behind the filters of policy, which have obeyed the service's own route (front.lua). It leaves the decision in
+-- dynamic metadata, which no client can set, and has the route chosen again: the routes "devroute-detour" and
+-- "devroute-decided" match decisions that lead elsewhere, and everything else falls to the service's own route.
 --
 -- It never parses a contract (the proxy does), never bases a decision on what a client can set, and never takes a
 -- service down: whatever fails here, the service itself responds, and the response says why.
@@ -306,9 +306,6 @@ local function outcome_of(handle, headers, identity, raw, entry, baggage)
 end
 
 local function decide(handle)
-  if read_settings(handle) then -- what is cached was learnt under the old ones
-    identities, identities_size = {}, 0
-  end
   local identity = identity_for(handle:streamInfo())
   local headers = handle:headers()
   local raw, entry, baggage, outcome = contract_of(headers, identity)
@@ -321,6 +318,11 @@ local function decide(handle)
     report_hop(handle, trace, identity, raw, outcome)
   end
   return outcome
+end
+
+-- All others stay on the service's own route, which the filters of policy have obeyed.
+local function leads_elsewhere(outcome)
+  return outcome == DETOURED or outcome == MIRRORED or outcome.result == "version"
 end
 
 function envoy_on_request(handle)
@@ -338,5 +340,7 @@ function envoy_on_request(handle)
   if outcome.reason ~= nil then
     metadata:set(METADATA, "reason", outcome.reason)
   end
-  handle:clearRouteCache()
+  if leads_elsewhere(outcome) then
+    handle:clearRouteCache()
+  end
 end

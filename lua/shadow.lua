@@ -3,8 +3,9 @@
 -- devroute's sidecar filter for shadow traffic: ordinary requests, without a contract, of a workload that takes part
 -- in `--shadow-share`.
 --
--- It runs on the route "devroute-shadow", which takes a share of them. It asks the proxy whose laptops want this
--- service's requests and has the route chosen again: the service responds, and at most one laptop gets a copy.
+-- The route "devroute-shadow", which takes a share of them, turns it on. It runs behind the filters of policy, which have
+-- obeyed the service's own route (front.lua), asks the proxy whose laptops want this service's requests and has the route
+-- chosen again: the service responds, and at most one laptop gets a copy.
 --
 -- The people behind these requests know nothing of devroute: whatever happens here, the service responds. Per
 -- worker at most one request at a time waits for the proxy, and not for long; all others use its last response.
@@ -132,7 +133,6 @@ end
 
 -- The id of a request that is copied, once its headers are set for the route; nil for all others.
 local function copied(handle)
-  read_settings(handle)
   local found = current(handle)
   local laptop = found and drawn(found)
   if not laptop then

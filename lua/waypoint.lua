@@ -5,29 +5,9 @@
 -- Routes there are HTTPRoutes, which match headers, but neither carry Lua nor know metadata. So this runs for every
 -- request of the service, and an HTTPRoute matches the header x-devroute-matched, which is removed from what a
 -- client sends and set by decide.lua for a detour. Decisions that need more than a header (a version, a mirrored
--- request) end at the service itself, since SETTINGS, which stand in for the route's metadata, name no data cluster.
+-- request) end at the service itself, since the settings name no data cluster.
 
 local decide_on_request = envoy_on_request
-
-local route_metadata = {}
-function route_metadata.get(_, key)
-  return SETTINGS[key]
-end
-
--- Envoy's handle with the route's metadata replaced.
-local function with_settings(handle)
-  local stand_in = {}
-  function stand_in.metadata()
-    return route_metadata
-  end
-  return setmetatable(stand_in, {
-    __index = function(_, name)
-      return function(_, ...)
-        return handle[name](handle, ...)
-      end
-    end,
-  })
-end
 
 local function has_contract(headers)
   if headers:get(CONTRACT) ~= nil then
@@ -47,7 +27,7 @@ function envoy_on_request(handle)
     handle:clearRouteCache()
   end
   if has_contract(headers) then
-    decide_on_request(with_settings(handle))
+    decide_on_request(handle)
   end
 end
 

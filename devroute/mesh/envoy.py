@@ -18,6 +18,7 @@ from typing import TypeVar
 import aiohttp
 
 from devroute.errors import ConfigInvalid, DevrouteError
+from devroute.mesh.istio import extension_configs
 from devroute.mesh.istio.sidecar import Document, Endpoint
 
 #: Envoy and Python start in some tenths of a second; a loaded machine gets much more.
@@ -80,7 +81,7 @@ def validate(configuration: Document, binary: Path) -> str | None:
     """
     with tempfile.TemporaryDirectory(prefix="devroute-") as folder:
         config = Path(folder, "envoy.json")
-        config.write_text(json.dumps(configuration), encoding="utf-8")
+        config.write_text(json.dumps(extension_configs.inline(configuration)), encoding="utf-8")
         output = _output(binary, "--mode", "validate", "--config-path", str(config), "--log-level", "error")
     if output.rstrip().endswith(" OK"):
         return None
@@ -115,11 +116,16 @@ async def running(
 ) -> AsyncIterator[Envoy]:
     """Start Envoy, wait until it accepts requests, and end it with the block. Raises EnvoyFailed.
 
-    Its configuration and log are files in `folder`. `environment` is its whole environment, which Lua can
-    read.
+    Its configuration and log are files in `folder`, the settings that its filters discover
+    (`extension_configs`) in a folder below. `environment` is its whole environment, which Lua can read.
     """
     config, log, admin = (folder / f"{name}.{suffix}" for suffix in ("json", "log", "admin"))
-    config.write_text(json.dumps(configuration), encoding="utf-8")
+    discovered = folder / f"{name}.discovered"
+    bootstrap, files = extension_configs.on_files(configuration, str(discovered))
+    discovered.mkdir(exist_ok=True)
+    for file, content in files.items():
+        (discovered / file).write_text(json.dumps(content), encoding="utf-8")
+    config.write_text(json.dumps(bootstrap), encoding="utf-8")
     admin.unlink(missing_ok=True)
     process = await asyncio.create_subprocess_exec(
         binary or envoy_binary(),

@@ -18,7 +18,7 @@ local function service_of_sni(sni)
   return name, namespace, port, host
 end
 
--- Candidate names, the most trusted first. A name that the route's settings give is the only one.
+-- Candidate names, the most trusted first. A name that the settings give is the only one.
 -- `needles` is what a contract in plain JSON has to contain to concern one of them; `known` caches contracts.
 local function identity_of(given, given_namespace, sni)
   local sni_name, sni_namespace = service_of_sni(sni)

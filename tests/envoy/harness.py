@@ -1,7 +1,7 @@
 """A real Envoy in front of an app and a fake devroute proxy."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from aiohttp import ClientSession, ClientTimeout, web
 
 from devroute.mesh.envoy import Envoy, running
+from devroute.mesh.istio import extension_configs
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
 from devroute.mesh.manifests import lua
@@ -124,16 +125,18 @@ async def sidecar_of_foo(
     data: Endpoint | None = None,
     clusters: bool = True,
     code: str | None = None,
+    front: str | None = None,
     tls: Document | None = None,
     permissive: bool = False,
     environment: Mapping[str, str] = ENVIRONMENT,
     hurried: bool = False,
+    teams: Sequence[Document] = (),
 ) -> AsyncIterator[Mesh]:
     """The shipped EnvoyFilters applied to an Istio-shaped sidecar.
 
     `hurried`: it waits for /resolve as long as shipped; else longer, see `patient`.
-    `control` and `data` replace the fake proxy's ports, `code` the filter's Lua; without `clusters` the
-    sidecar does not know the proxy.
+    `teams` are EnvoyFilters of others. `control` and `data` replace the fake proxy's ports, `front` and
+    `code` the Lua of the first and last filter; without `clusters` the sidecar does not know the proxy.
     """
     proxy = FakeProxy()
     async with AsyncExitStack() as stack:
@@ -143,10 +146,13 @@ async def sidecar_of_foo(
         known = {PROXY.data_cluster: data or fake_data, PROXY.control_cluster: control or fake_control}
         sidecar = Sidecar("foo", app, labels={"app": "foo"}, clusters=known if clusters else {})
         configuration = apply(
-            map(envoy_filter, scopes), sidecar, with_tls(bootstrap(sidecar), tls, permissive)
+            [*map(envoy_filter, scopes), *teams], sidecar, with_tls(bootstrap(sidecar), tls, permissive)
         )
         if code is not None:
-            text = json.dumps(configuration).replace(json.dumps(lua.source("decide")), json.dumps(code))
+            decide = configuration[extension_configs.KEY]["devroute"]["typed_config"]
+            decide["default_source_code"]["inline_string"] = code
+        if front is not None:
+            text = json.dumps(configuration).replace(json.dumps(lua.source("front")), json.dumps(front))
             configuration = json.loads(text)
         elif not hurried:
             configuration = patient(configuration)

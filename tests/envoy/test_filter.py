@@ -229,10 +229,17 @@ async def test_a_sidecar_without_the_proxys_clusters(tmp_path: Path) -> None:
     assert verdict(response) == ("fallback", "the sidecar does not know the cluster of the devroute proxy")
 
 
-async def test_a_filter_that_makes_no_decision_is_an_error_and_no_detour(tmp_path: Path) -> None:
-    async with sidecar_of_foo(
-        tmp_path, MeshScope(), code="function envoy_on_request(handle) error('x') end"
-    ) as mesh:
+async def test_a_filter_that_makes_no_decision_leaves_the_request_to_the_service(tmp_path: Path) -> None:
+    broken = "function envoy_on_request(handle) error('x') end"
+    async with sidecar_of_foo(tmp_path, MeshScope(), code=broken) as mesh:
+        response, seen = await get(mesh, {"x-devroute": CONTRACT})
+        assert (seen["who"], verdict(response)) == ("app", (None, None))
+        assert await mesh.envoy.counter("http.inbound_0.0.0.0_8080.lua.errors") == 1
+
+
+async def test_a_first_filter_that_fails_is_an_error_and_no_detour(tmp_path: Path) -> None:
+    broken = "function envoy_on_request(handle) error('x') end"
+    async with sidecar_of_foo(tmp_path, MeshScope(), front=broken, code="") as mesh:
         async with mesh.client.get(mesh.url, headers={"x-devroute": CONTRACT}) as response:
             assert response.status == 500
             assert response.content_type == "application/json"

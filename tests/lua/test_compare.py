@@ -13,7 +13,7 @@ HEAD = [(":status", "200"), ("content-type", "text/plain"), ("x-a", "1"), ("x-a"
 def respond(
     *chunks: bytes, fields: list[tuple[str, str]] = HEAD, compare: object = ID, times: int = 1
 ) -> tuple[Worker, Handle]:
-    worker = Worker(lua.source("compare"))
+    worker = Worker(lua.source("compare", SETTINGS={"control": CONTROL}))
     handle = Handle(worker, fields)
     handle.decided["devroute", "compare"] = compare
     for _ in range(times):
@@ -37,7 +37,7 @@ def test_status_headers_and_body_are_reported_as_the_proxy_reads_them() -> None:
 
 
 def test_trailers_follow_the_headers() -> None:
-    worker = Worker(lua.source("compare"))
+    worker = Worker(lua.source("compare", SETTINGS={"control": CONTROL}))
     handle = Handle(worker, [(":status", "200")])
     handle.decided["devroute", "compare"] = ID
     handle.trailing = [("grpc-status", "5")]
@@ -80,6 +80,6 @@ def test_an_upgrade_is_not_reported() -> None:
 
 
 def test_a_response_without_any_decision_is_not_reported() -> None:
-    worker = Worker(lua.source("compare"))
+    worker = Worker(lua.source("compare", SETTINGS={"control": CONTROL}))
     worker.handle(Handle(worker, list(HEAD)), "envoy_on_response")
-    assert (worker.reported, worker.settings["control"]) == ([], CONTROL)
+    assert worker.reported == []

@@ -5,7 +5,7 @@ import pytest
 
 from devroute.mesh.manifests import lua
 from tests.lua import worker as envoy
-from tests.lua.worker import CONTROL, DATA, OWN
+from tests.lua.worker import CONTROL, DATA, OWN, SETTINGS
 
 TICKET, OTHER = "ab" * 16, "cd" * 16
 SPIFFE = "spiffe://cluster.local/ns/shop/sa/web"
@@ -20,7 +20,8 @@ ALL = copies(f"{TICKET} 100.000000 GET,HEAD,POST")
 
 class Worker(envoy.Worker):
     def __init__(self, body: str = ALL, share: str = "100.000000") -> None:
-        super().__init__(lua.source("shadow"), service="foo", namespace="shop", share=share)
+        settings = SETTINGS | {"service": "foo", "namespace": "shop", "share": share}
+        super().__init__(lua.source("shadow", SETTINGS=settings))
         self.response = self.responds(body)
 
     def is_copied(self, **request: str) -> bool:
@@ -188,7 +189,6 @@ def test_while_one_request_waits_for_the_proxy_others_use_the_last_response() ->
 
 
 def test_a_failure_of_the_filter_leaves_the_request_to_the_service() -> None:
-    worker = Worker()
-    worker.settings["share"] = None
+    worker = Worker(share="")
     assert not worker.is_copied()
     assert "devroute: " in worker.logged[0]

@@ -8,7 +8,7 @@ import pytest
 from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA
 from devroute.http.baggage import MAX_READ_BYTES, member_value
 from devroute.mesh.manifests import lua
-from tests.lua.worker import CONTROL, Worker, exports, runtime
+from tests.lua.worker import CONTROL, SETTINGS, Worker, exports, runtime
 from tests.support.paths import VECTORS
 
 
@@ -17,8 +17,8 @@ def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
     return cases
 
 
-DECIDE, RULE = exports("text, random, settings, caller, identity, resolve, rule", "rule_of", "parse_response")
-SHADOW_SOURCE = lua.source("shadow") + "return { assignment_of = assignment_of }"
+DECIDE, RULE = exports("text, random, caller, identity, resolve, rule", "rule_of", "parse_response")
+SHADOW_SOURCE = lua.source("shadow", SETTINGS=SETTINGS) + "return { assignment_of = assignment_of }"
 _, SHADOW = runtime(SHADOW_SOURCE)
 
 
@@ -56,7 +56,7 @@ READS = pytest.mark.parametrize("case", vectors("baggage.json", "reads"), ids=la
 
 @READS
 def test_the_lua_reads_members_of_baggage(case: dict[str, Any]) -> None:
-    worker = Worker(lua.source("decide"), {"ISTIO_META_WORKLOAD_NAME": "other"})
+    worker = Worker(lua.source("decide", SETTINGS=SETTINGS), {"ISTIO_META_WORKLOAD_NAME": "other"})
     assert worker.request(baggage=case["baggage"]).sent("x-devroute") == case["contract"]
     _, baggage = exports("text, baggage", "member_of")
     via = baggage.member_of(case["baggage"], BAGGAGE_VIA)
@@ -73,7 +73,8 @@ def test_a_waypoint_reads_the_same_contracts_in_baggage(case: dict[str, Any]) ->
 @READS
 def test_a_workload_of_shadow_traffic_reads_the_same_services_in_baggage(case: dict[str, Any]) -> None:
     for service in (case["via"] or "nobody").split(", "):
-        worker = Worker(lua.source("shadow"), service=service, namespace="shop", share="100")
+        settings = SETTINGS | {"service": service, "namespace": "shop", "share": "100"}
+        worker = Worker(lua.source("shadow", SETTINGS=settings))
         worker.response = worker.responds(
             f"devroute 1\ndecision copy\nservice foo\ncopy {'ab' * 16} 100 GET\n"
         )
@@ -96,7 +97,7 @@ def test_the_lua_sets_a_member_of_baggage(case: dict[str, Any]) -> None:
 
 
 def test_baggage_that_is_too_long_is_not_read() -> None:
-    worker = Worker(lua.source("decide"), {"ISTIO_META_WORKLOAD_NAME": "foo"})
+    worker = Worker(lua.source("decide", SETTINGS=SETTINGS), {"ISTIO_META_WORKLOAD_NAME": "foo"})
     long = "devroute=%7B%7D,a=" + "b" * MAX_READ_BYTES
     handle = worker.request(baggage=long)
     assert (handle["result"], handle.sent("x-devroute"), handle.sent("baggage")) == ("fallback", None, long)
@@ -107,7 +108,7 @@ def test_baggage_that_is_too_long_is_not_read() -> None:
 @pytest.mark.parametrize("case", vectors("via.json"), ids=lambda case: str(case["header"])[:40])
 def test_the_lua_detects_loops(case: dict[str, Any]) -> None:
     given = {"x_devroute_via": case["header"], "baggage": case["baggage"]}
-    worker = Worker(lua.source("decide"), {"ISTIO_META_WORKLOAD_NAME": "foo"})
+    worker = Worker(lua.source("decide", SETTINGS=SETTINGS), {"ISTIO_META_WORKLOAD_NAME": "foo"})
     worker.response = worker.responds(f"devroute 1\ndecision detour\nservice {case['key']}\n")
     handle = worker.request('{"foo": "x"}', **{key: text for key, text in given.items() if text is not None})
     assert (handle["result"] == "fallback") is case["passed"]

@@ -11,10 +11,8 @@ DETOUR = "devroute 1\ndecision detour\nservice foo\nttl 1000\n"
 
 class Worker(envoy.Worker):
     def __init__(self, body: str = DETOUR) -> None:
-        super().__init__(
-            lua.source("waypoint", SETTINGS={"control": CONTROL, "service": "foo", "namespace": "shop"})
-        )
-        self.settings = {}  # a waypoint's routes have no metadata
+        settings = {"control": CONTROL, "service": "foo", "namespace": "shop"}
+        super().__init__(lua.source("waypoint", SETTINGS=settings))
         self.response = self.responds(body)
 
 

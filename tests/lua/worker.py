@@ -11,6 +11,7 @@ from devroute.mesh.manifests import lua
 
 CONTROL, DATA = "control-cluster", "data-cluster"
 OWN = "inbound|8080||"
+#: Of the filters in sidecars.
 SETTINGS = {"control": CONTROL, "data": DATA}
 #: Names of globals that Envoy's own Lua has, and the two that a filter defines.
 PREPARED = """
@@ -173,7 +174,8 @@ class Worker:
 
     def __init__(self, source: str, environment: Mapping[str, str] | None = None, **settings: object) -> None:
         self.lua, _ = runtime(source, environment)
-        self.settings: dict[str, object] = SETTINGS | settings
+        #: In the route's metadata, as the gateway's filter has them.
+        self.settings = settings
         self.now = 1_000_000
         self.address = "192.0.2.1:4711"
         self.asked: list[dict[str, Any]] = []

@@ -7,8 +7,16 @@ import copy
 from collections.abc import Iterable, Mapping
 
 from devroute.errors import ConfigInvalid
+from devroute.mesh.istio import extension_configs
 from devroute.mesh.istio.gateway import Gateway
-from devroute.mesh.istio.patches import Unknown, apply_to_clusters, apply_to_listener, known, supported
+from devroute.mesh.istio.patches import (
+    Unknown,
+    apply_to_clusters,
+    apply_to_listener,
+    known,
+    supported,
+    turn,
+)
 from devroute.mesh.istio.sidecar import Document, Sidecar
 
 #: The namespace whose EnvoyFilters are for the whole mesh.
@@ -26,14 +34,21 @@ CONTEXTS = {
 def apply(filters: Iterable[Document], workload: Sidecar | Gateway, configuration: Document) -> Document:
     """The configuration with the patches of all EnvoyFilters that select this workload.
 
-    The root namespace's come first, as with istiod. Raises ConfigInvalid for a patch that is not supported.
+    As with istiod, those of a lower priority come first, then the root namespace's, then the older ones
+    (here: in the order given); `turn` has what comes first among their patches. Raises ConfigInvalid for a
+    patch that is not supported.
     """
     patched = copy.deepcopy(configuration)
     chosen = [each for each in filters if selects(each, workload)]
     chosen.sort(key=lambda each: each["metadata"]["namespace"] != ROOT_NAMESPACE)
-    for each in chosen:
-        for number, patch in enumerate(each["spec"]["configPatches"]):
-            _apply_patch(patch, patched, f"EnvoyFilter {each['metadata']['name']}: configPatches[{number}]")
+    chosen.sort(key=lambda each: each["spec"].get("priority", 0))
+    patches = [
+        (patch, f"EnvoyFilter {each['metadata']['name']}: configPatches[{number}]")
+        for each in chosen
+        for number, patch in enumerate(each["spec"]["configPatches"])
+    ]
+    for patch, place in sorted(patches, key=lambda each: turn(each[0])):
+        _apply_patch(patch, patched, place)
     return patched
 
 
@@ -58,6 +73,8 @@ def _apply_patch(patch: Document, configuration: Document, place: str) -> None:
     kind = configuration["node"]["id"].partition("~")[0]
     resources, value = configuration["static_resources"], patch["patch"].get("value", {})
     try:
+        if apply_to == "EXTENSION_CONFIG" and context[0] == kind:
+            extension_configs.add(configuration, value)
         if apply_to == "CLUSTER" and context[0] == kind:
             apply_to_clusters(resources["clusters"], operation, match, value)
         for listener in resources["listeners"]:

@@ -1,11 +1,14 @@
 """What each kind of EnvoyFilter patch does to an Envoy configuration, as istiod does it. Pure.
 
-Owns the places that a patch's match names, and the operations there. A patch that it cannot apply raises
-`Unknown`; ignored, it would let tests pass on a configuration that is not what istiod makes.
+Owns the places that a patch's match names, the operations there, and which of them come first: of routes
+istiod merges before it inserts, of HTTP filters it inserts before it merges, whatever the order of the
+EnvoyFilters (istio/pilot/pkg/networking/core/envoyfilter). A patch that it cannot apply raises `Unknown`:
+ignored, it would let tests pass on a configuration that is not what istiod makes.
 """
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from devroute.mesh.istio.sidecar import HCM, Document
@@ -35,11 +38,21 @@ def apply_to_clusters(clusters: list[Document], operation: str, match: Document,
     """Apply a patch of CLUSTER. Raises Unknown."""
     only(match, {"cluster"})
     wanted: Document = match.get("cluster", {})
-    only(wanted, {"name"})
+    only(wanted, {"name", "service", "portNumber", "subset"})
     if operation == "ADD":
         clusters.append(copy.deepcopy(value))
         return
-    _each_named(clusters, operation, wanted.get("name"), value)
+    _change(clusters, operation, lambda each: _is_cluster(each, wanted), value)
+
+
+def _is_cluster(cluster: Document, wanted: Document) -> bool:
+    """By its whole name, else by the parts of it: direction|port|subset|host."""
+    if "name" in wanted:
+        return bool(cluster["name"] == wanted["name"])
+    parts = dict(
+        zip(("direction", "portNumber", "subset", "service"), cluster["name"].split("|"), strict=False)
+    )
+    return all(str(each) == parts.get(key) for key, each in wanted.items())
 
 
 # --- listeners ----------------------------------------------------------------------------------------------
@@ -57,11 +70,29 @@ def _http_filter(listener: Document, operation: str, match: Document, value: Doc
     name = network_filter.get("subFilter", {}).get("name")
     for found in _network_filters(listener, match):
         filters: list[Document] = found["typed_config"]["http_filters"]
-        if operation in ("MERGE", "REMOVE", "REPLACE"):
+        if operation == "MERGE":
+            for each in filters:
+                if name in (None, each.get("name")):
+                    _merge_filter(each, value)
+        elif operation in ("REMOVE", "REPLACE"):
             if name is not None:  # without one, istiod does nothing
                 _each_named(filters, operation, name, value)
         else:
-            _insert(filters, operation, name, value)
+            found_by = None if name is None else lambda each: each.get("name") == name
+            if operation == "INSERT_FIRST":
+                found_by = None  # whether or not there is one of that name
+            _insert(filters, operation, found_by, value)
+
+
+def _merge_filter(into: Document, value: Document) -> None:
+    """istiod leaves a filter alone whose settings are discovered, and settings of another type."""
+    ours, theirs = into.get("typed_config"), value.get("typed_config")
+    if ours is None:
+        return
+    if "name" in value:
+        into["name"] = value["name"]
+    if theirs is not None and ours.get("@type") == theirs.get("@type", ours.get("@type")):
+        merge(ours, theirs)
 
 
 def _network_filters(listener: Document, match: Document) -> Iterator[Document]:
@@ -103,8 +134,8 @@ def _virtual_host(listener: Document, operation: str, match: Document, value: Do
 
 def _http_route(listener: Document, operation: str, match: Document, value: Document) -> None:
     vhost: Document = match.get("routeConfiguration", {}).get("vhost", {})
-    wanted: Document = vhost.get("route", {})
-    only(wanted, {"name"})
+    wanted: Document | None = vhost.get("route")
+    only(wanted or {}, {"name", "action"})
     for configuration in _route_configurations(listener, match):
         for host in configuration["virtual_hosts"]:
             if "name" in vhost and vhost["name"] != host.get("name"):
@@ -112,10 +143,21 @@ def _http_route(listener: Document, operation: str, match: Document, value: Docu
             routes = host.setdefault("routes", [])
             if not isinstance(routes, list):
                 raise Unknown("the routes of a virtual host are not a list")
+            matches = partial(_is_route, wanted=wanted or {})
             if operation in ("MERGE", "REMOVE"):
-                _each_named(routes, operation, wanted.get("name"), value)
+                _change(routes, operation, matches, value)
             else:
-                _insert(routes, operation, wanted.get("name"), value)
+                _insert(routes, operation, matches if wanted is not None else None, value)
+
+
+def _is_route(route: Document, wanted: Document) -> bool:
+    """Routes are matched by name and by what they do."""
+    action = wanted.get("action", "ANY")
+    key = {"ROUTE": "route", "REDIRECT": "redirect", "DIRECT_RESPONSE": "direct_response"}.get(action)
+    if key is None and action != "ANY":
+        raise Unknown(f"a route's action {action} is not one of ANY, ROUTE, REDIRECT, DIRECT_RESPONSE")
+    named = wanted.get("name") in (None, "", route.get("name"))
+    return named and (key is None or key in route)
 
 
 def _route_configurations(listener: Document, match: Document) -> Iterator[Document]:
@@ -133,23 +175,29 @@ def _route_configurations(listener: Document, match: Document) -> Iterator[Docum
 # --- operations ---------------------------------------------------------------------------------------------
 
 
-def _insert(into: list[Document], operation: str, name: str | None, value: Document) -> None:
-    """Without a name, before and after mean first and last. If the name is not found, nothing happens."""
+def _insert(
+    into: list[Document], operation: str, found: Callable[[Document], bool] | None, value: Document
+) -> None:
+    """Without a match, before and after mean first and last. If nothing matches, nothing happens."""
     new = copy.deepcopy(value)
-    if operation == "INSERT_FIRST" or (operation == "INSERT_BEFORE" and name is None):
-        into.insert(0, new)
-    elif operation == "ADD" or name is None:
+    if operation == "ADD" or (found is None and operation == "INSERT_AFTER"):
         into.append(new)
-    else:
-        index = next((index for index, each in enumerate(into) if each.get("name") == name), None)
-        if index is not None:
-            into.insert(index + (operation == "INSERT_AFTER"), new)
+        return
+    index = 0 if found is None else next((n for n, each in enumerate(into) if found(each)), None)
+    if index is not None:
+        into.insert(0 if operation == "INSERT_FIRST" else index + (operation == "INSERT_AFTER"), new)
 
 
 def _each_named(items: list[Document], operation: str, name: str | None, value: Document) -> None:
     """MERGE, REMOVE and REPLACE: the items with a name, or all."""
+    _change(items, operation, lambda each: name in (None, each.get("name")), value)
+
+
+def _change(
+    items: list[Document], operation: str, found: Callable[[Document], bool], value: Document
+) -> None:
     for index in reversed(range(len(items))):
-        if name is not None and items[index].get("name") != name:
+        if not found(items[index]):
             continue
         if operation == "REMOVE":
             del items[index]
@@ -159,12 +207,18 @@ def _each_named(items: list[Document], operation: str, name: str | None, value: 
             merge(items[index], value)
 
 
+#: Fields of Envoy's API that are maps, of which a merge replaces whole values.
+_MAPS = ("typed_per_filter_config", "typed_extension_protocol_options", "filter_metadata")
+
+
 def merge(into: Document, value: Document) -> None:
-    """Merge as protobuf does: messages recursively, lists appended, everything else replaced. Raises Unknown
-    for two values of different kinds, which protobuf refuses."""
+    """Merge as protobuf does: messages recursively, lists appended, everything else replaced, in maps the
+    values of keys. Raises Unknown for two values of different kinds, which protobuf refuses."""
     for key, new in value.items():
         old: Any = into.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
+        if key in _MAPS and isinstance(old, dict) and isinstance(new, dict):
+            old.update(copy.deepcopy(new))
+        elif isinstance(old, dict) and isinstance(new, dict):
             merge(old, new)
         elif isinstance(old, list) and isinstance(new, list) and {*map(type, old)} >= {*map(type, new)}:
             old.extend(copy.deepcopy(new))
@@ -182,12 +236,34 @@ def only(found: Document, known: set[str]) -> None:
 
 
 _INSERTS = ("ADD", "INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER")
+_CHANGES = ("MERGE", "REMOVE")
 
 _KINDS: dict[str, tuple[Callable[[Document, str, Document, Document], None], tuple[str, ...]]] = {
     "NETWORK_FILTER": (_network_filter, ("MERGE",)),
-    "HTTP_FILTER": (_http_filter, (*_INSERTS, "MERGE", "REMOVE", "REPLACE")),
+    "HTTP_FILTER": (_http_filter, (*_INSERTS, *_CHANGES, "REPLACE")),
     "ROUTE_CONFIGURATION": (_route_configuration, ("MERGE",)),
-    "VIRTUAL_HOST": (_virtual_host, ("ADD", "MERGE", "REMOVE")),
-    "HTTP_ROUTE": (_http_route, (*_INSERTS, "MERGE", "REMOVE")),
-    "CLUSTER": (lambda *_: None, ("ADD", "MERGE", "REMOVE")),
+    "VIRTUAL_HOST": (_virtual_host, ("ADD", *_CHANGES)),
+    "HTTP_ROUTE": (_http_route, (*_INSERTS, *_CHANGES)),
+    "CLUSTER": (lambda *_: None, ("ADD", *_CHANGES)),
+    "EXTENSION_CONFIG": (lambda *_: None, ("ADD",)),
 }
+
+#: Of all patches for a proxy, those that istiod applies first.
+_ORDER: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("CLUSTER", _CHANGES),
+    ("CLUSTER", ("ADD",)),
+    ("NETWORK_FILTER", ("MERGE",)),
+    ("HTTP_FILTER", (*_INSERTS, "REMOVE", "REPLACE")),
+    ("HTTP_FILTER", ("MERGE",)),
+    ("ROUTE_CONFIGURATION", ("MERGE",)),
+    ("VIRTUAL_HOST", _CHANGES),
+    ("HTTP_ROUTE", _CHANGES),
+    ("HTTP_ROUTE", _INSERTS),
+    ("VIRTUAL_HOST", ("ADD",)),
+)
+
+
+def turn(patch: Document) -> int:
+    """Among all patches for a proxy, lower ones are applied first."""
+    kind, operation = patch["applyTo"], patch["patch"]["operation"]
+    return next((n for n, (each, of) in enumerate(_ORDER) if each == kind and operation in of), len(_ORDER))

@@ -9,7 +9,7 @@ import ipaddress
 
 from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, Installation
 from devroute.mesh.manifests.model import Document
-from devroute.mesh.manifests.patches import envoy_filter_of, patch
+from devroute.mesh.manifests.patches import PRIORITY, envoy_filter_of, patch
 from devroute.policy.policy import Policy
 from devroute.policy.ranges import Network, is_inside
 from devroute.proxy.settings import ProxySettings
@@ -125,14 +125,15 @@ def own_sidecar(installation: Installation) -> Document:
     """Keeps the mesh-wide filter away from the proxy's own sidecar: detoured requests and those of /resolve
     carry contracts, about which the filter there would ask the proxy again.
 
-    A namespace's patches come after the root namespace's, so these routes precede the filter's.
+    Of the same priority a namespace's patches come after the root namespace's, so these routes precede the
+    filter's.
     """
     ports = [
         (installation.proxy.data_port, DATA_PORT),
         (installation.proxy.control_port, CONTROL_PORT),
     ]
     patches = [_straight_in(*each) for each in ports]
-    return envoy_filter_of(installation.metadata(), patches, installation.selector)
+    return envoy_filter_of(installation.metadata(), patches, installation.selector, PRIORITY)
 
 
 def _straight_in(port: int, container_port: int) -> Document:

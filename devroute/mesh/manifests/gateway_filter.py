@@ -19,6 +19,9 @@ from devroute.mesh.manifests.model import Document, ProxyService, metadata_of
 from devroute.mesh.manifests.patches import (
     LUA_ROUTE_TYPE,
     LUA_TYPE,
+    PRIORITY,
+    disabled_filter,
+    discovered_filter,
     envoy_filter_of,
     patch,
     turned_on,
@@ -30,9 +33,6 @@ CONTEXT = "GATEWAY"
 FILTER = headers.EDGE_METADATA
 #: Name of the one in front of all others.
 FRONT = f"{FILTER}.front"
-#: Istio applies EnvoyFilters in the order of their priority: after other teams', so that their filters come
-#: between the two.
-PRIORITY = 1000
 
 #: Headers that only the mesh sets, a token that is for the gateway alone, and a contract under the name that
 #: CGI-like servers take for x-devroute.
@@ -118,21 +118,19 @@ def edge_filter(settings: EdgeSettings | None = None) -> Document:
     """
     settings = settings or EdgeSettings()
     patches = [
-        _filter(FRONT, "INSERT_FIRST", None, {"default_source_code": _code(lua.source("edge_front"))}),
+        disabled_filter(CONTEXT, FRONT, _code(lua.source("edge_front"))),
         # It does not have the route chosen again: the one that the others obeyed is the one that counts.
-        _filter(
+        *discovered_filter(
+            CONTEXT,
             FILTER,
-            "INSERT_BEFORE",
-            "envoy.filters.http.router",
-            {"default_source_code": _code(edge_source(settings)), "clear_route_cache": False},
+            {**_code(edge_source(settings)), "clear_route_cache": False},
+            before="envoy.filters.http.router",
         ),
         *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", route) for route in _routes()),
         patch(CONTEXT, "VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": list(NEVER_FROM_OUTSIDE)}),
     ]
     metadata = metadata_of("devroute-edge", settings.namespace)
-    document = envoy_filter_of(metadata, patches, dict(sorted(settings.selector.items())))
-    document["spec"]["priority"] = PRIORITY
-    return document
+    return envoy_filter_of(metadata, patches, dict(sorted(settings.selector.items())), PRIORITY)
 
 
 def edge_source(settings: EdgeSettings) -> str:
@@ -156,18 +154,7 @@ def edge_source(settings: EdgeSettings) -> str:
 
 
 def _code(source: str) -> Document:
-    return {"inline_string": source}
-
-
-def _filter(name: str, operation: str, before: str | None, config: Document) -> Document:
-    """A filter that is off: Envoy builds it only for requests whose first route turns it on."""
-    manager: Document = {"name": "envoy.filters.network.http_connection_manager"}
-    if before is not None:
-        manager["subFilter"] = {"name": before}
-    value = {"name": name, "disabled": True, "typed_config": {"@type": LUA_TYPE, **config}}
-    inserted = patch(CONTEXT, "HTTP_FILTER", operation, value)
-    inserted["match"]["listener"] = {"filterChain": {"filter": manager}}
-    return inserted
+    return {"@type": LUA_TYPE, "default_source_code": {"inline_string": source}}
 
 
 def _routes() -> list[Document]:

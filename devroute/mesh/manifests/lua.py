@@ -22,8 +22,6 @@ from devroute.routing import resolve_codec
 from devroute.routing.decision import TTL_MS
 from devroute.routing.shadow.comparison import MAX_BODY
 
-#: Keys of the settings in a route's metadata.
-SETTING_KEYS: Final = ("control", "data", "domain", "service", "namespace", "share", "proxy")
 #: The decision that leads to the proxy. The name is the result if the proxy does not respond itself.
 SENT_TO_PROXY: Final = "error"
 #: The decision that a request without a contract is copied; no caller gets to see it.
@@ -42,7 +40,6 @@ def _error(kind: type[DevrouteError]) -> dict[str, str]:
 
 #: What Lua and Python have in common, beside the names in devroute/headers.py.
 _SHARED: Final[dict[str, Constant]] = {
-    "SETTING_KEYS": SETTING_KEYS,
     "SENT_TO_PROXY": SENT_TO_PROXY,
     "COPIED": COPIED,
     "EDGE_DONE": EDGE_DONE,

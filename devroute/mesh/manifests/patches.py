@@ -7,18 +7,31 @@ from devroute.errors import DevrouteError
 from devroute.http.error_response import error_body
 from devroute.mesh.manifests.model import Document, manifest
 
+#: Applied after all other EnvoyFilters (0 unless they say otherwise): the first and the last filter of the
+#: chain have to stay that, and the routes come before all others.
+PRIORITY = 1000
+
 LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 LUA_ROUTE_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute"
+MUTATION_TYPE = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+MUTATION_ROUTE_TYPE = (
+    "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
+)
 #: On a route: a filter's settings, and what turns on a filter that is off elsewhere.
 ROUTE_FILTER_TYPE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
 
 def envoy_filter_of(
-    metadata: Document, patches: Iterable[Document], selector: Mapping[str, str] | None = None
+    metadata: Document,
+    patches: Iterable[Document],
+    selector: Mapping[str, str] | None = None,
+    priority: int | None = None,
 ) -> Document:
-    """The EnvoyFilter (networking.istio.io/v1alpha3); without a selector it is for the whole namespace."""
+    """The EnvoyFilter (networking.istio.io/v1alpha3); without a selector it is for the whole namespace. Of a
+    higher `priority` (Istio's default is 0): applied later."""
+    order = {} if priority is None else {"priority": priority}
     workloads = {} if selector is None else {"workloadSelector": {"labels": dict(selector)}}
-    spec = {**workloads, "configPatches": list(patches)}
+    spec = {**order, **workloads, "configPatches": list(patches)}
     return manifest("networking.istio.io/v1alpha3", "EnvoyFilter", metadata, spec)
 
 
@@ -30,17 +43,35 @@ def patch(context: str, apply_to: str, operation: str, value: Document) -> Docum
     }
 
 
-def disabled_filter(context: str, before: str, name: str, config: Document) -> Document:
-    """A filter that is off, before another one: Envoy builds it only for requests whose first route turns it
-    on.
+def disabled_filter(context: str, name: str, config: Document, before: str | None = None) -> Document:
+    """A filter that is off, before another one or before all: Envoy builds it only for requests whose first
+    route turns it on.
 
     Such a request keeps it when its route is chosen again; for all others it does not exist
     (bench/mesh_cost.md has what an idle filter in the chain would cost them).
     """
-    manager = {"name": "envoy.filters.network.http_connection_manager", "subFilter": {"name": before}}
-    inserted = patch(
-        context, "HTTP_FILTER", "INSERT_BEFORE", {"name": name, "disabled": True, "typed_config": config}
-    )
+    return _insert_filter(context, {"name": name, "disabled": True, "typed_config": config}, before)
+
+
+def discovered_filter(
+    context: str, name: str, config: Document, before: str | None = None
+) -> tuple[Document, Document]:
+    """The same, with settings that istiod sends apart from the listener: new ones take effect at once, and
+    drain no connection. The name has to be unique among all filters of a proxy."""
+    extension = patch(context, "EXTENSION_CONFIG", "ADD", {"name": name, "typed_config": config})
+    # Without a timeout Envoy would start with no settings, and close the connections of such requests.
+    source = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
+    discovery = {"config_source": source, "type_urls": [config["@type"]]}
+    value = {"name": name, "disabled": True, "config_discovery": discovery}
+    return extension, _insert_filter(context, value, before)
+
+
+def _insert_filter(context: str, value: Document, before: str | None) -> Document:
+    manager: Document = {"name": "envoy.filters.network.http_connection_manager"}
+    if before is not None:
+        manager["subFilter"] = {"name": before}
+    operation = "INSERT_FIRST" if before is None else "INSERT_BEFORE"
+    inserted = patch(context, "HTTP_FILTER", operation, value)
     inserted["match"]["listener"] = {"filterChain": {"filter": manager}}
     return inserted
 

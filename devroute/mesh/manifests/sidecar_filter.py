@@ -1,5 +1,13 @@
-"""The EnvoyFilter that puts the filters `decide`, `compare` and `shadow` (`lua/`) into the sidecars of a
-scope. Pure."""
+"""The EnvoyFilter that puts the filters `front`, `decide`, `compare` and `shadow` (`lua/`) into the sidecars
+of a scope. Pure.
+
+A request with a contract meets the same policy as one without: the first filter of the chain has its route
+chosen again before any other one looks at it, and the last one before the router decides, when rate limits,
+authentication and authorization, merged onto routes or not, have had their say. Both are turned on by the
+request's first route; for all other requests they do not exist.
+"""
+
+from typing import NamedTuple
 
 from devroute import headers
 from devroute.mesh.manifests import lua
@@ -15,7 +23,11 @@ from devroute.mesh.manifests.model import (
 from devroute.mesh.manifests.patches import (
     LUA_ROUTE_TYPE,
     LUA_TYPE,
+    MUTATION_ROUTE_TYPE,
+    MUTATION_TYPE,
+    PRIORITY,
     disabled_filter,
+    discovered_filter,
     envoy_filter_of,
     patch,
     turned_on,
@@ -23,28 +35,45 @@ from devroute.mesh.manifests.patches import (
 )
 
 CONTEXT = "SIDECAR_INBOUND"
-#: Name of the HTTP filter, and of the metadata in which it leaves its result.
+#: Name of the metadata in which the filters leave their result.
 FILTER = headers.METADATA
-#: Name of the HTTP filter that puts the result on the response.
-RESULT_FILTER = "devroute.result"
-#: The entries of `lua/`, once in the filter's configuration for all routes that run them: on requests with a
-#: contract, on responses to mirrored requests, and on requests of a workload that takes part in shadow
-#: traffic.
-DECIDE, COMPARE, SHADOW = "decide", "compare", "shadow"
+#: The entry of `lua/` that the filter runs on responses to copied requests, where the route says so.
+COMPARE = "compare"
 #: Decisions that lead to the cluster, or send a copy to the one, that the Lua names. All others fall to the
 #: service's own route.
 ELSEWHERE = ("mirror", "version")
 #: The denominator of a share: fine enough for any percentage.
 MILLION = 1_000_000
+ROUTER = "envoy.filters.http.router"
 
-MUTATION_TYPE = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
-MUTATION_ROUTE_TYPE = f"{MUTATION_TYPE}PerRoute"
+
+class Names(NamedTuple):
+    """The names of one scope's filters: where a sidecar has those of several scopes, a route turns on its
+    own."""
+
+    scope: str
+
+    @property
+    def front(self) -> str:
+        return f"{self.scope}.front"
+
+    @property
+    def decide(self) -> str:
+        return self.scope
+
+    @property
+    def shadow(self) -> str:
+        return f"{self.scope}.shadow"
+
+    @property
+    def result(self) -> str:
+        """Puts the result on the response."""
+        return f"{self.scope}.result"
 
 
 def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
     """The EnvoyFilter (networking.istio.io/v1alpha3) that puts the filter into the sidecars of a scope."""
     proxy = proxy or ProxyService()
-    entries, routes = [DECIDE, COMPARE], []
     settings = {
         "control": proxy.control_cluster,
         "data": proxy.data_cluster,
@@ -52,45 +81,56 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
         "proxy": proxy.principal,
     }
     name, selector = "devroute", None
+    share: float | None = None
+    names = Names(FILTER)
     match scope:
         case MeshScope(namespace):
             pass
         case NamespaceScope(namespace):
             settings |= {"namespace": namespace}
+            names = Names(f"{FILTER}.{namespace}")
         case WorkloadScope(namespace, service):
-            name, selector = f"devroute-{service}", scope.selector
+            name, selector, share = f"devroute-{service}", scope.selector, scope.shadow_share
             settings |= {"namespace": namespace, "service": service}
-            if scope.shadow_share is not None:
-                entries.append(SHADOW)
-                routes = [_shadow_route(scope.shadow_share, settings), _copied_route(proxy)]
+            names = Names(f"{FILTER}.{namespace}.{service}")
+    filters, routes = _filters(names, settings), []
+    if share is not None:
+        code = _code("shadow", {**settings, "share": f"{share:.6f}"})
+        filters += discovered_filter(CONTEXT, names.shadow, code, before=ROUTER)
+        routes = [_shadow_route(share, names), _copied_route(names)]
     routes += [
-        _ask_route("devroute-ask-baggage", _baggage_has_contract(), settings),
-        _ask_route("devroute-ask", _carries_contract(), settings),
-        _decided_route(proxy),
+        _ask_route("devroute-ask-baggage", _baggage_has_contract(), names),
+        _ask_route("devroute-ask", _carries_contract(), names),
+        _decided_route(names),
         _detour_route(proxy),
     ]
     # Each route is inserted before those above it.
-    patches = [*_filters(entries), *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", each) for each in routes)]
-    return envoy_filter_of(metadata_of(name, namespace), patches, selector)
+    patches = [*filters, *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", each) for each in routes)]
+    return envoy_filter_of(metadata_of(name, namespace), patches, selector, PRIORITY)
 
 
-def _filters(entries: list[str]) -> list[Document]:
-    router = "envoy.filters.http.router"
-    code = {"@type": LUA_TYPE, "source_codes": {each: _inline(each) for each in entries}}
-    results = {"@type": MUTATION_TYPE, "mutations": {"response_mutations": _results()}}
+def _filters(names: Names, settings: dict[str, str]) -> list[Document]:
     return [
-        disabled_filter(CONTEXT, router, FILTER, code),
-        disabled_filter(CONTEXT, router, RESULT_FILTER, results),
+        disabled_filter(CONTEXT, names.front, _code("front")),
+        *discovered_filter(CONTEXT, names.decide, _code("decide", settings), before=ROUTER),
+        disabled_filter(CONTEXT, names.result, _results(), before=ROUTER),
     ]
 
 
-def _inline(entry: str) -> Document:
-    return {"inline_string": lua.source(entry)}
-
-
-def _run(entry: str) -> Document:
-    """On a route: runs an entry."""
-    return turned_on({"@type": LUA_ROUTE_TYPE, "name": entry})
+def _code(entry: str, settings: dict[str, str] | None = None) -> Document:
+    """A filter that runs an entry of `lua/` wherever it is turned on; one with settings has `compare` too,
+    for routes that name it."""
+    config: Document = {"@type": LUA_TYPE}
+    if settings is None:
+        return config | {"default_source_code": {"inline_string": lua.source(entry)}}
+    # The route that the others obeyed is the one that counts, unless the Lua has another one chosen.
+    config["clear_route_cache"] = False
+    compare = lua.source(COMPARE, SETTINGS={"control": settings["control"]})
+    code = lua.source(entry, SETTINGS=settings)
+    return config | {
+        "default_source_code": {"inline_string": code},
+        "source_codes": {COMPARE: {"inline_string": compare}},
+    }
 
 
 def _result(value: Document, **options: bool) -> Document:
@@ -118,10 +158,10 @@ def _baggage_has_contract() -> list[Document]:
     return [{"name": "baggage", "string_match": each} for each in tests]
 
 
-def _ask_route(name: str, carried: list[Document], settings: Document) -> Document:
-    """Carries a contract, no decision yet: the Lua runs, decides, and has the route chosen again.
+def _ask_route(name: str, carried: list[Document], names: Names) -> Document:
+    """Carries a contract, no decision yet: turns the filters on, of which the first one leaves this route.
 
-    The route's own response appears only if the Lua dies without a decision.
+    The route's own response appears only if that one dies.
     """
     return {
         "name": name,
@@ -131,15 +171,20 @@ def _ask_route(name: str, carried: list[Document], settings: Document) -> Docume
             _header("content-type", "application/json", "OVERWRITE_IF_EXISTS_OR_ADD"),
             _header(headers.RESULT, "error", "ADD_IF_ABSENT"),
         ],
-        "metadata": {"filter_metadata": {FILTER: settings}},
         "typed_per_filter_config": {
-            FILTER: _run(DECIDE),
-            RESULT_FILTER: turned_on({"@type": MUTATION_ROUTE_TYPE}),
+            names.front: _on(),
+            names.decide: _on(),
+            names.result: turned_on({"@type": MUTATION_ROUTE_TYPE}),
         },
     }
 
 
-def _shadow_route(share: float, settings: Document) -> Document:
+def _on() -> Document:
+    """On a route: runs the code that the filter has."""
+    return turned_on({"@type": LUA_ROUTE_TYPE, "filter_context": {}})
+
+
+def _shadow_route(share: float, names: Names) -> Document:
     """A share of the requests without a contract: the Lua runs, and has some of them copied. All others pay
     for the draw alone. The routes for requests with a contract come first."""
     fraction = {"numerator": round(share * MILLION / 100), "denominator": "MILLION"}
@@ -151,15 +196,14 @@ def _shadow_route(share: float, settings: Document) -> Document:
             "dynamic_metadata": [_result({"present_match": True}, invert=True)],
         },
         "direct_response": _undecided(),
-        "metadata": {"filter_metadata": {FILTER: {**settings, "share": f"{share:.6f}"}}},
-        "typed_per_filter_config": {FILTER: _run(SHADOW)},
+        "typed_per_filter_config": {names.front: _on(), names.shadow: _on()},
     }
 
 
-def _copied_route(proxy: ProxyService) -> Document:
+def _copied_route(names: Names) -> Document:
     """Copied without a contract. The header alone, which a client can send too, leads nowhere."""
     match = _match([{"name": headers.COPY, "present_match": True}], _exactly(lua.COPIED))
-    return {"name": "devroute-copied", "match": match, **_elsewhere(proxy)}
+    return {"name": "devroute-copied", "match": match, **_elsewhere(names.shadow)}
 
 
 def _detour_route(proxy: ProxyService) -> Document:
@@ -172,17 +216,17 @@ def _detour_route(proxy: ProxyService) -> Document:
     }
 
 
-def _decided_route(proxy: ProxyService) -> Document:
+def _decided_route(names: Names) -> Document:
     """Decided: to the cluster that the Lua wrote over whatever a client had sent; for a mirrored request to
     the service's own, with a copy to the proxy. Detours have a route that needs no such headers."""
     results = [_exactly(result) for result in ELSEWHERE]
     match = _match(_carries_contract(), {"or_match": {"value_matchers": results}})
-    return {"name": "devroute-decided", "match": match, **_elsewhere(proxy)}
+    return {"name": "devroute-decided", "match": match, **_elsewhere(names.decide)}
 
 
-def _elsewhere(proxy: ProxyService) -> Document:
-    """To the cluster that the Lua named, with a copy to the cluster that it named for copies, if any. The Lua
-    reports the service's response where the laptop's owner wants a comparison."""
+def _elsewhere(reporter: str) -> Document:
+    """To the cluster that the Lua named, with a copy to the cluster that it named for copies, if any. The
+    filter `reporter` reports the service's response where the laptop's owner wants a comparison."""
     return {
         "route": {
             "cluster_header": headers.CLUSTER,
@@ -192,8 +236,7 @@ def _elsewhere(proxy: ProxyService) -> Document:
         },
         # Envoy reads the mirror's header after this removal, so that one stays, and the service receives it.
         "request_headers_to_remove": [headers.CLUSTER],
-        "metadata": {"filter_metadata": {FILTER: {"control": proxy.control_cluster}}},
-        "typed_per_filter_config": {FILTER: _run(COMPARE)},
+        "typed_per_filter_config": {reporter: turned_on({"@type": LUA_ROUTE_TYPE, "name": COMPARE})},
     }
 
 
@@ -201,12 +244,13 @@ def _undecided() -> Document:
     return undecided("the devroute filter made no decision", "see the log of the sidecar")
 
 
-def _results() -> list[Document]:
+def _results() -> Document:
     """From the decision's metadata; what the proxy set on a detoured response stays."""
-    return [
+    mutations = [
         {"append": _header(headers.RESULT, _metadata("result"), "ADD_IF_ABSENT")},
         {"append": _header(headers.REASON, _metadata("reason"), "ADD_IF_ABSENT")},
     ]
+    return {"@type": MUTATION_TYPE, "mutations": {"response_mutations": mutations}}
 
 
 def _metadata(key: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from devroute.errors import ConfigInvalid
+from devroute.mesh.istio import extension_configs
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.patches import supported
 from devroute.mesh.istio.rules import APPLY_TO, OPERATIONS
@@ -96,6 +97,10 @@ def test_a_listener_is_found_by_its_port(port: int, found: bool) -> None:
         ("INSERT_BEFORE", {"route": {"name": "default"}}, ["new", "default"]),
         ("INSERT_AFTER", {"route": {"name": "default"}}, ["default", "new"]),
         ("INSERT_AFTER", {"route": {"name": "nobody"}}, ["default"]),
+        ("INSERT_FIRST", {"route": {"name": "nobody"}}, ["default"]),
+        ("INSERT_FIRST", {"route": {"action": "ANY"}}, ["new", "default"]),
+        ("MERGE", {"route": {"action": "ROUTE"}}, ["new"]),
+        ("MERGE", {"route": {"action": "DIRECT_RESPONSE"}}, ["default"]),
         ("REMOVE", {"route": {"name": "default"}}, []),
         ("MERGE", {"name": "inbound|http|8080"}, ["new"]),
         ("MERGE", {"name": "inbound|http|9090"}, ["default"]),
@@ -130,11 +135,94 @@ def test_clusters() -> None:
 
 
 @pytest.mark.parametrize(
+    ("match", "changed"),
+    [
+        ({}, [True, True]),
+        ({"service": "bar.default.svc.cluster.local"}, [False, True]),
+        ({"service": "bar.default.svc.cluster.local", "portNumber": 8080}, [False, True]),
+        ({"service": "bar.default.svc.cluster.local", "portNumber": 80}, [False, False]),
+        ({"portNumber": 8080}, [True, True]),
+        ({"subset": "v1"}, [False, False]),
+    ],
+)
+def test_clusters_are_found_by_the_parts_of_their_names(match: Document, changed: list[bool]) -> None:
+    found = patched("CLUSTER", "MERGE", {"connect_timeout": "1s"}, cluster=match)
+    timeouts = [each["connect_timeout"] for each in found["static_resources"]["clusters"]]
+    assert timeouts == ["1s" if each else "10s" for each in changed]
+
+
+def own(*patches: Document, name: str = "own", namespace: str = "default", **spec: int) -> Document:
+    return {"metadata": {"name": name, "namespace": namespace}, "spec": {"configPatches": [*patches], **spec}}
+
+
+def inbound(apply_to: str, operation: str, value: Document, **match: Any) -> Document:
+    match = {"context": "SIDECAR_INBOUND", **match}
+    return {"applyTo": apply_to, "match": match, "patch": {"operation": operation, "value": value}}
+
+
+def test_what_is_merged_onto_routes_does_not_reach_those_that_are_inserted() -> None:
+    """Whatever the order of the patches and the EnvoyFilters: istiod merges first."""
+    inserted = own(inbound("HTTP_ROUTE", "INSERT_FIRST", NEW), namespace="istio-system")
+    merged = own(inbound("HTTP_ROUTE", "MERGE", {"metadata": {"own": 1}}))
+    found = manager(apply([inserted, merged], SIDECAR, bootstrap(SIDECAR)))["route_config"]
+    assert ["metadata" in each for each in found["virtual_hosts"][0]["routes"]] == [False, True]
+
+
+def test_what_is_merged_onto_a_filter_reaches_those_that_are_inserted_unless_they_are_discovered() -> None:
+    merged = own(inbound("HTTP_FILTER", "MERGE", {"typed_config": {"own": 1}}, listener=before("new")))
+    static = own(inbound("HTTP_FILTER", "INSERT_FIRST", {"name": "new", "typed_config": {}}))
+    discovered = own(inbound("HTTP_FILTER", "INSERT_FIRST", {"name": "new", "config_discovery": {}}))
+    for inserted, expected in ((static, {"own": 1}), (discovered, None)):
+        found = manager(apply([merged, inserted], SIDECAR, bootstrap(SIDECAR)))["http_filters"][0]
+        assert found.get("typed_config") == expected
+
+
+def test_a_higher_priority_is_applied_later_then_the_workloads_namespace() -> None:
+    def first(name: str, **more: Any) -> Document:
+        return own(inbound("HTTP_ROUTE", "INSERT_FIRST", {"name": name}), name=name, **more)
+
+    filters = [
+        first("late", priority=1000, namespace="istio-system"),
+        first("latest", priority=1000),
+        first("early", priority=-1),
+        first("root", namespace="istio-system"),
+        first("usual"),
+    ]
+    for given in (filters, filters[::-1]):
+        found = routes(apply(given, SIDECAR, bootstrap(SIDECAR)))
+        assert found == ["latest", "late", "usual", "root", "early", "default"]
+
+
+def test_of_a_map_whole_values_are_replaced() -> None:
+    value = {"typed_per_filter_config": {"a": {"one": 1}}}
+    more = {"typed_per_filter_config": {"a": {"two": 2}, "b": {}}}
+    both = own(inbound("HTTP_ROUTE", "MERGE", value), inbound("HTTP_ROUTE", "MERGE", more))
+    (host,) = manager(apply([both], SIDECAR, bootstrap(SIDECAR)))["route_config"]["virtual_hosts"]
+    assert host["routes"][0]["typed_per_filter_config"] == {"a": {"two": 2}, "b": {}}
+
+
+def test_settings_that_are_discovered_stand_in_the_listener_or_in_files() -> None:
+    """For `envoy --mode validate`, and for an Envoy that runs."""
+    config = {"name": "new", "typed_config": {"@type": "own"}}
+    discovered = {"name": "new", "config_discovery": {"type_urls": ["own"]}}
+    both = own(inbound("EXTENSION_CONFIG", "ADD", config), inbound("HTTP_FILTER", "INSERT_FIRST", discovered))
+    found = apply([both], SIDECAR, bootstrap(SIDECAR))
+    inline = extension_configs.inline(found)
+    assert manager(inline)["http_filters"][0] == config
+    on_files, files = extension_configs.on_files(found, "/folder")
+    (name,) = files
+    assert files[name]["resources"][0]["typed_config"] == {"@type": "own"}
+    source = manager(on_files)["http_filters"][0]["config_discovery"]["config_source"]
+    assert source["path_config_source"]["path"] == f"/folder/{name}"
+    assert inline.keys() == on_files.keys() == bootstrap(SIDECAR).keys(), "nothing that Envoy does not know"
+
+
+@pytest.mark.parametrize(
     ("apply_to", "match"),
     [
-        ("CLUSTER", {"cluster": {"service": "foo"}}),
+        ("CLUSTER", {"cluster": {"own": "foo"}}),
         ("HTTP_FILTER", {"listener": {"filterChain": {"sni": "foo"}}}),
-        ("HTTP_ROUTE", {"routeConfiguration": {"vhost": {"route": {"action": "ANY"}}}}),
+        ("HTTP_ROUTE", {"routeConfiguration": {"vhost": {"route": {"own": "ANY"}}}}),
         ("VIRTUAL_HOST", {"proxy": {"metadata": {"a": "b"}}}),
     ],
 )

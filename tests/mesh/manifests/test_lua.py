@@ -9,15 +9,8 @@ from devroute.mesh.istio.rules import MAX_INLINE_LUA
 from devroute.mesh.manifests import lua
 from tests.support.paths import ROOT
 
-ENTRIES = {
-    "decide": {},
-    "shadow": {},
-    "compare": {},
-    "edge_front": {},
-    "edge": {"SETTINGS": {"control": "c"}},
-    "waypoint": {"SETTINGS": {"control": "c"}},
-}
-SOURCES = {name: lua.source(name, **constants) for name, constants in ENTRIES.items()}
+ENTRIES = ("front", "decide", "shadow", "compare", "edge_front", "edge", "waypoint")
+SOURCES = {name: lua.source(name, SETTINGS={"control": "c"}) for name in ENTRIES}
 BUILTINS = {
     "assert",
     "collectgarbage",
@@ -38,7 +31,7 @@ def code_of(source: str) -> list[str]:
 
 
 def test_every_file_is_an_entry_or_part_of_one() -> None:
-    assert {file.stem for file in (ROOT / "lua").glob("*.lua")} == ENTRIES.keys()
+    assert {file.stem for file in (ROOT / "lua").glob("*.lua")} == set(ENTRIES)
     joined = {
         part
         for source in SOURCES.values()

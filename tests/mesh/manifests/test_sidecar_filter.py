@@ -25,13 +25,25 @@ from tests.support.paths import ROOT
 APP = Endpoint("127.0.0.1", 9000)
 
 
-def ask_route(document: Document) -> Document:
-    (route,) = (
-        patch["patch"]["value"]
-        for patch in document["spec"]["configPatches"]
-        if patch["patch"]["value"].get("name") == "devroute-ask"
-    )
-    return route  # type: ignore[no-any-return]
+def values(document: Document, apply_to: str) -> dict[str, Document]:
+    """What the document's patches of a kind insert, by name."""
+    patches = [each for each in document["spec"]["configPatches"] if each["applyTo"] == apply_to]
+    return {each["patch"]["value"]["name"]: each["patch"]["value"] for each in patches}
+
+
+def settings_of(document: Document) -> str:
+    """The settings in the Lua that decides."""
+    (code,) = values(document, "EXTENSION_CONFIG").values()
+    source: str = code["typed_config"]["default_source_code"]["inline_string"]
+    return next(line for line in source.split("\n") if line.startswith("local SETTINGS = "))
+
+
+CLUSTERS = {
+    "control": "outbound|8081||devroute-proxy.devroute.svc.cluster.local",
+    "data": "outbound|8080||devroute-proxy.devroute.svc.cluster.local",
+    "domain": "cluster.local",
+    "proxy": "devroute/devroute-proxy",
+}
 
 
 def test_every_package_is_listed_for_installation() -> None:
@@ -45,9 +57,12 @@ def test_every_package_is_listed_for_installation() -> None:
 
 def test_the_filter_is_shipped_byte_for_byte() -> None:
     shipped = yaml.safe_load(to_yaml(envoy_filter(MeshScope())))
-    config = shipped["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
+    config = values(shipped, "EXTENSION_CONFIG")["devroute"]["typed_config"]
+    assert config["default_source_code"]["inline_string"] == lua.source("decide", SETTINGS=CLUSTERS)
     sources = {name: code["inline_string"] for name, code in config["source_codes"].items()}
-    assert sources == {name: lua.source(name) for name in ("decide", "compare")}
+    assert sources == {"compare": lua.source("compare", SETTINGS={"control": CLUSTERS["control"]})}
+    front = values(shipped, "HTTP_FILTER")["devroute.front"]["typed_config"]
+    assert front["default_source_code"]["inline_string"] == lua.source("front")
 
 
 @pytest.mark.parametrize("scope", [MeshScope(), NamespaceScope("shop"), WorkloadScope("shop", "foo")])
@@ -59,12 +74,8 @@ def test_a_mesh_wide_filter_selects_every_sidecar_and_gives_no_name() -> None:
     document = envoy_filter(MeshScope())
     assert document["metadata"]["namespace"] == "istio-system"
     assert "workloadSelector" not in document["spec"]
-    assert ask_route(document)["metadata"]["filter_metadata"]["devroute"] == {
-        "control": "outbound|8081||devroute-proxy.devroute.svc.cluster.local",
-        "data": "outbound|8080||devroute-proxy.devroute.svc.cluster.local",
-        "domain": "cluster.local",
-        "proxy": "devroute/devroute-proxy",
-    }
+    assert "service" not in settings_of(document)
+    assert "namespace" not in settings_of(document)
     assert selects(document, Sidecar("foo", APP, namespace="anywhere"))
 
 
@@ -76,16 +87,17 @@ def test_a_namespace_filter_selects_its_namespace_only() -> None:
 
 def test_a_workload_filter_gives_the_name_and_selects_by_labels() -> None:
     document = envoy_filter(WorkloadScope("shop", "foo", {"tier": "front"}))
-    settings = ask_route(document)["metadata"]["filter_metadata"]["devroute"]
-    assert (settings["service"], settings["namespace"]) == ("foo", "shop")
+    assert 'namespace = "shop", service = "foo"' in settings_of(document)
     assert selects(document, Sidecar("foo", APP, namespace="shop", labels={"tier": "front", "app": "foo"}))
     assert not selects(document, Sidecar("foo", APP, namespace="shop", labels={"tier": "back"}))
 
 
 def test_the_proxys_name_namespace_and_ports_can_be_chosen() -> None:
-    text = to_yaml(envoy_filter(MeshScope("mesh"), ProxyService("proxy", "tools", 80, 81, "corp.example")))
-    assert "data: outbound|80||proxy.tools.svc.corp.example" in text
-    assert "control: outbound|81||proxy.tools.svc.corp.example" in text
+    document = envoy_filter(MeshScope("mesh"), ProxyService("proxy", "tools", 80, 81, "corp.example"))
+    assert settings_of(document) == (
+        'local SETTINGS = { control = "outbound|81||proxy.tools.svc.corp.example", '
+        'data = "outbound|80||proxy.tools.svc.corp.example", domain = "corp.example", proxy = "tools/proxy" }'
+    )
 
 
 def test_patches_reach_the_inbound_side_only() -> None:
@@ -95,7 +107,9 @@ def test_patches_reach_the_inbound_side_only() -> None:
     inbound, outbound = after["static_resources"]["listeners"]
     assert outbound == before["static_resources"]["listeners"][1]
     manager = inbound["filter_chains"][0]["filters"][0]["typed_config"]
-    assert [(each["name"], each.get("disabled")) for each in manager["http_filters"]][-3:] == [
+    first, *_ = filters = [(each["name"], each.get("disabled")) for each in manager["http_filters"]]
+    assert first == ("devroute.front", True)
+    assert filters[-3:] == [
         ("devroute", True),
         ("devroute.result", True),
         ("envoy.filters.http.router", None),
@@ -117,7 +131,10 @@ def test_of_two_filters_the_workloads_own_comes_first() -> None:
     after = apply(filters, sidecar, bootstrap(sidecar))
     manager = after["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     asks = [r for r in manager["route_config"]["virtual_hosts"][0]["routes"] if r["name"] == "devroute-ask"]
-    assert [each["metadata"]["filter_metadata"]["devroute"].get("service") for each in asks] == ["foo", None]
+    assert [[*each["typed_per_filter_config"]] for each in asks] == [
+        ["devroute.shop.foo.front", "devroute.shop.foo", "devroute.shop.foo.result"],
+        ["devroute.front", "devroute", "devroute.result"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,14 @@
+-- parts: none
+--
+-- devroute's first filter in a sidecar: lets a contract change nothing about the policy that its request meets.
+--
+-- Which filters a request passes is fixed by its first route, here one of devroute's; which of the routes' settings a
+-- filter obeys is looked up when it runs. So this one runs before all others and has the route chosen again at once:
+-- they all obey the service's own route, and devroute's filter decides behind them (decide.lua, shadow.lua).
+--
+-- The empty result ends devroute's first routes and reports nothing.
+
+function envoy_on_request(handle)
+  handle:streamInfo():dynamicMetadata():set(METADATA, "result", "")
+  handle:clearRouteCache()
+end
