@@ -16,7 +16,6 @@ from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.host_header import HostRewriting
 from devroute.agent.link_monitor import LinkMonitor
-from devroute.agent.message_receiver import MessageReceiver
 from devroute.agent.notices import NoticeReceiver
 from devroute.agent.registration import Registrar, rejection
 from devroute.agent.settings import AgentSettings
@@ -25,6 +24,7 @@ from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.page import PageReporter, can_draw
 from devroute.agent.ui.reporter import Reporter
 from devroute.agent.ui.writer import TerminalWriter
+from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import (
     DevrouteError,
     FailoverUnavailable,
@@ -127,14 +127,9 @@ class Agent:
         #: What the inspector shows; None where there is no inspector.
         self.captures = _captures(settings, self._loop)
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
-        self._upstreams: dict[str, App | RecordingUpstream | MessageReceiver] = {}
-        for spec in settings.services:
-            app: App = local_app(spec)
-            if settings.host_header != "keep":
-                app = HostRewriting(app, spec, settings.host_header)
-            self._upstreams[spec.service] = (
-                app if recorder is None else RecordingUpstream(app, spec.service, recorder)
-            )
+        self._upstreams: dict[str, App] = {
+            spec.service: _app_upstream(spec, settings.host_header, recorder) for spec in settings.services
+        }
         if settings.shadow is not None:
             self._upstreams[COMPARISON_SERVICE] = ComparisonReceiver(
                 IgnoreRules.parse(settings.ignore),
@@ -298,6 +293,13 @@ class Agent:
         self.replayer.close()
         for upstream in self._upstreams.values():
             await upstream.close()
+
+
+def _app_upstream(spec: ServiceSpec, host_header: str, recorder: Recorder | None) -> App:
+    app: App = local_app(spec)
+    if host_header != "keep":
+        app = HostRewriting(app, spec, host_header)
+    return app if recorder is None else RecordingUpstream(app, spec.service, recorder)
 
 
 async def first_result(first: Coroutine[Any, Any, _T], second: Coroutine[Any, Any, _U]) -> _T | _U:
