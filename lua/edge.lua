@@ -8,6 +8,7 @@
 --
 -- If it fails, the request goes on without any contract; it never fails a request.
 
+local MAX_LOCATION = 8192 -- bytes: it stands in a header, and twice in a page
 local OFF_HINT = ("; open ?%s=off to remove it"):format(PARAMETER)
 
 --- The query parameter
@@ -64,8 +65,8 @@ end
 
 -- What is wrong with a parameter, nil if it may become a cookie.
 local function mistake_of(values, contract, location)
-  if not location:find("^/[\33-\126]*$") then
-    return "the address has characters that a redirect cannot contain"
+  if #location > MAX_LOCATION then
+    return "the address without the contract is longer than " .. MAX_LOCATION .. " bytes"
   elseif #values > 1 then
     return "the parameter " .. PARAMETER .. " is given more than once"
   elseif contract ~= "off" and not is_contract(contract) then

@@ -10,14 +10,20 @@
 -- If it fails, the request goes on without a contract.
 
 local MARKER_PREFIX = PREFIX .. "-"
+local MAX_STORED = 3 * MAX_CONTRACT + 1 -- bytes of a contract, which a cookie holds percent-encoded
 local MAX_COOKIES = 2 -- values kept for each name: a second one is enough to refuse both
 
--- As a list of percent-encoded texts, since metadata holds UTF-8 only; nil if there are none.
-local function stored(values)
+-- Percent-encoded, since metadata holds UTF-8 only. A contract that is too long stays so.
+local function stored(value)
+  return percent_encode(value:sub(1, MAX_STORED))
+end
+
+local function take_contracts(headers)
   local texts = {}
-  for _, value in ipairs(values) do
-    texts[#texts + 1] = percent_encode(value)
+  for _, value in ipairs(values_of(headers, CONTRACT)) do
+    texts[#texts + 1] = stored(value)
   end
+  headers:remove(CONTRACT)
   return texts[1] and texts
 end
 
@@ -48,13 +54,13 @@ local function take_cookies(headers)
   local found = nil
   remove_parts(headers, "cookie", ";", function(part)
     local name, value = cookie_pair(part)
-    if not COOKIES[name] then
+    if name == nil or not COOKIES[name] then
       return false
     end
     found = found or {}
     found[name] = found[name] or {}
     if #found[name] < MAX_COOKIES then
-      table.insert(found[name], percent_encode(value))
+      table.insert(found[name], stored(value))
     end
     return true
   end)
@@ -63,14 +69,13 @@ end
 
 local function take(handle)
   local headers = handle:headers()
-  local path = headers:get(":path")
+  local path, trace = headers:get(":path"), headers:get(TRACE)
   local taken = {
-    path = path:find(PARAMETER .. "=", 1, true) and path or nil,
-    trace = headers:get(TRACE),
-    contracts = stored(values_of(headers, CONTRACT)),
+    path = path:find(PARAMETER .. "=", 1, true) and path:find("^/[\33-\126]*$") and path or nil,
+    trace = trace and trace:find("^%x+$") and trace or nil,
+    contracts = take_contracts(headers),
   }
   remove_markers(headers)
-  headers:remove(CONTRACT)
   taken.baggage = take_baggage(headers)
   taken.cookies = take_cookies(headers)
   return taken

@@ -5,8 +5,11 @@
 local HOST_COOKIE, SECURE_COOKIE = "__Host-" .. COOKIE, "__Secure-" .. COOKIE
 local COOKIES = { [COOKIE] = true, [HOST_COOKIE] = true, [SECURE_COOKIE] = true }
 
--- The name and the value of one part of a Cookie field.
+-- The name and the value of one part of a Cookie field; nil if it is too short to be ours.
 local function cookie_pair(part)
+  if #part <= #COOKIE then
+    return nil
+  end
   local name, value = part:match("^([^=]*)=?(.*)$")
   return trimmed(name), trimmed(value)
 end

@@ -33,7 +33,7 @@ local function remove_set_cookies(headers)
   local kept, removed = {}, false
   for _, value in ipairs(values_of(headers, "set-cookie")) do
     local name = cookie_pair(value:match("^[^;]*"))
-    if COOKIES[name] then
+    if name ~= nil and COOKIES[name] then
       removed = true
     else
       kept[#kept + 1] = value
