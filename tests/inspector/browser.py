@@ -142,9 +142,9 @@ class Browser:
 
 
 @asynccontextmanager
-async def chromium(profile: Path) -> AsyncIterator[Browser]:
+async def chromium(profile: Path, *flags: str) -> AsyncIterator[Browser]:
     options = webdriver.ChromeOptions()
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+    for flag in (*FLAGS, *flags, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.binary_location = CHROMIUM or ""
     options.page_load_strategy = PageLoadStrategy.none  # the page's event stream never ends

@@ -160,9 +160,8 @@ def _code(source: str) -> Document:
 def _routes() -> list[Document]:
     """One for each way in which a contract may come.
 
-    Baggage: any spelling of the key that some library may take for ours, of any bytes (`.` would take UTF-8
-    only). `:path`: cheaper than a match by query parameter, for which Envoy would parse the query of every
-    request.
+    Baggage: any spelling of the key that some library may take for ours, beside any bytes. `:path`: cheaper
+    than a match by query parameter, for which Envoy would parse the query of every request.
     """
     baggage = {"safe_regex": {"regex": r"(?i)\C*(devroute|%[0-9a-f]{2}[^=,;]*=)\C*"}}
     cookie = {"contains": f"{headers.COOKIE}="}
