@@ -1,4 +1,4 @@
--- parts: text, random, settings, caller, baggage, cluster, resolve
+-- parts: text, path, random, settings, caller, baggage, cluster, resolve
 --
 -- devroute's sidecar filter for shadow traffic: ordinary requests, without a contract, of a workload that takes part
 -- in `--shadow-share`.
@@ -24,12 +24,13 @@ local function laptop_of(value)
   if ticket == nil or tonumber(percent) == nil then
     return nil
   end
-  local laptop = { ticket = ticket, percent = tonumber(percent), methods = {}, paths = paths ~= "" and {} or nil }
+  local prefixes = prefixes_of(paths ~= "" and paths or nil)
+  if prefixes == false then
+    return nil
+  end
+  local laptop = { ticket = ticket, percent = tonumber(percent), methods = {}, paths = prefixes }
   for method in methods:gmatch("[^,]+") do
     laptop.methods[method] = true
-  end
-  for path in paths:gmatch("[^ ]+") do
-    table.insert(laptop.paths, path)
   end
   return laptop
 end
@@ -98,7 +99,7 @@ local function drawn(found)
 end
 
 local function wants(laptop, method, path)
-  return laptop.methods[method] and (laptop.paths == nil or starts_with_one_of(path, laptop.paths))
+  return laptop.methods[method] and (laptop.paths == nil or is_under_one_of(path_of(path), laptop.paths))
 end
 
 -- Whether the request may have been sent on behalf of a copy: the proxy marks those in baggage.

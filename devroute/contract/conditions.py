@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sized
 from typing import Final
 
 from devroute.contract.mesh_identity import URI_PATTERN
+from devroute.contract.path import read_prefix
 from devroute.contract.target import Malformed
 from devroute.quoting import quote
 
@@ -42,6 +43,7 @@ def read_path(value: object) -> str:
         raise Malformed(f"{_shown(value)} is not a path: it starts with a slash, such as /api/")
     if len(value) > MAX_TEXT or not _VISIBLE.fullmatch(value) or "?" in value or "#" in value:
         raise Malformed(f"{quote(value)} is not a path (no spaces, no query, at most {MAX_TEXT} characters)")
+    read_prefix(value)
     return value
 
 

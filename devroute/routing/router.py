@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from devroute.contract.grammar import Contract, Entry, Signature, parse
+from devroute.contract.path import is_under, read_prefix
 from devroute.contract.target import Address, Version
 from devroute.contract.validity import check_time
 from devroute.errors import (
@@ -50,6 +51,7 @@ class _CachedDecision:
 
     entry: Entry
     conditional: bool = False  # the entry is not for every request
+    prefix: tuple[bytes, ...] = ()  # of the paths that the entry is for, if it has one
     static: bool = False  # the route needs no laptop
     callers: set[bytes] | None = None  # those that policy has permitted; None if it permits all
     signature: Signature | None = None
@@ -104,7 +106,7 @@ class ContractRouter:
         if cached.signature is not None:
             check_time(cached.signature, self._clock())
         if cached.conditional:
-            _check_conditions(entry, request)
+            _check_conditions(cached, request)
         if cached.callers is not None:
             self._check_caller(entry, cached.callers, request.raw)
         via = header_value(request.raw, _VIA)
@@ -149,7 +151,7 @@ class ContractRouter:
         )
         cached.laptop = laptop
         options = laptop.options
-        cached.paths = tuple(path.encode("ascii") for path in options.paths)
+        cached.paths = _prefixes(options.paths)
         cached.methods = (
             () if options.shadow is None else tuple(each.encode("ascii") for each in options.shadow_methods)
         )
@@ -194,6 +196,7 @@ class ContractRouter:
         return _CachedDecision(
             entry,
             conditional=bool(entry.methods or entry.path is not None or entry.percent == 0),
+            prefix=() if entry.path is None else _prefixes((entry.path,)),
             static=aborts or isinstance(entry.target, Address),
             callers=self._no_callers_yet(entry),
             signature=contract.signature,
@@ -203,7 +206,7 @@ class ContractRouter:
 def _route_if_offered(cached: _CachedDecision, laptop: LaptopService, request: InboundRequest) -> Route:
     """Raises PathNotOffered or ConditionUnmet."""
     entry = cached.entry
-    if cached.paths and not request.target.startswith(cached.paths):
+    if cached.paths and not is_under(request.target, cached.paths):
         offered = " ".join(laptop.options.paths)
         raise PathNotOffered(
             f"laptop '{entry.target}' takes requests for '{entry.service}' under {offered} only; the sidecar"
@@ -223,12 +226,18 @@ def _route_if_offered(cached: _CachedDecision, laptop: LaptopService, request: I
     return cached.route
 
 
-def _check_conditions(entry: Entry, request: InboundRequest) -> None:
+def _prefixes(paths: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Path prefixes as requests' paths are compared with them."""
+    return tuple(read_prefix(path) for path in paths)
+
+
+def _check_conditions(cached: _CachedDecision, request: InboundRequest) -> None:
     """Raises ConditionUnmet. An upgrade over HTTP/2, a CONNECT there, is a GET here (RFC 8441)."""
+    entry = cached.entry
     problem = None
     if entry.methods and request.method.decode("ascii") not in entry.methods:
         problem = f"is for {', '.join(entry.methods)}"
-    elif entry.path is not None and not request.target.startswith(entry.path.encode("ascii")):
+    elif entry.path is not None and not is_under(request.target, cached.prefix):
         problem = f"is for {entry.path}"
     elif entry.percent == 0:
         problem = "is for 0% of all requests"

@@ -59,14 +59,6 @@ local function set_of(list)
   return set
 end
 
-local function words_of(list)
-  local words = list and {}
-  for word in (list or ""):gmatch("[^ ]+") do
-    words[#words + 1] = word
-  end
-  return words
-end
-
 -- Policy's patterns of callers as patterns of Lua: * stands for any text without a slash. nil if there are none.
 local function patterns_of(list)
   if list == nil then
@@ -94,10 +86,13 @@ local function rule_of(body)
   elseif values.timeout and not values.timeout:find("^%d+$") then
     return nil
   end
+  rule.path, rule.only_paths = prefixes_of(values.path), prefixes_of(values["only-paths"])
+  if rule.path == false or rule.only_paths == false then
+    return nil
+  end
   rule.decision, rule.service, rule.timeout = values.decision, values.service, values.timeout
-  rule.methods, rule.path, rule.callers, rule.percent = set_of(values.methods), values.path, set_of(values.from), percent
+  rule.methods, rule.callers, rule.percent = set_of(values.methods), set_of(values.from), percent
   rule.permitted = patterns_of(values.callers)
-  rule.only_paths = words_of(values["only-paths"])
   rule.conditional = (values.methods or values.path or values.from or percent or rule.only_paths or values.callers) ~= nil
   rule.strict, rule.wants_origin = values.fallback == "fail", values.origin == "yes"
   rule.compared = values.compare == "yes"
@@ -143,9 +138,11 @@ end
 local function unmet(rule, handle, headers)
   if rule.methods and not rule.methods[headers:get(":method")] then
     return OTHER_METHOD
-  elseif rule.path and headers:get(":path"):sub(1, #rule.path) ~= rule.path then
+  end
+  local path = (rule.path or rule.only_paths) and path_of(headers:get(":path"))
+  if rule.path and not is_under_one_of(path, rule.path) then
     return OTHER_PATH
-  elseif rule.only_paths and not starts_with_one_of(headers:get(":path"), rule.only_paths) then
+  elseif rule.only_paths and not is_under_one_of(path, rule.only_paths) then
     return NOT_OFFERED
   elseif rule.callers and not from_one_of(rule.callers, handle:streamInfo()) then
     return OTHER_CALLER

@@ -35,15 +35,6 @@ local function contains(list, name)
   return false
 end
 
-local function starts_with_one_of(text, prefixes)
-  for _, each in ipairs(prefixes) do
-    if text:sub(1, #each) == each then
-      return true
-    end
-  end
-  return false
-end
-
 -- The response to a request that gets an error, with the members of every error body of devroute.
 local function error_response(kind, message, hint, service, target)
   local body = '{"code": "%s", "message": "%s", "hint": "%s", "service": %s, "target": %s, "request_id": null}\n'

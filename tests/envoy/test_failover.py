@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import aiohttp
 import pytest
@@ -21,6 +22,7 @@ from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, free_port, real_mesh
 from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.paths import VECTORS
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -143,6 +145,27 @@ async def test_a_laptop_takes_only_the_paths_that_it_offers(party: Party, path: 
 async def test_the_contracts_own_path_holds_as_well(party: Party) -> None:
     assert (await party.ask("bob", "/v2/x", option={"path": "/api/"}))[1] == "service"
     assert (await party.ask("bob", "/api/x", option={"path": "/api/"}))[1] == "laptop"
+
+
+async def test_no_spelling_of_a_path_reaches_a_laptop_that_does_not_take_it(party: Party) -> None:
+    """As Envoy leaves it, sidecar and proxy read each path alike."""
+    table = json.loads((VECTORS / "sidecar" / "path.json").read_text())["cases"]
+    host, _, port = party.foo.removeprefix("http://").rpartition(":")
+    head = f"host: foo\r\nconnection: close\r\nx-devroute: {json.dumps({'foo': 'bob'})}\r\n\r\n"
+    taken = set()
+    for path in [case["path"] for case in table if case["prefix"] == "/api/" and len(case["path"]) < 4000]:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {path} HTTP/1.1\r\n{head}".encode())
+        response = (await reader.read()).decode()
+        writer.close()
+        assert "path-not-offered" not in response, path
+        if '"who": "laptop"' in response:
+            taken.add(path)
+    certain = {case["path"] for case in table if case["prefix"] == "/api/" and case["under"]}
+    assert {each for each in certain if len(each) < 4000} <= taken
+    assert all(unquote(each.partition("?")[0]).startswith("/api/") for each in certain)
+    resolved = {"/api/./a", "/api/.", "/api/.;/a", "http://foo/api/"}  # by Envoy, to what is under the prefix
+    assert taken - certain <= resolved
 
 
 async def test_the_proxy_refuses_requests_that_the_filter_should_have_left_to_the_service(

@@ -4,10 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
 
+from devroute.contract.path import read_target
 from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA
 from devroute.http.baggage import MAX_READ_BYTES, member_value
 from devroute.mesh.manifests import lua
+from tests.contract.test_path import PATHS
 from tests.lua.worker import CONTROL, SETTINGS, Worker, exports, runtime
 from tests.support.paths import VECTORS
 
@@ -17,7 +20,8 @@ def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
     return cases
 
 
-DECIDE, RULE = exports("text, random, caller, identity, resolve, rule", "rule_of", "parse_response")
+DECIDE, RULE = exports("text, path, random, caller, identity, resolve, rule", "rule_of", "parse_response")
+_, PATH = exports("text, path", "path_of")
 SHADOW_SOURCE = lua.source("shadow", SETTINGS=SETTINGS) + "return { assignment_of = assignment_of }"
 _, SHADOW = runtime(SHADOW_SOURCE)
 
@@ -103,6 +107,30 @@ def test_baggage_that_is_too_long_is_not_read() -> None:
     assert (handle["result"], handle.sent("x-devroute"), handle.sent("baggage")) == ("fallback", None, long)
     assert handle["reason"] == f"baggage of more than {MAX_READ_BYTES} bytes is not read"
     assert worker.request('{"bar": "x"}', baggage=long).sent("baggage") == long
+
+
+@pytest.mark.parametrize("condition", ["path", "only-paths", "shadow"])
+def test_the_lua_finds_the_same_paths_under_a_prefix(condition: str) -> None:
+    for case in vectors("path.json"):
+        if condition == "shadow":
+            settings = SETTINGS | {"service": "foo", "namespace": "shop", "share": "100"}
+            worker = Worker(lua.source("shadow", SETTINGS=settings))
+            copied = f"copy {'ab' * 16} 100 GET {case['prefix']}"
+            worker.response = worker.responds(f"devroute 1\ndecision copy\nservice foo\n{copied}\n")
+            handle = worker.request(_path=case["path"].encode().decode("latin-1"))
+            assert handle["result"] == ("copy" if case["under"] else "service"), case
+        else:
+            worker = Worker(lua.source("decide", SETTINGS=SETTINGS), {"ISTIO_META_WORKLOAD_NAME": "foo"})
+            rule = f"decision detour\nservice foo\n{condition} {case['prefix']}\n"
+            worker.response = worker.responds(f"devroute 1\n{rule}")
+            handle = worker.request('{"foo": "x"}', _path=case["path"].encode().decode("latin-1"))
+            assert handle["decision"] == ("detour" if case["under"] else "service"), case
+
+
+@given(PATHS)
+def test_lua_and_python_read_every_path_alike(path: str) -> None:
+    expected = read_target(path.encode())
+    assert PATH.path_of(path) == (None if expected is None else expected.decode("latin-1"))
 
 
 @pytest.mark.parametrize("case", vectors("via.json"), ids=lambda case: str(case["header"])[:40])
