@@ -106,11 +106,18 @@ RESPONSES: Mapping[str, Fields] = {
 }
 
 
-async def echo(request: web.Request) -> web.Response:
+async def echo(request: web.Request) -> web.StreamResponse:
+    """What arrived, as JSON, also to a WebSocket."""
     body = {
         "path": request.raw_path,
         "headers": [[key.lower(), value] for key, value in request.headers.items()],
     }
+    socket = web.WebSocketResponse()
+    if socket.can_prepare(request):
+        await socket.prepare(request)
+        await socket.send_json(body)
+        await socket.close()
+        return socket
     return web.json_response(body, headers=CIMultiDict(RESPONSES.get(request.path, [])))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jwt
 import pytest
+from multidict import CIMultiDict
 
 from devroute.mesh.istio.gateway import LISTENER
 from devroute.mesh.manifests import lua
@@ -63,6 +64,17 @@ async def test_what_only_resembles_our_headers_passes_unchanged(closed: Edge) ->
     assert values(seen, "cookie") + values(seen, "baggage") == [value for _, value in fields]
     assert verdict(response) == (None, None)
     assert await closed.lua("executions") > 0
+
+
+async def test_a_websocket_brings_a_contract_too(closed: Edge, issuer: Issuer) -> None:
+    for token, enters in [(issuer.bearer(devroute=True), True), (issuer.bearer(), False)]:
+        fields = [("host", HOST), token, ("cookie", f"devroute={ENCODED}; a=b")]
+        async with closed.client.ws_connect(
+            f"http://{closed.address}/", headers=CIMultiDict(fields)
+        ) as socket:
+            seen = await socket.receive_json()
+        assert values(seen, "x-devroute") == ([CONTRACT] if enters else [])
+        assert values(seen, "cookie") == ["a=b"]
 
 
 # --- removed --------------------------------------------------------------------------------------------
