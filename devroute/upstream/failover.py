@@ -2,7 +2,8 @@
 
 Wraps a laptop's upstream. It forwards the request at once and keeps a copy of it, up to a limit, until the
 laptop's response starts. Then either that response stands, or the request is sent once more, to the service.
-It never buffers a response, and never sends a request again of which a part was not kept.
+The declined response is kept, up to a limit, until the service's starts: it stands after all where the mesh
+refuses the request, or cannot send it. A request is never sent again of which a part was not kept.
 """
 
 import re
@@ -12,14 +13,15 @@ from typing import Final
 from devroute.contract.mesh_identity import sender_namespace
 from devroute.contract.offer_options import OfferOptions
 from devroute.errors import DevrouteError, FailoverFailed
-from devroute.headers import FAILOVER, HOST, ORIGIN, line_start
+from devroute.headers import FAILOVER, HOST, ORIGIN, RESULT, line_start
 from devroute.http.http2.headers import is_grpc
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: Bytes of a request's body that are kept: most requests that are no uploads have fewer.
 MAX_KEPT_BYTES: Final = 64 * 1024
-#: Bytes of a declined response that are still read, so that the laptop sees it as complete.
+#: Bytes of a declined response that are kept until the service responds. Most end below that, and the laptop
+#: sees them as complete; the rest of a longer one waits.
 MAX_DECLINED_BYTES: Final = 64 * 1024
 
 _NONE: Final = Framing.NONE
@@ -29,6 +31,8 @@ _ORIGIN: Final = re.compile(re.escape(line_start(ORIGIN)) + rb"([a-z0-9.-]{1,253
 _HOST: Final = re.compile(rb"\r\nhost:[ \t]*([^\r]*)", re.IGNORECASE)
 #: Headers for this proxy only.
 _OURS: Final = re.compile(f"\r\n(?:{ORIGIN}|{HOST}|{FAILOVER}):[^\r]*".encode(), re.IGNORECASE)
+#: The service's sidecar sets it on what it lets pass, whatever comes of the request.
+_RESULT: Final = re.compile(f"\r\n{RESULT}:".encode(), re.IGNORECASE)
 _ADDED: Final = f"\r\n{HOST}: %b\r\n{FAILOVER}: %b".encode()
 
 
@@ -139,10 +143,9 @@ class _FailoverStream:
     def on_head(self, head: ResponseHead) -> None:
         if head.status in self._upstream.options.except_status:
             if self._kept is not None:
-                self._fail_over(head.status, self._kept)
+                self._fail_over(head, self._kept)
                 return
-            reason = f"{self._upstream.reason}; no failover for {head.status}: {self._obstacle}"
-            head = head.with_outcome("laptop", reason)
+            head = self._standing(head, self._obstacle)
         self._kept = None
         self._sink.on_head(head)
 
@@ -150,19 +153,19 @@ class _FailoverStream:
         if self._declined is None:
             self._sink.on_data(data)
         else:
-            self._declined.discard(data)
+            self._declined.keep(data)
 
     def on_end(self, trailers: Headers) -> None:
         if self._declined is None:
             self._sink.on_end(trailers)
         else:
-            self._declined.finished = True
+            self._declined.end = trailers
 
     def on_error(self, error: DevrouteError) -> None:
         if self._declined is None:
             self._sink.on_error(error)
         else:
-            self._declined.finished = True
+            self._declined.end = error
 
     def pause_request(self) -> None:
         if self._declined is None:
@@ -176,10 +179,10 @@ class _FailoverStream:
 
     # --- to the service
 
-    def _fail_over(self, status: int, kept: list[bytes]) -> None:
+    def _fail_over(self, declined: ResponseHead, kept: list[bytes]) -> None:
         upstream = self._upstream
         self._kept = None
-        self._declined = _DeclinedResponse(self._first)
+        self._declined = _DeclinedResponse(self._first, declined)
         if self._response_paused:
             self._first.resume_response()
         if self._trailers is None:  # it will not get the rest of the request
@@ -187,7 +190,7 @@ class _FailoverStream:
         if self._request_paused:
             self._request_paused = False
             self._sink.resume_request()
-        sink = _ServiceSink(self._sink, upstream, status, continued=self._continued)
+        sink = _ServiceSink(self._sink, self, upstream, declined.status, continued=self._continued)
         self._stream = upstream.mesh.open(failover_request(self._head, self._origin, upstream.key), sink)
         if self._response_paused:
             self._stream.pause_response()
@@ -196,23 +199,71 @@ class _FailoverStream:
         if self._trailers is not None and self._head.framing is not _NONE:
             self._stream.send_end(self._trailers)
 
+    def _standing(self, head: ResponseHead, obstacle: str) -> ResponseHead:
+        """The laptop's response, with the reason why it stands."""
+        reason = f"{self._upstream.reason}; no failover for {head.status}: {obstacle}"
+        return head.with_outcome("laptop", reason)
+
+    def service_responds(self) -> None:
+        """The declined response is of no more use."""
+        if self._declined is not None:
+            self._declined.drop()
+
+    def service_refused(self, obstacle: str) -> bool:
+        """Let the declined response stand, if it is still there; at once what was kept of it, though the
+        client may take no more for now."""
+        declined = self._declined
+        if declined is None or declined.dropped:
+            return False
+        self._declined = None
+        self._stream.cancel()
+        self._stream = self._first
+        self._sink.on_head(self._standing(declined.head, obstacle))
+        for data in declined.kept:
+            self._sink.on_data(data)
+        if isinstance(declined.end, DevrouteError):
+            self._sink.on_error(declined.end)
+        elif declined.end is not None:
+            self._sink.on_end(declined.end)
+        elif not self._response_paused:
+            self._first.resume_response()
+        return True
+
 
 class _DeclinedResponse:
-    """The rest of the laptop's response: read to its end if that is near, and discarded."""
+    """The laptop's response, kept in case that the service cannot respond: `end` is what ended it, if
+    anything has."""
 
-    def __init__(self, stream: UpstreamStream) -> None:
+    def __init__(self, stream: UpstreamStream, head: ResponseHead) -> None:
         self._stream = stream
         self._size = 0
-        self.finished = False
+        self.head = head
+        self.kept: list[bytes] = []
+        self.end: Headers | DevrouteError | None = None
+        self.dropped = False
 
-    def discard(self, data: bytes) -> None:
+    def keep(self, data: bytes) -> None:
         self._size += len(data)
+        if not self.dropped:
+            self.kept.append(data)
+        if self._size > MAX_DECLINED_BYTES:
+            if self.dropped:
+                self.cancel()
+            else:
+                self._stream.pause_response()
+
+    def drop(self) -> None:
+        """Read the rest to its end if that is near, and discard all."""
+        self.dropped = True
+        self.kept.clear()
         if self._size > MAX_DECLINED_BYTES:
             self.cancel()
 
     def cancel(self) -> None:
-        if not self.finished:
-            self.finished = True
+        self.dropped = True
+        self.kept.clear()
+        if self.end is None:
+            self.end = []
             self._stream.cancel()
 
 
@@ -220,9 +271,16 @@ class _ServiceSink:
     """Passes the service's response on, with the reason for the failover in its headers."""
 
     def __init__(
-        self, sink: ResponseSink, upstream: FailoverUpstream, status: int, *, continued: bool
+        self,
+        sink: ResponseSink,
+        stream: _FailoverStream,
+        upstream: FailoverUpstream,
+        status: int,
+        *,
+        continued: bool,
     ) -> None:
         self._sink = sink
+        self._stream = stream
         self._upstream = upstream
         self._status = status
         self._continued = continued
@@ -237,12 +295,20 @@ class _ServiceSink:
             self._sink.on_informational(head)
 
     def on_head(self, head: ResponseHead) -> None:
+        """An error that did not come through the service's sidecar is the mesh's own: no healthy host, or an
+        AuthorizationPolicy that does not know this proxy."""
+        refused = head.status >= 400 and _RESULT.search(head.raw) is None
+        if refused and self._stream.service_refused(f"the mesh refused it ({head.status})"):
+            return
         self._started = True
+        self._stream.service_responds()
         reason = f"{self._upstream.key}: failover from laptop {self._upstream.target} ({self._status})"
         self._sink.on_head(head.with_outcome("service", reason))
 
     def on_error(self, error: DevrouteError) -> None:
         if not self._started:
+            if self._stream.service_refused(f"the service cannot be reached: {error.message}"):
+                return
             key, target = self._upstream.key, self._upstream.target
             error = FailoverFailed(
                 f"laptop {target} declined the request ({self._status}), but the service cannot be reached:"

@@ -60,9 +60,10 @@ class Mesh:
         tls: Document | None = None,
         permissive: bool = False,
         as_client: bool = False,
+        teams: Sequence[Document] = (),
     ) -> str:
-        """The URL of a sidecar of `service`; `name` distinguishes several. As in a mesh, each sidecar has a
-        cluster of its own service's name."""
+        """The URL of a sidecar of `service`; `name` distinguishes several; `teams` are others' EnvoyFilters.
+        As in a mesh, each sidecar has a cluster of its own service's name."""
         port = free_port()
         known = {PROXY.data_cluster: self.proxy.data, PROXY.control_cluster: self.proxy.control}
         if knows_itself:
@@ -72,7 +73,7 @@ class Mesh:
         labels = {"app": service}
         described = Sidecar(service, app, labels=labels, port=port, clusters=known, as_client=spoken)
         configuration = apply(
-            map(envoy_filter, scopes), described, with_tls(bootstrap(described), tls, permissive)
+            [*map(envoy_filter, scopes), *teams], described, with_tls(bootstrap(described), tls, permissive)
         )
         configuration = patient(configuration)
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}

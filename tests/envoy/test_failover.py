@@ -62,6 +62,20 @@ async def real_service(request: web.Request) -> web.Response:
     )
 
 
+def callers_policy() -> Document:
+    """As an AuthorizationPolicy that does not list the proxy among the callers of /closed."""
+    permission = {"url_path": {"path": {"prefix": "/closed"}}}
+    principal = {"authenticated": {"principal_name": {"exact": PROXY_IDENTITY}}}
+    policies = {"closed": {"permissions": [permission], "principals": [principal]}}
+    rules = {"action": "DENY", "policies": policies}
+    name = "envoy.filters.http.rbac"
+    kind = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+    value = {"name": name, "typed_config": {"@type": kind, "rules": rules}}
+    patch = {"operation": "INSERT_BEFORE", "value": value}
+    patches = [{"applyTo": "HTTP_FILTER", "match": {"context": "SIDECAR_INBOUND"}, "patch": patch}]
+    return {"metadata": {"name": "team", "namespace": "default"}, "spec": {"configPatches": patches}}
+
+
 def egress(port: int, foo: Endpoint, ca: MeshCa) -> Document:
     """The proxy's own sidecar, as a Sidecar resource with an HTTP_PROXY listener configures it."""
     configuration = bootstrap(Sidecar("devroute-proxy", foo, port=foo.port, services={"foo": foo}))
@@ -111,7 +125,9 @@ async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party
         service = await mesh.stack.enter_async_context(serving(service_told))
         ca = found.ca
         tls = ca.for_sidecar(FOO_IDENTITY)
-        found.foo = await mesh.sidecar("foo", service, knows_itself=True, tls=tls, permissive=True)
+        found.foo = await mesh.sidecar(
+            "foo", service, knows_itself=True, tls=tls, permissive=True, teams=[callers_policy()]
+        )
         inside = Endpoint("127.0.0.1", int(found.foo.rpartition(":")[2]))
         await mesh.stack.enter_async_context(running(egress(port, inside, ca), folder, "egress", {}))
         for name, options in people.items():
@@ -304,6 +320,12 @@ async def test_what_is_not_declined_still_streams_both_ways(party: Party) -> Non
 # --- where failover is impossible ---------------------------------------------------------------------------
 
 
+async def test_where_the_services_policy_refuses_the_proxy_the_laptops_response_stands(party: Party) -> None:
+    status, result, reason, body = await party.ask("alice", "/closed?status=404")
+    assert (status, result, body) == (404, "laptop", {"who": "laptop"})
+    assert reason == "foo answered by alice (tunnel); no failover for 404: the mesh refused it (403)"
+
+
 async def test_a_proxy_without_mesh_egress_refuses_with_the_reason(tmp_path: Path) -> None:
     secret, record = new_token("alice", created="2026-01-01")
     async with testbed.proxy(tmp_path, [record]) as proxy:
@@ -331,4 +353,6 @@ async def test_an_unreachable_egress_is_the_reason(tmp_path: Path) -> None:
         online = testbed.laptop(tmp_path, "alice", mesh.proxy.server, secret, *options)
         asked = mesh.client.get(foo, headers={"x-devroute": '{"foo": "alice"}'})
         async with online, asked as response:
-            assert (response.status, (await response.json())["code"]) == (502, "failover-failed")
+            assert (response.status, response.headers["x-devroute-result"]) == (404, "laptop")
+            reason = response.headers["x-devroute-reason"]
+            assert "no failover for 404: the service cannot be reached: " in reason

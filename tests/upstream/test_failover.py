@@ -5,7 +5,7 @@ import pytest
 from devroute.contract.offer_options import OfferOptions
 from devroute.errors import FailoverFailed, UpstreamReset
 from devroute.http.http1.response import parse_response_head
-from devroute.http.message import Framing, RequestHead
+from devroute.http.message import Framing, RequestHead, ResponseHead
 from devroute.upstream import failover
 from devroute.upstream.failover import FailoverUpstream
 from devroute.upstream.interface import UpstreamStream
@@ -84,10 +84,67 @@ def test_a_declined_response_stands_if_the_body_was_too_long_to_keep(
     assert (sink.events, mesh.events) == ([404], [])
 
 
-def test_a_service_that_cannot_be_reached_is_an_error_that_names_the_laptop(
+REFUSED = parse_response_head(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 4\r\n\r\n", b"PUT")
+SERVICES = parse_response_head(
+    b"HTTP/1.1 403 Forbidden\r\nX-Devroute-Result: service\r\ncontent-length: 4\r\n\r\n", b"PUT"
+)
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, UpstreamReset("gone")])
+def test_where_the_mesh_refuses_the_laptops_response_stands(
+    target: RecordingUpstream,
+    mesh: RecordingUpstream,
+    sink: RecordingSink,
+    refusal: ResponseHead | UpstreamReset,
+) -> None:
+    opened(target, mesh, sink).send_end([])
+    target.sink.on_head(MISSING)
+    target.sink.on_data(b"no")
+    assert sink.events == []
+    if isinstance(refusal, ResponseHead):
+        mesh.sink.on_head(refusal)
+    else:
+        mesh.sink.on_error(refusal)
+    target.sink.on_data(b"ne")
+    target.sink.on_end([])
+    assert mesh.events == ["open", "end", "cancel"]
+    assert sink.events == [404, b"no", b"ne", "end"]
+
+
+def test_a_refusal_by_the_service_itself_is_passed_on(
     target: RecordingUpstream, mesh: RecordingUpstream, sink: RecordingSink
 ) -> None:
     opened(target, mesh, sink).send_end([])
+    target.sink.on_head(MISSING)
+    target.sink.on_data(b"none")
+    target.sink.on_end([])
+    mesh.sink.on_head(SERVICES)
+    assert sink.events == [403]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_of_a_long_response_the_rest_waits_for_the_service(
+    target: RecordingUpstream,
+    mesh: RecordingUpstream,
+    sink: RecordingSink,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: bool,
+) -> None:
+    monkeypatch.setattr(failover, "MAX_DECLINED_BYTES", 3)
+    opened(target, mesh, sink).send_end([])
+    target.sink.on_head(MISSING)
+    target.sink.on_data(b"none")
+    assert target.events == ["open", "end", "pause"]
+    mesh.sink.on_head(REFUSED if refused else OK)
+    assert target.events[3:] == (["resume"] if refused else ["cancel"])
+    assert sink.events == ([404, b"none"] if refused else [200])
+
+
+def test_without_the_laptops_response_a_service_that_cannot_be_reached_is_an_error_that_names_the_laptop(
+    target: RecordingUpstream, mesh: RecordingUpstream, sink: RecordingSink
+) -> None:
+    """The rest of the request went to the service, so that the laptop has been cancelled."""
+    opened(target, mesh, sink)
     target.sink.on_head(MISSING)
     mesh.sink.on_error(UpstreamReset("gone"))
     (error,) = sink.events
