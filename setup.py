@@ -49,6 +49,7 @@ COMPILED = [
     "upstream.address_pool",
     "upstream.http1_connection",
     "upstream.http1_pool",
+    "upstream.http1_stream",
     "upstream.http2_connection",
     "upstream.http2_pool",
     "upstream.negotiating",

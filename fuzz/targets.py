@@ -28,7 +28,8 @@ from devroute.tunnel.protocol import events, frames, handshake
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import Stream
 from devroute.tunnel.protocol.websocket import WebSocket, accept_upgrade, check_upgraded, split_head
-from devroute.upstream.http1_connection import Http1Connection, Http1Stream
+from devroute.upstream.http1_connection import Http1Connection
+from devroute.upstream.http1_stream import Http1Stream
 from tests.conformance.memory import Conversation, Loop, Transport, Whole, conversation
 
 from . import h2_targets
@@ -269,6 +270,7 @@ class _Sink:
         self.released = True
 
     def forget(self, connection: Http1Connection) -> None: ...
+    def answered(self, stream: Http1Stream) -> None: ...
 
     def ended(self) -> None:
         self.open -= 1

@@ -128,7 +128,7 @@ class Agent:
         self.captures = _captures(settings, self._loop)
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
         self._upstreams: dict[str, App] = {
-            spec.service: _app_upstream(spec, settings.host_header, recorder) for spec in settings.services
+            spec.service: _app_upstream(spec, settings, recorder) for spec in settings.services
         }
         if settings.shadow is not None:
             self._upstreams[COMPARISON_SERVICE] = ComparisonReceiver(
@@ -295,10 +295,10 @@ class Agent:
             await upstream.close()
 
 
-def _app_upstream(spec: ServiceSpec, host_header: str, recorder: Recorder | None) -> App:
-    app: App = local_app(spec)
-    if host_header != "keep":
-        app = HostRewriting(app, spec, host_header)
+def _app_upstream(spec: ServiceSpec, settings: AgentSettings, recorder: Recorder | None) -> App:
+    app: App = local_app(spec, settings.retry_refused)
+    if settings.host_header != "keep":
+        app = HostRewriting(app, spec, settings.host_header)
     return app if recorder is None else RecordingUpstream(app, spec.service, recorder)
 
 

@@ -24,6 +24,7 @@ from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.redaction import redaction
 from devroute.quoting import quote
 from devroute.settings import Settings
+from devroute.upstream.dialer import RETRY_REFUSED_SECONDS
 
 
 def _server(value: object) -> str:
@@ -157,6 +158,8 @@ class AgentSettings(ClientSettings):
     shadow_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = SAFE_METHODS
     ignore: Annotated[tuple[str, ...], BeforeValidator(_ignore)] = ()
     command: tuple[str, ...] = ()
+    #: Seconds for which a connection that the app refuses is tried again: a save may restart it.
+    retry_refused: Annotated[float, Field(ge=0, le=60)] = RETRY_REFUSED_SECONDS
     #: Port of the inspector; True is the first free one from 4040, False none.
     inspector: Annotated[bool | int, BeforeValidator(_inspector)] = True
     #: MiB of all captures, and of one body.

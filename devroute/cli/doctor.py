@@ -16,7 +16,7 @@ from devroute.cli.output import Output
 from devroute.errors import ConfigInvalid
 
 if TYPE_CHECKING:
-    from devroute.agent.doctor.checks import Finding
+    from devroute.agent.doctor.finding import Finding
 
 #: Colours of the results, where there are colours.
 _COLOURS: Final[Mapping[str, str]] = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
@@ -61,7 +61,8 @@ def doctor(
 
 
 async def _examine(settings: AgentSettings, url: str | None, named: str) -> int:
-    from devroute.agent.doctor.checks import Doctor, Finding
+    from devroute.agent.doctor.checks import Doctor
+    from devroute.agent.doctor.finding import Finding
 
     code = 0
     _print(settings, Finding("configuration", "ok", f"{settings.server}, from {named}"))

@@ -46,6 +46,9 @@ class Framing(Enum):
 _CHUNKED: Final = Framing.CHUNKED
 _UPGRADING: Final = Framing.UPGRADE
 
+#: Of a time: as long as the other side likes.
+NO_LIMIT: Final = float("inf")
+
 _VIA: Final = b"via: 1.1 devroute\r\n\r\n"
 
 
@@ -168,9 +171,20 @@ class ResponseHead:
 
     `raw` is the head as received, final CRLF CRLF included. `drop` holds the spans of the fields that end at
     this hop. `outcome` is result and reason, where the route's do not hold for this response (failover).
+    `idle_limit`: seconds for which the sender keeps an idle connection open, NO_LIMIT if it does not say.
     """
 
-    __slots__ = ("drop", "framing", "keep_alive", "length", "outcome", "raw", "reason", "status")
+    __slots__ = (
+        "drop",
+        "framing",
+        "idle_limit",
+        "keep_alive",
+        "length",
+        "outcome",
+        "raw",
+        "reason",
+        "status",
+    )
 
     def __init__(
         self,
@@ -182,6 +196,7 @@ class ResponseHead:
         raw: bytes,
         drop: list[Span],
         outcome: tuple[str, str] | None = None,
+        idle_limit: float = NO_LIMIT,
     ) -> None:
         self.status = status
         self.reason = reason
@@ -191,6 +206,7 @@ class ResponseHead:
         self.raw = raw
         self.drop = drop
         self.outcome = outcome
+        self.idle_limit = idle_limit
 
     def with_outcome(self, result: str, reason: str) -> "ResponseHead":
         status, phrase, framing, length = self.status, self.reason, self.framing, self.length

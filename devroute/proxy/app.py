@@ -80,7 +80,10 @@ class Proxy:
         self._shadow = ShadowTraffic(self._loop.time)
         self.registry = Registry([self._shadow])
         self._pools = Pools(
-            config.policy, connect_timeout=settings.connect_timeout, max_in_flight=settings.max_in_flight
+            config.policy,
+            connect_timeout=settings.connect_timeout,
+            max_in_flight=settings.max_in_flight,
+            retry_refused=settings.retry_refused,
         )
         self._mesh = _mesh(settings)
         self._read_contract = Verifier(

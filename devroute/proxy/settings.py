@@ -13,6 +13,7 @@ from devroute.contract.target import Address, parse_address
 from devroute.quoting import quote
 from devroute.settings import Settings
 from devroute.tunnel.protocol.frames import MAX_STREAMS
+from devroute.upstream.dialer import RETRY_REFUSED_SECONDS
 
 _Port = Annotated[int, Field(ge=0, le=65535)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -113,6 +114,8 @@ class ProxySettings(Settings):
     #: How long a sidecar's connection may be idle.
     keep_alive_timeout: _Seconds = 620.0
     connect_timeout: _Seconds = 5.0
+    #: How long a connection that an address refuses is tried again: an app that restarts is back soon.
+    retry_refused: Annotated[float, Field(ge=0, le=60)] = RETRY_REFUSED_SECONDS
     #: A listener of the proxy's own sidecar that leads into the mesh, for failover (--except-status); without
     #: it failover is not possible.
     mesh_egress: Annotated[Address | None, BeforeValidator(_mesh_egress)] = None

@@ -4,6 +4,7 @@ It never decides which addresses are permitted: `permit` does.
 """
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
@@ -23,6 +24,14 @@ HAPPY_EYEBALLS_SECONDS: Final = 0.25
 
 CONNECT_SECONDS: Final = 5.0
 
+#: Seconds for which a refused connection is tried again, unless the settings say otherwise: as long as apps
+#: take to restart, and short enough for a person who has forgotten to start theirs.
+RETRY_REFUSED_SECONDS: Final = 1.0
+
+#: Before the second attempt, and the longest before a later one.
+FIRST_PAUSE_SECONDS: Final = 0.02
+LAST_PAUSE_SECONDS: Final = 0.16
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -30,7 +39,8 @@ class Dialer:
     """`label` is the address for messages; `unreachable` the error class for failed or timed-out attempts.
     Times in seconds. Without `permit` the host is trusted and tried each time: it is the engineer's own app,
     which may be about to start. With `permit` there is a circuit breaker. `tls`: the context for a protocol
-    of ALPN, None for clear text; only without `permit`."""
+    of ALPN, None for clear text; only without `permit`. `retry_refused`: seconds for which a refused
+    connection is tried again, since an app restarts when its source is saved."""
 
     def __init__(
         self,
@@ -41,42 +51,53 @@ class Dialer:
         permit: Permit | None = None,
         tls: Callable[[str], ssl.SSLContext] | None = None,
         connect_timeout: float = CONNECT_SECONDS,
+        retry_refused: float = 0.0,
     ) -> None:
         self.label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.connect_timeout = connect_timeout
+        self._retry_refused = retry_refused
         self._host = host
         self._port = port
         # An address literal needs no lookup: the loop has few threads for lookups, and slow name servers may
         # keep all of them busy.
         self._literal = Address(host, port).is_literal
+        self._answered: str | None = None  # the loopback address that a name led to
         self._unreachable = unreachable
         self._permit = permit
         self._tls = tls
         self._breaker = CircuitBreaker() if permit is not None else None
 
-    async def connect(self, protocol: Callable[[], P], alpn: str = "http/1.1") -> P:
-        """Raises `unreachable`, CircuitOpen, or what `permit` raises."""
+    async def connect(
+        self, protocol: Callable[[], P], alpn: str = "http/1.1", *, patient: bool = True
+    ) -> P:
+        """Raises `unreachable`, CircuitOpen, or what `permit` raises. Not `patient`: a refusal is final."""
         breaker = self._breaker
+        patience = self._retry_refused if patient else 0.0
         if breaker is None:
-            return await self._attempt(protocol, alpn)
+            return await self._attempt(protocol, alpn, patience)
         clock = asyncio.get_running_loop().time
         if not breaker.admits(clock()):
             raise CircuitOpen(f"{self.label} failed several times in a row, and is not tried for a moment")
         try:
-            made = await self._attempt(protocol, alpn)
+            made = await self._attempt(protocol, alpn, patience)
         except self._unreachable:
             breaker.failed(clock())
             raise
         breaker.succeeded()
         return made
 
-    async def _attempt(self, protocol: Callable[[], P], alpn: str) -> P:
+    def closes_at_once(self) -> DevrouteError:
+        """The error for a connection that was accepted, and then closed at once."""
+        return self._unreachable(
+            f"{self.label} accepts connections and closes them at once",
+            hint="is the app still starting? The port of a container accepts connections before its app does",
+        )
+
+    async def _attempt(self, protocol: Callable[[], P], alpn: str, patience: float) -> P:
         hint = None
         try:
-            async with asyncio.timeout(self.connect_timeout):
-                if self._permit is None:
-                    return await self._dial(protocol, self._host, alpn)
-                return await self._dial_permitted(protocol, self._permit)
+            async with asyncio.timeout(self.connect_timeout + patience):
+                return await self._dial_again(protocol, alpn, patience)
         except TimeoutError:
             what = "accept a connection" if self._tls is None else "complete a TLS handshake"
             why = f"did not {what} within {self.connect_timeout:g} s"
@@ -95,15 +116,48 @@ class Dialer:
             )
         raise self._unreachable(f"{self.label} {why}", hint=hint)
 
+    async def _dial_again(self, protocol: Callable[[], P], alpn: str, patience: float) -> P:
+        """Try refused connections again, for `patience` seconds."""
+        loop = asyncio.get_running_loop()
+        last = loop.time() + patience
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                if self._permit is None:
+                    return await self._dial_trusted(protocol, alpn)
+                return await self._dial_permitted(protocol, self._permit)
+            except OSError as error:
+                late = not isinstance(error, ConnectionRefusedError) or loop.time() + pause > last
+                if late and self._answered is None:
+                    raise
+            if late:
+                self._answered = None  # try all addresses, once
+                continue
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE_SECONDS)
+
+    async def _dial_trusted(self, protocol: Callable[[], P], alpn: str) -> P:
+        """`localhost` may lead to two apps, on 127.0.0.1 and ::1: the one that answered first is the one that
+        is meant, also while it restarts."""
+        loop = asyncio.get_running_loop()
+        sock = await connect_first(self._answered or self._host, self._port)
+        peer = str(sock.getpeername()[0])
+        if ipaddress.ip_address(peer.partition("%")[0]).is_loopback:  # others may move to another machine
+            self._answered = peer
+        context = None if self._tls is None else self._tls(alpn)
+        name = None if context is None else self._host
+        return (await loop.create_connection(protocol, sock=sock, ssl=context, server_hostname=name))[1]
+
     async def _dial_permitted(self, protocol: Callable[[], P], permit: Permit) -> P:
         """A name may resolve differently after the check, so only checked addresses are dialled."""
+        loop = asyncio.get_running_loop()
         addresses = [self._host] if self._literal else await self._look_up()
         for address in addresses:
             permit(address, self._port)
         refused: OSError | None = None
         for address in addresses:
             try:
-                return await self._dial(protocol, address)
+                return (await loop.create_connection(protocol, address, self._port))[1]
             except OSError as error:
                 refused = error
         raise refused or OSError("no address")
@@ -112,18 +166,6 @@ class Dialer:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-    async def _dial(self, protocol: Callable[[], P], host: str, alpn: str = "") -> P:
-        loop = asyncio.get_running_loop()
-        if self._permit is not None:  # an IP address needs no happy eyeballs
-            _, made = await loop.create_connection(protocol, host, self._port)
-        else:
-            context = None if self._tls is None else self._tls(alpn)
-            sock = await connect_first(host, self._port)
-            _, made = await loop.create_connection(
-                protocol, sock=sock, ssl=context, server_hostname=None if context is None else host
-            )
-        return made
 
 
 async def connect_first(host: str, port: int) -> socket.socket:

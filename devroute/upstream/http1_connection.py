@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to an upstream, and the request that it carries.
+"""One HTTP/1.1 connection to an upstream: idle in its pool, or carrying a request (upstream/http1_stream.py).
 
 Knows its pool (upstream/http1_pool.py) only by the Protocol `Pool`.
 """
@@ -7,62 +7,35 @@ import asyncio
 import select
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
 
-from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.aio.connection import Connection
-from devroute.http.http1.body import BodyReader, CloseBody, body_reader, encode_last_chunk
-from devroute.http.http1.fields import END_OF_HEAD
-from devroute.http.http1.response import ResponseHeadParser
-from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead
-from devroute.upstream.address_pool import is_tls
-from devroute.upstream.interface import ResponseSink
-
-#: Sent once more on a new connection if need be (RFC 9110 §9.2.2); requests with a body are never sent twice.
-_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
-
-# The states of a stream. Plain numbers: an enum's member costs as much as a call in Python 3.11.
-_CONNECTING, _HEAD, _BODY, _DONE = range(4)
-
-_NONE: Final = Framing.NONE
-_CHUNKED: Final = Framing.CHUNKED
-_UPGRADE: Final = Framing.UPGRADE
-
-
-class Pool(Protocol):
-    """What a connection and its stream use of their pool."""
-
-    label: str
-    response_parser: ResponseHeadParser
-
-    def release(self, connection: "Http1Connection") -> None:
-        """The exchange is complete, and the connection can serve another."""
-
-    def forget(self, connection: "Http1Connection") -> None:
-        """The connection was closed."""
-
-    def ended(self) -> None:
-        """A stream has ended, in whatever way."""
-
-    def retry(self, stream: "Http1Stream") -> None:
-        """Serve the stream once more, on a new connection."""
-
-
-#: The reader of a response whose head has not been received.
-_NO_HEAD_YET: Final = CloseBody()
+from devroute.http.message import NO_LIMIT
+from devroute.upstream.http1_stream import Http1Stream, Pool
 
 
 class Http1Connection(Connection):
-    """One connection: idle in its pool, or serving one stream."""
+    """One connection: idle in its pool, or serving one stream. `idle_limit`: seconds for which it may be idle
+    before it is used again."""
 
-    __slots__ = ("_is_readable", "_pool", "_reading_paused", "generation", "idle_since", "stream")
+    __slots__ = (
+        "_is_readable",
+        "_lost",
+        "_pool",
+        "_reading_paused",
+        "generation",
+        "idle_limit",
+        "idle_since",
+        "stream",
+    )
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._pool = pool
         self._reading_paused = False
         self._is_readable: Callable[[], object] | None = None
+        self._lost: asyncio.Future[None] | None = None
         self.idle_since = 0.0
+        self.idle_limit = NO_LIMIT
         self.generation = 0
         self.stream: Http1Stream | None = None
 
@@ -72,6 +45,12 @@ class Http1Connection(Connection):
         if self._is_readable is None:
             self._is_readable = _make_readable_check(self.transport.get_extra_info("socket").fileno())
         return not self._is_readable()
+
+    async def disconnected(self) -> None:
+        """Wait until the connection is closed."""
+        if not self.closed:
+            self._lost = self._loop.create_future()
+            await self._lost
 
     def received(self, data: bytes) -> None:
         if self.stream is None:
@@ -84,6 +63,8 @@ class Http1Connection(Connection):
 
     def lost(self, error: Exception | None) -> None:
         self._pool.forget(self)
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
         if error is not None and self.stream is not None:
             self.receive_rest()
         stream, self.stream = self.stream, None
@@ -116,219 +97,3 @@ def _make_readable_check(number: int) -> Callable[[], object]:
     poll = select.poll()
     poll.register(number, select.POLLIN)
     return partial(poll.poll, 0)
-
-
-class Http1Stream:
-    """One request on a connection; implements devroute.upstream.UpstreamStream."""
-
-    __slots__ = (
-        "_buffer",
-        "_chunked",
-        "_connection",
-        "_head",
-        "_keep_alive",
-        "_paused",
-        "_pool",
-        "_reader",
-        "_request_done",
-        "_reused",
-        "_state",
-        "_unsent",
-        "sink",
-    )
-
-    def __init__(self, pool: Pool, head: RequestHead, sink: ResponseSink) -> None:
-        self._pool = pool
-        self._head = head
-        self.sink = sink
-        self._connection: Http1Connection | None = None
-        self._state = _CONNECTING
-        self._chunked = head.framing is _CHUNKED
-        self._request_done = head.framing is _NONE
-        self._unsent: list[bytes] | None = None
-        self._buffer = b""
-        self._reader: BodyReader = _NO_HEAD_YET
-        self._keep_alive = False
-        self._paused = False
-        self._reused = False
-
-    # --- the request
-
-    def attach(self, connection: Http1Connection, *, reused: bool) -> None:
-        self._connection = connection
-        self._reused = reused
-        self._state = _HEAD
-        connection.stream = self
-        connection.write(self._head.wire)
-        if self._unsent is not None:
-            for piece in self._unsent:
-                connection.write(piece)
-            self._unsent = None
-            self.sink.resume_request()
-        if self._paused:
-            connection.pause_reading()
-
-    def send_data(self, data: bytes) -> None:
-        if self._state == _DONE:
-            return
-        if self._chunked:
-            self._write(b"%x\r\n" % len(data))
-            self._write(data)
-            self._write(b"\r\n")
-        else:
-            self._write(data)
-
-    def send_end(self, trailers: Headers) -> None:
-        if self._state == _DONE:
-            return
-        self._request_done = True
-        if self._chunked:
-            self._write(encode_last_chunk(trailers))
-        elif self._head.framing is _UPGRADE and self._connection is not None:
-            self._connection.flush()
-            if self._connection.transport.can_write_eof():
-                self._connection.transport.write_eof()
-            if self._reader.done:
-                self._connection.close()
-
-    def _write(self, data: bytes) -> None:
-        if self._connection is not None:
-            self._connection.write(data)
-        elif self._unsent is None:
-            self._unsent = [data]
-            self.sink.pause_request()
-        else:
-            self._unsent.append(data)
-
-    def cancel(self) -> None:
-        if self._state == _DONE:
-            return
-        self._state = _DONE
-        self._unsent = None
-        connection = self._detach()
-        if connection is not None:
-            connection.abort()
-
-    def pause_response(self) -> None:
-        self._paused = True
-        if self._connection is not None:
-            self._connection.pause_reading()
-
-    def resume_response(self) -> None:
-        self._paused = False
-        if self._connection is not None:
-            self._connection.resume_reading()
-
-    # --- the response
-
-    def received(self, data: bytes) -> None:
-        try:
-            while self._state == _HEAD and data:
-                data = self._receive_head(data)
-            if self._state != _BODY:
-                return
-            reader = self._reader
-            body, rest = reader.feed(data) if data or not reader.done else (b"", b"")
-        except UpstreamInvalid as error:
-            self.fail(error)
-            return
-        if body:
-            self.sink.on_data(body)
-        if reader.done and not self.finished:  # the sink may have cancelled
-            self._finish(reusable=not rest)
-
-    def _receive_head(self, data: bytes) -> bytes:
-        """Parse one head at the start of `data`; returns the rest: body, or the next head after a 1xx."""
-        if self._buffer:
-            data = self._buffer + data
-        end = data.find(END_OF_HEAD)
-        if end < 0 or end + 4 > MAX_HEAD_BYTES:
-            if len(data) > MAX_HEAD_BYTES:
-                raise UpstreamInvalid(f"the response's head is longer than {MAX_HEAD_BYTES} bytes")
-            if data[:7] != b"HTTP/1."[: len(data)] or data.count(b"\n") != data.count(b"\r\n"):
-                if is_tls(data):
-                    message, hint = f"{self._pool.label} speaks TLS", "write its address with https://"
-                else:
-                    message, hint = (
-                        f"{self._pool.label} does not speak HTTP/1.1",
-                        "is this the port of another kind of server?",
-                    )
-                raise UpstreamInvalid(message, hint=hint)
-            self._buffer = data
-            return b""
-        self._buffer = b""
-        end += 4
-        head = self._pool.response_parser.parse(data[:end], self._head.method)
-        if head.status < 200 and head.status != 101:
-            self._reused = False  # the app has the request: no retry
-            self.sink.on_informational(head)
-            return data[end:]
-        if head.status == 101 and self._head.framing is not _UPGRADE:
-            raise UpstreamInvalid("the response switches protocols (101) without a request for it")
-        self._state = _BODY
-        self._keep_alive = head.keep_alive
-        self._reader = body_reader(head.framing, head.length, UpstreamInvalid)
-        self.sink.on_head(head)
-        return data[end:]
-
-    def received_eof(self) -> bool:
-        """The upstream closed its half. True keeps ours open."""
-        if self._state == _BODY and isinstance(self._reader, CloseBody):
-            if self._head.framing is _UPGRADE and not self._request_done and self._connection is not None:
-                self._reader.done = True
-                self.sink.on_end([])
-                return True
-            self._finish(reusable=False)
-        return False
-
-    def lost(self) -> None:
-        """The connection was closed; `received_eof` was called first if the upstream did it in order."""
-        self._connection = None
-        if self._state == _DONE:
-            return
-        if self._state == _HEAD and self._may_retry():
-            self._state = _CONNECTING
-            self._pool.retry(self)
-        elif self._state == _BODY and self._reader.done:
-            self._state = _DONE  # an upgraded connection whose other half ended before
-            self._pool.ended()
-        else:
-            when = "before it responded" if self._state == _HEAD else "in the middle of its response"
-            self.fail(UpstreamReset(f"{self._pool.label} closed the connection {when}"))
-
-    def _may_retry(self) -> bool:
-        head = self._head
-        return self._reused and not self._buffer and head.framing is _NONE and head.method in _IDEMPOTENT
-
-    def fail(self, error: DevrouteError) -> None:
-        if self._state == _DONE:
-            return
-        self._state = _DONE
-        connection = self._detach()
-        if connection is not None:
-            connection.abort()
-        self.sink.on_error(error)
-
-    def _finish(self, *, reusable: bool) -> None:
-        self._state = _DONE
-        trailers = self._reader.trailers
-        connection = self._detach()
-        if connection is not None:
-            if reusable and self._keep_alive and self._request_done:
-                self._pool.release(connection)
-            elif self._request_done:
-                connection.close()
-            else:
-                connection.abort()  # closing would wait until the app has read the rest of the request
-        self.sink.on_end(trailers)
-
-    def _detach(self) -> Http1Connection | None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.stream = None
-        self._pool.ended()
-        return connection
-
-    @property
-    def finished(self) -> bool:
-        return self._state == _DONE

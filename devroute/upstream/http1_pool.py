@@ -3,6 +3,8 @@
 The address is judged by the dialer before each connection.
 """
 
+import asyncio
+import contextlib
 from typing import Final
 
 from devroute.errors import DevrouteError
@@ -10,11 +12,24 @@ from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import RequestHead
 from devroute.upstream.address_pool import MAX_IN_FLIGHT, AddressPool
 from devroute.upstream.dialer import Dialer
-from devroute.upstream.http1_connection import Http1Connection, Http1Stream
+from devroute.upstream.http1_connection import Http1Connection
+from devroute.upstream.http1_stream import Http1Stream
 from devroute.upstream.interface import ResponseSink
 
 #: Less than the 5 s after which Node.js and uvicorn close idle connections.
 IDLE_SECONDS: Final = 4.0
+
+#: The same for requests that cannot be sent once more if the app closes the connection at that moment: less
+#: than the 2 s of gunicorn.
+UNREPEATABLE_IDLE_SECONDS: Final = 1.0
+
+#: An app that has not responded on a new connection for so long may serve one connection at a time, and wait
+#: for a request on an idle one.
+BLOCKED_SECONDS: Final = 0.05
+
+#: How long `probe` watches a new connection: the port of a container accepts it, and closes it once it finds
+#: that the app inside does not listen yet.
+WATCH_SECONDS: Final = 0.03
 
 #: More would only occupy sockets of the app; requests beyond it open new connections.
 MAX_IDLE: Final = 128
@@ -29,6 +44,9 @@ class Http1Pool(AddressPool):
         # The number of calls of `close_idle`: connections of older generations serve no further request.
         self._generation = 0
         self._idle: list[Http1Connection] = []
+        # Requests on connections that have never carried a response.
+        self._unanswered: dict[Http1Stream, None] = {}
+        self._unblocking: asyncio.TimerHandle | None = None
 
     @property
     def busy(self) -> bool:
@@ -39,7 +57,7 @@ class Http1Pool(AddressPool):
         stream = Http1Stream(self, head, sink)
         if (error := self.overload()) is not None:
             self._loop.call_soon(stream.fail, error)
-        elif (connection := self._take()) is not None:
+        elif (connection := self._take(stream.repeatable)) is not None:
             stream.attach(connection, reused=True)
         else:
             self._tasks.start(self._serve(stream))
@@ -50,12 +68,25 @@ class Http1Pool(AddressPool):
         self._tasks.start(self._serve(stream))
 
     async def probe(self) -> None:
-        """Check that the target accepts connections; the pool keeps the connection for the next request.
+        """Check that the target accepts connections and keeps them open; the pool keeps the connection for
+        the next request.
 
-        Raises what `open` would have reported.
+        Raises what `open` would have reported, or the dialer's `unreachable`.
         """
-        if not self._idle and not self.in_flight:
-            self.release(await self._connect())
+        if self._idle or self.in_flight:
+            return
+        connection = await self._connect(patient=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_SECONDS):
+                await connection.disconnected()
+        if connection.closed:
+            raise self._dialer.closes_at_once()
+        self.release(connection)
+
+    async def close(self) -> None:
+        if self._unblocking is not None:
+            self._unblocking.cancel()
+        await super().close()
 
     def close_idle(self) -> None:
         """Close idle connections, and use those that are busy or being opened for no further request."""
@@ -65,12 +96,17 @@ class Http1Pool(AddressPool):
 
     # --- connections
 
-    def _take(self) -> Http1Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
+    def _take(self, repeatable: bool) -> Http1Connection | None:
+        longest = IDLE_SECONDS if repeatable else UNREPEATABLE_IDLE_SECONDS
+        now = self._loop.time()
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
             if connection.closed:
                 continue
-            if connection.is_idle():
+            # The others are idle for longer. A connection that is too old is closed, not kept for another
+            # request: an app that serves one connection at a time would wait for that.
+            if now - connection.idle_since <= min(longest, connection.idle_limit) and connection.is_idle():
                 return connection
             connection.close()
         return None
@@ -89,6 +125,9 @@ class Http1Pool(AddressPool):
             connection.close()
             return
         connection.idle_since = self._loop.time()
+        if connection.idle_limit <= 0:
+            connection.close()
+            return
         self._idle.append(connection)
         if self._sweep is None:
             self._sweep = self._loop.call_later(IDLE_SECONDS, self._close_idle)
@@ -105,6 +144,21 @@ class Http1Pool(AddressPool):
         if connection in self._idle:
             self._idle.remove(connection)
 
+    def answered(self, stream: Http1Stream) -> None:
+        self._unanswered.pop(stream, None)
+
+    def _watch_for_a_block(self) -> None:
+        if self._unblocking is None:
+            self._unblocking = self._loop.call_later(BLOCKED_SECONDS, self._unblock)
+
+    def _unblock(self) -> None:
+        """Close the idle connections while a request on a new one waits: the app may serve one at a time."""
+        self._unblocking = None
+        if self._unanswered:
+            for connection in list(self._idle):
+                connection.close()
+            self._watch_for_a_block()
+
     async def _serve(self, stream: Http1Stream) -> None:
         try:
             connection = await self._connect()
@@ -114,10 +168,12 @@ class Http1Pool(AddressPool):
         if stream.finished:
             self.release(connection)
         else:
+            self._unanswered[stream] = None
+            self._watch_for_a_block()
             stream.attach(connection, reused=False)
 
-    async def _connect(self) -> Http1Connection:
+    async def _connect(self, *, patient: bool = True) -> Http1Connection:
         generation = self._generation
-        connection = await self._dialer.connect(lambda: Http1Connection(self, self._loop))
+        connection = await self._dialer.connect(lambda: Http1Connection(self, self._loop), patient=patient)
         connection.generation = generation
         return connection

@@ -15,11 +15,13 @@ from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 
 
-def local_app(spec: ServiceSpec) -> NegotiatingUpstream | Http2Pool:
-    """Makes no connection yet."""
+def local_app(spec: ServiceSpec, retry_refused: float = 0.0) -> NegotiatingUpstream | Http2Pool:
+    """Makes no connection yet. `retry_refused`: seconds (upstream/dialer.py)."""
     verify = not is_loopback(spec.host)
     tls = (lambda protocol: _context(protocol, verify)) if spec.tls else None
-    dialer = Dialer(spec.host, spec.port, unreachable=AppUnreachable, tls=tls)
+    dialer = Dialer(
+        spec.host, spec.port, unreachable=AppUnreachable, tls=tls, retry_refused=retry_refused
+    )
     return NegotiatingUpstream(dialer) if spec.scheme in ("http", "https") else Http2Pool(dialer)
 
 

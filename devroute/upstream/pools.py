@@ -18,10 +18,18 @@ MAX_POOLS: Final = 4096
 class Pools:
     """Upstreams by service and address. Asks `policy` about every IP address."""
 
-    def __init__(self, policy: Callable[[], Policy], *, connect_timeout: float, max_in_flight: int) -> None:
-        """`connect_timeout` in seconds; `max_in_flight` requests to one target."""
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        *,
+        connect_timeout: float,
+        max_in_flight: int,
+        retry_refused: float = 0.0,
+    ) -> None:
+        """`connect_timeout` and `retry_refused` in seconds; `max_in_flight` requests to one target."""
         self._policy = policy
         self._connect_timeout = connect_timeout
+        self._retry_refused = retry_refused
         self._max_in_flight = max_in_flight
         self._pools: dict[tuple[str, Address], NegotiatingUpstream] = {}
 
@@ -37,6 +45,7 @@ class Pools:
                     address.port,
                     permit=lambda ip, port: self._policy().permit_address(ip, port, service=service),
                     connect_timeout=self._connect_timeout,
+                    retry_refused=self._retry_refused,
                 ),
                 self._max_in_flight,
             )

@@ -9,22 +9,21 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Final, Literal
+from typing import Final
 
 import aiohttp
 
 from devroute import __version__
 from devroute.agent.api_client import fetch
-from devroute.agent.app_advice import speaks_tls
+from devroute.agent.doctor.apps import examine_app
+from devroute.agent.doctor.finding import Finding, failure
 from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, open_tunnel
 from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import with_fetched_token
 from devroute.auth.identity import PeerCertificate
-from devroute.contract.service_spec import ServiceSpec
-from devroute.errors import AppUnreachable, ConfigInvalid, DevrouteError, LaptopOffline, ServerUnreachable
+from devroute.errors import ConfigInvalid, DevrouteError, LaptopOffline, ServerUnreachable
 from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import server_place
@@ -45,24 +44,6 @@ _CERTIFICATE_REMEDIES: Final = {
 
 #: The service that is offered where none is configured.
 PLACEHOLDER: Final = "devroute-doctor"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check. `error` is set if it failed, and determines the exit code."""
-
-    check: str
-    result: Literal["ok", "warn", "fail", "skip"]
-    text: str
-    remedy: str = ""
-    error: DevrouteError | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        return asdict(replace(self, error=None)) | {"error": self.error and self.error.code}
-
-
-def failure(check: str, error: DevrouteError) -> Finding:
-    return Finding(check, "fail", error.message, error.hint, error)
 
 
 class Doctor:
@@ -221,23 +202,7 @@ class Doctor:
 
     async def _apps(self) -> AsyncIterator[Finding]:
         for spec in self._settings.services:
-            yield await self._local(spec)
-
-    async def _local(self, spec: ServiceSpec) -> Finding:
-        service, host, port = spec.service, spec.host, spec.port
-        place = f"{host}:{port}"
-        try:
-            await _connect(host, port)
-        except (OSError, TimeoutError):
-            error = AppUnreachable(f"nothing listens on {place}", hint=f"start the app of '{service}'")
-            return failure(f"app {service}", error)
-        if (tls := await speaks_tls(host, port)) is not spec.tls:
-            right = spec.place.replace("://", "s://", 1) if tls else spec.place.replace("s://", "://", 1)
-            error = AppUnreachable(
-                f"{place} {'speaks TLS' if tls else 'does not speak TLS'}", hint=f"write {service}={right}"
-            )
-            return failure(f"app {service}", error)
-        return Finding(f"app {service}", "ok", f"{place} listens{', with TLS' if tls else ''}")
+            yield await examine_app(spec)
 
 
 async def _connect(host: str, port: int, context: ssl.SSLContext | None = None) -> PeerCertificate | None:

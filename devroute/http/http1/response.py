@@ -20,11 +20,12 @@ from devroute.http.http1.fields import (
     list_members,
     parse_content_length,
 )
-from devroute.http.message import MAX_FIELD_LINES, Framing, ResponseHead
+from devroute.http.message import MAX_FIELD_LINES, NO_LIMIT, Framing, ResponseHead
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
 #: The field lines and the empty line (RFC 9112 §5, RFC 9110 §5.5).
 _FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
+_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,\s])timeout=([0-9]{1,9})(?![0-9])")
 
 # Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for each message.
 _NONE: Final = Framing.NONE
@@ -70,7 +71,16 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
             keep_alive = False  # the body that it announced may follow
     framing = _framing(status, request_method, coding is not None, length)
     drop = hop_by_hop_spans(low, hop.intersection(fields), options) if fields else []
-    return ResponseHead(status, reason, framing, length if framing is _LENGTH else 0, keep_alive, raw, drop)
+    if framing is not _LENGTH:
+        length = 0
+    idle_limit = _idle_limit(get(b"keep-alive"))
+    return ResponseHead(status, reason, framing, length, keep_alive, raw, drop, None, idle_limit)
+
+
+def _idle_limit(value: bytes | None) -> float:
+    """The seconds of `keep-alive: timeout=5` (RFC 2068 §19.7.1.1), which Node and Apache send."""
+    found = None if value is None else _KEEP_ALIVE_TIMEOUT.search(value)
+    return NO_LIMIT if found is None else float(found[1])
 
 
 #: Status lines that were parsed: apps send a handful. Cleared when full, so that no app can fill memory.

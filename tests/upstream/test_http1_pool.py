@@ -1,0 +1,297 @@
+"""Pooled connections to real apps on loopback: how long they are used, and which apps they would block."""
+
+import asyncio
+import http.server
+import random
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+
+from devroute.errors import AppUnreachable, TargetUnreachable
+from devroute.http.message import Framing, RequestHead
+from devroute.upstream.dialer import Dialer
+from devroute.upstream.http1_pool import Http1Pool
+from devroute.upstream.http2_pool import Http2Pool
+from devroute.upstream.negotiating import NegotiatingUpstream
+from tests.support.eventually import eventually
+from tests.support.loopback import Client, get, post
+
+PATIENCE = 10.0
+
+
+async def fetch(pool: Http1Pool | NegotiatingUpstream | Http2Pool, head: RequestHead) -> Client:
+    client = Client()
+    stream = pool.open(head, client)
+    if head.framing is not Framing.NONE:
+        stream.send_data(bytes(head.length))
+        stream.send_end([])
+    async with asyncio.timeout(PATIENCE):
+        await client.done.wait()
+    return client
+
+
+# --- apps that close idle connections -----------------------------------------------------------------------
+
+
+@dataclass
+class Limit:
+    """`says`: the app's Keep-Alive header, if any. Seconds."""
+
+    seconds: float
+    says: bytes = b""
+    connections: int = field(default=0, compare=False)
+
+
+@dataclass(eq=False)
+class ImpatientApp(asyncio.Protocol):
+    """Responds to requests whose body is one byte, and closes connections that are idle for its limit."""
+
+    limit: Limit
+    buffer: bytes = b""
+    timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.limit.connections += 1
+
+    def data_received(self, data: bytes) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.buffer += data
+        head, end, body = self.buffer.partition(b"\r\n\r\n")
+        if end and len(body) == (b"content-length" in head):
+            self.buffer = b""
+            self.transport.write(b"HTTP/1.1 200 OK\r\n%bcontent-length: 2\r\n\r\nok" % self.limit.says)
+            loop = asyncio.get_running_loop()
+            self.timer = loop.call_later(self.limit.seconds, self.transport.close)
+
+
+@asynccontextmanager
+async def impatient(limit: Limit) -> AsyncIterator[int]:
+    server = await asyncio.get_running_loop().create_server(lambda: ImpatientApp(limit), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+#: Requests that follow the first, by the app's limit: gunicorn's, and shorter ones so that the test is short.
+LIMITS = [(Limit(2.0), 2), (Limit(1.3), 3), (Limit(1.0, b"Keep-Alive: timeout=1, max=100\r\n"), 4)]
+CLIENTS = 250
+
+
+async def spaced(port: int, limit: Limit, rounds: int) -> list[str]:
+    """The errors of one client, which sends a request whenever the app is about to close its connection."""
+    pool = Http1Pool(Dialer("127.0.0.1", port))
+    errors = []
+    for _ in range(rounds + 1):
+        client = await fetch(pool, post(1))
+        if client.error is not None:
+            errors.append(f"limit {limit.seconds}: {client.error.message}")
+        await asyncio.sleep(limit.seconds + random.uniform(-0.02, 0.02))
+    await pool.close()
+    return errors
+
+
+async def test_none_of_2000_posts_is_lost_to_an_app_that_closes_its_idle_connections() -> None:
+    async with impatient(LIMITS[0][0]) as a, impatient(LIMITS[1][0]) as b, impatient(LIMITS[2][0]) as c:
+        clients = [
+            spaced(port, limit, rounds)
+            for port, (limit, rounds) in zip((a, b, c), LIMITS, strict=True)
+            for _ in range(CLIENTS)
+        ]
+        assert sum(CLIENTS * rounds for _, rounds in LIMITS) > 2000
+        assert [error for errors in await asyncio.gather(*clients) for error in errors] == []
+
+
+@pytest.mark.parametrize(
+    ("head", "says", "seconds", "connections"),
+    [
+        (get(), b"", 3.9, 1),
+        (get(), b"", 5.5, 2),
+        (get(method=b"DELETE"), b"", 3.9, 1),
+        (post(1), b"", 0.9, 1),
+        (post(1), b"", 1.1, 2),
+        (get(method=b"PATCH"), b"", 1.1, 2),
+        (get(), b"keep-alive: timeout=3\r\n", 1.4, 1),
+        (get(), b"keep-alive: timeout=3\r\n", 1.6, 2),
+        (post(1), b"keep-alive: timeout=1\r\n", 0.4, 1),
+        (post(1), b"keep-alive: timeout=1\r\n", 0.6, 2),
+        (get(), b"keep-alive: max=100, timeout=0\r\n", 0.0, 2),
+        (get(), b"keep-alive: timeout=600\r\n", 5.5, 2),
+        (get(), b"keep-alive: xtimeout=0\r\n", 0.1, 1),
+    ],
+)
+async def test_an_idle_connection_is_used_for_as_long_as_that_is_safe(
+    head: RequestHead, says: bytes, seconds: float, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = Limit(60, says)
+    loop = asyncio.get_running_loop()
+    async with impatient(limit) as port:
+        pool = Http1Pool(Dialer("127.0.0.1", port))
+        await fetch(pool, head)
+        time = loop.time
+        monkeypatch.setattr(loop, "time", lambda: time() + seconds)
+        client = Client()
+        stream = pool.open(head, client)  # before any timer fires
+        if head.framing is not Framing.NONE:
+            stream.send_data(b"x")
+            stream.send_end([])
+        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        assert client.error is None
+        assert limit.connections == connections
+        await pool.close()
+
+
+# --- an app that serves one connection at a time ------------------------------------------------------------
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@asynccontextmanager
+async def single_threaded_app() -> AsyncIterator[int]:
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
+        thread.start()
+        yield server.server_port
+        await asyncio.to_thread(server.shutdown)  # it waits until the last connection is closed
+        thread.join()
+
+
+async def test_an_app_that_serves_one_connection_at_a_time_is_not_blocked_by_an_idle_one() -> None:
+    async with single_threaded_app() as port:
+        pool = Http1Pool(Dialer("127.0.0.1", port))
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for heads in ([get(), get()], [post(1), post(1)], [get(), post(1)] * 3):
+            for client in await asyncio.gather(*(fetch(pool, head) for head in heads)):
+                assert client.error is None
+        assert loop.time() - start < 3  # one idle connection alone would block it for 4 s
+        await pool.close()
+
+
+# --- an app that is about to start --------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("head", [get(), post(1)], ids=["GET", "POST"])
+async def test_a_request_waits_for_an_app_that_restarts(head: RequestHead) -> None:
+    port = free_port()
+    pool = NegotiatingUpstream(Dialer("127.0.0.1", port, unreachable=AppUnreachable, retry_refused=PATIENCE))
+    early = asyncio.ensure_future(fetch(pool, head))
+    with pytest.raises(AppUnreachable, match="refused"):
+        await pool.probe()  # which does not wait
+    app = await asyncio.get_running_loop().create_server(lambda: ImpatientApp(Limit(60)), "127.0.0.1", port)
+    assert (await early).heads[0].status == 200
+    app.close()
+    await pool.close()
+
+
+@pytest.mark.parametrize("pool", [Http1Pool, Http2Pool])
+async def test_an_app_that_does_not_come_back_is_an_error_after_the_time_for_it(
+    pool: type[Http1Pool | Http2Pool],
+) -> None:
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    upstream = pool(Dialer("127.0.0.1", free_port(), unreachable=AppUnreachable, retry_refused=0.2))
+    client = await fetch(upstream, get())
+    assert isinstance(client.error, AppUnreachable)
+    assert "refused the connection" in client.error.message
+    assert loop.time() - start < 1
+    await upstream.close()
+
+
+@asynccontextmanager
+async def closing_port() -> AsyncIterator[int]:
+    """As the port of a container whose app does not listen yet."""
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_a_port_that_closes_each_connection_is_not_an_app_that_serves() -> None:
+    async with closing_port() as port:
+        pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+        with pytest.raises(TargetUnreachable, match="accepts connections and closes them at once") as caught:
+            await pool.probe()
+        assert "still starting" in caught.value.hint
+        client = await fetch(pool, get())
+        assert client.error is not None
+        assert "accepted the connection, and closed it before it responded" in client.error.message
+        assert "still starting" in client.error.hint
+        await pool.close()
+
+
+async def test_a_probed_connection_carries_the_next_request() -> None:
+    limit = Limit(60)
+    async with impatient(limit) as port:
+        pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+        await pool.probe()
+        await eventually(lambda: limit.connections == 1)
+        assert (await fetch(pool, post(1))).error is None
+        assert limit.connections == 1
+        await pool.close()
+
+
+def two_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let localhost be ::1 and 127.0.0.1, as on most laptops."""
+    loop = asyncio.get_running_loop()
+    look_up = loop.getaddrinfo
+
+    async def both(host: str, port: int, **more: int) -> list[object]:
+        return [*await look_up("::1", port, **more), *await look_up("127.0.0.1", port, **more)]
+
+    monkeypatch.setattr(loop, "getaddrinfo", both)
+
+
+async def test_of_two_apps_on_localhost_the_one_that_answered_is_the_one_that_is_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also while it restarts, and until it stays away."""
+    two_addresses(monkeypatch)
+    loop = asyncio.get_running_loop()
+    here, there = Limit(60), Limit(60)
+    first = await loop.create_server(lambda: ImpatientApp(here), "::1", 0)
+    port = first.sockets[0].getsockname()[1]
+    pool = Http1Pool(Dialer("localhost", port, retry_refused=0.4))
+    assert (await fetch(pool, get())).error is None
+    other = await loop.create_server(lambda: ImpatientApp(there), "127.0.0.1", port)
+    first.close()
+    pool.close_idle()
+    restarting = asyncio.ensure_future(fetch(pool, get()))
+    await eventually(lambda: pool.in_flight == 1)
+    first = await loop.create_server(lambda: ImpatientApp(here), "::1", port)
+    assert (await restarting).error is None
+    assert (here.connections, there.connections) == (2, 0)
+    first.close()
+    pool.close_idle()
+    assert (await fetch(pool, get())).error is None
+    assert there.connections == 1
+    other.close()
+    await pool.close()
