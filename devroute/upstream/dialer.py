@@ -67,9 +67,7 @@ class Dialer:
         self._tls = tls
         self._breaker = CircuitBreaker() if permit is not None else None
 
-    async def connect(
-        self, protocol: Callable[[], P], alpn: str = "http/1.1", *, patient: bool = True
-    ) -> P:
+    async def connect(self, protocol: Callable[[], P], alpn: str = "http/1.1", *, patient: bool = True) -> P:
         """Raises `unreachable`, CircuitOpen, or what `permit` raises. Not `patient`: a refusal is final."""
         breaker = self._breaker
         patience = self._retry_refused if patient else 0.0

@@ -29,7 +29,7 @@ BLOCKED_SECONDS: Final = 0.05
 
 #: How long `probe` watches a new connection: the port of a container accepts it, and closes it once it finds
 #: that the app inside does not listen yet.
-WATCH_SECONDS: Final = 0.03
+WATCH_SECONDS: Final = 0.02
 
 #: More would only occupy sockets of the app; requests beyond it open new connections.
 MAX_IDLE: Final = 128

@@ -19,9 +19,7 @@ def local_app(spec: ServiceSpec, retry_refused: float = 0.0) -> NegotiatingUpstr
     """Makes no connection yet. `retry_refused`: seconds (upstream/dialer.py)."""
     verify = not is_loopback(spec.host)
     tls = (lambda protocol: _context(protocol, verify)) if spec.tls else None
-    dialer = Dialer(
-        spec.host, spec.port, unreachable=AppUnreachable, tls=tls, retry_refused=retry_refused
-    )
+    dialer = Dialer(spec.host, spec.port, unreachable=AppUnreachable, tls=tls, retry_refused=retry_refused)
     return NegotiatingUpstream(dialer) if spec.scheme in ("http", "https") else Http2Pool(dialer)
 
 

@@ -22,7 +22,7 @@ from devroute.http.http1.fields import (
 )
 from devroute.http.message import MAX_FIELD_LINES, NO_LIMIT, Framing, ResponseHead
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
 #: The field lines and the empty line (RFC 9112 §5, RFC 9110 §5.5).
 _FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,\s])timeout=([0-9]{1,9})(?![0-9])")

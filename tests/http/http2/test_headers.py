@@ -101,3 +101,21 @@ def test_invalid_trailers_are_refused(trailers: list[tuple[bytes, bytes]]) -> No
 )
 def test_grpc_is_recognised_by_its_content_type(kind: bytes, grpc: bool) -> None:
     assert is_grpc(b"POST / HTTP/1.1\r\nContent-Type: %b\r\n\r\n" % kind) is grpc
+
+
+def test_white_space_at_the_ends_of_a_value_is_removed() -> None:
+    """As grpc-message may have it: "no user: "."""
+    spaced = [(b"grpc-message", b"no user: "), (b"x-metadata", b"\t a b\t"), (b"x-blank", b"  ")]
+    trimmed = [(b"grpc-message", b"no user:"), (b"x-metadata", b"a b"), (b"x-blank", b"")]
+    assert read_trailers(spaced, UpstreamInvalid) == trimmed
+    response = read_response([(b":status", b"200"), *spaced], b"POST", ended=False)
+    assert write_response(response, [])[1:] == trimmed
+    start = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"foo")]
+    request = read_request([*start, *spaced], ended=True)
+    assert [field for field in write_request(request.forward()) if field in trimmed] == trimmed
+
+
+@pytest.mark.parametrize("status", [b"200", b"599", b"600", b"999"])
+def test_any_status_of_three_digits_is_passed_on(status: bytes) -> None:
+    head = read_response([(b":status", status), (b"content-length", b"0")], b"GET", ended=True)
+    assert write_response(head, [])[0] == (b":status", status)
