@@ -124,13 +124,12 @@ class Dialer:
                 if self._permit is None:
                     return await self._dial_trusted(protocol, alpn)
                 return await self._dial_permitted(protocol, self._permit)
-            except OSError as error:
-                late = not isinstance(error, ConnectionRefusedError) or loop.time() + pause > last
-                if late and self._answered is None:
-                    raise
-            if late:
-                self._answered = None  # try all addresses, once
-                continue
+            except ConnectionRefusedError:
+                if loop.time() + pause > last:
+                    if self._answered is None:
+                        raise
+                    self._answered = None  # try all addresses, once
+                    continue
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE_SECONDS)
 
