@@ -71,6 +71,8 @@ def handle_signals(
                     )
                     restored.callback(signal.signal, each, before)
         else:
+            # nohup has it ignored.
+            hangup = hangup and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
             for number in (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hangup else ())):
                 loop.add_signal_handler(number, handle, number)
                 restored.callback(loop.remove_signal_handler, number)

@@ -161,7 +161,7 @@ class Agent:
         self._monitor = LinkMonitor(reporter, self._loop)
 
     async def run(self) -> int:
-        with handle_signals(self._loop, self._signalled), self._monitor.on_the_network():
+        with handle_signals(self._loop, self._signalled, hangup=True), self._monitor.on_the_network():
             try:
                 return await first_result(self._exit_code(), self._serve())
             finally:

@@ -1,12 +1,14 @@
 """The app as a child process of `devroute up`. It shares the terminal, so that a debugger works in it and a
-Ctrl-C reaches it directly. Knows nothing of tunnels.
+Ctrl-C reaches it directly; all that it has started ends with it. Knows nothing of tunnels.
 """
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from devroute.agent.process_group import POLL_SECONDS, ProcessGroup, new_group
 from devroute.errors import ConfigInvalid
 from devroute.platforms import exit_code, runnable
 
@@ -15,6 +17,8 @@ TOKEN_VARIABLE: Final = "DEVROUTE_TOKEN"
 
 #: Seconds between SIGTERM and SIGKILL: less than the 10 s of docker stop.
 GRACE_SECONDS: Final = 5.0
+#: Seconds for what is killed to end; the kernel may keep one that waits for a device.
+KILL_SECONDS: Final = 2.0
 
 
 def environment() -> dict[str, str]:
@@ -35,29 +39,40 @@ async def start_process(
 
 
 class ChildProcess:
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    """The command, and `group` of all that it starts."""
+
+    def __init__(self, process: asyncio.subprocess.Process, group: ProcessGroup) -> None:
         self._process = process
+        self._group = group
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> "ChildProcess":
         """Raises ConfigInvalid if the command cannot be run."""
         name, hint = f"cannot run '{command[0]}'", "the words after -- are run as the app"
-        return cls(await start_process(name, command, hint, env=environment()))
+        group = new_group()
+        process = await start_process(name, command, hint, env=environment(), **group.options())
+        group.started(process)
+        return cls(process, group)
 
     async def wait(self) -> int:
         """The exit code as in a shell: 128 + N for a child that signal N ended."""
         return exit_code(await self._process.wait())
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """Terminate it, kill it after `grace` seconds, and return when it has ended."""
-        if self._process.returncode is not None:
-            return
+        """Terminate it and what it has started, kill what is left after `grace` seconds, and return when all
+        have ended."""
+        group = self._group
+        group.terminate()
         try:
-            self._process.terminate()
             async with asyncio.timeout(grace):
-                await self._process.wait()
-        except ProcessLookupError:
-            pass
+                await self._ended()
         except TimeoutError:
-            self._process.kill()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_SECONDS):
+                    await self._ended(group.kill)
         await self._process.wait()
+
+    async def _ended(self, each_time: Callable[[], object] = lambda: None) -> None:
+        while self._group.alive():  # no event announces the end of another one's child
+            each_time()
+            await asyncio.sleep(POLL_SECONDS)
