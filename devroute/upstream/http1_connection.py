@@ -15,7 +15,7 @@ from devroute.upstream.http1_stream import Http1Stream, Pool
 
 class Http1Connection(Connection):
     """One connection: idle in its pool, or serving one stream. `idle_limit`: seconds for which it may be idle
-    before it is used again."""
+    before it is used again; `unsolicited`: the upstream has sent something without a request."""
 
     __slots__ = (
         "_is_readable",
@@ -26,6 +26,7 @@ class Http1Connection(Connection):
         "idle_limit",
         "idle_since",
         "stream",
+        "unsolicited",
     )
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
@@ -37,6 +38,7 @@ class Http1Connection(Connection):
         self.idle_since = 0.0
         self.idle_limit = NO_LIMIT
         self.generation = 0
+        self.unsolicited = False
         self.stream: Http1Stream | None = None
 
     def is_idle(self) -> bool:
@@ -54,6 +56,7 @@ class Http1Connection(Connection):
 
     def received(self, data: bytes) -> None:
         if self.stream is None:
+            self.unsolicited = True
             self.abort()  # unsolicited: it must not become the response to the next request
         else:
             self.stream.received(data)

@@ -79,7 +79,7 @@ class Http1Pool(AddressPool):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WATCH_SECONDS):
                 await connection.disconnected()
-        if connection.closed:
+        if connection.closed and not connection.unsolicited:  # as HTTP/2's settings of a gRPC app
             raise self._dialer.closes_at_once()
         self.release(connection)
 

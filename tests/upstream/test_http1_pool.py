@@ -18,6 +18,7 @@ from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
+from tests.support import h2_peer
 from tests.support.eventually import eventually
 from tests.support.loopback import Client, get, post
 
@@ -245,6 +246,13 @@ async def test_a_port_that_closes_each_connection_is_not_an_app_that_serves() ->
         assert client.error is not None
         assert "accepted the connection, and closed it before it responded" in client.error.message
         assert "still starting" in client.error.hint
+        await pool.close()
+
+
+async def test_an_app_that_speaks_first_as_http2_does_is_one_that_serves() -> None:
+    async with h2_peer.serving(lambda peer: peer.turn()) as port:
+        pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+        await pool.probe()
         await pool.close()
 
 
