@@ -19,6 +19,7 @@ from devroute.cli.config.sources import ENV_PREFIX
 from devroute.cli.curl import curl
 from devroute.cli.demo import demo
 from devroute.cli.doctor import doctor
+from devroute.cli.edge import edge
 from devroute.cli.exit_codes import FAILURE
 from devroute.cli.help import MainCommands
 from devroute.cli.init import init
@@ -97,6 +98,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(token_app, name="token")
 app.command("sign")(sign)
 app.add_typer(sign_key_app, name="sign-key")
+manifests_app.command("edge")(edge)
 app.add_typer(manifests_app, name="manifests")
 
 

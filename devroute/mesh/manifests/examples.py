@@ -2,9 +2,9 @@
 from outside, an ambient mesh, autoscaling, metrics. Pure.
 """
 
-from devroute.headers import AUTHORIZATION, MATCHED
+from devroute.headers import MATCHED
 from devroute.mesh.manifests import lua
-from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, request_authentication
 from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import Document, WorkloadScope, manifest, metadata_of
 
@@ -37,28 +37,16 @@ def _http_route(name: str, uri: Document, destination: Document, **options: str)
 
 
 def edge(installation: Installation) -> list[Document]:
-    """Contracts from outside, at the ingress gateway: those of callers with a valid token."""
+    """Contracts from outside, at the ingress gateway: signed, or of callers with a valid token."""
     ingress = installation.ingress
-    selector = {"istio": ingress.selector}
-    rule = {
-        "issuer": "https://id.example",
-        "audiences": ["devroute"],
-        "jwksUri": "https://id.example/.well-known/jwks.json",
-        # A header of its own: a rule for Authorization would refuse laptops' tokens and other issuers'.
-        "fromHeaders": [{"name": AUTHORIZATION, "prefix": "Bearer "}],
-    }
-    metadata = metadata_of("devroute-edge", ingress.namespace)
-    spec = {"selector": {"matchLabels": selector}, "jwtRules": [rule]}
-    return [
-        edge_filter(
-            EdgeSettings(
-                namespace=ingress.namespace,
-                selector=selector,
-                control=installation.proxy.control_cluster,
-            )
-        ),
-        manifest("security.istio.io/v1", "RequestAuthentication", metadata, spec),
-    ]
+    settings = EdgeSettings(
+        namespace=ingress.namespace,
+        selector={"istio": ingress.selector},
+        control=installation.proxy.control_cluster,
+    )
+    issuer = "https://id.example"
+    tokens = request_authentication(settings, issuer, "devroute", f"{issuer}/.well-known/jwks.json")
+    return [edge_filter(settings), tokens]
 
 
 def ambient_lua(installation: Installation, scope: WorkloadScope) -> str:

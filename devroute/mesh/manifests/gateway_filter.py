@@ -15,7 +15,7 @@ from devroute import headers
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.lua import EDGE_DONE
-from devroute.mesh.manifests.model import Document, ProxyService, metadata_of
+from devroute.mesh.manifests.model import Document, ProxyService, manifest, metadata_of
 from devroute.mesh.manifests.patches import (
     LUA_ROUTE_TYPE,
     LUA_TYPE,
@@ -130,7 +130,28 @@ def edge_filter(settings: EdgeSettings | None = None) -> Document:
         patch(CONTEXT, "VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": list(NEVER_FROM_OUTSIDE)}),
     ]
     metadata = metadata_of("devroute-edge", settings.namespace)
-    return envoy_filter_of(metadata, patches, dict(sorted(settings.selector.items())), PRIORITY)
+    return envoy_filter_of(metadata, patches, _labels(settings), PRIORITY)
+
+
+def request_authentication(settings: EdgeSettings, issuer: str, audience: str, jwks_uri: str) -> Document:
+    """The RequestAuthentication (security.istio.io/v1) for the tokens by which callers may send contracts.
+
+    They come in a header of their own: istiod makes of a rule without `fromHeaders` one that refuses every
+    bearer token in Authorization that is not of its issuer, those of laptops too.
+    """
+    rule = {
+        "issuer": issuer,
+        "audiences": [audience],
+        "jwksUri": jwks_uri,
+        "fromHeaders": [{"name": headers.AUTHORIZATION, "prefix": "Bearer "}],
+    }
+    spec = {"selector": {"matchLabels": _labels(settings)}, "jwtRules": [rule]}
+    metadata = metadata_of("devroute-edge", settings.namespace)
+    return manifest("security.istio.io/v1", "RequestAuthentication", metadata, spec)
+
+
+def _labels(settings: EdgeSettings) -> Document:
+    return dict(sorted(settings.selector.items()))
 
 
 def edge_source(settings: EdgeSettings) -> str:
