@@ -21,6 +21,7 @@ from devroute.errors import (
     DevrouteError,
     LinkReplaced,
     NotSupported,
+    ProtocolError,
     ServerUnreachable,
     TokenInvalid,
 )
@@ -82,6 +83,8 @@ class Registrar:
             self._check_supported(welcome)
         except DevrouteError as error:
             link.close_with(error)
+            if isinstance(error, ProtocolError) and any("." in each.service for each in self._hello.services):
+                error.hint = "an older server knows no namespaces: leave them out, or ask for an upgrade"
             raise
         except asyncio.CancelledError:
             link.close_with(DevrouteError("the agent is ending"))

@@ -13,7 +13,7 @@ from typing import Final
 
 from devroute.contract.options import OPTIONS, Fallback
 from devroute.contract.strict_json import JsonObject, json_type, load
-from devroute.contract.target import Malformed, Target, check_label, parse_target
+from devroute.contract.target import Malformed, Target, check_service, parse_target
 from devroute.errors import ContractInvalid
 from devroute.quoting import quote
 
@@ -174,17 +174,11 @@ def _entry(key: str, value: object) -> Entry:
 
 
 def _service(key: str) -> tuple[str, str | None]:
-    service, dot, namespace = key.partition(".")
-    if "." in namespace:
-        short = ".".join(key.split(".")[:2])
-        raise ContractInvalid(
-            f"service {quote(key)}: a service is foo or foo.namespace; write {quote(short)}"
-        )
     try:
-        check_label(service, "a service's name")
-        return service, check_label(namespace, "a namespace's name") if dot else None
+        service, dot, namespace = check_service(key).partition(".")
     except Malformed as problem:
         raise ContractInvalid(f"service {quote(key)}: {problem}") from None
+    return service, namespace if dot else None
 
 
 def _target(key: str, text: str) -> Target:

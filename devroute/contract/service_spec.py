@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from devroute.contract.target import Address, Malformed, check_label, parse_address, parse_host, parse_port
+from devroute.contract.target import Address, Malformed, check_service, parse_address, parse_host, parse_port
 from devroute.quoting import quote
 
 #: Services of one agent: as many as a contract can name.
@@ -42,13 +42,13 @@ class ServiceSpec:
 
     @classmethod
     def parse(cls, text: str) -> "ServiceSpec":
-        """`foo=8001`, `foo=host:8001`, `foo=http://host:8001`, `foo=grpc://localhost:9000`; with TLS `https://`
-        and `grpcs://`. Raises Malformed."""
+        """`foo=8001`, `foo.namespace=8001`, `foo=host:8001`, `foo=http://host:8001`,
+        `foo=grpc://localhost:9000`; with TLS `https://` and `grpcs://`. Raises Malformed."""
         service, equals, place = text.partition("=")
         if not equals:
             raise Malformed(f"{quote(text)}: write SERVICE=PORT, such as foo=8001")
         try:
-            check_label(service, "a service's name")
+            check_service(service)
             scheme, host, port = _local(place)
         except Malformed as problem:
             raise Malformed(f"{quote(text)}: {problem}") from None

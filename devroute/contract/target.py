@@ -86,6 +86,18 @@ def check_label(text: str, what: str) -> str:
     return text
 
 
+def check_service(text: str) -> str:
+    """A service as contracts name it, `foo` or `foo.namespace`, unchanged. Raises Malformed."""
+    service, dot, namespace = text.partition(".")
+    if "." in namespace:
+        short = ".".join(text.split(".")[:2])
+        raise Malformed(f"a service is foo or foo.namespace; write {quote(short)}")
+    check_label(service, "a service's name")
+    if dot:
+        check_label(namespace, "a namespace's name")
+    return text
+
+
 def parse_port(text: str) -> int:
     """1 to 65535 in decimal digits without leading zeros. Raises Malformed."""
     if not _PORT.fullmatch(text) or int(text) > 65535:

@@ -46,7 +46,8 @@ class Directory(Protocol):
     """The registered laptops (routing/registry.py)."""
 
     def lookup(self, name: str, service: str) -> LaptopService:
-        """Raises LaptopOffline or ServiceNotServed."""
+        """`service` as a contract names it, `foo` or `foo.namespace`: a laptop that offers `foo` serves both.
+        Raises LaptopOffline or ServiceNotServed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def select_target(
     """
     if isinstance(entry.target, Address):
         return entry.target, DEFAULT_OPTIONS
-    laptop = directory.lookup(str(entry.target), entry.service)
+    laptop = directory.lookup(str(entry.target), entry.key)
     return destination_of(entry, laptop, policy), laptop.options
 
 
@@ -167,7 +168,7 @@ def destination_of(entry: Entry, laptop: LaptopService, policy: Policy) -> Addre
         return laptop.upstream
     if laptop.address is None:
         raise ServiceNotServed(
-            f"laptop '{entry.target}' serves '{entry.service}' neither by tunnel nor by address",
+            f"laptop '{entry.target}' serves '{entry.key}' neither by tunnel nor by address",
             service=entry.key,
             target=str(entry.target),
         )

@@ -5,10 +5,10 @@ takes a service over only if it asks for that. Never awaits: the links that lost
 the caller to notify or end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from devroute.auth.tokens import owns
 from devroute.errors import (
@@ -247,7 +247,7 @@ class Registry:
         laptop = self._by_name.get(name)
         if laptop is None:
             raise _missing(LaptopOffline, f"laptop '{name}' is not online", name, service)
-        found = laptop.services.get(service)
+        found = offer_for(laptop.services, service)
         if found is None:
             offered = ", ".join(sorted(laptop.services))
             raise _missing(
@@ -258,6 +258,15 @@ class Registry:
     def listing(self) -> list[dict[str, object]]:
         """The processes of the registered laptops as JSON objects, by name, the oldest first."""
         return [each.as_dict() for name in sorted(self._by_name) for each in self._processes(name)]
+
+
+_T = TypeVar("_T")
+
+
+def offer_for(offers: Mapping[str, _T], service: str) -> _T | None:
+    """The offer for a service as a contract names it: the one for its namespace first."""
+    found = offers.get(service)
+    return found if found is not None or "." not in service else offers.get(service.partition(".")[0])
 
 
 def _taken(name: str, subject: str, by: Displaced) -> NameTaken:

@@ -116,7 +116,7 @@ class ContractRouter:
             if cached.route is None:
                 cached.route = self._route_builder.static(entry, cached.signature)
             return cached.route
-        laptop = self._directory.lookup(str(entry.target), entry.service)
+        laptop = self._directory.lookup(str(entry.target), entry.key)
         if cached.route is None or cached.laptop is not laptop:
             self._build(cached, laptop, contract=True)
         return _route_if_offered(cached, laptop, request)

@@ -31,6 +31,7 @@ from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import MAX_BATCHES, TerminalWriter
 from devroute.auth.identity import Identity, PeerCertificate
 from devroute.cli.exit_codes import exit_code_for
+from devroute.contract.grammar import parse
 from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Address
 from devroute.errors import (
@@ -44,6 +45,8 @@ from devroute.errors import (
     TokenExpired,
     TokenInvalid,
 )
+from devroute.policy.policy import Policy
+from devroute.routing.decision import select_target
 from devroute.tunnel.agent_link import Finished
 from tests.agent.conftest import Said
 from tests.support.eventually import eventually
@@ -176,6 +179,29 @@ async def test_a_direct_address_is_registered_and_nothing_is_tunnelled() -> None
     async with site() as where, up(settings(where.url).model_copy(update={"services": (spec,)})) as task:
         await online(where, task)
         assert where.registry.lookup("alice", "foo").address == Address("192.168.1.12", 8001)
+
+
+async def test_a_service_of_one_namespace_gets_what_a_contract_names_there(said: Said) -> None:
+    async with (
+        site() as where,
+        app(b"of the shop") as shop,
+        app(b"of all others") as others,
+        up(settings(where.url, f"foo.shop=127.0.0.1:{shop}", f"foo=127.0.0.1:{others}")) as task,
+    ):
+        await online(where, task)
+        for named, body in (
+            ("foo.shop", b"of the shop"),
+            ("foo.qa", b"of all others"),
+            ("foo", b"of all others"),
+        ):
+            entry = parse(json.dumps({named: "alice"})).entries[named]
+            upstream, _ = select_target(entry, Policy(), where.registry)
+            assert not isinstance(upstream, Address)
+            client = Client()
+            upstream.open(get(), client)
+            await asyncio.wait_for(client.done.wait(), 5)
+            assert client.body == body
+        assert said("""X-devroute: {"foo.shop": "alice", "foo": "alice"}""")
 
 
 # --- final errors -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from devroute.routing.decision import (
     decide,
     select_target,
 )
+from devroute.routing.registry import offer_for
 from devroute.routing.resolve_codec import encode
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from tests.support.examples import examples
@@ -38,11 +39,12 @@ class Laptops:
     def lookup(self, name: str, service: str) -> LaptopService:
         if name not in self.online:
             raise LaptopOffline(f"laptop '{name}' is offline", service=service, target=name)
-        if service not in self.online[name]:
+        found = offer_for(self.online[name], service)
+        if found is None:
             raise ServiceNotServed(
                 f"laptop '{name}' does not serve '{service}'", service=service, target=name
             )
-        return self.online[name][service]
+        return found
 
 
 TUNNEL = Tunnel()

@@ -165,6 +165,30 @@ def test_an_unknown_laptop_and_an_unknown_service_are_different_errors() -> None
         registry.lookup("alice", "baz")
 
 
+@pytest.mark.parametrize(
+    ("offered", "contract", "found"),
+    [
+        (("foo",), "foo", "foo"),
+        (("foo",), "foo.shop", "foo"),
+        (("foo.shop",), "foo.shop", "foo.shop"),
+        (("foo.shop",), "foo", None),
+        (("foo.shop",), "foo.qa", None),
+        (("foo", "foo.shop"), "foo.shop", "foo.shop"),
+        (("foo", "foo.shop"), "foo.qa", "foo"),
+    ],
+)
+def test_an_offer_for_a_namespace_is_found_by_what_a_contract_names(
+    offered: tuple[str, ...], contract: str, found: str | None
+) -> None:
+    registry, link = Registry(), Link()
+    registration, _ = registry.register("alice", hello(*offered), link, NOW)
+    if found is None:
+        with pytest.raises(ServiceNotServed, match=r"serves foo\.shop, not"):
+            registry.lookup("alice", contract)
+    else:
+        assert registry.lookup("alice", contract) is registration.services[found]
+
+
 def test_the_listing_names_each_laptops_services_and_how_they_are_reached() -> None:
     registry = Registry()
     registry.register("bob", hello("foo"), Link(), NOW)

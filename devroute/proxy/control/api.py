@@ -75,13 +75,14 @@ class Control:
         without a contract, which laptops get shadow traffic of the service (routing/shadow/assignment.py)."""
         candidates = request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()
         contracts = request.headers.getall(headers.CONTRACT, [])
+        namespace = request.headers.get(headers.NAMESPACE) or None
         if not contracts:
-            return _lines(encode(assign_shadow_traffic(candidates, self.policy(), self.shadow)))
+            return _lines(encode(assign_shadow_traffic(candidates, self.policy(), self.shadow, namespace)))
         decision = decide(
             # A repeated field is one list (RFC 9110 §5.3), which the parser rejects as two contracts.
             ", ".join(contracts),
             candidates,
-            request.headers.get(headers.NAMESPACE) or None,
+            namespace,
             self.policy(),
             self.directory,
             read=self.read,

@@ -30,10 +30,14 @@ class Assignment:
     laptops: tuple[ShadowTarget, ...] = ()
 
 
-def assign_shadow_traffic(candidates: Sequence[str], policy: Policy, shadow: ShadowTraffic) -> Assignment:
+def assign_shadow_traffic(
+    candidates: Sequence[str], policy: Policy, shadow: ShadowTraffic, namespace: str | None = None
+) -> Assignment:
     """The laptops for the requests without a contract at one service, which `candidates` name in order of
-    trust. Never raises DevrouteError: a laptop that policy does not permit gets none."""
-    for service in candidates[:MAX_CANDIDATES]:
+    trust; offers for its namespace come first. Never raises DevrouteError: a laptop that policy does not
+    permit gets none."""
+    suffixes = (f".{namespace}", "") if namespace else ("",)
+    for service in (name + suffix for name in candidates[:MAX_CANDIDATES] for suffix in suffixes):
         found = [each for each in shadow.targets(service) if _permitted(each, policy)]
         if found:
             return Assignment(service, tuple(found[:MAX_LAPTOPS]))
@@ -45,7 +49,7 @@ def permit_shadow_traffic(target: ShadowTarget, policy: Policy) -> Entry:
     ShadowDenied."""
     entry = parse(json.dumps({target.service: target.name})).entries[target.service]
     policy.permit(entry)
-    policy.permit_shadow(target.service)
+    policy.permit_shadow(entry.service)
     if target.laptop.address is not None:
         policy.permit_target(target.laptop.address, service=target.service)
     return entry

@@ -72,6 +72,8 @@ class ShadowTraffic:
     def watch(self, laptop: str, service: str) -> Watch | None:
         """Observes the laptop's responses for comparisons; None where the laptop takes no shadow traffic."""
         notifier = self._notifiers.get((laptop, service))
+        if notifier is None:  # the laptop takes it in all namespaces
+            notifier = self._notifiers.get((laptop, service.partition(".")[0]))
         if notifier is None:
             return None
 

@@ -19,7 +19,7 @@ from pydantic import (
 
 from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.service_spec import MAX_SERVICES
-from devroute.contract.target import Address, check_label, parse_address
+from devroute.contract.target import Address, check_label, check_service, parse_address
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol.frames import VERSION
 
@@ -53,10 +53,10 @@ class _Greeting(_Message):
 
 
 class Offer(_Message):
-    """A service on the laptop. With `direct`, the proxy reaches it at that address, not by the tunnel.
-    `terms`: which requests the laptop wants, and how."""
+    """A service on the laptop, `foo` or `foo.namespace`. With `direct`, the proxy reaches it at that address,
+    not by the tunnel. `terms`: which requests the laptop wants, and how."""
 
-    service: Annotated[str, AfterValidator(partial(check_label, what="a service's name"))]
+    service: Annotated[str, AfterValidator(check_service)]
     scheme: Literal["http", "grpc"] = "http"
     direct: Annotated[Address | None, BeforeValidator(_direct)] = None
     terms: Annotated[OfferOptions, BeforeValidator(_terms)] = DEFAULT_OPTIONS

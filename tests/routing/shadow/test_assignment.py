@@ -47,6 +47,14 @@ class Mesh:
         self.registry.register(name, Hello(agent="1", name=name, services=offers), link, 0.0)
         return link
 
+    def process(self, name: str, instance: str, service: str, **options: object) -> Link:
+        """One of several processes of a laptop."""
+        link = Link()
+        offers = (Offer(service=service, terms=OfferOptions(**options)),)  # type: ignore[arg-type]
+        hello = Hello(agent="1", name=name, services=offers, instance=instance)
+        self.registry.register(name, hello, link, 0.0)
+        return link
+
     def resolve(self, policy: Policy = OPEN, *candidates: str) -> dict[str, list[str]]:
         return decode(encode(assign_shadow_traffic(candidates or ("foo",), policy, self.shadow)))
 
@@ -55,6 +63,26 @@ def test_a_laptop_gets_shadow_traffic_only_if_it_asks_for_it() -> None:
     mesh = Mesh()
     mesh.laptop("alice")
     assert mesh.resolve() == {"decision": ["service"], "ttl": ["1000"]}
+
+
+def test_processes_of_one_laptop_take_shadow_traffic_and_leave_independently() -> None:
+    mesh = Mesh()
+    one = mesh.process("alice", "a1", "foo", shadow=100.0)
+    mesh.process("alice", "b2", "bar", shadow=100.0)
+    assert [len(mesh.shadow.targets(service)) for service in ("foo", "bar")] == [1, 1]
+    assert mesh.shadow.watch("alice", "foo") is not None
+    mesh.registry.unregister(one)
+    assert [len(mesh.shadow.targets(service)) for service in ("foo", "bar")] == [0, 1]
+    assert mesh.shadow.watch("alice", "foo") is None
+    assert mesh.shadow.watch("alice", "bar") is not None
+    assert mesh.shadow.watch("alice", "bar.shop") is not None, "a contract may name the namespace"
+
+
+def test_an_offer_for_a_namespace_gets_the_shadow_traffic_of_that_alone() -> None:
+    mesh = Mesh()
+    mesh.process("alice", "a1", "foo.shop", shadow=100.0)
+    for namespace, laptops in (("shop", 1), ("qa", 0), (None, 0)):
+        assert len(assign_shadow_traffic(("foo",), OPEN, mesh.shadow, namespace).laptops) == laptops
 
 
 def test_each_laptop_has_a_line_with_its_ticket_and_options() -> None:
