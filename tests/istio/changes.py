@@ -1,0 +1,51 @@
+"""Changes of the mesh for the time of a test, and when each Envoy has them."""
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from tests.istio import client
+from tests.istio.kubernetes import Document
+from tests.istio.netns import Namespace
+from tests.istio.rig import Rig
+from tests.support.eventually import eventually
+
+#: From a change in the API server until Envoy uses it, on a busy machine.
+LIVE_S = 60.0
+
+
+@asynccontextmanager
+async def applied(mesh: Rig, documents: Iterable[Document]) -> AsyncIterator[None]:
+    """Resources that are deleted with the block."""
+    documents = list(documents)
+    try:
+        await mesh.kubernetes.apply(documents)
+        yield
+    finally:
+        await mesh.kubernetes.delete(documents)
+
+
+async def live(mesh: Rig, pods: Iterable[str], text: str, *, gone: bool = False) -> None:
+    """Waits until the configuration of each pod's Envoy has `text` in it, or no longer has."""
+    for pod in pods:
+
+        async def has(space: Namespace = mesh.pods[pod]) -> bool:
+            found = json.dumps(await client.configuration(space))
+            return (text in found) is not gone
+
+        await eventually(has, f"{text} {'gone from' if gone else 'in'} {pod}", within=LIVE_S)
+
+
+async def counter(mesh: Rig, pod: str, name: str) -> int:
+    """A counter or gauge of a pod's Envoy."""
+    found = await client.admin(mesh.pods[pod], f"stats?filter=^{name}$")
+    return int(found.rpartition(": ")[2] or 0)
+
+
+def envoy_filter(name: str, labels: dict[str, str], *patches: Document, namespace: str = "shop") -> Document:
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"workloadSelector": {"labels": labels}, "configPatches": list(patches)},
+    }
