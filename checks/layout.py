@@ -8,6 +8,8 @@ from pathlib import Path
 
 #: Modules that every package may import and that belong to none (ARCHITECTURE.md, "The map").
 LEAVES = {
+    "bounded_cache",
+    "descriptors",
     "__init__",
     "__main__",
     "errors",

@@ -5,6 +5,8 @@ Codes are part of the public interface: scripts and dashboards match on them, so
 
 from typing import ClassVar
 
+from devroute.quoting import MAX_MESSAGE, MAX_NAME, shortened
+
 
 class DevrouteError(Exception):
     """What was wrong, where, and what to do about it.
@@ -41,10 +43,10 @@ class DevrouteError(Exception):
         """The JSON body of an error response, the same keys for every error."""
         return {
             "code": self.code,
-            "message": self.message,
+            "message": shortened(self.message, MAX_MESSAGE),
             "hint": self.hint,
-            "service": self.service,
-            "target": self.target,
+            "service": None if self.service is None else shortened(self.service, MAX_NAME),
+            "target": None if self.target is None else shortened(self.target, MAX_NAME),
             "request_id": request_id,
         }
 

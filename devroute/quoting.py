@@ -5,6 +5,10 @@ from typing import Final
 
 #: Characters of untrusted input in an error message: enough to recognise it, too few to flood a log.
 MAX_QUOTED: Final = 60
+#: Characters of a message, of a name or of an id in a response, a log or the audit trail.
+MAX_MESSAGE: Final = 1024
+MAX_NAME: Final = 512
+MAX_REQUEST_ID: Final = 128
 #: Bytes of a reason: it becomes a response header.
 MAX_REASON: Final = 200
 
@@ -17,7 +21,11 @@ def quote(text: str) -> str:
     return f"'{shown}'"
 
 
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def printable(reason: str) -> str:
     """A reason as it may stand in a header: one line of printable ASCII, at most MAX_REASON bytes."""
     line = re.sub(r"[^ -~]", "?", " ".join(reason.split()))
-    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."
+    return shortened(line, MAX_REASON)

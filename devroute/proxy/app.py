@@ -10,12 +10,12 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
-from devroute import __version__
+from devroute import __version__, descriptors
 from devroute.auth.tls import ServerFiles
 from devroute.contract.grammar import ContractLimits
 from devroute.contract.verifier import Verifier
@@ -38,6 +38,7 @@ from devroute.proxy.telemetry.telemetry import Telemetry, standard_error
 from devroute.routing.registry import Registry
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.traffic import ShadowTraffic
+from devroute.token_bucket import TokenBucket
 from devroute.tunnel.protocol.handshake import Offer
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
@@ -51,8 +52,6 @@ PRUNE_TICKS: Final = 120
 IN_FORCE_TICKS: Final = 2
 #: Ticks between two reports of what log and audit trail left out.
 LOSS_TICKS: Final = 20
-#: Sidecars open many connections at once when a proxy starts.
-BACKLOG: Final = 1024
 
 log = structlog.stdlib.get_logger("devroute.proxy")
 
@@ -166,7 +165,9 @@ class Proxy:
         self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
     ) -> int:
         try:
-            server = await self._loop.create_server(protocol_factory, host, port, backlog=BACKLOG)
+            server = await self._loop.create_server(
+                protocol_factory, host, port, backlog=descriptors.backlog()
+            )
         except OSError as error:
             raise ConfigInvalid(
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="is another proxy running?"
@@ -309,10 +310,23 @@ def _timeouts(settings: ProxySettings) -> Timeouts:
     )
 
 
+#: What the loop reports at once, and more a second: asyncio says a thousand times that it cannot accept.
+REPORTS_BURST: Final = 20
+REPORTS_PER_SECOND: Final = 1
+_reports = TokenBucket(REPORTS_BURST, REPORTS_PER_SECOND, 0.0)
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The loop's exception handler."""
+    if _reports.spend(loop.time()):
+        loop.default_exception_handler(context)
+
+
 async def serve(settings: ProxySettings, log_writer: BackgroundWriter) -> int:
     """Run until SIGTERM or SIGINT; a second signal ends without draining."""
     proxy = Proxy(settings, log_writer)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_report)
     ending = asyncio.Event()
     if settings.audit not in (OFF, STDOUT) and hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, proxy.reopen_audit)
@@ -328,6 +342,7 @@ async def serve(settings: ProxySettings, log_writer: BackgroundWriter) -> int:
 
 def run(settings: ProxySettings) -> int:
     """Set up logging and the event loop (uvloop's where installed), then serve. Raises ConfigInvalid."""
+    descriptors.reserve()
     log_writer = standard_error()
     configure(settings.log_format, settings.log_level, log_writer.write)
     try:

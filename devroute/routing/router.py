@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from devroute.bounded_cache import BoundedCache
 from devroute.contract.grammar import Contract, Entry, Signature, parse
 from devroute.contract.path import is_under, read_prefix
 from devroute.contract.target import Address, Version
@@ -35,14 +36,18 @@ from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.upstream.interface import Upstream
 from devroute.upstream.pools import Pools
 
-#: Decisions in the cache; far fewer people work at the same time.
-MAX_REMEMBERED: Final = 4096
+#: Bytes of the decisions in the cache: some 10,000; far fewer people work at the same time.
+MAX_REMEMBERED_BYTES: Final = 16 * 1024 * 1024
+#: Bytes that a decision costs for each byte of its contract, which it has as objects.
+_COST: Final = 4
 
 #: The services that have detoured the request before; sidecars write it in lower case.
 _VIA: Final = line_start(VIA)
 
 #: Permitted callers in one decision; a mesh has a few hundred identities.
 MAX_CALLERS: Final = 256
+#: Bytes of an identity that is remembered; one has some 60.
+MAX_CALLER: Final = 256
 
 
 @dataclass(slots=True)
@@ -84,7 +89,9 @@ class ContractRouter:
         self._route_builder = RouteBuilder(pools, mesh, self._shadow)
         # By contract and service as raw bytes; for shadow traffic by laptop and service, so that a new ticket
         # replaces the older one.
-        self._decisions: dict[tuple[bytes, bytes] | tuple[str, str], _CachedDecision] = {}
+        self._decisions: BoundedCache[tuple[bytes, bytes] | tuple[str, str], _CachedDecision] = BoundedCache(
+            MAX_REMEMBERED_BYTES
+        )
 
     def forget(self) -> None:
         """Clear the cache, after a change of policy or of signing keys."""
@@ -140,9 +147,7 @@ class ContractRouter:
         return _route_if_offered(cached, laptop, request)
 
     def _remember(self, key: tuple[bytes, bytes] | tuple[str, str], decision: _CachedDecision) -> None:
-        if len(self._decisions) >= MAX_REMEMBERED:
-            self._decisions.clear()
-        self._decisions[key] = decision
+        self._decisions.put(key, decision, _COST * (len(key[0]) + len(key[1])))
 
     def _build(self, cached: _CachedDecision, laptop: LaptopService, *, contract: bool) -> None:
         destination = destination_of(cached.entry, laptop, self._policy())
@@ -166,6 +171,8 @@ class ContractRouter:
         if caller in permitted:
             return
         self._policy().permit_caller(entry, caller.decode("latin-1"))
+        if len(caller) > MAX_CALLER:
+            return
         if len(permitted) >= MAX_CALLERS:
             permitted.clear()
         permitted.add(caller)

@@ -13,8 +13,13 @@ from devroute import headers as names
 from devroute.contract.grammar import WIDEST_LIMITS, parse
 from devroute.errors import ContractInvalid
 
-#: Traces that are kept; `devroute trace` reads its own within seconds.
+#: Traces that are kept, and bytes of all their reports; `devroute trace` reads its own within seconds.
 MAX_TRACES: Final = 256
+MAX_BYTES: Final = 16 * 1024 * 1024
+#: Bytes of a reported contract, the most that a sidecar accepts; a longer one is cut off.
+MAX_CONTRACT: Final = 8192
+#: Bytes that a report costs besides its texts.
+_HOP_BYTES: Final = 512
 #: Hops and responses of one trace: a chain of services, or a fan of retries.
 MAX_HOPS: Final = 128
 #: Characters of one reported value.
@@ -64,6 +69,7 @@ class _Trace:
     began: float
     hops: list[Hop]
     responses: list[Hop]
+    size: int = 0
 
 
 class Traces:
@@ -71,6 +77,7 @@ class Traces:
 
     def __init__(self) -> None:
         self._traces: OrderedDict[str, _Trace] = OrderedDict()
+        self.size = 0  # in bytes
 
     def add_hop(self, headers: Mapping[str, str], now: float) -> None:
         """A sidecar's report of a request with a contract, by the headers of POST /trace in lower case."""
@@ -81,16 +88,18 @@ class Traces:
         trace = self._open(text(names.TRACE), now)
         if trace is None:
             return
-        trace.hops.append(
+        self._add(
+            trace,
+            trace.hops,
             Hop(
                 service=text(names.MATCHED) or text(names.CANDIDATES).partition(",")[0],
                 namespace=text(names.NAMESPACE),
                 result=text(names.RESULT),
                 reason=text(names.REASON),
                 request_id=text("x-request-id"),
-                contract=headers.get(names.CONTRACT, ""),
+                contract=headers.get(names.CONTRACT, "")[:MAX_CONTRACT],
                 at_ms=round((now - trace.began) * 1000, 1),
-            )
+            ),
         )
 
     def add_response(
@@ -102,7 +111,8 @@ class Traces:
             return
         at_ms, took_ms = round((now - took - trace.began) * 1000, 1), round(took * 1000, 1)
         result, reason = "error" if error else "laptop", error[:MAX_TEXT]
-        trace.responses.append(Hop(service, "", result, reason, "", "", at_ms, took_ms, status, target))
+        hop = Hop(service[:MAX_TEXT], "", result, reason, "", "", at_ms, took_ms, status, target[:MAX_TEXT])
+        self._add(trace, trace.responses, hop)
 
     def hops(self, trace_id: str) -> list[Hop]:
         """In the order in which they received the request; empty for an unknown trace.
@@ -134,12 +144,23 @@ class Traces:
             trace = self._traces[trace_id] = _Trace(now, [], [])
         return trace if len(trace.hops) + len(trace.responses) < MAX_HOPS else None
 
+    def _add(self, trace: _Trace, reports: list[Hop], hop: Hop) -> None:
+        reports.append(hop)
+        size = _HOP_BYTES + len(hop.contract) + len(hop.reason) + len(hop.service) + len(hop.request_id)
+        trace.size += size
+        self.size += size
+        while self.size > MAX_BYTES and len(self._traces) > 1:
+            self._drop(next(key for key, other in self._traces.items() if other is not trace))
+
     def _make_room(self, now: float) -> None:
         while self._traces:
             oldest = next(iter(self._traces.values()))
             if len(self._traces) < MAX_TRACES and now - oldest.began < KEPT_SECONDS:
                 return
-            self._traces.popitem(last=False)
+            self._drop(next(iter(self._traces)))
+
+    def _drop(self, trace_id: str) -> None:
+        self.size -= self._traces.pop(trace_id).size
 
 
 # --- text output --------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import aiohappyeyeballs
 
+from devroute import descriptors
 from devroute.contract.target import Address
 from devroute.errors import CircuitOpen, DevrouteError, TargetUnreachable
 from devroute.upstream.circuit_breaker import CircuitBreaker
@@ -121,6 +122,7 @@ class Dialer:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
+                descriptors.check()
                 if self._permit is None:
                     return await self._dial_trusted(protocol, alpn)
                 return await self._dial_permitted(protocol, self._permit)

@@ -131,6 +131,50 @@ async def test_a_head_that_does_not_arrive_times_out(drip: bytes, port: Port) ->
     assert await port.code(drip) == (408, "request-timeout")
 
 
+@pytest.mark.parametrize("whole", [echoing(b"hi"), echoing(b"")])
+@pytest.mark.parametrize("drip", [b"G", b"POST /echo HTTP/1.1\r\nhost: x\r\n"])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_later_head_that_does_not_arrive_times_out(
+    whole: bytes, drip: bytes, at_once: bool, port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "HEAD_SECONDS", HEAD_SECONDS)
+    pieces = (whole + drip,) if at_once else (whole, drip)
+    *_, last = answers = await port.says(*pieces)
+    assert len(answers) == 2
+    assert (last[0], json.loads(last[1])["code"]) == (408, "request-timeout")
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        (b"GET / HTTP/1.1\nhost: x\n\n", MALFORMED),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * (MAX_HTTP_HEAD + 1), TOO_LARGE),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * (MAX_FIELD_BYTES + 1) + b"\r\n\r\n", TOO_LARGE),
+    ],
+)
+async def test_a_later_head_has_the_limits_of_the_first(
+    later: bytes, expected: tuple[int, str], port: Port
+) -> None:
+    assert await port.code(echoing(b"hi"), later) == expected
+
+
+async def test_requests_are_answered_however_they_are_cut(port: Port) -> None:
+    requests = echoing(b"hi") + echoing(b"") + echoing(b"a\r\n\r\nb")
+    chunked = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    for size in (1, 7, 10_000):
+        reader, writer = await asyncio.open_connection(*port.server.sockets[0].getsockname())
+        for at in range(0, len(requests), size):
+            writer.write(requests[at : at + size])
+            await asyncio.sleep(0)
+        for body in (b"hi", b"", b"a\r\n\r\nb"):
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(len(body)) == body
+        writer.write(chunked)
+        assert (await asyncio.wait_for(reader.read(), PATIENCE)).endswith(b"\r\n\r\nabc")
+        writer.close()
+
+
 async def test_a_body_that_does_not_arrive_times_out(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("devroute.proxy.control.api.REQUEST_SECONDS", 0.2)
     monkeypatch.setitem(http._OPTIONS, "lingering_time", 0.1)

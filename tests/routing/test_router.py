@@ -216,8 +216,10 @@ async def test_the_cache_of_contracts_is_bounded(desk: Desk) -> None:
     contract = b'{"foo": "192.168.1.12:8001", "x%d": "a"}'
     first = desk.route(contract % 0)
     assert desk.route(contract % 0) is first
-    for number in range(1, router.MAX_REMEMBERED + 10):
-        desk.route(contract % number)
+    most = router.MAX_REMEMBERED_BYTES
+    for number in range(1, most // (router._COST * 6000) + 2):
+        desk.route((contract % number).replace(b", ", b"," + b" " * 6000))
+        assert desk.router._decisions.size <= most
     assert desk.route(contract % 0) is not first
 
 

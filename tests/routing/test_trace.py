@@ -91,6 +91,17 @@ def test_a_flood_is_bounded_in_hops_traces_text_and_time() -> None:
     assert traces.hops(f"{MAX_TRACES - 1:032x}") == []
 
 
+def test_a_flood_of_large_contracts_is_bounded_in_bytes() -> None:
+    traces = Traces()
+    for number in range(MAX_TRACES * 20):
+        hop = report("foo", trace=f"{number % MAX_TRACES:032x}") | {"x-devroute": "c" * 60_000}
+        traces.add_hop(hop, 1.0)
+        assert traces.size <= trace.MAX_BYTES
+    kept = [hop for number in range(MAX_TRACES) for hop in traces.hops(f"{number:032x}")]
+    assert 1000 < len(kept) < trace.MAX_BYTES / trace.MAX_CONTRACT
+    assert {len(hop.contract) for hop in kept} == {trace.MAX_CONTRACT}
+
+
 def test_a_malformed_contract_names_no_services() -> None:
     traces = Traces()
     traces.add_hop(report("foo") | {"x-devroute": "nonsense"}, 1.0)

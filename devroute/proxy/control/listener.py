@@ -9,9 +9,11 @@ from typing import Final, cast
 
 import structlog
 
+from devroute import descriptors
 from devroute.errors import DevrouteError, HeadTooLarge, RequestTimeout
 from devroute.http.error_response import http1_error
 from devroute.http.http1.request import check_partial_head
+from devroute.proxy.control.http import HEAD_SECONDS, MAX_HTTP_HEAD
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.tasks import TaskOwner
 from devroute.token_bucket import TokenBucket
@@ -19,13 +21,6 @@ from devroute.tunnel.protocol.websocket import accept_upgrade, split_head
 
 #: Bytes of an upgrade's head: a token, and what ingresses add.
 MAX_HEAD: Final = 16 * 1024
-
-#: Bytes of any other first head: a contract, and baggage that repeats it among other members
-#: (proxy/control/http.py).
-MAX_HTTP_HEAD: Final = 128 * 1024
-
-#: Seconds for a connection's first head to arrive and its token to be verified.
-HEAD_SECONDS: Final = 10.0
 
 #: Wrong tokens that are logged at once, and more a second: a flood of them must not fill the disk. The audit
 #: trail counts those that it leaves out.
@@ -76,6 +71,9 @@ class FirstHead(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._listener.waiting.add(self)
+        if descriptors.are_scarce():
+            self.transport.abort()
+            return
         self._deadline = self._loop.call_later(self._listener.head_seconds, self._timed_out)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from devroute import descriptors
 from devroute.auth.tls import ServerFiles
 from devroute.errors import ConfigInvalid
 from devroute.tasks import TaskOwner
@@ -21,7 +22,6 @@ from devroute.tasks import TaskOwner
 #: Seconds for a handshake, and for the peer's close_notify at the end.
 HANDSHAKE_SECONDS: Final = 10.0
 SHUTDOWN_SECONDS: Final = 5.0
-BACKLOG: Final = 1024
 #: Bytes of asyncio's receive buffer for each TLS connection, a record's worth (RFC 8446 §5.1): with its own
 #: 256 KiB an idle tunnel costs 282 KiB, with this 38 KiB.
 RECEIVE_BYTES: Final = 16 * 1024
@@ -104,7 +104,7 @@ class TlsListener:
         return await asyncio.get_running_loop().create_server(
             self._factory,
             **where,
-            backlog=BACKLOG,
+            backlog=descriptors.backlog(),
             ssl=context,
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
             ssl_shutdown_timeout=SHUTDOWN_SECONDS,

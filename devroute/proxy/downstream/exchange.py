@@ -12,6 +12,7 @@ from devroute.errors import ClientClosed, DevrouteError, RequestTimeout, Upstrea
 from devroute.http.aio.connection import READ_TURN
 from devroute.http.message import Headers, InboundRequest, ResponseHead
 from devroute.proxy.downstream.context import Context
+from devroute.quoting import MAX_REQUEST_ID
 from devroute.routing.route import Route
 from devroute.upstream.interface import DiscardedRequest, UpstreamStream
 
@@ -47,7 +48,7 @@ class Exchange:
     def __init__(self, context: Context, request: InboundRequest) -> None:
         self._context = context
         self.request = request
-        self.request_id = request.request_id
+        self.request_id = request.request_id[:MAX_REQUEST_ID]
         self.started = monotonic()
         self.route: Route | None = None
         self.error: DevrouteError | None = None

@@ -8,6 +8,7 @@ import asyncio
 import re
 from typing import Final
 
+from devroute import descriptors
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
 from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, MAX_LINGER_SECONDS
 from devroute.http.error_response import http1_error
@@ -70,6 +71,8 @@ class Http1ServerConnection(Downstream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._context.connections.add(self)
+        if descriptors.are_scarce():
+            self.transport.abort()
 
     # --- reading
 

@@ -75,6 +75,9 @@ def _render(route: Route) -> bytes:
 def _service(source: Route | DevrouteError | None) -> bytes:
     """Service and target, of a route or of the error in its place."""
     service, target = (None, None) if source is None else (source.service, source.target)
+    if isinstance(source, DevrouteError):
+        body = source.as_dict()
+        service, target = body["service"], body["target"]
     return members({"service": service, "target": target})
 
 

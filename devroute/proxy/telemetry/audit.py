@@ -9,18 +9,26 @@ import json
 import time
 from typing import Final
 
+from devroute.bounded_cache import BoundedCache
 from devroute.errors import DevrouteError
 from devroute.http.message import header_value
 from devroute.proxy.downstream.context import CompletedExchange
-from devroute.proxy.telemetry.audit_events import VERSION, Event, line, refusal_fields, route_members
+from devroute.proxy.telemetry.audit_events import (
+    MAX_CALLER,
+    VERSION,
+    Event,
+    line,
+    refusal_fields,
+    route_members,
+)
 from devroute.proxy.telemetry.audit_file import AuditFile
 from devroute.proxy.telemetry.background_writer import BackgroundWriter
 from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, quoted
 from devroute.routing.route import CALLER
 from devroute.token_bucket import TokenBucket
 
-#: Combinations of route, status and caller whose members are cached: as many as one replica sees in a day.
-MAX_CACHED: Final = 4096
+#: Bytes of the members that are cached, for combinations of route, status and caller: some 20,000.
+MAX_CACHED_BYTES: Final = 8 * 1024 * 1024
 
 #: Refusals of one kind (place and code) that are recorded at once, and further ones a second: a flood of
 #: wrong tokens fills no disk, and hides no other refusal. What is left out is counted.
@@ -38,7 +46,9 @@ class Audit(LineWriter):
         self.writer = BackgroundWriter(file.write)
         super().__init__(self.writer.write)
         self._file = file
-        self.cached: dict[tuple[bytes, int, bytes, str | None], bytes] = {}
+        self.cached: BoundedCache[tuple[bytes, int, bytes, str | None], bytes] = BoundedCache(
+            MAX_CACHED_BYTES
+        )
         self._refusals: dict[tuple[object, object], TokenBucket] = {}
         self._omitted: dict[tuple[object, object], int] = {}
 
@@ -68,7 +78,7 @@ class Audit(LineWriter):
         """Record a detoured request; one without a route was refused."""
         route = exchange.route
         error = exchange.error
-        caller = header_value(exchange.request.raw, CALLER) or b""
+        caller = (header_value(exchange.request.raw, CALLER) or b"")[:MAX_CALLER]
         if route is None:
             if error is not None:
                 self._refused(exchange, error, caller)
@@ -96,14 +106,13 @@ class Audit(LineWriter):
     def _cache(self, key: tuple[bytes, int, bytes, str | None]) -> bytes:
         """The members that many requests have in common."""
         route, status, caller, code = key
-        if len(self.cached) >= MAX_CACHED:
-            self.cached.clear()
-        members = self.cached[key] = b'%b, "status": %b, "code": %b, "caller": %b' % (
+        members = b'%b, "status": %b, "code": %b, "caller": %b' % (
             route,
             digits(status),
             json.dumps(code).encode(),
             b'"%b"' % quoted(caller) if caller else b"null",
         )
+        self.cached.put(key, members, len(route) + len(caller) + len(members))
         return members
 
     def _refused(self, exchange: CompletedExchange, error: DevrouteError, caller: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Final, Literal, Protocol
 
 from devroute.errors import ContractInvalid, DevrouteError, ServiceNotInContract
 from devroute.proxy.telemetry.line_writer import members
+from devroute.quoting import shortened
 from devroute.routing.route import Route
 
 #: Version of the schema: another once a field changes its meaning or is removed, not for a new field.
@@ -18,6 +19,9 @@ Event = Literal["change", "detour", "leave", "omission", "refusal", "registratio
 
 #: Statuses of refusals: what was not permitted, as against what failed (5xx).
 REFUSAL_STATUSES: Final = range(400, 500)
+
+#: Characters of a caller: those of the longest SPIFFE id (SPIFFE-ID §2.3).
+MAX_CALLER: Final = 2048
 
 #: Errors whose message quotes the contract, which names other people's services and laptops.
 _QUOTES_CONTRACT: Final = (ContractInvalid, ServiceNotInContract)
@@ -48,14 +52,15 @@ def refusal_fields(
 ) -> dict[str, object]:
     """The fields of a refusal, but for `at`."""
     quotes = isinstance(error, _QUOTES_CONTRACT)
+    body = error.as_dict()
     return {
         "subject": subject,
         "peer": peer,
-        "caller": caller,
-        "service": None if quotes else error.service,
-        "target": None if quotes else error.target,
+        "caller": None if caller is None else shortened(caller, MAX_CALLER),
+        "service": None if quotes else body["service"],
+        "target": None if quotes else body["target"],
         "code": error.code,
-        "reason": "" if quotes else error.message,
+        "reason": "" if quotes else body["message"],
         "request_id": request_id,
     }
 

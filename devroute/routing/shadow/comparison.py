@@ -19,11 +19,17 @@ from devroute.http.message import Headers, RequestHead, ResponseHead, header_id
 MAX_BODY: Final = 32 * 1024
 #: Pairs that lack a response, with 32 MiB of bodies at most; beyond it, new ones are not compared.
 MAX_PENDING: Final = 512
+#: Bytes of all of them: heads, which may have 64 KiB each, and bodies.
+MAX_PENDING_BYTES: Final = 32 * 1024 * 1024
+#: Fields of a response, the most that a sidecar takes from an app; further ones are not compared.
+MAX_FIELDS: Final = 128
 #: Seconds for the second response.
 PAIR_SECONDS: Final = 60.0
 #: Characters of an id (lua/parts/random.lua).
 ID_LENGTH: Final = 32
 
+#: Bytes that a field costs besides its text.
+_FIELD_BYTES: Final = 200
 _FIELD: Final = line_start(COMPARE)
 _CONTRACT: Final = line_start(CONTRACT)
 #: Further headers with secrets of people who do not know that a laptop receives their traffic.
@@ -71,7 +77,7 @@ def parse_service_response(body: bytes, *, whole: bool) -> ComparedResponse:
     word, _, status = first.partition(" ")
     if not separator or word != "status" or not status.isdigit() or len(status) != 3:
         raise RequestMalformed("the body is not a response in the form of POST /compare")
-    fields = [line.partition(": ") for line in lines]
+    fields = [line.partition(": ") for line in lines[:MAX_FIELDS]]
     return ComparedResponse(
         int(status), [(name.lower(), value) for name, _, value in fields], bytearray(rest[:MAX_BODY]), whole
     )
@@ -94,6 +100,7 @@ class _Pair:
     real: ComparedResponse | None = None
     laptop: ComparedResponse = field(default_factory=ComparedResponse)
     done: bool = False
+    size: int = 0
 
 
 class PendingComparisons:
@@ -102,14 +109,18 @@ class PendingComparisons:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._pairs: dict[str, _Pair] = {}
+        self.size = 0  # in bytes
 
     def __len__(self) -> int:
         return len(self._pairs)
 
+    def knows(self, key: str, pair: _Pair) -> bool:
+        return self._pairs.get(key) is pair
+
     def _pair(self, key: str) -> _Pair | None:
         pair = self._pairs.get(key)
         if pair is None:
-            if len(self._pairs) >= MAX_PENDING:
+            if len(self._pairs) >= MAX_PENDING or self.size >= MAX_PENDING_BYTES:
                 return None
             pair = self._pairs[key] = _Pair(self._clock())
         return pair
@@ -119,6 +130,7 @@ class PendingComparisons:
         pair = self._pair(key)
         if pair is not None and pair.real is None:
             pair.real = response
+            self._grow(pair, _size(response.headers) + len(response.body))
             self._complete(key, pair)
 
     def expect(
@@ -132,21 +144,31 @@ class PendingComparisons:
         pair.service, pair.notify = service, notify
         pair.method, pair.target = head.method.decode("latin-1"), head.target.decode("latin-1")
         pair.contract = _CONTRACT in head.wire
+        # Room for the laptop's body, too, which arrives piece by piece.
+        self._grow(pair, len(pair.target) + MAX_BODY)
         return LaptopResponseObserver(self, key, pair)
 
     def _complete(self, key: str, pair: _Pair) -> None:
-        if self._pairs.get(key) is not pair:
+        if not self.knows(key, pair):
             return  # expired
         if pair.done and pair.real is not None and pair.notify is not None:
-            del self._pairs[key]
+            self._remove(key, pair)
             pair.notify(_as_json(pair, key))
+
+    def _grow(self, pair: _Pair, size: int) -> None:
+        pair.size += size
+        self.size += size
+
+    def _remove(self, key: str, pair: _Pair) -> None:
+        del self._pairs[key]
+        self.size -= pair.size
 
     def expire(self) -> None:
         """Send pairs that lack a response for too long as they are; to be called periodically."""
         oldest = self._clock() - PAIR_SECONDS
         for key, pair in list(self._pairs.items()):
             if pair.since <= oldest:
-                del self._pairs[key]
+                self._remove(key, pair)
                 if pair.notify is not None:
                     pair.notify(_as_json(pair, key))
 
@@ -164,27 +186,34 @@ class LaptopResponseObserver:
     def on_head(self, head: ResponseHead) -> None:
         response = self._pair.laptop
         response.status = head.status
-        response.headers = _texts(head.end_to_end())
+        self._add_fields(head.end_to_end())
 
     def on_data(self, data: bytes) -> None:
         if self._pair.laptop.whole:
             self._pair.laptop.add(data)
 
     def on_end(self, trailers: Headers) -> None:
-        self._pair.laptop.headers += _texts(trailers)
+        self._add_fields(trailers)
         self._finish()
 
     def on_error(self, error: DevrouteError) -> None:
         self._pair.laptop.error = error
         self._finish()
 
+    def _add_fields(self, fields: Headers) -> None:
+        pair = self._pair
+        texts = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in fields]
+        pair.laptop.headers += texts[: MAX_FIELDS - len(pair.laptop.headers)]
+        if self._comparisons.knows(self._key, pair):
+            self._comparisons._grow(pair, _size(texts))
+
     def _finish(self) -> None:
         self._pair.done = True
         self._comparisons._complete(self._key, self._pair)
 
 
-def _texts(fields: Headers) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in fields]
+def _size(fields: list[tuple[str, str]]) -> int:
+    return sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields)
 
 
 def _as_json(pair: _Pair, key: str) -> bytes:

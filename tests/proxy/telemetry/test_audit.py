@@ -27,8 +27,8 @@ from devroute.errors import (
 from devroute.http.http1.request import parse_request_head
 from devroute.http.message import InboundRequest
 from devroute.mesh import testbed
-from devroute.proxy.telemetry.audit import MAX_CACHED, REFUSAL_BURST, Audit
-from devroute.proxy.telemetry.audit_events import refusal_fields
+from devroute.proxy.telemetry.audit import MAX_CACHED_BYTES, REFUSAL_BURST, Audit
+from devroute.proxy.telemetry.audit_events import MAX_CALLER, refusal_fields
 from devroute.proxy.telemetry.audit_file import AuditFile
 from devroute.routing.route import Route
 from devroute.upstream.interface import Upstream
@@ -152,12 +152,14 @@ async def test_what_a_client_sends_can_forge_no_event(kept: Kept, evil: bytes) -
 
 
 async def test_the_cache_of_callers_is_bounded(kept: Kept) -> None:
-    flood = MAX_CACHED + 10
+    flood = 3000
     route = routed(Nowhere())
     for number in range(flood):
-        kept.audit.completed(Over(request(b"x-devroute-caller: %d" % number), route=route))
-    assert 0 < len(kept.audit.cached) <= MAX_CACHED
-    assert [event["caller"] for event in kept.events()] == [str(number) for number in range(flood)]
+        kept.audit.completed(Over(request(b"x-devroute-caller: %04d" % number + b"a" * 60_000), route=route))
+        assert kept.audit.cached.size <= MAX_CACHED_BYTES
+    events = kept.events()
+    assert [event["caller"][:4] for event in events] == [f"{number:04}" for number in range(flood)]
+    assert {len(event["caller"]) for event in events} == {MAX_CALLER}
 
 
 async def test_a_flood_of_refusals_is_cut_short_and_hides_no_other(kept: Kept) -> None:

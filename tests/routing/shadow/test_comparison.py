@@ -17,7 +17,9 @@ from devroute.inspector.redaction import redaction
 from devroute.inspector.store import CaptureStore
 from devroute.routing.shadow.comparison import (
     MAX_BODY,
+    MAX_FIELDS,
     MAX_PENDING,
+    MAX_PENDING_BYTES,
     PAIR_SECONDS,
     ComparedResponse,
     PendingComparisons,
@@ -79,6 +81,23 @@ def test_pending_comparisons_are_limited_in_number_and_time() -> None:
     proxy.pairs.expire()
     assert len(proxy.pairs) == 0
     assert [each["real"] for each in proxy.sent] == [None] * MAX_PENDING
+
+
+def test_pending_comparisons_are_limited_in_bytes() -> None:
+    proxy = Proxy()
+    large = b"status 200\n" + b"\n".join(b"x: " + b"y" * 60_000 for _ in range(2)) + b"\n\n" + bytes(60_000)
+    many = b"status 200\n" + b"\n".join(b"x: y" for _ in range(10_000)) + b"\n\n"
+    for number in range(MAX_PENDING):
+        proxy.pairs.add_service_response(f"k{number}", parse_service_response(large, whole=True))
+    assert len(proxy.pairs) < MAX_PENDING
+    assert proxy.pairs.size < MAX_PENDING_BYTES + 2 * len(large)
+    assert len(parse_service_response(many, whole=True).headers) == MAX_FIELDS
+    proxy.now = PAIR_SECONDS
+    proxy.pairs.expire()
+    assert proxy.pairs.size == 0
+    proxy.laptop("a")
+    proxy.service("a")
+    assert (len(proxy.sent), proxy.pairs.size) == (1, 0)
 
 
 def test_a_response_after_the_time_is_ignored() -> None:
