@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, ProtocolError, UpstreamReset
-from devroute.http.aio.connection import FLUSH_BYTES, READ_TURN, Connection
+from devroute.http.aio.connection import FLUSH_BYTES, READ_TURN, Connection, enable_keepalive
 from devroute.http.message import Headers
 from devroute.tunnel.link_stream import LinkStream
 from devroute.tunnel.liveness import Heartbeat, Liveness
@@ -134,6 +134,7 @@ class Link(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        enable_keepalive(transport)
         self.heartbeat.start()
         if self._session.has_output:
             self.wake()

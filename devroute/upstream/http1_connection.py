@@ -8,7 +8,7 @@ import select
 from collections.abc import Callable
 from functools import partial
 
-from devroute.http.aio.connection import Connection
+from devroute.http.aio.connection import Connection, enable_keepalive
 from devroute.http.message import NO_LIMIT
 from devroute.upstream.http1_stream import Http1Stream, Pool
 
@@ -40,6 +40,10 @@ class Http1Connection(Connection):
         self.generation = 0
         self.unsolicited = False
         self.stream: Http1Stream | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        enable_keepalive(transport)
 
     def is_idle(self) -> bool:
         """Whether neither data nor the end has arrived since the last response, even if not read by the loop

@@ -7,12 +7,12 @@ that speaks another protocol.
 """
 
 import asyncio
-import socket
 from typing import Final, Protocol
 
 from h2.errors import ErrorCodes
 
 from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
+from devroute.http.aio.connection import enable_keepalive
 from devroute.http.aio.http2_connection import Http2Connection
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.http2.headers import Fields, read_response, read_trailers, write_request, write_trailers
@@ -24,13 +24,6 @@ from devroute.upstream.interface import ResponseSink
 #: Bytes of a request's body that are kept until the response begins, to be sent once more if the app has not
 #: processed the request (RFC 9113 §8.7). Most unary calls have fewer.
 KEPT_BYTES: Final = 16 * 1024
-
-#: A connection is shared, so that its loss must be detected: by TCP keep-alive, which works even while a
-#: debugger has stopped the app. Seconds until the first probe, between probes, and with unacknowledged data.
-KEEPALIVE_IDLE: Final = 10
-KEEPALIVE_INTERVAL: Final = 5
-KEEPALIVE_COUNT: Final = 3
-UNACKNOWLEDGED: Final = 25
 
 _NONE: Final = Framing.NONE
 _UPGRADE: Final = Framing.UPGRADE
@@ -214,9 +207,7 @@ class Http2UpstreamConnection(Http2Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            _enable_keepalive(sock)
+        enable_keepalive(transport)
         self.flush()
 
     def received(self, data: bytes) -> None:
@@ -307,17 +298,3 @@ class Http2UpstreamConnection(Http2Connection):
                 )
             )
         self.finish(UpstreamReset("the connection was closed before the response was complete"))
-
-
-def _enable_keepalive(sock: socket.socket) -> None:
-    """Enable TCP keep-alive, with the timing that this platform supports."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
-        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED * 1000),
-    ):
-        option = getattr(socket, name, None)
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -28,6 +29,13 @@ WRITE_LOW_BYTES: Final = 64 * 1024
 MAX_DISCARDED_BYTES: Final = 1024 * 1024 * 1024
 LINGER_SECONDS: Final = 2.0
 MAX_LINGER_SECONDS: Final = 30.0
+
+#: A peer that vanished is detected by TCP keep-alive, which works even while a debugger has stopped the app.
+#: Seconds until the first probe, between probes, and with unacknowledged data; and the number of probes.
+KEEPALIVE_IDLE: Final = 10
+KEEPALIVE_INTERVAL: Final = 5
+KEEPALIVE_COUNT: Final = 3
+UNACKNOWLEDGED: Final = 25
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0) if os.name != "nt" else struct.pack("hh", 1, 0)
 
@@ -172,3 +180,20 @@ class Connection(asyncio.BufferedProtocol):
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
+
+
+def enable_keepalive(transport: asyncio.BaseTransport) -> None:
+    """Enable TCP keep-alive, with the timing that this platform supports."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", KEEPALIVE_IDLE),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED * 1000),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
