@@ -19,7 +19,7 @@ def error_body(error: DevrouteError, request_id: str | None = None) -> bytes:
 
 def error_headers(error: DevrouteError) -> dict[str, str]:
     """The headers of each error response, save for those that frame its body."""
-    headers = {"content-type": "application/json", **_outcome(error)}
+    headers = {"content-type": "application/json", "cache-control": "no-store", **_outcome(error)}
     if isinstance(error, TokenInvalid):
         headers["www-authenticate"] = 'Bearer realm="devroute"'  # RFC 9110 §11.6.1
     return headers

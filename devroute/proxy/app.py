@@ -98,6 +98,7 @@ class Proxy:
             self._read_contract,
             mesh=self._mesh,
             shadow=self._shadow,
+            cacheable=settings.cacheable_responses,
         )
 
     def _create_listeners(self) -> None:

@@ -116,6 +116,9 @@ class ProxySettings(Settings):
     connect_timeout: _Seconds = 5.0
     #: How long a connection that an address refuses is tried again: an app that restarts is back soon.
     retry_refused: Annotated[float, Field(ge=0, le=60)] = RETRY_REFUSED_SECONDS
+    #: Whether caches may keep laptops' responses; else they get `cache-control: no-store`, since a shared
+    #: cache would serve them to others.
+    cacheable_responses: bool = False
     #: A listener of the proxy's own sidecar that leads into the mesh, for failover (--except-status); without
     #: it failover is not possible.
     mesh_egress: Annotated[Address | None, BeforeValidator(_mesh_egress)] = None

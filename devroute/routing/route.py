@@ -10,19 +10,23 @@ from devroute.upstream.interface import Upstream
 #: The mesh identity that the caller has proved to the sidecar, which writes this line for every detour.
 CALLER: Final = line_start(headers.CALLER)
 
+_NO_STORE: Final = b"cache-control: no-store\r\n"
+
 
 # No dataclass: mypyc cannot compile an __init__ that is made at run time.
 class Route:
     """An upstream, and what responses, log and audit trail report about requests to it.
 
     `result` and `reason` are the values of the response headers of that name; `response_headers` are both as
-    whole lines. `signer` is who signed the contract. `log_members` and `audit_members` belong to
+    whole lines. `signer` is who signed the contract. `no_store`: no cache may keep a response, since it would
+    serve a laptop's to others. `log_members` and `audit_members` belong to
     proxy/telemetry, which renders there, on first use, what all requests of a route have in common.
     """
 
     __slots__ = (
         "audit_members",
         "log_members",
+        "no_store",
         "reason",
         "response_headers",
         "result",
@@ -40,6 +44,8 @@ class Route:
         result: str,
         reason: str,
         signer: str | None = None,
+        *,
+        no_store: bool = False,
     ) -> None:
         self.upstream = upstream
         self.service = service
@@ -47,13 +53,15 @@ class Route:
         self.result = result
         self.reason = reason
         self.signer = signer
-        self.response_headers = result_lines(result, reason)
+        self.no_store = no_store
+        self.response_headers = result_lines(result, reason) + (_NO_STORE if no_store else b"")
         self.log_members = b""
         self.audit_members = b""
 
     def with_outcome(self, result: str, reason: str) -> "Route":
         """The same for one request, whose response came about in another way (after a failover)."""
-        return Route(self.upstream, self.service, self.target, result, reason, self.signer)
+        no_store = self.no_store and result != "service"
+        return Route(self.upstream, self.service, self.target, result, reason, self.signer, no_store=no_store)
 
 
 class Router(Protocol):

@@ -18,9 +18,13 @@ from devroute.upstream.quota import QuotaUpstream
 
 
 class RouteBuilder:
-    """`mesh` leads to the services themselves, by the name that a request is sent to."""
+    """`mesh` leads to the services themselves, by the name that a request is sent to. `cacheable`: caches may
+    keep the responses of laptops."""
 
-    def __init__(self, pools: Pools, mesh: Upstream | None, shadow: ShadowTraffic) -> None:
+    def __init__(
+        self, pools: Pools, mesh: Upstream | None, shadow: ShadowTraffic, *, cacheable: bool = False
+    ) -> None:
+        self._no_store = not cacheable
         self._pools = pools
         self._mesh = mesh
         self._shadow = shadow
@@ -34,7 +38,8 @@ class RouteBuilder:
         abort: Upstream = AbortUpstream(entry.abort_status, entry.key)
         if entry.delay_s is not None:
             abort = DelayUpstream(abort, entry.delay_s)
-        return _route(abort, entry, signature, "error", f"answered {entry.abort_status} as the contract asks")
+        reason = f"answered {entry.abort_status} as the contract asks"
+        return self._route(abort, entry, signature, "error", reason)
 
     def route(
         self,
@@ -62,7 +67,7 @@ class RouteBuilder:
             watch = None if options.shadow is None else self._shadow.watch(target, entry.key)
             service = "" if contract else entry.service
             upstream = MirrorUpstream(upstream, self._copies, entry.timeout_s, watch, service)
-            return _route(upstream, entry, signature, "mirror", f"{entry.key} copied to {who}")
+            return self._route(upstream, entry, signature, "mirror", f"{entry.key} copied to {who}")
         reason = f"{entry.key} answered by {who}"
         if options.except_status and self._mesh is not None:
             upstream = FailoverUpstream(upstream, self._mesh, options, entry.key, target, reason)
@@ -70,9 +75,11 @@ class RouteBuilder:
             upstream = DelayUpstream(upstream, entry.delay_s)
         if entry.timeout_s is not None:  # it includes the delay
             upstream = TimeoutUpstream(upstream, entry.timeout_s, target)
-        return _route(upstream, entry, signature, "laptop", reason)
+        return self._route(upstream, entry, signature, "laptop", reason)
 
-
-def _route(upstream: Upstream, entry: Entry, signature: Signature | None, result: str, reason: str) -> Route:
-    signer = None if signature is None else signature.subject
-    return Route(upstream, entry.key, str(entry.target), result, reason, signer)
+    def _route(
+        self, upstream: Upstream, entry: Entry, signature: Signature | None, result: str, reason: str
+    ) -> Route:
+        signer = None if signature is None else signature.subject
+        no_store = self._no_store
+        return Route(upstream, entry.key, str(entry.target), result, reason, signer, no_store=no_store)

@@ -78,15 +78,17 @@ class ContractRouter:
         clock: Callable[[], float] = time.time,
         mesh: Upstream | None = None,
         shadow: ShadowTraffic | None = None,
+        *,
+        cacheable: bool = False,
     ) -> None:
         """`read` parses contracts; `clock` gives seconds since the epoch; `mesh` leads to the services
-        themselves, by the name that a request is sent to."""
+        themselves, by the name that a request is sent to; `cacheable`: caches may keep laptops' responses."""
         self._shadow = ShadowTraffic(time.monotonic) if shadow is None else shadow
         self._read = read
         self._clock = clock
         self._directory = directory
         self._policy = policy
-        self._route_builder = RouteBuilder(pools, mesh, self._shadow)
+        self._route_builder = RouteBuilder(pools, mesh, self._shadow, cacheable=cacheable)
         # By contract and service as raw bytes; for shadow traffic by laptop and service, so that a new ticket
         # replaces the older one.
         self._decisions: BoundedCache[tuple[bytes, bytes] | tuple[str, str], _CachedDecision] = BoundedCache(

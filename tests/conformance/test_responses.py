@@ -179,4 +179,5 @@ async def test_hop_by_hop_fields_and_the_apps_own_x_devroute_fields_are_not_forw
         b"Set-Cookie: b",
         b"x-devroute-result: laptop",
         b"x-devroute-reason: foo answered by alice (tunnel)",
+        b"cache-control: no-store",
     ]

@@ -17,6 +17,7 @@ def test_an_error_over_http_1_is_json_and_its_reason_one_line_of_ascii() -> None
     assert dict(parse_response_head(head, b"GET").headers) == {
         b"content-length": b"%d" % len(body),
         b"content-type": b"application/json",
+        b"cache-control": b"no-store",
         b"x-devroute-result": b"error",
         b"x-devroute-reason": b"alice is ?ffline x: y",
         b"connection": b"close",

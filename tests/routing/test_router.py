@@ -77,12 +77,25 @@ async def desk() -> Desk:
     return Desk()
 
 
+@pytest.mark.parametrize("cacheable", [False, True])
+async def test_no_cache_may_keep_a_detoured_response_unless_the_proxy_is_set_so(
+    desk: Desk, cacheable: bool
+) -> None:
+    if cacheable:
+        desk.router = ContractRouter(desk, desk.consult, desk.pools, cacheable=True)
+    route = desk.route(b'{"foo": "192.168.1.12:8001"}')
+    assert route.no_store is (b"\r\ncache-control: no-store\r\n" in route.response_headers) is not cacheable
+    assert desk.route(b'{"foo": {"to": "192.168.1.12:8001", "abort": 503}}').no_store is not cacheable
+    assert not route.with_outcome("service", "foo: failover").no_store
+
+
 async def test_an_address_is_reached_directly_by_one_pool_for_each_service(desk: Desk) -> None:
     route = desk.route(b'{"foo": "192.168.1.12:8001", "bar": "192.168.1.12:8001"}')
     assert isinstance(route.upstream, NegotiatingUpstream)
     assert (route.service, route.target) == ("foo", "192.168.1.12:8001")
     assert route.response_headers == (
         b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by 192.168.1.12:8001\r\n"
+        b"cache-control: no-store\r\n"
     )
     assert desk.route(b'{"foo": "192.168.1.12:8001"}').upstream is route.upstream
     assert desk.route(b'{"bar": "192.168.1.12:8001"}', b"bar").upstream is not route.upstream

@@ -9,6 +9,7 @@ from typing import Final
 
 from devroute.errors import UpstreamInvalid
 from devroute.http.http1.fields import (
+    CACHE_FIELDS,
     END_OF_HEAD,
     NO_BODY_HOP,
     RESPONSE_FIELDS,
@@ -39,6 +40,8 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
     """Check a response's head and decide its framing (RFC 9112 §6.3).
 
     `raw` ends with CRLF CRLF. Raises UpstreamInvalid.
+
+    Longer than 40 lines: what decides the framing stands in one place.
     """
     start = raw.find(b"\n") + 1
     line = raw[:start]
@@ -71,10 +74,12 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
             keep_alive = False  # the body that it announced may follow
     framing = _framing(status, request_method, coding is not None, length)
     drop = hop_by_hop_spans(low, hop.intersection(fields), options) if fields else []
-    if framing is not _LENGTH:
-        length = 0
-    idle_limit = _idle_limit(get(b"keep-alive"))
-    return ResponseHead(status, reason, framing, length, keep_alive, raw, drop, None, idle_limit)
+    head = ResponseHead(status, reason, framing, length if framing is _LENGTH else 0, keep_alive, raw, drop)
+    if fields:
+        head.idle_limit = _idle_limit(get(b"keep-alive"))
+        if cache := CACHE_FIELDS.intersection(fields):
+            head.cache_fields = hop_by_hop_spans(low, cache, [])
+    return head
 
 
 def _idle_limit(value: bytes | None) -> float:

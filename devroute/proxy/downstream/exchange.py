@@ -153,6 +153,8 @@ class Exchange:
         if head.outcome is not None:
             result, reason = head.outcome
             self.route = route = route.with_outcome(result, reason)
+        if route.no_store:
+            head = head.without_cache_fields()
         self.send_head(head, route.response_headers)
 
     def on_data(self, data: bytes) -> None:
