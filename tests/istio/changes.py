@@ -1,7 +1,7 @@
 """Changes of the mesh for the time of a test, and when each Envoy has them."""
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from tests.istio import client
@@ -42,10 +42,12 @@ async def counter(mesh: Rig, pod: str, name: str) -> int:
     return int(found.rpartition(": ")[2] or 0)
 
 
-def envoy_filter(name: str, labels: dict[str, str], *patches: Document, namespace: str = "shop") -> Document:
+def envoy_filter(
+    name: str, labels: Mapping[str, str], *patches: Document, namespace: str = "shop"
+) -> Document:
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"workloadSelector": {"labels": labels}, "configPatches": list(patches)},
+        "spec": {"workloadSelector": {"labels": dict(labels)}, "configPatches": list(patches)},
     }

@@ -73,7 +73,8 @@ class Rig:
             *("env", *_environment(self.folder, name), *_DEVROUTE),
             *("up", *arguments, "--output", "json", "--inspector", "off"),
         )
-        async with program(command, home / "up.log", folder=home) as up:
+        log = home / f"up-{len(list(home.glob('up-*.log'))) + 1}.log"
+        async with program(command, log, folder=home) as up:
             await eventually(lambda: _is_registered(up), f"{name} online", within=START_S, process=up)
             yield up
 

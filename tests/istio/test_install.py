@@ -59,8 +59,8 @@ async def test_the_webhook_refuses_an_any_without_a_type(mesh: Rig) -> None:
 
 
 async def test_istioctl_analyze_has_nothing_to_say_of_devroute(mesh: Rig) -> None:
-    """It reports the cluster's own oddities, such as sidecars without an image, and of every EnvoyFilter that it
-    depends on internals (IST0133)."""
+    """It reports the cluster's own oddities, such as sidecars without an image, and of every EnvoyFilter that
+    it depends on internals (IST0133)."""
     lines = mesh.plane.analyze().splitlines()
     assert any("IST0133" in line for line in lines), lines
     assert [line for line in lines if "devroute" in line and "IST0133" not in line] == []

@@ -42,6 +42,22 @@ INSTALL_OPTIONS = (
     ("--monitoring-namespace", "prometheus"),
     ("--domain", "corp.example"),
 )
+EDGE_OPTIONS = (
+    ("--namespace", "gateways"),
+    ("--label", "istio=public"),
+    ("--issuer", "https://id.example"),
+    ("--audience", "qa"),
+    ("--jwks", "https://id.example/keys"),
+    ("--claim", "realm.roles"),
+    ("--claim-value", "qa"),
+    ("--network", "10.8.0.0/16"),
+    ("--no-signed",),
+    ("--cookie-seconds", "60"),
+    ("--cookie-domain", "qa.example"),
+    ("--cookie-same-site", "none"),
+    ("--proxy-namespace", "tools"),
+    ("--domain", "corp.example"),
+)
 
 
 def printed() -> Iterator[Sequence[str]]:
@@ -53,6 +69,9 @@ def printed() -> Iterator[Sequence[str]]:
     for count in (0, 1, 2, len(INSTALL_OPTIONS)):
         for chosen in itertools.combinations(INSTALL_OPTIONS, count):
             yield ("install", *itertools.chain.from_iterable(chosen))
+    for count in (0, 1, 2, len(EDGE_OPTIONS)):
+        for chosen in itertools.combinations(EDGE_OPTIONS, count):
+            yield ("edge", *itertools.chain.from_iterable(chosen))
     yield ("versions", "foo=v1,v2", "bar.shop=v3")
     yield ("versions", "foo=v1", "--namespace", "shop", "--domain", "corp.example")
 
