@@ -2,7 +2,8 @@
 
 Any path responds with JSON: `hops` (its name, then those of the apps behind it) and the host that was asked
 for. /chain asks NEXT with the contract's headers passed on, /status/503 has that status, /slow/2 takes 2 s,
-/requests lists what came so far. WebSocket messages are echoed with the name. gRPC: PORT + 920, /t.T/Echo.
+/missing/a is 404 of apps whose names begin with a, /requests lists what came so far. WebSocket messages are
+echoed with the name. gRPC: PORT + 920, /t.T/Echo.
 """
 
 import asyncio
@@ -42,6 +43,8 @@ class App:
             hops += behind
         body = {"hops": hops, "host": request.host, "next": result, "size": size}
         status = int(argument) if what == "status" else 200
+        if what == "missing" and self._name.startswith(argument):
+            status = 404
         return web.json_response(body, status=status, headers={"x-app": self._name})
 
     async def _ask_next(self, request: web.Request) -> tuple[list[str], str | None]:
