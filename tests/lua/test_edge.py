@@ -169,6 +169,7 @@ def test_wrong_settings_are_errors_that_name_them(wrong: dict[str, Any], said: s
 
 
 def test_the_filter_is_shipped_byte_for_byte() -> None:
-    patches = edge_filter()["spec"]["configPatches"][:2]
-    code = [each["patch"]["value"]["typed_config"]["default_source_code"] for each in patches]
+    patches = edge_filter()["spec"]["configPatches"]
+    values = [each["patch"]["value"] for each in patches if each["applyTo"] == "EXTENSION_CONFIG"]
+    code = [each["typed_config"]["default_source_code"] for each in values]
     assert code == [{"inline_string": lua.source("edge_front")}, {"inline_string": SOURCE}]

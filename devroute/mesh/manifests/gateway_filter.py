@@ -20,7 +20,6 @@ from devroute.mesh.manifests.patches import (
     LUA_ROUTE_TYPE,
     LUA_TYPE,
     PRIORITY,
-    disabled_filter,
     discovered_filter,
     envoy_filter_of,
     patch,
@@ -118,7 +117,7 @@ def edge_filter(settings: EdgeSettings | None = None) -> Document:
     """
     settings = settings or EdgeSettings()
     patches = [
-        disabled_filter(CONTEXT, FRONT, _code(lua.source("edge_front"))),
+        *discovered_filter(CONTEXT, FRONT, _code(lua.source("edge_front"))),
         # It does not have the route chosen again: the one that the others obeyed is the one that counts.
         *discovered_filter(
             CONTEXT,
