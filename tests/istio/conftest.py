@@ -22,8 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def mesh() -> AsyncIterator[Rig]:
-    """alice serves all services, bob b."""
+async def mesh(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    """alice serves all services, bob b. `--envoy PATH` takes another Envoy."""
     if os.geteuid() != 0:
         pytest.skip("makes network namespaces: run it as root")
     if missing := missing_programs():
@@ -32,7 +32,7 @@ async def mesh() -> AsyncIterator[Rig]:
     started, ended = asyncio.get_running_loop().create_future(), asyncio.Event()
 
     async def keep() -> None:
-        async with rig() as found, with_laptops(found):
+        async with rig(request.config.getoption("--envoy")) as found, with_laptops(found):
             started.set_result(found)
             await ended.wait()
 

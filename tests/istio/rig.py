@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from devroute.mesh.envoy import envoy_binary
 from devroute.mesh.testbed import Command
 from tests.istio import client, topology
 from tests.istio.binaries import ISTIO, KUBERNETES, built
@@ -84,9 +85,9 @@ def _is_registered(up: Command) -> bool:
 
 
 @asynccontextmanager
-async def rig(istio: Path | None = None) -> AsyncIterator[Rig]:
-    """All of it but `devroute up`. `istio` is the folder of a build of Istio, by default the newest."""
-    istio, kubernetes = istio or built(ISTIO), built(KUBERNETES)
+async def rig(envoy: Path | None = None) -> AsyncIterator[Rig]:
+    """All of it but `devroute up`. `envoy` is the program of all sidecars, by default the newest."""
+    istio, kubernetes = built(ISTIO), built(KUBERNETES)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(_folder())
         spaces = stack.enter_context(network(topology.addresses(), topology.ROUTES, topology.hosts()))
@@ -96,7 +97,7 @@ async def rig(istio: Path | None = None) -> AsyncIterator[Rig]:
         await plane.kubernetes.apply([*documents(found.installed / "base"), *_secrets(folder)])
         await plane.kubernetes.apply(documents(found.installed / "examples" / "gateway.yaml"))
         await plane.kubernetes.apply(documents(found.installed / "versions.yaml"))
-        programs_for_everybody(folder / "programs", istio)
+        programs_for_everybody(folder / "programs", istio, envoy or envoy_binary())
         await _run_pods(stack, found)
         for name in LAPTOPS:
             command = spaces[name].command(sys.executable, _APP, f"laptop-{name}", str(APP_PORT))

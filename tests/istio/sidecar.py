@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from devroute.mesh.envoy import envoy_binary
+from devroute.mesh.envoy import version_of
+from devroute.mesh.istio.rules import RELEASES
 from devroute.mesh.testbed import Command
 from tests.istio.control_plane import ISTIOD, ROOT_NAMESPACE, ControlPlane
 from tests.istio.netns import Namespace
@@ -19,18 +20,17 @@ from tests.support.eventually import eventually
 
 #: The user of Istio's sidecars, whose own connections are not redirected.
 _USER = 1337
-_ISTIO_VERSION = "1.31.0"
 #: In a pod's folder: its certificate, key and root certificate as files.
 CERTIFICATES = "certificates"
 
 
-def programs_for_everybody(folder: Path, istio: Path) -> None:
+def programs_for_everybody(folder: Path, istio: Path, envoy: Path) -> None:
     """Copies of pilot-agent and Envoy where the sidecars' user may execute them: their own folders are in the
     home folder of the user who runs this."""
     folder.mkdir()
-    for program_ in (istio / "pilot-agent", envoy_binary()):
-        shutil.copy(program_, folder / program_.name)
-        (folder / program_.name).chmod(0o755)
+    for found in (istio / "pilot-agent", envoy):
+        shutil.copy(found, folder / found.name)
+        (folder / found.name).chmod(0o755)
     template = (istio / "envoy_bootstrap.json").read_text()
     # Stock Envoy lacks the filter that finds peers' metadata by their addresses.
     begin = template.index("{{- if .metadata_discovery }}")
@@ -142,6 +142,13 @@ def _environment(own: Path, pod: Pod, programs: Path) -> dict[str, str | Path]:
         "ISTIO_META_MESH_ID": "cluster.local",
         "ISTIO_META_APP_CONTAINERS": "app",
         "ISTIO_META_POD_PORTS": json.dumps([{"containerPort": port} for _, port in pod.ports]),
-        "ISTIO_META_ISTIO_VERSION": _ISTIO_VERSION,
+        "ISTIO_META_ISTIO_VERSION": _istio_version(programs / "envoy"),
         "PROXY_CONFIG": json.dumps(settings),
     }
+
+
+def _istio_version(envoy: Path) -> str:
+    """Of the release that takes this Envoy: istiod and EnvoyFilters look at it."""
+    version = version_of(envoy)
+    (istio,) = (each.istio for each in RELEASES if version.startswith(f"{each.envoy}."))
+    return f"{istio}.0"
