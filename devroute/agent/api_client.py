@@ -4,7 +4,7 @@ Never prints, never retries.
 
 import json
 import os
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
@@ -12,6 +12,7 @@ from devroute.agent.settings import ClientSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import TokenSource
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
+from devroute.tunnel.forward_proxy import HINT as PROXY_HINT
 
 #: Seconds for the whole request.
 TIMEOUT: Final = 10.0
@@ -39,6 +40,7 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
                 headers={"Authorization": f"Bearer {secret}"} if secret else {},
                 allow_redirects=False,
                 ssl=tls if tls is not None else True,
+                **through_proxy(settings),
             ) as response,
         ):
             body = await _read(response.content)
@@ -54,8 +56,33 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         reason = _reason(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else str(error)
+        if isinstance(error, aiohttp.ClientError) and (of_proxy := _proxy_error(settings, error)) is not None:
+            raise ServerUnreachable(f"{settings.server}: {of_proxy}", hint=PROXY_HINT) from error
         raise ServerUnreachable(f"{settings.server} cannot be reached: {reason}", hint=_HINT) from error
     return _document(settings.server, status, body)
+
+
+def through_proxy(settings: ClientSettings) -> dict[str, Any]:
+    """The arguments of aiohttp's requests for the forward proxy, if any."""
+    proxy = settings.proxy_for_server()
+    if proxy is None:
+        return {}
+    given = proxy.authorization
+    return {"proxy": str(proxy), "proxy_auth": aiohttp.BasicAuth.decode(given, "utf-8") if given else None}
+
+
+def _proxy_error(settings: ClientSettings, error: aiohttp.ClientError) -> str | None:
+    """What a forward proxy has to do with an error, None if nothing."""
+    proxy = settings.proxy_for_server()
+    if proxy is None:
+        return None
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy {proxy} responds with {error.status} {error.message}"
+    return (
+        f"the proxy {proxy} cannot be reached"
+        if isinstance(error, aiohttp.ClientProxyConnectionError)
+        else None
+    )
 
 
 _HINT: Final = "check the server's URL (--server, DEVROUTE_SERVER) and the VPN"

@@ -103,13 +103,19 @@ class Registrar:
             self._tls = tls_for_server(self.settings)  # short-lived certificates are replaced
         token = await self.source.get()
         try:
-            return await dial(self.settings.server, token, self._greeting, tls=self._tls)
+            return await self._dial_with(token)
         except TokenInvalid:
             if self.source.fresh or not self.source.renewable:
                 raise
         self.source.forget()
         token = await self.source.get()
-        return await dial(self.settings.server, token, self._greeting, tls=self._tls)
+        return await self._dial_with(token)
+
+    async def _dial_with(self, token: str) -> AgentLink:
+        settings = self.settings
+        return await dial(
+            settings.server, token, self._greeting, tls=self._tls, proxy=settings.proxy_for_server()
+        )
 
     async def close(self) -> None:
         """End the renewal of the last link's token."""

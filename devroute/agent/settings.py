@@ -1,7 +1,9 @@
 """The laptop's settings: names, types and defaults. Pure; cli/config/sources.py reads them."""
 
+import os
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.redaction import redaction
 from devroute.quoting import quote
 from devroute.settings import Settings
+from devroute.tunnel.forward_proxy import ForwardProxy, from_environment
 from devroute.upstream.dialer import RETRY_REFUSED_SECONDS
 
 
@@ -46,6 +49,12 @@ def _server(value: object) -> str:
             f"{quote(text)} has parts that a server's URL cannot have; write it like https://devroute.example"
         )
     return text.rstrip("/")
+
+
+def _forward_proxy(value: object) -> object:
+    if value is None or isinstance(value, ForwardProxy) or str(value).lower() in ("off", "none", "false"):
+        return "off" if value is not None and not isinstance(value, ForwardProxy) else value
+    return ForwardProxy.parse(str(value))
 
 
 def _words(value: object) -> object:
@@ -129,8 +138,22 @@ class ClientSettings(ServerCredentials):
     servers: dict[Annotated[str, BeforeValidator(_server)], ServerCredentials] = Field(default_factory=dict)
     #: For a network that encrypts by itself, as between sidecars; otherwise no token is sent over plain http.
     insecure_plain_http: bool = False
+    #: A forward proxy to the server; None for the one that the environment names, "off" for none.
+    forward_proxy: Annotated[ForwardProxy | Literal["off"] | None, BeforeValidator(_forward_proxy)] = None
     #: auto: for `up`, a page on a terminal that can draw one; lines of text otherwise.
     output: Literal["auto", "text", "json"] = "auto"
+
+    def proxy_for_server(self, environment: Mapping[str, str] = os.environ) -> ForwardProxy | None:
+        """The forward proxy in use. Raises ConfigInvalid naming a variable that is invalid."""
+        if self.forward_proxy is not None:
+            return None if self.forward_proxy == "off" else self.forward_proxy
+        named = from_environment(self.server, environment)
+        try:
+            return None if named is None else ForwardProxy.parse(named)
+        except ValueError as problem:
+            raise ConfigInvalid(
+                f"HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: {problem}", hint="or use none: --proxy off"
+            ) from None
 
     @property
     def has_credential(self) -> bool:

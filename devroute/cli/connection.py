@@ -28,6 +28,10 @@ CONNECTION_OPTIONS: Final[dict[str, Any]] = {
     "ca_file": Annotated[Path | None, option("CA certificates to trust instead of the system's", "FILE")],
     "client_cert": Annotated[Path | None, option("Client certificate, in PEM", "FILE")],
     "client_key": Annotated[Path | None, option("Private key of the client certificate, in PEM", "FILE")],
+    "forward_proxy": Annotated[
+        str | None,
+        option("Forward proxy to the server; default: HTTPS_PROXY, unless NO_PROXY", "URL|off", "--proxy"),
+    ],
     "insecure_plain_http": Annotated[
         bool | None,
         option("Send tokens over plain http too: the network itself encrypts", None, "--insecure-plain-http"),

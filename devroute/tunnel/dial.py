@@ -23,6 +23,7 @@ from devroute.errors import (
     TokenInvalid,
 )
 from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.forward_proxy import ForwardProxy
 from devroute.tunnel.protocol.websocket import (
     HeadLines,
     WebSocket,
@@ -53,15 +54,16 @@ async def dial(
     *,
     tls: ssl.SSLContext | None = None,
     seconds: float = DIAL_SECONDS,
+    proxy: ForwardProxy | None = None,
 ) -> AgentLink:
     """Connect to `server` (an http, https, ws or wss URL), within `seconds` per attempt. `tls` replaces the
-    system's certificate authorities.
+    system's certificate authorities. `proxy`: a forward proxy in between.
 
     Raises ServerUnreachable, TokenInvalid, or the error in the server's response.
     """
     for _ in range(MAX_USED_CONNECTIONS):
         try:
-            return await _attempt(server, token, make_link, tls, seconds)
+            return await _attempt(server, token, make_link, tls, seconds, proxy)
         except ConnectionUsed:
             continue
     raise ServerUnreachable(
@@ -71,7 +73,12 @@ async def dial(
 
 
 async def _attempt(
-    server: str, token: str, make_link: MakeLink, tls: ssl.SSLContext | None, seconds: float
+    server: str,
+    token: str,
+    make_link: MakeLink,
+    tls: ssl.SSLContext | None,
+    seconds: float,
+    proxy: ForwardProxy | None,
 ) -> AgentLink:
     url = urlsplit(server)
     host, port, secure = server_place(server)
@@ -87,13 +94,14 @@ async def _attempt(
     try:
         async with asyncio.timeout(seconds):
             context = (tls or ssl.create_default_context()) if secure else None
-            sock = await connect_first(host, port)
+            sock = await (connect_first(host, port) if proxy is None else proxy.connect(host, port))
             await loop.create_connection(
                 lambda: handshake, sock=sock, ssl=context, server_hostname=host if secure else None
             )
             return await handshake.outcome
     except TimeoutError:
-        raise ServerUnreachable(f"{server} did not respond within {seconds:g} s", hint=_HINT) from None
+        way = "" if proxy is None else f" through the proxy {proxy}"
+        raise ServerUnreachable(f"{server} did not respond within {seconds:g} s{way}", hint=_HINT) from None
     except (OSError, ProtocolError) as error:
         raise _unreachable(server, host, error) from None
     finally:

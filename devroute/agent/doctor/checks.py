@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 
 from devroute import __version__
-from devroute.agent.api_client import fetch
+from devroute.agent.api_client import fetch, through_proxy
 from devroute.agent.doctor.apps import examine_app
 from devroute.agent.doctor.finding import Finding, failure
 from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, open_tunnel
@@ -27,6 +27,7 @@ from devroute.errors import ConfigInvalid, DevrouteError, LaptopOffline, ServerU
 from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import server_place
+from devroute.tunnel.forward_proxy import ForwardProxy
 
 #: Seconds by which clocks may differ before tokens and signed contracts fail.
 MAX_SKEW: Final = 30.0
@@ -79,6 +80,9 @@ class Doctor:
 
     async def _dns(self) -> Finding:
         host, port, _ = server_place(self._settings.server)
+        proxy = self._settings.proxy_for_server()
+        if proxy is not None:  # it resolves the server's name
+            host, port = proxy.host, proxy.port
         try:
             async with asyncio.timeout(STEP_SECONDS):
                 found = await asyncio.get_running_loop().getaddrinfo(host, port)
@@ -86,13 +90,14 @@ class Doctor:
             raise ServerUnreachable(f"the name '{host}' does not resolve", hint=NETWORK) from None
         except TimeoutError:
             raise ServerUnreachable(f"the name server did not answer for '{host}'", hint=NETWORK) from None
-        return Finding("dns", "ok", f"{host} is {found[0][4][0]}")
+        of_proxy = "" if proxy is None else "; it is the proxy to the server, and resolves its name"
+        return Finding("dns", "ok", f"{host} is {found[0][4][0]}{of_proxy}")
 
     async def _tls(self) -> Finding:
         host, port, secure = server_place(self._settings.server)
         context = (tls_for_server(self._settings) or ssl.create_default_context()) if secure else None
         try:
-            certificate = await _connect(host, port, context)
+            certificate = await _connect(host, port, context, self._settings.proxy_for_server())
         except TimeoutError:
             raise ServerUnreachable(f"{host}:{port} does not respond", hint=NETWORK) from None
         except ssl.SSLCertVerificationError as error:
@@ -138,7 +143,11 @@ class Doctor:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=STEP_SECONDS)) as session,
-                session.get(url + "/api/status", ssl=tls_for_server(self._settings) or True) as response,
+                session.get(
+                    url + "/api/status",
+                    ssl=tls_for_server(self._settings) or True,
+                    **through_proxy(self._settings),
+                ) as response,
             ):
                 date = parsedate_to_datetime(response.headers["date"])
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
@@ -205,13 +214,20 @@ class Doctor:
             yield await examine_app(spec)
 
 
-async def _connect(host: str, port: int, context: ssl.SSLContext | None = None) -> PeerCertificate | None:
+async def _connect(
+    host: str, port: int, context: ssl.SSLContext | None = None, proxy: ForwardProxy | None = None
+) -> PeerCertificate | None:
     """Connect for a moment. Returns the server's certificate, None without TLS. Raises OSError or
-    TimeoutError."""
+    TimeoutError, or ServerUnreachable for a proxy that fails."""
+    name = host if context is not None else None
     async with asyncio.timeout(STEP_SECONDS):
-        transport, _ = await asyncio.get_running_loop().create_connection(
-            asyncio.Protocol, host, port, ssl=context
-        )
+        loop = asyncio.get_running_loop()
+        if proxy is not None:
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, sock=await proxy.connect(host, port), ssl=context, server_hostname=name
+            )
+        else:
+            transport, _ = await loop.create_connection(asyncio.Protocol, host, port, ssl=context)
     certificate: PeerCertificate | None = transport.get_extra_info("peercert")
     transport.abort()
     return certificate

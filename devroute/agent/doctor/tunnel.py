@@ -41,7 +41,14 @@ async def open_tunnel(
         return link
 
     secret = settings.token.get_secret_value()
-    link = await dial(settings.server, secret, make, tls=tls_for_server(settings), seconds=STEP_SECONDS)
+    link = await dial(
+        settings.server,
+        secret,
+        make,
+        tls=tls_for_server(settings),
+        seconds=STEP_SECONDS,
+        proxy=settings.proxy_for_server(),
+    )
     try:
         await receive_welcome(link, STEP_SECONDS, hint=NETWORK)
         yield link

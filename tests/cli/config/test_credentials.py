@@ -135,7 +135,12 @@ def test_a_repository_s_file_may_name_ports_of_the_laptop(services: str) -> None
 
 def test_every_setting_is_permitted_or_refused_in_a_repository_s_file() -> None:
     refused = {"token_command", "ca_file", "client_cert", "client_key", "insecure_plain_http", "servers"}
-    assert {*AgentSettings.model_fields, "proxy"} == PERMITTED | refused | {"command", "direct", "takeover"}
+    assert {*AgentSettings.model_fields, "proxy"} == PERMITTED | refused | {
+        "command",
+        "direct",
+        "forward_proxy",
+        "takeover",
+    }
 
 
 @pytest.mark.parametrize(
