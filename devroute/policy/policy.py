@@ -127,7 +127,9 @@ class Policy:
     # --- registrations
 
     def permit_registration(self, subject: str, groups: frozenset[str], service: str) -> None:
-        """Check the registration of a service by a subject. Raises RegistrationDenied."""
+        """Check the registration of a service, with or without its namespace, by a subject. Raises
+        RegistrationDenied."""
+        service = service.partition(".")[0]
         if not any_matches(self.services, service):
             rule = f"service '{service}' may not be detoured"
             raise self._registration_denied(subject, service, rule, f"'{service}' to services")
@@ -141,6 +143,7 @@ class Policy:
     def permit_shadow(self, service: str) -> None:
         """Check a laptop's offer to take a service's shadow traffic, which includes the real responses.
         Raises ShadowDenied."""
+        service = service.partition(".")[0]
         if not any_matches(self.shadow, service):
             raise ShadowDenied(
                 f"service '{service}': policy does not permit shadow traffic of it",

@@ -259,17 +259,14 @@ class Proxy:
     def _permit_registration(self, subject: str, groups: frozenset[str], offer: Offer) -> None:
         """Raises RegistrationDenied, TargetDenied, ShadowDenied or FailoverUnavailable."""
         policy = self._config.policy()
-        service = offer.service.partition(".")[0]  # policy names services of all namespaces
-        policy.permit_registration(subject, groups, service)
+        policy.permit_registration(subject, groups, offer.service)
         if offer.direct is not None:
             policy.permit_target(offer.direct, service=offer.service)
         if offer.terms.shadow is not None:
-            policy.permit_shadow(service)
+            policy.permit_shadow(offer.service)
         if offer.terms.except_status and self._mesh is None:
-            raise FailoverUnavailable(
-                f"service '{offer.service}': failover is not possible: the proxy has no mesh egress",
-                service=offer.service,
-            )
+            problem = "failover is not possible: the proxy has no mesh egress"
+            raise FailoverUnavailable(f"service '{offer.service}': {problem}", service=offer.service)
 
     def _gauges(self) -> dict[str, int]:
         return {

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.contract.grammar import parse
-from devroute.errors import CallerDenied, ConfigInvalid, RegistrationDenied, TargetDenied
+from devroute.errors import CallerDenied, ConfigInvalid, RegistrationDenied, ShadowDenied, TargetDenied
 from devroute.policy.explain import explain, remarks
 from devroute.policy.policy import Policy
 from tests.support.examples import examples
@@ -422,3 +422,13 @@ def test_an_additional_network_denies_nothing(ip: object, networks: list[str], m
 
     for each in (str(ip), "10.96.0.1", "127.0.0.1", "10.1.1.1"):
         assert allows(policy([*networks, more]), each) or not allows(policy(networks), each)
+
+
+def test_a_service_of_one_namespace_is_permitted_by_its_name() -> None:
+    policy = Policy.from_mapping({"services": ["foo"], "shadow": ["foo"]})
+    policy.permit_registration("alice", NONE, "foo.shop")
+    policy.permit_shadow("foo.shop")
+    with pytest.raises(RegistrationDenied):
+        policy.permit_registration("alice", NONE, "bar.foo")
+    with pytest.raises(ShadowDenied):
+        policy.permit_shadow("bar.foo")

@@ -16,7 +16,7 @@ from devroute.errors import ConfigInvalid
 PERMITTED: Final = frozenset({
     "except_methods", "except_status", "host_header", "ignore", "inspector",
     "inspector_body_mb", "inspector_memory_mb", "name", "only_path", "output", "proxy", "redact", "server",
-    "services", "shadow", "shadow_methods", "token",
+    "retry_refused", "services", "shadow", "shadow_methods", "token",
 })  # fmt: skip
 
 #: Whether and how much of requests is recorded: the user's own choice takes precedence.

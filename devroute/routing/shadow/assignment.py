@@ -49,7 +49,7 @@ def permit_shadow_traffic(target: ShadowTarget, policy: Policy) -> Entry:
     ShadowDenied."""
     entry = parse(json.dumps({target.service: target.name})).entries[target.service]
     policy.permit(entry)
-    policy.permit_shadow(entry.service)
+    policy.permit_shadow(target.service)
     if target.laptop.address is not None:
         policy.permit_target(target.laptop.address, service=target.service)
     return entry
