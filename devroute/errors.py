@@ -265,7 +265,7 @@ class KeysUnavailable(DevrouteError, code="keys-unavailable", status=503):
 
 
 class NameNotOwned(DevrouteError, code="name-not-owned", status=403):
-    """A subject may only register the names `subject` and `subject-*`."""
+    """A subject may only register the names `subject` and `subject--*`."""
 
 
 class RegistrationDenied(DevrouteError, code="not-permitted", status=403):

@@ -16,7 +16,7 @@ AT_ONCE = 50
 
 async def register(server, token, number, gate):
     offer = handshake.Offer(service="foo", scheme="http", direct=None)
-    greeting = handshake.Hello(agent="bench", name=f"bench-{number}", services=(offer,)).encode()
+    greeting = handshake.Hello(agent="bench", name=f"bench--{number}", services=(offer,)).encode()
 
     def make_link(websocket, loop):
         link = AgentLink(websocket, loop, {}, lambda finished: None)

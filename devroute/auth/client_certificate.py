@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from devroute.auth.identity import Identity, PeerCertificate
-from devroute.contract.target import Malformed, check_label
+from devroute.contract.target import Malformed, check_subject
 from devroute.errors import SubjectInvalid
 from devroute.quoting import quote
 
@@ -23,7 +23,7 @@ def identity_of(certificate: PeerCertificate, part: SubjectPart) -> Identity:
     problem = f"the client certificate has {len(found)} subjects ({part}), and exactly one is needed"
     if len(found) == 1:
         try:
-            subject = check_label(found[0], "a subject")
+            subject = check_subject(found[0])
             return Identity(subject, expires=_expiry(certificate), kind="certificate")
         except Malformed as error:
             problem = f"the client certificate's {part} is {quote(found[0])}: {error}"

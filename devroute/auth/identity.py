@@ -10,7 +10,7 @@ PeerCertificate = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`subject`: a DNS label, which owns the names `subject` and `subject-*`. `groups`: from the issuer.
+    """`subject`: a DNS label, which owns the names `subject` and `subject--*`. `groups`: from the issuer.
     `expires`: seconds since the epoch, None for never. `token_id`: of a static token. `bound_to_certificate`:
     it expires with the client certificate, before its token does."""
 

@@ -15,7 +15,7 @@ from jwt import InvalidTokenError, PyJWK, PyJWS
 from jwt.exceptions import PyJWTError
 
 from devroute.auth.identity import Identity
-from devroute.contract.target import Malformed, check_label
+from devroute.contract.target import Malformed, check_subject
 from devroute.errors import ConfigInvalid, SubjectInvalid, TokenExpired, TokenInvalid
 from devroute.quoting import MAX_QUOTED, quote
 
@@ -195,7 +195,7 @@ def _subject(claims: Mapping[str, object], rules: TokenRules) -> str:
         raise SubjectInvalid(f"the token names no subject: it has no text in the claim '{name}'")
     text = _local_part(claims, value, rules) if name == "email" else value
     try:
-        return check_label(text, "a subject")
+        return check_subject(text)
     except Malformed as problem:
         raise SubjectInvalid(f"the token's {name} is {quote(value)}: {problem}") from None
 

@@ -15,14 +15,13 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import partial
 from typing import Annotated
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from devroute.auth.identity import Identity
-from devroute.contract.target import Malformed, check_label
+from devroute.contract.target import SUFFIX_SEPARATOR, Malformed, check_subject
 from devroute.errors import ConfigInvalid, TokenExpired, TokenInvalid
 from devroute.yaml_text import read_document
 
@@ -64,7 +63,7 @@ class TokenRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    subject: Annotated[str, BeforeValidator(str), AfterValidator(partial(check_label, what="a subject"))]
+    subject: Annotated[str, BeforeValidator(str), AfterValidator(check_subject)]
     sha256: Annotated[str, BeforeValidator(_digest)]
     created: Annotated[str, BeforeValidator(str)] = ""
     expires: Annotated[str, BeforeValidator(_expiry)] | None = None
@@ -92,15 +91,16 @@ def new_token(subject: str, created: str = "", expires: str | None = None) -> tu
     subject."""
     secret = PREFIX + secrets.token_hex(ENTROPY)
     try:
-        check_label(subject, "a subject")
+        check_subject(subject)
     except Malformed as problem:
         raise ConfigInvalid(f"subject '{subject[:63]}': {problem}") from None
     return secret, TokenRecord(subject=subject, sha256=_hash(secret), created=created, expires=expires)
 
 
 def owns(subject: str, name: str) -> bool:
-    """Whether `subject` may register a laptop as `name`: as `subject` or `subject-*` only."""
-    return name == subject or name.startswith(subject + "-")
+    """Whether `subject` may register a laptop as `name`: as `subject` or `subject--*` only. At most one
+    subject owns a name."""
+    return name.partition(SUFFIX_SEPARATOR)[0] == subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Pure; never resolves a name and never checks whether a target is permitted (poli
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from devroute.quoting import quote
 
@@ -75,6 +76,10 @@ def subset_name(version: str) -> str:
 Target = Address | Laptop | Version
 
 
+#: Between the subject and the rest of a laptop's name.
+SUFFIX_SEPARATOR: Final = "--"
+
+
 def check_label(text: str, what: str) -> str:
     """A name of a service, namespace, laptop or subject, unchanged. Raises Malformed."""
     if len(text) > MAX_LABEL:
@@ -83,6 +88,18 @@ def check_label(text: str, what: str) -> str:
         likely = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
         advice = f"; write {likely}" if _LABEL.fullmatch(likely) else ""
         raise Malformed(f"{what} consists of a-z, 0-9 and inner hyphens{advice}")
+    return text
+
+
+def check_subject(text: str) -> str:
+    """A subject, unchanged: a label in which SUFFIX_SEPARATOR cannot occur, so that no name of one subject
+    is one of another. Raises Malformed."""
+    check_label(text, "a subject")
+    if SUFFIX_SEPARATOR in text:
+        raise Malformed(
+            f"a subject has no '{SUFFIX_SEPARATOR}', which separates it from the rest of a laptop's name;"
+            f" write {re.sub('-+', '-', text)}"
+        )
     return text
 
 

@@ -10,7 +10,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -34,11 +34,10 @@ from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_file import OFF, STDOUT
 from devroute.proxy.telemetry.background_writer import BackgroundWriter
-from devroute.proxy.telemetry.telemetry import Telemetry, standard_error
+from devroute.proxy.telemetry.telemetry import Telemetry, report_loop_error, standard_error
 from devroute.routing.registry import Registry
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.traffic import ShadowTraffic
-from devroute.token_bucket import TokenBucket
 from devroute.tunnel.protocol.handshake import Offer
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
@@ -308,23 +307,11 @@ def _timeouts(settings: ProxySettings) -> Timeouts:
     )
 
 
-#: What the loop reports at once, and more a second: asyncio says a thousand times that it cannot accept.
-REPORTS_BURST: Final = 20
-REPORTS_PER_SECOND: Final = 1
-_reports = TokenBucket(REPORTS_BURST, REPORTS_PER_SECOND, 0.0)
-
-
-def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The loop's exception handler."""
-    if _reports.spend(loop.time()):
-        loop.default_exception_handler(context)
-
-
 async def serve(settings: ProxySettings, log_writer: BackgroundWriter) -> int:
     """Run until SIGTERM or SIGINT; a second signal ends without draining."""
     proxy = Proxy(settings, log_writer)
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_report)
+    loop.set_exception_handler(report_loop_error)
     ending = asyncio.Event()
     if settings.audit not in (OFF, STDOUT) and hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, proxy.reopen_audit)

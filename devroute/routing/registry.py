@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
 from devroute.auth.tokens import owns
+from devroute.contract.target import SUFFIX_SEPARATOR
 from devroute.errors import (
     DevrouteError,
     LaptopOffline,
@@ -179,15 +180,10 @@ class Registry:
         """Raises NameNotOwned, and NameTaken where a service may not be taken over."""
         if not owns(subject, name):
             raise NameNotOwned(
-                f"'{subject}' may not register {quote(name)}", hint=f"use '{subject}' or '{subject}-*'"
+                f"'{subject}' may not register {quote(name)}", hint=_owned_names(subject, name)
             )
         found: list[Displaced] = []
         for process in self._processes(name):
-            if process.subject != subject:
-                raise NameTaken(
-                    f"'{name}' is held by '{process.subject}' since {_time(process.since)}",
-                    hint=f"register another name with --name {subject}-SOMETHING",
-                )
             if process.is_earlier_link_of(hello):
                 found.append(Displaced(process, tuple(process.services), None, again=True))
             elif shared := process.shared(hello):
@@ -275,9 +271,17 @@ def _taken(name: str, subject: str, by: Displaced) -> NameTaken:
     return NameTaken(
         f"laptop '{name}' serves {services} already: another devroute up of '{subject}' (version"
         f" {holder.hello.agent}) since {_time(holder.since)}",
-        hint=f"end that one, take it over with --takeover, or use another name: --name {subject}-SOMETHING",
+        hint=f"end that one, take it over with --takeover, or use another name: --name {subject}--SOMETHING",
     )
 
 
 def _missing(kind: type[DevrouteError], message: str, name: str, service: str) -> DevrouteError:
     return kind(message, hint=f"run: devroute up {service}=PORT", service=service, target=name)
+
+
+def _owned_names(subject: str, name: str) -> str:
+    """What to do about a name of another subject; until version 0.2 `subject-*` was the subject's, too."""
+    rest = name.removeprefix(f"{subject}-")
+    if rest != name:
+        return f"the separator is '{SUFFIX_SEPARATOR}' now: --name {subject}{SUFFIX_SEPARATOR}{rest}"
+    return f"use '{subject}' or '{subject}{SUFFIX_SEPARATOR}*'"

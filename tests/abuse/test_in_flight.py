@@ -33,9 +33,9 @@ async def refusal(where: Site, name: str) -> str | None:
 
 @pytest.fixture
 async def two() -> AsyncIterator[tuple[Site, AgentLink]]:
-    """alice's laptops `alice` and `alice-ci`, whose apps never respond."""
+    """alice's laptops `alice` and `alice--ci`, whose apps never respond."""
     async with tunnel(App()) as (where, _):
-        second = await connect(where, {"foo": App()}, name="alice-ci")
+        second = await connect(where, {"foo": App()}, name="alice--ci")
         await second.welcome
         yield where, second
         second.drain("leaving", "the test is over")
@@ -49,7 +49,7 @@ async def test_a_tunnel_takes_as_many_requests_as_its_quota(two: tuple[Site, Age
     assert [await refusal(where, "alice") for _ in range(4)] == [
         None, None, None, "3 requests are open to this laptop already",
     ]  # fmt: skip
-    assert await refusal(where, "alice-ci") is None
+    assert await refusal(where, "alice--ci") is None
 
 
 async def test_a_subjects_laptops_share_its_quota(two: tuple[Site, AgentLink]) -> None:
@@ -57,7 +57,7 @@ async def test_a_subjects_laptops_share_its_quota(two: tuple[Site, AgentLink]) -
     bob = await connect(where, {"foo": App()}, token="bob-token")
     await bob.welcome
     where.tunnels.quotas.set_limits(per_link=100, per_subject=4)
-    found = [await refusal(where, name) for name in ("alice", "alice-ci") * 3]
+    found = [await refusal(where, name) for name in ("alice", "alice--ci") * 3]
     assert found == [None] * 4 + ["4 requests are open to 'alice' already"] * 2
     assert await refusal(where, "bob") is None
     where.tunnels.quotas.set_limits(per_link=100, per_subject=5)  # a reload, with requests under way
@@ -65,7 +65,7 @@ async def test_a_subjects_laptops_share_its_quota(two: tuple[Site, AgentLink]) -
     second.drain("leaving", "the laptop is shut")
     second.close_with(TargetOverloaded("the laptop is shut"))
     await second.disconnected
-    await eventually(lambda: "alice-ci" not in str(where.registry.listing()))
+    await eventually(lambda: "alice--ci" not in str(where.registry.listing()))
     assert await refusal(where, "alice") is None  # its requests count no longer
     bob.close_with(TargetOverloaded("the test is over"))
 
@@ -80,9 +80,9 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
     router = ContractRouter(where.registry, lambda: policy, pools)
     app = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)  # never responds
     address = Address("127.0.0.1", app.sockets[0].getsockname()[1])
-    third = await connect(where, {"foo": App()}, name="alice-lan", direct=address)
+    third = await connect(where, {"foo": App()}, name="alice--lan", direct=address)
     await third.welcome
-    head = REQUEST.replace(b'"alice"', b'"alice-lan"')
+    head = REQUEST.replace(b'"alice"', b'"alice--lan"')
     streams: list[UpstreamStream] = []
     grpc = b"content-type: application/grpc\r\n" if http2 else b""
     request = RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\r\nhost: foo\r\n%b\r\n" % grpc)
@@ -98,9 +98,9 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
     where.tunnels.quotas.set_limits(per_link=100, per_subject=4)
     full = "4 requests are open to 'alice' already"
     assert [await direct(), await refusal(where, "alice"), await direct()] == [None] * 3
-    assert await refusal(where, "alice-ci") is None
+    assert await refusal(where, "alice--ci") is None
     assert [await direct(), await refusal(where, "alice"), await direct()] == [full] * 3
-    by_address = head.replace(b"alice-lan", str(address).encode())
+    by_address = head.replace(b"alice--lan", str(address).encode())
     assert await direct(by_address) is None  # an address in a contract belongs to no laptop
     where.tunnels.quotas.set_limits(per_link=100, per_subject=6)  # a reload, with requests under way
     assert [await direct(), await direct()] == [None, full.replace("4", "6")]

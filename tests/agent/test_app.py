@@ -136,17 +136,17 @@ async def test_a_request_is_answered_by_the_laptop_and_printed_as_one_line(
 async def test_with_output_json_each_event_is_one_object(
     capsys: pytest.CaptureFixture[str], unused_tcp_port: int
 ) -> None:
-    json_form = {"output": "json", "name": "alice-2", "inspector": unused_tcp_port}
+    json_form = {"output": "json", "name": "alice--2", "inspector": unused_tcp_port}
     async with (
         site() as where,
         app() as port,
         up(settings(where.url, f"foo=127.0.0.1:{port}", **json_form)) as task,
     ):
-        await online(where, task, "alice-2")
-        await fetch(where, "alice-2")
+        await online(where, task, "alice--2")
+        await fetch(where, "alice--2")
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events][:2] == ["online", "request"]
-    assert events[0]["contract"] == '{"foo": "alice-2"}'
+    assert events[0]["contract"] == '{"foo": "alice--2"}'
     assert events[0]["inspector"].startswith(f"http://127.0.0.1:{unused_tcp_port}/?token=")
     assert events[0]["services"] == [{"service": "foo", "local": f"http://127.0.0.1:{port}", "direct": None}]
     wanted = {

@@ -3,9 +3,11 @@ import hashlib
 import pytest
 import yaml
 
+from devroute.auth.client_certificate import identity_of
 from devroute.auth.identity import Identity
+from devroute.auth.oidc import TokenRules, _subject
 from devroute.auth.tokens import MAX_SECRET, TokenRecord, Tokens, bearer_token, new_token, owns
-from devroute.errors import ConfigInvalid, TokenExpired, TokenInvalid
+from devroute.errors import ConfigInvalid, SubjectInvalid, TokenExpired, TokenInvalid
 
 
 def test_a_new_token_is_known_by_its_file_and_the_file_does_not_hold_it() -> None:
@@ -51,12 +53,32 @@ def test_the_bearer_scheme_is_read_in_any_case_and_nothing_else_is() -> None:
         assert bearer_token(field) == ""
 
 
-def test_a_subject_owns_its_name_and_what_begins_with_it_and_a_hyphen() -> None:
-    assert owns("alice", "alice")
-    assert owns("alice", "alice-laptop")
-    assert not owns("alice", "alicent")
-    assert not owns("alice-laptop", "alice")
-    assert not owns("alice", "")
+SUBJECTS = ("ann", "ann-lee", "ann-lee-2", "lee", "a", "an", "annlee")
+REST = ("laptop", "lee", "lee-2", "-lee", "--lee", "2", "lee--2")
+
+
+def test_a_name_has_one_owner_at_most() -> None:
+    names = [*SUBJECTS, *(f"{subject}--{rest}" for subject in SUBJECTS for rest in REST)]
+    for name in names:
+        assert [subject for subject in SUBJECTS if owns(subject, name)] == [name.partition("--")[0]]
+    for name in ("", "ann-", "ann-laptop", "alicent"):
+        assert not any(owns(subject, name) for subject in SUBJECTS)
+
+
+@pytest.mark.parametrize("subject", ["ann--lee", "xn--mller-kva"])
+def test_no_source_of_subjects_accepts_the_separator_in_one(subject: str) -> None:
+    fixed = subject.replace("--", "-")
+    with pytest.raises(ConfigInvalid, match=f"separates it from the rest of a laptop's name; write {fixed}"):
+        new_token(subject)
+    with pytest.raises(ConfigInvalid, match=f"write {fixed}"):
+        Tokens.parse(f"[{{subject: {subject}, sha256: {'0' * 64}}}]")
+    certificate = {"subject": [[("commonName", subject)]], "notAfter": "Nov 29 00:00:00 2036 GMT"}
+    with pytest.raises(SubjectInvalid, match=f"write {fixed}"):
+        identity_of(certificate, "cn")
+    for claims in ({"sub": subject}, {"email": f"{subject.replace('--', '..')}@corp.test"}):
+        rules = TokenRules("i", ("a",), subject_claim=next(iter(claims)), email_domain="corp.test")
+        with pytest.raises(SubjectInvalid, match=f"write {fixed}"):
+            _subject(claims, rules)
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ async def test_200_mb_both_ways_at_once_through_the_tunnel(mesh: Mesh) -> None:
 
 async def test_the_death_of_the_laptops_app_ends_its_calls(mesh: Mesh) -> None:
     """With an app and a laptop of its own: tests run in any order, and this app does not come back."""
-    name = "alice-short-lived"
+    name = "alice--short-lived"
     async with app_process() as (app, address), mesh.up(name, address):
         calls = [
             mesh.channel.unary_stream("/t/Hang")(b"", metadata=(contract(target),))

@@ -200,12 +200,12 @@ async def test_a_policy_s_limits_apply_to_the_next_request_and_end_none(world: W
             await world.policy(f"{OPEN}limits: {{{limit}: 3, links_per_subject: 1}}")
             for target in world.targets:
                 assert (await world.get(target))[0] == 200
-        second = ("up", service, "--name", "alice-ci")
+        second = ("up", service, "--name", "alice--ci")
         where = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": secret}
         async with testbed.command(world.folder, "up-refused", second, where) as refused:
             await eventually(lambda: "'alice' has 1 laptops online already" in refused.log.read_text())
         await world.policy(OPEN)
-        async with testbed.laptop(world.folder, "alice-ci", server, secret, *second[1:]):
+        async with testbed.laptop(world.folder, "alice--ci", server, secret, *second[1:]):
             pass
         assert not any(each.done() for each in slow)
         world.app.may_end.set()

@@ -162,7 +162,7 @@ class Doctor:
     # --- the tunnel
 
     async def _through_the_tunnel(self) -> AsyncIterator[Finding]:
-        name = f"{self._status.get('you')}-doctor-{secrets.token_hex(3)}"
+        name = f"{self._status.get('you')}--doctor-{secrets.token_hex(3)}"
         echo = Echo(name.encode())
         listening = self._apps()
         try:

@@ -2,8 +2,9 @@
 writers, and reports how many lines those have lost.
 """
 
+import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -16,10 +17,22 @@ from devroute.proxy.telemetry.background_writer import BackgroundWriter, LineFil
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.proxy.telemetry.observer import Observer
 from devroute.routing.trace import Traces
+from devroute.token_bucket import TokenBucket
 
 STDERR: Final = 2
 
+#: What the loop reports at once, and more a second: asyncio says a thousand times that it cannot accept.
+REPORTS_BURST: Final = 20
+REPORTS_PER_SECOND: Final = 1
+_reports = TokenBucket(REPORTS_BURST, REPORTS_PER_SECOND, 0.0)
+
 log = structlog.stdlib.get_logger("devroute.telemetry")
+
+
+def report_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The loop's exception handler."""
+    if _reports.spend(loop.time()):
+        loop.default_exception_handler(context)
 
 
 def standard_error() -> BackgroundWriter:
