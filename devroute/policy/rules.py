@@ -21,7 +21,11 @@ _MAX_COMPILED = 4096
 
 @lru_cache(_MAX_COMPILED)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile("[^/]*".join(map(re.escape, pattern.split("*"))))
+    """Linear: what stands between two stars is matched where it first occurs, and nowhere else (an atomic
+    group)."""
+    first, *rest = map(re.escape, pattern.split("*"))
+    inner = "".join(f"(?>[^/]*?{each})" for each in rest[:-1])
+    return re.compile(first + inner + "".join(f"[^/]*{each}" for each in rest[-1:]))
 
 
 def matches(pattern: str, text: str) -> bool:

@@ -8,7 +8,7 @@ local function has_cluster(handle, name)
 end
 
 local function port_of(address)
-  return address and address:match(":(%d+)$")
+  return address and address:sub(-6):match(":(%d+)$")
 end
 
 -- The cluster of this sidecar's own app: named after the port that iptables redirected the request from.

@@ -59,15 +59,20 @@ local function set_of(list)
   return set
 end
 
--- Policy's patterns of callers as patterns of Lua: * stands for any text without a slash. nil if there are none.
+-- Policy's patterns of callers: `segments` between slashes, each a list of the texts between its stars, since * stands
+-- for any text without a slash. nil if there are none.
 local function patterns_of(list)
-  if list == nil then
-    return nil
-  end
-  local patterns = {}
-  for each in list:gmatch("[^,]+") do
-    local lua = "^" .. each:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", "[^/]*") .. "$"
-    patterns[#patterns + 1] = { lua = lua, whole = each:find("://", 1, true) ~= nil }
+  local patterns = list and {}
+  for each in (list or ""):gmatch("[^,]+") do
+    local segments = {}
+    for segment in (each .. "/"):gmatch("([^/]*)/") do
+      local texts = {}
+      for text in (segment .. "*"):gmatch("([^%*]*)%*") do
+        texts[#texts + 1] = text
+      end
+      segments[#segments + 1] = texts
+    end
+    patterns[#patterns + 1] = { segments = segments, whole = each:find("://", 1, true) ~= nil }
   end
   return patterns
 end
@@ -152,11 +157,41 @@ local function unmet(rule, handle, headers)
   return nil
 end
 
+local function matches_segment(texts, segment)
+  local first, last = texts[1], texts[#texts]
+  if #texts == 1 then
+    return segment == first
+  end
+  local at, stop = #first + 1, #segment - #last
+  if at > stop + 1 or segment:sub(1, #first) ~= first or segment:sub(stop + 1) ~= last then
+    return false
+  end
+  for index = 2, #texts - 1 do
+    local found, ending = segment:find(texts[index], at, true)
+    if found == nil or ending > stop then
+      return false
+    end
+    at = ending + 1
+  end
+  return true
+end
+
+local function matches(segments, text)
+  local index = 0
+  for segment in (text .. "/"):gmatch("([^/]*)/") do
+    index = index + 1
+    if segments[index] == nil or not matches_segment(segments[index], segment) then
+      return false
+    end
+  end
+  return index == #segments
+end
+
 -- Whether policy permits a caller; patterns mean what they mean to the proxy (devroute/policy/rules.py).
 local function is_permitted(patterns, name, short)
   for _, pattern in ipairs(patterns) do
     local text = pattern.whole and name or short
-    if text and text:find(pattern.lua) then
+    if text and matches(pattern.segments, text) then
       return true
     end
   end

@@ -1,14 +1,19 @@
 """`decide`, the sidecar filter for requests with a contract, under the LuaJIT that Envoy has too."""
 
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from devroute.mesh.manifests import lua
-from devroute.policy.rules import is_caller
+from devroute.policy.rules import is_caller, matches
 from tests.lua import worker as envoy
 from tests.lua.worker import DATA, OWN, SETTINGS, Handle, exports
+from tests.support.examples import examples
 
+_, RULE = exports("text, path, random, caller, identity, resolve, rule", "patterns_of", "matches")
 DETOUR = "devroute 1\ndecision detour\nservice foo\nttl 1000\n"
 
 
@@ -333,6 +338,15 @@ def test_patterns_of_callers_match_as_in_the_proxys_policy(worker: Worker, patte
         else:
             assert handle["result"] == "fallback"
             assert (caller or "a caller without a mesh identity") in (handle["reason"] or "")
+
+
+@examples(1000)
+@given(st.text("ab*/", max_size=9), st.text("ab/", max_size=9))
+def test_stars_of_patterns_mean_what_they_mean_to_the_proxy(pattern: str, text: str) -> None:
+    permitted = bool(RULE.matches(RULE.patterns_of(pattern)[1].segments, text)) if pattern else text == ""
+    assert permitted is matches(pattern, text)
+    simply = "[^/]*".join(map(re.escape, pattern.split("*")))
+    assert permitted is bool(re.fullmatch(simply, text)), "what both mean"
 
 
 def test_a_caller_that_policy_refuses_is_an_error_with_fallback_fail(worker: Worker) -> None:

@@ -25,6 +25,8 @@ def repeated(piece: str, before: str = "", after: str = "") -> str:
 SHAPES = {
     "spaces": repeated(" ", "a=", "x"),
     "spaces in our value": repeated(" ", "devroute=", "x"),
+    "spaces inside our value": repeated(" ", "devroute=x", "x"),
+    "tabs inside our value": repeated("\t", "devroute=x", "x"),
     "spaces before our name": repeated(" ", after="devroute=x"),
     "spaces behind our name": repeated(" ", "devroute", "=x"),
     "tabs": repeated("\t", "devroute=", "x"),
