@@ -44,6 +44,10 @@ RESULT: Final = "x-devroute-result"
 #: Why, as one line of printable ASCII.
 REASON: Final = "x-devroute-reason"
 
+#: Envoy's own: a response with it is not asked for again by the retries of the caller's sidecar, Istio's
+#: default ones among them, unless they name `envoy-ratelimited`. (x-envoy-overloaded has no such effect.)
+NO_RETRY: Final = "x-envoy-ratelimited"
+
 # --- between sidecar, proxy and laptop ---------------------------------------------------------------------
 
 #: The names by which a sidecar's service may stand in the contract, the most trusted first; its namespace.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,7 @@ from devroute.mesh.manifests.model import (
     Scope,
     WorkloadScope,
 )
+from devroute.mesh.manifests.outlier_detection import read_protected
 from devroute.mesh.manifests.render import to_yaml
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 
@@ -77,25 +79,37 @@ def filter_of_a_scope(
 def _print_filter(
     scope: str, namespace: str | None, service: str | None, label: list[str] | None, shadow_share: str | None
 ) -> None:
-    generated: Scope
     if shadow_share is not None and scope != "workload":
         raise typer.BadParameter("is for one workload; write --scope workload", param_hint="--shadow-share")
-    if scope == "mesh":
-        generated = MeshScope(namespace or "istio-system")
-    elif scope not in ("namespace", "workload"):
-        raise typer.BadParameter(f"'{scope}' is not one of mesh, namespace, workload", param_hint="--scope")
-    elif not namespace:
-        raise typer.BadParameter(f"--scope {scope} needs a namespace", param_hint="--namespace")
-    elif scope == "namespace":
-        generated = NamespaceScope(namespace)
-    elif not service:
-        raise typer.BadParameter("--scope workload needs a service", param_hint="--service")
-    else:
-        labels = dict(text.partition("=")[::2] for text in label or [])
-        if not all(labels.values()):
-            raise typer.BadParameter("write KEY=VALUE", param_hint="--label")
-        generated = WorkloadScope(namespace, service, labels, _share(shadow_share))
+    generated = _scope(scope, namespace, service, label)
+    if isinstance(generated, WorkloadScope):
+        generated = replace(generated, shadow_share=_share(shadow_share))
     typer.echo(to_yaml(envoy_filter(generated)), nl=False)
+
+
+def _scope(
+    scope: str,
+    namespace: str | None,
+    service: str | None,
+    label: list[str] | None,
+    root_namespace: str = "istio-system",
+    prefix: str = "",
+) -> Scope:
+    """The sidecars that options name; `prefix` is the beginning of their names. Raises BadParameter."""
+    if scope == "mesh":
+        return MeshScope(namespace or root_namespace)
+    if scope not in ("namespace", "workload"):
+        raise typer.BadParameter(f"'{scope}' is not one of mesh, namespace, workload", param_hint="--scope")
+    if not namespace:
+        raise typer.BadParameter(f"--scope {scope} needs a namespace", param_hint=f"--{prefix}namespace")
+    if scope == "namespace":
+        return NamespaceScope(namespace)
+    if not service:
+        raise typer.BadParameter("--scope workload needs a service", param_hint=f"--{prefix}service")
+    labels = dict(text.partition("=")[::2] for text in label or [])
+    if not all(labels.values()):
+        raise typer.BadParameter("write KEY=VALUE", param_hint=f"--{prefix}label")
+    return WorkloadScope(namespace, service, labels)
 
 
 def _share(text: str | None) -> float | None:
@@ -114,6 +128,26 @@ def installation(
     folder: Annotated[
         Path | None, option("Folder for a kustomize base and examples; default: print YAML", "FOLDER")
     ] = None,
+    scope: Annotated[
+        str, option("Sidecars that get the filter", **one_of("mesh", "namespace", "workload"))
+    ] = "mesh",
+    scope_namespace: Annotated[
+        str | None, option("Namespace of those sidecars, if not the mesh's", "NAMESPACE")
+    ] = None,
+    scope_service: Annotated[
+        str | None, option("Name of the workload's service, as contracts use it", "SERVICE")
+    ] = None,
+    scope_label: Annotated[
+        list[str] | None, option("Label of the workload; repeatable; default: app=SERVICE", "KEY=VALUE")
+    ] = None,
+    outlier_detection: Annotated[
+        list[str] | None,
+        option("Port whose callers must not count laptops' errors; repeatable", "SERVICE.NAMESPACE:PORT"),
+    ] = None,
+    mesh_egress: Annotated[
+        bool,
+        typer.Option("--mesh-egress/--no-mesh-egress", help="Let --except-status fail over into the mesh"),
+    ] = True,
     namespace: Annotated[str, option("Namespace of the proxy", "NAMESPACE")] = "devroute",
     image: Annotated[str | None, option("Image of the proxy in your registry", "IMAGE")] = None,
     replicas: Annotated[
@@ -153,8 +187,11 @@ def installation(
     \b
     Example: devroute manifests install --image images.example/devroute:1 | kubectl apply -f -
     Example: devroute manifests install --network 10.8.0.0/16 --folder manifests
+    Example: devroute manifests install --scope workload --scope-namespace shop --scope-service foo
     """
     # Longer than 40 lines: one parameter per flag.
+    if scope == "mesh" and scope_namespace:
+        raise typer.BadParameter("write --istio-namespace for a mesh", param_hint="--scope-namespace")
     gateway = IngressGateway()
     default = f"{gateway.namespace}/{gateway.service_account}"
     ingress_namespace, _, account = (ingress or default).partition("/")
@@ -162,7 +199,7 @@ def installation(
         raise typer.BadParameter("write NAMESPACE/SERVICEACCOUNT", param_hint="--ingress")
     chosen = Installation(
         proxy=ProxyService(namespace=namespace, domain=domain),
-        scope=MeshScope(istio_namespace),
+        scope=_scope(scope, scope_namespace, scope_service, scope_label, istio_namespace, "scope-"),
         ingress=IngressGateway(ingress_namespace, account, host=host or gateway.host),
         image=image or IMAGE,
         replicas=replicas,
@@ -170,6 +207,8 @@ def installation(
         istio_namespace=istio_namespace,
         monitoring_namespace=monitoring_namespace,
         networks=tuple(network or ()),
+        mesh_egress=mesh_egress,
+        outlier_detection=tuple(map(read_protected, outlier_detection or ())),
         services=tuple(service or ("*",)),
         pod_networks=tuple(pod_network or POD_NETWORKS),
         service_networks=tuple(service_network or SERVICE_NETWORKS),

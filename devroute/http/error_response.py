@@ -6,7 +6,7 @@ The only place that writes them: as bytes for HTTP/1.1, as fields for HTTP/2 and
 import json
 
 from devroute.errors import DevrouteError, TokenInvalid
-from devroute.headers import REASON, RESULT
+from devroute.headers import NO_RETRY, REASON, RESULT
 from devroute.http.grpc import status_trailers
 from devroute.http.message import REASON_PHRASES, Headers
 from devroute.quoting import printable
@@ -52,7 +52,10 @@ def http2_error_head(error: DevrouteError, length: int, *, grpc: bool) -> Header
 
 
 def _outcome(error: DevrouteError) -> dict[str, str]:
-    return {RESULT: "error", REASON: printable(error.message)}
+    outcome = {RESULT: "error", REASON: printable(error.message)}
+    if error.target is not None:  # it may have seen the request
+        outcome[NO_RETRY] = "true"
+    return outcome
 
 
 def _fields(headers: dict[str, str]) -> Headers:

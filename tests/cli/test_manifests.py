@@ -48,7 +48,7 @@ def test_a_workload_s_share_is_a_route_after_those_of_contracts(
     arguments = ["--scope", "workload", "--namespace", "shop", "--service", "foo"]
     assert devroute(*arguments) == 0
     without = yaml.safe_load(capsys.readouterr().out)
-    assert "shadow" not in [*_sources(without), *_routes(without)]
+    assert not any("shadow" in each for each in (*_filters(without), *_routes(without)))
     assert devroute(*arguments, "--shadow-share", given) == 0
     document = yaml.safe_load(capsys.readouterr().out)
     routes = _routes(document)
@@ -56,12 +56,12 @@ def test_a_workload_s_share_is_a_route_after_those_of_contracts(
     fraction = routes["devroute-shadow"]["match"]["runtime_fraction"]["default_value"]
     assert fraction == {"numerator": numerator, "denominator": "MILLION"}
     assert {*routes} - {*_routes(without)} == {"devroute-shadow", "devroute-copied"}
-    assert {*_sources(document)} - {*_sources(without)} == {"shadow"}
+    assert _filters(document) - _filters(without) == {"devroute.shop.foo.shadow"}
 
 
-def _sources(document: dict[str, Any]) -> dict[str, Any]:
-    sources: dict[str, Any] = document["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]
-    return sources["source_codes"]  # type: ignore[no-any-return]
+def _filters(document: dict[str, Any]) -> set[str]:
+    patches = document["spec"]["configPatches"]
+    return {each["patch"]["value"]["name"] for each in patches if each["applyTo"] == "HTTP_FILTER"}
 
 
 def _routes(document: dict[str, Any]) -> dict[str, Any]:
@@ -135,5 +135,7 @@ def test_check_asks_the_installed_envoy(tmp_path: Path, broken: bool, code: int,
     assert report["good"] == (not broken)
     assert report["releases"][0]["outcome"] == ("does not suit" if broken else "suits")
     assert [each["place"] for each in report["findings"]] == (
-        ["EnvoyFilter istio-system/devroute: configPatches[0]: patch.value"] if broken else []
+        [f"EnvoyFilter istio-system/devroute: configPatches[{n}]: patch.value" for n in (0, 1)]
+        if broken
+        else []
     )

@@ -20,6 +20,7 @@ def test_an_error_over_http_1_is_json_and_its_reason_one_line_of_ascii() -> None
         b"cache-control": b"no-store",
         b"x-devroute-result": b"error",
         b"x-devroute-reason": b"alice is ?ffline x: y",
+        b"x-envoy-ratelimited": b"true",  # no retry: the laptop may have seen the request
         b"connection": b"close",
     }
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")

@@ -41,6 +41,9 @@ INSTALL_OPTIONS = (
     ("--istio-namespace", "mesh"),
     ("--monitoring-namespace", "prometheus"),
     ("--domain", "corp.example"),
+    ("--scope", "namespace", "--scope-namespace", "shop"),
+    ("--outlier-detection", "foo.shop:8080", "--outlier-detection", "bar.shop:80=client"),
+    ("--no-mesh-egress",),
 )
 EDGE_OPTIONS = (
     ("--namespace", "gateways"),

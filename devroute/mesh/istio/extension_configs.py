@@ -23,13 +23,16 @@ def add(configuration: Document, value: Document) -> None:
 
 
 def inline(configuration: Document) -> Document:
-    """The bootstrap with each discovered filter's settings in the listener."""
+    """The bootstrap with each discovered filter's settings in the listener, and without those filters of
+    whose settings nothing is known."""
     bootstrap = copy.deepcopy(configuration)
     known = bootstrap.pop(KEY, {})
-    for found in _discovered(bootstrap):
-        if found["name"] in known:
-            del found["config_discovery"]
-            found["typed_config"] = known[found["name"]]["typed_config"]
+    for filters in _http_filters(bootstrap):
+        for found in filters:
+            if "config_discovery" in found and found["name"] in known:
+                del found["config_discovery"]
+                found["typed_config"] = known[found["name"]]["typed_config"]
+        filters[:] = [each for each in filters if "config_discovery" not in each]
     return bootstrap
 
 
@@ -39,7 +42,10 @@ def on_files(configuration: Document, folder: str) -> tuple[Document, dict[str, 
     bootstrap = copy.deepcopy(configuration)
     known = bootstrap.pop(KEY, {})
     files = {}
-    for found in _discovered(bootstrap):
+    discovered = [
+        each for filters in _http_filters(bootstrap) for each in filters if "config_discovery" in each
+    ]
+    for found in discovered:
         name = f"extension-{found['name']}.json"
         source = {"path": f"{folder}/{name}", "watched_directory": {"path": folder}}
         found["config_discovery"]["config_source"] = {
@@ -51,10 +57,10 @@ def on_files(configuration: Document, folder: str) -> tuple[Document, dict[str, 
     return bootstrap, files
 
 
-def _discovered(bootstrap: Document) -> Iterator[Document]:
-    """The HTTP filters whose settings are discovered."""
+def _http_filters(bootstrap: Document) -> Iterator[list[Document]]:
+    """Of each HTTP connection manager."""
     for listener in bootstrap.get("static_resources", {}).get("listeners", []):
         for chain in listener["filter_chains"]:
             for each in chain["filters"]:
-                filters = each.get("typed_config", {}).get("http_filters", [])
-                yield from (found for found in filters if "config_discovery" in found)
+                if isinstance(found := each.get("typed_config", {}).get("http_filters"), list):
+                    yield found

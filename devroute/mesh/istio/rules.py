@@ -217,7 +217,9 @@ def destination_rule(document: Document) -> Iterator[ManifestFinding]:
             yield _error(f"spec.subsets[{number}].name", f"{quote(str(name))} is not a subset's name", hint)
     if str(spec.get("host", "")).split(".")[0] != "devroute-proxy":
         return
-    if value_at(spec, "trafficPolicy", "connectionPool", "http", "useClientProtocol") is not True:
+    ports = value_at(spec, "trafficPolicy", "portLevelSettings")
+    policies = [spec.get("trafficPolicy"), *(ports if isinstance(ports, list) else ())]
+    if not any(value_at(each, "connectionPool", "http", "useClientProtocol") is True for each in policies):
         yield _warning(
             "spec.trafficPolicy.connectionPool.http.useClientProtocol",
             "is not true: detoured gRPC reaches the proxy as HTTP/1.1 and fails",

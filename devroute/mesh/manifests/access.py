@@ -7,7 +7,13 @@ admin    no identity; pods of the monitoring namespace, by NetworkPolicy
 
 import ipaddress
 
-from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, Installation
+from devroute.mesh.manifests.installation import (
+    ADMIN_PORT,
+    CONTROL_PORT,
+    DATA_PORT,
+    EGRESS_PORT,
+    Installation,
+)
 from devroute.mesh.manifests.model import Document
 from devroute.mesh.manifests.patches import PRIORITY, envoy_filter_of, patch
 from devroute.policy.policy import Policy
@@ -28,13 +34,20 @@ IDLE_S = round(ProxySettings.model_fields["keep_alive_timeout"].default) - 20
 
 
 def destination_rule(installation: Installation) -> Document:
-    """Requests keep their protocol, so that gRPC stays HTTP/2 up to the proxy. Istio applies it on both
-    sides, in the caller's sidecar and in the proxy's own.
+    """On the data port requests keep their protocol, so that gRPC stays HTTP/2 up to the proxy; the control
+    port speaks HTTP/1.1 alone, whatever comes to the gateway. Istio applies it on both sides, in the caller's
+    sidecar and in the proxy's own.
 
     Never give it an outlierDetection: a laptop's 502 to 504 would eject the proxy for everyone.
     """
-    http = {"useClientProtocol": True, "idleTimeout": f"{IDLE_S}s"}
-    spec = {"host": installation.host, "trafficPolicy": {"connectionPool": {"http": http}}}
+    idle = {"idleTimeout": f"{IDLE_S}s"}
+    # Of a port's settings all count, and none of those above.
+    data = {
+        "port": {"number": installation.proxy.data_port},
+        "connectionPool": {"http": {"useClientProtocol": True, **idle}},
+    }
+    policy = {"connectionPool": {"http": idle}, "portLevelSettings": [data]}
+    spec = {"host": installation.host, "trafficPolicy": policy}
     return installation.manifest("networking.istio.io/v1", "DestinationRule", spec)
 
 
@@ -71,8 +84,9 @@ def _allow(
 
 
 def network_policy(installation: Installation) -> Document:
-    """Which packets may flow; identities are for the AuthorizationPolicies. Out of the pod: DNS, istiod, and
-    the laptops' networks that the policy permits. A collector of traces or logs has to be added."""
+    """Which packets may flow; identities are for the AuthorizationPolicies. Out of the pod: DNS, istiod, the
+    mesh's pods for failover, and the laptops' networks that the policy permits. A collector of traces or logs
+    has to be added."""
     mesh = [DATA_PORT, CONTROL_PORT, HBONE_PORT]
     monitoring = {"namespaceSelector": _named(installation.monitoring_namespace)}
     istiod = {"namespaceSelector": _named(installation.istio_namespace)}
@@ -86,6 +100,7 @@ def network_policy(installation: Installation) -> Document:
         "egress": [
             {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]},
             {"to": [istiod], "ports": [_tcp(ISTIOD_PORT)]},
+            *([{"to": [{"namespaceSelector": {}}]}] if installation.mesh_egress else []),
             *_to_laptops(installation),
         ],
     }
@@ -119,6 +134,19 @@ def _named(namespace: str) -> Document:
 
 def _tcp(port: int) -> Document:
     return {"protocol": "TCP", "port": port}
+
+
+def mesh_egress(installation: Installation) -> Document:
+    """Lets the proxy send a request that a laptop declined to the service itself, as any workload would, with
+    the proxy's identity. Only requests that ask for it go this way: nothing of the pod is captured."""
+    listener = {
+        "port": {"number": EGRESS_PORT, "protocol": "HTTP_PROXY", "name": "mesh-egress"},
+        "bind": "127.0.0.1",
+        "captureMode": "NONE",
+        "hosts": ["*/*"],
+    }
+    spec = {"workloadSelector": {"labels": installation.selector}, "egress": [listener]}
+    return installation.manifest("networking.istio.io/v1", "Sidecar", spec)
 
 
 def own_sidecar(installation: Installation) -> Document:

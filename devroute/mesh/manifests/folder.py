@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from devroute.mesh.manifests import access, examples, workload
 from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import Document
+from devroute.mesh.manifests.outlier_detection import outlier_filter
 from devroute.mesh.manifests.render import to_yaml
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 
@@ -69,13 +70,15 @@ def base(installation: Installation) -> list[File]:
         ),
         _file(
             "destinationrule",
-            "Requests keep their client's protocol up to the proxy: HTTP/2 for gRPC, else HTTP/1.1.",
+            "Detoured requests keep their client's protocol up to the proxy: HTTP/2 for gRPC, else HTTP/1.1.",
             access.destination_rule(installation),
         ),
         _file(
             "sidecar",
-            "Keeps the filter away from the proxy's own sidecar.",
+            "Keeps the filter away from the proxy's own sidecar, and lets it send to the service what\n"
+            "a laptop declines.",
             access.own_sidecar(installation),
+            *([access.mesh_egress(installation)] if installation.mesh_egress else []),
         ),
         _file(
             "envoyfilter",
@@ -83,6 +86,16 @@ def base(installation: Installation) -> list[File]:
             envoy_filter(installation.scope, installation.proxy),
         ),
     ]
+    if installation.outlier_detection:
+        files.append(
+            _file(
+                "outlierdetection",
+                "Callers of these services do not eject a pod for what a laptop answers in its place.",
+                outlier_filter(
+                    installation.outlier_detection, installation.istio_namespace, installation.proxy.domain
+                ),
+            )
+        )
     kustomization: Document = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",

@@ -10,6 +10,7 @@ from devroute import __version__
 from devroute.contract.target import Malformed, check_label, parse_host
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests.model import PART_OF, Document, MeshScope, ProxyService, Scope, manifest
+from devroute.mesh.manifests.outlier_detection import Protected
 from devroute.policy.policy import Policy
 from devroute.proxy.settings import ProxySettings
 from devroute.quoting import quote
@@ -18,6 +19,8 @@ from devroute.quoting import quote
 DATA_PORT, CONTROL_PORT, ADMIN_PORT = (
     ProxySettings.model_fields[f"{name}_port"].default for name in ("data", "control", "admin")
 )
+#: Where the proxy's sidecar takes requests for services of the mesh: on loopback, so from the proxy alone.
+EGRESS_PORT = 15080
 #: The user in the image (Dockerfile): not 0, and outside of the range that distributions give to people.
 USER_ID = 65532
 #: The name of the Dockerfile's image until it is in a registry.
@@ -69,6 +72,10 @@ class Installation:
     networks: tuple[str, ...] = ()
     ports: tuple[str, ...] = ("1024-65535",)
     services: tuple[str, ...] = ("*",)
+    #: Failover into the mesh (`devroute up --except-status`): the proxy may call every service.
+    mesh_egress: bool = True
+    #: Ports of services whose callers have outlier detection.
+    outlier_detection: tuple[Protected, ...] = ()
     #: The cluster's own ranges, which are no targets.
     pod_networks: tuple[str, ...] = POD_NETWORKS
     service_networks: tuple[str, ...] = SERVICE_NETWORKS

@@ -1,6 +1,13 @@
 """The proxy's pods and their Service: core Kubernetes only. Pure."""
 
-from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, USER_ID, Installation
+from devroute.mesh.manifests.installation import (
+    ADMIN_PORT,
+    CONTROL_PORT,
+    DATA_PORT,
+    EGRESS_PORT,
+    USER_ID,
+    Installation,
+)
 from devroute.mesh.manifests.model import PART_OF, Document
 from devroute.mesh.manifests.render import to_yaml
 from devroute.proxy.settings import ProxySettings
@@ -135,6 +142,7 @@ def _container(installation: Installation) -> Document:
             f"--tokens={TOKENS_FOLDER}/tokens.yaml",
             f"--contract-keys={POLICY_FOLDER}/contract-keys.json",
             "--audit=-",
+            *([f"--mesh-egress=http://127.0.0.1:{EGRESS_PORT}"] if installation.mesh_egress else []),
         ],
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
         "securityContext": {

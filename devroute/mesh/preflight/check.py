@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from devroute.errors import ConfigInvalid
 from devroute.mesh.istio import gateway, rules, sidecar
 from devroute.mesh.istio.envoy_filter import apply
+from devroute.mesh.istio.patches import turn
 from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
 from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
 from devroute.mesh.manifests.model import Document
@@ -136,12 +137,12 @@ def _judge_shape(
     release: Release,
     validate: Validate | None,
 ) -> set[int]:
-    """Applies the patches one after the other and asks Envoy about the result; returns those that changed
-    something or could not be tried."""
+    """Applies the patches one after the other, in istiod's order, and asks Envoy about the result; returns
+    those that changed something or could not be tried."""
     configuration = shape.configuration
     applied: dict[int, Document] = {}
     untried = set()
-    for number, patch in patches.items():
+    for number, patch in sorted(patches.items(), key=lambda each: turn(each[1])):
         if patch["match"].get("context", "ANY") not in (shape.context, "ANY"):
             continue
         try:

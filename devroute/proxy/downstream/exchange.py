@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from devroute.errors import ClientClosed, DevrouteError, RequestTimeout, UpstreamInvalid, UpstreamTimeout
+from devroute.headers import NO_RETRY
 from devroute.http.aio.connection import READ_TURN
 from devroute.http.message import Headers, InboundRequest, ResponseHead
 from devroute.proxy.downstream.context import Context
@@ -19,6 +20,12 @@ from devroute.upstream.interface import DiscardedRequest, UpstreamStream
 #: Interim responses (1xx) to one request; uploads that report their progress send some (104). They have no
 #: flow control, so without a limit they could fill memory.
 MAX_INTERIM: Final = 100
+
+
+#: A gRPC response that is its status alone ("Trailers-Only") has it in its head; HTTP/2 has lower case.
+_GRPC_STATUS: Final = b"\r\ngrpc-status:"
+#: On responses that callers might ask for again: the laptop has seen the request.
+_NO_RETRY: Final = f"{NO_RETRY}: true\r\n".encode("ascii")
 
 
 class Exchange:
@@ -155,7 +162,10 @@ class Exchange:
             self.route = route = route.with_outcome(result, reason)
         if route.no_store:
             head = head.without_cache_fields()
-        self.send_head(head, route.response_headers)
+        lines = route.response_headers
+        if head.status >= 400 or _GRPC_STATUS in head.raw:
+            lines += _NO_RETRY
+        self.send_head(head, lines)
 
     def on_data(self, data: bytes) -> None:
         self._active = self._context.now

@@ -16,7 +16,8 @@ from devroute.mesh.manifests.access import LAPTOP_PATHS, SIDECAR_PATHS
 from devroute.mesh.manifests.examples import ambient_lua
 from devroute.mesh.manifests.folder import base, example_files, files, install
 from devroute.mesh.manifests.installation import IngressGateway, Installation
-from devroute.mesh.manifests.model import Document, ProxyService, WorkloadScope
+from devroute.mesh.manifests.model import Document, NamespaceScope, ProxyService, WorkloadScope
+from devroute.mesh.manifests.outlier_detection import Protected
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.settings import ProxySettings
@@ -41,6 +42,9 @@ INSTALLATIONS = {
         networks=("10.8.0.0/16", "10.9.0.0/16", "fd00::/48"),
         ports=("8001", "9000-9100"),
         services=("foo", "team-*"),
+        scope=WorkloadScope("shop", "foo"),
+        outlier_detection=(Protected("foo", "shop", 8080, "http2"),),
+        mesh_egress=False,
     ),
 }
 
@@ -192,15 +196,45 @@ def test_the_filter_calls_a_service_that_exists(installation: Installation) -> N
         settings.admin_port,
     ]
     assert one(installation, "DestinationRule")["spec"]["host"] == host
-    assert installation.proxy.data_cluster in str(one(installation, "EnvoyFilter", "devroute"))
+    name = "devroute-foo" if isinstance(installation.scope, WorkloadScope) else "devroute"
+    assert installation.proxy.data_cluster in str(one(installation, "EnvoyFilter", name))
 
 
 def test_useclientprotocol_is_what_lets_grpc_through() -> None:
-    http = one(Installation(), "DestinationRule")["spec"]["trafficPolicy"]["connectionPool"]["http"]
-    assert http["useClientProtocol"] is True
-    assert float(http["idleTimeout"].removesuffix("s")) < ProxySettings().keep_alive_timeout
+    policy = one(Installation(), "DestinationRule")["spec"]["trafficPolicy"]
+    (data,) = policy["portLevelSettings"]
+    assert data["port"] == {"number": 8080}
+    assert data["connectionPool"]["http"]["useClientProtocol"] is True
+    assert "useClientProtocol" not in policy["connectionPool"]["http"], "the control port speaks HTTP/1.1"
+    for each in (policy, data):
+        idle = each["connectionPool"]["http"]["idleTimeout"]
+        assert float(idle.removesuffix("s")) < ProxySettings().keep_alive_timeout
     ports = one(Installation(), "Service")["spec"]["ports"]
     assert {(each["appProtocol"], each["name"].partition("-")[0]) for each in ports} == {("http", "http")}
+
+
+def test_the_proxy_sends_what_laptops_decline_to_a_listener_that_only_it_reaches() -> None:
+    (listener,) = one(Installation(), "Sidecar")["spec"]["egress"]
+    assert (listener["bind"], listener["captureMode"], listener["hosts"]) == ("127.0.0.1", "NONE", ["*/*"])
+    (container,) = one(Installation(), "Deployment")["spec"]["template"]["spec"]["containers"]
+    (given,) = [each for each in container["args"] if each.startswith("--mesh-egress=")]
+    settings = ProxySettings.model_validate({"mesh_egress": given.partition("=")[2]})
+    assert settings.mesh_egress is not None
+    assert (settings.mesh_egress.host, settings.mesh_egress.port) == ("127.0.0.1", listener["port"]["number"])
+    without = documents(Installation(mesh_egress=False), "base/")
+    assert "Sidecar" not in {each["kind"] for each in without}
+    assert "mesh-egress" not in str(without)
+
+
+def test_the_filter_can_be_tried_with_one_workload_or_namespace_first() -> None:
+    for scope in (NamespaceScope("shop"), WorkloadScope("shop", "foo")):
+        filters = [
+            each for each in documents(Installation(scope=scope), "base/") if each["kind"] == "EnvoyFilter"
+        ]
+        assert {each["metadata"]["namespace"] for each in filters} == {"shop", "devroute"}
+        assert [
+            each["metadata"]["labels"] for each in filters if each["metadata"]["namespace"] == "shop"
+        ] == [{"app.kubernetes.io/part-of": "devroute"}]
 
 
 def test_the_policy_by_default_permits_no_address() -> None:
@@ -220,7 +254,8 @@ def test_networks_are_the_same_in_the_policy_and_in_the_network_policy() -> None
     assert [(each["port"], each.get("endPort", each["port"])) for each in laptops["ports"]] == list(
         policy.ports
     )
-    assert len(one(Installation(), "NetworkPolicy")["spec"]["egress"]) == 2, "nothing without a network"
+    egress = one(Installation(mesh_egress=False), "NetworkPolicy")["spec"]["egress"]
+    assert len(egress) == 2, "nothing without a network"
 
 
 @pytest.mark.parametrize(
