@@ -3,7 +3,7 @@ gateway's routes a request meets."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,12 +26,14 @@ HUNDRED = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 class Policy:
     """A filter as others configure it, and what the app's own route configures there.
 
+    `host` is what the virtual host configures.
     `verdict`: what a plain request gets: its status, and the header of the response that `shows` names.
     """
 
     verdict: tuple[int, str | None]
     route: Document
     filters: Callable[[Issuer], list[Document]] = lambda issuer: []
+    host: Document = field(default_factory=dict)
     sent: Fields = ()
     method: str = "GET"
     shows: str = "x-nothing"
@@ -125,6 +127,17 @@ POLICIES = {
         },
         rbac,
     ),
+    "RBAC that the virtual host turns on": Policy(
+        (403, None),
+        {},
+        lambda issuer: [each | {"disabled": True} for each in rbac(issuer)],
+        {
+            "envoy.filters.http.rbac": {
+                "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+                "config": {"@type": f"{HTTP}.rbac.v3.RBACPerRoute", "rbac": {"rules": REFUSE_ALL}},
+            }
+        },
+    ),
     "fault on the route": Policy(
         (418, None),
         {
@@ -165,7 +178,9 @@ async def guarded(
         return web.Response(status=403)
 
     def change(manager: Document) -> None:
-        (route,) = manager["route_config"]["virtual_hosts"][0]["routes"]
+        (host,) = manager["route_config"]["virtual_hosts"]
+        host["typed_per_filter_config"] = policy.host
+        (route,) = host["routes"]
         route["typed_per_filter_config"] = policy.route
         manager["http_filters"][:0] = policy.filters(issuer)
 

@@ -16,6 +16,7 @@ from devroute.mesh.istio.patches import turn
 from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
 from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
 from devroute.mesh.manifests.model import Document
+from devroute.mesh.preflight.policies import passed_by
 from devroute.mesh.preflight.report import Report, Verdict
 from devroute.quoting import quote
 from devroute.yaml_text import read_documents
@@ -114,6 +115,8 @@ def _judge_filter(report: Report, place: str, document: Document, envoys: Envoys
             broken = broken or finding.severity == "error"
         if not broken:
             patches[number] = {**patch, "match": patch.get("match") or {}}
+            for finding in passed_by(patch, spec.get("priority")):
+                report.add(finding, f"{place}: configPatches[{number}]")
     report.needs += sorted(rules.clusters_named(list(patches.values())) - set(report.needs))
     done: set[int] = set()
     for release in report.releases:
