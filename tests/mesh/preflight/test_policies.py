@@ -1,4 +1,4 @@
-"""Where `devroute manifests check` warns that requests with a contract pass by what an EnvoyFilter configures."""
+"""Where `devroute manifests check` warns that requests with a contract pass by an EnvoyFilter."""
 
 from typing import Any
 
