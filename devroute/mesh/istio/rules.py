@@ -145,6 +145,13 @@ def _operation(apply_to: str, operation: str, value: object) -> Iterator[Manifes
             yield _error(
                 place, f"{quote(each)} is of Envoy's API v2, which was removed", "use the type of v3"
             )
+        elif each == "ACCEPT_UNTRUSTED":
+            yield _warning(
+                place,
+                "callers may present certificates that no authority signed, and `from` and `callers` of devroute"
+                " would believe them",
+                "leave trust_chain_verification out",
+            )
 
 
 def _match(match: object, apply_to: str, operation: str) -> Iterator[ManifestFinding]:

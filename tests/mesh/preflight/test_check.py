@@ -207,6 +207,14 @@ def test_a_patch_for_some_versions_is_tried_on_those_only() -> None:
     assert [each.outcome for each in report.verdicts] == ["does not suit", *["suits"] * 4]
 
 
+def test_a_listener_that_accepts_any_certificate_is_reported() -> None:
+    context = {"validation_context": {"trust_chain_verification": "ACCEPT_UNTRUSTED"}}
+    chain = {"transport_socket": {"name": "tls", "typed_config": {"common_tls_context": context}}}
+    patch = {"operation": "MERGE", "value": chain}
+    found = checked(envoy_filter_of({"applyTo": "FILTER_CHAIN", "patch": patch})).findings
+    assert ("warning", True) in [(each.severity, "would believe them" in each.problem) for each in found]
+
+
 def test_a_patch_that_matches_nothing_is_reported() -> None:
     route = {
         "applyTo": "HTTP_ROUTE",
