@@ -148,7 +148,7 @@ def _operation(apply_to: str, operation: str, value: object) -> Iterator[Manifes
         elif each == "ACCEPT_UNTRUSTED":
             yield _warning(
                 place,
-                "callers may present certificates that no authority signed, and `from` and `callers` of devroute"
+                "callers may present certificates that no authority signed; `from` and `callers` of devroute"
                 " would believe them",
                 "leave trust_chain_verification out",
             )
