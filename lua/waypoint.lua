@@ -37,9 +37,12 @@ function envoy_on_response(handle)
     return
   end
   local headers = handle:headers()
+  if headers:get(RESULT) ~= nil then -- and the reason, if any, is that one's: the proxy's, or a sidecar's behind us
+    return
+  end
   for name, value in pairs({ [RESULT] = decided.result, [REASON] = decided.reason }) do
-    if value ~= "" and headers:get(name) == nil then
-      headers:add(name, value)
+    if value ~= "" then
+      headers:replace(name, value)
     end
   end
 end

@@ -22,7 +22,10 @@ local OTHER_METHOD = left_to_service("its method")
 local OTHER_PATH = left_to_service("its path")
 local OTHER_CALLER = left_to_service("its caller")
 local OTHER_PERCENTAGE = left_to_service("its percentage")
-local NO_CLUSTER = fallback("the sidecar does not know the cluster of the devroute proxy")
+local NO_CLUSTER = fallback(
+  "the sidecar does not know the cluster of the devroute proxy; do the egress hosts of its Sidecar resource"
+    .. " name devroute/*?" -- or the proxy's own namespace
+)
 local NOT_UNDERSTOOD = fallback("the devroute proxy's response was not understood")
 
 -- For each decision: the rule's own part, or nil if a line that it needs is missing or invalid.
