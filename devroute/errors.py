@@ -1,11 +1,12 @@
 """All errors of devroute. Each class has an HTTP status and a stable code; none does I/O.
 
 Codes are part of the public interface: scripts and dashboards match on them, so they never change meaning.
+Longer than 350 lines: it is one list, and each error has three.
 """
 
 from typing import ClassVar
 
-from devroute.quoting import MAX_MESSAGE, MAX_NAME, shortened
+from devroute.quoting import MAX_MESSAGE, MAX_NAME, quote, shortened
 
 
 class DevrouteError(Exception):
@@ -311,6 +312,18 @@ class MethodNotAllowed(DevrouteError, code="method-not-allowed", status=405):
 
 class ConfigInvalid(DevrouteError, code="config-invalid", status=500):
     """A setting, policy or token file is invalid; the message names the file and the field."""
+
+
+class ServerNotConfirmed(ConfigInvalid, code="server-not-confirmed"):
+    """Only a repository's file names `server` and its token, and the user has not confirmed it."""
+
+    def __init__(self, server: str, file: str) -> None:
+        super().__init__(
+            f"{file} names the server {quote(server)} and brings the token for it: its author could send"
+            " requests to your apps",
+            hint=f"if you trust that server, name it yourself: --server {shortened(server, MAX_NAME)}",
+        )
+        self.server = server
 
 
 class ServerUnreachable(DevrouteError, code="server-unreachable", status=502):

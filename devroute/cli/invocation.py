@@ -3,17 +3,23 @@
 Never interprets settings: cli/config/sources.py does.
 """
 
+import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+import typer
 
 from devroute.cli.config.sources import Source, read_environment, read_file
-from devroute.errors import ConfigInvalid
+from devroute.cli.config.yaml_edit import with_settings
+from devroute.errors import ConfigInvalid, ServerNotConfirmed
 from devroute.platforms import config_folder
+
+S = TypeVar("S")
 
 #: A repository's settings for all who work on it. Its author is not trusted with their tokens
 #: (cli/config/credentials.py).
@@ -44,6 +50,32 @@ class Invocation:
             if (text := read_text(file)) is not None
         ]
         return [Source("command line", given), read_environment(self.environment), *found]
+
+    def settings(self, read: Callable[[list[Source]], S], parameters: Mapping[str, object]) -> S:
+        """What `read` makes of the sources. Asks once about a server that only a repository names. Raises
+        what `read` does."""
+        try:
+            return read(self.sources(parameters))
+        except ServerNotConfirmed as error:
+            if not self._confirms(error):
+                raise
+        return read(self.sources(parameters))
+
+    def _confirms(self, question: ServerNotConfirmed) -> bool:
+        """Whether the user trusts the server; kept as an entry of `servers:`. No one is asked in CI."""
+        file = self.home_file
+        if file is None or self.environment.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        print(f"devroute: {question.message}.", file=sys.stderr)
+        if not typer.confirm("Do you trust this server, from now on?", err=True):
+            return False
+        known = read_text(file) or ""
+        listed = read_file(known, str(file)).values.get("servers")
+        servers = {**(listed if isinstance(listed, Mapping) else {}), question.server: {}}
+        with contextlib.suppress(OSError):  # replace_file says why it cannot be written
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_file(file, with_settings(known, {"servers": servers}, str(file)))
+        return True
 
 
 def read_text(file: Path) -> str | None:

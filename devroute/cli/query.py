@@ -25,7 +25,7 @@ def ls(context: typer.Context, server: Server = None, token: Token = None, outpu
     """
     from devroute.agent.api_client import fetch
 
-    settings = client_settings(context.obj.sources(context.params))
+    settings = context.obj.settings(client_settings, context.params)
     document = asyncio.run(fetch(settings, "/api/laptops"))
     if settings.output == "json":
         print_json(document)
@@ -45,7 +45,7 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     """
     from devroute.agent.api_client import fetch
 
-    settings = client_settings(context.obj.sources(context.params))
+    settings = context.obj.settings(client_settings, context.params)
     document = {"server": settings.server} | asyncio.run(fetch(settings, "/api/status"))
     if settings.output == "json":
         print_json(document)
@@ -66,7 +66,7 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     from devroute.agent import trace
     from devroute.routing import trace as traces
 
-    settings = client_settings(context.obj.sources(context.params))
+    settings = context.obj.settings(client_settings, context.params)
     traced = asyncio.run(trace.run(settings, context.obj.command))
     if settings.output == "json":
         print_json(asdict(traced) | {"missed": traces.unreached_services(traced.hops)})

@@ -72,7 +72,7 @@ def up(
     """
     # Longer than 40 lines: one parameter per flag.
     invocation: Invocation = context.obj
-    settings = agent_settings(invocation.sources(context.params | {"command": invocation.command}))
+    settings = invocation.settings(agent_settings, context.params | {"command": invocation.command})
     from devroute import log
     from devroute.agent import app
     from devroute.platforms import loop_factory

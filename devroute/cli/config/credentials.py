@@ -6,7 +6,8 @@ user's token. So, where ./devroute.yaml names the server:
 
 - the entry of `servers:` in the home config for that URL is used with it;
 - other credentials of the user are used with it only if `server` in the home config is the same URL;
-- a token in ./devroute.yaml itself may go to any server.
+- a token in ./devroute.yaml itself is used with that server once the user has confirmed the server, by an
+  entry of `servers:` or by naming it; else the file's author would have a way to the user's apps.
 
 Anything else is refused. `token` and `token_command` are one choice: that of the first source with either.
 """
@@ -15,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from devroute.errors import ConfigInvalid
+from devroute.errors import ConfigInvalid, ServerNotConfirmed
 from devroute.quoting import quote
 
 #: Settings that belong together: the first source that has one of a pair decides both.
@@ -44,8 +45,7 @@ def bind(sources: Sequence[Source]) -> list[Source]:
 
     Raises ConfigInvalid for a credential that does not belong to that server.
     """
-    named = next((source for source in sources if source.values.get("server")), None)
-    server = str(named.values["server"]) if named is not None else ""
+    named, server = _named(sources)
     bound = [place for source in sources for place in (*_listed(source, server), source)]
     for pair in _PAIRS:
         bound = _first_only(bound, pair)
@@ -61,6 +61,23 @@ def bind(sources: Sequence[Source]) -> list[Source]:
                     "servers: with its token in ~/.config/devroute/config.yaml",
                 )
     return [Source(*source[:3]) for source in bound]
+
+
+def check_confirmed(sources: Sequence[Source]) -> None:
+    """For commands that connect. Raises ServerNotConfirmed for a server that only a repository names."""
+    named, server = _named(sources)
+    if named is None or named.own:
+        return
+    for source in sources:
+        if source.own and (same_server(str(source.values.get("server")), server) or _listed(source, server)):
+            return
+    raise ServerNotConfirmed(server, named.name)
+
+
+def _named(sources: Sequence[Source]) -> tuple[Source | None, str]:
+    """The first source that names a server, and the server."""
+    named = next((source for source in sources if source.values.get("server")), None)
+    return named, "" if named is None else str(named.values["server"])
 
 
 class _Listed(Source):

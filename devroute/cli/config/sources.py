@@ -15,7 +15,7 @@ from devroute.agent.settings import AgentSettings, ClientSettings
 from devroute.auth.tls import is_exposed
 from devroute.cli.config import project_file
 from devroute.cli.config.credentials import Source as Source
-from devroute.cli.config.credentials import bind
+from devroute.cli.config.credentials import bind, check_confirmed
 from devroute.contract.service_spec import with_direct
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
@@ -73,16 +73,22 @@ def given_settings(sources: Iterable[Source]) -> AgentSettings:
 
 
 def client_settings(sources: Iterable[Source]) -> ClientSettings:
-    """For `ls` and `status`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
+    """For `ls` and `status`; sources in order of precedence. Raises ServerNotConfirmed, and ConfigInvalid
+    naming source and field."""
+    sources = list(sources)
     settings = _bound(ClientSettings, sources)
     _require(settings)
+    check_confirmed(sources)
     return settings
 
 
 def agent_settings(sources: Iterable[Source]) -> AgentSettings:
-    """For `up`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
+    """For `up`; sources in order of precedence. Raises ConfigInvalid naming source and field, and
+    ServerNotConfirmed."""
+    sources = list(sources)
     settings = _bound(AgentSettings, sources)
     _require(settings, services=settings.services)
+    check_confirmed(sources)
     try:
         settings.offer_options.check()
     except Malformed as problem:

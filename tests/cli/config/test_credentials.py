@@ -1,13 +1,22 @@
 """Which credentials are sent to which server, and what a repository's file may not set."""
 
+from collections.abc import Callable
+
 import pytest
 
 from devroute.agent.settings import AgentSettings
 from devroute.auth.tls import is_exposed
 from devroute.cli.config.credentials import same_server
 from devroute.cli.config.project_file import PERMITTED
-from devroute.cli.config.sources import Source, given_settings, read_environment, read_file
-from devroute.errors import ConfigInvalid
+from devroute.cli.config.sources import (
+    Source,
+    agent_settings,
+    client_settings,
+    given_settings,
+    read_environment,
+    read_file,
+)
+from devroute.errors import ConfigInvalid, ServerNotConfirmed
 
 OURS, THEIRS = "https://ours.example", "https://evil.example"
 
@@ -77,6 +86,47 @@ def test_the_user_s_server_takes_precedence_over_the_repository_s() -> None:
 def test_a_token_of_the_repository_itself_may_go_to_any_server() -> None:
     assert token(settled(repo=f"server: {THEIRS}\ntoken: shared")) == "shared"
     assert token(settled(repo="token: shared", home=f"server: {OURS}\ntoken: one")) == "shared"
+
+
+BOTH = f"server: {THEIRS}\ntoken: shared\nservices: [foo=8001]"
+
+
+@pytest.mark.parametrize("read", [client_settings, agent_settings])
+@pytest.mark.parametrize(
+    ("flags", "env", "home", "confirmed"),
+    [
+        ({}, {}, "", False),
+        ({}, {}, f"server: {OURS}\ntoken: one", False),
+        ({}, {}, f"servers: {{{OURS}: {{}}}}", False),
+        ({"name": "ann"}, {"services": "foo=8001"}, "output: text", False),
+        ({"token": "one"}, {"server": OURS}, "", True),
+        ({"server": THEIRS}, {}, "", True),
+        ({}, {"server": THEIRS}, "", True),
+        ({}, {}, f"server: {THEIRS}", True),
+        ({}, {}, f"servers: {{{THEIRS}: {{}}}}", True),
+        ({}, {}, f"servers: {{'{THEIRS}:443': {{token: two}}}}", True),
+    ],
+)
+def test_a_server_and_token_of_a_repository_are_used_once_the_user_has_confirmed_the_server(
+    read: Callable[[list[Source]], object],
+    flags: dict[str, object],
+    env: dict[str, str],
+    home: str,
+    confirmed: bool,
+) -> None:
+    sources = [
+        Source("command line", flags),
+        read_environment({f"DEVROUTE_{name.upper()}": value for name, value in env.items()}),
+        read_file(BOTH, "devroute.yaml", own=False),
+        read_file(home, "config.yaml"),
+    ]
+    if confirmed:
+        read(sources)
+        return
+    with pytest.raises(ServerNotConfirmed, match="its author could send requests to your apps") as caught:
+        read(sources)
+    assert (caught.value.server, "shared" in str(caught.value)) == (THEIRS, False)
+    assert f"--server {THEIRS}" in caught.value.hint
 
 
 def test_without_a_credential_a_repository_may_name_any_server() -> None:
