@@ -54,11 +54,13 @@ def replay(
         int | None,
         option("Requests at a time; default: 4, or 1 with --methods", "N", min=1, max=MAX_CONCURRENCY),
     ] = None,
+    dry_run: Annotated[bool, option("Show what would be sent, and send nothing", None, "--dry-run")] = False,
     output: Output = None,
 ) -> int:
     """Send recorded requests to the local app, and compare its responses with the recorded ones.
 
-    The exit code is 0 where all are the same, 1 where one differs, 20 where the file cannot be replayed.
+    An entry that cannot be read or sent is skipped, with the reason. The exit code is 0 where all others are
+    the same, 1 where one differs, 20 where nothing can be replayed.
 
     \b
     Example: devroute replay shop.har --to 8001 --ignore '$.timestamp' --output json
@@ -73,6 +75,7 @@ def replay(
         methods=_methods(methods),
         headers=_headers(header or ()),
         timeout=timeout,
+        dry_run=dry_run,
         concurrency=concurrency or (4 if methods is None else 1),
     )
     entries = har_reader.read(_read(file))
@@ -80,7 +83,14 @@ def replay(
     verdicts = Counter(each.verdict for each in outcomes)
     counts = {name: verdicts[name] for name in get_args(regression.Verdict)}
     if as_json:
-        print_json({"file": str(file), **counts, "entries": [each.as_dict() for each in outcomes]})
+        print_json(
+            {
+                "file": str(file),
+                "dry_run": dry_run,
+                **counts,
+                "entries": [each.as_dict() for each in outcomes],
+            }
+        )
     else:
         typer.echo(", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no entries")
     # Longer than 40 lines: one parameter per flag.
@@ -157,7 +167,7 @@ def _print_outcome(outcome: "ReplayOutcome") -> None:
         line += f"  {outcome.ms:g} ms"
     if outcome.reason:
         line += f"  ({cell(outcome.reason)})"
-    if outcome.verdict in ("different", "failed") and outcome.without:
+    if outcome.verdict in ("different", "failed", "ready") and outcome.without:
         line += f"  sent without {cell(list(outcome.without))}, redacted in the file"
     typer.echo(line)
     for where, recorded, now in outcome.differences:

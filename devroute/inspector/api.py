@@ -29,6 +29,9 @@ QUIET_SECONDS: Final = 15.0
 RETRY_MS: Final = 1000
 #: Seconds for which a search may block the event loop at a time.
 SEARCH_SECONDS: Final = 0.004
+#: Bytes of a HAR file: all captures, written as JSON. Reasons that are listed for entries left out.
+MAX_HAR: Final = 512 * 1024 * 1024
+MAX_REASONS: Final = 5
 #: Bytes of a decoded body.
 MAX_DECODED: Final = 8 * 1024 * 1024
 
@@ -195,11 +198,19 @@ class Api:
 
     async def load(self, request: web.Request) -> web.Response:
         """POST /api/har: import the entries of a HAR file, redacted like all captures."""
-        found = await asyncio.to_thread(har_reader.read, await request.read())
+        body = bytearray()
+        async for piece in request.content.iter_any():
+            body += piece
+            if len(body) > MAX_HAR:
+                raise RequestMalformed(f"the file is larger than {MAX_HAR >> 20} MiB")
+        found = await asyncio.to_thread(har_reader.read, bytes(body))
+        skipped = [each.reason for each in found if isinstance(each, har_reader.Unreadable)]
         for capture in found:
-            self.store.add(capture)
-            await asyncio.sleep(0)  # lets the tunnel run
-        return web.json_response({"imported": len(found)})
+            if not isinstance(capture, har_reader.Unreadable):
+                self.store.add(capture)
+                await asyncio.sleep(0)  # lets the tunnel run
+        counts = {"imported": len(found) - len(skipped), "skipped": len(skipped)}
+        return web.json_response(counts | {"reasons": skipped[:MAX_REASONS]})
 
     async def replay(self, request: web.Request) -> web.Response:
         """POST /api/exchanges/ID/replay with the changes of method, target, headers and body, or {}: the id

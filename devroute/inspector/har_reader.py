@@ -1,4 +1,4 @@
-"""Reads HAR files, of any tool, as captures. Pure; errors name the entry.
+"""Reads HAR files, of any tool, as captures. Pure; an entry that cannot be read becomes its reason.
 
 Files are not trusted: types, sizes and characters of header values are checked. CaptureStore.add redacts the
 captures.
@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -26,22 +27,35 @@ from devroute.inspector.capture import (
     value_of,
 )
 
-#: More than a browser's session has; the store keeps the newest.
+#: More than a browser's session has; of more, the newest are read.
 MAX_ENTRIES: Final = 50_000
 MAX_MESSAGES: Final = 10_000
 MAX_HEADERS: Final = 500
+#: Characters of an unreadable entry's method and URL.
+MAX_SHOWN: Final = 200
 #: Of milliseconds and seconds.
 MAX_NUMBER: Final = 1e15
+#: The last second that a time can have: that of the year 9999.
+MAX_TIME: Final = 253_402_300_799.0
 
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _KINDS: Final[tuple[Kind, ...]] = ("http", "grpc", "websocket", "upgrade", "sse")
 
 _URL = re.compile(r"(?i:https?|wss?)://([^/?#\s]+)([^#]*)(?:#.*)?", re.DOTALL)
 _VISIBLE: Final = "".join(map(chr, range(33, 127)))
 
 
-def read(text: str | bytes) -> list[Capture]:
-    """The entries in the order of the file. Raises HarInvalid."""
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An entry that cannot be read: `reason` names it. `method` and `url` as far as they could be read."""
+
+    method: str
+    url: str
+    reason: str
+
+
+def read(text: str | bytes) -> list[Capture | Unreadable]:
+    """The entries in the order of the file. Raises HarInvalid for a file that is none."""
     try:
         document = json.loads(text)
     except UnicodeDecodeError:
@@ -52,14 +66,26 @@ def read(text: str | bytes) -> list[Capture]:
         raise HarInvalid("the file's JSON nests too deeply or has a number with too many digits") from None
     log = _get(_object(document, "the file"), "log", dict, "the file")
     entries = _get(log, "entries", list, "log")
-    if len(entries) > MAX_ENTRIES:
-        raise HarInvalid(f"the file has {len(entries)} entries; at most {MAX_ENTRIES} are read")
-    return [_capture(_object(each, f"entry {n}"), f"entry {n}") for n, each in enumerate(entries, 1)]
+    first = len(entries) - MAX_ENTRIES
+    return [_read_entry(each, n, first) for n, each in enumerate(entries, 1)]
+
+
+def _read_entry(entry: Any, number: int, first: int) -> Capture | Unreadable:
+    where = f"entry {number}"
+    try:
+        if number <= first:
+            raise HarInvalid(f"{where}: only the last {MAX_ENTRIES} entries are read")
+        return _capture(_object(entry, where), where)
+    except HarInvalid as error:
+        request = entry.get("request") if isinstance(entry, dict) else None
+        known = request if isinstance(request, dict) else {}
+        method, url = (str(known.get(name) or "")[:MAX_SHOWN] for name in ("method", "url"))
+        return Unreadable(method, url, error.message)
 
 
 def _capture(entry: dict[str, Any], where: str) -> Capture:
     request = _get(entry, "request", dict, where)
-    response = _get(entry, "response", dict, where)
+    response = _get(entry, "response", dict, where, {})
     ours = _get(entry, "_devroute", dict, where, {})
     method = _get(request, "method", str, f"{where}: request")
     if _METHOD.fullmatch(method) is None:
@@ -82,7 +108,11 @@ def _capture(entry: dict[str, Any], where: str) -> Capture:
         entry, "_grpcMessages", list, where, []
     )
     for number, each in enumerate(declared[-MAX_MESSAGES:], 1):
-        capture.messages.append(_message(each, capture.started, f"{where}: message {number}"))
+        message = _message(each, capture.started, f"{where}: message {number}")
+        if message is None:
+            capture.messages_dropped += 1
+        else:
+            capture.messages.append(message)
     return capture
 
 
@@ -207,6 +237,8 @@ def _content(response: dict[str, Any], headers: Fields, where: str) -> Body:
         return body
     body.data += _decoded(content, text, f"{where}: content")
     body.size = len(body.data)
+    if size > len(body.data):  # cut by the tool that wrote it
+        body.size, body.truncated = size, True
     # HAR: "the text is HTTP decoded (decompressed & unchunked)".
     body.decoded = value_of(headers, "content-encoding").strip().lower() not in ("", "identity")
     return body
@@ -221,9 +253,13 @@ def _decoded(content: dict[str, Any], text: str, where: str) -> bytes:
         raise HarInvalid(f"{where}: the text is not base64") from None
 
 
-def _message(each: Any, started: float, where: str) -> Message:
+def _message(each: Any, started: float, where: str) -> Message | None:
+    """None for an error of the connection, which Chromium writes with opcode -1."""
     message = _object(each, where)
-    opcode = OPCODES.get(_get(message, "opcode", int, where, 1))
+    number = _get(message, "opcode", int, where, 1)
+    if number == -1:
+        return None
+    opcode = OPCODES.get(number)
     if opcode is None:
         raise HarInvalid(f"{where}: opcode {message['opcode']!r:.20} is none of {sorted(OPCODES)}")
     text = _get(message, "data", str, where)
@@ -279,11 +315,13 @@ def _seconds(container: dict[str, Any], name: str, where: str) -> float:
 
 
 def _time(entry: dict[str, Any], where: str) -> float:
+    """0 if it is unknown: some tools write the year 1."""
     text = _get(entry, "startedDateTime", str, where, "")
     if not text:
         return 0.0
     try:
         moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
+    except ValueError:
         raise HarInvalid(f"{where}: startedDateTime {text[:40]!r} is not ISO 8601") from None
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return seconds if 0 <= seconds <= MAX_TIME else 0.0

@@ -6,6 +6,7 @@ in `_devroute`, so that inspector/har_reader.py restores the same captures.
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,6 +16,9 @@ from devroute.inspector.capture import OPCODES, Body, Capture, Fields, Message, 
 
 #: Bytes of a decoded body.
 MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
+
+#: An authority that a URL can have.
+_HOST = re.compile(r"[!$&'()*+,;=\-.:\[\]_~%0-9A-Za-z]+")
 
 _NUMBERS: Final = {opcode: number for number, opcode in OPCODES.items()}
 
@@ -29,7 +33,9 @@ def write(captures: Iterable[Capture], version: str) -> Iterator[str]:
 
 
 def entry(capture: Capture) -> dict[str, Any]:
-    host = value_of(capture.request_headers, "host") or capture.service
+    host = value_of(capture.request_headers, "host")
+    if _HOST.fullmatch(host) is None:  # a request may have had any Host, or none
+        host = capture.service or "unknown"
     url = f"http://{host}{capture.target if capture.target.startswith('/') else '/'}"
     found: dict[str, Any] = {
         "startedDateTime": datetime.fromtimestamp(capture.started, UTC).isoformat(timespec="microseconds"),

@@ -14,9 +14,11 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError, NotReplayable
 from devroute.inspector.capture import Capture, Fields, is_readable
 from devroute.inspector.compare import Difference, IgnoreRules, ResponseParts, differences, response_of
+from devroute.inspector.har_reader import Unreadable
 from devroute.inspector.recorder import Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.replay import Replay
+from devroute.inspector.replay_request import replay_request
 from devroute.inspector.store import CaptureStore
 from devroute.upstream.local_app import local_app
 
@@ -27,13 +29,14 @@ MAX_RESPONSES_BYTES: Final = 3 * MAX_CONCURRENCY * MAX_RESPONSE_BYTES
 
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
-Verdict = Literal["same", "different", "failed", "skipped"]
+#: "ready": of a dry run, would be sent.
+Verdict = Literal["same", "different", "failed", "skipped", "ready"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
     """`apps`: by service, "" for all other services. `methods`: None for all. `headers` replace
-    the recorded ones of the same names. `timeout`: seconds for each request."""
+    the recorded ones of the same names. `timeout`: seconds for each request. `dry_run`: send nothing."""
 
     apps: Mapping[str, ServiceSpec]
     rules: IgnoreRules
@@ -41,6 +44,7 @@ class ReplayPlan:
     headers: Fields = field(default_factory=list)
     timeout: float = 30.0
     concurrency: int = 4
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class ReplayOutcome:
 
 
 async def run(
-    entries: Iterable[Capture], plan: ReplayPlan, report: Callable[[ReplayOutcome], None]
+    entries: Iterable[Capture | Unreadable], plan: ReplayPlan, report: Callable[[ReplayOutcome], None]
 ) -> list[ReplayOutcome]:
     """Replay all entries, `plan.concurrency` at a time. `report` gets the outcomes in the entries' order."""
     player = _Player(plan)
@@ -92,7 +96,7 @@ class _Player:
             await app.close()
 
     async def play(
-        self, entries: list[Capture], report: Callable[[ReplayOutcome], None]
+        self, entries: list[Capture | Unreadable], report: Callable[[ReplayOutcome], None]
     ) -> list[ReplayOutcome]:
         outcomes: list[ReplayOutcome | None] = [None] * len(entries)
         left = iter(enumerate(entries))
@@ -111,10 +115,17 @@ class _Player:
                 group.create_task(work())
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _outcome(self, number: int, entry: Capture) -> ReplayOutcome:
+    async def _outcome(self, number: int, entry: Capture | Unreadable) -> ReplayOutcome:
+        if isinstance(entry, Unreadable):
+            return ReplayOutcome(number, "", entry.method, entry.url, "skipped", entry.reason)
         about = (number, entry.service, entry.method, entry.target)
         try:
-            replay = self._start(entry)
+            app = self._app_for(entry)
+            edits = self._edits(entry)
+            if self._plan.dry_run:
+                without = replay_request(entry, edits).without
+                return ReplayOutcome(*about, "ready", "", entry.status, without=without)
+            replay = Replay(app, entry, edits)
         except DevrouteError as error:
             return ReplayOutcome(*about, "skipped", error.message)
         played, late = replay.capture, False
@@ -138,8 +149,8 @@ class _Player:
             verdict = "different" if found else "same"
         return ReplayOutcome(*about, verdict, reason, entry.status, played.status, ms, found, replay.without)
 
-    def _start(self, entry: Capture) -> Replay:
-        """Send an entry's request. Raises NotReplayable or RequestMalformed if it has to be skipped."""
+    def _app_for(self, entry: Capture) -> RecordingUpstream:
+        """The app for an entry's request. Raises NotReplayable if it has to be skipped."""
         app = self._apps.get(entry.service, self._apps.get(""))
         methods = self._plan.methods
         if app is None:
@@ -148,7 +159,7 @@ class _Player:
             raise NotReplayable(f"{entry.method} is sent only if --methods names it")
         if entry.status is None:
             raise NotReplayable("no response was recorded")
-        return Replay(app, entry, self._edits(entry))
+        return app
 
     def _edits(self, entry: Capture) -> dict[str, Any]:
         """The given headers in place of the recorded ones, and an Accept-Encoding that can be decoded."""

@@ -147,6 +147,38 @@ async def test_json_has_every_entry(play: Run) -> None:
     assert document["entries"][1]["differences"] == [{"where": "status", "left": "404", "right": "200"}]
 
 
+async def test_entries_that_cannot_be_read_are_skipped_with_their_reason_and_counted(play: Run) -> None:
+    document = json.loads(
+        "".join(write([recorded("/a"), recorded("/b"), recorded("/c"), recorded("/d")], "1"))
+    )
+    entries = document["log"]["entries"]
+    entries[1]["request"]["url"] = "data:image/png;base64,AAAA"
+    entries[1]["request"]["method"] = "GET"
+    del entries[2]["response"]
+    del entries[2]["_devroute"]["error"]
+    async with shop() as (it, port):
+        arguments = ("--to", str(port), "--ignore", "$.timestamp")
+        code, out, _ = await play(json.dumps(document), *arguments)
+        assert code == 0
+        assert sorted(path for _, path, _ in it.seen) == ["/a", "/d"]
+    assert "2 same, 2 skipped" in out
+    assert "(entry 2: request: 'data:image/png;base64,AAAA' is not an http URL)" in out
+    assert "(no response was recorded)" in out
+
+
+async def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(play: Run) -> None:
+    entries = [recorded("/a"), recorded("/b", "POST"), recorded("/c", authorization="[redacted]")]
+    async with shop() as (it, port):
+        code, out, _ = await play(entries, "--to", str(port), "--dry-run")
+        assert (code, it.seen) == (0, [])
+        assert [line.split()[0] for line in out.splitlines()[:3]] == ["ready", "skipped", "ready"]
+        assert "1 skipped, 2 ready" in out
+        assert "authorization" in out
+        code, out, _ = await play(entries, "--to", str(port), "--dry-run", "--output", "json")
+        document = json.loads(out)
+        assert (code, document["dry_run"], document["ready"], it.seen) == (0, True, 2, [])
+
+
 async def test_unsafe_methods_are_replayed_only_if_named_and_in_order(play: Run) -> None:
     async with shop() as (it, port):
         entries = [recorded(f"/{n}", "POST", body=b"%d" % n) for n in range(5)] + [recorded("/last")]

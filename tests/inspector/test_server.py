@@ -373,8 +373,15 @@ async def test_har_is_exported_and_imported() -> None:
             "http://foo/1",
             "http://foo/2",
         ]
-        assert await opened.send("POST", "/api/har", document) == (200, {"imported": 2})
-        assert [each.target for each in opened.store.newest_first()] == ["/2", "/1", "/2", "/1"]
+        assert await opened.send("POST", "/api/har", document) == (
+            200,
+            {"imported": 2, "skipped": 0, "reasons": []},
+        )
+        document["log"]["entries"][0]["request"]["url"] = "data:,"
+        status, found = await opened.send("POST", "/api/har", document)
+        assert (found["imported"], found["skipped"]) == (1, 1)
+        assert found["reasons"] == ["entry 1: request: 'data:,' is not an http URL"]
+        assert [each.target for each in opened.store.newest_first()] == ["/2", "/2", "/1", "/2", "/1"]
         status, answer = await opened.send("POST", "/api/har", {"log": 1})
         assert (status, answer["code"]) == (400, "har-invalid")
 

@@ -60,8 +60,9 @@ export function importFile(input) {
     const [file] = input.files;
     if (!file) return;
     try {
-      const { imported } = await api.load(file);
-      notice(`${imported} requests imported from ${file.name}`);
+      const { imported, skipped, reasons } = await api.load(file);
+      const without = skipped ? `; ${skipped} skipped: ${reasons.join("; ")}` : "";
+      notice(`${imported} requests imported from ${file.name}${without}`, skipped ? "bad" : undefined);
     } catch (error) {
       notice(error.message, "bad");
     }
