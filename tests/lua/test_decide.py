@@ -197,8 +197,8 @@ def test_a_missing_cluster_leaves_the_request_to_the_service(worker: Worker) -> 
     handle = worker.request('{"foo": "x"}')
     assert (handle["decision"], handle["reason"]) == (
         "fallback",
-        "the sidecar does not know the cluster of the devroute proxy; do the egress hosts of its Sidecar resource"
-        " name devroute/*?",
+        "the sidecar does not know the cluster of the devroute proxy; do the egress hosts of its Sidecar"
+        " resource name devroute/*?",
     )
 
 
