@@ -77,11 +77,12 @@ def _build(build: Build, folder: Path) -> None:
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
     unfinished.mkdir()
     try:
-        for module, path in build.files:
-            _copy(Path(_go(build, "list", "-m", "-f", "{{.Dir}}", module)) / path, unfinished)
         # One package after another: the linker of each takes more than a gigabyte.
         for package in build.packages:
             _go(build, "build", "-p", "2", "-trimpath", "-ldflags", "-s -w", "-o", f"{unfinished}/", package)
+        # A module has a folder once it was needed.
+        for module, path in build.files:
+            _copy(Path(_go(build, "list", "-m", "-f", "{{.Dir}}", module)) / path, unfinished)
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -36,6 +36,29 @@ async def live(mesh: Rig, pods: Iterable[str], text: str, *, gone: bool = False)
         await eventually(has, f"{text} {'gone from' if gone else 'in'} {pod}", within=LIVE_S)
 
 
+async def drained(mesh: Rig, pods: Iterable[str]) -> None:
+    """Waits until no listener that was replaced is left: when it goes, its connections are cut."""
+    pods = list(pods)
+
+    async def none_left() -> bool:
+        names = ("total_listeners_draining", "total_filter_chains_draining")
+        left = [await counter(mesh, pod, f"listener_manager.{name}") for pod in pods for name in names]
+        return not any(left)
+
+    await eventually(none_left, "no listener draining", within=LIVE_S)
+
+
+async def laptops_online(mesh: Rig) -> None:
+    """Waits until both are, after a change of the gateway that may have cut their tunnels."""
+    await drained(mesh, ["gw"])
+    for name in ("alice", "bob"):
+
+        async def answers(name: str = name) -> bool:
+            return (await mesh.ask("a", "http://b/x", {"b": name})).app == f"laptop-{name}"
+
+        await eventually(answers, f"{name} online", within=LIVE_S)
+
+
 async def counter(mesh: Rig, pod: str, name: str) -> int:
     """A counter or gauge of a pod's Envoy."""
     found = await client.admin(mesh.pods[pod], f"stats?filter=^{name}$")

@@ -10,7 +10,7 @@ import pytest_asyncio
 import yaml
 from aiohttp import web
 
-from tests.istio.changes import applied, live
+from tests.istio.changes import applied, laptops_online, live
 from tests.istio.control_plane import ROOT_NAMESPACE
 from tests.istio.limits import LIMIT, a_name, limit
 from tests.istio.rig import Rig
@@ -42,8 +42,10 @@ async def edge(mesh: Rig) -> AsyncIterator[Issuer]:
         async with applied(mesh, documents):
             await live(mesh, ["gw"], "devroute-edge")
             await live(mesh, ["gw"], issuer.url)
+            await laptops_online(mesh)
             yield issuer
         await live(mesh, ["gw"], "devroute-edge", gone=True)
+        await laptops_online(mesh)
     finally:
         await runner.cleanup()
 

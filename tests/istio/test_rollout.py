@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.istio.changes import counter, live
+from tests.istio.changes import drained, live
 from tests.istio.client import ask_in, session
 from tests.istio.kubernetes import Document
 from tests.istio.rig import Rig, documents
@@ -55,18 +55,8 @@ def with_new_lua(found: list[Document], mark: str) -> list[Document]:
     return changed
 
 
-async def drained(mesh: Rig) -> None:
-    """Waits until no listener that was replaced is left: then its connections are cut."""
-
-    async def none_left() -> bool:
-        gauges = [await counter(mesh, pod, "listener_manager.total_listeners_draining") for pod in BEHIND]
-        chains = [await counter(mesh, pod, "listener_manager.total_filter_chains_draining") for pod in BEHIND]
-        return not any(gauges + chains)
-
-    await eventually(none_left, "no listener draining", within=60)
-
-
 async def test_a_new_version_of_the_lua_cuts_no_connection(mesh: Rig) -> None:
+    await drained(mesh, BEHIND)
     async with session(mesh.pods["a"]) as opened, opened.ws_connect("http://b/ws") as socket:
         await socket.send_str("before")
         assert (await socket.receive_str(timeout=10)).endswith("before")
@@ -75,7 +65,7 @@ async def test_a_new_version_of_the_lua_cuts_no_connection(mesh: Rig) -> None:
             try:
                 await mesh.kubernetes.apply(with_new_lua(filters(mesh), "version two"))
                 await live(mesh, BEHIND, "version two")
-                await drained(mesh)
+                await drained(mesh, BEHIND)
                 await socket.send_str("after")
                 assert (await socket.receive_str(timeout=10)).endswith("after")
             finally:
@@ -94,7 +84,7 @@ async def test_upgrade_and_removal_under_load_fail_no_request(mesh: Rig, contrac
             await live(mesh, BEHIND, "devroute-detour", gone=True)
             await mesh.kubernetes.apply(filters(mesh))
             await live(mesh, BEHIND, "devroute-detour")
-            await drained(mesh)
+            await drained(mesh, BEHIND)
             before = outcomes.total()
             await eventually(lambda: outcomes.total() > before + 20, "load after the change")
     finally:
