@@ -81,8 +81,8 @@ async def test_laptops_tokens_pass_beside_the_edge_s_rule_for_tokens(mesh: Rig, 
     token = (mesh.folder / "token-bob").read_text()
     url = f"https://{HOST}/api/laptops"
     assert (await mesh.ask("bob", url, headers={"authorization": f"Bearer {token}"})).status == 200
-    async with mesh.laptop("bob", f"c={APP_PORT}", "--name", "bob-2"):
-        assert "bob-2" in mesh.devroute("bob", "ls")
+    async with mesh.laptop("bob", f"c={APP_PORT}", "--name", "bob--2"):
+        assert "bob--2" in mesh.devroute("bob", "ls")
 
 
 async def test_tokens_of_another_issuer_pass_to_the_app(mesh: Rig, edge: Issuer) -> None:
