@@ -14,7 +14,7 @@ from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol.events import Hello, Opened, Renew
-from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, MAX_STREAM_ID, Flag, Reason
+from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, MAX_STREAM_ID, WINDOW, Flag, Reason
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import CLOSED, Stream
 from devroute.tunnel.protocol.websocket import WebSocket
@@ -35,7 +35,7 @@ _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 class ProxyStream(LinkStream):
     """One request through the tunnel; implements devroute.upstream.interface.UpstreamStream."""
 
-    __slots__ = ("_method", "_response_parser", "_sink", "_upgradable", "_upgraded")
+    __slots__ = ("_method", "_response_parser", "_sink", "_upgradable", "_upgraded", "answered")
 
     def __init__(self, link: "ProxyLink", head: RequestHead, sink: ResponseSink) -> None:
         super().__init__(link)
@@ -45,6 +45,7 @@ class ProxyStream(LinkStream):
         self._sink = sink
         self._consume = sink.on_data
         self._upgraded = False
+        self.answered = False  # something of the response has arrived
 
     # --- the request
 
@@ -70,6 +71,7 @@ class ProxyStream(LinkStream):
     def receive_head(self, raw: bytes, flags: int) -> None:
         if self.done:
             return
+        self.answered = True
         try:
             head = self._checked(raw, flags)
         except UpstreamInvalid as error:
@@ -156,6 +158,20 @@ GONE_SECONDS: Final = 3.0
 #: A PONG counts as lost once it takes so many times as long as the one before.
 SLOWER: Final = 3
 
+#: Seconds of silence until a PING is sent while a request waits for its response, and least seconds for the
+#: PONG: together less than 2.
+QUIET_SECONDS: Final = 0.9
+PONG_SECONDS: Final = 1.0
+
+#: Bytes a second of the slowest network that has to keep up: a PING waits behind what is under way.
+SLOWEST: Final = 256 * 1024
+
+
+def pong_seconds(usual: float | None, queued: int) -> float:
+    """How long a PONG may take: `usual` is the round trip before, `queued` the bytes under way."""
+    least = PONG_SECONDS if usual is None else max(PONG_SECONDS, usual * SLOWER)
+    return least + queued / SLOWEST
+
 
 class TunnelUpstream:
     """One service of one laptop; implements devroute.upstream.interface.ProbedUpstream."""
@@ -224,6 +240,7 @@ class ProxyLink(Link):
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness)
         self.quota: Quota | None = None  # from its registration on
+        self._silence_check: asyncio.TimerHandle | None = None
         self.response_parser = ResponseHeadParser()
         self._gone = gone
         self._rare[Hello] = lambda event: hello(self, event.body)
@@ -247,6 +264,8 @@ class ProxyLink(Link):
         self._gone(self)
 
     def on_closed(self, error: DevrouteError) -> None:
+        if self._silence_check is not None:
+            self._silence_check.cancel()
         self._gone(self)
 
     def upstream(self, service: str) -> TunnelUpstream:
@@ -260,6 +279,37 @@ class ProxyLink(Link):
         stream = owner.stream = self._session.open(service, wire, flags, length)
         stream.owner = owner
         self.wake()
+        if self._silence_check is None:
+            self._silence_check = self._loop.call_later(QUIET_SECONDS, self._check_silence)
+
+    def _check_silence(self) -> None:
+        """While requests wait for the first sign of a response, ping a laptop that is silent. If it stays
+        silent, end these requests; the link itself has until its liveness ends it, as it may come back."""
+        self._silence_check = None
+        streams = self._session.streams.values()
+        owners = [stream.owner for stream in streams]
+        waiting = [each for each in owners if isinstance(each, ProxyStream) and not each.answered]
+        if self.close_error is not None or not waiting:
+            return
+        heartbeat = self.heartbeat
+        idle = heartbeat.idle
+        left = QUIET_SECONDS - idle
+        if left <= 0:
+            heartbeat.ping()
+            queued = self.transport.get_write_buffer_size() + sum(WINDOW - each.credit for each in streams)
+            left += pong_seconds(heartbeat.round_trip, queued)
+        if left > 0:
+            self._silence_check = self._loop.call_later(left, self._check_silence)
+            return
+        for each in waiting:
+            if not each.done:
+                self.send_reset(each, "cancelled", "no reply to a ping")
+                each.broken(
+                    UpstreamReset(
+                        f"the laptop has not responded for {idle:.0f} s",
+                        hint="is it asleep, or without a network? It comes back by itself",
+                    )
+                )
 
     def refuse(self, owner: ProxyStream) -> None:
         """End a request that cannot have a stream with an error, once open() has returned."""
