@@ -16,6 +16,7 @@ from devroute.mesh.istio.patches import turn
 from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
 from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
 from devroute.mesh.manifests.model import Document
+from devroute.mesh.preflight import callers
 from devroute.mesh.preflight.policies import passed_by
 from devroute.mesh.preflight.report import Report, Verdict
 from devroute.quoting import quote
@@ -251,5 +252,6 @@ def _services(report: Report, documents: list[tuple[str, Document]]) -> None:
 _RULES: dict[str, Callable[[Document], Iterator[ManifestFinding]]] = {
     "EnvoyFilter": rules.envoy_filter,
     "TrafficExtension": rules.traffic_extension,
-    "DestinationRule": rules.destination_rule,
+    "DestinationRule": callers.with_callers,
+    "VirtualService": callers.virtual_service,
 }
