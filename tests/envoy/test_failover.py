@@ -248,6 +248,24 @@ async def test_a_request_fails_over_by_the_word_of_the_proxy_alone(
                 assert not {"x-devroute-failover", "x-devroute-host"} & body["headers"].keys()
 
 
+async def test_the_proxy_passes_on_no_failover_of_others(party: Party) -> None:
+    """A workload may reach the data port without a sidecar's filter, and ask for a target in the mesh."""
+    url = "http://{}:{}/".format(*party.mesh.proxy.data)
+    async with serving(real_service) as target:
+        contract = json.dumps({"foo": f"{target.host}:{target.port}"})
+        forged = {"x-devroute-failover": "foo", "X-Devroute-Host": "admin.example"}
+        headers = {
+            "x-devroute": contract,
+            "x-devroute-matched": "foo",
+            "connection": "x-devroute-host",
+            **forged,
+        }
+        async with party.mesh.client.get(url, headers=headers) as response:
+            seen = (await response.json())["headers"]
+    assert "x-devroute" in seen
+    assert not {"x-devroute-failover", "x-devroute-host"} & seen.keys()
+
+
 async def test_a_response_that_is_not_declined_is_the_laptops(party: Party) -> None:
     for status in (200, 400, 500):
         answered = await party.ask("alice", f"/?status={status}")

@@ -37,7 +37,7 @@ _CACHE_NAMES: Final = (
 #: Every request field that decides the framing or ends at this hop. An ordinary GET has none of them.
 REQUEST_FIELDS = _pattern(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"),
-    *("proxy-authorization", "te", "upgrade", "expect"),
+    *("proxy-authorization", "te", "upgrade", "expect", headers.FAILOVER, headers.HOST),
 )
 RESPONSE_FIELDS = _pattern(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"),
@@ -119,10 +119,11 @@ def known_fault(raw: bytes) -> tuple[str, str]:
 _LINES = re.compile(rb"(?<=\n)([^:\r\n]+):[^\n]*\n")
 
 #: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1). MATCHED, which the sidecar wrote
-#: for this proxy, ends here too.
+#: for this proxy, ends here too, and so do the two that a sidecar believes of this proxy alone: written where a
+#: request fails over, never passed on.
 REQUEST_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding",
-    b"upgrade",
+    b"upgrade", headers.FAILOVER.encode(), headers.HOST.encode(),
 ))  # fmt: skip
 MATCHED: Final = headers.MATCHED.encode()
 RESPONSE_HOP: Final = frozenset((

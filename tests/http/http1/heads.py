@@ -3,7 +3,8 @@
 from hypothesis import strategies as st
 
 HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
-ENDS_HERE = HOP | {b"transfer-encoding", b"x-devroute-matched"}
+OURS = {b"x-devroute-matched", b"x-devroute-failover", b"x-devroute-host"}
+ENDS_HERE = HOP | {b"transfer-encoding"} | OURS
 PROTECTED = {b"host", b"content-length", b"x-devroute", b"x-request-id"}
 
 
@@ -22,6 +23,8 @@ NAMES = st.one_of(
             b"X-Request-Id",
             b"keep-alive",
             b"x-devroute-matched",
+            b"x-devroute-failover",
+            b"X-Devroute-Host",
             b"Proxy-Connection",
             b"proxy-authorization",
             b"x-hop",
