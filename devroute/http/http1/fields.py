@@ -119,8 +119,8 @@ def known_fault(raw: bytes) -> tuple[str, str]:
 _LINES = re.compile(rb"(?<=\n)([^:\r\n]+):[^\n]*\n")
 
 #: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1). MATCHED, which the sidecar wrote
-#: for this proxy, ends here too, and so do the two that a sidecar believes of this proxy alone: written where a
-#: request fails over, never passed on.
+#: for this proxy, ends here too, and so do the two that a sidecar believes of this proxy alone: written for a
+#: failover, never passed on.
 REQUEST_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding",
     b"upgrade", headers.FAILOVER.encode(), headers.HOST.encode(),
