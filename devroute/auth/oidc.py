@@ -15,6 +15,7 @@ from jwt import InvalidTokenError, PyJWK, PyJWS
 from jwt.exceptions import PyJWTError
 
 from devroute.auth.identity import Identity
+from devroute.contract.keys import is_for_verification
 from devroute.contract.target import Malformed, check_subject
 from devroute.errors import ConfigInvalid, SubjectInvalid, TokenExpired, TokenInvalid
 from devroute.quoting import MAX_QUOTED, quote
@@ -90,7 +91,7 @@ class IssuerKeys:
 def _usable(jwk: object) -> PyJWK | None:
     if not isinstance(jwk, dict) or not all(isinstance(jwk.get(name, ""), str) for name in _MEMBERS):
         return None
-    if jwk.get("use", "sig") != "sig":
+    if not is_for_verification(jwk):
         return None
     algorithm = ALGORITHMS.get((jwk.get("kty"), jwk.get("crv")))
     if algorithm is None or jwk.get("alg", algorithm) != algorithm or "d" in jwk:

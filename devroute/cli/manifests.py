@@ -179,6 +179,7 @@ def installation(
     istio_namespace: Annotated[
         str, option("Namespace of istiod and of mesh-wide settings", "NAMESPACE")
     ] = "istio-system",
+    dns_namespace: Annotated[str, option("Namespace of the cluster's DNS", "NAMESPACE")] = "kube-system",
     monitoring_namespace: Annotated[str, option("Namespace of Prometheus", "NAMESPACE")] = "monitoring",
     domain: Annotated[str, option("DNS domain of the cluster", "DOMAIN")] = "cluster.local",
 ) -> None:
@@ -205,6 +206,7 @@ def installation(
         replicas=replicas,
         revision=revision,
         istio_namespace=istio_namespace,
+        dns_namespace=dns_namespace,
         monitoring_namespace=monitoring_namespace,
         networks=tuple(network or ()),
         mesh_egress=mesh_egress,

@@ -78,6 +78,12 @@ class Keys:
         return cls(MappingProxyType(found))
 
 
+def is_for_verification(jwk: Mapping[str, object]) -> bool:
+    """Whether a JWK may verify signatures, by `use` and `key_ops` (RFC 7517 §4.2, §4.3)."""
+    operations = jwk.get("key_ops", ["verify"])
+    return jwk.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
+
+
 def read_key(jwk: object, place: str) -> Key | None:
     """The public key in a JWK, or None if it cannot sign contracts. Raises ConfigInvalid naming `place`."""
     if not isinstance(jwk, dict):
@@ -89,7 +95,7 @@ def read_key(jwk: object, place: str) -> Key | None:
         )
     key_type = jwk.get("kty"), jwk.get("crv")
     algorithm = ALGORITHMS.get(key_type) if all(isinstance(each, str) for each in key_type) else None
-    if algorithm is None or jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
+    if algorithm is None or jwk.get("alg", algorithm) != algorithm or not is_for_verification(jwk):
         return None
     key_id, subject = jwk.get("kid"), jwk.get("sub")
     if not isinstance(key_id, str) or not NAME.fullmatch(key_id):

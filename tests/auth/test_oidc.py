@@ -201,11 +201,32 @@ def test_keys_that_cannot_verify_are_left_out() -> None:
     weak = SigningKey("weak", "RS256", bits=1024)
     encrypting = SigningKey("enc")
     encrypting.jwk["use"] = "enc"
+    signing = SigningKey("sign")
+    signing.jwk["key_ops"] = ["sign", "wrapKey"]
+    none = SigningKey("none")
+    none.jwk["key_ops"] = []
+    text = SigningKey("text")
+    text.jwk["key_ops"] = "verify"
+    both = SigningKey("both")
+    both.jwk |= {"key_ops": ["verify"], "use": "enc"}
+    KEY.jwk["key_ops"] = ["verify"]
     other = SigningKey("other", "RS256")
     other.jwk["alg"] = "RS512"
-    listed = [weak.jwk, encrypting.jwk, other.jwk, {"kty": "oct", "k": "c2VjcmV0", "kid": "hmac"}, 1, {}]
+    listed = [
+        signing.jwk,
+        none.jwk,
+        text.jwk,
+        both.jwk,
+        weak.jwk,
+        encrypting.jwk,
+        other.jwk,
+        {"kty": "oct", "k": "c2VjcmV0", "kid": "hmac"},
+        1,
+        {},
+    ]
     listed += [{"kty": "OKP", "crv": "Ed25519", "x": "!", "kid": "broken"}, {"kty": ["RSA"]}, KEY.jwk]
     assert list(IssuerKeys.parse(json.dumps({"keys": listed}), "keys").by_id) == ["one"]
+    del KEY.jwk["key_ops"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": {}}', '{"keys": []}', "[" * 5000])

@@ -507,8 +507,12 @@ def test_keys_of_other_algorithms_and_uses_are_left_out() -> None:
         {"kty": "EC", "crv": "P-384", "kid": "p384"},
         CI.as_public_jwk() | {"use": "enc", "kid": "enc"},
         CI.as_public_jwk() | {"alg": "RS256", "kid": "confused"},
+        CI.as_public_jwk() | {"key_ops": ["sign"], "kid": "sign"},
+        CI.as_public_jwk() | {"key_ops": [], "kid": "none"},
+        CI.as_public_jwk() | {"key_ops": "verify", "kid": "text"},
     ]
-    assert list(Keys.parse(jwks(*others, CI.as_public_jwk())).by_id) == [CI.id]
+    own = CI.as_public_jwk() | {"key_ops": ["verify"]}
+    assert list(Keys.parse(jwks(*others, own)).by_id) == [CI.id]
 
 
 def test_a_key_survives_a_round_trip_and_has_the_same_id_from_pem() -> None:

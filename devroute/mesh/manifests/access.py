@@ -1,6 +1,6 @@
 """Who may reach the proxy, and how: mTLS identities, networks, the protocol of its ports. Pure.
 
-data     every identity of the mesh, since each has a sidecar that may detour
+data     the identities whose sidecars have the filter: of the mesh, or of one namespace
 control  /resolve, /contract, /trace, /compare: the same; laptops' tunnel and API: the ingress gateway only
 admin    no identity; pods of the monitoring namespace, by NetworkPolicy
 """
@@ -14,7 +14,7 @@ from devroute.mesh.manifests.installation import (
     EGRESS_PORT,
     Installation,
 )
-from devroute.mesh.manifests.model import Document
+from devroute.mesh.manifests.model import Document, MeshScope
 from devroute.mesh.manifests.patches import PRIORITY, envoy_filter_of, patch
 from devroute.policy.policy import Policy
 from devroute.policy.ranges import Network, is_inside
@@ -22,11 +22,17 @@ from devroute.proxy.settings import ProxySettings
 
 #: Paths of the control port, as devroute/proxy/control/api.py and devroute/proxy/control/listener.py serve
 #: them.
-SIDECAR_PATHS = ("/resolve", "/contract", "/trace", "/compare")
+QUESTION_PATHS = ("/resolve", "/contract")
+REPORT_PATHS = ("/trace", "/compare")
+SIDECAR_PATHS = (*QUESTION_PATHS, *REPORT_PATHS)
 LAPTOP_PATHS = ("/tunnel", "/api/*")
 
 #: The port by which pods of an ambient mesh are reached (HBONE), whatever the port inside.
 HBONE_PORT = 15008
+#: The labels of the cluster's DNS (CoreDNS has that of its predecessor), and the address of its cache on each
+#: node.
+DNS_APPS = ("kube-dns", "coredns", "node-local-dns")
+NODE_LOCAL_DNS = "169.254.20.10/32"
 #: Where istiod serves certificates and configuration.
 ISTIOD_PORT = 15012
 #: Below the proxy's own keep-alive: if the proxy closed first, a request sent meanwhile would be lost.
@@ -59,24 +65,49 @@ def peer_authentication(installation: Installation) -> Document:
 
 def authorization_policies(installation: Installation) -> list[Document]:
     """One for each kind of caller. What none of them allows is refused."""
-    everyone, gateway = ["*"], [installation.ingress.principal]
+    sidecars, gateway = _with_filter(installation), [installation.ingress.principal]
     return [
-        _allow(installation, "data", everyone, DATA_PORT),
-        _allow(installation, "resolve", everyone, CONTROL_PORT, SIDECAR_PATHS),
-        _allow(installation, "laptops", gateway, CONTROL_PORT, LAPTOP_PATHS),
+        _allow(installation, "data", sidecars, _operation(DATA_PORT)),
+        _allow(
+            installation,
+            "resolve",
+            sidecars,
+            _operation(CONTROL_PORT, QUESTION_PATHS, "GET"),
+            _operation(CONTROL_PORT, REPORT_PATHS, "POST"),
+        ),
+        _allow(installation, "laptops", gateway, _operation(CONTROL_PORT, LAPTOP_PATHS)),
     ]
 
 
-def _allow(
-    installation: Installation, name: str, principals: list[str], port: int, paths: tuple[str, ...] = ()
-) -> Document:
+def _with_filter(installation: Installation) -> list[str]:
+    """The identities whose sidecars have the filter, and the gateway's, which asks about contracts from
+    outside. Of a service's own pods, only the namespace is known."""
+    scope = installation.scope
+    if isinstance(scope, MeshScope):
+        return ["*"]
+    # Of five parts, for which Istio replaces the trust domain by the mesh's own.
+    return [f"cluster.local/ns/{scope.namespace}/sa/*", installation.ingress.principal]
+
+
+def _operation(port: int, paths: tuple[str, ...] = (), method: str = "") -> Document:
     operation: Document = {"ports": [str(port)]}
     if paths:
         operation["paths"] = list(paths)
+    if method:
+        operation["methods"] = [method]
+    return operation
+
+
+def _allow(installation: Installation, name: str, principals: list[str], *operations: Document) -> Document:
     spec = {
         "selector": {"matchLabels": installation.selector},
         "action": "ALLOW",
-        "rules": [{"from": [{"source": {"principals": principals}}], "to": [{"operation": operation}]}],
+        "rules": [
+            {
+                "from": [{"source": {"principals": principals}}],
+                "to": [{"operation": operation} for operation in operations],
+            }
+        ],
     }
     return installation.manifest(
         "security.istio.io/v1", "AuthorizationPolicy", spec, f"{installation.proxy.name}-{name}"
@@ -98,13 +129,26 @@ def network_policy(installation: Installation) -> Document:
             {"from": [monitoring], "ports": [_tcp(ADMIN_PORT)]},
         ],
         "egress": [
-            {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]},
+            {
+                "to": _dns(installation),
+                "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
+            },
             {"to": [istiod], "ports": [_tcp(ISTIOD_PORT)]},
             *([{"to": [{"namespaceSelector": {}}]}] if installation.mesh_egress else []),
             *_to_laptops(installation),
         ],
     }
     return installation.manifest("networking.k8s.io/v1", "NetworkPolicy", spec)
+
+
+def _dns(installation: Installation) -> list[Document]:
+    """The cluster's DNS: its pods, and the node's cache, which has a link-local address. Elsewhere port
+    53 would be a way out of the cluster for whatever can be written into a question."""
+    pods = {
+        "namespaceSelector": _named(installation.dns_namespace),
+        "podSelector": {"matchExpressions": [{"key": "k8s-app", "operator": "In", "values": list(DNS_APPS)}]},
+    }
+    return [pods, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}]
 
 
 def _to_laptops(installation: Installation) -> list[Document]:

@@ -66,6 +66,8 @@ class Installation:
     revision: str | None = None
     #: The namespace of istiod, which every sidecar needs to reach.
     istio_namespace: str = "istio-system"
+    #: The namespace of the cluster's DNS.
+    dns_namespace: str = "kube-system"
     #: The namespace whose pods may read /metrics.
     monitoring_namespace: str = "monitoring"
     tokens_secret: str = "devroute-tokens"
@@ -84,6 +86,7 @@ class Installation:
         _checked("namespace", lambda: check_label(self.proxy.namespace, "a namespace"))
         _checked("name", lambda: check_label(self.proxy.name, "a service's name"))
         _checked("istio_namespace", lambda: check_label(self.istio_namespace, "a namespace"))
+        _checked("dns_namespace", lambda: check_label(self.dns_namespace, "a namespace"))
         _checked("monitoring_namespace", lambda: check_label(self.monitoring_namespace, "a namespace"))
         _checked("ingress.host", lambda: parse_host(self.ingress.host))
         if not self.image or self.image != "".join(self.image.split()):

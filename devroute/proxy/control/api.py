@@ -17,6 +17,7 @@ from aiohttp import web
 from devroute import __version__, headers
 from devroute.auth.identity import Authenticate, Identity
 from devroute.contract.grammar import Contract, parse
+from devroute.contract.mesh_identity import sender_namespace
 from devroute.contract.target import Address
 from devroute.errors import (
     BodyTooLarge,
@@ -77,7 +78,9 @@ class Control:
         contracts = request.headers.getall(headers.CONTRACT, [])
         namespace = request.headers.get(headers.NAMESPACE) or None
         if not contracts:
-            return _lines(encode(assign_shadow_traffic(candidates, self.policy(), self.shadow, namespace)))
+            sender = _sender_namespace(request)
+            assigned = assign_shadow_traffic(candidates, self.policy(), self.shadow, namespace, sender)
+            return _lines(encode(assigned))
         decision = decide(
             # A repeated field is one list (RFC 9110 §5.3), which the parser rejects as two contracts.
             ", ".join(contracts),
@@ -198,6 +201,13 @@ def create_app(control: Control) -> web.Application:
     app.router.add_get("/api/status", control.status)
     app.router.add_get("/tunnel", _late_tunnel)
     return app
+
+
+def _sender_namespace(request: web.Request) -> str | None:
+    """The namespace of the workload whose sidecar asks, if the proxy's own sidecar has verified it."""
+    fields = request.headers.getall("x-forwarded-client-cert", [])
+    head = "".join(f"\r\nx-forwarded-client-cert: {each}" for each in fields)
+    return sender_namespace(f"{head}\r\n".encode("latin-1", "replace"))
 
 
 def _lines(body: bytes) -> web.Response:

@@ -31,11 +31,18 @@ class Assignment:
 
 
 def assign_shadow_traffic(
-    candidates: Sequence[str], policy: Policy, shadow: ShadowTraffic, namespace: str | None = None
+    candidates: Sequence[str],
+    policy: Policy,
+    shadow: ShadowTraffic,
+    namespace: str | None = None,
+    sender: str | None = None,
 ) -> Assignment:
     """The laptops for the requests without a contract at one service, which `candidates` name in order of
-    trust; offers for its namespace come first. Never raises DevrouteError: a laptop that policy does not
-    permit gets none."""
+    trust; offers for its namespace come first. `sender`: the namespace that the workload has proved, outside
+    of which it gets no ticket. Never raises DevrouteError: a laptop that policy does not permit gets none."""
+    if sender is not None:
+        namespace = sender
+        candidates = [name for name in candidates if name.partition(".")[2].partition(".")[0] in ("", sender)]
     suffixes = (f".{namespace}", "") if namespace else ("",)
     for service in (name + suffix for name in candidates[:MAX_CANDIDATES] for suffix in suffixes):
         found = [each for each in shadow.targets(service) if _permitted(each, policy)]

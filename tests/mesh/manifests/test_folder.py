@@ -38,6 +38,7 @@ INSTALLATIONS = {
         replicas=3,
         revision="canary",
         istio_namespace="mesh",
+        dns_namespace="names",
         monitoring_namespace="prometheus",
         networks=("10.8.0.0/16", "10.9.0.0/16", "fd00::/48"),
         ports=("8001", "9000-9100"),
@@ -309,14 +310,34 @@ def test_only_mesh_identities_reach_the_data_port_and_only_the_gateway_the_lapto
         if each["kind"] == "AuthorizationPolicy"
     }
     callers = {name: rule["from"][0]["source"]["principals"] for name, rule in rules.items()}
+    gateway = "cluster.local/ns/ingress/sa/gateway"
     assert callers == {
-        "router-data": ["*"],
-        "router-resolve": ["*"],
-        "router-laptops": ["cluster.local/ns/ingress/sa/gateway"],
+        "router-data": ["cluster.local/ns/shop/sa/*", gateway],
+        "router-resolve": ["cluster.local/ns/shop/sa/*", gateway],
+        "router-laptops": [gateway],
     }
+    mesh = [
+        each["spec"] for each in documents(Installation(), "base/") if each["kind"] == "AuthorizationPolicy"
+    ]
+    assert [each["rules"][0]["from"][0]["source"]["principals"] for each in mesh][:2] == [["*"], ["*"]]
+    questions, reports = (each["operation"] for each in rules["router-resolve"]["to"])
+    assert (questions["methods"], reports["methods"]) == (["GET"], ["POST"])
+    assert (questions["paths"], reports["paths"]) == (["/resolve", "/contract"], ["/trace", "/compare"])
     assert rules["router-data"]["to"] == [{"operation": {"ports": ["8080"]}}]
     assert "9090" not in yaml.safe_dump(rules), "who has an identity has no business at the admin port"
     assert one(chosen, "PeerAuthentication")["spec"]["mtls"] == {"mode": "STRICT"}
+
+
+def test_the_proxy_sends_questions_about_names_to_the_cluster_s_dns_only() -> None:
+    for chosen in INSTALLATIONS.values():
+        egress = one(chosen, "NetworkPolicy")["spec"]["egress"]
+        (dns,) = [each for each in egress if {"protocol": "UDP", "port": 53} in each.get("ports", [])]
+        pods, cache = dns["to"]
+        names = pods["namespaceSelector"]["matchLabels"]
+        assert names == {"kubernetes.io/metadata.name": chosen.dns_namespace}
+        assert "kube-dns" in pods["podSelector"]["matchExpressions"][0]["values"]
+        assert cache["ipBlock"]["cidr"].endswith("/32")
+        assert all("to" in each for each in egress), "nothing goes just anywhere"
 
 
 def test_the_ambient_lua_fits_into_its_field() -> None:

@@ -9,12 +9,18 @@ from aiohttp import web
 
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.tokens import Tokens, new_token
+from devroute.contract.offer_options import OfferOptions
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, TargetDenied, TargetUnreachable
+from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.control.http import create_runner
 from devroute.routing.decision import LaptopService
+from devroute.routing.registry import Registry
+from devroute.routing.shadow.traffic import ShadowTraffic
+from devroute.tunnel.protocol.handshake import Hello, Offer
+from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 SECRET, RECORD = new_token("alice")
 AUTHORISED = {"authorization": f"Bearer {SECRET}"}
@@ -58,6 +64,7 @@ class Server:
     network: Network
     directory: Nobody
     files: dict[str, Policy]
+    shadow: ShadowTraffic
 
     async def get(
         self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET"
@@ -79,13 +86,14 @@ async def server() -> AsyncIterator[Server]:
     network, directory = Network(), Nobody()
     files = {"policy": Policy.parse("direct: {networks: [10.0.0.0/8]}")}
     authenticate = Authenticator(lambda: Tokens((RECORD,))).authenticate
-    control = Control(directory, lambda: files["policy"], authenticate, network.probe, 0.05)
+    shadow = ShadowTraffic(lambda: 0.0)
+    control = Control(directory, lambda: files["policy"], authenticate, network.probe, 0.05, shadow=shadow)
     runner = create_runner(create_app(control))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     async with aiohttp.ClientSession() as session:
-        yield Server(session, f"http://127.0.0.1:{runner.addresses[0][1]}", network, directory, files)
+        yield Server(session, f"http://127.0.0.1:{runner.addresses[0][1]}", network, directory, files, shadow)
     await runner.cleanup()
 
 
@@ -140,6 +148,44 @@ async def test_a_namespace_is_taken_into_account(server: Server) -> None:
 async def test_without_a_contract_it_names_the_laptops_that_want_shadow_traffic(server: Server) -> None:
     status, text, _ = await server.get("/resolve", {"x-devroute-candidates": "foo"})
     assert (status, text) == (200, "devroute 1\ndecision service\nttl 1000\n")
+
+
+class Link:
+    def upstream(self, service: str) -> Upstream:
+        return self
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        raise NotImplementedError
+
+
+XFCC = "By=spiffe://td/ns/devroute/sa/devroute;Hash=1;URI=spiffe://td/ns/{}/sa/{}"
+
+
+@pytest.mark.parametrize(
+    ("offered", "asked", "claimed", "proved", "gets"),
+    [
+        ("foo.shop", "foo", "shop", "shop", True),
+        ("foo.shop", "foo.shop", "shop", "shop", True),
+        ("foo.shop", "foo", "shop", None, True),  # no sidecar before the proxy
+        ("foo.shop", "foo", "shop", "evil", False),
+        ("foo.shop", "foo.shop", "", "evil", False),
+        ("foo.shop", "foo.shop", "shop", "evil", False),
+        ("foo.shop", "foo.shop.svc.cluster.local", "shop", "evil", False),
+        ("foo", "foo", "evil", "evil", True),  # offered for any namespace
+    ],
+)
+async def test_a_ticket_is_for_a_workload_of_the_namespace_that_it_proves(
+    server: Server, offered: str, asked: str, claimed: str, proved: str | None, gets: bool
+) -> None:
+    offer = Offer(service=offered, terms=OfferOptions(shadow=100.0))
+    Registry([server.shadow]).register("ann", Hello(agent="1", services=(offer,)), Link(), 0.0)
+    server.files["policy"] = Policy.from_mapping({"shadow": ["foo"]})
+    fields = {"x-devroute-candidates": asked, "x-devroute-namespace": claimed}
+    if proved is not None:
+        others = XFCC.format("shop", "foo")  # what the sender wrote itself
+        fields["x-forwarded-client-cert"] = f"{others},{XFCC.format(proved, 'foo')}"
+    _, text, _ = await server.get("/resolve", fields)
+    assert ("\ncopy " in text) == gets
 
 
 async def test_a_malformed_or_repeated_contract_is_an_error(server: Server) -> None:
