@@ -50,6 +50,8 @@ _UPGRADING: Final = Framing.UPGRADE
 NO_LIMIT: Final = float("inf")
 
 _VIA: Final = b"via: 1.1 devroute\r\n\r\n"
+#: The same for a request over HTTP/2: the last hop learns from it what the client speaks.
+VIA_HTTP2: Final = b"via: 2.0 devroute\r\n\r\n"
 
 
 # Heads are not dataclasses: mypyc cannot compile an __init__ that is generated at run time.
@@ -97,13 +99,15 @@ Span = tuple[int, int]
 
 
 class InboundRequest:
-    """A valid request as a client sent it. `drop` are the spans of the fields that end at this hop."""
+    """A valid request as a client sent it. `drop` are the spans of the fields that end at this hop; `http2`:
+    it came over HTTP/2."""
 
     __slots__ = (
         "contract",
         "drop",
         "expects_continue",
         "framing",
+        "http2",
         "keep_alive",
         "length",
         "matched",
@@ -150,16 +154,16 @@ class InboundRequest:
         self.start_line = start_line
         self.raw = raw
         self.drop = drop
+        self.http2 = False
 
     def forward(self) -> RequestHead:
         """The head for the next hop, with fresh hop-by-hop fields and a Via (RFC 9110 §7.6.3)."""
         framing = self.framing
+        extra = VIA_HTTP2 if self.http2 else _VIA
         if framing is _UPGRADING:
-            extra = b"connection: upgrade\r\nupgrade: %b\r\n%b" % (self.upgrade, _VIA)
+            extra = b"connection: upgrade\r\nupgrade: %b\r\n%b" % (self.upgrade, extra)
         elif self.trailers_ok:
-            extra = b"connection: te\r\nte: trailers\r\n" + _VIA
-        else:
-            extra = _VIA
+            extra = b"connection: te\r\nte: trailers\r\n" + extra
         if framing is _CHUNKED:
             extra = b"transfer-encoding: chunked\r\n" + extra
         wire = _without(self.raw, self.drop, self.start_line, extra)

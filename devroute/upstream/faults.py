@@ -5,17 +5,14 @@ without these options pay nothing for them. Timers run only for requests whose c
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, FaultInjected, UpstreamTimeout
 from devroute.http.error_response import error_body
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.upstream.deferred import DeferredStream
 from devroute.upstream.interface import DiscardedRequest, ResponseSink, Upstream, UpstreamStream
-
-#: Bytes of a delayed request's body that are buffered: as much as a sidecar sends before it waits for us.
-MAX_BUFFERED_BYTES: Final = 64 * 1024
 
 _UPGRADE: Final = Framing.UPGRADE
 _NONE: Final = Framing.NONE
@@ -31,59 +28,17 @@ class DelayUpstream:
         self._seconds = seconds
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return _DelayedStream(self._seconds, lambda: self._upstream.open(head, sink), sink)
+        return _DelayedStream(self._upstream, self._seconds, head, sink)
 
 
-class _DelayedStream:
-    """Buffers a request until the delay has passed, then forwards to its stream."""
-
-    def __init__(self, seconds: float, begin: Callable[[], UpstreamStream], sink: ResponseSink) -> None:
-        self._begin = begin
-        self._sink = sink
-        self._stream: UpstreamStream | None = None
-        self._buffered: list[bytes] = []
-        self._size = 0
-        self._trailers: Headers | None = None
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._open)
-
-    def _open(self) -> None:
-        stream = self._stream = self._begin()
-        buffered, self._buffered = self._buffered, []
-        for data in buffered:
-            stream.send_data(data)
-        if self._trailers is not None:
-            stream.send_end(self._trailers)
-        elif self._size > MAX_BUFFERED_BYTES:
-            self._sink.resume_request()
-
-    def send_data(self, data: bytes) -> None:
-        if self._stream is not None:
-            self._stream.send_data(data)
-            return
-        self._buffered.append(data)
-        self._size += len(data)
-        if self._size > MAX_BUFFERED_BYTES:
-            self._sink.pause_request()
-
-    def send_end(self, trailers: Headers) -> None:
-        if self._stream is not None:
-            self._stream.send_end(trailers)
-        else:
-            self._trailers = trailers
+class _DelayedStream(DeferredStream):
+    def __init__(self, upstream: Upstream, seconds: float, head: RequestHead, sink: ResponseSink) -> None:
+        super().__init__(head, sink)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.begin, upstream)
 
     def cancel(self) -> None:
         self._timer.cancel()
-        self._buffered = []
-        if self._stream is not None:
-            self._stream.cancel()
-
-    def pause_response(self) -> None:
-        if self._stream is not None:
-            self._stream.pause_response()
-
-    def resume_response(self) -> None:
-        if self._stream is not None:
-            self._stream.resume_response()
+        super().cancel()
 
 
 class TimeoutUpstream:

@@ -36,12 +36,14 @@ MAX_IDLE: Final = 128
 
 
 class Http1Pool(AddressPool):
-    """A pool of connections to one address; implements Upstream."""
+    """A pool of connections to one address; implements Upstream. `understood`: the address is known to speak
+    HTTP/1.1 and not HTTP/2; set by the owner, and cleared by what may be another app."""
 
     def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         super().__init__(dialer, max_in_flight)
         self.response_parser = ResponseHeadParser()
         # The number of calls of `close_idle`: connections of older generations serve no further request.
+        self.understood = False
         self._generation = 0
         self._idle: list[Http1Connection] = []
         # Requests on connections that have never carried a response.
@@ -163,6 +165,7 @@ class Http1Pool(AddressPool):
         try:
             connection = await self._connect()
         except DevrouteError as error:
+            self.understood = False
             stream.fail(error)
             return
         if stream.finished:

@@ -32,6 +32,7 @@ class Pool(Protocol):
     """What a connection and its stream use of their pool."""
 
     label: str
+    understood: bool
     response_parser: ResponseHeadParser
 
     def release(self, connection: "Http1Connection") -> None:
@@ -207,6 +208,7 @@ class Http1Stream:
         return data[end:]
 
     def _not_http1(self, data: bytes) -> UpstreamInvalid:
+        self._pool.understood = False
         label = self._pool.label
         if is_tls(data):
             return UpstreamInvalid(f"{label} speaks TLS", hint="write its address with https://")

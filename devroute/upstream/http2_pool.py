@@ -43,13 +43,19 @@ class Http2Pool(AddressPool):
             self.queue(stream)
         return stream
 
-    async def probe(self) -> None:
-        """Check that the target speaks HTTP/2; the pool keeps the connection for the next request.
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection for further requests."""
+        return any(not connection.draining for connection in self._connections)
+
+    async def probe(self, seconds: float | None = None) -> None:
+        """Check that the target speaks HTTP/2, within so many seconds from the connection on; the pool keeps
+        the connection for the next request.
 
         Raises what `open` would have reported.
         """
-        if not self._connections:
-            self._admit(await self._connect())
+        if not self.connected:
+            self._admit(await self._connect(seconds))
 
     def close_idle(self) -> None:
         """Close idle connections, and use busy ones for no further request."""
@@ -100,17 +106,17 @@ class Http2Pool(AddressPool):
             self._connecting = False
             self._admit(connection)
 
-    async def _connect(self) -> Http2UpstreamConnection:
+    async def _connect(self, seconds: float | None = None) -> Http2UpstreamConnection:
         loop = self._loop
+        seconds = seconds or self._dialer.connect_timeout
         connection = await self._dialer.connect(lambda: Http2UpstreamConnection(self, loop), "h2")
         try:
-            async with asyncio.timeout(self._dialer.connect_timeout):
+            async with asyncio.timeout(seconds):
                 await connection.ready
         except TimeoutError:
             connection.abort()
             raise UpstreamInvalid(
-                f"{self.label} accepted the connection, but did not speak HTTP/2"
-                f" within {self._dialer.connect_timeout:g} s"
+                f"{self.label} accepted the connection, but did not speak HTTP/2 within {seconds:g} s"
             ) from None
         except asyncio.CancelledError:
             connection.abort()

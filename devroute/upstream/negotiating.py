@@ -1,12 +1,27 @@
-"""Upstream that selects HTTP/1.1 or HTTP/2 per request: gRPC needs HTTP/2, everything else uses HTTP/1.1."""
+"""Upstream that selects HTTP/1.1 or HTTP/2 for each request: gRPC needs HTTP/2, and for others the app gets
+what the client speaks, if it understands that.
 
+Whether an app speaks HTTP/2 is found out by the first such request, before anything of it is sent.
+"""
+
+from typing import Final
+
+from devroute.errors import DevrouteError, UpstreamInvalid
 from devroute.http.http2.headers import is_grpc
-from devroute.http.message import RequestHead
+from devroute.http.message import VIA_HTTP2, Framing, RequestHead
+from devroute.tasks import TaskOwner
 from devroute.upstream.address_pool import MAX_IN_FLIGHT
+from devroute.upstream.deferred import DeferredStream
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import ResponseSink, UpstreamStream
+
+#: Seconds for an app to reply to HTTP/2's preface, unless the request needs HTTP/2: most of those that do not
+#: speak it respond with an error, and some never.
+NEGOTIATE_SECONDS: Final = 1.0
+
+_UPGRADE: Final = Framing.UPGRADE
 
 
 class NegotiatingUpstream:
@@ -15,20 +30,53 @@ class NegotiatingUpstream:
     def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         self._http1 = Http1Pool(dialer, max_in_flight)
         self._http2 = Http2Pool(dialer, max_in_flight)
+        self._tasks = TaskOwner()
+        self._waiting: list[DeferredStream] = []  # until it is known what the app speaks
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        if head.wire.find(b"application/grpc") >= 0 and is_grpc(head.wire):
+        wire = head.wire
+        if wire.find(b"application/grpc") >= 0 and is_grpc(wire):
             return self._http2.open(head, sink)
+        if wire.find(VIA_HTTP2) >= 0 and head.framing is not _UPGRADE:
+            return self._open_over_http2(head, sink)
         return self._http1.open(head, sink)
+
+    def _open_over_http2(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        if self._http2.connected:
+            return self._http2.open(head, sink)
+        if self._http1.understood:
+            return self._http1.open(head, sink)
+        stream = DeferredStream(head, sink)
+        self._waiting.append(stream)
+        if len(self._waiting) == 1:
+            self._tasks.start(self._negotiate())
+        return stream
+
+    async def _negotiate(self) -> None:
+        upstream: Http1Pool | Http2Pool = self._http2
+        failure: DevrouteError | None = None
+        try:
+            await self._http2.probe(NEGOTIATE_SECONDS)
+        except UpstreamInvalid:
+            self._http1.understood = True
+            upstream = self._http1
+        except DevrouteError as error:
+            failure = error
+        waiting, self._waiting = self._waiting, []
+        for stream in waiting:
+            if failure is None:
+                stream.begin(upstream)
+            else:
+                stream.fail(failure)
 
     @property
     def busy(self) -> bool:
         """Whether anything is connected, or about to be."""
-        return self._http1.busy or self._http2.busy
+        return bool(self._http1.busy or self._http2.busy or self._waiting)
 
     @property
     def in_flight(self) -> int:
-        return self._http1.in_flight + self._http2.in_flight
+        return self._http1.in_flight + self._http2.in_flight + len(self._waiting)
 
     def limit(self, max_in_flight: int) -> None:
         """The number of requests in flight over each HTTP version; those beyond it are not interrupted."""
@@ -45,5 +93,6 @@ class NegotiatingUpstream:
         self._http2.close_idle()
 
     async def close(self) -> None:
+        await self._tasks.close()
         await self._http1.close()
         await self._http2.close()

@@ -4,7 +4,7 @@ import pytest
 
 from devroute.errors import UpstreamReset, UpstreamTimeout
 from devroute.http.message import Framing
-from devroute.upstream import faults
+from devroute.upstream import deferred
 from devroute.upstream.faults import AbortUpstream, DelayUpstream, TimeoutUpstream
 from tests.upstream.fakes import OK, SWITCHING, RecordingSink, RecordingUpstream, head, timers_fired
 
@@ -28,7 +28,7 @@ async def test_a_delayed_request_arrives_complete_and_in_order(
 async def test_a_large_delayed_body_pauses_its_source(
     target: RecordingUpstream, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(faults, "MAX_BUFFERED_BYTES", 4)
+    monkeypatch.setattr(deferred, "MAX_BUFFERED_BYTES", 4)
     stream = DelayUpstream(target, 0.01).open(head(), sink)
     stream.send_data(b"1234")
     assert sink.events == []

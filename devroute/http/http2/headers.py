@@ -46,12 +46,18 @@ _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
 _START = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.1|HTTP/1\.1 [1-9][0-9][0-9] [A-Za-z' -]*|0")
 _NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]*")
 _SECTION = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*(?<![\t ]))?\r\n)*")
+_STREAMING = re.compile(rb"\ncontent-type:[ \t]*application/(?:grpc|connect\+)", re.IGNORECASE)
 _GRPC = re.compile(rb"\ncontent-type:[ \t]*application/grpc(?=[+;\r \t])", re.IGNORECASE)
 
 
 def is_grpc(head: bytes) -> bool:
     """Whether a head has gRPC's content-type. gRPC-Web does not count: it may use HTTP/1.1."""
     return _GRPC.search(head) is not None
+
+
+def may_be_silent(head: bytes) -> bool:
+    """Whether a request is a stream of messages, of gRPC or Connect, whose client may send none for long."""
+    return _STREAMING.search(head) is not None
 
 
 def _is_short(fields: Fields) -> bool:
@@ -134,6 +140,7 @@ def read_request(fields: Fields, *, ended: bool, limits: HeadLimits = HEAD_LIMIT
     request = parse_request_head(raw, limits.fields)
     if ended and request.framing is not _NONE:
         raise RequestMalformed("content-length announces a body, but there is none", hint="RFC 9113 §8.1.1")
+    request.http2 = True
     return request
 
 

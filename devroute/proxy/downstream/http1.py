@@ -15,6 +15,7 @@ from devroute.http.error_response import http1_error
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader
 from devroute.http.http1.fields import END_OF_HEAD
 from devroute.http.http1.request import check_partial_head, parse_request_head
+from devroute.http.http2.headers import may_be_silent
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, InboundRequest
 from devroute.proxy.downstream.context import Context
@@ -290,7 +291,8 @@ class Http1ServerConnection(Downstream):
         waited = now - self._last_progress
         if self.exchange is not None:
             body_due = self._reader is not None and not self._reads_paused and not self.exchange.upgraded
-            self.exchange.check(now, body_late=body_due and waited > timeouts.body)
+            late = body_due and waited > timeouts.body and not may_be_silent(self.exchange.request.raw)
+            self.exchange.check(now, body_late=late)
         elif (self._lingering or self._reader is not None) and (
             waited > (LINGER_SECONDS if self._lingering else timeouts.body)
             or now - self._discard_started > MAX_LINGER_SECONDS

@@ -10,7 +10,14 @@ from devroute.errors import DevrouteError, RequestMalformed
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.error_response import error_body, http2_error_head
 from devroute.http.grpc import status_trailers, timeout_of
-from devroute.http.http2.headers import Fields, is_grpc, read_trailers, write_response, write_trailers
+from devroute.http.http2.headers import (
+    Fields,
+    is_grpc,
+    may_be_silent,
+    read_trailers,
+    write_response,
+    write_trailers,
+)
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead, split_fields
 from devroute.proxy.downstream.context import Context
 from devroute.proxy.downstream.exchange import Exchange
@@ -142,8 +149,9 @@ class Http2Exchange(Exchange):
         super()._complete()
 
     def body_late(self, now: float) -> bool:
-        """Whether the request's body makes no progress; gRPC calls may be silent for any time."""
-        return not self._grpc and now - self._active > self._context.timeouts.body
+        """Whether the request's body makes no progress; a stream of messages may be silent for any time."""
+        waited = now - self._active
+        return waited > self._context.timeouts.body and not may_be_silent(self.request.raw)
 
     # --- to the client
 

@@ -33,7 +33,7 @@ def test_the_framing_of_a_request(
     assert (request.framing, request.length) == (framing, length)
     forward = request.forward()
     assert forward.wire.startswith(b"GET /a?b HTTP/1.1\r\nhost: foo:80\r\n")
-    assert write_request(forward) == [*GET, *more, (b"via", b"1.1 devroute")]
+    assert write_request(forward) == [*GET, *more, (b"via", b"2.0 devroute")]
 
 
 @pytest.mark.parametrize(

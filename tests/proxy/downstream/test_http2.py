@@ -241,7 +241,7 @@ async def test_a_request_reaches_the_app_as_it_was_sent() -> None:
         (b"grpc-timeout", b"9S"),
         (b"x-obs", b"\xe4"),
         (b"te", b"trailers"),
-        (b"via", b"1.1 devroute"),
+        (b"via", b"2.0 devroute"),
         (b"cookie", b"a=1; b=2"),
     ]
     assert seen[1] == [(b"body", b"abc"), (b"x-sum", b"1")]

@@ -1,0 +1,180 @@
+"""RPCs of all kinds, over both HTTP versions, to apps that speak one of them: the app gets what the client
+speaks, if it understands that."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import h2.events
+import pytest
+
+from devroute.http.message import InboundRequest
+from devroute.proxy.downstream.context import Timeouts
+from devroute.proxy.downstream.listener import Listener
+from devroute.routing.route import Route
+from devroute.upstream.dialer import Dialer
+from devroute.upstream.interface import Upstream
+from devroute.upstream.negotiating import NegotiatingUpstream
+from tests.support import h2_peer
+from tests.support.eventually import eventually
+from tests.support.loopback import tunnel
+
+TIMEOUTS = Timeouts(head=60, body=10, first_byte=60, idle=60, keep_alive=60, total=1000)
+MESSAGES = [b"first", b"second"]
+
+
+# --- apps that echo each message as it comes ----------------------------------------------------------------
+
+
+async def play_http2(peer: h2_peer.Peer) -> None:
+    while not peer.ended:
+        events, peer.events = peer.events, []
+        for event in events:
+            if isinstance(event, h2.events.RequestReceived):
+                peer.answer(event.stream_id, (b"x-app", b"h2"))
+            elif isinstance(event, h2.events.DataReceived) and event.data:
+                peer.send(event.stream_id, event.data)
+            elif isinstance(event, h2.events.StreamEnded):
+                peer.trailers(event.stream_id, (b"grpc-status", b"0"))
+        await peer.turn()
+
+
+async def serve_http1(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while (head := await reader.readuntil(b"\r\n\r\n")).startswith(b"POST "):
+            assert b"transfer-encoding: chunked" in head
+            writer.write(b"HTTP/1.1 200 OK\r\nx-app: h1\r\ntransfer-encoding: chunked\r\n\r\n")
+            size = 1
+            while size:
+                size = int(line := await reader.readuntil(b"\r\n"), 16)
+                writer.write(line + await reader.readexactly(size + 2))
+        writer.write(b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-length: 0\r\n\r\n")
+    except (ConnectionError, asyncio.IncompleteReadError):
+        pass
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def running_app(kind: str) -> AsyncIterator[int]:
+    if kind == "h2":
+        async with h2_peer.serving(play_http2) as port:
+            yield port
+    else:
+        server = await asyncio.start_server(serve_http1, "127.0.0.1", 0)
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+
+
+@asynccontextmanager
+async def data_port(app: str, way: str) -> AsyncIterator[tuple[int, Listener]]:
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        pool = NegotiatingUpstream(Dialer("127.0.0.1", await stack.enter_async_context(running_app(app))))
+        upstream: Upstream = pool
+        if way == "tunnel":
+            upstream = (await stack.enter_async_context(tunnel(pool)))[0].upstream()
+
+        def router(request: InboundRequest) -> Route:
+            return Route(upstream, "foo", "alice", "laptop", "foo answered by alice")
+
+        server = Listener(router, TIMEOUTS, lambda exchange: None, loop.time())
+        port = await loop.create_server(server.accept, "127.0.0.1", 0)
+        yield port.sockets[0].getsockname()[1], server
+        port.close()
+        await pool.close()
+
+
+# --- clients that send a message, wait for its echo, and send the next --------------------------------------
+
+
+async def call_http2(port: int, kind: bytes, server: Listener, wait: float) -> bytes | int:
+    """The version that the app was spoken to in; or the status of an error."""
+    peer = await h2_peer.dial(port)
+    number = peer.request((b"content-type", kind), end=False, grpc=False)
+    try:
+        for message in MESSAGES:
+            peer.send(number, message)
+            server.tick(server.now + wait)
+            if message is MESSAGES[0]:
+                head = await peer.until(h2.events.ResponseReceived, number=number)
+                fields = dict(head.headers)  # type: ignore[attr-defined]
+                if (status := int(fields[b":status"])) != 200:
+                    return status
+                if b"x-app" not in fields:
+                    return 502  # an error of gRPC's
+            data = await peer.until(h2.events.DataReceived, number=number)
+            assert data.data == message  # type: ignore[attr-defined]
+        peer.send(number, b"", end=True)
+        await peer.until(h2.events.StreamEnded, number=number)
+        return fields[b"x-app"]
+    finally:
+        peer.close()
+
+
+async def call_http1(port: int, kind: bytes, server: Listener, wait: float) -> bytes | int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        head = b"POST / HTTP/1.1\r\nhost: foo\r\ntransfer-encoding: chunked\r\ncontent-type: %b\r\n\r\n"
+        writer.write(head % kind)
+        for message in MESSAGES:
+            chunk = b"%x\r\n%b\r\n" % (len(message), message)
+            writer.write(chunk)
+            server.tick(server.now + wait)
+            if message is MESSAGES[0]:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if not head.startswith(b"HTTP/1.1 200 "):
+                    return int(head.split()[1])
+            assert await reader.readexactly(len(chunk)) == chunk
+        writer.write(b"0\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n") or b"").startswith(b"0\r\n")
+        return head.partition(b"x-app: ")[2][:2]
+    finally:
+        writer.transport.abort()
+
+
+CALLS = {"h1": call_http1, "h2": call_http2}
+#: By the versions of client and app, what the app was spoken to in; gRPC is always HTTP/2.
+EXPECTED = {("h1", "h1"): b"h1", ("h1", "h2"): 502, ("h2", "h1"): b"h1", ("h2", "h2"): b"h2"}
+EXPECTED_GRPC = {("h1", "h1"): 502, ("h1", "h2"): b"h2", ("h2", "h1"): 502, ("h2", "h2"): b"h2"}
+KINDS = [b"application/proto", b"application/connect+proto", b"application/grpc-web+proto", b"application/grpc"]
+
+
+@pytest.mark.parametrize("way", ["direct", "tunnel"])
+@pytest.mark.parametrize(("client", "app"), EXPECTED)
+async def test_each_call_reaches_the_app_in_a_version_that_it_understands(
+    client: str, app: str, way: str
+) -> None:
+    async with data_port(app, way) as (port, server), asyncio.timeout(10):
+        for kind in [*KINDS, *KINDS]:
+            expected = (EXPECTED_GRPC if kind == KINDS[-1] else EXPECTED)[client, app]
+            assert await CALLS[client](port, kind, server, 0) == expected, kind
+
+
+@pytest.mark.parametrize(("client", "app"), [("h1", "h1"), ("h2", "h1"), ("h2", "h2")])
+async def test_a_stream_of_connect_may_be_silent_for_longer_than_a_body(client: str, app: str) -> None:
+    async with data_port(app, "direct") as (port, server), asyncio.timeout(10):
+        assert await CALLS[client](port, b"application/connect+json", server, 30) == app.encode()
+
+
+async def test_an_app_that_restarts_with_another_version_is_asked_again() -> None:
+    async with running_app("h1") as port:
+        pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+        where = Route(pool, "foo", "alice", "laptop", "foo answered by alice")
+        loop = asyncio.get_running_loop()
+        server = Listener(lambda request: where, TIMEOUTS, lambda exchange: None, loop.time())
+        listener = await loop.create_server(server.accept, "127.0.0.1", 0)
+        number = listener.sockets[0].getsockname()[1]
+        assert await call_http2(number, KINDS[0], server, 0) == b"h1"
+    pool.close_idle()
+    assert await call_http2(number, KINDS[0], server, 0) == 502
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await play_http2(h2_peer.Peer(reader, writer, client=False))
+
+    again = await asyncio.start_server(connected, "127.0.0.1", port)
+    assert await call_http2(number, KINDS[0], server, 0) == b"h2"
+    await eventually(lambda: pool.in_flight == 0)
+    again.close()
+    listener.close()
+    await pool.close()
