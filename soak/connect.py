@@ -3,7 +3,8 @@ server behind a data port.
 
     go install connectrpc.com/conformance/cmd/connectconformance@v1.0.7
     go install connectrpc.com/conformance/cmd/referenceserver@v1.0.7
-    connectconformance --mode server --conf soak/connect.yaml -- python -m soak.connect tunnel referenceserver
+    connectconformance --mode server --conf soak/connect.yaml \\
+        -- python -m soak.connect tunnel referenceserver
 
 The word before the reference server is the way: `direct` or `tunnel`. The server's messages are Protobuf, each
 after its length (server_compat.proto): only host and port are read and replaced here.
@@ -88,7 +89,8 @@ async def main(way: str, *command: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     this = asyncio.current_task()
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)

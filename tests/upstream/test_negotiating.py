@@ -137,7 +137,12 @@ CALLS = {"h1": call_http1, "h2": call_http2}
 #: By the versions of client and app, what the app was spoken to in; gRPC is always HTTP/2.
 EXPECTED = {("h1", "h1"): b"h1", ("h1", "h2"): 502, ("h2", "h1"): b"h1", ("h2", "h2"): b"h2"}
 EXPECTED_GRPC = {("h1", "h1"): 502, ("h1", "h2"): b"h2", ("h2", "h1"): 502, ("h2", "h2"): b"h2"}
-KINDS = [b"application/proto", b"application/connect+proto", b"application/grpc-web+proto", b"application/grpc"]
+KINDS = [
+    b"application/proto",
+    b"application/connect+proto",
+    b"application/grpc-web+proto",
+    b"application/grpc",
+]
 
 
 @pytest.mark.parametrize("way", ["direct", "tunnel"])
