@@ -18,18 +18,18 @@ PASSED_ON = ("x-devroute", "baggage", "x-request-id", "traceparent")
 class App:
     def __init__(self, name: str, following: str) -> None:
         self._name, self._following = name, following
-        self._requests: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self._session: ClientSession | None = None
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/requests":
-            return web.json_response(self._requests)
+            return web.json_response(self.requests)
         described: dict[str, Any] = {
             "method": request.method,
             "path": request.path,
             "headers": dict(request.headers),
         }
-        self._requests.append(described)
+        self.requests.append(described)
         if request.headers.get("upgrade", "").lower() == "websocket":
             return await self._socket(request)
         size = len(await request.read())
@@ -70,10 +70,13 @@ class App:
         return response
 
 
-async def serve_grpc(name: str, port: int) -> None:
+async def serve_grpc(name: str, port: int, requests: list[dict[str, Any]]) -> None:
     import grpc
 
     async def echo(request: bytes, context: Any) -> bytes:
+        requests.append(
+            {"method": "Echo", "path": "/t.T/Echo", "headers": dict(context.invocation_metadata())}
+        )
         if request == b"unavailable":
             await context.abort(grpc.StatusCode.UNAVAILABLE, "as asked for")
         context.set_trailing_metadata((("x-app", name),))
@@ -84,16 +87,17 @@ async def serve_grpc(name: str, port: int) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", {"Echo": handler}),))
     server.add_insecure_port(f"0.0.0.0:{port}")
     await server.start()
+    await server.wait_for_termination()
 
 
 async def main(name: str, port: str = "8080", following: str = "") -> None:
+    served = App(name, following)
     app = web.Application(client_max_size=1 << 30)
-    app.router.add_route("*", "/{any:.*}", App(name, following).respond)
+    app.router.add_route("*", "/{any:.*}", served.respond)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "0.0.0.0", int(port)).start()
-    await serve_grpc(name, int(port) + 920)
-    await asyncio.Event().wait()
+    await serve_grpc(name, int(port) + 920, served.requests)
 
 
 if __name__ == "__main__":

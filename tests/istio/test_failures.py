@@ -95,7 +95,7 @@ async def test_a_declined_request_reaches_the_service_through_the_mesh(mesh: Rig
 
 
 async def test_the_laptop_s_response_stands_where_a_failover_is_refused(mesh: Rig) -> None:
-    """A headless service, and a policy that names its callers: the request would come from devroute's proxy."""
+    """A headless service, and a policy that names callers: the request would come from devroute's proxy."""
     marker = "ns/shop/sa/a-caller-of-a"
     policy: Document = {
         "apiVersion": "security.istio.io/v1",
