@@ -6,8 +6,8 @@ server behind a data port.
     connectconformance --mode server --conf soak/connect.yaml \\
         -- python -m soak.connect tunnel referenceserver
 
-The word before the reference server is the way: `direct` or `tunnel`. The server's messages are Protobuf, each
-after its length (server_compat.proto): only host and port are read and replaced here.
+The word before the reference server is the way: `direct` or `tunnel`. The server's messages are Protobuf,
+each after its length (server_compat.proto): host and port are read and replaced here.
 """
 
 import asyncio

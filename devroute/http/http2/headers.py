@@ -38,13 +38,18 @@ _CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"te")
 )
 
+#: 16 bytes in base64 (RFC 6455 §4.1).
+_WEBSOCKET_KEY: Final = b"ZGV2cm91dGUvaHR0cC8yIQ=="
+
 _NONE: Final = Framing.NONE
+_UPGRADE: Final = Framing.UPGRADE
 _REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority", b":protocol"))
 _RESPONSE_PSEUDO: Final = frozenset((b":status",))
 _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
 # A request line, a status line, or the "0" before trailers; it may contain nothing that ends it early.
 _START = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.1|HTTP/1\.1 [1-9][0-9][0-9] [A-Za-z' -]*|0")
 _NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]*")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SECTION = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*(?<![\t ]))?\r\n)*")
 _STREAMING = re.compile(rb"\ncontent-type:[ \t]*application/(?:grpc|connect\+)", re.IGNORECASE)
 _GRPC = re.compile(rb"\ncontent-type:[ \t]*application/grpc(?=[+;\r \t])", re.IGNORECASE)
@@ -106,19 +111,14 @@ def _split(
 
 
 def read_request(fields: Fields, *, ended: bool, limits: HeadLimits = HEAD_LIMITS) -> InboundRequest:
-    """A client's request. `ended`: it has no body (its HEADERS have END_STREAM).
+    """A client's request. `ended`: it has no body (its HEADERS have END_STREAM). An extended CONNECT is a GET
+    that asks for an upgrade (RFC 8441).
 
     Raises RequestMalformed, HeadTooLarge or NotSupported.
     """
     pseudo, rest = _split(fields, _REQUEST_PSEUDO, RequestMalformed)
-    if pseudo.get(b":method") == b"CONNECT":
-        raise NotSupported("CONNECT is not forwarded", hint="devroute is a gateway, not a forward proxy")
-    if b":scheme" not in pseudo or b":protocol" in pseudo:
-        raise RequestMalformed("the request has no :scheme, or a :protocol", hint="RFC 9113 §8.3.1")
-    try:
-        start = b"%b %b HTTP/1.1" % (pseudo[b":method"], pseudo[b":path"])
-    except KeyError:
-        raise RequestMalformed("the request has no :method or no :path", hint="RFC 9113 §8.3.1") from None
+    start = _request_line(pseudo)
+    protocol = pseudo.get(b":protocol")
     hosts = {value for name, value in rest if name == b"host"}
     if b":authority" in pseudo:
         hosts.add(pseudo[b":authority"])
@@ -131,17 +131,47 @@ def read_request(fields: Fields, *, ended: bool, limits: HeadLimits = HEAD_LIMIT
         rest = [field for field in rest if field[0] != b"host"]
     if b"cookie" in names:
         rest = _join_cookies(rest)
-    if not ended and b"content-length" not in names:
+    if protocol is not None:
+        rest += _upgrade(protocol, names)
+    elif not ended and b"content-length" not in names:
         rest.append((b"transfer-encoding", b"chunked"))
     rest.insert(0, (b"host", hosts.pop()))
     raw = _text(start, rest, RequestMalformed)
     if len(raw) > limits.size:
         raise HeadTooLarge(f"the request's head is longer than {limits.size} bytes")
     request = parse_request_head(raw, limits.fields)
-    if ended and request.framing is not _NONE:
+    if protocol is not None:
+        if ended or request.framing is not _UPGRADE:
+            raise RequestMalformed(
+                "an extended CONNECT that has a length, or ends at once", hint="RFC 8441 §5"
+            )
+    elif ended and request.framing is not _NONE:
         raise RequestMalformed("content-length announces a body, but there is none", hint="RFC 9113 §8.1.1")
     request.http2 = True
     return request
+
+
+def _request_line(pseudo: dict[bytes, bytes]) -> bytes:
+    """Without its CRLF; what it consists of is not checked. Raises RequestMalformed or NotSupported."""
+    method, protocol = pseudo.get(b":method"), pseudo.get(b":protocol")
+    if protocol is not None:
+        if method != b"CONNECT" or _TOKEN.fullmatch(protocol) is None:
+            raise RequestMalformed("a :protocol without CONNECT, or that is no name", hint="RFC 8441 §4")
+        method = b"GET"
+    elif method == b"CONNECT":
+        raise NotSupported("CONNECT is not forwarded", hint="devroute is a gateway, not a forward proxy")
+    if method is None or b":path" not in pseudo or b":scheme" not in pseudo:
+        raise RequestMalformed("the request has no :method, :path or :scheme", hint="RFC 9113 §8.3.1")
+    return b"%b %b HTTP/1.1" % (method, pseudo[b":path"])
+
+
+def _upgrade(protocol: bytes, names: set[bytes]) -> Headers:
+    """The fields by which HTTP/1.1 asks for what an extended CONNECT does. A WebSocket over HTTP/2 has no key
+    (RFC 8441 §5); over HTTP/1.1 any key will do."""
+    fields = [(b"connection", b"upgrade"), (b"upgrade", protocol)]
+    if protocol.lower() == b"websocket" and b"sec-websocket-key" not in names:
+        fields.append((b"sec-websocket-key", _WEBSOCKET_KEY))
+    return fields
 
 
 def _join_cookies(fields: Headers) -> Headers:
@@ -205,14 +235,15 @@ def _read_response(fields: Fields, method: bytes, ended: bool) -> ResponseHead:
 
 
 def write_response(head: ResponseHead, route_headers: Headers) -> Headers:
-    """A response for a client, with `route_headers` at its end."""
+    """A response for a client, with `route_headers` at its end. A switch of protocols (101) is a 200, as an
+    extended CONNECT gets it (RFC 8441 §5)."""
     if len(head.raw) <= MAX_REMEMBERED_BYTES:
         return [*_write_short_response(head.raw, head.status, head.framing, tuple(head.drop)), *route_headers]
     return _write_response(head) + route_headers
 
 
 def _write_response(head: ResponseHead) -> Headers:
-    fields = [(b":status", b"%d" % head.status)]
+    fields = [(b":status", b"200" if head.status == 101 else b"%d" % head.status)]
     for field in head.end_to_end():
         name = field[0]
         if name in _CONNECTION_SPECIFIC:

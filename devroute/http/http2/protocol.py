@@ -96,16 +96,16 @@ class Http2Protocol(H2Connection):
         self.state_machine = _States()
         self.encoder = Encoder()  # type: ignore[assignment]  # has what h2 uses
         self.decoder: Decoder = Decoder(MAX_HEADER_LIST_BYTES)
-        self.local_settings = Settings(
-            client=client,
-            initial_values={
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-                SettingCodes.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
-                SettingCodes.MAX_HEADER_LIST_SIZE: max_head,
-            },
-        )
+        settings = {
+            SettingCodes.ENABLE_PUSH: 0,
+            SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+            SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            SettingCodes.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
+            SettingCodes.MAX_HEADER_LIST_SIZE: max_head,
+        }
+        if not client:
+            settings[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1  # RFC 8441 §3
+        self.local_settings = Settings(client=client, initial_values=settings)
         self.max_inbound_frame_size = MAX_FRAME_BYTES
         self._preface = 0 if client else len(PREFACE)  # bytes of it that are still to come
         self._partial = bytearray()  # an incomplete frame

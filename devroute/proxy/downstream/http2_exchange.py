@@ -6,7 +6,7 @@ from typing import Final
 
 from h2.errors import ErrorCodes
 
-from devroute.errors import DevrouteError, RequestMalformed
+from devroute.errors import DevrouteError, RequestMalformed, UpstreamInvalid
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.error_response import error_body, http2_error_head
 from devroute.http.grpc import status_trailers, timeout_of
@@ -23,6 +23,7 @@ from devroute.proxy.downstream.context import Context
 from devroute.proxy.downstream.exchange import Exchange
 
 _NONE: Final = Framing.NONE
+_UPGRADE: Final = Framing.UPGRADE
 
 
 class ServerStream(Http2Stream):
@@ -112,18 +113,24 @@ class ServerStream(Http2Stream):
 
 
 class Http2Exchange(Exchange):
-    """One request and its response on a stream. A gRPC call ends with the caller's deadline."""
+    """One request and its response on a stream. A gRPC call ends with the caller's deadline. What follows an
+    extended CONNECT is held back until the upstream has switched protocols: before, it could be taken for
+    another request."""
 
-    __slots__ = ("_client", "_deadline", "_grpc")
+    __slots__ = ("_client", "_deadline", "_grpc", "_held", "_upgraded")
 
     def __init__(self, client: ServerStream, context: Context, request: InboundRequest) -> None:
         super().__init__(context, request)
         self._client = client
         self._grpc = is_grpc(request.raw)
         self._deadline: asyncio.TimerHandle | None = None
+        self._held = request.framing is _UPGRADE
+        self._upgraded = False
         client.exchange = self
 
     def start(self) -> None:
+        if self._held:
+            self._client.pause_delivery()
         super().start()
         if self._grpc and not self.completed and (timeout := timeout_of(self.request.raw)) is not None:
             self._deadline = asyncio.get_running_loop().call_later(timeout, self._deadline_exceeded)
@@ -150,17 +157,35 @@ class Http2Exchange(Exchange):
 
     def body_late(self, now: float) -> bool:
         """Whether the request's body makes no progress; a stream of messages may be silent for any time."""
-        waited = now - self._active
-        return waited > self._context.timeouts.body and not may_be_silent(self.request.raw)
+        request = self.request
+        if now - self._active <= self._context.timeouts.body or request.framing is _UPGRADE:
+            return False
+        return not may_be_silent(request.raw)
 
     # --- to the client
 
     def send_interim(self, head: ResponseHead) -> None:
         self._client.send_head(write_response(head, []))
 
+    def on_head(self, head: ResponseHead) -> None:
+        if self._held and 200 <= head.status < 300:  # the client would take it for a switch of protocols
+            problem = f"the response is {head.status}, and switches no protocols (101) as the request asks"
+            self.fail(UpstreamInvalid(problem))
+        else:
+            super().on_head(head)
+
     def send_head(self, head: ResponseHead, response_headers: bytes) -> None:
         fields = write_response(head, _split_lines(response_headers))
         self._client.send_head(fields, end=head.framing is _NONE)
+        if head.framing is _UPGRADE:
+            self._held = False
+            self._upgraded = True
+            self._client.resume_delivery()
+
+    def on_end(self, trailers: Headers) -> None:
+        if self._upgraded:
+            self._stream.send_end([])  # a stream that has ended takes nothing more from the client
+        super().on_end(trailers)
 
     def send_data(self, data: bytes) -> None:
         self._client.send(data)
@@ -183,7 +208,8 @@ class Http2Exchange(Exchange):
         self._client.pause_delivery()
 
     def resume_request(self) -> None:
-        self._client.resume_delivery()
+        if not self._held:
+            self._client.resume_delivery()
 
 
 @lru_cache(maxsize=1024)
