@@ -211,9 +211,9 @@ class FailoverFailed(DevrouteError, code="failover-failed", status=502):
 
 
 class CircuitOpen(DevrouteError, code="circuit-open", status=503):
-    """The target failed several times in a row and is not tried for a second."""
+    """The target failed several times in a row and is not tried for a moment."""
 
-    default_hint = "check that the laptop is awake and on the network; it is tried again each second"
+    default_hint = "check that the laptop is awake and on the network; it is tried again all the time"
 
 
 class TargetOverloaded(DevrouteError, code="target-overloaded", status=503):

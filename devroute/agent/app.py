@@ -33,6 +33,7 @@ from devroute.errors import (
     NameTaken,
     NotSupported,
     RegistrationDenied,
+    ServerUnreachable,
     ShadowDenied,
     SubjectInvalid,
     TargetDenied,
@@ -62,6 +63,11 @@ _U = TypeVar("_U")
 FIRST_DELAY: Final = 0.2
 LAST_DELAY: Final = 15.0
 
+#: While a server that cannot be reached may be restarting: the longest delay, and how long it counts. Cheap
+#: for a server that is not there, and jitter spreads the laptops of one that is back.
+EAGER_DELAY: Final = 0.4
+EAGER_SECONDS: Final = 60.0
+
 #: A link that lasted this long, in seconds, ended for a new reason: delays start again from the first.
 STEADY_SECONDS: Final = 10.0
 
@@ -86,10 +92,10 @@ FINAL: Final = (
 )
 
 
-def delay_before(attempt: int, draw: float) -> float:
+def delay_before(attempt: int, draw: float, longest: float = LAST_DELAY) -> float:
     """Full jitter: `draw`, from 0 to 1, of a ceiling that doubles with each attempt. The first attempt is
     0."""
-    return draw * min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 10))
+    return draw * min(longest, FIRST_DELAY * 2.0 ** min(attempt, 10))
 
 
 async def run(settings: AgentSettings) -> int:
@@ -217,8 +223,11 @@ class Agent:
             self._reporter.back(welcome.name)
 
     async def _again(self, attempt: int) -> tuple[AgentLink, Welcome, int]:
+        eager_until = self._loop.time() + EAGER_SECONDS
+        longest = LAST_DELAY
         while True:
-            await self._unless_woken(asyncio.sleep(delay_before(max(0, attempt - 1), random.random())))
+            delay = delay_before(max(0, attempt - 1), random.random(), longest)
+            await self._unless_woken(asyncio.sleep(delay))
             try:
                 made = await self._unless_woken(self._registrar.register())
                 if isinstance(made, tuple):
@@ -227,7 +236,9 @@ class Agent:
                 raise
             except DevrouteError as error:
                 attempt += 1
-                self._reporter.retry(error, delay_before(attempt - 1, 1.0))
+                eager = isinstance(error, ServerUnreachable) and self._loop.time() < eager_until
+                longest = EAGER_DELAY if eager else LAST_DELAY
+                self._reporter.retry(error, delay_before(attempt - 1, 1.0, longest))
 
     async def _unless_woken(self, awaited: Coroutine[Any, Any, _T]) -> _T | bool:
         """True once the laptop wakes up or its network changes: then a delay is pointless, as a network is

@@ -14,12 +14,16 @@ from devroute.agent.network import Network, is_local_address
 from devroute.agent.ui.reporter import Reporter
 from devroute.errors import UpstreamReset
 from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.liveness import PROXY_LIVENESS
 
 #: How often the clocks are compared, the jump that means that the laptop slept, and how soon the link then
 #: has to answer a ping. In seconds.
-WATCH_SECONDS: Final = 1.0
+WATCH_SECONDS: Final = 0.25
 SLEPT_SECONDS: Final = 5.0
 PROBE_SECONDS: Final = 2.0
+
+#: After so many seconds of sleep the proxy has ended the link, which need not be probed first.
+LOST_SECONDS: Final = PROXY_LIVENESS.dead_after
 
 #: The same when the network is back: TCP may wait longer before it retransmits, and a new link takes two
 #: round trips.
@@ -29,7 +33,7 @@ BACK_SECONDS: Final = 1.0
 DISTURBED_SECONDS: Final = 4.0
 
 #: The round trip is measured after so many comparisons of the clocks: as often as an idle link pings anyway.
-ROUND_TRIP_TICKS: Final = 10
+ROUND_TRIP_TICKS: Final = 40
 
 
 class LinkMonitor:
@@ -60,7 +64,7 @@ class LinkMonitor:
         return self._network.watched(self._loop)
 
     def start(self) -> None:
-        """Compare clocks and check the network every second."""
+        """Compare clocks and check the network periodically."""
         self._tick(self._wall_clock(), self._loop.time())
 
     def stop(self) -> None:
@@ -73,10 +77,15 @@ class LinkMonitor:
         """While a laptop sleeps, its monotonic clock stops, or it runs on and this call comes late: either
         way one of the clocks has advanced by more than the delay."""
         now_wall, now_steady = self._wall_clock(), self._loop.time()
-        if max(now_wall - wall, now_steady - steady) > WATCH_SECONDS + SLEPT_SECONDS:
+        slept = max(now_wall - wall, now_steady - steady) - WATCH_SECONDS
+        if slept > SLEPT_SECONDS:
             self.woken.set()
-            if self._link is not None:
-                self._link.heartbeat.probe(PROBE_SECONDS)
+            if self._link is not None and self._link.close_error is None:
+                if slept > LOST_SECONDS:
+                    error = UpstreamReset(f"the laptop has slept for {slept:.0f} s")
+                    self._link.close_with(error, send_close=False)
+                else:
+                    self._link.heartbeat.probe(PROBE_SECONDS)
         self._network.check()
         self._ticks += 1
         if self._ticks % ROUND_TRIP_TICKS == 1 and self._link is not None and self._link.close_error is None:

@@ -6,7 +6,7 @@
 -- Rule, of one contract: `outcome` if it is the same for every request, else `service` and what leads elsewhere.
 
 local RESOLVE_TIMEOUT_MS = 500 -- what a proxy that hangs may cost a request
-local FAILURE_TTL_MS = 1000 -- so that a dead proxy costs its timeout once a second, not for every request
+local FAILURE_TTL_MS = 400 -- so that a dead proxy costs its timeout now and then, and one that is back is asked soon
 
 local function fallback(reason)
   return { result = "fallback", reason = printable(reason) }

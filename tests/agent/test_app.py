@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from structlog.testing import capture_logs
-from structlog.typing import EventDict
 
 from devroute.agent import app as agent
 from devroute.agent import link_monitor
-from devroute.agent.app import LAST_DELAY, delay_before
+from devroute.agent.app import EAGER_DELAY, LAST_DELAY, delay_before
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.settings import AgentSettings
@@ -55,13 +53,6 @@ from tests.support.loopback import Client, Site, connect, get, site, start_site
 pytestmark = pytest.mark.asyncio
 
 
-@pytest.fixture(autouse=True)
-def server_s_log() -> Iterator[list[EventDict]]:
-    """The server's log, kept apart from the agent's output."""
-    with capture_logs() as lines:
-        yield lines
-
-
 def settings(where: str, *services: str, **changes: Any) -> AgentSettings:
     return AgentSettings(
         server=where,
@@ -72,7 +63,7 @@ def settings(where: str, *services: str, **changes: Any) -> AgentSettings:
 
 
 @asynccontextmanager
-async def app(body: bytes = b"from the laptop") -> AsyncIterator[int]:
+async def app(body: bytes = b"from the laptop", port: int = 0) -> AsyncIterator[int]:
     """The port of a running app."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,7 +73,7 @@ async def app(body: bytes = b"from the laptop") -> AsyncIterator[int]:
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(serve, "127.0.0.1", port) as server:
         yield server.sockets[0].getsockname()[1]
 
 
@@ -377,10 +368,15 @@ async def test_an_expired_token_without_a_command_ends_the_agent_with_a_hint() -
     assert "--token-command" in caught.value.hint
 
 
+@pytest.mark.parametrize("slept", [10, 3600])
 async def test_a_laptop_that_wakes_up_probes_its_link_and_stops_waiting(
-    monkeypatch: pytest.MonkeyPatch,
+    slept: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_monitor, "PROBE_SECONDS", 0.1)
+    """After a long sleep the link is not even probed."""
+    if slept > link_monitor.LOST_SECONDS:
+        monkeypatch.setattr(link_monitor, "PROBE_SECONDS", 1000)
+    else:
+        monkeypatch.setattr(link_monitor, "PROBE_SECONDS", 0.1)
     monkeypatch.setattr(link_monitor, "WATCH_SECONDS", 0.01)
     now = 0.0
     writer = TerminalWriter(io.StringIO())
@@ -392,7 +388,7 @@ async def test_a_laptop_that_wakes_up_probes_its_link_and_stops_waiting(
         (theirs,) = where.tunnels.links
         theirs.transport.pause_reading()
         monitor.start()
-        now += 3600
+        now += slept
         async with asyncio.timeout(5):
             await monitor.woken.wait()
             await link.close_reason
@@ -405,6 +401,7 @@ async def test_a_laptop_that_wakes_up_probes_its_link_and_stops_waiting(
 async def test_the_delay_has_full_jitter_between_bounds(attempt: int, draw: float) -> None:
     assert 0 <= delay_before(attempt, draw) <= LAST_DELAY
     assert delay_before(0, 1.0) == 0.2
+    assert delay_before(attempt, draw, EAGER_DELAY) <= EAGER_DELAY
     assert delay_before(attempt, draw) == draw * delay_before(attempt, 1.0)
     assert delay_before(attempt + 1, 1.0) >= delay_before(attempt, 1.0)
 
