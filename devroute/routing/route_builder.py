@@ -9,9 +9,10 @@ from devroute.contract.target import Address
 from devroute.routing.decision import LaptopService
 from devroute.routing.route import Route
 from devroute.routing.shadow.traffic import ShadowTraffic
+from devroute.upstream.address_pool import MAX_IN_FLIGHT
 from devroute.upstream.failover import FailoverUpstream
-from devroute.upstream.faults import AbortUpstream, DelayUpstream, TimeoutUpstream
-from devroute.upstream.interface import Upstream
+from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream, TimeoutUpstream
+from devroute.upstream.interface import Reservable, Upstream
 from devroute.upstream.mirror import MirrorBudget, MirrorUpstream
 from devroute.upstream.pools import Pools
 from devroute.upstream.quota import QuotaUpstream
@@ -29,6 +30,7 @@ class RouteBuilder:
         self._mesh = mesh
         self._shadow = shadow
         self._copies = MirrorBudget()
+        self._delayed = Delayed(MAX_IN_FLIGHT)
 
     def static(self, entry: Entry, signature: Signature | None) -> Route:
         """The route of an entry that needs no laptop: it names an address, or asks for an abort."""
@@ -37,7 +39,7 @@ class RouteBuilder:
             return self.route(entry, entry.target, signature)
         abort: Upstream = AbortUpstream(entry.abort_status, entry.key)
         if entry.delay_s is not None:
-            abort = DelayUpstream(abort, entry.delay_s)
+            abort = DelayUpstream(abort, entry.delay_s, self._delayed)
         reason = f"answered {entry.abort_status} as the contract asks"
         return self._route(abort, entry, signature, "error", reason)
 
@@ -63,6 +65,7 @@ class RouteBuilder:
         else:
             who = f"{target} (tunnel)"
             upstream = destination
+        counting = upstream if isinstance(upstream, Reservable) else self._delayed
         if entry.mirror or options.shadow is not None:
             watch = None if options.shadow is None else self._shadow.watch(target, entry.key)
             service = "" if contract else entry.service
@@ -72,7 +75,7 @@ class RouteBuilder:
         if options.except_status and self._mesh is not None:
             upstream = FailoverUpstream(upstream, self._mesh, options, entry.key, target, reason)
         if entry.delay_s is not None:
-            upstream = DelayUpstream(upstream, entry.delay_s)
+            upstream = DelayUpstream(upstream, entry.delay_s, counting)
         if entry.timeout_s is not None:  # it includes the delay
             upstream = TimeoutUpstream(upstream, entry.timeout_s, target)
         return self._route(upstream, entry, signature, "laptop", reason)

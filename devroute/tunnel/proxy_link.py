@@ -193,7 +193,8 @@ class TunnelUpstream:
         else:
             flags = _FLAG_CHUNKED if framing is _CHUNKED else _FLAG_UPGRADE
         quota = link.quota
-        if quota is not None and (len(quota.links) > 1 or quota.pools) and quota.full:
+        shared = quota is not None and (len(quota.links) > 1 or quota.pools) and quota.full
+        if shared or (link.delayed and link.full):
             link.refuse(stream)
             return stream
         try:
@@ -201,6 +202,15 @@ class TunnelUpstream:
         except ValueError:
             link.refuse(stream)
         return stream
+
+    def reserve(self) -> DevrouteError | None:
+        error = self._link.overload()
+        if error is None:
+            self._link.delayed += 1
+        return error
+
+    def unreserve(self) -> None:
+        self._link.delayed -= 1
 
     async def check_reachable(self, seconds: float) -> None:
         """Ping the laptop, unless it was received from just now: one that fell asleep or lost its network
@@ -240,6 +250,7 @@ class ProxyLink(Link):
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness)
         self.quota: Quota | None = None  # from its registration on
+        self.delayed = 0  # requests that are to be sent later, and count already
         self._silence_check: asyncio.TimerHandle | None = None
         self.response_parser = ResponseHeadParser()
         self._gone = gone
@@ -311,18 +322,26 @@ class ProxyLink(Link):
                     )
                 )
 
+    @property
+    def in_flight(self) -> int:
+        """The number of open streams, and of requests whose contract delays them."""
+        return len(self._session.streams) + self.delayed
+
+    @property
+    def full(self) -> bool:
+        return self.in_flight >= self._session.max_streams
+
+    def overload(self) -> TargetOverloaded | None:
+        """The error for one more request, if there are too many."""
+        if self.full:
+            return TargetOverloaded(f"{self.in_flight} requests are open to this laptop already")
+        return self.quota.overloaded() if self.quota is not None and self.quota.full else None
+
     def refuse(self, owner: ProxyStream) -> None:
         """End a request that cannot have a stream with an error, once open() has returned."""
         session = self._session
         owner.stream = Stream(0, CLOSED, CLOSED)
-        error: DevrouteError
-        in_flight = len(session.streams)
-        if in_flight >= session.max_streams and not session.leaving:
-            error = TargetOverloaded(f"{in_flight} requests are open to this laptop already")
-        elif (quota := self.quota) is not None and quota.full and not session.leaving:
-            error = quota.overloaded()
-        else:
-            error = LaptopOffline("the laptop is leaving")
+        error: DevrouteError | None = None if session.leaving else self.overload()
         if session.last_id >= MAX_STREAM_ID and not session.leaving:
             self.drain("ids-used-up", "this link has carried all the requests it can", "dial again")
-        self._loop.call_soon(owner.broken, error)
+        self._loop.call_soon(owner.broken, error or LaptopOffline("the laptop is leaving"))

@@ -7,12 +7,13 @@ without these options pay nothing for them. Timers run only for requests whose c
 import asyncio
 from typing import Final
 
-from devroute.errors import DevrouteError, FaultInjected, UpstreamTimeout
+from devroute.errors import DevrouteError, FaultInjected, TargetOverloaded, UpstreamTimeout
 from devroute.http.error_response import error_body
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.deferred import DeferredStream
-from devroute.upstream.interface import DiscardedRequest, ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import DiscardedRequest, Reservable, ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.quota import RefusedStream
 
 _UPGRADE: Final = Framing.UPGRADE
 _NONE: Final = Framing.NONE
@@ -21,23 +22,59 @@ _BODYLESS: Final = frozenset((204, 205, 304))
 
 
 class DelayUpstream:
-    """Opens each request `seconds` later."""
+    """Opens each request `seconds` later; until then `target` counts it as in flight."""
 
-    def __init__(self, upstream: Upstream, seconds: float) -> None:
+    def __init__(self, upstream: Upstream, seconds: float, target: Reservable) -> None:
         self._upstream = upstream
         self._seconds = seconds
+        self._target = target
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return _DelayedStream(self._upstream, self._seconds, head, sink)
+        error = self._target.reserve()
+        if error is not None:
+            return RefusedStream(sink, error)
+        return _DelayedStream(self._upstream, self._seconds, head, sink, self._target)
+
+
+class Delayed:
+    """Counts the delayed requests that no target counts: to what cannot, and those that are aborted."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
+
+    def reserve(self) -> DevrouteError | None:
+        if self._count >= self._limit:
+            return TargetOverloaded(f"{self._limit} requests are delayed already")
+        self._count += 1
+        return None
+
+    def unreserve(self) -> None:
+        self._count -= 1
 
 
 class _DelayedStream(DeferredStream):
-    def __init__(self, upstream: Upstream, seconds: float, head: RequestHead, sink: ResponseSink) -> None:
+    """Has reserved a place at `target`."""
+
+    def __init__(
+        self, upstream: Upstream, seconds: float, head: RequestHead, sink: ResponseSink, target: Reservable
+    ) -> None:
         super().__init__(head, sink)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.begin, upstream)
+        self._target: Reservable | None = target
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._send, upstream)
+
+    def _send(self, upstream: Upstream) -> None:
+        self._unreserve()
+        self.begin(upstream)
+
+    def _unreserve(self) -> None:
+        target, self._target = self._target, None
+        if target is not None:
+            target.unreserve()
 
     def cancel(self) -> None:
         self._timer.cancel()
+        self._unreserve()
         super().cancel()
 
 

@@ -10,7 +10,7 @@ on_end or on_error the upstream calls the sink no more, except for pause and res
 upgraded connection; after cancel() it calls nothing at all.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from devroute.errors import DevrouteError
 from devroute.http.message import Headers, RequestHead, ResponseHead
@@ -77,6 +77,17 @@ class Upstream(Protocol):
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         """Start a request. Never raises and never blocks: failures arrive at sink.on_error, never before
         open has returned. Unless head.framing is NONE, send_data* and send_end follow."""
+
+
+@runtime_checkable
+class Reservable(Protocol):
+    """What a request can wait for, and be counted by, before it is sent."""
+
+    def reserve(self) -> DevrouteError | None:
+        """Count one more request as in flight; or the error for it, if there are too many."""
+
+    def unreserve(self) -> None:
+        """The request is sent now, or given up."""
 
 
 class ProbedUpstream(Upstream, Protocol):

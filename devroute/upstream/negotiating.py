@@ -78,6 +78,15 @@ class NegotiatingUpstream:
     def in_flight(self) -> int:
         return self._http1.in_flight + self._http2.in_flight + len(self._waiting)
 
+    def reserve(self) -> DevrouteError | None:
+        error = self._http1.overload()
+        if error is not None:
+            self._http1.ended()
+        return error
+
+    def unreserve(self) -> None:
+        self._http1.ended()
+
     def limit(self, max_in_flight: int) -> None:
         """The number of requests in flight over each HTTP version; those beyond it are not interrupted."""
         self._http1.max_in_flight = max_in_flight

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from devroute.errors import DevrouteError, TargetOverloaded
 from devroute.http.message import RequestHead
-from devroute.upstream.interface import DiscardedRequest, ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import DiscardedRequest, Reservable, ResponseSink, Upstream, UpstreamStream
 
 
 class Link(Protocol):
@@ -21,7 +21,7 @@ class Link(Protocol):
     def limit_streams(self, most: int) -> None: ...
 
 
-class Pool(Upstream, Protocol):
+class Pool(Upstream, Reservable, Protocol):
     """The connections to an address."""
 
     @property
@@ -67,10 +67,18 @@ class QuotaUpstream:
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         quota = self._quota
         quota.add(self._pool)
-        return _RefusedStream(sink, quota.overloaded()) if quota.full else self._pool.open(head, sink)
+        return RefusedStream(sink, quota.overloaded()) if quota.full else self._pool.open(head, sink)
+
+    def reserve(self) -> DevrouteError | None:
+        quota = self._quota
+        quota.add(self._pool)
+        return quota.overloaded() if quota.full else self._pool.reserve()
+
+    def unreserve(self) -> None:
+        self._pool.unreserve()
 
 
-class _RefusedStream(DiscardedRequest):
+class RefusedStream(DiscardedRequest):
     """A request that is not sent: the sink gets `error` once open() has returned."""
 
     def __init__(self, sink: ResponseSink, error: DevrouteError) -> None:

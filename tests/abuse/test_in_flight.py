@@ -12,7 +12,8 @@ from devroute.http.message import Framing, RequestHead
 from devroute.policy.policy import Policy
 from devroute.routing.router import ContractRouter
 from devroute.tunnel.agent_link import AgentLink
-from devroute.upstream.interface import UpstreamStream
+from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream
+from devroute.upstream.interface import Reservable, Upstream, UpstreamStream
 from devroute.upstream.pools import Pools
 from tests.conformance.port import TIMEOUTS, data_port
 from tests.support.eventually import eventually
@@ -50,6 +51,76 @@ async def test_a_tunnel_takes_as_many_requests_as_its_quota(two: tuple[Site, Age
         None, None, None, "3 requests are open to this laptop already",
     ]  # fmt: skip
     assert await refusal(where, "alice--ci") is None
+
+
+class Delays:
+    """Requests that their contract delays for an hour, to one target."""
+
+    def __init__(self, target: Reservable, upstream: Upstream) -> None:
+        self.upstream = DelayUpstream(upstream, 3600.0, target)
+
+    async def one(self) -> tuple[UpstreamStream, str | None]:
+        client = Client()
+        stream = self.upstream.open(get(), client)
+        await asyncio.sleep(0)
+        assert client.error is None or isinstance(client.error, TargetOverloaded)
+        return stream, client.error and client.error.message
+
+    async def some(self, count: int) -> list[str | None]:
+        return [(await self.one())[1] for _ in range(count)]
+
+
+async def test_a_delayed_request_to_a_laptop_counts_as_in_flight(two: tuple[Site, AgentLink]) -> None:
+    where, _ = two
+    upstream = where.upstream("alice")
+    assert isinstance(upstream, Reservable)
+    delays = Delays(upstream, upstream)
+    where.tunnels.quotas.set_limits(per_link=3, per_subject=100)
+    full = "3 requests are open to this laptop already"
+    first, error = await delays.one()
+    assert error is None
+    assert await delays.some(3) == [None, None, full]
+    assert await refusal(where, "alice") == full
+    first.cancel()
+    first.cancel()
+    assert await refusal(where, "alice") is None
+    assert await refusal(where, "alice") == full
+    where.tunnels.quotas.set_limits(per_link=100, per_subject=4)
+    assert await refusal(where, "alice--ci") is None
+    assert await refusal(where, "alice--ci") == "4 requests are open to 'alice' already"
+    assert await Delays(upstream, upstream).some(1) == ["4 requests are open to 'alice' already"]
+
+
+async def test_a_delayed_request_to_an_address_counts_as_in_flight() -> None:
+    pools = Pools(
+        lambda: Policy.parse("direct: {networks: [127.0.0.0/8]}"), connect_timeout=1, max_in_flight=2
+    )
+    pool = pools.get("foo", Address("127.0.0.1", 9))
+    delays = Delays(pool, pool)
+    first, _ = await delays.one()
+    full = "127.0.0.1:9 has 2 requests in flight already"
+    assert await delays.some(2) == [None, full]
+    assert (pool.in_flight, pool.busy) == (2, True)
+    client = Client()
+    pool.open(get(), client)
+    await eventually(lambda: client.error)
+    assert client.error is not None
+    assert client.error.message == full
+    first.cancel()
+    assert pool.in_flight == 1
+    await pools.close()
+
+
+async def test_delayed_aborts_are_bounded_and_end_after_their_delay() -> None:
+    count = Delayed(2)
+    abort = AbortUpstream(503, "foo")
+    assert await Delays(count, abort).some(3) == [None, None, "2 requests are delayed already"]
+    count = Delayed(1)
+    for _ in range(3):
+        client = Client()
+        DelayUpstream(abort, 0.0, count).open(get(), client)
+        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        assert client.error is None
 
 
 async def test_a_subjects_laptops_share_its_quota(two: tuple[Site, AgentLink]) -> None:

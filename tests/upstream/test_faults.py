@@ -5,7 +5,7 @@ import pytest
 from devroute.errors import UpstreamReset, UpstreamTimeout
 from devroute.http.message import Framing
 from devroute.upstream import deferred
-from devroute.upstream.faults import AbortUpstream, DelayUpstream, TimeoutUpstream
+from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream, TimeoutUpstream
 from tests.upstream.fakes import OK, SWITCHING, RecordingSink, RecordingUpstream, head, timers_fired
 
 # --- delay -------------------------------------------------------------------------------------------------
@@ -14,7 +14,7 @@ from tests.upstream.fakes import OK, SWITCHING, RecordingSink, RecordingUpstream
 async def test_a_delayed_request_arrives_complete_and_in_order(
     target: RecordingUpstream, sink: RecordingSink
 ) -> None:
-    stream = DelayUpstream(target, 0.01).open(head(), sink)
+    stream = DelayUpstream(target, 0.01, Delayed(9)).open(head(), sink)
     stream.send_data(b"a")
     stream.send_data(b"b")
     assert target.events == []
@@ -29,7 +29,7 @@ async def test_a_large_delayed_body_pauses_its_source(
     target: RecordingUpstream, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deferred, "MAX_BUFFERED_BYTES", 4)
-    stream = DelayUpstream(target, 0.01).open(head(), sink)
+    stream = DelayUpstream(target, 0.01, Delayed(9)).open(head(), sink)
     stream.send_data(b"1234")
     assert sink.events == []
     stream.send_data(b"5")
@@ -41,7 +41,7 @@ async def test_a_large_delayed_body_pauses_its_source(
 async def test_a_request_cancelled_during_its_delay_is_never_sent(
     target: RecordingUpstream, sink: RecordingSink
 ) -> None:
-    DelayUpstream(target, 0.0).open(head(), sink).cancel()
+    DelayUpstream(target, 0.0, Delayed(9)).open(head(), sink).cancel()
     await timers_fired(0.0)
     assert target.events == []
 
