@@ -16,6 +16,7 @@ from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import ResponseSink, UpstreamStream
+from devroute.upstream.quota import RefusedStream
 
 #: Seconds for an app to reply to HTTP/2's preface, unless the request needs HTTP/2: most of those that do not
 #: speak it respond with an error, and some never.
@@ -46,6 +47,9 @@ class NegotiatingUpstream:
             return self._http2.open(head, sink)
         if self._http1.understood:
             return self._http1.open(head, sink)
+        error = self.reserve()
+        if error is not None:
+            return RefusedStream(sink, error)
         stream = DeferredStream(head, sink)
         self._waiting.append(stream)
         if len(self._waiting) == 1:
@@ -64,6 +68,7 @@ class NegotiatingUpstream:
             failure = error
         waiting, self._waiting = self._waiting, []
         for stream in waiting:
+            self.unreserve()
             if failure is None:
                 stream.begin(upstream)
             else:
@@ -76,7 +81,7 @@ class NegotiatingUpstream:
 
     @property
     def in_flight(self) -> int:
-        return self._http1.in_flight + self._http2.in_flight + len(self._waiting)
+        return self._http1.in_flight + self._http2.in_flight
 
     def reserve(self) -> DevrouteError | None:
         error = self._http1.overload()

@@ -8,7 +8,7 @@ import pytest
 from devroute.contract.target import Address
 from devroute.errors import TargetOverloaded
 from devroute.http.http1.request import parse_request_head
-from devroute.http.message import Framing, RequestHead
+from devroute.http.message import VIA_HTTP2, Framing, RequestHead
 from devroute.policy.policy import Policy
 from devroute.routing.router import ContractRouter
 from devroute.tunnel.agent_link import AgentLink
@@ -109,6 +109,26 @@ async def test_a_delayed_request_to_an_address_counts_as_in_flight() -> None:
     first.cancel()
     assert pool.in_flight == 1
     await pools.close()
+
+
+async def test_a_request_that_waits_to_know_what_its_app_speaks_counts_as_in_flight() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    policy = Policy.parse("direct: {networks: [127.0.0.0/8]}")
+    pools = Pools(lambda: policy, connect_timeout=1, max_in_flight=2)
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as app:
+        pool = pools.get("foo", Address("127.0.0.1", app.sockets[0].getsockname()[1]))
+        wire = b"GET / HTTP/1.1\r\nhost: foo\r\n" + VIA_HTTP2
+        clients = [Client() for _ in range(3)]
+        for client in clients:
+            pool.open(RequestHead(b"GET", b"/", Framing.NONE, 0, wire), client)
+        assert pool.in_flight == 2
+        await asyncio.wait_for(clients[2].done.wait(), PATIENCE)
+        assert isinstance(clients[2].error, TargetOverloaded)
+        assert [client.error for client in clients[:2]] == [None, None]
+        await pools.close()
 
 
 async def test_delayed_aborts_are_bounded_and_end_after_their_delay() -> None:
