@@ -176,17 +176,16 @@ class ResponseHead:
     `raw` is the head as received, final CRLF CRLF included. `drop` holds the spans of the fields that end at
     this hop. `outcome` is result and reason, where the route's do not hold for this response (failover).
     `idle_limit`: seconds for which the sender keeps an idle connection open, NO_LIMIT if it does not say.
-    `cache_fields`: the spans of the fields that permit a cache to keep the response.
+    `not_stored`: what http1/response.py's without_cache_fields has made of this.
     """
 
     __slots__ = (
-        "_not_stored",
-        "cache_fields",
         "drop",
         "framing",
         "idle_limit",
         "keep_alive",
         "length",
+        "not_stored",
         "outcome",
         "raw",
         "reason",
@@ -213,28 +212,19 @@ class ResponseHead:
         self.drop = drop
         self.outcome = outcome
         self.idle_limit = NO_LIMIT
-        self.cache_fields: list[Span] = []
-        self._not_stored: ResponseHead | None = None
+        self.not_stored: ResponseHead | None = None
 
     def with_outcome(self, result: str, reason: str) -> "ResponseHead":
         status, phrase, framing, length = self.status, self.reason, self.framing, self.length
-        head = ResponseHead(
+        return ResponseHead(
             status, phrase, framing, length, self.keep_alive, self.raw, self.drop, (result, reason)
         )
-        head.cache_fields = self.cache_fields
-        return head
 
-    def without_cache_fields(self) -> "ResponseHead":
-        """The head for a client whose caches may not keep the response; made once, as apps repeat heads."""
-        if not self.cache_fields:
-            return self
-        if self._not_stored is None:
-            drop = sorted({*self.drop, *self.cache_fields})
-            status, phrase, framing, length = self.status, self.reason, self.framing, self.length
-            self._not_stored = ResponseHead(
-                status, phrase, framing, length, self.keep_alive, self.raw, drop, self.outcome
-            )
-        return self._not_stored
+    def dropping(self, spans: list[Span]) -> "ResponseHead":
+        """The same without the fields at these spans too."""
+        status, phrase, framing, length = self.status, self.reason, self.framing, self.length
+        drop = sorted({*self.drop, *spans})
+        return ResponseHead(status, phrase, framing, length, self.keep_alive, self.raw, drop, self.outcome)
 
     @property
     def headers(self) -> Headers:

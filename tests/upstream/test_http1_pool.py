@@ -75,7 +75,9 @@ class ImpatientApp(asyncio.Protocol):
 
 @asynccontextmanager
 async def impatient(limit: Limit) -> AsyncIterator[int]:
-    server = await asyncio.get_running_loop().create_server(lambda: ImpatientApp(limit), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: ImpatientApp(limit), "127.0.0.1", 0, backlog=CLIENTS
+    )
     yield server.sockets[0].getsockname()[1]
     server.close()
 
@@ -87,7 +89,7 @@ CLIENTS = 250
 
 async def spaced(port: int, limit: Limit, rounds: int) -> list[str]:
     """The errors of one client, which sends a request whenever the app is about to close its connection."""
-    pool = Http1Pool(Dialer("127.0.0.1", port))
+    pool = Http1Pool(Dialer("127.0.0.1", port, connect_timeout=30))  # all clients start at once
     errors = []
     for _ in range(rounds + 1):
         client = await fetch(pool, post(1))

@@ -24,16 +24,6 @@ def _pattern(*names: str) -> re.Pattern[bytes]:
     return re.compile(rb"\n(%b):[ \t]*([^\r]*)" % "|".join(map(re.escape, names)).encode())
 
 
-#: What permits a cache to keep a response: for all caches (RFC 9111), for those of CDNs (RFC 9213), and for
-#: some products'.
-_CACHE_NAMES: Final = (
-    "cache-control",
-    "expires",
-    "cdn-cache-control",
-    "surrogate-control",
-    "x-accel-expires",
-)
-
 #: Every request field that decides the framing or ends at this hop. An ordinary GET has none of them.
 REQUEST_FIELDS = _pattern(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"),
@@ -41,7 +31,7 @@ REQUEST_FIELDS = _pattern(
 )
 RESPONSE_FIELDS = _pattern(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"),
-    *(headers.RESULT, headers.REASON, *_CACHE_NAMES),
+    *(headers.RESULT, headers.REASON),
 )
 
 _NO_FIELDS: Final[dict[bytes, bytes]] = {}
@@ -132,8 +122,11 @@ RESPONSE_HOP: Final = frozenset((
 ))  # fmt: skip
 NO_BODY_HOP: Final = RESPONSE_HOP | {b"content-length"}  # RFC 9110 §8.6: 1xx and 204 have none
 SWITCHING_HOP: Final = NO_BODY_HOP - {b"upgrade"}
-#: Removed from responses that no cache may keep.
-CACHE_FIELDS: Final = frozenset(name.encode() for name in _CACHE_NAMES)
+#: What permits a cache to keep a response: for all caches (RFC 9111), for those of CDNs (RFC 9213), and for
+#: some products'.
+CACHE_FIELDS: Final = (
+    *(b"cache-control", b"expires", b"cdn-cache-control", b"surrogate-control", b"x-accel-expires"),
+)
 
 #: Connection options that remove no field: without these fields the message would mean something else, or
 #: they end here anyway. Nor does an option that starts as devroute's own headers: x-devroute-via guards

@@ -15,6 +15,7 @@ from devroute.http.http1.fields import (
     RESPONSE_FIELDS,
     RESPONSE_HOP,
     SWITCHING_HOP,
+    field_spans,
     find_fields,
     hop_by_hop_spans,
     known_fault,
@@ -75,17 +76,26 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
     framing = _framing(status, request_method, coding is not None, length)
     drop = hop_by_hop_spans(low, hop.intersection(fields), options) if fields else []
     head = ResponseHead(status, reason, framing, length if framing is _LENGTH else 0, keep_alive, raw, drop)
-    if fields:
-        head.idle_limit = _idle_limit(get(b"keep-alive"))
-        if cache := CACHE_FIELDS.intersection(fields):
-            head.cache_fields = hop_by_hop_spans(low, cache, [])
+    if (promise := get(b"keep-alive")) is not None:
+        head.idle_limit = _idle_limit(promise)
     return head
 
 
-def _idle_limit(value: bytes | None) -> float:
+def _idle_limit(value: bytes) -> float:
     """The seconds of `keep-alive: timeout=5` (RFC 2068 §19.7.1.1), which Node and Apache send."""
-    found = None if value is None else _KEEP_ALIVE_TIMEOUT.search(value)
+    found = _KEEP_ALIVE_TIMEOUT.search(value)
     return NO_LIMIT if found is None else float(found[1])
+
+
+def without_cache_fields(head: ResponseHead) -> ResponseHead:
+    """The head for a client whose caches may not keep the response. It is made once, as apps repeat heads."""
+    made = head.not_stored
+    if made is None:
+        low = head.raw.lower()
+        spans = [span for name in CACHE_FIELDS for span in field_spans(low, name)]
+        made = head if not spans else head.dropping(spans)
+        head.not_stored = made
+    return made
 
 
 #: Status lines that were parsed: apps send a handful. Cleared when full, so that no app can fill memory.

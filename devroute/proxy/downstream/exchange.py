@@ -11,6 +11,7 @@ from typing import Final
 from devroute.errors import ClientClosed, DevrouteError, RequestTimeout, UpstreamInvalid, UpstreamTimeout
 from devroute.headers import NO_RETRY
 from devroute.http.aio.connection import READ_TURN
+from devroute.http.http1.response import without_cache_fields
 from devroute.http.message import Headers, InboundRequest, ResponseHead
 from devroute.proxy.downstream.context import Context
 from devroute.quoting import MAX_REQUEST_ID
@@ -161,7 +162,7 @@ class Exchange:
             result, reason = head.outcome
             self.route = route = route.with_outcome(result, reason)
         if route.no_store:
-            head = head.without_cache_fields()
+            head = without_cache_fields(head)
         lines = route.response_headers
         if head.status >= 400 or _GRPC_STATUS in head.raw:
             lines += _NO_RETRY
