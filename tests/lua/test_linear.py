@@ -3,6 +3,7 @@ shape that makes a careless pattern quadratic, 60 KB of it and as much as is rea
 
 import time
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
@@ -60,6 +61,12 @@ HEADERS = (
 )
 
 
+@cache
+def allowed(size: int) -> float:
+    """CPU seconds for a text of this size."""
+    return ALLOWED * seconds(lambda: COPY.copied("a" * size))
+
+
 def failures(
     worker: Worker, handle: Callable[[str], Handle], hook: str = "envoy_on_request"
 ) -> dict[tuple[str, int], str]:
@@ -68,10 +75,13 @@ def failures(
     for shape, text in EVERY_SHAPE.items():
         for size in SIZES:
             sent = text[: size - 20] + text[-20:]
-            taken = seconds(lambda sent=sent: worker.handle(handle(sent), hook))  # type: ignore[misc]
-            allowed = ALLOWED * seconds(lambda sent=sent: COPY.copied(sent))  # type: ignore[misc]
-            if taken > allowed:
-                found[shape, size] = f"{taken * 1000:.0f} ms of {allowed * 1000:.0f}"
+            began = time.thread_time()
+            worker.handle(handle(sent), hook)
+            taken = time.thread_time() - began
+            if taken > allowed(size):  # perhaps once only
+                taken = seconds(lambda sent=sent: worker.handle(handle(sent), hook))  # type: ignore[misc]
+            if taken > allowed(size):
+                found[shape, size] = f"{taken * 1000:.0f} ms of {allowed(size) * 1000:.0f}"
     assert worker.logged == []
     return found
 
@@ -143,6 +153,4 @@ def test_the_proxy_matches_a_caller_with_policy_in_linear_time() -> None:
         assert not matches("*a*a*a*a*b*a*a/*a*a", text)
         assert not matches("*a*a*a*a*a*a/*a*b", f"{text}/{text}")
 
-    began = time.thread_time()
-    COPY.copied(text)
-    assert seconds(run) < ALLOWED * (time.thread_time() - began)
+    assert seconds(run) < allowed(SIZE)
