@@ -180,3 +180,13 @@ async def test_a_filter_that_a_team_inserts_before_the_router_is_passed_by_no_on
     document["spec"]["configPatches"][0]["match"]["listener"] = {"filterChain": {"filter": router}}
     async with guarded(tmp_path, document, scope="both") as mesh:
         assert await statuses(mesh) == dict.fromkeys(KINDS, 418)
+
+
+async def test_a_filter_that_a_route_turns_off_is_met_with_a_contract(tmp_path: Path) -> None:
+    """Which filters a request meets is fixed by its first route: `devroute manifests check` warns of it."""
+    policies = {"all": {"permissions": [{"any": True}], "principals": [{"any": True}]}}
+    name, kind = "envoy.filters.http.rbac", f"{TYPE}rbac.v3.RBAC"
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    document = team(name, {"@type": kind, "rules": {"action": "DENY", "policies": policies}}, off)
+    async with guarded(tmp_path, document) as mesh:
+        assert await statuses(mesh) == dict.fromkeys(KINDS, 403) | {"plain": 200}

@@ -1,8 +1,8 @@
 """Where requests with a contract pass by what another EnvoyFilter configures, for warnings. Pure.
 
 Filters between devroute's two, and what istiod or patches configure for them on the service's own routes,
-hold for every request (docs/decisions/0035 and 0038). Two things do not: filters that a route turns on, since
-the first route fixes a request's filters, and what Envoy's router takes from the route of a detoured request.
+hold for every request (docs/decisions/0035 and 0038). Two things do not: filters that a route turns on or off,
+since the first route fixes a request's filters, and what Envoy's router takes from the route of a detoured request.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,10 +50,21 @@ def _filter(priority: object) -> Iterator[ManifestFinding]:
 def _turned_on(route: Mapping[object, object]) -> Iterator[ManifestFinding]:
     configured = route.get("typed_per_filter_config")
     for name, config in configured.items() if isinstance(configured, Mapping) else ():
-        if value_at(config, "@type") == ROUTE_FILTER_TYPE and value_at(config, "disabled") is not True:
+        place = f"patch.value.typed_per_filter_config.{name}"
+        if value_at(config, "@type") != ROUTE_FILTER_TYPE:
+            continue
+        if value_at(config, "disabled") is True:
             yield ManifestFinding(
                 "warning",
-                f"patch.value.typed_per_filter_config.{name}",
+                place,
+                "turns the filter off for this route: requests with a contract meet it all the same, since "
+                "the first route fixes the filters of a request, and theirs is devroute's",
+                "use the filter's own settings of a route, or turn it off by a patch of VIRTUAL_HOST",
+            )
+        else:
+            yield ManifestFinding(
+                "warning",
+                place,
                 "turns the filter on for this route: requests with a contract do not pass it, since the "
                 "first route fixes the filters of a request, and theirs is devroute's",
                 "leave the filter on and configure it here, or turn it on by a patch of VIRTUAL_HOST",

@@ -45,13 +45,14 @@ def on_route(config: Document, context: str = "SIDECAR_INBOUND") -> Document:
 
 
 @pytest.mark.parametrize("context", ["SIDECAR_INBOUND", "GATEWAY"])
-def test_a_filter_that_a_route_turns_on(context: str) -> None:
+def test_a_filter_that_a_route_turns_on_or_off(context: str) -> None:
     on: Document = {"@type": FILTER_CONFIG, "config": {"@type": LIMIT}}
     ((place, problem),) = warnings(on_route(on, context))
     assert place == f"patch.value.typed_per_filter_config.{NAME}"
     assert problem.startswith("turns the filter on for this route")
     assert warnings(on_route({"@type": LIMIT}, context)) == []
-    assert warnings(on_route(on | {"disabled": True}, context)) == []
+    ((_, problem),) = warnings(on_route(on | {"disabled": True}, context))
+    assert problem.startswith("turns the filter off for this route: requests with a contract meet it")
     assert warnings(patch("VIRTUAL_HOST", "MERGE", {"typed_per_filter_config": {NAME: on}}, context)) == []
 
 
