@@ -1,8 +1,9 @@
 """Where requests with a contract pass by what another EnvoyFilter configures, for warnings. Pure.
 
 Filters between devroute's two, and what istiod or patches configure for them on the service's own routes,
-hold for every request (docs/decisions/0035 and 0038). Two things do not: filters that a route turns on or off,
-since the first route fixes a request's filters, and what Envoy's router takes from the route of a detoured request.
+hold for every request (docs/decisions/0035 and 0038). Two things do not: filters that a route turns on or
+off, since the first route fixes a request's filters, and what Envoy's router takes from the route of a
+detoured request.
 """
 
 from collections.abc import Iterator, Mapping
