@@ -1,6 +1,6 @@
 """Changes of the mesh for the time of a test, and when each Envoy has them."""
 
-import json
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
@@ -12,6 +12,9 @@ from tests.support.eventually import eventually
 
 #: From a change in the API server until Envoy uses it, on a busy machine.
 LIVE_S = 60.0
+_PAUSE_S = 0.2
+#: Responses in a row, a pause apart, of laptops that are online and stay so.
+_STEADY = 10
 
 
 @asynccontextmanager
@@ -30,8 +33,11 @@ async def live(mesh: Rig, pods: Iterable[str], text: str, *, gone: bool = False)
     for pod in pods:
 
         async def has(space: Namespace = mesh.pods[pod]) -> bool:
-            found = json.dumps(await client.configuration(space))
-            return (text in found) is not gone
+            if (text in await client.admin(space, "config_dump")) is not gone:
+                return True
+            # Megabytes at each look: Envoy needs its time for other things.
+            await asyncio.sleep(_PAUSE_S)
+            return False
 
         await eventually(has, f"{text} {'gone from' if gone else 'in'} {pod}", within=LIVE_S)
 
@@ -49,14 +55,20 @@ async def drained(mesh: Rig, pods: Iterable[str]) -> None:
 
 
 async def laptops_online(mesh: Rig) -> None:
-    """Waits until both are, after a change of the gateway that may have cut their tunnels."""
+    """Waits until both are, after a change of the gateway that cuts their tunnels: some moments after the last
+    listener is gone, and the proxy and the agents learn of it one after the other."""
     await drained(mesh, ["gw"])
-    for name in ("alice", "bob"):
+    in_a_row = 0
 
-        async def answers(name: str = name) -> bool:
-            return (await mesh.ask("a", "http://b/x", {"b": name})).app == f"laptop-{name}"
+    async def stay() -> bool:
+        nonlocal in_a_row
+        responses = [await mesh.ask("a", "http://b/x", {"b": name}) for name in ("alice", "bob")]
+        online = [each.app for each in responses] == ["laptop-alice", "laptop-bob"]
+        in_a_row = in_a_row + 1 if online else 0
+        await asyncio.sleep(_PAUSE_S)
+        return in_a_row == _STEADY
 
-        await eventually(answers, f"{name} online", within=LIVE_S)
+    await eventually(stay, "alice and bob online", within=LIVE_S)
 
 
 async def counter(mesh: Rig, pod: str, name: str) -> int:

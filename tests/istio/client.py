@@ -2,7 +2,7 @@
 
 import json
 import socket
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -96,9 +96,3 @@ async def admin(namespace: Namespace, path: str, method: str = "GET") -> str:
     """Envoy's admin interface in a pod."""
     async with session(namespace) as opened, opened.request(method, f"http://localhost:15000/{path}") as got:
         return await got.text()
-
-
-async def configuration(namespace: Namespace) -> list[dict[str, Any]]:
-    """The configuration of a pod's Envoy."""
-    found = json.loads(await admin(namespace, "config_dump"))
-    return list(found["configs"])
