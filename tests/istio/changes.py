@@ -55,8 +55,8 @@ async def drained(mesh: Rig, pods: Iterable[str]) -> None:
 
 
 async def laptops_online(mesh: Rig) -> None:
-    """Waits until both are, after a change of the gateway that cuts their tunnels: some moments after the last
-    listener is gone, and the proxy and the agents learn of it one after the other."""
+    """Waits until both are, after a change of the gateway that cuts their tunnels: moments after the last
+    listener is gone. The proxy and the agents learn of it one after the other."""
     await drained(mesh, ["gw"])
     in_a_row = 0
 
