@@ -16,6 +16,7 @@ from devroute import descriptors
 from devroute.contract.target import Address
 from devroute.errors import CircuitOpen, DevrouteError, TargetUnreachable
 from devroute.upstream.circuit_breaker import CircuitBreaker
+from devroute.upstream.resolver import Resolver
 
 #: Raises TargetDenied for an IP address and port that may not be reached.
 Permit = Callable[[str, int], None]
@@ -53,14 +54,14 @@ class Dialer:
         tls: Callable[[str], ssl.SSLContext] | None = None,
         connect_timeout: float = CONNECT_SECONDS,
         retry_refused: float = 0.0,
+        resolver: Resolver | None = None,
     ) -> None:
         self.label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.connect_timeout = connect_timeout
         self._retry_refused = retry_refused
         self._host = host
         self._port = port
-        # An address literal needs no lookup: the loop has few threads for lookups, and slow name servers may
-        # keep all of them busy.
+        self._resolver = Resolver() if resolver is None else resolver
         self._literal = Address(host, port).is_literal
         self._answered: str | None = None  # the loopback address that a name led to
         self._unreachable = unreachable
@@ -150,7 +151,7 @@ class Dialer:
     async def _dial_permitted(self, protocol: Callable[[], P], permit: Permit) -> P:
         """A name may resolve differently after the check, so only checked addresses are dialled."""
         loop = asyncio.get_running_loop()
-        addresses = [self._host] if self._literal else await self._look_up()
+        addresses = [self._host] if self._literal else await self._resolver.look_up(self._host)
         for address in addresses:
             permit(address, self._port)
         refused: OSError | None = None
@@ -161,16 +162,15 @@ class Dialer:
                 refused = error
         raise refused or OSError("no address")
 
-    async def _look_up(self) -> list[str]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
 
 async def connect_first(host: str, port: int) -> socket.socket:
     """A connection to the first of a name's addresses that accepts one (RFC 8305); under uvloop,
-    create_connection does not do that. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    create_connection does not do that. A literal address waits for no look-up of others: the loop has few
+    threads for them. Raises OSError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return await aiohappyeyeballs.start_connection(
         found, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, interleave=1
     )

@@ -10,6 +10,7 @@ from devroute.contract.target import Address
 from devroute.policy.policy import Policy
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.negotiating import NegotiatingUpstream
+from devroute.upstream.resolver import Resolver
 
 #: Services and addresses with an upstream of their own; unused ones are removed beyond this number.
 MAX_POOLS: Final = 4096
@@ -31,6 +32,7 @@ class Pools:
         self._connect_timeout = connect_timeout
         self._retry_refused = retry_refused
         self._max_in_flight = max_in_flight
+        self._resolver = Resolver()
         self._pools: dict[tuple[str, Address], NegotiatingUpstream] = {}
 
     def get(self, service: str, address: Address) -> NegotiatingUpstream:
@@ -45,6 +47,7 @@ class Pools:
                     address.port,
                     permit=lambda ip, port: self._policy().permit_address(ip, port, service=service),
                     connect_timeout=self._connect_timeout,
+                    resolver=self._resolver,
                     retry_refused=self._retry_refused,
                 ),
                 self._max_in_flight,

@@ -1,0 +1,88 @@
+"""Slow names delay no others, and literal addresses wait for nothing."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from devroute.upstream.dialer import Dialer, connect_first
+from devroute.upstream.resolver import MAX_KNOWN, MAX_UNKNOWN, Resolver
+from tests.support.eventually import eventually
+
+REAL = socket.getaddrinfo
+
+
+class Names:
+    """The system's resolver: names that begin with `slow` wait until `answer` is set."""
+
+    def __init__(self) -> None:
+        self.answer = threading.Event()
+        self.asked: list[str] = []
+
+    def look_up(self, host: str, *arguments: Any, **options: Any) -> Any:
+        if options.get("flags", 0) & socket.AI_NUMERICHOST:
+            return REAL(host, *arguments, **options)
+        self.asked.append(host)
+        if host.startswith("slow"):
+            self.answer.wait()
+        if host.startswith("unknown"):
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return REAL("127.0.0.1", *arguments, **options)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    names = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", names.look_up)
+    yield names
+    names.answer.set()
+
+
+async def test_slow_names_delay_no_others(names: Names) -> None:
+    resolver = Resolver()
+    assert await resolver.look_up("works") == ["127.0.0.1"]
+    slow = [asyncio.ensure_future(resolver.look_up(f"slow-{number}")) for number in range(MAX_UNKNOWN)]
+    await eventually(lambda: len(names.asked) == 1 + MAX_UNKNOWN)
+    with pytest.raises(OSError, match="other names are being looked up"):
+        await resolver.look_up("slow-another")
+    assert await asyncio.wait_for(resolver.look_up("works"), 5) == ["127.0.0.1"]
+    names.answer.set()
+    assert await asyncio.gather(*slow) == [["127.0.0.1"]] * MAX_UNKNOWN
+    assert await resolver.look_up("slow-another") == ["127.0.0.1"]
+
+
+async def test_a_name_is_looked_up_once_for_all_that_wait(names: Names) -> None:
+    resolver = Resolver()
+    first = asyncio.ensure_future(resolver.look_up("slow"))
+    others = [asyncio.ensure_future(resolver.look_up("slow")) for _ in range(2 * MAX_KNOWN)]
+    await eventually(lambda: names.asked)
+    first.cancel()
+    names.answer.set()
+    assert await asyncio.gather(*others) == [["127.0.0.1"]] * len(others)
+    assert names.asked == ["slow"]
+    for _ in range(3):
+        with pytest.raises(socket.gaierror):
+            await resolver.look_up("unknown")
+    assert names.asked.count("unknown") == 3
+
+
+async def test_a_literal_address_waits_for_nothing(names: Names) -> None:
+    loop = asyncio.get_running_loop()
+    app = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = app.sockets[0].getsockname()[1]
+    slow = [loop.run_in_executor(None, names.answer.wait) for _ in range(64)]  # all threads of the loop
+    started = time.monotonic()
+    (await asyncio.wait_for(connect_first("127.0.0.1", port), 5)).close()
+    dialer = Dialer("127.0.0.1", port, permit=lambda ip, port: None)
+    await asyncio.wait_for(dialer.connect(asyncio.Protocol), 5)
+    by_name = Dialer("app.example", port, permit=lambda ip, port: None)
+    await asyncio.wait_for(by_name.connect(asyncio.Protocol), 5)
+    assert time.monotonic() - started < 5
+    names.answer.set()
+    await asyncio.gather(*slow)
+    app.close()
+    assert names.asked == ["app.example"]
