@@ -2,6 +2,7 @@
 same."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -36,7 +37,7 @@ from tests.support.loopback import tunnel
 pytestmark = pytest.mark.mesh
 
 #: Seconds after which a request counts as hung.
-PATIENCE = 5.0
+PATIENCE = 20.0
 #: Requests at a time: what hangs, hangs together.
 AT_ONCE = 40
 #: Of the loop, in which a piece passes from the client to the app.
@@ -202,7 +203,8 @@ class Http2App:
                         peer.trailers(number, *trailers[number])
                     else:
                         peer.send(number, b"", end=True)
-            await peer.turn()
+            with contextlib.suppress(TimeoutError):  # no request for a while
+                await peer.turn()
 
     async def _room(self, peer: h2_peer.Peer, number: int) -> None:
         while peer.wire.local_flow_control_window(number) < 16384:
