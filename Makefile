@@ -70,6 +70,13 @@ test-istio: istio
 	$(BIN)/python -m pytest $(ON_THE_OLDEST:%=tests/istio/test_%.py) -m istio --envoy $(OLDEST)/envoy/_bin/envoy $(ARGS)
 ON_THE_OLDEST := main_job policies identity edge
 
+# What the image installs, with hashes; needs uv. Again after a change of pyproject.toml or constraints.txt.
+image-requirements:
+	uv pip compile $(LOCKED) pyproject.toml --extra uvloop -o image/runtime.txt
+	uv pip compile $(LOCKED) image/build.in -o image/build.txt
+LOCKED := --quiet -c constraints.txt --generate-hashes --python-version 3.13 --python-platform linux --no-header \
+	--no-annotate
+
 lint: $(VENV)/.lint-installed $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

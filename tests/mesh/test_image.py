@@ -40,13 +40,14 @@ def copied() -> list[str]:
     return [path for copy in values(first, "COPY") for path in copy.split()[:-1]]
 
 
-def test_both_stages_have_the_same_python_which_the_project_admits() -> None:
+def test_both_stages_have_the_same_python_which_the_project_admits_and_a_digest_may_pin() -> None:
     least = PROJECT["project"]["requires-python"].removeprefix(">=")
-    built, run = (re.search(r"python:([\d.]+)", values(stage, "FROM")[0]) for stage in stages())
-    assert built is not None
-    assert run is not None
-    assert built[1] == run[1], "compiled modules load only into the Python that they were compiled for"
-    assert [int(part) for part in run[1].split(".")] >= [int(part) for part in least.split(".")]
+    first = (ROOT / "Dockerfile").read_text().partition("FROM")[0]
+    base = re.search(r"^ARG PYTHON=python:([\d.]+)-slim$", first, flags=re.MULTILINE)
+    assert base is not None
+    assert [int(part) for part in base[1].split(".")] >= [int(part) for part in least.split(".")]
+    built, run = (values(stage, "FROM")[0].partition(" AS ")[0] for stage in stages())
+    assert built == run == "${PYTHON}", "modules load only into the Python that compiled them"
 
 
 def test_user_and_ports_are_those_of_the_deployment() -> None:
@@ -62,13 +63,50 @@ def test_the_image_starts_a_command_that_exists() -> None:
     assert command in get_command(app).commands  # type: ignore[attr-defined]
 
 
-def test_pip_installs_only_within_the_projects_constraints() -> None:
-    first, _ = stages()
+LISTS = ("image/runtime.txt", "image/build.txt")
+LOCKED = re.compile(r"([a-z0-9-]+)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)")
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked(path: str) -> dict[str, str]:
+    """The versions in a list of requirements, each with hashes."""
+    text = re.sub(r" \\\n +", " ", (ROOT / path).read_text())
+    matches = [LOCKED.fullmatch(line) for line in text.splitlines()]
+    assert all(matches), "only names, versions and hashes"
+    return {match[1]: match[2] for match in matches if match is not None}
+
+
+def required(lines: list[str]) -> set[str]:
+    return {plain(re.split(r"[^A-Za-z0-9_.-]", line)[0]) for line in lines}
+
+
+def test_pip_installs_only_what_has_a_hash() -> None:
+    first, last = stages()
+    assert "pip" not in str(values(last, "RUN"))
     for line in values(first, "RUN"):
-        words = shlex.split(line)
-        files = [words[index + 1] for index, word in enumerate(words) if word == "--constraint"]
-        assert set(files) <= {"constraints.txt"}
-        assert files or "--requirement" not in words
+        for words in [shlex.split(each) for each in line.split("&&") if " pip " in each]:
+            files = [words[index + 1] for index, word in enumerate(words) if word == "--requirement"]
+            assert set(files) <= set(LISTS)
+            assert "--require-hashes" in words if files else {"--no-deps", "--no-index"} <= set(words)
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_the_image_s_versions_are_those_of_the_constraints(path: str) -> None:
+    constraints = (ROOT / "constraints.txt").read_text().split()
+    known = {plain(name): version for name, _, version in (line.partition("==") for line in constraints)}
+    found = locked(path)
+    assert found == {name: known[name] for name in found}, "run: make image-requirements"
+
+
+def test_the_image_s_lists_are_complete() -> None:
+    project = PROJECT["project"]
+    wanted = required([*project["dependencies"], *project["optional-dependencies"]["uvloop"], "cryptography"])
+    assert wanted <= locked(LISTS[0]).keys(), "run: make image-requirements"
+    build = [line for line in (ROOT / "image" / "build.in").read_text().splitlines() if line[0] != "#"]
+    assert required(build) <= locked(LISTS[1]).keys(), "run: make image-requirements"
 
 
 def test_all_that_the_package_is_made_of_is_copied() -> None:
