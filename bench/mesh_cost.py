@@ -287,7 +287,7 @@ async def measure_pair(case: Case, ports: tuple[int, int], folder: Path, options
                 rounds.append((costs[0], costs[1]))
         prefix = "http." + ("outbound_0.0.0.0_8080" if "gateway" in case.name else "inbound_0.0.0.0_8080")
         requests = await pair[1].counter(f"{prefix}.downstream_rq_total")
-        return Row(case, rounds, requests, await pair[1].counter(f"{prefix}.lua.executions"))
+        return Row(case, rounds, requests, await pair[1].lua("executions"))
 
 
 def start_app(run: Stage) -> tuple[int, int]:

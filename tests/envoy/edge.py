@@ -85,7 +85,7 @@ class Edge:
         return "{}:{}".format(*self.envoy.listeners[LISTENER])
 
     async def lua(self, what: str) -> int:
-        return await self.envoy.counter(f"http.outbound_{LISTENER}.lua.{what}")
+        return await self.envoy.lua(what)
 
 
 async def read_contract(request: web.Request) -> web.Response:

@@ -50,7 +50,7 @@ async def test_a_request_without_a_contract_is_unchanged(tmp_path: Path, mesh: M
     assert fields(seen) == fields(expected)
     assert with_filter.headers.keys() == without.headers.keys()
     assert verdict(with_filter) == (None, None)
-    assert await mesh.envoy.counter("http.inbound_0.0.0.0_8080.lua.executions") == 0
+    assert await mesh.envoy.lua("executions") == 0
 
 
 async def test_a_contract_for_others_adds_baggage_and_the_result_and_nothing_else(
@@ -238,7 +238,7 @@ async def test_a_filter_that_makes_no_decision_leaves_the_request_to_the_service
     async with sidecar_of_foo(tmp_path, MeshScope(), code=broken) as mesh:
         response, seen = await get(mesh, {"x-devroute": CONTRACT})
         assert (seen["who"], verdict(response)) == ("app", (None, None))
-        assert await mesh.envoy.counter("http.inbound_0.0.0.0_8080.lua.errors") == 1
+        assert await mesh.envoy.lua("errors") == 1
 
 
 async def test_a_first_filter_that_fails_is_an_error_and_no_detour(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ async def test_a_first_filter_that_fails_is_an_error_and_no_detour(tmp_path: Pat
             assert response.content_type == "application/json"
             assert (await response.json())["code"] == "internal"
             assert verdict(response)[0] == "error"
-        assert await mesh.envoy.counter("http.inbound_0.0.0.0_8080.lua.errors") == 1
+        assert await mesh.envoy.lua("errors") == 1
 
 
 # --- errors ----------------------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ PATIENCE_S = 10.0
 SHORT, LONG = 64 * 1024, 8 * 1024 * 1024
 COPIES = f"cluster.{PROXY.data_cluster}.upstream_rq_total"
 LATE = f"cluster.{PROXY.control_cluster}.upstream_rq_timeout"
-EXECUTIONS = "http.inbound_0.0.0.0_{port}.lua.executions"
 
 
 def sharing(service: str, share: float) -> WorkloadScope:
@@ -89,8 +88,7 @@ class Town:
         return [each for each in self.copies if each[1].partition("?")[0] == path]
 
     async def executions(self, service: str) -> int:
-        port = self.urls[service].rpartition(":")[2]
-        return await self.mesh.envoys[service].counter(EXECUTIONS.format(port=port))
+        return await self.mesh.envoys[service].lua("executions")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -390,8 +388,7 @@ async def test_if_the_lua_fails_the_service_responds(town: Town, monkeypatch: py
         for _ in range(3):
             async with town.mesh.client.get(url) as answer:
                 assert (answer.status, (await answer.json())["who"]) == (200, "app")
-        counter = EXECUTIONS.format(port=url.rpartition(":")[2])
-        executions = await town.mesh.envoys[list(town.mesh.envoys)[-1]].counter(counter)
+        executions = await town.mesh.envoys[list(town.mesh.envoys)[-1]].lua("executions")
         assert executions == 2 * 3 or not lua_is_counted()
     assert got == []
 
