@@ -1,4 +1,4 @@
--- parts: text, path, random, settings, caller, identity, baggage, cluster, resolve, rule, loop, destination
+-- parts: text, path, random, settings, caller, identity, baggage, cache, cluster, resolve, rule, loop, destination
 --
 -- devroute's sidecar filter: decides for one request with a contract whether it is detoured at this service.
 --
@@ -14,16 +14,17 @@
 -- four times the memory of the caches.
 collectgarbage("setpause", 400)
 
-local MAX_CACHED = 256 -- contracts per service and worker; at 8 KiB each, 4 MiB with their baggage
-local MAX_IDENTITIES = 16 -- services behind one sidecar; usually it has one
 local TIMEOUT = "x-envoy-upstream-rq-timeout-ms" -- read by Envoy's router
-local CONTRACT_MEMBER = BAGGAGE_CONTRACT .. "="
 
 local SILENT = { result = "" } -- an empty value becomes no header: another hop reports the decision
 local DETOURED = { result = SENT_TO_PROXY } -- the proxy sets the result of its responses; this stands if it could not
 local MIRRORED = { result = "mirror" }
 local FAILED_OVER = { result = "service", reason = "the laptop declined this request" }
 local NAMELESS = fallback("the sidecar does not know which service it stands for; set DEVROUTE_SERVICE on it")
+local DOUBTED = {
+  result = "service",
+  reason = "the name that was dialled is none of this sidecar's own services; if it is, set DEVROUTE_SERVICE on it",
+}
 local BROKEN = fallback("the devroute filter failed; the sidecar's log says why")
 local REPEATED = error_response(
   CONTRACT_INVALID,
@@ -38,42 +39,6 @@ local TOO_LONG = error_response(
 local UNREADABLE =
   error_response(CONTRACT_INVALID, "the contract in baggage is not one line of ASCII", "percent-encode the JSON")
 local UNREAD = fallback("baggage of more than " .. MAX_READ_BAGGAGE .. " bytes is not read")
-
---- Caches of this worker
-
-local identities, identities_size = {}, 0
-local decoded, decoded_size = {}, 0
-
-local function identity_for(info)
-  local sni = settings.service and "" or info:requestedServerName()
-  local identity = identities[sni]
-  if identity == nil then
-    if identities_size >= MAX_IDENTITIES then
-      identities, identities_size = {}, 0
-    end
-    identity = identity_of(settings.service, settings.namespace, sni)
-    identities[sni], identities_size = identity, identities_size + 1
-  end
-  return identity
-end
-
--- Of a contract: whether it `concerns` this service, its `member` for baggage (false if that is too long), and, if it
--- concerns us, the last `rule` until it `expires`.
-local function remember(identity, raw)
-  if identity.size >= MAX_CACHED then
-    identity.known, identity.size = {}, 0
-  end
-  local member = percent_encode(compact(raw))
-  local entry = { concerns = may_concern(raw, identity.needles), expires = 0 }
-  entry.member = #member + #CONTRACT_MEMBER <= MAX_BAGGAGE and member
-  identity.known[raw], identity.size = entry, identity.size + 1
-  return entry
-end
-
--- The clock may be set back: what expires too far ahead is not fresh.
-local function is_fresh(entry, now)
-  return now < entry.expires and entry.expires <= now + MAX_TTL_MS
-end
 
 --- The contract of a request
 
@@ -92,23 +57,9 @@ local function contract_in(baggage)
     if #raw > MAX_CONTRACT or raw:find("[^\t\32-\126]") or value:find("[ \t]") then
       return false, UNREADABLE
     end
-    if decoded_size >= MAX_CACHED then
-      decoded, decoded_size = {}, 0
-    end
-    decoded[value], decoded_size = raw, decoded_size + 1
+    remember_decoded(value, raw)
   end
   return raw
-end
-
--- Baggage with the contract of the header; the last result is kept.
-local function joined(entry, baggage)
-  if entry.before ~= baggage then
-    entry.before, entry.after = baggage, baggage
-    if member_of(baggage, BAGGAGE_CONTRACT) ~= entry.member then
-      entry.after = with_member(baggage, BAGGAGE_CONTRACT, entry.member or nil)
-    end
-  end
-  return entry.after
 end
 
 -- Makes header and baggage agree; the header wins. Returns the contract, its cache entry and the baggage; or, fourth,
@@ -283,7 +234,7 @@ local function outcome_of(handle, headers, identity, raw, entry, baggage)
   elseif identity.names == "" then
     return NAMELESS
   elseif not entry.concerns then
-    return UNCONCERNED
+    return identity.doubts and DOUBTED or UNCONCERNED
   end
   if not is_fresh(entry, tonumber(handle:timestamp())) then
     local rule, ttl = ask(handle, settings.control, identity, raw)

@@ -51,12 +51,13 @@ local function opens_page(headers)
   return (headers:get("sec-fetch-mode") or "navigate") == "navigate"
 end
 
--- Whether the user typed the address, or came from a page of this origin: also by the form of our own page, for which
+-- Whether the user typed the address, or came from a page of this origin, not in a frame, which no one has to click: also by the form of our own page, for which
 -- browsers without Fetch Metadata send the Origin.
 local function is_wanted(headers)
   local site = headers:get("sec-fetch-site")
   if site ~= nil then
-    return site == "same-origin" or site == "none"
+    local alone = (headers:get("sec-fetch-dest") or "document") == "document"
+    return alone and (site == "same-origin" or site == "none")
   end
   local origin, host = headers:get("origin"), headers:get(":authority")
   local scheme = headers:get("x-forwarded-proto") or "http"
@@ -156,7 +157,7 @@ local function admit_headers(gate)
 end
 
 local function admit_baggage(gate)
-  local value = gate.taken.baggage
+  local value = gate.taken.baggage and percent_decode(gate.taken.baggage)
   local contract = value and (decode_strictly(value) or value)
   if value == nil or not admits(gate, contract) then
     return false

@@ -46,7 +46,8 @@ local function take_baggage(headers)
     return nil
   end
   remove_parts(headers, "baggage", ",", is_our_member)
-  return contract_member(whole)
+  local member = contract_member(whole)
+  return member and stored(member)
 end
 
 -- The values of our cookies by name, nil if there are none.

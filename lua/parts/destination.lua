@@ -1,13 +1,14 @@
 -- Where the mesh finds the service itself, or a version of it.
 
--- The service's host, and its possible ports, the likeliest first. The SNI names both; without mTLS the port is
--- the one in the Host header, else the app's own.
+-- The service's host, and its possible ports, the likeliest first. An SNI that is believed names both; without one the
+-- port is the one in the Host header, else the app's own.
 local function places_of(handle, headers, rule, identity)
   local info = handle:streamInfo()
   local name, namespace = rule.service:match("^([^%.]+)%.?(.*)$")
-  local sni_name, _, port, host = service_of_sni(info:requestedServerName())
+  local sni = info:requestedServerName()
+  local sni_name, _, port, host = service_of_sni(sni)
   local ports = { port }
-  if sni_name ~= name then
+  if sni_name ~= name or not is_own(sni, own_services(info)) then
     namespace = namespace ~= "" and namespace or identity.namespace or "default"
     host = ("%s.%s.svc.%s"):format(name, namespace, settings.domain or "cluster.local")
     ports = { port_of(headers:get(":authority")) or "80", port_of(info:downstreamLocalAddress()) }

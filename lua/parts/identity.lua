@@ -18,6 +18,19 @@ local function service_of_sni(sni)
   return name, namespace, port, host
 end
 
+-- The services of the cluster that the request was for, as istiod lists them: JSON, from a filter in front of this one
+-- (devroute/mesh/manifests/sidecar_filter.py). "-" for a cluster without, nil where there is no such filter.
+local function own_services(info)
+  return info:filterState():get(OWN_SERVICES)
+end
+
+-- Whether the SNI, which the caller writes, names one of them. Else the caller would have this sidecar act for a service
+-- whose policy it has not met, and send requests there under this sidecar's identity.
+local function is_own(sni, own)
+  local _, _, _, host = service_of_sni(sni)
+  return host ~= nil and own ~= nil and host:find("^[%w%-%.]+$") and own:find('"' .. host .. '"', 1, true) ~= nil
+end
+
 -- Candidate names, the most trusted first. A name that the settings give is the only one.
 -- `needles` is what a contract in plain JSON has to contain to concern one of them; `known` caches contracts.
 local function identity_of(given, given_namespace, sni)

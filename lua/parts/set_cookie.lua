@@ -32,7 +32,8 @@ end
 local function remove_set_cookies(headers)
   local kept, removed = {}, false
   for _, value in ipairs(values_of(headers, "set-cookie")) do
-    local name = cookie_pair(value:match("^[^;]*"))
+    -- One without a name comes back as its value alone (RFC 6265bis §5.7), hence "=devroute=x" as ours.
+    local name = cookie_pair((value:match("^[^;]*"):gsub("^[ \t]*=", "")))
     if name ~= nil and COOKIES[name] then
       removed = true
     else

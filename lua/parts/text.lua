@@ -51,6 +51,7 @@ local function respond(handle, response)
   handle:respond({
     [":status"] = response.status,
     ["content-type"] = "application/json",
+    ["cache-control"] = "no-store",
     [RESULT] = "error",
     [REASON] = response.reason,
   }, response.body)

@@ -100,6 +100,7 @@ RESPONSES: Mapping[str, Fields] = {
     "/sets-cookies": [
         *(("set-cookie", f"{name}=%7B%7D; Path=/") for name in ("devroute", "__Host-devroute")),
         ("set-cookie", "__Secure-devroute=x; Domain=example"),
+        *(("set-cookie", f"{before}devroute=%7B%7D; Path=/") for before in ("=", " = ", "= __Secure-")),
         ("set-cookie", "devroutes=1"),
         ("set-cookie", "session=devroute=1"),
     ]

@@ -71,6 +71,7 @@ CASES = {
         ASKS, [*fetched("cross-site"), ("origin", f"http://{HOST}")]
     ),
     "a frame of another site": Case(ASKS, fetched("cross-site", dest="iframe")),
+    "a frame of the same origin": Case(ASKS, fetched("same-origin", dest="iframe")),
     "an image of another site": Case(APP, fetched("cross-site", "no-cors", "image")),
     "a script of the same origin": Case(APP, fetched("same-origin", "no-cors", "script")),
     "a fetch of the same origin": Case(APP, fetched("same-origin", "cors", "empty")),

@@ -337,13 +337,13 @@ async def test_under_mtls_the_sni_names_the_service(tmp_path: Path) -> None:
     async with sidecar_of_foo(tmp_path, MeshScope(), tls=mtls, environment={}) as mesh:
         mesh.proxy.says("detour", service="foo", ttl=1000)
         context = ca.for_caller("spiffe://cluster.local/ns/shop/sa/web")
-        dialled = "outbound_.8080_._.foo.shop.svc.cluster.local"
+        dialled = "outbound_.8080_._.foo.default.svc.cluster.local"
         sent = {"ssl": context, "server_hostname": dialled, "headers": {"x-devroute": CONTRACT}}
         async with mesh.client.get(f"https://{mesh.address}/", **sent) as response:
             assert (await response.json())["who"] == "proxy"
     asked = mesh.proxy.asked[0].headers
     assert asked["x-devroute-candidates"] == "foo"
-    assert asked["x-devroute-namespace"] == "shop"
+    assert asked["x-devroute-namespace"] == "default"
 
 
 async def test_a_sidecar_that_cannot_know_its_name_reports_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -51,10 +52,28 @@ def test_candidates_are_sent_in_the_order_of_trust(worker: Worker) -> None:
     worker = Worker(
         {"DEVROUTE_SERVICE": "own", "ISTIO_META_WORKLOAD_NAME": "own-v1", "POD_NAMESPACE": "pods"}
     )
+    worker.owns("other.shop", "dialled.shop")
     worker.request('{"own": "x"}', sni="outbound_.8080_._.dialled.shop.svc.cluster.local")
     (asked,) = worker.asked
     assert asked["x-devroute-candidates"] == "dialled,own,own-v1"
     assert asked["x-devroute-namespace"] == "shop"
+
+
+@pytest.mark.parametrize(
+    "listed", [None, "-", "[]", '[{"host":"dialled.shop.svc.cluster.local.example"}]', '[{"name":"dialled"}]']
+)
+@pytest.mark.parametrize("dialled", ["dialled.shop", "dialled.other", 'x","dialled.shop', "dialled.shop.svc"])
+def test_the_caller_s_word_does_not_make_a_service_the_sidecar_s_own(
+    worker: Worker, listed: str | None, dialled: str
+) -> None:
+    if listed is not None:
+        worker.filter_state["devroute.services"] = listed
+    sni = f"outbound_.8080_._.{dialled}.svc.cluster.local"
+    handle = worker.request('{"dialled": "x"}', sni=sni)
+    assert (worker.asked, handle["result"]) == ([], "service")
+    worker.request('{"foo": "x"}', sni=sni)
+    assert worker.asked[0]["x-devroute-candidates"] == "foo"
+    assert worker.asked[0]["x-devroute-namespace"] == "shop"
 
 
 def test_a_name_given_in_the_settings_is_the_only_one() -> None:
@@ -180,6 +199,7 @@ def test_an_error_is_returned_at_once(worker: Worker) -> None:
         {
             ":status": "403",
             "content-type": "application/json",
+            "cache-control": "no-store",
             "x-devroute-result": "error",
             "x-devroute-reason": "no",
         },
@@ -253,6 +273,7 @@ def test_a_dead_proxy_costs_its_timeout_once_a_second(worker: Worker) -> None:
 
 def test_decisions_are_cached_per_service_and_not_per_caller(worker: Worker) -> None:
     dialled = "outbound_.8080_._.{}.shop.svc.cluster.local"
+    worker.owns("foo.shop", "bar.shop")
     for sni, caller in [("foo", "spiffe://a"), ("foo", "spiffe://b"), ("bar", None), ("foo", None)]:
         worker.request('{"foo": "x"}', sni=dialled.format(sni), caller=caller)
     assert len(worker.asked) == 2
@@ -268,10 +289,26 @@ def test_a_flood_of_contracts_or_services_is_bounded(worker: Worker) -> None:
     worker.request('{"foo": "x0"}')  # asked about again: all were forgotten
     assert len(worker.asked) == 258
     worker.asked.clear()
+    worker.owns(*(f"foo{number}.shop" for number in range(17)))
     for number in range(17):  # the first is asked about again: its service was forgotten
         worker.request('{"foo": "x"}', sni=f"outbound_.8080_._.foo{number}.shop.svc.cluster.local")
     worker.request('{"foo": "x"}', sni="outbound_.8080_._.foo0.shop.svc.cluster.local")
     assert len(worker.asked) == 18
+
+
+@pytest.mark.parametrize("by_baggage", [False, True])
+def test_what_a_worker_remembers_of_a_flood_is_bounded_by_bytes(worker: Worker, by_baggage: bool) -> None:
+    worker.owns(*(f"foo{number}.shop" for number in range(16)))
+    collect = worker.lua.eval("function() collectgarbage() return collectgarbage('count') / 1024 end")
+    before, sni = collect(), "outbound_.80_._.foo{}.shop.svc.cluster.local"
+    for number in range(2048):
+        contract = f'{{"foo": "{number} {"x" * 7000}"}}'
+        sent = {"baggage": f"a{number}={'y' * 40_000}"}
+        if by_baggage:
+            sent["baggage"] = f"a={number}{'y' * 900},devroute={quote(contract, safe='')}"
+        worker.request(*([] if by_baggage else [contract]), sni=sni.format(number % 16), **sent)
+    assert worker.logged == []
+    assert collect() - before < 8  # MiB
 
 
 # --- conditions --------------------------------------------------------------------------------------------
@@ -423,6 +460,7 @@ def test_a_version_is_a_subset_at_the_services_port(
 ) -> None:
     worker.response = worker.responds(VERSION + "timeout 1500\n")
     worker.clusters.add(cluster)
+    worker.filter_state["devroute.services"] = '[{"host":"foo.shop.svc.corp.example","name":"foo"}]'
     handle = worker.request('{"foo": "version:v2"}', **request_)
     assert (handle["result"], handle.sent("x-devroute-cluster")) == ("version", cluster)
     assert handle.sent("x-envoy-upstream-rq-timeout-ms") == "1500"

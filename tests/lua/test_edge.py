@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, edge_source
-from tests.lua.worker import runtime
+from tests.lua.worker import Worker, runtime
 from tests.support.examples import examples
 
 TESTED = ("in_networks", "percent_encode", "decode_strictly", "parameter_of", "looks_signed", "grants")
@@ -173,3 +173,31 @@ def test_the_filter_is_shipped_byte_for_byte() -> None:
     values = [each["patch"]["value"] for each in patches if each["applyTo"] == "EXTENSION_CONFIG"]
     code = [each["typed_config"]["default_source_code"] for each in values]
     assert code == [{"inline_string": lua.source("edge_front")}, {"inline_string": SOURCE}]
+
+
+# --- what metadata holds -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"x_devroute": "{\xff}"},
+        {"baggage": "devroute=\xff\xfe"},
+        {"cookie": "devroute=\xc3("},
+        {"_path": "/\xff?devroute=\xff"},
+        {"x_devroute": "{}", "x_devroute_trace": "\xff"},
+    ],
+)
+def test_no_bytes_of_a_stranger_reach_metadata_that_logs_and_authorities_get(sent: dict[str, str]) -> None:
+    # Metadata is protobuf, whose texts are UTF-8: a receiver refuses the whole message otherwise.
+    worker = Worker(lua.source("edge_front"))
+    handle = worker.request(**sent)
+    assert worker.logged == []
+    taken = handle.decided["devroute.edge", "taken"]
+
+    def texts(value: Any) -> list[str]:
+        return (
+            [value] if isinstance(value, str) else [each for part in value.values() for each in texts(part)]
+        )
+
+    assert all(text.isascii() for text in texts(taken)), texts(taken)

@@ -105,6 +105,7 @@ def request(worker: Worker, place: str, text: str) -> Handle:
 def test_a_decision_takes_linear_time(entry: str, decision: str, place: str) -> None:
     worker = Worker(SOURCES[entry], {"ISTIO_META_WORKLOAD_NAME": "foo"})
     worker.response = worker.responds(RULE.format(decision) + CONDITIONS)
+    worker.owns("foo.shop")
     assert failures(worker, lambda text: request(worker, place, text)) == {}
 
 

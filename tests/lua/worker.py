@@ -121,6 +121,7 @@ class Handle:
         return self.worker.table(
             requestedServerName=lambda _: self.sni,
             downstreamSslConnection=lambda _: tls,
+            filterState=lambda _: self.worker.table(get=lambda _, key: self.worker.filter_state.get(key)),
             downstreamLocalAddress=lambda _: "10.0.0.5:8080",
             downstreamRemoteAddress=lambda _: self.worker.address,
             downstreamDirectRemoteAddress=lambda _: self.worker.address,
@@ -181,11 +182,18 @@ class Worker:
         self.asked: list[dict[str, Any]] = []
         self.reported: list[dict[str, str]] = []
         self.clusters = {CONTROL, DATA, OWN}
+        #: By object key.
+        self.filter_state: dict[str, str] = {}
         self.logged: list[str] = []
         self.response: Callable[[], Any] = self.responds("")
 
     def table(self, **entries: object) -> Any:
         return self.lua.table_from(entries)
+
+    def owns(self, *services: str) -> None:
+        """The services of the sidecar's own cluster, as "foo.shop"."""
+        hosts = ",".join(f'{{"host":"{service}.svc.cluster.local"}}' for service in services)
+        self.filter_state["devroute.services"] = f"[{hosts}]"
 
     def converted(self, value: object) -> Any:
         """Lists and mappings as tables, recursively."""

@@ -94,11 +94,19 @@ def bootstrap(sidecar: Sidecar) -> Document:
         "static_resources": {
             "listeners": listeners,
             "clusters": [
-                cluster(name, endpoint) | (_AS_CLIENT if name in sidecar.as_client else {})
+                cluster(name, endpoint)
+                | (_AS_CLIENT if name in sidecar.as_client else {})
+                | (_metadata(sidecar) if name == local else {})
                 for name, endpoint in clusters.items()
             ],
         },
     }
+
+
+def _metadata(sidecar: Sidecar) -> Document:
+    """What istiod says of an inbound cluster: which services it serves."""
+    service = {"host": sidecar.host, "name": sidecar.service, "namespace": sidecar.namespace}
+    return {"metadata": {"filter_metadata": {"istio": {"services": [service]}}}}
 
 
 def _outbound_name(sidecar: Sidecar, service: str) -> str:

@@ -28,6 +28,8 @@ SENT_TO_PROXY: Final = "error"
 COPIED: Final = "copy"
 #: In a gateway's metadata: present once the filter has looked at a request.
 EDGE_DONE: Final = "done"
+#: The filter state in which a sidecar's filters find the services of the request's own cluster.
+OWN_SERVICES: Final = "devroute.services"
 #: Bytes of a service's name (RFC 1035 §2.3.4).
 MAX_NAME: Final = 253
 
@@ -43,6 +45,7 @@ _SHARED: Final[dict[str, Constant]] = {
     "SENT_TO_PROXY": SENT_TO_PROXY,
     "COPIED": COPIED,
     "EDGE_DONE": EDGE_DONE,
+    "OWN_SERVICES": OWN_SERVICES,
     "VERSION_LINE": resolve_codec.VERSION_LINE,
     "MAX_RESPONSE": resolve_codec.MAX_BYTES,
     "MAX_TTL_MS": TTL_MS,

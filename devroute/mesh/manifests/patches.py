@@ -17,6 +17,7 @@ MUTATION_TYPE = "type.googleapis.com/envoy.extensions.filters.http.header_mutati
 MUTATION_ROUTE_TYPE = (
     "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
 )
+FILTER_STATE_TYPE = "type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config"
 #: On a route: a filter's settings, and what turns on a filter that is off elsewhere.
 ROUTE_FILTER_TYPE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 

@@ -21,6 +21,7 @@ from devroute.mesh.manifests.model import (
     metadata_of,
 )
 from devroute.mesh.manifests.patches import (
+    FILTER_STATE_TYPE,
     LUA_ROUTE_TYPE,
     LUA_TYPE,
     MUTATION_ROUTE_TYPE,
@@ -64,6 +65,11 @@ class Names(NamedTuple):
     @property
     def shadow(self) -> str:
         return f"{self.scope}.shadow"
+
+    @property
+    def services(self) -> str:
+        """Says which services the request's own cluster serves."""
+        return f"{self.scope}.services"
 
     @property
     def result(self) -> str:
@@ -110,11 +116,21 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
 
 
 def _filters(names: Names, settings: dict[str, str]) -> list[Document]:
+    """`result` has the route chosen, if no other filter has, on which `services` relies."""
     return [
         disabled_filter(CONTEXT, names.front, _code("front")),
-        *discovered_filter(CONTEXT, names.decide, _code("decide", settings), before=ROUTER),
         disabled_filter(CONTEXT, names.result, _results(), before=ROUTER),
+        disabled_filter(CONTEXT, names.services, _own_services(), before=ROUTER),
+        *discovered_filter(CONTEXT, names.decide, _code("decide", settings), before=ROUTER),
     ]
+
+
+def _own_services() -> Document:
+    """Leaves the services of the request's own cluster, as istiod lists them in its metadata, in a filter
+    state: JSON, or "-". The name by which a caller dials is the caller's own word."""
+    services = {"text_format_source": {"inline_string": "%CLUSTER_METADATA(istio:services)%"}}
+    state = {"object_key": lua.OWN_SERVICES, "factory_key": "envoy.string", "format_string": services}
+    return {"@type": FILTER_STATE_TYPE, "on_request_headers": [state]}
 
 
 def _code(entry: str, settings: dict[str, str] | None = None) -> Document:
@@ -173,6 +189,7 @@ def _ask_route(name: str, carried: list[Document], names: Names) -> Document:
         ],
         "typed_per_filter_config": {
             names.front: _on(),
+            names.services: turned_on({"@type": FILTER_STATE_TYPE}),
             names.decide: _on(),
             names.result: turned_on({"@type": MUTATION_ROUTE_TYPE}),
         },

@@ -109,9 +109,10 @@ def test_patches_reach_the_inbound_side_only() -> None:
     manager = inbound["filter_chains"][0]["filters"][0]["typed_config"]
     first, *_ = filters = [(each["name"], each.get("disabled")) for each in manager["http_filters"]]
     assert first == ("devroute.front", True)
-    assert filters[-3:] == [
-        ("devroute", True),
+    assert filters[-4:] == [
         ("devroute.result", True),
+        ("devroute.services", True),
+        ("devroute", True),
         ("envoy.filters.http.router", None),
     ]
     (host,) = manager["route_config"]["virtual_hosts"]
@@ -132,8 +133,8 @@ def test_of_two_filters_the_workloads_own_comes_first() -> None:
     manager = after["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     asks = [r for r in manager["route_config"]["virtual_hosts"][0]["routes"] if r["name"] == "devroute-ask"]
     assert [[*each["typed_per_filter_config"]] for each in asks] == [
-        ["devroute.shop.foo.front", "devroute.shop.foo", "devroute.shop.foo.result"],
-        ["devroute.front", "devroute", "devroute.result"],
+        [f"devroute.shop.foo{part}" for part in (".front", ".services", "", ".result")],
+        [f"devroute{part}" for part in (".front", ".services", "", ".result")],
     ]
 
 

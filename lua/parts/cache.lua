@@ -1,0 +1,90 @@
+-- What a worker remembers of contracts, all of it together within a bound of bytes: callers choose the contracts, the
+-- baggage beside them, and by the SNI which of the sidecar's services they dial.
+
+local MAX_CACHED = 256 -- contracts per service
+local MAX_IDENTITIES = 16 -- services behind one sidecar; usually it has one
+local MAX_CACHED_BYTES = 4 * 1024 * 1024
+local MAX_KEPT_BAGGAGE = 1024 -- bytes; longer baggage is joined again for each request
+local OVERHEAD = 4096 -- bytes of an entry without its contract: its rule, and baggage, before and after
+local CONTRACT_MEMBER = BAGGAGE_CONTRACT .. "="
+
+local identities, identities_size = {}, 0
+local decoded, decoded_size = {}, 0
+local cached_bytes = 0
+
+-- Forgets everything before `bytes` more would exceed the bound.
+local function make_room(bytes)
+  if cached_bytes + bytes > MAX_CACHED_BYTES then
+    identities, identities_size, decoded, decoded_size, cached_bytes = {}, 0, {}, 0, 0
+    return true
+  end
+  return false
+end
+
+-- For the service that the caller dialled, if it is one of the sidecar's own, else for the sidecar by itself.
+local function identity_for(info)
+  local sni = settings.service and "" or info:requestedServerName()
+  local own = sni ~= "" and own_services(info) or nil
+  local identity = identities[sni]
+  if identity ~= nil and identity.own == own then
+    return identity
+  end
+  local doubts = false
+  if sni ~= "" and not is_own(sni, own) then
+    doubts = service_of_sni(sni) ~= nil
+    sni, own = doubts and "?" or "", nil
+    identity = identities[sni]
+  end
+  if identity == nil or identity.own ~= own then
+    if identities_size >= MAX_IDENTITIES then
+      identities, identities_size = {}, 0
+    end
+    identity = identity_of(settings.service, settings.namespace, sni)
+    identity.own, identity.doubts = own, doubts
+    identities[sni], identities_size = identity, identities_size + 1
+  end
+  return identity
+end
+
+-- Of a contract: whether it `concerns` this service, its `member` for baggage (false if that is too long), and, if it
+-- concerns us, the last `rule` until it `expires`.
+local function remember(identity, raw)
+  local member = percent_encode(compact(raw))
+  local entry = { concerns = may_concern(raw, identity.needles), expires = 0 }
+  entry.member = #member + #CONTRACT_MEMBER <= MAX_BAGGAGE and member
+  local bytes = #raw + 3 * #(entry.member or "") + OVERHEAD
+  if make_room(bytes) or identity.size >= MAX_CACHED then
+    identity.known, identity.size = {}, 0
+  end
+  identity.known[raw], identity.size, cached_bytes = entry, identity.size + 1, cached_bytes + bytes
+  return entry
+end
+
+-- A member of baggage, decoded.
+local function remember_decoded(value, raw)
+  make_room(#value + #raw)
+  if decoded_size >= MAX_CACHED then
+    decoded, decoded_size = {}, 0
+  end
+  decoded[value], decoded_size, cached_bytes = raw, decoded_size + 1, cached_bytes + #value + #raw
+end
+
+-- Baggage with the contract of the header; the last result is kept.
+local function joined(entry, baggage)
+  if entry.before == baggage then
+    return entry.after
+  end
+  local after = baggage
+  if member_of(baggage, BAGGAGE_CONTRACT) ~= entry.member then
+    after = with_member(baggage, BAGGAGE_CONTRACT, entry.member or nil)
+  end
+  if #baggage <= MAX_KEPT_BAGGAGE then
+    entry.before, entry.after = baggage, after
+  end
+  return after
+end
+
+-- The clock may be set back: what expires too far ahead is not fresh.
+local function is_fresh(entry, now)
+  return now < entry.expires and entry.expires <= now + MAX_TTL_MS
+end
