@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from devroute.mesh import envoy
+from devroute.mesh import envoy, testbed
 from devroute.mesh.manifests.gateway_filter import EdgeSettings
 from devroute.mesh.manifests.model import MeshScope
 from tests.envoy.edge import AUDIENCE, EVERYBODY, ISSUER, Edge, Issuer, gateway
-from tests.envoy.harness import Mesh, sidecar_of_foo
+from tests.envoy.harness import Mesh, patient, sidecar_of_foo
 from tests.support.istio_security import JwtRule
 
 
@@ -20,6 +20,15 @@ def chosen_envoy(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if (binary := request.config.getoption("--envoy")) is not None:
             patch.setattr(envoy, "envoy_binary", lambda: binary)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patient_testbed() -> Iterator[None]:
+    """Filters of the demo's testbed wait as long as those of the harness."""
+    apply = testbed.apply
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(testbed, "apply", lambda *arguments: patient(apply(*arguments)))
         yield
 
 

@@ -20,9 +20,9 @@ from tests.support.istio_security import with_tls
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PROXY = ProxyService()
-#: Variables that istiod sets in the container of a sidecar.
 #: How the filter spells its wait for /resolve (lua/parts/rule.lua).
 WAIT = "RESOLVE_TIMEOUT_MS = 500"
+#: Variables that istiod sets in the container of a sidecar.
 ENVIRONMENT = {"ISTIO_META_WORKLOAD_NAME": "foo", "POD_NAMESPACE": "default"}
 
 
