@@ -104,6 +104,7 @@ async def test_markers_alone_are_removed_without_the_filter(closed: Edge) -> Non
     markers = (
         "x-devroute-matched",
         "x-devroute-via",
+        "x-devroute-caller",
         "x-devroute-cluster",
         "x-devroute-shadow",
         "x_devroute",

@@ -38,6 +38,7 @@ FRONT = f"{FILTER}.front"
 NEVER_FROM_OUTSIDE = (
     headers.MATCHED,
     headers.VIA,
+    headers.CALLER,
     headers.CLUSTER,
     headers.SHADOW,
     headers.COMPARE,
