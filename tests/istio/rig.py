@@ -6,6 +6,7 @@ topology.py. `python -m tests.istio` brings it up for use by hand (docs/real-mes
 """
 
 import base64
+import os
 import shutil
 import subprocess
 import sys
@@ -237,7 +238,14 @@ def _environment(folder: Path, laptop: str) -> list[str]:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder that the sidecars' user can read too, unlike those of pytest."""
-    with tempfile.TemporaryDirectory(prefix="devroute-istio-", ignore_cleanup_errors=True) as made:
+    """A folder that the sidecars' user can read too, unlike those of pytest.
+
+    Those of runs that were killed are removed: they have tokens and keys.
+    """
+    prefix = "devroute-istio-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+        if not Path("/proc", left.name.removeprefix(prefix).partition("-")[0]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
         yield Path(made)
