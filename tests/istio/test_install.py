@@ -9,6 +9,7 @@ import yaml
 from tests.istio.kubernetes import Document, Refused
 from tests.istio.rig import Rig, documents
 from tests.istio.test_validate import output_of, printed
+from tests.support.istio_cases import CASES
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.istio
@@ -56,6 +57,20 @@ async def test_the_webhook_refuses_an_any_without_a_type(mesh: Rig) -> None:
     text = re.sub(r"'@type': \S*HeaderMutationPerRoute", "{}", yaml.safe_dump(envoy_filter))
     with pytest.raises(Refused, match="doesn't have '@type'"):
         await mesh.kubernetes.apply([yaml.safe_load(text)], dry_run=True)
+
+
+async def test_the_server_refuses_what_manifests_check_is_held_to(mesh: Rig) -> None:
+    """CRDs, strict fields and webhook, as tests/support/istio_cases.py has it."""
+    wrong = []
+    for case in CASES:
+        try:
+            await mesh.kubernetes.apply([case.document], dry_run=True)
+            refused = ""
+        except Refused as error:
+            refused = str(error)
+        if bool(refused) != case.server:
+            wrong.append((case.kind, case.name, refused))
+    assert wrong == []
 
 
 async def test_istioctl_analyze_has_nothing_to_say_of_devroute(mesh: Rig) -> None:

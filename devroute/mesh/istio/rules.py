@@ -211,17 +211,17 @@ def traffic_extension(document: Document) -> Iterator[ManifestFinding]:
 
 
 def destination_rule(document: Document) -> Iterator[ManifestFinding]:
-    """A DestinationRule: what devroute needs of it."""
+    """A DestinationRule: what devroute needs of it, beyond its schema (mesh/preflight/schemas.py)."""
     spec = document.get("spec")
     if not isinstance(spec, Mapping):
         yield _error("spec", "is missing")
         return
     subsets = spec.get("subsets")
     for number, subset in enumerate(subsets if isinstance(subsets, list) else ()):
-        name = subset.get("name") if isinstance(subset, Mapping) else None
-        if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        name = value_at(subset, "name")
+        if isinstance(name, str) and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
             hint = "a-z, 0-9 and inner hyphens; devroute manifests versions makes such names"
-            yield _error(f"spec.subsets[{number}].name", f"{quote(str(name))} is not a subset's name", hint)
+            yield _error(f"spec.subsets[{number}].name", f"{quote(name)} is not a subset's name", hint)
     if str(spec.get("host", "")).split(".")[0] != "devroute-proxy":
         return
     ports = value_at(spec, "trafficPolicy", "portLevelSettings")

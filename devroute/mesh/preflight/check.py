@@ -15,8 +15,9 @@ from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.patches import turn
 from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
 from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
+from devroute.mesh.istio.untyped import untyped
 from devroute.mesh.manifests.model import Document
-from devroute.mesh.preflight import callers
+from devroute.mesh.preflight import callers, schemas
 from devroute.mesh.preflight.policies import passed_by
 from devroute.mesh.preflight.report import Report, Verdict
 from devroute.quoting import quote
@@ -56,10 +57,11 @@ def check(text: str, source: str, envoys: Envoys, istio: Sequence[str] = ()) -> 
     report = Report(releases=tuple(map(_release, istio)) or RELEASES)
     for place, document in documents:
         kind = str(document.get("kind"))
-        if kind not in _RULES:
+        if kind not in _CHECKED or (kind in schemas.KINDS and not schemas.of_istio(document)):
             continue
         report.looked_at.append(place)
-        wrong = list(_RULES[kind](document))
+        wrong = list(schemas.by_schema(document)) if kind in schemas.KINDS else []
+        wrong += _RULES[kind](document) if kind in _RULES else ()
         for finding in wrong:
             report.add(finding, place)
         if kind == "EnvoyFilter" and not wrong:
@@ -68,7 +70,8 @@ def check(text: str, source: str, envoys: Envoys, istio: Sequence[str] = ()) -> 
             _judge_extension(report, place, document, envoys)
     if not report.looked_at:
         raise ConfigInvalid(
-            f"{source}: it has nothing that can be checked", hint=f"it checks {', '.join(_RULES)}"
+            f"{source}: it has nothing that can be checked",
+            hint=f"it checks {', '.join(_CHECKED)}, each of Istio",
         )
     _services(report, documents)
     for release in report.releases:
@@ -111,7 +114,8 @@ def _judge_filter(report: Report, place: str, document: Document, envoys: Envoys
     patches: dict[int, Document] = {}
     for number, patch in enumerate(document["spec"]["configPatches"]):
         broken = False
-        for finding in rules.patch(patch):
+        settings = rules.value_at(patch, "patch", "value")
+        for finding in (*rules.patch(patch), *untyped(settings, "patch.value")):
             report.add(finding, f"{place}: configPatches[{number}]")
             broken = broken or finding.severity == "error"
         if not broken:
@@ -255,3 +259,4 @@ _RULES: dict[str, Callable[[Document], Iterator[ManifestFinding]]] = {
     "DestinationRule": callers.with_callers,
     "VirtualService": callers.virtual_service,
 }
+_CHECKED = tuple(dict.fromkeys((*_RULES, *schemas.KINDS)))
