@@ -14,7 +14,7 @@ from devroute.mesh.manifests.gateway_filter import (
     edge_filter,
     request_authentication,
 )
-from devroute.mesh.manifests.model import ProxyService
+from devroute.mesh.manifests.model import Document, ProxyService
 from devroute.mesh.manifests.render import to_yaml
 
 SAME_SITE: Final[Mapping[str, SameSite]] = {"lax": "Lax", "none": "None"}
@@ -30,7 +30,7 @@ def edge(
     issuer: Annotated[
         str | None, option("Issuer of the tokens of callers; default: print no rule for tokens", "URL")
     ] = None,
-    audience: Annotated[str, option("Audience of these tokens", "AUDIENCE")] = "devroute",
+    audience: Annotated[str | None, option("Audience of these tokens; default: devroute", "AUDIENCE")] = None,
     jwks: Annotated[
         str | None, option("Address of the issuer's keys; default: ISSUER/.well-known/jwks.json", "URL")
     ] = None,
@@ -82,8 +82,21 @@ def edge(
         cookie_same_site=same_site,
         control=ProxyService(namespace=proxy_namespace, domain=domain).control_cluster,
     )
-    documents = [edge_filter(settings)]
-    if issuer is not None:
-        keys = jwks or f"{issuer.rstrip('/')}/.well-known/jwks.json"
-        documents.append(request_authentication(settings, issuer, audience, keys))
+    documents = [edge_filter(settings), *_rules_for_tokens(settings, issuer, audience, jwks)]
     typer.echo(to_yaml(*documents), nl=False)
+
+
+def _rules_for_tokens(
+    settings: EdgeSettings, issuer: str | None, audience: str | None, jwks: str | None
+) -> list[Document]:
+    """Raises BadParameter for what would be ignored, or refused by Istio."""
+    if issuer is None:
+        for name, value in (("--audience", audience), ("--jwks", jwks)):
+            if value is not None:
+                raise typer.BadParameter("needs --issuer, whose tokens it is about", param_hint=name)
+        return []
+    keys = jwks or f"{issuer.rstrip('/')}/.well-known/jwks.json"
+    if not keys.startswith(("https://", "http://")):
+        name, hint = ("--issuer", ", or name the keys by --jwks") if jwks is None else ("--jwks", "")
+        raise typer.BadParameter(f"write a URL that begins with https://{hint}", param_hint=name)
+    return [request_authentication(settings, issuer, audience or "devroute", keys)]

@@ -96,6 +96,9 @@ def _scope(
     prefix: str = "",
 ) -> Scope:
     """The sidecars that options name; `prefix` is the beginning of their names. Raises BadParameter."""
+    if scope != "workload" and (service or label):
+        hint = f"--{prefix}{'service' if service else 'label'}"
+        raise typer.BadParameter("is for one workload; write --scope workload", param_hint=hint)
     if scope == "mesh":
         return MeshScope(namespace or root_namespace)
     if scope not in ("namespace", "workload"):

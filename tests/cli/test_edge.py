@@ -65,6 +65,11 @@ def test_each_option_is_in_the_filter(capsys: Output) -> None:
         (["--cookie-same-site", "strict"], 2, "'strict' is not one of lax, none"),
         (["--cookie-domain", "https://qa.example"], 20, "a cookie's domain 'https://qa.example'"),
         (["--cookie-domain", "qa"], 20, "a cookie's domain 'qa'"),
+        (["--audience", "qa"], 2, "needs --issuer"),
+        (["--jwks", "https://id.example/keys"], 2, "needs --issuer"),
+        (["--issuer", "id.example"], 2, "--issuer: write a URL that begins with https://"),
+        (["--issuer", ""], 2, "--issuer: write a URL that begins with https://"),
+        (["--issuer", "id.example", "--jwks", "id.example/keys"], 2, "--jwks: write a URL"),
         (["--network", "10.0.0.1"], 20, "usually written 10.0.0.1/32"),
     ],
 )

@@ -91,6 +91,10 @@ def test_install_writes_the_folder(tmp_path: Path, capsys: Output) -> None:
         (["install", "--ingress", "istio-system"], 2, "write NAMESPACE/SERVICEACCOUNT"),
         (["install", "--folder", "/dev/null/here"], 20, "cannot be written"),
         (["--shadow-share", "25"], 2, "write --scope workload"),
+        (["--service", "b"], 2, "--service: is for one workload; write --scope workload"),
+        (["--scope", "namespace", "--namespace", "a", "--label", "a=b"], 2, "--label: is for one workload"),
+        (["install", "--scope-service", "b"], 2, "--scope-service: is for one workload"),
+        (["install", "--scope-label", "a=b"], 2, "--scope-label: is for one workload"),
         (
             ["--scope", "workload", "--namespace", "a", "--service", "b", "--shadow-share", "101"],
             2,

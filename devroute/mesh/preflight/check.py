@@ -205,20 +205,31 @@ def _shapes(document: Document, patches: Mapping[int, Document]) -> Iterator[Sha
     wanted = {each["match"].get("context", "ANY") for each in patches.values()}
     namespace = document["metadata"]["namespace"]
     labels = document["spec"].get("workloadSelector", {}).get("labels", {})
+    clusters = {name: _NOWHERE for each in patches.values() for name in _callees(each["match"])}
     ports = {int(port) for port in _PORTS.findall(str([each["match"] for each in patches.values()]))}
     if wanted & {"SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "ANY"}:
         for port in sorted(ports or {_DEFAULT_PORT}):
             services = {"other": _NOWHERE}
-            app = Sidecar("app", _NOWHERE, namespace, labels, port, services)
+            app = Sidecar("app", _NOWHERE, namespace, labels, port, services, clusters)
             configuration = sidecar.bootstrap(app)
             for context in ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND"):
                 if wanted & {context, "ANY"}:
                     yield Shape(context, app, configuration)
     if wanted & {"GATEWAY", "ANY"}:
-        ingress = gateway.Gateway({"app.example": _NOWHERE}, namespace=namespace)
+        ingress = gateway.Gateway({"app.example": _NOWHERE}, clusters, namespace)
         if labels:
             ingress = replace(ingress, labels=labels)
         yield Shape("GATEWAY", ingress, gateway.bootstrap(ingress))
+
+
+def _callees(match: Document) -> Iterator[str]:
+    """The cluster of a service that a match names: callers of any service may be meant."""
+    found = rules.value_at(match, "cluster")
+    if match.get("context") == "SIDECAR_INBOUND" or not isinstance(found, Mapping):
+        return
+    service, subset = found.get("service"), found.get("subset") or ""
+    if service and found.get("portNumber"):
+        yield f"outbound|{found['portNumber']}|{subset}|{service}"
 
 
 # --- the others ---------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from devroute.mesh.manifests.examples import AMBIENT_SERVICE, ambient
 from devroute.mesh.manifests.folder import install
 from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import MeshScope
+from devroute.mesh.manifests.outlier_detection import read_protected
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from devroute.mesh.preflight.check import check
 from devroute.mesh.preflight.report import Report, as_json, as_text
@@ -76,7 +77,8 @@ def said(report: Report) -> str:
 
 
 def test_what_devroute_generates_suits_every_release_without_a_finding() -> None:
-    report = check(install(Installation()), "install", ENVOYS)
+    protected = read_protected("b.shop:8080"), read_protected("c.shop:9000=http2")
+    report = check(install(Installation(outlier_detection=protected)), "install", ENVOYS)
     assert report.findings == []
     assert report.good
     assert {each.outcome for each in report.verdicts} == {"suits"}
