@@ -59,6 +59,8 @@ def filter_of_a_scope(
     shadow_share: Annotated[
         str | None, option("Share of requests without a contract that up --shadow may copy", "PERCENT")
     ] = None,
+    proxy_namespace: Annotated[str, option("Namespace of the proxy", "NAMESPACE")] = "devroute",
+    domain: Annotated[str, option("DNS domain of the cluster", "DOMAIN")] = "cluster.local",
 ) -> None:
     """Print the EnvoyFilter for a mesh, a namespace or a workload, as YAML for kubectl.
 
@@ -70,21 +72,29 @@ def filter_of_a_scope(
         for name in context.params:
             source = context.get_parameter_source(name)
             if source is not None and source.name == "COMMANDLINE":
-                raise typer.BadParameter("write it after the command", param_hint=f"--{name}")
+                hint = f"--{name.replace('_', '-')}"
+                raise typer.BadParameter("write it after the command", param_hint=hint)
         return
-    _print_filter(scope, namespace, service, label, shadow_share)
+    _print_filter(scope, namespace, service, label, shadow_share, proxy_namespace, domain)
 
 
 @exits_with_code
 def _print_filter(
-    scope: str, namespace: str | None, service: str | None, label: list[str] | None, shadow_share: str | None
+    scope: str,
+    namespace: str | None,
+    service: str | None,
+    label: list[str] | None,
+    shadow_share: str | None,
+    proxy_namespace: str,
+    domain: str,
 ) -> None:
     if shadow_share is not None and scope != "workload":
         raise typer.BadParameter("is for one workload; write --scope workload", param_hint="--shadow-share")
     generated = _scope(scope, namespace, service, label)
     if isinstance(generated, WorkloadScope):
         generated = replace(generated, shadow_share=_share(shadow_share))
-    typer.echo(to_yaml(envoy_filter(generated)), nl=False)
+    proxy = ProxyService(namespace=proxy_namespace, domain=domain)
+    typer.echo(to_yaml(envoy_filter(generated, proxy)), nl=False)
 
 
 def _scope(

@@ -26,9 +26,17 @@ def test_without_a_command_it_prints_the_filter(capsys: Output) -> None:
     assert (document["kind"], document["metadata"]["name"]) == ("EnvoyFilter", "devroute-foo")
 
 
-def test_an_option_of_the_filter_before_a_command_is_refused(capsys: Output) -> None:
-    assert devroute("--namespace", "shop", "versions", "foo=v1") == 2
-    assert "write it after the command" in capsys.readouterr().err
+def test_the_filter_alone_is_that_of_the_installation_wherever_the_proxy_is(capsys: Output) -> None:
+    assert devroute("--proxy-namespace", "tools", "--domain", "corp.example") == 0
+    alone = yaml.load(capsys.readouterr().out, yaml.CSafeLoader)
+    assert devroute("install", "--namespace", "tools", "--domain", "corp.example") == 0
+    assert alone in yaml.load_all(capsys.readouterr().out, yaml.CSafeLoader)
+
+
+@pytest.mark.parametrize("option", ["--namespace", "--proxy-namespace"])
+def test_an_option_of_the_filter_before_a_command_is_refused(option: str, capsys: Output) -> None:
+    assert devroute(option, "shop", "versions", "foo=v1") == 2
+    assert f"{option}: write it after the command" in " ".join(capsys.readouterr().err.split())
 
 
 def test_install_prints_what_kubectl_can_apply(capsys: Output) -> None:
