@@ -15,7 +15,7 @@ from devroute import headers
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.lua import EDGE_DONE
-from devroute.mesh.manifests.model import Document, ProxyService, manifest, metadata_of
+from devroute.mesh.manifests.model import Document, ProxyService, check_named, manifest, metadata_of
 from devroute.mesh.manifests.patches import (
     LUA_ROUTE_TYPE,
     LUA_TYPE,
@@ -90,6 +90,7 @@ class EdgeSettings:
     control: str = ProxyService().control_cluster
 
     def __post_init__(self) -> None:
+        check_named("namespace", self.namespace, "a namespace")
         if not self.claim or not all(key.isascii() and key.isprintable() and key for key in self.claim):
             # In ASCII: refused callers read its name in a header.
             raise ConfigInvalid("a claim's name is a text in ASCII", hint='e.g. ("devroute",)')

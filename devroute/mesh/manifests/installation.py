@@ -3,13 +3,20 @@
 Ports and times are taken from the proxy's own settings.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from devroute import __version__
-from devroute.contract.target import Malformed, check_label, parse_host
+from devroute.contract.target import Malformed, parse_host
 from devroute.errors import ConfigInvalid
-from devroute.mesh.manifests.model import PART_OF, Document, MeshScope, ProxyService, Scope, manifest
+from devroute.mesh.manifests.model import (
+    PART_OF,
+    Document,
+    MeshScope,
+    ProxyService,
+    Scope,
+    check_named,
+    manifest,
+)
 from devroute.mesh.manifests.outlier_detection import Protected
 from devroute.policy.policy import Policy
 from devroute.proxy.settings import ProxySettings
@@ -83,12 +90,14 @@ class Installation:
     service_networks: tuple[str, ...] = SERVICE_NETWORKS
 
     def __post_init__(self) -> None:
-        _checked("namespace", lambda: check_label(self.proxy.namespace, "a namespace"))
-        _checked("name", lambda: check_label(self.proxy.name, "a service's name"))
-        _checked("istio_namespace", lambda: check_label(self.istio_namespace, "a namespace"))
-        _checked("dns_namespace", lambda: check_label(self.dns_namespace, "a namespace"))
-        _checked("monitoring_namespace", lambda: check_label(self.monitoring_namespace, "a namespace"))
-        _checked("ingress.host", lambda: parse_host(self.ingress.host))
+        check_named("istio_namespace", self.istio_namespace, "a namespace")
+        check_named("dns_namespace", self.dns_namespace, "a namespace")
+        check_named("monitoring_namespace", self.monitoring_namespace, "a namespace")
+        check_named("ingress.namespace", self.ingress.namespace, "a namespace")
+        try:
+            parse_host(self.ingress.host)
+        except Malformed as problem:
+            raise ConfigInvalid(f"ingress.host: {problem}") from None
         if not self.image or self.image != "".join(self.image.split()):
             raise ConfigInvalid(f"image: {quote(self.image)} is not the name of an image")
         if not 1 <= self.replicas <= MAX_REPLICAS:
@@ -124,10 +133,3 @@ class Installation:
     def manifest(self, api_version: str, kind: str, spec: Document, name: str | None = None) -> Document:
         """An object of the installation, by default named like the proxy."""
         return manifest(api_version, kind, self.metadata(name), spec)
-
-
-def _checked(name: str, check: Callable[[], object]) -> None:
-    try:
-        check()
-    except Malformed as problem:
-        raise ConfigInvalid(f"{name}: {problem}") from None

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from devroute.contract.target import Malformed, check_label
+from devroute.errors import ConfigInvalid
+
 #: A manifest, or a part of an Envoy configuration, as plain data.
 Document = dict[str, Any]
 
@@ -13,6 +16,14 @@ PART_OF = {"app.kubernetes.io/part-of": "devroute"}
 
 def manifest(api_version: str, kind: str, metadata: Document, spec: Document) -> Document:
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def check_named(setting: str, text: str, what: str) -> None:
+    """Raises ConfigInvalid for what Kubernetes would not take as a name."""
+    try:
+        check_label(text, what)
+    except Malformed as problem:
+        raise ConfigInvalid(f"{setting}: {problem}") from None
 
 
 def metadata_of(name: str, namespace: str) -> Document:
@@ -30,6 +41,12 @@ class ProxyService:
     data_port: int = 8080
     control_port: int = 8081
     domain: str = "cluster.local"
+
+    def __post_init__(self) -> None:
+        check_named("namespace", self.namespace, "a namespace")
+        check_named("name", self.name, "a service's name")
+        for label in self.domain.split("."):
+            check_named("domain", label, "each part of a domain")
 
     @property
     def principal(self) -> str:
@@ -56,12 +73,18 @@ class MeshScope:
 
     root_namespace: str = "istio-system"
 
+    def __post_init__(self) -> None:
+        check_named("namespace", self.root_namespace, "a namespace")
+
 
 @dataclass(frozen=True, slots=True)
 class NamespaceScope:
     """Every sidecar of one namespace."""
 
     namespace: str
+
+    def __post_init__(self) -> None:
+        check_named("namespace", self.namespace, "a namespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +96,10 @@ class WorkloadScope:
     service: str
     labels: Mapping[str, str] = field(default_factory=dict)
     shadow_share: float | None = None
+
+    def __post_init__(self) -> None:
+        check_named("namespace", self.namespace, "a namespace")
+        check_named("service", self.service, "a service's name")
 
     @property
     def selector(self) -> dict[str, str]:

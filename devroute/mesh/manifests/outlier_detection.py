@@ -9,6 +9,7 @@ cluster's HttpProtocolOptions, which also say whether the cluster speaks HTTP/2.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
@@ -64,7 +65,14 @@ def read_protected(text: str) -> Protected:
 
 def outlier_filter(protected: Iterable[Protected], root_namespace: str, domain: str) -> Document:
     """The EnvoyFilter for all callers of these services. Only clusters with outlier detection, which is a
-    DestinationRule's, are affected, but each gets the options."""
+    DestinationRule's, are affected, but each gets the options. Raises ConfigInvalid for a port that is given
+    two protocols."""
+    protected = list(dict.fromkeys(protected))
+    ports = Counter((each.service, each.namespace, each.port) for each in protected)
+    for (service, namespace, port), count in ports.items():
+        if count > 1:
+            problem = f"outlier detection: {service}.{namespace}:{port} is given with {count} protocols"
+            raise ConfigInvalid(problem, hint="write it once, with what its callers speak to it")
     patches = [_patch(each, context, domain) for each in protected for context in CONTEXTS]
     return envoy_filter_of(metadata_of("devroute-outlier-detection", root_namespace), patches)
 

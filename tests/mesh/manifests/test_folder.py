@@ -350,8 +350,6 @@ def test_the_ambient_lua_fits_into_its_field() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"proxy": ProxyService(namespace="Tools")}, "namespace: a namespace consists of"),
-        ({"proxy": ProxyService(name="a b")}, "name: a service's name consists of"),
         ({"istio_namespace": ""}, "istio_namespace: a namespace consists of"),
         ({"ingress": IngressGateway(host="https://x")}, "ingress.host: 'https://x' is neither"),
         ({"image": "two words"}, "image: 'two words' is not the name of an image"),
@@ -364,3 +362,8 @@ def test_the_ambient_lua_fits_into_its_field() -> None:
 def test_an_option_that_is_wrong_is_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigInvalid, match=said):
         Installation(**options)
+
+
+def test_a_proxy_s_name_is_one_of_kubernetes() -> None:
+    with pytest.raises(ConfigInvalid, match="name: a service's name consists of"):
+        ProxyService(name="a b")

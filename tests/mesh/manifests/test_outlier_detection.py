@@ -45,3 +45,12 @@ def test_callers_and_gateways_get_the_matcher_and_keep_what_they_speak() -> None
     ]
     (options,) = patches[0]["patch"]["value"]["typed_extension_protocol_options"].values()
     assert options.items() >= PROTOCOLS["http2"].items()
+
+
+def test_a_port_has_one_protocol() -> None:
+    with pytest.raises(ConfigInvalid, match=r"foo\.shop:80 is given with 2 protocols"):
+        outlier_filter(
+            [Protected("foo", "shop", 80, each) for each in ("http", "http2")], "istio-system", "c.l"
+        )
+    twice = [Protected("foo", "shop", 80, "http")] * 2
+    assert outlier_filter(twice, "istio-system", "c.l") == outlier_filter(twice[:1], "istio-system", "c.l")
