@@ -33,6 +33,8 @@ from devroute.upstream.dialer import RETRY_REFUSED_SECONDS
 def _server(value: object) -> str:
     """The control port's URL without a final slash."""
     text = str(value)
+    if "@" in text:  # before anything that quotes it
+        raise ValueError("the URL holds a user or password; use a token instead")
     try:
         url = urlsplit(text)
         usable = url.scheme in ("http", "https", "ws", "wss") and url.hostname and url.port != 0
@@ -42,8 +44,6 @@ def _server(value: object) -> str:
         raise ValueError(
             f"{quote(text)} is not a URL; write it like https://devroute.example or http://localhost:8081"
         )
-    if url.username is not None or url.password is not None:
-        raise ValueError("the URL holds a user or password; use a token instead")
     if url.query or url.fragment or re.search(r"[^!-~]", text):
         raise ValueError(
             f"{quote(text)} has parts that a server's URL cannot have; write it like https://devroute.example"

@@ -11,7 +11,7 @@ from typing import Final
 #: The ends of names that are secret: `clientSecret`, `x-password`, `XSRF-TOKEN`.
 ENDS: Final = (
     "token", "secret", "secrets", "password", "passwords", "passwd", "passphrase", "passcode", "pwd",
-    "credential", "credentials", "authorization", "cookie", "cookies", "assertion", "jwt",
+    "credential", "credentials", "authorization", "cookie", "cookies", "assertion", "jwt", "signature",
     *(f"{use}key" for use in (
         "api", "access", "private", "secret", "signing", "encryption", "auth", "session", "account", "shared",
         "master", "subscription", "functions", "publishable", "storage",
@@ -21,9 +21,9 @@ ENDS: Final = (
 #: Parts of names that make them secret wherever they are: `password_confirmation`, `passwordHash`.
 PARTS: Final = ("password", "passwd", "passphrase")
 
-#: Whole names: signatures of URLs, sessions, one-time passwords and codes.
+#: Whole names, also after `x-`: signatures of URLs, sessions, one-time passwords and codes.
 WHOLE: Final = frozenset((
-    "signature", "sig", "xamzsignature", "xgoogsignature", "sessionid", "jsessionid", "phpsessid", "sessid",
+    "sig", "sessionid", "jsessionid", "phpsessid", "sessid",
     "authenticationinfo", "otp", "totp", "samlresponse", "codeverifier", "accesstokens", "refreshtokens",
     "pass", "apikeys",
 ))  # fmt: skip
@@ -90,7 +90,7 @@ def _squeezed(name: str) -> str:
 
 def is_secret_by_default(name: str) -> bool:
     plain = _squeezed(name).rstrip("0123456789")
-    if plain in WHOLE or any(part in plain for part in PARTS):
+    if plain in WHOLE or plain.removeprefix("x") in WHOLE or any(part in plain for part in PARTS):
         return True
     return plain.endswith(ENDS) and plain not in NOT_SECRET
 

@@ -1,5 +1,5 @@
 """Secrets that are recognised by their own form, whatever their name: tokens of devroute and of OIDC, bearer
-tokens, passwords in URLs, private keys. Pure. Each search takes linear time.
+tokens, passwords in URLs, sessions in paths, private keys. Pure. Each search takes linear time.
 """
 
 import re
@@ -20,6 +20,8 @@ _USER_INFO_ESCAPED = re.compile(
 _PRIVATE_KEY = re.compile(
     rb"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----).*?(-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.DOTALL
 )
+# Servlet containers write it into paths.
+_PATH_SESSION = re.compile(rb"(;jsessionid=)[^;?#&/\s\"'<>]++")
 _DEVROUTE = re.compile(rb"(?<![0-9A-Za-z])dvr_[0-9a-f]{16,}+")
 
 
@@ -35,6 +37,8 @@ def without_patterns(data: bytes, instead: bytes) -> bytes:
         data = _USER_INFO_ESCAPED.sub(rb"\g<1>" + instead + rb"\g<2>", data)
     if b"PRIVATE KEY-----" in data:
         data = _PRIVATE_KEY.sub(rb"\g<1>" + instead + rb"\g<2>", data)
+    if b";jsessionid=" in data:
+        data = _PATH_SESSION.sub(rb"\g<1>" + instead, data)
     if b"dvr_" in data:
         data = _DEVROUTE.sub(instead, data)
     return data

@@ -37,7 +37,14 @@ class ForwardProxy:
     def parse(cls, text: str) -> "ForwardProxy":
         """`http://proxy.example:3128`, `http://user:password@proxy.example:3128`, `proxy.example:3128`.
         Raises ValueError, which never quotes a password."""
-        url = urlsplit(text if "://" in text else f"http://{text}")
+        invalid = ValueError(
+            "write a proxy like http://proxy.example:3128, or http://USER:PASSWORD@HOST:PORT, with"
+            " characters of the password such as / # ? as %2F %23 %3F"
+        )
+        try:
+            url = urlsplit(text if "://" in text else f"http://{text}")
+        except ValueError:  # its message may quote the password
+            raise invalid from None
         try:
             host, port = url.hostname, url.port
         except ValueError:
@@ -45,9 +52,7 @@ class ForwardProxy:
         if url.scheme != "http":
             raise ValueError(f"a proxy of type {quote(url.scheme)} is not supported; write http://HOST:PORT")
         if not host or url.path not in ("", "/") or url.query or url.fragment:
-            raise ValueError(
-                "write a proxy like http://proxy.example:3128, or http://USER:PASSWORD@HOST:PORT"
-            )
+            raise invalid
         authorization = ""
         if url.username is not None:
             credentials = f"{unquote(url.username)}:{unquote(url.password or '')}"

@@ -36,6 +36,8 @@ HEADERS = (
     "X-Vault-Token: %s", "Private-Token: %s", "X-Amz-Security-Token: %s", "X-Goog-Api-Key: %s",
     "X-Forwarded-Access-Token: %s", "X-Forwarded-Authorization: %s", "x-password: %s", "X-Client-Secret: %s",
     "Ocp-Apim-Subscription-Key: %s", "X-Functions-Key: %s", "X-Amz-Signature: %s", "Signature: %s",
+    "X-Hub-Signature-256: %s", "Stripe-Signature: t=1,v1=%s", "X-OTP: %s", "X-Pass: %s", "X-Session-Id: %s",
+    "Location: /cart;jsessionid=%s?a=b",
     "Authentication-Info: %s", "Sec-WebSocket-Protocol: bearer, %s",
     "Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.%s", "x-mine: Bearer %s",
     f"X-Devroute: {JWT}", 'X-Forwarded-Client-Cert: By=spiffe://x/a;Cert="%s";URI=spiffe://x/b',
@@ -52,7 +54,7 @@ TARGETS = (
     "/?sig=%s",
     "/?user[password]=%s", "/?user.apiKey=%s", "/?api_key=%s", "/?p%%61ssword=%s", "/?sessionId=%s",
     f"/reset/{JWT}", "/?next=https%%3A%%2F%%2Fann:%s@host%%2F&x=https://ann:%s@host/",
-    "/?password=%s;x#token=%s",
+    "/?password=%s;x#token=%s", "/cart;v=1;jsessionid=%s?a=b",
     "/graphql?query=q&variables=" + quote('{"input": {"newPassword": "') + "%s" + quote('"}}'),
 )  # fmt: skip
 

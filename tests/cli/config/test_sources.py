@@ -150,6 +150,10 @@ def test_a_direct_address_gives_each_service_its_own_port() -> None:
         ({"server": "http://"}, "server: "),
         ({"server": "http://x:99999"}, "server: "),
         ({"server": "https://alice:dvr_do-not-show@host"}, "server: the URL holds a user or password"),
+        *(
+            ({"server": f"https://alice:dvr_do-not-show{rest}"}, "server: the URL holds a user or password")
+            for rest in ("@host:99999", "@host:x", "\uff0f@host", "@[host", "@")
+        ),
         ({"server": "https://host/?a=b"}, "server: "),
         ({"output": "xml"}, "the place: output: "),
         (
