@@ -26,6 +26,10 @@ class DeferredStream:
 
     def begin(self, upstream: Upstream) -> None:
         """Send the request there, unless it was cancelled."""
+        if (
+            self._request_paused and self._trailers is None and not self._cancelled
+        ):  # first: the stream may pause it until it is connected
+            self._sink.resume_request()
         if self._cancelled:
             return
         stream = self._stream = upstream.open(self._head, self._sink)
@@ -36,8 +40,6 @@ class DeferredStream:
             stream.send_data(data)
         if self._trailers is not None:
             stream.send_end(self._trailers)
-        elif self._request_paused:
-            self._sink.resume_request()
 
     def fail(self, error: DevrouteError) -> None:
         """There is no upstream."""
