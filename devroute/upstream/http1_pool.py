@@ -154,11 +154,14 @@ class Http1Pool(AddressPool):
             self._unblocking = self._loop.call_later(BLOCKED_SECONDS, self._unblock)
 
     def _unblock(self) -> None:
-        """Close the idle connections while a request on a new one waits: the app may serve one at a time."""
+        """Close idle connections while a request on a new one waits: the app may serve one at a time. Those
+        that are in use again at once stay, since other requests may just be slow."""
         self._unblocking = None
         if self._unanswered:
+            latest = self._loop.time() - BLOCKED_SECONDS
             for connection in list(self._idle):
-                connection.close()
+                if connection.idle_since <= latest:
+                    connection.close()
             self._watch_for_a_block()
 
     async def _serve(self, stream: Http1Stream) -> None:

@@ -15,7 +15,7 @@ import pytest
 from devroute.errors import AppUnreachable, TargetUnreachable
 from devroute.http.message import Framing, RequestHead
 from devroute.upstream.dialer import Dialer
-from devroute.upstream.http1_pool import Http1Pool
+from devroute.upstream.http1_pool import BLOCKED_SECONDS, Http1Pool
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
@@ -188,6 +188,22 @@ async def test_an_app_that_serves_one_connection_at_a_time_is_not_blocked_by_an_
                 assert client.error is None
         assert loop.time() - start < 3  # one idle connection alone would block it for 4 s
         await pool.close()
+
+
+async def test_a_request_that_waits_long_closes_no_connection_that_others_use() -> None:
+    limit = Limit(60)
+    async with impatient(limit) as port:
+        pool = Http1Pool(Dialer("127.0.0.1", port))
+        slow = pool.open(post(1), Client())  # its body never comes
+        loop = asyncio.get_running_loop()
+        end, long_gaps = loop.time() + 5 * BLOCKED_SECONDS, 0
+        while (now := loop.time()) < end:
+            assert (await fetch(pool, post(1))).error is None
+            await asyncio.sleep(BLOCKED_SECONDS / 10)
+            long_gaps += loop.time() - now >= BLOCKED_SECONDS  # on a busy machine
+        slow.cancel()
+        await pool.close()
+    assert limit.connections <= 2 + long_gaps
 
 
 # --- an app that is about to start --------------------------------------------------------------------------
