@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import yaml
 
-from tests.istio.changes import applied, live
+from tests.istio.changes import applied, drained, live
 from tests.istio.kubernetes import Document
 from tests.istio.rig import Rig
 from tests.istio.test_validate import output_of
@@ -122,6 +122,7 @@ async def test_the_laptop_s_response_stands_where_a_failover_is_refused(mesh: Ri
         mesh.laptop("bob", *offers, "--name", "bob--declines", "--except-status", "404"),
     ):
         await live(mesh, ["a"], marker)
+        await drained(mesh, ["a"])  # a connection made before knows no policy
         responses = [
             await mesh.ask("web", "http://a/missing/laptop", {"a": "bob--declines"}),
             await mesh.ask("web", "http://h:8080/missing/laptop", {"h": "bob--declines"}),
