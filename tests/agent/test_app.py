@@ -192,7 +192,7 @@ async def test_a_service_of_one_namespace_gets_what_a_contract_names_there(said:
             upstream.open(get(), client)
             await asyncio.wait_for(client.done.wait(), 5)
             assert client.body == body
-        assert said("""X-devroute: {"foo.shop": "alice", "foo": "alice"}""")
+        await eventually(lambda: said("""X-devroute: {"foo.shop": "alice", "foo": "alice"}"""))
 
 
 # --- final errors -------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ async def test_a_restarted_server_after_many_failed_attempts(said: Said) -> None
             assert await first_success(again) < BOUND_S + BUSY_S
         finally:
             await again.stop()
-        assert said('"back"')
+        await eventually(lambda: said('"back"'))
     events = [json.loads(line) for line in said.output.splitlines()]
     assert max(each["delay_s"] for each in events if each["event"] == "retry") == EAGER_DELAY
 
