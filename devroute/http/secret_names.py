@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from devroute.bounded_cache import BoundedCache
+
 #: The ends of names that are secret: `clientSecret`, `x-password`, `XSRF-TOKEN`.
 ENDS: Final = (
     "token", "secret", "secrets", "password", "passwords", "passwd", "passphrase", "passcode", "pwd",
@@ -45,9 +47,8 @@ _KEYS = re.compile(
 )
 
 _SEPARATORS = re.compile(r"[\W_]+")
-#: Names that are remembered, and their longest; names are few, but they come from strangers.
-_MAX_REMEMBERED: Final = 4096
-_MAX_LENGTH: Final = 64
+#: Bytes of the names that are remembered: they are few, but they come from strangers.
+_MAX_REMEMBERED: Final = 1024 * 1024
 
 
 def might_have_secret(low: bytes) -> bool:
@@ -64,16 +65,13 @@ class SecretNames:
     def __init__(self, added: Iterable[str] = (), removed: Iterable[str] = ()) -> None:
         self._added = frozenset(_squeezed(name) for name in added)
         self._removed = frozenset(_squeezed(name) for name in removed)
-        self._known: dict[str, bool] = {}
+        self._known: BoundedCache[str, bool] = BoundedCache(_MAX_REMEMBERED)
 
     def __contains__(self, name: str) -> bool:
         found = self._known.get(name)
         if found is None:
             found = self._is_secret(name)
-            if len(name) <= _MAX_LENGTH:
-                if len(self._known) >= _MAX_REMEMBERED:
-                    self._known.clear()
-                self._known[name] = found
+            self._known.put(name, found, len(name.encode("utf-8", "surrogatepass")))
         return found
 
     def _is_secret(self, name: str) -> bool:
@@ -93,7 +91,3 @@ def is_secret_by_default(name: str) -> bool:
     if plain in WHOLE or plain.removeprefix("x") in WHOLE or any(part in plain for part in PARTS):
         return True
     return plain.endswith(ENDS) and plain not in NOT_SECRET
-
-
-#: Without anyone's own rules.
-DEFAULT: Final = SecretNames()

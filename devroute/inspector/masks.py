@@ -135,15 +135,18 @@ class Masks:
         pairs = data.split(b"&", MAX_PAIRS)
         if len(pairs) > MAX_PAIRS:
             pairs[-1] = _REDACTED_QUERY
-        for index, pair in enumerate(pairs):
-            name, equals, value = pair.partition(b"=")
-            if not equals:
-                continue
-            if self._named(unquote_plus(name.decode("latin-1"))):
-                pairs[index] = name + b"=" + _REDACTED_QUERY
-            elif value[:1] in _OPEN or value[:3].upper() in (b"%7B", b"%5B"):
-                pairs[index] = name + b"=" + self._json_parameter(value)
-        return without_patterns(b"&".join(pairs), _REDACTED_QUERY)
+        return without_patterns(b"&".join([self.parameter(pair) for pair in pairs]), _REDACTED_QUERY)
+
+    def parameter(self, pair: bytes) -> bytes:
+        """One parameter of a form or query. Patterns are left to the caller."""
+        name, equals, value = pair.partition(b"=")
+        if not equals:
+            return pair
+        if self._named(unquote_plus(name.decode("latin-1"))):
+            return name + b"=" + _REDACTED_QUERY
+        if value[:1] in _OPEN or value[:3].upper() in (b"%7B", b"%5B"):
+            return name + b"=" + self._json_parameter(value)
+        return pair
 
     def _json_parameter(self, value: bytes) -> bytes:
         """A value that is JSON, as GraphQL has its variables in a query."""

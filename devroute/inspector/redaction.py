@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from devroute.bounded_cache import BoundedCache
 from devroute.errors import ConfigInvalid
 from devroute.http.secret_names import is_secret_by_default
 from devroute.inspector.capture import FIELD_NAME, REDACTED, REDACTED_QUERY, Body, inflate
@@ -26,9 +27,8 @@ _CLIENT_CERTIFICATE = re.compile(
 #: What is recorded of a field, besides the index in BodyFields.
 _SECRET, _PLAIN, _CERTIFICATE = -1, -2, -3
 _CERTIFICATE_FIELD: Final = b"x-forwarded-client-cert"
-#: Names of fields that are remembered, and their longest.
-_MAX_NAMES: Final = 1024
-_MAX_NAME: Final = 64
+#: Bytes of the names of fields that are remembered.
+_MAX_REMEMBERED: Final = 256 * 1024
 _PARAMETER = re.compile(rb"(?<=[?&#])([^=&#?\s]++)=([^&#\s]*+)")
 
 
@@ -70,7 +70,7 @@ class Redaction:
     ) -> None:
         """`added` and `removed`: changes to the default names."""
         self.masks = Masks(added, removed, paths)
-        self._kinds: dict[bytes, int] = {}
+        self._kinds: BoundedCache[bytes, int] = BoundedCache(_MAX_REMEMBERED)
 
     # --- heads
 
@@ -108,10 +108,7 @@ class Redaction:
         kind = _BODY_FIELDS.get(low, _SECRET if secret else _PLAIN)
         if low == _CERTIFICATE_FIELD and not secret:
             kind = _CERTIFICATE
-        if len(name) <= _MAX_NAME:
-            if len(self._kinds) >= _MAX_NAMES:
-                self._kinds.clear()
-            self._kinds[name] = kind
+        self._kinds.put(name, kind, len(name))
         return kind
 
     def target(self, target: bytes) -> bytes:
@@ -126,7 +123,7 @@ class Redaction:
         """Redacts the queries of URLs in the target, Referer and Location."""
         if not self.masks.might_be_in(text):
             return text
-        return _PARAMETER.sub(lambda match: self.masks.form(match[0]), text)
+        return _PARAMETER.sub(lambda match: self.masks.parameter(match[0]), text)
 
     def fields(self, fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Redacts fields that are not part of a head, such as trailers."""

@@ -12,8 +12,8 @@ from typing import Final
 
 from devroute.errors import DevrouteError, RequestMalformed
 from devroute.headers import COMPARE, CONTRACT, line_start
-from devroute.http import secret_names
 from devroute.http.message import Headers, RequestHead, ResponseHead, header_id
+from devroute.http.secret_names import SecretNames
 
 #: Bytes of a response's body that are compared.
 MAX_BODY: Final = 32 * 1024
@@ -32,8 +32,8 @@ ID_LENGTH: Final = 32
 _FIELD_BYTES: Final = 200
 _FIELD: Final = line_start(COMPARE)
 _CONTRACT: Final = line_start(CONTRACT)
-#: Further headers with secrets of people who do not know that a laptop receives their traffic.
-_CHALLENGES: Final = frozenset(("www-authenticate", "proxy-authenticate"))
+#: With two more, since these are secrets of people who do not know that a laptop receives their traffic.
+_SECRET: Final = SecretNames(("www-authenticate", "proxy-authenticate"))
 #: Replaces their values, as in the inspector.
 _REDACTED: Final = "[redacted]"
 
@@ -58,7 +58,7 @@ class ComparedResponse:
     def as_dict(self) -> dict[str, object]:
         return {
             "status": self.status,
-            "headers": [[name, _REDACTED if _is_secret(name) else value] for name, value in self.headers],
+            "headers": [[name, _REDACTED if name in _SECRET else value] for name, value in self.headers],
             "body": base64.b64encode(self.body).decode("ascii"),
             "whole": self.whole,
             "error": None if self.error is None else [self.error.code, self.error.message],
@@ -229,7 +229,3 @@ def _as_json(pair: _Pair, key: str) -> bytes:
         },
         separators=(",", ":"),
     ).encode()
-
-
-def _is_secret(name: str) -> bool:
-    return name in _CHALLENGES or name in secret_names.DEFAULT
