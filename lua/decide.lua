@@ -1,4 +1,4 @@
--- parts: text, path, random, settings, caller, identity, baggage, cache, cluster, resolve, rule, loop, destination
+-- parts: text, path, random, settings, caller, identity, baggage, cache, cluster, lines, resolve, rule, loop, destination
 --
 -- devroute's sidecar filter: decides for one request with a contract whether it is detoured at this service.
 --
@@ -237,7 +237,7 @@ local function outcome_of(handle, headers, identity, raw, entry, baggage)
     return identity.doubts and DOUBTED or UNCONCERNED
   end
   if not is_fresh(entry, tonumber(handle:timestamp())) then
-    local rule, ttl = ask(handle, settings.control, identity, raw)
+    local rule, ttl = ask(handle, identity, raw)
     -- The call yields, over which header objects and all else taken from the handle become invalid.
     headers = handle:headers()
     entry = identity.known[raw] or entry

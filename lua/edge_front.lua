@@ -46,7 +46,7 @@ local function take_baggage(headers)
     return nil
   end
   remove_parts(headers, "baggage", ",", is_our_member)
-  local member = contract_member(whole)
+  local member = member_of(whole, BAGGAGE_CONTRACT) -- as sidecars read it, percent-encoded
   return member and stored(member)
 end
 

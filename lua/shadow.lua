@@ -1,4 +1,4 @@
--- parts: text, path, random, settings, caller, baggage, cluster, resolve
+-- parts: text, path, random, settings, caller, baggage, cluster, lines, resolve
 --
 -- devroute's sidecar filter for shadow traffic: ordinary requests, without a contract, of a workload that takes part
 -- in `--shadow-share`.
@@ -61,7 +61,7 @@ local function assignment_of(body)
 end
 
 local function ask(handle)
-  local status, body = call_resolve(handle, settings.control, nil, settings.service, settings.namespace, ASK_TIMEOUT_MS)
+  local status, body = call_resolve(handle, nil, settings.service, settings.namespace, ASK_TIMEOUT_MS)
   if status == "200" then
     local found, ttl = assignment_of(body)
     if found ~= false then

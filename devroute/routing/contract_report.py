@@ -10,7 +10,7 @@ from devroute.errors import DevrouteError
 from devroute.policy.policy import Policy, permit_contract
 from devroute.quoting import printable
 from devroute.routing.decision import TTL_MS
-from devroute.routing.resolve_codec import MAX_BYTES, VERSION_LINE
+from devroute.routing.resolve_codec import MAX_BYTES, lines
 
 #: Bytes of all entries; the other lines have less than the rest.
 _MAX_ENTRIES: Final = MAX_BYTES - 4096
@@ -23,7 +23,7 @@ def report_contract(raw: str, read: Callable[[str], Contract], policy: Policy, n
         contract = read(raw)
         permit_contract(contract, policy, now)
     except DevrouteError as error:
-        return _lines([("ttl", str(TTL_MS)), ("problem", printable(error.message))])
+        return lines([("ttl", str(TTL_MS)), ("problem", printable(error.message))])
     fields, ttl_ms = [], TTL_MS
     if (signature := contract.signature) is not None:
         remaining = signature.expires - now
@@ -35,8 +35,4 @@ def report_contract(raw: str, read: Callable[[str], Contract], policy: Policy, n
         room -= len(f"entry {line}\n")
         if room >= 0:
             fields.append(("entry", line))
-    return _lines([("ttl", str(ttl_ms)), *fields])
-
-
-def _lines(fields: list[tuple[str, str]]) -> bytes:
-    return "\n".join([VERSION_LINE, *(f"{key} {value}" for key, value in fields), ""]).encode("ascii")
+    return lines([("ttl", str(ttl_ms)), *fields])

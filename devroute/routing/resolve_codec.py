@@ -23,10 +23,12 @@ Fields = list[tuple[str, str]]
 
 
 def encode(resolved: Decision | Assignment) -> bytes:
-    """Lines of "key value" in ASCII, each ended by LF."""
-    fields = _decision(resolved) if isinstance(resolved, Decision) else _assignment(resolved)
-    lines = [VERSION_LINE, *(f"{key} {value}" for key, value in fields), ""]
-    return "\n".join(lines).encode("ascii")
+    return lines(_decision(resolved) if isinstance(resolved, Decision) else _assignment(resolved))
+
+
+def lines(fields: Fields) -> bytes:
+    """Lines of "key value" in ASCII, each ended by LF, after the line of the version."""
+    return "\n".join([VERSION_LINE, *(f"{key} {value}" for key, value in fields), ""]).encode("ascii")
 
 
 def _decision(decision: Decision) -> Fields:

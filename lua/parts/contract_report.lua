@@ -5,25 +5,13 @@ local MAX_REPORTS = 256 -- contracts remembered for each worker
 
 local reports, reports_size = {}, 0
 
--- The version line, then lines of "key value"; only `entry` may be repeated. nil for anything else.
+-- nil for what is not understood; `entry` may be repeated.
 local function parse_report(body)
-  if body == nil or #body > MAX_RESPONSE or body:sub(1, #VERSION_LINE + 1) ~= VERSION_LINE .. "\n" then
+  local report, entries = parse_lines(body, "entry")
+  if report == nil or report.ttl == nil or not (report.expires or "0"):find("^%d+$") then
     return nil
   end
-  local report = { entries = {} }
-  for line in body:sub(#VERSION_LINE + 2):gmatch("[^\n]+") do
-    local key, value = line:match("^(%l[%l%-]*) ([\32-\126]+)$")
-    if key == "entry" then
-      table.insert(report.entries, value)
-    elseif key == nil or report[key] ~= nil then
-      return nil
-    else
-      report[key] = value
-    end
-  end
-  if not (report.ttl or ""):find("^%d%d?%d?%d?$") or not (report.expires or "0"):find("^%d+$") then
-    return nil
-  end
+  report.entries = entries
   return report
 end
 

@@ -1,5 +1,4 @@
--- Baggage at the edge: a member of ours is read as sidecars read it, and removed in every spelling that some library
--- may take for ours.
+-- Baggage at the edge: a member of ours is removed in every spelling that some library may take for ours.
 
 local MEMBER_PREFIX = BAGGAGE_CONTRACT .. "-"
 local SHORTEST_MEMBER = #BAGGAGE_CONTRACT + 1
@@ -21,9 +20,4 @@ local function is_our_member(member)
     end
   end
   return false
-end
-
--- The contract's member as it is written, percent-encoded; nil if there is none.
-local function contract_member(baggage)
-  return member_of(baggage, BAGGAGE_CONTRACT)
 end

@@ -108,8 +108,8 @@ local function rule_of(body)
 end
 
 -- The proxy's rule for a contract, or the fallback that stands in for it, and the milliseconds that it holds.
-local function ask(handle, control, identity, raw)
-  local status, body = call_resolve(handle, control, raw, identity.names, identity.namespace, RESOLVE_TIMEOUT_MS)
+local function ask(handle, identity, raw)
+  local status, body = call_resolve(handle, raw, identity.names, identity.namespace, RESOLVE_TIMEOUT_MS)
   local outcome
   if status == nil then
     outcome = NO_CLUSTER

@@ -14,7 +14,7 @@ from tests.lua import worker as envoy
 from tests.lua.worker import DATA, OWN, SETTINGS, Handle, exports
 from tests.support.examples import examples
 
-_, RULE = exports("text, path, random, caller, identity, resolve, rule", "patterns_of", "matches")
+_, RULE = exports("text, path, random, caller, identity, lines, resolve, rule", "patterns_of", "matches")
 DETOUR = "devroute 1\ndecision detour\nservice foo\nttl 1000\n"
 
 

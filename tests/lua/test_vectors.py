@@ -23,7 +23,9 @@ def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
     return cases
 
 
-DECIDE, RULE = exports("text, path, random, caller, identity, resolve, rule", "rule_of", "parse_response")
+DECIDE, RULE = exports(
+    "text, path, random, caller, identity, lines, resolve, rule", "rule_of", "parse_response"
+)
 _, PATH = exports("text, path", "path_of")
 SHADOW_SOURCE = lua.source("shadow", SETTINGS=SETTINGS) + "return { assignment_of = assignment_of }"
 _, SHADOW = runtime(SHADOW_SOURCE)

@@ -24,7 +24,7 @@ ENTRIES = [
     "all requests for bar in namespace shop go to version v2 of the service; "
     "if that fails, the real service responds",
 ]
-_, LUA = exports("contract_report", "parse_report")
+_, LUA = exports("lines, contract_report", "parse_report")
 
 
 def report(raw: str, policy: str = "{}", now: float = NOW) -> dict[str, list[str]]:
