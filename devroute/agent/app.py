@@ -45,7 +45,7 @@ from devroute.inspector.access import AccessControl
 from devroute.inspector.api import About
 from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.recorder import App, Recorder, RecordingUpstream
-from devroute.inspector.redaction import redaction
+from devroute.inspector.redaction import Redaction, redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import CaptureStore
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals
@@ -131,7 +131,7 @@ class Agent:
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
         #: What the inspector shows; None where there is no inspector.
-        self.captures = _captures(settings, self._loop)
+        self.captures = _captures(settings, self._redaction, self._loop)
         recorder = None if self.captures is None else Recorder(self.captures, self._loop)
         self._upstreams: dict[str, App] = {
             spec.service: _app_upstream(spec, settings, recorder) for spec in settings.services
@@ -324,12 +324,14 @@ async def first_result(first: Coroutine[Any, Any, _T], second: Coroutine[Any, An
         await owner.close()
 
 
-def _captures(settings: AgentSettings, loop: asyncio.AbstractEventLoop) -> CaptureStore | None:
+def _captures(
+    settings: AgentSettings, redact: Redaction, loop: asyncio.AbstractEventLoop
+) -> CaptureStore | None:
     if settings.inspector is False:
         return None
     return CaptureStore(
         max_total=int(settings.inspector_memory_mb * 1024 * 1024),
         max_body=int(settings.inspector_body_mb * 1024 * 1024),
-        redact=redaction(settings.redact),
+        redact=redact,
         defer=loop.call_soon,
     )

@@ -121,8 +121,7 @@ class AppAdvisor:
     def _advise_tls(self, service: str) -> None:
         spec = self.services.get(service)
         if spec is not None and not spec.tls:
-            place = spec.place.replace("://", "s://", 1)
-            text = f"the app of '{service}' speaks TLS: start devroute up with {service}={place}"
+            text = f"the app of '{service}' speaks TLS: start devroute up with {service}={spec.other_place}"
             self._advise_once(service, "tls", text)
 
 

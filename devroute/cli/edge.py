@@ -8,6 +8,7 @@ import typer
 from devroute.cli.completion import one_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
+from devroute.cli.invocation import read_labels
 from devroute.mesh.manifests.gateway_filter import (
     EdgeSettings,
     SameSite,
@@ -63,16 +64,13 @@ def edge(
     Example: devroute manifests edge --network 10.8.0.0/16 --cookie-domain qa.example
     """
     # Longer than 40 lines: one parameter per flag.
-    labels = dict(text.partition("=")[::2] for text in label or ["istio=ingressgateway"])
-    if not all(labels.values()):
-        raise typer.BadParameter("write KEY=VALUE", param_hint="--label")
     same_site = SAME_SITE.get(cookie_same_site)
     if same_site is None:
         hint = "--cookie-same-site"
         raise typer.BadParameter(f"'{cookie_same_site}' is not one of lax, none", param_hint=hint)
     settings = EdgeSettings(
         namespace=namespace,
-        selector=labels,
+        selector=read_labels(label or ["istio=ingressgateway"], "--label"),
         claim=tuple(claim.split(".")),
         claim_value=claim_value,
         networks=tuple(network or ()),

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -95,6 +95,14 @@ def require_text(file: Path, hint: str = "") -> str:
     if (text := read_text(file)) is None:
         raise ConfigInvalid(f"{file}: there is no such file", hint=hint)
     return text
+
+
+def read_labels(texts: Iterable[str], flag: str) -> dict[str, str]:
+    """Labels of Kubernetes, written KEY=VALUE. Raises BadParameter."""
+    labels = dict(text.partition("=")[::2] for text in texts)
+    if not all(labels.values()):
+        raise typer.BadParameter("write KEY=VALUE", param_hint=flag)
+    return labels
 
 
 def read_input(file: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import typer
 from devroute.cli.completion import one_of
 from devroute.cli.exit_codes import FAILURE, exits_with_code
 from devroute.cli.help import Commands, argument, option
-from devroute.cli.invocation import read_input
+from devroute.cli.invocation import read_input, read_labels
 from devroute.cli.output import Output, print_json, usage_wants_json
 from devroute.contract.offer_options import read_percent
 from devroute.contract.target import Malformed
@@ -119,10 +119,7 @@ def _scope(
         return NamespaceScope(namespace)
     if not service:
         raise typer.BadParameter("--scope workload needs a service", param_hint=f"--{prefix}service")
-    labels = dict(text.partition("=")[::2] for text in label or [])
-    if not all(labels.values()):
-        raise typer.BadParameter("write KEY=VALUE", param_hint=f"--{prefix}label")
-    return WorkloadScope(namespace, service, labels)
+    return WorkloadScope(namespace, service, read_labels(label or [], f"--{prefix}label"))
 
 
 def _share(text: str | None) -> float | None:

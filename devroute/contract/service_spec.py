@@ -37,6 +37,12 @@ class ServiceSpec:
         return f"{self.scheme}://{Address(self.host, self.port)}"
 
     @property
+    def other_place(self) -> str:
+        """`place` with TLS if it is without, and without if it is with."""
+        scheme = self.scheme.removesuffix("s") if self.tls else f"{self.scheme}s"
+        return f"{scheme}://{Address(self.host, self.port)}"
+
+    @property
     def tls(self) -> bool:
         return self.scheme in ("https", "grpcs")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from devroute.contract.target import Address
 from devroute.errors import ServerUnreachable
 from devroute.quoting import printable, quote
 from devroute.upstream.dialer import connect_first
@@ -61,7 +62,7 @@ class ForwardProxy:
 
     def __str__(self) -> str:
         """Without credentials."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        return f"http://{Address(self.host, self.port)}"
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """A connection to `host`, which the proxy resolves. Raises ServerUnreachable; waits as long as it
@@ -72,7 +73,7 @@ class ForwardProxy:
             why = f"cannot be reached: {error.strerror or error}"
             raise ServerUnreachable(f"the proxy {self} {why}", hint=HINT) from None
         try:
-            await self._open_tunnel(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            await self._open_tunnel(sock, str(Address(host, port)))
         except OSError as error:
             sock.close()
             why = f"closed the connection: {error.strerror or error}"

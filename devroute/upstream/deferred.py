@@ -26,9 +26,8 @@ class DeferredStream:
 
     def begin(self, upstream: Upstream) -> None:
         """Send the request there, unless it was cancelled."""
-        if (
-            self._request_paused and self._trailers is None and not self._cancelled
-        ):  # first: the stream may pause it until it is connected
+        if self._request_paused and self._trailers is None and not self._cancelled:
+            # First: the stream may pause it until it is connected.
             self._sink.resume_request()
         if self._cancelled:
             return

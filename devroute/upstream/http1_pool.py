@@ -42,8 +42,8 @@ class Http1Pool(AddressPool):
     def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         super().__init__(dialer, max_in_flight)
         self.response_parser = ResponseHeadParser()
-        # The number of calls of `close_idle`: connections of older generations serve no further request.
         self.understood = False
+        # The number of calls of `close_idle`: connections of older generations serve no further request.
         self._generation = 0
         self._idle: list[Http1Connection] = []
         # Requests on connections that have never carried a response.

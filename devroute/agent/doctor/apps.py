@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from devroute.agent.app_advice import speaks_tls
 from devroute.agent.doctor.finding import Finding, failure
 from devroute.contract.service_spec import ServiceSpec
+from devroute.contract.target import Address
 from devroute.errors import AppUnreachable
 from devroute.quoting import printable
 
@@ -61,9 +62,8 @@ async def examine_app(spec: ServiceSpec) -> Finding:
 
 async def _examine_served(check: str, spec: ServiceSpec, place: str, addresses: list[str]) -> Finding:
     if (tls := await speaks_tls(addresses[0], spec.port)) is not spec.tls:
-        right = spec.place.replace("://", "s://", 1) if tls else spec.place.replace("s://", "://", 1)
         problem = f"{place} {'speaks TLS' if tls else 'does not speak TLS'}"
-        return failure(check, AppUnreachable(problem, hint=f"write {spec.service}={right}"))
+        return failure(check, AppUnreachable(problem, hint=f"write {spec.service}={spec.other_place}"))
     if len(addresses) > 1 and not tls:
         return await _compare(check, spec.service, place, addresses, spec.port)
     return Finding(check, "ok", f"{place} listens{', with TLS' if tls else ''}")
@@ -92,8 +92,7 @@ async def _compare(check: str, service: str, place: str, addresses: list[str], p
     if len(set(said)) == 1:
         return Finding(check, "ok", f"{place} listens")
     apps = " and ".join(f"{address} ({text})" for address, text in zip(addresses, said, strict=True))
-    host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
-    remedy = f"name the address of the one that is meant: --service {service}={host}:{port}"
+    remedy = f"name the address of the one that is meant: --service {service}={Address(addresses[0], port)}"
     return Finding(check, "warn", f"{place} has two apps: {apps}", remedy)
 
 

@@ -210,6 +210,13 @@ def traffic_extension(document: Document) -> Iterator[ManifestFinding]:
         yield _error("spec.lua.inlineCode", f"has {len(code)} characters; {MAX_INLINE_LUA} are allowed")
 
 
+def traffic_policies(document: Document) -> list[Any]:
+    """Of a DestinationRule: that for all ports, and those for single ones."""
+    policy = value_at(document, "spec", "trafficPolicy")
+    ports = value_at(policy, "portLevelSettings")
+    return [policy, *(ports if isinstance(ports, list) else ())]
+
+
 def destination_rule(document: Document) -> Iterator[ManifestFinding]:
     """A DestinationRule: what devroute needs of it, beyond its schema (mesh/preflight/schemas.py)."""
     spec = document.get("spec")
@@ -224,8 +231,7 @@ def destination_rule(document: Document) -> Iterator[ManifestFinding]:
             yield _error(f"spec.subsets[{number}].name", f"{quote(name)} is not a subset's name", hint)
     if str(spec.get("host", "")).split(".")[0] != "devroute-proxy":
         return
-    ports = value_at(spec, "trafficPolicy", "portLevelSettings")
-    policies = [spec.get("trafficPolicy"), *(ports if isinstance(ports, list) else ())]
+    policies = traffic_policies(document)
     if not any(value_at(each, "connectionPool", "http", "useClientProtocol") is True for each in policies):
         yield _warning(
             "spec.trafficPolicy.connectionPool.http.useClientProtocol",

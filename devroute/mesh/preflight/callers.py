@@ -2,9 +2,9 @@
 ejections are the caller's, and devroute cannot change them (docs/rollout.md). Pure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from devroute.mesh.istio.rules import ManifestFinding, destination_rule, value_at
+from devroute.mesh.istio.rules import ManifestFinding, destination_rule, traffic_policies, value_at
 from devroute.mesh.manifests.model import Document
 
 #: In a VirtualService's `retryOn`: asks again even for responses with x-envoy-ratelimited.
@@ -49,10 +49,8 @@ def with_callers(document: Document) -> Iterator[ManifestFinding]:
     host = str(value_at(document, "spec", "host") or "")
     if host.split(".")[0] == "devroute-proxy":
         return
-    policy = value_at(document, "spec", "trafficPolicy")
-    ports = value_at(policy, "portLevelSettings")
-    for each in (policy, *(ports if isinstance(ports, list) else ())):
-        if isinstance(each, Mapping) and each.get("outlierDetection") is not None:
+    for each in traffic_policies(document):
+        if value_at(each, "outlierDetection") is not None:
             yield _warning(
                 "spec.trafficPolicy.outlierDetection",
                 "counts a laptop's errors: it may eject a pod of the service for all callers",
