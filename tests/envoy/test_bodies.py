@@ -13,7 +13,6 @@ import h2.events
 import h11
 import pytest
 
-from devroute.http.message import InboundRequest
 from devroute.mesh import envoy
 from devroute.mesh.istio.sidecar import (
     ANY_PORT,
@@ -25,13 +24,10 @@ from devroute.mesh.istio.sidecar import (
     listener,
     route_to,
 )
-from devroute.proxy.downstream.context import Timeouts
-from devroute.proxy.downstream.listener import Listener
-from devroute.routing.route import Route
 from devroute.upstream.dialer import Dialer
-from devroute.upstream.interface import Upstream
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
+from tests.support.data_port import always, data_port
 from tests.support.loopback import tunnel
 
 pytestmark = pytest.mark.mesh
@@ -42,7 +38,6 @@ PATIENCE = 20.0
 AT_ONCE = 40
 #: Of the loop, in which a piece passes from the client to the app.
 TURNS = 8
-TIMEOUTS = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
 
 # --- the table ----------------------------------------------------------------------------------------------
 
@@ -349,19 +344,6 @@ def plain_envoy(ports: dict[str, int]) -> Document:
     }
 
 
-@asynccontextmanager
-async def data_port(upstream: Upstream) -> AsyncIterator[int]:
-    loop = asyncio.get_running_loop()
-
-    def router(request: InboundRequest) -> Route:
-        return Route(upstream, "foo", "alice", "laptop", "foo answered by alice")
-
-    server = Listener(router, TIMEOUTS, lambda exchange: None, loop.time())
-    port = await loop.create_server(server.accept, "127.0.0.1", 0)
-    yield port.sockets[0].getsockname()[1]
-    port.close()
-
-
 async def test_every_body_arrives_as_through_a_plain_envoy(tmp_path: Path) -> None:
     assert len(CASES) > 100
     different = []
@@ -376,7 +358,7 @@ async def test_every_body_arrives_as_through_a_plain_envoy(tmp_path: Path) -> No
             laptop = NegotiatingUpstream(Dialer("127.0.0.1", port))
             where, _ = await stack.enter_async_context(tunnel(laptop))
             for way, upstream in {"direct": direct, "tunnel": where.upstream()}.items():
-                async with data_port(upstream) as number:
+                async with data_port(always(upstream)) as (number, _):
                     for name, seen in (await observe_all(app, number, apps)).items():
                         if seen != expected[name]:
                             different.append((app, way, name, short(expected[name]), short(seen)))

@@ -8,18 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import h2.events
 import pytest
 
-from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.context import Timeouts
 from devroute.proxy.downstream.listener import Listener
-from devroute.routing.route import Route
 from devroute.upstream.dialer import Dialer
-from devroute.upstream.interface import Upstream
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
+from tests.support.data_port import always, app_behind, data_port
 from tests.support.eventually import eventually
-from tests.support.loopback import tunnel
 
-TIMEOUTS = Timeouts(head=60, body=10, first_byte=60, idle=60, keep_alive=60, total=1000)
 MESSAGES = [b"first", b"second"]
 
 
@@ -67,22 +62,13 @@ async def running_app(kind: str) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def data_port(app: str, way: str) -> AsyncIterator[tuple[int, Listener]]:
-    loop = asyncio.get_running_loop()
-    async with AsyncExitStack() as stack:
-        pool = NegotiatingUpstream(Dialer("127.0.0.1", await stack.enter_async_context(running_app(app))))
-        upstream: Upstream = pool
-        if way == "tunnel":
-            upstream = (await stack.enter_async_context(tunnel(pool)))[0].upstream()
-
-        def router(request: InboundRequest) -> Route:
-            return Route(upstream, "foo", "alice", "laptop", "foo answered by alice")
-
-        server = Listener(router, TIMEOUTS, lambda exchange: None, loop.time())
-        port = await loop.create_server(server.accept, "127.0.0.1", 0)
-        yield port.sockets[0].getsockname()[1], server
-        port.close()
-        await pool.close()
+async def reaching(app: str, way: str) -> AsyncIterator[tuple[int, Listener]]:
+    async with (
+        running_app(app) as port,
+        app_behind(port, way) as (upstream, _),
+        data_port(always(upstream)) as found,
+    ):
+        yield found
 
 
 # --- clients that send a message, wait for its echo, and send the next --------------------------------------
@@ -150,7 +136,7 @@ KINDS = [
 async def test_each_call_reaches_the_app_in_a_version_that_it_understands(
     client: str, app: str, way: str
 ) -> None:
-    async with data_port(app, way) as (port, server), asyncio.timeout(10):
+    async with reaching(app, way) as (port, server), asyncio.timeout(10):
         for kind in [*KINDS, *KINDS]:
             expected = (EXPECTED_GRPC if kind == KINDS[-1] else EXPECTED)[client, app]
             assert await CALLS[client](port, kind, server, 0) == expected, kind
@@ -158,28 +144,24 @@ async def test_each_call_reaches_the_app_in_a_version_that_it_understands(
 
 @pytest.mark.parametrize(("client", "app"), [("h1", "h1"), ("h2", "h1"), ("h2", "h2")])
 async def test_a_stream_of_connect_may_be_silent_for_longer_than_a_body(client: str, app: str) -> None:
-    async with data_port(app, "direct") as (port, server), asyncio.timeout(10):
+    async with reaching(app, "direct") as (port, server), asyncio.timeout(10):
         assert await CALLS[client](port, b"application/connect+json", server, 30) == app.encode()
 
 
 async def test_an_app_that_restarts_with_another_version_is_asked_again() -> None:
-    async with running_app("h1") as port:
-        pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
-        where = Route(pool, "foo", "alice", "laptop", "foo answered by alice")
-        loop = asyncio.get_running_loop()
-        server = Listener(lambda request: where, TIMEOUTS, lambda exchange: None, loop.time())
-        listener = await loop.create_server(server.accept, "127.0.0.1", 0)
-        number = listener.sockets[0].getsockname()[1]
-        assert await call_http2(number, KINDS[0], server, 0) == b"h1"
-    pool.close_idle()
-    assert await call_http2(number, KINDS[0], server, 0) == 502
+    async with AsyncExitStack() as stack:
+        async with running_app("h1") as port:
+            pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+            number, server = await stack.enter_async_context(data_port(always(pool)))
+            assert await call_http2(number, KINDS[0], server, 0) == b"h1"
+        pool.close_idle()
+        assert await call_http2(number, KINDS[0], server, 0) == 502
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await play_http2(h2_peer.Peer(reader, writer, client=False))
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await play_http2(h2_peer.Peer(reader, writer, client=False))
 
-    again = await asyncio.start_server(connected, "127.0.0.1", port)
-    assert await call_http2(number, KINDS[0], server, 0) == b"h2"
-    await eventually(lambda: pool.in_flight == 0)
-    again.close()
-    listener.close()
-    await pool.close()
+        again = await asyncio.start_server(connected, "127.0.0.1", port)
+        assert await call_http2(number, KINDS[0], server, 0) == b"h2"
+        await eventually(lambda: pool.in_flight == 0)
+        again.close()
+        await pool.close()

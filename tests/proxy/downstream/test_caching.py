@@ -9,13 +9,11 @@ import pytest
 from devroute.errors import TargetDenied
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.context import Timeouts
-from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
 from tests.support import h2_peer
+from tests.support.data_port import always, data_port
 from tests.support.loopback import App, AppStream
 
-TIMEOUTS = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
 STORED = (
     b"HTTP/1.1 200 OK\r\nCache-Control: public,\t max-age=600\r\nx-a: 1\r\ncache-control: immutable\r\n"
     b"expires: 0\r\netag: x\r\nvary: cookie\r\nCDN-Cache-Control: max-age=9\r\nsurrogate-control: x\r\n"
@@ -25,8 +23,12 @@ PLAIN = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 NAMES = (b"cache-control", b"expires", b"cdn-cache-control", b"surrogate-control", b"x-accel-expires")
 
 
+def denied(request: InboundRequest) -> Route:
+    raise TargetDenied("no")
+
+
 @asynccontextmanager
-async def data_port(raw: bytes, outcome: str, *, no_store: bool) -> AsyncIterator[int]:
+async def responding(raw: bytes, outcome: str, *, no_store: bool) -> AsyncIterator[int]:
     """`outcome`: laptop; service, after a failover; or error, the proxy's own."""
     head = parse_response_head(raw, b"GET")
     if outcome == "service":
@@ -36,18 +38,9 @@ async def data_port(raw: bytes, outcome: str, *, no_store: bool) -> AsyncIterato
         stream.sink.on_head(head)
         stream.sink.on_end([])
 
-    app = App(serve)
-
-    def router(request: InboundRequest) -> Route:
-        if outcome == "error":
-            raise TargetDenied("no")
-        return Route(app, "foo", "alice", "laptop", "foo answered by alice", no_store=no_store)
-
-    loop = asyncio.get_running_loop()
-    server = Listener(router, TIMEOUTS, lambda exchange: None, loop.time())
-    port = await loop.create_server(server.accept, "127.0.0.1", 0)
-    yield port.sockets[0].getsockname()[1]
-    port.close()
+    router = denied if outcome == "error" else always(App(serve), no_store=no_store)
+    async with data_port(router) as (port, _):
+        yield port
 
 
 async def fields_of(port: int, kind: str) -> list[tuple[bytes, bytes]]:
@@ -70,7 +63,7 @@ async def fields_of(port: int, kind: str) -> list[tuple[bytes, bytes]]:
 async def test_no_cache_may_keep_the_response_of_a_laptop_or_an_error(
     outcome: str, raw: bytes, kind: str
 ) -> None:
-    async with data_port(raw, outcome, no_store=True) as port:
+    async with responding(raw, outcome, no_store=True) as port:
         for _ in range(2):
             fields = await fields_of(port, kind)
             assert [field for field in fields if field[0] in NAMES] == [(b"cache-control", b"no-store")]
@@ -83,9 +76,9 @@ async def test_no_cache_may_keep_the_response_of_a_laptop_or_an_error(
 async def test_the_service_s_own_response_is_as_it_is_and_so_is_a_laptop_s_where_the_proxy_is_set_so(
     outcome: str, no_store: bool, kind: str
 ) -> None:
-    async with data_port(STORED, outcome, no_store=no_store) as port:
+    async with responding(STORED, outcome, no_store=no_store) as port:
         fields = await fields_of(port, kind)
         assert (b"expires", b"0") in fields
         assert (b"cache-control", b"no-store") not in fields
-    async with data_port(PLAIN, outcome, no_store=no_store) as port:
+    async with responding(PLAIN, outcome, no_store=no_store) as port:
         assert not [field for field in await fields_of(port, kind) if field[0] in NAMES]

@@ -10,18 +10,13 @@ import pytest
 from devroute.errors import TargetUnreachable
 from devroute.http.aio.connection import MAX_LINGER_SECONDS
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.context import Timeouts
 from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
-from devroute.upstream.dialer import Dialer
-from devroute.upstream.interface import Upstream
-from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
+from tests.support.data_port import Router, always, app_behind, data_port
 from tests.support.eventually import eventually
-from tests.support.loopback import tunnel
 
 MIB = 1024 * 1024
-TIMEOUTS = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
 #: Seconds after which a request counts as hung.
 PATIENCE = 10.0
 REFUSAL = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 9\r\n\r\ntoo large"
@@ -88,30 +83,18 @@ async def app(play: AppPlay) -> AsyncIterator[int]:
             task.cancel()
 
 
+def no_app(request: InboundRequest) -> Route:
+    raise TargetUnreachable("the laptop has no app")
+
+
 @asynccontextmanager
-async def data_port(way: str, play: AppPlay | None) -> AsyncIterator[tuple[int, Listener]]:
-    loop = asyncio.get_running_loop()
+async def playing(way: str, play: AppPlay | None) -> AsyncIterator[tuple[int, Listener]]:
     async with AsyncExitStack() as stack:
-        upstream: Upstream | None = None
+        router: Router = no_app
         if play is not None:
-            pool = NegotiatingUpstream(Dialer("127.0.0.1", await stack.enter_async_context(app(play))))
-            stack.push_async_callback(pool.close)
-            upstream = pool
-            if way == "tunnel":
-                where, _ = await stack.enter_async_context(tunnel(pool))
-                upstream = where.upstream()
-
-        def router(request: InboundRequest) -> Route:
-            if upstream is None:
-                raise TargetUnreachable("the laptop has no app")
-            return Route(upstream, "foo", "alice", "laptop", "foo answered by alice")
-
-        server = Listener(router, TIMEOUTS, lambda exchange: None, loop.time())
-        listener = await loop.create_server(server.accept, "127.0.0.1", 0)
-        yield listener.sockets[0].getsockname()[1], server
-        listener.close()
-        for connection in list(server.connections):
-            connection.abort()
+            port = await stack.enter_async_context(app(play))
+            router = always((await stack.enter_async_context(app_behind(port, way)))[0])
+        yield await stack.enter_async_context(data_port(router))
 
 
 # --- a client that reads nothing before all is sent ---------------------------------------------------------
@@ -157,7 +140,7 @@ async def upload_by_http2(port: int, size: int) -> int:
 @pytest.mark.parametrize("way", ["direct", "tunnel"])
 @pytest.mark.parametrize("play", PLAYS)
 async def test_the_client_of_a_large_upload_gets_the_early_response(play: str, way: str, kind: str) -> None:
-    async with data_port(way, PLAYS[play]) as (port, _):
+    async with playing(way, PLAYS[play]) as (port, _):
         for size in (5 * MIB, 20 * MIB) if kind == "length" else (5 * MIB,):
             async with asyncio.timeout(PATIENCE):
                 if kind == "h2":
@@ -168,7 +151,7 @@ async def test_the_client_of_a_large_upload_gets_the_early_response(play: str, w
 
 
 async def test_the_rest_of_an_upload_is_read_for_no_longer_than_half_a_minute() -> None:
-    async with data_port("direct", None) as (port, server):
+    async with playing("direct", None) as (port, server):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\nhost: foo\r\ncontent-length: 1000\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 502 ")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -11,7 +11,6 @@ import h2.settings
 import pytest
 from aiohttp import web
 
-from devroute.http.message import InboundRequest
 from devroute.mesh import envoy
 from devroute.mesh.istio.sidecar import (
     ANY_PORT,
@@ -22,40 +21,22 @@ from devroute.mesh.istio.sidecar import (
     listener,
     route_to,
 )
-from devroute.proxy.downstream.context import Timeouts
 from devroute.proxy.downstream.listener import Listener
-from devroute.routing.route import Route
-from devroute.upstream.dialer import Dialer
-from devroute.upstream.interface import Upstream
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.envoy.harness import serving
 from tests.support import h2_peer
+from tests.support.data_port import TIMEOUTS, always, app_behind, data_port
 from tests.support.eventually import eventually, quiet
-from tests.support.loopback import tunnel
 
-TIMEOUTS = Timeouts(head=60, body=10, first_byte=60, idle=60, keep_alive=60, total=1000)
 Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 CONNECT = [(b":method", b"CONNECT"), (b":scheme", b"http"), (b":path", b"/socket"), (b":authority", b"foo")]
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nx-app: 1\r\n\r\n"
 
 
 @asynccontextmanager
-async def data_port(port: int, way: str) -> AsyncIterator[tuple[int, Listener, NegotiatingUpstream]]:
-    loop = asyncio.get_running_loop()
-    async with AsyncExitStack() as stack:
-        pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
-        upstream: Upstream = pool
-        if way == "tunnel":
-            upstream = (await stack.enter_async_context(tunnel(pool)))[0].upstream()
-
-        def router(request: InboundRequest) -> Route:
-            return Route(upstream, "foo", "alice", "laptop", "foo answered by alice")
-
-        server = Listener(router, TIMEOUTS, lambda exchange: None, loop.time())
-        listening = await loop.create_server(server.accept, "127.0.0.1", 0)
-        yield listening.sockets[0].getsockname()[1], server, pool
-        listening.close()
-        await pool.close()
+async def reaching(port: int, way: str) -> AsyncIterator[tuple[int, Listener, NegotiatingUpstream]]:
+    async with app_behind(port, way) as (upstream, pool), data_port(always(upstream)) as (number, server):
+        yield number, server, pool
 
 
 @asynccontextmanager
@@ -65,7 +46,7 @@ async def played(play: Play, way: str) -> AsyncIterator[tuple[h2_peer.Peer, List
         writer.close()
 
     app = await asyncio.start_server(connected, "127.0.0.1", 0)
-    async with data_port(app.sockets[0].getsockname()[1], way) as (port, server, pool):
+    async with reaching(app.sockets[0].getsockname()[1], way) as (port, server, pool):
         peer = await h2_peer.dial(port)
         await peer.until(h2.events.RemoteSettingsChanged)
         yield peer, server, pool
@@ -176,7 +157,7 @@ async def test_a_websocket_passes_an_envoy_that_speaks_http2_to_us(way: str, tmp
     http2 = {"explicit_http_config": {"http2_protocol_options": {"allow_connect": True}}}
     typed = {"typed_extension_protocol_options": {kind: {"@type": f"type.googleapis.com/{kind}", **http2}}}
     host = {"name": "all", "domains": ["*"], "routes": [route_to("proxy", "all")]}
-    async with serving(echo) as app, data_port(app.port, way) as (port, _, pool), asyncio.timeout(30):
+    async with serving(echo) as app, reaching(app.port, way) as (port, _, pool), asyncio.timeout(30):
         configuration = {
             "admin": {"address": address(ANY_PORT)},
             "static_resources": {

@@ -1,0 +1,54 @@
+"""The proxy's data port on loopback, with one upstream or a router of the test's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from devroute.http.message import InboundRequest
+from devroute.proxy.downstream.context import Timeouts
+from devroute.proxy.downstream.listener import Listener
+from devroute.routing.route import Route
+from devroute.upstream.dialer import Dialer
+from devroute.upstream.interface import Upstream
+from devroute.upstream.negotiating import NegotiatingUpstream
+from tests.support.loopback import tunnel
+
+#: Only ticks of a test let them pass.
+TIMEOUTS: Final = Timeouts(head=60, body=10, first_byte=60, idle=60, keep_alive=60, total=1000)
+
+Router = Callable[[InboundRequest], Route]
+
+
+def always(upstream: Upstream, *, no_store: bool = False) -> Router:
+    """A router that takes every request to one upstream, as alice's laptop."""
+    route = Route(upstream, "foo", "alice", "laptop", "foo answered by alice", no_store=no_store)
+    return lambda request: route
+
+
+@asynccontextmanager
+async def data_port(router: Router) -> AsyncIterator[tuple[int, Listener]]:
+    """Its number, and the listener. Connections that are left are cut at the end."""
+    loop = asyncio.get_running_loop()
+    server = Listener(router, TIMEOUTS, lambda exchange: None, loop.time())
+    listening = await loop.create_server(server.accept, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1], server
+    finally:
+        listening.close()
+        for connection in list(server.connections):
+            connection.abort()
+
+
+@asynccontextmanager
+async def app_behind(port: int, way: str) -> AsyncIterator[tuple[Upstream, NegotiatingUpstream]]:
+    """The upstream of an app at a port of this machine, `direct` or by a `tunnel`, and its connections."""
+    pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+    try:
+        if way == "direct":
+            yield pool, pool
+        else:
+            async with tunnel(pool) as (where, _):
+                yield where.upstream(), pool
+    finally:
+        await pool.close()
