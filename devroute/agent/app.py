@@ -42,8 +42,8 @@ from devroute.errors import (
 )
 from devroute.inspector import server as inspector
 from devroute.inspector.access import AccessControl
-from devroute.inspector.api import About
 from devroute.inspector.compare import IgnoreRules
+from devroute.inspector.inspection import About, Inspection
 from devroute.inspector.recorder import App, Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction, redaction
 from devroute.inspector.replay import Replayer
@@ -106,9 +106,7 @@ async def run(settings: AgentSettings) -> int:
     """
     reporter = _reporter_for(settings)
     agent = Agent(settings, reporter)
-    inspected = inspector.serve_as_configured(
-        agent.captures, agent.replayer, agent.about, settings.inspector, reporter
-    )
+    inspected = inspector.serve_as_configured(agent.inspection, settings.inspector, reporter)
     try:
         async with inspected as agent.access:
             return await agent.run()
@@ -130,18 +128,14 @@ class Agent:
         self._reporter = reporter
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
-        #: What the inspector shows; None where there is no inspector.
-        self.captures = _captures(settings, self._redaction, self._loop)
-        recorder = None if self.captures is None else Recorder(self.captures, self._loop)
+        captures = _captures(settings, self._redaction, self._loop)
+        recorder = None if captures is None else Recorder(captures, self._loop)
         self._upstreams: dict[str, App] = {
             spec.service: _app_upstream(spec, settings, recorder) for spec in settings.services
         }
         if settings.shadow is not None:
             self._upstreams[COMPARISON_SERVICE] = ComparisonReceiver(
-                IgnoreRules.parse(settings.ignore),
-                self._redaction,
-                self._compared,
-                recorder,
+                IgnoreRules.parse(settings.ignore), self._redaction, self._compared, recorder
             )
         self._upstreams[NOTICE_SERVICE] = NoticeReceiver(self._noticed)
         #: Sends captured requests to the apps again.
@@ -149,6 +143,8 @@ class Agent:
             {n: app for n, app in self._upstreams.items() if isinstance(app, RecordingUpstream)}
         )
         self.about = About({spec.service: spec.url for spec in settings.services})
+        #: What the inspector shows and acts on; None where there is no inspector.
+        self.inspection = None if captures is None else Inspection(captures, self.replayer, self.about)
         #: Access to the inspector, None without one.
         self.access: AccessControl | None = None
         self._advisor = AppAdvisor(

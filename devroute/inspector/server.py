@@ -1,5 +1,5 @@
 """The inspector's HTTP server on loopback. Owns the port and the page, and enforces inspector/access.py;
-inspector/api.py owns the API. The agent owns the captures.
+inspector/api/ owns the API. The agent owns the captures.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from devroute.errors import (
 )
 from devroute.http.error_response import error_body
 from devroute.inspector.access import AccessControl
-from devroute.inspector.api import About, Api, Replay
-from devroute.inspector.store import CaptureStore
+from devroute.inspector.api import add_api
+from devroute.inspector.inspection import Inspection
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 4040
@@ -54,8 +54,8 @@ TYPES: Final = {"html": "text/html", "js": "text/javascript", "css": "text/css",
 class Inspector:
     """The page, and the access control of page and API."""
 
-    def __init__(self, api: Api, access: AccessControl) -> None:
-        self._api = api
+    def __init__(self, inspection: Inspection, access: AccessControl) -> None:
+        self._inspection = inspection
         self._access = access
         self._files = _page_files()
 
@@ -63,9 +63,8 @@ class Inspector:
         app = web.Application(middlewares=[self._guarded], client_max_size=MAX_UPLOAD)
         app.router.add_get("/", self.page)
         app.router.add_get("/page/{file}", self.file)
-        app.router.add_routes(self._api.routes())
+        add_api(app, self._inspection)
         app.on_response_prepare.append(_protect)
-        app.on_shutdown.append(self._api.end)
         return app
 
     # --- access
@@ -137,9 +136,7 @@ _GO_ON: Final = "<!doctype html><title>devroute inspector</title><p><a href='/'>
 
 @asynccontextmanager
 async def serve(
-    store: CaptureStore,
-    replay: Replay,
-    about: About,
+    inspection: Inspection,
     renewed: Callable[[str], None],
     port: int | None = None,
 ) -> AsyncIterator[AccessControl]:
@@ -147,7 +144,7 @@ async def serve(
     gets the next URL when one has been used. Raises ConfigInvalid where no port is free."""
     access = AccessControl(0, renewed)
     runner = web.AppRunner(
-        Inspector(Api(store, replay, about), access).application(),
+        Inspector(inspection, access).application(),
         access_log=None,
         handle_signals=False,
         shutdown_timeout=CLOSE_SECONDS,
@@ -171,9 +168,7 @@ class InspectorReporter(Protocol):
 
 @asynccontextmanager
 async def serve_as_configured(
-    store: CaptureStore | None,
-    replay: Replay,
-    about: About,
+    inspection: Inspection | None,
     wanted: bool | int,
     reporter: InspectorReporter,
 ) -> AsyncIterator[AccessControl | None]:
@@ -181,12 +176,10 @@ async def serve_as_configured(
     (False). With True, a lack of free ports is reported, and `devroute up` continues."""
     async with AsyncExitStack() as stack:
         access = None
-        if store is not None and wanted is not False:
+        if inspection is not None and wanted is not False:
             port = None if wanted is True else wanted
             try:
-                access = await stack.enter_async_context(
-                    serve(store, replay, about, reporter.inspector, port)
-                )
+                access = await stack.enter_async_context(serve(inspection, reporter.inspector, port))
             except ConfigInvalid as error:
                 if port is not None:
                     raise

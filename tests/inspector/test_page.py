@@ -22,6 +22,7 @@ from devroute.auth.tokens import new_token
 from devroute.inspector import server
 from devroute.inspector.access import AccessControl
 from devroute.inspector.capture import Capture, Message
+from devroute.inspector.inspection import About, Inspection
 from devroute.inspector.store import CaptureStore
 from devroute.mesh import testbed
 from tests.inspector.browser import Browser, chromium, needed
@@ -158,7 +159,7 @@ class Scene:
 @asynccontextmanager
 async def inspecting(browser: Browser, store: CaptureStore, port: int = 0) -> AsyncIterator[AccessControl]:
     """An inspector with this store. The browser leaves the page before it ends."""
-    async with server.serve(store, None, server.About({"shop": ""}), print, port=port) as access:  # type: ignore[arg-type]
+    async with server.serve(Inspection(store, None, About({"shop": ""})), print, port=port) as access:  # type: ignore[arg-type]
         yield access
         await browser.leave()
 
@@ -511,7 +512,7 @@ async def test_the_page_stays_responsive_with_thousands_of_captures(scene: Scene
 
     for n in range(5000):
         add(n)
-    async with server.serve(store, None, server.About({"foo": ""}), print, port=0) as access:  # type: ignore[arg-type]
+    async with server.serve(Inspection(store, None, About({"foo": ""})), print, port=0) as access:  # type: ignore[arg-type]
         await browser.open(access.url)
         await browser.shows("#count", "5,000 requests")
         assert await browser.js("return document.querySelectorAll('#list [role=option]').length") < 80

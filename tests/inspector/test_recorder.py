@@ -34,9 +34,9 @@ class Laptop:
     """An agent that is online, and its captures."""
 
     def __init__(self, agent: Agent, where: Site) -> None:
-        assert agent.captures is not None
+        assert agent.inspection is not None
         self.agent = agent
-        self.store = agent.captures
+        self.store = agent.inspection.store
         self._where = where
 
     async def ask(self, head: RequestHead, body: bytes = b"", client: Client | None = None) -> Client:
@@ -305,7 +305,7 @@ async def test_without_an_inspector_nothing_is_recorded() -> None:
         with open("/dev/null", "w") as nowhere:  # noqa: ASYNC230
             printer = TerminalWriter(nowhere)
             agent = Agent(settings, LineReporter("text", printer))
-            assert agent.captures is None
+            assert agent.inspection is None
             printer.close()
 
 

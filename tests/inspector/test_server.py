@@ -16,12 +16,13 @@ from devroute.errors import AppUnreachable, ConfigInvalid, DevrouteError, Inspec
 from devroute.inspector import server
 from devroute.inspector.access import AccessControl, is_loopback
 from devroute.inspector.capture import Capture, CapturedHead, Message
+from devroute.inspector.inspection import About, Inspection
 from devroute.inspector.store import CaptureStore
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.asyncio
 
-ABOUT = server.About({"foo": "http://localhost:8001"}, "alice")
+ABOUT = About({"foo": "http://localhost:8001"}, "alice")
 
 
 def capture(target: str = "/path", **changes: Any) -> Capture:
@@ -82,7 +83,7 @@ async def inspector(store: CaptureStore | None = None) -> AsyncIterator[Opened]:
 
     jar = aiohttp.CookieJar(unsafe=True)
     async with (
-        server.serve(store, replay, ABOUT, urls.append, port=0) as access,
+        server.serve(Inspection(store, replay, ABOUT), urls.append, port=0) as access,
         aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=5)) as session,
     ):
         async with session.get(access.url) as response:
@@ -219,7 +220,7 @@ async def test_other_machines_are_refused_even_if_they_reach_the_port() -> None:
         access.check_host("192.0.2.7", "127.0.0.1:0")
     if is_loopback(address):
         return  # a machine without a network
-    page = server.Inspector(server.Api(CaptureStore(), None, ABOUT), access)  # type: ignore[arg-type]  # never replays
+    page = server.Inspector(Inspection(CaptureStore(), None, ABOUT), access)  # type: ignore[arg-type]  # never replays
     runner = web.AppRunner(page.application())
     await runner.setup()
     try:
@@ -524,10 +525,10 @@ async def test_the_next_free_port_is_used_unless_one_is_configured(monkeypatch: 
         port = taken.getsockname()[1]
         monkeypatch.setattr(server, "PORT", port)
         monkeypatch.setattr(server, "PORTS", 50)
-        async with server.serve(CaptureStore(), None, ABOUT, print) as access:  # type: ignore[arg-type]
+        async with server.serve(Inspection(CaptureStore(), None, ABOUT), print) as access:  # type: ignore[arg-type]
             assert port < access.port < port + 50
         with pytest.raises(ConfigInvalid, match=f"port {port} is in use"):
-            async with server.serve(CaptureStore(), None, ABOUT, print, port):  # type: ignore[arg-type]
+            async with server.serve(Inspection(CaptureStore(), None, ABOUT), print, port):  # type: ignore[arg-type]
                 pass
 
 
@@ -552,10 +553,11 @@ async def test_only_a_configured_port_that_is_in_use_is_an_error(
         monkeypatch.setattr(server, "PORT", port)
         monkeypatch.setattr(server, "PORTS", 1)
         terminal = Terminal()
-        for store, wanted in [(CaptureStore(), True), (None, True), (CaptureStore(), False)]:
-            async with server.serve_as_configured(store, None, ABOUT, wanted, terminal) as access:  # type: ignore[arg-type]
+        inspection = Inspection(CaptureStore(), None, ABOUT)  # type: ignore[arg-type]  # never replays
+        for wanted, given in [(True, inspection), (True, None), (False, inspection)]:
+            async with server.serve_as_configured(given, wanted, terminal) as access:
                 assert access is None
         assert terminal.said == [f"inspector: port {port} is in use"]
         with pytest.raises(ConfigInvalid):
-            async with server.serve_as_configured(CaptureStore(), None, ABOUT, port, terminal):  # type: ignore[arg-type]
+            async with server.serve_as_configured(inspection, port, terminal):
                 pass

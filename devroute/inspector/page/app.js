@@ -10,7 +10,10 @@ import { Filters } from "./filters.js";
 import { plural } from "./format.js";
 import { help, keyboard } from "./keys.js";
 import { List } from "./list.js";
+import { MessagesView } from "./messages.js";
 import { importFile, openEdit } from "./replay.js";
+import { ShadowView } from "./shadow.js";
+import { SideView } from "./side.js";
 import { splitter } from "./splitter.js";
 
 const exchanges = new Exchanges();
@@ -34,22 +37,33 @@ async function send(id, edits) {
 }
 let following = null; // the replay to select as soon as it is in the list
 
+const compareTwo = guarded(openCompare);
+
+// Marks an exchange; with another one marked, compares the two.
+const compare = guarded(async (id) => {
+  if (list.marked === null || !exchanges.get(list.marked)) {
+    list.mark(id);
+    return notice(`#${id} is marked: select another request and press c to compare`);
+  }
+  const left = list.marked;
+  list.mark(null);
+  if (left !== id) await openCompare(left, id);
+});
+
+const pause = guarded(async () => showPaused((await api.pause(!paused)).paused));
+const sendable = ({ kind }) => kind !== "websocket" && kind !== "upgrade";
+
+const commands = [
+  { key: "r", words: "replay the request", button: "Replay", applies: sendable, run: guarded((id) => send(id)) },
+  { key: "e", words: "edit and replay the request", button: "Edit and replay", applies: sendable, run: guarded((id) => openEdit(id, send)) },
+  { key: "y", words: "copy the request as a curl command", button: "Copy as curl", run: guarded(async (id) => copy(await api.curl(id), "curl command")) },
+  { key: "c", words: "mark the request; on another one, compare the two", button: "Compare", run: compare },
+  { key: "p", words: "pause or resume recording", forPage: true, run: pause },
+];
+
 const actions = {
-  replay: guarded((id) => send(id)),
-  edit: guarded((id) => openEdit(id, send)),
-  curl: guarded(async (id) => copy(await api.curl(id), "curl command")),
-  compareTwo: guarded(openCompare),
-  compare: guarded(async (id) => {
-    if (list.marked === null || !exchanges.get(list.marked)) {
-      list.mark(id);
-      return notice(`#${id} is marked: select another request and press c to compare`);
-    }
-    const left = list.marked;
-    list.mark(null);
-    if (left !== id) await openCompare(left, id);
-  }),
+  compareTwo,
   choose: (id) => (exchanges.get(id) ? list.activate(id) : notice(`#${id} is no longer stored`, "bad")),
-  pause: guarded(async () => showPaused((await api.pause(!paused)).paused)),
   search: (text) => filters.search(text),
   back: () => {
     document.body.dataset.view = "list";
@@ -57,16 +71,17 @@ const actions = {
   },
 };
 
-const detail = new Detail(exchanges, actions);
+const views = [new MessagesView(), new SideView("response"), new SideView("request"), new ShadowView()];
+const detail = new Detail(exchanges, { views, commands, actions });
 const list = new List(exchanges, {
   choose: (id) => {
     document.body.dataset.view = "detail";
     detail.show(id);
   },
-  compareWith: actions.compareTwo,
+  compareWith: compareTwo,
 });
 const filters = new Filters(exchanges);
-keyboard({ list, detail, actions });
+keyboard({ list, detail, commands, actions });
 splitter(byId("split"));
 detail.clear();
 
@@ -132,8 +147,8 @@ api.follow({
   state: showState,
 });
 
-byId("pause").addEventListener("click", actions.pause);
-byId("help").addEventListener("click", help);
+byId("pause").addEventListener("click", pause);
+byId("help").addEventListener("click", () => help(commands));
 byId("import").addEventListener("click", () => importFile(byId("file")));
 byId("clear").addEventListener("click", () => {
   const { close } = dialog("Delete all requests?", h("p", {}, `${plural(exchanges.all.size, "request")} will be deleted. Export them first if you may need them.`), [

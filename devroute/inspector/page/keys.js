@@ -2,20 +2,26 @@
 
 import { byId, dialog, h } from "./dom.js";
 
-const HELP = [
-  ["j k ↓ ↑", "next and previous request"], ["g G", "newest and oldest request"], ["Enter", "move the focus to the details"], ["Esc", "close the dialog, clear the search, or go back to the list"],
-  ["/", "search"], ["1 2 3 4", "open a tab of the details"], ["r", "replay the request"], ["e", "edit and replay the request"], ["y", "copy the request as a curl command"],
-  ["c", "mark the request; on another one, compare the two"], ["shift click", "compare the selected request with this one"], ["p", "pause or resume recording"], ["?", "show these keys"],
+const BEFORE = [
+  ["j k ↓ ↑", "next and previous request"], ["g G", "newest and oldest request"], ["Enter", "move the focus to the details"],
+  ["Esc", "close the dialog, clear the search, or go back to the list"], ["/", "search"], ["1 2 3 4", "open a tab of the details"],
 ];
+const AFTER = [["shift click", "compare the selected request with this one"], ["?", "show these keys"]];
 
-export function keyboard({ list, detail, actions }) {
+// `commands` as in README.md.
+export function keyboard({ list, detail, commands, actions }) {
   const on = {
     j: () => list.move(1), k: () => list.move(-1), ArrowDown: () => list.move(1), ArrowUp: () => list.move(-1),
     PageDown: () => list.move(12), PageUp: () => list.move(-12), g: () => list.move(-1e9), G: () => list.move(1e9), Home: () => list.move(-1e9), End: () => list.move(1e9),
-    "/": () => byId("search").focus(), "?": help, p: actions.pause,
-    r: () => list.active !== null && actions.replay(list.active), e: () => list.active !== null && actions.edit(list.active),
-    y: () => list.active !== null && actions.curl(list.active), c: () => list.active !== null && actions.compare(list.active),
+    "/": () => byId("search").focus(), "?": () => help(commands),
   };
+  for (const { key, forPage, applies, run } of commands) {
+    on[key] = () => {
+      const exchange = forPage ? null : list.current;
+      if (forPage) run();
+      else if (exchange && (!applies || applies(exchange))) run(exchange.id);
+    };
+  }
   // These keys scroll, unless the list has the focus.
   const scrolls = new Set(["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"]);
   document.addEventListener("keydown", (event) => {
@@ -49,6 +55,7 @@ function escape(event, { list, actions }) {
   event.preventDefault();
 }
 
-export function help() {
-  dialog("Keys", h("dl", { class: "keys" }, HELP.map(([keys, words]) => h("div", {}, h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, words)))), [h("button", { class: "primary", autofocus: true }, "Close")]);
+export function help(commands) {
+  const all = [...BEFORE, ...commands.map(({ key, words }) => [key, words]), ...AFTER];
+  dialog("Keys", h("dl", { class: "keys" }, all.map(([keys, words]) => h("div", {}, h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, words)))), [h("button", { class: "primary", autofocus: true }, "Close")]);
 }

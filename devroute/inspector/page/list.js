@@ -6,6 +6,13 @@ import { Rows } from "./rows.js";
 
 const ROW = 32;
 
+// The words beside an exchange's path, of the first that has any: see README.md.
+const BADGES = [
+  ({ differences }) => (differences === null ? "" : differences ? `≠ ${differences}` : "= same"),
+  ({ replay_of: of }) => of && "replay",
+  ({ kind }) => (kind === "http" ? "" : KINDS[kind] ?? kind),
+];
+
 export class List {
   constructor(exchanges, { choose, compareWith }) {
     Object.assign(this, { exchanges, choose, active: null, marked: null, newest: 0 });
@@ -49,8 +56,7 @@ export class List {
     setText(status, statusText(exchange));
     status.title = exchange.error ?? "";
     setText(method, exchange.method);
-    const note = exchange.differences !== null ? (exchange.differences ? `≠ ${exchange.differences}` : "= same") : exchange.replay_of ? "replay" : exchange.kind === "http" ? "" : KINDS[exchange.kind] ?? exchange.kind;
-    setText(path.firstChild, id === this.marked ? "compare: left" : note);
+    setText(path.firstChild, id === this.marked ? "compare" : badge(exchange));
     setText(path.lastChild, exchange.target);
     path.title = exchange.target;
     setText(service, exchange.service);
@@ -89,6 +95,10 @@ export class List {
     if (above) setText(this.fresh, `↑ ${plural(above, "new request")}`);
   }
 
+  get current() {
+    return this.exchanges.get(this.active);
+  }
+
   top() {
     this.viewport.scrollTop = 0;
     this.seen();
@@ -116,4 +126,9 @@ export class List {
     this.marked = id;
     this.rows.soon();
   }
+}
+
+function badge(exchange) {
+  for (const words of BADGES) if (words(exchange)) return words(exchange);
+  return "";
 }

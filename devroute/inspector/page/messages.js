@@ -10,11 +10,21 @@ const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.char
 const digits = (bytes) => `${[...bytes.subarray(0, 24)].map((byte) => byte.toString(16).padStart(2, "0")).join(" ")}${bytes.length > 24 ? " …" : ""}`;
 
 export class MessagesView {
+  name = "Messages";
+
   constructor() {
     this.earlier = h("p", { class: "none", hidden: true });
     this.rows = h("ol", { class: "message-list" });
     this.none = h("p", { class: "none" }, "No messages yet.");
     this.element = h("div", { class: "side messages" }, this.earlier, this.rows, this.none);
+  }
+
+  applies({ messages, kind }) {
+    return messages > 0 || kind === "websocket" || kind === "grpc";
+  }
+
+  label({ messages }) {
+    return String(messages);
   }
 
   update(exchange) {

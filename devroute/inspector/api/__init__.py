@@ -1,0 +1,21 @@
+"""The inspector's HTTP API, a module for each part. A new part is a class that gets the Inspection and has
+`routes()`; it is listed in `add_api`.
+
+Called by inspector/server.py only, which controls access and turns each DevrouteError into a response.
+"""
+
+from aiohttp import web
+
+from devroute.inspector.api.captures import Captures
+from devroute.inspector.api.events import Events
+from devroute.inspector.api.har import HarFiles
+from devroute.inspector.api.search import Search
+from devroute.inspector.inspection import Inspection
+
+
+def add_api(app: web.Application, inspection: Inspection) -> None:
+    """Add the API of this inspection to an application."""
+    events = Events(inspection)
+    for part in (Captures(inspection), Search(inspection), HarFiles(inspection), events):
+        app.router.add_routes(part.routes())
+    app.on_shutdown.append(events.end)

@@ -1,0 +1,18 @@
+"""Reads the JSON that requests of the API have as their body."""
+
+from typing import Any
+
+from aiohttp import web
+
+from devroute.errors import RequestMalformed
+
+
+async def json_object(request: web.Request) -> dict[str, Any]:
+    """The JSON object in a request's body. Raises RequestMalformed."""
+    try:
+        document = await request.json()
+    except (ValueError, RecursionError):
+        raise RequestMalformed("the body is not JSON") from None
+    if not isinstance(document, dict):
+        raise RequestMalformed("the body is not a JSON object")
+    return document

@@ -1,0 +1,96 @@
+"""The captures: lists, details, bodies, comparisons, and what can be done with them."""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from devroute.errors import RequestMalformed
+from devroute.inspector.api.body import json_object
+from devroute.inspector.capture import readable
+from devroute.inspector.compare import compare_captures
+from devroute.inspector.curl import as_curl
+from devroute.inspector.inspection import Inspection
+from devroute.inspector.views import as_detail, as_summary
+
+#: Bytes of a decoded body.
+MAX_DECODED: Final = 8 * 1024 * 1024
+
+
+class Captures:
+    """The handlers of requests for captures."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+        self._store = inspection.store
+
+    def routes(self) -> list[web.RouteDef]:
+        one = r"/api/exchanges/{id:\d+}"
+        return [
+            web.get("/api/exchanges", self.captures),
+            web.delete("/api/exchanges", self.clear),
+            web.get(one, self.capture),
+            web.get(one + "/{side:request|response}-body", self.body),
+            web.post(one + "/replay", self.replay),
+            web.get(one + "/curl", self.curl),
+            web.get("/api/compare", self.compare),
+            web.post("/api/pause", self.pause),
+        ]
+
+    # --- reading
+
+    async def captures(self, request: web.Request) -> web.Response:
+        """GET /api/exchanges: newest first."""
+        return web.json_response({"exchanges": [as_summary(each) for each in self._store.newest_first()]})
+
+    async def capture(self, request: web.Request) -> web.Response:
+        """GET /api/exchanges/ID"""
+        return web.json_response(as_detail(self._inspection.capture(request.match_info["id"])))
+
+    async def body(self, request: web.Request) -> web.Response:
+        """GET /api/exchanges/ID/SIDE-body?from=N&decoded=1: bytes, never a document of this origin."""
+        capture = self._inspection.capture(request.match_info["id"])
+        side = request.match_info["side"]
+        body, headers = getattr(capture, f"{side}_body"), getattr(capture, f"{side}_headers")
+        since = request.query.get("from", "0")
+        start = int(since) if since.isdecimal() and len(since) < 12 else 0
+        data = readable(body, headers, MAX_DECODED) if "decoded" in request.query else bytes(body.data)
+        return web.Response(
+            body=data[start:],
+            content_type="application/octet-stream",
+            headers={"content-disposition": f'attachment; filename="{capture.id}-{side}-body"'},
+        )
+
+    async def compare(self, request: web.Request) -> web.Response:
+        """GET /api/compare?a=ID&b=ID: the differences. Found in a thread, because bodies may be large."""
+        a, b = (self._inspection.capture(request.query.get(side, "")) for side in ("a", "b"))
+        found = await asyncio.to_thread(compare_captures, a, b)
+        return web.json_response({"differences": [each._asdict() for each in found]})
+
+    async def curl(self, request: web.Request) -> web.Response:
+        """GET /api/exchanges/ID/curl: a curl command that sends the request to the local app."""
+        capture = self._inspection.capture(request.match_info["id"])
+        base = self._inspection.about.services.get(capture.service, f"http://{capture.service}")
+        return web.Response(text=as_curl(capture, base))
+
+    # --- actions
+
+    async def replay(self, request: web.Request) -> web.Response:
+        """POST /api/exchanges/ID/replay with the changes of method, target, headers and body, or {}: the id
+        of the new capture. Its response arrives as an event."""
+        edits = await json_object(request)
+        made = await self._inspection.replay(self._inspection.capture(request.match_info["id"]), edits)
+        return web.json_response({"id": made.id}, status=202)
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """POST /api/pause {"paused": true}"""
+        paused = (await json_object(request)).get("paused")
+        if not isinstance(paused, bool):
+            raise RequestMalformed('"paused" has to be true or false')
+        self._store.paused = paused
+        return web.json_response({"paused": paused})
+
+    async def clear(self, request: web.Request) -> web.Response:
+        """DELETE /api/exchanges"""
+        self._store.clear()
+        return web.json_response({"exchanges": 0})

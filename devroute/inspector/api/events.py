@@ -1,0 +1,90 @@
+"""The changes of captures as server-sent events, and what the page shows of this laptop."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import Any, Final
+
+from aiohttp import web
+
+from devroute import __version__
+from devroute.inspector.feed import Feed
+from devroute.inspector.inspection import Inspection
+
+#: Seconds between two batches of events for one page.
+BATCH_SECONDS: Final = 0.1
+#: After so many seconds without events, a comment is sent, so that both sides notice a broken connection.
+QUIET_SECONDS: Final = 15.0
+#: Milliseconds after which a page reconnects.
+RETRY_MS: Final = 1000
+
+
+class Events:
+    """The handlers of the stream of events and of the state."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+        self._feeds: set[Feed] = set()
+        self._ending = asyncio.Event()
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get("/api/status", self.status), web.get("/api/events", self.events)]
+
+    async def end(self, app: web.Application) -> None:
+        """End the streams of events."""
+        self._ending.set()
+        for feed in self._feeds:
+            feed.awake.set()
+
+    async def status(self, request: web.Request) -> web.Response:
+        """GET /api/status"""
+        store = self._inspection.store
+        kept = {
+            "exchanges": len(store),
+            "bytes": store.total,
+            "limit": store.max_total,
+            "skipped": store.skipped,
+        }
+        return web.json_response(laptop(self._inspection) | {"kept": kept})
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """GET /api/events: all captures, then their changes, as server-sent events.
+
+        A page that reconnects gets everything again, so that nothing has to be kept for it meanwhile.
+        """
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        feed = Feed(self._inspection.store)
+        self._feeds.add(feed)
+        try:
+            await response.write(b"retry: %d\n\n" % RETRY_MS + _event("hello", laptop(self._inspection)))
+            while not self._ending.is_set():
+                for name, document in feed.take():
+                    await response.write(_event(name, document))
+                await _wait(self._ending, BATCH_SECONDS)
+                if not await _wait(feed.awake, QUIET_SECONDS):
+                    await response.write(b": keep-alive\n\n")
+        except ConnectionError:
+            pass  # the page was closed
+        finally:
+            self._feeds.discard(feed)
+            feed.close()
+        return response
+
+
+def laptop(inspection: Inspection) -> dict[str, Any]:
+    """What the page shows besides captures."""
+    return {"about": asdict(inspection.about), "version": __version__, "paused": inspection.store.paused}
+
+
+def _event(name: str, document: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event is set, now or within this time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,40 @@
+"""What the inspector shows and acts on: given to its server by the agent, and to each part of its API."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from devroute.errors import NotFound
+from devroute.inspector.capture import Capture
+from devroute.inspector.store import CaptureStore
+
+
+@dataclass(slots=True)
+class About:
+    """This laptop: the URLs of its apps by service, and its name, "" until the proxy has assigned it."""
+
+    services: dict[str, str]
+    name: str = ""
+
+
+#: Sends a captured request again, with the edits in a JSON object; returns its capture. Raises DevrouteError.
+Replay = Callable[[Capture, dict[str, Any]], Awaitable[Capture]]
+
+
+@dataclass(slots=True)
+class Inspection:
+    """The captures, how to replay them, and the laptop they are of."""
+
+    store: CaptureStore
+    replay: Replay
+    about: About
+
+    def capture(self, number: str) -> Capture:
+        """The capture with this id. Raises NotFound."""
+        known = number.isdecimal() and number.isascii() and len(number) < 12
+        found = self.store.get(int(number)) if known else None
+        if found is None:
+            raise NotFound(
+                f"there is no capture {number[:12]}", hint="it may have been dropped for newer ones"
+            )
+        return found
