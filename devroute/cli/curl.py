@@ -39,7 +39,7 @@ def curl(
 
     \b
     Example: devroute curl http://a.qa.example/
-    Example: devroute curl --service foo -i -X POST http://a.qa.example/orders -d '{}'
+    Example: devroute curl --service b -i -X POST http://a.qa.example/orders -d '{}'
     """
     invocation: Invocation = context.obj
     program = shutil.which("curl")

@@ -44,7 +44,7 @@ def doctor(
 
     \b
     Example: devroute doctor
-    Example: devroute doctor http://a.qa.example/ --service foo=8001
+    Example: devroute doctor http://a.qa.example/ --service b=8001
     """
     sources = context.obj.sources({name: value for name, value in context.params.items() if name != "url"})
     settings = given_settings(sources)

@@ -45,7 +45,7 @@ def init(
     Example: devroute init
     Example: devroute init --server https://devroute.qa.example --token-stdin < token.txt
     Example: devroute init --token-command 'gcloud auth print-identity-token'
-    Example: devroute init --project foo=8001 --project bar=grpc://localhost:9000
+    Example: devroute init --project b=8001 --project c=grpc://localhost:9000
     """
     invocation: Invocation = context.obj
     if project:

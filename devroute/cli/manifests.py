@@ -65,8 +65,8 @@ def filter_of_a_scope(
     """Print the EnvoyFilter for a mesh, a namespace or a workload, as YAML for kubectl.
 
     \b
-    Example: devroute manifests --scope workload --namespace shop --service foo | kubectl apply -f -
-    Example: devroute manifests --scope workload --namespace shop --service foo --shadow-share 25
+    Example: devroute manifests --scope workload --namespace shop --service b | kubectl apply -f -
+    Example: devroute manifests --scope workload --namespace shop --service b --shadow-share 25
     """
     if context.invoked_subcommand is not None:
         for name in context.params:
@@ -198,7 +198,7 @@ def installation(
     \b
     Example: devroute manifests install --image images.example/devroute:1 | kubectl apply -f -
     Example: devroute manifests install --network 10.8.0.0/16 --folder manifests
-    Example: devroute manifests install --scope workload --scope-namespace shop --scope-service foo
+    Example: devroute manifests install --scope workload --scope-namespace shop --scope-service b
     """
     # Longer than 40 lines: one parameter per flag.
     if scope == "mesh" and scope_namespace:
@@ -250,7 +250,7 @@ def versions_of_services(
     """Print DestinationRules with a subset for each version, for contracts that name version:v2.
 
     \b
-    Example: devroute manifests versions foo=v1,v2 bar.shop=v3 | kubectl apply -f -
+    Example: devroute manifests versions b=v1,v2 c.shop=v3 | kubectl apply -f -
     Example: kubectl get pods -A -o yaml | devroute manifests versions - | kubectl apply -f -
     """
     if "-" in services and len(services) > 1:

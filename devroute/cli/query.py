@@ -61,7 +61,7 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     """Send one request, and show which services saw its contract and who answered.
 
     \b
-    Example: devroute trace -- curl -H 'X-devroute: {"foo": "alice"}' http://a.qa.example/
+    Example: devroute trace -- curl -H 'X-devroute: {"b": "alice"}' http://a.qa.example/
     """
     from devroute.agent import trace
     from devroute.routing import trace as traces

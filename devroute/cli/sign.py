@@ -45,7 +45,7 @@ def check(
     """Explain what a contract means, or what is wrong with it.
 
     \b
-    Example: devroute contract check '{"foo": "alice"}'
+    Example: devroute contract check '{"b": "alice"}'
     """
     as_json = wants_json(output)
     signed = grammar.is_signed(text)
@@ -87,7 +87,7 @@ def sign(
     """Sign a contract, and print the value to send as X-devroute.
 
     \b
-    Example: devroute sign '{"foo": "alice"}' --ttl 2h --key sign-key.json
+    Example: devroute sign '{"b": "alice"}' --ttl 2h --key sign-key.json
     """
     from devroute.contract.signer import sign as signed_by
     from devroute.contract.verifier import MAX_TTL_S

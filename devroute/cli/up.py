@@ -66,9 +66,9 @@ def up(
     The command after -- is run as the app, and its exit code is passed on.
 
     \b
-    Example: devroute up foo=8001 bar=grpc://localhost:9000 -- uvicorn app:app
-    Example: devroute up foo=8001 --only-path /api/ --except-status 404,503
-    Example: devroute up foo=8001 --shadow 25% --ignore '$.timestamp'
+    Example: devroute up b=8001 c=grpc://localhost:9000 -- uvicorn app:app
+    Example: devroute up b=8001 --only-path /api/ --except-status 404,503
+    Example: devroute up b=8001 --shadow 25% --ignore '$.timestamp'
     """
     # Longer than 40 lines: one parameter per flag.
     invocation: Invocation = context.obj

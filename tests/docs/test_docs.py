@@ -1,4 +1,4 @@
-"""Runs what the README shows: every `devroute` line, and the policy beside it."""
+"""Runs what README and the pages for users show: every `devroute` line, and the policy beside it."""
 
 import asyncio
 import re
@@ -14,16 +14,30 @@ from devroute.mesh import testbed
 from tests.support.eventually import eventually
 from tests.support.paths import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-COMMANDS = [
-    line.partition(" #")[0].strip()
-    for line in re.findall(
-        r"^ {4,}(devroute .*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.MULTILINE
-    )
-    # The fixture runs the proxy; the tests of init, replay and curl run those.
-    if not line.startswith(("devroute proxy", "devroute init", "devroute replay", "devroute curl"))
+#: In the order in which one makes files that the next reads.
+PAGES = [
+    "quickstart-platform-team",
+    "contract",
+    "quickstart-qa",
+    "quickstart-engineer",
+    "results",
+    "inspector",
 ]
+TEXT = "".join(
+    path.read_text(encoding="utf-8")
+    for path in [*(ROOT / "docs" / f"{name}.md" for name in PAGES), ROOT / "README.md"]
+)
+
+COMMANDS = list(
+    dict.fromkeys(
+        line.partition(" #")[0].strip()
+        for line in re.findall(
+            r"^ {4,}(devroute .*)$", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL), re.MULTILINE
+        )
+        # The fixture runs the proxy; the tests of init, replay and curl run those.
+        if not line.startswith(("devroute proxy", "devroute init", "devroute replay", "devroute curl"))
+    )
+)
 UP = [command for command in COMMANDS if command.startswith("devroute up")]
 #: Takes the place of the app in `devroute up ... -- uvicorn app:app`.
 UVICORN = f"#!{sys.executable}\nimport sys\nsys.exit(sys.argv[1:] != ['app:app'])\n"
@@ -32,7 +46,7 @@ CURL = f"#!{sys.executable}\nimport sys\nsys.exit(not any('x-devroute-trace' in 
 
 
 class Readme:
-    """The folder of a README's reader, with a proxy started by its lines."""
+    """The folder of a reader, with a proxy started by its lines."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -77,7 +91,7 @@ class Readme:
 @pytest.fixture
 async def readme(tmp_path: Path) -> AsyncIterator[Readme]:
     readme = Readme(tmp_path)
-    policy = re.search(r"```yaml\n( *# policy\.yaml\n.*?)```", README, re.DOTALL)
+    policy = re.search(r"```yaml\n( *# policy\.yaml\n.*?)```", TEXT, re.DOTALL)
     assert policy is not None
     (tmp_path / "policy.yaml").write_text(policy[1], encoding="utf-8")
     (tmp_path / "bin").mkdir()
@@ -88,7 +102,7 @@ async def readme(tmp_path: Path) -> AsyncIterator[Readme]:
     made = await readme.run("devroute token new alice --file tokens.yaml")
     output, _ = await made.communicate()
     secret = output.decode().split()[0]
-    proxy_line = re.search(r"^ {8}devroute (proxy .*)$", README, re.MULTILINE)
+    proxy_line = re.search(r"^ {4}devroute (proxy .*)$", TEXT, re.MULTILINE)
     assert proxy_line is not None
     ports = ("--host", "127.0.0.1", "--data-port", "0", "--control-port", "0", "--admin-port", "0")
     async with testbed.command(tmp_path, "proxy", (*shlex.split(proxy_line[1]), *ports), {}) as proxy:
@@ -104,12 +118,12 @@ async def readme(tmp_path: Path) -> AsyncIterator[Readme]:
         yield readme
 
 
-def test_the_readme_shows_commands() -> None:
+def test_the_pages_show_commands() -> None:
     assert len(COMMANDS) >= 8
     assert len(UP) >= 4
 
 
-async def test_every_command_of_the_readme_works(readme: Readme) -> None:
+async def test_every_command_of_the_pages_works(readme: Readme) -> None:
     """In order, since one makes files that the next reads; beside them the laptops, one at a time."""
     others = [line for line in COMMANDS if line not in UP]
 

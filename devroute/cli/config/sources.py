@@ -111,7 +111,7 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
 _REMEDIES: Mapping[str, str] = {
     "server": "server: in a script, set DEVROUTE_SERVER=https://devroute.example",
     "token": "token: in a script, set DEVROUTE_TOKEN; the platform team creates one: devroute token new NAME",
-    "services": "services: devroute up foo=8001, or for this folder: devroute init --project foo=8001",
+    "services": "services: devroute up b=8001, or for this folder: devroute init --project b=8001",
 }
 
 

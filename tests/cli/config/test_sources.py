@@ -180,7 +180,7 @@ def test_all_missing_settings_are_named_at_once_with_remedies() -> None:
     with pytest.raises(ConfigInvalid) as caught:
         agent_settings([])
     assert caught.value.message == "not set up yet: server, token and services missing"
-    for step in ("devroute init asks for server and token", "DEVROUTE_SERVER=", "DEVROUTE_TOKEN", "foo=8001"):
+    for step in ("devroute init asks for server and token", "DEVROUTE_SERVER=", "DEVROUTE_TOKEN", "b=8001"):
         assert step in caught.value.hint
     with pytest.raises(ConfigInvalid, match="not set up yet: services missing") as caught:
         agent_settings([Source("x", {"server": "https://x", "token": SECRET})])
