@@ -15,11 +15,11 @@ PREFIX: Final = "x-devroute"
 CONTRACT: Final = "x-devroute"
 #: The contract's key of the service whose sidecar detoured the request.
 MATCHED: Final = "x-devroute-matched"
-#: The services that have detoured this request so far: "foo, bar.shop". Guards against loops.
+#: The services that have detoured this request so far: "b, c.shop". Guards against loops.
 VIA: Final = "x-devroute-via"
 #: The caller's mesh identity (a SPIFFE URI), from the certificate that it presented to the sidecar.
 CALLER: Final = "x-devroute-caller"
-#: Where the mesh finds the service itself, for failover: "foo.shop.svc.cluster.local:8080".
+#: Where the mesh finds the service itself, for failover: "b.shop.svc.cluster.local:8080".
 ORIGIN: Final = "x-devroute-origin"
 #: On a request that failed over: the service whose laptop declined it, and the Host by which it was called.
 FAILOVER: Final = "x-devroute-failover"

@@ -2,7 +2,7 @@
 parser; contract/options.py reads the options of an entry. Pure; never checks whether a target is permitted
 (policy/policy.py) or online (routing/registry.py).
 
-    {"foo": "192.168.1.12:8001", "bar.shop": "alice", "baz": {"to": "version:v2", "methods": ["GET"]}}
+    {"b": "192.168.1.12:8001", "c.shop": "alice", "d": {"to": "version:v2", "methods": ["GET"]}}
 """
 
 import re
@@ -74,7 +74,7 @@ class Contract:
     def find(self, names: Sequence[str], namespace: str | None = None) -> Entry | None:
         """The entry for the first of `names` that has one; the most trusted name comes first.
 
-        With a namespace, `foo.namespace` is preferred to `foo`. An entry's key always finds that entry.
+        With a namespace, `b.namespace` is preferred to `b`. An entry's key always finds that entry.
         """
         for name in names:
             if namespace and (entry := self.entries.get(f"{name}.{namespace}")):

@@ -1,4 +1,4 @@
-"""The services that a laptop serves, and where their apps listen: the grammar of `foo=8001`. Pure."""
+"""The services that a laptop serves, and where their apps listen: the grammar of `b=8001`. Pure."""
 
 import ipaddress
 from collections.abc import Iterable, Mapping
@@ -48,11 +48,11 @@ class ServiceSpec:
 
     @classmethod
     def parse(cls, text: str) -> "ServiceSpec":
-        """`foo=8001`, `foo.namespace=8001`, `foo=host:8001`, `foo=http://host:8001`,
-        `foo=grpc://localhost:9000`; with TLS `https://` and `grpcs://`. Raises Malformed."""
+        """`b=8001`, `b.namespace=8001`, `b=host:8001`, `b=http://host:8001`,
+        `b=grpc://localhost:9000`; with TLS `https://` and `grpcs://`. Raises Malformed."""
         service, equals, place = text.partition("=")
         if not equals:
-            raise Malformed(f"{quote(text)}: write SERVICE=PORT, such as foo=8001")
+            raise Malformed(f"{quote(text)}: write SERVICE=PORT, such as b=8001")
         try:
             check_service(service)
             scheme, host, port = _local(place)
@@ -73,7 +73,7 @@ def _local(place: str) -> tuple[Scheme, str, int]:
             )
         scheme = found
     if not place:
-        raise Malformed("the port is missing; write SERVICE=PORT, such as foo=8001")
+        raise Malformed("the port is missing; write SERVICE=PORT, such as b=8001")
     if place.isdigit():
         # localhost and not 127.0.0.1: on many machines, a server on "localhost" listens on ::1 only.
         return scheme, "localhost", parse_port(place)
@@ -117,7 +117,7 @@ def read_specs(value: object) -> object:
     if isinstance(value, Mapping):
         value = [f"{service}={place}" for service, place in value.items()]
     if not isinstance(value, list | tuple):
-        raise ValueError("write a list such as [foo=8001]")
+        raise ValueError("write a list such as [b=8001]")
     specs = tuple(spec if isinstance(spec, ServiceSpec) else ServiceSpec.parse(str(spec)) for spec in value)
     if len(specs) > MAX_SERVICES:
         raise ValueError(f"{len(specs)} services are given; at most {MAX_SERVICES} are allowed")

@@ -104,11 +104,11 @@ def check_subject(text: str) -> str:
 
 
 def check_service(text: str) -> str:
-    """A service as contracts name it, `foo` or `foo.namespace`, unchanged. Raises Malformed."""
+    """A service as contracts name it, `b` or `b.namespace`, unchanged. Raises Malformed."""
     service, dot, namespace = text.partition(".")
     if "." in namespace:
         short = ".".join(text.split(".")[:2])
-        raise Malformed(f"a service is foo or foo.namespace; write {quote(short)}")
+        raise Malformed(f"a service is NAME or NAME.NAMESPACE; write {quote(short)}")
     check_label(service, "a service's name")
     if dot:
         check_label(namespace, "a namespace's name")

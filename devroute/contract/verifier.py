@@ -2,7 +2,7 @@
 Pure; never signs (contract/signer.py) and never checks whether targets are permitted (policy/policy.py).
 
     header   {"alg": "EdDSA" or "ES256", "kid": "...", "typ": "devroute+jwt"}       no other members
-    payload  {"devroute": {"foo": "alice"}, "sub": "alice", "iat": ..., "exp": ..., "aud": "devroute"}
+    payload  {"devroute": {"b": "alice"}, "sub": "alice", "iat": ..., "exp": ..., "aud": "devroute"}
 """
 
 import base64

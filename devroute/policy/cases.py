@@ -1,8 +1,8 @@
 """Test cases for a policy (`devroute policy test`): requests and registrations, each with the expected
 result. Owns the format of the file (docs/policy.md) and the comparison. Pure.
 
-    - {caller: qa/runner, service: foo, target: alice, expect: allow}
-    - {subject: bob, groups: [payments], service: foo, expect: deny, code: not-permitted}
+    - {caller: qa/runner, service: b, target: alice, expect: allow}
+    - {subject: bob, groups: [payments], service: b, expect: deny, code: not-permitted}
 """
 
 import json
@@ -98,7 +98,7 @@ def run(policy: Policy, text: str, source: str) -> list[CaseResult]:
     document, node = load(text, source)
     if not isinstance(document, list) or not document:
         raise ConfigInvalid(
-            f"{source}: write a list of cases, such as - {{service: foo, target: alice, expect: allow}}"
+            f"{source}: write a list of cases, such as - {{service: b, target: alice, expect: allow}}"
         )
     try:
         cases = _Table.model_validate({"cases": document}).cases

@@ -70,7 +70,7 @@ def _service(value: object) -> str:
     if not isinstance(value, str):
         value = str(value)
     return _checked(
-        value, r"[-a-z0-9*]+", MAX_LABEL, 'a service\'s name or a pattern; write foo, team-* or "*"'
+        value, r"[-a-z0-9*]+", MAX_LABEL, 'a service\'s name or a pattern; write b, team-* or "*"'
     )
 
 

@@ -46,7 +46,7 @@ class Directory(Protocol):
     """The registered laptops (routing/registry.py)."""
 
     def lookup(self, name: str, service: str) -> LaptopService:
-        """`service` as a contract names it, `foo` or `foo.namespace`: a laptop that offers `foo` serves both.
+        """`service` as a contract names it, `b` or `b.namespace`: a laptop that offers `b` serves both.
         Raises LaptopOffline or ServiceNotServed."""
 
 

@@ -26,7 +26,7 @@ MAX_DECLINED_BYTES: Final = 64 * 1024
 
 _NONE: Final = Framing.NONE
 _UPGRADE: Final = Framing.UPGRADE
-#: The service's own address, from its sidecar: foo.shop.svc.cluster.local:8080.
+#: The service's own address, from its sidecar: b.shop.svc.cluster.local:8080.
 _ORIGIN: Final = re.compile(re.escape(line_start(ORIGIN)) + rb"([a-z0-9.-]{1,253}:[0-9]{1,5})\r\n")
 _HOST: Final = re.compile(rb"\r\nhost:[ \t]*([^\r]*)", re.IGNORECASE)
 #: Headers for this proxy only.

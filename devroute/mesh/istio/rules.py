@@ -92,7 +92,7 @@ def envoy_filter(document: Document) -> Iterator[ManifestFinding]:
         yield _error("spec", "has both workloadSelector and targetRefs", "write one of them")
     selector = spec.get("workloadSelector")
     if selector is not None and not (isinstance(selector, Mapping) and _labels(selector.get("labels"))):
-        hint = "write workloadSelector: {labels: {app: foo}}, or leave it out for the whole namespace"
+        hint = "write workloadSelector: {labels: {app: b}}, or leave it out for the whole namespace"
         yield _error("spec.workloadSelector", "has no labels", hint)
     patches = spec.get("configPatches")
     if not isinstance(patches, list) or not patches:

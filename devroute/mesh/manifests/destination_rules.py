@@ -87,13 +87,13 @@ def subset_name(version: str) -> str | None:
 
 
 def from_arguments(arguments: Iterable[str], namespace: str = "default") -> Versions:
-    """Versions given as `foo=v1,v2` or `foo.shop=v1,v2`. Raises ConfigInvalid naming the argument."""
+    """Versions given as `b=v1,v2` or `b.shop=v1,v2`. Raises ConfigInvalid naming the argument."""
     found = Versions()
     seen: set[Service] = set()
     for argument in arguments:
         key, equals, versions = argument.partition("=")
         if not equals or not versions.strip(","):
-            raise ConfigInvalid(f"{quote(argument)}: write SERVICE=VERSION,VERSION such as foo=v1,v2")
+            raise ConfigInvalid(f"{quote(argument)}: write SERVICE=VERSION,VERSION such as b=v1,v2")
         try:
             service = _service(key, namespace)
         except Malformed as problem:
@@ -109,10 +109,10 @@ def from_arguments(arguments: Iterable[str], namespace: str = "default") -> Vers
 
 
 def _service(key: str, namespace: str) -> Service:
-    """`foo`, `foo.shop`, or the service's full name in a cluster."""
+    """`b`, `b.shop`, or the service's full name in a cluster."""
     parts = key.split(".")
     if len(parts) > 2 and parts[2] != "svc":
-        raise Malformed(f"{quote(key)} has too many dots; write a service as foo or as foo.namespace")
+        raise Malformed(f"{quote(key)} has too many dots; write a service as NAME or NAME.NAMESPACE")
     inside = parts[1] if len(parts) > 1 else namespace
     return Service(check_label(parts[0], "a service's name"), check_label(inside, "a namespace"))
 

@@ -9,7 +9,7 @@ from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import Document, WorkloadScope, manifest, metadata_of
 
 #: The service whose requests the ambient example detours, and its port.
-AMBIENT_SERVICE, AMBIENT_PORT = WorkloadScope("shop", "foo"), 8080
+AMBIENT_SERVICE, AMBIENT_PORT = WorkloadScope("shop", "b"), 8080
 
 
 def gateway(installation: Installation) -> list[Document]:

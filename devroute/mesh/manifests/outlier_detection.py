@@ -47,7 +47,7 @@ class Protected(NamedTuple):
 
 
 def read_protected(text: str) -> Protected:
-    """Of "foo.shop:8080" or "foo.shop:8080=http2". Raises ConfigInvalid."""
+    """Of "b.shop:8080" or "b.shop:8080=http2". Raises ConfigInvalid."""
     found = _GIVEN.fullmatch(text)
     protocol = found[4] or "http" if found else ""
     if found is None or protocol not in PROTOCOLS or not 0 < int(found[3]) < 65536:

@@ -53,7 +53,7 @@ class _Greeting(_Message):
 
 
 class Offer(_Message):
-    """A service on the laptop, `foo` or `foo.namespace`. With `direct`, the proxy reaches it at that address,
+    """A service on the laptop, `b` or `b.namespace`. With `direct`, the proxy reaches it at that address,
     not by the tunnel. `terms`: which requests the laptop wants, and how."""
 
     service: Annotated[str, AfterValidator(check_service)]

@@ -35,7 +35,7 @@ def test_a_service_and_its_local_place_are_read(text: str, spec: ServiceSpec) ->
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("foo", "write SERVICE=PORT, such as foo=8001"),
+        ("foo", "write SERVICE=PORT, such as b=8001"),
         ("8001", "write SERVICE=PORT"),
         ("foo=", "the port is missing"),
         ("foo=0", "port '0' is not a number from 1 to 65535"),
