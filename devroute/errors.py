@@ -89,9 +89,11 @@ class ContractMissing(DevrouteError, code="contract-missing", status=400):
 
 
 class ContractInvalid(DevrouteError, code="contract-invalid", status=400):
-    """The contract is malformed; the message names the place."""
+    """The contract is malformed; the message names the place. `corrected` is a valid one that was likely
+    meant, which the hint states too; None if there is none."""
 
     default_hint = "devroute contract check '<contract>' explains a contract"
+    corrected: str | None = None
 
 
 class ContractUntrusted(DevrouteError, code="contract-untrusted", status=403):

@@ -17,7 +17,7 @@ from devroute.cli.output import Output, print_json, wants_json
 from devroute.contract import grammar
 from devroute.contract.explain import explain
 from devroute.contract.grammar import Contract, Signature
-from devroute.errors import ConfigInvalid, DevrouteError
+from devroute.errors import ConfigInvalid, ContractInvalid, DevrouteError
 
 if TYPE_CHECKING:
     from devroute.contract.signer import SigningKey
@@ -54,10 +54,11 @@ def check(
     except ConfigInvalid:
         raise
     except DevrouteError as error:
-        if not signed:
+        if error.hint == ContractInvalid.default_hint:
             error.hint = ""  # it suggests this very command
         if as_json:
-            print_json({"valid": False, "error": error.as_dict()})
+            corrected = error.corrected if isinstance(error, ContractInvalid) else None
+            print_json({"valid": False, "error": error.as_dict(), "corrected": corrected})
         else:
             print_error(error)
         return FAILURE

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Final
 
+from devroute.contract.correction import correct
 from devroute.contract.options import OPTIONS, Fallback
 from devroute.contract.strict_json import JsonObject, json_type, load
 from devroute.contract.target import Malformed, Target, check_service, parse_target
@@ -112,8 +113,32 @@ def is_signed(raw: str) -> bool:
 
 def parse(raw: str, limits: ContractLimits = DEFAULT_LIMITS) -> Contract:
     """The contract in the value of an `X-devroute` header; signed ones are refused. Raises ContractInvalid
-    naming the place."""
+    naming the place, with the contract that was likely meant."""
     limits.check_size(raw)
+    try:
+        return _parse(raw, limits)
+    except ContractInvalid as error:
+        if error.hint == ContractInvalid.default_hint:
+            _correct(raw, limits, error)
+        raise
+
+
+def _correct(raw: str, limits: ContractLimits, error: ContractInvalid) -> None:
+    """Put what to do about a contract into its error, with a contract only if it is valid."""
+    correction = correct(raw)
+    parts = [correction.advice] if correction.advice else []
+    if correction.contract is not None:
+        try:
+            _parse(correction.contract, limits)
+        except ContractInvalid:
+            return
+        error.corrected = correction.contract
+        parts.append(f"send X-devroute: {correction.contract}")
+    if parts:
+        error.hint = "; ".join(parts)
+
+
+def _parse(raw: str, limits: ContractLimits) -> Contract:
     if odd := _NOT_PRINTABLE.search(raw):
         problem = "a control character" if odd[0] < "\x80" else "not ASCII"
         raise ContractInvalid(

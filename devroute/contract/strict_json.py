@@ -49,6 +49,9 @@ def _advice(raw: str, error: json.JSONDecodeError) -> str:
         return f"{quote(rest)} follows the end of the contract; remove it"
     if rest.startswith("'"):
         return "JSON needs double quotes, not single ones"
+    after_comma = rest[:1] in ("}", "]") and raw[: error.pos].rstrip(" \t").endswith(",")
+    if after_comma or "trailing comma" in error.msg:  # the latter from Python 3.13 on
+        return "a comma follows the last entry; remove it"
     if error.pos == 0:
         return 'write {"SERVICE": "TARGET"}'
     if not rest.strip():

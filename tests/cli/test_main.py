@@ -73,6 +73,15 @@ def test_contract_check_names_the_place_of_an_error(capsys: Captured) -> None:
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "contract-invalid"
 
 
+def test_contract_check_prints_the_contract_that_was_meant(capsys: Captured) -> None:
+    assert run(["contract", "check", "{'foo': 'alice'}"], {}) == 1
+    assert 'hint: write double quotes instead of single ones; send X-devroute: {"foo": "alice"}' in (
+        capsys.readouterr().err
+    )
+    assert run(["contract", "check", "foo=alice", "--output", "json"], {}) == 1
+    assert json.loads(capsys.readouterr().out)["corrected"] == '{"foo": "alice"}'
+
+
 # --- token new ----------------------------------------------------------------------------------------------
 
 

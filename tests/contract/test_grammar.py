@@ -1,4 +1,7 @@
 import json
+import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,6 +73,44 @@ def test_an_invalid_contract_is_refused_with_its_place_and_a_fix(vector: dict[st
     assert caught.value.message.isascii()
     assert "\n" not in caught.value.message
     assert caught.value.hint
+    for part in vector.get("hint", ()):
+        assert part in caught.value.hint
+    if "corrected" in vector:
+        assert caught.value.corrected == vector["corrected"]
+        assert (
+            caught.value.hint.endswith(f"send X-devroute: {vector['corrected']}") or not vector["corrected"]
+        )
+
+
+_MISTAKES: dict[str, Callable[[str], str]] = {
+    "single quotes": lambda text: text.replace('"', "'"),
+    "typographic quotes": lambda text: re.sub(r'"(.*?)"', "\u201c\\1\u201d", text),
+    "no quotes": lambda text: text.replace('"', ""),
+    "escaped quotes": lambda text: text.replace('"', '\\"'),
+    "trailing comma": lambda text: text[:-1] + ",}",
+    "no last brace": lambda text: text[:-1],
+    "no braces": lambda text: text[1:-1],
+    "name=target": lambda text: re.sub('[{}" ]', "", text).replace(":", "=", 1),
+    "wrapped": lambda text: f"'{text}'",
+    "capitals": lambda text: text.replace('"s', '"S'),
+}
+_ENTRIES = st.dictionaries(
+    st.sampled_from(["sa", "sb", "sc.shop", "s-d"]),
+    st.sampled_from(["alice", "192.168.1.12:8001", "version:v2", "alice--2", "host.example:80"]),
+    min_size=1,
+)
+
+
+@pytest.mark.parametrize("mistake", _MISTAKES)
+@given(_ENTRIES)
+@examples(20)
+def test_each_kind_of_mistake_is_corrected_to_what_was_meant(mistake: str, entries: dict[str, str]) -> None:
+    if mistake == "name=target":
+        entries = dict(list(entries.items())[:1])
+    meant = json.dumps(entries)
+    outcome = parsed_or_refused(_MISTAKES[mistake](meant))
+    assert isinstance(outcome, ContractInvalid)
+    assert outcome.corrected == meant
 
 
 def test_targets_have_their_types() -> None:
@@ -155,7 +196,21 @@ def test_explain_states_each_entry_in_one_sentence() -> None:
 @examples(60)
 def test_any_text_parses_or_is_refused_by_one_error(raw: str) -> None:
     outcome = parsed_or_refused(raw)
-    assert isinstance(outcome, Contract) or outcome.message.isascii()
+    if isinstance(outcome, ContractInvalid):
+        assert outcome.message.isascii()
+        assert outcome.hint.isascii()
+        assert outcome.corrected is None or parse(outcome.corrected)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["{", "}", "'", '"', ",", " ", "=", "a=", "a:{", "[", "{a=[", "\\", "\u201c", "a", ", }", "a={b=1,"],
+)
+def test_the_search_for_a_correction_takes_linear_time(piece: str) -> None:
+    began = time.perf_counter()
+    parsed_or_refused((piece * MAX_BYTES)[:MAX_BYTES])
+    parsed_or_refused(("{a=" + piece * MAX_BYTES)[:MAX_BYTES])
+    assert time.perf_counter() - began < 1
 
 
 _JSON = st.recursive(
