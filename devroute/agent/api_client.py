@@ -2,8 +2,11 @@
 Never prints, never retries.
 """
 
+import asyncio
 import json
 import os
+import ssl
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -12,6 +15,7 @@ from devroute.agent.settings import ClientSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import TokenSource
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
+from devroute.tunnel.dial import CA_HINT
 from devroute.tunnel.forward_proxy import HINT as PROXY_HINT
 
 #: Seconds for the whole request.
@@ -27,17 +31,37 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
     """
     if not settings.has_credential:
         raise ConfigInvalid("no token is configured", hint=TokenInvalid.default_hint)
-    tls = tls_for_server(settings)
     secret = await TokenSource(settings).get()
     if not secret.isascii() or not secret.isprintable():
         raise TokenInvalid("the token contains characters that no token may contain")
+    return await _get(settings, path, {"Authorization": f"Bearer {secret}"} if secret else {})
+
+
+async def probe(settings: ClientSettings, servers: Sequence[str]) -> dict[str, ServerUnreachable | None]:
+    """Each of these URLs, with None if a control port responds there, else the error. Sends no token."""
+    found = await asyncio.gather(*(_try(settings.model_copy(update={"server": each})) for each in servers))
+    return dict(zip(servers, found, strict=True))
+
+
+async def _try(settings: ClientSettings) -> ServerUnreachable | None:
+    try:
+        await _get(settings, "/api/status", {})
+    except ServerUnreachable as error:
+        return error
+    except DevrouteError:  # the server's: it wants a token
+        return None
+    return None
+
+
+async def _get(settings: ClientSettings, path: str, headers: Mapping[str, str]) -> dict[str, object]:
+    tls = tls_for_server(settings)
     url = settings.server.replace("ws", "http", 1) if settings.server.startswith("ws") else settings.server
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
             session.get(
                 url + path,
-                headers={"Authorization": f"Bearer {secret}"} if secret else {},
+                headers=headers,
                 allow_redirects=False,
                 ssl=tls if tls is not None else True,
                 **through_proxy(settings),
@@ -49,16 +73,12 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
         raise ServerUnreachable(
             f"{settings.server} did not respond within {TIMEOUT:g} s", hint=_HINT
         ) from None
-    except aiohttp.ClientConnectorCertificateError as error:
-        reason = f"its certificate is not trusted: {error.certificate_error}"
-        raise ServerUnreachable(
-            f"{settings.server}: {reason}", hint="for a private CA, name its file: --ca-file FILE"
-        ) from error
     except (aiohttp.ClientError, OSError) as error:
-        reason = _reason(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else str(error)
         if isinstance(error, aiohttp.ClientError) and (of_proxy := _proxy_error(settings, error)) is not None:
             raise ServerUnreachable(f"{settings.server}: {of_proxy}", hint=PROXY_HINT) from error
-        raise ServerUnreachable(f"{settings.server} cannot be reached: {reason}", hint=_HINT) from error
+        hint = CA_HINT if isinstance(error, aiohttp.ClientConnectorCertificateError) else _HINT
+        reason = failure_in_words(error)
+        raise ServerUnreachable(f"{settings.server} cannot be reached: {reason}", hint=hint) from error
     return _document(settings.server, status, body)
 
 
@@ -88,9 +108,29 @@ def _proxy_error(settings: ClientSettings, error: aiohttp.ClientError) -> str | 
 _HINT: Final = "check the server's URL (--server, DEVROUTE_SERVER) and the VPN"
 
 
-def _reason(error: OSError) -> str:
-    """The system's text; asyncio's own names the call that failed."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+def failure_in_words(error: Exception) -> str:
+    """Why a request of aiohttp got no response. Its own texts name classes, contexts and calls."""
+    match error:
+        case TimeoutError():
+            return "no response in time"
+        case aiohttp.ClientConnectorCertificateError():
+            cause = error.certificate_error
+            return f"its certificate is not trusted: {getattr(cause, 'verify_message', 'unknown reason')}"
+        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
+            return "TLS failed: is it https or http?"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name '{error.host}' does not resolve"
+        case aiohttp.ClientResponseError():
+            return "it does not speak HTTP"
+        case aiohttp.ServerDisconnectedError():
+            return "it closed the connection without a response"
+        case aiohttp.ClientPayloadError():
+            return "its response broke off"
+        case OSError():
+            system = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+            known = system.errno is not None and system.errno > 0
+            return os.strerror(system.errno or 0) if known else "it cannot be connected to"
+    return "it cannot be asked"
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

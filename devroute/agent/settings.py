@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -28,6 +28,17 @@ from devroute.quoting import quote
 from devroute.settings import Settings
 from devroute.tunnel.forward_proxy import ForwardProxy, from_environment
 from devroute.upstream.dialer import RETRY_REFUSED_SECONDS
+
+#: IANA's HTTP Method Registry (RFC 9110 §16.1.1): any other one in the settings is a typing mistake.
+METHODS: Final = frozenset(
+    (
+        *("ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "DELETE", "GET"),
+        *("HEAD", "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF"),
+        *("MKWORKSPACE", "MOVE", "OPTIONS", "ORDERPATCH", "PATCH", "POST", "PROPFIND", "PROPPATCH"),
+        *("PUT", "QUERY", "REBIND", "REPORT", "SEARCH", "TRACE", "UNBIND", "UNCHECKOUT", "UNLINK"),
+        *("UNLOCK", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL"),
+    )
+)
 
 
 def _server(value: object) -> str:
@@ -104,6 +115,14 @@ def _redact(value: object) -> tuple[str, ...]:
     return tuple(rules)
 
 
+def _methods(value: object) -> tuple[str, ...]:
+    methods = read_methods(value)
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"{quote(method)} is not a method of HTTP, such as GET or POST")
+    return methods
+
+
 def _percent(value: object) -> float | None:
     return None if value is None else read_percent(value)
 
@@ -174,11 +193,11 @@ class AgentSettings(ClientSettings):
     #: Options of the offer of each service (contract/offer_options.py).
     only_path: Annotated[tuple[str, ...], BeforeValidator(read_paths)] = ()
     except_status: Annotated[tuple[int, ...], BeforeValidator(read_statuses)] = ()
-    except_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = IDEMPOTENT_METHODS
+    except_methods: Annotated[tuple[str, ...], BeforeValidator(_methods)] = IDEMPOTENT_METHODS
     #: Shadow traffic only: this percentage of requests with these methods, compared with the service's
     #: responses except at the places of `ignore`.
     shadow: Annotated[float | None, BeforeValidator(_percent)] = None
-    shadow_methods: Annotated[tuple[str, ...], BeforeValidator(read_methods)] = SAFE_METHODS
+    shadow_methods: Annotated[tuple[str, ...], BeforeValidator(_methods)] = SAFE_METHODS
     ignore: Annotated[tuple[str, ...], BeforeValidator(_ignore)] = ()
     command: tuple[str, ...] = ()
     #: Seconds for which a connection that the app refuses is tried again: a save may restart it.

@@ -13,6 +13,8 @@ def tls_for_server(settings: ClientSettings) -> ssl.SSLContext | None:
     """The TLS context for the server of these settings, None for plain http. Raises ConfigInvalid, and
     TokenExpired for an expired client certificate, of which a server would only report that TLS failed."""
     if not settings.server.startswith(("https:", "wss:")):
+        if settings.ca_file is not None:  # a file that is not there is a mistake, also where none is needed
+            client_context(settings.ca_file)
         return None
     context = client_context(settings.ca_file, settings.client_cert, settings.client_key)
     if settings.client_cert is not None:

@@ -39,11 +39,19 @@ CONNECTION_OPTIONS: Final[dict[str, Any]] = {
 }
 
 
+_PASSWORD_SHOWN: Final = (
+    "devroute: ps shows the password in --proxy to all users of this machine; DEVROUTE_FORWARD_PROXY, or"
+    " forward_proxy in your own configuration, does not"
+)
+
+
 def connecting(command: Callable[..., T]) -> Callable[..., T]:
     """Adds the flags to a command, whose first parameter has to be `context`."""
 
     @wraps(command)
     def wrapper(context: typer.Context, **values: Any) -> T:
+        if "@" in (values["forward_proxy"] or ""):
+            typer.echo(_PASSWORD_SHOWN, err=True)
         return command(context, **{n: value for n, value in values.items() if n not in CONNECTION_OPTIONS})
 
     signature = inspect.signature(command)

@@ -2,18 +2,22 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
 
 import typer
 
 from devroute.agent.settings import AgentSettings
+from devroute.agent.tls import tls_for_server
 from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exit_code_for, exits_with_code
 from devroute.cli.help import argument, option
 from devroute.cli.output import Output
-from devroute.errors import ConfigInvalid
+from devroute.errors import ConfigInvalid, TokenExpired
+from devroute.quoting import quote
 
 if TYPE_CHECKING:
     from devroute.agent.doctor.finding import Finding
@@ -46,10 +50,14 @@ def doctor(
     Example: devroute doctor
     Example: devroute doctor http://a.qa.example/ --service b=8001
     """
+    if url is not None:
+        _check_url(url)
     sources = context.obj.sources({name: value for name, value in context.params.items() if name != "url"})
     settings = given_settings(sources)
     try:
-        client_settings(sources)
+        tls_for_server(client_settings(sources))
+    except TokenExpired:
+        pass  # the check of TLS says so
     except ConfigInvalid as error:
         from devroute.agent.doctor.checks import unconfigured
 
@@ -58,6 +66,24 @@ def doctor(
         return exit_code_for(error)
     named = ", ".join(source.name for source in sources if any(source.values.values()))
     return asyncio.run(_examine(settings, url, named))
+
+
+def _check_url(url: str) -> None:
+    """Raises BadParameter for what no request can be sent to."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        like = (
+            f"http://{url}"
+            if re.fullmatch(r"[\w.-]+\.[\w.-]+(:\d+)?(/\S*)?", url)
+            else "http://a.qa.example/"
+        )
+        raise typer.BadParameter(
+            f"{quote(url)} is not a URL in the mesh; write one like {like}", param_hint="URL"
+        )
 
 
 async def _examine(settings: AgentSettings, url: str | None, named: str) -> int:

@@ -5,21 +5,34 @@ import contextlib
 import getpass
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Final, cast
+from typing import Annotated, Final, TypeVar, cast
 
 import typer
 
 from devroute.agent.settings import ClientSettings
+from devroute.auth.tls import is_exposed
 from devroute.cli.config import project_file
-from devroute.cli.config.sources import ENV_PREFIX, Source, client_settings, given_settings, read_file
+from devroute.cli.config.sources import (
+    COMMAND_LINE,
+    ENV_PREFIX,
+    Source,
+    check_not_exposed,
+    client_settings,
+    given_settings,
+    read_file,
+)
 from devroute.cli.config.yaml_edit import with_settings
 from devroute.cli.connection import CONNECTION_OPTIONS, connecting
 from devroute.cli.exit_codes import exits_with_code, print_error
 from devroute.cli.help import option
 from devroute.cli.invocation import PROJECT_FILE, Invocation, read_text, replace_file
-from devroute.errors import ConfigInvalid, ServerUnreachable, TokenInvalid
+from devroute.errors import ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
+
+T = TypeVar("T")
+
+_OTHER: Final = {"http": "https", "https": "http"}
 
 #: Attempts at a prompt.
 ATTEMPTS: Final = 3
@@ -77,7 +90,7 @@ def _init_home(
 
 
 def _init_project(services: list[str]) -> None:
-    given_settings([Source("command line", {"services": services})])  # or ConfigInvalid
+    given_settings([Source(COMMAND_LINE, {"services": services})])  # or ConfigInvalid
     known = read_text(PROJECT_FILE) or ""
     before = read_file(known, str(PROJECT_FILE), own=False)
     given_settings([before])
@@ -112,28 +125,68 @@ def _ask(
         raise typer.BadParameter(
             "standard input is not a terminal: give --server, and --token-stdin or --token-command"
         )
-    secret = sys.stdin.readline().strip() if token_stdin else None
+    secret = _token_on_stdin() if token_stdin else None
     trust = {name: before.values.get(name) for name in ("ca_file", "client_cert", "client_key")}
+    given = {**trust, **flags}
     default = given_settings([before]).server or None
-    for left in reversed(range(ATTEMPTS)):
+
+    def ask_server() -> str:
+        nonlocal default
+        text = server or str(typer.prompt("Server (URL)", default=default, err=True)).strip()
         try:
-            url = server or str(typer.prompt("Server (URL)", default=default, err=True)).strip()
-            asked = default = _at(url)
-            token = secret or (None if without_token else _hidden("Token (not shown): "))
-            given = {**trust, "token": token, **flags, "server": asked}
-            _check(client_settings([Source("what you gave", given)]))
-        except (TokenInvalid, ConfigInvalid, ServerUnreachable) as error:
-            if not left or (server and (secret or without_token or not isinstance(error, TokenInvalid))):
-                raise
+            return find_server(text, given, sends_token=not flags.get("client_cert"))
+        except ServerUnreachable:
+            default = text  # perhaps after the VPN was switched on
+            raise
+
+    def ask_token() -> str | None:
+        token = secret or (None if without_token else _hidden("Token (not shown): "))
+        _check(client_settings([Source("what you gave", {**given, "token": token, "server": found})]))
+        return token
+
+    found = _again(ask_server, () if server else (ConfigInvalid, ServerUnreachable))
+    token = _again(ask_token, () if secret or without_token else (TokenInvalid,))
+    return {"server": found, "token": token, "token_command": None, **flags}
+
+
+def _again(ask: Callable[[], T], on: tuple[type[DevrouteError], ...]) -> T:
+    """What `ask` returns. Errors of these kinds are printed, and it asks again, ATTEMPTS times in all."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return ask()
+        except on as error:
             print_error(error)
-        else:
-            return {"server": asked, "token": token, "token_command": None, **flags}
-    raise AssertionError("unreachable")
+    return ask()
 
 
-def _at(url: str) -> str:
-    """A server as people write it; https by default. Raises ConfigInvalid."""
-    return given_settings([Source("server", {"server": url if "://" in url else f"https://{url}"})]).server
+def _token_on_stdin() -> str:
+    token = sys.stdin.readline().strip()
+    if not token:
+        raise ConfigInvalid("--token-stdin: standard input is empty", hint="devroute init ... < token.txt")
+    return token
+
+
+def find_server(text: str, given: Mapping[str, object], *, sends_token: bool) -> str:
+    """The URL of a server as people write it, also without its scheme: https, unless the server is on this
+    machine or responds to http alone. Raises ConfigInvalid and ServerUnreachable."""
+    from devroute.agent.api_client import probe
+
+    named = "://" in text
+    settings = given_settings([Source("server", {**given, "server": text if named else f"https://{text}"})])
+    scheme, _, place = settings.server.partition("://")
+    if not named and not is_exposed(f"http://{place}"):
+        scheme = "http"
+    servers = [f"{each}://{place}" for each in (scheme, _OTHER.get(scheme, scheme))]
+    errors = asyncio.run(probe(settings, servers))
+    server = next((each for each, error in errors.items() if error is None), servers[0])
+    if (error := errors[servers[0]]) is not None and (named or server == servers[0]):
+        if server != servers[0]:
+            error.hint = f"it responds at {server}"
+        raise error
+    settings = settings.model_copy(update={"server": server})
+    if sends_token:
+        check_not_exposed(settings)
+    return server
 
 
 def _hidden(prompt: str) -> str:

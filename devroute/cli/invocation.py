@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import typer
 
-from devroute.cli.config.sources import Source, read_environment, read_file
+from devroute.cli.config.sources import COMMAND_LINE, Source, read_environment, read_file
 from devroute.cli.config.yaml_edit import with_settings
 from devroute.errors import ConfigInvalid, ServerNotConfirmed
 from devroute.platforms import config_folder
@@ -49,7 +49,7 @@ class Invocation:
             for file in files
             if (text := read_text(file)) is not None
         ]
-        return [Source("command line", given), read_environment(self.environment), *found]
+        return [Source(COMMAND_LINE, given), read_environment(self.environment), *found]
 
     def settings(self, read: Callable[[list[Source]], S], parameters: Mapping[str, object]) -> S:
         """What `read` makes of the sources. Asks once about a server that only a repository names. Raises

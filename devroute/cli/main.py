@@ -84,6 +84,7 @@ app.command("ls")(ls)
 app.command("status")(status)
 app.command(
     "trace",
+    context_settings={"allow_extra_args": True, "allow_interspersed_args": False},
     options_metavar="[OPTIONS] -- COMMAND...",
     epilog="COMMAND may be curl, wget, http, https or xh, with its arguments.",
 )(trace_)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from devroute.cli.completion import one_of
-from devroute.cli.config.sources import Source, given_settings
+from devroute.cli.config.sources import COMMAND_LINE, Source, given_settings
 from devroute.cli.help import option
 
 Output = Annotated[str | None, option("Text for people or JSON for scripts", **one_of("text", "json"))]
@@ -14,7 +14,7 @@ Output = Annotated[str | None, option("Text for people or JSON for scripts", **o
 
 def wants_json(output: str | None) -> bool:
     """Raises ConfigInvalid where it is neither text nor json."""
-    return given_settings([Source("command line", {"output": output})]).output == "json"
+    return given_settings([Source(COMMAND_LINE, {"output": output})]).output == "json"
 
 
 def usage_wants_json(output: str | None) -> bool:

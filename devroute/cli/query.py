@@ -2,6 +2,7 @@
 request, and of itself."""
 
 import asyncio
+import shlex
 from dataclasses import asdict
 
 import typer
@@ -11,7 +12,8 @@ from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.output import Output, print_json
-from devroute.cli.table import cell, table
+from devroute.cli.status import describe_status
+from devroute.cli.table import table
 from devroute.errors import DevrouteError
 
 
@@ -46,13 +48,11 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     from devroute.agent.api_client import fetch
 
     settings = context.obj.settings(client_settings, context.params)
-    document = {"server": settings.server} | asyncio.run(fetch(settings, "/api/status"))
+    document = asyncio.run(fetch(settings, "/api/status"))
     if settings.output == "json":
-        print_json(document)
+        print_json({"server": settings.server} | document)
         return
-    width = max(len(key) for key in document)
-    for key, value in document.items():
-        typer.echo(f"{key:<{width}}  {cell(value)}")
+    typer.echo("\n".join(describe_status(settings.server, document)))
 
 
 @exits_with_code
@@ -66,6 +66,9 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     from devroute.agent import trace
     from devroute.routing import trace as traces
 
+    if context.args:
+        traced_command = shlex.join([*context.args, *context.obj.command])
+        raise typer.BadParameter(f"write -- before the command: devroute trace -- {traced_command}")
     settings = context.obj.settings(client_settings, context.params)
     traced = asyncio.run(trace.run(settings, context.obj.command))
     if settings.output == "json":

@@ -23,6 +23,8 @@ def explain(policy: Policy) -> list[str]:
         *_registrations(policy),
         "Callers:",
         *_callers(policy),
+        "Shadow traffic:",
+        _shadow(policy),
         "Limits:",
         *_limits(policy),
     ]
@@ -69,6 +71,12 @@ def _callers(policy: Policy) -> Iterator[str]:
     if policy.callers is not None:
         none = "  none: all requests stay with the mesh's own services"
         yield "  no other caller" if policy.callers else none
+
+
+def _shadow(policy: Policy) -> str:
+    if not policy.shadow:
+        return "  none: laptops receive no copies of ordinary requests"
+    return f"  laptops may receive copies of the requests of {_services(policy.shadow)}"
 
 
 def _limits(policy: Policy) -> Iterator[str]:

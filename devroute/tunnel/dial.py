@@ -44,6 +44,15 @@ MAX_USED_CONNECTIONS: Final = 8
 
 _HINT: Final = "is the server's URL right (--server, DEVROUTE_SERVER), and is the VPN up?"
 
+#: What to do about a certificate, by OpenSSL's codes (x509_vfy.h); all others mean an unknown authority.
+CA_HINT: Final = "for a private CA, name its file: --ca-file FILE"
+_CERTIFICATE_HINTS: Final = {
+    9: "it is not valid yet: check this laptop's clock",
+    10: "it has expired: check this laptop's clock, then ask the platform team",
+    62: "it is for another name: check the server's URL (devroute init)",
+    64: "it is for another address: check the server's URL (devroute init)",
+}
+
 MakeLink = Callable[[WebSocket, asyncio.AbstractEventLoop], AgentLink]
 
 
@@ -81,7 +90,6 @@ async def _attempt(
     proxy: ForwardProxy | None,
 ) -> AgentLink:
     url = urlsplit(server)
-    host, port, secure = server_place(server)
     if not token.isascii() or not token.isprintable():
         raise TokenInvalid("the token contains characters that no token may contain")
     fields = {"user-agent": f"devroute/{__version__}"}
@@ -93,19 +101,33 @@ async def _attempt(
     handshake = _Handshake(request, key, make_link, loop)
     try:
         async with asyncio.timeout(seconds):
-            context = (tls or ssl.create_default_context()) if secure else None
-            sock = await (connect_first(host, port) if proxy is None else proxy.connect(host, port))
-            await loop.create_connection(
-                lambda: handshake, sock=sock, ssl=context, server_hostname=host if secure else None
-            )
+            await connect(server, lambda: handshake, tls=tls, proxy=proxy)
             return await handshake.outcome
     except TimeoutError:
         way = "" if proxy is None else f" through the proxy {proxy}"
         raise ServerUnreachable(f"{server} did not respond within {seconds:g} s{way}", hint=_HINT) from None
     except (OSError, ProtocolError) as error:
-        raise _unreachable(server, host, error) from None
+        raise unreachable(server, error) from None
     finally:
         handshake.give_up()
+
+
+async def connect(
+    server: str,
+    protocol: Callable[[], asyncio.BaseProtocol],
+    *,
+    tls: ssl.SSLContext | None = None,
+    proxy: ForwardProxy | None = None,
+) -> asyncio.BaseTransport:
+    """A connection to the server, with TLS if its URL says so; waits as long as it takes. Raises OSError, of
+    which `unreachable` makes an error, and ServerUnreachable for a proxy that fails."""
+    host, port, secure = server_place(server)
+    context = (tls or ssl.create_default_context()) if secure else None
+    sock = await (connect_first(host, port) if proxy is None else proxy.connect(host, port))
+    transport, _ = await asyncio.get_running_loop().create_connection(
+        protocol, sock=sock, ssl=context, server_hostname=host if secure else None
+    )
+    return transport
 
 
 def server_place(server: str) -> tuple[str, int, bool]:
@@ -115,23 +137,25 @@ def server_place(server: str) -> tuple[str, int, bool]:
     return url.hostname or "", url.port or (443 if secure else 80), secure
 
 
-def _unreachable(server: str, host: str, error: OSError | ProtocolError) -> ServerUnreachable:
+def unreachable(server: str, error: OSError | ProtocolError) -> ServerUnreachable:
+    """The error for a server that cannot be connected to, with what to do about it."""
     hint = _HINT
     match error:
         case ProtocolError():
             reason = error.message
         case ssl.SSLCertVerificationError():
             reason = f"its certificate is not trusted: {error.verify_message}"
-            hint = "a private CA? Name its file with --ca-file"
+            hint = _CERTIFICATE_HINTS.get(error.verify_code, CA_HINT)
         case ssl.SSLError():
-            reason = f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+            reason = f"TLS failed: {(error.reason or 'no reason').replace('_', ' ').lower()}"
             hint = "is it https or http?"
         case socket.gaierror():
-            reason = f"the name '{host}' does not resolve"
+            reason = f"the name '{server_place(server)[0]}' does not resolve"
         case ConnectionRefusedError():
             reason = "refused the connection"
         case _:  # in the system's words; asyncio's name the call that failed
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            known = error.errno is not None and error.errno > 0
+            reason = os.strerror(error.errno or 0) if known else "cannot be connected to"
     return ServerUnreachable(f"{server}: {reason}", hint=hint)
 
 

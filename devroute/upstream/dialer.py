@@ -34,6 +34,12 @@ RETRY_REFUSED_SECONDS: Final = 1.0
 FIRST_PAUSE_SECONDS: Final = 0.02
 LAST_PAUSE_SECONDS: Final = 0.16
 
+#: What to do about an app that closes a connection before it responds.
+CLOSED_HINT: Final = (
+    "is the app still starting (the port of a container accepts connections before its app does), or does it"
+    " speak TLS (devroute up SERVICE=https://HOST:PORT)?"
+)
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -90,7 +96,7 @@ class Dialer:
         """The error for a connection that was accepted, and then closed at once."""
         return self._unreachable(
             f"{self.label} accepts connections and closes them at once",
-            hint="is the app still starting? The port of a container accepts connections before its app does",
+            hint=CLOSED_HINT,
         )
 
     async def _attempt(self, protocol: Callable[[], P], alpn: str, patience: float) -> P:

@@ -8,6 +8,7 @@ from devroute.http.http1.fields import END_OF_HEAD
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead
 from devroute.upstream.address_pool import is_tls
+from devroute.upstream.dialer import CLOSED_HINT
 from devroute.upstream.interface import ResponseSink
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class Http1Stream:
             return UpstreamReset(f"{label} closed the connection before it responded")
         return UpstreamReset(
             f"{label} accepted the connection, and closed it before it responded",
-            hint="is the app still starting? The port of a container accepts connections before its app does",
+            hint=CLOSED_HINT,
         )
 
     @property

@@ -105,5 +105,5 @@ async def test_more_services_than_the_settings_say_are_refused(tmp_path: Path) -
     ],
 )
 def test_sizes_that_are_out_of_all_bounds_are_refused(name: str, value: str) -> None:
-    with pytest.raises(ConfigInvalid, match=f"the environment: {name}"):
+    with pytest.raises(ConfigInvalid, match=f"the environment: DEVROUTE_{name.upper()}"):
         proxy_settings([Source("the environment", {name: value})])

@@ -14,8 +14,12 @@ from aiohttp import web
 
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.tokens import Tokens, new_token
+from devroute.cli import init as init_command
+from devroute.cli.config import sources
+from devroute.cli.init import find_server
 from devroute.cli.main import run
 from devroute.contract.target import Address
+from devroute.errors import ConfigInvalid, DevrouteError, ServerUnreachable
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.control.http import create_runner
@@ -82,6 +86,8 @@ async def test_settings_that_the_server_refuses_are_not_saved(
     assert (code, "is not a URL" in said) == (20, True)
     code, said = await init(tmp_path, "--server", server)
     assert (code, "--token-stdin" in said) == (2, True)
+    code, said = await init(tmp_path, "--server", server, "--token-stdin", token="")
+    assert (code, "standard input is empty" in said) == (20, True)
     assert not (tmp_path / ".config").exists()
 
 
@@ -134,12 +140,13 @@ async def test_a_prompt_is_repeated_after_a_refusal_and_shows_no_token(tmp_path:
         seen = seen[seen.index(text) + len(text) :]
 
     await until("Server (URL):")
-    os.write(master, server.encode() + b"\n")
+    os.write(master, b"http://\n")
+    await until("is not a URL")
+    await until("Server (URL):")
+    os.write(master, server.removeprefix("http://").encode() + b"\n")
     await until("Token (not shown):")
     os.write(master, b"dvr_wrong\n")
     await until("not known")
-    await until(f"Server (URL) [{server}]:")
-    os.write(master, b"\n")
     await until("Token (not shown):")
     os.write(master, SECRET.encode() + b"\n")
     await until("next: devroute up")
@@ -147,6 +154,38 @@ async def test_a_prompt_is_repeated_after_a_refusal_and_shows_no_token(tmp_path:
     transport.close()
     os.close(master)
     assert yaml.safe_load((tmp_path / ".config/devroute/config.yaml").read_text())["token"] == SECRET
+
+
+async def found(text: str) -> str | DevrouteError:
+    """The server that `init` takes a text for, or its refusal."""
+    try:
+        return await asyncio.to_thread(find_server, text, {}, sends_token=True)
+    except DevrouteError as error:
+        return error
+
+
+async def test_a_server_is_recognised_without_its_scheme(server: str, tmp_path: Path) -> None:
+    place = server.removeprefix("http://")
+    assert await found(place) == server
+    assert await found(f"localhost:{place.rpartition(':')[2]}/") == server.replace("127.0.0.1", "localhost")
+    wrong = await found(f"https://{place}")
+    assert isinstance(wrong, ServerUnreachable)
+    assert (wrong.hint, "TLS failed" in wrong.message) == (f"it responds at {server}", True)
+    refused = await found("127.0.0.1:1")
+    assert isinstance(refused, ServerUnreachable)
+    assert refused.message == "http://127.0.0.1:1 cannot be reached: Connection refused"
+
+
+async def test_a_server_elsewhere_that_speaks_plain_http_gets_no_token(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is on loopback, and taken for one that is not."""
+    place = server.removeprefix("http://")
+    monkeypatch.setattr(init_command, "is_exposed", lambda url: url.startswith("http:"))
+    monkeypatch.setattr(sources, "is_exposed", lambda url: url.startswith("http:"))
+    refusal = await found(place)
+    assert isinstance(refusal, ConfigInvalid)
+    assert refusal.message.startswith(f"{server} is plain http: your token could be read")
 
 
 def _own_terminal() -> None:

@@ -2,6 +2,7 @@ import asyncio
 import importlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -17,6 +18,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.tokens import Tokens, new_token
 from devroute.cli.main import run
+from devroute.cli.status import describe_status
 from devroute.cli.table import table
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, NameTaken
@@ -213,10 +215,21 @@ def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None
     [
         (["up"], 20, "not set up yet: services missing"),
         (["up", "foo"], 20, "command line: services: 'foo': write SERVICE=PORT"),
-        (["up", "foo=1", "--server", "nowhere"], 20, "command line: server: 'nowhere' is not a URL"),
-        (["proxy", "--data-port", "70000"], 20, "command line: data_port: "),
+        (["up", "foo=1", "--server", "nowhere"], 20, "command line: --server: 'nowhere' is not a URL"),
+        (["proxy", "--data-port", "70000"], 20, "command line: --data-port: "),
         (["proxy", "--data-port", "x"], 2, "--data-port"),
-        (["ls", "--output", "xml"], 20, "command line: output: "),
+        (["ls", "--output", "xml"], 20, "command line: --output: "),
+        (["ls", "--proxy", "socks5://x"], 20, "command line: --proxy: a proxy of type 'socks5'"),
+        (["up", "foo=1", "--except-methods", "FOO"], 20, "--except-methods: 'FOO' is not a method of HTTP"),
+        (["up", "foo=1", "--ca-file", "/no/ca.pem"], 20, "/no/ca.pem: No such file"),
+        (["doctor", "--ca-file", "/no/ca.pem"], 20, ""),
+        (["doctor", "notaurl"], 2, "'notaurl' is not a URL in the mesh; write one like http://a.qa.example/"),
+        (["doctor", "a.qa:80/x"], 2, "'a.qa:80/x' is not a URL in the mesh; write one like http://a.qa:80/x"),
+        (
+            ["trace", "curl", "-s", "http://a/"],
+            2,
+            "write -- before the command: devroute trace -- curl -s http://a/",
+        ),
         (["nonsense"], 2, "No such command"),
         (["contract", "check"], 2, "CONTRACT"),
         (["ls", "--server", "http://127.0.0.1:1"], 40, "http://127.0.0.1:1 cannot be reached"),
@@ -229,6 +242,20 @@ def test_wrong_input_has_an_exit_code_and_a_reason(
     error = capsys.readouterr().err
     assert said in error
     assert SECRET not in error
+
+
+def test_a_password_in_a_flag_is_warned_of(capsys: Captured) -> None:
+    line = ["ls", "--server", "http://127.0.0.1:1", "--proxy", "http://me:hunter2@127.0.0.1:1"]
+    assert run(line, CONFIGURED) == 40
+    said = capsys.readouterr().err
+    assert ("ps shows the password" in said, "hunter2" in said) == (True, False)
+    assert run([*line[:-1], "off"], CONFIGURED) == 40
+    assert "ps" not in capsys.readouterr().err
+
+
+def test_a_variable_is_named_as_it_is_written(capsys: Captured) -> None:
+    assert run(["ls"], CONFIGURED | {"DEVROUTE_FORWARD_PROXY": "socks5://x"}) == 20
+    assert "the environment: DEVROUTE_FORWARD_PROXY: a proxy of type" in capsys.readouterr().err
 
 
 def test_a_wrong_configuration_file_is_named(capsys: Captured, tmp_path: Path) -> None:
@@ -288,8 +315,12 @@ async def test_ls_and_status_show_the_server_in_text_and_json(capsys: Captured) 
     code, out, _ = await devroute_prints("ls", "--output", "json")
     assert json.loads(out)["laptops"] == directory.laptops
     code, out, _ = await devroute_prints("status")
-    shown = dict(line.split(None, 1) for line in out.splitlines())
-    assert (code, shown["you"], shown["laptops"]) == (0, "alice", "2")
+    shown = dict(re.split("  +", line, maxsplit=1) for line in out.splitlines())
+    assert (code, shown["you"], shown["laptops"]) == (0, "alice", "2 are online")
+    assert shown["server"].startswith(f"{url.rstrip('/')} (devroute {devroute.__version__}, up for ")
+    assert shown["token"] == "does not expire"
+    assert shown["contracts"] == "may name every service, and need no signature"
+    assert shown["without a tunnel"] == "no laptop is reached"
     assert json.loads((await devroute_prints("status", "--output", "json"))[1])["you"] == "alice"
     code, out, err = await devroute_prints("ls", token="dvr_wrong")
     assert (code, out, "the token is not known" in err, "dvr_wrong" in err) == (30, "", True, False)
@@ -309,6 +340,33 @@ async def test_a_server_that_is_not_devroute_is_reported(capsys: Captured) -> No
     assert await asyncio.to_thread(run, ["ls"], environment) == 40
     assert "is not devroute's control port" in capsys.readouterr().err
     await runner.cleanup()
+
+
+def test_a_status_of_another_release_is_shown_as_far_as_it_is_understood() -> None:
+    document = {
+        "you": "ci",
+        "groups": ["qa", "dev"],
+        "token_expires_s": 7300,
+        "you_may_register": ["b", "c"],
+        "laptops": 1,
+        "policy": {
+            "networks": ["10.0.0.0/8"],
+            "ports": ["80"],
+            "services": [],
+            "signed_contracts_only": True,
+        },
+        "new_thing": {"a": True},
+    }
+    assert describe_status("http://s", document) == [
+        "server            http://s (devroute -)",
+        "you               ci, in the groups qa, dev",
+        "token             expires in 2 hours",
+        "you may register  b, c",
+        "laptops           1 is online",
+        "contracts         may name no service, and must be signed",
+        "without a tunnel  10.0.0.0/8; ports 80",
+        "new thing         a: yes",
+    ]
 
 
 def test_a_table_shows_no_control_characters() -> None:

@@ -70,6 +70,7 @@ def test_check_explains_what_is_permitted(files: Path, capsys: Output) -> None:
         "  members of payments: pay-*",
         "  qa/*, shop/web: shop, cart to alice, ci-*, 192.168.0.0/16",
         "  spiffe://cluster.local/ns/qa/sa/runner: pay-* to every permitted target",
+        "  laptops may receive copies of the requests of shop, cart",
         "  links per subject: 4",
     ]:
         assert line in said.out.splitlines(), said.out
@@ -83,6 +84,7 @@ def test_check_explains_an_empty_policy(files: Path, capsys: Output) -> None:
     assert "none: laptops are reached through tunnels only" in said
     assert "anyone with a valid token may register every service that may be detoured" in said
     assert "every caller's requests may go to every permitted target" in said
+    assert "  none: laptops receive no copies of ordinary requests" in said.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from devroute.mesh import testbed
+from devroute.policy import explain
+from devroute.policy.policy import Policy
 from tests.support.eventually import eventually
 from tests.support.paths import ROOT
 
@@ -116,6 +118,12 @@ async def readme(tmp_path: Path) -> AsyncIterator[Readme]:
             "DEVROUTE_TOKEN": secret,
         }
         yield readme
+
+
+def test_the_policy_of_the_pages_draws_no_warning() -> None:
+    found = re.search(r"```yaml\n( *# policy\.yaml\n.*?)```", TEXT, re.DOTALL)
+    assert found is not None
+    assert explain.remarks(Policy.parse(found[1])) == []
 
 
 def test_the_pages_show_commands() -> None:

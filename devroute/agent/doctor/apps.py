@@ -15,6 +15,7 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Address
 from devroute.errors import AppUnreachable
 from devroute.quoting import printable
+from devroute.upstream.dialer import CLOSED_HINT
 
 #: Seconds to connect, and for the response to HEAD.
 STEP_SECONDS: Final = 2.0
@@ -52,8 +53,7 @@ async def examine_app(spec: ServiceSpec) -> Finding:
     if any(each.accepts for each in seen):
         error = AppUnreachable(
             f"{place} accepts connections and closes them at once",
-            hint=f"is the app of '{service}' still starting? A container's port accepts connections before"
-            " its app does",
+            hint=CLOSED_HINT,
         )
     else:
         error = AppUnreachable(f"nothing listens on {place}", hint=f"start the app of '{service}'")

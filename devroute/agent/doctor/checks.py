@@ -4,18 +4,17 @@ Owns the checks; cli/doctor.py prints them.
 """
 
 import asyncio
-import os
 import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, cast
 
 import aiohttp
 
 from devroute import __version__
-from devroute.agent.api_client import fetch, through_proxy
+from devroute.agent.api_client import failure_in_words, fetch, through_proxy
 from devroute.agent.doctor.apps import examine_app
 from devroute.agent.doctor.finding import Finding, failure
 from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, open_tunnel
@@ -26,22 +25,13 @@ from devroute.auth.identity import PeerCertificate
 from devroute.errors import ConfigInvalid, DevrouteError, LaptopOffline, ServerUnreachable
 from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.dial import server_place
-from devroute.tunnel.forward_proxy import ForwardProxy
+from devroute.tunnel.dial import connect, server_place, unreachable
 
 #: Seconds by which clocks may differ before tokens and signed contracts fail.
 MAX_SKEW: Final = 30.0
 
 #: A certificate that expires sooner is reported, in days.
 CERTIFICATE_DAYS: Final = 14
-
-#: What to do about a certificate, by OpenSSL's codes (x509_vfy.h); all others mean an unknown authority.
-_CERTIFICATE_REMEDIES: Final = {
-    9: "it is not valid yet: check this laptop's clock",
-    10: "it has expired: check this laptop's clock, then ask the platform team",
-    62: "it is for another name: check the server's URL (devroute init)",
-    64: "it is for another address: check the server's URL (devroute init)",
-}
 
 #: The service that is offered where none is configured.
 PLACEHOLDER: Final = "devroute-doctor"
@@ -94,26 +84,20 @@ class Doctor:
         return Finding("dns", "ok", f"{host} is {found[0][4][0]}{of_proxy}")
 
     async def _tls(self) -> Finding:
-        host, port, secure = server_place(self._settings.server)
-        context = (tls_for_server(self._settings) or ssl.create_default_context()) if secure else None
+        server = self._settings.server
+        host, port, _ = server_place(server)
+        tls = tls_for_server(self._settings)
         try:
-            certificate = await _connect(host, port, context, self._settings.proxy_for_server())
+            async with asyncio.timeout(STEP_SECONDS):
+                transport = await connect(
+                    server, asyncio.Protocol, tls=tls, proxy=self._settings.proxy_for_server()
+                )
         except TimeoutError:
             raise ServerUnreachable(f"{host}:{port} does not respond", hint=NETWORK) from None
-        except ssl.SSLCertVerificationError as error:
-            raise ServerUnreachable(
-                f"the certificate of {host} is not trusted: {error.verify_message}",
-                hint=_CERTIFICATE_REMEDIES.get(
-                    error.verify_code, "for a private CA, name its file: --ca-file FILE"
-                ),
-            ) from None
-        except ssl.SSLError as error:
-            raise ServerUnreachable(
-                f"TLS fails: {error.reason}", hint="check whether the URL is https or http"
-            ) from None
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            raise ServerUnreachable(f"{host}:{port}: {why}", hint=NETWORK) from None
+            raise unreachable(server, error) from None
+        certificate: PeerCertificate | None = transport.get_extra_info("peercert")
+        cast(asyncio.Transport, transport).abort()
         if certificate is None:
             return Finding("tls", "ok", f"{host}:{port} responds, in plain http")
         days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86400
@@ -191,8 +175,8 @@ class Doctor:
                 session.get(url, headers=headers) as response,
             ):
                 result, reason = (response.headers.get(name) for name in (RESULT, REASON))
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            why = str(error) or "no response in time"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            why = failure_in_words(error)
             return failure(
                 "mesh", ServerUnreachable(f"{url}: {why}", hint="check that it is a URL in the mesh")
             )
@@ -214,25 +198,6 @@ class Doctor:
             yield await examine_app(spec)
 
 
-async def _connect(
-    host: str, port: int, context: ssl.SSLContext | None = None, proxy: ForwardProxy | None = None
-) -> PeerCertificate | None:
-    """Connect for a moment. Returns the server's certificate, None without TLS. Raises OSError or
-    TimeoutError, or ServerUnreachable for a proxy that fails."""
-    name = host if context is not None else None
-    async with asyncio.timeout(STEP_SECONDS):
-        loop = asyncio.get_running_loop()
-        if proxy is not None:
-            transport, _ = await loop.create_connection(
-                asyncio.Protocol, sock=await proxy.connect(host, port), ssl=context, server_hostname=name
-            )
-        else:
-            transport, _ = await loop.create_connection(asyncio.Protocol, host, port, ssl=context)
-    certificate: PeerCertificate | None = transport.get_extra_info("peercert")
-    transport.abort()
-    return certificate
-
-
 async def _round_trip(link: AgentLink) -> Finding:
     try:
         async with asyncio.timeout(STEP_SECONDS):
@@ -250,5 +215,5 @@ async def _round_trip(link: AgentLink) -> Finding:
 def unconfigured(error: ConfigInvalid) -> list[Finding]:
     return [
         failure("configuration", error),
-        Finding("dns", "skip", "not checked, nor is anything else, without a server"),
+        Finding("dns", "skip", "not checked, nor is anything else"),
     ]

@@ -26,6 +26,9 @@ from devroute.yaml_text import read_document
 
 #: Prefix of the environment variables.
 ENV_PREFIX = "DEVROUTE_"
+#: The names of two sources; the others have those of their files.
+COMMAND_LINE = "command line"
+ENVIRONMENT = "the environment"
 #: Settings that no single variable can hold; DEVROUTE_SERVICES is a list.
 _NOT_A_VARIABLE = frozenset({"command", "services", "servers"})
 
@@ -59,7 +62,7 @@ def read_environment(environment: Mapping[str, str]) -> Source:
             found[name] = value
     if services := environment.get(ENV_PREFIX + "SERVICES"):
         found["services"] = services.replace(",", " ").split()
-    return Source("the environment", found)
+    return Source(ENVIRONMENT, found)
 
 
 # --- merging them -------------------------------------------------------------------------------------------
@@ -158,13 +161,18 @@ def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
     settings = _build(model, project_file.restrict_recording(bind(list(sources))))
     if (settings.client_cert is None) is not (settings.client_key is None):
         raise ConfigInvalid("client_cert and client_key belong together; one of them is missing")
-    tokens = settings.token.get_secret_value() or settings.token_command
-    if tokens and is_exposed(settings.server) and not settings.insecure_plain_http:
+    if settings.token.get_secret_value() or settings.token_command:
+        check_not_exposed(settings)
+    return settings
+
+
+def check_not_exposed(settings: ClientSettings) -> None:
+    """Raises ConfigInvalid where a token would be sent over plain http."""
+    if is_exposed(settings.server) and not settings.insecure_plain_http:
         raise ConfigInvalid(
             f"{settings.server} is plain http: your token could be read on the network",
             hint="use https://, or --insecure-plain-http if the network itself encrypts, as a mesh does",
         )
-    return settings
 
 
 def _build(model: type[_S], sources: Iterable[Source]) -> _S:
@@ -181,7 +189,18 @@ def _build(model: type[_S], sources: Iterable[Source]) -> _S:
         first = error.errors(include_input=False)[0]
         field = str(first["loc"][0])
         problem = first["msg"].removeprefix("Value error, ")
-        raise ConfigInvalid(f"{origin[field]}: {field}: {problem}") from None
+        raise ConfigInvalid(f"{origin[field]}: {_as_given(field, origin[field])}: {problem}") from None
+
+
+#: Flags that are not named as their settings, and arguments.
+_FLAGS: Mapping[str, str] = {"forward_proxy": "--proxy", "services": "services"}
+
+
+def _as_given(field: str, source: str) -> str:
+    """A setting's name as its source writes it."""
+    if source == COMMAND_LINE:
+        return _FLAGS.get(field, f"--{field.replace('_', '-')}")
+    return f"{ENV_PREFIX}{field.upper()}" if source == ENVIRONMENT else field
 
 
 def _section(model: type[_S], name: str, values: Mapping[str, object]) -> Mapping[str, object]:

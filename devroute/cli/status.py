@@ -1,0 +1,59 @@
+"""What `devroute status` says to people: the server's document in sentences. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+from devroute.cli.table import cell
+
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+def describe_status(server: str, document: Mapping[str, object]) -> list[str]:
+    """GET /api/status in aligned lines. What another release sends beside or instead is shown as it is."""
+    rows = list(_rows(server, dict(document)))
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {text}" for name, text in rows]
+
+
+def _rows(server: str, rest: dict[str, object]) -> Iterator[tuple[str, str]]:
+    uptime = rest.pop("uptime_s", None)
+    running = f", up for {in_words(uptime)}" if isinstance(uptime, int | float) else ""
+    yield "server", f"{server} (devroute {cell(rest.pop('version', None))}{running})"
+    groups = rest.pop("groups", None)
+    yield "you", cell(rest.pop("you", None)) + (f", in the groups {cell(groups)}" if groups else "")
+    expires = rest.pop("token_expires_s", None)
+    left = f"expires in {in_words(expires)}" if isinstance(expires, int | float) else "does not expire"
+    yield "token", left
+    yield "you may register", _services(rest.pop("you_may_register", None))
+    online = rest.pop("laptops", None)
+    yield "laptops", "1 is online" if online == 1 else f"{cell(online)} are online"
+    policy = rest.pop("policy", None)
+    if isinstance(policy, Mapping):
+        yield from _policy(policy)
+    for key, value in rest.items():
+        yield key.replace("_", " "), cell(value)
+
+
+def _policy(policy: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    yield (
+        "contracts",
+        (
+            f"may name {_services(policy.get('services'))},"
+            f" and {'must be signed' if policy.get('signed_contracts_only') else 'need no signature'}"
+        ),
+    )
+    networks = policy.get("networks")
+    ports = f"{cell(networks)}; ports {cell(policy.get('ports'))}"
+    yield "without a tunnel", ports if networks else "no laptop is reached"
+
+
+def _services(patterns: object) -> str:
+    if not isinstance(patterns, list) or not patterns:
+        return "no service"
+    return "every service" if "*" in patterns else cell(patterns)
+
+
+def in_words(seconds: float) -> str:
+    """A span of time in its largest unit, rounded down: 3 days."""
+    unit, length = next((each for each in _UNITS if seconds >= each[1]), _UNITS[-1])
+    count = int(seconds // length)
+    return f"{count} {unit}{'' if count == 1 else 's'}"
