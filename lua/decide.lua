@@ -1,4 +1,4 @@
--- parts: text, path, random, settings, caller, identity, baggage, cache, cluster, lines, resolve, rule, loop, destination
+-- parts: text, path, random, settings, caller, identity, baggage, trace, cache, cluster, lines, resolve, rule, loop, destination
 --
 -- devroute's sidecar filter: decides for one request with a contract whether it is detoured at this service.
 --
@@ -42,7 +42,7 @@ local UNREAD = fallback("baggage of more than " .. MAX_READ_BAGGAGE .. " bytes i
 
 --- The contract of a request
 
--- In baggage: nil if there is none, else false and the outcome if it cannot be one.
+-- In baggage, and the id of its trace: nil if there is none, else false and the outcome if it cannot be one.
 local function contract_in(baggage)
   if not is_readable(baggage) then
     return false, UNREAD
@@ -53,38 +53,43 @@ local function contract_in(baggage)
   end
   local raw = decoded[value]
   if raw == nil then
-    raw = percent_decode(value)
+    local trace
+    raw, trace = split_trace(percent_decode(value))
     if #raw > MAX_CONTRACT or raw:find("[^\t\32-\126]") or value:find("[ \t]") then
       return false, UNREADABLE
+    elseif trace ~= nil then
+      return raw, trace -- forgotten: the value occurs in this trace alone
     end
     remember_decoded(value, raw)
   end
   return raw
 end
 
--- Makes header and baggage agree; the header wins. Returns the contract, its cache entry and the baggage; or, fourth,
--- the outcome of a request without a usable contract.
+-- Makes header and baggage agree; the header wins. Returns the contract without its trace's id, its cache entry and the
+-- baggage; or, fourth, the outcome of a request without a usable contract; fifth, the id.
 local function contract_of(headers, identity)
   local raw, baggage = headers:get(CONTRACT), headers:get("baggage")
+  local trace
   if raw == nil then
-    local problem
     if baggage ~= nil then
-      raw, problem = contract_in(baggage)
+      raw, trace = contract_in(baggage)
     end
     if not raw then
-      return nil, nil, nil, problem or SILENT
+      return nil, nil, baggage, trace or SILENT
     end
     headers:replace(CONTRACT, raw)
-    return raw, identity.known[raw] or remember(identity, raw), baggage
+    return raw, identity.known[raw] or remember(identity, raw), baggage, nil, trace
   end
   local entry = identity.known[raw]
   if entry == nil then
     if headers:getNumValues(CONTRACT) > 1 then
-      return nil, nil, nil, REPEATED
-    elseif #raw > MAX_CONTRACT then
-      return nil, nil, nil, TOO_LONG
+      return nil, nil, baggage, REPEATED
     end
-    entry = remember(identity, raw)
+    raw, trace = split_trace(raw)
+    if #raw > MAX_CONTRACT then
+      return nil, nil, baggage, TOO_LONG
+    end
+    entry = identity.known[raw] or remember(identity, raw)
   end
   local after
   if baggage == nil then
@@ -95,7 +100,7 @@ local function contract_of(headers, identity)
   if after ~= baggage then
     set_baggage(headers, after)
   end
-  return raw, entry, after
+  return raw, entry, after, nil, trace
 end
 
 --- A request that leads elsewhere
@@ -177,20 +182,49 @@ end
 
 --- Traces
 
--- The id of the trace that the request belongs to (`devroute trace`), else nil.
-local function trace_of(headers, baggage)
+-- The id of the trace that the request belongs to (`devroute trace`), else nil; `carried` is the one in its contract.
+local function trace_of(headers, baggage, carried)
   local trace = headers:get(TRACE)
   if trace == nil then
-    trace = baggage and member_of(baggage, BAGGAGE_TRACE)
+    trace = carried or (baggage and member_of(baggage, BAGGAGE_TRACE))
   end
-  return trace and #trace == 32 and trace:find("^%x+$") and trace or nil
+  return is_trace(trace) and trace or nil
+end
+
+-- Whether the id may stand in the contract: readers that do not know of it take one in JSON for a further service, but
+-- refuse a signed contract with a suffix. So that gets it only if the proxy has stated that it understands it.
+local function may_carry_trace(identity, raw)
+  if raw:byte(1) == OPENING then
+    return true
+  end
+  local entry = identity.known[raw]
+  return entry ~= nil and entry.rule ~= nil and entry.rule.understands_trace
+end
+
+-- Writes the id beside the contract in header and baggage, and into it where it may stand there.
+local function carry_trace(headers, identity, raw, trace)
+  local marked = may_carry_trace(identity, raw) and with_trace(raw, trace) or raw
+  if #marked > MAX_CONTRACT then
+    marked = raw
+  end
+  headers:replace(CONTRACT, marked)
+  headers:replace(TRACE, trace)
+  local baggage = with_member(headers:get("baggage"), BAGGAGE_TRACE, trace)
+  if marked ~= raw then
+    local longer = with_member(baggage, BAGGAGE_CONTRACT, percent_encode(compact(marked)))
+    if longer ~= nil and member_of(longer, BAGGAGE_CONTRACT) ~= nil then -- else it does not fit, and the bare contract stays
+      baggage = longer
+    end
+  end
+  set_baggage(headers, baggage)
 end
 
 -- Reports the decision to the proxy, without waiting for its response, and marks the request for the next sidecar.
 local function report_hop(handle, trace, identity, raw, outcome)
   local headers = handle:headers()
-  headers:replace(TRACE, trace)
-  set_baggage(headers, with_member(headers:get("baggage"), BAGGAGE_TRACE, trace))
+  if raw ~= nil then
+    carry_trace(headers, identity, raw, trace)
+  end
   local relayed = outcome == DETOURED and "laptop" or outcome == MIRRORED and "mirror"
   pcall(handle.httpCall, handle, settings.control, {
     [":method"] = "POST",
@@ -228,8 +262,8 @@ local function has_failed_over(headers, info)
   return true
 end
 
-local function outcome_of(handle, headers, identity, raw, entry, baggage)
-  if has_failed_over(headers, handle:streamInfo()) then
+local function outcome_of(handle, info, headers, identity, raw, entry, baggage)
+  if has_failed_over(headers, info) then
     return FAILED_OVER
   elseif identity.names == "" then
     return NAMELESS
@@ -257,14 +291,14 @@ local function outcome_of(handle, headers, identity, raw, entry, baggage)
 end
 
 local function decide(handle)
-  local identity = identity_for(handle:streamInfo())
+  local info = handle:streamInfo()
+  local identity = identity_for(info)
   local headers = handle:headers()
-  local raw, entry, baggage, outcome = contract_of(headers, identity)
-  if outcome ~= nil then
-    return outcome
+  local raw, entry, baggage, outcome, carried = contract_of(headers, identity)
+  local trace = trace_of(headers, baggage, carried)
+  if outcome == nil then
+    outcome = outcome_of(handle, info, headers, identity, raw, entry, baggage)
   end
-  local trace = trace_of(headers, baggage)
-  outcome = outcome_of(handle, headers, identity, raw, entry, baggage)
   if trace ~= nil then
     report_hop(handle, trace, identity, raw, outcome)
   end

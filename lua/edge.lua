@@ -1,4 +1,4 @@
--- parts: text, network, baggage, fields, cookie, set_cookie, edge_baggage, admission, lines, contract_report, page
+-- parts: text, network, baggage, trace, fields, cookie, set_cookie, edge_baggage, admission, lines, contract_report, page
 --
 -- devroute's gateway filter: which contracts from outside enter the mesh, and how a plain browser sends one.
 --
@@ -123,7 +123,7 @@ local function handle_parameter(gate)
   if location:find("^/[/\\]") then
     location = "/." .. location
   end
-  local contract = decode_strictly((values[1]:gsub("%+", " "))) or ""
+  local contract = split_trace(decode_strictly((values[1]:gsub("%+", " "))) or "") -- a cookie outlives a trace
   if (contract ~= "off" or #values > 1) and not admits(gate, contract) then
     return false, gate.why
   elseif not opens_page(headers) then
@@ -184,8 +184,8 @@ local function contract_of_cookie(gate)
   elseif values[2] ~= nil then
     return nil, "the cookie " .. name .. " is sent more than once" .. OFF_HINT
   end
-  local contract = decode_strictly(percent_decode(values[1]))
-  if contract == nil or not is_contract(contract) then
+  local contract = split_trace(decode_strictly(percent_decode(values[1])) or "")
+  if not is_contract(contract) then
     return nil, "the cookie " .. name .. " is not a contract" .. OFF_HINT
   end
   return contract

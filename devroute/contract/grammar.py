@@ -15,6 +15,7 @@ from devroute.contract.correction import correct
 from devroute.contract.options import OPTIONS, Fallback
 from devroute.contract.strict_json import JsonObject, json_type, load
 from devroute.contract.target import Malformed, Target, check_service, parse_target
+from devroute.contract.trace_id import split_trace
 from devroute.errors import ContractInvalid
 from devroute.quoting import quote
 
@@ -65,8 +66,8 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """A parsed contract: `raw` as received, `entries` by key as written. A `signature` was verified, but not
-    its time."""
+    """A parsed contract: `raw` as received but for a trace's id, `entries` by key as written. A `signature`
+    was verified, but not its time."""
 
     raw: str
     entries: Mapping[str, Entry]
@@ -112,8 +113,9 @@ def is_signed(raw: str) -> bool:
 
 
 def parse(raw: str, limits: ContractLimits = DEFAULT_LIMITS) -> Contract:
-    """The contract in the value of an `X-devroute` header; signed ones are refused. Raises ContractInvalid
-    naming the place, with the contract that was likely meant."""
+    """The contract in the value of an `X-devroute` header, without a trace's id; signed ones are refused.
+    Raises ContractInvalid naming the place, with the contract that was likely meant."""
+    raw, _ = split_trace(raw)
     limits.check_size(raw)
     try:
         return _parse(raw, limits)

@@ -26,6 +26,7 @@ from devroute.contract.grammar import (
 )
 from devroute.contract.keys import ALGORITHMS, NAME, Keys
 from devroute.contract.strict_json import JsonObject, load
+from devroute.contract.trace_id import split_trace
 from devroute.contract.validity import duration
 from devroute.errors import ContractInvalid, ContractUntrusted
 from devroute.quoting import quote
@@ -117,8 +118,9 @@ class Verifier:
         self._verified: dict[str, Contract] = {}
 
     def __call__(self, raw: str) -> Contract:
-        """The contract, its signature verified but not its time. Raises ContractInvalid or
-        ContractUntrusted."""
+        """The contract without a trace's id, its signature verified but not its time. Raises ContractInvalid
+        or ContractUntrusted."""
+        raw, _ = split_trace(raw)
         keys = self._keys()
         signed = is_signed(raw)
         if not (signed and keys.by_id):
@@ -140,6 +142,7 @@ class Verifier:
 
 def _parts(raw: str, limits: ContractLimits) -> tuple[str, dict[str, object], str]:
     """The token, its header and its payload's text. Raises ContractInvalid."""
+    raw, _ = split_trace(raw)
     limits.check_size(raw)
     text = raw.strip(" \t")
     match = _SHAPE.fullmatch(text)

@@ -32,7 +32,7 @@ def lines(fields: Fields) -> bytes:
 
 
 def _decision(decision: Decision) -> Fields:
-    fields = [("decision", decision.kind), ("ttl", str(decision.ttl_ms))]
+    fields = [("decision", decision.kind), ("ttl", str(decision.ttl_ms)), ("trace", "yes")]
     if decision.service:
         fields.append(("service", decision.service))
     if decision.reason:

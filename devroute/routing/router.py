@@ -14,6 +14,7 @@ from devroute.bounded_cache import BoundedCache
 from devroute.contract.grammar import Contract, Entry, Signature, parse
 from devroute.contract.path import is_under, read_prefix
 from devroute.contract.target import Address, Version
+from devroute.contract.trace_id import without_trace
 from devroute.contract.validity import check_time
 from devroute.errors import (
     ConditionUnmet,
@@ -109,8 +110,11 @@ class ContractRouter:
         key = (contract[0], matched[0])
         cached = self._decisions.get(key)
         if cached is None:
-            cached = self._judge(*key)
-            self._remember(key, cached)
+            key = (without_trace(contract[0]), key[1])
+            cached = self._decisions.get(key)
+            if cached is None:
+                cached = self._judge(*key)
+                self._remember(key, cached)
         entry = cached.entry
         if cached.signature is not None:
             check_time(cached.signature, self._clock())

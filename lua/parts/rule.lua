@@ -104,6 +104,7 @@ local function rule_of(body)
   rule.conditional = (values.methods or values.path or values.from or percent or rule.only_paths or values.callers) ~= nil
   rule.strict, rule.wants_origin = values.fallback == "fail", values.origin == "yes"
   rule.compared = values.compare == "yes"
+  rule.understands_trace = values.trace == "yes"
   return rule, ttl
 end
 

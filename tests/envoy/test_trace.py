@@ -56,7 +56,7 @@ async def traced(mesh: Mesh, *arguments: str, output: str = "text") -> tuple[int
     return process.returncode, output_.decode(), error.decode()
 
 
-@pytest.mark.parametrize("passed_on", [["baggage"], ["x-devroute", "x-devroute-trace"]])
+@pytest.mark.parametrize("passed_on", [["baggage"], ["x-devroute"], ["x-devroute", "x-devroute-trace"]])
 async def test_the_chain_and_whose_code_answered(mesh: Mesh, passed_on: list[str]) -> None:
     async with serving(answer) as leaf, serving(answer) as laptop:
         bar = await mesh.sidecar("bar", leaf)

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devroute.contract.trace_id import with_trace
+from devroute.http.baggage import member_value
 from devroute.mesh.manifests import lua
 from devroute.policy.rules import is_caller, matches
 from tests.lua import worker as envoy
@@ -630,6 +632,58 @@ def test_a_traced_request_is_reported_and_stays_traced(worker: Worker, mark: dic
     worker.request('{"bar": "x"}', **mark)
     assert worker.reported[1]["x-devroute-result"] == "service"
     assert worker.reported[1]["x-devroute-candidates"] == "foo"
+
+
+@pytest.mark.parametrize("carrier", ["x_devroute", "baggage"])
+@pytest.mark.parametrize("contract", ['{"foo":"x"}', '{"bar":"x"}', "eyJh.e30.c2ln"])
+def test_each_carrier_of_a_contract_carries_the_trace_too(
+    worker: Worker, carrier: str, contract: str
+) -> None:
+    worker.response = worker.responds(DETOUR + "trace yes\n")
+    first = worker.request(contract, x_devroute_trace=TRACE)
+    marked = with_trace(contract, TRACE)
+    assert first.sent("x-devroute") == marked
+    assert member_value((first.sent("baggage") or "").encode(), b"devroute") == quote(marked, "").encode()
+    passed_on = marked if carrier == "x_devroute" else f"devroute={quote(marked, safe='')}"
+    second = worker.request(**{carrier: passed_on})
+    assert [each["x-devroute-trace"] for each in worker.reported] == [TRACE, TRACE]
+    assert {each["x-devroute"] for each in worker.reported} == {contract}
+    assert second.sent("x-devroute") == marked
+    assert {each["x-devroute"] for each in worker.asked} <= {contract}
+
+
+def test_many_traces_of_a_contract_share_its_decision(worker: Worker) -> None:
+    for number in range(300):
+        trace = f"{number:032x}"
+        by_header = worker.request(with_trace('{"foo":"x"}', trace))
+        by_baggage = worker.request(baggage="devroute=" + quote(with_trace('{"foo":"x"}', trace)))
+        assert by_header["decision"] == by_baggage["decision"] == "detour"
+    assert (len(worker.asked), len(worker.reported)) == (1, 600)
+
+
+@pytest.mark.parametrize(("contract", "carries"), [('{"foo":"x"}', True), ("eyJh.e30.c2ln", False)])
+def test_a_proxy_that_knows_no_marks_gets_none_that_it_would_refuse(
+    worker: Worker, contract: str, carries: bool
+) -> None:
+    handle = worker.request(contract, x_devroute_trace=TRACE)
+    assert handle.sent("x-devroute") == (with_trace(contract, TRACE) if carries else contract)
+    assert handle.sent("x-devroute-trace") == TRACE
+
+
+def test_a_trace_changes_no_request_that_has_no_room_for_it(worker: Worker) -> None:
+    longest = '{"bar":"x"'.ljust(8191) + "}"
+    handle = worker.request(longest, x_devroute_trace=TRACE)
+    assert (handle["decision"], handle.sent("x-devroute")) == ("service", longest)
+    full = "a=" + "b" * 8110
+    handle = worker.request('{"bar":"x"}', x_devroute_trace=TRACE, baggage=full)
+    assert handle.sent("baggage") == f"{full},devroute=%7B%22bar%22%3A%22x%22%7D"
+
+
+def test_a_request_that_gets_an_error_is_reported_too(worker: Worker) -> None:
+    worker.request("{}", "{}", x_devroute_trace=TRACE)
+    (told,) = worker.reported
+    assert told["x-devroute-result"] == "error"
+    assert "repeated" in told["x-devroute-reason"]
 
 
 @pytest.mark.parametrize("mark", [{}, {"x_devroute_trace": "short"}, {"x_devroute_trace": "x" * 32}])

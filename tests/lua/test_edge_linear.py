@@ -47,6 +47,10 @@ SHAPES = {
     "properties": repeated(";devroute=x"),
     "small members": repeated("a=b,"),
     "points": repeated(".", "devroute=ey"),
+    "spaces around a trace": repeated(" ", 'devroute={"devroute-trace"', "}"),
+    "spaces in front of a trace": repeated(" ", "devroute={", f'"devroute-trace":"{"0" * 32}"'),
+    "digits of a trace": repeated("0", 'devroute={"devroute-trace":"', '"}'),
+    "a trace behind a signature": repeated("-devroute-trace-", "devroute=ey"),
     "letters": repeated("a", "devroute=ey"),
     "question marks": repeated("?", "devroute="),
 }

@@ -2,18 +2,21 @@
 
 import json
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.contract.path import read_target
+from devroute.contract.trace_id import split_trace, with_trace
 from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA
 from devroute.http.baggage import MAX_READ_BYTES, member_value, with_member
 from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source
 from tests.contract.test_path import PATHS
-from tests.lua.worker import CONTROL, SETTINGS, Worker, exports, runtime
+from tests.lua.test_edge_linear import python_of
+from tests.lua.worker import CONTROL, SETTINGS, Handle, Worker, exports, runtime
 from tests.support.examples import examples
 from tests.support.paths import VECTORS
 
@@ -136,6 +139,70 @@ def test_lua_and_python_read_and_write_all_baggage_alike_and_the_gateway_removes
     assert member_value(passed.encode(), b"devroute") is None
     decoded = unquote_plus(passed).replace("+", " ")  # as an app may, and forward the result
     assert member_value(decoded.encode(), b"devroute") is None
+
+
+_, TRACE_ID = exports("text, baggage, trace", "split_trace", "with_trace")
+#: Of marked contracts.
+MARKED = st.lists(
+    st.sampled_from(
+        [
+            *'{}",: \tey.',
+            "devroute-trace",
+            '"devroute-trace"',
+            f'"{"a1" * 16}"',
+            f"-devroute-trace-{'0' * 32}",
+        ]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@pytest.mark.parametrize("case", vectors("trace_id.json", "reads"), ids=lambda case: case["text"])
+def test_the_lua_reads_the_trace_in_a_contract(case: dict[str, Any]) -> None:
+    contract, trace = TRACE_ID.split_trace(case["text"])
+    assert (contract, trace) == (case["contract"], case["trace"])
+    worker = Worker(lua.source("decide", SETTINGS=SETTINGS), {"ISTIO_META_WORKLOAD_NAME": "foo"})
+    waypoint = Worker(lua.source("waypoint", SETTINGS={"control": CONTROL, "service": "foo"}))
+    for each in (worker, waypoint):
+        each.request(case["text"])
+        assert [hop["x-devroute-trace"] for hop in each.reported] == ([trace] if trace else [])
+
+
+@pytest.mark.parametrize("case", vectors("trace_id.json", "writes"), ids=lambda case: case["contract"])
+def test_the_lua_writes_a_trace_into_a_contract(case: dict[str, Any]) -> None:
+    assert TRACE_ID.with_trace(case["contract"], case["trace"]) == case["text"]
+
+
+@pytest.mark.parametrize("case", vectors("trace_id.json", "reads")[1:3], ids=lambda case: case["text"])
+def test_a_gateway_passes_the_trace_in_a_contract_but_keeps_none_in_a_cookie(case: dict[str, Any]) -> None:
+    settings = EdgeSettings(networks=("0.0.0.0/0",), control=CONTROL)
+    front, gate = Worker(lua.source("edge_front")), Worker(edge_source(settings))
+    gate.response = gate.responds("devroute 1\nttl 1000\nentry all requests\n")
+
+    def passed(**fields: str) -> Handle:
+        given = {"_path": "/", "sec_fetch_site": "none", "sec_fetch_mode": "navigate"} | fields
+        first = front.request(*([given.pop("contract")] if "contract" in given else []), **given)
+        second = Handle(gate, first.fields)
+        second.decided = {key: python_of(value) for key, value in first.decided.items()}
+        return gate.handle(second)
+
+    assert passed(contract=case["text"]).sent("x-devroute") == case["text"]
+    responded = passed(_path=f"/?devroute={quote(case['text'], safe='')}").responded
+    assert responded is not None
+    assert case["trace"] not in responded[0]["set-cookie"]
+    cookie = f"__Host-devroute={quote(case['text'], safe='')}"
+    assert passed(cookie=cookie).sent("x-devroute") == case["contract"]
+    assert [each["x-devroute"] for each in gate.asked] == [case["contract"]]
+
+
+@examples(300)
+@given(MARKED)
+def test_lua_and_python_find_the_same_trace_in_all_text(text: str) -> None:
+    assert TRACE_ID.split_trace(text) == split_trace(text)
+    marked = with_trace(text, "ab" * 16)
+    assert TRACE_ID.with_trace(text, "ab" * 16) == marked
+    if marked != text and "devroute-trace" not in text:
+        assert split_trace(marked) == (text, "ab" * 16)
 
 
 def test_baggage_that_is_too_long_is_not_read() -> None:

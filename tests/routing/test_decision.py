@@ -71,7 +71,12 @@ def lines(decision: Decision) -> dict[str, str]:
 def test_a_laptop_with_a_tunnel_is_a_detour_without_an_address_to_connect_to() -> None:
     decision = decided({"foo": "alice"})
     assert (decision.kind, decision.service, decision.address) == ("detour", "foo", None)
-    assert lines(decision) == {"decision": "detour", "ttl": str(LAPTOP_TTL_MS), "service": "foo"}
+    assert lines(decision) == {
+        "decision": "detour",
+        "ttl": str(LAPTOP_TTL_MS),
+        "service": "foo",
+        "trace": "yes",
+    }
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_a_host_name_is_returned_to_connect_to() -> None:
 
 
 def test_a_contract_for_other_services_leaves_the_request_to_the_service() -> None:
-    assert lines(decided({"other": "alice"})) == {"decision": "service", "ttl": "1000"}
+    assert lines(decided({"other": "alice"})) == {"decision": "service", "ttl": "1000", "trace": "yes"}
     assert decided({"foo": "alice"}, candidates="").kind == "service"
 
 

@@ -10,7 +10,7 @@ DETOUR = "devroute 1\ndecision detour\nservice foo\nttl 1000\n"
 
 
 def test_a_body_is_read_as_it_was_written() -> None:
-    assert encode(Decision("service")) == b"devroute 1\ndecision service\nttl 1000\n"
+    assert encode(Decision("service")) == b"devroute 1\ndecision service\nttl 1000\ntrace yes\n"
     assert decode(DETOUR.encode()) == {"decision": ["detour"], "service": ["foo"], "ttl": ["1000"]}
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from devroute.contract.offer_options import OfferOptions
 from devroute.contract.target import Address
+from devroute.contract.trace_id import with_trace
 from devroute.errors import (
     CallerDenied,
     ConditionUnmet,
@@ -104,6 +105,11 @@ async def test_an_address_is_reached_directly_by_one_pool_for_each_service(desk:
 async def test_a_contract_is_judged_once_and_its_route_used_again(desk: Desk) -> None:
     contract = b'{"foo": "192.168.1.12:8001"}'
     assert desk.route(contract) is desk.route(contract)
+    seen = desk.consulted
+    for number in range(3):
+        marked = with_trace(contract.decode(), f"{number:032x}").encode()
+        assert desk.route(marked) is desk.route(contract), "traces of a contract share its decision"
+    assert desk.consulted == seen
 
 
 async def test_who_is_online_is_asked_for_every_request(desk: Desk) -> None:

@@ -9,6 +9,7 @@ from opentelemetry import baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 
 from devroute.contract.grammar import parse
+from devroute.contract.trace_id import split_trace, with_trace, without_trace
 from devroute.http.baggage import member_value, with_member
 from tests.support.paths import VECTORS
 from tests.support.resolve_reader import decode
@@ -33,6 +34,17 @@ def test_the_key_of_a_service_is_the_one_that_the_proxy_finds(case: dict[str, An
     entry = parse(case["contract"]).find(case["candidates"], case["namespace"])
     assert (entry.key if entry else None) == case["key"]
     assert case["asks"] or entry is None, "what concerns a service is never left unasked"
+
+
+@pytest.mark.parametrize("case", vectors("trace_id.json", "reads"), ids=lambda case: case["text"])
+def test_python_reads_the_trace_in_a_contract(case: dict[str, Any]) -> None:
+    assert split_trace(case["text"]) == (case["contract"], case["trace"])
+    assert without_trace(case["text"].encode()) == case["contract"].encode()
+
+
+@pytest.mark.parametrize("case", vectors("trace_id.json", "writes"), ids=lambda case: case["contract"])
+def test_python_writes_a_trace_into_a_contract(case: dict[str, Any]) -> None:
+    assert with_trace(case["contract"], case["trace"]) == case["text"]
 
 
 @pytest.mark.parametrize("case", vectors("baggage.json", "reads"), ids=lambda case: case["baggage"])

@@ -68,7 +68,7 @@ def test_no_two_top_level_names_are_the_same(entry: str) -> None:
     names = re.findall(r"^local (?:function )?([\w, ]+?)(?: =|\(|$)", SOURCES[entry], re.M)
     defined = [name for each in names for name in each.split(", ")]
     assert len(defined) == len(set(defined))
-    assert len(defined) < 160, "LuaJIT has room for 200 locals in a function"
+    assert len(defined) < 180, "LuaJIT has room for 200 locals in a function"
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

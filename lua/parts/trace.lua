@@ -1,0 +1,51 @@
+-- A trace's id inside a contract (`devroute trace`), so that whatever an app passes on carries both. The twin of
+-- devroute/contract/trace_id.py: a member of the JSON, or a suffix of a signed contract. Linear in the contract.
+
+local ID_KEY = BAGGAGE_TRACE:gsub("%-", "%%-")
+local ID_MEMBER = '^"' .. ID_KEY .. '"[ \t]*:[ \t]*"(%x+)"[ \t]*()'
+local ID_SUFFIX = "^%-" .. ID_KEY .. "%-(%x+)[ \t]*$"
+local OPENING, CLOSING = 123, 125
+
+local function is_trace(text)
+  return text ~= nil and #text == 32 and not text:find("[^%da-f]")
+end
+
+-- The contract without a trace's id, and the id; the text itself and nil if it has none.
+local function split_trace(text)
+  local at = text:find(BAGGAGE_TRACE, 1, true)
+  if at == nil then
+    return text, nil
+  elseif text:sub(1, 2) == "ey" then
+    local id = text:match(ID_SUFFIX, at - 1)
+    if is_trace(id) then
+      return text:sub(1, at - 2), id
+    end
+    return text, nil
+  end
+  local id, behind = text:match(ID_MEMBER, at - 1)
+  local following = id and text:byte(behind)
+  if not is_trace(id) or (following ~= COMMA and following ~= CLOSING) then
+    return text, nil
+  end
+  local last = at - 2
+  while text:byte(last) == SPACE or text:byte(last) == TAB do
+    last = last - 1
+  end
+  if text:byte(last) == COMMA then
+    return text:sub(1, last - 1) .. text:sub(behind), id
+  elseif text:byte(last) == OPENING then
+    local rest = text:sub(following == COMMA and behind + 1 or behind)
+    return text:sub(1, last) .. rest:gsub("^[ \t]+", ""), id
+  end
+  return text, nil
+end
+
+-- The contract with a trace's id, or unchanged where it is neither an object nor signed.
+local function with_trace(contract, trace)
+  if contract:byte(1) == OPENING and contract:byte(-1) == CLOSING then
+    return ('%s,"%s":"%s"}'):format(contract:sub(1, -2), BAGGAGE_TRACE, trace)
+  elseif contract:sub(1, 2) == "ey" then
+    return ("%s-%s-%s"):format(contract, BAGGAGE_TRACE, trace)
+  end
+  return contract
+end
