@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-istio compiled envoys istio lint bench fuzz soak clean
+.PHONY: help demo test test-firefox test-compiled test-istio compiled envoys istio lint bench fuzz soak clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
 	@echo "make test          run all tests"
 	@echo "make test-istio    run the tests on a real Istio (as root; needs Go, etcd, iptables)"
+	@echo "make test-firefox  run the tests of the inspector's page in Firefox"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
 	@echo "make istio         build Istio and kube-apiserver for test-istio, once (8 minutes on two cores)"
 	@echo "make lint          ruff, mypy, import-linter, and the project's own checks of layout, tasks and words"
@@ -76,6 +77,10 @@ image-requirements:
 	uv pip compile $(LOCKED) image/build.in -o image/build.txt
 LOCKED := --quiet -c constraints.txt --generate-hashes --python-version 3.13 --python-platform linux --no-header \
 	--no-annotate
+
+# The inspector's page once more, in Firefox; needs firefox-esr and geckodriver (cargo install geckodriver).
+test-firefox: $(VENV)/.test-installed
+	$(BIN)/python -m pytest tests/inspector/test_page.py --firefox $(ARGS)
 
 lint: $(VENV)/.lint-installed $(VENV)/.test-installed
 	$(BIN)/ruff check .

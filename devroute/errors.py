@@ -342,6 +342,10 @@ class NotReplayable(DevrouteError, code="not-replayable", status=409):
     """The capture lacks what is needed to send the request again, or is no single request."""
 
 
+class QueryInvalid(DevrouteError, code="query-invalid", status=400):
+    """A query of the inspector that cannot be read; the message names the term."""
+
+
 class HarInvalid(DevrouteError, code="har-invalid", status=400):
     """A HAR file that cannot be read; the message names the entry."""
 

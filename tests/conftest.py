@@ -15,6 +15,7 @@ register_profiles()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--envoy", type=Path, help="the Envoy to test; default: the one that pip installed")
+    parser.addoption("--firefox", action="store_true", help="test the inspector's page in Firefox")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -9,6 +9,12 @@ from typing import Final
 from devroute.errors import DevrouteError
 from devroute.http.message import Headers
 
+#: The names of the status codes, in their order.
+NAMES: Final = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+    "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
 DEADLINE_EXCEEDED: Final = 4
 UNKNOWN: Final = 2
 
@@ -31,6 +37,11 @@ CODES: Final = {
 _TIMEOUT = re.compile(rb"\ngrpc-timeout:[ \t]*([0-9]{1,8})([HMSmun])\r")
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _ENCODED = re.compile(rb"[^ -$&-~]")
+
+
+def status_name(code: int) -> str:
+    """The name of a status code; a code without a name, as "gRPC 17"."""
+    return NAMES[code] if 0 <= code < len(NAMES) else f"gRPC {code}"
 
 
 def timeout_of(head: bytes) -> float | None:

@@ -4,6 +4,7 @@ page. Captures stay in the laptop's memory.
 - Recording: recorder (on the path of requests), messages (WebSocket and gRPC), capture, store, subscriptions.
 - Redaction, before anything is stored: redaction, masks, json_path.
 - The page and its API: server, access, inspection, api/, feed, views, page/ (with a README).
+- Finding and describing captures: query/, outcome.
 - Other formats: har_writer, har_reader, curl.
 - Replay and comparison: replay, replay_request, regression, compare, json_diff.
 """

@@ -13,6 +13,7 @@ from devroute.inspector.capture import (
     text_of,
     value_of,
 )
+from devroute.inspector.outcome import close_words, is_noise, status_class, status_text
 
 #: Bytes of a body, and of a message, in the details. The page fetches the whole body separately.
 PREVIEW_BYTES: Final = 64 * 1024
@@ -30,6 +31,9 @@ _UNCHANGED: Final = (
 def as_summary(capture: Capture) -> dict[str, Any]:
     """One row of the list. `started` is Unix time in seconds."""
     return {name: getattr(capture, name) for name in _UNCHANGED} | {
+        "class": status_class(capture),
+        "status_text": status_text(capture),
+        "noise": is_noise(capture),
         "started": round(capture.started, 3),
         "duration_ms": _ms(capture.duration),
         "request_size": capture.request_body.size,
@@ -90,5 +94,6 @@ def as_message(message: Message) -> dict[str, Any]:
     return {
         **{name: getattr(message, name) for name in ("from_client", "opcode", "size", "compressed")},
         "at_ms": _ms(message.at),
+        "words": close_words(message) if message.opcode == "close" else None,
         **_shown(data, cut=len(data) < message.size),
     }

@@ -1,5 +1,5 @@
-"""A real Chromium for tests of the page: one session, driven from threads, so that the event loop keeps
-running.
+"""A real browser for tests of the page: one session, driven from threads, so that the event loop keeps
+running. Chromium, or Firefox with `pytest --firefox` (make test-firefox).
 """
 
 import asyncio
@@ -17,11 +17,14 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.options import PageLoadStrategy
+from selenium.webdriver.firefox.service import Service as FirefoxService
 
 from tests.support.eventually import eventually
 
 CHROMIUM = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
+FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
+GECKODRIVER = shutil.which("geckodriver")
 
 #: Screenshots to look at after the tests; not in the repository.
 ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "inspector"
@@ -40,7 +43,7 @@ FLAGS = (
 )
 
 #: The names of special keys.
-KEYS = {"Enter": Keys.ENTER, "Esc": Keys.ESCAPE}
+KEYS = {"Enter": Keys.ENTER, "Esc": Keys.ESCAPE, "Down": Keys.ARROW_DOWN}
 
 #: JavaScript that returns the first visible element that matches a selector and holds a text.
 SEEN = """[...document.querySelectorAll(arguments[0])].find(
@@ -53,7 +56,9 @@ needed = pytest.mark.skipif(
 
 
 class Browser:
-    def __init__(self, driver: webdriver.Chrome) -> None:
+    """Chromium."""
+
+    def __init__(self, driver: Any) -> None:
         self._driver = driver
 
     async def _run(self, call: Any, *values: Any) -> Any:
@@ -153,5 +158,49 @@ async def chromium(profile: Path, *flags: str) -> AsyncIterator[Browser]:
     driver = await asyncio.to_thread(webdriver.Chrome, options, Service(DRIVER))
     try:
         yield Browser(driver)
+    finally:
+        await asyncio.to_thread(driver.quit)
+
+
+class Firefox(Browser):
+    """Firefox, which has no DevTools protocol. `complaints` are not known."""
+
+    async def size(self, width: int, height: int) -> None:
+        extra = await self.js("return [outerWidth - innerWidth, outerHeight - innerHeight]")
+        await self._run(self._driver.set_window_size, width + extra[0], height + extra[1])
+
+    async def scheme(self, scheme: str) -> None:
+        def prefer() -> None:
+            with self._driver.context("chrome"):
+                name, value = "layout.css.prefers-color-scheme.content-override", 0 if scheme == "dark" else 1
+                self._driver.execute_script("Services.prefs.setIntPref(...arguments)", name, value)
+
+        await self._run(prefer)
+
+    async def allow_clipboard(self, origin: str) -> None:
+        pass  # a preference of the profile
+
+    async def picture(self, name: str) -> None:
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        await self._run(self._driver.save_screenshot, str(ARTEFACTS / f"{name}-firefox.png"))
+
+    async def complaints(self) -> list[str]:
+        return []
+
+
+@asynccontextmanager
+async def firefox() -> AsyncIterator[Browser]:
+    """Raises pytest's skip where a program is missing."""
+    if FIREFOX is None or GECKODRIVER is None:
+        pytest.skip("needs firefox and geckodriver (apt: firefox-esr; cargo install geckodriver)")
+    options = webdriver.FirefoxOptions()
+    options.binary_location = FIREFOX
+    options.page_load_strategy = PageLoadStrategy.none
+    options.add_argument("-headless")
+    options.set_preference("dom.events.testing.asyncClipboard", True)
+    service = FirefoxService(GECKODRIVER, service_args=["--allow-system-access"])  # for `scheme`
+    driver = await asyncio.to_thread(webdriver.Firefox, options, service)
+    try:
+        yield Firefox(driver)
     finally:
         await asyncio.to_thread(driver.quit)

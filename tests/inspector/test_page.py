@@ -25,7 +25,7 @@ from devroute.inspector.capture import Capture, Message
 from devroute.inspector.inspection import About, Inspection
 from devroute.inspector.store import CaptureStore
 from devroute.mesh import testbed
-from tests.inspector.browser import Browser, chromium, needed
+from tests.inspector.browser import Browser, chromium, firefox, needed
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needed]
 
@@ -165,7 +165,9 @@ async def inspecting(browser: Browser, store: CaptureStore, port: int = 0) -> As
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+async def running(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[Scene]:
     folder = tmp_path_factory.mktemp("page")
     secret, record = new_token("alice")
     app = App()
@@ -183,7 +185,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sce
         testbed.proxy(folder, [record]) as proxy,
         testbed.laptop(folder, "alice", proxy.server, secret, *up) as laptop,
         aiohttp.ClientSession(headers=contract) as session,
-        chromium(folder / "profile") as browser,
+        firefox() if request.config.getoption("--firefox") else chromium(folder / "profile") as browser,
     ):
         await browser.size(1440, 900)
         link = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", laptop.log.read_text())
@@ -328,28 +330,59 @@ async def test_websocket_messages_are_shown_as_they_arrive(scene: Scene) -> None
 # --- finding ------------------------------------------------------------------------------------------
 
 
-async def test_search_finds_text_in_bodies_and_filters_narrow_the_list(scene: Scene) -> None:
+async def test_a_query_narrows_the_list_and_its_buttons_show_it(scene: Scene) -> None:
     browser = scene.browser
-    for path in ("/api/orders/1", "/missing", "/broken", "/api/orders/2"):
+    for path in ("/api/orders/1", "/missing", "/broken", "/api/orders/2", "/healthz"):
         await scene.send(path)
     await scene.send("/api/orders", "POST", json=ORDER)
-    await scene.rows(5)
+    await scene.rows(6)
     await browser.press("/", *"haystack")
     await scene.rows(1)
     assert "/missing" in await browser.text(ROW)
     await browser.press("Esc")
-    await scene.rows(5)
+    await scene.rows(6)
     await browser.click("#classes button", "5xx")
     await scene.rows(1)
     await browser.click("#classes button", "4xx")
     await scene.rows(2)
-    await browser.shows("#count", "2 of 5")
-    await browser.js(
-        "const s = document.querySelector('#methods'); s.value = 'POST'; s.dispatchEvent(new Event('change'))"
-    )
+    await browser.shows("#count", "2 of 6")
+    assert await browser.js("return document.querySelector('#search').value") == "status:5xx,4xx"
+    await browser.until("document.querySelector('#classes [data-class=\"4xx\"]').ariaPressed === 'true'")
+    await scene.send("/missing?again")  # what arrives is asked for
+    await scene.rows(3)
+    await browser.js("document.querySelector('#search').value = ''")
+    await browser.press("/", *"method:put")
     await browser.shows("#empty", "No matches")
     await browser.click("#empty button")
-    await scene.rows(5)
+    await scene.rows(7)
+    await browser.click("#noise button", "Hide noise 1")
+    await scene.rows(6)
+    await browser.js("document.querySelector('#search').focus()")
+    await browser.press(*" stauts:500")
+    await browser.shows("#query-error", "did you mean 'status:'?")
+    await scene.rows(6)  # what the last query showed stays
+    assert all("400" in line for line in await browser.complaints())
+
+
+async def test_a_query_is_completed_by_the_keyboard(scene: Scene) -> None:
+    browser = scene.browser
+    await scene.send("/api/orders/1")
+    await scene.send("/missing")
+    await scene.rows(2)
+    await browser.press("/", *"st")
+    await browser.shows("#suggestions:not([hidden]) li", "status:")
+    await browser.picture("suggestions")
+    await browser.press("Down", "Enter")
+    await browser.shows("#suggestions:not([hidden])", "4xx")
+    await browser.press("4")
+    await browser.until("document.querySelectorAll('#suggestions li').length === 2")
+    await browser.press("Down", "Enter")
+    await scene.rows(1)
+    assert await browser.js("return document.querySelector('#search').value") == "status:4xx "
+    assert await browser.js("return location.hash") == "#q=status%3A4xx"
+    await browser.until("document.querySelectorAll('#suggestions li').length > 2")
+    await browser.press("Esc", "Down")
+    assert await browser.until(ACTIVE) == "/missing"
 
 
 # --- doing --------------------------------------------------------------------------------------------

@@ -312,24 +312,53 @@ async def test_a_body_can_be_fetched_from_an_offset() -> None:
                 assert await response.read() == expected
 
 
-@pytest.mark.parametrize("text", ["needle", "NEEDLE"])
-async def test_search_covers_all_parts_and_names_the_place(text: str) -> None:
+async def test_the_same_query_searches_lists_and_exports() -> None:
     async with inspector() as opened:
-        add = opened.store.add
-        add(capture("/needle"))
-        add(capture(request_headers=[("x-it", "a Needle")]))
-        add(capture(response_headers=[("x-it", "needle")]))
-        add(capture(body=b"hay needle hay"))
-        add(capture(messages=[Message(0.1, True, "text", b"needle", 6)]))
-        add(capture(body=b"hay"))
-        found = dict((await opened.get(f"/api/search?q={text}"))["found"])
+        for number in range(1, 5):
+            opened.store.add(capture(f"/{number}", method="GET" if number % 2 else "POST"))
+        opened.store.add(capture("/5", messages=[Message(0.1, True, "text", b"a needle", 8)]))
+        query = "path:/ -method:post"
+        found = await opened.get(f"/api/search?q={query}")
         assert found == {
-            1: "path",
-            2: "request headers",
-            3: "response headers",
-            4: "response body",
-            5: "messages",
+            "ids": [5, 3, 1],
+            "terms": [
+                {"field": "path", "values": ["/"], "negated": False},
+                {"field": "method", "values": ["post"], "negated": True},
+            ],
         }
+        assert (await opened.get(f"/api/search?q={query}&ids=1,2,9"))["ids"] == [1]
+        assert [each["id"] for each in (await opened.get("/api/exchanges?q=NEEDLE"))["exchanges"]] == [5]
+        exported = await opened.get(f"/api/har?q={query}")
+        assert [each["request"]["url"][-2:] for each in exported["log"]["entries"]] == ["/1", "/3", "/5"]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/api/search?q=status:nope", "query-invalid"),
+        ("/api/exchanges?q=stauts:500", "query-invalid"),
+        ("/api/har?q=is:", "query-invalid"),
+        ("/api/search?ids=1,x", "request-malformed"),
+        ("/api/search?ids=" + "1," * 2000, "request-malformed"),
+        ("/api/query/switched?q=&field=nope&value=1", "query-invalid"),
+    ],
+)
+async def test_a_query_that_cannot_be_read_is_explained(path: str, code: str) -> None:
+    async with inspector() as opened:
+        status, answer = await opened.send("GET", path)
+        assert (status, answer["code"]) == (400, code)
+        assert answer["message"]
+
+
+async def test_a_query_is_completed_and_edited() -> None:
+    async with inspector() as opened:
+        opened.store.add(capture(method="PATCH"))
+        found = await opened.get("/api/query/suggestions?before=method:&after=")
+        assert found["suggestions"] == [
+            {"before": "method:PATCH ", "after": "", "label": "PATCH", "words": ""}
+        ]
+        found = await opened.get("/api/query/switched?q=tea&field=is&value=noise&negated=1")
+        assert found == {"query": "tea -is:noise"}
 
 
 async def test_two_captures_are_compared() -> None:

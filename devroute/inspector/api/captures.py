@@ -7,10 +7,12 @@ from aiohttp import web
 
 from devroute.errors import RequestMalformed
 from devroute.inspector.api.body import json_object
+from devroute.inspector.api.search import matching
 from devroute.inspector.capture import readable
 from devroute.inspector.compare import compare_captures
 from devroute.inspector.curl import as_curl
 from devroute.inspector.inspection import Inspection
+from devroute.inspector.query.query import Query
 from devroute.inspector.views import as_detail, as_summary
 
 #: Bytes of a decoded body.
@@ -40,8 +42,10 @@ class Captures:
     # --- reading
 
     async def captures(self, request: web.Request) -> web.Response:
-        """GET /api/exchanges: newest first."""
-        return web.json_response({"exchanges": [as_summary(each) for each in self._store.newest_first()]})
+        """GET /api/exchanges?q=QUERY: those that match, newest first."""
+        query = Query.parse(request.query.get("q", ""))
+        found = await matching(query, self._store.newest_first())
+        return web.json_response({"exchanges": [as_summary(each) for each in found]})
 
     async def capture(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID"""

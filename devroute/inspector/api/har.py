@@ -8,7 +8,9 @@ from aiohttp import web
 from devroute import __version__
 from devroute.errors import RequestMalformed
 from devroute.inspector import har_reader, har_writer
+from devroute.inspector.api.search import matching
 from devroute.inspector.inspection import Inspection
+from devroute.inspector.query.query import Query
 
 #: Bytes of a HAR file: all captures, written as JSON. Reasons that are listed for entries left out.
 MAX_HAR: Final = 512 * 1024 * 1024
@@ -25,7 +27,9 @@ class HarFiles:
         return [web.get("/api/har", self.export), web.post("/api/har", self.load)]
 
     async def export(self, request: web.Request) -> web.StreamResponse:
-        """GET /api/har: all captures as HAR 1.2, one entry at a time."""
+        """GET /api/har?q=QUERY: the captures that match as HAR 1.2, one entry at a time."""
+        query = Query.parse(request.query.get("q", ""))
+        found = await matching(query, self._inspection.store.newest_first())
         name = f"devroute-{self._inspection.about.name or 'laptop'}.har"
         response = web.StreamResponse(
             headers={
@@ -34,7 +38,7 @@ class HarFiles:
             }
         )
         await response.prepare(request)
-        for piece in har_writer.write(reversed(list(self._inspection.store.newest_first())), __version__):
+        for piece in har_writer.write(reversed(found), __version__):
             await response.write(piece.encode())
             await asyncio.sleep(0)  # lets the tunnel run: a write does not wait while its buffer has room
         await response.write_eof()

@@ -4,16 +4,19 @@ async function call(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { credentials: "same-origin", ...options });
-  } catch {
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
     throw new Error("devroute up does not respond; is it still running?");
   }
   if (response.ok) return response;
   let text = `${response.status} ${response.statusText}`;
+  let code;
   try {
-    const { message, hint } = await response.json();
-    text = hint ? `${message} (${hint})` : message;
+    const error = await response.json();
+    code = error.code;
+    text = error.hint ? `${error.message} (${error.hint})` : error.message;
   } catch { /* no JSON error in the body */ }
-  throw Object.assign(new Error(text), { status: response.status });
+  throw Object.assign(new Error(text), { status: response.status, code });
 }
 
 const json = async (path, options) => (await call(path, options)).json();
@@ -22,7 +25,10 @@ const post = (path, body) =>
 
 export const detail = (id) => json(`/api/exchanges/${id}`);
 export const curl = async (id) => (await call(`/api/exchanges/${id}/curl`)).text();
-export const search = (text, signal) => json(`/api/search?q=${encodeURIComponent(text)}`, { signal });
+// The ids of the exchanges that match a query, of `ids` or of all, and the query's terms.
+export const search = (query, ids, signal) => json(`/api/search?${new URLSearchParams(ids ? { q: query, ids: ids.join() } : { q: query })}`, { signal });
+export const suggestions = async (before, after) => (await json(`/api/query/suggestions?${new URLSearchParams({ before, after })}`)).suggestions;
+export const switched = async (query, field, value, negated) => (await json(`/api/query/switched?${new URLSearchParams({ q: query, field, value, ...(negated && { negated: 1 }) })}`)).query;
 export const compare = (a, b) => json(`/api/compare?a=${a}&b=${b}`);
 export const replay = (id, edits = {}) => post(`/api/exchanges/${id}/replay`, edits);
 export const pause = (paused) => post("/api/pause", { paused });

@@ -64,7 +64,8 @@ const commands = [
 const actions = {
   compareTwo,
   choose: (id) => (exchanges.get(id) ? list.activate(id) : notice(`#${id} is no longer stored`, "bad")),
-  search: (text) => filters.search(text),
+  search: (text) => filters.set(text),
+  filter: (field, value) => filters.toggle(field, value),
   back: () => {
     document.body.dataset.view = "list";
     list.viewport.focus();
@@ -91,7 +92,7 @@ exchanges.addEventListener("change", () => {
   const kind = none ? (exchanges.all.size ? "filtered" : "empty") : "";
   if (byId("empty").dataset.kind !== kind) {
     byId("empty").dataset.kind = kind;
-    byId("empty").replaceChildren(...(none ? empty(about, kind === "filtered", () => filters.clear()) : []).filter(Boolean));
+    byId("empty").replaceChildren(...(none ? empty(about, kind === "filtered", () => filters.set("")) : []).filter(Boolean));
   }
   document.title = exchanges.all.size ? `${exchanges.all.size} · devroute inspector` : "devroute inspector";
   if (list.active !== null) detail.changed(exchanges.get(list.active));

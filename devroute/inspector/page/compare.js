@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { asJson, asText } from "./body.js";
 import { dialog, h } from "./dom.js";
-import { duration, plural, size, statusClass, statusText } from "./format.js";
+import { duration, plural, size, verb } from "./format.js";
 import { pretty } from "./json.js";
 
 const MAX_LINES = 1500; // that are aligned; the time grows with the square of their number
@@ -26,8 +26,8 @@ export async function openCompare(a, b) {
   const [left, right] = both;
   const close = h("button", { class: "primary", autofocus: true }, "Close");
   dialog(`Compare #${a} with #${b}`, [
-    h("div", { class: "pair heads" }, both.map((each) => h("div", { "data-class": statusClass(each) },
-      h("span", { class: "status" }, statusText(each)), h("span", { class: "method" }, each.method), h("span", { class: "target", title: each.target }, each.target),
+    h("div", { class: "pair heads" }, both.map((each) => h("div", { "data-class": each.class },
+      h("span", { class: "status" }, each.status_text || "…"), h("span", { class: "method" }, verb(each)), h("span", { class: "target", title: each.target }, each.target),
       h("span", { class: "facts" }, `#${each.id} · ${each.service} · ${duration(each.duration_ms) || "in flight"} · ${size(each.response_size)}`)))),
     h("p", { class: ofResponse.length ? "verdict different" : "verdict same" }, ofResponse.length ? `The responses differ in ${plural(ofResponse.length, "place")}.` : "The responses are the same, apart from ignored headers."),
     list.length ? differences(list, `#${a}`, `#${b}`) : "",

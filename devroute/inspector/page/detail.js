@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { byId, h, notice, setText } from "./dom.js";
-import { KINDS, clock, statusClass, statusText } from "./format.js";
+import { KINDS, clock, verb } from "./format.js";
 import { timing } from "./timing.js";
 
 const REFRESH_MS = 250; // between two updates of a request in flight
@@ -90,32 +90,34 @@ export class Detail {
 
   head(exchange) {
     const [status, method, target] = this.title.children;
-    this.title.dataset.class = statusClass(exchange);
-    setText(status, statusText(exchange));
-    setText(method, exchange.method);
+    this.title.dataset.class = exchange.class;
+    setText(status, exchange.status_text || "…");
+    setText(method, verb(exchange));
     setText(target, exchange.target);
     target.title = exchange.target;
     const facts = [
       exchange.service,
-      exchange.caller && `from ${exchange.caller}`,
       exchange.kind !== "http" && (KINDS[exchange.kind] ?? exchange.kind),
       exchange.status && exchange.kind === "grpc" ? `${exchange.version} ${exchange.status}` : `${exchange.version} ${exchange.reason}`.trim(),
       clock(exchange.started, true),
+      closing(exchange),
     ].filter(Boolean);
     if (this.facts !== facts.join()) {
       this.facts = facts.join();
-      this.line.replaceChildren(...facts.map((fact) => h("span", {}, fact)), ...(exchange.replay_of ? this.original(exchange) : []));
+      this.line.replaceChildren(...facts.map((fact) => h("span", {}, fact)), ...this.caller(exchange), ...(exchange.replay_of ? this.original(exchange) : []));
     }
-    const problem = exchange.error ? [h("b", {}, exchange.error.code), " ", exchange.error.message]
-      : exchange.grpc_status ? [h("b", {}, statusText(exchange)), " ", exchange.grpc_message] : null;
+    const problem = problemOf(exchange);
     this.problem.hidden = !problem;
     if (problem) this.problem.replaceChildren(...problem);
     for (const [n, { applies }] of this.commands.entries()) this.buttons[n].disabled = applies ? !applies(exchange) : false;
     this.timing.replaceChildren(...timing(exchange));
   }
 
+  caller({ caller }) {
+    return caller ? [link(`from ${caller}`, () => this.actions.filter("from", caller), "Show only requests from this caller")] : [];
+  }
+
   original({ id, replay_of: of }) {
-    const link = (words, action) => h("button", { type: "button", class: "link", onclick: action }, words);
     return [link(`replay of #${of}`, () => this.actions.choose(of)), link("compare with it", () => this.actions.compareTwo(of, id))];
   }
 
@@ -155,4 +157,21 @@ export class Detail {
     this.open(tab.dataset.tab);
     tab.focus();
   }
+}
+
+const link = (words, action, title) => h("button", { type: "button", class: "link", onclick: action, title }, words);
+
+function closing({ kind, message_list: messages }) {
+  const close = kind === "websocket" && messages.find(({ opcode }) => opcode === "close");
+  return close && `closed by the ${close.from_client ? "caller" : "app"}: ${close.words}`;
+}
+
+// What is wrong with the exchange, in words; null if nothing is known to be.
+function problemOf({ error, kind, state, status, status_text: outcome, grpc_status: grpc, grpc_message: message, message_list: messages, class: outcomeClass }) {
+  if (error) return [h("b", {}, error.code), " ", error.message];
+  if (grpc) return [h("b", {}, outcome), " ", message];
+  if (kind === "grpc" && state === "done" && grpc === null) {
+    return [h("b", {}, "no grpc-status"), status === 200 ? " The response ended without one, which clients report as UNKNOWN." : ` The response is one of HTTP ${status}, not of gRPC.`];
+  }
+  return outcomeClass === "failed" ? [closing({ kind, message_list: messages })] : null;
 }

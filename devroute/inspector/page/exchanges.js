@@ -1,12 +1,9 @@
-// The page's state: summaries of all exchanges, the filters, and the exchanges that match them, newest first.
-
-import { shadowed, statusClass } from "./format.js";
+// The page's state: summaries of all exchanges, and which of them the query shows, newest first.
 
 export class Exchanges extends EventTarget {
   all = new Map();
   shown = []; // matching ids, newest first
-  filters = { text: "", classes: new Set(), method: "", service: "", kind: "", shadow: "" };
-  found = null; // id -> where the server found the text; null without a search
+  matching = null; // the ids that match the query; null without a query
 
   get(id) {
     return this.all.get(id);
@@ -20,7 +17,7 @@ export class Exchanges extends EventTarget {
       this.stale?.delete(summary.id);
     }
     for (const id of gone) this.all.delete(id);
-    this.refresh();
+    this.refresh(changed.map(({ id }) => id));
   }
 
   // After a reconnection the server sends all captures again; the others were dropped.
@@ -34,43 +31,37 @@ export class Exchanges extends EventTarget {
     this.refresh();
   }
 
-  filter(changes) {
-    Object.assign(this.filters, changes);
+  // Shows the exchanges with these ids, or all; of `among`, if given, and of the others what is shown already.
+  match(ids, among) {
+    if (!ids) this.matching = null;
+    else if (!among) this.matching = new Set(ids);
+    else {
+      for (const id of among) this.matching?.delete(id);
+      for (const id of ids) this.matching?.add(id);
+    }
     this.refresh();
   }
 
-  matches(exchange) {
-    const { text, classes, method, service, kind, shadow } = this.filters;
-    return (
-      (!classes.size || classes.has(statusClass(exchange))) &&
-      (!method || exchange.method === method) &&
-      (!service || exchange.service === service) &&
-      (!kind || exchange.kind === kind) &&
-      (!shadow || shadowed(exchange) === shadow) &&
-      (!text || this.near(exchange, text) || Boolean(this.found?.has(exchange.id)))
-    );
+  // `changed`: the ids of exchanges that are new or different.
+  refresh(changed = []) {
+    const ids = [...this.all.keys()];
+    this.shown = (this.matching ? ids.filter((id) => this.matching.has(id)) : ids).sort((a, b) => b - a);
+    this.dispatchEvent(new CustomEvent("change", { detail: changed }));
   }
 
-  // Matches the fields that the page has; the server searches headers and bodies.
-  near(exchange, text) {
-    return `${exchange.method} ${exchange.target} ${exchange.status ?? ""}`.toLowerCase().includes(text.toLowerCase());
+  count(test) {
+    let found = 0;
+    for (const exchange of this.all.values()) if (test(exchange)) found += 1;
+    return found;
   }
 
-  refresh() {
-    const shown = [];
-    for (const exchange of this.all.values()) if (this.matches(exchange)) shown.push(exchange.id);
-    this.shown = shown.sort((a, b) => b - a);
-    this.dispatchEvent(new Event("change"));
-  }
-
-  // Counts of shadow requests whose response was the same as the real service's, or different.
-  shadows() {
-    const counts = { same: 0, different: 0 };
-    for (const exchange of this.all.values()) if (shadowed(exchange)) counts[shadowed(exchange)] += 1;
-    return counts;
-  }
-
-  values(field) {
-    return [...new Set([...this.all.values()].map((each) => each[field]).filter(Boolean))].sort();
+  // Whether the exchanges have more than one value of a field.
+  varies(field) {
+    let first;
+    for (const exchange of this.all.values()) {
+      if (first !== undefined && exchange[field] !== first) return true;
+      first = exchange[field];
+    }
+    return false;
   }
 }

@@ -1,109 +1,132 @@
-// The filters, and the search, which the server does in headers and bodies.
+// The query: which exchanges the list shows. Its text is the only state; the server reads it, and the buttons
+// switch terms of it on and off.
 
 import * as api from "./api.js";
 import { byId, h, notice, setText } from "./dom.js";
-import { KINDS } from "./format.js";
+import { shadowed } from "./format.js";
+import { Suggestions } from "./suggestions.js";
 
-const CLASSES = [["2xx", "2xx"], ["3xx", "3xx"], ["4xx", "4xx"], ["5xx", "5xx"], ["failed", "failed"], ["open", "open"]];
-const TYPING_MS = 150; // after the last keystroke
-const AGAIN_MS = 1000; // between two searches while requests arrive
+const CLASSES = ["2xx", "3xx", "4xx", "5xx", "failed", "open"];
+const TYPING_MS = 120; // after the last keystroke
+const MOST_IDS = 500; // in one request
 
 export class Filters {
   constructor(exchanges) {
-    this.exchanges = exchanges;
-    byId("classes").append(...CLASSES.map(([name, words]) => h("button", { type: "button", "aria-pressed": "false", "data-class": name, onclick: (event) => this.toggle(event.currentTarget) }, words)));
-    for (const [id, field] of [["methods", "method"], ["services", "service"], ["kinds", "kind"]]) {
-      byId(id).addEventListener("change", (event) => exchanges.filter({ [field]: event.target.value }));
+    Object.assign(this, { exchanges, text: "", changed: new Set(), busy: false });
+    this.field = byId("search");
+    this.error = byId("query-error");
+    this.chips = [
+      ...CLASSES.map((name) => this.chip("classes", { field: "status", value: name, words: () => name })),
+      this.chip("shadow", { field: "is", value: "same", words: () => `= ${exchanges.count((each) => shadowed(each) === "same").toLocaleString("en")} same` }),
+      this.chip("shadow", { field: "is", value: "different", words: () => `≠ ${exchanges.count((each) => shadowed(each) === "different").toLocaleString("en")} different` }),
+      this.chip("noise", { field: "is", value: "noise", negated: true, words: () => `Hide noise ${exchanges.count(({ noise }) => noise).toLocaleString("en")}` }),
+    ];
+    this.suggestions = new Suggestions(this.field, () => this.typed());
+    this.field.addEventListener("input", () => this.typed());
+    this.field.form.addEventListener("submit", (event) => event.preventDefault());
+    exchanges.addEventListener("change", ({ detail }) => this.arrived(detail));
+    addEventListener("hashchange", () => this.fromAddress());
+    this.label();
+    this.fromAddress();
+  }
+
+  chip(place, { field, value, negated = false, words }) {
+    const button = h("button", { type: "button", "aria-pressed": "false", "data-class": value, onclick: () => this.toggle(field, value, negated) });
+    byId(place).append(button);
+    return { button, field, value, negated, words };
+  }
+
+  // Adds the term to the query, or takes it out.
+  async toggle(field, value, negated = false) {
+    try {
+      this.set(await api.switched(this.field.value, field, value, negated));
+    } catch (error) {
+      notice(error.message, "bad");
     }
-    byId("search").addEventListener("input", () => this.typed());
-    byId("search").form.addEventListener("submit", (event) => event.preventDefault());
-    exchanges.addEventListener("change", () => this.changed());
-    for (const name of ["same", "different"]) {
-      byId("shadow").append(h("button", { type: "button", "aria-pressed": "false", "data-shadow": name, onclick: (event) => this.toggleShadow(event.currentTarget) }));
-    }
-    this.choices();
   }
 
-  toggleShadow(chip) {
-    const on = this.exchanges.filters.shadow === chip.dataset.shadow;
-    for (const each of chip.parentElement.querySelectorAll("button")) each.setAttribute("aria-pressed", !on && each === chip);
-    this.exchanges.filter({ shadow: on ? "" : chip.dataset.shadow });
-  }
-
-  toggle(chip) {
-    const { classes } = this.exchanges.filters;
-    const on = !classes.has(chip.dataset.class);
-    if (on) classes.add(chip.dataset.class);
-    else classes.delete(chip.dataset.class);
-    chip.setAttribute("aria-pressed", on);
-    this.exchanges.filter({});
-  }
-
-  clear() {
-    for (const chip of document.querySelectorAll(".chips button")) chip.setAttribute("aria-pressed", "false");
-    for (const id of ["methods", "services", "kinds"]) byId(id).value = "";
-    byId("search").value = "";
-    Object.assign(this.exchanges, { found: null });
-    this.exchanges.filter({ text: "", classes: new Set(), method: "", service: "", kind: "", shadow: "" });
-  }
-
-  search(text) {
-    byId("search").value = text;
-    this.typed();
+  set(text) {
+    this.field.value = text;
+    this.suggestions.close();
+    this.apply();
   }
 
   typed() {
-    const text = byId("search").value.trim();
-    this.exchanges.found = null;
-    this.exchanges.filter({ text });
     clearTimeout(this.waiting);
-    this.waiting = undefined;
+    this.waiting = setTimeout(() => this.apply(), TYPING_MS);
+  }
+
+  // The address keeps the query, so that it survives a reload and can be a bookmark.
+  fromAddress() {
+    const text = new URLSearchParams(location.hash.slice(1)).get("q") ?? "";
+    if (text !== this.text) this.set(text);
+  }
+
+  // Shows what matches the text of the field.
+  apply() {
+    clearTimeout(this.waiting);
+    this.text = this.field.value.trim();
+    history.replaceState(null, "", this.text ? `#${new URLSearchParams({ q: this.text })}` : location.pathname);
+    this.changed.clear();
+    if (this.text) return this.ask();
     this.running?.abort();
-    if (text) this.later(TYPING_MS);
+    this.understood([]);
+    this.exchanges.match(null);
   }
 
-  // Searches again, because new requests may match too.
-  changed() {
-    this.choices();
-    if (this.exchanges.filters.text && !this.asking && this.exchanges.all.size !== this.searched) this.later(AGAIN_MS);
+  // New and changed exchanges may match, or no longer.
+  arrived(ids) {
+    this.label();
+    if (!this.text || this.exchanges.matching === null) return;
+    for (const id of ids) this.changed.add(id);
+    if (!this.busy) this.askChanged();
   }
 
-  later(ms) {
-    this.waiting ??= setTimeout(() => this.ask(), ms);
+  askChanged() {
+    const ids = [...this.changed].slice(0, MOST_IDS);
+    for (const id of ids) this.changed.delete(id);
+    if (ids.length) this.ask(ids);
   }
 
-  async ask() {
-    this.waiting = undefined;
-    this.asking = true;
-    const { text } = this.exchanges.filters;
-    this.running = new AbortController();
-    this.searched = this.exchanges.all.size;
+  async ask(among) {
+    this.running?.abort();
+    const running = (this.running = new AbortController());
+    this.busy = true;
     try {
-      const { found } = await api.search(text, this.running.signal);
-      if (text !== this.exchanges.filters.text) return;
-      this.exchanges.found = new Map(found);
-      this.exchanges.refresh();
+      const { ids, terms } = await api.search(this.text, among, running.signal);
+      if (running.signal.aborted) return;
+      this.understood(terms);
+      this.exchanges.match(ids, among);
     } catch (error) {
-      if (!this.running.signal.aborted) notice(error.message, "bad");
-    } finally {
-      this.asking = false;
+      if (running.signal.aborted) return;
+      if (error.code === "query-invalid") this.refused(error.message);
+      else notice(error.message, "bad");
     }
+    this.busy = false;
+    this.askChanged();
   }
 
-  choices() {
-    const counts = this.exchanges.shadows();
-    byId("shadow").hidden = counts.same + counts.different === 0;
-    for (const chip of byId("shadow").querySelectorAll("button")) setText(chip, `${chip.dataset.shadow === "same" ? "=" : "≠"} ${counts[chip.dataset.shadow].toLocaleString("en")} ${chip.dataset.shadow}`);
-    for (const [id, field] of [["methods", "method"], ["services", "service"], ["kinds", "kind"]]) {
-      const select = byId(id);
-      const values = this.exchanges.values(field);
-      const chosen = this.exchanges.filters[field];
-      if (chosen && !values.includes(chosen)) values.push(chosen);
-      if (select.dataset.values === values.join()) continue;
-      select.dataset.values = values.join();
-      select.replaceChildren(h("option", { value: "" }, `any ${field}`), ...values.map((each) => h("option", { value: each }, field === "kind" ? KINDS[each] ?? each : each)));
-      select.value = chosen;
-      select.hidden = field === "service" && values.length < 2;
+  understood(terms) {
+    this.error.hidden = true;
+    this.field.removeAttribute("aria-invalid");
+    for (const { button, field, value, negated } of this.chips) {
+      const on = terms.some((term) => term.field === field && term.negated === negated && term.values.some((each) => each.toLowerCase() === value));
+      button.setAttribute("aria-pressed", on);
     }
+    this.label();
+  }
+
+  refused(message) {
+    setText(this.error, message);
+    this.error.hidden = false;
+    this.field.setAttribute("aria-invalid", "true");
+  }
+
+  label() {
+    for (const { button, words } of this.chips) setText(button, words());
+    const pressed = (place) => byId(place).querySelector("[aria-pressed=true]") !== null;
+    byId("shadow").hidden = !pressed("shadow") && !this.exchanges.count(shadowed);
+    byId("noise").hidden = !pressed("noise") && !this.exchanges.count(({ noise }) => noise);
+    byId("export").href = `/api/har${this.text && !this.field.hasAttribute("aria-invalid") ? `?${new URLSearchParams({ q: this.text })}` : ""}`;
   }
 }

@@ -25,30 +25,12 @@ export function clock(seconds, exact = false) {
 
 export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
-// The class that determines an exchange's colour and filter.
-export function statusClass(exchange) {
-  if (exchange.error) return "failed";
-  if (!exchange.status) return "open";
-  if (exchange.grpc_status) return "failed";
-  return `${Math.floor(exchange.status / 100)}xx`;
-}
-
-export function statusText(exchange) {
-  if (exchange.grpc_status !== null && exchange.grpc_status !== undefined) return GRPC[exchange.grpc_status] ?? `gRPC ${exchange.grpc_status}`;
-  if (exchange.status) return String(exchange.status);
-  return exchange.error ? "failed" : "…";
-}
-
 export function shadowed({ differences }) {
   return differences === null || differences === undefined ? "" : differences ? "different" : "same";
 }
 
-// https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
-export const GRPC = [
-  "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-  "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-  "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-];
+// What stands in the place of a method: a gRPC call is always a POST, a WebSocket always a GET.
+export const verb = ({ kind, method }) => ({ grpc: "gRPC", websocket: "WS" })[kind] ?? method;
 
 export const KINDS = { http: "HTTP", grpc: "gRPC", websocket: "WebSocket", upgrade: "upgrade", sse: "event stream" };
 

@@ -1,7 +1,7 @@
 // The list, newest first. The list itself has the keyboard focus (aria-activedescendant).
 
 import { byId, h, setText } from "./dom.js";
-import { KINDS, clock, duration, plural, shadowed, size, statusClass, statusText } from "./format.js";
+import { KINDS, clock, duration, plural, shadowed, size, verb } from "./format.js";
 import { Rows } from "./rows.js";
 
 const ROW = 32;
@@ -10,7 +10,7 @@ const ROW = 32;
 const BADGES = [
   ({ differences }) => (differences === null ? "" : differences ? `≠ ${differences}` : "= same"),
   ({ replay_of: of }) => of && "replay",
-  ({ kind }) => (kind === "http" ? "" : KINDS[kind] ?? kind),
+  ({ kind }) => (kind === "sse" || kind === "upgrade" ? KINDS[kind] : ""),
 ];
 
 export class List {
@@ -34,9 +34,9 @@ export class List {
   make() {
     const cell = (name) => h("span", { class: name });
     return h("div", { role: "option", class: "row" },
-      cell("status"), cell("method"),
+      cell("at"), cell("status"), cell("method"),
       h("span", { class: "path" }, h("b", { class: "kind" }), h("span")),
-      cell("service opt"), cell("time num"), cell("size num opt"), cell("at num opt2"));
+      cell("caller"), cell("service"), cell("time num"), cell("size num"));
   }
 
   fill(row, index) {
@@ -45,24 +45,26 @@ export class List {
     const selected = id === this.active;
     row.id = `row-${id}`;
     row.dataset.id = id;
-    row.dataset.class = statusClass(exchange);
+    row.dataset.class = exchange.class;
     row.dataset.kind = exchange.kind;
     row.dataset.shadow = shadowed(exchange);
     row.dataset.marked = id === this.marked;
     row.setAttribute("aria-selected", selected);
     row.setAttribute("aria-posinset", index + 1);
     row.setAttribute("aria-setsize", this.exchanges.shown.length);
-    const [status, method, path, service, time, amount, at] = row.children;
-    setText(status, statusText(exchange));
-    status.title = exchange.error ?? "";
-    setText(method, exchange.method);
+    const [at, status, method, path, caller, service, time, amount] = row.children;
+    setText(at, clock(exchange.started));
+    setText(status, exchange.status_text || "…");
+    status.title = exchange.error ?? exchange.status_text;
+    setText(method, verb(exchange));
+    setText(caller, exchange.caller.split("/").at(-1));
+    caller.title = exchange.caller;
     setText(path.firstChild, id === this.marked ? "compare" : badge(exchange));
     setText(path.lastChild, exchange.target);
     path.title = exchange.target;
     setText(service, exchange.service);
     setText(time, exchange.state === "open" ? "…" : duration(exchange.duration_ms));
     setText(amount, size(exchange.response_size));
-    setText(at, clock(exchange.started));
   }
 
   update() {
@@ -79,6 +81,9 @@ export class List {
     }
     this.seen();
     rows.soon();
+    // Columns that would say nothing are left out.
+    const columns = [exchanges.count(({ caller }) => caller) && "caller", exchanges.varies("service") && "service"];
+    viewport.parentElement.dataset.columns = columns.filter(Boolean).join(" ");
     const total = exchanges.all.size;
     setText(byId("count"), exchanges.shown.length === total ? plural(total, "request") : `${exchanges.shown.length.toLocaleString("en")} of ${total.toLocaleString("en")}`);
   }

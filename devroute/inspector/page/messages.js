@@ -53,7 +53,7 @@ function row(message, kind) {
   const cut = bytes.length < message.size;
   const fields = kind === "grpc" && !compressed && !cut ? decode(bytes) : undefined;
   const text = kind === "grpc" || opcode === "binary" || message.base64 ? undefined : message.text;
-  const preview = fields ? format(fields).slice(0, 300) : text !== undefined ? text.slice(0, 300) : digits(bytes);
+  const preview = message.words ? message.words : fields ? format(fields).slice(0, 300) : text !== undefined ? text.slice(0, 300) : digits(bytes);
   const inside = h("div", { class: "message-body" });
   const fold = h("details", {}, h("summary", {},
     h("span", { class: "way", title: out ? "from the caller" : "from the app" }, h("span", { "aria-hidden": "true" }, out ? "→" : "←"), h("span", { class: "spoken" }, out ? "from the caller" : "from the app")),
