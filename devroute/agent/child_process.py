@@ -11,6 +11,7 @@ from typing import Any, Final
 from devroute.agent.process_group import POLL_SECONDS, ProcessGroup, new_group
 from devroute.errors import ConfigInvalid
 from devroute.platforms import exit_code, runnable
+from devroute.tasks import TaskOwner
 
 #: The variable with the token.
 TOKEN_VARIABLE: Final = "DEVROUTE_TOKEN"
@@ -47,10 +48,21 @@ class ChildProcess:
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> "ChildProcess":
-        """Raises ConfigInvalid if the command cannot be run."""
+        """Raises ConfigInvalid if the command cannot be run. If it is cancelled, what has started meanwhile
+        ends first."""
         name, hint = f"cannot run '{command[0]}'", "the words after -- are run as the app"
         group = new_group()
-        process = await start_process(name, command, hint, env=environment(), **group.options())
+        creation = start_process(name, command, hint, env=environment(), **group.options())
+        owner = TaskOwner()
+        starting = owner.start(creation)
+        try:
+            # Cancelled itself, asyncio would kill the command alone, and leave what it has started by then.
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            process = await starting
+            group.started(process)
+            await cls(process, group).stop()
+            raise
         group.started(process)
         return cls(process, group)
 

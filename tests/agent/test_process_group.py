@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ import pytest
 from devroute.agent import process_group
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.process_group import Accounting, ExtendedLimits, JobObject
+from devroute.tasks import TaskOwner
 from tests.support.eventually import eventually
 from tests.support.loopback import site
 
@@ -51,6 +53,11 @@ def started(folder: Path) -> bool:
     return (folder / "pid").exists() and bool((folder / "pid").read_text())
 
 
+def block_until_started(folder: Path) -> None:
+    """Without the event loop, which so cannot notice that a command has started."""
+    subprocess.run(("sh", "-c", f"until [ -s {folder}/pid ]; do sleep 0.01; done"), timeout=10, check=True)
+
+
 @asynccontextmanager
 async def running_up(
     folder: Path, *arguments: str, terminal: bool = False
@@ -73,7 +80,8 @@ async def running_up(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            # asyncio waits for the pipes too, which what `up` has left behind would keep open.
+            await asyncio.wait_for(process.wait(), 10)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -125,6 +133,22 @@ async def test_what_ignores_sigterm_is_killed(tmp_path: Path, unused_tcp_port: i
     await eventually(lambda: started(tmp_path))
     await asyncio.wait_for(child.stop(grace=0.1), 10)
     assert is_free(unused_tcp_port)
+
+
+async def test_what_has_started_ends_if_the_start_is_cancelled(tmp_path: Path, unused_tcp_port: int) -> None:
+    """By a signal that comes in the instant in which the command starts."""
+    start = TaskOwner().start(ChildProcess.start(command(tmp_path, unused_tcp_port)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    block_until_started(tmp_path)
+    assert start.cancel()
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(start, 10)
+        assert is_free(unused_tcp_port)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("proc", ["/proc", "/nonexistent"])  # without /proc, as on macOS, ps is asked
