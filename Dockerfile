@@ -11,7 +11,7 @@ RUN python -m pip install --no-cache-dir --disable-pip-version-check --only-bina
         --requirement image/runtime.txt --requirement image/build.txt \
     && python -m pip --python /opt/devroute/bin/python install --no-cache-dir --disable-pip-version-check \
         --compile --only-binary :all: --require-hashes --requirement image/runtime.txt
-COPY pyproject.toml README.md setup.py ./
+COPY pyproject.toml README.md LICENSE setup.py ./
 COPY lua lua
 COPY demo demo
 COPY devroute devroute

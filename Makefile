@@ -3,18 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-firefox test-compiled test-istio compiled envoys istio lint bench fuzz soak clean
+.PHONY: help demo test test-firefox test-compiled test-istio test-package compiled envoys istio package zipapp lint bench \
+	fuzz soak clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
 	@echo "make test          run all tests"
 	@echo "make test-istio    run the tests on a real Istio (as root; needs Go, etcd, iptables)"
 	@echo "make test-firefox  run the tests of the inspector's page in Firefox"
+	@echo "make test-package  build all that is published into dist/, install it and run it (needs a package index)"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
 	@echo "make istio         build Istio and kube-apiserver for test-istio, once (8 minutes on two cores)"
 	@echo "make lint          ruff, mypy, import-linter, and the project's own checks of layout, tasks and words"
 	@echo "make fuzz          property tests at random, then the parsers with mutated input, for FUZZ_SECONDS (600)"
 	@echo "make soak          mix good, bad and hostile traffic while laptops come and go, for SOAK_SECONDS (600)"
+	@echo "make package       build the source distribution and the wheel into dist/"
+	@echo "make zipapp        build dist/devroute.pyz, one file with all that it needs but Python"
 	@echo "make compiled      compile the data path to C, into build/compiled"
 	@echo "make bench         compare speed with other programs, in minutes (QUICK=1: in one; RECORD=1: keep the result)"
 	@echo "make clean         remove .venv and caches"
@@ -70,6 +74,19 @@ test-istio: istio
 	$(BIN)/python -m pytest tests/istio -m 'istio or not istio' $(ARGS)
 	$(BIN)/python -m pytest $(ON_THE_OLDEST:%=tests/istio/test_%.py) -m istio --envoy $(OLDEST)/envoy/_bin/envoy $(ARGS)
 ON_THE_OLDEST := main_job policies identity edge
+
+# What is published. The wheel is plain Python; the single file has compiled dependencies, and is for the Python and
+# the kind of machine that made it.
+package: $(VENV)/.package-installed
+	rm -rf dist/*.whl dist/*.tar.gz
+	$(BIN)/python -m build --outdir dist . >/dev/null
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+zipapp: $(VENV)/.package-installed
+	mkdir -p dist
+	$(BIN)/shiv --console-script devroute --output-file dist/devroute.pyz --preamble package/preamble.py --reproducible \
+		--quiet --disable-pip-version-check --constraint constraints.txt .
+test-package: $(VENV)/.test-installed package zipapp
+	$(BIN)/python -m pytest tests/packaging -m 'package or not package' $(ARGS)
 
 # What the image installs, with hashes; needs uv. Again after a change of pyproject.toml or constraints.txt.
 image-requirements:

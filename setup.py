@@ -7,6 +7,8 @@ end before they begin; calls inside a slice of what is neither bytes, str nor li
 """
 
 import os
+import re
+from pathlib import Path
 
 from setuptools import setup
 
@@ -62,4 +64,11 @@ if os.environ.get("DEVROUTE_COMPILE"):
 
     extensions = mypycify([f"devroute/{name.replace('.', '/')}.py" for name in COMPILED], opt_level="3")
 
-setup(ext_modules=extensions)
+#: README without pictures, and without links to files of the repository.
+README = re.sub(
+    r"!?\[([^]]*)\]\((?!https:)[^)]*\)",
+    lambda link: "" if link[0].startswith("!") else link[1],
+    Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+)
+
+setup(ext_modules=extensions, long_description=README, long_description_content_type="text/markdown")

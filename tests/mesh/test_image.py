@@ -112,7 +112,8 @@ def test_the_image_s_lists_are_complete() -> None:
 def test_all_that_the_package_is_made_of_is_copied() -> None:
     folders = {name.partition(".")[0] for name in PROJECT["tool"]["setuptools"]["packages"]}
     folders |= set(PROJECT["tool"]["setuptools"]["package-dir"].values())
-    assert folders | {"pyproject.toml", "setup.py", PROJECT["project"]["readme"]} <= set(copied())
+    assert folders | {"pyproject.toml", "setup.py", "README.md"} <= set(copied())
+    assert set(PROJECT["project"]["license-files"]) <= set(copied())
 
 
 @pytest.mark.parametrize("path", copied())

@@ -1,0 +1,98 @@
+"""Every page can be reached, its links lead somewhere, and the commands it mentions exist."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from devroute.cli.main import app
+from devroute.policy import explain
+from devroute.policy.policy import Policy
+from tests.docs import pages
+from tests.support.paths import ROOT
+
+LINKED = [*pages.PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/decisions/*.md")]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name)
+def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    broken = []
+    for path, fragment in pages.links(page):
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (fragment and fragment not in pages.anchors(target)):
+            broken.append(f"{path}#{fragment}")
+    assert broken == []
+
+
+def test_the_index_lists_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = {path for path, _ in pages.links(index)}
+    assert {page.name for page in ROOT.glob("docs/*.md") if page != index} <= listed
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=name)
+def test_a_fenced_block_says_what_it_is(page: Path) -> None:
+    """Without a language, or as shell, its commands would escape the test that runs them."""
+    assert set(pages.languages(page)) <= pages.LANGUAGES
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=name)
+def test_commands_and_options_that_the_text_mentions_exist(page: Path) -> None:
+    mentioned = [text for text in pages.inline_code(page) if text.startswith("devroute ")]
+    assert [text for text in mentioned if not exists(text)] == []
+
+
+def exists(text: str) -> bool:
+    """Whether there are these commands and options of devroute. What follows `--` is another program's, and
+    `devroute curl` takes any option of curl."""
+    command: Any = typer.main.get_command(app)
+    known: set[str] = set()
+    for word in shlex.split(text.replace("…", ""))[1:]:
+        if word in ("--", "|") or command.name == "curl":
+            break
+        if word in getattr(command, "commands", {}):
+            command = command.commands[word]
+        elif hasattr(command, "commands") and not command.invoke_without_command and word[0] != "-":
+            return word.isupper()  # a placeholder, as in `devroute COMMAND --help`
+        known = {option for each in command.params for option in each.opts} | {"--help", "--version"}
+        if re.match(r"-", word) and word.partition("=")[0] not in known:
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("devroute up b=8001 --shadow 25%", True),
+        ("devroute up -- app --shado", True),
+        ("devroute up --shado 25%", False),
+        ("devroute op", False),
+        ("devroute token new", True),
+        ("devroute token now", False),
+    ],
+)
+def test_a_mistake_in_a_mentioned_command_is_found(text: str, there: bool) -> None:
+    assert exists(text) is there
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("    devroute up b=8001     # a comment", "devroute up b=8001"),
+        ("    curl -H 'a: # b' \"# c\" x#y", "curl -H 'a: # b' \"# c\" x#y"),
+    ],
+)
+def test_a_comment_is_no_part_of_a_command(line: str, command: str) -> None:
+    assert pages.without_comment(line) == command
+
+
+def test_the_policy_of_the_quickstart_draws_no_warning() -> None:
+    (text,) = pages.files(ROOT / "docs" / "quickstart-platform-team.md").values()
+    assert explain.remarks(Policy.parse(text)) == []
