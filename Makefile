@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 	fuzz soak clean
 
 help:
-	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 leaves it running)"
+	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 takes your own code, SERVICE=NAME)"
 	@echo "make test          run all tests"
 	@echo "make test-istio    run the tests on a real Istio (as root; needs Go, etcd, iptables)"
 	@echo "make test-firefox  run the tests of the inspector's page in Firefox"
@@ -27,11 +27,12 @@ help:
 $(VENV)/.%-installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "devroute needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	@echo "Installing devroute[$*] into $(VENV), once"
+	$(BIN)/python -m pip install $(if $(filter demo,$*),--progress-bar on,--quiet) --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@
 
 demo: $(VENV)/.demo-installed
-	@$(BIN)/devroute demo $(if $(KEEP),--keep)
+	@$(BIN)/devroute demo $(if $(KEEP),--keep) $(if $(SERVICE),--service $(SERVICE))
 
 # Tests mostly wait for processes: one worker more than the two cores that CI has.
 test: $(VENV)/.test-installed

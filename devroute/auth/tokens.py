@@ -86,10 +86,12 @@ class TokenRecord(BaseModel):
 _RECORDS = TypeAdapter(tuple[TokenRecord, ...])
 
 
-def new_token(subject: str, created: str = "", expires: str | None = None) -> tuple[str, TokenRecord]:
-    """A new secret for `subject`, and its record for the file. Raises ConfigInvalid for an invalid
-    subject."""
-    secret = PREFIX + secrets.token_hex(ENTROPY)
+def new_token(
+    subject: str, created: str = "", expires: str | None = None, *, entropy: int = ENTROPY
+) -> tuple[str, TokenRecord]:
+    """A new secret for `subject` with `entropy` random bytes, and its record for the file. Raises
+    ConfigInvalid for an invalid subject."""
+    secret = PREFIX + secrets.token_hex(entropy)
     try:
         check_subject(subject)
     except Malformed as problem:

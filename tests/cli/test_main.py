@@ -185,12 +185,12 @@ def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None
         seen.append(settings)
         return 0
 
-    async def demo(keep: bool) -> int:
-        seen.append(keep)
+    async def demo(keep: bool, service: str) -> int:
+        seen.append((keep, service))
         return 0
 
     replace_part(monkeypatch, "proxy.app", proxy)
-    replace_part(monkeypatch, "mesh.demo", demo)
+    replace_part(monkeypatch, "mesh.demo.app", demo)
     assert (
         run(
             ["proxy", "--host", "127.0.0.1", "--data-port", "0", "--policy", "p.yaml"],
@@ -198,7 +198,7 @@ def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None
         )
         == 0
     )
-    assert run(["demo", "--keep"], {}) == 0
+    assert run(["demo", "--keep", "--service", "orders"], {}) == 0
     settings, keep = seen
     assert isinstance(settings, ProxySettings)
     assert (settings.data_host, settings.admin_host, settings.data_port, settings.admin_port) == (
@@ -207,7 +207,7 @@ def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None
         0,
         0,
     )
-    assert (settings.control_port, settings.policy, keep) == (8081, Path("p.yaml"), True)
+    assert (settings.control_port, settings.policy, keep) == (8081, Path("p.yaml"), (True, "orders"))
 
 
 @pytest.mark.parametrize(

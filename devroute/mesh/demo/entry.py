@@ -1,0 +1,49 @@
+"""Where the user's requests enter the demo's mesh, in place of an ingress: it passes each one on to the first
+service's sidecar, and gives it a trace's id, by which the journal knows it.
+"""
+
+import secrets
+import time
+
+import aiohttp
+from aiohttp import web
+
+from devroute.headers import CONTRACT
+from devroute.mesh.demo.journal import Journal, trace_of
+from devroute.mesh.demo.services import HOP_BY_HOP, copied, forwarded, outcome
+from devroute.mesh.istio.sidecar import Endpoint
+
+
+class Entry:
+    """`sidecar` is the one of `service`, once it runs."""
+
+    def __init__(self, service: str, journal: Journal, session: aiohttp.ClientSession) -> None:
+        self.sidecar: Endpoint | None = None
+        self._service = service
+        self._journal = journal
+        self._session = session
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_route("*", "/{path:.*}", self.enter)
+
+    async def enter(self, request: web.Request) -> web.StreamResponse:
+        if self.sidecar is None:
+            return web.Response(status=503, text="the demo's mesh is still starting\n")
+        headers = [(name, value) for name, value in request.headers.items() if _goes_on(name)]
+        if not (trace := trace_of(request.headers)):
+            trace = secrets.token_hex(16)
+            headers.append(("traceparent", f"00-{trace}-{secrets.token_hex(8)}-01"))
+        contract = ", ".join(request.headers.getall(CONTRACT, ()))
+        self._journal.enter(trace, request.method, request.raw_path, contract, time.time())
+        hop = self._journal.send(trace, self._service, time.time())
+        async with forwarded(request, self._session, self.sidecar, self._service, headers) as response:
+            if response is None:
+                self._journal.answer(hop, None, "", "", time.time())
+                return web.Response(status=502, text="the first sidecar cannot be reached\n")
+            self._journal.answer(hop, response.status, *outcome(response.headers), time.time())
+            names = dict.fromkeys(name.lower() for name in response.headers if _goes_on(name))
+            return await copied(request, response, names)
+
+
+def _goes_on(name: str) -> bool:
+    return name.lower() not in HOP_BY_HOP and name.lower() != "host"

@@ -1,0 +1,42 @@
+"""HTTP servers of the demo on loopback, for people and programs on this machine only."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from devroute.inspector.access import HOSTS, is_loopback
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: Seconds that open requests have at the end.
+CLOSE_SECONDS = 0.5
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a Host that is not this machine's: a web site whose name resolves to 127.0.0.1 (DNS rebinding)
+    could read and send what its origin may not."""
+    transport = request.transport
+    peer, here = (
+        transport.get_extra_info(name) if transport is not None else None for name in ("peername", "sockname")
+    )
+    if not (peer and here and is_loopback(peer[0])) or request.headers.get("host") not in {
+        f"{host}:{here[1]}" for host in HOSTS
+    }:
+        return web.Response(status=403, text="the demo takes requests to 127.0.0.1 only\n")
+    return await handler(request)
+
+
+@asynccontextmanager
+async def served(add_routes: Callable[[web.UrlDispatcher], object]) -> AsyncIterator[str]:
+    """The server's URL without a final slash, on a port that the system chooses."""
+    application = web.Application(middlewares=[_guard])
+    add_routes(application.router)
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_SECONDS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,87 @@
+"""The running demo: the proxy, three services with their sidecars, two laptops, and the entry."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from devroute.auth.tokens import new_token
+from devroute.mesh import testbed
+from devroute.mesh.demo.entry import Entry
+from devroute.mesh.demo.journal import Journal
+from devroute.mesh.demo.loopback import served
+from devroute.mesh.demo.services import PATIENT, TIMEOUT, DemoApp
+from devroute.mesh.istio.sidecar import INBOUND, OUTBOUND, Endpoint, Sidecar
+
+#: The first and the last service; the one between them is the user's to name.
+FIRST, LAST = "a", "c"
+
+#: The names of the demo's apps: those in the mesh, Alice's, and Bob's. YOU is the laptop that the user's own
+#: `devroute up` registers.
+MESH, ALICE, BOB = "mesh", "alice", "bob"
+YOU = "you"
+
+#: Random bytes of a token: its line fits into 80 columns.
+TOKEN_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """`service` is the middle one. `first` and `direct` are the first service's sidecar and Alice's app,
+    `url` the entry, `server` and `token` what `devroute up` of YOU needs."""
+
+    session: aiohttp.ClientSession
+    service: str
+    first: Endpoint
+    direct: Endpoint
+    alice: testbed.Command
+    url: str
+    server: str
+    token: str
+
+    @property
+    def services(self) -> tuple[str, str, str]:
+        return FIRST, self.service, LAST
+
+
+@asynccontextmanager
+async def mesh(
+    folder: Path, service: str, journal: Journal, progress: Callable[[str], object]
+) -> AsyncIterator[Mesh]:
+    """A → `service` → C, the proxy, and two laptops with an app of their own for `service`. `progress` gets
+    what is being started. Raises DevrouteError."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        patient = await enter(aiohttp.ClientSession(timeout=PATIENT, auto_decompress=False))
+        entry = Entry(FIRST, journal, patient)
+        url = await enter(served(entry.add_routes))
+        tokens = {who: new_token(who, entropy=TOKEN_BYTES) for who in (ALICE, BOB, YOU)}
+        progress("the proxy")
+        proxy = await enter(testbed.proxy(folder, [record for _, record in tokens.values()]))
+
+        # The last one first, since each calls the next one's sidecar.
+        inbound: dict[str, Endpoint] = {}
+        for name, calls in [(LAST, ""), (service, LAST), (FIRST, service)]:
+            progress(f"Envoy, the sidecar of {name}")
+            app = DemoApp(name, MESH, journal, calls)
+            next_service = {calls: inbound[calls]} if calls else {}
+            described = Sidecar(name, await enter(app.serving()), "demo", services=next_service)
+            envoy = await enter(testbed.sidecar(folder, described, proxy))
+            inbound[name] = envoy.listeners[INBOUND]
+            app.through = envoy.listeners.get(OUTBOUND)
+
+        # A laptop reaches the mesh's C, as through a VPN.
+        laptops, commands = {}, {}
+        for who in (ALICE, BOB):
+            progress(f"devroute up on the laptop of {who}")
+            app = DemoApp(service, who, journal, LAST, inbound[LAST])
+            laptops[who] = await enter(app.serving())
+            local = f"{service}={laptops[who].host}:{laptops[who].port}"
+            commands[who] = await enter(testbed.laptop(folder, who, proxy.server, tokens[who][0], local))
+        session = await enter(aiohttp.ClientSession(timeout=TIMEOUT))
+        entry.sidecar = first = inbound[FIRST]
+        yield Mesh(
+            session, service, first, laptops[ALICE], commands[ALICE], url, proxy.server, tokens[YOU][0]
+        )

@@ -1,0 +1,55 @@
+"""The demo's page in a real Chromium, with a journal that the test writes."""
+
+import time
+from pathlib import Path
+
+from devroute.mesh.demo.journal import Journal
+from devroute.mesh.demo.loopback import served
+from devroute.mesh.demo.server import JournalPage
+from tests.inspector.browser import chromium, needed
+
+ABOUT = {"services": ["a", "b", "c"], "up": "devroute up b=YOURPORT", "curl": "curl -i http://127.0.0.1:1/"}
+#: A page that inserts a text as HTML would run this.
+HOSTILE = "/<img src=x onerror=\"document.title='owned'\">"
+
+
+@needed
+async def test_the_page_shows_each_chain_live_and_the_age_of_open_requests(tmp_path: Path) -> None:
+    journal = Journal()
+    async with (
+        served(JournalPage(journal, ABOUT).add_routes) as url,
+        chromium(tmp_path / "profile") as browser,
+    ):
+        await browser.open(f"{url}/")
+        await browser.shows("#state", "live")
+        await browser.shows("#none", "None yet")
+        await browser.shows("#up", "devroute up b=YOURPORT")
+
+        began = time.time() - 65
+        journal.enter("t", "GET", HOSTILE, '{"b": "you"}', began)
+        journal.answer(journal.send("t", "a", began), 200, "service", "", time.time())
+        at_b = journal.send("t", "b", began)
+        await browser.shows(".contract", 'x-devroute: {"b": "you"}')
+        await browser.shows(".hop[data-state=open]", "open for 1 min ")
+        age = await browser.text(".hop[data-state=open] .who")
+        await browser.until(
+            "document.querySelector('.hop[data-state=open] .who').textContent != arguments[0]", age
+        )
+        await browser.size(360, 640)
+        assert await browser.js("return document.documentElement.scrollWidth") <= 360
+        await browser.picture("demo-360")
+
+        journal.answer(at_b, 201, "laptop", "b answered by you (tunnel)", time.time())
+        await browser.shows(".hop[data-state=laptop]", "b answered by you (tunnel)")
+        await browser.shows(".hop[data-state=laptop] small:last-child", "status 201 after 1 min")
+        assert await browser.text("b") == "GET " + HOSTILE
+        journal.enter("u", "GET", "/", "", time.time())
+        journal.answer(journal.send("u", "a", time.time()), 400, "error", "not valid JSON", time.time())
+        await browser.shows(".hop[data-state=error]", "an error")
+        await browser.size(1280, 800)
+        for scheme in ("light", "dark"):
+            await browser.scheme(scheme)
+            await browser.picture(f"demo-{scheme}")
+        assert await browser.js("return document.title") == "devroute demo: b"
+        assert await browser.complaints() == []
+        await browser.leave()

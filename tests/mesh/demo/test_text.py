@@ -1,0 +1,54 @@
+"""What the demo prints fits into 80 columns, and is coloured where there are colours."""
+
+import io
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from devroute.mesh.demo.scenes import Reply, Scene
+from devroute.mesh.demo.text import heading, next_steps, row, title
+
+GOOD = Reply(("mesh", "alice", "mesh"), "laptop", "b answered by alice (tunnel)")
+FALLBACK = Reply(("mesh", "mesh", "mesh"), "fallback", "word " * 40)
+
+
+@pytest.mark.parametrize("service", ["b", "orders", "x" * 63])
+def test_each_line_fits_into_80_columns(service: str) -> None:
+    services = ("a", service, "c")
+    contract = f'{{"{service}": "127.0.0.1:65535"}}'
+    seen = [GOOD, FALLBACK, Reply((), "error", "x " * 99)]
+    rows = [row(Scene(contract, each, GOOD), services) for each in seen]
+    texts = [title(services), heading(services), *rows]
+    if len(service) < 20:  # lines to copy are never cut
+        url = "http://127.0.0.1:65535"
+        texts.append(next_steps(service, "devroute", url, "dvr_" + "0" * 32, url, url))
+    for line in "\n".join(text.plain for text in texts).splitlines():
+        assert cell_len(line) <= 80, line
+
+
+def test_columns_stand_below_their_names() -> None:
+    services = ("a", "orders", "c")
+    names, values = heading(services).plain, row(Scene("none", GOOD, GOOD), services).plain
+    assert [names.index(f"  {each}  ") for each in services] == [
+        values.index("  mesh "),
+        values.index("  alice "),
+        values.rindex("  mesh "),
+    ]
+
+
+def test_an_unexpected_reply_is_marked_and_has_its_reason() -> None:
+    services = ("a", "b", "c")
+    assert row(Scene("{}", GOOD, GOOD), services).plain.startswith("  ✓ {}")
+    wrong = row(Scene("{}", FALLBACK, GOOD), services).plain
+    assert wrong.startswith("  ✗ {}")
+    assert "\n      word word" in wrong
+
+
+@pytest.mark.parametrize(("no_color", "colours"), [(False, True), (True, False)])
+def test_colours_can_be_switched_off(no_color: bool, colours: bool) -> None:
+    out = io.StringIO()
+    environment = {"TERM": "xterm-256color", **({"NO_COLOR": "1"} if no_color else {})}
+    console = Console(file=out, force_terminal=True, highlight=False, soft_wrap=True, _environ=environment)
+    console.print(row(Scene("none", GOOD, GOOD), ("a", "b", "c")))
+    assert ("\x1b[32m" in out.getvalue()) is colours
