@@ -1,4 +1,4 @@
--- parts: text, path, random, settings, caller, identity, baggage, trace, cache, cluster, lines, resolve, rule, loop, destination
+-- parts: text, path, random, settings, caller, identity, baggage, trace, plain, cache, cluster, lines, resolve, rule, loop, destination
 --
 -- devroute's sidecar filter: decides for one request with a contract whether it is detoured at this service.
 --
@@ -7,8 +7,9 @@
 -- dynamic metadata, which no client can set, and has the route chosen again: the routes "devroute-detour" and
 -- "devroute-decided" match decisions that lead elsewhere, and everything else falls to the service's own route.
 --
--- It never parses a contract (the proxy does), never bases a decision on what a client can set, and never takes a
--- service down: whatever fails here, the service itself responds, and the response says why.
+-- It never parses a contract (the proxy does, and is asked about each that is not in plain form), never bases a decision
+-- on what a client can set, and never takes a service down: whatever fails here, the service itself responds, and the
+-- response says why.
 
 -- Each request leaves garbage. Collecting it less often saves 1 % of a request's CPU (bench/mesh_cost.md), for up to
 -- four times the memory of the caches.
@@ -38,7 +39,13 @@ local TOO_LONG = error_response(
 )
 local UNREADABLE =
   error_response(CONTRACT_INVALID, "the contract in baggage is not one line of ASCII", "percent-encode the JSON")
+local UNCHECKED_TTL_MS = 5000 -- between attempts of a proxy that fails, for a contract which may not concern us
 local UNREAD = fallback("baggage of more than " .. MAX_READ_BAGGAGE .. " bytes is not read")
+
+-- The service answers, as it would if the contract were valid.
+local function unchecked(rule)
+  return { result = "service", reason = printable("the contract was not checked: " .. rule.outcome.reason) }
+end
 
 --- The contract of a request
 
@@ -262,20 +269,56 @@ local function has_failed_over(headers, info)
   return true
 end
 
+-- The outcome of a valid contract that the proxy need not be asked about, else nil.
+local function unasked(identity, entry)
+  if identity.names == "" then
+    return NAMELESS
+  elseif entry.concerns then
+    return nil
+  end
+  return identity.doubts and DOUBTED or UNCONCERNED
+end
+
+-- Has the proxy's rule for a contract, unless the last one still holds. Returns the contract's cache entry, and whether it
+-- has asked: the call yields, over which header objects and all else taken from the handle become invalid.
+local function current(handle, identity, raw, entry)
+  if is_fresh(entry, tonumber(handle:timestamp())) then
+    return entry, false
+  end
+  local rule, ttl = ask(handle, identity, raw)
+  entry = identity.known[raw] or entry
+  entry.rule, entry.since = rule, tonumber(handle:timestamp())
+  entry.expires = entry.since + (rule.invalid and entry.unclear and INVALID_TTL_MS or ttl)
+  return entry, true
+end
+
+-- The outcome where a contract that names others, as far as can be seen, may be invalid: an error if it is, else the one
+-- given. The proxy is asked once about a valid one, and seldom while it fails, since this service may not be concerned.
+local function checked(handle, identity, raw, entry, valid)
+  entry = current(handle, identity, raw, entry)
+  local rule = entry.rule
+  if rule.invalid then
+    return rule.outcome
+  elseif rule.failed then
+    entry.expires = entry.since + UNCHECKED_TTL_MS
+    return valid == UNCONCERNED and unchecked(rule) or valid
+  end
+  entry.unclear = false
+  return valid
+end
+
 local function outcome_of(handle, info, headers, identity, raw, entry, baggage)
   if has_failed_over(headers, info) then
     return FAILED_OVER
-  elseif identity.names == "" then
-    return NAMELESS
-  elseif not entry.concerns then
-    return identity.doubts and DOUBTED or UNCONCERNED
   end
-  if not is_fresh(entry, tonumber(handle:timestamp())) then
-    local rule, ttl = ask(handle, identity, raw)
-    -- The call yields, over which header objects and all else taken from the handle become invalid.
+  local known = unasked(identity, entry)
+  if known ~= nil then
+    return entry.unclear and checked(handle, identity, raw, entry, known) or known
+  end
+  local asked
+  entry, asked = current(handle, identity, raw, entry)
+  if asked then
     headers = handle:headers()
-    entry = identity.known[raw] or entry
-    entry.rule, entry.expires = rule, tonumber(handle:timestamp()) + ttl
   end
   local rule = entry.rule
   local arrived = false

@@ -46,11 +46,13 @@ local function identity_for(info)
   return identity
 end
 
--- Of a contract: whether it `concerns` this service, its `member` for baggage (false if that is too long), and, if it
--- concerns us, the last `rule` until it `expires`.
+-- Of a contract: whether it `concerns` this service, whether it is `unclear` if it is valid, its `member` for baggage
+-- (false if that is too long), and, if it concerns us or is unclear, the last `rule`, which holds from `since` until it
+-- `expires`. A signed contract is clear: it concerns every service.
 local function remember(identity, raw)
   local member = percent_encode(compact(raw))
   local entry = { concerns = may_concern(raw, identity.needles), expires = 0 }
+  entry.unclear = not is_plain(raw) and raw:sub(1, 2) ~= "ey"
   entry.member = #member + #CONTRACT_MEMBER <= MAX_BAGGAGE and member
   local bytes = #raw + 3 * #(entry.member or "") + OVERHEAD
   if make_room(bytes) or identity.size >= MAX_CACHED then
@@ -84,7 +86,7 @@ local function joined(entry, baggage)
   return after
 end
 
--- The clock may be set back: what expires too far ahead is not fresh.
+-- The clock may be set back: what was remembered later is not fresh.
 local function is_fresh(entry, now)
-  return now < entry.expires and entry.expires <= now + MAX_TTL_MS
+  return now < entry.expires and entry.since <= now
 end

@@ -3,10 +3,12 @@
 -- Outcome, of one request:
 --   result, reason  the response's x-devroute-result and x-devroute-reason; any result ends the asking
 --   status, body    a response that the filter gives itself
--- Rule, of one contract: `outcome` if it is the same for every request, else `service` and what leads elsewhere.
+-- Rule, of one contract: `outcome` if it is the same for every request, else `service` and what leads elsewhere;
+-- `invalid` if the contract itself is, `failed` if the proxy could not be asked.
 
 local RESOLVE_TIMEOUT_MS = 500 -- what a proxy that hangs may cost a request
 local FAILURE_TTL_MS = 400 -- so that a dead proxy costs its timeout now and then, and one that is back is asked soon
+local INVALID_TTL_MS = 60000 -- of a contract that will be invalid for as long as the proxy is not upgraded
 
 local function fallback(reason)
   return { result = "fallback", reason = printable(reason) }
@@ -27,6 +29,8 @@ local NO_CLUSTER = fallback(
     .. " name devroute/*?" -- or the proxy's own namespace
 )
 local NOT_UNDERSTOOD = fallback("the devroute proxy's response was not understood")
+
+local INVALID = ('{"code":"%s",'):format(CONTRACT_INVALID.code)
 
 -- For each decision: the rule's own part, or nil if a line that it needs is missing or invalid.
 local DECISIONS = {
@@ -50,7 +54,8 @@ local DECISIONS = {
     if status == nil or not status:find("^[45]%d%d$") or values.body == nil or values.reason == nil then
       return nil
     end
-    return { outcome = { reason = printable(values.reason), status = status, body = values.body .. "\n" } }
+    local outcome = { reason = printable(values.reason), status = status, body = values.body .. "\n" }
+    return { outcome = outcome, invalid = values.body:sub(1, #INVALID) == INVALID }
   end,
 }
 
@@ -127,7 +132,7 @@ local function ask(handle, identity, raw)
   else
     outcome = fallback("the devroute proxy responded to the sidecar with status " .. tostring(status))
   end
-  return { outcome = outcome }, FAILURE_TTL_MS
+  return { outcome = outcome, failed = true }, FAILURE_TTL_MS
 end
 
 -- Where a rule cannot be followed: an error if the contract insists (`fallback: fail`), else the service.

@@ -12,12 +12,15 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from devroute.contract.grammar import parse
+from devroute.errors import ContractInvalid
 from devroute.mesh.istio.sidecar import Endpoint
 from devroute.mesh.manifests.model import MeshScope
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import Mesh, serving, sidecar_of_foo
 from tests.envoy.real import Mesh as RealMesh
 from tests.envoy.real import real_mesh
+from tests.support.paths import VECTORS
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -166,6 +169,21 @@ async def test_the_proxy_checks_conditions_too(real: RealMesh, foo: str, laptop:
         asked = real.client.request(method, direct, headers=headers | {"x-devroute-matched": "foo"})
         status, _, _, body = await verdict_of(asked)
         assert (status, body.get("code")) == ((200, None) if who == "laptop" else (400, "condition-unmet"))
+
+
+async def test_a_typo_is_an_error_with_its_correction_at_any_service(real: RealMesh, foo: str) -> None:
+    """None of these contracts names foo."""
+    cases = json.loads((VECTORS / "contracts.json").read_text())["invalid"]
+    for case in cases:
+        if "corrected" not in case:
+            continue
+        with pytest.raises(ContractInvalid) as caught:
+            parse(case["contract"])
+        asked = real.client.get(foo, headers={"x-devroute": case["contract"]})
+        status, result, _, body = await verdict_of(asked)
+        assert (status, result, body) == (400, "error", caught.value.as_dict()), case
+    asked = real.client.get(foo, headers={"x-devroute": '{"bar": {"to": "[fd00::1]:80", "percent": 1e1}}'})
+    assert (await verdict_of(asked))[3]["who"] == "app"
 
 
 async def test_delay(real: RealMesh, foo: str, laptop: str) -> None:

@@ -95,7 +95,7 @@ def test_a_sidecar_without_a_name_reports_it() -> None:
 # --- who has to ask ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("contract", ['{"bar": "foo:80"}', '{"foobar": "x", "xfoo": "y"}', "{}"])
+@pytest.mark.parametrize("contract", ['{"bar": "foo:80"}', '{"foobar": "x", "xfoo": "y"}'])
 def test_a_contract_that_names_others_is_not_asked_about(worker: Worker, contract: str) -> None:
     handle = worker.request(contract)
     assert (handle["result"], handle["reason"]) == ("service", None)
@@ -134,6 +134,72 @@ def test_the_longest_contract_is_8_kib(worker: Worker) -> None:
     assert worker.request(longest)["decision"] == "detour"
     assert worker.request(longest + "}").responded is not None
     assert len(worker.asked) == 1
+
+
+# --- contracts that may be invalid -------------------------------------------------------------------------
+
+INVALID = (
+    "devroute 1\ndecision error\nttl 1000\nstatus 400\nreason no\n"
+    'body {"code":"contract-invalid","message":"no"}\n'
+)
+TYPO = "{'bar': 'alice'}"
+
+
+def test_an_invalid_contract_is_an_error_at_a_service_that_it_does_not_name(worker: Worker) -> None:
+    worker.response = worker.responds(INVALID)
+    for _ in range(3):
+        handle = worker.request(TYPO)
+        assert handle.responded is not None
+        assert handle.responded[0][":status"] == "400"
+        assert json.loads(handle.responded[1])["code"] == "contract-invalid"
+    assert len(worker.asked) == 1
+
+
+@pytest.mark.parametrize("contract", [TYPO, "{'foo': 'alice'}", "foo=alice", ""])
+def test_the_proxy_is_asked_once_a_minute_about_an_invalid_contract(worker: Worker, contract: str) -> None:
+    worker.response = worker.responds(INVALID)
+    for now, asked in [(0, 1), (59_999, 1), (60_000, 2)]:
+        worker.now = 1_000_000 + now
+        assert worker.request(contract).responded is not None
+        assert len(worker.asked) == asked
+
+
+def test_another_error_holds_for_its_ttl(worker: Worker) -> None:
+    worker.response = worker.responds(INVALID.replace("contract-invalid", "laptop-offline"))
+    for now, asked in [(0, 1), (999, 1), (1000, 2)]:
+        worker.now = 1_000_000 + now
+        worker.request('{"foo": "[fd00::1]:80"}')
+        assert len(worker.asked) == asked
+
+
+def test_the_proxy_is_asked_once_about_a_valid_contract_that_is_not_plain(worker: Worker) -> None:
+    worker.response = worker.responds("devroute 1\ndecision service\nttl 1000\n")
+    for now in (0, 1000, 100_000_000):
+        worker.now = 1_000_000 + now
+        handle = worker.request('{"bar": "[fd00::1]:80"}')
+        assert (handle["result"], handle["reason"], handle.cleared) == ("service", None, False)
+    assert len(worker.asked) == 1
+
+
+def test_a_proxy_that_fails_leaves_an_unclear_contract_to_the_service(worker: Worker) -> None:
+    worker.response = worker.responds("", "504")
+    for now, asked in [(0, 1), (4_999, 1), (5_000, 2)]:
+        worker.now = 1_000_000 + now
+        handle = worker.request(TYPO)
+        reason = "the contract was not checked: the devroute proxy did not respond within 500 ms"
+        assert (handle["result"], handle["reason"]) == ("service", reason)
+        assert len(worker.asked) == asked
+    worker.now += 5_000
+    worker.response = worker.responds(INVALID)
+    assert worker.request(TYPO).responded is not None
+
+
+def test_a_sidecar_without_a_name_refuses_an_invalid_contract_too() -> None:
+    worker = Worker({})
+    worker.response = worker.responds(INVALID)
+    assert worker.request(TYPO).responded is not None
+    worker.response = worker.responds("", "503")
+    assert "DEVROUTE_SERVICE" in (worker.request("{'foo': 'alice'}")["reason"] or "")
 
 
 # --- the response ------------------------------------------------------------------------------------------

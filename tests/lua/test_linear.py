@@ -33,6 +33,8 @@ EVERY_SHAPE = SHAPES | {
     "quotes": repeated('"', "devroute="),
     "backslashes": repeated("\\", "devroute={", "}"),
     "names": repeated('"foo', "{", "}"),
+    "spaces behind a name": repeated(" ", 'devroute={"bar"', "}"),
+    "a list of a contract": repeated('"a",', '{"bar":{"from":[', "}}"),
     "colons": repeated(":1", "foo"),
     "digits": repeated("1", "foo:", "x"),
     "spaces inside a list": repeated(" ", "devroute-via=foo", "x"),

@@ -1,6 +1,7 @@
 """The vectors of routing/SIDECAR.md, run by the sidecar's Lua."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
@@ -8,12 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devroute.contract.grammar import MAX_ENTRIES, parse
 from devroute.contract.path import read_target
 from devroute.contract.trace_id import split_trace, with_trace
+from devroute.errors import ContractInvalid
 from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA
 from devroute.http.baggage import MAX_READ_BYTES, member_value, with_member
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source
+from devroute.routing.decision import Decision
+from devroute.routing.resolve_codec import encode
 from tests.contract.test_path import PATHS
 from tests.lua.test_edge_linear import python_of
 from tests.lua.worker import CONTROL, SETTINGS, Handle, Worker, exports, runtime
@@ -61,6 +66,127 @@ def test_the_lua_asks_about_every_contract_that_has_a_key_of_the_service(case: d
         for name in case["candidates"]
     ]
     assert any(asks) is case["asks"]
+
+
+# --- whether a contract is valid ----------------------------------------------------------------------------
+
+_, PLAIN = exports("plain", "is_plain")
+CONTRACTS = json.loads((VECTORS / "contracts.json").read_text())
+
+
+@pytest.mark.parametrize("case", CONTRACTS["valid"], ids=lambda case: case["contract"][:60])
+def test_the_lua_knows_the_plain_form_of_contracts(case: dict[str, Any]) -> None:
+    assert PLAIN.is_plain(case["contract"]) is case["plain"]
+
+
+@pytest.mark.parametrize("case", CONTRACTS["invalid"], ids=lambda case: repr(case["contract"][:60]))
+def test_no_invalid_contract_is_plain_so_that_a_service_which_it_does_not_name_refuses_it(
+    case: dict[str, Any],
+) -> None:
+    contract = case["contract"].encode().decode("latin-1")
+    assert PLAIN.is_plain(contract) is False
+    with pytest.raises(ContractInvalid) as caught:
+        parse(case["contract"])
+    worker = Worker(lua.source("decide", SETTINGS=SETTINGS), {"ISTIO_META_WORKLOAD_NAME": "unnamed"})
+    worker.response = worker.responds(
+        encode(Decision("error", reason=caught.value.message, error=caught.value)).decode()
+    )
+    handle = worker.request(contract)
+    assert handle.responded is not None
+    headers, body = handle.responded
+    assert (headers[":status"], json.loads(body)) == ("400", caught.value.as_dict())
+
+
+#: Names, targets and options at the borders of what is valid, many of them beyond.
+NAMES = ["a", "b.c", "x-1", "A", "b.c.d", "a-", ".a", "", "f" * 63, "f" * 64, "a_b"]
+TARGETS = [
+    *(
+        "alice",
+        "a-",
+        "version:v2",
+        "version:2.x_y-",
+        "v:08",
+        "10.0.0.1:80",
+        "10.0.0.256:80",
+        "1.2.3:4",
+        "a.b",
+    ),
+    *("01.2.3.4:5", "h.example:65535", "h.example:65536", "h.:1", "0x1:1", "h.0x:1", "a_b:1", "[::1]:1", "A"),
+    *("a:0", "", "version:", "1.2.3.4.5:6", "a..b:1", f"{'f' * 64}:1", f"{'f.' * 127}ff:1", "8001", "8001:1"),
+]
+OPTIONS = [
+    *(
+        'methods="GET"',
+        'methods=["GET","HEAD"]',
+        'methods="get"',
+        "methods=[]",
+        'methods=["GET",]',
+        "abort=599",
+    ),
+    *('path="/a/"', 'path="/"', 'path="/a/../b"', 'path="/a//b"', 'path="/a%2f"', 'path="/a?b"', 'path="a"'),
+    *(
+        'from="shop/web"',
+        'from=["spiffe://x/y"]',
+        'from="spiffe://a,b"',
+        'from="web"',
+        "percent=0",
+        "abort=600",
+    ),
+    *(
+        "percent=100",
+        "percent=100.1",
+        "percent=12.5",
+        "percent=012",
+        "percent=1.",
+        "percent=1e1",
+        "percent=-1",
+    ),
+    *("mirror=true", "mirror=false", "mirror=1", 'fallback="fail"', 'fallback="service"', 'fallback="no"'),
+    *("timeout=3600", "timeout=3601", 'timeout="3s"', 'timeout="0s"', 'timeout="1h"', 'timeout="3601s"'),
+    *('delay="500ms"', "delay=0.5", "delay=0", "abort=200", "abort=199", "abort=5030", 'to="bob"', "other=1"),
+    *(
+        f"methods={json.dumps(['GET'] * 17)}",
+        f'methods="{"G" * 33}"',
+        f'path="/{"a" * 1024}"',
+        "percent=0" * 9,
+    ),
+]
+
+
+def assert_never_plain_and_invalid(contracts: Iterable[str], *, plain: int) -> None:
+    """`plain`: how many are plain at least, so that the test says something."""
+    seen = 0
+    for contract in contracts:
+        if PLAIN.is_plain(contract.encode().decode("latin-1")):
+            parse(contract)  # does not raise
+            seen += 1
+    assert seen >= plain
+
+
+def test_whatever_the_lua_takes_for_valid_the_grammar_accepts() -> None:
+    single = [json.dumps({name: target}) for name in NAMES for target in TARGETS]
+    pairs = [json.dumps({"a": "x", "b": target}) for target in TARGETS]
+    assert_never_plain_and_invalid(single + pairs, plain=25)
+    members = ['"{}": {}'.format(*each.split("=", 1)) for each in OPTIONS]
+    options = [f'{{"a": {{"to": "x", {one}, {two}}}}}' for one in members for two in members]
+    assert_never_plain_and_invalid([*options, *(f'{{"a": {{{each}}}}}' for each in members)], plain=300)
+
+
+def test_no_contract_with_a_character_more_or_less_is_taken_for_valid_unless_it_is() -> None:
+    bases = [case["contract"] for case in CONTRACTS["valid"] if case["plain"] and len(case["contract"]) < 120]
+    changed = (
+        base[:at] + character + base[at + (not inserted) :]
+        for base in bases
+        for at in range(len(base))
+        for character in ("", *"\"{}[],: \t\\'aA0.-\xe9\n")
+        for inserted in (False, True)
+    )
+    assert_never_plain_and_invalid(changed, plain=1000)
+
+
+def test_the_largest_number_of_services_is_plain() -> None:
+    for count, plain in [(MAX_ENTRIES, True), (MAX_ENTRIES + 1, False)]:
+        assert PLAIN.is_plain(json.dumps({f"s{number}": "x" for number in range(count)})) is plain
 
 
 BAGGAGE_PIECES = st.sampled_from(

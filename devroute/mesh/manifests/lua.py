@@ -13,8 +13,10 @@ from importlib import resources
 from typing import Final
 
 from devroute import headers
-from devroute.contract.conditions import MAX_TEXT
-from devroute.contract.grammar import MAX_BYTES
+from devroute.contract.conditions import MAX_LIST, MAX_TEXT
+from devroute.contract.grammar import MAX_BYTES, MAX_ENTRIES
+from devroute.contract.options import MAX_DURATION_S
+from devroute.contract.target import MAX_HOST, MAX_LABEL
 from devroute.errors import CallerDenied, ContractInvalid, DevrouteError, LoopDetected, VersionMissing
 from devroute.http.baggage import MAX_READ_BYTES
 from devroute.quoting import MAX_REASON
@@ -50,11 +52,19 @@ _SHARED: Final[dict[str, Constant]] = {
     "MAX_RESPONSE": resolve_codec.MAX_BYTES,
     "MAX_TTL_MS": TTL_MS,
     "MAX_CONTRACT": MAX_BYTES,
+    "PLAIN": {
+        "entries": MAX_ENTRIES,
+        "label": MAX_LABEL,
+        "host": MAX_HOST,
+        "list": MAX_LIST,
+        "text": MAX_TEXT,
+        "seconds": int(MAX_DURATION_S),
+    },
     "MAX_REASON": MAX_REASON,
-    "MAX_CALLER": MAX_TEXT,
     "MAX_NAME": MAX_NAME,
     "MAX_READ_BAGGAGE": MAX_READ_BYTES,
     "MAX_COMPARED_BODY": MAX_BODY,
+    "MAX_CALLER": MAX_TEXT,
     "CONTRACT_INVALID": _error(ContractInvalid),
     "CALLER_DENIED": _error(CallerDenied),
     "LOOP_DETECTED": _error(LoopDetected),
