@@ -16,6 +16,7 @@ LEAVES = {
     "headers",
     "log",
     "platforms",
+    "private_files",
     "quoting",
     "settings",
     "tasks",

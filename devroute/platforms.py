@@ -1,8 +1,8 @@
 """Differences between Linux, macOS and Windows: no other module asks which system this is.
 
-Owns the folder of the configuration, signals, child processes and the keyboard. Windows lacks fcntl, termios,
-SIGTERM from other processes and signal handlers of the loop. Modules that one system lacks are imported
-inside functions.
+Owns the folders of the configuration and of the state, locks, signals, child processes and the keyboard.
+Windows lacks fcntl, termios, SIGTERM from other processes and signal handlers of the loop. Modules that one
+system lacks are imported inside functions.
 """
 
 import asyncio
@@ -27,6 +27,32 @@ def config_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) ->
     if base and (windows or base.startswith("/")):
         return Path(base, "devroute")
     return Path(home, ".config", "devroute") if home else None
+
+
+def state_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) -> Path | None:
+    """The folder of what the user need not keep: ~/.local/state/devroute, or %LOCALAPPDATA%\\devroute on
+    Windows. None without a home."""
+    base = environment.get("LOCALAPPDATA" if windows else "XDG_STATE_HOME")
+    home = environment.get("USERPROFILE" if windows else "HOME")
+    if base and (windows or base.startswith("/")):
+        return Path(base, "devroute")
+    return Path(home, ".local", "state", "devroute") if home else None
+
+
+def lock(descriptor: int, *, windows: bool = WINDOWS) -> bool:
+    """Lock an open file until it is closed. False if another process has locked it."""
+    try:
+        if windows:
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows only
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def freeze_heap() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devroute.platforms import config_folder, exit_code, handle_signals, runnable
+from devroute.platforms import config_folder, exit_code, handle_signals, runnable, state_folder
 
 
 def test_the_agent_imports_nothing_that_windows_lacks_and_no_uvloop() -> None:
@@ -51,7 +51,7 @@ def test_the_agent_loads_no_cryptography_before_it_needs_some() -> None:
     assert done.stdout.split() == []
 
 
-def test_the_folder_of_settings_is_the_system_s() -> None:
+def test_the_folders_of_settings_and_state_are_the_system_s() -> None:
     unix = {"HOME": "/home/alice"}
     assert config_folder(unix, windows=False) == Path("/home/alice/.config/devroute")
     assert config_folder(unix | {"XDG_CONFIG_HOME": "/x"}, windows=False) == Path("/x/devroute")
@@ -63,6 +63,11 @@ def test_the_folder_of_settings_is_the_system_s() -> None:
     assert config_folder(windows, windows=True) == Path("C:/Users/alice/AppData/Roaming/devroute")
     assert config_folder({"USERPROFILE": "C:/a"}, windows=True) == Path("C:/a/.config/devroute")
     assert config_folder({}, windows=True) is None
+    assert state_folder(unix, windows=False) == Path("/home/alice/.local/state/devroute")
+    assert state_folder(unix | {"XDG_STATE_HOME": "/x"}, windows=False) == Path("/x/devroute")
+    assert state_folder({}, windows=False) is None
+    local = {"LOCALAPPDATA": "C:/Users/alice/AppData/Local"}
+    assert state_folder(local, windows=True) == Path("C:/Users/alice/AppData/Local/devroute")
 
 
 @pytest.mark.parametrize(

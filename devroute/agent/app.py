@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from devroute.agent.app_advice import AppAdvisor
@@ -40,6 +41,7 @@ from devroute.errors import (
     TokenExpired,
     TokenInvalid,
 )
+from devroute.inspector import history
 from devroute.inspector import server as inspector
 from devroute.inspector.access import AccessControl
 from devroute.inspector.compare import IgnoreRules
@@ -47,6 +49,7 @@ from devroute.inspector.inspection import About, Inspection
 from devroute.inspector.recorder import App, Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction, redaction
 from devroute.inspector.replay import Replayer
+from devroute.inspector.state import InspectorState
 from devroute.inspector.store import CaptureStore
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
@@ -98,17 +101,23 @@ def delay_before(attempt: int, draw: float, longest: float = LAST_DELAY) -> floa
     return draw * min(longest, FIRST_DELAY * 2.0 ** min(attempt, 10))
 
 
-async def run(settings: AgentSettings) -> int:
-    """Stay online until a signal comes or the app ends; returns the exit code.
+async def run(settings: AgentSettings, state_folder: Path | None = None) -> int:
+    """Stay online until a signal comes or the app ends; returns the exit code. `state_folder`: of what the
+    inspector remembers.
 
     Raises any error of the first registration, later only those of FINAL, and ConfigInvalid for an app that
     cannot be started.
     """
     reporter = _reporter_for(settings)
     agent = Agent(settings, reporter)
-    inspected = inspector.serve_as_configured(agent.inspection, settings.inspector, reporter)
+    services = [spec.service for spec in settings.services]
+    state = InspectorState(state_folder, settings.server, settings.name, services)
+    kept = history.keep_as_configured(
+        agent.inspection, state, settings.inspector_history, reporter.inspector_history
+    )
+    inspected = inspector.serve_as_configured(agent.inspection, settings.inspector, reporter, state)
     try:
-        async with inspected as agent.access:
+        async with kept, inspected as agent.access:
             return await agent.run()
     finally:
         reporter.close()
@@ -129,7 +138,7 @@ class Agent:
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
         captures = _captures(settings, self._redaction, self._loop)
-        recorder = None if captures is None else Recorder(captures, self._loop)
+        recorder = self._recorder = None if captures is None else Recorder(captures, self._loop)
         self._upstreams: dict[str, App] = {
             spec.service: _app_upstream(spec, settings, recorder) for spec in settings.services
         }
@@ -300,6 +309,8 @@ class Agent:
         self.replayer.close()
         for upstream in self._upstreams.values():
             await upstream.close()
+        if self._recorder is not None:
+            self._recorder.flush()  # for the history
 
 
 def _app_upstream(spec: ServiceSpec, settings: AgentSettings, recorder: Recorder | None) -> App:

@@ -207,6 +207,8 @@ class AgentSettings(ClientSettings):
     #: MiB of all captures, and of one body.
     inspector_memory_mb: Annotated[float, Field(gt=0, le=4096)] = 50
     inspector_body_mb: Annotated[float, Field(gt=0, le=1024)] = 1
+    #: Whether the captures are kept on disk for the next `devroute up` of these services.
+    inspector_history: bool = False
     #: Names and JSON paths that are redacted in captures, besides those that always are.
     redact: Annotated[tuple[str, ...], BeforeValidator(_redact)] = ()
 

@@ -4,9 +4,7 @@ Never interprets settings: cli/config/sources.py does.
 """
 
 import contextlib
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,11 @@ from typing import Final, TypeVar
 
 import typer
 
+from devroute import private_files
 from devroute.cli.config.sources import COMMAND_LINE, Source, read_environment, read_file
 from devroute.cli.config.yaml_edit import with_settings
 from devroute.errors import ConfigInvalid, ServerNotConfirmed
-from devroute.platforms import config_folder
+from devroute.platforms import config_folder, state_folder
 
 S = TypeVar("S")
 
@@ -38,6 +37,11 @@ class Invocation:
         """The user's own settings file, whether or not it exists."""
         folder = config_folder(self.environment)
         return folder / "config.yaml" if folder else None
+
+    @property
+    def state_folder(self) -> Path | None:
+        """The folder of what commands remember, whether or not it exists."""
+        return state_folder(self.environment)
 
     def sources(self, parameters: Mapping[str, object]) -> list[Source]:
         """Where settings come from, in order of precedence: first the parameters of the command (the `params`
@@ -117,18 +121,7 @@ def read_input(file: str) -> tuple[str, str]:
 
 def replace_file(file: Path, text: str, mode: int = 0o600) -> None:
     """Write a file as a whole or not at all, by default readable by its owner only. Raises ConfigInvalid."""
-    target = file.resolve()
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(mode)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        private_files.replace(file, text.encode(), mode)
     except OSError as error:
         raise ConfigInvalid(f"{file}: cannot be written: {error.strerror}") from error

@@ -79,4 +79,4 @@ def up(
 
     log.configure("console", "warning")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(app.run(settings))
+        return runner.run(app.run(settings, invocation.state_folder))

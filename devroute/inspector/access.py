@@ -40,13 +40,19 @@ class AccessControl:
 
     port: int
     renewed: Callable[[str], None]
+    #: Of the session; that of the last run, so that an open page goes on after a restart.
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     token: str = field(default_factory=_secret, repr=False)
-    session: str = field(default_factory=_secret, repr=False)
 
     @property
     def url(self) -> str:
         """The link that opens the inspector."""
         return f"http://127.0.0.1:{self.port}/?token={self.token}"
+
+    @property
+    def session(self) -> str:
+        """The cookie's value, one for each port."""
+        return hmac.digest(self.secret, b"inspector:%d" % self.port, "sha256").hex()
 
     @property
     def cookie(self) -> str:
@@ -66,7 +72,7 @@ class AccessControl:
         """Check the session cookie. Raises InspectorLocked."""
         if not _same(cookies.get(self.cookie, ""), self.session):
             raise InspectorLocked(
-                "this browser has not opened the inspector's link since devroute up started"
+                "this browser has not opened the inspector's link, or did so more than a week ago"
             )
 
     def check_origin(self, host: str | None, headers: Mapping[str, str], changes: bool) -> None:

@@ -67,10 +67,11 @@ def read(text: str | bytes) -> list[Capture | Unreadable]:
     log = _get(_object(document, "the file"), "log", dict, "the file")
     entries = _get(log, "entries", list, "log")
     first = len(entries) - MAX_ENTRIES
-    return [_read_entry(each, n, first) for n, each in enumerate(entries, 1)]
+    return [read_entry(each, n, first) for n, each in enumerate(entries, 1)]
 
 
-def _read_entry(entry: Any, number: int, first: int) -> Capture | Unreadable:
+def read_entry(entry: Any, number: int, first: int = 0) -> Capture | Unreadable:
+    """One entry, which messages call by its number. Up to `first`, entries are too many."""
     where = f"entry {number}"
     try:
         if number <= first:

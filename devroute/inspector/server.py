@@ -3,7 +3,7 @@ inspector/api/ owns the API. The agent owns the captures.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
 from typing import Final, Protocol
@@ -22,6 +22,7 @@ from devroute.http.error_response import error_body
 from devroute.inspector.access import AccessControl
 from devroute.inspector.api import add_api
 from devroute.inspector.inspection import Inspection
+from devroute.inspector.state import InspectorState
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 4040
@@ -139,10 +140,13 @@ async def serve(
     inspection: Inspection,
     renewed: Callable[[str], None],
     port: int | None = None,
+    state: InspectorState | None = None,
 ) -> AsyncIterator[AccessControl]:
-    """The inspector on `port`, else on the first free one from PORT on; its gate's `url` opens it. `renewed`
-    gets the next URL when one has been used. Raises ConfigInvalid where no port is free."""
-    access = AccessControl(0, renewed)
+    """The inspector on `port`, else on that of last time or the first free one from PORT on; the `url` of its
+    access control opens it. `renewed` gets the next URL when one has been used. Raises ConfigInvalid where no
+    port is free."""
+    state = state or InspectorState()
+    access = AccessControl(0, renewed, state.secret())
     runner = web.AppRunner(
         Inspector(inspection, access).application(),
         access_log=None,
@@ -151,7 +155,9 @@ async def serve(
     )
     await runner.setup()
     try:
-        access.port = await _listen(runner, range(PORT, PORT + PORTS) if port is None else (port,))
+        ports = state.ports(range(PORT, PORT + PORTS)) if port is None else [port]
+        access.port = await _listen(runner, ports)
+        state.used(access.port)
         yield access
     finally:
         await runner.cleanup()
@@ -171,6 +177,7 @@ async def serve_as_configured(
     inspection: Inspection | None,
     wanted: bool | int,
     reporter: InspectorReporter,
+    state: InspectorState | None = None,
 ) -> AsyncIterator[AccessControl | None]:
     """The inspector as the settings define it: on port `wanted`, on the first free one (True), or none
     (False). With True, a lack of free ports is reported, and `devroute up` continues."""
@@ -179,7 +186,7 @@ async def serve_as_configured(
         if inspection is not None and wanted is not False:
             port = None if wanted is True else wanted
             try:
-                access = await stack.enter_async_context(serve(inspection, reporter.inspector, port))
+                access = await stack.enter_async_context(serve(inspection, reporter.inspector, port, state))
             except ConfigInvalid as error:
                 if port is not None:
                     raise
@@ -187,7 +194,7 @@ async def serve_as_configured(
         yield access
 
 
-async def _listen(runner: web.AppRunner, ports: "range | tuple[int, ...]") -> int:
+async def _listen(runner: web.AppRunner, ports: Sequence[int]) -> int:
     for port in ports:
         site = web.TCPSite(runner, HOST, port)
         with contextlib.suppress(OSError):
@@ -196,7 +203,7 @@ async def _listen(runner: web.AppRunner, ports: "range | tuple[int, ...]") -> in
     raise ConfigInvalid(
         f"inspector: port {ports[0]} is in use"
         if len(ports) == 1
-        else f"inspector: ports {ports[0]} to {ports[-1]} are in use",
+        else f"inspector: ports {min(ports)} to {max(ports)} are in use",
         hint="choose another port with inspector: PORT, or turn it off with inspector: false",
     )
 

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,9 +80,9 @@ async def app(body: bytes = b"from the laptop", port: int = 0) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def up(of: AgentSettings) -> AsyncIterator["asyncio.Task[int]"]:
-    """A running agent, ended with the block."""
-    task = asyncio.get_running_loop().create_task(agent.run(of))
+async def up(of: AgentSettings, state: Path | None = None) -> AsyncIterator["asyncio.Task[int]"]:
+    """A running agent, ended with the block. `state`: the folder of what its inspector remembers."""
+    task = asyncio.get_running_loop().create_task(agent.run(of, state))
     try:
         yield task
     finally:
@@ -122,6 +124,29 @@ async def test_a_request_is_answered_by_the_laptop_and_printed_as_one_line(
     (line,) = [line for line in lines if "GET" in line]
     assert line.split()[1:4] == ["GET", "/path?q=1", "200"]
     assert line.endswith("15 B")
+
+
+async def test_an_open_inspector_and_its_history_survive_a_restart(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async with (
+        site() as where,
+        app() as port,
+        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser,
+    ):
+        wanted = settings(where.url, f"foo=127.0.0.1:{port}", inspector_history=True)
+        async with up(wanted, tmp_path) as task:
+            await online(where, task)
+            await fetch(where)
+            found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", capsys.readouterr().out)
+            assert found is not None
+            async with browser.get(found[0]) as opened:
+                page = str(opened.url)
+        async with up(wanted, tmp_path) as task:
+            await online(where, task)
+            async with browser.get(f"{page}api/exchanges") as listed:
+                (kept,) = (await listed.json())["exchanges"]
+    assert (kept["id"], kept["target"]) == (1, "/path?q=1")
 
 
 async def test_with_output_json_each_event_is_one_object(

@@ -107,6 +107,10 @@ class Reporter(ABC):
         text = f"there is no inspector: {error.message} ({error.hint})"
         self._report("no-inspector", text, code=error.code, reason=error.message)
 
+    def inspector_history(self, text: str) -> None:
+        """Something is in the way of the inspector's history."""
+        self._report("inspector-history", text, reason=text)
+
     def back(self, name: str) -> None:
         self._report("back", f"{name} is online again", name=name)
 

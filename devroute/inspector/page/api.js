@@ -40,7 +40,9 @@ export async function body(id, side, from = 0) {
   return new Uint8Array(await (await call(`${bodyUrl(id, side)}?decoded=1&from=${from}`)).arrayBuffer());
 }
 
-// Events as they happen. After each (re)connection, the server sends all captures again.
+const RETRY_MS = 1000;
+
+// Events as they happen, for as long as the page is open: it goes on when devroute up was restarted. After each (re)connection, the server sends all captures again.
 export function follow({ hello, batch, synced, state }) {
   const source = new EventSource("/api/events");
   source.addEventListener("hello", (event) => hello(JSON.parse(event.data)));
@@ -52,10 +54,10 @@ export function follow({ hello, batch, synced, state }) {
     // An error response ends the EventSource: find out whether to reconnect or to ask for a new link.
     try {
       await json("/api/status");
+      state("lost");
     } catch (error) {
-      if (error.status === 401) return state("locked");
+      state(error.status === 401 ? "locked" : "lost");
     }
-    state("lost");
-    setTimeout(() => follow({ hello, batch, synced, state }), 2000);
+    setTimeout(() => follow({ hello, batch, synced, state }), RETRY_MS);
   });
 }

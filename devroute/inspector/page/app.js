@@ -19,6 +19,7 @@ import { splitter } from "./splitter.js";
 const exchanges = new Exchanges();
 let about = {};
 let paused = false;
+let locked = null; // the dialog that says so
 
 // Shows the error if an action fails.
 const guarded = (action) => async (...values) => {
@@ -95,7 +96,7 @@ exchanges.addEventListener("change", () => {
     byId("empty").replaceChildren(...(none ? empty(about, kind === "filtered", () => filters.set("")) : []).filter(Boolean));
   }
   document.title = exchanges.all.size ? `${exchanges.all.size} · devroute inspector` : "devroute inspector";
-  if (list.active !== null) detail.changed(exchanges.get(list.active));
+  if (list.active !== null && !detail.changed(list.current)) list.deactivate();
   if (following !== null && exchanges.get(following)) {
     const id = following;
     following = null;
@@ -121,7 +122,10 @@ function showState(state) {
   live.dataset.state = shown;
   setText(live.querySelector("b"), { live: "live", paused: "paused", lost: "reconnecting", locked: "closed", connecting: "connecting" }[shown]);
   if (shown === "locked") {
-    dialog("This page is closed", h("p", {}, "devroute up was restarted, or this browser's session has ended. Open the link that devroute up prints."), []);
+    if (!locked) locked = dialog("This page is closed", h("p", {}, "This browser's session has ended. Open the link that devroute up prints; then this page goes on by itself."), []);
+  } else if (shown !== "lost") {
+    locked?.close();
+    locked = null;
   }
 }
 

@@ -29,17 +29,21 @@ export class Detail {
     this.place.replaceChildren(h("p", { class: "hint" }, "Select a request. ", h("kbd", {}, "j"), " and ", h("kbd", {}, "k"), " move through the list."));
   }
 
-  // The list has changed. Fetches the shown exchange again if it has changed too.
+  // The list has changed: fetches the shown exchange again if it has changed too. False if another one has
+  // its id, from a devroute up that was started since.
   changed(summary) {
-    if (!summary) {
+    const other = summary && this.current && this.current.started !== summary.started;
+    if (!summary || other) {
       if (this.current) this.place.querySelector(".gone")?.removeAttribute("hidden");
-      return;
+      return !other;
     }
     const mark = JSON.stringify(summary);
-    if (mark === this.seen) return;
-    this.seen = mark;
-    if (this.busy) this.due = true;
-    else this.refresh();
+    if (mark !== this.seen) {
+      this.seen = mark;
+      if (this.busy) this.due = true;
+      else this.refresh();
+    }
+    return true;
   }
 
   async refresh() {

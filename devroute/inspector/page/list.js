@@ -119,6 +119,13 @@ export class List {
     this.choose(id);
   }
 
+  // The details stay; no row is theirs.
+  deactivate() {
+    this.active = null;
+    this.viewport.removeAttribute("aria-activedescendant");
+    this.rows.soon();
+  }
+
   // Positive steps move to older requests.
   move(steps) {
     const { shown } = this.exchanges;

@@ -189,6 +189,7 @@ def test_every_setting_is_permitted_or_refused_in_a_repository_s_file() -> None:
         "command",
         "direct",
         "forward_proxy",
+        "inspector_history",
         "takeover",
     }
 

@@ -1,0 +1,259 @@
+"""Keeps the captures of one `devroute up` for the next, in a file of the user's own (`inspector_history`).
+
+The file has a line for each completed capture, as the store has it, that is redacted. Owns the file's format
+and bounds; nothing of it runs on the path of a request. What cannot be read or written is reported, and never
+keeps `devroute up` from running.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+from devroute import private_files
+from devroute.errors import HarInvalid
+from devroute.inspector import har_reader, har_writer
+from devroute.inspector.capture import Capture
+from devroute.inspector.inspection import Inspection
+from devroute.inspector.state import InspectorState
+from devroute.inspector.store import CaptureStore
+from devroute.tasks import TaskOwner
+
+#: The first line.
+HEADER: Final = b'{"devroute-history": 1}\n'
+
+#: Seconds between two writes, and captures of one.
+WRITE_SECONDS: Final = 1.0
+BATCH: Final = 500
+
+#: Beyond every number of captures; JavaScript's numbers are exact up to here.
+MAX_ID: Final = 2**53
+
+
+class Loaded(NamedTuple):
+    """`captures` by id, oldest first; `skipped`: lines that could not be read."""
+
+    captures: list[tuple[int, Capture]]
+    skipped: int
+
+
+class HistoryFile:
+    """The file. `limit`: bytes, beyond which it is rewritten with the newest captures, for half of them. All
+    methods block, and raise OSError."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._path = path
+        self._limit = limit
+        self._lock: BinaryIO | None = None
+
+    def open(self) -> bool:
+        """False if another process has it."""
+        self._lock = private_files.hold(self._path.with_suffix(".lock"))
+        if self._lock is not None and self._path.exists():
+            self._path.chmod(0o600)
+        return self._lock is not None
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def load(self) -> Loaded:
+        """The captures in it. Raises HarInvalid if it is no history of this version."""
+        found: dict[int, Capture] = {}
+        skipped = 0
+        if not self._path.exists():
+            self.rewrite(())
+        with self._path.open("rb") as stream:
+            if stream.readline(len(HEADER)) != HEADER:
+                raise HarInvalid("it is no history of this version of devroute")
+            size = self._path.stat().st_size
+            if size > 2 * self._limit:  # written with a larger limit: its end has the newest
+                stream.seek(size - 2 * self._limit)
+                stream.readline()
+            for number, line in enumerate(stream, 1):
+                try:
+                    capture = _read(line, number)
+                except (HarInvalid, ValueError, RecursionError):
+                    skipped += 1
+                else:
+                    found[capture.id] = capture  # a later line of the same capture replaces it
+        return Loaded(sorted(found.items()), skipped)
+
+    def add(self, captures: Iterable[Capture]) -> bool:
+        """Append these; whether the file has become too large."""
+        private_files.append(self._path, b"".join(map(_line, captures)))
+        return self._path.stat().st_size > self._limit
+
+    def rewrite(self, newest_first: Iterable[Capture]) -> None:
+        """Replace everything by these, as far as half of the limit reaches."""
+        lines: list[bytes] = []
+        room = self._limit // 2
+        for capture in newest_first:
+            lines.append(_line(capture))
+            room -= len(lines[-1])
+            if room < 0:
+                lines.pop()
+                break
+        private_files.replace(self._path, HEADER + b"".join(reversed(lines)))
+
+    def put_aside(self) -> Path:
+        """Rename a file that cannot be read; returns its new name."""
+        aside = self._path.with_suffix(".unreadable")
+        self._path.replace(aside)
+        return aside
+
+
+def _line(capture: Capture) -> bytes:
+    document = {"id": capture.id, "comparison": capture.comparison, "entry": har_writer.entry(capture)}
+    return json.dumps(document).encode() + b"\n"
+
+
+def _read(line: bytes, number: int) -> Capture:
+    """Raises HarInvalid, ValueError, RecursionError."""
+    document = json.loads(line)
+    if not isinstance(document, dict):
+        raise HarInvalid("no object")
+    capture = har_reader.read_entry(document.get("entry"), number)
+    if isinstance(capture, har_reader.Unreadable):
+        raise HarInvalid(capture.reason)
+    known = document.get("id")
+    if not isinstance(known, int) or not 0 < known < MAX_ID:
+        raise HarInvalid("no id")
+    capture.id = known
+    capture.comparison = _comparison(document.get("comparison"))
+    return capture
+
+
+def _comparison(found: Any) -> list[dict[str, Any]] | None:
+    """The differences, None unless they have the form of inspector/compare.py."""
+    if not isinstance(found, list):
+        return None
+    names = {"where", "left", "right"}
+    good = all(isinstance(each, dict) and each.keys() == names for each in found) and all(
+        text is None or isinstance(text, str) for each in found for text in each.values()
+    )
+    return found if good else None
+
+
+class History:
+    """Writes what the store completes to the file, a moment later and in a thread."""
+
+    def __init__(self, store: CaptureStore, file: HistoryFile, report: Callable[[str], None]) -> None:
+        self._store = store
+        self._file = file
+        self._report = report
+        self._waiting: dict[int, Capture] = {}
+        self._cleared = False
+        self._due = asyncio.Event()
+        self._ending = asyncio.Event()
+
+    def changed(self, event: str, capture: Capture | None, details: dict[str, Any]) -> None:
+        """A subscriber of the store."""
+        if capture is None:
+            self._waiting.clear()
+            self._cleared = True
+        elif event == "done":
+            self._waiting[capture.id] = capture
+        else:
+            return
+        self._due.set()
+
+    def end(self) -> None:
+        """Have `run` write what is waiting, and return."""
+        self._ending.set()
+        self._due.set()
+
+    async def run(self) -> None:
+        """Write, until `end` is called or the file cannot be written."""
+        try:
+            ending = False
+            while not ending:
+                await self._due.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await self._ending.wait()
+                self._due.clear()
+                ending = self._ending.is_set()
+                while self._cleared or self._waiting:
+                    await self._write_batch()
+        except OSError as error:
+            self._report(f"the inspector's history is not written any more: {error.strerror}")
+
+    async def _write_batch(self) -> None:
+        if self._cleared:
+            self._cleared = False
+            await asyncio.to_thread(self._file.rewrite, ())
+        batch = list(self._waiting.values())[:BATCH]
+        for capture in batch:
+            del self._waiting[capture.id]
+        kept = [capture for capture in batch if capture.stored]
+        if await asyncio.to_thread(self._file.add, kept):
+            completed = [each for each in self._store.newest_first() if each.state != "open"]
+            await asyncio.to_thread(self._file.rewrite, completed)
+
+
+@asynccontextmanager
+async def keeping(store: CaptureStore, path: Path, report: Callable[[str], None]) -> AsyncIterator[None]:
+    """Load the captures of before into the store, and keep those to come. `report` gets a line for the user
+    where something is in the way."""
+    file = HistoryFile(path, store.max_total)
+    try:
+        if not await _opened(file, store, report):
+            yield
+            return
+        history = History(store, file, report)
+        unsubscribe = store.subscribe(history.changed)
+        writing = TaskOwner().start(history.run())
+        try:
+            yield
+        finally:
+            unsubscribe()
+            history.end()
+            await writing
+    finally:
+        file.close()
+
+
+async def _opened(file: HistoryFile, store: CaptureStore, report: Callable[[str], None]) -> bool:
+    """Whether the history can be kept."""
+    try:
+        if not await asyncio.to_thread(file.open):
+            report("another devroute up has the inspector's history of these services: this one keeps none")
+            return False
+        try:
+            loaded = await asyncio.to_thread(file.load)
+        except HarInvalid as error:
+            aside = await asyncio.to_thread(file.put_aside)
+            report(f"the inspector's history could not be read: {error.message}; it is now {aside}")
+            loaded = await asyncio.to_thread(file.load)
+        for number, capture in loaded.captures:
+            store.restore(capture, number)
+            await asyncio.sleep(0)
+        if loaded.skipped:
+            total = loaded.skipped + len(loaded.captures)
+            report(f"{loaded.skipped} of {total} requests in the inspector's history could not be read")
+            # Also ends a last line that was cut.
+            await asyncio.to_thread(file.rewrite, store.newest_first())
+    except OSError as error:
+        report(f"the inspector keeps no history: {error.strerror}")
+        return False
+    return True
+
+
+@asynccontextmanager
+async def keep_as_configured(
+    inspection: Inspection | None, state: InspectorState, wanted: bool, report: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """`keeping`, if the settings want it and there is a place for it."""
+    path = None
+    if inspection is not None and wanted:
+        try:
+            path = state.history
+        except OSError as error:
+            report(f"the inspector keeps no history: {error.strerror}")
+    async with AsyncExitStack() as stack:
+        if inspection is not None and path is not None:
+            await stack.enter_async_context(keeping(inspection.store, path, report))
+        yield
