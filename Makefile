@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-firefox test-compiled test-istio test-package compiled envoys istio package zipapp lint bench \
+.PHONY: help demo test test-firefox test-compiled test-istio test-slow compiled envoys istio package zipapp lint bench \
 	fuzz soak clean
 
 help:
@@ -11,7 +11,7 @@ help:
 	@echo "make test          run all tests"
 	@echo "make test-istio    run the tests on a real Istio (as root; needs Go, etcd, iptables)"
 	@echo "make test-firefox  run the tests of the inspector's page in Firefox"
-	@echo "make test-package  build all that is published into dist/, install it and run it (needs a package index)"
+	@echo "make test-slow     build, install and run all that is published (needs a package index); services in Go and Java"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
 	@echo "make istio         build Istio and kube-apiserver for test-istio, once (8 minutes on two cores)"
 	@echo "make lint          ruff, mypy, import-linter, and the project's own checks of layout, tasks and words"
@@ -86,8 +86,8 @@ zipapp: $(VENV)/.package-installed
 	mkdir -p dist
 	$(BIN)/shiv --console-script devroute --output-file dist/devroute.pyz --preamble package/preamble.py --reproducible \
 		--quiet --disable-pip-version-check --constraint constraints.txt .
-test-package: $(VENV)/.test-installed package zipapp
-	$(BIN)/python -m pytest tests/packaging -m 'package or not package' $(ARGS)
+test-slow: $(VENV)/.test-installed package zipapp
+	$(BIN)/python -m pytest tests/packaging tests/docs -m slow $(ARGS)
 
 # What the image installs, with hashes; needs uv. Again after a change of pyproject.toml or constraints.txt.
 image-requirements:

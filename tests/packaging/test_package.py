@@ -25,7 +25,7 @@ PREAMBLE = ROOT / "package" / "preamble.py"
 #: Folders of the checkout, and what they are called in the package.
 FOLDERS = {"devroute": "devroute", "lua": "devroute/lua", "demo": "devroute/demo_files"}
 
-built = pytest.mark.package
+built = pytest.mark.slow
 
 
 def sources(folder: str) -> set[str]:
