@@ -16,6 +16,7 @@ from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.host_header import HostRewriting
+from devroute.agent.inspection import captures_for, inspection_of
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.notices import NoticeReceiver
 from devroute.agent.registration import Registrar, rejection
@@ -45,12 +46,11 @@ from devroute.inspector import history
 from devroute.inspector import server as inspector
 from devroute.inspector.access import AccessControl
 from devroute.inspector.compare import IgnoreRules
-from devroute.inspector.inspection import About, Inspection
+from devroute.inspector.inspection import About
 from devroute.inspector.recorder import App, Recorder, RecordingUpstream
-from devroute.inspector.redaction import Redaction, redaction
+from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.state import InspectorState
-from devroute.inspector.store import CaptureStore
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tasks import TaskOwner
@@ -117,6 +117,8 @@ async def run(settings: AgentSettings, state_folder: Path | None = None) -> int:
     )
     inspected = inspector.serve_as_configured(agent.inspection, settings.inspector, reporter, state)
     try:
+        if agent.inspection is not None:
+            await agent.inspection.decoder.load()
         async with kept, inspected as agent.access:
             return await agent.run()
     finally:
@@ -137,7 +139,7 @@ class Agent:
         self._reporter = reporter
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
-        captures = _captures(settings, self._redaction, self._loop)
+        captures = captures_for(settings, self._redaction, self._loop)
         recorder = self._recorder = None if captures is None else Recorder(captures, self._loop)
         self._upstreams: dict[str, App] = {
             spec.service: _app_upstream(spec, settings, recorder) for spec in settings.services
@@ -153,7 +155,9 @@ class Agent:
         )
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: What the inspector shows and acts on; None where there is no inspector.
-        self.inspection = None if captures is None else Inspection(captures, self.replayer, self.about)
+        self.inspection = (
+            None if captures is None else inspection_of(captures, self.replayer, self.about, settings)
+        )
         #: Access to the inspector, None without one.
         self.access: AccessControl | None = None
         self._advisor = AppAdvisor(
@@ -307,6 +311,8 @@ class Agent:
         if self._child is not None:
             await self._child.stop()
         self.replayer.close()
+        if self.inspection is not None:
+            await self.inspection.decoder.close()
         for upstream in self._upstreams.values():
             await upstream.close()
         if self._recorder is not None:
@@ -329,16 +335,3 @@ async def first_result(first: Coroutine[Any, Any, _T], second: Coroutine[Any, An
         return tasks[0].result() if tasks[0].done() else tasks[1].result()
     finally:
         await owner.close()
-
-
-def _captures(
-    settings: AgentSettings, redact: Redaction, loop: asyncio.AbstractEventLoop
-) -> CaptureStore | None:
-    if settings.inspector is False:
-        return None
-    return CaptureStore(
-        max_total=int(settings.inspector_memory_mb * 1024 * 1024),
-        max_body=int(settings.inspector_body_mb * 1024 * 1024),
-        redact=redact,
-        defer=loop.call_soon,
-    )

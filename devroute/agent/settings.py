@@ -23,6 +23,7 @@ from devroute.contract.service_spec import ServiceSpec, read_specs
 from devroute.contract.target import Malformed, check_label, parse_address, parse_host, parse_port
 from devroute.errors import ConfigInvalid
 from devroute.inspector.compare import IgnoreRules
+from devroute.inspector.protobuf.schema_files import SchemaFiles
 from devroute.inspector.redaction import redaction
 from devroute.quoting import quote
 from devroute.settings import Settings
@@ -123,6 +124,19 @@ def _methods(value: object) -> tuple[str, ...]:
     return methods
 
 
+def file_paths(value: object) -> tuple[Path, ...]:
+    """A list of files or folders; as text, separated as in PATH. Raises ValueError."""
+    listed = value.split(os.pathsep) if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not all(isinstance(each, str | Path) for each in listed):
+        raise ValueError("write a path or a list of paths")
+    if not all(str(each) and "\0" not in str(each) for each in listed):
+        raise ValueError("a path is empty, or has a NUL")
+    try:
+        return tuple(Path(each).expanduser() for each in listed)
+    except RuntimeError:
+        raise ValueError("a path begins with the home of an unknown user") from None
+
+
 def _percent(value: object) -> float | None:
     return None if value is None else read_percent(value)
 
@@ -211,6 +225,14 @@ class AgentSettings(ClientSettings):
     inspector_history: bool = False
     #: Names and JSON paths that are redacted in captures, besides those that always are.
     redact: Annotated[tuple[str, ...], BeforeValidator(_redact)] = ()
+    #: Schemas of gRPC messages (inspector/protobuf/schema_files.py).
+    descriptor_set: Annotated[tuple[Path, ...], BeforeValidator(file_paths)] = ()
+    proto: Annotated[tuple[Path, ...], BeforeValidator(file_paths)] = ()
+    proto_path: Annotated[tuple[Path, ...], BeforeValidator(file_paths)] = ()
+
+    @property
+    def schema_files(self) -> SchemaFiles:
+        return SchemaFiles(self.descriptor_set, self.proto, self.proto_path)
 
     @property
     def offer_options(self) -> OfferOptions:

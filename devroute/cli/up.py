@@ -59,6 +59,15 @@ def up(
     inspector: Annotated[
         str | None, option("Port of the inspector; default: the first free one from 4040", "PORT|off")
     ] = None,
+    descriptor_set: Annotated[
+        list[str] | None, option("Descriptor set of the gRPC messages that the inspector shows", "FILE")
+    ] = None,
+    proto: Annotated[
+        list[str] | None, option("The same as a .proto file, which protoc or grpcio-tools compiles", "FILE")
+    ] = None,
+    proto_path: Annotated[
+        list[str] | None, option("Folder of the imports of --proto, as protoc's --proto_path", "FOLDER")
+    ] = None,
     output: Output = None,
 ) -> int:
     """Receive requests for services on this laptop.

@@ -65,6 +65,13 @@ class ResponseParts(NamedTuple):
     trailers: Fields = []  # noqa: RUF012  # never modified
 
 
+class Documents(NamedTuple):
+    """A request's and its response's body as JSON, where that is not what was stored: messages of gRPC."""
+
+    request: bytes
+    response: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class IgnoreRules:
     """Differences to ignore: headers by name, and JSON values by path, with everything below them."""
@@ -112,21 +119,32 @@ def response_of(capture: Capture) -> ResponseParts:
     return ResponseParts(capture.status or 0, capture.response_headers, body, not whole, capture.trailers)
 
 
-def compare_captures(left: Capture, right: Capture, rules: IgnoreRules = IGNORE_NOTHING) -> list[Difference]:
-    """The differences between the requests and between the responses."""
+def compare_captures(
+    left: Capture,
+    right: Capture,
+    rules: IgnoreRules = IGNORE_NOTHING,
+    decoded: tuple[Documents, Documents] | None = None,
+) -> list[Difference]:
+    """The differences between the requests and between the responses. `decoded`: their bodies, left and
+    right."""
     found = []
     for name in ("service", "method", "target"):
         values = getattr(left, name), getattr(right, name)
         if values[0] != values[1]:
             found.append(Difference(f"request {name}", *values))
-    requests = []
-    for each in (left, right):
+    requests, responses = [], []
+    for index, each in enumerate((left, right)):
         body, whole = _plain(each.request_body, each.request_headers)
-        requests.append(ResponseParts(0, each.request_headers, body, not whole))
+        request, response = ResponseParts(0, each.request_headers, body, not whole), response_of(each)
+        if decoded is not None:
+            request = request._replace(body=decoded[index].request, truncated=False)
+            response = response._replace(body=decoded[index].response, truncated=False)
+        requests.append(request)
+        responses.append(response)
     found += [
         each._replace(where=f"request {each.where}") for each in differences(requests[0], requests[1], rules)
     ]
-    return found + differences(response_of(left), response_of(right), rules)
+    return found + differences(responses[0], responses[1], rules)
 
 
 def _plain(body: Body, headers: Fields) -> tuple[bytes, bool]:

@@ -1,11 +1,12 @@
 """What the inspector shows and acts on: given to its server by the agent, and to each part of its API."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from devroute.errors import NotFound
 from devroute.inspector.capture import Capture
+from devroute.inspector.protobuf.decoder import Decoder, decoder
 from devroute.inspector.store import CaptureStore
 
 
@@ -23,11 +24,12 @@ Replay = Callable[[Capture, dict[str, Any]], Awaitable[Capture]]
 
 @dataclass(slots=True)
 class Inspection:
-    """The captures, how to replay them, and the laptop they are of."""
+    """The captures, how to replay them, the laptop they are of, and what decodes their gRPC messages."""
 
     store: CaptureStore
     replay: Replay
     about: About
+    decoder: Decoder = field(default_factory=decoder)
 
     def capture(self, number: str) -> Capture:
         """The capture with this id. Raises NotFound."""

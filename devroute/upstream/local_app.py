@@ -17,10 +17,19 @@ from devroute.upstream.negotiating import NegotiatingUpstream
 
 def local_app(spec: ServiceSpec, retry_refused: float = 0.0) -> NegotiatingUpstream | Http2Pool:
     """Makes no connection yet. `retry_refused`: seconds (upstream/dialer.py)."""
+    dialer = _dialer(spec, retry_refused)
+    return NegotiatingUpstream(dialer) if spec.scheme in ("http", "https") else Http2Pool(dialer)
+
+
+def local_http2(spec: ServiceSpec) -> Http2Pool:
+    """Another upstream of the same app, for HTTP/2 only, with connections of its own."""
+    return Http2Pool(_dialer(spec, 0.0))
+
+
+def _dialer(spec: ServiceSpec, retry_refused: float) -> Dialer:
     verify = not is_loopback(spec.host)
     tls = (lambda protocol: _context(protocol, verify)) if spec.tls else None
-    dialer = Dialer(spec.host, spec.port, unreachable=AppUnreachable, tls=tls, retry_refused=retry_refused)
-    return NegotiatingUpstream(dialer) if spec.scheme in ("http", "https") else Http2Pool(dialer)
+    return Dialer(spec.host, spec.port, unreachable=AppUnreachable, tls=tls, retry_refused=retry_refused)
 
 
 def is_loopback(host: str) -> bool:

@@ -22,6 +22,7 @@ from devroute.contract import grammar
 from devroute.headers import CONTRACT
 from tests.docs import pages
 from tests.docs.warm_start import Run, WarmStart, warm_start
+from tests.support import grpc_shop
 from tests.support.eventually import eventually
 from tests.support.paths import ROOT
 
@@ -208,6 +209,8 @@ async def reader(tmp_path: Path) -> AsyncIterator[Reader]:
         entry = await stack.enter_async_context(await asyncio.start_server(serve, "127.0.0.1", 0))
         reader.entry_port = entry.sockets[0].getsockname()[1]
         (home / "shop.har").write_text(json.dumps(HAR), encoding="utf-8")
+        shutil.copy(grpc_shop.PROTO, home)
+        (home / "shop.binpb").write_bytes(grpc_shop.descriptor_set())
         wrapped = CURL.format(python=sys.executable, curl=curl, port=reader.entry_port)
         for name, text in [("uvicorn", UVICORN), ("curl", wrapped)]:
             (binaries / name).write_text(text, encoding="utf-8")

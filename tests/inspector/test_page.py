@@ -27,6 +27,7 @@ from devroute.inspector.state import InspectorState
 from devroute.inspector.store import CaptureStore
 from devroute.mesh import testbed
 from tests.inspector.browser import Browser, chromium, firefox, needed
+from tests.inspector.protobuf.laptop import laptop
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needed]
 
@@ -608,6 +609,46 @@ async def test_an_open_page_goes_on_after_a_restart(scene: Scene, tmp_path: Path
     await browser.complaints()
 
 
+async def test_grpc_messages_have_their_schema_and_are_edited_as_json(scene: Scene) -> None:
+    browser = scene.browser
+    items = [{"sku": "TEA-1", "amount": 2}, {"sku": "MUG-7", "amount": 1}]
+    order = {"id": 7, "customer": "Ada Lovelace", "items": items, "size": "LARGE", "password": "hunter2"}
+    async with laptop() as it:
+        await it.call("Follow", {"id": 3, "customer": "Ada Lovelace"})
+        await it.call("Refuse", order)
+        await it.call("Place", order)
+        async with server.serve(it.inspection, print, port=0) as access:
+            await browser.open(access.url)
+            await browser.click(ROW, "Refuse")
+            await browser.shows(".status-details", '"closed"')
+            await browser.click(ROW, "Place")
+            await browser.shows(".schema", "shop.Order → shop.Receipt, by the app's server reflection")
+            await browser.click(".message-list .out summary")
+            await browser.shows(".message-body .json", '"Ada Lovelace"')
+            await browser.shows(".message-body .json", '"password": "[redacted]"')
+            await browser.picture("grpc")
+            await browser.press("e")
+            await browser.until("document.querySelector('#edit-body')?.value.includes('TEA-1')")
+            await browser.shows("label[for=edit-body]", "shop.Order")
+            replace = """const field = document.querySelector('#edit-body');
+                field.value = field.value.replace(arguments[0], arguments[1])"""
+            await browser.js(replace, '"amount": 2', '"amount": "two"')
+            await browser.click("dialog button.primary")
+            await browser.shows("dialog .problem", "$.items[0].amount: expected a whole number")
+            await browser.picture("grpc-edit")
+            await browser.js(replace, '"two"', "3")
+            await browser.js(replace, "Ada Lovelace", "Grace Hopper")
+            await browser.click("dialog button.primary")
+            await browser.shows(".line", "replay of #3")
+            await browser.shows(".message-list", "for Grace Hopper")
+            await browser.click(".line button", "compare with it")
+            await browser.shows(".differences", "body $.text")
+            await browser.shows(".differences", "request body $.items[0].amount")
+            await browser.picture("grpc-compare")
+            await browser.leave()
+    await browser.complaints()  # the edit that was refused
+
+
 async def test_grpc_and_shadow_differences_are_shown(scene: Scene) -> None:
     browser = scene.browser
     store = CaptureStore()
@@ -626,7 +667,8 @@ async def test_grpc_and_shadow_differences_are_shown(scene: Scene) -> None:
         await browser.open(access.url)
         await browser.click(ROW, "shop.Orders/Place")
         await browser.shows(".problem", "NOT_FOUND no such order")
-        await browser.shows(".message-list", '1: 42  2: "ada"  3 { 1 { 1: 1 } }')
+        await browser.shows(".message-list", '1 varint: 42 2 len: "ada" 3 len { 1 len { 1 varint: 1 } }')
+        await browser.shows(".schema", "shop is not served here")
         await browser.shows("#shadow", "= 1 same≠ 1 different")
         await browser.click("#shadow button", "different")
         await browser.until("document.querySelectorAll(arguments[0]).length === 1", ROW)

@@ -1,23 +1,30 @@
 """The settings that ./devroute.yaml may have. Pure; cli/config/sources.py applies the rules.
 
 The file comes with a repository and is read where `devroute up` starts. Its author must not be able to run a
-command, to send a token elsewhere (cli/config/credentials.py), to reach the laptop's networks, to send its
-requests to another machine, or to have more of a request recorded or shown.
+command, to send a token elsewhere (cli/config/credentials.py), to have files from elsewhere read, to
+reach the laptop's networks, to send its requests to another machine, or to have more of a request recorded or
+shown.
 """
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
+from devroute.agent.settings import file_paths
 from devroute.cli.config.credentials import Source
 from devroute.errors import ConfigInvalid
+from devroute.quoting import quote
 
 #: A list of permissions, so that every new setting is refused until it is added here.
 PERMITTED: Final = frozenset({
-    "except_methods", "except_status", "host_header", "ignore", "inspector",
-    "inspector_body_mb", "inspector_memory_mb", "name", "only_path", "output", "proxy", "redact", "server",
-    "retry_refused", "services", "shadow", "shadow_methods", "token",
+    "descriptor_set", "except_methods", "except_status", "host_header", "ignore", "inspector",
+    "inspector_body_mb", "inspector_memory_mb", "name", "only_path", "output", "proto", "proto_path",
+    "proxy", "redact", "retry_refused", "server", "services", "shadow", "shadow_methods", "token",
 })  # fmt: skip
+
+#: Files that are read.
+_FILES: Final = ("descriptor_set", "proto", "proto_path")
 
 #: Whether and how much of requests is recorded: the user's own choice takes precedence.
 _RECORDING: Final = ("inspector", "inspector_memory_mb", "inspector_body_mb")
@@ -35,6 +42,8 @@ def check(key: str, value: object, source: str) -> None:
             f"{source}: redact: a file that comes with a repository may add fields, but not remove any",
             hint="write -x-api-key into ~/.config/devroute/config.yaml",
         )
+    if key in _FILES:
+        _check_paths(key, value, source)
     if key == "services":
         for place in map(str, value.values() if isinstance(value, Mapping) else _rules(value)):
             if not _is_here(place):
@@ -43,6 +52,18 @@ def check(key: str, value: object, source: str) -> None:
                     " repository may name no other machine",
                     hint="if you want that, set it yourself: devroute up SERVICE=HOST:PORT, or in"
                     " ~/.config/devroute/config.yaml",
+                )
+
+
+def _check_paths(key: str, value: object, source: str) -> None:
+    """Raises ConfigInvalid for a file elsewhere. What is no list of paths is left for the validation of
+    settings."""
+    with suppress(ValueError):
+        for path in file_paths(value):
+            if path.is_absolute() or path.drive or ".." in path.parts:
+                raise ConfigInvalid(
+                    f"{source}: {key}: {quote(str(path))} is not below the folder of this file",
+                    hint="name it yourself: on the command line, or in ~/.config/devroute/config.yaml",
                 )
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from devroute.inspector.api.captures import Captures
 from devroute.inspector.api.events import Events
 from devroute.inspector.api.har import HarFiles
+from devroute.inspector.api.messages import Messages
 from devroute.inspector.api.search import Search
 from devroute.inspector.inspection import Inspection
 
@@ -16,6 +17,7 @@ from devroute.inspector.inspection import Inspection
 def add_api(app: web.Application, inspection: Inspection) -> None:
     """Add the API of this inspection to an application."""
     events = Events(inspection)
-    for part in (Captures(inspection), Search(inspection), HarFiles(inspection), events):
+    parts = Captures(inspection), Messages(inspection), Search(inspection), HarFiles(inspection), events
+    for part in parts:
         app.router.add_routes(part.routes())
     app.on_shutdown.append(events.end)

@@ -1,6 +1,7 @@
 """The captures: lists, details, bodies, comparisons, and what can be done with them."""
 
 import asyncio
+import base64
 from typing import Final
 
 from aiohttp import web
@@ -66,9 +67,12 @@ class Captures:
         )
 
     async def compare(self, request: web.Request) -> web.Response:
-        """GET /api/compare?a=ID&b=ID: the differences. Found in a thread, because bodies may be large."""
+        """GET /api/compare?a=ID&b=ID: the differences. Found in a thread, because bodies may be large. gRPC
+        messages are compared as JSON where all of both captures can be decoded."""
         a, b = (self._inspection.capture(request.query.get(side, "")) for side in ("a", "b"))
-        found = await asyncio.to_thread(compare_captures, a, b)
+        left, right = [await self._inspection.decoder.documents(each) for each in (a, b)]
+        decoded = None if left is None or right is None else (left, right)
+        found = await asyncio.to_thread(compare_captures, a, b, decoded=decoded)
         return web.json_response({"differences": [each._asdict() for each in found]})
 
     async def curl(self, request: web.Request) -> web.Response:
@@ -81,9 +85,15 @@ class Captures:
 
     async def replay(self, request: web.Request) -> web.Response:
         """POST /api/exchanges/ID/replay with the changes of method, target, headers and body, or {}: the id
-        of the new capture. Its response arrives as an event."""
+        of the new capture. Its response arrives as an event. "messages" is the body of a gRPC call as JSON
+        text."""
         edits = await json_object(request)
-        made = await self._inspection.replay(self._inspection.capture(request.match_info["id"]), edits)
+        capture = self._inspection.capture(request.match_info["id"])
+        if (messages := edits.pop("messages", None)) is not None:
+            target = str(edits.get("target", capture.target))
+            body = await self._inspection.decoder.encoded(capture, target, messages)
+            edits["body_base64"] = base64.b64encode(body).decode()
+        made = await self._inspection.replay(capture, edits)
         return web.json_response({"id": made.id}, status=202)
 
     async def pause(self, request: web.Request) -> web.Response:

@@ -29,6 +29,7 @@ export const curl = async (id) => (await call(`/api/exchanges/${id}/curl`)).text
 export const search = (query, ids, signal) => json(`/api/search?${new URLSearchParams(ids ? { q: query, ids: ids.join() } : { q: query })}`, { signal });
 export const suggestions = async (before, after) => (await json(`/api/query/suggestions?${new URLSearchParams({ before, after })}`)).suggestions;
 export const switched = async (query, field, value, negated) => (await json(`/api/query/switched?${new URLSearchParams({ q: query, field, value, ...(negated && { negated: 1 }) })}`)).query;
+export const messages = (id, from = 0) => json(`/api/exchanges/${id}/messages?from=${from}`);
 export const compare = (a, b) => json(`/api/compare?a=${a}&b=${b}`);
 export const replay = (id, edits = {}) => post(`/api/exchanges/${id}/replay`, edits);
 export const pause = (paused) => post("/api/pause", { paused });

@@ -42,12 +42,19 @@ const headers = (exchange, side) => exchange[`${side}_headers`].map(([name, valu
 
 async function lines(exchange, side) {
   const meta = exchange[`${side}_body`];
+  if (exchange.kind === "grpc") return decoded(exchange, side);
   if (!meta.kept) return [];
   const bytes = await api.body(exchange.id, side);
   const text = asText(bytes, !meta.truncated);
   if (text === undefined) return [`binary, ${size(meta.size)}`];
   const parsed = asJson(text);
   return (parsed ? pretty(parsed.value) : text).split("\n");
+}
+
+async function decoded({ id }, side) {
+  const { messages } = await api.messages(id);
+  return messages.filter(({ from_client: out }) => out === (side === "request")).flatMap(({ json, text, problem }) =>
+    (json ? pretty(asJson(json).value) : text || problem || "binary").split("\n"));
 }
 
 function pair(title, left, right, open) {

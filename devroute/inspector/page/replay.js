@@ -11,21 +11,19 @@ const FRAMING = ["content-length", "transfer-encoding"];
 
 export async function openEdit(id, send) {
   const exchange = await api.detail(id);
-  const meta = exchange.request_body;
-  const bytes = meta.kept ? await api.body(id, "request") : new Uint8Array();
-  const text = meta.truncated ? undefined : asText(bytes);
+  const editable = exchange.kind === "grpc" ? await messagesOf(exchange) : await bodyOf(exchange);
+  const { text } = editable;
   const method = h("input", { id: "edit-method", list: "edit-methods", value: exchange.method, required: true, autocomplete: "off", spellcheck: "false" });
   const target = h("input", { id: "edit-target", value: exchange.target, required: true, autofocus: true, autocomplete: "off", spellcheck: "false" });
   const headers = h("textarea", { id: "edit-headers", rows: "8", spellcheck: "false", value: exchange.request_headers.filter(([name]) => !FRAMING.includes(name.toLowerCase())).map(([name, value]) => `${name}: ${value}`).join("\n") });
   const body = h("textarea", { id: "edit-body", rows: "8", spellcheck: "false", value: text ?? "", disabled: text === undefined });
   const trouble = h("p", { class: "problem", role: "alert", hidden: true });
   const label = (of, words, field, note) => h("div", { class: "field" }, h("label", { for: of }, words), field, note ? h("small", {}, note) : null);
-  const note = text === undefined ? `${size(meta.size)} of binary or truncated data: sent as stored` : "";
   const { form, close } = dialog(`Edit and replay #${id}`, [
     h("div", { class: "fields" },
       h("div", { class: "startline" }, label("edit-method", "Method", [method, h("datalist", { id: "edit-methods" }, METHODS.map((each) => h("option", { value: each })))]), label("edit-target", "Path and query", target)),
       label("edit-headers", "Headers", headers, exchange.redacted.length ? `Redacted before storage: ${exchange.redacted.join(", ")}. Enter the values again if the app needs them.` : "one per line; devroute sets length and framing"),
-      label("edit-body", "Body", body, note)),
+      label("edit-body", editable.label, body, editable.note)),
     trouble,
   ], [h("span", { class: "push facts" }, `Sent to the app of ${exchange.service} on this laptop, not through the mesh.`), h("button", { type: "button", onclick: () => close() }, "Cancel"), h("button", { class: "primary" }, "Send")], true);
   form.addEventListener("submit", async (event) => {
@@ -33,7 +31,7 @@ export async function openEdit(id, send) {
     trouble.hidden = true;
     try {
       const edits = { method: method.value.trim(), target: target.value.trim(), headers: parseHeaders(headers.value) };
-      if (!body.disabled && body.value !== text) edits.body = body.value;
+      if (!body.disabled && body.value !== text) edits[editable.edit] = body.value;
       await send(id, edits);
       close();
     } catch (error) {
@@ -44,6 +42,27 @@ export async function openEdit(id, send) {
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
+}
+
+// What can be edited of a request's body: its text (undefined: nothing), and the edit that the text is.
+async function bodyOf({ id, request_body: meta }) {
+  const bytes = meta.kept ? await api.body(id, "request") : new Uint8Array();
+  const text = meta.truncated ? undefined : asText(bytes);
+  return { text, edit: "body", label: "Body", note: text === undefined ? `${size(meta.size)} of binary or truncated data: sent as stored` : "" };
+}
+
+async function messagesOf({ id, messages_dropped: dropped }) {
+  const { messages, request_type: type, client_streaming: streaming, problem } = await api.messages(id);
+  const sent = messages.filter(({ from_client: out }) => out);
+  const undecoded = sent.find(({ json }) => json === null);
+  if (!type || undecoded || dropped) {
+    return { edit: "messages", label: "Messages", note: `${problem || `Not decoded: ${undecoded?.problem ?? "there are too many"}.`} Sent as stored.` };
+  }
+  const documents = sent.map(({ json }) => JSON.parse(json));
+  const text = JSON.stringify(streaming ? documents : documents[0] ?? {}, null, 2);
+  const lost = [text.includes('"@unknown"') && "Fields that the schema does not have", text.includes('"[redacted]"') && "[redacted] values"].filter(Boolean);
+  const note = lost.length ? `${lost.join(" and ")} are left out of an edited message: enter values if the app needs them.` : "JSON, encoded by the schema";
+  return { text, edit: "messages", label: streaming ? `List of ${type}` : type, note };
 }
 
 function parseHeaders(text) {

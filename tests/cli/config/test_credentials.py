@@ -1,6 +1,8 @@
 """Which credentials are sent to which server, and what a repository's file may not set."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -201,6 +203,27 @@ def test_a_repository_s_file_cannot_reduce_redaction(rules: str) -> None:
     with pytest.raises(ConfigInvalid, match="may add fields, but not remove any"):
         read_file(f"redact: {rules}", "devroute.yaml", own=False)
     assert read_file(f"redact: {rules}", "config.yaml").values["redact"]
+
+
+@pytest.mark.parametrize("key", ["descriptor_set", "proto", "proto_path"])
+def test_a_repository_names_no_files_from_elsewhere(key: str) -> None:
+    for path in (
+        "/etc/passwd",
+        "../a.binpb",
+        "a/../../b",
+        "~/a",
+        f"a.binpb{os.pathsep}/etc/passwd",
+        "[a, /b]",
+    ):
+        with pytest.raises(ConfigInvalid, match=f"{key}: .* is not below the folder of this file"):
+            read_file(f"{key}: {path}", "devroute.yaml", own=False)
+    assert getattr(settled(repo=f"{key}: [api/a, b]"), key) == (Path("api/a"), Path("b"))
+    assert getattr(settled(repo=f"{key}: api/a"), key) == (Path("api/a"),)
+    with pytest.raises(ConfigInvalid, match=f"{key}: write a path or a list of paths"):
+        settled(repo=f"{key}: 5")
+    for path in (os.pathsep, "a\0b", "~no-such-user/a"):
+        with pytest.raises(ConfigInvalid, match=r"the environment: .*: a path"):
+            settled(env={key: path})
 
 
 def test_a_repository_cannot_extend_recording() -> None:

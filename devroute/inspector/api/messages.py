@@ -1,0 +1,25 @@
+"""The messages of gRPC calls, decoded."""
+
+from aiohttp import web
+
+from devroute.inspector.inspection import Inspection
+
+
+class Messages:
+    """The handler of requests for decoded messages."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get(r"/api/exchanges/{id:\d+}/messages", self.messages)]
+
+    async def messages(self, request: web.Request) -> web.Response:
+        """GET /api/exchanges/ID/messages?from=N: the decoded messages from number N on, as far as they are
+        listed, and which schema was used. `first`: the number of the first of them."""
+        capture = self._inspection.capture(request.match_info["id"])
+        since = request.query.get("from", "0")
+        wanted = int(since) if since.isdecimal() and len(since) < 12 else 0
+        dropped = capture.messages_dropped
+        decoded = await self._inspection.decoder.call(capture, max(0, wanted - dropped))
+        return web.json_response(decoded.as_dict() | {"first": dropped + decoded.first})

@@ -1,0 +1,176 @@
+"""Which schema counts for a call: that of the files that the user names, else the app's own by reflection.
+
+An app is asked when one of its messages is looked at, once for each gRPC service, over a connection of its
+own that is kept: while it is open, the app has not restarted.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from devroute.contract.service_spec import ServiceSpec
+from devroute.contract.target import Address
+from devroute.errors import ConfigInvalid
+from devroute.inspector.protobuf.schema_files import NO_FILES, SchemaFiles
+from devroute.upstream.http2_pool import Http2Pool
+from devroute.upstream.local_app import local_http2
+
+if TYPE_CHECKING:  # they need the library `protobuf`
+    from devroute.inspector.protobuf.schema import Method, Schema
+
+#: Seconds before an app that has not restarted is asked again, because a message does not fit its schema.
+STALE_SECONDS: Final = 5.0
+#: gRPC services and types of one app that are remembered: paths come from callers.
+MAX_SYMBOLS: Final = 500
+
+#: The oldest library that has all that is used.
+_OLDEST: Final = (6, 31)
+_INSTALL: Final = "pip install 'devroute[grpc]'"
+
+
+class Found(NamedTuple):
+    """The method of a call and its schema. Without them, `problem` says why and what to do."""
+
+    schema: "Schema | None" = None
+    method: "Method | None" = None
+    source: str = ""
+    problem: str = ""
+
+
+def library_problem() -> str:
+    """Why messages cannot be shown with a schema, "" if they can."""
+    try:
+        from google.protobuf import __version__
+    except ImportError:
+        return f"To see messages with their schema, install the library protobuf: {_INSTALL}"
+    numbers = tuple(int(part) for part in __version__.split(".")[:2] if part.isdecimal())
+    if numbers < _OLDEST:
+        return f"protobuf {__version__} is too old to show messages with their schema: {_INSTALL}"
+    return ""
+
+
+class Catalogue:
+    def __init__(self, services: Iterable[ServiceSpec] = (), files: SchemaFiles = NO_FILES) -> None:
+        self._apps = {spec.service: ReflectedApp(spec) for spec in services}
+        self._files = files
+        self._file_schema: Schema | None = None
+        self._read_at: tuple[float, ...] = ()
+
+    async def load(self) -> None:
+        """Read the files that the user names, if they are new or have changed. Raises ConfigInvalid."""
+        changed = self._files.changed()
+        if not self._files or changed == self._read_at:
+            return
+        if problem := library_problem():
+            raise ConfigInvalid("descriptor_set and proto need the library protobuf", hint=problem)
+        from devroute.inspector.protobuf.descriptor_files import load
+
+        self._read_at = changed  # a file that is wrong now is not read again until it changes
+        self._file_schema = await asyncio.to_thread(load, self._files)
+
+    async def find(self, service: str, path: str) -> Found:
+        """The schema of a call to `path` of the app of `service`."""
+        if problem := library_problem():
+            return Found(problem=problem)
+        trouble = ""
+        try:
+            await self.load()
+        except ConfigInvalid as error:
+            trouble = f"{error.message}. "
+        schema = self._file_schema
+        method = None if schema is None else schema.method(path)
+        if method is not None:
+            return Found(schema, method, self._files.words)
+        if self._files and not trouble:
+            trouble = f"This method is not in {self._files.words}. "
+        app = self._apps.get(service)
+        if app is None:
+            found = Found(problem=f"There is no schema: {service} is not served here.{_REMEDY}")
+        else:
+            found = await app.find(path)
+        return found if found.method is not None else found._replace(problem=trouble + found.problem)
+
+    async def learn(self, service: str, found: Found, types: Iterable[str]) -> bool:
+        """Ask the app for types that its schema lacks; with none, for all of it again. Whether that was
+        done."""
+        app = self._apps.get(service)
+        return app is not None and found.source == REFLECTION and await app.learn(types)
+
+    async def close(self) -> None:
+        for app in self._apps.values():
+            await app.close()
+
+
+REFLECTION: Final = "the app's server reflection"
+_REMEDY: Final = " Turn on the app's server reflection, or name a descriptor set: --descriptor-set FILE"
+
+
+class ReflectedApp:
+    """What one app's reflection has said so far."""
+
+    def __init__(self, spec: ServiceSpec) -> None:
+        self._spec = spec
+        self._pool: Http2Pool | None = None
+        self._lock = asyncio.Lock()
+        self._asked: dict[str, str] = {}  # by symbol: why there is none, or ""
+        self._asked_at = 0.0
+        self._files: dict[str, bytes] = {}
+        self._schema: Schema | None = None
+        self._unsupported = ""
+
+    async def find(self, path: str) -> Found:
+        symbol = path.partition("?")[0].removeprefix("/").rpartition("/")[0]
+        async with self._lock:
+            problem = await self._ask(symbol)
+        schema = self._schema
+        method = None if schema is None else schema.method(path)
+        if method is not None:
+            return Found(schema, method, REFLECTION)
+        return Found(problem=f"There is no schema: {problem or 'it has no such method'}.{_REMEDY}")
+
+    async def learn(self, types: Iterable[str]) -> bool:
+        types = [each for each in types if each not in self._asked][:10]
+        loop = asyncio.get_running_loop()
+        async with self._lock:
+            if types:
+                for each in types:
+                    await self._ask(each)
+                return True
+            if loop.time() - self._asked_at < STALE_SECONDS:
+                return False
+            self._asked.clear()
+            return True
+
+    async def _ask(self, symbol: str) -> str:
+        """Ask for a symbol, unless that was done since the app started; what went wrong, or ""."""
+        from devroute.inspector.protobuf.reflection import NotReflected, reflect
+        from devroute.inspector.protobuf.schema import Schema
+
+        if self._pool is None:
+            self._pool = local_http2(self._spec)
+        if not self._pool.connected or len(self._asked) >= MAX_SYMBOLS:
+            self._asked.clear()
+            self._unsupported = ""
+        if self._unsupported:
+            return self._unsupported
+        if symbol in self._asked:
+            return self._asked[symbol]
+        fresh = not self._asked
+        self._asked_at = asyncio.get_running_loop().time()
+        try:
+            authority = str(Address(self._spec.host, self._spec.port))
+            files = await reflect(self._pool, authority, symbol, () if fresh else self._files)
+        except NotReflected as problem:
+            if problem.final:
+                self._unsupported = str(problem)
+            if self._pool.connected:
+                self._asked[symbol] = str(problem)
+            return str(problem)
+        self._files = files if fresh else self._files | files
+        self._schema = await asyncio.to_thread(Schema, list(self._files.values()))
+        self._asked[symbol] = ""
+        return ""
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
