@@ -1,4 +1,5 @@
-"""What `devroute up` gives its inspector, by the settings: a store for captures, and what decodes messages."""
+"""What `devroute up` gives its inspector: a store for captures, and a decoder of messages."""
+
 import asyncio
 
 from devroute.agent.settings import AgentSettings
