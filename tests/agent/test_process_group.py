@@ -66,6 +66,8 @@ async def running_up(
     if terminal:
         words = (sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", *words)
     async with site() as where:
+        # Below nohup it is ignored, and `up` leaves it so.
+        inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         process = await asyncio.create_subprocess_exec(
             *words,
             env=os.environ
@@ -75,6 +77,7 @@ async def running_up(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
+        signal.signal(signal.SIGHUP, inherited)
         try:
             yield process
         finally:
