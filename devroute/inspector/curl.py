@@ -1,16 +1,18 @@
 """Writes a captured request as a curl command for a POSIX shell. Pure.
 
 Pasting the command runs curl and nothing else, whatever the request holds: text is in single quotes; text
-with control characters in $'…'; binary data, and data too long for an argument, comes through a pipe.
+with control characters in $'…'; binary data, and data too long for an argument, comes through a pipe. What
+was redacted is a shell variable, without which the shell refuses to run the command.
 """
 
 import base64
 import re
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from devroute.errors import NotReplayable
-from devroute.inspector.capture import Capture
+from devroute.headers import BAGGAGE_CONTRACT, CONTRACT, PREFIX
+from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Capture
 from devroute.inspector.replay_request import check_body
 
 #: Linux limits an argument to 128 KiB. The limit does not apply to printf, which is built into shells.
@@ -23,21 +25,40 @@ _OMITTED: Final = frozenset((
 ))  # fmt: skip
 _UNQUOTED = re.compile(r"[\w@%+:,./-][\w@%+=:,./-]*", re.ASCII)  # zsh expands =word
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+#: Headers of one way through the mesh, which each request through it gets by itself.
+_OF_THE_WAY: Final = frozenset((
+    "host", CONTRACT, "forwarded", "x-request-id", "traceparent", "tracestate", "b3",
+))  # fmt: skip
+_OF_THE_WAY_PREFIXES: Final = (f"{PREFIX}-", "x-forwarded-", "x-b3-")
+_REDACTION = re.compile(f"{re.escape(REDACTED)}|{REDACTED_QUERY}")
+#: The name of a value in a header, a query, a form or JSON, backwards from the value; a header may have a
+#: scheme before it.
+_NAME_BEFORE = re.compile(r"""(?:[ ][A-Za-z]{1,16}+)?["']?[ \t]*[:=][ \t]*["']?([A-Za-z0-9_-]{1,64})""")
+#: Characters before a redaction that are searched for it.
+_BEFORE: Final = 100
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
 
 
-def as_curl(capture: Capture, base_url: str) -> str:
-    """The command for a request to `base_url` (scheme, host, port). Raises NotReplayable if the stored
-    request is not complete."""
+class CurlCommand(NamedTuple):
+    """`secrets`: the shell variables that have to be set first."""
+
+    command: str
+    secrets: list[str]
+
+
+def as_curl(capture: Capture, base_url: str, contract: str | None = None) -> CurlCommand:
+    """The command for a request to `base_url` (scheme, host, port): that of the app, or with a `contract`
+    that of an entry of the mesh. Raises NotReplayable if the stored request is not complete."""
     if capture.kind in ("websocket", "upgrade"):
         raise NotReplayable("curl cannot send a WebSocket or another upgraded connection")
     check_body(capture)
+    secrets: dict[str, None] = {}
     body = bytes(capture.request_body.data)
-    pipe, data = _data(body)
+    pipe, data = _data(body, secrets)
     parts = ["curl"]
-    if base_url.startswith("https:"):
+    if base_url.startswith("https:") and contract is None:
         parts.append("--insecure")  # an app on this machine signs its certificate itself
-    elif capture.kind == "grpc":
+    elif capture.kind == "grpc" and not base_url.startswith("https:"):
         parts.append("--http2-prior-knowledge")
     if re.search(r"[\[\]{}]", capture.target):
         parts.append("--globoff")
@@ -47,16 +68,19 @@ def as_curl(capture: Capture, base_url: str) -> str:
         parts.append("--head")
     elif capture.method != ("POST" if body else "GET"):
         parts.append(f"--request {quote(capture.method)}")
-    lines = [" ".join((*parts, quote(base_url.rstrip("/") + capture.target)))]
-    lines += _headers(capture, urlsplit(base_url).netloc, has_body=bool(body))
+    lines = [" ".join((*parts, _with_secrets(base_url.rstrip("/") + capture.target, secrets)))]
+    if contract is not None:
+        lines.append(f"-H {quote(f'X-devroute: {contract}')}")
+    lines += _headers(capture, urlsplit(base_url).netloc, secrets, through_mesh=contract is not None)
     if data:
         lines.append(data)
-    return pipe + " \\\n  ".join(lines)
+    return CurlCommand(pipe + " \\\n  ".join(lines), list(secrets))
 
 
-def _headers(capture: Capture, authority: str, *, has_body: bool) -> list[str]:
+def _headers(capture: Capture, authority: str, secrets: dict[str, None], *, through_mesh: bool) -> list[str]:
     lines: list[str] = []
     names = set()
+    has_body = bool(capture.request_body.data)
     for name, value in capture.request_headers:
         low = name.lower()
         names.add(low)
@@ -64,7 +88,10 @@ def _headers(capture: Capture, authority: str, *, has_body: bool) -> list[str]:
             continue
         if low == "content-encoding" and capture.request_body.decoded:
             continue
-        lines.append("-H " + quote(f"{name}: {value}" if value else f"{name};", latin=True))
+        if through_mesh and _is_of_the_way(low, value):
+            continue
+        text = f"{name}: {value}" if value else f"{name};"
+        lines.append("-H " + _with_secrets(text, secrets, latin=True))
     if not has_body and capture.method in ("POST", "PUT", "PATCH"):
         lines.append("-H 'content-length: 0'")
     if has_body and "content-type" not in names:
@@ -72,7 +99,13 @@ def _headers(capture: Capture, authority: str, *, has_body: bool) -> list[str]:
     return lines
 
 
-def _data(body: bytes) -> tuple[str, str]:
+def _is_of_the_way(name: str, value: str) -> bool:
+    if name == "baggage":
+        return any(member.strip().startswith(BAGGAGE_CONTRACT) for member in value.split(","))
+    return name in _OF_THE_WAY or name.startswith(_OF_THE_WAY_PREFIXES)
+
+
+def _data(body: bytes, secrets: dict[str, None]) -> tuple[str, str]:
     """(The command before curl, the option)."""
     if not body:
         return "", ""
@@ -81,11 +114,31 @@ def _data(body: bytes) -> tuple[str, str]:
     except UnicodeDecodeError:
         text = ""
     if text and not _CONTROL.search(re.sub(r"[\n\r\t]", "", text)):
-        quoted = quote(text, lines="\r" not in text and "\t" not in text)
+        quoted = _with_secrets(text, secrets, lines="\r" not in text and "\t" not in text)
         if len(body) <= MAX_ARGUMENT:
             return "", f"--data-raw {quoted}"
         return f"printf %s {quoted} |\n", "--data-binary @-"
     return f"printf %s {base64.b64encode(body).decode()} | base64 -d |\n", "--data-binary @-"
+
+
+def _with_secrets(text: str, secrets: dict[str, None], *, latin: bool = False, lines: bool = False) -> str:
+    """One word as `quote` has it, with a variable for each redaction. Adds the variables to `secrets`."""
+    pieces: list[str] = []
+    at = 0
+    for match in _REDACTION.finditer(text):
+        start = match.start()
+        if at < start:
+            pieces.append(quote(text[at:start], latin=latin, lines=lines))
+        named = _NAME_BEFORE.match(text[max(0, start - _BEFORE) : start][::-1])
+        # The prefix keeps it from being PATH or another variable that the shell has.
+        name = "value" if named is None else named[1][::-1]
+        variable = "SECRET_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+        secrets[variable] = None
+        pieces.append(f'"${{{variable}:?was redacted}}"')
+        at = match.end()
+    if at < len(text) or not pieces:
+        pieces.append(quote(text[at:], latin=latin, lines=lines))
+    return "".join(pieces)
 
 
 def quote(text: str, *, latin: bool = False, lines: bool = False) -> str:

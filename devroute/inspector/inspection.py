@@ -12,10 +12,17 @@ from devroute.inspector.store import CaptureStore
 
 @dataclass(slots=True)
 class About:
-    """This laptop: the URLs of its apps by service, and its name, "" until the proxy has assigned it."""
+    """This laptop: the URLs of its apps by service, and its name, "" until the proxy has assigned it.
+    `entries`: the URLs by which services are called from outside, by name, as far as the proxy knows them."""
 
     services: dict[str, str]
     name: str = ""
+    entries: dict[str, str] = field(default_factory=dict)
+
+    def entry_of(self, service: str) -> str:
+        """Where to send a request for a service through the mesh: its own entry, else the first one, else the
+        name by which it is called inside."""
+        return self.entries.get(service) or next(iter(self.entries.values()), f"http://{service}")
 
 
 #: Sends a captured request again, with the edits in a JSON object; returns its capture. Raises DevrouteError.

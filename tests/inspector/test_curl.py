@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from devroute.errors import NotReplayable
+from devroute.inspector import curl
 from devroute.inspector.capture import Capture, CapturedHead
-from devroute.inspector.curl import MAX_ARGUMENT, as_curl
+from devroute.inspector.curl import MAX_ARGUMENT
 from tests.support.examples import examples
 
 #: A stand-in for curl that writes its arguments and its input to files.
@@ -63,6 +64,10 @@ def data_of(arguments: list[bytes], piped: bytes) -> bytes:
         assert arguments[arguments.index(b"--data-binary") + 1] == b"@-"
         return piped
     return arguments[arguments.index(b"--data-raw") + 1] if b"--data-raw" in arguments else b""
+
+
+def as_curl(made: Capture, base: str, contract: str | None = None) -> str:
+    return curl.as_curl(made, base, contract).command
 
 
 nasty = st.text(st.sampled_from("a'\"$`\\!@#{}[]()<>|&;*?~=% \n\r\t\x1b\x07é\u202e\x00")) | st.text()
@@ -158,5 +163,51 @@ async def _shell(command: str) -> None:
     assert await asyncio.wait_for(run.wait(), 10) == 0
 
 
-def test_redacted_values_are_shown_as_redacted() -> None:
-    assert "-H 'authorization: [redacted]'" in as_curl(capture(authorization="[redacted]"), "http://x")
+REDACTED_BODY = b'{"password": "[redacted]", "pins": ["[redacted]"], "note": "it\'s [redacted]"}'
+
+
+def test_what_was_redacted_is_a_variable_that_has_to_be_set(folder: Path) -> None:
+    made = capture(
+        "POST",
+        "/?api_key=%5Bredacted%5D&a=1",
+        REDACTED_BODY,
+        authorization="Bearer [redacted]",
+        cookie="[redacted]",
+        path="[redacted]",
+    )
+    command, secrets = curl.as_curl(made, "http://x")
+    assert "[redacted]" not in command
+    assert "%5B" not in command
+    names = ["SECRET_PASSWORD", "SECRET_VALUE", "SECRET_API_KEY", "SECRET_AUTHORIZATION", "SECRET_COOKIE"]
+    assert secrets == [*names, "SECRET_PATH"]
+    for shell in ("sh", "bash"):
+        with pytest.raises(subprocess.CalledProcessError):
+            run(command, folder, shell)
+        values = "".join(f"{name}='a $b \"c'\n" for name in secrets)
+        arguments, piped = run(values + command, folder, shell)
+        assert b'authorization: Bearer a $b "c' in arguments
+        assert b'path: a $b "c' in arguments
+        assert b'http://x/?api_key=a $b "c&a=1' in arguments
+        assert data_of(arguments, piped) == REDACTED_BODY.replace(b"[redacted]", b'a $b "c')
+
+
+def test_through_the_mesh_it_has_the_contract_and_nothing_of_the_first_way() -> None:
+    made = capture(
+        "GET",
+        "/orders?a=1",
+        accept="*/*",
+        x_devroute='{"foo": "bob"}',
+        x_devroute_matched="foo",
+        x_forwarded_for="10.0.0.1",
+        x_request_id="1",
+        traceparent="00-1-2-01",
+        baggage="user=1,devroute=%7B%7D",
+        x_own="kept",
+    )
+    command = as_curl(made, "https://shop.example/", '{"foo": "alice"}')
+    assert command.split(" \\\n  ") == [
+        "curl 'https://shop.example/orders?a=1'",
+        """-H 'X-devroute: {"foo": "alice"}'""",
+        "-H 'accept: */*'",
+        "-H 'x-own: kept'",
+    ]

@@ -183,7 +183,7 @@ def put_out(store: CaptureStore) -> dict[str, str]:
     curls = []
     for capture in captures:
         with suppress(NotReplayable):
-            curls.append(as_curl(capture, "http://127.0.0.1:8001"))
+            curls.append(as_curl(capture, "http://127.0.0.1:8001").command)
     details = [as_detail(capture) for capture in captures]
     messages = [as_message(message) for capture in captures for message in capture.messages]
     return {

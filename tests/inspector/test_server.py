@@ -383,13 +383,20 @@ async def test_a_replay_gives_a_new_capture_or_an_error() -> None:
         assert (status, answer["code"]) == (404, "not-found")
 
 
-async def test_curl_goes_to_the_local_app() -> None:
+async def test_curl_goes_to_the_local_app_or_through_the_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
     async with inspector() as opened:
-        opened.store.add(capture("/it's?a=1"))
-        async with opened.session.get(f"{opened.origin}/api/exchanges/1/curl") as response:
-            command = await response.text()
-        assert "http://localhost:8001/it" in command
-        assert response.content_type == "text/plain"
+        opened.store.add(capture("/it's?a=1", request_headers=[("authorization", "Bearer abc.def-123456")]))
+        local = await opened.get("/api/exchanges/1/curl")
+        assert local["to"] == "http://localhost:8001"
+        assert "http://localhost:8001/it" in local["command"]
+        assert local["secrets"] == ["SECRET_AUTHORIZATION"]
+        inside = await opened.get("/api/exchanges/1/curl?to=mesh")
+        assert inside["to"] == "http://foo"
+        assert """-H 'X-devroute: {"foo": "alice"}'""" in inside["command"]
+        monkeypatch.setitem(ABOUT.entries, "shop", "https://shop.example")
+        assert (await opened.get("/api/exchanges/1/curl?to=mesh"))["to"] == "https://shop.example"
+        monkeypatch.setitem(ABOUT.entries, "foo", "https://foo.example")
+        assert (await opened.get("/api/exchanges/1/curl?to=mesh"))["to"] == "https://foo.example"
 
 
 async def test_har_is_exported_and_imported() -> None:
@@ -486,7 +493,11 @@ async def test_a_page_receives_all_captures_and_then_their_changes() -> None:
         async with stream(opened) as events:
             name, hello = await events.next()
             assert name == "hello"
-            assert hello["about"] == {"services": {"foo": "http://localhost:8001"}, "name": "alice"}
+            assert hello["about"] == {
+                "services": {"foo": "http://localhost:8001"},
+                "name": "alice",
+                "entries": {},
+            }
             told = [each["target"] for batch in await events.until("synced") for each in batch["changed"]]
             assert told == [f"/{n}" for n in reversed(range(450))]
             opened.store.add(capture("/new"))

@@ -2,14 +2,16 @@
 
 import asyncio
 import base64
+import json
 from typing import Final
 
 from aiohttp import web
 
 from devroute.errors import RequestMalformed
+from devroute.headers import CONTRACT
 from devroute.inspector.api.body import json_object
 from devroute.inspector.api.search import matching
-from devroute.inspector.capture import readable
+from devroute.inspector.capture import readable, value_of
 from devroute.inspector.compare import compare_captures
 from devroute.inspector.curl import as_curl
 from devroute.inspector.inspection import Inspection
@@ -76,10 +78,20 @@ class Captures:
         return web.json_response({"differences": [each._asdict() for each in found]})
 
     async def curl(self, request: web.Request) -> web.Response:
-        """GET /api/exchanges/ID/curl: a curl command that sends the request to the local app."""
+        """GET /api/exchanges/ID/curl?to=mesh: a curl command that sends the request to the local app, or
+        through the mesh; the shell variables that it needs, and the URL that it goes to."""
         capture = self._inspection.capture(request.match_info["id"])
-        base = self._inspection.about.services.get(capture.service, f"http://{capture.service}")
-        return web.Response(text=as_curl(capture, base))
+        about = self._inspection.about
+        if request.query.get("to") == "mesh":
+            base = about.entry_of(capture.service)
+            contract = value_of(capture.request_headers, CONTRACT) or json.dumps(
+                {capture.service: about.name}
+            )
+            made = as_curl(capture, base, contract)
+        else:
+            base = about.services.get(capture.service, f"http://{capture.service}")
+            made = as_curl(capture, base)
+        return web.json_response(made._asdict() | {"to": base})
 
     # --- actions
 

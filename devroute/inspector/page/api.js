@@ -24,7 +24,7 @@ const post = (path, body) =>
   json(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 
 export const detail = (id) => json(`/api/exchanges/${id}`);
-export const curl = async (id) => (await call(`/api/exchanges/${id}/curl`)).text();
+export const curl = (id, to) => json(`/api/exchanges/${id}/curl?to=${to}`);
 // The ids of the exchanges that match a query, of `ids` or of all, and the query's terms.
 export const search = (query, ids, signal) => json(`/api/search?${new URLSearchParams(ids ? { q: query, ids: ids.join() } : { q: query })}`, { signal });
 export const suggestions = async (before, after) => (await json(`/api/query/suggestions?${new URLSearchParams({ before, after })}`)).suggestions;

@@ -38,7 +38,11 @@ async function send(id, edits) {
 }
 let following = null; // the replay to select as soon as it is in the list
 
-const compareTwo = guarded(openCompare);
+// The older one is left, whichever was chosen first.
+const compareTwo = guarded((a, b) => {
+  const age = (id) => exchanges.get(id)?.started ?? 0;
+  return age(a) < age(b) || (age(a) === age(b) && a < b) ? openCompare(a, b) : openCompare(b, a);
+});
 
 // Marks an exchange; with another one marked, compares the two.
 const compare = guarded(async (id) => {
@@ -46,9 +50,16 @@ const compare = guarded(async (id) => {
     list.mark(id);
     return notice(`#${id} is marked: select another request and press c to compare`);
   }
-  const left = list.marked;
+  const other = list.marked;
   list.mark(null);
-  if (left !== id) await openCompare(left, id);
+  if (other !== id) await compareTwo(other, id);
+});
+
+// `to`: "app" or "mesh".
+const copyCurl = (to) => guarded(async (id) => {
+  const { command, secrets, to: url } = await api.curl(id, to);
+  const missing = secrets.length ? `; what was redacted comes from ${secrets.map((name) => `$${name}`).join(", ")}` : "";
+  await copy(command, `curl to ${url}`, missing);
 });
 
 const pause = guarded(async () => showPaused((await api.pause(!paused)).paused));
@@ -57,7 +68,8 @@ const sendable = ({ kind }) => kind !== "websocket" && kind !== "upgrade";
 const commands = [
   { key: "r", words: "replay the request", button: "Replay", applies: sendable, run: guarded((id) => send(id)) },
   { key: "e", words: "edit and replay the request", button: "Edit and replay", applies: sendable, run: guarded((id) => openEdit(id, send)) },
-  { key: "y", words: "copy the request as a curl command", button: "Copy as curl", run: guarded(async (id) => copy(await api.curl(id), "curl command")) },
+  { key: "y", words: "copy the request as a curl command, to the app on this laptop", button: "Copy as curl", applies: sendable, run: copyCurl("app") },
+  { key: "Y", words: "copy the request as a curl command, through the mesh", button: "curl for the mesh", applies: sendable, run: copyCurl("mesh") },
   { key: "c", words: "mark the request; on another one, compare the two", button: "Compare", run: compare },
   { key: "p", words: "pause or resume recording", forPage: true, run: pause },
 ];

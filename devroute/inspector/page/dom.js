@@ -33,10 +33,10 @@ export function notice(text, kind = "") {
   fading = setTimeout(() => place.classList.remove("shown"), kind === "bad" ? 8000 : 3500);
 }
 
-export async function copy(text, what) {
+export async function copy(text, what, more = "") {
   try {
     await navigator.clipboard.writeText(text);
-    notice(`${what} copied`);
+    notice(`${what} copied${more}`);
   } catch {
     notice("the browser denied access to the clipboard; select the text and copy it", "bad");
   }
