@@ -25,7 +25,7 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def printable(reason: str) -> str:
-    """A reason as it may stand in a header: one line of printable ASCII, at most MAX_REASON bytes."""
+def printable(reason: str, most: int = MAX_REASON) -> str:
+    """A reason as it may stand in a header: one line of printable ASCII, at most `most` bytes."""
     line = re.sub(r"[^ -~]", "?", " ".join(reason.split()))
-    return shortened(line, MAX_REASON)
+    return shortened(line, most)

@@ -1,4 +1,4 @@
--- parts: text, network, baggage, trace, fields, cookie, set_cookie, edge_baggage, admission, lines, contract_report, page
+-- parts: text, network, baggage, trace, plain, fields, cookie, set_cookie, edge_baggage, admission, lines, contract_report, page
 --
 -- devroute's gateway filter: which contracts from outside enter the mesh, and how a plain browser sends one.
 --
@@ -31,9 +31,23 @@ local function parameter_of(path, parameter)
   return values, before .. (rest ~= "" and "?" .. rest or "")
 end
 
-local function respond_invalid(handle, message)
-  local hint = ("write ?%s= and a percent-encoded contract, or ?%s=off"):format(PARAMETER, PARAMETER)
-  respond(handle, error_response(CONTRACT_INVALID, message, hint))
+-- The proxy's report on a contract, or a `problem` of the gateway's own, as an error: a page for browsers. `location` is the
+-- address without the contract, nil if that is not what it came by.
+local function respond_problem(handle, report, location)
+  local kind = report.code and { code = report.code, status = report.status } or CONTRACT_INVALID
+  local hint = report.hint or ("write ?%s= and a percent-encoded contract, or ?%s=off"):format(PARAMETER, PARAMETER)
+  local response = error_response(kind, report.problem, hint)
+  if accepts_page(handle:headers()) then
+    local page = problem_page_of(report.problem, hint, report.corrected, location)
+    respond_page(handle, response.status, response.reason, page)
+  else
+    respond(handle, response)
+  end
+end
+
+-- Whether a text that is no contract may stand in a header, so that the proxy can say what is wrong with it.
+local function can_be_sent(text)
+  return #text <= MAX_CONTRACT and not text:find("%c")
 end
 
 local function respond_redirect(handle, location, cookie)
@@ -70,7 +84,7 @@ local function mistake_of(values, contract, location)
     return "the address without the contract is longer than " .. MAX_LOCATION .. " bytes"
   elseif #values > 1 then
     return "the parameter " .. PARAMETER .. " is given more than once"
-  elseif contract ~= "off" and not is_contract(contract) then
+  elseif contract ~= "off" and not is_contract(contract) and not can_be_sent(contract) then
     return "the parameter " .. PARAMETER .. " is not a contract"
   end
   return nil
@@ -84,10 +98,13 @@ end
 -- Sets the cookie if the user wants it for certain, else asks. Returns as `handle_parameter` does.
 local function respond_to_contract(gate, contract, location)
   local report = report_on(gate.handle, contract)
+  if not is_contract(contract) and not (report and report.problem) then
+    report = { problem = "the parameter " .. PARAMETER .. " is not a contract" }
+  end
   if report == nil then
     return false, "the devroute proxy at the gateway cannot be reached, so that ?" .. PARAMETER .. "= was not read"
   elseif report.problem then
-    respond_invalid(gate.handle, report.problem:gsub('[\\"]', "?"))
+    respond_problem(gate.handle, report, location)
     return true
   end
   local headers = gate.handle:headers()
@@ -95,13 +112,15 @@ local function respond_to_contract(gate, contract, location)
   local value = percent_encode(contract)
   local cookie = set_cookie(cookie_name(is_secure(headers), SETTINGS.domain), value, seconds)
   if #cookie > MAX_SET_COOKIE then
-    respond_invalid(gate.handle, "the contract is too long for a cookie; send it as the header " .. CONTRACT)
+    local problem = "the contract is too long for a cookie; send it as the header " .. CONTRACT
+    respond_problem(gate.handle, { problem = problem }, location)
   elseif is_wanted(headers) then
     respond_redirect(gate.handle, location, cookie)
   else
     local confirmation = location .. (location:find("?", 1, true) and "&" or "?") .. CONFIRMATION .. "=" .. value
     local host, origin = headers:get(":authority"), referring_origin(headers)
-    respond_page(gate.handle, page_of(report, seconds, host, origin, location, confirmation))
+    local reason = "devroute asks before it routes the requests of this browser"
+    respond_page(gate.handle, "200", reason, page_of(report, seconds, host, origin, location, confirmation))
   end
   return true
 end
@@ -131,7 +150,7 @@ local function handle_parameter(gate)
   end
   local mistake = mistake_of(values, contract, location)
   if mistake ~= nil then
-    respond_invalid(gate.handle, mistake)
+    respond_problem(gate.handle, { problem = mistake }, location)
   elseif contract == "off" then
     respond_redirect(gate.handle, location, cleared_cookie(is_secure(headers)))
   else
@@ -153,6 +172,7 @@ local function admit_headers(gate)
   for _, each in ipairs(contracts) do
     gate.handle:headers():add(CONTRACT, each)
   end
+  gate.contract = contracts[1]
   return contracts[1] ~= nil
 end
 
@@ -168,6 +188,22 @@ local function admit_baggage(gate)
     headers:replace(CONTRACT, contract)
   end
   set_baggage(headers, baggage)
+  gate.contract = gate.contract or contract
+  return true
+end
+
+-- Responds to a contract, of a header or of baggage, that is invalid: it was sent with this request, unlike a cookie. Returns
+-- whether it has. What is repeated, or cannot be judged here, is left to the sidecars.
+local function refuse_invalid(gate)
+  local contract = gate.contract
+  if contract == nil or is_plain(contract) or looks_signed(contract) or not can_be_sent(contract) then
+    return false
+  end
+  local report = report_on(gate.handle, contract)
+  if report == nil or report.code ~= CONTRACT_INVALID.code then
+    return false
+  end
+  respond_problem(gate.handle, report)
   return true
 end
 
@@ -217,6 +253,9 @@ local function admit(handle, taken)
   gate.reason = ignored
   local entered = admit_headers(gate)
   entered = admit_baggage(gate) or entered
+  if refuse_invalid(gate) then
+    return true
+  end
   entered = entered or admit_cookie(gate)
   if entered and taken.trace then
     handle:headers():replace(TRACE, taken.trace)

@@ -10,13 +10,15 @@ local function parse_report(body)
   local report, entries = parse_lines(body, "entry")
   if report == nil or report.ttl == nil or not (report.expires or "0"):find("^%d+$") then
     return nil
+  elseif not (report.status or "400"):find("^[45]%d%d$") or not (report.code or "a"):find("^[%l%-]+$") then
+    return nil
   end
   report.entries = entries
   return report
 end
 
--- What the proxy reports on a contract: `problem`, or `entries`, each a sentence, and of a signed one its `signer` and the
--- seconds until it `expires`. nil if the proxy cannot be asked. Yields: header objects become invalid.
+-- What the proxy reports on a contract: its `problem`, with the error's `code` and `status`, a `hint` and the `corrected`
+-- contract; or `entries`, each a sentence, and of a signed one its `signer` and the seconds until it `expires`. nil if the proxy cannot be asked. Yields: header objects become invalid.
 local function report_on(handle, contract)
   local now = tonumber(handle:timestamp())
   local known = reports[contract]

@@ -24,18 +24,46 @@ local PAGE = table.concat({
   "",
 }, "\n")
 
+local PROBLEM_PAGE = table.concat({
+  "<!DOCTYPE html>",
+  '<html lang="en">',
+  '<meta charset="utf-8">',
+  '<meta name="viewport" content="width=device-width">',
+  '<meta name="color-scheme" content="light dark">',
+  "<title>devroute: the contract is invalid</title>",
+  "<h1>The contract is invalid</h1>",
+  "<p>%s</p>",
+  "<p>%s</p>",
+  "%s%s",
+  "</html>",
+  "",
+}, "\n")
+
+local function accepts_page(headers)
+  return (headers:get("accept") or ""):find("text/html", 1, true) ~= nil
+end
+
 -- Referrer-Policy: a browser that is to send no referrer would send no Origin with the form either.
-local function respond_page(handle, body)
+local function respond_page(handle, status, reason, body)
   handle:respond({
-    [":status"] = "200",
+    [":status"] = status,
     ["content-type"] = "text/html; charset=utf-8",
     ["content-security-policy"] = "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     ["x-frame-options"] = "DENY",
     ["x-content-type-options"] = "nosniff",
     ["referrer-policy"] = "same-origin",
     ["cache-control"] = "no-store",
-    [REASON] = "devroute asks before it routes the requests of this browser",
+    [RESULT] = status ~= "200" and "error" or nil,
+    [REASON] = reason,
   }, body)
+end
+
+-- The corrected contract is text to copy, and no link: a click on a link of this page would count as the user's own wish,
+-- while the contract may be that of another site's link.
+local function problem_page_of(message, hint, corrected, location)
+  local address = corrected and ("<p>In this browser, open</p>\n<pre>?%s=%s</pre>\n"):format(PARAMETER, escape_html(corrected))
+  local without = location and ('<p><a href="%s">Continue without</a></p>'):format(escape_html(location))
+  return PROBLEM_PAGE:format(escape_html(message), escape_html(hint), address or "", without or "")
 end
 
 -- `report` is the proxy's; `location` is the address without the contract, `confirmation` the one that sets the cookie.

@@ -216,7 +216,7 @@ local function refused(rule, handle)
   if is_permitted(rule.permitted, name, short) then
     return nil
   end
-  local who = name == nil and "a caller without a mesh identity" or "'" .. name:gsub('[\\"]', "?") .. "'"
+  local who = name == nil and "a caller without a mesh identity" or "'" .. name .. "'"
   local message = ("service '%s': denied by policy: no rule of callers lets %s use this target"):format(rule.service, who)
   return prevented(rule, CALLER_DENIED, message, "the platform team can add a rule to callers in the policy")
 end

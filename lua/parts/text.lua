@@ -35,6 +35,11 @@ local function contains(list, name)
   return false
 end
 
+-- Printable ASCII, as it stands in a string of JSON.
+local function escape_json(text)
+  return (text:gsub('[\\"]', "\\%0"))
+end
+
 -- The response to a request that gets an error, with the members of every error body of devroute.
 local function error_response(kind, message, hint, service, target)
   local body = '{"code": "%s", "message": "%s", "hint": "%s", "service": %s, "target": %s, "request_id": null}\n'
@@ -43,7 +48,7 @@ local function error_response(kind, message, hint, service, target)
   return {
     status = kind.status,
     reason = printable(message),
-    body = body:format(kind.code, message, hint, service, target),
+    body = body:format(kind.code, escape_json(message), escape_json(hint), service, target),
   }
 end
 

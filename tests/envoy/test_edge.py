@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -24,6 +25,7 @@ from tests.envoy.edge import (
     NOT_ALLOWED,
     SIGNED,
     Edge,
+    Fields,
     Issuer,
     gateway,
     values,
@@ -293,6 +295,31 @@ async def test_a_listed_network_admits_a_contract(opened: Edge) -> None:
     response, seen = await opened.get([("x-devroute", CONTRACT)])
     assert values(seen, "x-devroute") == [CONTRACT]
     assert verdict(response) == (None, None)
+
+
+async def test_an_invalid_contract_is_refused_at_the_gateway_where_it_may_enter(
+    opened: Edge, closed: Edge
+) -> None:
+    mistyped, meant = "{'foo': 'alice'}", '{"foo": "alice"}'
+    ways: list[Fields] = [
+        [("x-devroute", mistyped)],
+        [("baggage", f"a=b,devroute={quote(mistyped, safe='')}")],
+    ]
+    for way in ways:
+        response, body = await opened.get(way)
+        assert (response.status, body["code"]) == (400, "contract-invalid")
+        assert body["hint"] == f"write double quotes instead of single ones; send X-devroute: {meant}"
+        assert verdict(response) == ("error", body["message"])
+        response, seen = await closed.get(way)
+        assert (response.status, values(seen, "x-devroute")) == (200, [])
+    response, body = await opened.get([("x-devroute", mistyped), ("accept", "text/html")])
+    assert (response.status, response.content_type) == (400, "text/html")
+    assert "Continue without" not in body["text"]
+    valid = '{"foo": {"to": "[fd00::1]:80", "percent": 1e1}}'
+    response, seen = await opened.get([("x-devroute", valid)])
+    assert (response.status, values(seen, "x-devroute")) == (200, [valid])
+    response, seen = await opened.get([("cookie", f"devroute={quote(mistyped, safe='')}")])
+    assert (response.status, values(seen, "x-devroute")) == (200, []), "a cookie never breaks a page"
 
 
 async def test_no_header_puts_a_caller_into_a_network(tmp_path: Path) -> None:

@@ -330,6 +330,26 @@ async def test_a_parameter_that_is_no_contract_is_an_error_with_that_reason(
         )
 
 
+async def test_a_mistyped_parameter_is_explained_as_json_and_as_a_page(opened: Edge) -> None:
+    mistyped = quote("{'foo': '<alice>'}", safe="")
+    meant = quote("{'foo': 'alice'}", safe="")
+    response, body = await opened.get(TYPED, f"/p?devroute={meant}&x=1")
+    assert (response.status, body["code"]) == (400, "contract-invalid")
+    assert body["message"] == "not valid JSON at character 2: JSON needs double quotes, not single ones"
+    assert body["hint"].endswith('send X-devroute: {"foo": "alice"}')
+    browser = [*TYPED, ("accept", "text/html,*/*")]
+    response, seen = await opened.get(browser, f"/p?devroute={meant}&x=1")
+    assert (response.status, response.headers["content-type"]) == (400, "text/html; charset=utf-8")
+    assert "set-cookie" not in response.headers
+    assert verdict(response) == ("error", body["message"])
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "<pre>?devroute={&quot;foo&quot;: &quot;alice&quot;}</pre>" in seen["text"]
+    assert '<a href="/p?x=1">Continue without</a>' in seen["text"]
+    response, seen = await opened.get(browser, f"/p?devroute={mistyped}")
+    assert "<alice>" not in seen["text"], "text of a stranger is escaped"
+    assert response.status == 400
+
+
 async def test_quotes_and_braces_may_stand_as_they_are(opened: Edge) -> None:
     response, _ = await opened.get(TYPED, '/?devroute={%22foo%22:+"192.0.2.1:8001"}')
     assert cookie_of(response)[0] == f"__Host-devroute={ENCODED}"

