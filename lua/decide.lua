@@ -137,6 +137,14 @@ local function set_clusters(rule, handle, headers, cluster, mirrored)
   end
 end
 
+-- Sends the request to the replica of the proxy at which the laptop's link ends; to any of them where Envoy does not
+-- know that one, which then passes it on.
+local function choose_owner(rule, handle)
+  if rule.owner and handle.setUpstreamOverrideHost then
+    handle:setUpstreamOverrideHost(rule.owner, false)
+  end
+end
+
 -- Sends the request, or a copy of it, elsewhere; returns the outcome.
 local function send(rule, handle, headers, identity, baggage)
   local via, passed = via_of(rule, headers, baggage)
@@ -171,6 +179,9 @@ local function send(rule, handle, headers, identity, baggage)
   end
   if outcome ~= DETOURED then -- whose route has a cluster of its own, and removes these headers
     set_clusters(rule, handle, headers, cluster, outcome == MIRRORED)
+  end
+  if outcome == DETOURED then
+    choose_owner(rule, handle)
   end
   headers:replace(MATCHED, rule.service)
   local origin = rule.wants_origin and cluster and origin_of(handle, headers, rule, identity)

@@ -18,6 +18,10 @@ def proxy(
     data_port: Annotated[int | None, option("Port for detoured requests; 0 takes a free one", "PORT")] = None,
     control_port: Annotated[int | None, option("Port for sidecars and laptops", "PORT")] = None,
     admin_port: Annotated[int | None, option("Port for health checks and metrics", "PORT")] = None,
+    registry: Annotated[
+        str | None,
+        option("Where laptops are registered: here, or in Redis, for several replicas", "memory|URL"),
+    ] = None,
     policy: Annotated[Path | None, option("Policy file: what may be detoured, and to where", "FILE")] = None,
     tokens: Annotated[Path | None, option("Token file: who may register laptops", "FILE")] = None,
     contract_keys: Annotated[str | None, option("JWKS: who may sign contracts", "FILE|URL")] = None,

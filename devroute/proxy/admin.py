@@ -11,8 +11,10 @@ def create_app(
     telemetry: Telemetry,
     gauges: Callable[[], Mapping[str, int]],
     readiness: Callable[[], Mapping[str, object]],
+    counters: Callable[[], Mapping[str, int]],
 ) -> web.Application:
-    """`readiness` returns the body of /readyz; its status is 200 if `ready` in it is true."""
+    """`counters` are added to those of `telemetry`. `readiness` returns the body of /readyz; its status is
+    200 if `ready` in it is true."""
 
     async def healthz(request: web.Request) -> web.Response:
         return web.json_response({"alive": True})
@@ -23,7 +25,7 @@ def create_app(
 
     async def metrics_text(request: web.Request) -> web.Response:
         return web.Response(
-            text=telemetry.metrics.as_text(gauges(), telemetry.counters()),
+            text=telemetry.metrics.as_text(gauges(), {**telemetry.counters(), **counters()}),
             headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 

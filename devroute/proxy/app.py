@@ -1,7 +1,8 @@
-"""`devroute proxy`: its three listeners and what they share. Owns their start, periodic work and end.
+"""`devroute proxy`: its listeners and what they share. Owns their start, periodic work and end.
 
 data     requests that a sidecar detoured, and nothing else (proxy/downstream)
 control  /resolve and reports for sidecars, the laptops' tunnels, the JSON API (proxy/control)
+peer     other replicas, where the registry is shared (proxy/replication.py)
 admin    health, readiness, metrics (proxy/admin.py)
 """
 
@@ -31,6 +32,7 @@ from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.downstream.context import Timeouts
 from devroute.proxy.downstream.listener import Listener
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
+from devroute.proxy.replication import Replication
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_file import OFF, STDOUT
 from devroute.proxy.telemetry.background_writer import BackgroundWriter
@@ -125,12 +127,14 @@ class Proxy:
             permit=self._permit_registration,
             record=record,
         )
+        self._replication = Replication(settings, self.registry, self._pools, self._tunnels.notify_others)
+        self._tunnels.claims = self._replication.shared
         self._control_listener = ControlListener(
             http=lambda: http.connections(self._control)(), tunnels=self._tunnels
         )
         self._tls: TlsListener | None = None
         self._admin = web.AppRunner(
-            admin.create_app(self._telemetry, self._gauges, self._readiness),
+            admin.create_app(self._telemetry, self._gauges, self._readiness, self._replication.counters),
             access_log=None,
             handle_signals=False,
         )
@@ -144,10 +148,11 @@ class Proxy:
         await self._admin.setup()
         assert self._admin.server is not None
         self._apply_limits()
+        self.data_port = await self._listen(self._data.accept, settings.data_host, settings.data_port)
+        await self._replication.start(self.data_port)
         self.control_port = await self._listen(
             self._control_listener, settings.control_host, settings.control_port
         )
-        self.data_port = await self._listen(self._data.accept, settings.data_host, settings.data_port)
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
         await self._listen_tls()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
@@ -159,6 +164,7 @@ class Proxy:
             control_port=self.control_port,
             admin_port=self.admin_port,
             tls_port=self.tls_port or None,
+            peer_port=self._replication.peer_port or None,
         )
 
     async def _listen(
@@ -204,6 +210,7 @@ class Proxy:
             connection.abort()
         await self._config.stop()
         await self._control_listener.close()
+        await self._replication.stop()
         await self._pools.close()
         if self._mesh is not None:
             await self._mesh.close()
@@ -271,7 +278,8 @@ class Proxy:
         return {
             "requests_in_flight": self._data.in_flight,
             "sidecar_connections": len(self._data.connections),
-            "laptops_online": len(self.registry.listing()),
+            "laptops_online": sum(not each.remote for each in self.registry.registrations()),
+            **self._replication.gauges(),
         }
 
     def _readiness(self) -> dict[str, object]:
@@ -282,6 +290,7 @@ class Proxy:
             "tls_age_s": None if self._tls is None else self._tls.age_s,
             **self._telemetry.status(),
             **self._config.status(),
+            **self._replication.status(),
         }
 
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
@@ -11,9 +11,13 @@ from devroute.auth.tls import is_exposed
 from devroute.contract.grammar import MAX_BYTES, MAX_CONFIGURABLE_ENTRIES, MAX_ENTRIES
 from devroute.contract.target import Address, parse_address
 from devroute.quoting import quote
+from devroute.replicas.redis_url import SCHEMES
 from devroute.settings import Settings
 from devroute.tunnel.protocol.frames import MAX_STREAMS
 from devroute.upstream.dialer import RETRY_REFUSED_SECONDS
+
+#: The registry of a single replica.
+MEMORY: Final = "memory"
 
 _Port = Annotated[int, Field(ge=0, le=65535)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -54,6 +58,24 @@ def _jwks(value: object) -> str:
     return _issuer(text) if "://" in text else text
 
 
+def _ip_address(value: object) -> str:
+    """As Envoy knows it."""
+    try:
+        return str(ipaddress.ip_address(str(value)))
+    except ValueError:
+        raise ValueError(f"{quote(str(value))} is not an IP address; write that of the pod") from None
+
+
+def _registry(value: object) -> str:
+    """Never in an error: the URL may hold a password."""
+    text = str(value)
+    if text != MEMORY and urlsplit(text).scheme not in SCHEMES:
+        raise ValueError(
+            f"write '{MEMORY}', or a URL that starts with {', '.join(f'{s}://' for s in SCHEMES)}"
+        )
+    return text
+
+
 def _list(value: object) -> object:
     return value.replace(",", " ").split() if isinstance(value, str) else value
 
@@ -67,6 +89,15 @@ class ProxySettings(Settings):
     control_port: _Port = 8081
     admin_host: str = "0.0.0.0"
     admin_port: _Port = 9090
+    #: Where the registered laptops are kept: in this process alone, or in Redis, for several replicas
+    #: (docs/ha.md). The URL may hold a password. The prefix keeps the meshes of one Redis apart.
+    registry: Annotated[str, BeforeValidator(_registry)] = MEMORY
+    registry_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "devroute"
+    #: The port for other replicas, and the address by which they and sidecars reach this one, its pod's; by
+    #: default the one that it has towards Redis. Unused while the registry is in memory.
+    peer_host: str = "0.0.0.0"
+    peer_port: _Port = 8082
+    advertise_host: Annotated[str, BeforeValidator(_ip_address)] | None = None
     #: Without a policy no address is permitted, without tokens no laptop can register.
     policy: Path | None = None
     tokens: Path | None = None

@@ -34,12 +34,14 @@ Kind = Literal["detour", "mirror", "version", "service", "fallback", "error"]
 class LaptopService:
     """A service as a registered laptop offers it: by its tunnel (`upstream`) or at an `address`. The same
     object for as long as the registration lasts. `quota` is the subject's quota, for an address; a tunnel has
-    its own."""
+    its own. `owner`: the address of the data port at which the laptop's link ends, where there are several
+    replicas; at the others, `upstream` leads there and `address` is for people."""
 
     upstream: ProbedUpstream | None
     address: Address | None
     options: OfferOptions = DEFAULT_OPTIONS
     quota: Quota | None = None
+    owner: str = ""
 
 
 class Directory(Protocol):
@@ -54,7 +56,8 @@ class Directory(Protocol):
 class Decision:
     """What the sidecar is to do. `service` is the contract's key, `target` what the contract names there.
     `callers` are patterns of the callers that policy permits, None for all: the sidecar knows each request's
-    caller, so that one decision serves all of them."""
+    caller, so that one decision serves all of them. `owner`: of a detour, the address of the replica at which
+    the laptop's link ends."""
 
     kind: Kind
     service: str = ""
@@ -67,6 +70,7 @@ class Decision:
     entry: Entry | None = None
     callers: tuple[str, ...] | None = None
     options: OfferOptions = DEFAULT_OPTIONS
+    owner: str = ""
 
     def unreachable(self, error: DevrouteError, ttl_ms: int = FALLBACK_TTL_MS) -> "Decision":
         """The decision instead of a detour whose target cannot be reached, or is not permitted."""
@@ -119,9 +123,10 @@ def _decide_parsed(
             return Decision("detour", entry.key, target, entry=entry, callers=callers)
         if isinstance(entry.target, Version):
             return Decision("version", entry.key, target, entry=entry, callers=callers)
-        route, options = select_target(entry, policy, directory)
+        route, served = select_target(entry, policy, directory)
     except DevrouteError as error:
         return _failed(entry, error)
+    options = served.options
     if options.shadow is not None and entry.fallback == "fail":
         problem = f"laptop '{entry.target}' accepts only shadow traffic, and fallback is 'fail'"
         hint = "remove the option 'fallback', or register the laptop without --shadow"
@@ -130,6 +135,8 @@ def _decide_parsed(
     laptop = Decision(
         kind, entry.key, target, ttl_ms=LAPTOP_TTL_MS, entry=entry, callers=callers, options=options
     )
+    if kind == "detour":  # in Envoy no filter can choose the host of a mirrored request
+        laptop = replace(laptop, owner=served.owner)
     if isinstance(route, Address):
         return replace(laptop, address=route)
     return replace(laptop, upstream=route)
@@ -137,16 +144,16 @@ def _decide_parsed(
 
 def select_target(
     entry: Entry, policy: Policy, directory: Directory
-) -> tuple[Address | ProbedUpstream, OfferOptions]:
-    """The destination of an entry that policy permits, and the laptop's options: an address to connect to (a
-    name in it is still to be resolved, and each IP address to be permitted), or a laptop's tunnel.
+) -> tuple[Address | ProbedUpstream, LaptopService]:
+    """The destination of an entry that policy permits, and what it is: an address to connect to (a name in it
+    is still to be resolved, and each IP address to be permitted), or a laptop's tunnel.
 
     Raises TargetDenied, LaptopOffline or ServiceNotServed.
     """
     if isinstance(entry.target, Address):
-        return entry.target, DEFAULT_OPTIONS
+        return entry.target, LaptopService(None, entry.target)
     laptop = directory.lookup(str(entry.target), entry.key)
-    return destination_of(entry, laptop, policy), laptop.options
+    return destination_of(entry, laptop, policy), laptop
 
 
 def _not_supported(entry: Entry, problem: str, hint: str) -> NotSupported:

@@ -1,13 +1,14 @@
 """The registered laptops by name, and the services that each offers.
 
 A laptop is one or more processes of its subject that share its name: their services differ, since a process
-takes a service over only if it asks for that. Never awaits: the links that lost something are returned, for
-the caller to notify or end.
+takes a service over only if it asks for that. Their links end here or, where replicas share a registry
+(devroute/replicas), at others. Never awaits: the links that lost something are returned, for the caller to
+notify or end.
 """
 
+import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
 from devroute.auth.tokens import owns
@@ -15,6 +16,7 @@ from devroute.contract.target import SUFFIX_SEPARATOR
 from devroute.errors import (
     DevrouteError,
     LaptopOffline,
+    LinkReplaced,
     NameNotOwned,
     NameTaken,
     ServiceNotServed,
@@ -22,93 +24,14 @@ from devroute.errors import (
 )
 from devroute.quoting import quote
 from devroute.routing.decision import LaptopService
-from devroute.tunnel.protocol.handshake import Hello, OtherProcess
-from devroute.upstream.interface import ProbedUpstream
+from devroute.routing.registration import Displaced, Link, Registration, displaced_by, settle
+from devroute.tunnel.protocol.handshake import Hello
 from devroute.upstream.quota import Quota
 
 #: Processes that one subject may have online: a person has few, a CI system some.
 MAX_LINKS_PER_SUBJECT: Final = 16
-
-
-class Link(Protocol):
-    """The connection of a laptop that registers."""
-
-    def upstream(self, service: str) -> ProbedUpstream: ...
-
-    def reject(self, error: DevrouteError) -> None:
-        """Send the error to the agent, and close."""
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A process of a laptop that is online. `since`: seconds since the epoch. `services`: by the name that it
-    offers."""
-
-    name: str
-    subject: str
-    link: Link
-    hello: Hello
-    since: float
-    services: dict[str, LaptopService] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, object]:
-        """For the API."""
-        return {
-            "name": self.name,
-            "subject": self.subject,
-            "since": _time(self.since),
-            "agent": self.hello.agent,
-            "services": [
-                {
-                    "service": offer.service,
-                    "scheme": offer.scheme,
-                    "via": "tunnel" if offer.direct is None else "direct",
-                    "address": None if offer.direct is None else str(offer.direct),
-                    "terms": offer.terms.as_dict(),
-                }
-                for offer in self.hello.services
-            ],
-        }
-
-    def described(self, services: Sequence[str] | None = None) -> OtherProcess:
-        """For the agent of another process; `services`: some of them, None for all."""
-        names = tuple(self.services) if services is None else tuple(services)
-        return OtherProcess(services=names, agent=self.hello.agent, since=_time(self.since))
-
-    def shared(self, hello: Hello) -> list[str]:
-        """The services that this process has and `hello` offers too."""
-        return sorted(offer.service for offer in hello.services if offer.service in self.services)
-
-    def is_earlier_link_of(self, hello: Hello) -> bool:
-        """Whether it is the same process that registers again. Agents that send no `instance` are the same if
-        they offer a service in common: they could not come back otherwise."""
-        if hello.instance is None or self.hello.instance is None:
-            return hello.instance is self.hello.instance is None and bool(self.shared(hello))
-        return hello.instance == self.hello.instance
-
-    def without(self, services: Sequence[str]) -> "Registration | None":
-        """What remains once others have taken these services over; None if nothing does, or if the agent does
-        not know that it can be a part."""
-        offers = tuple(offer for offer in self.hello.services if offer.service not in services)
-        if not offers or self.hello.instance is None:
-            return None
-        kept = {offer.service: self.services[offer.service] for offer in offers}
-        return replace(self, hello=self.hello.model_copy(update={"services": offers}), services=kept)
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@dataclass(frozen=True, slots=True)
-class Displaced:
-    """A registration that lost `services` to a newer one. `remaining`: None if its link has to end. `again`:
-    the newer one is of the same process, which has left this link."""
-
-    before: Registration
-    services: tuple[str, ...]
-    remaining: Registration | None
-    again: bool
+#: Characters of a ticket: 128 bits as hexadecimal digits, too many to guess.
+TICKET_LENGTH: Final = 32
 
 
 class RegistryObserver(Protocol):
@@ -121,28 +44,22 @@ class RegistryObserver(Protocol):
 class _Laptop:
     """The processes with one name, the oldest first, and the services of all of them."""
 
-    def __init__(self) -> None:
-        self.processes: list[Registration] = []
-        self.services: dict[str, LaptopService] = {}
-
-    def put(self, registration: Registration) -> None:
-        self.processes.append(registration)
-        self.services.update(registration.services)
-
-    def change(self, before: Registration, remaining: Registration | None) -> None:
-        at = self.processes.index(before)
-        self.processes[at : at + 1] = [] if remaining is None else [remaining]
-        self.services = {name: each for process in self.processes for name, each in process.services.items()}
+    def __init__(self, processes: list[Registration]) -> None:
+        self.processes = processes
+        self.services = {name: each for process in processes for name, each in process.services.items()}
 
 
 class Registry:
-    """Implements devroute.routing.decision.Directory. `max_links`: of one subject."""
+    """Implements devroute.routing.decision.Directory. `max_links`: of one subject. `owner`: the address of
+    this replica's data port, "" where there is one replica."""
 
     def __init__(self, observers: Sequence[RegistryObserver] = ()) -> None:
         self.max_links = MAX_LINKS_PER_SUBJECT
-        self._observers = observers
+        self.owner = ""
+        self.observers = list(observers)
         self._by_name: dict[str, _Laptop] = {}
         self._by_link: dict[Link, Registration] = {}
+        self._links: Counter[str] = Counter()  # by subject
 
     def register(
         self, subject: str, hello: Hello, link: Link, now: float, quota: Quota | None = None
@@ -152,51 +69,65 @@ class Registry:
 
         Raises NameNotOwned, NameTaken and TooManyLinks.
         """
-        name = hello.name or subject
-        displaced = self._displaced_by(subject, name, hello)
-        gone = sum(each.remaining is None for each in displaced)
-        if not gone and sum(each.subject == subject for each in self.registrations()) >= self.max_links:
-            raise TooManyLinks(
-                f"'{subject}' has {self.max_links} laptops online already",
-                hint="end one of them; devroute ls shows them",
-            )
-        laptop = self._by_name.setdefault(name, _Laptop())
-        for each in displaced:
-            self._change(laptop, each.before, each.remaining)
-        services = {
-            offer.service: LaptopService(link.upstream(offer.service), None, offer.terms)
-            if offer.direct is None
-            else LaptopService(None, offer.direct, offer.terms, quota)
-            for offer in hello.services
-        }
-        registration = Registration(name, subject, link, hello, now, services)
-        laptop.put(registration)
-        self._by_link[link] = registration
-        for observer in self._observers:
-            observer.registered(registration)
-        return registration, displaced
+        registration = self.draft(subject, hello, link, now, quota)
+        return registration, self.add(registration)
 
-    def _displaced_by(self, subject: str, name: str, hello: Hello) -> list[Displaced]:
-        """Raises NameNotOwned, and NameTaken where a service may not be taken over."""
+    def draft(
+        self, subject: str, hello: Hello, link: Link, now: float, quota: Quota | None = None
+    ) -> Registration:
+        """What `add` would put in, newer than all that is known. Raises as `register`."""
+        name = hello.name or subject
         if not owns(subject, name):
             raise NameNotOwned(
                 f"'{subject}' may not register {quote(name)}", hint=_owned_names(subject, name)
             )
-        found: list[Displaced] = []
-        for process in self._processes(name):
-            if process.is_earlier_link_of(hello):
-                found.append(Displaced(process, tuple(process.services), None, again=True))
-            elif shared := process.shared(hello):
-                found.append(Displaced(process, tuple(shared), process.without(shared), again=False))
-        taken = [each for each in found if not each.again]
+        processes = self.processes(name)
+        displaced = displaced_by(hello, processes)
+        taken = [each for each in displaced if not each.again]
         if taken and not hello.takeover:
             raise _taken(name, subject, taken[0])
-        return found
+        gone = sum(each.remaining is None for each in displaced)
+        if not gone and self._links[subject] >= self.max_links:
+            raise TooManyLinks(
+                f"'{subject}' has {self.max_links} laptops online already",
+                hint="end one of them; devroute ls shows them",
+            )
+        services = {
+            offer.service: LaptopService(link.upstream(offer.service), None, offer.terms, owner=self.owner)
+            if offer.direct is None
+            else LaptopService(None, offer.direct, offer.terms, quota, self.owner)
+            for offer in hello.services
+        }
+        tickets = {
+            offer.service: secrets.token_hex(TICKET_LENGTH // 2)
+            for offer in hello.services
+            if offer.terms.shadow is not None
+        }
+        newest = max((each.generation for each in processes), default=0)
+        generation = max(int(now * 1e6), newest + 1)
+        return Registration(name, subject, link, hello, now, services, generation, tickets=tickets)
+
+    def add(self, registration: Registration) -> list[Displaced]:
+        """Put a draft in; returns what it replaces. Raises LinkReplaced if a newer one has replaced it
+        meanwhile."""
+        kept, displaced = settle([*self.processes(registration.name), registration])
+        if all(each.link is not registration.link for each in kept):
+            raise LinkReplaced(f"another devroute up of laptop '{registration.name}' took its place")
+        self._replace(registration.name, kept)
+        return displaced
+
+    def place(self, name: str, remote: Sequence[Registration]) -> list[Displaced]:
+        """Put these in the place of all that other replicas had registered under a name. Returns what
+        processes of this one lose to newer ones."""
+        own = [each for each in self.processes(name) if not each.remote]
+        kept, displaced = settle([*own, *remote])
+        self._replace(name, kept)
+        return [each for each in displaced if not each.before.remote]
 
     def holders(self, subject: str, hello: Hello) -> list[Link]:
         """The links of other processes that have a service which `hello` offers, if it may not just take it
         over."""
-        processes = [] if hello.takeover else self._processes(hello.name or subject)
+        processes = [] if hello.takeover else self.processes(hello.name or subject)
         return [
             each.link
             for each in processes
@@ -205,31 +136,41 @@ class Registry:
 
     def others(self, registration: Registration) -> list[Registration]:
         """The other processes of the same laptop."""
-        return [each for each in self._processes(registration.name) if each.link is not registration.link]
+        return [each for each in self.processes(registration.name) if each.link is not registration.link]
 
-    def _processes(self, name: str) -> list[Registration]:
+    def processes(self, name: str) -> list[Registration]:
+        """Those of one laptop, the oldest first."""
         laptop = self._by_name.get(name)
         return [] if laptop is None else laptop.processes
 
-    def _change(self, laptop: _Laptop, before: Registration, remaining: Registration | None) -> None:
-        laptop.change(before, remaining)
-        if remaining is None:
-            self._by_link.pop(before.link)
+    def _replace(self, name: str, processes: list[Registration]) -> None:
+        """Let a laptop consist of these, and notify the observers of those that are new, changed or gone."""
+        before = {each.link: each for each in self.processes(name)}
+        after = {each.link: each for each in processes}
+        if processes:
+            self._by_name[name] = _Laptop(processes)
         else:
-            self._by_link[before.link] = remaining
-        for observer in self._observers:
-            observer.unregistered(before)
-            if remaining is not None:
-                observer.registered(remaining)
+            self._by_name.pop(name, None)
+        for link, old in before.items():
+            if after.get(link) is not old:
+                del self._by_link[link]
+                self._links[old.subject] -= 1
+                if not self._links[old.subject]:
+                    del self._links[old.subject]
+                for observer in self.observers:
+                    observer.unregistered(old)
+        for link, new in after.items():
+            if before.get(link) is not new:
+                self._by_link[link] = new
+                self._links[new.subject] += 1
+                for observer in self.observers:
+                    observer.registered(new)
 
     def unregister(self, link: Link) -> Registration | None:
         """End a link's registration. None if it has none, or a newer link has replaced it."""
         registration = self._by_link.get(link)
         if registration is not None:
-            laptop = self._by_name[registration.name]
-            self._change(laptop, registration, None)
-            if not laptop.processes:
-                self._by_name.pop(registration.name)
+            self._replace(registration.name, self.others(registration))
         return registration
 
     def registration_of(self, link: Link) -> Registration | None:
@@ -253,7 +194,7 @@ class Registry:
 
     def listing(self) -> list[dict[str, object]]:
         """The processes of the registered laptops as JSON objects, by name, the oldest first."""
-        return [each.as_dict() for name in sorted(self._by_name) for each in self._processes(name)]
+        return [each.as_dict() for name in sorted(self._by_name) for each in self.processes(name)]
 
 
 _T = TypeVar("_T")
@@ -270,7 +211,7 @@ def _taken(name: str, subject: str, by: Displaced) -> NameTaken:
     holder, services = by.before, ", ".join(f"'{service}'" for service in by.services)
     return NameTaken(
         f"laptop '{name}' serves {services} already: another devroute up of '{subject}' (version"
-        f" {holder.hello.agent}) since {_time(holder.since)}",
+        f" {holder.hello.agent}) since {holder.since_when}",
         hint=f"end that one, take it over with --takeover, or use another name: --name {subject}--SOMETHING",
     )
 

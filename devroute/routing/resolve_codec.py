@@ -42,6 +42,8 @@ def _decision(decision: Decision) -> Fields:
         if decision.callers is not None:
             fields.append(("callers", ",".join(decision.callers)))
         fields += _offer(decision.options)
+        if decision.owner:
+            fields.append(("owner", decision.owner))
         if decision.kind == "version":
             fields += _version(entry)
     if decision.kind == "error" and decision.error is not None:

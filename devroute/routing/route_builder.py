@@ -62,8 +62,9 @@ class RouteBuilder:
             upstream = pool = self._pools.get(entry.service, destination)
             if laptop is not None and laptop.quota is not None:
                 upstream = QuotaUpstream(pool, laptop.quota)
-        else:
-            who = f"{target} (tunnel)"
+        else:  # at another replica, perhaps, which has the address of the laptop's own
+            address = None if laptop is None else laptop.address
+            who = f"{target} (tunnel)" if address is None else f"{target} ({address})"
             upstream = destination
         counting = upstream if isinstance(upstream, Reservable) else self._delayed
         if entry.mirror or options.shadow is not None:

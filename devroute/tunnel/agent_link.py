@@ -156,6 +156,19 @@ class AgentStream(LinkStream):
         self._to_app.resume_response()
 
 
+class _RefusedStream(LinkStream):
+    """A request that was reset when it was opened: what had been sent before the proxy learns of that."""
+
+    __slots__ = ()
+
+    def __init__(self, link: "AgentLink") -> None:
+        super().__init__(link)
+        self.done = True
+
+    def receive_reset(self, reason: Reason) -> None: ...
+    def link_lost(self, error: DevrouteError) -> None: ...
+
+
 class AgentLink(Link):
     """`welcome` gets the body of the proxy's WELCOME, and is cancelled if the link ends before it.
     `close_reason` gets the error that ended the link. `goaway` is the reason of the proxy's GOAWAY, None
@@ -247,5 +260,6 @@ class AgentLink(Link):
             error = ServiceNotServed(f"this laptop does not serve '{name}'", hint=f"it serves {served}")
         else:
             error = RequestMalformed("the request line is not 'METHOD target HTTP/1.1'")
+        event.stream.owner = _RefusedStream(self)
         self._session.reset(event.stream, error.code, error.message, error.hint)
         self.wake()

@@ -59,6 +59,11 @@ local DECISIONS = {
   end,
 }
 
+-- Whether it is an IP address and a port, as in 10.0.3.7:8080 and [fd00::7]:8080.
+local function is_place(text)
+  return #text < 64 and text:find("^[%[%]%x%.:]+:%d%d?%d?%d?%d?$") ~= nil
+end
+
 local function set_of(list)
   local set = list and {}
   for item in (list or ""):gmatch("[^,]+") do
@@ -98,6 +103,8 @@ local function rule_of(body)
     return nil
   elseif values.timeout and not values.timeout:find("^%d+$") then
     return nil
+  elseif values.owner and not is_place(values.owner) then
+    return nil
   end
   rule.path, rule.only_paths = prefixes_of(values.path), prefixes_of(values["only-paths"])
   if rule.path == false or rule.only_paths == false then
@@ -108,7 +115,7 @@ local function rule_of(body)
   rule.permitted = patterns_of(values.callers)
   rule.conditional = (values.methods or values.path or values.from or percent or rule.only_paths or values.callers) ~= nil
   rule.strict, rule.wants_origin = values.fallback == "fail", values.origin == "yes"
-  rule.compared = values.compare == "yes"
+  rule.compared, rule.owner = values.compare == "yes", values.owner
   rule.understands_trace = values.trace == "yes"
   return rule, ttl
 end

@@ -118,7 +118,9 @@ class Reader:
         if argv[0] == "proxy":
             # /var is not ours; everything else is as the page has it.
             argv = [each.replace("/var/log/devroute", str(self.folder)) for each in argv]
-            return await self.until([*argv, *PORTS], '"proxy.ready"')
+            # There is no Redis behind that name, without which a replica starts, too.
+            argv = [each.replace("redis.devroute:6379", "127.0.0.1:1") for each in argv]
+            return await self.until([*argv, *PORTS], '"proxy.ready"', DEVROUTE_PEER_PORT="0")
         if argv[0] == "replay":
             argv = [str(self.entry_port) if each == "8001" else each for each in argv]
         seen = len(self.heads)
@@ -129,9 +131,9 @@ class Reader:
             self.carry_contracts(seen)
         return run.output
 
-    async def until(self, argv: list[str], text: str) -> str:
+    async def until(self, argv: list[str], text: str, **environment: str) -> str:
         """Start what runs until Ctrl-C, and press it once its output has this text."""
-        run = await self.start(argv)
+        run = await self.start(argv, **environment)
         await eventually(lambda: text in run.output or run.code.done(), f"{argv}: {text}")
         assert text in run.output, run.output
         run.interrupt()

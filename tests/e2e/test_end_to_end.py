@@ -1,4 +1,5 @@
-"""Raw HTTP/1.1 from the data port to an app, through the tunnel and direct, with real processes.
+"""Raw HTTP/1.1 from the data port to an app, with real processes: direct, through the tunnel, and through the
+tunnel of another replica.
 
 Covers what Envoy handles itself: Expect, upgrades other than WebSocket, half-close.
 """
@@ -14,6 +15,8 @@ import pytest_asyncio
 
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
+from tests.support.eventually import eventually
+from tests.support.redis_server import SERVER, running_redis
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -25,20 +28,22 @@ CANCEL_S = 0.1
 
 @dataclass
 class Way:
-    """The way from a client to an app; `handler` serves each of its connections, one request each."""
+    """The way from a client to an app; `handler` serves each of its connections, one request each. `other`:
+    the replica that has to forward requests for the laptop, None without a Redis."""
 
     proxy: testbed.RunningProxy
+    other: testbed.RunningProxy | None
     app_port: int
     handler: Handler | None = None
 
-    def targets(self) -> dict[str, str]:
-        return {"tunnel": "alice", "direct": f"127.0.0.1:{self.app_port}"}
-
-    async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(self.proxy.data.host, self.proxy.data.port)
+    async def dial(self, way: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        proxy = self.other if way == "forwarded" else self.proxy
+        if proxy is None:
+            pytest.skip("needs redis-server (apt-get install redis-server)")
+        return await asyncio.open_connection(proxy.data.host, proxy.data.port)
 
     def head(self, way: str, method: str = "GET", fields: str = "") -> bytes:
-        contract = json.dumps({"foo": self.targets()[way]})
+        contract = json.dumps({"foo": f"127.0.0.1:{self.app_port}" if way == "direct" else "alice"})
         lines = (
             f"{method} /path HTTP/1.1\r\nhost: foo\r\nx-devroute: {contract}\r\nx-devroute-matched: foo\r\n"
         )
@@ -61,16 +66,44 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Way
 
     app = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = app.sockets[0].getsockname()[1]
-    async with (
-        testbed.proxy(folder, [record]) as proxy,
-        testbed.laptop(folder, "alice", proxy.server, secret, f"foo=127.0.0.1:{port}"),
-    ):
-        way = Way(proxy, port)
+    async with contextlib.AsyncExitStack() as stack:
+        redis = {}
+        if SERVER is not None:
+            url = stack.enter_context(running_redis(folder)).url
+            redis = {"DEVROUTE_REGISTRY": url, "DEVROUTE_PEER_PORT": "0"}
+        proxy = await stack.enter_async_context(testbed.proxy(folder, [record], environment=redis))
+        other = None
+        if redis:
+            (folder / "other").mkdir()
+            other = await stack.enter_async_context(
+                testbed.proxy(folder / "other", [record], environment=redis)
+            )
+        server = proxy.server
+        laptop = testbed.laptop(folder, "alice", server, secret, f"foo=127.0.0.1:{port}")
+        await stack.enter_async_context(laptop)
+        way = Way(proxy, other, port)
+        if other is not None:
+            await eventually(lambda: is_served(way), "the other replica to serve the laptop")
         yield way
     app.close()
 
 
-@pytest.fixture(params=["tunnel", "direct"])
+async def is_served(way: Way) -> bool:
+    """Whether the other replica forwards requests."""
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+
+    way.handler = app
+    reader, writer = await way.dial("forwarded")
+    writer.write(way.head("forwarded"))
+    head = await read_head(reader)
+    writer.close()
+    return head.startswith(b"HTTP/1.1 204")
+
+
+@pytest.fixture(params=["tunnel", "direct", "forwarded"])
 def by(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -88,7 +121,7 @@ async def test_a_body_waits_for_the_apps_own_100(running: Way, by: str) -> None:
         )
 
     running.handler = app
-    reader, writer = await running.dial()
+    reader, writer = await running.dial(by)
     writer.write(running.head(by, "PUT", "expect: 100-continue\r\ncontent-length: 3\r\n"))
     assert (await read_head(reader)).startswith(b"HTTP/1.1 100 ")
     writer.write(b"abc")
@@ -109,7 +142,7 @@ async def test_trailers_arrive_in_both_directions(running: Way, by: str) -> None
         )
 
     running.handler = app
-    reader, writer = await running.dial()
+    reader, writer = await running.dial(by)
     writer.write(running.head(by, "POST", "transfer-encoding: chunked\r\ntrailer: x-sum\r\n"))
     writer.write(b"5\r\nhello\r\n0\r\nx-sum: 5\r\n\r\n")
     assert await asyncio.wait_for(seen, 5) == b"5\r\nhello\r\n0\r\nx-sum: 5\r\n\r\n"
@@ -133,7 +166,7 @@ async def test_a_response_may_start_before_its_request_has_ended(running: Way, b
         writer.write(b"0\r\n\r\n")
 
     running.handler = app
-    reader, writer = await running.dial()
+    reader, writer = await running.dial(by)
     writer.write(running.head(by, "POST", "transfer-encoding: chunked\r\n"))
     await read_head(reader)
     for piece in (b"1\r\na\r\n", b"2\r\nbb\r\n", b"3\r\nccc\r\n"):
@@ -154,7 +187,7 @@ async def test_an_upgrade_is_two_pipes_that_close_independently(running: Way, by
         writer.write(everything[::-1])
 
     running.handler = app
-    reader, writer = await running.dial()
+    reader, writer = await running.dial(by)
     writer.write(running.head(by, fields="connection: upgrade\r\nupgrade: reverse\r\n"))
     assert (await read_head(reader)).startswith(b"HTTP/1.1 101 ")
     assert await reader.readexactly(5) == b"hello"
@@ -175,7 +208,7 @@ async def test_the_app_may_close_its_half_of_an_upgrade_first(running: Way, by: 
         heard.set_result(await reader.read())
 
     running.handler = app
-    reader, writer = await running.dial()
+    reader, writer = await running.dial(by)
     writer.write(running.head(by, fields="connection: upgrade\r\nupgrade: talk\r\n"))
     await read_head(reader)
     assert await asyncio.wait_for(reader.read(), 5) == b"bye"
@@ -206,7 +239,7 @@ async def test_an_app_is_cancelled_as_soon_as_its_client_disconnects(
         gone.set_result(loop.time())
 
     running.handler = app
-    reader, writer = await running.dial()
+    reader, writer = await running.dial(by)
     if when == "in the middle of the request":
         writer.write(running.head(by, "POST", "content-length: 1000\r\n") + b"x")
     else:

@@ -11,7 +11,7 @@ from aiohttp import ClientSession, ClientTimeout, web
 from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio import extension_configs
 from devroute.mesh.istio.envoy_filter import apply
-from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
+from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, address, bootstrap
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.model import ProxyService, Scope
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
@@ -123,6 +123,7 @@ async def sidecar_of_foo(
     *scopes: Scope,
     control: Endpoint | None = None,
     data: Endpoint | None = None,
+    replicas: Sequence[Endpoint] = (),
     clusters: bool = True,
     code: str | None = None,
     front: str | None = None,
@@ -135,8 +136,9 @@ async def sidecar_of_foo(
     """The shipped EnvoyFilters applied to an Istio-shaped sidecar.
 
     `hurried`: it waits for /resolve as long as shipped; else longer, see `patient`.
-    `teams` are EnvoyFilters of others. `control` and `data` replace the fake proxy's ports, `front` and
-    `code` the Lua of the first and last filter; without `clusters` the sidecar does not know the proxy.
+    `teams` are EnvoyFilters of others. `control` and `data` replace the fake proxy's ports, `replicas` its
+    data port by several; `front` and `code` the Lua of the first and last filter; without `clusters` the
+    sidecar does not know the proxy.
     """
     proxy = FakeProxy()
     async with AsyncExitStack() as stack:
@@ -148,6 +150,10 @@ async def sidecar_of_foo(
         configuration = apply(
             [*map(envoy_filter, scopes), *teams], sidecar, with_tls(bootstrap(sidecar), tls, permissive)
         )
+        for each in configuration["static_resources"]["clusters"]:
+            if replicas and each["name"] == PROXY.data_cluster:
+                hosts = [{"endpoint": {"address": address(place)}} for place in replicas]
+                each["load_assignment"]["endpoints"] = [{"lb_endpoints": hosts}]
         if code is not None:
             decide = configuration[extension_configs.KEY]["devroute"]["typed_config"]
             decide["default_source_code"]["inline_string"] = code

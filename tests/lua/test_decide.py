@@ -205,6 +205,32 @@ def test_a_sidecar_without_a_name_refuses_an_invalid_contract_too() -> None:
 # --- the response ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("owner", ["10.0.3.7:8080", "[fd00::7]:8080"])
+def test_a_detour_goes_to_the_replica_of_the_laptop_or_else_to_any(worker: Worker, owner: str) -> None:
+    worker.response = worker.responds(f"{DETOUR}owner {owner}\n")
+    for _ in range(2):
+        assert worker.request('{"foo": "alice"}').host == (owner, False)
+    assert len(worker.asked) == 1
+
+
+@pytest.mark.parametrize("lines", [DETOUR, DETOUR.replace("detour", "mirror") + "owner 10.0.3.7:8080\n"])
+def test_no_other_request_has_its_host_chosen(worker: Worker, lines: str) -> None:
+    """The request that is mirrored goes to the service itself."""
+    worker.response = worker.responds(lines)
+    handle = worker.request('{"foo": "alice"}')
+    assert handle.cleared
+    assert handle.host is None
+
+
+def test_an_envoy_without_a_choice_of_host_detours_all_the_same(worker: Worker) -> None:
+    class Older(Handle):
+        setUpstreamOverrideHost = None  # type: ignore[assignment]
+
+    worker.response = worker.responds(f"{DETOUR}owner 10.0.3.7:8080\n")
+    fields = [("x-devroute", '{"foo": "alice"}'), (":method", "GET"), (":path", "/")]
+    assert worker.handle(Older(worker, fields)).cleared
+
+
 def test_a_detour_names_its_service_and_nothing_else(worker: Worker) -> None:
     handle = worker.request('{"foo": "x"}')
     assert handle.decided == {("devroute", "result"): "error"}

@@ -62,6 +62,7 @@ class Handle:
         self.decided: dict[tuple[str, str], Any] = {}
         self.responded: tuple[dict[str, str], str] | None = None
         self.cleared = False
+        self.host: tuple[str, bool] | None = None
         self.chunks: list[bytes] = []
         self.read = 0
         self.trailing: Fields = []
@@ -155,6 +156,10 @@ class Handle:
     def respond(self, _: object, headers: Any, body: str) -> None:
         self.responded = dict(headers), body
 
+    def setUpstreamOverrideHost(self, _: object, host: str, strict: bool) -> None:
+        assert not self.cleared, "the route is chosen already"
+        self.host = host, strict
+
     def clearRouteCache(self, _: object) -> None:
         self.cleared = True
 
@@ -214,7 +219,7 @@ class Worker:
     def handle(self, handle: Handle, hook: str = "envoy_on_request") -> Handle:
         names = (
             *("headers", "trailers", "bodyChunks", "metadata", "streamInfo", "timestamp", "httpCall"),
-            *("respond", "clearRouteCache", "logErr"),
+            *("respond", "clearRouteCache", "setUpstreamOverrideHost", "logErr"),
         )
         table = self.lua.table_from({name: getattr(handle, name) for name in names})
         self.lua.globals()[hook](table)

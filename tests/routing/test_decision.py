@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.contract.grammar import parse
-from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
+from devroute.contract.offer_options import OfferOptions
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, ServiceNotServed, TargetUnreachable
 from devroute.http.message import RequestHead
@@ -227,10 +227,20 @@ def test_an_unreachable_target_is_a_fallback_or_an_error_as_the_contract_states(
 
 
 def test_the_selected_target_of_a_laptop_is_its_tunnel() -> None:
-    assert select_target(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS) == (
-        TUNNEL,
-        DEFAULT_OPTIONS,
+    selected = select_target(parse('{"foo": "alice"}').entries["foo"], POLICY, LAPTOPS)
+    assert selected == (TUNNEL, LaptopService(TUNNEL, None))
+
+
+def test_a_detour_names_the_replica_of_the_laptop_and_a_copy_does_not() -> None:
+    """Envoy's API does not choose the host of a mirrored request, and its original goes to the service."""
+    laptops = Laptops({"alice": {"foo": LaptopService(TUNNEL, None, owner="10.0.3.7:8080")}})
+    detour, mirror = (
+        lines(decide(json.dumps({"foo": {"to": "alice", **options}}), ["foo"], None, POLICY, laptops))
+        for options in ({}, {"mirror": True})
     )
+    assert (detour["decision"], detour["owner"]) == ("detour", "10.0.3.7:8080")
+    assert mirror["decision"] == "mirror"
+    assert "owner" not in mirror
 
 
 def test_a_reason_is_one_short_printable_line() -> None:

@@ -20,6 +20,7 @@ _FORMS: Final = {
     "ttl": re.compile(r"\d{1,4}"),
     "status": re.compile(r"[45]\d\d"),
     "timeout": re.compile(r"\d+"),
+    "owner": re.compile(r"[\da-f.:\[\]]{1,63}:\d{1,5}"),
     "percent": re.compile(r"(\d|[1-9]\d)(\.\d+)?|100(\.0+)?"),
 }
 

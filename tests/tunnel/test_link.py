@@ -244,6 +244,24 @@ async def test_a_service_that_the_agent_does_not_know_is_refused() -> None:
         link.close_with(DevrouteError("the test is over"))
 
 
+async def test_the_body_of_a_refused_request_is_ignored_and_the_link_goes_on() -> None:
+    """Request and body arrive at once, before the proxy has learned of the refusal."""
+    app = App(answer(b"still here"))
+    async with site() as where:
+        link = await connect(where, {"foo": app}, offered=("foo", "bar"))
+        await link.welcome
+        client = Client()
+        stream = where.upstream(service="bar").open(post(5), client)
+        stream.send_data(b"12345")
+        stream.send_end([])
+        async with asyncio.timeout(5):
+            await client.done.wait()
+        assert client.error is not None
+        assert client.error.code == "service-not-served"
+        assert (await fetch(where.upstream(), get())).body == b"still here"
+        link.close_with(DevrouteError("the test is over"))
+
+
 # --- many at once ------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -23,7 +23,8 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, refusal_fields
-from devroute.routing.registry import Displaced, Link, Registration, Registry
+from devroute.routing.registration import Displaced, Link, Registration
+from devroute.routing.registry import Registry
 from devroute.routing.shadow.notifier import Notifier
 from devroute.tasks import TaskOwner
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
@@ -45,6 +46,15 @@ Permit = Callable[[str, frozenset[str], handshake.Offer], None]
 log = structlog.stdlib.get_logger("devroute.tunnel")
 
 
+class Claims(Protocol):
+    """The registry that several replicas share (devroute/replicas/shared_registry.py)."""
+
+    async def register(
+        self, name: str, draft: Callable[[], Registration]
+    ) -> tuple[Registration, list[Displaced]]:
+        """As Registry.register, with the draft that the registry of all replicas permits."""
+
+
 @dataclass(slots=True)
 class _Member:
     """What is known of an open link. `deadline`: for its HELLO, later for its open requests once policy
@@ -59,7 +69,8 @@ class _Member:
 class Tunnels:
     """`permit(subject, groups, offer)` is asked about each service that a laptop registers, and again about
     all of them by `review_policy`; it raises RegistrationDenied, or TargetDenied for an address of the
-    laptop's own. `authenticate` is for the tokens of upgrades and of RENEW."""
+    laptop's own. `authenticate` is for the tokens of upgrades and of RENEW. `claims`: where several replicas
+    share the registry."""
 
     authenticate: Authenticate
     registry: Registry
@@ -70,6 +81,7 @@ class Tunnels:
     revoked_seconds: float = REVOKED_SECONDS
 
     def __post_init__(self) -> None:
+        self.claims: Claims | None = None
         self.quotas = Quotas(MAX_STREAMS)
         self.links: dict[ProxyLink, _Member] = {}
         # The tokens that the identities were last checked against, None if one of them is new; and when the
@@ -105,7 +117,7 @@ class Tunnels:
             self._refuse(link, member, error)
             return
         holders = self.registry.holders(member.identity.subject, hello)
-        if holders:
+        if holders or self.claims is not None:
             self._tasks.start(self._contend(link, member, hello, holders))
         else:
             self._register(link, member, hello)
@@ -120,31 +132,64 @@ class Tunnels:
                 await holder.upstream(handshake.NOTICE_SERVICE).check_reachable(GONE_SECONDS)
             except LaptopOffline as error:
                 holder.reject(UpstreamReset(error.message, hint=error.hint))
-        if link.close_error is None:
+                self.registry.unregister(holder)  # at another replica: the reject is on its way
+            except DevrouteError:
+                continue  # the replica that has it has just ended
+        if link.close_error is not None:
+            return
+        if self.claims is None:
             self._register(link, member, hello)
+            return
+        draft = self._draft(link, member, hello)
+        try:
+            registration, displaced = await self.claims.register(hello.name or member.identity.subject, draft)
+        except DevrouteError as error:
+            if link in self.links:
+                self._refuse(link, member, error)
+            return
+        if link in self.links:
+            self._welcome(link, member, registration, displaced)
+        else:  # it has ended meanwhile
+            self.registry.unregister(link)
 
     def _register(self, link: ProxyLink, member: _Member, hello: handshake.Hello) -> None:
-        identity = member.identity
-        subject = identity.subject
         try:
-            self._permit_all(identity, hello)
-            quota = link.quota = self.quotas.join(subject, link)
-            registration, displaced = self.registry.register(subject, hello, link, time.time(), quota)
+            registration = self._draft(link, member, hello)()
+            displaced = self.registry.add(registration)
         except DevrouteError as error:
             self._refuse(link, member, error)
             return
-        self._notify_others(registration, displaced)
+        self._welcome(link, member, registration, displaced)
+
+    def _draft(self, link: ProxyLink, member: _Member, hello: handshake.Hello) -> Callable[[], Registration]:
+        """What makes the registration, as policy and registry permit it at that moment."""
+
+        def draft() -> Registration:
+            if link.close_error is not None:
+                raise link.close_error
+            identity = member.identity
+            self._permit_all(identity, hello)
+            quota = link.quota = self.quotas.join(identity.subject, link)
+            return self.registry.draft(identity.subject, hello, link, time.time(), quota)
+
+        return draft
+
+    def _welcome(
+        self, link: ProxyLink, member: _Member, registration: Registration, displaced: list[Displaced]
+    ) -> None:
+        self.notify_others(registration, displaced)
         others = self.registry.others(registration)
         welcome = handshake.Welcome(
             server=__version__,
             name=registration.name,
             features=handshake.FEATURES,
-            expires_in=identity.expires_in(time.time()),
+            expires_in=member.identity.expires_in(time.time()),
             taken_over=tuple(each.before.described(each.services) for each in displaced if not each.again),
             others=tuple(each.described() for each in others),
         )
         link.send_welcome(welcome.encode())
-        services = [offer.service for offer in hello.services]
+        subject = registration.subject
+        services = list(registration.services)
         log.info("laptop.online", laptop=registration.name, subject=subject, services=services)
         self.record(
             "takeover" if displaced else "registration",
@@ -160,10 +205,13 @@ class Tunnels:
         self.record_refusal(error, subject, link.transport)
         link.reject(error)
 
-    def _notify_others(self, registration: Registration, displaced: list[Displaced]) -> None:
-        """End the links that have lost all their services, and notify the other processes of the laptop."""
+    def notify_others(self, registration: Registration, displaced: list[Displaced]) -> None:
+        """End the links that have lost all their services to a newer process, and notify the others of the
+        laptop. Links to other replicas are theirs to end and notify: they learn of the process, too."""
         partly: dict[Link, tuple[str, ...]] = {}
         for each in displaced:
+            if each.before.remote:
+                continue
             if each.remaining is not None:
                 partly[each.before.link] = each.services
                 continue
@@ -173,7 +221,7 @@ class Tunnels:
         if any(each.again for each in displaced):
             return  # the others know it
         for other in self.registry.others(registration):
-            if other.hello.instance is not None:
+            if other.hello.instance is not None and not other.remote:
                 services = partly.get(other.link)
                 event = "joined" if services is None else "taken-over"
                 newer = registration.described(services).model_dump()

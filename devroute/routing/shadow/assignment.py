@@ -15,7 +15,8 @@ from devroute.headers import COPY, line_start
 from devroute.http.message import header_id
 from devroute.policy.policy import Policy
 from devroute.routing.decision import MAX_CANDIDATES
-from devroute.routing.shadow.traffic import TICKET_LENGTH, ShadowTarget, ShadowTraffic
+from devroute.routing.registry import TICKET_LENGTH
+from devroute.routing.shadow.traffic import ShadowTarget, ShadowTraffic
 
 #: Laptops in one /resolve response, and so in one sidecar's draw.
 MAX_LAPTOPS: Final = 16

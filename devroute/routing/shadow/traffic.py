@@ -3,21 +3,16 @@
 Owns each laptop's tickets and notifier while it is registered; assignment.py decides what policy permits.
 """
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from devroute.errors import LaptopOffline
 from devroute.http.message import RequestHead
 from devroute.routing.decision import LaptopService
-from devroute.routing.registry import Registration
+from devroute.routing.registration import Registration
 from devroute.routing.shadow.comparison import LaptopResponseObserver, PendingComparisons, comparison_id
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE, Notifier
 from devroute.upstream.mirror import Watch
-
-#: Characters of a ticket: 128 bits as hexadecimal digits, too many to guess.
-TICKET_LENGTH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,7 @@ class ShadowTraffic:
         notifier: Notifier | None = None
         for service, laptop in registration.services.items():
             if laptop.options.shadow is not None:
-                ticket = secrets.token_hex(TICKET_LENGTH // 2)
+                ticket = registration.tickets[service]
                 self._targets[ticket] = ShadowTarget(ticket, registration.name, service, laptop)
                 notifier = notifier or Notifier(registration.link.upstream(COMPARISON_SERVICE))
                 self._notifiers[registration.name, service] = notifier

@@ -1,0 +1,86 @@
+"""This process as one of several replicas, if the settings say so; with the registry in memory all of this
+does nothing, and costs nothing.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+from devroute.errors import ConfigInvalid
+from devroute.proxy.settings import MEMORY, ProxySettings
+from devroute.replicas.local_laptops import LocalLaptops
+from devroute.replicas.record import format_place
+from devroute.replicas.redis_url import first_place
+from devroute.routing.registry import Registry
+from devroute.upstream.pools import Pools
+
+if TYPE_CHECKING:
+    from devroute.replicas.remote_laptops import Arrived
+    from devroute.replicas.shared_registry import SharedRegistry
+
+
+class Replication:
+    """`shared` is None with the registry in memory."""
+
+    def __init__(self, settings: ProxySettings, registry: Registry, pools: Pools, arrived: "Arrived") -> None:
+        """`arrived` is called with each process that registers at another replica, and what processes of this
+        one lose to it. Raises ConfigInvalid."""
+        self._settings = settings
+        self._laptops = LocalLaptops(registry, pools)
+        self.peer_port = 0
+        self.shared: SharedRegistry | None = None
+        if settings.registry != MEMORY:
+            from devroute.replicas import shared_registry
+
+            self.shared = shared_registry.SharedRegistry(
+                settings.registry, settings.registry_prefix, registry, self._laptops, arrived
+            )
+
+    async def start(self, data_port: int) -> None:
+        """Raises ConfigInvalid."""
+        settings = self._settings
+        if self.shared is None:
+            return
+        host = await _advertised(settings)
+        self.peer_port = await self.shared.listen(settings.peer_host, settings.peer_port)
+        await self.shared.start(format_place(host, data_port), format_place(host, self.peer_port))
+
+    async def stop(self) -> None:
+        if self.shared is not None:
+            await self.shared.stop()
+
+    def status(self) -> dict[str, object]:
+        """For /readyz. A replica without Redis stays ready: its laptops, and those that it knows, are
+        served."""
+        if self.shared is None:
+            return {}
+        return {"registry_problem": self.shared.problem, "replicas": self.shared.replicas}
+
+    def gauges(self) -> dict[str, int]:
+        if self.shared is None:
+            return {}
+        return {"replicas": self.shared.replicas, "registry_available": int(self.shared.problem is None)}
+
+    def counters(self) -> dict[str, int]:
+        return {} if self.shared is None else {"requests_from_replicas_total": self._laptops.forwarded}
+
+
+async def _advertised(settings: ProxySettings) -> str:
+    """The address by which others reach this replica: as set, or that of the interface towards Redis. Raises
+    ConfigInvalid."""
+    if settings.advertise_host is not None:
+        return settings.advertise_host
+    if not ipaddress.ip_address(settings.data_host).is_unspecified:
+        return settings.data_host
+    host, port = first_place(settings.registry)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        with socket.socket(found[0][0], socket.SOCK_DGRAM) as towards:
+            towards.connect(found[0][4])  # sends nothing
+            return str(towards.getsockname()[0])
+    except OSError as error:
+        raise ConfigInvalid(
+            f"the address of this replica is not known: {error.strerror or error}",
+            hint="set advertise_host to the pod's address (DEVROUTE_ADVERTISE_HOST, from status.podIP)",
+        ) from None

@@ -1,0 +1,147 @@
+"""The laptops of another replica, as this one uses them: requests are forwarded once, over the link between
+both, to the replica at which the laptop's own link ends.
+
+That link is a tunnel's (devroute/tunnel): backpressure, trailers, upgrades, cancellation and errors pass as
+they do between proxy and laptop. The owner serves only laptops whose links end there (local_laptops.py), so
+that no request is forwarded twice.
+"""
+
+import asyncio
+from typing import Final
+
+from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, TargetUnreachable
+from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.replicas.record import ReplicaRecord
+from devroute.tunnel.proxy_link import ProxyLink
+from devroute.upstream.interface import ResponseSink, UpstreamStream
+from devroute.upstream.quota import RefusedStream
+
+#: The services of a link between replicas: requests for laptops, and what replicas ask each other.
+FORWARDED: Final = "@laptops"
+ASKED: Final = "@replica"
+#: The first field of each request: laptop, generation and service. The owner removes it; a field of this name
+#: at any other place is the client's, and means nothing.
+LINE: Final = b"x-devroute-link: "
+
+#: What replicas ask each other about a laptop: whether it responds within so many seconds, as `0.300` behind
+#: the path; that its link be closed.
+REACHABLE: Final = b"/reachable/"
+END: Final = b"/end"
+
+#: Seconds beyond what the owner may take, for the way to it.
+MARGIN_SECONDS: Final = 0.1
+
+
+class Node:
+    """Another replica. `link`: the one that it has dialled, None while there is none. `dead`: its data port
+    refuses connections, so that it has ended although its key has not expired."""
+
+    def __init__(self, record: ReplicaRecord) -> None:
+        self.record = record
+        self.link: ProxyLink | None = None
+        self.dead = False
+
+    def unreachable(self) -> TargetUnreachable:
+        return TargetUnreachable(
+            f"the replica that has the laptop, {self.record.data}, has no connection to this one",
+            hint="do NetworkPolicies let replicas reach each other's peer port?",
+        )
+
+
+class NodeUpstream:
+    """A service of a laptop at another replica; implements devroute.upstream.interface.ProbedUpstream."""
+
+    __slots__ = ("_line", "_node")
+
+    def __init__(self, node: Node, name: str, generation: int, service: str) -> None:
+        self._node = node
+        self._line = b"%b%b\r\n" % (LINE, f"{name} {generation} {service}".encode("ascii"))
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        link = self._node.link
+        if link is None:
+            return RefusedStream(sink, self._node.unreachable())
+        if link.full:
+            many = f"{link.in_flight} requests are forwarded to the replica {self._node.record.data} already"
+            return RefusedStream(sink, TargetOverloaded(many))
+        return link.upstream(FORWARDED).open(self._addressed(head), sink)
+
+    def _addressed(self, head: RequestHead) -> RequestHead:
+        start, end, rest = head.wire.partition(b"\r\n")
+        wire = b"".join((start, end, self._line, rest))
+        return RequestHead(head.method, head.target, head.framing, head.length, wire)
+
+    async def check_reachable(self, seconds: float) -> None:
+        """Have the owner ask the laptop. Without a connection to it nothing is known: a sidecar may have one.
+        Raises LaptopOffline, or what the owner found."""
+        link = self._node.link
+        if link is None:
+            return
+        try:
+            async with asyncio.timeout(seconds + MARGIN_SECONDS):
+                await ask(link, b"%b%.3f" % (REACHABLE, seconds), self._line)
+        except TimeoutError:
+            raise LaptopOffline(
+                f"the replica that has the laptop ({self._node.record.data}) did not respond in {seconds:g} s"
+            ) from None
+
+
+class NodeLink:
+    """A laptop's link that ends at another replica; implements devroute.routing.registration.Link."""
+
+    __slots__ = ("_generation", "_name", "node")
+
+    def __init__(self, node: Node, name: str, generation: int) -> None:
+        self.node = node
+        self._name = name
+        self._generation = generation
+
+    def upstream(self, service: str) -> NodeUpstream:
+        return NodeUpstream(self.node, self._name, self._generation, service)
+
+    def reject(self, error: DevrouteError) -> None:
+        """Have the owner close it, if it finds that the laptop is gone; it cannot be waited for."""
+        if self.node.link is not None:
+            line = b"%b%b\r\n" % (LINE, f"{self._name} {self._generation} @".encode("ascii"))
+            _Question(self.node.link, END, line)
+
+
+async def ask(link: ProxyLink, target: bytes, line: bytes) -> bytes:
+    """The body of the owner's response. Raises what the owner does."""
+    question = _Question(link, target, line)
+    try:
+        return await question.answered
+    finally:
+        question.cancel()
+
+
+class _Question:
+    """A request to another replica itself; implements ResponseSink. Its responses are small."""
+
+    def __init__(self, link: ProxyLink, target: bytes, line: bytes) -> None:
+        self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._body: list[bytes] = []
+        wire = b"GET %b HTTP/1.1\r\n%bhost: devroute\r\n\r\n" % (target, line)
+        head = RequestHead(b"GET", target, Framing.NONE, 0, wire)
+        self._stream = link.upstream(ASKED).open(head, self)
+
+    def cancel(self) -> None:
+        if not self.answered.done() or self.answered.cancelled():
+            self._stream.cancel()
+
+    def on_data(self, data: bytes) -> None:
+        self._body.append(data)
+
+    def on_end(self, trailers: Headers) -> None:
+        if not self.answered.done():
+            self.answered.set_result(b"".join(self._body))
+
+    def on_error(self, error: DevrouteError) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error)
+            self.answered.exception()  # it may not be awaited
+
+    def on_informational(self, head: ResponseHead) -> None: ...
+    def on_head(self, head: ResponseHead) -> None: ...
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...

@@ -1,0 +1,97 @@
+"""Redis clients, by the URL of the setting `registry`. The only module that imports redis-py, an extra.
+
+redis://, rediss://, unix://               one server, or what stands for one
+redis+sentinel://HOST,HOST.../SERVICE      the master that the sentinels name; also rediss+sentinel
+redis+cluster://HOST                       a cluster, found from one node; also rediss+cluster
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from devroute.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.cluster import RedisCluster
+
+#: Seconds for a connection, and for a response.
+TIMEOUT_SECONDS: Final = 2.0
+
+SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+_SENTINEL_PORT: Final = 26379
+
+
+def connect(url: str) -> "Redis | RedisCluster":
+    """A client; it connects when it is used. Raises ConfigInvalid, without the URL, which may have a
+    password."""
+    try:
+        from redis.asyncio import Redis
+        from redis.asyncio.cluster import RedisCluster
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+        from redis.exceptions import ConnectionError
+    except ImportError:
+        raise ConfigInvalid(
+            "the registry is in Redis, but the Python package 'redis' is not installed",
+            hint="pip install 'devroute[redis]'",
+        ) from None
+    options: dict[str, Any] = {
+        "socket_timeout": TIMEOUT_SECONDS,
+        "socket_connect_timeout": TIMEOUT_SECONDS,
+        # Once, since the server closes idle connections; all else is repeated by the replica itself.
+        "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+    }
+    scheme, _, form = urlsplit(url).scheme.partition("+")
+    plain = scheme + url[url.index(":") :]
+    try:
+        if form == "sentinel":
+            return _sentinel(plain, options)
+        if form == "cluster":
+            return RedisCluster.from_url(plain, **options)
+        return Redis.from_url(plain, **options)
+    except (ValueError, IndexError) as error:
+        raise ConfigInvalid(f"registry: {error}") from None
+
+
+def _sentinel(url: str, options: dict[str, Any]) -> "Redis":
+    """Options of redis-py stand in the query. User and password are for the sentinels and the server."""
+    from redis.asyncio.sentinel import Sentinel
+
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service or not hosts:
+        raise ValueError("write it like redis+sentinel://HOST:26379,HOST:26379/SERVICE")
+    places = [
+        host.rpartition(":") if ":" in host else (host, ":", str(_SENTINEL_PORT)) for host in hosts.split(",")
+    ]
+    common = {
+        **options,
+        **dict(parse_qsl(parts.query)),
+        **({"username": unquote(user)} if user else {}),
+        **({"password": unquote(password)} if password else {}),
+        **({"ssl": True} if parts.scheme == "rediss" else {}),
+    }
+    sentinels = [(host, int(port)) for host, _, port in places]
+    found: Any = Sentinel  # it has no types
+    client: Redis = found(sentinels, sentinel_kwargs=common, **common, db=int(database or 0)).master_for(
+        service
+    )
+    return client
+
+
+def first_place(url: str) -> tuple[str, int]:
+    """The first host and port in the URL, for the question by which of our addresses it is reached."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2].split(",")[0]
+    name, _, port = host.rpartition(":") if ":" in host and not host.endswith("]") else (host, ":", "6379")
+    return name.strip("[]"), int(port) if port.isdigit() else 6379

@@ -1,0 +1,328 @@
+"""Several replicas, one registry: what each registers is written to Redis, and what the others have written
+is put into this one's registry, whole, in memory. No request and no /resolve waits for Redis.
+
+Changes arrive by pub/sub. What counts is the keys: every second each replica refreshes its own, compares the
+others' versions with what it knows, and reads again those that differ. If its own key has gone (Redis was
+emptied, or has come back), it writes all of it again.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from typing import Final, TypeVar
+
+import structlog
+
+from devroute import __version__
+from devroute.errors import NameTaken, TooManyLinks
+from devroute.replicas.certificate import Certificate
+from devroute.replicas.local_laptops import LocalLaptops
+from devroute.replicas.node import Node
+from devroute.replicas.node_links import NodeLinks
+from devroute.replicas.record import ID_LENGTH, ReplicaRecord, decode_replica, encode_processes
+from devroute.replicas.remote_laptops import Arrived, Known, RemoteLaptops
+from devroute.replicas.store import MAX_REPLICAS, Absent, Change, RegistryUnavailable, Store
+from devroute.routing.registration import Displaced, Registration, settle
+from devroute.routing.registry import Registry
+from devroute.tasks import TaskOwner
+
+#: Seconds between two refreshes.
+REFRESH_SECONDS: Final = 1.0
+#: Seconds that a replica is known for without a key and without a link: Redis was emptied, and it is about to
+#: write its key again.
+MISSING_SECONDS: Final = 3.0
+#: Attempts to take a name that others change at the same time.
+MAX_CLAIMS: Final = 16
+#: Names that are read in one turn of the loop; each costs some 50 µs.
+_AT_ONCE: Final = 50
+
+T = TypeVar("T")
+
+log = structlog.stdlib.get_logger("devroute.replicas")
+
+
+class SharedRegistry:
+    """Implements RegistryObserver. `problem`: why Redis cannot be used, None while it can."""
+
+    def __init__(
+        self, url: str, prefix: str, registry: Registry, laptops: LocalLaptops, arrived: Arrived
+    ) -> None:
+        """Raises ConfigInvalid."""
+        self.id = secrets.token_hex(ID_LENGTH // 2)
+        self.problem: str | None = None
+        self._registry = registry
+        self._laptops = laptops
+        self._store = Store(url, prefix, self.id)
+        self._certificate = Certificate(self.id)
+        self._links = NodeLinks(self._certificate, laptops, self._ended)
+        self.remote = RemoteLaptops(registry, arrived)
+        self._record: ReplicaRecord | None = None
+        self._values: dict[str, bytes] = {}  # that this replica has written, by name
+        self._changed: set[str] = set()  # names that are to be written
+        self._behind = False  # something could not be written
+        self._version = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._own = asyncio.Lock()  # what this replica writes
+        self._others = asyncio.Lock()  # what it knows of the others; taken after `_own`
+        self._tasks = TaskOwner()
+        registry.observers.append(self)
+
+    async def listen(self, host: str, port: int) -> int:
+        """The port for other replicas. Raises ConfigInvalid."""
+        return await self._links.listen(host, port)
+
+    async def start(self, data: str, peer: str) -> None:
+        """`data` and `peer`: the addresses at which others reach those ports. Returns once all that Redis has
+        is known, or it turns out that Redis cannot be reached."""
+        self._registry.owner = data
+        self._record = ReplicaRecord(
+            id=self.id,
+            data=data,
+            peer=peer,
+            version=__version__,
+            started=time.time(),
+            certificate=self._certificate.der,
+        )
+        await self._try(self._refresh())
+        self._tasks.start(self._keep_refreshed())
+        self._tasks.start(self._listen())
+
+    async def stop(self) -> None:
+        """Withdraw from Redis, and end the links to the others."""
+        await self._tasks.close()
+        with contextlib.suppress(RegistryUnavailable):
+            await self._store.withdraw()
+        await self._links.close()
+        await self._laptops.tasks.close()
+        with contextlib.suppress(RegistryUnavailable):
+            await self._store.close()
+
+    @property
+    def replicas(self) -> int:
+        """That are known, this one included."""
+        return 1 + sum(not known.node.dead for known in self.remote.known.values())
+
+    # --- what this replica has
+
+    def registered(self, registration: Registration) -> None:
+        if not registration.remote:
+            self._write_soon(registration.name)
+
+    def unregistered(self, registration: Registration) -> None:
+        if not registration.remote:
+            self._write_soon(registration.name)
+
+    def _write_soon(self, name: str) -> None:
+        if self._value(name) == self._values.get(name, b""):
+            return
+        self._changed.add(name)
+        if (self._writing is None or self._writing.done()) and self._record is not None:
+            self._writing = self._tasks.start(self._try(self._write()))
+
+    def _value(self, name: str, more: Registration | None = None) -> bytes:
+        """What is to be written under a name; b"" if this replica has nothing of it."""
+        own = [each for each in self._registry.processes(name) if not each.remote]
+        if more is not None:
+            own, _ = settle([*own, more])
+        return encode_processes(own) if own else b""
+
+    async def _write(self) -> None:
+        """Write what has changed, until nothing has."""
+        while self._changed:
+            async with self._own:
+                names, self._changed = self._changed, set()
+                found = [(name, self._value(name)) for name in names]
+                values = [(name, value) for name, value in found if value != self._values.get(name, b"")]
+                try:
+                    await self._store.write(values)
+                except Absent:
+                    await self._announce()
+                else:
+                    self._keep(values)
+
+    def _keep(self, values: list[tuple[str, bytes]]) -> None:
+        for name, value in values:
+            if value:
+                self._values[name] = value
+            else:
+                self._values.pop(name, None)
+
+    async def _announce(self) -> None:
+        """Write all that this replica has; under `_own`."""
+        assert self._record is not None
+        names = {each.name for each in self._registry.registrations() if not each.remote}
+        values = {name: self._value(name) for name in names}
+        self._version = max(self._version + 1, int(time.time() * 1e3))
+        await self._store.announce(self._record.encode(), self._version, values)
+        self._values = values
+        self._behind = False
+
+    # --- taking a name
+
+    async def register(
+        self, name: str, draft: Callable[[], Registration]
+    ) -> tuple[Registration, list[Displaced]]:
+        """Register what `draft` makes, if the registry permits it as it is when the name is written: `draft`
+        is called again if that has changed. Without Redis it is registered here, and written later.
+
+        Raises what `draft` raises, and LinkReplaced.
+        """
+        async with self._own:
+            try:
+                registration = await self._claim(name, draft)
+                return registration, self._registry.add(registration)
+            finally:
+                self._write_soon(name)  # if it is not what was written
+
+    async def _claim(self, name: str, draft: Callable[[], Registration]) -> Registration:
+        seen, looked = self._seen(name), False
+        for _ in range(MAX_CLAIMS):
+            try:
+                registration = draft()
+            except (NameTaken, TooManyLinks):
+                if looked:
+                    raise
+                looked = True
+                seen = await self._try(self._look(name)) or seen  # what is known may be older
+                continue
+            if self.problem is not None:
+                break
+            value = self._value(name, registration)
+            found = await self._try(self._write_claim(name, value, seen))
+            if found is None:  # written, or Redis has just failed
+                break
+            seen = found
+        return registration
+
+    async def _write_claim(self, name: str, value: bytes, seen: dict[str, bytes]) -> dict[str, bytes] | None:
+        """None once it is written; else all values of the name."""
+        try:
+            found = await self._store.claim(name, value, seen)
+        except Absent:
+            await self._announce()
+            return self._seen(name)
+        if found is None:
+            self._values[name] = value
+            return None
+        await self._learn(name, found)
+        return found
+
+    def _seen(self, name: str) -> dict[str, bytes]:
+        own = {self.id: self._values[name]} if name in self._values else {}
+        return {**self.remote.values_of(name), **own}
+
+    async def _look(self, name: str) -> dict[str, bytes]:
+        found = await self._store.look(name)
+        await self._learn(name, found)
+        return found
+
+    async def _learn(self, name: str, found: dict[str, bytes]) -> None:
+        """What all replicas have written under a name."""
+        for id_ in found.keys() - self.remote.known.keys() - {self.id}:
+            await self._read(id_)
+        for id_, known in list(self.remote.known.items()):
+            self.remote.put(known, name, found.get(id_, b""))
+
+    # --- what the others have
+
+    async def _keep_refreshed(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            await self._try(self._refresh())
+
+    async def _refresh(self) -> None:
+        there, versions = await self._store.refresh()
+        if self._behind or not there:
+            async with self._own:
+                await self._announce()
+        now = time.monotonic()
+        for id_, known in list(self.remote.known.items()):
+            known.missing_since = None if id_ in versions else known.missing_since or now
+            missing = known.missing_since is not None and now - known.missing_since > MISSING_SECONDS
+            if missing and known.node.link is None:
+                self._remove(id_)
+        for id_, version in versions.items():
+            there_before = self.remote.known.get(id_)
+            if id_ != self.id and (there_before is None or there_before.version != version):
+                await self._read(id_)
+
+    async def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(RegistryUnavailable):  # _refresh reports it
+                async with self._store.changes() as changes:
+                    async for change in changes:
+                        await self._apply(change)
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    async def _apply(self, change: Change) -> None:
+        if change.id == self.id:
+            return
+        known = self.remote.known.get(change.id)
+        if known is not None and not change.version:
+            self._remove(change.id)
+        elif known is None or not change.name or known.version + 1 != change.version:
+            await self._read(change.id)
+        else:
+            async with self._others:
+                known.version = change.version
+                self.remote.put(known, change.name, change.value)
+
+    async def _read(self, id_: str) -> None:
+        """All that a replica has written."""
+        async with self._others:
+            whole = await self._store.read(id_)
+            if whole is None:
+                return
+            if (known := self.remote.known.get(id_) or self._met(id_, whole.record)) is None:
+                return
+            gone = known.values.keys() - whole.names.keys()
+            for at, (name, value) in enumerate([*((name, b"") for name in gone), *whole.names.items()]):
+                self.remote.put(known, name, value)
+                if at % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            known.version = whole.version
+
+    def _met(self, id_: str, raw: bytes) -> Known | None:
+        """A replica that was not known; None for what is none."""
+        if len(self.remote.known) >= MAX_REPLICAS:
+            return None
+        try:
+            record = decode_replica(raw)
+            if record.id != id_:
+                raise ValueError("the record of another replica")
+            node = Node(record)
+            self._links.add(node)
+        except ValueError as error:
+            log.debug("registry.unreadable", replica=id_, reason=str(error).partition("\n")[0])
+            return None
+        log.info("replica.joined", replica=id_, address=record.data, version=record.version)
+        return self.remote.add(id_, node)
+
+    def _remove(self, id_: str) -> None:
+        node = self.remote.known[id_].node
+        self.remote.remove(id_)
+        self._links.remove(node)
+        log.info("replica.left", replica=id_, address=node.record.data)
+
+    def _ended(self, node: Node) -> None:
+        log.warning("replica.ended", replica=node.record.id, address=node.record.data)
+        self.remote.bury(node)
+
+    # --- whether Redis can be used
+
+    async def _try(self, work: Coroutine[None, None, T]) -> T | None:
+        """What `work` returns; None if Redis cannot be used, which is reported once."""
+        try:
+            done = await work
+        except RegistryUnavailable as error:
+            self._behind = True
+            if self.problem is None:
+                log.error("registry.unavailable", reason=error.message)
+            self.problem = error.message
+            return None
+        if self.problem is not None:
+            log.info("registry.available")
+        self.problem = None
+        return done

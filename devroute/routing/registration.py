@@ -1,0 +1,128 @@
+"""A registered process of a laptop, and which services older ones keep beside newer ones. Pure.
+
+The rule is the same on every replica, whatever the order in which it learns of registrations: generations
+decide, and the newest wins.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from devroute.errors import DevrouteError
+from devroute.routing.decision import LaptopService
+from devroute.tunnel.protocol.handshake import Hello, OtherProcess
+from devroute.upstream.interface import ProbedUpstream
+
+
+class Link(Protocol):
+    """The connection of a laptop that registers."""
+
+    def upstream(self, service: str) -> ProbedUpstream: ...
+
+    def reject(self, error: DevrouteError) -> None:
+        """Send the error to the agent, and close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A process of a laptop that is online. `since`: seconds since the epoch. `services`: by the name that it
+    offers. `generation`: larger than that of all older registrations of the name. `remote`: its link ends at
+    another replica. `tickets`: of its services that take shadow traffic."""
+
+    name: str
+    subject: str
+    link: Link
+    hello: Hello
+    since: float
+    services: dict[str, LaptopService] = field(default_factory=dict)
+    generation: int = 0
+    remote: bool = False
+    tickets: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def since_when(self) -> str:
+        """RFC 3339, in UTC."""
+        return datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def as_dict(self) -> dict[str, object]:
+        """For the API."""
+        return {
+            "name": self.name,
+            "subject": self.subject,
+            "since": self.since_when,
+            "agent": self.hello.agent,
+            "services": [
+                {
+                    "service": offer.service,
+                    "scheme": offer.scheme,
+                    "via": "tunnel" if offer.direct is None else "direct",
+                    "address": None if offer.direct is None else str(offer.direct),
+                    "terms": offer.terms.as_dict(),
+                }
+                for offer in self.hello.services
+            ],
+        }
+
+    def described(self, services: Sequence[str] | None = None) -> OtherProcess:
+        """For the agent of another process; `services`: some of them, None for all."""
+        names = tuple(self.services) if services is None else tuple(services)
+        return OtherProcess(services=names, agent=self.hello.agent, since=self.since_when)
+
+    def shared(self, hello: Hello) -> list[str]:
+        """The services that this process has and `hello` offers too."""
+        return sorted(offer.service for offer in hello.services if offer.service in self.services)
+
+    def is_earlier_link_of(self, hello: Hello) -> bool:
+        """Whether it is the same process that registers again. Agents that send no `instance` are the same if
+        they offer a service in common: they could not come back otherwise."""
+        if hello.instance is None or self.hello.instance is None:
+            return hello.instance is self.hello.instance is None and bool(self.shared(hello))
+        return hello.instance == self.hello.instance
+
+    def without(self, services: Sequence[str]) -> "Registration | None":
+        """What remains once others have taken these services over; None if nothing does, or if the agent does
+        not know that it can be a part."""
+        offers = tuple(offer for offer in self.hello.services if offer.service not in services)
+        if not offers or self.hello.instance is None:
+            return None
+        kept = {offer.service: self.services[offer.service] for offer in offers}
+        return replace(self, hello=self.hello.model_copy(update={"services": offers}), services=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Displaced:
+    """A registration that lost `services` to a newer one. `remaining`: None if its link has to end. `again`:
+    the newer one is of the same process, which has left this link."""
+
+    before: Registration
+    services: tuple[str, ...]
+    remaining: Registration | None
+    again: bool
+
+
+def displaced_by(hello: Hello, processes: Sequence[Registration]) -> list[Displaced]:
+    """What the older processes of a laptop lose to a newer one."""
+    found: list[Displaced] = []
+    for process in processes:
+        if process.is_earlier_link_of(hello):
+            found.append(Displaced(process, tuple(process.services), None, again=True))
+        elif shared := process.shared(hello):
+            found.append(Displaced(process, tuple(shared), process.without(shared), again=False))
+    return found
+
+
+def settle(processes: Sequence[Registration]) -> tuple[list[Registration], list[Displaced]]:
+    """The processes of a laptop that stay, with the services that each keeps, the oldest first; and what
+    those that were given lose."""
+    kept: list[Registration] = []
+    lost: dict[Link, Displaced] = {}
+    given = {process.link: process for process in processes}
+    for process in sorted(processes, key=lambda each: each.generation):
+        for each in displaced_by(process.hello, kept):
+            link, at = each.before.link, kept.index(each.before)
+            kept[at : at + 1] = [] if each.remaining is None else [each.remaining]
+            before, earlier = given[link], lost[link].services if link in lost else ()
+            lost[link] = Displaced(before, (*earlier, *each.services), each.remaining, each.again)
+        kept.append(process)
+    return kept, list(lost.values())

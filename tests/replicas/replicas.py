@@ -1,0 +1,89 @@
+"""Replicas in the test's own process: a registry, a control port for agents, and the links between them; the
+laptops' apps are hand-written."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from devroute.policy.policy import Policy
+from devroute.replicas.local_laptops import LocalLaptops
+from devroute.replicas.shared_registry import SharedRegistry
+from devroute.tunnel.agent_link import AgentLink
+from devroute.upstream.interface import ProbedUpstream, Upstream
+from devroute.upstream.pools import Pools
+from tests.support.eventually import eventually
+from tests.support.loopback import Site, connect, start_site
+from tests.support.redis_server import RedisServer
+
+
+class Replica:
+    """One of several replicas; `data` is a port on which nothing but accepting happens."""
+
+    def __init__(self, site: Site, shared: SharedRegistry, data: asyncio.Server) -> None:
+        self.site = site
+        self.registry = site.registry
+        self.shared = shared
+        self._data = data
+        port = data.sockets[0].getsockname()[1]
+        self.place = f"127.0.0.1:{port}"
+
+    def names(self) -> list[str]:
+        """Of all laptops that it knows."""
+        return sorted({each.name for each in self.registry.registrations()})
+
+    def upstream(self, name: str = "alice", service: str = "foo") -> ProbedUpstream:
+        upstream = self.registry.lookup(name, service).upstream
+        assert upstream is not None
+        return upstream
+
+    async def connect(self, services: Mapping[str, Upstream], **options: Any) -> AgentLink:
+        link = await connect(self.site, services, **options)
+        await link.welcome
+        return link
+
+    async def start(self, peer_port: int) -> None:
+        await self.shared.start(self.place, f"127.0.0.1:{peer_port}")
+
+    def kill(self) -> None:
+        """As the kernel ends a process: without a word."""
+        self._data.close()
+        self.shared._links.stop_listening()
+        for link in list(self.shared._links._links):
+            link.transport.abort()
+
+    async def stop(self) -> None:
+        self._data.close()
+        await self.site.stop()
+        await self.shared.stop()
+
+    def linked(self, *others: "Replica") -> bool:
+        """Whether all others have dialled it."""
+        known = self.shared.remote.known
+        return all(other.shared.id in known and known[other.shared.id].node.link for other in others)
+
+
+@asynccontextmanager
+async def replicas(server: RedisServer, count: int = 2, prefix: str = "test") -> AsyncIterator[list[Replica]]:
+    """So many replicas, linked with each other."""
+    loop = asyncio.get_running_loop()
+    started: list[Replica] = []
+    try:
+        for _ in range(count):
+            site = await start_site()
+            pools = Pools(lambda: Policy(), connect_timeout=2, max_in_flight=100)
+            laptops = LocalLaptops(site.registry, pools)
+            shared = SharedRegistry(server.url, prefix, site.registry, laptops, site.tunnels.notify_others)
+            site.tunnels.claims = shared
+            data = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+            replica = Replica(site, shared, data)
+            peer_port = await shared.listen("127.0.0.1", 0)
+            await replica.start(peer_port)
+            started.append(replica)
+        for each in started:
+            others = [other for other in started if other is not each]
+            await eventually(lambda each=each, others=others: each.linked(*others), "links between replicas")
+        yield started
+    finally:
+        for each in started:
+            await each.stop()

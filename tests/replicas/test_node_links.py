@@ -1,0 +1,175 @@
+"""The links between replicas: who may have one, and what a replica serves on it."""
+
+import asyncio
+import ssl
+
+import pytest
+
+from devroute.errors import DevrouteError, LaptopOffline, ProtocolError, TargetUnreachable, UpstreamReset
+from devroute.http.message import Framing, RequestHead
+from devroute.replicas.certificate import Certificate
+from devroute.replicas.local_laptops import take_line
+from devroute.replicas.node import LINE, Node, NodeUpstream
+from devroute.replicas.record import ReplicaRecord
+from devroute.tunnel.dial import dial
+from tests.replicas.replicas import Replica, replicas
+from tests.support.eventually import eventually
+from tests.support.loopback import App, AppStream, BulkApp, Client, answer, get
+from tests.support.redis_server import RedisServer
+
+
+def peer_url(replica: Replica) -> str:
+    assert replica.shared._record is not None
+    return f"https://{replica.shared._record.peer}"
+
+
+def client(certificate: Certificate | None, server: Replica) -> ssl.SSLContext:
+    der = server.shared._certificate.der
+    if certificate is not None:
+        return certificate.client(der)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cadata=der)
+    return context
+
+
+@pytest.mark.parametrize("certificate", [None, Certificate("stranger")], ids=["none", "its own"])
+async def test_only_replicas_that_stand_in_redis_may_dial(
+    redis_server: RedisServer, certificate: Certificate | None
+) -> None:
+    async with replicas(redis_server, 1) as (one,):
+        with pytest.raises(DevrouteError):
+            await dial(peer_url(one), "", one.shared._links._make_link, tls=client(certificate, one))
+        host, port = peer_url(one).removeprefix("https://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /tunnel HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n\r\n")
+        assert not (await reader.read()).startswith(b"HTTP")
+        writer.close()
+
+
+async def test_a_replica_that_has_ended_may_dial_no_more(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (one, two):
+        await two.stop()
+        await eventually(lambda: one.shared.replicas == 1)
+        link = one.shared._links._make_link
+        with pytest.raises(DevrouteError):
+            await dial(peer_url(one), "", link, tls=client(two.shared._certificate, one))
+
+
+async def test_a_replica_dials_only_the_key_that_stands_in_redis(redis_server: RedisServer) -> None:
+    """Another server at the address gets no request."""
+    async with replicas(redis_server) as (one, two):
+        wrong = two.shared._certificate.client(Certificate("other").der)
+        with pytest.raises(DevrouteError, match="not trusted"):
+            await dial(peer_url(one), "", two.shared._links._make_link, tls=wrong)
+
+
+async def test_a_forwarded_request_is_forwarded_no_further(redis_server: RedisServer) -> None:
+    """The owner serves only links that end there: a laptop that has left it is an error, not a way on."""
+    async with replicas(redis_server, 3) as (one, two, three):
+        link = await one.connect({"foo": App(answer(b"hello"))}, instance="a1")
+        await eventually(lambda: two.names() == ["alice"])
+        stale = two.upstream()
+        await three.connect({"foo": App(answer(b"moved"))}, instance="a1")
+        await asyncio.wait_for(link.disconnected, 5)
+        sink = Client()
+        stale.open(get(), sink)
+        await asyncio.wait_for(sink.done.wait(), 5)
+        assert sink.error is not None
+        assert sink.error.code == LaptopOffline.code
+        assert not sink.heads
+
+
+async def test_a_line_of_the_clients_own_means_nothing(redis_server: RedisServer) -> None:
+    app = App(answer(b"hello"))
+    async with replicas(redis_server) as (one, two):
+        await one.connect({"foo": app})
+        await eventually(lambda: two.names() == ["alice"])
+        wire = b"GET / HTTP/1.1\r\nhost: foo\r\nx-devroute-link: bob 1 foo\r\n\r\n"
+        sink = Client()
+        two.upstream().open(RequestHead(b"GET", b"/", Framing.NONE, 0, wire), sink)
+        await asyncio.wait_for(sink.done.wait(), 5)
+        assert sink.body == b"hello"
+        assert app.streams[0].head.wire == wire
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"host: foo", LINE + b"alice", LINE + b"alice x foo", LINE + b"a 1 b c"]
+)
+def test_a_request_without_a_laptop_is_refused(line: bytes) -> None:
+    wire = b"GET / HTTP/1.1\r\n%b\r\n\r\n" % line
+    with pytest.raises(ProtocolError):
+        take_line(RequestHead(b"GET", b"/", Framing.NONE, 0, wire))
+
+
+async def test_the_owners_error_is_the_clients_error(redis_server: RedisServer) -> None:
+    def fail(stream: AppStream) -> None:
+        stream.sink.on_error(UpstreamReset("the app has ended", hint="start it"))
+
+    async with replicas(redis_server) as (one, two):
+        await one.connect({"foo": App(fail)})
+        await eventually(lambda: two.names() == ["alice"])
+        sink = Client()
+        two.upstream().open(get(), sink)
+        await asyncio.wait_for(sink.done.wait(), 5)
+        assert sink.error is not None
+        assert (sink.error.code, sink.error.message) == (UpstreamReset.code, "the app has ended")
+
+
+async def test_a_client_that_does_not_read_pauses_the_laptop_behind_the_other_replica(
+    redis_server: RedisServer,
+) -> None:
+    app = BulkApp()
+    async with replicas(redis_server) as (one, two):
+        await one.connect({"foo": app})
+        await eventually(lambda: two.names() == ["alice"])
+        sink = Client(keep=False)
+        stream = two.upstream().open(get(b"/100000000"), sink)
+        await asyncio.wait_for(sink.first.wait(), 5)
+        stream.pause_response()
+        await eventually(lambda: app.streams[0].paused, "the laptop's app to be paused")
+        assert sink.size < 8_000_000
+        stream.cancel()
+        await asyncio.wait_for(app.streams[0].cancelled.wait(), 5)
+
+
+async def test_the_limit_of_a_subject_counts_forwarded_requests_once(redis_server: RedisServer) -> None:
+    app = App()
+    async with replicas(redis_server) as (one, two):
+        one.site.tunnels.quotas.set_limits(per_link=2, per_subject=2)
+        await one.connect({"foo": app})
+        await eventually(lambda: two.names() == ["alice"])
+        sinks = [Client() for _ in range(3)]
+        for upstream, sink in zip((one.upstream(), two.upstream(), two.upstream()), sinks, strict=True):
+            upstream.open(get(), sink)
+        await asyncio.wait_for(sinks[2].done.wait(), 5)
+        assert sinks[2].error is not None
+        assert sinks[2].error.code == "target-overloaded"
+        assert len(app.streams) == 2
+
+
+async def test_a_laptop_that_does_not_respond_is_noticed_by_its_owner_for_all(
+    redis_server: RedisServer,
+) -> None:
+    async with replicas(redis_server) as (one, two):
+        link = await one.connect({"foo": App()})
+        await eventually(lambda: two.names() == ["alice"])
+        await two.upstream().check_reachable(0.3)
+        link.transport.pause_reading()
+        (member,) = one.site.tunnels.links
+        member.heartbeat.last_received -= 10
+        with pytest.raises(LaptopOffline, match="has not responded for"):
+            await two.upstream().check_reachable(0.05)
+
+
+async def test_without_a_link_a_request_is_an_error_and_nothing_is_known_of_the_laptop() -> None:
+    place = {"data": "192.0.2.7:8080", "peer": "192.0.2.7:8082"}
+    record = ReplicaRecord(id="0" * 16, version="1", started=0, certificate=b"", **place)  # type: ignore[arg-type]
+    upstream = NodeUpstream(Node(record), "alice", 1, "foo")
+    await upstream.check_reachable(0.1)
+    sink = Client()
+    upstream.open(get(), sink)
+    await asyncio.wait_for(sink.done.wait(), 5)
+    assert sink.error is not None
+    assert sink.error.code == TargetUnreachable.code
+    assert "192.0.2.7:8080" in sink.error.message

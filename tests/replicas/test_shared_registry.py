@@ -1,0 +1,311 @@
+"""Several registries that are one, over a real Redis."""
+
+import asyncio
+import json
+import signal
+
+import pytest
+
+from devroute.errors import LaptopOffline, LinkReplaced, NameTaken, TooManyLinks
+from devroute.replicas.record import encode_processes
+from devroute.routing.registration import Registration
+from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.protocol.handshake import Hello, Offer
+from tests.replicas.replicas import Replica, replicas
+from tests.support.eventually import eventually, quiet
+from tests.support.loopback import App, Client, answer, connect, get
+from tests.support.redis_server import RedisServer
+
+APP = {"foo": App(answer(b"hello"))}
+
+
+async def body(replica: Replica, name: str = "alice") -> bytes:
+    client = Client()
+    replica.upstream(name).open(get(), client)
+    await asyncio.wait_for(client.done.wait(), 5)
+    return bytes(client.body)
+
+
+async def known(*everywhere: Replica, names: list[str]) -> None:
+    for each in everywhere:
+        await eventually(lambda each=each: each.names() == names, f"{names} at each replica")
+
+
+async def ended(link: AgentLink) -> str:
+    """The code of the error that ends a link, as the agent sees it."""
+    await asyncio.wait_for(link.disconnected, 10)
+    return "" if link.goaway is None else link.goaway.code
+
+
+async def test_a_laptop_is_known_and_served_everywhere_and_gone_everywhere(redis_server: RedisServer) -> None:
+    async with replicas(redis_server, 3) as (one, two, three):
+        link = await one.connect(APP)
+        await known(two, three, names=["alice"])
+        for each in (one, two, three):
+            assert await body(each) == b"hello"
+            assert each.registry.lookup("alice", "foo").owner == one.place
+        assert two.registry.lookup("alice", "foo") is two.registry.lookup("alice", "foo")
+        assert [each["name"] for each in three.registry.listing()] == ["alice"]
+        link.drain("leaving", "the test is over")
+        await known(one, two, three, names=[])
+        with pytest.raises(LaptopOffline):
+            two.registry.lookup("alice", "foo")
+
+
+async def test_a_replica_that_starts_later_knows_all_before_it_serves(redis_server: RedisServer) -> None:
+    async with replicas(redis_server, 1) as (one,):
+        await one.connect(APP)
+        async with replicas(redis_server, 1) as (two,):
+            assert two.names() == ["alice"]
+            await eventually(lambda: two.linked(one))
+            assert await body(two) == b"hello"
+
+
+async def test_meshes_with_other_prefixes_share_a_redis_but_no_laptop(redis_server: RedisServer) -> None:
+    async with replicas(redis_server, 1, "a") as (one,), replicas(redis_server, 1, "b") as (two,):
+        await one.connect(APP)
+        await two.connect(APP, token="bob-token")
+        assert (one.names(), two.names()) == (["alice"], ["bob"])
+
+
+# --- taking a name ------------------------------------------------------------------------------------------
+
+
+async def test_a_process_that_dials_another_replica_takes_its_own_place(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (one, two):
+        old = await one.connect(APP, instance="a1")
+        await two.connect({"foo": App(answer(b"new"))}, instance="a1")
+        assert await ended(old) == LinkReplaced.code
+        for each in (one, two):
+            await eventually(lambda each=each: each.registry.lookup("alice", "foo").owner == two.place)
+            assert await body(each) == b"new"
+        assert len(two.registry.registrations()) == 1
+
+
+async def test_a_service_at_another_replica_is_taken(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (one, two):
+        await one.connect(APP, instance="a1")
+        link = await connect(two.site, APP, instance="b2")
+        assert await ended(link) == NameTaken.code
+        assert "serves 'foo' already: another devroute up of 'alice'" in str(link.goaway)
+        assert await body(two) == b"hello"
+
+
+async def test_a_holder_that_does_not_respond_at_another_replica_loses_its_service(
+    redis_server: RedisServer,
+) -> None:
+    async with replicas(redis_server) as (one, two):
+        gone = await one.connect(APP, instance="a1")
+        await known(two, names=["alice"])
+        gone.transport.pause_reading()  # it has lost its network
+        (member,) = one.site.tunnels.links
+        member.heartbeat.last_received -= 10
+        await two.connect({"foo": App(answer(b"back"))}, instance="b2")
+        assert await body(one) == b"back"
+
+
+async def test_the_limit_of_links_counts_those_at_all_replicas(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (one, two):
+        one.registry.max_links = two.registry.max_links = 2
+        await one.connect(APP, name="alice--1")
+        await two.connect(APP, name="alice--2")
+        await known(one, two, names=["alice--1", "alice--2"])
+        assert await ended(await connect(one.site, APP, name="alice--3")) == TooManyLinks.code
+        await two.connect(APP, token="bob-token")
+
+
+async def test_of_two_that_take_a_name_at_the_same_moment_one_holds_it_and_the_other_knows(
+    redis_server: RedisServer,
+) -> None:
+    async with replicas(redis_server) as (one, two):
+        for _ in range(20):
+            links = await asyncio.gather(
+                connect(one.site, APP, instance="a1"), connect(two.site, APP, instance="b2")
+            )
+            first, _ = await asyncio.wait(
+                [each.disconnected for each in links], return_when="FIRST_COMPLETED"
+            )
+            (lost,) = [each for each in links if each.disconnected in first]
+            (held,) = [each for each in links if each is not lost]
+            assert lost.goaway is not None
+            assert lost.goaway.code == NameTaken.code
+            for each in (one, two):
+                await eventually(lambda each=each: len(each.registry.registrations()) == 1)
+                assert await body(each) == b"hello"
+            held.drain("leaving", "next")
+            await known(one, two, names=[])
+
+
+# --- Redis fails --------------------------------------------------------------------------------------------
+
+
+async def test_an_emptied_redis_is_filled_again_and_nothing_is_lost(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (one, two):
+        await one.connect(APP)
+        await known(two, names=["alice"])
+        served = two.registry.lookup("alice", "foo")
+        redis_server.client.flushall()
+        await eventually(
+            lambda: redis_server.client.keys("{test}:replica:*") and len(full(redis_server)) == 2
+        )
+        assert two.registry.lookup("alice", "foo") is served
+        async with replicas(redis_server, 1) as (three,):
+            assert three.names() == ["alice"]
+
+
+def full(server: RedisServer) -> list[bytes]:
+    return server.client.keys("{test}:replica:*")  # type: ignore[no-any-return]
+
+
+async def test_without_redis_everything_known_is_served_and_what_comes_is_written_later(
+    own_redis: RedisServer,
+) -> None:
+    async with replicas(own_redis) as (one, two):
+        await one.connect(APP)
+        await known(two, names=["alice"])
+        own_redis.stop()
+        await eventually(lambda: one.shared.problem and two.shared.problem, "both to say so")
+        assert await body(two) == b"hello"
+        await two.connect(APP, token="bob-token")
+        assert await body(two, "bob") == b"hello"
+        assert one.names() == ["alice"]
+        own_redis.start()
+        await known(one, two, names=["alice", "bob"])
+        assert await body(one, "bob") == b"hello"
+        assert one.shared.problem is None
+
+
+async def test_two_that_took_a_name_without_redis_are_one_again_with_it(own_redis: RedisServer) -> None:
+    async with replicas(own_redis) as (one, two):
+        own_redis.stop()
+        await eventually(lambda: one.shared.problem and two.shared.problem)
+        older = await one.connect(APP, instance="a1")
+        await two.connect({"foo": App(answer(b"newer"))}, instance="b2")
+        own_redis.start()
+        assert await ended(older) == LinkReplaced.code
+        for each in (one, two):
+            await eventually(lambda each=each: len(each.registry.registrations()) == 1)
+            assert await body(each) == b"newer"
+
+
+async def test_a_redis_that_hangs_delays_no_request_and_registrations_once(own_redis: RedisServer) -> None:
+    async with replicas(own_redis) as (one, two):
+        await one.connect(APP)
+        await known(two, names=["alice"])
+        own_redis.signal(signal.SIGSTOP)
+        try:
+            for _ in range(50):
+                assert await body(two) == b"hello"
+                assert two.registry.lookup("alice", "foo").owner == one.place
+            await two.connect(APP, token="bob-token")
+            assert two.shared.problem is not None
+        finally:
+            own_redis.signal(signal.SIGCONT)
+        await known(one, names=["alice", "bob"])
+
+
+# --- replicas end -------------------------------------------------------------------------------------------
+
+
+async def test_a_replica_that_ends_takes_its_laptops_along_at_once(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (one, two):
+        await one.connect(APP)
+        await known(two, names=["alice"])
+        await one.stop()
+        await known(two, names=[])
+        assert two.shared.replicas == 1
+
+
+async def test_a_replica_that_is_killed_is_gone_before_its_key_expires(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (one, two):
+        await one.connect(APP)
+        await known(two, names=["alice"])
+        one.kill()
+        await known(two, names=[])
+        assert len(full(redis_server)) == 2, "its key is still there"
+
+
+async def test_a_replica_without_a_key_is_known_as_long_as_its_link_is_open(
+    redis_server: RedisServer,
+) -> None:
+    """It cannot reach Redis, but the others reach it."""
+    async with replicas(redis_server) as (one, two):
+        await one.connect(APP)
+        await known(two, names=["alice"])
+        await one.shared._tasks.close()
+        key = f"{{test}}:replica:{one.shared.id}"
+        redis_server.client.delete(key)
+        known_one = two.shared.remote.known[one.shared.id]
+        await eventually(lambda: known_one.missing_since is not None)
+        known_one.missing_since = 1.0  # long ago
+        await quiet(lambda: two.names())
+        assert await body(two) == b"hello"
+
+
+# --- what others have put into Redis ------------------------------------------------------------------------
+
+
+def value(name: str = "alice", subject: str = "alice") -> bytes:
+    hello = Hello(agent="1", name=name, services=(Offer(service="foo"),), instance="ff")
+    link = None
+    return encode_processes([Registration(name, subject, link, hello, 1.0, generation=1)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"@": "not json", "v": "5"},
+        {"@": json.dumps({"id": "0123456789abcdef"}), "v": "5"},
+        {"v": "9" * 400},
+        {"x": b"\xff\x00"},
+    ],
+    ids=["text", "incomplete", "a huge version", "bytes"],
+)
+async def test_a_foreign_replica_is_ignored(
+    redis_server: RedisServer, fields: dict[str, str | bytes]
+) -> None:
+    redis_server.client.sadd("{test}:replicas", "0123456789abcdef", b"\xfe", "x" * 1000)
+    redis_server.client.hset("{test}:replica:0123456789abcdef", mapping=fields)  # type: ignore[arg-type]
+    async with replicas(redis_server) as (one, two):
+        await one.connect(APP)
+        await known(two, names=["alice"])
+        assert two.shared.problem is None
+        assert two.shared.replicas == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("bob", b"\xff"),
+        ("bob", b"[]"),
+        ("bob", b"[" * 100_000),
+        ("bob", value("bob", "alice")),
+        ("no such name!", value()),
+        ("bob", b" " * 300_000 + value("bob", "bob")),
+    ],
+    ids=["bytes", "nothing", "deep", "of another subject", "no name", "long"],
+)
+async def test_a_foreign_laptop_is_ignored_and_all_others_are_known(
+    redis_server: RedisServer, name: str, written: bytes
+) -> None:
+    async with replicas(redis_server) as (one, two):
+        key = f"{{test}}:replica:{one.shared.id}"
+        redis_server.client.hset(key, f"n:{name}", written)
+        redis_server.client.hincrby(key, "v", 1)
+        redis_server.client.publish("{test}:changes", b"nonsense")
+        redis_server.client.publish("{test}:changes", b"x\ny\nz\n\xff")
+        await one.connect(APP)
+        await known(two, names=["alice"])
+        assert await body(two) == b"hello"
+
+
+async def test_nothing_secret_stands_in_redis(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (one, _):
+        await one.connect(APP)
+        everything = b"".join(
+            key + b"".join(part for pair in redis_server.client.hgetall(key).items() for part in pair)  # type: ignore[union-attr]
+            for key in full(redis_server)
+        )
+    assert b"alice" in everything
+    for secret in (b"alice-token", b"PRIVATE KEY"):
+        assert secret not in everything

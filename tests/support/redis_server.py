@@ -1,0 +1,66 @@
+"""A real redis-server of the test's own, on a socket in a folder: Debian's package."""
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+SERVER = shutil.which("redis-server")
+needs_redis = pytest.mark.skipif(SERVER is None, reason="needs redis-server (apt-get install redis-server)")
+
+
+class RedisServer:
+    """`url` is that of the setting `registry`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = folder / "redis.sock"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{self._socket}"
+        self.client = redis.Redis.from_url(self.url, socket_timeout=10)
+
+    def start(self) -> None:
+        """Empty; returns once it accepts connections."""
+        assert SERVER is not None
+        self._socket.unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            (SERVER, "--port", "0", "--unixsocket", str(self._socket), "--save", "", "--loglevel", "warning"),
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not self._accepts():
+            assert self._process.poll() is None, "redis-server ended"
+
+    def _accepts(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        self.client.close()
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[RedisServer]:
+    server = RedisServer(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
