@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from devroute.agent.app_advice import AppAdvisor
+from devroute.agent.app_watch import START_SECONDS, AppWatch
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.host_header import HostRewriting
 from devroute.agent.inspection import captures_for, inspection_of
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.notices import NoticeReceiver
+from devroute.agent.open_requests import OpenRequestWatch
 from devroute.agent.registration import Registrar, rejection
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
@@ -174,6 +176,8 @@ class Agent:
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._flushing: asyncio.TimerHandle | None = None
         self._monitor = LinkMonitor(reporter, self._loop)
+        self._watch = AppWatch(settings.services, reporter.app)
+        self._open_requests = OpenRequestWatch(lambda: self._link, self._reporter.open, self._redaction)
 
     async def run(self) -> int:
         with handle_signals(self._loop, self._signalled, hangup=True), self._monitor.on_the_network():
@@ -186,9 +190,12 @@ class Agent:
         """Stay online until the app ends; returns its exit code."""
         link = await self._first()
         self._monitor.start()
+        self._open_requests.start()
         if not self._settings.command:
+            self._watch.start(patience=0.0)
             await self._stay(link)
         self._child = await ChildProcess.start(self._settings.command)
+        self._watch.start(patience=START_SECONDS)
         return await first_result(self._stay(link), self._child.wait())
 
     # --- the link
@@ -197,7 +204,8 @@ class Agent:
         link, welcome = await self._registrar.register()
         name = self.about.name = welcome.name
         link_to_page = None if self.access is None else self.access.url
-        self._reporter.online(name, self._settings.server, self._settings.services, link_to_page)
+        mode = self._settings.offer_options.in_words()
+        self._reporter.online(name, self._settings.server, self._settings.services, link_to_page, mode)
         for each in welcome.taken_over:
             self._reporter.took_over(name, each)
         for each in welcome.others:
@@ -298,6 +306,8 @@ class Agent:
 
     async def _close(self) -> None:
         self._monitor.stop()
+        self._open_requests.stop()
+        await self._watch.close()
         if self._flushing is not None:
             self._flushing.cancel()
         await self._registrar.close()

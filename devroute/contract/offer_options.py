@@ -51,6 +51,22 @@ class OfferOptions:
         if self.shadow is not None and self.except_status:
             raise Malformed("responses to shadow traffic are discarded, so they cannot fail over")
 
+    def in_words(self) -> list[str]:
+        """What is unlike an offer without options, a line each."""
+        words = []
+        if self.shadow is not None:
+            methods = ", ".join(self.shadow_methods)
+            words.append(f"shadow {self.shadow:g} %: the service answers, copies come here ({methods})")
+        if self.paths:
+            words.append(f"only {' '.join(self.paths)}: the service answers requests for other paths")
+        if self.except_status:
+            statuses = ", ".join(map(str, self.except_status))
+            methods = "idempotent methods"
+            if self.except_methods != IDEMPOTENT_METHODS:
+                methods = ", ".join(self.except_methods)
+            words.append(f"except {statuses}: then the service answers instead ({methods})")
+        return words
+
     def as_dict(self) -> dict[str, object]:
         """The options that differ from the defaults, for HELLO and the API."""
         return {

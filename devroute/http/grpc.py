@@ -51,6 +51,12 @@ def timeout_of(head: bytes) -> float | None:
     return None if match is None else int(match[1]) * _UNITS[match[2]]
 
 
+def read_status(value: bytes) -> int | None:
+    """The value of grpc-status, which other lines of a head may follow; None for a malformed one."""
+    digits = value.partition(b"\r")[0].strip()
+    return int(digits) if digits.isdigit() and len(digits) < 4 else None
+
+
 def status_trailers(error: DevrouteError) -> Headers:
     """grpc-status and grpc-message for an error."""
     text = f"{error.message} ({error.hint})" if error.hint else error.message

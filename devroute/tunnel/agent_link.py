@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
 from devroute.http.aio.connection import READ_TURN
+from devroute.http.grpc import read_status
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
@@ -25,6 +26,7 @@ _FLAG_END: Final = int(Flag.END)
 _FLAG_CHUNKED: Final = int(Flag.CHUNKED)
 _FLAG_UPGRADE: Final = int(Flag.UPGRADE)
 _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
+_GRPC_STATUS: Final = b"\r\ngrpc-status:"
 
 
 #: Bytes of the body of a 400 or 403 that are kept: pages of frameworks begin with their styles.
@@ -34,7 +36,8 @@ MAX_REFUSAL: Final = 16 * 1024
 class Finished(NamedTuple):
     """A finished exchange. Times in seconds; `status` is 0 without a response; `code` is "" on success, else
     a code of devroute.errors or "cancelled", with its reason. `head` is the request's, as it came. `refusal`
-    is the start of the body of a 400 or 403, which may be the app's server refusing what it was sent."""
+    is the start of the body of a 400 or 403, which may be the app's server refusing what it was sent.
+    `grpc_status` is None where the response has none."""
 
     service: str
     method: str
@@ -47,6 +50,25 @@ class Finished(NamedTuple):
     reason: str
     head: bytes = b""
     refusal: bytes = b""
+    grpc_status: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the caller got an error that the app or its host is to blame for: no whole response, a 5xx,
+        or a gRPC status other than OK."""
+        return bool(self.code or self.status >= 500 or self.grpc_status)
+
+
+class OpenRequest(NamedTuple):
+    """A request that has not finished. `started` by the loop's clock, `age` in seconds; `status` is 0 until
+    there is a response's head."""
+
+    service: str
+    method: str
+    target: str
+    status: int
+    started: float
+    age: float
 
 
 Observe = Callable[[Finished], None]
@@ -55,7 +77,10 @@ Observe = Callable[[Finished], None]
 class AgentStream(LinkStream):
     """One request from the tunnel; implements devroute.upstream.interface.ResponseSink."""
 
-    __slots__ = ("_agent", "_head", "_refusal", "_service", "_size", "_started", "_status", "_to_app")
+    __slots__ = (
+        *("_agent", "_grpc_status", "_head", "_refusal", "_service", "_size", "_started", "_status"),
+        "_to_app",
+    )
 
     def __init__(self, link: "AgentLink", service: bytes, head: RequestHead) -> None:
         super().__init__(link)
@@ -67,6 +92,23 @@ class AgentStream(LinkStream):
         self._status = 0
         self._size = 0
         self._refusal = b""
+        self._grpc_status: int | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since the request came, negative once it has been observed."""
+        return self._agent.time() - self._started if self._started >= 0 else -1.0
+
+    def as_open(self) -> OpenRequest:
+        head = self._head
+        return OpenRequest(
+            self._service.decode("utf-8", "replace"),
+            head.method.decode("latin-1"),
+            head.target.decode("latin-1"),
+            self._status,
+            self._started,
+            self.age,
+        )
 
     def start(self, upstream: Upstream) -> None:
         to_app = self._to_app = upstream.open(self._head, self)
@@ -100,6 +142,8 @@ class AgentStream(LinkStream):
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
+        if (at := head.raw.find(_GRPC_STATUS)) >= 0:  # without a message, the status is in the head
+            self._grpc_status = read_status(head.raw[at + len(_GRPC_STATUS) : at + len(_GRPC_STATUS) + 8])
         self.link.send_head(self.stream, head.raw, _FLAG_UPGRADE if head.framing is _UPGRADE else 0)
 
     def on_data(self, data: bytes) -> None:
@@ -109,6 +153,9 @@ class AgentStream(LinkStream):
         self.link.send_data(self, data)
 
     def on_end(self, trailers: Headers) -> None:
+        for name, value in trailers:
+            if name == b"grpc-status":
+                self._grpc_status = read_status(value)
         self.link.send_end(self, trailers)
         READ_TURN.after_flush(self._succeeded)
 
@@ -138,6 +185,7 @@ class AgentStream(LinkStream):
                     reason,
                     head.wire,
                     self._refusal,
+                    self._grpc_status,
                 )
             )
 
@@ -192,6 +240,17 @@ class AgentLink(Link):
         self._renewed: asyncio.Future[bytes] | None = None
         self.observe = observe
         self._services = {name.encode(): upstream for name, upstream in services.items()}
+
+    def open_requests(self, least_age: float, most: int) -> list[OpenRequest]:
+        """Those that have been open for `least_age` seconds, at most so many, the oldest first."""
+        found: list[OpenRequest] = []
+        for stream in self._session.streams.values():  # in the order in which they were opened
+            owner = stream.owner
+            if isinstance(owner, AgentStream) and owner.age >= 0:
+                if owner.age < least_age or len(found) == most:
+                    break
+                found.append(owner.as_open())
+        return found
 
     def send_hello(self, body: bytes) -> None:
         """Register; before the connection is made, which sends it."""

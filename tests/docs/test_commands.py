@@ -36,7 +36,7 @@ COMMANDS = list({each.text: each for page in ORDER for each in pages.commands(pa
 ELSEWHERE = {
     "devroute init": "tests/cli/test_init.py::test_a_prompt_is_repeated_after_a_refusal_and_shows_no_token",
     "pipx install": "tests/packaging/test_package.py::test_pipx_installs_it",
-    "make demo": "tests/mesh/demo/test_demo.py::test_an_app_of_one_s_own_is_a_service_of_the_demo_in_two_lines",
+    "make demo": "tests/mesh/demo/test_demo.py::test_an_app_of_one_s_own_joins_the_demo_in_two_lines",
     "make test-istio": "tests/istio/test_main_job.py",  # by .ci/run
     "python -m tests.istio": "tests/istio/test_main_job.py",  # the same rig
 }

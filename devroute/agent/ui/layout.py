@@ -14,7 +14,8 @@ from rich.cells import cell_len, set_cell_size
 
 from devroute.contract.mesh_identity import caller_of
 from devroute.headers import CALLER
-from devroute.tunnel.agent_link import Finished
+from devroute.http.grpc import status_name
+from devroute.tunnel.agent_link import Finished, OpenRequest
 
 #: A text, and its style as rich names it.
 Piece = tuple[str, str]
@@ -28,13 +29,20 @@ CALLER_COLUMNS: Final = 76
 CALLER_WIDTH: Final = 16
 SERVICE_WIDTH: Final = 12
 
+#: Most requests that are open; the others are counted.
+MAX_OPEN_ROWS: Final = 5
+
+#: The status of a request without a response so far.
+OPEN: Final = -1
+
 #: Most lines of a reason or a contract.
 MAX_FOLDED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A completed request. `problem`: what went wrong, "" if nothing did."""
+    """A request. `problem`: what went wrong, "" if nothing did. While it is open, `status` is OPEN until
+    there is a response, and `duration` its age."""
 
     clock: str
     service: str
@@ -50,7 +58,8 @@ class Row:
 @dataclass(slots=True)
 class View:
     """The state that is shown. `trouble`: why the laptop is offline, None while it is online; `warning`: any
-    other fault; `shadow`: counts of comparisons; `rows`: the newest request first."""
+    other fault; `mode`: what is unlike an offer of all requests; `shadow`: counts of comparisons; `open`:
+    requests that have been open for a while, the oldest first; `rows`: the newest completed request first."""
 
     name: str = ""
     server: str = ""
@@ -66,6 +75,8 @@ class View:
     failed: int = 0
     shadow: str = ""
     unreachable: dict[str, str] = field(default_factory=dict)
+    mode: Sequence[str] = ()
+    open: Sequence[Row] = ()
     rows: Sequence[Row] = ()
 
 
@@ -80,8 +91,20 @@ def row_of(finished: Finished, at: str) -> Row:
         duration(finished.duration),
         size(finished.size),
         sender_of(finished.head),
-        printable(finished.reason or finished.code) if finished.code else "",
+        printable(finished.reason or finished.code) if finished.code else grpc_failure(finished),
     )
+
+
+def open_row(request: OpenRequest) -> Row:
+    """The row of a request that has not ended; its clock is when it came."""
+    came = time.strftime("%H:%M:%S", time.localtime(time.time() - request.age))
+    path, waited = printable(request.target), age(request.age)
+    return Row(came, request.service, request.method, path, request.status or OPEN, waited, "", "", "")
+
+
+def grpc_failure(finished: Finished) -> str:
+    """The name of a gRPC status other than OK, else ""."""
+    return f"gRPC {status_name(finished.grpc_status)}" if finished.grpc_status else ""
 
 
 def lines(view: View, width: int, height: int, *, plain_ascii: bool = False) -> list[Line]:
@@ -89,18 +112,20 @@ def lines(view: View, width: int, height: int, *, plain_ascii: bool = False) -> 
     shown = [*_head(view, width, "*" if plain_ascii else "●"), (), *_reach(view, width), ()]
     services = max((cell_len(service) for service, _ in view.services), default=0)
     columns = min(services, SERVICE_WIDTH) if len(view.services) > 1 else 0
-    callers = min(max((cell_len(row.caller) for row in view.rows), default=0), CALLER_WIDTH)
+    rows = [*view.open[:MAX_OPEN_ROWS], *view.rows]
+    callers = min(max((cell_len(row.caller) for row in rows), default=0), CALLER_WIDTH)
     counted = f"{view.requests:,} requests" if view.requests != 1 else "1 request"
     failures = ((f", {view.failed:,} failed", "red"),) if view.failed else ()
     shadow = ((f"  {view.shadow}", ""),) if view.shadow else ()
-    shown.append(((counted, "bold"), *failures, *shadow))
-    for row in view.rows:
+    waiting = ((f", {len(view.open)} open for a while", "cyan"),) if view.open else ()
+    shown.append(((counted, "bold"), *failures, *waiting, *shadow))
+    for row in rows:
         if len(shown) >= height - 2:
             break
         shown.append(_row(row, width, columns, callers))
         if row.problem and len(shown) < height - 2:
             shown.append((("          " + row.problem, "yellow"),))
-    if not view.rows:
+    if not rows:
         shown.append((("none yet: send one with the line above", "dim"),))
     shown = shown[: max(0, height - 1)]
     shown += [()] * (height - 1 - len(shown))
@@ -135,6 +160,8 @@ def _reach(view: View, width: int) -> list[Line]:
         if (why := view.unreachable.get(service)) is not None:
             line = (*line, (f"  {why}", "yellow"))
         found.append(line)
+    for each in view.mode:
+        found += [((f"  {part}", "magenta"),) for part in _folded(each, width - 2)]
     found.append(())
     # At the left edge, so that selecting a line copies the header alone.
     found += [((part, "cyan"),) for part in _folded(f"X-devroute: {view.contract}", width)]
@@ -149,7 +176,7 @@ def _reach(view: View, width: int) -> list[Line]:
 
 
 def _row(row: Row, width: int, services: int, callers: int) -> Line:
-    status = str(row.status or "---")
+    status = "..." if row.status == OPEN else str(row.status or "---")
     left = [(row.clock, "dim")]
     if services:
         left.append((set_cell_size(row.service, services), ""))
@@ -167,6 +194,8 @@ def _row(row: Row, width: int, services: int, callers: int) -> Line:
 
 
 def _colour(status: int, problem: str) -> str:
+    if status == OPEN:
+        return "cyan"
     if problem or status >= 500 or not status:
         return "red"
     return "yellow" if status >= 400 else "green" if status < 300 else "cyan"
@@ -211,6 +240,12 @@ def duration(seconds: float) -> str:
     if seconds >= 10:
         return f"{seconds:.1f} s"
     return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+
+
+def age(seconds: float) -> str:
+    """In whole seconds and minutes: it goes on."""
+    minutes, left = divmod(int(seconds), 60)
+    return f"{minutes} min {left} s" if minutes else f"{left} s"
 
 
 def size(size: int) -> str:

@@ -5,17 +5,21 @@ Lines leave in batches through a TerminalWriter; the number of lines that it doe
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from devroute.agent.ui.layout import clock, duration, printable, sender_of, size
+from devroute.agent.ui.layout import age, clock, duration, grpc_failure, printable, sender_of, size
 from devroute.agent.ui.reporter import Event, Reporter, Tally
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import AppUnreachable
-from devroute.tunnel.agent_link import Finished
+from devroute.http.grpc import status_name
+from devroute.tunnel.agent_link import Finished, OpenRequest
 
 #: Lines of one batch; no one reads more in a fiftieth of a second.
 MAX_LINES: Final = 2048
+
+#: A request that is open for so long, in seconds, is reported before it ends.
+OPEN_SECONDS: Final = 5.0
 
 #: Least time between two lines of the tally, in seconds.
 TALLY_SECONDS: Final = 5.0
@@ -30,6 +34,7 @@ class LineReporter(Reporter):
         self._finished: list[Finished] = []
         self._lost = 0
         self._unreachable: set[str] = set()
+        self._open: dict[float, int] = {}  # minutes for which a request was open, by its start
         self._several = False
         self._printed_tally = ""
         self._next_tally = 0.0
@@ -53,6 +58,20 @@ class LineReporter(Reporter):
             self._finished.append(finished)
         else:
             self._lost += 1
+
+    def open(self, requests: Sequence[OpenRequest]) -> None:
+        """Those without a response, once after OPEN_SECONDS, and then with each whole minute."""
+        reported: dict[float, int] = {}
+        for each in requests:
+            if each.status or each.age < OPEN_SECONDS:
+                continue
+            minutes = reported[each.started] = int(each.age // 60)
+            if self._open.get(each.started) != minutes:
+                text = f"{each.service}  {each.method} {printable(each.target)}  open for {age(each.age)}"
+                what = {"service": each.service, "method": each.method, "path": each.target}
+                self.show(Event("open", text, what | {"seconds": round(each.age, 1)}))
+        self._open = reported
+        self.flush()
 
     def round_trip(self, seconds: float | None) -> None:
         """Only a page shows it."""
@@ -84,7 +103,7 @@ class LineReporter(Reporter):
     # Without a Row, which costs 2 µs: one line is printed for each request, however many there are.
     def _as_text(self, each: Finished, now: str) -> str:
         service = f"{each.service}  " if self._several else ""
-        more = "".join(f"  {text}" for text in (sender_of(each.head), each.code) if text)
+        more = "".join(f"  {text}" for text in (sender_of(each.head), grpc_failure(each), each.code) if text)
         status = each.status or "---"
         took, length = duration(each.duration), size(each.size)
         return f"{now}  {service}{each.method} {printable(each.target)}  {status}  {took}  {length}{more}"
@@ -118,5 +137,6 @@ def _as_fields(each: Finished) -> dict[str, object]:
         "ms": round(each.duration * 1000, 1),
         "bytes": each.size,
         "code": each.code or None,
+        "grpc_status": None if each.grpc_status is None else status_name(each.grpc_status),
         "caller": sender_of(each.head) or None,
     }

@@ -8,7 +8,7 @@ blocked terminal nor a hundred requests a second slow the tunnel down.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Final, TextIO
 
@@ -16,12 +16,12 @@ from rich.cells import cell_len
 from rich.console import COLOR_SYSTEMS, Console
 from rich.style import Style
 
-from devroute.agent.ui.layout import Line, View, clock, lines, row_of
+from devroute.agent.ui.layout import Line, View, clock, lines, open_row, row_of
 from devroute.agent.ui.reporter import Event, Reporter, places
 from devroute.agent.ui.writer import LAST_SECONDS
 from devroute.errors import AppUnreachable
 from devroute.platforms import keyboard_echo_off
-from devroute.tunnel.agent_link import Finished
+from devroute.tunnel.agent_link import Finished, OpenRequest
 
 FRAMES_PER_SECOND: Final = 8
 
@@ -52,6 +52,8 @@ class PageReporter(Reporter):
         self._width = 0
         self._ansi_codes: dict[str, tuple[str, str]] = {}
         self._offline = False
+        self._missing: dict[str, str] = {}
+        self._listens_since: dict[str, int] = {}  # the number of requests at that time
 
     # --- what happens, on the loop
 
@@ -65,6 +67,7 @@ class PageReporter(Reporter):
                     fields["curl"],
                     places(fields["services"]),
                 )
+                view.mode = fields["mode"]
                 self._thread.start()
             case "offline" | "retry":
                 self._offline = True
@@ -82,6 +85,11 @@ class PageReporter(Reporter):
             case "taken-over":
                 view.services = [each for each in view.services if each[0] not in fields["services"]]
                 view.warning = event.text
+            case "app-missing":
+                self._missing[fields["service"]] = f"{fields['reason']}: start the app"
+            case "app-listens":
+                self._missing.pop(fields["service"], None)
+                self._listens_since[fields["service"]] = view.requests
             case "shadow":
                 view.shadow = str(self.tally)
             case _:
@@ -89,8 +97,12 @@ class PageReporter(Reporter):
 
     def request(self, finished: Finished) -> None:
         self._view.requests += 1
-        self._view.failed += bool(finished.code)
+        self._view.failed += finished.failed
         self._finished.appendleft((clock(), finished))
+
+    def open(self, requests: Sequence[OpenRequest]) -> None:
+        self._view.open = [open_row(each) for each in requests]
+        self.flush()
 
     def round_trip(self, seconds: float | None) -> None:
         self._view.round_trip_ms = None if seconds is None else seconds * 1000
@@ -130,7 +142,10 @@ class PageReporter(Reporter):
         view.minutes = int((time.monotonic() - self._started) / 60)
         recent = list(self._finished)
         view.rows = [row_of(each, at) for at, each in recent[:height]]
-        view.unreachable = _unreachable(each for _, each in recent)
+        newest = zip(range(view.requests, 0, -1), (each for _, each in recent), strict=False)
+        since = self._listens_since
+        refused = _unreachable(each for number, each in newest if number > since.get(each.service, 0))
+        view.unreachable = refused | dict(self._missing)
         page = lines(view, width, height, plain_ascii=not console.encoding.startswith("utf"))
         before = self._drawn if len(self._drawn) == len(page) and self._width == width else None
         drawn = "".join(

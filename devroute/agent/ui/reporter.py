@@ -13,7 +13,7 @@ from devroute.agent.comparisons import ComparisonResult
 from devroute.agent.ui.layout import printable
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError
-from devroute.tunnel.agent_link import Finished
+from devroute.tunnel.agent_link import Finished, OpenRequest
 from devroute.tunnel.protocol.handshake import Notice, OtherProcess
 
 #: Differences of one response that are shown; the inspector has all.
@@ -67,6 +67,11 @@ class Reporter(ABC):
     def request(self, finished: Finished) -> None: ...  # on the request path
 
     @abstractmethod
+    def open(self, requests: Sequence[OpenRequest]) -> None:
+        """Those that have been open for a while, the oldest first; called again as long as there are some,
+        and once without."""
+
+    @abstractmethod
     def round_trip(self, seconds: float | None) -> None: ...
 
     @abstractmethod
@@ -78,9 +83,15 @@ class Reporter(ABC):
     # --- events
 
     def online(
-        self, name: str, server: str, services: Sequence[ServiceSpec], inspector: str | None = None
+        self,
+        name: str,
+        server: str,
+        services: Sequence[ServiceSpec],
+        inspector: str | None = None,
+        mode: Sequence[str] = (),
     ) -> None:
-        """The first registration. `inspector` is the link that opens it."""
+        """The first registration. `inspector` is the link that opens it; `mode`, what is unlike an offer of
+        all requests."""
         contract = json.dumps({spec.service: name for spec in services})
         curl = f"curl -H 'X-devroute: {contract}' http://{services[0].service}/"
         offers = [
@@ -93,10 +104,17 @@ class Reporter(ABC):
         ]
         lines = [f"{name} is online at {server}"]
         lines += [f"  {service} -> {place}" for service, place in places(offers)]
+        lines += [f"  {each}" for each in mode]
         lines += ["", "Requests with this header come here:", f"  X-devroute: {contract}", f"  {curl}", ""]
         if inspector is not None:
             lines += [f"Inspector: {inspector}", ""]
-        fields = {"services": offers, "contract": contract, "curl": curl, "inspector": inspector}
+        fields = {
+            "services": offers,
+            "contract": contract,
+            "curl": curl,
+            "inspector": inspector,
+            "mode": mode,
+        }
         self._report("online", "\n".join(lines), name=name, server=server, **fields)
 
     def inspector(self, url: str) -> None:
@@ -138,6 +156,15 @@ class Reporter(ABC):
                 " no requests for it come here any more; to get it back, start this one again with --takeover"
             )
             self._report("taken-over", text, **fields)
+
+    def app(self, spec: ServiceSpec, problem: str | None) -> None:
+        """What a service's app lacks to be connected to; None once it can be."""
+        what = {"service": spec.service, "local": spec.place}
+        if problem is None:
+            self._report("app-listens", f"{spec.service}: {spec.place} listens now", **what)
+        else:
+            text = f"{spec.service}: {spec.place} {problem}: start the app, or give its port"
+            self._report("app-missing", text, **what, reason=problem)
 
     def offline(self, reason: str) -> None:
         self._report("offline", f"the tunnel is down: {reason}; dialling again", reason=reason)

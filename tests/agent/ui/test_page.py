@@ -1,6 +1,7 @@
 """The page of `devroute up`: its lines, and the command itself on a pseudo terminal."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import pty
@@ -218,6 +219,35 @@ async def test_the_page_shows_the_laptop_and_its_requests_and_restores_the_termi
         assert terminal.before.strip() == "alice was online for 0 min: 2 requests, 1 failed"
 
 
+async def test_the_mode_an_app_that_is_missing_and_a_request_at_a_breakpoint_are_shown(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):  # a connection that only looks
+            await reader.readuntil(b"\r\n\r\n")
+            reached.set()
+            await go_on.wait()
+            writer.write(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    service = f"foo=127.0.0.1:{unused_tcp_port}"
+    async with site() as where, up(where, tmp_path, service, "--only-path", "/api/") as running:
+        await running.until(lambda t: "does not listen: start the app" in t.text)
+        assert "only /api/: the service answers requests for other paths" in running.terminal.text
+        async with await asyncio.start_server(serve, "127.0.0.1", unused_tcp_port):
+            await running.until(lambda t: "does not listen" not in t.text)
+            asked = asyncio.ensure_future(ask(where, b"/api/pay"))
+            await reached.wait()
+            await running.until(lambda t: "0 requests, 1 open for a while" in t.text)
+            (row,) = [line for line in running.terminal.text.splitlines() if "/api/pay" in line]
+            assert re.fullmatch(r"\d\d:\d\d:\d\d  GET     /api/pay +\.\.\. +\d s", row.strip())
+            go_on.set()
+            await asked
+            await running.until(lambda t: "1 request, 1 failed" in t.text and "open" not in t.text)
+
+
 async def test_a_lost_tunnel_is_shown_with_its_reason(tmp_path: Path) -> None:
     async with site() as where, up(where, tmp_path, "foo=9") as running:
         await running.until(lambda t: "alice is online" in t.text)
@@ -298,6 +328,8 @@ VIEWS = st.builds(
     minutes=st.integers(0, 100_000),
     requests=st.integers(0, 10**9),
     failed=st.integers(0, 10**9),
+    mode=st.lists(st.text("words ", max_size=200), max_size=3),
+    open=st.lists(st.just(Row("12:34:56", "a", "GET", "/x" * 99, -1, "61 min 5 s", "", "", "")), max_size=9),
     rows=st.lists(
         st.builds(
             Row,

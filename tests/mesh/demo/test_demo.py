@@ -180,7 +180,7 @@ def at_breakpoint(newest: dict[str, Any]) -> bool:
     return bool(newest["path"] == "/breakpoint" and len(newest["hops"]) == 2)
 
 
-def test_an_app_of_one_s_own_is_a_service_of_the_demo_in_two_lines(tmp_path: Path) -> None:
+def test_an_app_of_one_s_own_joins_the_demo_in_two_lines(tmp_path: Path) -> None:
     began = time.monotonic()
     with terminal() as (read, slave), demo("--keep", "--service", "orders", output=slave) as process:
         raw = read_until(read, "runs until Ctrl-C")
