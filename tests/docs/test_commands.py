@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -34,9 +35,14 @@ COMMANDS = list({each.text: each for page in ORDER for each in pages.commands(pa
 
 #: Commands by their first words, and the test that runs them.
 ELSEWHERE = {
+    "devroute doctor http://a.qa.example/": (
+        "tests/envoy/test_doctor.py::test_the_round_trip_passes_the_mesh_or_reports_where_it_ended"
+    ),
     "devroute init": "tests/cli/test_init.py::test_a_prompt_is_repeated_after_a_refusal_and_shows_no_token",
-    "pipx install": "tests/packaging/test_package.py::test_pipx_installs_it",
-    "make demo": "tests/mesh/demo/test_demo.py::test_an_app_of_one_s_own_joins_the_demo_in_two_lines",
+    "python3 devroute.pyz": (
+        "tests/packaging/test_package.py::test_the_single_file_runs_from_another_folder"
+    ),
+    "make demo": ("tests/mesh/demo/test_demo.py::test_an_app_of_one_s_own_joins_the_demo_in_two_lines"),
     "make test-istio": "tests/istio/test_main_job.py",  # by .ci/run
     "python -m tests.istio": "tests/istio/test_main_job.py",  # the same rig
 }
@@ -93,6 +99,8 @@ class Reader:
             "curl": self.curl,
             "kubectl": self.kubectl,
             "make": self.make,
+            "pip": self.install,
+            "pipx": self.install,
         }
 
     async def run(self, command: pages.Command) -> None:
@@ -183,6 +191,14 @@ class Reader:
     @staticmethod
     def manifests(text: str) -> list[dict[str, dict[str, str]]]:
         return [each for each in yaml.load_all(text, yaml.CSafeLoader) if each]
+
+    async def install(self, argv: list[str], _: str) -> str:
+        """From the checkout; tests/packaging does it."""
+        match = re.fullmatch(r"install \.(?:\[(\w+)\])?", " ".join(argv))
+        assert match, argv
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        assert match[1] in {None, *project["optional-dependencies"]}
+        return ""
 
     async def make(self, argv: list[str], _: str) -> str:
         text = (ROOT / "Makefile").read_text(encoding="utf-8")
