@@ -37,7 +37,7 @@ def connect(url: str) -> "Redis | RedisCluster":
         from redis.asyncio.cluster import RedisCluster
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
-        from redis.exceptions import ConnectionError
+        from redis.exceptions import ConnectionError, RedisClusterException
     except ImportError:
         raise ConfigInvalid(
             "the registry is in Redis, but the Python package 'redis' is not installed",
@@ -52,13 +52,15 @@ def connect(url: str) -> "Redis | RedisCluster":
     scheme, _, form = urlsplit(url).scheme.partition("+")
     plain = scheme + url[url.index(":") :]
     try:
-        if form == "sentinel":
-            return _sentinel(plain, options)
         if form == "cluster":
             return RedisCluster.from_url(plain, **options)
-        return Redis.from_url(plain, **options)
-    except (ValueError, IndexError) as error:
-        raise ConfigInvalid(f"registry: {error}") from None
+        client = _sentinel(plain, options) if form == "sentinel" else Redis.from_url(plain, **options)
+        pool: Any = client.connection_pool  # it has no types
+        pool.make_connection()  # which looks at the options first
+    except (ValueError, TypeError, RedisClusterException) as error:
+        first = str(error).partition("\n")[0]
+        raise ConfigInvalid(f"registry: {first}") from None
+    return client
 
 
 def _sentinel(url: str, options: dict[str, Any]) -> "Redis":

@@ -64,7 +64,9 @@ class Replica:
 
 
 @asynccontextmanager
-async def replicas(server: RedisServer, count: int = 2, prefix: str = "test") -> AsyncIterator[list[Replica]]:
+async def replicas(
+    server: RedisServer | str, count: int = 2, prefix: str = "test"
+) -> AsyncIterator[list[Replica]]:
     """So many replicas, linked with each other."""
     loop = asyncio.get_running_loop()
     started: list[Replica] = []
@@ -73,7 +75,8 @@ async def replicas(server: RedisServer, count: int = 2, prefix: str = "test") ->
             site = await start_site()
             pools = Pools(lambda: Policy(), connect_timeout=2, max_in_flight=100)
             laptops = LocalLaptops(site.registry, pools)
-            shared = SharedRegistry(server.url, prefix, site.registry, laptops, site.tunnels.notify_others)
+            url = server if isinstance(server, str) else server.url
+            shared = SharedRegistry(url, prefix, site.registry, laptops, site.tunnels.notify_others)
             site.tunnels.claims = shared
             data = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
             replica = Replica(site, shared, data)

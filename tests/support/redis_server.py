@@ -17,7 +17,9 @@ needs_redis = pytest.mark.skipif(SERVER is None, reason="needs redis-server (apt
 class RedisServer:
     """`url` is that of the setting `registry`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        """`arguments` may have it listen on a port as well."""
+        self._arguments = arguments
         self._socket = folder / "redis.sock"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -29,7 +31,12 @@ class RedisServer:
         assert SERVER is not None
         self._socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(
-            (SERVER, "--port", "0", "--unixsocket", str(self._socket), "--save", "", "--loglevel", "warning"),
+            # In this order: the first of `arguments` may be a file.
+            (
+                SERVER,
+                *(self._arguments if self._arguments else ("--port", "0")),
+                *("--unixsocket", str(self._socket), "--save", "", "--loglevel", "warning"),
+            ),
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -41,6 +48,8 @@ class RedisServer:
     def _accepts(self) -> bool:
         try:
             return bool(self.client.ping())
+        except redis.AuthenticationError:
+            return True
         except redis.ConnectionError:
             return False
 
@@ -57,8 +66,8 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(folder: Path) -> Iterator[RedisServer]:
-    server = RedisServer(folder)
+def running_redis(folder: Path, *arguments: str) -> Iterator[RedisServer]:
+    server = RedisServer(folder, *arguments)
     try:
         server.start()
         yield server
