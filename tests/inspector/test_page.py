@@ -10,6 +10,7 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from aiohttp import web
 from devroute.auth.tokens import new_token
 from devroute.inspector import server
 from devroute.inspector.access import AccessControl
-from devroute.inspector.capture import Capture, Message
+from devroute.inspector.capture import Capture, CapturedHead, Message
 from devroute.inspector.inspection import About, Inspection
 from devroute.inspector.state import InspectorState
 from devroute.inspector.store import CaptureStore
@@ -536,13 +537,85 @@ async def test_all_text_has_the_contrast_of_wcag_aa_in_light_and_dark(scene: Sce
             await browser.until("matchMedia(`(prefers-color-scheme: ${arguments[0]})`).matches", scheme)
             assert await browser.js(CONTRAST) == []
             await browser.picture(f"detail-{scheme}")
-        await browser.size(900, 700)
-        await browser.until("innerWidth === 900")
-        assert await browser.js("return document.documentElement.scrollWidth") <= 900
-        await browser.picture("narrow-dark")
     finally:
         await browser.size(1440, 900)
         await browser.scheme("light")
+
+
+#: Everything that the page has: gRPC, WebSocket, shadow traffic, callers, a replay, noise and a failure.
+SHOWN: tuple[dict[str, Any], ...] = (
+    {"target": "/healthz"},
+    {"target": "/api/orders/" + "long/" * 30, "status": 404},
+    {"target": "/shop.Orders/Place", "kind": "grpc", "trailers": [("grpc-status", "5")]},
+    {
+        "target": "/live",
+        "status": 101,
+        "kind": "websocket",
+        "messages": [Message(0.3, False, "close", b"\x03\xf3out of tea", 12)],
+    },
+    {"target": "/copy", "comparison": [{"where": "status", "left": "200", "right": "<b>404</b>"}]},
+    {"target": "/same", "comparison": [], "service": "cart"},
+    {"target": "/again", "replay_of": 2},
+    {"target": "/down", "status": None, "error": ("app-unreachable", "refused"), "state": "failed"},
+)
+#: axe-core in the page; `window.found` gets what is wrong, each as "rule: element".
+AXE = (resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
+RUN_AXE = """window.found = null; axe.run(document, {resultTypes: ['violations']}).then(({violations}) => {
+    window.found = violations.flatMap(({id, nodes}) => nodes.map(({target}) => `${id}: ${target}`)) })"""
+
+
+async def check_accessibility(browser: Browser) -> list[str]:
+    await browser.js(RUN_AXE)
+    await browser.until("window.found !== null")
+    return list(await browser.js("return window.found"))
+
+
+async def test_the_page_is_accessible_and_fits_a_phone(scene: Scene) -> None:
+    browser = scene.browser
+    store = CaptureStore()
+    caller = [
+        ("x-devroute-caller", "spiffe://cluster.local/ns/shop/sa/web"),
+        ("authorization", "Bearer abc.123"),
+    ]
+    for number, changes in enumerate(SHOWN):
+        made = completed(changes["target"], 1_700_000_000.0 + number)
+        made.request_head = CapturedHead.of(caller)
+        for name, value in changes.items():
+            setattr(made, name, value)
+        store.add(made)
+    async with inspecting(browser, store) as access:
+        await browser.open(access.url)
+        await browser.until(
+            "document.querySelectorAll(arguments[0]).length === arguments[1]", ROW, len(SHOWN)
+        )
+        await browser.js(f"{AXE}; window.axe = axe")
+        await browser.js("const bad = document.body.appendChild(new Image()); bad.id = 'bad'")
+        assert "image-alt: #bad" in await check_accessibility(browser)
+        await browser.js("document.querySelector('#bad').remove()")
+        await browser.click(ROW, "/live")
+        await browser.shows(".problem", "closed by the app: 1011 internal error: out of tea")
+        await browser.click(ROW, "/shop.Orders")
+        await browser.shows(".problem", "NOT_FOUND")
+        assert await check_accessibility(browser) == []
+        await browser.press("e")
+        await browser.until("document.querySelector('#edit-target')")
+        assert await check_accessibility(browser) == []
+        await browser.press("Esc")
+        try:
+            await browser.size(360, 740)
+            await browser.until("innerWidth === 360")
+            await browser.press("Esc")  # back to the list
+            await browser.press("/", *"is:nope")
+            await browser.shows("#query-error", "takes one of http, grpc")
+            for _ in range(2):
+                assert await browser.js("return document.documentElement.scrollWidth") == 360
+                assert await check_accessibility(browser) == []
+                await browser.picture("phone")
+                await browser.press("Esc", "Esc", "j")
+                await browser.shows(".frame h2", "/")
+        finally:
+            await browser.size(1440, 900)
+    await browser.complaints()
 
 
 def completed(target: str, started: float) -> Capture:

@@ -104,7 +104,7 @@ export class Detail {
       exchange.kind !== "http" && (KINDS[exchange.kind] ?? exchange.kind),
       exchange.status && exchange.kind === "grpc" ? `${exchange.version} ${exchange.status}` : `${exchange.version} ${exchange.reason}`.trim(),
       clock(exchange.started, true),
-      closing(exchange),
+      exchange.class !== "failed" && closing(exchange),
     ].filter(Boolean);
     if (this.facts !== facts.join()) {
       this.facts = facts.join();
