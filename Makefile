@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-firefox test-compiled test-istio test-slow compiled envoys istio package zipapp lint bench \
-	fuzz soak clean
+	fuzz soak screenshots clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 takes your own code, SERVICE=NAME)"
@@ -21,6 +21,7 @@ help:
 	@echo "make zipapp        build dist/devroute.pyz, one file with all that it needs but Python"
 	@echo "make compiled      compile the data path to C, into build/compiled"
 	@echo "make bench         compare speed with other programs, in minutes (QUICK=1: in one; RECORD=1: keep the result)"
+	@echo "make screenshots   take the pictures of the pages again, in light and dark (needs chromium)"
 	@echo "make clean         remove .venv and caches"
 
 # A stamp for each set of extras: a change of pyproject.toml or constraints.txt installs it again.
@@ -121,6 +122,10 @@ soak: $(VENV)/.test-installed
 
 bench: $(VENV)/.bench-installed compiled
 	@$(WITH_COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(RECORD),--record) $(ARGS)
+
+# Look at them before they are committed.
+screenshots: $(VENV)/.test-installed
+	$(BIN)/python -m tests.docs.screenshots
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -66,9 +66,10 @@ if os.environ.get("DEVROUTE_COMPILE"):
 
 #: README without pictures, and without links to files of the repository.
 README = re.sub(
-    r"!?\[([^]]*)\]\((?!https:)[^)]*\)",
-    lambda link: "" if link[0].startswith("!") else link[1],
+    r"<picture>.*?</picture>\n+|\[([^]]*)\]\((?!https:)[^)]*\)",
+    lambda found: found[1] or "",
     Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    flags=re.DOTALL,
 )
 
 setup(ext_modules=extensions, long_description=README, long_description_content_type="text/markdown")

@@ -75,7 +75,7 @@ def inline_code(page: Path) -> Iterator[str]:
 def links(page: Path) -> Iterator[tuple[str, str]]:
     """Targets and fragments of the links to files of this repository."""
     text = re.sub(r"`[^`\n]*`", "", _without_fences(page.read_text(encoding="utf-8")))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"(?:\]\(|src=\"|srcset=\")([^)\"\s]+)", text):
         if not re.match(r"[a-z]+:", target):
             path, _, fragment = target.partition("#")
             yield path, fragment

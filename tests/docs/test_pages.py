@@ -37,6 +37,18 @@ def test_the_index_lists_every_page() -> None:
     assert {page.name for page in ROOT.glob("docs/*.md") if page != index} <= listed
 
 
+def test_every_picture_is_made_by_the_script_and_shown() -> None:
+    """`make screenshots`, in light and in dark."""
+    script = (ROOT / "tests" / "docs" / "screenshots.py").read_text(encoding="utf-8")
+    made = {
+        f"{each}{scheme}.png"
+        for each in re.findall(r'take\(browser, "(\w+)"', script)
+        for scheme in ("", "-dark")
+    }
+    shown = {Path(path).name for page in pages.PAGES for path, _ in pages.links(page)}
+    assert {each.name for each in (ROOT / "docs").glob("*.png")} == made <= shown
+
+
 @pytest.mark.parametrize("page", pages.PAGES, ids=name)
 def test_a_fenced_block_says_what_it_is(page: Path) -> None:
     """Without a language, or as shell, its commands would escape the test that runs them."""

@@ -133,9 +133,13 @@ class Browser:
 
     async def picture(self, name: str) -> None:
         """Save a screenshot under artefacts/."""
-        taken = await self._cdp("Page.captureScreenshot", {"format": "png"})
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
-        (ARTEFACTS / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
+        await self.save(ARTEFACTS / f"{name}.png")
+
+    async def save(self, file: Path) -> None:
+        """Save a screenshot as PNG."""
+        taken = await self._cdp("Page.captureScreenshot", {"format": "png"})
+        await asyncio.to_thread(file.write_bytes, base64.b64decode(taken["data"]))
 
     async def complaints(self) -> list[str]:
         """Console errors since the last call, violations of the content security policy included."""
