@@ -78,9 +78,8 @@ class AgentStream(LinkStream):
     """One request from the tunnel; implements devroute.upstream.interface.ResponseSink."""
 
     __slots__ = (
-        *("_agent", "_grpc_status", "_head", "_refusal", "_service", "_size", "_started", "_status"),
-        "_to_app",
-    )
+        "_agent", "_grpc_status", "_head", "_refusal", "_service", "_size", "_started", "_status", "_to_app",
+    )  # fmt: skip
 
     def __init__(self, link: "AgentLink", service: bytes, head: RequestHead) -> None:
         super().__init__(link)
