@@ -162,11 +162,8 @@ class Agent:
         )
         #: Access to the inspector, None without one.
         self.access: AccessControl | None = None
-        self._advisor = AppAdvisor(
-            {spec.service: spec for spec in settings.services},
-            settings.host_header,
-            self._advised,
-        )
+        served = {spec.service: spec for spec in settings.services}
+        self._advisor = AppAdvisor(served, settings.host_header, self._advised)
         self._source = TokenSource(settings)
         self._registrar = Registrar(
             settings, self._source, self._make_link, self._dialled, reporter.not_renewed

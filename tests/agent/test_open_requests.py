@@ -88,7 +88,7 @@ async def test_a_grpc_failure_is_one_although_its_http_status_is_200(
     assert shown in out.getvalue()
 
 
-def test_a_5xx_is_a_failure_and_a_4xx_is_an_answer() -> None:
+def test_a_5xx_is_a_failure_and_a_4xx_is_none() -> None:
     answered = Finished("foo", "GET", "/", 404, 0.0, 0.1, 5, "", "")
     assert not answered.failed
     assert answered._replace(status=500).failed
