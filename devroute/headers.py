@@ -26,6 +26,10 @@ FAILOVER: Final = "x-devroute-failover"
 HOST: Final = "x-devroute-host"
 #: The id of the trace (`devroute trace`) that this request belongs to.
 TRACE: Final = "x-devroute-trace"
+#: On a sidecar's report: TRACEPARENT, if that alone had the trace's id.
+TRACE_SOURCE: Final = "x-devroute-trace-source"
+#: W3C Trace Context: what tracing systems read. Traces of `devroute trace` have ids that sidecars know in it.
+TRACEPARENT: Final = "traceparent"
 #: The id that pairs the service's and the laptop's responses to one shadow request.
 COMPARE: Final = "x-devroute-compare"
 #: The ticket of the laptop that a shadow request without a contract is for.

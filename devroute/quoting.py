@@ -11,6 +11,8 @@ MAX_NAME: Final = 512
 MAX_REQUEST_ID: Final = 128
 #: Bytes of a reason: it becomes a response header.
 MAX_REASON: Final = 200
+#: How a reason ends at a service, where the contract names others.
+NAMES_OTHERS: Final = ": devroute trace shows who answered there"
 
 
 def quote(text: str) -> str:

@@ -16,6 +16,7 @@
 collectgarbage("setpause", 400)
 
 local TIMEOUT = "x-envoy-upstream-rq-timeout-ms" -- read by Envoy's router
+local reporting = { most = 20, since = 0, left = 0 } -- a second, of traced requests without a contract, by each worker
 
 local SILENT = { result = "" } -- an empty value becomes no header: another hop reports the decision
 local DETOURED = { result = SENT_TO_PROXY } -- the proxy sets the result of its responses; this stands if it could not
@@ -201,12 +202,25 @@ end
 --- Traces
 
 -- The id of the trace that the request belongs to (`devroute trace`), else nil; `carried` is the one in its contract.
+-- Second, whether traceparent alone had it: front_traced.lua has left it in the header.
 local function trace_of(headers, baggage, carried)
-  local trace = headers:get(TRACE)
-  if trace == nil then
-    trace = carried or (baggage and member_of(baggage, BAGGAGE_TRACE))
+  local given = headers:get(TRACE)
+  local trace = is_trace(given) and given or carried or (baggage and member_of(baggage, BAGGAGE_TRACE))
+  if is_trace(trace) then
+    return trace, false
   end
-  return is_trace(trace) and trace or nil
+  trace = given and given:match("^" .. TRACEPARENT .. " (%x+)$")
+  return is_trace(trace) and trace or nil, true
+end
+
+-- Any client may send a traceparent, so those without a contract are reported up to a rate.
+local function may_report(handle)
+  local now = tonumber(handle:timestamp())
+  if now < reporting.since or now >= reporting.since + 1000 then
+    reporting.since, reporting.left = now, reporting.most
+  end
+  reporting.left = reporting.left - 1
+  return reporting.left >= 0
 end
 
 -- Whether the id may stand in the contract: readers that do not know of it take one in JSON for a further service, but
@@ -238,10 +252,15 @@ local function carry_trace(headers, identity, raw, trace)
 end
 
 -- Reports the decision to the proxy, without waiting for its response, and marks the request for the next sidecar.
-local function report_hop(handle, trace, identity, raw, outcome)
+local function report_hop(handle, trace, by_traceparent, identity, raw, outcome)
   local headers = handle:headers()
   if raw ~= nil then
     carry_trace(headers, identity, raw, trace)
+  else
+    headers:remove(TRACE)
+    if not may_report(handle) then
+      return
+    end
   end
   local relayed = outcome == DETOURED and "laptop" or outcome == MIRRORED and "mirror"
   pcall(handle.httpCall, handle, settings.control, {
@@ -249,6 +268,7 @@ local function report_hop(handle, trace, identity, raw, outcome)
     [":path"] = "/trace",
     [":authority"] = "devroute-proxy",
     [TRACE] = trace,
+    [TRACE_SOURCE] = by_traceparent and TRACEPARENT or nil,
     [CONTRACT] = raw,
     [MATCHED] = relayed and headers:get(MATCHED) or nil,
     [CANDIDATES] = identity.names,
@@ -349,12 +369,12 @@ local function decide(handle)
   local identity = identity_for(info)
   local headers = handle:headers()
   local raw, entry, baggage, outcome, carried = contract_of(headers, identity)
-  local trace = trace_of(headers, baggage, carried)
+  local trace, by_traceparent = trace_of(headers, baggage, carried)
   if outcome == nil then
     outcome = outcome_of(handle, info, headers, identity, raw, entry, baggage)
   end
   if trace ~= nil then
-    report_hop(handle, trace, identity, raw, outcome)
+    report_hop(handle, trace, by_traceparent, identity, raw, outcome)
   end
   return outcome
 end

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from devroute.agent.process_group import POLL_SECONDS, ProcessGroup, new_group
 from devroute.errors import ConfigInvalid
@@ -47,12 +47,13 @@ class ChildProcess:
         self._group = group
 
     @classmethod
-    async def start(cls, command: Sequence[str]) -> "ChildProcess":
-        """Raises ConfigInvalid if the command cannot be run. If it is cancelled, what has started meanwhile
+    async def start(cls, command: Sequence[str], output: IO[bytes] | None = None) -> "ChildProcess":
+        """`output` takes what it writes to standard output; None: this process' own. Raises ConfigInvalid if
+        the command cannot be run. If it is cancelled, what has started meanwhile
         ends first."""
         name, hint = f"cannot run '{command[0]}'", "the words after -- are run as the app"
         group = new_group()
-        creation = start_process(name, command, hint, env=environment(), **group.options())
+        creation = start_process(name, command, hint, env=environment(), stdout=output, **group.options())
         owner = TaskOwner()
         starting = owner.start(creation)
         try:

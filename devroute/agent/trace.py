@@ -1,47 +1,47 @@
-"""`devroute trace -- curl …`: runs a command whose request carries a trace id, and collects its hops.
+"""Runs a program whose request carries a trace's id, and collects the hops of that request (`devroute trace`,
+`devroute curl`).
 
-Owns the run of the command and the wait for the reports of the sidecars. Never prints.
+Owns the run of the program and the wait for the reports of the sidecars. Never prints.
 """
 
 import asyncio
 import secrets
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import PurePath
-from typing import Final
+from typing import IO, Final
 
 from devroute.agent.api_client import fetch
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.settings import ClientSettings
 from devroute.agent.token_source import with_fetched_token
-from devroute.errors import ConfigInvalid, ServerUnreachable
-from devroute.headers import TRACE
+from devroute.agent.trace_report import TraceResult, is_complete
+from devroute.contract.trace_id import ID_PREFIX
+from devroute.errors import ConfigInvalid, DevrouteError, ServerUnreachable
+from devroute.headers import TRACE, TRACEPARENT
 from devroute.routing.trace import Hop
 
-#: Seconds between two queries for hops, and the number of equal answers after which the trace is complete.
+#: Seconds between two queries for hops, and the number of equal responses after which the trace is complete.
 POLL_SECONDS: Final = 0.2
 QUIET_POLLS: Final = 3
-
+#: Bytes of the program's output in a document.
+MAX_OUTPUT: Final = 1024 * 1024
 
 #: How each program takes a header, NAME and VALUE, as its last arguments.
 _PROGRAMS: Final = {
     **dict.fromkeys(("curl", "wget"), ("--header", "NAME: VALUE")),
     **dict.fromkeys(("http", "https", "xh"), ("NAME:VALUE",)),
 }
+_HOP_FIELDS: Final = {field.name for field in fields(Hop)}
 
 
-@dataclass(frozen=True, slots=True)
-class TraceResult:
-    """`exit_code` is the command's."""
-
-    trace: str
-    hops: list[Hop]
-    total_ms: float
-    exit_code: int
+def new_trace() -> str:
+    return ID_PREFIX + secrets.token_hex(16)[len(ID_PREFIX) :]
 
 
-def with_trace_headers(command: Sequence[str], trace: str, span: str) -> list[str]:
+def with_trace_headers(command: Sequence[str], trace: str) -> list[str]:
     """The command with the headers of a trace, for sidecars and for tracing systems. Raises ConfigInvalid."""
     if not command:
         raise ConfigInvalid("no command to trace", hint="devroute trace -- curl -H 'X-devroute: …' http://a/")
@@ -51,7 +51,7 @@ def with_trace_headers(command: Sequence[str], trace: str, span: str) -> list[st
             f"'{name}' is not a program that can be traced: {', '.join(_PROGRAMS)}",
             hint=f"send '{TRACE}: <32 hex digits>' yourself, then look at /api/traces/<the same>",
         )
-    headers = {TRACE: trace, "traceparent": f"00-{trace}-{span}-01"}
+    headers = {TRACE: trace, TRACEPARENT: f"00-{trace}-{secrets.token_hex(8)}-01"}
     arguments = [
         part.replace("NAME", key).replace("VALUE", value)
         for key, value in headers.items()
@@ -60,34 +60,68 @@ def with_trace_headers(command: Sequence[str], trace: str, span: str) -> list[st
     return [*command, *arguments]
 
 
-async def run(settings: ClientSettings, command: Sequence[str]) -> TraceResult:
-    """Run the command, and collect the hops of its request. Raises ConfigInvalid, or what `fetch` does."""
-    settings = await with_fetched_token(settings)
-    trace = secrets.token_hex(16)
-    arguments = with_trace_headers(command, trace, secrets.token_hex(8))
-    await _hops_of(settings, trace)  # fails before the request is sent if the server is unreachable
+async def run(
+    settings: ClientSettings | None, trace: str, arguments: Sequence[str], *, capture: bool = False
+) -> TraceResult:
+    """Run a program whose request carries the trace's id, and collect the request's hops; without `settings`
+    none. `capture`: its standard output too, instead of letting it through. Raises ConfigInvalid, or what
+    `fetch` does: before the program runs."""
+    if settings is not None:
+        settings = await with_fetched_token(settings)
+        await _reported(settings, trace)  # announces it
     began = time.monotonic()
-    child = await ChildProcess.start(arguments)
+    with tempfile.TemporaryFile() as output:
+        code = await _ended(arguments, output if capture else None)
+        text = _text(output) if capture else None
+    total_ms = round((time.monotonic() - began) * 1000, 1)
+    if settings is None:
+        return TraceResult(trace, [], None, total_ms, code, text)
     try:
-        code = await child.wait()
+        hops, services = await _collected(settings, trace)
+    except DevrouteError as error:
+        return TraceResult(trace, [], None, total_ms, code, text, error)
+    return TraceResult(trace, hops, services, total_ms, code, text)
+
+
+async def _ended(arguments: Sequence[str], output: IO[bytes] | None) -> int:
+    child = await ChildProcess.start(arguments, output)
+    try:
+        return await child.wait()
     finally:
         await child.stop()
-    total_ms = round((time.monotonic() - began) * 1000, 1)
-    hops: list[Hop] = []
+
+
+def _text(output: IO[bytes]) -> str:
+    output.seek(0)
+    return output.read(MAX_OUTPUT).decode("utf-8", "replace")
+
+
+async def _collected(settings: ClientSettings, trace: str) -> tuple[list[Hop], list[str] | None]:
+    hops, services = await _reported(settings, trace)
     quiet = 0
-    while quiet < QUIET_POLLS:
+    while quiet < QUIET_POLLS and not is_complete(hops):
         await asyncio.sleep(POLL_SECONDS)
-        reported = await _hops_of(settings, trace)
+        reported, services = await _reported(settings, trace)
         quiet = quiet + 1 if reported == hops else 0
         hops = reported
-    return TraceResult(trace, hops, total_ms, code)
+    return hops, services
 
 
-async def _hops_of(settings: ClientSettings, trace: str) -> list[Hop]:
-    listed = (await fetch(settings, f"/api/traces/{trace}")).get("hops")
+async def _reported(settings: ClientSettings, trace: str) -> tuple[list[Hop], list[str] | None]:
+    """Fields of a later server are left out."""
+    document = await fetch(settings, f"/api/traces/{trace}")
+    listed, services = document.get("hops"), document.get("services")
+    known = [str(each) for each in services] if isinstance(services, list) else None
     try:
-        return [Hop(**each) for each in listed] if isinstance(listed, list) else []
-    except TypeError:
+        hops = [_hop(each) for each in listed] if isinstance(listed, list) else []
+    except (TypeError, AttributeError):
         raise ServerUnreachable(
             "the server's response is not understood: does it run another release?"
         ) from None
+    return hops, known
+
+
+def _hop(document: dict[str, object]) -> Hop:
+    given = {name: value for name, value in document.items() if name in _HOP_FIELDS}
+    names = given.pop("names", ())
+    return Hop(**given, names=tuple(names) if isinstance(names, list) else ())  # type: ignore[arg-type]

@@ -1,45 +1,60 @@
-"""`devroute curl`: runs curl with a contract for your services, and reports whose code answered."""
+"""`devroute curl`: runs curl with a contract for your services, and reports who answered at every hop."""
 
 import asyncio
 import json
 import shutil
-import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from devroute.agent.settings import ClientSettings
 from devroute.cli.config.sources import ENV_PREFIX, Source, client_settings, given_settings
 from devroute.cli.connection import Server, connecting
-from devroute.cli.exit_codes import exits_with_code
+from devroute.cli.exit_codes import NOT_AS_EXPECTED, exits_with_code, print_error
 from devroute.cli.help import option
 from devroute.cli.invocation import Invocation
-from devroute.errors import ConfigInvalid, NotFound
+from devroute.cli.output import print_json
+from devroute.errors import ConfigInvalid, DevrouteError, NotFound
 from devroute.headers import REASON, RESULT
 
-#: A contract that is sent unchanged, such as a signed one, without a request to the server.
+#: A contract that is sent unchanged, such as a signed one, also where no server can be asked.
 CONTRACT_VARIABLE: Final = ENV_PREFIX + "CONTRACT"
+
+Detoured = Annotated[
+    list[str] | None,
+    option("Service to detour; repeatable; default: all of yours that are online", "SERVICE"),
+]
+Expected = Annotated[
+    list[str] | None,
+    option("Who has to answer: a laptop, version:NAME or service; repeatable", "SERVICE=WHO"),
+]
+Format = Annotated[
+    str | None, option("text, or json for scripts; in front of a file it is curl's own", "text|json")
+]
 
 
 @connecting
 @exits_with_code
 def curl(
     context: typer.Context,
-    service: Annotated[
-        list[str] | None,
-        option("Service to detour; repeatable; default: all of yours that are online", "SERVICE"),
-    ] = None,
+    service: Detoured = None,
+    expect: Expected = None,
     server: Server = None,
+    output: Format = None,
 ) -> int:
-    """Send a request by curl with a contract for your services, and report whose code answered.
+    """Send a request by curl with a contract for your services, and report who answered at every hop.
 
-    All other arguments and the exit code are curl's. If DEVROUTE_CONTRACT is set, for example to a
-    signed contract, that one is sent.
+    All other arguments and the exit code are curl's; it is 110 if another one answered than --expect names.
+    If DEVROUTE_CONTRACT is set, for example to a signed contract, that one is sent. With --output json,
+    standard output is the report alone; the response's body is in its member "output".
 
     \b
     Example: devroute curl http://a.qa.example/
     Example: devroute curl --service b -i -X POST http://a.qa.example/orders -d '{}'
+    Example: devroute curl --expect b=alice -sf http://a.qa.example/
     """
     invocation: Invocation = context.obj
     program = shutil.which("curl")
@@ -47,20 +62,82 @@ def curl(
         raise ConfigInvalid("curl is not installed", hint="install it in a folder of PATH")
     if not context.args:
         raise typer.BadParameter("give a URL, and any of curl's options")
-    contract = invocation.environment.get(CONTRACT_VARIABLE) or asyncio.run(
-        _my_contract(invocation.sources(context.params), service or [])
-    )
-    with tempfile.TemporaryDirectory(prefix="devroute-") as folder:  # ps would show a signed contract
-        header, heads = Path(folder, "contract"), Path(folder, "heads")
-        header.write_text(f"X-devroute: {contract}\n", encoding="utf-8")
-        own = {"-D", "--dump-header"} & set(context.args)
-        dump = [] if own else ["--dump-header", str(heads)]
-        arguments = [program, *dump, "--header", f"@{header}", *context.args]
-        code = subprocess.run(arguments, check=False).returncode
-        text = heads.read_text("latin-1") if heads.exists() else ""
-    if not own and text:
-        typer.echo(f"devroute: {responder_in(text)}", err=True)
-    return code
+    expected = [_expectation(each) for each in expect or []]
+    parameters, arguments = context.params, list(context.args)
+    if output not in (None, "text", "json"):
+        parameters, arguments = {**parameters, "output": None}, ["--output", str(output), *arguments]
+    sources = invocation.sources(parameters)
+    as_json = given_settings(sources).output == "json"
+    settings, contract = _server(sources), invocation.environment.get(CONTRACT_VARIABLE)
+    if settings is None and (contract is None or expected or as_json):
+        client_settings(sources)  # raises what is missing
+    contract = contract or asyncio.run(_my_contract(sources, service or []))
+    return _Run(program, contract, settings, expected, as_json)(arguments)
+
+
+def _expectation(text: str) -> tuple[str, str]:
+    service, equals, who = text.partition("=")
+    if not (service and equals and who):
+        raise typer.BadParameter("write SERVICE=WHO, such as b=alice", param_hint="--expect")
+    return service, who
+
+
+def _server(sources: list[Source]) -> ClientSettings | None:
+    """None if no server is configured."""
+    try:
+        return client_settings(sources)
+    except ConfigInvalid:
+        return None
+
+
+class _Run:
+    """One run of curl. `settings`: of the server that reports the hops, if there is one."""
+
+    def __init__(
+        self,
+        program: str,
+        contract: str,
+        settings: ClientSettings | None,
+        expected: Sequence[tuple[str, str]],
+        as_json: bool,
+    ) -> None:
+        self._program = program
+        self._contract = contract
+        self._settings = settings
+        self._expected = expected
+        self._as_json = as_json
+
+    def __call__(self, arguments: Sequence[str]) -> int:
+        """The exit code. Raises what the server has against it, before the request is sent, if the hops are
+        needed."""
+        from devroute.agent import trace, trace_report
+
+        with tempfile.TemporaryDirectory(prefix="devroute-") as folder:  # ps would show a signed contract
+            header, heads = Path(folder, "contract"), Path(folder, "heads")
+            header.write_text(f"X-devroute: {self._contract}\n", encoding="utf-8")
+            own = {"-D", "--dump-header"} & set(arguments)
+            dump = [] if own else ["--dump-header", str(heads)]
+            command, trace_id = [self._program, *dump, "--header", f"@{header}"], trace.new_trace()
+            command = [*trace.with_trace_headers(command, trace_id), *arguments]
+            try:
+                traced = asyncio.run(trace.run(self._settings, trace_id, command, capture=self._as_json))
+            except DevrouteError as error:  # nothing was sent
+                if self._expected or self._as_json:
+                    raise
+                print_error(error)
+                traced = asyncio.run(trace.run(None, trace_id, command))
+            text = heads.read_text("latin-1") if heads.exists() else ""
+        unmet = trace_report.unmet_expectations(traced.hops, self._expected)
+        if traced.problem is not None:
+            print_error(traced.problem)
+        if self._as_json:
+            print_json(trace_report.as_document(traced) | {"unmet": unmet})
+        else:
+            lines = trace_report.lines(traced.hops) if traced.hops else []
+            last = trace_report.summary(traced.hops, traced.services) if traced.hops else responder_in(text)
+            for line in [*lines, *unmet, *([last] if traced.hops or text else [])]:
+                typer.echo(f"devroute: {line}", err=True)
+        return traced.exit_code or (NOT_AS_EXPECTED if unmet else 0)
 
 
 async def _my_contract(sources: list[Source], services: list[str]) -> str:
@@ -84,7 +161,8 @@ async def _my_contract(sources: list[Source], services: list[str]) -> str:
 
 
 def responder_in(heads: str) -> str:
-    """Whose code answered, by the response heads that curl has dumped; the last one counts."""
+    """Who responded at the service that was asked, by the response heads that curl has dumped; the last one
+    counts."""
     fields: dict[str, str] = {}
     for line in heads.splitlines():
         name, colon, value = line.partition(":")
@@ -97,4 +175,4 @@ def responder_in(heads: str) -> str:
         return "no sidecar with devroute's filter saw the contract"
     who = {"laptop": "a laptop answered", "version": "another version answered", "error": "an error"}
     text = who.get(result, "the mesh's own service answered")
-    return f"{text} ({result}{': ' + reason if reason else ''})"
+    return f"{text} at the first service ({result}{': ' + reason if reason else ''})"

@@ -26,6 +26,8 @@ from devroute.errors import (
 from devroute.platforms import INTERRUPTED
 
 FAILURE: Final = 1
+#: `devroute curl --expect`: another one answered. No exit code of curl.
+NOT_AS_EXPECTED: Final = 110
 EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     ConfigInvalid: 20,
     HarInvalid: 20,

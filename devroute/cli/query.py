@@ -3,7 +3,6 @@ request, and of itself."""
 
 import asyncio
 import shlex
-from dataclasses import asdict
 
 import typer
 
@@ -60,21 +59,27 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
 def trace_(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> int:
     """Send one request, and show which services saw its contract and who answered.
 
+    With --output json, standard output is the report alone; what the command printed is in its member
+    "output".
+
     \b
     Example: devroute trace -- curl -H 'X-devroute: {"b": "alice"}' http://a.qa.example/
     """
-    from devroute.agent import trace
-    from devroute.routing import trace as traces
+    from devroute.agent import trace, trace_report
 
     if context.args:
         traced_command = shlex.join([*context.args, *context.obj.command])
         raise typer.BadParameter(f"write -- before the command: devroute trace -- {traced_command}")
     settings = context.obj.settings(client_settings, context.params)
-    traced = asyncio.run(trace.run(settings, context.obj.command))
-    if settings.output == "json":
-        print_json(asdict(traced) | {"missed": traces.unreached_services(traced.hops)})
+    trace_id, as_json = trace.new_trace(), settings.output == "json"
+    arguments = trace.with_trace_headers(context.obj.command, trace_id)
+    traced = asyncio.run(trace.run(settings, trace_id, arguments, capture=as_json))
+    if traced.problem is not None:
+        raise traced.problem
+    if as_json:
+        print_json(trace_report.as_document(traced))
     else:  # the command's own output is on stdout
-        typer.echo("\n".join(traces.describe(traced.trace, traced.hops, traced.total_ms)), err=True)
+        typer.echo("\n".join(trace_report.describe(traced)), err=True)
     return traced.exit_code
 
 

@@ -5,13 +5,11 @@ Owns the reports and bounds them, since every workload in the mesh can send some
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from devroute import headers as names
-from devroute.contract.grammar import WIDEST_LIMITS, parse
-from devroute.errors import ContractInvalid
 
 #: Traces that are kept, and bytes of all their reports; `devroute trace` reads its own within seconds.
 MAX_TRACES: Final = 256
@@ -24,6 +22,10 @@ _HOP_BYTES: Final = 512
 MAX_HOPS: Final = 128
 #: Characters of one reported value.
 MAX_TEXT: Final = 256
+#: Names of one service that are kept, the most trusted first.
+MAX_NAMES: Final = 8
+#: Services whose sidecars have asked this proxy; a cluster has some thousands.
+MAX_SERVICES: Final = 4096
 #: Seconds that a trace is kept.
 KEPT_SECONDS: Final = 600.0
 
@@ -35,8 +37,10 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One service that received the contract; `contract` is the header as it arrived. `at_ms` counts from the
-    trace's first report. `took_ms`, `status` and `target` are set where the proxy relayed the response."""
+    """One service that received a traced request; `contract` is what it had of one, without the trace's id.
+    `at_ms` counts from the trace's first report. `took_ms`, `status` and `target` are set where the proxy
+    relayed the response. `names` are all of the service's, `service` among them; `by_traceparent`: neither
+    the contract nor a header of devroute had the trace's id."""
 
     service: str
     namespace: str
@@ -48,6 +52,8 @@ class Hop:
     took_ms: float | None = None
     status: int | None = None
     target: str | None = None
+    names: tuple[str, ...] = ()
+    by_traceparent: bool = False
 
 
 def _joined(hop: Hop, response: Hop) -> Hop:
@@ -56,7 +62,7 @@ def _joined(hop: Hop, response: Hop) -> Hop:
         took_ms=response.took_ms,
         status=response.status,
         target=response.target,
-        result="error" if response.reason else hop.result,
+        result=hop.result if response.result in RELAYED else response.result,
         reason=response.reason or hop.reason,
     )
 
@@ -64,7 +70,7 @@ def _joined(hop: Hop, response: Hop) -> Hop:
 @dataclass(slots=True)
 class _Trace:
     """`responses` are what the proxy relayed for a service, or failed to, each with the reason for a
-    failure."""
+    failure. `began`, in seconds, is when it was announced, then when the first report came."""
 
     began: float
     hops: list[Hop]
@@ -79,38 +85,60 @@ class Traces:
         self._traces: OrderedDict[str, _Trace] = OrderedDict()
         self.size = 0  # in bytes
 
+    def announce(self, trace_id: str, now: float) -> None:
+        """A client waits for this trace: only of such are reports on requests without a contract kept, since
+        any caller may send a traceparent."""
+        self._open(trace_id, now)
+
     def add_hop(self, headers: Mapping[str, str], now: float) -> None:
-        """A sidecar's report of a request with a contract, by the headers of POST /trace in lower case."""
+        """A sidecar's report of a traced request, by the headers of POST /trace in lower case."""
 
         def text(name: str) -> str:
             return headers.get(name, "")[:MAX_TEXT]
 
-        trace = self._open(text(names.TRACE), now)
+        trace_id, contract = text(names.TRACE), headers.get(names.CONTRACT, "")[:MAX_CONTRACT]
+        by_traceparent = text(names.TRACE_SOURCE) == names.TRACEPARENT
+        if by_traceparent and not contract and trace_id not in self._traces:
+            return
+        trace = self._open(trace_id, now)
         if trace is None:
             return
+        candidates = tuple(text(names.CANDIDATES).replace(",", " ").split()[:MAX_NAMES])
+        service = text(names.MATCHED) or next(iter(candidates), "")
         self._add(
             trace,
             trace.hops,
             Hop(
-                service=text(names.MATCHED) or text(names.CANDIDATES).partition(",")[0],
+                service=service,
                 namespace=text(names.NAMESPACE),
                 result=text(names.RESULT),
                 reason=text(names.REASON),
                 request_id=text("x-request-id"),
-                contract=headers.get(names.CONTRACT, "")[:MAX_CONTRACT],
+                contract=contract,
                 at_ms=round((now - trace.began) * 1000, 1),
+                names=candidates,
+                by_traceparent=by_traceparent,
             ),
         )
 
     def add_response(
-        self, trace_id: str, service: str, target: str, status: int, error: str, took: float, now: float
+        self,
+        trace_id: str,
+        service: str,
+        target: str,
+        status: int,
+        result: str,
+        error: str,
+        took: float,
+        now: float,
     ) -> None:
-        """The proxy has relayed a traced request, or failed to; `took` is seconds."""
+        """The proxy has relayed a traced request, or failed to; `took` is seconds. `result` is that of the
+        response: after a failover it is the service's."""
         trace = self._open(trace_id, now - took)
         if trace is None:
             return
         at_ms, took_ms = round((now - took - trace.began) * 1000, 1), round(took * 1000, 1)
-        result, reason = "error" if error else "laptop", error[:MAX_TEXT]
+        reason = error[:MAX_TEXT]
         hop = Hop(service[:MAX_TEXT], "", result, reason, "", "", at_ms, took_ms, status, target[:MAX_TEXT])
         self._add(trace, trace.responses, hop)
 
@@ -142,6 +170,8 @@ class Traces:
                 return None
             self._make_room(now)
             trace = self._traces[trace_id] = _Trace(now, [], [])
+        elif not trace.hops and not trace.responses:
+            trace.began = now
         return trace if len(trace.hops) + len(trace.responses) < MAX_HOPS else None
 
     def _add(self, trace: _Trace, reports: list[Hop], hop: Hop) -> None:
@@ -163,42 +193,18 @@ class Traces:
         self.size -= self._traces.pop(trace_id).size
 
 
-# --- text output --------------------------------------------------------------------------------------------
+class KnownServices:
+    """The names of services whose sidecars have asked this proxy since it started: they have a filter."""
 
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
 
-def unreached_services(hops: Iterable[Hop]) -> list[str]:
-    """The services that the contract names and that never received it, as it names them."""
-    received = list(hops)
-    named: dict[str, str] = {}
-    for hop in received:
-        try:
-            entries = parse(hop.contract, WIDEST_LIMITS).entries.values() if hop.contract else ()
-        except ContractInvalid:
-            continue
-        named.update({entry.key: entry.service for entry in entries})
-    reached = {hop.service.partition(".")[0] for hop in received}
-    return [key for key, service in named.items() if service not in reached]
+    def add(self, candidates: Iterable[str]) -> None:
+        for name in candidates:
+            if name not in self._names and len(name) <= MAX_TEXT:
+                if len(self._names) >= MAX_SERVICES:
+                    del self._names[next(iter(self._names))]
+                self._names[name] = None
 
-
-def describe(trace_id: str, hops: list[Hop], total_ms: float) -> list[str]:
-    """A trace in lines: when each hop received the request, what became of it, and where the contract was
-    lost."""
-    lines = [f"trace {trace_id}: {len(hops)} {'hop' if len(hops) == 1 else 'hops'}, {total_ms:.0f} ms"]
-    if not hops:
-        lines.append("no sidecar saw a contract: is the X-devroute header set, and the filter installed?")
-        return lines
-    width = max(len(hop.service) for hop in hops)
-    for hop in hops:
-        what = hop.reason
-        if hop.took_ms is not None:
-            answered = f"{hop.target} answered {hop.status} after {hop.took_ms:.0f} ms"
-            what = f"{answered}: {what}" if what else answered
-        lines.append(f"{hop.at_ms:+7.0f} ms  {hop.service:<{width}}  {hop.result:<8}  {what}".rstrip())
-    if lost := unreached_services(hops):
-        last = hops[-1].service
-        lines.append(
-            f"the contract was lost at '{last}': it also names {', '.join(lost)}, which never received it."
-            f" Does {last} call other services, and forward baggage or every header that begins with"
-            f" {names.PREFIX}?"
-        )
-    return lines
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)

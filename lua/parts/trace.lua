@@ -1,9 +1,9 @@
 -- A trace's id inside a contract (`devroute trace`), so that whatever an app passes on carries both. The twin of
 -- devroute/contract/trace_id.py: a member of the JSON, or a suffix of a signed contract. Linear in the contract.
 
-local ID_KEY = BAGGAGE_TRACE:gsub("%-", "%%-")
-local ID_MEMBER = '^"' .. ID_KEY .. '"[ \t]*:[ \t]*"(%x+)"[ \t]*()'
-local ID_SUFFIX = "^%-" .. ID_KEY .. "%-(%x+)[ \t]*$"
+local TRACE_ID = { key = BAGGAGE_TRACE:gsub("%-", "%%-") } -- patterns
+TRACE_ID.member = '^"' .. TRACE_ID.key .. '"[ \t]*:[ \t]*"(%x+)"[ \t]*()'
+TRACE_ID.suffix = "^%-" .. TRACE_ID.key .. "%-(%x+)[ \t]*$"
 local OPENING, CLOSING = 123, 125
 
 local function is_trace(text)
@@ -16,13 +16,13 @@ local function split_trace(text)
   if at == nil then
     return text, nil
   elseif text:sub(1, 2) == "ey" then
-    local id = text:match(ID_SUFFIX, at - 1)
+    local id = text:match(TRACE_ID.suffix, at - 1)
     if is_trace(id) then
       return text:sub(1, at - 2), id
     end
     return text, nil
   end
-  local id, behind = text:match(ID_MEMBER, at - 1)
+  local id, behind = text:match(TRACE_ID.member, at - 1)
   local following = id and text:byte(behind)
   if not is_trace(id) or (following ~= COMMA and following ~= CLOSING) then
     return text, nil

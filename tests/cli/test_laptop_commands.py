@@ -46,7 +46,7 @@ async def test_curl_sends_a_contract_and_reports_whose_code_answered(tmp_path: P
             )
     assert both[:2] == (0, "hi")
     assert """> X-devroute: {"foo": "alice", "bar": "alice"}""" in both[2]
-    assert both[2].splitlines()[-1] == "devroute: a laptop answered (laptop: alice)"
+    assert both[2].splitlines()[-1] == "devroute: a laptop answered at the first service (laptop: alice)"
     assert """> X-devroute: {"foo": "alice"}""" in one[2]
     assert (none[0], "not 'baz'" in none[2]) == (50, True)
     assert (given[0], "> X-devroute: eyJ.a.b" in given[2]) == (0, True)
@@ -58,8 +58,11 @@ async def test_curl_sends_a_contract_and_reports_whose_code_answered(tmp_path: P
     [
         ("HTTP/1.1 200 OK\r\n\r\n", "no sidecar"),
         ("HTTP/1.1 302 Found\r\nx-devroute-result: laptop\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "no sidecar"),
-        ("HTTP/2 200\r\nX-Devroute-Result: fallback\r\nx-devroute-reason: a: b\r\n\r\n", "(fallback: a: b)"),
-        ("HTTP/1.1 502 x\r\nx-devroute-result: error\r\n\r\n", "an error (error)"),
+        (
+            "HTTP/2 200\r\nX-Devroute-Result: fallback\r\nx-devroute-reason: a: b\r\n\r\n",
+            "at the first service (fallback: a: b)",
+        ),
+        ("HTTP/1.1 502 x\r\nx-devroute-result: error\r\n\r\n", "an error at the first service (error)"),
     ],
 )
 def test_the_last_response_counts(heads: str, said: str) -> None:

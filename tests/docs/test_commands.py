@@ -43,6 +43,7 @@ ELSEWHERE = {
         "tests/packaging/test_package.py::test_the_single_file_runs_from_another_folder"
     ),
     "make demo": ("tests/mesh/demo/test_demo.py::test_an_app_of_one_s_own_joins_the_demo_in_two_lines"),
+    "devroute curl --expect": "tests/envoy/test_trace.py::test_curl_fails_if_another_one_answered",
     "make test-istio": "tests/istio/test_main_job.py",  # by .ci/run
     "python -m tests.istio": "tests/istio/test_main_job.py",  # the same rig
 }

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from devroute.agent.settings import AgentSettings
 from devroute.cli.config.sources import ENV_PREFIX, Source, agent_settings
-from devroute.cli.exit_codes import EXIT_CODES, exits_with_code
+from devroute.cli.exit_codes import EXIT_CODES, NOT_AS_EXPECTED, exits_with_code
 from devroute.cli.main import app
 from devroute.errors import DevrouteError
 from devroute.proxy.settings import ProxySettings
@@ -66,7 +66,7 @@ def test_every_setting_is_documented_as_it_is(title: str, model: Any, command: s
 
 def test_every_exit_code_is_documented() -> None:
     documented = {int(row[0]) for row in section("Exit codes")}
-    assert documented == {0, 1, 2, 130, *EXIT_CODES.values()}
+    assert documented == {0, 1, 2, 130, NOT_AS_EXPECTED, *EXIT_CODES.values()}
 
 
 @pytest.mark.parametrize("kind", [*EXIT_CODES, DevrouteError], ids=lambda kind: kind.__name__)

@@ -744,6 +744,39 @@ def test_each_carrier_of_a_contract_carries_the_trace_too(
     assert {each["x-devroute"] for each in worker.asked} <= {contract}
 
 
+def test_traceparent_alone_shows_that_the_contract_or_the_id_was_lost(worker: Worker) -> None:
+    noted = f"traceparent {TRACE}"
+    handle = worker.request(x_devroute_trace=noted, baggage="a=b")
+    assert (handle["result"], handle.sent("x-devroute-trace"), handle.sent("baggage")) == ("", None, "a=b")
+    second = worker.request('{"foo":"x"}', x_devroute_trace=noted)
+    assert second.sent("x-devroute") == with_trace('{"foo":"x"}', TRACE), "found again for those behind"
+    third = worker.request(with_trace('{"foo":"x"}', TRACE), x_devroute_trace=noted)
+    assert third.sent("x-devroute-trace") == TRACE
+    reported = [(each.get("x-devroute-trace-source"), each.get("x-devroute")) for each in worker.reported]
+    assert reported == [("traceparent", None), ("traceparent", '{"foo":"x"}'), (None, '{"foo":"x"}')]
+    assert {each["x-devroute-trace"] for each in worker.reported} == {TRACE}
+
+
+def test_traced_requests_without_a_contract_are_reported_up_to_a_rate(worker: Worker) -> None:
+    for moment in (0, 500, 1000):
+        worker.now = 1_000_000 + moment
+        for _ in range(30):
+            worker.request(x_devroute_trace=f"traceparent {TRACE}")
+    assert len(worker.reported) == 40
+
+
+def test_the_front_notes_the_id_in_traceparent_unless_the_request_has_one() -> None:
+    front = envoy.Worker(lua.source("front_traced"))
+    handle = front.request(traceparent=f"00-{TRACE}-0123456789abcdef-01")
+    assert (handle.sent("x-devroute-trace"), handle.cleared, handle["result"]) == (
+        f"traceparent {TRACE}",
+        True,
+        "",
+    )
+    handle = front.request(traceparent=f"00-{TRACE}-0123456789abcdef-01", x_devroute_trace="0" * 32)
+    assert handle.sent("x-devroute-trace") == "0" * 32
+
+
 def test_many_traces_of_a_contract_share_its_decision(worker: Worker) -> None:
     for number in range(300):
         trace = f"{number:032x}"

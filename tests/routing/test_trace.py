@@ -3,9 +3,10 @@
 import pytest
 
 from devroute.agent.trace import with_trace_headers
+from devroute.agent.trace_report import TraceResult, describe, missing_services
 from devroute.errors import ConfigInvalid
 from devroute.routing import trace
-from devroute.routing.trace import MAX_HOPS, MAX_TRACES, Traces, describe, unreached_services
+from devroute.routing.trace import MAX_HOPS, MAX_SERVICES, MAX_TRACES, KnownServices, Traces
 
 ID = "0123456789abcdef" * 2
 CONTRACT = '{"foo": "alice", "bar.shop": "bob", "baz": "version:v2"}'
@@ -25,22 +26,23 @@ def test_a_chain_is_described_in_order_with_what_answered_each_hop() -> None:
     traces = Traces()
     traces.add_hop(report("front"), 10.0)
     traces.add_hop(report("foo", "laptop", matched="foo"), 10.005)
-    traces.add_response(ID, "foo", "alice", 200, "", 0.04, 10.046)
+    traces.add_response(ID, "foo", "alice", 200, "laptop", "", 0.04, 10.046)
     front, foo = traces.hops(ID)
     assert (front.service, front.at_ms, front.took_ms) == ("front", 0.0, None)
     assert (foo.service, foo.target, foo.status, foo.took_ms) == ("foo", "alice", 200, 40.0)
-    assert describe(ID, [front, foo], 50) == [
+    assert describe(TraceResult(ID, [front, foo], ["bar", "front"], 50, 0)) == [
         f"trace {ID}: 2 hops, 50 ms",
         "     +0 ms  front  service",
         "     +5 ms  foo    laptop    alice answered 200 after 40 ms",
-        "the contract was lost at 'foo': it also names bar.shop, baz, which never received it."
-        " Does foo call other services, and forward baggage or every header that begins with x-devroute?",
+        "alice's laptop answered at 'foo';"
+        " 'bar.shop' was not called, or 'foo' passes on neither x-devroute nor baggage nor traceparent;"
+        " no service on the way was 'baz'; did you mean 'bar'?",
     ]
 
 
 def test_the_proxys_report_may_arrive_before_the_sidecars_or_alone() -> None:
     traces = Traces()
-    traces.add_response(ID, "foo", "alice", 502, "alice refused the connection", 0.001, 10.0)
+    traces.add_response(ID, "foo", "alice", 502, "error", "alice refused the connection", 0.001, 10.0)
     (alone,) = traces.hops(ID)
     assert (alone.service, alone.result, alone.reason) == ("foo", "error", "alice refused the connection")
     traces.add_hop(report("foo", "laptop", matched="foo"), 10.001)
@@ -52,7 +54,7 @@ def test_each_response_belongs_to_one_hop() -> None:
     traces = Traces()
     for number in range(2):
         traces.add_hop(report("foo", "laptop"), 10.0 + number)
-        traces.add_response(ID, "foo", "alice", 200 + number, "", 0.1, 10.2 + number)
+        traces.add_response(ID, "foo", "alice", 200 + number, "laptop", "", 0.1, 10.2 + number)
     traces.add_hop(report("foo", "fallback"), 13.0)
     assert [hop.status for hop in traces.hops(ID)] == [200, 201, None]
 
@@ -61,19 +63,45 @@ def test_no_contract_is_lost_where_every_named_service_received_it() -> None:
     traces = Traces()
     for service in ("foo", "bar", "baz"):
         traces.add_hop(report(service), 1.0)
-    assert unreached_services(traces.hops(ID)) == []
-    assert "lost" not in "".join(describe(ID, traces.hops(ID), 1))
+    assert missing_services(traces.hops(ID), []) == []
 
 
 def test_without_a_hop_the_text_names_what_to_check() -> None:
-    assert "is the X-devroute header set" in describe(ID, [], 1)[1]
+    assert "is the X-devroute header set" in describe(TraceResult(ID, [], [], 1, 0))[1]
+
+
+def test_a_report_without_a_contract_counts_only_where_a_client_waits_for_the_trace() -> None:
+    traces, found = Traces(), report("foo", trace_source="traceparent")
+    found = {key.replace("_", "-"): value for key, value in found.items() if key != "x-devroute"}
+    traces.add_hop(found, 1.0)
+    assert traces.hops(ID) == []
+    traces.announce(ID, 2.0)
+    traces.add_hop(found, 3.0)
+    (hop,) = traces.hops(ID)
+    assert (hop.names, hop.contract, hop.by_traceparent, hop.at_ms) == (("foo", "foo-v1"), "", True, 0.0)
+
+
+def test_a_response_that_failed_over_is_the_services() -> None:
+    traces = Traces()
+    traces.add_hop(report("foo", "laptop", matched="foo"), 10.0)
+    traces.add_response(ID, "foo", "alice", 200, "service", "", 0.1, 10.2)
+    assert [hop.result for hop in traces.hops(ID)] == ["service"]
+
+
+def test_known_services_are_bounded() -> None:
+    services = KnownServices()
+    services.add(["x" * 1000])
+    for number in range(MAX_SERVICES + 1):
+        services.add(["foo", f"s{number}"])
+    assert len(list(services)) == MAX_SERVICES
+    assert list(services)[-1] == f"s{MAX_SERVICES}"
 
 
 @pytest.mark.parametrize("trace", ["", "x" * 32, ID + "0", ID.upper()])
 def test_a_report_with_a_malformed_id_is_not_kept(trace: str) -> None:
     traces = Traces()
     traces.add_hop(report("foo", trace=trace), 1.0)
-    traces.add_response(trace, "foo", "alice", 200, "", 0.1, 1.0)
+    traces.add_response(trace, "foo", "alice", 200, "laptop", "", 0.1, 1.0)
     assert traces.hops(trace) == []
 
 
@@ -105,7 +133,7 @@ def test_a_flood_of_large_contracts_is_bounded_in_bytes() -> None:
 def test_a_malformed_contract_names_no_services() -> None:
     traces = Traces()
     traces.add_hop(report("foo") | {"x-devroute": "nonsense"}, 1.0)
-    assert unreached_services(traces.hops(ID)) == []
+    assert missing_services(traces.hops(ID), []) == []
 
 
 @pytest.mark.parametrize(
@@ -116,10 +144,10 @@ def test_a_malformed_contract_names_no_services() -> None:
     ],
 )
 def test_known_programs_get_the_trace_headers_as_arguments(command: list[str], more: list[str]) -> None:
-    assert with_trace_headers(command, ID, "s")[: len(command) + len(more)] == command + more
+    assert with_trace_headers(command, ID)[: len(command) + len(more)] == command + more
 
 
 @pytest.mark.parametrize("command", [[], ["python", "x"]])
 def test_other_programs_are_refused(command: list[str]) -> None:
     with pytest.raises(ConfigInvalid):
-        with_trace_headers(command, ID, "s")
+        with_trace_headers(command, ID)

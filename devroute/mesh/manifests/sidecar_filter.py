@@ -10,6 +10,7 @@ request's first route; for all other requests they do not exist.
 from typing import NamedTuple
 
 from devroute import headers
+from devroute.contract.trace_id import ID_PREFIX
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.model import (
     Document,
@@ -40,6 +41,8 @@ CONTEXT = "SIDECAR_INBOUND"
 FILTER = headers.METADATA
 #: The entry of `lua/` that the filter runs on responses to copied requests, where the route says so.
 COMPARE = "compare"
+#: The entry that the first filter runs where `traceparent` has the id of a trace.
+TRACED = "front_traced"
 #: Decisions that lead to the cluster, or send a copy to the one, that the Lua names. All others fall to the
 #: service's own route.
 ELSEWHERE = ("mirror", "version")
@@ -107,6 +110,7 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
     routes += [
         _ask_route("devroute-ask-baggage", _baggage_has_contract(), names),
         _ask_route("devroute-ask", _carries_contract(), names),
+        _traced_route(names),
         _decided_route(names),
         _detour_route(proxy),
     ]
@@ -118,7 +122,7 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
 def _filters(names: Names, settings: dict[str, str]) -> list[Document]:
     """`result` has the route chosen, if no other filter has, on which `services` relies."""
     return [
-        disabled_filter(CONTEXT, names.front, _code("front")),
+        disabled_filter(CONTEXT, names.front, _front()),
         disabled_filter(CONTEXT, names.result, _results(), before=ROUTER),
         disabled_filter(CONTEXT, names.services, _own_services(), before=ROUTER),
         *discovered_filter(CONTEXT, names.decide, _code("decide", settings), before=ROUTER),
@@ -133,17 +137,23 @@ def _own_services() -> Document:
     return {"@type": FILTER_STATE_TYPE, "on_request_headers": [state]}
 
 
-def _code(entry: str, settings: dict[str, str] | None = None) -> Document:
-    """A filter that runs an entry of `lua/` wherever it is turned on; one with settings has `compare` too,
-    for routes that name it."""
-    config: Document = {"@type": LUA_TYPE}
-    if settings is None:
-        return config | {"default_source_code": {"inline_string": lua.source(entry)}}
-    # The route that the others obeyed is the one that counts, unless the Lua has another one chosen.
-    config["clear_route_cache"] = False
+def _front() -> Document:
+    """The first filter: has the route chosen again, wherever it is turned on."""
+    return {
+        "@type": LUA_TYPE,
+        "default_source_code": {"inline_string": lua.source("front")},
+        "source_codes": {TRACED: {"inline_string": lua.source(TRACED)}},
+    }
+
+
+def _code(entry: str, settings: dict[str, str]) -> Document:
+    """A filter that runs an entry of `lua/` wherever it is turned on, or `compare` where a route names it."""
     compare = lua.source(COMPARE, SETTINGS={"control": settings["control"]})
     code = lua.source(entry, SETTINGS=settings)
-    return config | {
+    return {
+        "@type": LUA_TYPE,
+        # The route that the others obeyed is the one that counts, unless the Lua has another one chosen.
+        "clear_route_cache": False,
         "default_source_code": {"inline_string": code},
         "source_codes": {COMPARE: {"inline_string": compare}},
     }
@@ -194,6 +204,15 @@ def _ask_route(name: str, carried: list[Document], names: Names) -> Document:
             names.result: turned_on({"@type": MUTATION_ROUTE_TYPE}),
         },
     }
+
+
+def _traced_route(names: Names) -> Document:
+    """The same for requests of a trace, with or without a contract: a prefix is as cheap to test as whether a
+    header is present. Without a contract nothing else comes of it than a report."""
+    of_trace = [{"name": headers.TRACEPARENT, "string_match": {"prefix": f"00-{ID_PREFIX}"}}]
+    route = _ask_route("devroute-ask-trace", of_trace, names)
+    route["typed_per_filter_config"] |= {names.front: turned_on({"@type": LUA_ROUTE_TYPE, "name": TRACED})}
+    return route
 
 
 def _on() -> Document:

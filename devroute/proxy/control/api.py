@@ -38,7 +38,7 @@ from devroute.routing.resolve_codec import encode
 from devroute.routing.shadow.assignment import assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, parse_service_response
 from devroute.routing.shadow.traffic import ShadowTraffic
-from devroute.routing.trace import Traces
+from devroute.routing.trace import MAX_NAMES, KnownServices, Traces
 
 log = structlog.stdlib.get_logger("devroute.control")
 
@@ -66,6 +66,7 @@ class Control:
     probe: Probe
     probe_timeout: float
     traces: Traces = field(default_factory=Traces)
+    services: KnownServices = field(default_factory=KnownServices)
     shadow: ShadowTraffic = field(default_factory=lambda: ShadowTraffic(time.monotonic))
     read: Callable[[str], Contract] = parse
     record: RecordEvent = discard_event
@@ -75,6 +76,7 @@ class Control:
         """GET /resolve: the decision for one contract at one service (routing/SIDECAR.md has its format);
         without a contract, which laptops get shadow traffic of the service (routing/shadow/assignment.py)."""
         candidates = request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()
+        self.services.add(candidates[:MAX_NAMES])
         contracts = request.headers.getall(headers.CONTRACT, [])
         namespace = request.headers.get(headers.NAMESPACE) or None
         if not contracts:
@@ -126,6 +128,7 @@ class Control:
 
     async def traced(self, request: web.Request) -> web.Response:
         """POST /trace: a sidecar's report on a request that `devroute trace` has sent."""
+        self.services.add(request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()[:MAX_NAMES])
         self.traces.add_hop(
             {name.lower(): value for name, value in request.headers.items()}, time.monotonic()
         )
@@ -144,10 +147,12 @@ class Control:
         return web.Response(status=204)
 
     async def trace(self, request: web.Request) -> web.Response:
-        """GET /api/traces/ID: the hops that were reported."""
+        """GET /api/traces/ID: the hops that were reported, and the services whose sidecars are known."""
         await self._authorise(request)
-        hops = self.traces.hops(request.match_info["id"])
-        return web.json_response({"hops": [asdict(hop) for hop in hops]})
+        trace_id = request.match_info["id"]
+        self.traces.announce(trace_id, time.monotonic())
+        hops = [asdict(hop) for hop in self.traces.hops(trace_id)]
+        return web.json_response({"hops": hops, "services": list(self.services)})
 
     async def laptops(self, request: web.Request) -> web.Response:
         """GET /api/laptops: the laptops that are online, with their services."""

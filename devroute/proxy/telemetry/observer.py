@@ -54,7 +54,7 @@ class Observer:
         if route is None:
             return
         error = "" if exchange.error is None else exchange.error.message
-        took = exchange.elapsed()
+        took, result = exchange.elapsed(), route.result if not error else "error"
         self._traces.add_response(
-            trace_id, route.service, route.target, exchange.status, error, took, self._clock()
+            trace_id, route.service, route.target, exchange.status, result, error, took, self._clock()
         )

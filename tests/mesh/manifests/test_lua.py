@@ -9,7 +9,7 @@ from devroute.mesh.istio.rules import MAX_INLINE_LUA
 from devroute.mesh.manifests import lua
 from tests.support.paths import ROOT
 
-ENTRIES = ("front", "decide", "shadow", "compare", "edge_front", "edge", "waypoint")
+ENTRIES = ("front", "front_traced", "decide", "shadow", "compare", "edge_front", "edge", "waypoint")
 SOURCES = {name: lua.source(name, SETTINGS={"control": "c"}) for name in ENTRIES}
 BUILTINS = {
     "assert",

@@ -119,6 +119,7 @@ def test_patches_reach_the_inbound_side_only() -> None:
     assert [route["name"] for route in host["routes"]] == [
         "devroute-detour",
         "devroute-decided",
+        "devroute-ask-trace",
         "devroute-ask",
         "devroute-ask-baggage",
         "default",
