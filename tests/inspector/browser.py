@@ -170,8 +170,12 @@ class Firefox(Browser):
     """Firefox, which has no DevTools protocol. `complaints` are not known."""
 
     async def size(self, width: int, height: int) -> None:
-        extra = await self.js("return [outerWidth - innerWidth, outerHeight - innerHeight]")
-        await self._run(self._driver.set_window_size, width + extra[0], height + extra[1])
+        viewport = {"width": width, "height": height}  # a window has at least 450 pixels
+        await self._run(
+            lambda: self._driver.browsing_context.set_viewport(
+                context=self._driver.current_window_handle, viewport=viewport
+            )
+        )
 
     async def scheme(self, scheme: str) -> None:
         def prefer() -> None:
@@ -200,6 +204,7 @@ async def firefox() -> AsyncIterator[Browser]:
     options = webdriver.FirefoxOptions()
     options.binary_location = FIREFOX
     options.page_load_strategy = PageLoadStrategy.none
+    options.enable_bidi = True  # for `size`
     options.add_argument("-headless")
     options.set_preference("dom.events.testing.asyncClipboard", True)
     service = FirefoxService(GECKODRIVER, service_args=["--allow-system-access"])  # for `scheme`
