@@ -85,7 +85,7 @@ async def _keep(console: Console, running: Mesh, journal: Journal) -> None:
         "curl": text.curl(running.url, {service: YOU}),
     }
     async with served(JournalPage(journal, about).add_routes) as page:
-        console.print(text.next_steps(service, program, running.server, running.token, running.url, page))
+        console.print(text.next_steps(running, program, page))
         with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how this ends
             await asyncio.Event().wait()
 

@@ -1,5 +1,6 @@
 """Where the user's requests enter the demo's mesh, in place of an ingress: it passes each one on to the first
-service's sidecar, and gives it a trace's id, by which the journal knows it.
+service's sidecar, and gives it a trace's id: in the contract, so that the journal knows the request whatever
+an app on its way passes on, and in `traceparent` where there is no contract.
 """
 
 import secrets
@@ -7,7 +8,9 @@ import time
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 
+from devroute.contract.trace_id import ID_PREFIX, with_trace
 from devroute.headers import CONTRACT
 from devroute.mesh.demo.journal import Journal, trace_of
 from devroute.mesh.demo.services import HOP_BY_HOP, copied, forwarded, outcome
@@ -29,14 +32,18 @@ class Entry:
     async def enter(self, request: web.Request) -> web.StreamResponse:
         if self.sidecar is None:
             return web.Response(status=503, text="the demo's mesh is still starting\n")
-        headers = [(name, value) for name, value in request.headers.items() if _goes_on(name)]
-        if not (trace := trace_of(request.headers)):
-            trace = secrets.token_hex(16)
-            headers.append(("traceparent", f"00-{trace}-{secrets.token_hex(8)}-01"))
-        contract = ", ".join(request.headers.getall(CONTRACT, ()))
+        headers = CIMultiDict((name, value) for name, value in request.headers.items() if _goes_on(name))
+        contract = ", ".join(headers.getall(CONTRACT, ()))
+        if not (trace := trace_of(headers)):
+            trace = ID_PREFIX + secrets.token_hex(16 - len(ID_PREFIX) // 2)
+            headers["traceparent"] = f"00-{trace}-{secrets.token_hex(8)}-01"
+            if len(headers.getall(CONTRACT, ())) == 1:
+                headers[CONTRACT] = with_trace(contract, trace)
         self._journal.enter(trace, request.method, request.raw_path, contract, time.time())
         hop = self._journal.send(trace, self._service, time.time())
-        async with forwarded(request, self._session, self.sidecar, self._service, headers) as response:
+        async with forwarded(
+            request, self._session, self.sidecar, self._service, headers.items()
+        ) as response:
             if response is None:
                 self._journal.answer(hop, None, "", "", time.time())
                 return web.Response(status=502, text="the first sidecar cannot be reached\n")

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from devroute.contract.trace_id import split_trace
+from devroute.headers import CONTRACT
+
 #: Requests that are kept, and hops of one.
 MAX_REQUESTS: Final = 50
 MAX_HOPS: Final = 16
@@ -55,7 +58,8 @@ class Journal:
 
     def enter(self, trace: str, method: str, path: str, contract: str, now: float) -> None:
         """A request from outside. A trace may have several: what is reported counts for the newest."""
-        entered = Entered(method[:MAX_TEXT], path[:MAX_TEXT], contract[:MAX_TEXT], now)
+        contract = split_trace(contract)[0][:MAX_TEXT]
+        entered = Entered(method[:MAX_TEXT], path[:MAX_TEXT], contract, now)
         if len(self._entered) == MAX_REQUESTS:
             oldest, dropped = self._entered.popleft()
             if self._by_trace[oldest] is dropped:
@@ -101,6 +105,10 @@ class Journal:
 
 
 def trace_of(headers: Mapping[str, str]) -> str:
-    """The trace's id in a request's headers, "" without one."""
+    """The trace's id in a request's headers, "" without one. The one in the contract counts first: an app
+    that passes the contract on may begin a trace of its own."""
+    in_contract = split_trace(headers.get(CONTRACT, ""))[1]
+    if in_contract is not None:
+        return in_contract
     found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     return "" if found is None else found[1]

@@ -30,7 +30,8 @@ TOKEN_BYTES = 16
 @dataclass(frozen=True)
 class Mesh:
     """`service` is the middle one. `first` and `direct` are the first service's sidecar and Alice's app,
-    `url` the entry, `server` and `token` what `devroute up` of YOU needs."""
+    `url` the entry, `last` where the last service is called. `server` and `token` are what `devroute up` of
+    YOU needs."""
 
     session: aiohttp.ClientSession
     service: str
@@ -38,6 +39,7 @@ class Mesh:
     direct: Endpoint
     alice: testbed.Command
     url: str
+    last: str
     server: str
     token: str
 
@@ -82,6 +84,6 @@ async def mesh(
             commands[who] = await enter(testbed.laptop(folder, who, proxy.server, tokens[who][0], local))
         session = await enter(aiohttp.ClientSession(timeout=TIMEOUT))
         entry.sidecar = first = inbound[FIRST]
-        yield Mesh(
-            session, service, first, laptops[ALICE], commands[ALICE], url, proxy.server, tokens[YOU][0]
-        )
+        last = f"http://{inbound[LAST].host}:{inbound[LAST].port}"
+        direct, alice = laptops[ALICE], commands[ALICE]
+        yield Mesh(session, service, first, direct, alice, url, last, proxy.server, tokens[YOU][0])

@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from devroute.headers import CONTRACT
-from devroute.mesh.demo.mesh import ALICE, BOB, MESH, YOU
+from devroute.mesh.demo.mesh import ALICE, BOB, LAST, MESH, YOU, Mesh
 from devroute.mesh.demo.scenes import Scene
 
 #: Columns of the page, and of the table's cells.
@@ -85,8 +85,9 @@ def cut(text: str, columns: int) -> str:
     return text if cell_len(text) <= columns else set_cell_size(text, columns - 1) + "…"
 
 
-def next_steps(service: str, program: str, server: str, token: str, url: str, page: str) -> Text:
+def next_steps(mesh: Mesh, program: str, page: str) -> Text:
     """How to bring in one's own code, and what else to try. Lines to copy are not folded."""
+    service = mesh.service
     contracts = [
         ({service: YOU}, "your code"),
         ({service: BOB}, "bob's"),
@@ -95,16 +96,17 @@ def next_steps(service: str, program: str, server: str, token: str, url: str, pa
     ]
     text = Text("\n")
     text.append("  Now your own code. In a second terminal, with any app on this machine:\n\n", "bold")
-    for line in (f"export DEVROUTE_SERVER={server}", f"export DEVROUTE_TOKEN={token}"):
+    for line in (f"export DEVROUTE_SERVER={mesh.server}", f"export DEVROUTE_TOKEN={mesh.token}"):
         text.append(f"    {line}\n", "cyan")
     text.append(f"    {program} up {service}=YOURPORT\n\n", "cyan")
+    text.append(f"  Your app may call {LAST} at {mesh.last}/, with the request's {CONTRACT}.\n", "dim")
     text.append("  In a third one; each request's way is shown live at ")
     text.append(f"{page}/\n\n", "bold cyan")
     for contract, comment in contracts:
         text.append(f"    # {comment}\n", "dim")
-        text.append(f"    {curl(url, contract)}\n", "cyan")
+        text.append(f"    {curl(mesh.url, contract)}\n", "cyan")
     text.append("    # no contract: everyone else's requests\n", "dim")
-    text.append(f"    curl -i {url}/\n", "cyan")
+    text.append(f"    curl -i {mesh.url}/\n", "cyan")
     text.append("\n  The mesh runs until Ctrl-C.")
     return text
 

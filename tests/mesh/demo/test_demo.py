@@ -89,22 +89,31 @@ def read_until(read: Callable[[], str], wanted: str) -> str:
 
 
 class App(http.server.BaseHTTPRequestHandler):
-    """An app that knows nothing of devroute. GET /breakpoint waits for `go_on`."""
+    """An app that knows nothing of devroute. /breakpoint waits for `go_on`; /onward calls the next service,
+    and passes on nothing but the contract."""
 
     go_on = threading.Event()
+    calls = ""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         if self.path == "/breakpoint":
             self.go_on.wait(30)
-        mine = f"<p>mine: {self.command} {self.path} {body.decode()}".encode()
+        if self.path == "/onward":
+            contract = {"x-devroute": self.headers["x-devroute"]}
+            body = fetch(self.calls, **contract)[1].encode()
+            self.respond(f"mine: {body.decode()}".encode())
+            return
+        self.respond(f"<p>mine: {self.command} {self.path} {body.decode()}".encode())
+
+    do_GET = do_POST
+
+    def respond(self, mine: bytes) -> None:
         self.send_response(201)
         self.send_header("content-type", "text/html")
         self.send_header("content-length", str(len(mine)))
         self.end_headers()
         self.wfile.write(mine)
-
-    do_GET = do_POST
 
     def log_message(self, format: str, *values: object) -> None:
         pass
@@ -207,6 +216,10 @@ def test_an_app_of_one_s_own_joins_the_demo_in_two_lines(tmp_path: Path) -> None
                 ("a", "service", 201),
                 ("orders", "laptop", 201),
             ]
+            (App.calls,) = re.findall(r"may call c at (\S+),", text)
+            assert json.loads(fetch(f"{entry}onward", **code)[1].partition("mine: ")[2])["hops"]
+            onward = shown(page, lambda newest: newest["path"] == "/onward")
+            assert [hop["service"] for hop in onward["hops"]] == ["a", "orders", "c"]
             waiting = threading.Thread(target=fetch, args=(f"{entry}breakpoint",), kwargs=code)
             waiting.start()
             open_hop = shown(page, at_breakpoint)["hops"][1]

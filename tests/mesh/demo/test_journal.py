@@ -45,4 +45,7 @@ def test_all_that_is_kept_is_bounded() -> None:
 def test_a_trace_is_read_from_its_header() -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     assert trace_of({"traceparent": f"00-{trace}-b7ad6b7169203331-01"}) == trace
+    other = "de7e0a7e16cd43dd8448eb211c80319c"
+    contract = f'{{"b": "you","devroute-trace":"{other}"}}'
+    assert trace_of({"x-devroute": contract, "traceparent": f"00-{trace}-b7ad6b7169203331-01"}) == other
     assert trace_of({"traceparent": f"00-{trace}-b7"}) == trace_of({}) == ""

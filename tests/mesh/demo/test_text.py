@@ -1,11 +1,13 @@
 """What the demo prints fits into 80 columns, and is coloured where there are colours."""
 
 import io
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from devroute.mesh.demo.mesh import Mesh
 from devroute.mesh.demo.scenes import Reply, Scene
 from devroute.mesh.demo.text import heading, next_steps, row, title
 
@@ -22,7 +24,9 @@ def test_each_line_fits_into_80_columns(service: str) -> None:
     texts = [title(services), heading(services), *rows]
     if len(service) < 20:  # lines to copy are never cut
         url = "http://127.0.0.1:65535"
-        texts.append(next_steps(service, "devroute", url, "dvr_" + "0" * 32, url, url))
+        unused: Any = None
+        mesh = Mesh(unused, service, unused, unused, unused, url, url, url, "dvr_" + "0" * 32)
+        texts.append(next_steps(mesh, "devroute", url))
     for line in "\n".join(text.plain for text in texts).splitlines():
         assert cell_len(line) <= 80, line
 
