@@ -10,10 +10,13 @@ import contextlib
 import gc
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
+
+from devroute.quoting import Shell
 
 WINDOWS: Final = sys.platform == "win32"
 
@@ -27,6 +30,17 @@ def config_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) ->
     if base and (windows or base.startswith("/")):
         return Path(base, "devroute")
     return Path(home, ".config", "devroute") if home else None
+
+
+def shell_in_use() -> Shell:
+    """The shell that started this process, as far as its parents show it."""
+    import shellingham
+
+    try:
+        name, _ = shellingham.detect_shell()
+    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return "cmd" if WINDOWS else "posix"
+    return "powershell" if name in ("powershell", "pwsh") else "cmd" if name == "cmd" else "posix"
 
 
 def state_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) -> Path | None:

@@ -1,7 +1,10 @@
-"""Escapes and shortens untrusted text for messages, header values and logs. Pure."""
+"""Escapes and shortens untrusted text for messages, header values and logs; quotes it for shells. Pure."""
 
 import re
-from typing import Final
+import shlex
+from typing import Final, Literal
+
+Shell = Literal["posix", "powershell", "cmd"]
 
 #: Characters of untrusted input in an error message: enough to recognise it, too few to flood a log.
 MAX_QUOTED: Final = 60
@@ -21,6 +24,17 @@ def quote(text: str) -> str:
     if len(shown) > MAX_QUOTED:
         shown = shown[:MAX_QUOTED] + "..."
     return f"'{shown}'"
+
+
+def shell_word(text: str, shell: Shell) -> str:
+    """One line of text as one argument in a command for this shell. For cmd without `%`, which nothing
+    escapes there; quotes are escaped as Microsoft's C runtime reads them."""
+    if shell == "posix":
+        return shlex.quote(text)
+    if shell == "powershell":
+        return "'" + text.replace("'", "''") + "'"
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    return '"' + re.sub(r"(\\+)\Z", r"\1\1", escaped) + '"'
 
 
 def shortened(text: str, most: int) -> str:

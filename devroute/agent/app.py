@@ -18,6 +18,7 @@ from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.host_header import HostRewriting
 from devroute.agent.inspection import captures_for, inspection_of
+from devroute.agent.invitation import invitation
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.notices import NoticeReceiver
 from devroute.agent.open_requests import OpenRequestWatch
@@ -53,7 +54,7 @@ from devroute.inspector.recorder import App, Recorder, RecordingUpstream
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.state import InspectorState
-from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals
+from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, shell_in_use
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink, Finished
@@ -199,10 +200,12 @@ class Agent:
 
     async def _first(self) -> AgentLink:
         link, welcome = await self._registrar.register()
-        name = self.about.name = welcome.name
-        link_to_page = None if self.access is None else self.access.url
-        mode = self._settings.offer_options.in_words()
-        self._reporter.online(name, self._settings.server, self._settings.services, link_to_page, mode)
+        about, invited = self.about, invitation(welcome, self._settings.services, shell_in_use())
+        name = about.name = welcome.name
+        about.entries, about.command, about.link = welcome.entries, invited.command, invited.link
+        page = None if self.access is None else self.access.url
+        mode, services = self._settings.offer_options.in_words(), self._settings.services
+        self._reporter.online(name, self._settings.server, services, invited, page, mode)
         for each in welcome.taken_over:
             self._reporter.took_over(name, each)
         for each in welcome.others:

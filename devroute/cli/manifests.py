@@ -180,6 +180,13 @@ def installation(
     host: Annotated[
         str | None, option("Host name under which laptops connect, for the examples", "HOST")
     ] = None,
+    entry_url: Annotated[
+        list[str] | None,
+        option("Where people call the mesh, for what laptops print; repeatable", "[NAME=]URL"),
+    ] = None,
+    entry_links: Annotated[
+        bool, option("The gateway at these URLs has the edge's filter", None, "--entry-links")
+    ] = False,
     ingress: Annotated[
         str | None, option("Gateway through which laptops connect", "NAMESPACE/SERVICEACCOUNT")
     ] = None,
@@ -220,6 +227,8 @@ def installation(
         monitoring_namespace=monitoring_namespace,
         networks=tuple(network or ()),
         mesh_egress=mesh_egress,
+        entry_urls=tuple(entry_url or ()),
+        entry_links=entry_links,
         outlier_detection=tuple(map(read_protected, outlier_detection or ())),
         services=tuple(service or ("*",)),
         pod_networks=tuple(pod_network or POD_NETWORKS),

@@ -28,6 +28,13 @@ def proxy(
     mesh_egress: Annotated[
         str | None, option("URL of the proxy's own sidecar, for up --except-status", "URL")
     ] = None,
+    entry_url: Annotated[
+        list[str] | None,
+        option("Where people call the mesh, for what laptops print; repeatable", "[NAME=]URL"),
+    ] = None,
+    entry_links: Annotated[
+        bool | None, option("The gateway at these URLs has the edge's filter", None, "--entry-links")
+    ] = None,
     audit: Annotated[
         str | None, option("Audit trail: who was admitted, refused, and sent where", "-|FILE|off")
     ] = None,

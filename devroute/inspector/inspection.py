@@ -13,11 +13,14 @@ from devroute.inspector.store import CaptureStore
 @dataclass(slots=True)
 class About:
     """This laptop: the URLs of its apps by service, and its name, "" until the proxy has assigned it.
-    `entries`: the URLs by which services are called from outside, by name, as far as the proxy knows them."""
+    `entries`: the URLs by which services are called from outside, by name, as far as the proxy knows them;
+    `command` and `link` send a request to this laptop, by a shell and by a browser."""
 
     services: dict[str, str]
     name: str = ""
     entries: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    link: str | None = None
 
     def entry_of(self, service: str) -> str:
         """Where to send a request for a service through the mesh: its own entry, else the first one, else the

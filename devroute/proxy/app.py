@@ -126,6 +126,8 @@ class Proxy:
             registry=self.registry,
             permit=self._permit_registration,
             record=record,
+            entries=settings.entry_url,
+            entry_links=settings.entry_links,
         )
         self._replication = Replication(settings, self.registry, self._pools, self._tunnels.notify_others)
         self._tunnels.claims = self._replication.shared

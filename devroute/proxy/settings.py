@@ -1,6 +1,7 @@
 """The proxy's settings: names, types and defaults. Pure; cli/config/sources.py says where they come from."""
 
 import ipaddress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from devroute.auth.tls import is_exposed
+from devroute.contract.entry_urls import read_entry_urls
 from devroute.contract.grammar import MAX_BYTES, MAX_CONFIGURABLE_ENTRIES, MAX_ENTRIES
 from devroute.contract.target import Address, parse_address
 from devroute.quoting import quote
@@ -153,6 +155,10 @@ class ProxySettings(Settings):
     #: A listener of the proxy's own sidecar that leads into the mesh, for failover (--except-status); without
     #: it failover is not possible.
     mesh_egress: Annotated[Address | None, BeforeValidator(_mesh_egress)] = None
+    #: Where people outside send requests into the mesh, and whether the gateway there has the edge's filter,
+    #: so that `?devroute=` works. For what laptops print.
+    entry_url: Annotated[Mapping[str, str], BeforeValidator(read_entry_urls)] = {}
+    entry_links: bool = False
     #: How long /resolve may take to connect to a direct target: below the 500 ms that the filter waits.
     probe_timeout: _Seconds = 0.3
     #: How long requests in flight may take after SIGTERM: below Kubernetes' 30 s.

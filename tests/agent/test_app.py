@@ -120,10 +120,28 @@ async def test_a_request_is_answered_by_the_laptop_and_printed_as_one_line(
     assert lines[0] == f"alice is online at {where.url}"
     assert lines[1] == f"  foo -> http://127.0.0.1:{port}"
     assert """  X-devroute: {"foo": "alice"}""" in lines
-    assert """  curl -H 'X-devroute: {"foo": "alice"}' http://foo/""" in lines
+    assert """  curl -H 'X-devroute: {"foo": "alice"}' URL""" in lines
+    assert "  (the proxy's setting entry_url states no URL for it)" in lines
     (line,) = [line for line in lines if "GET" in line]
     assert line.split()[1:4] == ["GET", "/path?q=1", "200"]
     assert line.endswith("15 B")
+
+
+async def test_a_command_and_a_link_that_work_are_printed_where_the_proxy_knows_its_entries(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entries = {"shop": "https://shop.example", "foo": "https://foo.example/x"}
+    async with (
+        site(entries=entries, entry_links=True) as where,
+        app() as port,
+        up(settings(where.url, f"foo=127.0.0.1:{port}")) as task,
+    ):
+        await online(where, task)
+        assert (await fetch(where)).body == b"from the laptop"
+    lines = capsys.readouterr().out.splitlines()
+    assert """  curl -H 'X-devroute: {"foo": "alice"}' https://foo.example/x""" in lines
+    assert "  also by shop: https://shop.example" in lines
+    assert "Browser: https://foo.example/x?devroute=%7B%22foo%22%3A%22alice%22%7D" in lines
 
 
 async def test_an_open_inspector_and_its_history_survive_a_restart(

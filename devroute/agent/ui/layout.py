@@ -66,6 +66,7 @@ class View:
     services: Sequence[tuple[str, str]] = ()
     contract: str = ""
     curl: str = ""
+    link: str | None = None
     inspector: str | None = None
     trouble: str | None = None
     warning: str = ""
@@ -166,12 +167,11 @@ def _reach(view: View, width: int) -> list[Line]:
     # At the left edge, so that selecting a line copies the header alone.
     found += [((part, "cyan"),) for part in _folded(f"X-devroute: {view.contract}", width)]
     found += [((part, "dim"),) for part in _folded(view.curl, width)]
-    if view.inspector:
-        label: Piece = ("Inspector: ", "dim")
-        if cell_len(label[0] + view.inspector) <= width:
-            found.append((label, (view.inspector, "")))
-        else:  # a link that is cut off does not work
-            found += [(label,), *(((part, ""),) for part in _folded(view.inspector, width))]
+    for label, link in (("Browser: ", view.link), ("Inspector: ", view.inspector)):
+        if link and cell_len(label + link) <= width:
+            found.append(((label, "dim"), (link, "")))
+        elif link:  # one that is cut off does not work
+            found += [((label, "dim"),), *(((part, ""),) for part in _folded(link, width))]
     return found
 
 

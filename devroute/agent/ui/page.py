@@ -62,9 +62,10 @@ class PageReporter(Reporter):
         match event.name:
             case "online":
                 view.name, view.server, view.inspector = (fields[k] for k in ("name", "server", "inspector"))
-                view.contract, view.curl, view.services = (
+                view.contract, view.curl, view.link, view.services = (
                     fields["contract"],
                     fields["curl"],
+                    fields["link"],
                     places(fields["services"]),
                 )
                 view.mode = fields["mode"]

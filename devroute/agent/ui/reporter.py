@@ -3,13 +3,13 @@
 Owns the words and the counts of comparisons. Never writes: lines.py prints, page.py draws.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from devroute.agent.comparisons import ComparisonResult
+from devroute.agent.invitation import Invitation
 from devroute.agent.ui.layout import printable
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError
@@ -87,13 +87,12 @@ class Reporter(ABC):
         name: str,
         server: str,
         services: Sequence[ServiceSpec],
+        invited: Invitation,
         inspector: str | None = None,
         mode: Sequence[str] = (),
     ) -> None:
         """The first registration. `inspector` is the link that opens it; `mode`, what is unlike an offer of
         all requests."""
-        contract = json.dumps({spec.service: name for spec in services})
-        curl = f"curl -H 'X-devroute: {contract}' http://{services[0].service}/"
         offers = [
             {
                 "service": spec.service,
@@ -105,13 +104,20 @@ class Reporter(ABC):
         lines = [f"{name} is online at {server}"]
         lines += [f"  {service} -> {place}" for service, place in places(offers)]
         lines += [f"  {each}" for each in mode]
-        lines += ["", "Requests with this header come here:", f"  X-devroute: {contract}", f"  {curl}", ""]
+        lines += ["", "Requests with this header come here:", f"  X-devroute: {invited.contract}"]
+        lines += [f"  {invited.command}"]
+        if invited.url is None:
+            lines += ["  (the proxy's setting entry_url states no URL for it)"]
+        lines += [f"  also by {other}: {url}" for other, url in invited.others.items()]
+        lines += [""] if invited.link is None else ["", f"Browser: {invited.link}", ""]
         if inspector is not None:
             lines += [f"Inspector: {inspector}", ""]
         fields = {
             "services": offers,
-            "contract": contract,
-            "curl": curl,
+            "contract": invited.contract,
+            "curl": invited.command,
+            "link": invited.link,
+            "entries": invited.entries,
             "inspector": inspector,
             "mode": mode,
         }

@@ -12,9 +12,10 @@ export function empty(about, filtered, clearFilters) {
     h("h2", {}, "Waiting for the first request"),
     h("p", {}, "Requests with this header are sent to your laptop and appear here."),
     about.name ? block("Contract", `X-devroute: ${contract(about)}`) : null,
-    about.name ? block("curl", `curl -H 'X-devroute: ${contract(about)}' http://${Object.keys(about.services)[0]}/`) : null,
+    about.command ? block("Command", about.command) : null,
+    about.link ? block("Browser", about.link) : null,
   ];
 }
 
-// As devroute up prints it. Names of services and laptops contain no quotes.
+// Command and link are as devroute up prints them, and so is this. Names of services and laptops contain no quotes.
 const contract = ({ name, services }) => `{${Object.keys(services).map((service) => `"${service}": "${name}"`).join(", ")}}`;

@@ -61,7 +61,8 @@ async def mesh(
         url = await enter(served(entry.add_routes))
         tokens = {who: new_token(who, entropy=TOKEN_BYTES) for who in (ALICE, BOB, YOU)}
         progress("the proxy")
-        proxy = await enter(testbed.proxy(folder, [record for _, record in tokens.values()]))
+        records = [record for _, record in tokens.values()]
+        proxy = await enter(testbed.proxy(folder, records, environment={"DEVROUTE_ENTRY_URL": url}))
 
         # The last one first, since each calls the next one's sidecar.
         inbound: dict[str, Endpoint] = {}

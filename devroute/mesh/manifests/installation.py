@@ -6,6 +6,7 @@ Ports and times are taken from the proxy's own settings.
 from dataclasses import dataclass, field
 
 from devroute import __version__
+from devroute.contract.entry_urls import read_entry_urls
 from devroute.contract.target import Malformed, parse_host
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests.model import (
@@ -83,6 +84,10 @@ class Installation:
     services: tuple[str, ...] = ("*",)
     #: Failover into the mesh (`devroute up --except-status`): the proxy may call every service.
     mesh_egress: bool = True
+    #: Where people outside send requests into the mesh, each as URL or NAME=URL, and whether the edge's
+    #: filter is there.
+    entry_urls: tuple[str, ...] = ()
+    entry_links: bool = False
     #: Ports of services whose callers have outlier detection.
     outlier_detection: tuple[Protected, ...] = ()
     #: The cluster's own ranges, which are no targets.
@@ -98,6 +103,10 @@ class Installation:
             parse_host(self.ingress.host)
         except Malformed as problem:
             raise ConfigInvalid(f"ingress.host: {problem}") from None
+        try:
+            read_entry_urls(self.entry_urls)
+        except Malformed as problem:
+            raise ConfigInvalid(f"entry_urls: {problem}") from None
         if not self.image or self.image != "".join(self.image.split()):
             raise ConfigInvalid(f"image: {quote(self.image)} is not the name of an image")
         if not 1 <= self.replicas <= MAX_REPLICAS:

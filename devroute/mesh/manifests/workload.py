@@ -143,6 +143,8 @@ def _container(installation: Installation) -> Document:
             f"--contract-keys={POLICY_FOLDER}/contract-keys.json",
             "--audit=-",
             *([f"--mesh-egress=http://127.0.0.1:{EGRESS_PORT}"] if installation.mesh_egress else []),
+            *(f"--entry-url={each}" for each in installation.entry_urls),
+            *(["--entry-links"] if installation.entry_links else []),
         ],
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
         "securityContext": {

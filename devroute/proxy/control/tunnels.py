@@ -6,8 +6,8 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import structlog
@@ -70,12 +70,14 @@ class Tunnels:
     """`permit(subject, groups, offer)` is asked about each service that a laptop registers, and again about
     all of them by `review_policy`; it raises RegistrationDenied, or TargetDenied for an address of the
     laptop's own. `authenticate` is for the tokens of upgrades and of RENEW. `claims`: where several replicas
-    share the registry."""
+    share the registry. `entries` and `entry_links` are for WELCOME."""
 
     authenticate: Authenticate
     registry: Registry
     permit: Permit
     record: RecordEvent = discard_event
+    entries: Mapping[str, str] = field(default_factory=dict)
+    entry_links: bool = False
     liveness: Liveness = PROXY_LIVENESS
     hello_seconds: float = HELLO_SECONDS
     revoked_seconds: float = REVOKED_SECONDS
@@ -186,6 +188,8 @@ class Tunnels:
             expires_in=member.identity.expires_in(time.time()),
             taken_over=tuple(each.before.described(each.services) for each in displaced if not each.again),
             others=tuple(each.described() for each in others),
+            entries=dict(self.entries),
+            entry_links=self.entry_links,
         )
         link.send_welcome(welcome.encode())
         subject = registration.subject

@@ -17,9 +17,10 @@ from pydantic import (
     model_serializer,
 )
 
+from devroute.contract.entry_urls import read_entry_urls
 from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.service_spec import MAX_SERVICES
-from devroute.contract.target import Address, check_label, check_service, parse_address
+from devroute.contract.target import Address, Malformed, check_label, check_service, parse_address
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol.frames import VERSION
 
@@ -114,10 +115,19 @@ class Notice(OtherProcess):
     event: str
 
 
+def _entries(value: object) -> dict[str, str]:
+    """Those that can be shown: a newer proxy may permit more, and no laptop goes offline over them."""
+    try:
+        return read_entry_urls(value)
+    except Malformed:
+        return {}
+
+
 class Welcome(_Greeting):
     """From the proxy. `name`: of the laptop from now on. `features`: what the proxy supports beyond the
     protocol's version. `expires_in`: seconds until the token expires, None for never. `taken_over`: services,
-    by the process that had them; `others`: the other processes of this laptop."""
+    by the process that had them; `others`: the other processes of this laptop. `entries`: where people
+    outside send requests into the mesh, by name; `entry_links`: whether `?devroute=` works there."""
 
     server: str
     name: str
@@ -125,6 +135,8 @@ class Welcome(_Greeting):
     expires_in: float | None = None
     taken_over: tuple[OtherProcess, ...] = ()
     others: tuple[OtherProcess, ...] = ()
+    entries: Annotated[dict[str, str], BeforeValidator(_entries)] = {}
+    entry_links: bool = False
 
 
 class Refusal(_Message):

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from devroute.agent.invitation import Invitation
 from devroute.agent.ui.layout import Line, Row, View, lines, sender_of
 from devroute.agent.ui.page import PageReporter
 from devroute.contract.service_spec import ServiceSpec
@@ -291,7 +292,8 @@ async def test_a_blocked_terminal_does_not_block_the_page() -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     reporter = PageReporter(os.fdopen(slave, "w"))
-    reporter.online("alice", "http://server", [ServiceSpec("foo", "localhost", 1)])
+    invited = Invitation('{"foo": "alice"}', "curl URL")
+    reporter.online("alice", "http://server", [ServiceSpec("foo", "localhost", 1)], invited)
     longest = 0.0
     for number in range(3000):
         started = time.perf_counter()

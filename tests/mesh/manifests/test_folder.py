@@ -222,6 +222,14 @@ def test_the_proxy_sends_what_laptops_decline_to_a_listener_that_only_it_reaches
     settings = ProxySettings.model_validate({"mesh_egress": given.partition("=")[2]})
     assert settings.mesh_egress is not None
     assert (settings.mesh_egress.host, settings.mesh_egress.port) == ("127.0.0.1", listener["port"]["number"])
+    entries = ("shop=https://shop.example", "admin=https://admin.example/x")
+    stated = documents(Installation(entry_urls=entries, entry_links=True), "base/")
+    for each in (
+        "--entry-url=shop=https://shop.example",
+        "--entry-url=admin=https://admin.example/x",
+        "--entry-links",
+    ):
+        assert each in str(stated)
     without = documents(Installation(mesh_egress=False), "base/")
     assert "Sidecar" not in {each["kind"] for each in without}
     assert "mesh-egress" not in str(without)
@@ -351,6 +359,7 @@ def test_the_ambient_lua_fits_into_its_field() -> None:
     ("options", "said"),
     [
         ({"istio_namespace": ""}, "istio_namespace: a namespace consists of"),
+        ({"entry_urls": ("shop",)}, "entry_urls: 'shop' is no URL of an entry"),
         ({"ingress": IngressGateway(host="https://x")}, "ingress.host: 'https://x' is neither"),
         ({"image": "two words"}, "image: 'two words' is not the name of an image"),
         ({"replicas": 0}, "replicas: 0 is not a number from 1 to 100"),

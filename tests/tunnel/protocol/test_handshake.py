@@ -18,8 +18,20 @@ def test_hello_and_welcome_survive_the_wire() -> None:
     offers = (Offer(service="foo"), Offer(service="bar", scheme="grpc", direct=Address("fd00::1", 9000)))
     hello = Hello(agent="0.1.0", name="alice-2", services=offers)
     assert decode(Hello, hello.encode()) == hello
-    welcome = Welcome(server="0.1.0", name="alice")
-    assert decode(Welcome, welcome.encode()) == welcome
+    entries = {"shop": "https://shop.example/x"}
+    for welcome in (
+        Welcome(server="0.1.0", name="alice"),
+        Welcome(server="0.1.0", name="alice", entries=entries, entry_links=True),
+    ):
+        assert decode(Welcome, welcome.encode()) == welcome
+
+
+@pytest.mark.parametrize(
+    "entries", [None, [], "https://x", {"a": "https://x/;rm"}, {"a": "file:///x"}, {"a": 1}]
+)
+def test_entries_that_cannot_be_printed_are_ignored(entries: object) -> None:
+    body = {"version": 1, "server": "9", "name": "alice", "entries": entries}
+    assert "a" not in decode(Welcome, json.dumps(body).encode()).entries
 
 
 def test_what_a_newer_peer_adds_is_ignored() -> None:
