@@ -8,7 +8,6 @@ import time
 
 import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict
 
 from devroute.contract.trace_id import ID_PREFIX, with_trace
 from devroute.headers import CONTRACT
@@ -32,7 +31,9 @@ class Entry:
     async def enter(self, request: web.Request) -> web.StreamResponse:
         if self.sidecar is None:
             return web.Response(status=503, text="the demo's mesh is still starting\n")
-        headers = CIMultiDict((name, value) for name, value in request.headers.items() if _goes_on(name))
+        headers = request.headers.copy()
+        for name in (*HOP_BY_HOP, "host"):
+            headers.popall(name, None)
         contract = ", ".join(headers.getall(CONTRACT, ()))
         if not (trace := trace_of(headers)):
             trace = ID_PREFIX + secrets.token_hex(16 - len(ID_PREFIX) // 2)
@@ -41,16 +42,11 @@ class Entry:
                 headers[CONTRACT] = with_trace(contract, trace)
         self._journal.enter(trace, request.method, request.raw_path, contract, time.time())
         hop = self._journal.send(trace, self._service, time.time())
-        async with forwarded(
-            request, self._session, self.sidecar, self._service, headers.items()
-        ) as response:
+        sent = headers.items()
+        async with forwarded(request, self._session, self.sidecar, self._service, sent) as response:
             if response is None:
                 self._journal.answer(hop, None, "", "", time.time())
                 return web.Response(status=502, text="the first sidecar cannot be reached\n")
             self._journal.answer(hop, response.status, *outcome(response.headers), time.time())
-            names = dict.fromkeys(name.lower() for name in response.headers if _goes_on(name))
-            return await copied(request, response, names)
-
-
-def _goes_on(name: str) -> bool:
-    return name.lower() not in HOP_BY_HOP and name.lower() != "host"
+            names = {name.lower() for name in response.headers} - HOP_BY_HOP
+            return await copied(request, response, sorted(names))
