@@ -21,6 +21,11 @@ class TaskOwner:
         return task
 
     @property
+    def count(self) -> int:
+        """The number of tasks that have not ended yet."""
+        return len(self._tasks)
+
+    @property
     def active(self) -> bool:
         """Whether a task has not ended yet."""
         return bool(self._tasks)

@@ -37,9 +37,11 @@ from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_file import OFF, STDOUT
 from devroute.proxy.telemetry.background_writer import BackgroundWriter
 from devroute.proxy.telemetry.telemetry import Telemetry, report_loop_error, standard_error
+from devroute.replicas.reports import Reported
 from devroute.routing.registry import Registry
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.traffic import ShadowTraffic
+from devroute.routing.trace import KnownServices
 from devroute.tunnel.protocol.handshake import Offer
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
@@ -109,18 +111,6 @@ class Proxy:
         self._data = Listener(
             self._router, _timeouts(settings), observer.completed, self._loop.time(), limits
         )
-        control = api.Control(
-            directory=self.registry,
-            policy=config.policy,
-            authenticate=config.identities.authenticate,
-            probe=self._pools.probe,
-            probe_timeout=settings.probe_timeout,
-            traces=self._telemetry.traces,
-            shadow=self._shadow,
-            read=self._read_contract,
-            record=record,
-        )
-        self._control = http.create_runner(api.create_app(control))
         self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
             registry=self.registry,
@@ -129,8 +119,22 @@ class Proxy:
             entries=settings.entry_url,
             entry_links=settings.entry_links,
         )
-        self._replication = Replication(settings, self.registry, self._pools, self._tunnels.notify_others)
-        self._tunnels.claims = self._replication.shared
+        reported = Reported(self._telemetry.traces, KnownServices(), self._shadow.comparisons)
+        self._replication = Replication(settings, self._pools, reported, self._tunnels)
+        control = api.Control(
+            directory=self.registry,
+            policy=config.policy,
+            authenticate=config.identities.authenticate,
+            probe=self._pools.probe,
+            probe_timeout=settings.probe_timeout,
+            traces=reported.traces,
+            services=reported.services,
+            shadow=self._shadow,
+            read=self._read_contract,
+            record=record,
+            shared_reports=self._replication.reports,
+        )
+        self._control = http.create_runner(api.create_app(control))
         self._control_listener = ControlListener(
             http=lambda: http.connections(self._control)(), tunnels=self._tunnels
         )

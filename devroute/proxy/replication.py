@@ -8,34 +8,42 @@ import socket
 from typing import TYPE_CHECKING
 
 from devroute.errors import ConfigInvalid
+from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.settings import MEMORY, ProxySettings
 from devroute.replicas.local_laptops import LocalLaptops
 from devroute.replicas.record import format_place
 from devroute.replicas.redis_url import first_place
-from devroute.routing.registry import Registry
+from devroute.replicas.reports import Reported
 from devroute.upstream.pools import Pools
 
 if TYPE_CHECKING:
-    from devroute.replicas.remote_laptops import Arrived
+    from devroute.replicas.reports import SharedReports
     from devroute.replicas.shared_registry import SharedRegistry
 
 
 class Replication:
     """`shared` is None with the registry in memory."""
 
-    def __init__(self, settings: ProxySettings, registry: Registry, pools: Pools, arrived: "Arrived") -> None:
-        """`arrived` is called with each process that registers at another replica, and what processes of this
-        one lose to it. Raises ConfigInvalid."""
+    def __init__(self, settings: ProxySettings, pools: Pools, reported: Reported, tunnels: Tunnels) -> None:
+        """Raises ConfigInvalid."""
         self._settings = settings
-        self._laptops = LocalLaptops(registry, pools)
+        self._laptops = LocalLaptops(tunnels.registry, pools)
         self.peer_port = 0
         self.shared: SharedRegistry | None = None
         if settings.registry != MEMORY:
             from devroute.replicas import shared_registry
 
-            self.shared = shared_registry.SharedRegistry(
-                settings.registry, settings.registry_prefix, registry, self._laptops, arrived
+            self.shared = tunnels.claims = shared_registry.SharedRegistry(
+                settings.registry,
+                settings.registry_prefix,
+                self._laptops,
+                reported,
+                tunnels.notify_others,
             )
+
+    @property
+    def reports(self) -> "SharedReports | None":
+        return None if self.shared is None else self.shared.reports
 
     async def start(self, data_port: int) -> None:
         """Raises ConfigInvalid."""

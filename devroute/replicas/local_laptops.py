@@ -4,8 +4,7 @@ questions. It looks at no contract: the replica that forwards a request has judg
 
 import asyncio
 import re
-from collections.abc import Coroutine
-from typing import Final
+from typing import Final, Protocol
 
 from devroute.errors import (
     DevrouteError,
@@ -16,14 +15,17 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.http.http1.response import parse_response_head
-from devroute.http.message import RequestHead
-from devroute.replicas.node import END, LINE, REACHABLE
+from devroute.http.message import Headers, RequestHead
+from devroute.replicas.node import END, LINE, REACHABLE, REPORTS
 from devroute.routing.registration import Registration
 from devroute.routing.registry import Registry
 from devroute.tasks import TaskOwner
 from devroute.upstream.interface import DiscardedRequest, ResponseSink, Upstream, UpstreamStream
 from devroute.upstream.pools import Pools
 from devroute.upstream.quota import QuotaUpstream, RefusedStream
+
+#: Bytes of a question that are kept: a reported response, in base64.
+MAX_QUESTION: Final = 128 * 1024
 
 _LINE: Final = re.compile(re.escape(LINE) + rb"[a-z0-9-]+ [0-9]{1,19} [@a-z0-9.-]+")
 _REACHABLE: Final = re.compile(re.escape(REACHABLE) + rb"([0-9]\.[0-9]{3})")
@@ -82,17 +84,42 @@ class LocalLaptops:
             raise TargetUnreachable(f"{laptop.address} did not answer within {seconds:g} s") from None
 
 
+class Reports(Protocol):
+    """The sidecars' reports that have come here (reports.py)."""
+
+    def answer(self, question: str, body: bytes) -> bytes:
+        """Raises NotFound."""
+
+
 class Questions:
     """What replicas ask each other; implements Upstream."""
 
-    def __init__(self, laptops: LocalLaptops) -> None:
+    def __init__(self, laptops: LocalLaptops, reports: Reports) -> None:
         self._laptops = laptops
+        self._reports = reports
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return _Answer(self._laptops.tasks, self._answer(head), sink)
+        return _Question(self, head, sink)
 
-    async def _answer(self, head: RequestHead) -> bytes:
+    def respond(self, head: RequestHead, body: bytes, sink: ResponseSink) -> "asyncio.Task[None]":
+        return self._laptops.tasks.start(self._respond(head, body, sink))
+
+    async def _respond(self, head: RequestHead, body: bytes, sink: ResponseSink) -> None:
+        try:
+            found = await self._answer(head, body)
+        except DevrouteError as error:
+            sink.on_error(error)
+            return
+        raw = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(found)
+        sink.on_head(parse_response_head(raw, b"POST"))
+        if found:
+            sink.on_data(found)
+        sink.on_end([])
+
+    async def _answer(self, head: RequestHead, body: bytes) -> bytes:
         """Raises DevrouteError."""
+        if head.target.startswith(REPORTS):
+            return self._reports.answer(head.target.removeprefix(REPORTS).decode("latin-1"), body)
         line, _ = take_line(head)
         registration, service = self._laptops.find(line)
         if (seconds := _REACHABLE.fullmatch(head.target)) is not None:
@@ -106,28 +133,26 @@ class Questions:
         return b""
 
 
-class _Answer(DiscardedRequest):
-    """A question, until the response to it is sent."""
+class _Question(DiscardedRequest):
+    """A question, until it is complete and the response to it is sent."""
 
-    def __init__(self, tasks: TaskOwner, answer: Coroutine[None, None, bytes], sink: ResponseSink) -> None:
+    def __init__(self, questions: Questions, head: RequestHead, sink: ResponseSink) -> None:
+        self._questions = questions
+        self._head = head
         self._sink = sink
-        self._task = tasks.start(self._send(answer))
+        self._body = b""
+        self._task: asyncio.Task[None] | None = None
 
-    async def _send(self, answer: Coroutine[None, None, bytes]) -> None:
-        try:
-            body = await answer
-        except DevrouteError as error:
-            self._sink.on_error(error)
-            return
-        self._sink.on_head(
-            parse_response_head(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body), b"GET")
-        )
-        if body:
-            self._sink.on_data(body)
-        self._sink.on_end([])
+    def send_data(self, data: bytes) -> None:
+        if len(self._body) <= MAX_QUESTION:
+            self._body += data
+
+    def send_end(self, trailers: Headers) -> None:
+        self._task = self._questions.respond(self._head, self._body, self._sink)
 
     def cancel(self) -> None:
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 def take_line(head: RequestHead) -> tuple[bytes, RequestHead]:

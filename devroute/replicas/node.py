@@ -27,6 +27,8 @@ LINE: Final = b"x-devroute-link: "
 #: the path; that its link be closed.
 REACHABLE: Final = b"/reachable/"
 END: Final = b"/end"
+#: Questions about sidecars' reports begin with this (reports.py).
+REPORTS: Final = b"/reports/"
 
 #: Seconds beyond what the owner may take, for the way to it.
 MARGIN_SECONDS: Final = 0.1
@@ -106,9 +108,9 @@ class NodeLink:
             _Question(self.node.link, END, line)
 
 
-async def ask(link: ProxyLink, target: bytes, line: bytes) -> bytes:
-    """The body of the owner's response. Raises what the owner does."""
-    question = _Question(link, target, line)
+async def ask(link: ProxyLink, target: bytes, line: bytes = b"", body: bytes = b"") -> bytes:
+    """The body of the other replica's response. Raises what it does."""
+    question = _Question(link, target, line, body)
     try:
         return await question.answered
     finally:
@@ -118,12 +120,19 @@ async def ask(link: ProxyLink, target: bytes, line: bytes) -> bytes:
 class _Question:
     """A request to another replica itself; implements ResponseSink. Its responses are small."""
 
-    def __init__(self, link: ProxyLink, target: bytes, line: bytes) -> None:
+    def __init__(self, link: ProxyLink, target: bytes, line: bytes, body: bytes = b"") -> None:
         self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._body: list[bytes] = []
-        wire = b"GET %b HTTP/1.1\r\n%bhost: devroute\r\n\r\n" % (target, line)
-        head = RequestHead(b"GET", target, Framing.NONE, 0, wire)
+        wire = b"POST %b HTTP/1.1\r\n%bhost: devroute\r\ncontent-length: %d\r\n\r\n" % (
+            target,
+            line,
+            len(body),
+        )
+        head = RequestHead(b"POST", target, Framing.LENGTH, len(body), wire)
         self._stream = link.upstream(ASKED).open(head, self)
+        if body:
+            self._stream.send_data(body)
+        self._stream.send_end([])
 
     def cancel(self) -> None:
         if not self.answered.done() or self.answered.cancelled():

@@ -17,7 +17,7 @@ import structlog
 from devroute import descriptors
 from devroute.errors import ConfigInvalid, DevrouteError, UpstreamReset
 from devroute.replicas.certificate import Certificate, trust
-from devroute.replicas.local_laptops import LocalLaptops, Questions
+from devroute.replicas.local_laptops import LocalLaptops, Questions, Reports
 from devroute.replicas.node import ASKED, FORWARDED, Node
 from devroute.replicas.record import split_place
 from devroute.tasks import TaskOwner
@@ -48,10 +48,14 @@ class NodeLinks:
     """`ended(node)` is called when a replica's data port is found to refuse connections."""
 
     def __init__(
-        self, certificate: Certificate, laptops: LocalLaptops, ended: Callable[[Node], None]
+        self,
+        certificate: Certificate,
+        laptops: LocalLaptops,
+        reports: Reports,
+        ended: Callable[[Node], None],
     ) -> None:
         self._certificate = certificate
-        self._services: dict[str, Upstream] = {FORWARDED: laptops, ASKED: Questions(laptops)}
+        self._services: dict[str, Upstream] = {FORWARDED: laptops, ASKED: Questions(laptops, reports)}
         self._ended = ended
         self._nodes: dict[bytes, Node] = {}  # by certificate
         self._dialling: dict[bytes, asyncio.Task[None]] = {}

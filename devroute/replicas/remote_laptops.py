@@ -114,7 +114,7 @@ def _registration(node: Node, name: str, record: ProcessRecord, before: Registra
     link = NodeLink(node, name, record.generation) if before is None else before.link
     services: Mapping[str, LaptopService] = {
         offer.service: LaptopService(
-            link.upstream(offer.service), offer.direct, offer.terms, owner=node.record.data
+            link.upstream(offer.service), offer.direct, offer.terms, owner=node.record.data, remote=True
         )
         for offer in record.hello.services
     }

@@ -23,9 +23,9 @@ from devroute.replicas.node import Node
 from devroute.replicas.node_links import NodeLinks
 from devroute.replicas.record import ID_LENGTH, ReplicaRecord, decode_replica, encode_processes
 from devroute.replicas.remote_laptops import Arrived, Known, RemoteLaptops
+from devroute.replicas.reports import Reported, SharedReports
 from devroute.replicas.store import MAX_REPLICAS, Absent, Change, RegistryUnavailable, Store
 from devroute.routing.registration import Displaced, Registration, settle
-from devroute.routing.registry import Registry
 from devroute.tasks import TaskOwner
 
 #: Seconds between two refreshes.
@@ -47,17 +47,24 @@ class SharedRegistry:
     """Implements RegistryObserver. `problem`: why Redis cannot be used, None while it can."""
 
     def __init__(
-        self, url: str, prefix: str, registry: Registry, laptops: LocalLaptops, arrived: Arrived
+        self,
+        url: str,
+        prefix: str,
+        laptops: LocalLaptops,
+        reported: Reported,
+        arrived: Arrived,
     ) -> None:
         """Raises ConfigInvalid."""
+        registry = laptops.registry
         self.id = secrets.token_hex(ID_LENGTH // 2)
         self.problem: str | None = None
         self._registry = registry
         self._laptops = laptops
         self._store = Store(url, prefix, self.id)
         self._certificate = Certificate(self.id)
-        self._links = NodeLinks(self._certificate, laptops, self._ended)
         self.remote = RemoteLaptops(registry, arrived)
+        self.reports = SharedReports(reported, self._nodes)
+        self._links = NodeLinks(self._certificate, laptops, self.reports, self._ended)
         self._record: ReplicaRecord | None = None
         self._values: dict[str, bytes] = {}  # that this replica has written, by name
         self._changed: set[str] = set()  # names that are to be written
@@ -96,6 +103,7 @@ class SharedRegistry:
             await self._store.withdraw()
         await self._links.close()
         await self._laptops.tasks.close()
+        await self.reports.close()
         with contextlib.suppress(RegistryUnavailable):
             await self._store.close()
 
@@ -103,6 +111,9 @@ class SharedRegistry:
     def replicas(self) -> int:
         """That are known, this one included."""
         return 1 + sum(not known.node.dead for known in self.remote.known.values())
+
+    def _nodes(self) -> list[Node]:
+        return [known.node for known in self.remote.known.values()]
 
     # --- what this replica has
 

@@ -35,13 +35,14 @@ class LaptopService:
     """A service as a registered laptop offers it: by its tunnel (`upstream`) or at an `address`. The same
     object for as long as the registration lasts. `quota` is the subject's quota, for an address; a tunnel has
     its own. `owner`: the address of the data port at which the laptop's link ends, where there are several
-    replicas; at the others, `upstream` leads there and `address` is for people."""
+    replicas; at the others, which have it as `remote`, `upstream` leads there and `address` is for people."""
 
     upstream: ProbedUpstream | None
     address: Address | None
     options: OfferOptions = DEFAULT_OPTIONS
     quota: Quota | None = None
     owner: str = ""
+    remote: bool = False
 
 
 class Directory(Protocol):

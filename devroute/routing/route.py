@@ -18,8 +18,9 @@ class Route:
     """An upstream, and what responses, log and audit trail report about requests to it.
 
     `result` and `reason` are the values of the response headers of that name; `response_headers` are both as
-    whole lines. `signer` is who signed the contract. `no_store`: no cache may keep a response, since it would
-    serve a laptop's to others. `log_members` and `audit_members` belong to
+    whole lines. `signer` is who signed the contract. `replica`: the address of the one that the request is
+    forwarded to, None if the laptop's link ends here. `no_store`: no cache may keep a response, since it
+    would serve a laptop's to others. `log_members` and `audit_members` belong to
     proxy/telemetry, which renders there, on first use, what all requests of a route have in common.
     """
 
@@ -28,6 +29,7 @@ class Route:
         "log_members",
         "no_store",
         "reason",
+        "replica",
         "response_headers",
         "result",
         "service",
@@ -46,7 +48,9 @@ class Route:
         signer: str | None = None,
         *,
         no_store: bool = False,
+        replica: str | None = None,
     ) -> None:
+        self.replica = replica
         self.upstream = upstream
         self.service = service
         self.target = target
@@ -61,7 +65,16 @@ class Route:
     def with_outcome(self, result: str, reason: str) -> "Route":
         """The same for one request, whose response came about in another way (after a failover)."""
         no_store = self.no_store and result != "service"
-        return Route(self.upstream, self.service, self.target, result, reason, self.signer, no_store=no_store)
+        return Route(
+            self.upstream,
+            self.service,
+            self.target,
+            result,
+            reason,
+            self.signer,
+            no_store=no_store,
+            replica=self.replica,
+        )
 
 
 class Router(Protocol):

@@ -71,7 +71,8 @@ class RouteBuilder:
             watch = None if options.shadow is None else self._shadow.watch(target, entry.key)
             service = "" if contract else entry.service
             upstream = MirrorUpstream(upstream, self._copies, entry.timeout_s, watch, service)
-            return self._route(upstream, entry, signature, "mirror", f"{entry.key} copied to {who}")
+            reason = f"{entry.key} copied to {who}"
+            return self._route(upstream, entry, signature, "mirror", reason, laptop)
         reason = f"{entry.key} answered by {who}"
         if options.except_status and self._mesh is not None:
             upstream = FailoverUpstream(upstream, self._mesh, options, entry.key, target, reason)
@@ -79,11 +80,24 @@ class RouteBuilder:
             upstream = DelayUpstream(upstream, entry.delay_s, counting)
         if entry.timeout_s is not None:  # it includes the delay
             upstream = TimeoutUpstream(upstream, entry.timeout_s, target)
-        return self._route(upstream, entry, signature, "laptop", reason)
+        return self._route(upstream, entry, signature, "laptop", reason, laptop)
 
     def _route(
-        self, upstream: Upstream, entry: Entry, signature: Signature | None, result: str, reason: str
+        self,
+        upstream: Upstream,
+        entry: Entry,
+        signature: Signature | None,
+        result: str,
+        reason: str,
+        laptop: LaptopService | None = None,
     ) -> Route:
-        signer = None if signature is None else signature.subject
-        no_store = self._no_store
-        return Route(upstream, entry.key, str(entry.target), result, reason, signer, no_store=no_store)
+        return Route(
+            upstream,
+            entry.key,
+            str(entry.target),
+            result,
+            reason,
+            None if signature is None else signature.subject,
+            no_store=self._no_store,
+            replica=laptop.owner if laptop is not None and laptop.remote else None,
+        )

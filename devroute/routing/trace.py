@@ -3,10 +3,11 @@
 Owns the reports and bounds them, since every workload in the mesh can send some.
 """
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from devroute import headers as names
@@ -65,6 +66,35 @@ def _joined(hop: Hop, response: Hop) -> Hop:
         result=hop.result if response.result in RELAYED else response.result,
         reason=response.reason or hop.reason,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What one proxy knows of a trace, whose first report it has had `age` seconds ago, and the services
+    whose sidecars it knows. Replicas' clocks differ; ages do not."""
+
+    age: float = 0.0
+    hops: tuple[Hop, ...] = ()
+    responses: tuple[Hop, ...] = ()
+    services: tuple[str, ...] = ()
+
+    def since(self, age: float, hops: Iterable[Hop]) -> list[Hop]:
+        """The hops with times that count from `age` seconds ago."""
+        late = (age - self.age) * 1000
+        return [replace(hop, at_ms=round(hop.at_ms + late, 1)) if late else hop for hop in hops]
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, body: bytes) -> "Reports":
+        """From another replica. Raises ValueError, KeyError or TypeError."""
+        found = json.loads(body)
+        hops, responses = (
+            tuple(Hop(**{**each, "names": tuple(each["names"])}) for each in found[key])
+            for key in ("hops", "responses")
+        )
+        return cls(float(found["age"]), hops, responses, tuple(map(str, found["services"])))
 
 
 @dataclass(slots=True)
@@ -142,18 +172,29 @@ class Traces:
         hop = Hop(service[:MAX_TEXT], "", result, reason, "", "", at_ms, took_ms, status, target[:MAX_TEXT])
         self._add(trace, trace.responses, hop)
 
-    def hops(self, trace_id: str) -> list[Hop]:
-        """In the order in which they received the request; empty for an unknown trace.
+    def reports(self, trace_id: str, now: float) -> Reports:
+        """What is known of a trace."""
+        trace = self._traces.get(trace_id)
+        if trace is None or not (trace.hops or trace.responses):
+            return Reports()
+        return Reports(now - trace.began, tuple(trace.hops), tuple(trace.responses))
+
+    def hops(self, trace_id: str, now: float = 0.0, others: Iterable[Reports] = ()) -> list[Hop]:
+        """In the order in which they received the request; empty for an unknown trace. `others`: the reports
+        that reached other replicas.
 
         Sidecars and the proxy report independently, so either may come first; a response without its hop
         counts as a hop.
         """
-        trace = self._traces.get(trace_id)
-        if trace is None:
-            return []
-        responses = list(trace.responses)
+        known = [*others, self.reports(trace_id, now)]
+        began = max(each.age for each in known)
+        responses = [hop for each in known for hop in each.since(began, each.responses)]
+        reported = [hop for each in known for hop in each.since(began, each.hops)]
+        if len(known) > 1:
+            responses.sort(key=lambda hop: hop.at_ms)
+            reported.sort(key=lambda hop: hop.at_ms)
         hops = []
-        for hop in trace.hops:
+        for hop in reported:
             found = next((each for each in responses if each.service == hop.service), None)
             if found is not None and hop.result in RELAYED:
                 responses.remove(found)

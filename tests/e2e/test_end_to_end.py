@@ -103,6 +103,29 @@ async def is_served(way: Way) -> bool:
     return head.startswith(b"HTTP/1.1 204")
 
 
+async def test_a_forwarded_request_stands_in_one_log_with_the_replica_of_the_laptop(running: Way) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+
+    running.handler = app
+    reader, writer = await running.dial("forwarded")
+    writer.write(running.head("forwarded", fields="x-request-id: only-once\r\n"))
+    head = await read_head(reader)
+    writer.close()
+    assert b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by alice (tunnel)\r\n" in head
+    assert running.other is not None
+    (line,) = await eventually(lambda: lines_of(running.other, "only-once"), "a line of the access log")
+    assert line["replica"] == f"{running.proxy.data.host}:{running.proxy.data.port}"
+    assert not lines_of(running.proxy, "only-once")
+
+
+def lines_of(proxy: testbed.RunningProxy | None, request_id: str) -> list[dict[str, object]]:
+    assert proxy is not None
+    found = [each for each in proxy.command.events() if each.get("request_id") == request_id]
+    return [each for each in found if each.get("event") == "request"]
+
+
 @pytest.fixture(params=["tunnel", "direct", "forwarded"])
 def by(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -8,7 +8,10 @@ from typing import Any
 
 from devroute.policy.policy import Policy
 from devroute.replicas.local_laptops import LocalLaptops
+from devroute.replicas.reports import Reported
 from devroute.replicas.shared_registry import SharedRegistry
+from devroute.routing.shadow.traffic import ShadowTraffic
+from devroute.routing.trace import KnownServices, Traces
 from devroute.tunnel.agent_link import AgentLink
 from devroute.upstream.interface import ProbedUpstream, Upstream
 from devroute.upstream.pools import Pools
@@ -20,7 +23,16 @@ from tests.support.redis_server import RedisServer
 class Replica:
     """One of several replicas; `data` is a port on which nothing but accepting happens."""
 
-    def __init__(self, site: Site, shared: SharedRegistry, data: asyncio.Server) -> None:
+    def __init__(
+        self,
+        site: Site,
+        shared: SharedRegistry,
+        data: asyncio.Server,
+        reported: Reported,
+        shadow: ShadowTraffic,
+    ) -> None:
+        self.traces, self.services, _ = reported
+        self.shadow = shadow
         self.site = site
         self.registry = site.registry
         self.shared = shared
@@ -76,10 +88,14 @@ async def replicas(
             pools = Pools(lambda: Policy(), connect_timeout=2, max_in_flight=100)
             laptops = LocalLaptops(site.registry, pools)
             url = server if isinstance(server, str) else server.url
-            shared = SharedRegistry(url, prefix, site.registry, laptops, site.tunnels.notify_others)
+            traces, shadow = Traces(), ShadowTraffic(loop.time)
+            site.registry.observers.append(shadow)
+            services = KnownServices()
+            reported = Reported(traces, services, shadow.comparisons)
+            shared = SharedRegistry(url, prefix, laptops, reported, site.tunnels.notify_others)
             site.tunnels.claims = shared
             data = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
-            replica = Replica(site, shared, data)
+            replica = Replica(site, shared, data, reported, shadow)
             peer_port = await shared.listen("127.0.0.1", 0)
             await replica.start(peer_port)
             started.append(replica)

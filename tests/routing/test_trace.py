@@ -6,7 +6,7 @@ from devroute.agent.trace import with_trace_headers
 from devroute.agent.trace_report import TraceResult, describe, missing_services
 from devroute.errors import ConfigInvalid
 from devroute.routing import trace
-from devroute.routing.trace import MAX_HOPS, MAX_SERVICES, MAX_TRACES, KnownServices, Traces
+from devroute.routing.trace import MAX_HOPS, MAX_SERVICES, MAX_TRACES, KnownServices, Reports, Traces
 
 ID = "0123456789abcdef" * 2
 CONTRACT = '{"foo": "alice", "bar.shop": "bob", "baz": "version:v2"}'
@@ -48,6 +48,20 @@ def test_the_proxys_report_may_arrive_before_the_sidecars_or_alone() -> None:
     traces.add_hop(report("foo", "laptop", matched="foo"), 10.001)
     (both,) = traces.hops(ID)
     assert (both.contract, both.status, both.result) == (CONTRACT, 502, "error")
+
+
+def test_reports_that_reached_other_replicas_are_joined_by_their_ages() -> None:
+    here, there = Traces(), Traces()
+    there.add_hop(report("front"), 510.0)  # another clock
+    here.add_hop(report("foo", "laptop", matched="foo"), 10.005)
+    there.add_response(ID, "foo", "alice", 200, "laptop", "", 0.03, 510.04)
+    others = there.reports(ID, 511.0)
+    front, foo = here.hops(ID, 11.0, [Reports.decode(others.encode())])
+    assert (front.service, front.at_ms) == ("front", 0.0)
+    assert (foo.service, foo.at_ms, foo.status, foo.took_ms) == ("foo", 5.0, 200, 30.0)
+    assert here.hops("f" * 32, 11.0, []) == []
+    there.announce("e" * 32, 400.0)
+    assert there.reports("e" * 32, 511.0) == there.reports("f" * 32, 511.0) == Reports()
 
 
 def test_each_response_belongs_to_one_hop() -> None:

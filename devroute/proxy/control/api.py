@@ -38,7 +38,7 @@ from devroute.routing.resolve_codec import encode
 from devroute.routing.shadow.assignment import assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, parse_service_response
 from devroute.routing.shadow.traffic import ShadowTraffic
-from devroute.routing.trace import MAX_NAMES, KnownServices, Traces
+from devroute.routing.trace import MAX_NAMES, KnownServices, Reports, Traces
 
 log = structlog.stdlib.get_logger("devroute.control")
 
@@ -48,6 +48,16 @@ class Listing(Directory, Protocol):
 
     def listing(self) -> Sequence[Mapping[str, object]]:
         """A JSON object for each laptop. The registry chooses its keys; one is `name`."""
+
+
+class SharedReports(Protocol):
+    """Reports of sidecars that have reached other replicas, or are for them (replicas/reports.py)."""
+
+    async def traces(self, trace_id: str) -> list[Reports]:
+        """What the other replicas know of a trace."""
+
+    def pass_on(self, key: str) -> None:
+        """A service's response has been reported here, and the copy of its request is not known here."""
 
 
 #: Connects to a direct target for a service: an IP address, or a name whose addresses policy has to permit.
@@ -70,6 +80,7 @@ class Control:
     shadow: ShadowTraffic = field(default_factory=lambda: ShadowTraffic(time.monotonic))
     read: Callable[[str], Contract] = parse
     record: RecordEvent = discard_event
+    shared_reports: SharedReports | None = None
     started: float = field(default_factory=time.monotonic)
 
     async def resolve(self, request: web.Request) -> web.Response:
@@ -143,16 +154,21 @@ class Control:
         response = parse_service_response(
             await request.read(), whole=request.headers.get(headers.WHOLE) == "yes"
         )
-        self.shadow.comparisons.add_service_response(key, response)
+        expected = self.shadow.comparisons.add_service_response(key, response)
+        if not expected and self.shared_reports is not None:
+            self.shared_reports.pass_on(key)
         return web.Response(status=204)
 
     async def trace(self, request: web.Request) -> web.Response:
         """GET /api/traces/ID: the hops that were reported, and the services whose sidecars are known."""
         await self._authorise(request)
-        trace_id = request.match_info["id"]
+        trace_id, others = request.match_info["id"], list[Reports]()
         self.traces.announce(trace_id, time.monotonic())
-        hops = [asdict(hop) for hop in self.traces.hops(trace_id)]
-        return web.json_response({"hops": hops, "services": list(self.services)})
+        if self.shared_reports is not None:
+            others = await self.shared_reports.traces(trace_id)
+        hops = self.traces.hops(trace_id, time.monotonic(), others)
+        services = {*self.services, *(name for each in others for name in each.services)}
+        return web.json_response({"hops": [asdict(hop) for hop in hops], "services": sorted(services)})
 
     async def laptops(self, request: web.Request) -> web.Response:
         """GET /api/laptops: the laptops that are online, with their services."""

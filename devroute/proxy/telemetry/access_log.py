@@ -78,7 +78,10 @@ def _service(source: Route | DevrouteError | None) -> bytes:
     if isinstance(source, DevrouteError):
         body = source.as_dict()
         service, target = body["service"], body["target"]
-    return members({"service": service, "target": target})
+    named: dict[str, object] = {"service": service, "target": target}
+    if isinstance(source, Route) and source.replica is not None:
+        named["replica"] = source.replica
+    return members(named)
 
 
 def log_exchange(exchange: CompletedExchange) -> None:
@@ -93,6 +96,11 @@ def log_exchange(exchange: CompletedExchange) -> None:
         service=None if source is None else source.service,
         target=None if source is None else source.target,
         code=None if error is None else error.code,
+        **(
+            {}
+            if exchange.route is None or exchange.route.replica is None
+            else {"replica": exchange.route.replica}
+        ),
     )
 
 

@@ -65,6 +65,15 @@ class ComparedResponse:
         }
 
 
+def decode_response(body: bytes) -> ComparedResponse:
+    """What `ComparedResponse.as_dict` was, as JSON of another replica. Raises ValueError, KeyError or
+    TypeError."""
+    found = json.loads(body)
+    headers = [(str(name), str(value)) for name, value in found["headers"][:MAX_FIELDS]]
+    compared = base64.b64decode(found["body"])[:MAX_BODY]
+    return ComparedResponse(int(found["status"]), headers, bytearray(compared), bool(found["whole"]))
+
+
 def comparison_id(head: RequestHead) -> str | None:
     """The id that joins a request's two responses; None where the sidecar will not report the service's."""
     return header_id(head.wire, _FIELD, ID_LENGTH)
@@ -107,6 +116,8 @@ class PendingComparisons:
     """All pairs of one proxy. `clock` gives seconds, and may be coarse."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        #: Called with the key of a pair whose service's response has not come when the laptop's is complete.
+        self.missing: Callable[[str], None] = lambda key: None
         self._clock = clock
         self._pairs: dict[str, _Pair] = {}
         self.size = 0  # in bytes
@@ -125,13 +136,30 @@ class PendingComparisons:
             pair = self._pairs[key] = _Pair(self._clock())
         return pair
 
-    def add_service_response(self, key: str, response: ComparedResponse) -> None:
-        """It may arrive before the shadow request has."""
+    def add_service_response(self, key: str, response: ComparedResponse) -> bool:
+        """It may arrive before the shadow request has, which is then not expected here."""
         pair = self._pair(key)
+        expected = pair is not None and pair.notify is not None
         if pair is not None and pair.real is None:
             pair.real = response
             self._grow(pair, _size(response.headers) + len(response.body))
             self._complete(key, pair)
+        return expected
+
+    def expects(self, key: str) -> bool:
+        """Whether the laptop's response comes here, and the service's has not."""
+        pair = self._pairs.get(key)
+        return pair is not None and pair.notify is not None and pair.real is None
+
+    def waiting(self, key: str) -> ComparedResponse | None:
+        """A service's response whose shadow request has not come here."""
+        pair = self._pairs.get(key)
+        return None if pair is None or pair.notify is not None else pair.real
+
+    def discard(self, key: str) -> None:
+        """Another replica has it."""
+        if self.waiting(key) is not None:
+            self._remove(key, self._pairs[key])
 
     def expect(
         self, key: str, service: str, head: RequestHead, notify: Notify
@@ -209,6 +237,8 @@ class LaptopResponseObserver:
 
     def _finish(self) -> None:
         self._pair.done = True
+        if self._pair.real is None and self._comparisons.knows(self._key, self._pair):
+            self._comparisons.missing(self._key)
         self._comparisons._complete(self._key, self._pair)
 
 
