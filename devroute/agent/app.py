@@ -158,9 +158,7 @@ class Agent:
         )
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: What the inspector shows and acts on; None where there is no inspector.
-        self.inspection = (
-            None if captures is None else inspection_of(captures, self.replayer, self.about, settings)
-        )
+        self.inspection = inspection_of(captures, self.replayer, self.about, settings)
         #: Access to the inspector, None without one.
         self.access: AccessControl | None = None
         served = {spec.service: spec for spec in settings.services}

@@ -25,7 +25,10 @@ def captures_for(
 
 
 def inspection_of(
-    captures: CaptureStore, replay: Replay, about: About, settings: AgentSettings
-) -> Inspection:
+    captures: CaptureStore | None, replay: Replay, about: About, settings: AgentSettings
+) -> Inspection | None:
+    """None if there is no inspector."""
+    if captures is None:
+        return None
     catalogue = Catalogue(settings.services, settings.schema_files)
     return Inspection(captures, replay, about, decoder(catalogue, settings.redact))

@@ -7,6 +7,6 @@ page. Captures stay in the laptop's memory, and on its disk if the user wants th
 - Finding and describing captures: query/, outcome.
 - From one `devroute up` to the next: state, history.
 - Other formats: har_writer, har_reader, curl.
-- Schemas of gRPC messages: protobuf/.
+- gRPC messages with their schema: protobuf/. It also redacts them, when a capture is about to be put out.
 - Replay and comparison: replay, replay_request, regression, compare, json_diff.
 """

@@ -42,6 +42,13 @@ class Body:
     note: str = ""
     #: For the store only: buffers the body until it is redacted.
     redactor: Any = None
+    #: Of gRPC, the bytes of `data` that inspector/protobuf/cleaner.py has redacted; None: all was before.
+    checked: int | None = None
+
+    @property
+    def redacted(self) -> bytes:
+        """The stored part without what is not redacted yet."""
+        return bytes(self.data if self.checked is None else self.data[: self.checked])
 
 
 @dataclass(slots=True)
@@ -55,6 +62,8 @@ class Message:
     data: bytes
     size: int
     compressed: bool = False
+    #: The places of values that were removed from a gRPC message.
+    redacted: tuple[str, ...] = ()
 
 
 class Timing(NamedTuple):
@@ -135,6 +144,17 @@ class Capture:
     # For the store only: the bytes that it counts for this capture, and whether it still holds it.
     stored_bytes: int = 0
     stored: bool = False
+    # For inspector/protobuf/cleaner.py only: the number of messages that it has redacted (None: all were
+    # before), and whether it knew their schema.
+    messages_checked: int | None = None
+    schema_known: bool = False
+
+    @property
+    def redacted_messages(self) -> list[Message]:
+        """The listed messages without those that are not redacted yet."""
+        if self.messages_checked is None:
+            return self.messages
+        return self.messages[: max(0, self.messages_checked - self.messages_dropped)]
 
     @property
     def request_headers(self) -> Fields:
@@ -203,13 +223,15 @@ def is_readable(body: Body, headers: Fields) -> bool:
     return body.decoded or coding in ("", "identity", *_CODINGS)
 
 
-def readable(body: Body, headers: Fields, limit: int) -> bytes:
-    """The first `limit` bytes of the body, without a content-encoding of gzip or deflate."""
+def readable(body: Body, headers: Fields, limit: int, *, unchecked: bool = False) -> bytes:
+    """The first `limit` bytes of the body, without a content-encoding of gzip or deflate. `unchecked`: with
+    what is not redacted yet, for what is not put out."""
+    data = bytes(body.data) if unchecked else body.redacted
     coding = value_of(headers, "content-encoding").strip().lower()
     if body.decoded or coding not in _CODINGS:
-        return bytes(body.data[:limit])
-    plain = inflate(bytes(body.data), limit)
-    return bytes(body.data[:limit]) if plain is None else plain
+        return data[:limit]
+    plain = inflate(data, limit)
+    return data[:limit] if plain is None else plain
 
 
 def inflate(data: bytes, limit: int) -> bytes | None:

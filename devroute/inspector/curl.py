@@ -53,7 +53,7 @@ def as_curl(capture: Capture, base_url: str, contract: str | None = None) -> Cur
         raise NotReplayable("curl cannot send a WebSocket or another upgraded connection")
     check_body(capture)
     secrets: dict[str, None] = {}
-    body = bytes(capture.request_body.data)
+    body = capture.request_body.redacted
     pipe, data = _data(body, secrets)
     parts = ["curl"]
     if base_url.startswith("https:") and contract is None:

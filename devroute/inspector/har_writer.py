@@ -58,7 +58,7 @@ def entry(capture: Capture) -> dict[str, Any]:
     }
     if capture.messages:
         found["_grpcMessages" if capture.kind == "grpc" else "_webSocketMessages"] = [
-            _message(each, capture.started) for each in capture.messages
+            _message(each, capture.started) for each in capture.redacted_messages
         ]
     if capture.kind == "websocket":
         found["_resourceType"] = "websocket"
@@ -79,10 +79,9 @@ def _request(capture: Capture, url: str) -> dict[str, Any]:
         "headersSize": len(capture.request_head.raw),
         "bodySize": body.size,
     }
-    if body.data:
-        text = text_of(bytes(body.data), cut=False)
+    if data := body.redacted:
         found["postData"] = {"mimeType": value_of(headers, "content-type"), "params": []} | _text(
-            bytes(body.data), text
+            data, text_of(data, cut=False)
         )
     return found
 
@@ -113,7 +112,7 @@ def _response(capture: Capture) -> dict[str, Any]:
 def _is_decoded(capture: Capture) -> bool:
     """Whether the content's text is the decoded body."""
     body = capture.response_body
-    return body.decoded or readable(body, capture.response_headers, MAX_TEXT_BYTES) != body.data
+    return body.decoded or readable(body, capture.response_headers, MAX_TEXT_BYTES) != body.redacted
 
 
 def _text(data: bytes, text: str | None) -> dict[str, str]:

@@ -7,7 +7,7 @@ keeps `devroute up` from running.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -30,6 +30,10 @@ BATCH: Final = 500
 
 #: Beyond every number of captures; JavaScript's numbers are exact up to here.
 MAX_ID: Final = 2**53
+
+
+#: Redacts what the store has not redacted itself: messages of gRPC.
+Redact = Callable[[Capture], Awaitable[None]]
 
 
 class Loaded(NamedTuple):
@@ -140,8 +144,11 @@ def _comparison(found: Any) -> list[dict[str, Any]] | None:
 class History:
     """Writes what the store completes to the file, a moment later and in a thread."""
 
-    def __init__(self, store: CaptureStore, file: HistoryFile, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: CaptureStore, file: HistoryFile, report: Callable[[str], None], redact: Redact
+    ) -> None:
         self._store = store
+        self._redact = redact
         self._file = file
         self._report = report
         self._waiting: dict[int, Capture] = {}
@@ -189,13 +196,17 @@ class History:
         for capture in batch:
             del self._waiting[capture.id]
         kept = [capture for capture in batch if capture.stored]
+        for capture in kept:
+            await self._redact(capture)
         if await asyncio.to_thread(self._file.add, kept):
             completed = [each for each in self._store.newest_first() if each.state != "open"]
             await asyncio.to_thread(self._file.rewrite, completed)
 
 
 @asynccontextmanager
-async def keeping(store: CaptureStore, path: Path, report: Callable[[str], None]) -> AsyncIterator[None]:
+async def keeping(
+    store: CaptureStore, path: Path, report: Callable[[str], None], redact: Redact
+) -> AsyncIterator[None]:
     """Load the captures of before into the store, and keep those to come. `report` gets a line for the user
     where something is in the way."""
     file = HistoryFile(path, store.max_total)
@@ -203,7 +214,7 @@ async def keeping(store: CaptureStore, path: Path, report: Callable[[str], None]
         if not await _opened(file, store, report):
             yield
             return
-        history = History(store, file, report)
+        history = History(store, file, report, redact)
         unsubscribe = store.subscribe(history.changed)
         writing = TaskOwner().start(history.run())
         try:
@@ -255,5 +266,5 @@ async def keep_as_configured(
             report(f"the inspector keeps no history: {error.strerror}")
     async with AsyncExitStack() as stack:
         if inspection is not None and path is not None:
-            await stack.enter_async_context(keeping(inspection.store, path, report))
+            await stack.enter_async_context(keeping(inspection.store, path, report, inspection.redact))
         yield

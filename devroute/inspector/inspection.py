@@ -41,6 +41,16 @@ class Inspection:
     about: About
     decoder: Decoder = field(default_factory=decoder)
 
+    async def shown(self, number: str) -> Capture:
+        """The capture with this id, redacted as far as it is recorded. Raises NotFound."""
+        found = self.capture(number)
+        await self.redact(found)
+        return found
+
+    async def redact(self, capture: Capture) -> None:
+        """Has to be called before anything of a capture is put out: its messages may not be redacted yet."""
+        self.store.resize(capture, await self.decoder.clean(capture))
+
     def capture(self, number: str) -> Capture:
         """The capture with this id. Raises NotFound."""
         known = number.isdecimal() and number.isascii() and len(number) < 12

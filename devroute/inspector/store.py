@@ -98,8 +98,12 @@ class CaptureStore:
             redact.body(getattr(capture, f"{side}_body"), fields, limit)
         capture.trailers = redact.fields(capture.trailers)
         capture.messages = capture.messages[-MAX_MESSAGES:]
+        if capture.kind == "grpc":
+            _leave_unchecked(capture)
         for message in capture.messages:
-            message.data = redact.message(message.data[:limit], text=message.opcode == "text")
+            message.data = message.data[:limit]
+            if capture.messages_checked is None:
+                message.data = redact.message(message.data, text=message.opcode == "text")
         size = len(capture.response_head.raw)
         size += len(capture.request_body.data) + len(capture.response_body.data)
         size += sum(len(message.data) + MESSAGE_BYTES for message in capture.messages)
@@ -134,6 +138,7 @@ class CaptureStore:
         else:
             if fields.content_type.startswith(b"application/grpc"):
                 capture.kind = "grpc"
+                _leave_unchecked(capture)
             capture.request_body.redactor = redact.body_redactor(fields, self.max_body)
         self._insert(capture, 0)
         if self.subscriptions.callbacks:
@@ -206,7 +211,8 @@ class CaptureStore:
         """Store a WebSocket or gRPC message."""
         if not capture.stored:
             return
-        message.data = self.redact.message(message.data, text=message.opcode == "text")
+        if capture.messages_checked is None:
+            message.data = self.redact.message(message.data, text=message.opcode == "text")
         messages = capture.messages
         messages.append(message)
         grown = len(message.data) + MESSAGE_BYTES
@@ -266,6 +272,11 @@ class CaptureStore:
         body.note = body.note or note
         self._grow(capture, len(rest) - buffered)
 
+    def resize(self, capture: Capture, grown: int) -> None:
+        """The stored parts of a capture have grown by so many bytes."""
+        if capture.stored and grown:
+            self._grow(capture, grown)
+
     # --- bounds
 
     def _insert(self, capture: Capture, size: int) -> None:
@@ -298,6 +309,11 @@ class CaptureStore:
         del self._by_id[victim.id]
         self.total -= victim.stored_bytes
         _forget(victim)
+
+
+def _leave_unchecked(capture: Capture) -> None:
+    """A gRPC call is redacted when its schema is known, by inspector/protobuf/cleaner.py."""
+    capture.messages_checked = capture.request_body.checked = capture.response_body.checked = 0
 
 
 def _forget(capture: Capture) -> None:

@@ -47,7 +47,7 @@ def as_summary(capture: Capture) -> dict[str, Any]:
 
 def as_detail(capture: Capture) -> dict[str, Any]:
     """The whole capture, but only the beginning of its bodies."""
-    error = capture.error
+    error, messages = capture.error, capture.redacted_messages
     return as_summary(capture) | {
         "version": capture.version,
         "reason": capture.reason,
@@ -57,8 +57,8 @@ def as_detail(capture: Capture) -> dict[str, Any]:
         "request_body": _body(capture.request_body, capture.request_headers),
         "response_body": _body(capture.response_body, capture.response_headers),
         "grpc_message": capture.grpc_message,
-        "message_list": [as_message(each) for each in capture.messages[-LISTED_MESSAGES:]],
-        "messages_dropped": capture.messages_dropped + max(0, len(capture.messages) - LISTED_MESSAGES),
+        "message_list": [as_message(each) for each in messages[-LISTED_MESSAGES:]],
+        "messages_dropped": capture.messages_dropped + max(0, len(messages) - LISTED_MESSAGES),
         "timing": {
             name.removesuffix("_s") + "_ms": _ms(value) for name, value in capture.timing._asdict().items()
         },
@@ -72,7 +72,7 @@ def _body(body: Body, headers: Fields) -> dict[str, Any]:
     shown = readable(body, headers, PREVIEW_BYTES)
     return {
         **{name: getattr(body, name) for name in ("size", "truncated", "complete", "note")},
-        "kept": len(body.data),
+        "kept": len(body.redacted),
         **_shown(shown, cut=True),
     }
 

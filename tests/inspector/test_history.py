@@ -9,7 +9,8 @@ import pytest
 
 from devroute.inspector import history
 from devroute.inspector.capture import Capture, CapturedHead, Message
-from devroute.inspector.history import HEADER, HistoryFile, keeping
+from devroute.inspector.history import HEADER, HistoryFile, Redact, keeping
+from devroute.inspector.inspection import About, Inspection
 from devroute.inspector.redaction import redaction
 from devroute.inspector.store import CaptureStore
 from tests.support.eventually import eventually
@@ -32,13 +33,17 @@ def capture(target: str = "/", body: bytes = b'{"a": 1}') -> Capture:
     return made
 
 
+def redacting(store: CaptureStore) -> Redact:
+    return Inspection(store, None, About({})).redact  # type: ignore[arg-type]  # nothing is replayed
+
+
 async def run(
     path: Path, *captures: Capture, store: CaptureStore | None = None
 ) -> tuple[CaptureStore, list[str]]:
     """One `devroute up` that records these."""
     store = CaptureStore() if store is None else store
     reports: list[str] = []
-    async with keeping(store, path, reports.append):
+    async with keeping(store, path, reports.append, redacting(store)):
         for each in captures:
             store.add(each)
     return store, reports
@@ -86,7 +91,7 @@ async def test_only_redacted_text_reaches_the_disk_and_only_for_its_owner(tmp_pa
 async def test_cleared_captures_are_cleared_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     store = CaptureStore()
-    async with keeping(store, path, print):
+    async with keeping(store, path, print, redacting(store)):
         store.add(capture("/old"))
         await eventually(lambda: b"/old" in path.read_bytes())
         store.clear()
@@ -98,7 +103,7 @@ async def test_cleared_captures_are_cleared_on_disk(tmp_path: Path) -> None:
 async def test_the_file_stays_within_its_bound_and_keeps_the_newest(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     store = CaptureStore(max_total=100_000)
-    async with keeping(store, path, print):
+    async with keeping(store, path, print, redacting(store)):
         for number in range(40):
             store.add(capture(f"/{number}", b"x" * 8000))
             await eventually(lambda number=number: f'/{number}"'.encode() in path.read_bytes())
@@ -141,7 +146,7 @@ async def test_a_damaged_file_is_read_as_far_as_it_goes(
 
 async def test_of_two_at_once_the_second_keeps_none_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
-    async with keeping(CaptureStore(), path, print):
+    async with keeping(CaptureStore(), path, print, redacting(CaptureStore())):
         _, reports = await run(path, capture("/lost"))
         assert reports == [
             "another devroute up has the inspector's history of these services: this one keeps none"
@@ -155,7 +160,7 @@ async def test_a_disk_that_is_full_is_reported_once(tmp_path: Path, monkeypatch:
 
     reports: list[str] = []
     store = CaptureStore()
-    async with keeping(store, tmp_path / "history.jsonl", reports.append):
+    async with keeping(store, tmp_path / "history.jsonl", reports.append, redacting(store)):
         monkeypatch.setattr(HistoryFile, "add", full)
         for _ in range(3):
             store.add(capture())

@@ -694,6 +694,7 @@ async def test_grpc_messages_have_their_schema_and_are_edited_as_json(scene: Sce
     browser = scene.browser
     items = [{"sku": "TEA-1", "amount": 2}, {"sku": "MUG-7", "amount": 1}]
     order = {"id": 7, "customer": "Ada Lovelace", "items": items, "size": "LARGE", "password": "hunter2"}
+    order["pin_code"] = 1234
     async with laptop() as it:
         await it.call("Follow", {"id": 3, "customer": "Ada Lovelace"})
         await it.call("Refuse", order)
@@ -707,6 +708,7 @@ async def test_grpc_messages_have_their_schema_and_are_edited_as_json(scene: Sce
             await browser.click(".message-list .out summary")
             await browser.shows(".message-body .json", '"Ada Lovelace"')
             await browser.shows(".message-body .json", '"password": "[redacted]"')
+            await browser.shows(".message-body", "Redacted, and removed: $.pin_code.")
             await browser.picture("grpc")
             await browser.press("e")
             await browser.until("document.querySelector('#edit-body')?.value.includes('TEA-1')")

@@ -52,16 +52,16 @@ class Captures:
 
     async def capture(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID"""
-        return web.json_response(as_detail(self._inspection.capture(request.match_info["id"])))
+        return web.json_response(as_detail(await self._inspection.shown(request.match_info["id"])))
 
     async def body(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID/SIDE-body?from=N&decoded=1: bytes, never a document of this origin."""
-        capture = self._inspection.capture(request.match_info["id"])
+        capture = await self._inspection.shown(request.match_info["id"])
         side = request.match_info["side"]
         body, headers = getattr(capture, f"{side}_body"), getattr(capture, f"{side}_headers")
         since = request.query.get("from", "0")
         start = int(since) if since.isdecimal() and len(since) < 12 else 0
-        data = readable(body, headers, MAX_DECODED) if "decoded" in request.query else bytes(body.data)
+        data = readable(body, headers, MAX_DECODED) if "decoded" in request.query else body.redacted
         return web.Response(
             body=data[start:],
             content_type="application/octet-stream",
@@ -71,7 +71,7 @@ class Captures:
     async def compare(self, request: web.Request) -> web.Response:
         """GET /api/compare?a=ID&b=ID: the differences. Found in a thread, because bodies may be large. gRPC
         messages are compared as JSON where all of both captures can be decoded."""
-        a, b = (self._inspection.capture(request.query.get(side, "")) for side in ("a", "b"))
+        a, b = [await self._inspection.shown(request.query.get(side, "")) for side in ("a", "b")]
         left, right = [await self._inspection.decoder.documents(each) for each in (a, b)]
         decoded = None if left is None or right is None else (left, right)
         found = await asyncio.to_thread(compare_captures, a, b, decoded=decoded)
@@ -80,7 +80,7 @@ class Captures:
     async def curl(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID/curl?to=mesh: a curl command that sends the request to the local app, or
         through the mesh; the shell variables that it needs, and the URL that it goes to."""
-        capture = self._inspection.capture(request.match_info["id"])
+        capture = await self._inspection.shown(request.match_info["id"])
         about = self._inspection.about
         if request.query.get("to") == "mesh":
             base = about.entry_of(capture.service)
@@ -100,7 +100,7 @@ class Captures:
         of the new capture. Its response arrives as an event. "messages" is the body of a gRPC call as JSON
         text."""
         edits = await json_object(request)
-        capture = self._inspection.capture(request.match_info["id"])
+        capture = await self._inspection.shown(request.match_info["id"])
         if (messages := edits.pop("messages", None)) is not None:
             target = str(edits.get("target", capture.target))
             body = await self._inspection.decoder.encoded(capture, target, messages)

@@ -37,6 +37,8 @@ class HarFiles:
                 "content-disposition": f'attachment; filename="{name}"',
             }
         )
+        for capture in found:
+            await self._inspection.redact(capture)
         await response.prepare(request)
         for piece in har_writer.write(reversed(found), __version__):
             await response.write(piece.encode())

@@ -17,7 +17,7 @@ class Messages:
     async def messages(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID/messages?from=N: the decoded messages from number N on, as far as they are
         listed, and which schema was used. `first`: the number of the first of them."""
-        capture = self._inspection.capture(request.match_info["id"])
+        capture = await self._inspection.shown(request.match_info["id"])
         since = request.query.get("from", "0")
         wanted = int(since) if since.isdecimal() and len(since) < 12 else 0
         dropped = capture.messages_dropped

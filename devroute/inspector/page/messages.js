@@ -121,13 +121,14 @@ class Row {
 
   fill() {
     if (!this.fold.open || this.inside.childElementCount || (this.grpc && !this.decoded)) return;
-    const { json, text, problem } = this.decoded ?? {};
+    const { json, text, problem, redacted } = this.decoded ?? {};
     const shown = json ?? this.text;
     const parsed = asJson(shown);
     if (parsed) this.inside.append(tree(parsed.value));
     else if (shown !== undefined) this.inside.append(h("pre", {}, shown));
     else this.inside.append(...(text ? [h("pre", {}, text)] : []), hex(this.bytes));
     if (json) this.inside.append(h("button", { type: "button", class: "quiet", onclick: () => copy(JSON.stringify(JSON.parse(json), null, 2), "message") }, "Copy"));
+    if (redacted?.length) this.inside.append(h("p", { class: "none" }, `Redacted, and removed: ${redacted.join(", ")}.`));
     if (problem) this.inside.append(h("p", { class: "none" }, `Not decoded: ${problem}.`));
     else if (!this.grpc && this.message.compressed) this.inside.append(h("p", { class: "none" }, "Compressed: the data could not be decompressed."));
     if (!json && this.bytes.length < this.message.size) this.inside.append(h("p", { class: "none" }, `Only the beginning of ${size(this.message.size)} was stored.`));

@@ -18,7 +18,7 @@ from devroute.upstream.local_app import local_http2
 if TYPE_CHECKING:  # they need the library `protobuf`
     from devroute.inspector.protobuf.schema import Method, Schema
 
-#: Seconds before an app that has not restarted is asked again, because a message does not fit its schema.
+#: Seconds before an app is asked again: because a message does not fit its schema, or it did not respond.
 STALE_SECONDS: Final = 5.0
 #: gRPC services and types of one app that are remembered: paths come from callers.
 MAX_SYMBOLS: Final = 500
@@ -117,6 +117,8 @@ class ReflectedApp:
         self._files: dict[str, bytes] = {}
         self._schema: Schema | None = None
         self._unsupported = ""
+        self._unreachable = ""
+        self._closed = False
 
     async def find(self, path: str) -> Found:
         symbol = path.partition("?")[0].removeprefix("/").rpartition("/")[0]
@@ -130,13 +132,12 @@ class ReflectedApp:
 
     async def learn(self, types: Iterable[str]) -> bool:
         types = [each for each in types if each not in self._asked][:10]
-        loop = asyncio.get_running_loop()
         async with self._lock:
             if types:
                 for each in types:
                     await self._ask(each)
                 return True
-            if loop.time() - self._asked_at < STALE_SECONDS:
+            if self._age < STALE_SECONDS:
                 return False
             self._asked.clear()
             return True
@@ -146,6 +147,8 @@ class ReflectedApp:
         from devroute.inspector.protobuf.reflection import NotReflected, reflect
         from devroute.inspector.protobuf.schema import Schema
 
+        if self._closed or (self._unreachable and self._age < STALE_SECONDS):
+            return self._unreachable or "devroute up is ending"
         if self._pool is None:
             self._pool = local_http2(self._spec)
         if not self._pool.connected or len(self._asked) >= MAX_SYMBOLS:
@@ -165,12 +168,21 @@ class ReflectedApp:
                 self._unsupported = str(problem)
             if self._pool.connected:
                 self._asked[symbol] = str(problem)
+            else:
+                self._unreachable = str(problem)
             return str(problem)
+        self._unreachable = ""
         self._files = files if fresh else self._files | files
         self._schema = await asyncio.to_thread(Schema, list(self._files.values()))
         self._asked[symbol] = ""
         return ""
 
+    @property
+    def _age(self) -> float:
+        """Seconds since the app was asked."""
+        return asyncio.get_running_loop().time() - self._asked_at
+
     async def close(self) -> None:
+        self._closed = True
         if self._pool is not None:
             await self._pool.close()

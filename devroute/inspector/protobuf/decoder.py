@@ -19,6 +19,7 @@ from devroute.inspector.compare import Documents
 from devroute.inspector.masks import Masks
 from devroute.inspector.protobuf import frames, wire
 from devroute.inspector.protobuf.catalogue import Catalogue, Found
+from devroute.inspector.protobuf.cleaner import clean, is_clean
 from devroute.inspector.protobuf.frames import Payload
 from devroute.inspector.redaction import redaction
 from devroute.inspector.views import LISTED_MESSAGES
@@ -39,6 +40,8 @@ class DecodedMessage(NamedTuple):
     json: str | None = None
     text: str | None = None
     problem: str = ""
+    #: The places of values that were removed before, which the message therefore does not show.
+    redacted: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class Decoder:
     def __init__(self, catalogue: Catalogue, masks: Masks) -> None:
         self._catalogue = catalogue
         self._masks = masks
+        self._cleaning = asyncio.Lock()
 
     async def call(self, capture: Capture, first: int = 0) -> DecodedCall:
         """The listed messages of a call, from the one at index `first` on."""
@@ -88,6 +92,14 @@ class Decoder:
     async def _decoded(self, capture: Capture, payloads: list[Payload], details: str) -> DecodedCall:
         found = await self._catalogue.find(capture.service, capture.target)
         return await asyncio.to_thread(_decode, found, payloads, details, self._masks)
+
+    async def clean(self, capture: Capture) -> int:
+        """Redact the messages of a gRPC call; returns by how many bytes the capture has grown."""
+        if capture.kind != "grpc" or (capture.schema_known and is_clean(capture)):
+            return 0
+        found = await self._catalogue.find(capture.service, capture.target)
+        async with self._cleaning:
+            return await clean(capture, found, self._masks)
 
     async def documents(self, capture: Capture) -> Documents | None:
         """The messages of a gRPC call, for comparisons; None unless all of them are decoded. One message is a
@@ -143,7 +155,7 @@ def _decode(found: Found, payloads: list[Payload], details: str, masks: Masks) -
 
 
 def _message(call: DecodedCall, payload: Payload, masks: Masks) -> DecodedMessage:
-    side, data, _, problem = payload
+    side, data, _, problem, redacted = payload
     if problem:
         return DecodedMessage(side, problem=problem)
     method = call.found.method
@@ -151,7 +163,7 @@ def _message(call: DecodedCall, payload: Payload, masks: Masks) -> DecodedMessag
         kind = method.request if side else method.response
         document = _document(call, kind, data, masks)
         if document is not None:
-            return DecodedMessage(side, json=document)
+            return DecodedMessage(side, json=document, redacted=redacted)
         problem = f"not a {kind.full_name}, or too large"
         call.stale = True
     text = wire.describe(data)

@@ -16,12 +16,13 @@ _INFLATED: Final = ("gzip", "deflate")
 
 class Payload(NamedTuple):
     """One message as it was stored. `encoding`: how it is compressed, "" if it is not. Where there are no
-    bytes to decode, `problem` says why."""
+    bytes to decode, `problem` says why. `redacted`: places of values that were removed."""
 
     from_client: bool
     data: bytes
     encoding: str = ""
     problem: str = ""
+    redacted: tuple[str, ...] = ()
 
     def plain(self, limit: int = MAX_MESSAGE_BYTES) -> "Payload":
         """The same without its compression, if it has at most `limit` bytes then."""
@@ -38,7 +39,7 @@ class Payload(NamedTuple):
             return self._unread(f"more than {limit >> 10} KiB when decompressed")
         if not inflater.eof:
             return self._unread(f"its {self.encoding} data end early")
-        return Payload(self.from_client, data)
+        return self._replace(data=data, encoding="")
 
     def _unread(self, problem: str) -> "Payload":
         return Payload(self.from_client, b"", problem=problem)
@@ -86,7 +87,7 @@ def payloads(capture: Capture, first: int) -> list[Payload]:
         elif len(data) < message.size:
             data, problem = b"", f"only the first {len(data):,} of its {message.size:,} bytes were stored"
         encoding = encoding_of(capture, from_client=side) if message.compressed else ""
-        found.append(Payload(side, data, encoding, problem))
+        found.append(Payload(side, data, encoding, problem, message.redacted))
     return found
 
 

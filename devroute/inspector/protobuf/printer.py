@@ -43,6 +43,10 @@ _64_BITS: Final = frozenset((
 ))  # fmt: skip
 
 
+#: The largest float: ProtoJSON has no larger number, even if it would be rounded to this one.
+_LARGEST: Final = 3.4028234663852886e38
+
+
 class TooLarge(Exception):
     """A message of more than MAX_VALUES values."""
 
@@ -153,8 +157,5 @@ def _real(value: float, *, single: bool) -> float | str:
 
 
 def _single(value: float) -> float:
-    try:
-        rounded: float = struct.unpack("f", struct.pack("f", value))[0]
-    except OverflowError:
-        return math.inf
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0] if abs(value) <= _LARGEST else math.inf
     return rounded

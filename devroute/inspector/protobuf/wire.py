@@ -10,9 +10,10 @@ from typing import Final
 
 from devroute.inspector.capture import text_of
 
-#: Levels of messages that are guessed, and fields in all, guesses that fail included.
+#: Levels of messages that are guessed; fields that are described, and that are searched for texts.
 MAX_DEPTH: Final = 8
 MAX_FIELDS: Final = 2000
+MAX_SEARCHED: Final = 20_000
 #: Characters of a text, or bytes, that are shown of one value.
 MAX_SHOWN: Final = 256
 
@@ -32,14 +33,25 @@ class _TooMany(Exception):
 
 def describe(data: bytes) -> str | None:
     """One line for each field, those of messages indented. None if the bytes are no protobuf."""
-    reader = _Reader()
+    reader = _Reader(data, MAX_FIELDS)
     try:
-        reader.message(data, 0)
+        reader.message(0, len(data), 0)
     except _NotProtobuf:
         return None
     except _TooMany:
         reader.lines.append("… more fields")
     return "\n".join(reader.lines)
+
+
+def texts(data: bytes) -> list[tuple[int, int]]:
+    """Where each `len` field starts and ends, the inner ones first: what could be a message may be a text.
+    All of the bytes if they are no protobuf."""
+    reader = _Reader(data, MAX_SEARCHED, thorough=True)
+    try:
+        reader.message(0, len(data), 0)
+    except (_NotProtobuf, _TooMany):
+        return [(0, len(data))]
+    return reader.texts
 
 
 def describe_field(number: int, wire_type: int, value: int | bytes) -> str:
@@ -67,55 +79,61 @@ _BREAKS: Final = {ord(each): None for each in "\r\n\t"}
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, data: bytes, limit: int, *, thorough: bool = False) -> None:
+        """`limit`: fields in all, guesses that fail included. `thorough`: look for messages in texts too."""
+        self._thorough = thorough
         self.lines: list[str] = []
-        self._fields = 0
+        self.texts: list[tuple[int, int]] = []
+        self._data = data
+        self._limit = limit
 
-    def message(self, data: bytes, depth: int) -> None:
-        at, indent = 0, "  " * depth
-        while at < len(data):
-            tag, at = _varint(data, at)
+    def message(self, at: int, end: int, depth: int) -> None:
+        indent = "  " * depth
+        while at < end:
+            tag, at = _varint(self._data, at, end)
             number, wire_type = tag >> 3, tag & 7
-            self._fields += 1
-            if self._fields > MAX_FIELDS:
+            self._limit -= 1
+            if self._limit < 0:
                 raise _TooMany
             if not 1 <= number <= _MAX_NUMBER or wire_type not in _NAMES:
                 raise _NotProtobuf  # groups have been deprecated since proto3, and are not followed
             if wire_type == VARINT:
-                value, at = _varint(data, at)
+                value, at = _varint(self._data, at, end)
                 self.lines.append(indent + describe_field(number, wire_type, value))
                 continue
             size = _SIZES.get(wire_type)
             if size is None:
-                size, at = _varint(data, at)
-            part = data[at : at + size]
-            at += size
-            if len(part) < size:
+                size, at = _varint(self._data, at, end)
+            start, at = at, at + size
+            if at > end:
                 raise _NotProtobuf
             if wire_type == LEN:
-                self._len(number, part, depth)
+                self._len(number, start, at, depth)
             else:
-                value = int.from_bytes(part, "little")
+                value = int.from_bytes(self._data[start:at], "little")
                 self.lines.append(indent + describe_field(number, wire_type, value))
 
-    def _len(self, number: int, part: bytes, depth: int) -> None:
-        indent, before = "  " * depth, len(self.lines)
-        if len(part) > 1 and depth < MAX_DEPTH and _text(part) is None:
+    def _len(self, number: int, start: int, end: int, depth: int) -> None:
+        part, indent = self._data[start:end], "  " * depth
+        before = len(self.lines), len(self.texts)
+        if len(part) > 1 and depth < MAX_DEPTH and (self._thorough or _text(part) is None):
             self.lines.append(f"{indent}{number} len {{")
             try:
-                self.message(part, depth + 1)
+                self.message(start, end, depth + 1)
             except _NotProtobuf:
-                del self.lines[before:]
+                del self.lines[before[0] :], self.texts[before[1] :]
             else:
                 self.lines.append(indent + "}")
+                self.texts.append((start, end))
                 return
         self.lines.append(indent + describe_field(number, LEN, part))
+        self.texts.append((start, end))
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
-        if at >= len(data):
+        if at >= end:
             break
         byte = data[at]
         at += 1

@@ -16,6 +16,7 @@ from devroute.inspector.protobuf.parser import parse_document
 from devroute.inspector.protobuf.printer import MAX_VALUES, Printer, TooLarge
 from devroute.inspector.protobuf.schema import MAX_FILES, Schema, parse
 from tests.support import grpc_shop
+from tests.support.examples import examples
 
 SCHEMA = Schema(grpc_shop.files())
 ORDER = SCHEMA.type("shop.Order")
@@ -63,6 +64,7 @@ def test_a_message_is_printed_as_the_library_prints_it_and_comes_back() -> None:
     assert parse(ORDER, parse_document(SCHEMA, ORDER, camel)) == parse(ORDER, data)
 
 
+@examples(60)
 @given(
     st.fixed_dictionaries(
         {},
@@ -209,6 +211,7 @@ JSON = st.recursive(
 )
 
 
+@examples(60)
 @given(JSON)
 def test_any_document_is_a_message_or_an_error(document: Any) -> None:
     try:
@@ -219,6 +222,7 @@ def test_any_document_is_a_message_or_an_error(document: Any) -> None:
         assert parse(ORDER, data) is not None
 
 
+@examples(60)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_none(data: bytes) -> None:
     message = parse(ORDER, data)

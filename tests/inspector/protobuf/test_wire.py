@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from devroute.inspector.protobuf import wire
 from tests.support import grpc_shop
+from tests.support.examples import examples
 
 
 def test_each_field_has_its_number_wire_type_and_value() -> None:
@@ -52,6 +53,7 @@ def test_other_bytes_are_not_described(data: bytes) -> None:
     assert wire.describe(data) is None
 
 
+@examples(60)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_within_bounds(data: bytes) -> None:
     lines = (wire.describe(data) or "").splitlines()

@@ -165,7 +165,7 @@ def test_the_documentation_lists_the_fields_and_states() -> None:
     rows = dict(re.findall(r"^\| `([a-z]+):` \| (.*) \|$", page, re.MULTILINE))
     assert list(rows) == list(FIELDS)
     assert set(re.findall("`([a-z]+)`", rows["is"])) == set(STATES)
-    example = re.search(r"^    (status:.*)$", page, re.MULTILINE)
+    example = re.search(r"^(status:.*)$", page, re.MULTILINE)
     assert example is not None
     assert len(Query.parse(example[1]).terms) == 6
 
