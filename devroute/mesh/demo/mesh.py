@@ -21,7 +21,7 @@ FIRST, LAST = "a", "c"
 #: The names of the demo's apps: those in the mesh, Alice's, and Bob's. YOU is the laptop that the user's own
 #: `devroute up` registers.
 MESH, ALICE, BOB = "mesh", "alice", "bob"
-YOU = "you"
+YOU = "dev"
 
 #: Random bytes of a token: its line fits into 80 columns.
 TOKEN_BYTES = 16

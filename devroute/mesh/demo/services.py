@@ -145,7 +145,8 @@ async def ask(
 
 
 def _hops_response(hops: list[dict[str, Any]], status: int = 200) -> web.Response:
-    return web.json_response({"hops": hops}, status=status, headers={_OWN: _NONCE})
+    text = json.dumps({"hops": hops}) + "\n"
+    return web.json_response(text=text, status=status, headers={_OWN: _NONCE})
 
 
 async def _hops_in(response: aiohttp.ClientResponse) -> list[dict[str, Any]] | None:

@@ -100,7 +100,9 @@ def next_steps(mesh: Mesh, program: str, page: str) -> Text:
         text.append(f"    {line}\n", "cyan")
     text.append(f"    {program} up {service}=YOURPORT\n\n", "cyan")
     text.append(f"  Your app may call {LAST} at {mesh.last}/, with the request's {CONTRACT}.\n", "dim")
-    text.append("  In a third one; each request's way is shown live at ")
+    text.append("\n  In a third one, after the same exports, see who answered at every hop:\n\n", "bold")
+    text.append(f"    {program} curl {mesh.url}/\n\n", "cyan")
+    text.append("  Other clients need no exports. Every request's way is shown live at\n  ")
     text.append(f"{page}/\n\n", "bold cyan")
     for contract, comment in contracts:
         text.append(f"    # {comment}\n", "dim")

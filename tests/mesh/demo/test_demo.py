@@ -206,7 +206,7 @@ def test_an_app_of_one_s_own_joins_the_demo_in_two_lines(tmp_path: Path) -> None
 
         environment = dict(re.findall(r"export (\w+)=(\S+)", text))
         (line,) = re.findall(r"^ +(devroute up .*)$", text, re.MULTILINE)
-        (page,) = re.findall(r"live at (\S+)", text)
+        (page,) = re.findall(r"live at\s+(\S+)", text)
         entry, contract = re.findall(r"curl -i (\S+) -H 'x-devroute: (.*)'", text)[0]
         with own_app() as port, up(line.replace("YOURPORT", str(port)), environment, tmp_path):
             code = {"x-devroute": contract}
