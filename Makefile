@@ -77,16 +77,22 @@ test-istio: istio
 	$(BIN)/python -m pytest $(ON_THE_OLDEST:%=tests/istio/test_%.py) -m istio --envoy $(OLDEST)/envoy/_bin/envoy $(ARGS)
 ON_THE_OLDEST := main_job policies identity edge
 
-# What is published. The wheel is plain Python; the single file has compiled dependencies, and is for the Python and
-# the kind of machine that made it.
+# What is published. The wheel is plain Python. The single file has compiled dependencies, for each of these versions of
+# Python side by side, and for the kind of machine that made it.
+PYTHONS := 3.11 3.12 3.13 3.14
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 package: $(VENV)/.package-installed
 	rm -rf dist/*.whl dist/*.tar.gz
 	$(BIN)/python -m build --outdir dist . >/dev/null
 	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 zipapp: $(VENV)/.package-installed
-	mkdir -p dist
-	$(BIN)/shiv --console-script devroute --output-file dist/devroute.pyz --preamble package/preamble.py --reproducible \
-		--quiet --disable-pip-version-check --constraint constraints.txt .
+	rm -rf build/zipapp && mkdir -p build/zipapp/all dist
+	$(PIP) wheel --no-deps --wheel-dir build/zipapp/wheel .
+	for python in $(PYTHONS); do $(PIP) install --only-binary :all: --no-compile --python-version $$python \
+		--target build/zipapp/$$python --constraint constraints.txt build/zipapp/wheel/*.whl \
+		&& cp -rn build/zipapp/$$python/. build/zipapp/all || exit; done
+	$(BIN)/shiv --console-script devroute --site-packages build/zipapp/all --output-file dist/devroute.pyz \
+		--preamble package/preamble.py --reproducible
 test-slow: $(VENV)/.test-installed package zipapp
 	$(BIN)/python -m pytest tests/packaging tests/docs -m slow $(ARGS)
 

@@ -1,4 +1,4 @@
-"""Runs first in devroute.pyz: its compiled parts load into one version of Python, on one kind of machine.
+"""Runs first in devroute.pyz: its compiled parts load into some versions of Python, on one kind of machine.
 
 shiv runs it with the global `site_packages`, the folder that it has extracted.
 """
@@ -11,11 +11,11 @@ try:
     import pydantic_core  # noqa: F401
 except ImportError:
     found = [each.name for each in Path(site_packages).glob("pydantic_core/*")]  # type: ignore[name-defined]  # noqa: F821
-    built = [match for each in found if (match := re.search(r"\.cp(?:ython-)?(\d)(\d+)-([^.]+)", each))]
-    python = f"python{built[0][1]}.{built[0][2]}" if built else "another Python"
-    machine = built[0][3] if built else "another machine"
+    built = [match for each in sorted(found) if (match := re.search(r"\.cpython-(\d)(\d+)-(.+)\.\w+$", each))]
+    versions = ", ".join(f"{each[1]}.{each[2]}" for each in built)
+    machines = ", ".join({each[3] for each in built})
     sys.exit(
-        f"devroute: this file is for {python} on {machine}; this is {sys.implementation.name}"
-        f" {sys.version_info[0]}.{sys.version_info[1]} on {sys.platform}\n"
-        f"  hint: run it by {python}, or make one for this Python: make zipapp PYTHON={sys.executable}"
+        f"devroute: this file is for Python {versions} on {machines};"
+        f" this is {sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]} on {sys.platform}\n"
+        "  hint: run it by one of these, or make one on a machine like this: make zipapp"
     )
