@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -172,7 +173,8 @@ class Agent:
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._flushing: asyncio.TimerHandle | None = None
         self._monitor = LinkMonitor(reporter, self._loop)
-        self._watch = AppWatch(settings.services, reporter.app)
+        report = partial(reporter.app, started=bool(settings.command))
+        self._watch = AppWatch(settings.services, report)
         self._open_requests = OpenRequestWatch(lambda: self._link, self._reporter.open, self._redaction)
 
     async def run(self) -> int:

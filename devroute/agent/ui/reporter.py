@@ -163,13 +163,16 @@ class Reporter(ABC):
             )
             self._report("taken-over", text, **fields)
 
-    def app(self, spec: ServiceSpec, problem: str | None) -> None:
-        """What a service's app lacks to be connected to; None once it can be."""
+    def app(self, spec: ServiceSpec, problem: str | None, started: bool = False) -> None:
+        """What a service's app lacks to be connected to; None once it can be. `started`: by us."""
         what = {"service": spec.service, "local": spec.place}
         if problem is None:
             self._report("app-listens", f"{spec.service}: {spec.place} listens now", **what)
         else:
-            text = f"{spec.service}: {spec.place} {problem}: start the app, or give its port"
+            remedy = (
+                "give the port of the app that was started" if started else "start the app, or give its port"
+            )
+            text = f"{spec.service}: {spec.place} {problem}: {remedy}"
             self._report("app-missing", text, **what, reason=problem)
 
     def offline(self, reason: str) -> None:

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import aiohttp
+
 from devroute.mesh.demo.journal import Journal
 from devroute.mesh.demo.loopback import served
 from devroute.mesh.demo.server import JournalPage
@@ -11,6 +13,24 @@ from tests.inspector.browser import chromium, needed
 ABOUT = {"services": ["a", "b", "c"], "up": "devroute up b=YOURPORT", "curl": "curl -i http://127.0.0.1:1/"}
 #: A page that inserts a text as HTML would run this.
 HOSTILE = "/<img src=x onerror=\"document.title='owned'\">"
+
+
+async def test_other_names_and_methods_are_refused() -> None:
+    """A web site whose name resolves to 127.0.0.1 (DNS rebinding) sends its own name."""
+    async with served(JournalPage(Journal(), ABOUT).add_routes) as url, aiohttp.ClientSession() as session:
+
+        async def status(method: str, path: str, host: str = "") -> int:
+            headers = {"host": host} if host else {}
+            async with session.request(method, f"{url}{path}", headers=headers) as response:
+                return response.status
+
+        port = url.rpartition(":")[2]
+        for path in ("/", "/events", "/page/page.js"):
+            for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", "127.0.0.1:1", f"127.1:{port}"):
+                assert await status("GET", path, host) == 403
+            assert await status("POST", path) == 405
+        assert await status("GET", "/", f"localhost:{port}") == 200
+        assert await status("GET", "/page/..%2fapp.py") == 404
 
 
 @needed
