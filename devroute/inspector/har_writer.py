@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from devroute.inspector.capture import OPCODES, Body, Capture, Fields, Message, readable, text_of, value_of
+from devroute.inspector.outcome import status_text
 
 #: Bytes of a decoded body.
 MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
@@ -96,7 +97,10 @@ def _response(capture: Capture) -> dict[str, Any]:
     }
     if plain:
         content |= _text(plain, text_of(plain, cut=False))
+    # HTTP's status says nothing of a gRPC call.
+    outcome = f"gRPC {status_text(capture)} {capture.grpc_message}".strip() if capture.kind == "grpc" else ""
     return {
+        **({"comment": outcome} if outcome else {}),
         "status": capture.status or 0,
         "statusText": capture.reason,
         "httpVersion": capture.version,

@@ -7,10 +7,11 @@ keeps `devroute up` from running.
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final
 
 from devroute import private_files
 from devroute.errors import HarInvalid
@@ -35,12 +36,8 @@ MAX_ID: Final = 2**53
 #: Redacts what the store has not redacted itself: messages of gRPC.
 Redact = Callable[[Capture], Awaitable[None]]
 
-
-class Loaded(NamedTuple):
-    """`captures` by id, oldest first; `skipped`: lines that could not be read."""
-
-    captures: list[tuple[int, Capture]]
-    skipped: int
+#: The id at the start of each line.
+_ID: Final = re.compile(rb'^\{"id": ([1-9][0-9]{0,15}),', re.MULTILINE)
 
 
 class HistoryFile:
@@ -63,10 +60,8 @@ class HistoryFile:
         if self._lock is not None:
             self._lock.close()
 
-    def load(self) -> Loaded:
-        """The captures in it. Raises HarInvalid if it is no history of this version."""
-        found: dict[int, Capture] = {}
-        skipped = 0
+    def read(self) -> bytes:
+        """The lines of the newest captures in it. Raises HarInvalid if it is no history of this version."""
         if not self._path.exists():
             self.rewrite(())
         with self._path.open("rb") as stream:
@@ -76,14 +71,7 @@ class HistoryFile:
             if size > 2 * self._limit:  # written with a larger limit: its end has the newest
                 stream.seek(size - 2 * self._limit)
                 stream.readline()
-            for number, line in enumerate(stream, 1):
-                try:
-                    capture = _read(line, number)
-                except (HarInvalid, ValueError, RecursionError):
-                    skipped += 1
-                else:
-                    found[capture.id] = capture  # a later line of the same capture replaces it
-        return Loaded(sorted(found.items()), skipped)
+            return stream.read()
 
     def add(self, captures: Iterable[Capture]) -> bool:
         """Append these; whether the file has become too large."""
@@ -142,19 +130,28 @@ def _comparison(found: Any) -> list[dict[str, Any]] | None:
 
 
 class History:
-    """Writes what the store completes to the file, a moment later and in a thread."""
+    """Loads what was read of the file into the store, and then writes what the store completes to the file, a
+    moment later and in a thread."""
 
     def __init__(
-        self, store: CaptureStore, file: HistoryFile, report: Callable[[str], None], redact: Redact
+        self,
+        store: CaptureStore,
+        file: HistoryFile,
+        lines: list[bytes],
+        report: Callable[[str], None],
+        redact: Redact,
     ) -> None:
         self._store = store
         self._redact = redact
         self._file = file
+        self._lines = lines
         self._report = report
         self._waiting: dict[int, Capture] = {}
         self._cleared = False
         self._due = asyncio.Event()
         self._ending = asyncio.Event()
+        #: Whether the store has what the file has, so that it may be rewritten.
+        self._complete = False
 
     def changed(self, event: str, capture: Capture | None, details: dict[str, Any]) -> None:
         """A subscriber of the store."""
@@ -175,6 +172,7 @@ class History:
     async def run(self) -> None:
         """Write, until `end` is called or the file cannot be written."""
         try:
+            await self._load()
             ending = False
             while not ending:
                 await self._due.wait()
@@ -188,9 +186,38 @@ class History:
         except OSError as error:
             self._report(f"the inspector's history is not written any more: {error.strerror}")
 
+    async def _load(self) -> None:
+        """Restore the captures of before, in turns that leave the event loop to the requests."""
+        found: dict[int, tuple[Capture, int]] = {}
+        skipped = 0
+        lines, self._lines = self._lines, []
+        for number, line in enumerate(lines, 1):
+            try:
+                capture = _read(line, number)
+            except (HarInvalid, ValueError, RecursionError):
+                skipped += 1
+            else:  # a later line of the same capture replaces it
+                found[capture.id] = capture, self._store.redacted(capture)
+            await asyncio.sleep(0)
+            if self._cleared or self._ending.is_set():
+                return
+        self._store.restore([found[number] for number in sorted(found)])
+        self._complete = True
+        if skipped:
+            total = skipped + len(found)
+            self._report(f"{skipped} of {total} requests in the inspector's history could not be read")
+            await self._rewrite()  # also ends a last line that was cut
+
+    async def _rewrite(self) -> None:
+        completed = [each for each in self._store.newest_first() if each.state != "open"]
+        for capture in completed:
+            await self._redact(capture)
+        await asyncio.to_thread(self._file.rewrite, completed)
+
     async def _write_batch(self) -> None:
         if self._cleared:
             self._cleared = False
+            self._complete = True
             await asyncio.to_thread(self._file.rewrite, ())
         batch = list(self._waiting.values())[:BATCH]
         for capture in batch:
@@ -198,9 +225,8 @@ class History:
         kept = [capture for capture in batch if capture.stored]
         for capture in kept:
             await self._redact(capture)
-        if await asyncio.to_thread(self._file.add, kept):
-            completed = [each for each in self._store.newest_first() if each.state != "open"]
-            await asyncio.to_thread(self._file.rewrite, completed)
+        if await asyncio.to_thread(self._file.add, kept) and self._complete:
+            await self._rewrite()
 
 
 @asynccontextmanager
@@ -211,10 +237,13 @@ async def keeping(
     where something is in the way."""
     file = HistoryFile(path, store.max_total)
     try:
-        if not await _opened(file, store, report):
+        data = await _opened(file, report)
+        if data is None:
             yield
             return
-        history = History(store, file, report, redact)
+        store.reserve(max((int(found[1]) for found in _ID.finditer(data)), default=0))
+        history = History(store, file, data.splitlines(), report, redact)
+        del data
         unsubscribe = store.subscribe(history.changed)
         writing = TaskOwner().start(history.run())
         try:
@@ -227,30 +256,21 @@ async def keeping(
         file.close()
 
 
-async def _opened(file: HistoryFile, store: CaptureStore, report: Callable[[str], None]) -> bool:
-    """Whether the history can be kept."""
+async def _opened(file: HistoryFile, report: Callable[[str], None]) -> bytes | None:
+    """The lines of the file, None if no history can be kept."""
     try:
         if not await asyncio.to_thread(file.open):
             report("another devroute up has the inspector's history of these services: this one keeps none")
-            return False
+            return None
         try:
-            loaded = await asyncio.to_thread(file.load)
+            return await asyncio.to_thread(file.read)
         except HarInvalid as error:
             aside = await asyncio.to_thread(file.put_aside)
             report(f"the inspector's history could not be read: {error.message}; it is now {aside}")
-            loaded = await asyncio.to_thread(file.load)
-        for number, capture in loaded.captures:
-            store.restore(capture, number)
-            await asyncio.sleep(0)
-        if loaded.skipped:
-            total = loaded.skipped + len(loaded.captures)
-            report(f"{loaded.skipped} of {total} requests in the inspector's history could not be read")
-            # Also ends a last line that was cut.
-            await asyncio.to_thread(file.rewrite, store.newest_first())
+            return await asyncio.to_thread(file.read)
     except OSError as error:
         report(f"the inspector keeps no history: {error.strerror}")
-        return False
-    return True
+        return None
 
 
 @asynccontextmanager

@@ -39,9 +39,8 @@ _HEALTH_PATH: Final = re.compile(
     r"(?:health(?:z|y|check)?|live(?:z|ness)?|ready(?:z)?|readiness|startupz?|ping|heartbeat)"
     r"(?:/(?:live(?:ness)?|ready|readiness|startup|db|full))?/?"
 )
-_PROBE: Final = re.compile(
-    rb"(?i)(?:\A|\n)user-agent:[ \t]*(?:kube-probe/|googlehc/|elb-healthchecker/|envoy/hc|consul health)"
-)
+#: What the user agents of health checks start with.
+_PROBES: Final = (b"kube-probe/", b"googlehc/", b"elb-healthchecker/", b"envoy/hc", b"consul health")
 
 
 def status_class(capture: Capture) -> StatusClass:
@@ -101,5 +100,9 @@ def is_noise(capture: Capture) -> bool:
         return True
     if capture.method not in ("GET", "HEAD"):
         return False
-    path = target.partition("?")[0]
-    return bool(_HEALTH_PATH.fullmatch(path) or _PROBE.search(capture.request_head.raw))
+    if _HEALTH_PATH.fullmatch(target.partition("?")[0]):
+        return True
+    raw = capture.request_head.raw
+    # A pattern without regard to case takes ten times as long.
+    at = max(raw.find(b"ser-agent:"), raw.find(b"ser-Agent:"))
+    return at >= 0 and raw[at + 10 : at + 40].strip().lower().startswith(_PROBES)

@@ -4,7 +4,7 @@ inspector/recorder.py calls begin, receive, complete_request, respond, add_messa
 request proceeds; each is cheap, and none raises.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Literal
 
@@ -90,6 +90,12 @@ class CaptureStore:
 
     def add(self, capture: Capture) -> Capture:
         """Store a capture from elsewhere, such as an import, after redacting it. Sets its id."""
+        self._insert(capture, self.redacted(capture))
+        self.subscriptions.notify("done", capture, {})
+        return capture
+
+    def redacted(self, capture: Capture) -> int:
+        """Redact a capture from elsewhere; its bytes besides the request head."""
         redact, limit = self.redact, self.max_body
         capture.target = redact.target_text(capture.target)
         for side in ("request", "response"):
@@ -106,15 +112,25 @@ class CaptureStore:
                 message.data = redact.message(message.data, text=message.opcode == "text")
         size = len(capture.response_head.raw)
         size += len(capture.request_body.data) + len(capture.response_body.data)
-        size += sum(len(message.data) + MESSAGE_BYTES for message in capture.messages)
-        self._insert(capture, size)
-        self.subscriptions.notify("done", capture, {})
-        return capture
+        return size + sum(len(message.data) + MESSAGE_BYTES for message in capture.messages)
 
-    def restore(self, capture: Capture, number: int) -> None:
-        """Store a capture of an earlier run with its id, after redacting it. Ids have to ascend."""
-        self._last_id = max(self._last_id, number - 1)
-        self.add(capture)
+    def reserve(self, last_id: int) -> None:
+        """Leave the ids up to this one to captures of an earlier run."""
+        self._last_id = max(self._last_id, last_id)
+
+    def restore(self, found: Sequence[tuple[Capture, int]]) -> None:
+        """Put captures of an earlier run before all others: each with its id, which was reserved, and what
+        `redacted` returned. If there is too little room, the newest are kept."""
+        kept: list[Capture] = []
+        for capture, size in reversed(found):
+            size += _fixed_size(capture)
+            if self.total + size > self.max_total or len(self._by_id) + len(kept) >= MAX_EXCHANGES:
+                break
+            capture.stored, capture.stored_bytes = True, size
+            self.total += size
+            kept.append(capture)
+            self.subscriptions.notify("restored", capture, {})
+        self._by_id = {capture.id: capture for capture in reversed(kept)} | self._by_id
 
     # --- recording
 
@@ -285,7 +301,7 @@ class CaptureStore:
         capture.id = self._last_id
         capture.stored = True
         self._by_id[capture.id] = capture
-        self._grow(capture, size + len(capture.request_head.raw) + len(capture.target) + EXCHANGE_BYTES)
+        self._grow(capture, size + _fixed_size(capture))
         if len(self._by_id) > MAX_EXCHANGES:
             self._evict(capture)
 
@@ -314,6 +330,11 @@ class CaptureStore:
 def _leave_unchecked(capture: Capture) -> None:
     """A gRPC call is redacted when its schema is known, by inspector/protobuf/cleaner.py."""
     capture.messages_checked = capture.request_body.checked = capture.response_body.checked = 0
+
+
+def _fixed_size(capture: Capture) -> int:
+    """Bytes of a capture that do not change."""
+    return len(capture.request_head.raw) + len(capture.target) + EXCHANGE_BYTES
 
 
 def _forget(capture: Capture) -> None:

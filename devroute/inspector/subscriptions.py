@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 from devroute.inspector.capture import Capture
 
-Event = Literal["open", "head", "data", "message", "done", "cleared"]
+Event = Literal["open", "head", "data", "message", "done", "restored", "cleared"]
 #: Called with the event, the capture (None for "cleared") and details: `side` ("request" or "response") and
-#: `size` for "data", `message` for "message". "head" is the response's; "done" includes failures.
+#: `size` for "data", `message` for "message". "head" is the response's; "done" includes failures;
+#: "restored": it is of an earlier run.
 Callback = Callable[[Event, Capture | None, dict[str, Any]], None]
 #: Calls a function after the current turn of the event loop, as loop.call_soon does.
 Defer = Callable[[Callable[[], None]], object]

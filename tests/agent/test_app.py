@@ -162,8 +162,12 @@ async def test_an_open_inspector_and_its_history_survive_a_restart(
                 page = str(opened.url)
         async with up(wanted, tmp_path) as task:
             await online(where, task)
-            async with browser.get(f"{page}api/exchanges") as listed:
-                (kept,) = (await listed.json())["exchanges"]
+
+            async def restored() -> Any:
+                async with browser.get(f"{page}api/exchanges") as listed:
+                    return (await listed.json())["exchanges"]
+
+            (kept,) = await eventually(restored)
     assert (kept["id"], kept["target"]) == (1, "/path?q=1")
 
 

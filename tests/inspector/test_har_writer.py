@@ -15,7 +15,7 @@ from devroute.inspector import har_reader
 from devroute.inspector.capture import Capture, CapturedHead, Message, readable
 from devroute.inspector.compare import differences, response_of
 from devroute.inspector.har_reader import MAX_ENTRIES, Unreadable, read
-from devroute.inspector.har_writer import write
+from devroute.inspector.har_writer import entry, write
 from devroute.inspector.store import CaptureStore
 from tests.support.examples import examples
 
@@ -317,3 +317,10 @@ def test_any_value_in_any_field_is_read_or_refused(data: st.DataObject) -> None:
         (found,) = read(har(entry))
         if isinstance(found, Capture):
             whole("".join(write([found], "1")))
+
+
+def test_a_grpc_call_has_its_own_status_as_a_comment() -> None:
+    call = Capture("shop", "POST", "/shop.Orders/Place", 0.0, 0.0, kind="grpc", status=200)
+    call.trailers = [("grpc-status", "5"), ("grpc-message", "no%20such%20order")]
+    assert entry(call)["response"]["comment"] == "gRPC NOT_FOUND no such order"
+    assert "comment" not in entry(Capture("shop", "GET", "/", 0.0, 0.0, status=200))["response"]

@@ -44,9 +44,16 @@ async def run(
     store = CaptureStore() if store is None else store
     reports: list[str] = []
     async with keeping(store, path, reports.append, redacting(store)):
+        await loaded()
         for each in captures:
             store.add(each)
     return store, reports
+
+
+async def loaded() -> None:
+    """Wait until the histories of this loop have nothing to load."""
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 def targets(store: CaptureStore) -> list[tuple[int, str]]:
@@ -173,8 +180,42 @@ async def test_a_file_of_a_larger_limit_is_read_from_its_end(tmp_path: Path) -> 
     path = tmp_path / "history.jsonl"
     await run(path, *(capture(f"/{number}", b"x" * 8000) for number in range(20)))
     assert path.read_bytes().startswith(HEADER)
-    loaded = HistoryFile(path, 30_000).load()
-    assert [each.target for _, each in loaded.captures][-1] == "/19"
-    assert 5 <= len(loaded.captures) < 10
-    assert loaded.skipped == 0
-    assert json.loads(path.read_bytes().splitlines()[1])["id"] == 1
+    lines = HistoryFile(path, 30_000).read().splitlines()
+    assert 5 <= len(lines) < 10
+    assert [json.loads(line)["id"] for line in lines] == list(range(21 - len(lines), 21))
+
+
+async def test_requests_that_arrive_while_it_loads_come_after_the_old_ones(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    await run(path, *(capture(f"/{number}") for number in range(50)))
+    for ends_early in (True, False):
+        store = CaptureStore()
+        async with keeping(store, path, print, redacting(store)):
+            new = store.add(capture("/new"))
+            assert len(store) == 1
+            if not ends_early:
+                await loaded()
+        assert new.id == (51 if ends_early else 52)
+    assert [number for number, _ in targets(store)] == list(range(52, 0, -1))
+    assert len((await run(path))[0]) == 52
+
+
+async def test_what_was_cleared_while_it_loads_does_not_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    await run(path, *(capture(f"/{number}") for number in range(50)))
+    store = CaptureStore()
+    async with keeping(store, path, print, redacting(store)):
+        await asyncio.sleep(0)
+        store.clear()
+        await loaded()
+        assert len(store) == 0
+    assert len((await run(path))[0]) == 0
+
+
+async def test_with_too_little_room_the_newest_are_restored(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    await run(path, *(capture(f"/{number}", b"x" * 8000) for number in range(20)))
+    store, _ = await run(path, store=CaptureStore(max_total=60_000))
+    assert targets(store)[0] == (20, "/19")
+    assert 3 <= len(store) < 8
+    assert store.total == sum(each.stored_bytes for each in store.newest_first()) <= 60_000

@@ -5,7 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import aiohttp
@@ -493,11 +493,7 @@ async def test_a_page_receives_all_captures_and_then_their_changes() -> None:
         async with stream(opened) as events:
             name, hello = await events.next()
             assert name == "hello"
-            assert hello["about"] == {
-                "services": {"foo": "http://localhost:8001"},
-                "name": "alice",
-                "entries": {},
-            }
+            assert hello["about"] == asdict(ABOUT)
             told = [each["target"] for batch in await events.until("synced") for each in batch["changed"]]
             assert told == [f"/{n}" for n in reversed(range(450))]
             opened.store.add(capture("/new"))

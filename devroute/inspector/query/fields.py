@@ -5,13 +5,14 @@ A field of another feature is an entry of FIELDS, a state of an exchange one of 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final, NamedTuple
 
 from devroute.http.grpc import NAMES
 from devroute.inspector.capture import Body, Capture, Fields, readable, redacted_parts, value_of
 from devroute.inspector.outcome import is_noise, status_class, status_text
+from devroute.inspector.protobuf.frames import payloads
 
 #: Bytes of a decoded body that are searched.
 MAX_SEARCHED: Final = 1024 * 1024
@@ -156,7 +157,16 @@ def _bodies_hold(capture: Capture, needle: bytes) -> bool:
         _in_body(capture.request_body, capture.request_headers, needle)
         or _in_body(capture.response_body, capture.response_headers, needle)
         or any(needle in message.data.lower() for message in capture.messages)
+        or any(needle in data.lower() for data in _decompressed(capture))
     )
+
+
+def _decompressed(capture: Capture) -> Iterator[bytes]:
+    """The gRPC messages that were compressed."""
+    if capture.kind == "grpc" and any(message.compressed for message in capture.messages):
+        for payload in payloads(capture, 0):
+            if payload.encoding:
+                yield payload.plain().data
 
 
 def _heads_hold(capture: Capture, needle: bytes) -> bool:

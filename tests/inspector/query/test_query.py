@@ -1,5 +1,6 @@
 """The query language: what each term matches, the error of a mistake, and that no query takes long."""
 
+import gzip
 import re
 import time
 from typing import Any
@@ -97,11 +98,13 @@ def test_a_term_matches_what_it_says(query: str, matching: Capture, other: Captu
     assert not parsed.matches(other)
 
 
-def test_encoded_bodies_are_searched_decoded() -> None:
-    import gzip
-
+def test_encoded_bodies_and_messages_are_searched_decoded() -> None:
     packed = capture(response=gzip.compress(b"a needle"), response_headers=[("content-encoding", "gzip")])
     assert Query.parse("body:needle").matches(packed)
+    data = gzip.compress(b"\n\x08a needle")
+    message = Message(0, False, "binary", data, len(data), compressed=True)
+    call = grpc(0, messages=[message], response_headers=[("grpc-encoding", "gzip")])
+    assert Query.parse("body:needle").matches(call)
 
 
 def test_an_empty_query_matches_all() -> None:
