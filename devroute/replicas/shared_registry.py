@@ -68,6 +68,7 @@ class SharedRegistry:
         self._record: ReplicaRecord | None = None
         self._values: dict[str, bytes] = {}  # that this replica has written, by name
         self._changed: set[str] = set()  # names that are to be written
+        self._touched: set[str] | None = None  # names that have changed while all is being written
         self._behind = False  # something could not be written
         self._version = 0
         self._writing: asyncio.Task[None] | None = None
@@ -126,6 +127,8 @@ class SharedRegistry:
             self._write_soon(registration.name)
 
     def _write_soon(self, name: str) -> None:
+        if self._touched is not None:
+            self._touched.add(name)
         if self._value(name) == self._values.get(name, b""):
             return
         self._changed.add(name)
@@ -164,11 +167,22 @@ class SharedRegistry:
         """Write all that this replica has; under `_own`."""
         assert self._record is not None
         names = {each.name for each in self._registry.registrations() if not each.remote}
-        values = {name: self._value(name) for name in names}
-        self._version = max(self._version + 1, int(time.time() * 1e3))
-        await self._store.announce(self._record.encode(), self._version, values)
+        touched = self._touched = set[str]()
+        values = dict[str, bytes]()
+        try:
+            for at, name in enumerate(names):
+                if value := self._value(name):
+                    values[name] = value
+                if at % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            self._version = max(self._version + 1, int(time.time() * 1e3))
+            await self._store.announce(self._record.encode(), self._version, values)
+        finally:
+            self._touched = None
         self._values = values
         self._behind = False
+        for name in touched:
+            self._write_soon(name)
 
     # --- taking a name
 

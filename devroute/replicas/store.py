@@ -24,6 +24,8 @@ TTL_SECONDS: Final = 15
 MAX_REPLICAS: Final = 64
 #: A version fits a double, in which Redis's Lua counts.
 _VERSION_DIGITS: Final = 16
+#: Fields that are read at once.
+_PIECE: Final = 200
 #: Names in one write.
 _BATCH: Final = 200
 
@@ -178,13 +180,17 @@ class Store:
         return _by_replica((await self._run(_CLAIM, "", name, b""))[1:])
 
     async def read(self, id_: str) -> Whole | None:
-        """All that a replica has; None if it is gone."""
+        """All that a replica has; None if it is gone. In pieces, so that requests go on meanwhile: what is
+        changed after the first one has a later version, whether it is in the others or not."""
+        key, names, cursor = f"{self._prefix}:replica:{id_}", dict[str, bytes](), 0
         with _Failures():
-            fields: dict[bytes, bytes] = await self._client.hgetall(f"{self._prefix}:replica:{id_}")
-        if not fields:
-            return None
-        names = {_text(key[2:]): value for key, value in fields.items() if key.startswith(b"n:")}
-        return Whole(fields.get(b"@", b""), _version(fields.get(b"v", b"")), names)
+            version, record = await self._client.hmget(key, "v", "@")
+            while True:
+                cursor, fields = await self._client.hscan(key, cursor, match="n:*", count=_PIECE)
+                names.update((_text(name[2:]), value) for name, value in fields.items())
+                if not cursor:
+                    break
+        return None if version is None else Whole(record or b"", _version(version), names)
 
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[Change]]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -17,6 +18,7 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from tests.support.eventually import eventually
 from tests.support.redis_server import SERVER, running_redis
+from tests.support.resolve_reader import decode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -114,10 +116,21 @@ async def test_a_forwarded_request_stands_in_one_log_with_the_replica_of_the_lap
     head = await read_head(reader)
     writer.close()
     assert b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by alice (tunnel)\r\n" in head
-    assert running.other is not None
     (line,) = await eventually(lambda: lines_of(running.other, "only-once"), "a line of the access log")
     assert line["replica"] == f"{running.proxy.data.host}:{running.proxy.data.port}"
     assert not lines_of(running.proxy, "only-once")
+
+
+async def test_every_replica_names_the_one_that_has_the_laptop(running: Way) -> None:
+    if running.other is None:
+        pytest.skip("needs redis-server (apt-get install redis-server)")
+    sent = {"x-devroute": '{"foo": "alice"}', "x-devroute-candidates": "foo"}
+    async with aiohttp.ClientSession(headers=sent) as session:
+        for replica in (running.proxy, running.other):
+            async with session.get(f"{replica.server}/resolve") as response:
+                lines = decode(await response.read())
+            assert lines["decision"] == ["detour"]
+            assert lines["owner"] == [f"{running.proxy.data.host}:{running.proxy.data.port}"]
 
 
 def lines_of(proxy: testbed.RunningProxy | None, request_id: str) -> list[dict[str, object]]:

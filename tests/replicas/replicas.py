@@ -21,7 +21,8 @@ from tests.support.redis_server import RedisServer
 
 
 class Replica:
-    """One of several replicas; `data` is a port on which nothing but accepting happens."""
+    """One of several replicas; `data` is a port on which nothing but accepting happens, `policies` the one in
+    force."""
 
     def __init__(
         self,
@@ -30,7 +31,9 @@ class Replica:
         data: asyncio.Server,
         reported: Reported,
         shadow: ShadowTraffic,
+        policies: list[Policy],
     ) -> None:
+        self.policies = policies
         self.traces, self.services, _ = reported
         self.shadow = shadow
         self.site = site
@@ -85,7 +88,8 @@ async def replicas(
     try:
         for _ in range(count):
             site = await start_site()
-            pools = Pools(lambda: Policy(), connect_timeout=2, max_in_flight=100)
+            policies = [Policy()]
+            pools = Pools(lambda found=policies: found[0], connect_timeout=2, max_in_flight=100)  # type: ignore[misc]
             laptops = LocalLaptops(site.registry, pools)
             url = server if isinstance(server, str) else server.url
             traces, shadow = Traces(), ShadowTraffic(loop.time)
@@ -95,7 +99,7 @@ async def replicas(
             shared = SharedRegistry(url, prefix, laptops, reported, site.tunnels.notify_others)
             site.tunnels.claims = shared
             data = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
-            replica = Replica(site, shared, data, reported, shadow)
+            replica = Replica(site, shared, data, reported, shadow, policies)
             peer_port = await shared.listen("127.0.0.1", 0)
             await replica.start(peer_port)
             started.append(replica)

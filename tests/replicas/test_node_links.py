@@ -5,8 +5,10 @@ import ssl
 
 import pytest
 
+from devroute.contract.target import Address
 from devroute.errors import DevrouteError, LaptopOffline, ProtocolError, TargetUnreachable, UpstreamReset
 from devroute.http.message import Framing, RequestHead
+from devroute.policy.policy import Policy
 from devroute.replicas.certificate import Certificate
 from devroute.replicas.local_laptops import take_line
 from devroute.replicas.node import LINE, Node, NodeUpstream
@@ -100,6 +102,28 @@ def test_a_request_without_a_laptop_is_refused(line: bytes) -> None:
     wire = b"GET / HTTP/1.1\r\n%b\r\n\r\n" % line
     with pytest.raises(ProtocolError):
         take_line(RequestHead(b"GET", b"/", Framing.NONE, 0, wire))
+
+
+async def test_the_address_of_a_laptop_is_connected_to_by_its_owner(redis_server: RedisServer) -> None:
+    """So that its policy, circuit breaker and limits hold. The others name the address, and do not use it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+
+    app = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = Address("127.0.0.1", app.sockets[0].getsockname()[1])
+    async with app, replicas(redis_server) as (one, two):
+        one.policies[0] = Policy.parse("direct: {networks: [127.0.0.0/8], ports: [1-65535]}")
+        await one.connect({}, offered=("foo",), direct=address)
+        await eventually(lambda: two.names() == ["alice"])
+        assert one.registry.lookup("alice", "foo").upstream is None
+        assert two.registry.lookup("alice", "foo").address == address
+        await two.upstream().check_reachable(2)
+        sink = Client()
+        two.upstream().open(get(), sink)
+        await asyncio.wait_for(sink.done.wait(), 5)
+        assert sink.body == b"hello"
 
 
 async def test_the_owners_error_is_the_clients_error(redis_server: RedisServer) -> None:
