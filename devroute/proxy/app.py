@@ -106,11 +106,9 @@ class Proxy:
 
     def _create_listeners(self) -> None:
         settings, config = self._settings, self._config
-        limits = HeadLimits(settings.max_head_bytes, settings.max_header_fields)
+        now, limits = self._loop.time(), HeadLimits(settings.max_head_bytes, settings.max_header_fields)
         observer, record = self._telemetry.observer, self._telemetry.record
-        self._data = Listener(
-            self._router, _timeouts(settings), observer.completed, self._loop.time(), limits
-        )
+        self._data = Listener(self._router, _timeouts(settings), observer.completed, now, limits)
         self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
             registry=self.registry,

@@ -345,6 +345,9 @@ async def test_a_mistyped_parameter_is_explained_as_json_and_as_a_page(opened: E
     assert "default-src 'none'" in response.headers["content-security-policy"]
     assert "<pre>?devroute={&quot;foo&quot;: &quot;alice&quot;}</pre>" in seen["text"]
     assert '<a href="/p?x=1">Continue without</a>' in seen["text"]
+    typographic = quote("{\u201cfoo\u201d: \u201calice\u201d}", safe="")
+    response, body = await opened.get(TYPED, f"/p?devroute={typographic}")
+    assert body["hint"].endswith('made typographic ones; send X-devroute: {"foo": "alice"}')
     response, seen = await opened.get(browser, f"/p?devroute={mistyped}")
     assert "<alice>" not in seen["text"], "text of a stranger is escaped"
     assert response.status == 400

@@ -75,8 +75,14 @@ CONTRACTS = json.loads((VECTORS / "contracts.json").read_text())
 
 
 @pytest.mark.parametrize("case", CONTRACTS["valid"], ids=lambda case: case["contract"][:60])
-def test_the_lua_knows_the_plain_form_of_contracts(case: dict[str, Any]) -> None:
+def test_no_valid_contract_is_refused_and_only_plain_ones_are_not_asked_about(case: dict[str, Any]) -> None:
     assert PLAIN.is_plain(case["contract"]) is case["plain"]
+    worker = Worker(lua.source("decide", SETTINGS=SETTINGS), {"ISTIO_META_WORKLOAD_NAME": "unnamed"})
+    worker.response = worker.responds(encode(Decision("service")).decode())
+    handles = [worker.request(case["contract"]) for _ in range(2)]
+    assert [(handle.responded, handle["result"]) for handle in handles] == [(None, "service")] * 2
+    if case["contract"][0] == "{" and "\\" not in case["contract"]:
+        assert len(worker.asked) == (0 if case["plain"] else 1)
 
 
 @pytest.mark.parametrize("case", CONTRACTS["invalid"], ids=lambda case: repr(case["contract"][:60]))
