@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Final, Literal
 
 Shell = Literal["posix", "powershell", "cmd"]
@@ -16,6 +17,8 @@ MAX_REQUEST_ID: Final = 128
 MAX_REASON: Final = 200
 #: How a reason ends at a service, where the contract names others.
 NAMES_OTHERS: Final = ": devroute trace shows who answered there"
+#: Bytes of those names in it.
+MAX_SHOWN_NAMES: Final = 100
 
 
 def quote(text: str) -> str:
@@ -39,6 +42,18 @@ def shell_word(text: str, shell: Shell) -> str:
 
 def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def reason_for_others(names: Sequence[str]) -> str:
+    """Why a response speaks for one service alone: which others the contract names, in a bounded line. The
+    twin of that in lua/parts/cache.lua."""
+    shown, size = 0, 0
+    while shown < len(names) and (size := size + len(names[shown]) + 2) <= MAX_SHOWN_NAMES:
+        shown += 1
+    if not shown:
+        return f"names other services{NAMES_OTHERS}"
+    more = f" and {len(names) - shown} more" if shown < len(names) else ""
+    return f"names {', '.join(names[:shown])}{more}{NAMES_OTHERS}"
 
 
 def printable(reason: str, most: int = MAX_REASON) -> str:

@@ -307,7 +307,7 @@ local function unasked(identity, entry)
   elseif entry.concerns then
     return nil
   end
-  return identity.doubts and DOUBTED or UNCONCERNED
+  return identity.doubts and DOUBTED or entry.outcome
 end
 
 -- Has the proxy's rule for a contract, unless the last one still holds. Returns the contract's cache entry, and whether it
@@ -332,7 +332,7 @@ local function checked(handle, identity, raw, entry, valid)
     return rule.outcome
   elseif rule.failed then
     entry.expires = entry.since + UNCHECKED_TTL_MS
-    return valid == UNCONCERNED and unchecked(rule) or valid
+    return valid == entry.outcome and unchecked(rule) or valid
   end
   entry.unclear = false
   return valid

@@ -14,6 +14,7 @@ from devroute.contract.target import Address, Version
 from devroute.contract.validity import SKEW_S
 from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy.policy import Policy, permit_contract
+from devroute.quoting import reason_for_others
 from devroute.upstream.interface import ProbedUpstream
 from devroute.upstream.quota import Quota
 
@@ -114,7 +115,7 @@ def _decide_parsed(
 ) -> Decision:
     entry = contract.find(candidates[:MAX_CANDIDATES], namespace)
     if entry is None:
-        return Decision("service")
+        return Decision("service", reason=reason_for_others(list(contract.entries)))
     target = str(entry.target)
     try:
         permit_contract(contract, policy, now)

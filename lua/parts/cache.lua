@@ -46,13 +46,34 @@ local function identity_for(info)
   return identity
 end
 
--- Of a contract: whether it `concerns` this service, whether it is `unclear` if it is valid, its `member` for baggage
+-- Why a response speaks for this service alone: which others the contract names, in a bounded line.
+local function reason_for_others(names)
+  local shown, size = {}, 0
+  for _, name in ipairs(names or {}) do
+    size = size + #name + 2
+    if size > MAX_SHOWN_NAMES then
+      break
+    end
+    shown[#shown + 1] = name
+  end
+  if #shown == 0 then
+    return "names other services" .. NAMES_OTHERS
+  end
+  local more = #names - #shown
+  return "names " .. table.concat(shown, ", ") .. (more > 0 and (" and %d more"):format(more) or "") .. NAMES_OTHERS
+end
+
+-- Of a contract: whether it `concerns` this service, else the `outcome` of its requests; whether it is `unclear` if it is valid, its `member` for baggage
 -- (false if that is too long), and, if it concerns us or is unclear, the last `rule`, which holds from `since` until it
 -- `expires`. A signed contract is clear: it concerns every service.
 local function remember(identity, raw)
   local member = percent_encode(compact(raw))
   local entry = { concerns = may_concern(raw, identity.needles), expires = 0 }
-  entry.unclear = not is_plain(raw) and raw:sub(1, 2) ~= "ey"
+  local names = plain_services(raw)
+  entry.unclear = names == nil and raw:sub(1, 2) ~= "ey"
+  if not entry.concerns then
+    entry.outcome = { result = "service", reason = reason_for_others(names) }
+  end
   entry.member = #member + #CONTRACT_MEMBER <= MAX_BAGGAGE and member
   local bytes = #raw + 3 * #(entry.member or "") + OVERHEAD
   if make_room(bytes) or identity.size >= MAX_CACHED then

@@ -2,7 +2,7 @@
 -- certain, so that a sidecar which it does not name need not ask; of any other only the proxy knows (devroute/contract).
 -- Linear in the length of the contract.
 
-local is_plain -- alone at the top level: a function has room for 200 locals
+local plain_services, is_plain -- alone at the top level: a function has room for 200 locals
 do
   local TEXT = '^"([^"\\\t]*)"[ \t]*()'
   local NAME = '^"([^"\\\t]*)"[ \t]*:[ \t]*()'
@@ -160,31 +160,36 @@ do
     return mark == "}" and seen.to and not contradicts and at or nil
   end
 
-  function is_plain(raw)
+  -- The services that a contract names, in its order; nil if it is not plain.
+  function plain_services(raw)
     local at = raw:match("^[ \t]*{[ \t]*()")
     if at == nil or raw:find("[^\t\32-\126]") then
-      return false
+      return nil
     end
-    local seen, entries, mark = {}, 0, nil
+    local names, seen, mark = {}, {}, nil
     repeat
       local name, text, behind
       name, at = raw:match(NAME, at)
       if name == nil or seen[name] or not is_service(name) then
-        return false
+        return nil
       end
-      seen[name], entries = true, entries + 1
+      seen[name], names[#names + 1] = true, name
       text, behind = raw:match(TEXT, at)
       if text == nil then
         local inside = raw:match(OPENED, at)
         behind = inside and behind_options(raw, inside)
       elseif not is_target(text) then
-        return false
+        return nil
       end
       if behind == nil then
-        return false
+        return nil
       end
       mark, at = raw:match(CLOSED, behind)
     until mark ~= ","
-    return mark == "}" and at == #raw + 1 and entries <= PLAIN.entries
+    return mark == "}" and at == #raw + 1 and #names <= PLAIN.entries and names or nil
+  end
+
+  function is_plain(raw)
+    return plain_services(raw) ~= nil
   end
 end

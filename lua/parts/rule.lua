@@ -18,7 +18,6 @@ local function left_to_service(condition)
   return { result = "service", reason = "the contract leaves this request to the service: " .. condition }
 end
 
-local UNCONCERNED = { result = "service" }
 local NOT_OFFERED = { result = "service", reason = "the laptop leaves this request to the service: its path" }
 local OTHER_METHOD = left_to_service("its method")
 local OTHER_PATH = left_to_service("its path")
@@ -34,8 +33,8 @@ local INVALID = ('{"code":"%s",'):format(CONTRACT_INVALID.code)
 
 -- For each decision: the rule's own part, or nil if a line that it needs is missing or invalid.
 local DECISIONS = {
-  service = function(_)
-    return { outcome = UNCONCERNED }
+  service = function(values)
+    return { outcome = { result = "service", reason = values.reason and printable(values.reason) } }
   end,
   fallback = function(values)
     return values.reason and { outcome = fallback(values.reason) }

@@ -12,6 +12,7 @@ from aiohttp import ClientResponse, web
 
 from devroute.mesh.istio.sidecar import Endpoint
 from devroute.mesh.manifests.model import MeshScope, NamespaceScope, WorkloadScope
+from devroute.quoting import reason_for_others
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import PROXY, Mesh, serving, sidecar_of_foo
 
@@ -61,10 +62,11 @@ async def test_a_contract_for_others_adds_baggage_and_the_result_and_nothing_els
     async with sidecar_of_foo(tmp_path / "plain") as plain:
         with_filter, seen = await get(mesh, sent)
         without, expected = await get(plain, sent)
-    assert (seen["who"], verdict(with_filter)) == ("app", ("service", None))
+    assert (seen["who"], verdict(with_filter)) == ("app", ("service", reason_for_others(["bar"])))
     baggage = ("baggage", "devroute=%7B%22bar%22%3A%22192.0.2.1%3A80%22%7D")
     assert fields(seen) == sorted([*fields(expected), baggage])
-    assert with_filter.headers.keys() - without.headers.keys() == {"x-devroute-result"}
+    added = {"x-devroute-result", "x-devroute-reason"}
+    assert with_filter.headers.keys() - without.headers.keys() == added
     assert mesh.proxy.asked == []
 
 
@@ -320,7 +322,7 @@ async def test_a_workloads_own_filter_gives_its_name_beside_the_mesh_wide_one(tm
         _, seen = await get(mesh, {"x-devroute": '{"given": "192.0.2.1:80"}'})
         assert seen["who"] == "proxy"
         response, seen = await get(mesh, {"x-devroute": CONTRACT})
-        assert (seen["who"], verdict(response)) == ("app", ("service", None))
+        assert (seen["who"], verdict(response)) == ("app", ("service", reason_for_others(["foo"])))
         assert [each.headers["x-devroute-candidates"] for each in mesh.proxy.asked] == ["given"]
 
 

@@ -12,6 +12,7 @@ from devroute.contract.trace_id import with_trace
 from devroute.http.baggage import member_value
 from devroute.mesh.manifests import lua
 from devroute.policy.rules import is_caller, matches
+from devroute.quoting import MAX_REASON, reason_for_others
 from tests.lua import worker as envoy
 from tests.lua.worker import DATA, OWN, SETTINGS, Handle, exports
 from tests.support.examples import examples
@@ -95,10 +96,24 @@ def test_a_sidecar_without_a_name_reports_it() -> None:
 # --- who has to ask ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("contract", ['{"bar": "foo:80"}', '{"foobar": "x", "xfoo": "y"}'])
-def test_a_contract_that_names_others_is_not_asked_about(worker: Worker, contract: str) -> None:
+@pytest.mark.parametrize(
+    ("contract", "names"),
+    [
+        ('{"bar": "foo:80"}', ["bar"]),
+        ('{"foobar": "x", "xfoo.shop": {"to": "y", "methods": ["GET"]}}', ["foobar", "xfoo.shop"]),
+        (
+            json.dumps({f"{'s' * 59}{number}": "x" for number in range(9)}),
+            [f"{'s' * 59}{n}" for n in range(9)],
+        ),
+        (json.dumps({f"s{number}": "x" for number in range(64)}), [f"s{number}" for number in range(64)]),
+    ],
+)
+def test_a_contract_that_names_others_is_not_asked_about(
+    worker: Worker, contract: str, names: list[str]
+) -> None:
     handle = worker.request(contract)
-    assert (handle["result"], handle["reason"]) == ("service", None)
+    assert (handle["result"], handle["reason"]) == ("service", reason_for_others(names))
+    assert len(handle["reason"] or "") <= MAX_REASON
     assert (worker.asked, handle.cleared) == ([], False)
 
 
@@ -177,7 +192,11 @@ def test_the_proxy_is_asked_once_about_a_valid_contract_that_is_not_plain(worker
     for now in (0, 1000, 100_000_000):
         worker.now = 1_000_000 + now
         handle = worker.request('{"bar": "[fd00::1]:80"}')
-        assert (handle["result"], handle["reason"], handle.cleared) == ("service", None, False)
+        assert (handle["result"], handle["reason"], handle.cleared) == (
+            "service",
+            reason_for_others([]),
+            False,
+        )
     assert len(worker.asked) == 1
 
 

@@ -124,7 +124,12 @@ def test_a_host_name_is_returned_to_connect_to() -> None:
 
 
 def test_a_contract_for_other_services_leaves_the_request_to_the_service() -> None:
-    assert lines(decided({"other": "alice"})) == {"decision": "service", "ttl": "1000", "trace": "yes"}
+    assert lines(decided({"other": "alice"})) == {
+        "decision": "service",
+        "ttl": "1000",
+        "trace": "yes",
+        "reason": "names other: devroute trace shows who answered there",
+    }
     assert decided({"foo": "alice"}, candidates="").kind == "service"
 
 

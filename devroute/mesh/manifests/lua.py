@@ -19,7 +19,7 @@ from devroute.contract.options import MAX_DURATION_S
 from devroute.contract.target import MAX_HOST, MAX_LABEL
 from devroute.errors import CallerDenied, ContractInvalid, DevrouteError, LoopDetected, VersionMissing
 from devroute.http.baggage import MAX_READ_BYTES
-from devroute.quoting import MAX_REASON
+from devroute.quoting import MAX_REASON, MAX_SHOWN_NAMES, NAMES_OTHERS
 from devroute.routing import resolve_codec
 from devroute.routing.decision import TTL_MS
 from devroute.routing.shadow.comparison import MAX_BODY
@@ -61,6 +61,8 @@ _SHARED: Final[dict[str, Constant]] = {
         "seconds": int(MAX_DURATION_S),
     },
     "MAX_REASON": MAX_REASON,
+    "MAX_SHOWN_NAMES": MAX_SHOWN_NAMES,
+    "NAMES_OTHERS": NAMES_OTHERS,
     "MAX_NAME": MAX_NAME,
     "MAX_READ_BAGGAGE": MAX_READ_BYTES,
     "MAX_COMPARED_BODY": MAX_BODY,
