@@ -61,6 +61,8 @@ NAMESPACE: Final = "x-devroute-namespace"
 WHOLE: Final = "x-devroute-whole"
 #: The number of comparisons that were dropped before this one.
 LOST: Final = "x-devroute-lost"
+#: On a response from a laptop's tunnel: what one of the laptop's rules did, as a part of a sentence.
+RULE: Final = "x-devroute-rule"
 
 # --- other names -------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ system lacks are imported inside functions.
 import asyncio
 import contextlib
 import gc
+import os
 import shutil
 import signal
 import subprocess
@@ -135,8 +136,9 @@ def exit_code(returned: int, *, windows: bool = WINDOWS) -> int:
 
 
 @contextlib.contextmanager
-def keyboard_echo_off(stream: TextIO, *, windows: bool = WINDOWS) -> Iterator[None]:
-    """Typed characters are not shown: they would damage the page. Ctrl-C still works."""
+def keyboard_unbuffered(stream: TextIO, *, windows: bool = WINDOWS) -> Iterator[None]:
+    """Typed characters are not shown, which would damage the page, and can be read one by one. Ctrl-C still
+    works; what was not read is discarded at the end."""
     if windows or not stream.isatty():
         yield
         return
@@ -144,9 +146,64 @@ def keyboard_echo_off(stream: TextIO, *, windows: bool = WINDOWS) -> Iterator[No
 
     before = termios.tcgetattr(stream)
     quiet = list(before)
-    quiet[3] &= ~termios.ECHO
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(stream, termios.TCSANOW, quiet)
     try:
         yield
     finally:
         termios.tcsetattr(stream, termios.TCSAFLUSH, before)
+
+
+#: Seconds between two looks for typed keys on Windows, whose consoles no loop can wait for.
+_KEY_SECONDS: Final = 0.1
+
+
+@contextlib.contextmanager
+def typed_keys(
+    stream: TextIO, handle: Callable[[str], object], *, wanted: bool = True, windows: bool = WINDOWS
+) -> Iterator[None]:
+    """Call `handle` on the running loop with what is typed in this terminal while it is unbuffered."""
+    if not wanted or not stream.isatty():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    if windows:
+        with _polled_keys(loop, handle):
+            yield
+        return
+    descriptor = stream.fileno()
+
+    def read() -> None:
+        if os.tcgetpgrp(descriptor) != os.getpgrp():
+            return  # in the background: reading would stop the process
+        data = os.read(descriptor, 64)
+        if data:
+            handle(data.decode("utf-8", "replace"))
+        else:
+            loop.remove_reader(descriptor)
+
+    loop.add_reader(descriptor, read)
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)
+
+
+@contextlib.contextmanager
+def _polled_keys(loop: asyncio.AbstractEventLoop, handle: Callable[[str], object]) -> Iterator[None]:
+    import msvcrt
+
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        while msvcrt.kbhit():  # type: ignore[attr-defined]
+            handle(msvcrt.getwch())  # type: ignore[attr-defined]
+        timer = loop.call_later(_KEY_SECONDS, look)
+
+    look()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()

@@ -53,6 +53,16 @@ def read_document(text: str, source: str, *, quotes: bool = False) -> tuple[obje
         raise _invalid(error, source, quotes) from None
 
 
+def line_of(root: yaml.Node | None, key: str, index: int) -> int:
+    """The line, from 1 on, of an item of the list below a key of the root, or else of what there is of it."""
+    found = root
+    if isinstance(root, yaml.MappingNode):
+        found = next((value for name, value in root.value if name.value == key), root)
+    if isinstance(found, yaml.SequenceNode) and index < len(found.value):
+        found = found.value[index]
+    return 1 if found is None else found.start_mark.line + 1
+
+
 def read_documents(text: str, source: str, loader: type[Any] = LOADER) -> list[object]:
     """All documents of a text without secrets. Raises ConfigInvalid that names `source`."""
     try:

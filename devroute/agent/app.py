@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from devroute.agent.app_advice import AppAdvisor
+from devroute.agent.app_upstreams import app_upstreams
 from devroute.agent.app_watch import START_SECONDS, AppWatch
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
-from devroute.agent.host_header import HostRewriting
 from devroute.agent.inspection import captures_for, inspection_of
 from devroute.agent.invitation import invitation
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.notices import NoticeReceiver
 from devroute.agent.open_requests import OpenRequestWatch
 from devroute.agent.registration import Registrar, rejection
+from devroute.agent.rule_switch import RuleSwitch
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.page import PageReporter, can_draw
 from devroute.agent.ui.reporter import Reporter
 from devroute.agent.ui.writer import TerminalWriter
-from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import (
     DevrouteError,
     FailoverUnavailable,
@@ -54,14 +54,14 @@ from devroute.inspector.inspection import About
 from devroute.inspector.recorder import App, Recorder, RecordingUpstream
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
+from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.state import InspectorState
-from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, shell_in_use
+from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, shell_in_use, typed_keys
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.handshake import NOTICE_SERVICE, Notice, Welcome
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.upstream.local_app import local_app
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -124,7 +124,8 @@ async def run(settings: AgentSettings, state_folder: Path | None = None) -> int:
         if agent.inspection is not None:
             await agent.inspection.decoder.load()
         async with kept, inspected as agent.access:
-            return await agent.run()
+            with typed_keys(sys.stdin, agent.rule_switch.typed, wanted=reporter.reads_keys):
+                return await agent.run()
     finally:
         reporter.close()
 
@@ -145,21 +146,16 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         captures = captures_for(settings, self._redaction, self._loop)
         recorder = self._recorder = None if captures is None else Recorder(captures, self._loop)
-        self._upstreams: dict[str, App] = {
-            spec.service: _app_upstream(spec, settings, recorder) for spec in settings.services
-        }
-        if settings.shadow is not None:
-            self._upstreams[COMPARISON_SERVICE] = ComparisonReceiver(
-                IgnoreRules.parse(settings.ignore), self._redaction, self._compared, recorder
-            )
-        self._upstreams[NOTICE_SERVICE] = NoticeReceiver(self._noticed)
+        self._rules = RuleBook(settings.rules)
+        self.rule_switch = RuleSwitch(self._rules, reporter)
+        self._upstreams = self._all_upstreams(recorder)
         #: Sends captured requests to the apps again.
         self.replayer = Replayer(
             {n: app for n, app in self._upstreams.items() if isinstance(app, RecordingUpstream)}
         )
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: What the inspector shows and acts on; None where there is no inspector.
-        self.inspection = inspection_of(captures, self.replayer, self.about, settings)
+        self.inspection = inspection_of(captures, self.replayer, self.about, settings, self._rules)
         #: Access to the inspector, None without one.
         self.access: AccessControl | None = None
         served = {spec.service: spec for spec in settings.services}
@@ -176,6 +172,17 @@ class Agent:
         report = partial(reporter.app, started=bool(settings.command))
         self._watch = AppWatch(settings.services, report)
         self._open_requests = OpenRequestWatch(lambda: self._link, self._reporter.open, self._redaction)
+
+    def _all_upstreams(self, recorder: Recorder | None) -> dict[str, App]:
+        """Of the services, and of what the proxy sends to the agent itself."""
+        settings = self._settings
+        found = app_upstreams(settings, self._rules, self._redaction, recorder)
+        if settings.shadow is not None:
+            found[COMPARISON_SERVICE] = ComparisonReceiver(
+                IgnoreRules.parse(settings.ignore), self._redaction, self._compared, recorder
+            )
+        found[NOTICE_SERVICE] = NoticeReceiver(self._noticed)
+        return found
 
     async def run(self) -> int:
         with handle_signals(self._loop, self._signalled, hangup=True), self._monitor.on_the_network():
@@ -206,6 +213,7 @@ class Agent:
         page = None if self.access is None else self.access.url
         mode, services = self._settings.offer_options.in_words(), self._settings.services
         self._reporter.online(name, self._settings.server, services, invited, page, mode)
+        self.rule_switch.start()
         for each in welcome.taken_over:
             self._reporter.took_over(name, each)
         for each in welcome.others:
@@ -274,7 +282,7 @@ class Agent:
         if not finished.service.startswith("@"):
             self._reporter.request(finished._replace(target=self._redaction.target_text(finished.target)))
             self._flush_soon()
-            if finished.refusal or finished.code:
+            if (finished.refusal or finished.code) and not finished.rule:
                 self._advisor.observe(finished)
 
     def _advised(self, service: str, text: str) -> None:
@@ -327,13 +335,6 @@ class Agent:
             await upstream.close()
         if self._recorder is not None:
             self._recorder.flush()  # for the history
-
-
-def _app_upstream(spec: ServiceSpec, settings: AgentSettings, recorder: Recorder | None) -> App:
-    app: App = local_app(spec, settings.retry_refused)
-    if settings.host_header != "keep":
-        app = HostRewriting(app, spec, settings.host_header)
-    return app if recorder is None else RecordingUpstream(app, spec.service, recorder)
 
 
 async def first_result(first: Coroutine[Any, Any, _T], second: Coroutine[Any, Any, _U]) -> _T | _U:

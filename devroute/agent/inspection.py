@@ -1,4 +1,4 @@
-"""What `devroute up` gives its inspector: a store for captures, and a decoder of messages."""
+"""What `devroute up` gives its inspector: a store for captures, a decoder of messages, and the rules."""
 
 import asyncio
 
@@ -7,6 +7,7 @@ from devroute.inspector.inspection import About, Inspection, Replay
 from devroute.inspector.protobuf.catalogue import Catalogue
 from devroute.inspector.protobuf.decoder import decoder
 from devroute.inspector.redaction import Redaction
+from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.store import CaptureStore
 
 
@@ -25,10 +26,14 @@ def captures_for(
 
 
 def inspection_of(
-    captures: CaptureStore | None, replay: Replay, about: About, settings: AgentSettings
+    captures: CaptureStore | None,
+    replay: Replay,
+    about: About,
+    settings: AgentSettings,
+    rules: RuleBook,
 ) -> Inspection | None:
     """None if there is no inspector."""
     if captures is None:
         return None
     catalogue = Catalogue(settings.services, settings.schema_files)
-    return Inspection(captures, replay, about, decoder(catalogue, settings.redact))
+    return Inspection(captures, replay, about, decoder(catalogue, settings.redact), rules)

@@ -25,6 +25,7 @@ from devroute.errors import ConfigInvalid
 from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.protobuf.schema_files import SchemaFiles
 from devroute.inspector.redaction import redaction
+from devroute.inspector.rules.settings import RuleSettings, read_rules
 from devroute.quoting import quote
 from devroute.settings import Settings
 from devroute.tunnel.forward_proxy import ForwardProxy, from_environment
@@ -152,6 +153,13 @@ def _ignore(value: object) -> tuple[str, ...]:
     return tuple(rules)
 
 
+def _rules(value: object) -> tuple[RuleSettings, ...]:
+    try:
+        return read_rules(value)
+    except ConfigInvalid as error:
+        raise ValueError(error.message) from None
+
+
 class ServerCredentials(Settings):
     """Credentials for one server: an entry of `servers:` in the home config."""
 
@@ -225,6 +233,8 @@ class AgentSettings(ClientSettings):
     inspector_history: bool = False
     #: Names and JSON paths that are redacted in captures, besides those that always are.
     redact: Annotated[tuple[str, ...], BeforeValidator(_redact)] = ()
+    #: What happens to requests that match them, before or instead of the app.
+    rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(_rules)] = ()
     #: Schemas of gRPC messages (inspector/protobuf/schema_files.py).
     descriptor_set: Annotated[tuple[Path, ...], BeforeValidator(file_paths)] = ()
     proto: Annotated[tuple[Path, ...], BeforeValidator(file_paths)] = ()

@@ -47,7 +47,7 @@ def _fallback(value: object) -> Fallback:
     )
 
 
-def _duration(value: object) -> float:
+def read_duration(value: object) -> float:
     """Seconds from 3, 0.5, "500ms" or "3s"."""
     seconds: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -75,7 +75,7 @@ OPTIONS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "percent": ("percent", _percent),
     "mirror": ("mirror", _mirror),
     "fallback": ("fallback", _fallback),
-    "timeout": ("timeout_s", _duration),
-    "delay": ("delay_s", _duration),
+    "timeout": ("timeout_s", read_duration),
+    "delay": ("delay_s", read_duration),
     "abort": ("abort_status", _abort),
 }

@@ -5,7 +5,7 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final
 
-from devroute.headers import REASON, RESULT
+from devroute.headers import REASON, RESULT, RULE, line_start
 from devroute.quoting import printable
 
 #: Field lines in order, names as received (compare with .lower()).
@@ -175,11 +175,13 @@ class ResponseHead:
 
     `raw` is the head as received, final CRLF CRLF included. `drop` holds the spans of the fields that end at
     this hop. `outcome` is result and reason, where the route's do not hold for this response (failover).
+    `by_rule`: what a rule of the laptop did ("rule 'slow' responded"), "" if none did anything.
     `idle_limit`: seconds for which the sender keeps an idle connection open, NO_LIMIT if it does not say.
     `not_stored`: what http1/response.py's without_cache_fields has made of this.
     """
 
     __slots__ = (
+        "by_rule",
         "drop",
         "framing",
         "idle_limit",
@@ -211,20 +213,25 @@ class ResponseHead:
         self.raw = raw
         self.drop = drop
         self.outcome = outcome
+        self.by_rule = ""
         self.idle_limit = NO_LIMIT
         self.not_stored: ResponseHead | None = None
 
     def with_outcome(self, result: str, reason: str) -> "ResponseHead":
         status, phrase, framing, length = self.status, self.reason, self.framing, self.length
-        return ResponseHead(
+        head = ResponseHead(
             status, phrase, framing, length, self.keep_alive, self.raw, self.drop, (result, reason)
         )
+        head.by_rule = self.by_rule
+        return head
 
     def dropping(self, spans: list[Span]) -> "ResponseHead":
         """The same without the fields at these spans too."""
         status, phrase, framing, length = self.status, self.reason, self.framing, self.length
         drop = sorted({*self.drop, *spans})
-        return ResponseHead(status, phrase, framing, length, self.keep_alive, self.raw, drop, self.outcome)
+        head = ResponseHead(status, phrase, framing, length, self.keep_alive, self.raw, drop, self.outcome)
+        head.by_rule = self.by_rule
+        return head
 
     @property
     def headers(self) -> Headers:
@@ -281,6 +288,23 @@ def split_fields(head: bytes) -> Headers:
         if colon:
             fields.append((name, value.strip(b" \t")))
     return fields
+
+
+#: How an agent writes the line of a rule; every other spelling is the app's.
+RULE_LINE: Final = line_start(RULE)
+
+
+def rule_of(raw: bytes) -> str:
+    """What a response's head from a tunnel says that a rule of the laptop did, "" if it says nothing."""
+    value = header_value(raw, RULE_LINE)
+    return "" if value is None else printable(value.decode("latin-1"))
+
+
+def without_rule(raw: bytes) -> bytes:
+    """A response's head without what its app writes as a rule's line."""
+    while (at := raw.find(RULE_LINE)) >= 0:
+        raw = raw[:at] + raw[raw.index(b"\r", at + 2) :]
+    return raw
 
 
 def result_lines(result: str, reason: str) -> bytes:

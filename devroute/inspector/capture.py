@@ -23,6 +23,10 @@ OPCODES: Final[dict[int, Opcode]] = {1: "text", 2: "binary", 8: "close", 9: "pin
 FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 FIELD_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
+#: Texts about rules that one capture keeps: one rule does a few things at most. Characters of one.
+MAX_RULES: Final = 8
+MAX_RULE_TEXT: Final = 400
+
 #: The redaction text, in headers and JSON, and in queries and forms.
 REDACTED: Final = "[redacted]"
 REDACTED_QUERY: Final = "%5Bredacted%5D"
@@ -114,7 +118,7 @@ class Capture:
     time; `opened`, `sent`, `responded` and `ended` are times of one monotonic clock, None until they happen.
 
     `comparison`: for shadow traffic, the differences between the real service's response and this one; empty
-    if there are none, None if there was no comparison.
+    if there are none, None if there was no comparison. `rules`: what rules of this laptop did with it.
     """
 
     service: str
@@ -141,6 +145,7 @@ class Capture:
     replay_of: int | None = None
     state: State = "open"
     comparison: list[dict[str, Any]] | None = None
+    rules: list[str] = field(default_factory=list)
     # For the store only: the bytes that it counts for this capture, and whether it still holds it.
     stored_bytes: int = 0
     stored: bool = False
@@ -155,6 +160,13 @@ class Capture:
         if self.messages_checked is None:
             return self.messages
         return self.messages[: max(0, self.messages_checked - self.messages_dropped)]
+
+    def add_rule(self, text: str) -> bool:
+        """Whether there was room for it."""
+        if len(self.rules) >= MAX_RULES:
+            return False
+        self.rules.append(text)
+        return True
 
     @property
     def request_headers(self) -> Fields:

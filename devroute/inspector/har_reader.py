@@ -17,6 +17,8 @@ from devroute.errors import HarInvalid
 from devroute.inspector.capture import (
     FIELD_NAME,
     FIELD_VALUE,
+    MAX_RULE_TEXT,
+    MAX_RULES,
     OPCODES,
     Body,
     Capture,
@@ -103,6 +105,8 @@ def _capture(entry: dict[str, Any], where: str) -> Capture:
     capture.status = status if 100 <= status <= 999 else None
     capture.reason = _get(response, "statusText", str, where, "")
     capture.response_body = _content(response, capture.response_headers, f"{where}: response")
+    listed = _get(ours, "rules", list, where, [])
+    capture.rules = [each[:MAX_RULE_TEXT] for each in listed[:MAX_RULES] if isinstance(each, str)]
     _describe(capture, ours, where)
     _clock(capture, entry, where)
     declared = _get(entry, "_webSocketMessages", list, where, []) or _get(

@@ -55,6 +55,7 @@ def entry(capture: Capture) -> dict[str, Any]:
             "request": _about(capture.request_body),
             "response": _about(capture.response_body) | {"decoded": _is_decoded(capture)},
             "messages_dropped": capture.messages_dropped,
+            "rules": capture.rules,
         },
     }
     if capture.messages:

@@ -7,6 +7,7 @@ from typing import Any
 from devroute.errors import NotFound
 from devroute.inspector.capture import Capture
 from devroute.inspector.protobuf.decoder import Decoder, decoder
+from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.store import CaptureStore
 
 
@@ -34,12 +35,14 @@ Replay = Callable[[Capture, dict[str, Any]], Awaitable[Capture]]
 
 @dataclass(slots=True)
 class Inspection:
-    """The captures, how to replay them, the laptop they are of, and what decodes their gRPC messages."""
+    """The captures, how to replay them, the laptop they are of, what decodes their gRPC messages, and the
+    laptop's rules."""
 
     store: CaptureStore
     replay: Replay
     about: About
     decoder: Decoder = field(default_factory=decoder)
+    rules: RuleBook = field(default_factory=RuleBook)
 
     async def shown(self, number: str) -> Capture:
         """The capture with this id, redacted as far as it is recorded. Raises NotFound."""

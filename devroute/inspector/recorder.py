@@ -33,7 +33,7 @@ MAX_QUEUED: Final = 256
 _UPGRADE: Final = Framing.UPGRADE
 
 # Types of events.
-_REQUEST_DATA, _REQUEST_END, _HEAD, _RESPONSE_DATA, _RESPONSE_END, _ERROR, _CANCEL = range(7)
+_REQUEST_DATA, _REQUEST_END, _HEAD, _RESPONSE_DATA, _RESPONSE_END, _ERROR, _CANCEL, _RULE = range(8)
 
 
 class App(Upstream, Protocol):
@@ -193,6 +193,10 @@ class RecordedStream:
         self._queue(_ERROR, error)
         self._sink.on_error(error)
 
+    def on_rule(self, text: str) -> None:
+        """A rule does something with the request or the response (rules/marking.py)."""
+        self._queue(_RULE, text)
+
     # --- flow control
 
     def pause_request(self) -> None:
@@ -256,6 +260,8 @@ class RecordedStream:
             self._received(store, capture, event == _REQUEST_DATA, now, value)
         elif event == _HEAD:
             self._responded(store, capture, value, now)
+        elif event == _RULE:
+            store.add_rule(capture, value)
         elif event == _REQUEST_END:
             store.complete_request(capture, now)
             if self._upgraded:

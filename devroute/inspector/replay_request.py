@@ -28,7 +28,7 @@ _NOT_COPIED: Final = frozenset((
     "connection", "keep-alive", "proxy-connection", "transfer-encoding", "content-length", "upgrade",
     "expect",
 ))  # fmt: skip
-_METHODS_WITHOUT_LENGTH: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "DELETE"))
+METHODS_WITHOUT_LENGTH: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "DELETE"))
 _EDITS: Final = frozenset(("method", "target", "headers", "body", "body_base64"))
 
 
@@ -44,12 +44,13 @@ def replay_request(capture: Capture, edits: Mapping[str, Any]) -> ReplayRequest:
     """The request with these `edits`: "method", "target" (path and query), "headers" ([[name, value], …],
     which replaces all), "body" (text) or "body_base64". Raises NotReplayable, RequestMalformed."""
     _check(capture, edits)
-    method = _text(edits, "method", capture.method)
-    target = _without_redacted(_text(edits, "target", capture.target))
+    method = read_text(edits, "method", capture.method)
+    target = _without_redacted(read_text(edits, "target", capture.target))
     if not target.startswith("/") and (target, method) != ("*", "OPTIONS"):
         raise RequestMalformed(f"{target!r:.60} is not a path: it starts with /, and may have a query")
-    headers = _headers(edits["headers"]) if "headers" in edits else capture.request_headers
-    body = _body(capture, edits)
+    headers = read_headers(edits["headers"]) if "headers" in edits else capture.request_headers
+    given = read_body(edits)
+    body = bytes(capture.request_body.data) if given is None else given
     kept: Fields = []
     for name, value in headers:
         low = name.lower()
@@ -87,7 +88,7 @@ def check_body(capture: Capture) -> None:
         raise NotReplayable("its body is not complete")
 
 
-def _text(edits: Mapping[str, Any], name: str, default: str) -> str:
+def read_text(edits: Mapping[str, Any], name: str, default: str) -> str:
     text = edits.get(name, default)
     if not isinstance(text, str) or re.search(r"[\x00-\x20\x7f]", text) or not text:
         raise RequestMalformed(f'"{name}" must be a string without white space')
@@ -105,7 +106,7 @@ def _without_redacted(target: str) -> str:
     return path + ("?" + "&".join(pairs) if pairs else "")
 
 
-def _headers(given: Any) -> Fields:
+def read_headers(given: Any) -> Fields:
     fields: Fields = []
     for pair in given if isinstance(given, list) else [None]:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(x, str) for x in pair):
@@ -119,7 +120,8 @@ def _headers(given: Any) -> Fields:
     return fields
 
 
-def _body(capture: Capture, edits: Mapping[str, Any]) -> bytes:
+def read_body(edits: Mapping[str, Any]) -> bytes | None:
+    """The edited body, None if there is none. Raises RequestMalformed."""
     text, coded = edits.get("body"), edits.get("body_base64")
     if text is not None and coded is not None:
         raise RequestMalformed('use "body" or "body_base64", not both')
@@ -132,7 +134,7 @@ def _body(capture: Capture, edits: Mapping[str, Any]) -> bytes:
             return base64.b64decode(coded, validate=True)
         except (binascii.Error, TypeError, ValueError):
             raise RequestMalformed('"body_base64" is not base64') from None
-    return bytes(capture.request_body.data)
+    return None
 
 
 def _head(capture: Capture, method: str, target: str, headers: Fields, length: int) -> RequestHead:
@@ -141,7 +143,7 @@ def _head(capture: Capture, method: str, target: str, headers: Fields, length: i
     if capture.kind == "grpc":
         framing = Framing.CHUNKED
         extra = "transfer-encoding: chunked\r\n"
-    elif length or method not in _METHODS_WITHOUT_LENGTH:
+    elif length or method not in METHODS_WITHOUT_LENGTH:
         extra = f"content-length: {length}\r\n"
     else:
         extra = ""

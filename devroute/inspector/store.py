@@ -103,6 +103,7 @@ class CaptureStore:
             setattr(capture, f"{side}_head", CapturedHead(raw[1:]))
             redact.body(getattr(capture, f"{side}_body"), fields, limit)
         capture.trailers = redact.fields(capture.trailers)
+        capture.rules = [text for _, text in redact.fields([("rule", each) for each in capture.rules])]
         capture.messages = capture.messages[-MAX_MESSAGES:]
         if capture.kind == "grpc":
             _leave_unchecked(capture)
@@ -239,6 +240,12 @@ class CaptureStore:
         self._grow(capture, grown)
         if self.subscriptions.callbacks:
             self.subscriptions.notify("message", capture, {"message": message})
+
+    def add_rule(self, capture: Capture, text: str) -> None:
+        """Store what a rule did."""
+        if capture.stored and capture.add_rule(text):
+            self._grow(capture, len(text) + MESSAGE_BYTES)
+            self.subscriptions.notify("rule", capture, {})
 
     def complete_request(self, capture: Capture, now: float) -> None:
         """The request is complete."""

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from devroute.inspector.capture import Capture
 
-Event = Literal["open", "head", "data", "message", "done", "restored", "cleared"]
+Event = Literal["open", "head", "data", "message", "rule", "done", "restored", "cleared"]
 #: Called with the event, the capture (None for "cleared") and details: `side` ("request" or "response") and
 #: `size` for "data", `message` for "message". "head" is the response's; "done" includes failures;
 #: "restored": it is of an earlier run.

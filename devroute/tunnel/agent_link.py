@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
 from devroute.http.aio.connection import READ_TURN
 from devroute.http.grpc import read_status
-from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, without_rule
 from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
 from devroute.tunnel.liveness import AGENT_LIVENESS, Liveness
@@ -37,7 +37,7 @@ class Finished(NamedTuple):
     """A finished exchange. Times in seconds; `status` is 0 without a response; `code` is "" on success, else
     a code of devroute.errors or "cancelled", with its reason. `head` is the request's, as it came. `refusal`
     is the start of the body of a 400 or 403, which may be the app's server refusing what it was sent.
-    `grpc_status` is None where the response has none."""
+    `grpc_status` is None where the response has none. `rule`: what a rule did, "" if none did anything."""
 
     service: str
     method: str
@@ -51,6 +51,7 @@ class Finished(NamedTuple):
     head: bytes = b""
     refusal: bytes = b""
     grpc_status: int | None = None
+    rule: str = ""
 
     @property
     def failed(self) -> bool:
@@ -78,7 +79,8 @@ class AgentStream(LinkStream):
     """One request from the tunnel; implements devroute.upstream.interface.ResponseSink."""
 
     __slots__ = (
-        "_agent", "_grpc_status", "_head", "_refusal", "_service", "_size", "_started", "_status", "_to_app",
+        "_agent", "_grpc_status", "_head", "_refusal", "_rule", "_service", "_size", "_started", "_status",
+        "_to_app",
     )  # fmt: skip
 
     def __init__(self, link: "AgentLink", service: bytes, head: RequestHead) -> None:
@@ -91,6 +93,7 @@ class AgentStream(LinkStream):
         self._status = 0
         self._size = 0
         self._refusal = b""
+        self._rule = ""
         self._grpc_status: int | None = None
 
     @property
@@ -143,7 +146,11 @@ class AgentStream(LinkStream):
         self._status = head.status
         if (at := head.raw.find(_GRPC_STATUS)) >= 0:  # without a message, the status is in the head
             self._grpc_status = read_status(head.raw[at + len(_GRPC_STATUS) : at + len(_GRPC_STATUS) + 8])
-        self.link.send_head(self.stream, head.raw, _FLAG_UPGRADE if head.framing is _UPGRADE else 0)
+        self._rule = head.by_rule
+        raw = head.raw
+        if head.drop and not head.by_rule:
+            raw = without_rule(raw)
+        self.link.send_head(self.stream, raw, _FLAG_UPGRADE if head.framing is _UPGRADE else 0)
 
     def on_data(self, data: bytes) -> None:
         self._size += len(data)
@@ -185,6 +192,7 @@ class AgentStream(LinkStream):
                     head.wire,
                     self._refusal,
                     self._grpc_status,
+                    self._rule,
                 )
             )
 

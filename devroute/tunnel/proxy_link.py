@@ -9,7 +9,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, UpstreamInvalid, UpstreamReset
 from devroute.http.http1.response import ResponseHeadParser
-from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, rule_of
 from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
@@ -96,6 +96,8 @@ class ProxyStream(LinkStream):
         if raw[-4:] != b"\r\n\r\n":
             raise UpstreamInvalid("the laptop's response has no whole head")
         head = self._response_parser.parse(raw, self._method)
+        if head.drop:
+            head.by_rule = rule_of(raw)
         status = head.status
         if (status == 101) is not bool(flags & _FLAG_UPGRADE) or (
             (status < 200 and status != 101) is not bool(flags & _FLAG_INFORMATIONAL)

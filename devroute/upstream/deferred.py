@@ -13,6 +13,8 @@ MAX_BUFFERED_BYTES: Final = 64 * 1024
 class DeferredStream:
     """Buffers a request until `begin`, then forwards to its stream; implements UpstreamStream."""
 
+    max_buffered = MAX_BUFFERED_BYTES
+
     def __init__(self, head: RequestHead, sink: ResponseSink) -> None:
         self._head = head
         self._sink = sink
@@ -54,7 +56,7 @@ class DeferredStream:
             return
         self._buffered.append(data)
         self._size += len(data)
-        if self._size > MAX_BUFFERED_BYTES and not self._request_paused:
+        if self._size > self.max_buffered and not self._request_paused:
             self._request_paused = True
             self._sink.pause_request()
 

@@ -46,6 +46,7 @@ def captures(draw: st.DrawFn) -> Capture:
     else:
         made.error, made.state, made.ended = ("upstream-reset", "it broke"), "failed", made.sent
     made.trailers = draw(fields)
+    made.rules = draw(st.just([]) | st.just(["rule 'slow' delayed it by 3 s"]))
     for opcode, data in draw(
         st.lists(st.tuples(st.sampled_from(["text", "binary", "close"]), bodies), max_size=3)
     ):
@@ -69,6 +70,7 @@ def look(capture: Capture) -> dict[str, Any]:
         for name in (
             *("service", "method", "target", "kind", "started", "status", "reason", "state", "error"),
             *("request_headers", "response_headers", "trailers", "request_body", "response_body", "messages"),
+            "rules",
         )
     } | {name: None if value is None else round(value, 6) for name, value in clock.items()}
 

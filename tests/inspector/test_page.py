@@ -478,6 +478,61 @@ async def test_edit_and_replay_sends_the_edited_request(scene: Scene) -> None:
     assert headers["x-mine"] == "1"
 
 
+async def test_a_rule_of_the_page_holds_a_request_that_is_edited_and_is_off_with_one_key(
+    scene: Scene,
+) -> None:
+    browser = scene.browser
+    await scene.send("/api/orders/1")
+    await scene.rows(1)
+    await browser.press("j", "m")
+    await browser.until("document.querySelector('#rule-path')?.value === '/api/orders/1'")
+    assert "Ada" in await browser.js("return document.querySelector('#rule-body').value")
+    await browser.picture("rule")
+    choose = "const f = document.getElementById('rule-action'); f.value = 'break';"
+    choose += "f.dispatchEvent(new Event('change')); document.getElementById('rule-method').value = 'POST'"
+    await browser.js(choose)
+    await browser.click("#rule-save")
+    await browser.shows(".rule-list", "break on request")
+    await browser.picture("rules")
+    await browser.press("Esc")
+    await browser.shows("#rules", "Rules 1")
+
+    sent = {"json": {"password": "mine", "amount": 1}}
+    target = scene.proxy_url("/api/orders/1")
+    async with asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(scene.session.post(target, **sent))
+        await browser.until("document.title.startsWith('(1 held)')")
+        await browser.press("b")
+        await browser.until("document.querySelector('#held-body')?.value.includes('[redacted-')")
+        held = await browser.js(
+            "const f = document.getElementById('held-body'); const before = f.value;"
+            "f.value = before.replace('1}', '2}'); document.getElementById('held-continue').click();"
+            "return before"
+        )
+    assert held == '{"password": "[redacted-1]", "amount": 1}'
+    response = asking.result()
+    reason = response.headers["x-devroute-reason"]
+    assert reason.startswith(
+        "orders answered by alice (tunnel), where rule 'POST /api/orders/1' held the request"
+    )
+    assert reason.endswith("(edited: body)")
+    assert json.loads(scene.app.seen[-1][3]) == {"password": "mine", "amount": 2}
+    await browser.until("document.querySelector('#held').hidden")
+    await browser.press("g")
+    await browser.shows(".by-rule", "(edited: body)")
+    await browser.picture("ruled")
+
+    await browser.press("o")
+    await browser.shows("#rules", "Rules off")
+    assert await scene.send("/api/orders/1", "POST", **sent) == 200
+    await browser.press("l")
+    await browser.click("#rules-on")
+    await browser.shows(".rule-list", "All rules are on")
+    await browser.click(".rule-list button", "Delete")
+    await browser.shows(".rule-list", "No rules")
+    await browser.press("Esc")
+
+
 async def test_pause_and_clear(scene: Scene) -> None:
     browser = scene.browser
     await scene.send("/api/orders/1")

@@ -28,7 +28,7 @@ async def test_a_delayed_request_arrives_complete_and_in_order(
 async def test_a_large_delayed_body_pauses_its_source(
     target: RecordingUpstream, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferred, "MAX_BUFFERED_BYTES", 4)
+    monkeypatch.setattr(deferred.DeferredStream, "max_buffered", 4)
     stream = DelayUpstream(target, 0.01, Delayed(9)).open(head(), sink)
     stream.send_data(b"1234")
     assert sink.events == []

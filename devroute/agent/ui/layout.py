@@ -41,8 +41,8 @@ MAX_FOLDED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A request. `problem`: what went wrong, "" if nothing did. While it is open, `status` is OPEN until
-    there is a response, and `duration` its age."""
+    """A request. `problem`: what went wrong, `rule`: what a rule did, "" if nothing. While it is open,
+    `status` is OPEN until there is a response, and `duration` its age."""
 
     clock: str
     service: str
@@ -53,13 +53,15 @@ class Row:
     size: str
     caller: str
     problem: str
+    rule: str = ""
 
 
 @dataclass(slots=True)
 class View:
     """The state that is shown. `trouble`: why the laptop is offline, None while it is online; `warning`: any
-    other fault; `mode`: what is unlike an offer of all requests; `shadow`: counts of comparisons; `open`:
-    requests that have been open for a while, the oldest first; `rows`: the newest completed request first."""
+    other fault; `mode`: what is unlike an offer of all requests; `rules`: which apply; `shadow`: counts of
+    comparisons; `open`: requests that have been open for a while, the oldest first; `rows`: the newest
+    completed request first."""
 
     name: str = ""
     server: str = ""
@@ -75,6 +77,7 @@ class View:
     requests: int = 0
     failed: int = 0
     shadow: str = ""
+    rules: str = ""
     unreachable: dict[str, str] = field(default_factory=dict)
     mode: Sequence[str] = ()
     open: Sequence[Row] = ()
@@ -93,6 +96,7 @@ def row_of(finished: Finished, at: str) -> Row:
         size(finished.size),
         sender_of(finished.head),
         printable(finished.reason or finished.code) if finished.code else grpc_failure(finished),
+        finished.rule,
     )
 
 
@@ -124,13 +128,15 @@ def lines(view: View, width: int, height: int, *, plain_ascii: bool = False) -> 
         if len(shown) >= height - 2:
             break
         shown.append(_row(row, width, columns, callers))
-        if row.problem and len(shown) < height - 2:
-            shown.append((("          " + row.problem, "yellow"),))
+        for text, style in ((row.problem, "yellow"), (row.rule, "cyan")):
+            if text and len(shown) < height - 2:
+                shown.append((("          " + text, style),))
     if not rows:
         shown.append((("none yet: send one with the line above", "dim"),))
     shown = shown[: max(0, height - 1)]
     shown += [()] * (height - 1 - len(shown))
-    shown.append((("Ctrl-C ends", "dim"),))
+    switch: Line = ((f"  {view.rules} (o: on/off)", "cyan"),) if view.rules else ()
+    shown.append((("Ctrl-C ends", "dim"), *switch))
     return [_cut(line, width) for line in shown[:height]]
 
 

@@ -103,7 +103,8 @@ class LineReporter(Reporter):
     # Without a Row, which costs 2 µs: one line is printed for each request, however many there are.
     def _as_text(self, each: Finished, now: str) -> str:
         service = f"{each.service}  " if self._several else ""
-        more = "".join(f"  {text}" for text in (sender_of(each.head), grpc_failure(each), each.code) if text)
+        notes = (sender_of(each.head), grpc_failure(each), each.code, each.rule)
+        more = "".join(f"  {text}" for text in notes if text)
         status = each.status or "---"
         took, length = duration(each.duration), size(each.size)
         return f"{now}  {service}{each.method} {printable(each.target)}  {status}  {took}  {length}{more}"
@@ -139,4 +140,5 @@ def _as_fields(each: Finished) -> dict[str, object]:
         "code": each.code or None,
         "grpc_status": None if each.grpc_status is None else status_name(each.grpc_status),
         "caller": sender_of(each.head) or None,
+        "rule": each.rule or None,
     }

@@ -20,7 +20,7 @@ from devroute.agent.ui.layout import Line, View, clock, lines, open_row, row_of
 from devroute.agent.ui.reporter import Event, Reporter, places
 from devroute.agent.ui.writer import LAST_SECONDS
 from devroute.errors import AppUnreachable
-from devroute.platforms import keyboard_echo_off
+from devroute.platforms import keyboard_unbuffered
 from devroute.tunnel.agent_link import Finished, OpenRequest
 
 FRAMES_PER_SECOND: Final = 8
@@ -37,6 +37,8 @@ def can_draw(out: TextIO) -> bool:
 
 class PageReporter(Reporter):
     """`flush` wakes the thread that draws the page."""
+
+    reads_keys = True
 
     def __init__(self, out: TextIO, console: Console | None = None) -> None:
         super().__init__()
@@ -81,6 +83,8 @@ class PageReporter(Reporter):
                     view.trouble = event.text
                 elif not self._offline:
                     view.trouble = None
+            case "rules":
+                view.rules = event.text if fields["rules"] else ""
             case "inspector":
                 view.inspector = fields["url"]
             case "taken-over":
@@ -123,7 +127,7 @@ class PageReporter(Reporter):
     def _draw(self) -> None:
         try:
             with ExitStack() as restored:
-                restored.enter_context(keyboard_echo_off(self._out))
+                restored.enter_context(keyboard_unbuffered(self._out))
                 self._console.set_alt_screen(True)
                 restored.callback(self._console.set_alt_screen, False)
                 self._console.show_cursor(False)

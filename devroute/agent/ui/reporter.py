@@ -20,6 +20,10 @@ from devroute.tunnel.protocol.handshake import Notice, OtherProcess
 MAX_DIFFERENCES: Final = 5
 
 
+#: Rules that are named in one line.
+MAX_RULES: Final = 4
+
+
 class Event(NamedTuple):
     """`name` and `fields` are the JSON of --output json; `text` is the same for people, "" for none."""
 
@@ -55,7 +59,10 @@ class Tally:
 
 
 class Reporter(ABC):
-    """`show` and `request` note what happened; `flush` passes it on, without waiting for the terminal."""
+    """`show` and `request` note what happened; `flush` passes it on, without waiting for the terminal.
+    `reads_keys`: keys that are typed have an effect."""
+
+    reads_keys = False
 
     def __init__(self) -> None:
         self.tally = Tally()
@@ -188,6 +195,12 @@ class Reporter(ABC):
         changed = f"the network has changed ({before or 'none'} -> {now})"
         text = changed if now is not None else "no network leads to the server; waiting for one"
         self._report("network", text, before=before, now=now)
+
+    def rules(self, on: bool, active: int, labels: Sequence[str]) -> None:
+        """How many of the laptop's rules apply now; `labels`: those that do while the rules are on."""
+        named = printable(", ".join(labels[:MAX_RULES])) + (", …" if len(labels) > MAX_RULES else "")
+        text = f"rules {'on' if on else 'off'}: {named}" if labels else "no rules are on"
+        self._report("rules", text, on=on, active=active, rules=list(labels))
 
     def not_renewed(self, error: DevrouteError) -> None:
         text = f"the token is not renewed: {error.message}"

@@ -1,26 +1,28 @@
 """The settings that ./devroute.yaml may have. Pure; cli/config/sources.py applies the rules.
 
 The file comes with a repository and is read where `devroute up` starts. Its author must not be able to run a
-command, to send a token elsewhere (cli/config/credentials.py), to have files from elsewhere read, to
-reach the laptop's networks, to send its requests to another machine, or to have more of a request recorded or
-shown.
+command, to send a token elsewhere (cli/config/credentials.py), to have files from elsewhere read or sent to
+callers, to reach the laptop's networks, to send its requests to another machine, or to have more of a request
+recorded or shown.
 """
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from devroute.agent.settings import file_paths
 from devroute.cli.config.credentials import Source
 from devroute.errors import ConfigInvalid
+from devroute.inspector.rules.settings import RuleSettings
 from devroute.quoting import quote
 
 #: A list of permissions, so that every new setting is refused until it is added here.
 PERMITTED: Final = frozenset({
     "descriptor_set", "except_methods", "except_status", "host_header", "ignore", "inspector",
     "inspector_body_mb", "inspector_memory_mb", "name", "only_path", "output", "proto", "proto_path",
-    "proxy", "redact", "retry_refused", "server", "services", "shadow", "shadow_methods", "token",
+    "proxy", "redact", "retry_refused", "rules", "server", "services", "shadow", "shadow_methods", "token",
 })  # fmt: skip
 
 #: Files that are read.
@@ -65,6 +67,18 @@ def _check_paths(key: str, value: object, source: str) -> None:
                     f"{source}: {key}: {quote(str(path))} is not below the folder of this file",
                     hint="name it yourself: on the command line, or in ~/.config/devroute/config.yaml",
                 )
+
+
+def check_rules(rules: Iterable[RuleSettings], source: str) -> None:
+    """Raises ConfigInvalid for a response from a file that is not in the folder of the repository's file."""
+    for rule in rules:
+        file = None if rule.respond is None else rule.respond.body_file
+        if file is not None and not file.resolve().is_relative_to(Path.cwd().resolve()):
+            raise ConfigInvalid(
+                f"{source}: rules: '{file}' is not in this folder, and a file that comes with a repository"
+                " may have no other sent to callers",
+                hint="copy it here, or write the rule into ~/.config/devroute/config.yaml",
+            )
 
 
 def _is_here(place: str) -> bool:

@@ -19,10 +19,11 @@ from devroute.cli.config.credentials import bind, check_confirmed
 from devroute.contract.service_spec import with_direct
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
+from devroute.inspector.rules.settings import read_rules
 from devroute.proxy.settings import ProxySettings
 from devroute.quoting import quote
 from devroute.settings import Settings
-from devroute.yaml_text import read_document
+from devroute.yaml_text import line_of, read_document
 
 #: Prefix of the environment variables.
 ENV_PREFIX = "DEVROUTE_"
@@ -30,7 +31,7 @@ ENV_PREFIX = "DEVROUTE_"
 COMMAND_LINE = "command line"
 ENVIRONMENT = "the environment"
 #: Settings that no single variable can hold; DEVROUTE_SERVICES is a list.
-_NOT_A_VARIABLE = frozenset({"command", "services", "servers"})
+_NOT_A_VARIABLE = frozenset({"command", "rules", "services", "servers"})
 
 
 # --- where settings come from -------------------------------------------------------------------------------
@@ -38,7 +39,7 @@ _NOT_A_VARIABLE = frozenset({"command", "services", "servers"})
 
 def read_file(text: str, source: str, *, own: bool = True) -> Source:
     """A configuration file; `own` is false for ./devroute.yaml. Raises ConfigInvalid naming the file."""
-    document, _ = read_document(text, source)  # its errors quote nothing: the file may hold a token
+    document, node = read_document(text, source)  # its errors quote nothing: the file may hold a token
     if document is None:
         return Source(source, {})
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -51,6 +52,11 @@ def read_file(text: str, source: str, *, own: bool = True) -> Source:
             )
         if not own:
             project_file.check(key, document[key], source)
+    if document.get("rules") is not None:
+        rules = read_rules(document["rules"], lambda index: f"{source}:{line_of(node, 'rules', index)}")
+        if not own:
+            project_file.check_rules(rules, source)
+        document = {**document, "rules": rules}
     return Source(source, document, own)
 
 
@@ -107,7 +113,21 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
         except Malformed as problem:
             raise ConfigInvalid(f"direct: {problem}") from None
         settings = settings.model_copy(update={"services": services})
+    _check_rules(settings)
     return settings
+
+
+def _check_rules(settings: AgentSettings) -> None:
+    if settings.rules and settings.direct is not None:
+        raise ConfigInvalid(
+            "rules have no effect with direct: the mesh's requests do not pass this process",
+            hint="leave one of them out",
+        )
+    if settings.inspector is False and any(rule.break_ is not None for rule in settings.rules):
+        raise ConfigInvalid(
+            "rules: break needs the inspector, whose page shows what is held",
+            hint="leave out inspector: false, or the rule",
+        )
 
 
 #: What to do about each missing setting.

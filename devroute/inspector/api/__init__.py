@@ -10,6 +10,7 @@ from devroute.inspector.api.captures import Captures
 from devroute.inspector.api.events import Events
 from devroute.inspector.api.har import HarFiles
 from devroute.inspector.api.messages import Messages
+from devroute.inspector.api.rules import Rules
 from devroute.inspector.api.search import Search
 from devroute.inspector.inspection import Inspection
 
@@ -18,6 +19,6 @@ def add_api(app: web.Application, inspection: Inspection) -> None:
     """Add the API of this inspection to an application."""
     events = Events(inspection)
     parts = Captures(inspection), Messages(inspection), Search(inspection), HarFiles(inspection), events
-    for part in parts:
+    for part in (*parts, Rules(inspection)):
         app.router.add_routes(part.routes())
     app.on_shutdown.append(events.end)

@@ -24,7 +24,8 @@ class Events:
 
     def __init__(self, inspection: Inspection) -> None:
         self._inspection = inspection
-        self._feeds: set[Feed] = set()
+        self._feeds: dict[Feed, web.Request] = {}
+        inspection.rules.breakpoints.watched = self._watched
         self._ending = asyncio.Event()
 
     def routes(self) -> list[web.RouteDef]:
@@ -35,6 +36,13 @@ class Events:
         self._ending.set()
         for feed in self._feeds:
             feed.awake.set()
+
+    def _hello(self) -> dict[str, Any]:
+        return laptop(self._inspection) | {"rules": self._inspection.rules.as_json()}
+
+    def _watched(self) -> bool:
+        """Whether a page is open: a closed one is noticed at its next event only, its connection at once."""
+        return any(each.transport is not None for each in self._feeds.values())
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /api/status"""
@@ -55,19 +63,26 @@ class Events:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         feed = Feed(self._inspection.store)
-        self._feeds.add(feed)
+        self._feeds[feed] = request
+        rules = self._inspection.rules
+        shown = rules.version
+        unsubscribe = rules.subscribe(feed.awake.set)
         try:
-            await response.write(b"retry: %d\n\n" % RETRY_MS + _event("hello", laptop(self._inspection)))
+            await response.write(b"retry: %d\n\n" % RETRY_MS + _event("hello", self._hello()))
             while not self._ending.is_set():
                 for name, document in feed.take():
                     await response.write(_event(name, document))
+                if rules.version != shown:
+                    shown = rules.version
+                    await response.write(_event("rules", rules.as_json()))
                 await _wait(self._ending, BATCH_SECONDS)
                 if not await _wait(feed.awake, QUIET_SECONDS):
                     await response.write(b": keep-alive\n\n")
         except ConnectionError:
             pass  # the page was closed
         finally:
-            self._feeds.discard(feed)
+            unsubscribe()
+            del self._feeds[feed]
             feed.close()
         return response
 

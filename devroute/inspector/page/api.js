@@ -36,6 +36,19 @@ export const pause = (paused) => post("/api/pause", { paused });
 export const clear = () => json("/api/exchanges", { method: "DELETE" });
 export const load = (file) => json("/api/har", { method: "POST", headers: { "content-type": "application/json" }, body: file });
 
+// The rules, and what they hold.
+const put = (path, body) => json(path, { method: "PUT", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+export const rule = (id) => json(`/api/rules/${id}`);
+export const rulesYaml = async () => (await call("/api/rules.yaml")).text();
+export const recordedRule = (id) => json(`/api/exchanges/${id}/rule`);
+export const addRule = (rule) => post("/api/rules", rule);
+export const changeRule = (id, rule) => put(`/api/rules/${id}`, rule);
+export const enableRule = (id, enabled) => put(`/api/rules/${id}`, { enabled });
+export const deleteRule = (id) => json(`/api/rules/${id}`, { method: "DELETE" });
+export const switchRules = (on) => put("/api/rules", { on });
+export const held = (id) => json(`/api/held/${id}`);
+export const decide = (id, action, edits) => post(`/api/held/${id}/${action}`, edits);
+
 export const bodyUrl = (id, side) => `/api/exchanges/${id}/${side}-body`;
 export async function body(id, side, from = 0) {
   return new Uint8Array(await (await call(`${bodyUrl(id, side)}?decoded=1&from=${from}`)).arrayBuffer());
@@ -44,10 +57,11 @@ export async function body(id, side, from = 0) {
 const RETRY_MS = 1000;
 
 // Events as they happen, for as long as the page is open: it goes on when devroute up was restarted. After each (re)connection, the server sends all captures again.
-export function follow({ hello, batch, synced, state }) {
+export function follow({ hello, batch, rules, synced, state }) {
   const source = new EventSource("/api/events");
   source.addEventListener("hello", (event) => hello(JSON.parse(event.data)));
   source.addEventListener("batch", (event) => batch(JSON.parse(event.data)));
+  source.addEventListener("rules", (event) => rules(JSON.parse(event.data)));
   source.addEventListener("synced", () => synced());
   source.addEventListener("open", () => state("live"));
   source.addEventListener("error", async () => {
@@ -59,6 +73,6 @@ export function follow({ hello, batch, synced, state }) {
     } catch (error) {
       state(error.status === 401 ? "locked" : "lost");
     }
-    setTimeout(() => follow({ hello, batch, synced, state }), RETRY_MS);
+    setTimeout(() => follow({ hello, batch, rules, synced, state }), RETRY_MS);
   });
 }

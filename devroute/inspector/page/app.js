@@ -8,10 +8,12 @@ import { empty } from "./empty.js";
 import { Exchanges } from "./exchanges.js";
 import { Filters } from "./filters.js";
 import { plural } from "./format.js";
+import { heldCount, openHeld, showHeld } from "./held.js";
 import { help, keyboard } from "./keys.js";
 import { List } from "./list.js";
 import { MessagesView } from "./messages.js";
 import { importFile, openEdit } from "./replay.js";
+import { openRules, ruleFor, servedHere, showRules, switchRules } from "./rules.js";
 import { ShadowView } from "./shadow.js";
 import { SideView } from "./side.js";
 import { splitter } from "./splitter.js";
@@ -71,6 +73,10 @@ const commands = [
   { key: "y", words: "copy the request as a curl command, to the app on this laptop", button: "Copy as curl", applies: sendable, run: copyCurl("app") },
   { key: "Y", words: "copy the request as a curl command, through the mesh", button: "curl for the mesh", applies: sendable, run: copyCurl("mesh") },
   { key: "c", words: "mark the request; on another one, compare the two", button: "Compare", run: compare },
+  { key: "m", words: "make a rule from the request", button: "Make a rule", run: guarded((id) => ruleFor(exchanges.get(id))) },
+  { key: "l", words: "list the rules", forPage: true, run: openRules },
+  { key: "o", words: "all rules off, or on again", forPage: true, run: guarded(switchRules) },
+  { key: "b", words: "edit what is held at a breakpoint", forPage: true, run: openHeld },
   { key: "p", words: "pause or resume recording", forPage: true, run: pause },
 ];
 
@@ -107,7 +113,7 @@ exchanges.addEventListener("change", () => {
     byId("empty").dataset.kind = kind;
     byId("empty").replaceChildren(...(none ? empty(about, kind === "filtered", () => filters.set("")) : []).filter(Boolean));
   }
-  document.title = exchanges.all.size ? `${exchanges.all.size} · devroute inspector` : "devroute inspector";
+  showTitle();
   if (list.active !== null && !detail.changed(list.current)) list.deactivate();
   if (following !== null && exchanges.get(following)) {
     const id = following;
@@ -115,6 +121,17 @@ exchanges.addEventListener("change", () => {
     list.activate(id);
   }
 });
+
+function showTitle() {
+  const held = heldCount() ? `(${heldCount()} held) ` : "";
+  document.title = `${held}${exchanges.all.size ? `${exchanges.all.size} · ` : ""}devroute inspector`;
+}
+
+function takeRules(data) {
+  showRules(data);
+  showHeld(data);
+  showTitle();
+}
 
 function showSkipped(count) {
   byId("skipped").hidden = count === 0;
@@ -145,10 +162,12 @@ api.follow({
   hello: (data) => {
     about = data.about;
     setText(byId("who"), about.name ? `${about.name} · ${Object.keys(about.services).join(", ")}` : "");
+    servedHere(Object.keys(about.services));
     delete byId("empty").dataset.kind;
     exchanges.resync();
     showSkipped(0);
     showPaused(data.paused);
+    takeRules(data.rules);
   },
   batch: (data) => {
     exchanges.take(data);
@@ -160,11 +179,13 @@ api.follow({
     }
     if (data.paused !== undefined && data.paused !== paused) showPaused(data.paused);
   },
+  rules: takeRules,
   synced: () => exchanges.synced(),
   state: showState,
 });
 
 byId("pause").addEventListener("click", pause);
+byId("rules").addEventListener("click", openRules);
 byId("help").addEventListener("click", () => help(commands));
 byId("import").addEventListener("click", () => importFile(byId("file")));
 byId("clear").addEventListener("click", () => {

@@ -79,6 +79,7 @@ export class Detail {
     this.title = h("h2", {}, h("span", { class: "status" }), h("span", { class: "method" }), h("span", { class: "target", title: "" }));
     this.line = h("p", { class: "line" });
     this.problem = h("div", { class: "problem", role: "alert", hidden: true });
+    this.byRule = h("p", { class: "by-rule", hidden: true });
     this.buttons = this.commands.map(({ button, key, run }) => h("button", { type: "button", title: `${button} (${key})`, onclick: () => run(this.id) }, button));
     const bar = h("div", { class: "actions" }, this.buttons);
     this.timing = h("div", { class: "timing" });
@@ -86,7 +87,7 @@ export class Detail {
     this.panel = h("div", { class: "panel", role: "tabpanel", id: "panel" });
     const gone = h("p", { class: "gone", hidden: true }, "No longer stored: dropped for newer requests, or cleared.");
     const back = h("button", { type: "button", class: "back quiet", onclick: () => this.actions.back() }, "← List");
-    this.frame = h("div", { class: "frame" }, h("header", {}, back, this.title, this.line, this.problem, gone, bar, this.timing), this.tablist, this.panel);
+    this.frame = h("div", { class: "frame" }, h("header", {}, back, this.title, this.line, this.problem, this.byRule, gone, bar, this.timing), this.tablist, this.panel);
     this.tabs = this.facts = "";
     this.opened = null;
     this.place.replaceChildren(this.frame);
@@ -113,6 +114,8 @@ export class Detail {
     const problem = problemOf(exchange);
     this.problem.hidden = !problem;
     if (problem) this.problem.replaceChildren(...problem);
+    this.byRule.hidden = !exchange.rules.length;
+    setText(this.byRule, exchange.rules.join("; "));
     for (const [n, { applies }] of this.commands.entries()) this.buttons[n].disabled = applies ? !applies(exchange) : false;
     this.timing.replaceChildren(...timing(exchange));
   }

@@ -9,6 +9,7 @@ const ROW = 32;
 // The words beside an exchange's path, of the first that has any: see README.md.
 const BADGES = [
   ({ differences }) => (differences === null ? "" : differences ? `≠ ${differences}` : "= same"),
+  ({ rules }) => rules.length && "rule",
   ({ replay_of: of }) => of && "replay",
   ({ kind }) => (kind === "sse" || kind === "upgrade" ? KINDS[kind] : ""),
 ];

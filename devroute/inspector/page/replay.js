@@ -4,8 +4,8 @@ import * as api from "./api.js";
 import { asText } from "./body.js";
 import { dialog, h, notice } from "./dom.js";
 import { size } from "./format.js";
+import { METHODS, headerLines, labelled, parseHeaders, submitting } from "./forms.js";
 
-const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 // Headers that devroute derives from the body.
 const FRAMING = ["content-length", "transfer-encoding"];
 
@@ -15,32 +15,21 @@ export async function openEdit(id, send) {
   const { text } = editable;
   const method = h("input", { id: "edit-method", list: "edit-methods", value: exchange.method, required: true, autocomplete: "off", spellcheck: "false" });
   const target = h("input", { id: "edit-target", value: exchange.target, required: true, autofocus: true, autocomplete: "off", spellcheck: "false" });
-  const headers = h("textarea", { id: "edit-headers", rows: "8", spellcheck: "false", value: exchange.request_headers.filter(([name]) => !FRAMING.includes(name.toLowerCase())).map(([name, value]) => `${name}: ${value}`).join("\n") });
+  const headers = h("textarea", { id: "edit-headers", rows: "8", spellcheck: "false", value: headerLines(exchange.request_headers.filter(([name]) => !FRAMING.includes(name.toLowerCase()))) });
   const body = h("textarea", { id: "edit-body", rows: "8", spellcheck: "false", value: text ?? "", disabled: text === undefined });
   const trouble = h("p", { class: "problem", role: "alert", hidden: true });
-  const label = (of, words, field, note) => h("div", { class: "field" }, h("label", { for: of }, words), field, note ? h("small", {}, note) : null);
   const { form, close } = dialog(`Edit and replay #${id}`, [
     h("div", { class: "fields" },
-      h("div", { class: "startline" }, label("edit-method", "Method", [method, h("datalist", { id: "edit-methods" }, METHODS.map((each) => h("option", { value: each })))]), label("edit-target", "Path and query", target)),
-      label("edit-headers", "Headers", headers, exchange.redacted.length ? `Redacted before storage: ${exchange.redacted.join(", ")}. Enter the values again if the app needs them.` : "one per line; devroute sets length and framing"),
-      label("edit-body", editable.label, body, editable.note)),
+      h("div", { class: "startline" }, labelled("edit-method", "Method", [method, h("datalist", { id: "edit-methods" }, METHODS.map((each) => h("option", { value: each })))]), labelled("edit-target", "Path and query", target)),
+      labelled("edit-headers", "Headers", headers, exchange.redacted.length ? `Redacted before storage: ${exchange.redacted.join(", ")}. Enter the values again if the app needs them.` : "one per line; devroute sets length and framing"),
+      labelled("edit-body", editable.label, body, editable.note)),
     trouble,
   ], [h("span", { class: "push facts" }, `Sent to the app of ${exchange.service} on this laptop, not through the mesh.`), h("button", { type: "button", onclick: () => close() }, "Cancel"), h("button", { class: "primary" }, "Send")], true);
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    trouble.hidden = true;
-    try {
-      const edits = { method: method.value.trim(), target: target.value.trim(), headers: parseHeaders(headers.value) };
-      if (!body.disabled && body.value !== text) edits[editable.edit] = body.value;
-      await send(id, edits);
-      close();
-    } catch (error) {
-      trouble.textContent = error.message;
-      trouble.hidden = false;
-    }
-  });
-  form.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  submitting(form, trouble, async () => {
+    const edits = { method: method.value.trim(), target: target.value.trim(), headers: parseHeaders(headers.value) };
+    if (!body.disabled && body.value !== text) edits[editable.edit] = body.value;
+    await send(id, edits);
+    close();
   });
 }
 
@@ -63,14 +52,6 @@ async function messagesOf({ id, messages_dropped: dropped }) {
   const lost = [text.includes('"@unknown"') && "Fields that the schema does not have", text.includes('"[redacted]"') && "[redacted] values"].filter(Boolean);
   const note = lost.length ? `${lost.join(" and ")} are left out of an edited message: enter values if the app needs them.` : "JSON, encoded by the schema";
   return { text, edit: "messages", label: streaming ? `List of ${type}` : type, note };
-}
-
-function parseHeaders(text) {
-  return text.split("\n").filter((line) => line.trim()).map((line) => {
-    const at = line.indexOf(":");
-    if (at <= 0) throw new Error(`write headers as "name: value", not "${line.slice(0, 60)}"`);
-    return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
-  });
 }
 
 export function importFile(input) {

@@ -46,6 +46,7 @@ STATES: Final[dict[str, tuple[str, Test]]] = {
         lambda each: status_class(each) == "failed",
     ),
     "replay": ("a replayed request", lambda each: each.replay_of is not None),
+    "ruled": ("a rule of this laptop did something", lambda each: bool(each.rules)),
     "shadow": ("shadow traffic", lambda each: each.comparison is not None),
     "same": ("shadow traffic: the same as the service's response", lambda each: each.comparison == []),
     "different": ("shadow traffic: not the service's response", lambda each: bool(each.comparison)),

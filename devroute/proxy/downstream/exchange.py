@@ -161,6 +161,9 @@ class Exchange:
         if head.outcome is not None:
             result, reason = head.outcome
             self.route = route = route.with_outcome(result, reason)
+        if head.by_rule:
+            reason = f"{route.reason}, where {head.by_rule}"
+            self.route = route = route.with_outcome(route.result, reason)
         if route.no_store:
             head = without_cache_fields(head)
         lines = route.response_headers

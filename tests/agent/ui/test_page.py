@@ -190,6 +190,7 @@ async def ask(where: Site, path: bytes, service: str = "foo") -> Client:
 
 
 async def test_the_page_shows_the_laptop_and_its_requests_and_restores_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "devroute.yaml").write_text("rules: [{path: /ruled, respond: {status: 418}}]")
     async with (
         site() as where,
         app() as port,
@@ -208,6 +209,12 @@ async def test_the_page_shows_the_laptop_and_its_requests_and_restores_the_termi
         assert "2 requests, 1 failed" in terminal.text
         (row,) = [line for line in terminal.text.splitlines() if "/first" in line]
         assert row.split()[1:5] == ["foo", "GET", "/first?q=1", "200"]
+        assert "rules on: /ruled (o: on/off)" in terminal.text.splitlines()[-1]
+        assert (await ask(where, b"/ruled")).heads[0].status == 418
+        await running.until(lambda t: "rule '/ruled' responded" in t.text)
+        running.type("o")
+        await running.until(lambda t: "rules off: /ruled" in t.text)
+        assert (await ask(where, b"/ruled")).heads[0].status == 200
         running.type("typed by mistake\r")
         for size in ((60, 20), (200, 50), (80, 12), (20, 4)):
             running.resize(*size)
@@ -217,7 +224,7 @@ async def test_the_page_shows_the_laptop_and_its_requests_and_restores_the_termi
         await running.until(lambda t: not t.alternate and "was online for" in t.before)
         assert await asyncio.wait_for(running.process.wait(), 20) == 130
         assert terminal.cursor_shown
-        assert terminal.before.strip() == "alice was online for 0 min: 2 requests, 1 failed"
+        assert terminal.before.strip() == "alice was online for 0 min: 4 requests, 1 failed"
 
 
 async def test_the_mode_an_app_that_is_missing_and_a_request_at_a_breakpoint_are_shown(

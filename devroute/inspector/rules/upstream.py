@@ -1,0 +1,101 @@
+"""The upstream around an app that applies the laptop's rules. Without any it is one test for each request.
+
+It stands inside the recorder, so that captures show what rules did, and outside everything that is the app's
+own: rules see requests and responses as the mesh does.
+"""
+
+from typing import Final
+
+from devroute.errors import UpstreamReset
+from devroute.http.message import RequestHead
+from devroute.inspector.recorder import App
+from devroute.inspector.redaction import Redaction
+from devroute.inspector.rules.book import Rule, RuleBook
+from devroute.inspector.rules.held import Breaking, HeldRequest, ResponseBreak
+from devroute.inspector.rules.marking import MarkingSink
+from devroute.inspector.rules.responses import RespondUpstream
+from devroute.upstream.faults import Delayed, DelayUpstream
+from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.quota import RefusedStream
+
+#: Requests of a service that rules delay; further ones are refused.
+MAX_DELAYED: Final = 2048
+
+
+class RulesUpstream:
+    """Implements recorder.App. `rules`: those that apply now, which the book keeps up to date."""
+
+    def __init__(self, app: App, service: str, book: RuleBook, redact: Redaction) -> None:
+        self.rules: tuple[Rule, ...] = ()
+        self.service = service
+        self._app = app
+        self._book = book
+        self._redact = redact
+        self._delayed = Delayed(MAX_DELAYED)
+        book.apply_to(self)
+
+    async def close(self) -> None:
+        await self._app.close()
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        for rule in self.rules:
+            if rule.condition.matches(head):
+                return self._apply(rule, head, sink)
+        return self._app.open(head, sink)
+
+    def _apply(self, rule: Rule, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        self._book.hit(rule)
+        settings = rule.settings
+        marking = MarkingSink(sink, head.method, rule.label)
+        upstream: Upstream = self._app
+        if settings.respond is not None or isinstance(settings.fail, int):
+            upstream = RespondUpstream(rule.response)
+            doing = "responded" if settings.fail is None else f"failed it with {settings.fail}"
+        elif settings.fail is not None:
+            doing = "ended the connection"
+            upstream = _Reset(rule.label)
+        else:
+            doing = ""
+            if settings.break_ is not None:
+                upstream = self._breaking(rule)
+        if settings.delay is not None:
+            marking.add(f"delayed it by {settings.delay:g} s")
+            upstream = DelayUpstream(upstream, settings.delay, self._delayed)
+        if doing:
+            marking.add(doing)
+        return upstream.open(head, marking)
+
+    def _breaking(self, rule: Rule) -> Upstream:
+        how = Breaking(self._book.breakpoints, self._redact, rule.label, self.service)
+        upstream: Upstream = self._app
+        if rule.settings.break_ != "request":
+            upstream = ResponseBreak(how, upstream)
+        if rule.settings.break_ != "response":
+            upstream = _RequestBreak(how, upstream)
+        return upstream
+
+
+class _RequestBreak:
+    """Holds requests for `app`; implements Upstream."""
+
+    def __init__(self, how: Breaking, app: Upstream) -> None:
+        self._how = how
+        self._app = app
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        assert isinstance(sink, MarkingSink)
+        if obstacle := self._how.breakpoints.obstacle():
+            sink.note(f"did not hold the request: {obstacle}")
+            return self._app.open(head, sink)
+        return HeldRequest(self._how, self._app, head, sink)
+
+
+class _Reset:
+    """Fails each request as an app does that closes the connection; implements Upstream."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        text = f"the connection was ended by rule '{self._label}' of the laptop"
+        return RefusedStream(sink, UpstreamReset(text, hint="the rule has 'fail: reset'"))
