@@ -2,15 +2,21 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import yaml
 
+from devroute.agent import invitation
+from devroute.agent.settings import AgentSettings
 from devroute.cli.main import app
 from devroute.policy import explain
 from devroute.policy.policy import Policy
+from devroute.proxy.settings import ProxySettings
+from devroute.quoting import Shell
 from tests.docs import pages
 from tests.support.paths import ROOT
 
@@ -94,6 +100,12 @@ def test_a_mistake_in_a_mentioned_command_is_found(text: str, there: bool) -> No
     assert exists(text) is there
 
 
+@pytest.mark.parametrize(("shell", "block"), [("powershell", 0), ("cmd", 1)])
+def test_the_contract_s_page_has_the_command_of_each_shell(shell: Shell, block: int) -> None:
+    shown = pages.code(ROOT / "docs" / "contract.md", "text")[block]
+    assert shown == invitation.command('{"b": "alice"}', "http://a.qa.example/", shell) + "\n"
+
+
 @pytest.mark.parametrize(
     ("line", "command"),
     [
@@ -108,3 +120,26 @@ def test_a_comment_is_no_part_of_a_command(line: str, command: str) -> None:
 def test_the_policy_of_the_quickstart_draws_no_warning() -> None:
     (text,) = pages.files(ROOT / "docs" / "quickstart-platform-team.md").values()
     assert explain.remarks(Policy.parse(text)) == []
+
+
+def helps(command: Any) -> Iterator[str]:
+    yield command.help or ""
+    for each in getattr(command, "commands", {}).values():
+        yield from helps(each)
+
+
+def test_pages_and_help_have_one_example() -> None:
+    """Service A calls B, and B calls C."""
+    texts = [*(page.read_text(encoding="utf-8") for page in pages.PAGES), *helps(typer.main.get_command(app))]
+    assert len(texts) > 40
+    assert [found for text in texts for found in re.findall(r".*\b(?:foo|baz)\b.*", text)] == []
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=name)
+def test_the_settings_that_a_file_on_a_page_has_exist(page: Path) -> None:
+    for text in pages.code(page, "yaml"):
+        document = yaml.safe_load(text)
+        if isinstance(document, dict) and "proxy" in document:
+            assert document["proxy"].keys() <= ProxySettings.model_fields.keys()
+        elif isinstance(document, dict) and "server" in document:
+            assert document.keys() <= AgentSettings.model_fields.keys()
