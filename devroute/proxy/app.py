@@ -31,6 +31,7 @@ from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.downstream.context import Timeouts
 from devroute.proxy.downstream.listener import Listener
+from devroute.proxy.mesh_egress import mesh_upstream
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.replication import Replication
 from devroute.proxy.settings import ProxySettings
@@ -43,8 +44,6 @@ from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.routing.trace import KnownServices
 from devroute.tunnel.protocol.handshake import Offer
-from devroute.upstream.dialer import Dialer
-from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.pools import Pools
 
 #: Seconds between two ticks of the data path's clock; its timeouts are seconds, so it may be coarse.
@@ -87,7 +86,7 @@ class Proxy:
             max_in_flight=settings.max_in_flight,
             retry_refused=settings.retry_refused,
         )
-        self._mesh = _mesh(settings)
+        self._mesh = mesh_upstream(settings)
         self._read_contract = Verifier(
             config.signing_keys.current,
             settings.contract_max_ttl,
@@ -296,17 +295,6 @@ class Proxy:
             **self._config.status(),
             **self._replication.status(),
         }
-
-
-def _mesh(settings: ProxySettings) -> Http1Pool | None:
-    """The upstream of the real services: a listener of the proxy's own sidecar. Policy does not judge it,
-    since the setting accepts loopback addresses only."""
-    if (egress := settings.mesh_egress) is None:
-        return None
-    dialer = Dialer(
-        egress.host, egress.port, permit=lambda ip, port: None, connect_timeout=settings.connect_timeout
-    )
-    return Http1Pool(dialer, settings.max_in_flight)
 
 
 def _timeouts(settings: ProxySettings) -> Timeouts:

@@ -21,11 +21,12 @@ from devroute.replicas.certificate import Certificate
 from devroute.replicas.local_laptops import LocalLaptops
 from devroute.replicas.node import Node
 from devroute.replicas.node_links import NodeLinks
-from devroute.replicas.record import ID_LENGTH, ReplicaRecord, decode_replica, encode_processes
+from devroute.replicas.own_laptops import AT_ONCE, OwnLaptops
+from devroute.replicas.record import ID_LENGTH, ReplicaRecord, decode_replica
 from devroute.replicas.remote_laptops import Arrived, Known, RemoteLaptops
 from devroute.replicas.reports import Reported, SharedReports
 from devroute.replicas.store import MAX_REPLICAS, Absent, Change, RegistryUnavailable, Store
-from devroute.routing.registration import Displaced, Registration, settle
+from devroute.routing.registration import Displaced, Registration
 from devroute.tasks import TaskOwner
 
 #: Seconds between two refreshes.
@@ -35,8 +36,6 @@ REFRESH_SECONDS: Final = 1.0
 MISSING_SECONDS: Final = 3.0
 #: Attempts to take a name that others change at the same time.
 MAX_CLAIMS: Final = 16
-#: Names that are read in one turn of the loop; each costs some 50 µs.
-_AT_ONCE: Final = 50
 
 T = TypeVar("T")
 
@@ -44,7 +43,7 @@ log = structlog.stdlib.get_logger("devroute.replicas")
 
 
 class SharedRegistry:
-    """Implements RegistryObserver. `problem`: why Redis cannot be used, None while it can."""
+    """`problem`: why Redis cannot be used, None while it can."""
 
     def __init__(
         self,
@@ -65,17 +64,10 @@ class SharedRegistry:
         self.remote = RemoteLaptops(registry, arrived)
         self.reports = SharedReports(reported, self._nodes)
         self._links = NodeLinks(self._certificate, laptops, self.reports, self._ended)
-        self._record: ReplicaRecord | None = None
-        self._values: dict[str, bytes] = {}  # that this replica has written, by name
-        self._changed: set[str] = set()  # names that are to be written
-        self._touched: set[str] | None = None  # names that have changed while all is being written
+        self._own = OwnLaptops(registry, self._store, self._try)
         self._behind = False  # something could not be written
-        self._version = 0
-        self._writing: asyncio.Task[None] | None = None
-        self._own = asyncio.Lock()  # what this replica writes
-        self._others = asyncio.Lock()  # what it knows of the others; taken after `_own`
+        self._others = asyncio.Lock()  # what is known of the others; taken after that of `_own`
         self._tasks = TaskOwner()
-        registry.observers.append(self)
 
     async def listen(self, host: str, port: int) -> int:
         """The port for other replicas. Raises ConfigInvalid."""
@@ -85,7 +77,7 @@ class SharedRegistry:
         """`data` and `peer`: the addresses at which others reach those ports. Returns once all that Redis has
         is known, or it turns out that Redis cannot be reached."""
         self._registry.owner = data
-        self._record = ReplicaRecord(
+        self._own.record = ReplicaRecord(
             id=self.id,
             data=data,
             peer=peer,
@@ -100,6 +92,7 @@ class SharedRegistry:
     async def stop(self) -> None:
         """Withdraw from Redis, and end the links to the others."""
         await self._tasks.close()
+        await self._own.close()
         with contextlib.suppress(RegistryUnavailable):
             await self._store.withdraw()
         await self._links.close()
@@ -116,74 +109,6 @@ class SharedRegistry:
     def _nodes(self) -> list[Node]:
         return [known.node for known in self.remote.known.values()]
 
-    # --- what this replica has
-
-    def registered(self, registration: Registration) -> None:
-        if not registration.remote:
-            self._write_soon(registration.name)
-
-    def unregistered(self, registration: Registration) -> None:
-        if not registration.remote:
-            self._write_soon(registration.name)
-
-    def _write_soon(self, name: str) -> None:
-        if self._touched is not None:
-            self._touched.add(name)
-        if self._value(name) == self._values.get(name, b""):
-            return
-        self._changed.add(name)
-        if (self._writing is None or self._writing.done()) and self._record is not None:
-            self._writing = self._tasks.start(self._try(self._write()))
-
-    def _value(self, name: str, more: Registration | None = None) -> bytes:
-        """What is to be written under a name; b"" if this replica has nothing of it."""
-        own = [each for each in self._registry.processes(name) if not each.remote]
-        if more is not None:
-            own, _ = settle([*own, more])
-        return encode_processes(own) if own else b""
-
-    async def _write(self) -> None:
-        """Write what has changed, until nothing has."""
-        while self._changed:
-            async with self._own:
-                names, self._changed = self._changed, set()
-                found = [(name, self._value(name)) for name in names]
-                values = [(name, value) for name, value in found if value != self._values.get(name, b"")]
-                try:
-                    await self._store.write(values)
-                except Absent:
-                    await self._announce()
-                else:
-                    self._keep(values)
-
-    def _keep(self, values: list[tuple[str, bytes]]) -> None:
-        for name, value in values:
-            if value:
-                self._values[name] = value
-            else:
-                self._values.pop(name, None)
-
-    async def _announce(self) -> None:
-        """Write all that this replica has; under `_own`."""
-        assert self._record is not None
-        names = {each.name for each in self._registry.registrations() if not each.remote}
-        touched = self._touched = set[str]()
-        values = dict[str, bytes]()
-        try:
-            for at, name in enumerate(names):
-                if value := self._value(name):
-                    values[name] = value
-                if at % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
-            self._version = max(self._version + 1, int(time.time() * 1e3))
-            await self._store.announce(self._record.encode(), self._version, values)
-        finally:
-            self._touched = None
-        self._values = values
-        self._behind = False
-        for name in touched:
-            self._write_soon(name)
-
     # --- taking a name
 
     async def register(
@@ -194,12 +119,12 @@ class SharedRegistry:
 
         Raises what `draft` raises, and LinkReplaced.
         """
-        async with self._own:
+        async with self._own.lock:
             try:
                 registration = await self._claim(name, draft)
                 return registration, self._registry.add(registration)
             finally:
-                self._write_soon(name)  # if it is not what was written
+                self._own.write_soon(name)  # if it is not what was written
 
     async def _claim(self, name: str, draft: Callable[[], Registration]) -> Registration:
         seen, looked = self._seen(name), False
@@ -214,7 +139,7 @@ class SharedRegistry:
                 continue
             if self.problem is not None:
                 break
-            value = self._value(name, registration)
+            value = self._own.value(name, registration)
             found = await self._try(self._write_claim(name, value, seen))
             if found is None:  # written, or Redis has just failed
                 break
@@ -226,17 +151,17 @@ class SharedRegistry:
         try:
             found = await self._store.claim(name, value, seen)
         except Absent:
-            await self._announce()
+            await self._own.announce()
             return self._seen(name)
         if found is None:
-            self._values[name] = value
+            self._own.written[name] = value
             return None
         await self._learn(name, found)
         return found
 
     def _seen(self, name: str) -> dict[str, bytes]:
-        own = {self.id: self._values[name]} if name in self._values else {}
-        return {**self.remote.values_of(name), **own}
+        own = self._own.written
+        return {**self.remote.values_of(name), **({self.id: own[name]} if name in own else {})}
 
     async def _look(self, name: str) -> dict[str, bytes]:
         found = await self._store.look(name)
@@ -260,8 +185,9 @@ class SharedRegistry:
     async def _refresh(self) -> None:
         there, versions = await self._store.refresh()
         if self._behind or not there:
-            async with self._own:
-                await self._announce()
+            async with self._own.lock:
+                await self._own.announce()
+            self._behind = False
         now = time.monotonic()
         for id_, known in list(self.remote.known.items()):
             known.missing_since = None if id_ in versions else known.missing_since or now
@@ -305,7 +231,7 @@ class SharedRegistry:
             gone = known.values.keys() - whole.names.keys()
             for at, (name, value) in enumerate([*((name, b"") for name in gone), *whole.names.items()]):
                 self.remote.put(known, name, value)
-                if at % _AT_ONCE == 0:
+                if at % AT_ONCE == 0:
                     await asyncio.sleep(0)
             known.version = whole.version
 
