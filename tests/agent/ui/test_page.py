@@ -365,12 +365,14 @@ def test_a_page_fills_any_screen_and_never_more(view: View, width: int, height: 
 
 
 @pytest.mark.parametrize("width", [40, 61, 62, 80])
-def test_the_inspector_s_link_is_whole_at_any_width(width: int) -> None:
+def test_both_links_are_whole_at_any_width(width: int) -> None:
     """Also at 80 columns with a port of five digits."""
     link = AccessControl(49152, print).url
-    page = lines(View(name="a", inspector=link), width, 24)
+    join = "https://a.qa.example/?devroute=%7B%22foo%22%3A%22alice%22%7D"
+    page = lines(View(name="a", inspector=link, link=join), width, 24)
     shown = "\n".join("".join(text for text, _ in line) for line in page)
     assert link in shown.replace("\n", "")
+    assert join in shown.replace("\n", "")
     if width == 80:
         assert f"Inspector: {link}" in shown
 
