@@ -20,8 +20,9 @@ if TYPE_CHECKING:  # they need the library `protobuf`
 
 #: Seconds before an app is asked again: because a message does not fit its schema, or it did not respond.
 STALE_SECONDS: Final = 5.0
-#: gRPC services and types of one app that are remembered: paths come from callers.
+#: gRPC services and types of one app that are remembered, and bytes of its descriptors: callers choose paths.
 MAX_SYMBOLS: Final = 500
+MAX_BYTES: Final = 16 * 1024 * 1024
 
 #: The oldest library that has all that is used.
 _OLDEST: Final = (6, 31)
@@ -172,7 +173,8 @@ class ReflectedApp:
                 self._unreachable = str(problem)
             return str(problem)
         self._unreachable = ""
-        self._files = files if fresh else self._files | files
+        joined = files if fresh else self._files | files
+        self._files = joined if sum(map(len, joined.values())) <= MAX_BYTES else files
         self._schema = await asyncio.to_thread(Schema, list(self._files.values()))
         self._asked[symbol] = ""
         return ""

@@ -110,16 +110,16 @@ class _Cleaner:
             self._redactor = redactor.Redactor(found.schema, masks)
 
     def part(self, part: _Part, *, ended: bool) -> None:
-        """Clean the complete messages. A cut one at the end of a call that has ended goes, unless it can be
-        searched."""
+        """Clean the complete messages. A cut one at the end of a call that has ended goes, unless its
+        type has no secrets."""
         clean: list[bytes] = []
         for compressed, data in frames.split(part.data):
-            payload, _ = self.message(Payload(part.from_client, data, part.encoding if compressed else ""))
+            before = Payload(part.from_client, data, part.encoding if compressed else "")
+            payload, _ = self.message(before)
             part.lost = part.lost or bool(payload.problem)
-            clean.append(
-                bytes((bool(payload.encoding),)) + len(payload.data).to_bytes(4, "big") + payload.data
-            )
-            part.consumed += frames.PREFIX_BYTES + len(data)
+            end = part.consumed + frames.PREFIX_BYTES + len(data)
+            clean.append(part.data[part.consumed : end] if payload is before else _frame(payload))
+            part.consumed = end
         rest = part.data[part.consumed :]
         if rest and ended:
             part.consumed = len(part.data)
@@ -153,6 +153,10 @@ class _Cleaner:
         if self._redactor is None or self._method is None:
             return False
         return self._redactor.may_hold_secrets(self._method.request if from_client else self._method.response)
+
+
+def _frame(payload: Payload) -> bytes:
+    return bytes((bool(payload.encoding),)) + len(payload.data).to_bytes(4, "big") + payload.data
 
 
 def _overwritten(data: bytes) -> bytes:

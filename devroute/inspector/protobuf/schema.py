@@ -19,9 +19,9 @@ from google.protobuf import (
     timestamp_pb2,
     wrappers_pb2,
 )
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DESCRIPTOR as DESCRIPTOR_FILE
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -29,6 +29,9 @@ from devroute.inspector.protobuf import error_details
 
 #: Files of one schema; further ones are left out.
 MAX_FILES: Final = 2000
+
+#: Parts of descriptors that are not used.
+_NOT_READ: Final = ("options", "source_code_info")
 
 _STANDARD: Final = (
     any_pb2, duration_pb2, empty_pb2, field_mask_pb2, struct_pb2, timestamp_pb2, wrappers_pb2,
@@ -125,11 +128,33 @@ def _parsed(files: Iterable[bytes]) -> dict[str, FileDescriptorProto]:
         file = FileDescriptorProto()
         try:
             file.ParseFromString(each)
-        except DecodeError:
+            _check(file)
+        except (DecodeError, ValueError):
             continue
         if file.name and len(found) < MAX_FILES:
             found.setdefault(file.name, file)
     return found
+
+
+def _is_entry(message: DescriptorProto) -> bool:
+    return {field.name: field.number for field in message.field} == {"key": 1, "value": 2}
+
+
+def _check(message: Message) -> None:
+    """Raises ValueError for what the library accepts in a file, and fails at later: texts that are not UTF-8
+    (it has bytes instead), names that are not ASCII, entries of maps that are none."""
+    if isinstance(message, DescriptorProto) and message.options.map_entry and not _is_entry(message):
+        raise ValueError
+    for field, value in message.ListFields():
+        if field.name in _NOT_READ:
+            continue
+        for each in value if field.is_repeated else (value,):
+            if field.message_type is not None:
+                _check(each)
+            elif isinstance(each, bytes) and field.type == FieldDescriptor.TYPE_STRING:
+                raise ValueError
+            elif field.name == "name" and not isinstance(message, FileDescriptorProto):
+                each.encode("ascii")
 
 
 @cache

@@ -127,6 +127,15 @@ def test_without_a_schema_secrets_with_a_form_are_overwritten_and_named_ones_sta
     assert secrets_in(bytes(capture.request_body.data)) == []
 
 
+def test_what_has_no_secret_stays_byte_for_byte() -> None:
+    trailers = b"\x80\0\0\0\x0fgrpc-status:0\r\n"  # of gRPC-Web
+    body = frames.join([order({"id": 1}), b""]) + trailers
+    for found in (FOUND, UNKNOWN):
+        capture = call(body)
+        assert cleaned(capture, found) == 0
+        assert bytes(capture.request_body.data) == body
+
+
 def test_compressed_messages_are_stored_without_compression_if_there_was_something() -> None:
     def packed(document: Any) -> bytes:
         data = gzip.compress(order(document))

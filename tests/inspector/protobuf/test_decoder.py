@@ -14,6 +14,7 @@ from devroute.inspector.protobuf import catalogue as catalogue_module
 from devroute.inspector.protobuf.catalogue import Catalogue
 from devroute.inspector.protobuf.decoder import decoder
 from devroute.inspector.protobuf.schema_files import SchemaFiles
+from devroute.inspector.query.query import Query
 from tests.inspector.protobuf.laptop import documents, laptop
 from tests.support import grpc_shop
 from tests.support.grpc_shop import V1, message, reflecting
@@ -56,6 +57,8 @@ async def test_compressed_and_long_messages_are_shown() -> None:
         capture = await it.call("Place", long, encoding="gzip")
         assert capture.messages[0].compressed
         assert capture.messages[1].compressed
+        assert Query.parse('body:"FOR AAA"').matches(capture)
+        assert not Query.parse('body:"FOR B"').matches(capture)
         assert (await it.shown(capture))[0] == long
         assert (await it.shown(capture))[1]["text"] == "for " + "a" * 100_000
         capture.messages[0].size += 1_000_000

@@ -99,6 +99,26 @@ async def test_an_app_that_restarts_is_asked_again() -> None:
         assert calls(again) == [V1]
 
 
+async def test_descriptors_of_many_services_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 10_000)
+
+    def service(request: Any) -> list[bytes]:
+        package = request.file_containing_symbol.partition(".")[0]
+        made = FileDescriptorProto(name=f"{package}.proto", package=package)
+        made.message_type.add(name="M" * 500)
+        method = made.service.add(name="S").method.add(name="Call")
+        method.input_type = method.output_type = f".{package}.{'M' * 500}"
+        return [made.SerializeToString()]
+
+    async with serving(answering(service)) as shop, Asking(shop.port) as asking:
+        for number in range(10):
+            assert (await asking.find(f"/p{number}.S/Call")).method is not None
+        known = asking.catalogue._apps["b"]._files
+        assert sum(map(len, known.values())) <= 10_000
+        assert "p9.proto" in known
+        assert "p0.proto" not in known
+
+
 async def test_a_schema_that_does_not_fit_is_asked_for_again_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,6 +2,7 @@
 ProtoJSON is the witness."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from devroute.errors import RequestMalformed
 from devroute.http.secret_names import SecretNames
 from devroute.inspector.protobuf.parser import parse_document
 from devroute.inspector.protobuf.printer import MAX_VALUES, Printer, TooLarge
+from devroute.inspector.protobuf.redactor import Redactor
 from devroute.inspector.protobuf.schema import MAX_FILES, Schema, parse
+from devroute.inspector.redaction import redaction
 from tests.support import grpc_shop
 from tests.support.examples import examples
 
@@ -280,6 +283,37 @@ def test_descriptors_that_are_wrong_are_left_out_with_what_imports_them() -> Non
     timestamp = found.type("google.protobuf.Timestamp")
     assert timestamp is not None
     assert [field.name for field in timestamp.fields] == ["seconds", "nanos"]
+
+
+@examples(60)
+@given(st.integers(0), st.integers(0, 255), st.binary(max_size=30))
+def test_descriptors_of_any_bytes_do_no_harm(place: int, byte: int, data: bytes) -> None:
+    *imports, shop = grpc_shop.files()
+    place %= len(shop)
+    found = Schema([*imports, shop[:place] + bytes((byte,)) + shop[place + 1 :]])
+    method = found.method("/shop.Orders/Place")
+    for each in (parse_document(SCHEMA, ORDER, FULL), data):
+        message = None if method is None else parse(method.request, each)
+        if method is None or message is None:
+            continue
+        document = Printer(found, SecretNames()).print(message)
+        Redactor(found, redaction().masks).message(method.request, each)
+        with suppress(RequestMalformed):
+            parse_document(found, method.request, json.loads(json.dumps(document)))
+
+
+def test_names_that_the_library_cannot_read_are_left_out() -> None:
+    for name in (b"\xff", "\xe9".encode(), b"a\xc3"):
+        message = FileDescriptorProto(name="a.proto")
+        message.message_type.add(name="NAME").field.add(
+            name="f", number=1, type=FieldDescriptorProto.TYPE_BOOL
+        )
+        data = message.SerializeToString().replace(b"NAME", name.ljust(4, b"x"))
+        assert Schema([data])._files.keys() == Schema([])._files.keys()
+    entry = file("entry.proto")
+    kind = entry.message_type.add(name="M").nested_type.add(name="E")
+    kind.options.map_entry = True
+    assert Schema([entry.SerializeToString()])._files.keys() == Schema([])._files.keys()
 
 
 def test_a_long_chain_of_imports_is_no_recursion_and_files_are_bounded() -> None:
