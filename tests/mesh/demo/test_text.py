@@ -49,10 +49,15 @@ def test_an_unexpected_reply_is_marked_and_has_its_reason() -> None:
     assert "\n      word word" in wrong
 
 
-@pytest.mark.parametrize(("no_color", "colours"), [(False, True), (True, False)])
-def test_colours_can_be_switched_off(no_color: bool, colours: bool) -> None:
+@pytest.mark.parametrize(
+    ("terminal", "environment", "colours"),
+    [(True, {}, True), (True, {"NO_COLOR": "1"}, False), (False, {}, False)],
+)
+def test_only_a_terminal_gets_colours_unless_they_are_switched_off(
+    terminal: bool, environment: dict[str, str], colours: bool
+) -> None:
     out = io.StringIO()
-    environment = {"TERM": "xterm-256color", **({"NO_COLOR": "1"} if no_color else {})}
-    console = Console(file=out, force_terminal=True, highlight=False, soft_wrap=True, _environ=environment)
+    known = {"TERM": "xterm-256color", **environment}
+    console = Console(file=out, force_terminal=terminal, highlight=False, soft_wrap=True, _environ=known)
     console.print(row(Scene("none", GOOD, GOOD), ("a", "b", "c")))
     assert ("\x1b[32m" in out.getvalue()) is colours
