@@ -21,8 +21,9 @@ from tests.support.redis_server import RedisServer
 
 
 def peer_url(replica: Replica) -> str:
-    assert replica.shared._record is not None
-    return f"https://{replica.shared._record.peer}"
+    record = replica.shared._own.record
+    assert record is not None
+    return f"https://{record.peer}"
 
 
 def client(certificate: Certificate | None, server: Replica) -> ssl.SSLContext:
