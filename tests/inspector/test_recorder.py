@@ -20,6 +20,7 @@ from devroute.errors import AppUnreachable, NotReplayable, RequestMalformed
 from devroute.inspector.recorder import MAX_WAITING, Recorder, RecordingUpstream
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import CaptureStore
+from tests.support import grpc_shop
 from tests.support.laptop import laptop, relayed, request, serving
 from tests.support.loopback import App, AppStream, BulkApp, Client, get, post, site
 
@@ -307,6 +308,25 @@ async def test_a_grpc_call_is_kept_with_its_messages_and_status() -> None:
             assert (again.grpc_status, again.messages[1].data) == (0, b"hihi")
     finally:
         await server.stop(None)
+
+
+async def test_an_agent_decodes_and_redacts_grpc_by_the_schema_of_its_app() -> None:
+    order = grpc_shop.message("Order", {"id": 7, "customer": "Ada"}).SerializeToString()
+    framed = b"\0" + len(order).to_bytes(4, "big") + order
+    fields = {"content-type": "application/grpc", "te": "trailers"}
+    async with (
+        grpc_shop.serving(grpc_shop.reflecting(grpc_shop.V1)) as shop,
+        laptop(shop.port, redact=("customer",)) as it,
+    ):
+        await it.ask(request("POST", "/shop.Orders/Place", fields, framed), framed)
+        await it.newest()
+        assert it.agent.inspection is not None
+        capture = await it.agent.inspection.shown("1")
+        sent, received = (await it.agent.inspection.decoder.call(capture)).messages
+        assert sent.json == '{"id": "7", "customer": "[redacted]"}'
+        assert '"access_token": "[redacted]"' in (received.json or "")
+        assert capture.request_body.data != framed
+        assert len(it.store) == 1  # reflection is not recorded
 
 
 # --- replay
