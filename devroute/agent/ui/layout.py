@@ -13,7 +13,7 @@ from typing import Final
 from rich.cells import cell_len, set_cell_size
 
 from devroute.contract.mesh_identity import caller_of
-from devroute.headers import CALLER
+from devroute.headers import CALLER, VIA, line_start
 from devroute.http.grpc import status_name
 from devroute.tunnel.agent_link import Finished, OpenRequest
 
@@ -94,7 +94,7 @@ def row_of(finished: Finished, at: str) -> Row:
         finished.status,
         duration(finished.duration),
         size(finished.size),
-        sender_of(finished.head),
+        way_of(finished.head),
         printable(finished.reason or finished.code) if finished.code else grpc_failure(finished),
         finished.rule,
     )
@@ -266,6 +266,9 @@ def size(size: int) -> str:
 
 # --- the sender of a request --------------------------------------------------------------------------------
 
+#: Services that a request was detoured at before, as far as a line shows them.
+SHOWN_DETOURS: Final = 3
+_VIA: Final = line_start(VIA)
 _CALLER_FIELDS: Final = (f"\r\n{CALLER}:".encode(), b"\r\nx-forwarded-client-cert:")
 _AGENT: Final = re.compile(rb"\r\nuser-agent: *([!-.0-~]{1,64})", re.IGNORECASE)
 
@@ -280,6 +283,24 @@ def sender_of(head: bytes) -> str:
     if (found := _AGENT.search(head)) is not None:
         return found[1].decode("latin-1")
     return ""
+
+
+def detours_before(head: bytes) -> list[str]:
+    """The services that have detoured the request before this one, as the sidecars wrote them."""
+    at = head.find(_VIA)
+    if at < 0:
+        return []
+    value = head[at + len(_VIA) : head.find(b"\r\n", at + 2)].decode("latin-1")
+    return [printable(name.strip()) for name in value.split(",")][:-1]
+
+
+def way_of(head: bytes) -> str:
+    """By whom a request came, and which services have detoured it before: "shop/web via b", or ""."""
+    before = detours_before(head)
+    if not before:
+        return sender_of(head)
+    more = ["…"] if len(before) > SHOWN_DETOURS else []
+    return f"{sender_of(head)} via {', '.join([*more, *before[-SHOWN_DETOURS:]])}".strip()
 
 
 #: For one line: a mesh has few callers, and the lines of each are the same every time.

@@ -8,7 +8,17 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from devroute.agent.ui.layout import age, clock, duration, grpc_failure, printable, sender_of, size
+from devroute.agent.ui.layout import (
+    age,
+    clock,
+    detours_before,
+    duration,
+    grpc_failure,
+    printable,
+    sender_of,
+    size,
+    way_of,
+)
 from devroute.agent.ui.reporter import Event, Reporter, Tally
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import AppUnreachable
@@ -103,7 +113,7 @@ class LineReporter(Reporter):
     # Without a Row, which costs 2 µs: one line is printed for each request, however many there are.
     def _as_text(self, each: Finished, now: str) -> str:
         service = f"{each.service}  " if self._several else ""
-        notes = (sender_of(each.head), grpc_failure(each), each.code, each.rule)
+        notes = (way_of(each.head), grpc_failure(each), each.code, each.rule)
         more = "".join(f"  {text}" for text in notes if text)
         status = each.status or "---"
         took, length = duration(each.duration), size(each.size)
@@ -141,4 +151,5 @@ def _as_fields(each: Finished) -> dict[str, object]:
         "grpc_status": None if each.grpc_status is None else status_name(each.grpc_status),
         "caller": sender_of(each.head) or None,
         "rule": each.rule or None,
+        "detoured_before": detours_before(each.head),
     }

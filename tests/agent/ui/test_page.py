@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from devroute.agent.invitation import Invitation
-from devroute.agent.ui.layout import Line, Row, View, lines, sender_of
+from devroute.agent.ui.layout import Line, Row, View, lines, sender_of, way_of
 from devroute.agent.ui.page import PageReporter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.access import AccessControl
@@ -411,3 +411,18 @@ def test_columns_are_left_out_on_narrow_terminals() -> None:
 )
 def test_the_sender_is_the_mesh_identity_or_else_the_program(fields: bytes, caller: str) -> None:
     assert sender_of(b"GET / HTTP/1.1\r\nhost: foo\r\n" + fields + b"\r\n") == caller
+
+
+@pytest.mark.parametrize(
+    ("fields", "way"),
+    [
+        (b"x-devroute-via: c\r\nuser-agent: curl\r\n", "curl"),
+        (b"x-devroute-via: b, c\r\nx-devroute-caller: spiffe://c/ns/shop/sa/b\r\n", "shop/b via b"),
+        (b"x-devroute-via: b, c\r\n", "via b"),
+        (b"x-devroute-via: a, b.shop, c, d, e\r\nuser-agent: curl\r\n", "curl via …, b.shop, c, d"),
+        (b"x-devroute-via: \x1b[2J, c\r\n", "via '\\x1b[2J'"),
+        (b"x-devroute-via: \r\n", ""),
+    ],
+)
+def test_a_request_shows_which_services_have_detoured_it_before(fields: bytes, way: str) -> None:
+    assert way_of(b"GET / HTTP/1.1\r\nhost: foo\r\n" + fields + b"\r\n") == way
