@@ -27,6 +27,10 @@ FIELD_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 MAX_RULES: Final = 8
 MAX_RULE_TEXT: Final = 400
 
+#: The status among the trailers of gRPC-Web, and the bytes at the end of a body that are searched for it.
+_WEB_STATUS: Final = re.compile(rb"(?i)grpc-status:[ \t]*([0-9]{1,5})\r\n")
+_WEB_TRAILERS: Final = 8 * 1024
+
 #: The redaction text, in headers and JSON, and in queries and forms.
 REDACTED: Final = "[redacted]"
 REDACTED_QUERY: Final = "%5Bredacted%5D"
@@ -195,7 +199,7 @@ class Capture:
 
     @property
     def grpc_status(self) -> int | None:
-        text = self._grpc("grpc-status")
+        text = self._grpc("grpc-status") or self._grpc_web_status()
         return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
     @property
@@ -205,6 +209,18 @@ class Capture:
             rb"%([0-9A-Fa-f]{2})", lambda m: bytes((int(m[1], 16),)), self._grpc("grpc-message").encode()
         )
         return raw.decode("utf-8", "replace")
+
+    @property
+    def is_grpc_web(self) -> bool:
+        """Whether the trailers are in the response's body (gRPC's "PROTOCOL-WEB")."""
+        return value_of(self.response_headers, "content-type").startswith("application/grpc-web")
+
+    def _grpc_web_status(self) -> str:
+        """The status at the end of the body, "" if that is base64 (application/grpc-web-text), or was cut."""
+        if self.kind != "grpc" or not self.is_grpc_web:
+            return ""
+        found = _WEB_STATUS.search(bytes(self.response_body.data[-_WEB_TRAILERS:]))
+        return found[1].decode() if found else ""
 
     def _grpc(self, name: str) -> str:
         if self.kind != "grpc":

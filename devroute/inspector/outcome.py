@@ -50,7 +50,8 @@ def status_class(capture: Capture) -> StatusClass:
     if capture.status is None:
         return "open"
     if capture.kind == "grpc" and capture.state == "done" and capture.grpc_status != 0:
-        return "failed"
+        unknown = capture.grpc_status is None and capture.is_grpc_web and capture.status == 200
+        return "2xx" if unknown else "failed"
     code = close_code(capture)
     if code is not None and code < 3000 and code not in _GOOD_CODES:
         return "failed"
@@ -67,6 +68,8 @@ def status_text(capture: Capture) -> str:
     if capture.kind == "grpc":
         if capture.status != 200:
             return f"HTTP {capture.status}"
+        if capture.is_grpc_web:
+            return "200"
         return "no status" if capture.state == "done" else ""
     code = close_code(capture)
     return str(capture.status) if code is None else f"closed {code}"

@@ -3,7 +3,7 @@
 import pytest
 
 from devroute.http.grpc import NAMES, status_name
-from devroute.inspector.capture import Capture, Message, Opcode
+from devroute.inspector.capture import Capture, CapturedHead, Message, Opcode
 from devroute.inspector.outcome import close_words, status_class, status_text
 from devroute.inspector.views import as_summary
 
@@ -13,6 +13,14 @@ def capture(status: int | None, kind: str = "http", **changes: object) -> Captur
     made.status, made.state = status, "done"
     for name, value in {"kind": kind, **changes}.items():
         setattr(made, name, value)
+    return made
+
+
+def web(trailers: bytes) -> Capture:
+    """A call of gRPC-Web, whose trailers are the last message."""
+    made = capture(200, "grpc")
+    made.response_head = CapturedHead.of([("content-type", "application/grpc-web+proto")])
+    made.response_body.data += b"\0\0\0\0\x02\x08\x2a" + trailers
     return made
 
 
@@ -33,6 +41,9 @@ def closing(data: bytes, opcode: Opcode = "close") -> Message:
         (capture(200, "grpc"), "failed", "no status"),
         (capture(200, "grpc", state="open"), "2xx", ""),
         (capture(503, "grpc"), "failed", "HTTP 503"),
+        (web(b"\x80\0\0\0\x10grpc-status: 5\r\n"), "failed", "NOT_FOUND"),
+        (web(b"\x80\0\0\0\x0fgrpc-status:0\r\n"), "2xx", "OK"),
+        (web(b"gAAAAA9ncnBjLXN0YXR1czowDQo="), "2xx", "200"),
         (capture(101, "websocket"), "1xx", "101"),
         (capture(101, "websocket", messages=[closing(b"\x03\xe8")]), "1xx", "closed 1000"),
         (capture(101, "websocket", messages=[closing(b"\x03\xf3oops")]), "failed", "closed 1011"),

@@ -177,7 +177,7 @@ function closing({ kind, message_list: messages }) {
 function problemOf({ error, kind, state, status, status_text: outcome, grpc_status: grpc, grpc_message: message, message_list: messages, class: outcomeClass }) {
   if (error) return [h("b", {}, error.code), " ", error.message];
   if (grpc) return [h("b", {}, outcome), " ", message];
-  if (kind === "grpc" && state === "done" && grpc === null) {
+  if (kind === "grpc" && state === "done" && grpc === null && outcomeClass === "failed") {
     return [h("b", {}, "no grpc-status"), status === 200 ? " The response ended without one, which clients report as UNKNOWN." : ` The response is one of HTTP ${status}, not of gRPC.`];
   }
   return outcomeClass === "failed" ? [closing({ kind, message_list: messages })] : null;
