@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from devroute.auth.tokens import owns
 from devroute.contract.target import check_label, check_subject
 from devroute.routing.registration import Registration
+from devroute.routing.registry import MAX_LINKS_PER_SUBJECT
 from devroute.tunnel.protocol.frames import MAX_GREETING
 from devroute.tunnel.protocol.handshake import Hello
 
@@ -22,9 +23,10 @@ from devroute.tunnel.protocol.handshake import Hello
 ID_LENGTH: Final = 16
 #: Bytes of a replica's own record.
 MAX_REPLICA: Final = 8 * 1024
-#: Processes of one laptop at one replica, and bytes of all of them; each has said HELLO.
-MAX_PROCESSES: Final = 64
-MAX_VALUE: Final = 4 * MAX_GREETING
+#: Processes of one laptop at one replica, and bytes of all of them: as many of the longest HELLO as a subject
+#: may have links, unless the settings say otherwise.
+MAX_PROCESSES: Final = 1024
+MAX_VALUE: Final = MAX_LINKS_PER_SUBJECT * MAX_GREETING
 #: Bytes of a certificate; ours have some 350.
 _MAX_CERTIFICATE: Final = 4096
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from devroute.errors import LaptopOffline, LinkReplaced, NameTaken, TooManyLinks
-from devroute.replicas.record import encode_processes
+from devroute.replicas.record import MAX_VALUE, encode_processes
 from devroute.routing.registration import Registration
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol.handshake import Hello, Offer
@@ -118,7 +118,7 @@ async def test_of_two_that_take_a_name_at_the_same_moment_one_holds_it_and_the_o
     redis_server: RedisServer,
 ) -> None:
     async with replicas(redis_server) as (one, two):
-        for _ in range(20):
+        for _ in range(10):
             links = await asyncio.gather(
                 connect(one.site, APP, instance="a1"), connect(two.site, APP, instance="b2")
             )
@@ -251,21 +251,19 @@ def value(name: str = "alice", subject: str = "alice") -> bytes:
     return encode_processes([Registration(name, subject, link, hello, 1.0, generation=1)])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
+async def test_a_foreign_replica_is_ignored(redis_server: RedisServer) -> None:
+    foreign: list[dict[str, str | bytes]] = [
         {"@": "not json", "v": "5"},
-        {"@": json.dumps({"id": "0123456789abcdef"}), "v": "5"},
+        {"@": json.dumps({"id": "0000000000000001"}), "v": "5"},
         {"v": "9" * 400},
         {"x": b"\xff\x00"},
-    ],
-    ids=["text", "incomplete", "a huge version", "bytes"],
-)
-async def test_a_foreign_replica_is_ignored(
-    redis_server: RedisServer, fields: dict[str, str | bytes]
-) -> None:
-    redis_server.client.sadd("{test}:replicas", "0123456789abcdef", b"\xfe", "x" * 1000)
-    redis_server.client.hset("{test}:replica:0123456789abcdef", mapping=fields)  # type: ignore[arg-type]
+    ]
+    client = redis_server.client
+    for number, fields in enumerate(foreign):
+        client.sadd("{test}:replicas", f"{number:016}")
+        client.hset(f"{{test}}:replica:{number:016}", mapping=fields)  # type: ignore[arg-type]
+    client.sadd("{test}:replicas", b"\xfe", "x" * 1000, "a string")
+    client.set("{test}:replica:a string", "no hash")
     async with replicas(redis_server) as (one, two):
         await one.connect(APP)
         await known(two, names=["alice"])
@@ -273,29 +271,26 @@ async def test_a_foreign_replica_is_ignored(
         assert two.shared.replicas == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "written"),
-    [
-        ("bob", b"\xff"),
-        ("bob", b"[]"),
-        ("bob", b"[" * 100_000),
-        ("bob", value("bob", "alice")),
-        ("no such name!", value()),
-        ("bob", b" " * 300_000 + value("bob", "bob")),
-    ],
-    ids=["bytes", "nothing", "deep", "of another subject", "no name", "long"],
-)
-async def test_a_foreign_laptop_is_ignored_and_all_others_are_known(
-    redis_server: RedisServer, name: str, written: bytes
-) -> None:
+async def test_a_foreign_laptop_is_ignored_and_all_others_are_known(redis_server: RedisServer) -> None:
+    written = {
+        "bytes": b"\xff",
+        "nothing": b"[]",
+        "deep": b"[" * 100_000,
+        "bob": value("bob", "alice"),
+        "no such name!": value(),
+        "carol": b" " * MAX_VALUE + value("carol", "carol"),
+        "dave": value("dave", "dave"),
+    }
+    client = redis_server.client
     async with replicas(redis_server) as (one, two):
         key = f"{{test}}:replica:{one.shared.id}"
-        redis_server.client.hset(key, f"n:{name}", written)
-        redis_server.client.hincrby(key, "v", 1)
-        redis_server.client.publish("{test}:changes", b"nonsense")
-        redis_server.client.publish("{test}:changes", b"x\ny\nz\n\xff")
+        for name, each in written.items():
+            client.hset(key, f"n:{name}", each)
+        client.hincrby(key, "v", 1)
+        client.publish("{test}:changes", b"nonsense")
+        client.publish("{test}:changes", b"x\ny\nz\n\xff")
         await one.connect(APP)
-        await known(two, names=["alice"])
+        await known(two, names=["alice", "dave"])
         assert await body(two) == b"hello"
 
 
