@@ -174,6 +174,8 @@ class Reader:
         match [each for each in argv if not each.startswith("--selector")]:
             case ["apply", "-f", "-"]:
                 assert names, "nothing to apply"
+            case ["apply", "-f", file]:
+                assert all(each["kind"] for each in self.manifests((self.folder / file).read_text())), file
             case ["apply", "-k", folder] | ["delete", "--ignore-not-found", "--kustomize", folder]:
                 base = self.folder / folder
                 listed = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
