@@ -160,10 +160,11 @@ _KEY_SECONDS: Final = 0.1
 
 @contextlib.contextmanager
 def typed_keys(
-    stream: TextIO, handle: Callable[[str], object], *, wanted: bool = True, windows: bool = WINDOWS
+    stream: TextIO | None, handle: Callable[[str], object], *, wanted: bool = True, windows: bool = WINDOWS
 ) -> Iterator[None]:
-    """Call `handle` on the running loop with what is typed in this terminal while it is unbuffered."""
-    if not wanted or not stream.isatty():
+    """Call `handle` on the running loop with what is typed in this terminal while it is unbuffered. `stream`
+    is None where standard input is closed."""
+    if not wanted or stream is None or not stream.isatty():
         yield
         return
     loop = asyncio.get_running_loop()
