@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aiohttp import ClientSession, ClientTimeout, web
@@ -124,6 +124,7 @@ async def sidecar_of_foo(
     control: Endpoint | None = None,
     data: Endpoint | None = None,
     replicas: Sequence[Endpoint] = (),
+    port: int | None = None,
     clusters: bool = True,
     code: str | None = None,
     front: str | None = None,
@@ -137,8 +138,8 @@ async def sidecar_of_foo(
 
     `hurried`: it waits for /resolve as long as shipped; else longer, see `patient`.
     `teams` are EnvoyFilters of others. `control` and `data` replace the fake proxy's ports, `replicas` its
-    data port by several; `front` and `code` the Lua of the first and last filter; without `clusters` the
-    sidecar does not know the proxy.
+    data port by several; `port` is that of the app and of the listener, as Istio has it; `front` and `code`
+    replace the Lua of the first and last filter; without `clusters` the sidecar does not know the proxy.
     """
     proxy = FakeProxy()
     async with AsyncExitStack() as stack:
@@ -147,9 +148,14 @@ async def sidecar_of_foo(
         fake_control = await stack.enter_async_context(serving(proxy.resolve))
         known = {PROXY.data_cluster: data or fake_data, PROXY.control_cluster: control or fake_control}
         sidecar = Sidecar("foo", app, labels={"app": "foo"}, clusters=known if clusters else {})
+        if port is not None:
+            sidecar = replace(sidecar, port=port)
         configuration = apply(
             [*map(envoy_filter, scopes), *teams], sidecar, with_tls(bootstrap(sidecar), tls, permissive)
         )
+        if port is not None:
+            listener = configuration["static_resources"]["listeners"][0]
+            listener["address"]["socket_address"]["port_value"] = port
         for each in configuration["static_resources"]["clusters"]:
             if replicas and each["name"] == PROXY.data_cluster:
                 hosts = [{"endpoint": {"address": address(place)}} for place in replicas]

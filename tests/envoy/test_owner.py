@@ -12,6 +12,7 @@ from aiohttp import web
 from devroute.mesh.istio.sidecar import Endpoint
 from devroute.mesh.manifests.model import MeshScope
 from tests.envoy.harness import Handler, Mesh, serving, sidecar_of_foo
+from tests.envoy.real import free_port
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -30,7 +31,8 @@ def replica(number: int) -> Handler:
 async def running(folder: Path) -> AsyncIterator[tuple[Mesh, list[Endpoint]]]:
     async with AsyncExitStack() as stack:
         places = [await stack.enter_async_context(serving(replica(number))) for number in range(3)]
-        mesh = await stack.enter_async_context(sidecar_of_foo(folder, MeshScope(), replicas=places))
+        sidecar = sidecar_of_foo(folder, MeshScope(), replicas=places, port=free_port())
+        mesh = await stack.enter_async_context(sidecar)
         yield mesh, places
 
 
@@ -71,4 +73,5 @@ async def test_a_mirrored_request_still_goes_to_the_service(three: tuple[Mesh, l
     mesh, places = three
     mesh.proxy.says("mirror", service="foo", owner=f"{places[0].host}:{places[0].port}", ttl=0)
     async with mesh.client.get(mesh.url, headers=CONTRACT) as response:
+        assert response.headers["x-devroute-result"] == "mirror"
         assert (await response.json())["who"] == "app"
