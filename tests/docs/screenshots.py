@@ -153,7 +153,7 @@ async def main() -> None:
     with TemporaryDirectory(prefix="devroute-screenshots-") as name:
         folder = Path(name)
         async with chromium(folder / "profile") as browser:
-            for each, height in ((picture_inspector, 760), (picture_demo, 620)):
+            for each, height in ((picture_inspector, 760), (picture_demo, 640)):
                 (parts := folder / each.__name__).mkdir()
                 await browser.size(WIDTH, height)
                 await each(browser, parts)
