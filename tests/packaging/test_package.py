@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -27,11 +29,28 @@ PREAMBLE = ROOT / "package" / "preamble.py"
 FOLDERS = {"devroute": "devroute", "lua": "devroute/lua", "demo": "devroute/demo_files"}
 
 built = pytest.mark.slow
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
 
 
 def sources(folder: str) -> set[str]:
     listed = subprocess.run(["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(listed.stdout.splitlines())
+
+
+def test_every_data_file_of_the_package_is_listed() -> None:
+    """Without building it: a file that pyproject.toml does not name would be missing from the wheel."""
+    listed, data = set(SETUPTOOLS["packages"]), SETUPTOOLS["package-data"]
+    missing = []
+    for old, new in FOLDERS.items():
+        for name in sources(old):
+            file = Path(new, Path(name).relative_to(old))
+            parents = {".".join(each.parts): file.relative_to(each).as_posix() for each in file.parents[:-1]}
+            package = next(each for each in parents if each in listed)
+            if file.suffix != ".py" and not any(
+                fnmatch(parents[package], each) for each in data.get(package, ())
+            ):
+                missing.append(name)
+    assert missing == []
 
 
 @built
