@@ -25,6 +25,6 @@ COPY --from=build /opt/devroute /opt/devroute
 ENV PATH=/opt/devroute/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # The number that the Deployment demands; it has no home, writes nothing, and needs no name.
 USER 65532:65532
-EXPOSE 8080 8081 9090
+EXPOSE 8080 8081 8082 9090
 ENTRYPOINT ["devroute"]
 CMD ["proxy"]

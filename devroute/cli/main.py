@@ -25,6 +25,7 @@ from devroute.cli.help import MainCommands
 from devroute.cli.init import init
 from devroute.cli.invocation import Invocation
 from devroute.cli.manifests import manifests_app
+from devroute.cli.manifests_check import check
 from devroute.cli.policy import policy_app
 from devroute.cli.proxy import proxy
 from devroute.cli.query import ls, status, trace_, version
@@ -99,6 +100,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(token_app, name="token")
 app.command("sign")(sign)
 app.add_typer(sign_key_app, name="sign-key")
+manifests_app.command("check")(check)
 manifests_app.command("edge")(edge)
 app.add_typer(manifests_app, name="manifests")
 

@@ -1,20 +1,15 @@
-"""`devroute manifests`: prints and checks what a platform team applies to the cluster."""
+"""`devroute manifests`: prints what a platform team applies to the cluster."""
 
-import contextlib
-import os
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from devroute.cli.completion import one_of
-from devroute.cli.exit_codes import FAILURE, exits_with_code
+from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import Commands, argument, option
 from devroute.cli.invocation import read_input, read_labels
-from devroute.cli.output import Output, print_json, usage_wants_json
 from devroute.contract.offer_options import read_percent
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
@@ -27,7 +22,6 @@ from devroute.mesh.manifests.installation import (
     Installation,
 )
 from devroute.mesh.manifests.model import (
-    Document,
     MeshScope,
     NamespaceScope,
     ProxyService,
@@ -35,6 +29,7 @@ from devroute.mesh.manifests.model import (
     WorkloadScope,
 )
 from devroute.mesh.manifests.outlier_detection import read_protected
+from devroute.mesh.manifests.registry import Registry
 from devroute.mesh.manifests.render import to_yaml
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 
@@ -160,9 +155,16 @@ def installation(
     ] = True,
     namespace: Annotated[str, option("Namespace of the proxy", "NAMESPACE")] = "devroute",
     image: Annotated[str | None, option("Image of the proxy in your registry", "IMAGE")] = None,
-    replicas: Annotated[
-        int, option("Replicas of the proxy; each knows only the laptops connected to it", "N")
-    ] = 1,
+    replicas: Annotated[int, option("Replicas of the proxy; several need --registry or --valkey", "N")] = 1,
+    registry: Annotated[
+        str | None, option("Redis that replicas share; the pods take it from a Secret", "URL")
+    ] = None,
+    registry_network: Annotated[
+        list[str] | None, option("Network of a Redis outside of the cluster; repeatable", "CIDR")
+    ] = None,
+    own_valkey: Annotated[
+        bool, option("A small Valkey for replicas to share, instead of --registry", None, "--valkey")
+    ] = False,
     network: Annotated[
         list[str] | None,
         option("Network of laptops reached without a tunnel; repeatable; default: none", "CIDR"),
@@ -205,6 +207,7 @@ def installation(
     \b
     Example: devroute manifests install --image images.example/devroute:1 | kubectl apply -f -
     Example: devroute manifests install --network 10.8.0.0/16 --folder manifests
+    Example: devroute manifests install --replicas 3 --registry redis://redis.tools:6379/0 --folder manifests
     Example: devroute manifests install --scope workload --scope-namespace shop --scope-service b
     """
     # Longer than 40 lines: one parameter per flag.
@@ -221,6 +224,8 @@ def installation(
         ingress=IngressGateway(ingress_namespace, account, host=host or gateway.host),
         image=image or IMAGE,
         replicas=replicas,
+        registry=_registry(registry, registry_network or []),
+        valkey=own_valkey,
         revision=revision,
         istio_namespace=istio_namespace,
         dns_namespace=dns_namespace,
@@ -234,15 +239,25 @@ def installation(
         pod_networks=tuple(pod_network or POD_NETWORKS),
         service_networks=tuple(service_network or SERVICE_NETWORKS),
     )
-    from devroute.mesh.manifests.folder import files, install
+    from devroute.mesh.manifests.folder import files, install, registry_secret
 
     if folder is None:
         typer.echo(install(chosen), nl=False)
-        return
-    written = files(chosen)
-    for path, text in written.items():
-        _write(folder / path, text)
-    typer.echo(f"wrote {len(written)} files; next: kubectl apply -k {folder / 'base'}", err=True)
+    else:
+        written = files(chosen)
+        for path, text in written.items():
+            _write(folder / path, text)
+        typer.echo(f"wrote {len(written)} files; next: kubectl apply -k {folder / 'base'}", err=True)
+    if secret := registry_secret(chosen):
+        typer.echo(
+            f"the pods wait for a Secret with the registry's URL, to be created by:\n{secret}", err=True
+        )
+
+
+def _registry(url: str | None, networks: list[str]) -> Registry | None:
+    if url is None and networks:
+        raise typer.BadParameter("is where --registry is; write both", param_hint="--registry-network")
+    return None if url is None else Registry(url, tuple(networks))
 
 
 @manifests_app.command("versions")
@@ -275,64 +290,6 @@ def versions_of_services(
     if not rules:
         raise ConfigInvalid("no version is left for a subset")
     typer.echo(to_yaml(*rules), nl=False)
-
-
-@manifests_app.command("check")
-@exits_with_code
-def check(
-    file: Annotated[str, argument("YAML with EnvoyFilters; - is standard input", "FILE")],
-    envoy: Annotated[
-        list[Path] | None, option("Another Envoy: its program, or a folder with one; repeatable", "PATH")
-    ] = None,
-    istio: Annotated[
-        list[str] | None, option("Release to check, such as 1.30; repeatable; default: all", "RELEASE")
-    ] = None,
-    output: Output = None,
-) -> int:
-    """Check your own EnvoyFilters, and show which releases of Istio they suit.
-
-    They are validated by the Envoy that pip installed, and by each that --envoy names. VirtualServices,
-    DestinationRules, Gateways and AuthorizationPolicies are held to Istio's CRDs. The exit code is 1 if they
-    do not suit.
-
-    \b
-    Example: devroute manifests check mesh.yaml
-    Example: devroute manifests check mesh.yaml --istio 1.30 --envoy envoy-1.38
-    """
-    as_json = usage_wants_json(output)
-    from devroute.mesh.preflight import check
-    from devroute.mesh.preflight import report as words
-
-    report = check.check(*read_input(file), _envoys(envoy or []), istio or ())
-    if as_json:
-        print_json(words.as_json(report))
-    else:
-        typer.echo("\n".join(words.as_text(report)))
-    return 0 if report.good else FAILURE
-
-
-def _envoys(given: Sequence[Path]) -> dict[str, tuple[str, Callable[[Document], str | None]]]:
-    """Every Envoy at hand by its release, those that were given first. Raises EnvoyFailed, ConfigInvalid."""
-    from devroute.mesh import envoy
-
-    binaries = [_program(path) for path in given]
-    with contextlib.suppress(ConfigInvalid):  # not installed: reported as "not tried"
-        binaries.append(envoy.envoy_binary())
-    found: dict[str, tuple[str, Callable[[Document], str | None]]] = {}
-    for binary in binaries:
-        version = envoy.version_of(binary)
-        found.setdefault(version.rpartition(".")[0], (version, partial(envoy.validate, binary=binary)))
-    return found
-
-
-def _program(path: Path) -> Path:
-    """The largest program of that name in a folder: the others are the small wrappers that pip makes."""
-    below = [*path.rglob("envoy"), *path.rglob("envoy.exe")] if path.is_dir() else [path]
-    programs = [each for each in below if each.is_file() and os.access(each, os.X_OK)]
-    if not programs:
-        hint = "name the program, or a folder with one below it"
-        raise ConfigInvalid(f"{path}: no Envoy found", hint=hint)
-    return max(programs, key=lambda each: each.stat().st_size)
 
 
 def _write(file: Path, text: str) -> None:

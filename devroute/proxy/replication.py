@@ -12,7 +12,7 @@ from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.settings import MEMORY, ProxySettings
 from devroute.replicas.local_laptops import LocalLaptops
 from devroute.replicas.record import format_place
-from devroute.replicas.redis_url import first_place
+from devroute.replicas.redis_url import places
 from devroute.replicas.reports import Reported
 from devroute.upstream.pools import Pools
 
@@ -81,7 +81,7 @@ async def _advertised(settings: ProxySettings) -> str:
         return settings.advertise_host
     if not ipaddress.ip_address(settings.data_host).is_unspecified:
         return settings.data_host
-    host, port = first_place(settings.registry)
+    host, port = places(settings.registry)[0]
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         with socket.socket(found[0][0], socket.SOCK_DGRAM) as towards:

@@ -26,6 +26,7 @@ SCHEMES: Final = (
     "redis+cluster",
     "rediss+cluster",
 )
+_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
 
@@ -91,9 +92,13 @@ def _sentinel(url: str, options: dict[str, Any]) -> "Redis":
     return client
 
 
-def first_place(url: str) -> tuple[str, int]:
-    """The first host and port in the URL, for the question by which of our addresses it is reached."""
+def places(url: str) -> list[tuple[str, int]]:
+    """The hosts and ports that are dialled first: of the server, of a cluster's node, or of the sentinels.
+    Without its user, password and options, a URL is no secret."""
     parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2].split(",")[0]
-    name, _, port = host.rpartition(":") if ":" in host and not host.endswith("]") else (host, ":", "6379")
-    return name.strip("[]"), int(port) if port.isdigit() else 6379
+    default = _SENTINEL_PORT if parts.scheme.endswith("+sentinel") else _PORT
+    found = []
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        name, _, port = host.rpartition(":") if ":" in host and not host.endswith("]") else (host, ":", "")
+        found.append((name.strip("[]"), int(port) if port.isdigit() else default))
+    return found

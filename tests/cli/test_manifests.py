@@ -91,11 +91,23 @@ def test_install_writes_the_folder(tmp_path: Path, capsys: Output) -> None:
     assert (said.out, f"kubectl apply -k {folder}/base" in said.err) == ("", True)
 
 
+def test_install_says_how_to_create_the_secret_of_a_registry_and_repeats_no_password(capsys: Output) -> None:
+    assert devroute("install", "--replicas", "3", "--registry", "redis://redis.tools:6379/0") == 0
+    command = "kubectl --namespace devroute create secret generic devroute-registry --from-literal=url="
+    assert f"{command}redis://redis.tools:6379/0" in capsys.readouterr().err
+    assert devroute("install", "--replicas", "3", "--registry", "rediss://me:hunter2@redis.tools") == 0
+    said = capsys.readouterr()
+    assert f'{command}"$DEVROUTE_REGISTRY"' in said.err
+    assert "hunter2" not in said.out + said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["install", "--network", "10.0.0.1/8"], 20, "write 10.0.0.0/8"),
         (["install", "--replicas", "0"], 20, "replicas: 0"),
+        (["install", "--replicas", "2"], 20, "hint: add --registry redis://HOST:6379/0, or --valkey"),
+        (["install", "--registry-network", "10.0.0.0/8"], 2, "write both"),
         (["install", "--ingress", "istio-system"], 2, "write NAMESPACE/SERVICEACCOUNT"),
         (["install", "--folder", "/dev/null/here"], 20, "cannot be written"),
         (["--shadow-share", "25"], 2, "write --scope workload"),

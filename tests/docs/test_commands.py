@@ -15,12 +15,14 @@ import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from devroute.contract import grammar
 from devroute.headers import CONTRACT
+from devroute.mesh.manifests.registry import Registry
 from tests.docs import pages
 from tests.docs.warm_start import Run, WarmStart, warm_start
 from tests.support import grpc_shop
@@ -180,6 +182,11 @@ class Reader:
                 base = self.folder / folder
                 listed = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
                 assert all((base / each).exists() for each in listed), listed
+            case ["-n", "devroute", "create", "secret", "generic", "devroute-registry", url]:
+                (container,) = self.deployment()["spec"]["template"]["spec"]["containers"]
+                (given,) = [each["valueFrom"] for each in container["env"] if "REGISTRY" in each["name"]]
+                key = given["secretKeyRef"]["key"]
+                Registry(url.removeprefix(f"--from-literal={key}="))
             case ["-n", "devroute", "create", "secret", "generic", _, source]:
                 assert (self.folder / source.removeprefix("--from-file=")).exists(), source
             case ["--namespace", "shop", "delete", "envoyfilter", name]:
@@ -190,6 +197,9 @@ class Reader:
             case _:
                 raise AssertionError(f"no case for kubectl {argv}")
         return ""
+
+    def deployment(self) -> dict[str, Any]:
+        return yaml.safe_load((self.folder / "mesh/base/deployment.yaml").read_text())
 
     @staticmethod
     def manifests(text: str) -> list[dict[str, dict[str, str]]]:

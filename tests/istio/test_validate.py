@@ -30,7 +30,7 @@ SHARES = ((), ("--shadow-share", "25"))
 INSTALL_OPTIONS = (
     ("--namespace", "tools"),
     ("--image", "images.example/devroute:1"),
-    ("--replicas", "3"),
+    ("--replicas", "3", "--registry", "redis://redis.tools:6379/0"),
     ("--network", "10.8.0.0/16", "--network", "fd00::/48"),
     ("--service", "foo", "--service", "team-*"),
     ("--pod-network", "10.1.0.0/16"),
@@ -72,6 +72,7 @@ def printed() -> Iterator[Sequence[str]]:
     for count in (0, 1, 2, len(INSTALL_OPTIONS)):
         for chosen in itertools.combinations(INSTALL_OPTIONS, count):
             yield ("install", *itertools.chain.from_iterable(chosen))
+    yield ("install", "--replicas", "3", "--valkey")
     for count in (0, 1, 2, len(EDGE_OPTIONS)):
         for chosen in itertools.combinations(EDGE_OPTIONS, count):
             yield ("edge", *itertools.chain.from_iterable(chosen))

@@ -13,7 +13,13 @@ import pytest
 from typer.main import get_command
 
 from devroute.cli.main import app
-from devroute.mesh.manifests.installation import ADMIN_PORT, CONTROL_PORT, DATA_PORT, USER_ID
+from devroute.mesh.manifests.installation import (
+    ADMIN_PORT,
+    CONTROL_PORT,
+    DATA_PORT,
+    PEER_PORT,
+    USER_ID,
+)
 from tests.support.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -53,7 +59,7 @@ def test_both_stages_have_the_same_python_which_the_project_admits_and_a_digest_
 def test_user_and_ports_are_those_of_the_deployment() -> None:
     _, last = stages()
     assert values(last, "USER") == [f"{USER_ID}:{USER_ID}"]
-    assert values(last, "EXPOSE") == [f"{DATA_PORT} {CONTROL_PORT} {ADMIN_PORT}"]
+    assert values(last, "EXPOSE") == [f"{DATA_PORT} {CONTROL_PORT} {PEER_PORT} {ADMIN_PORT}"]
 
 
 def test_the_image_starts_a_command_that_exists() -> None:
@@ -103,7 +109,8 @@ def test_the_image_s_versions_are_those_of_the_constraints(path: str) -> None:
 
 def test_the_image_s_lists_are_complete() -> None:
     project = PROJECT["project"]
-    wanted = required([*project["dependencies"], *project["optional-dependencies"]["uvloop"], "cryptography"])
+    extras = project["optional-dependencies"]
+    wanted = required([*project["dependencies"], *extras["uvloop"], *extras["redis"], "cryptography"])
     assert wanted <= locked(LISTS[0]).keys(), "run: make image-requirements"
     build = [line for line in (ROOT / "image" / "build.in").read_text().splitlines() if line[0] != "#"]
     assert required(build) <= locked(LISTS[1]).keys(), "run: make image-requirements"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from devroute.errors import ConfigInvalid
-from devroute.replicas.redis_url import connect, first_place
+from devroute.replicas.redis_url import connect, places
 from tests.envoy.real import free_port
 from tests.replicas.replicas import replicas
 from tests.support.eventually import eventually
@@ -75,14 +75,14 @@ def test_a_url_that_cannot_be_used_is_named_without_its_password(url: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "found"),
     [
-        ("redis://redis:7000/0", ("redis", 7000)),
-        ("rediss://user:pass@redis", ("redis", 6379)),
-        ("redis://[fd00::7]:7000", ("fd00::7", 7000)),
-        ("redis://[fd00::7]", ("fd00::7", 6379)),
-        ("redis+sentinel://:p@one:26379,two:26379/mesh", ("one", 26379)),
+        ("redis://redis:7000/0", [("redis", 7000)]),
+        ("rediss://user:pass@redis", [("redis", 6379)]),
+        ("redis://[fd00::7]:7000", [("fd00::7", 7000)]),
+        ("redis://[fd00::7]", [("fd00::7", 6379)]),
+        ("redis+sentinel://:p@one:7000,two/mesh", [("one", 7000), ("two", 26379)]),
     ],
 )
-def test_the_first_place_of_a_url(url: str, place: tuple[str, int]) -> None:
-    assert first_place(url) == place
+def test_the_places_of_a_url(url: str, found: list[tuple[str, int]]) -> None:
+    assert places(url) == found

@@ -3,19 +3,24 @@
 data     the identities whose sidecars have the filter: of the mesh, or of one namespace
 control  /resolve, /contract, /trace, /compare: the same; laptops' tunnel and API: the ingress gateway only
 admin    no identity; pods of the monitoring namespace, by NetworkPolicy
+peer     no identity of the mesh, since the pod's connections are not captured: the proxy's own pods, by
+         NetworkPolicy, and of these only who has the key of a certificate in Redis
 """
 
 import ipaddress
 
+from devroute.mesh.manifests import valkey
 from devroute.mesh.manifests.installation import (
     ADMIN_PORT,
     CONTROL_PORT,
     DATA_PORT,
     EGRESS_PORT,
+    PEER_PORT,
     Installation,
 )
 from devroute.mesh.manifests.model import Document, MeshScope
 from devroute.mesh.manifests.patches import PRIORITY, envoy_filter_of, patch
+from devroute.mesh.manifests.registry import is_address, namespace_of
 from devroute.policy.policy import Policy
 from devroute.policy.ranges import Network, is_inside
 from devroute.proxy.settings import ProxySettings
@@ -116,17 +121,19 @@ def _allow(installation: Installation, name: str, principals: list[str], *operat
 
 def network_policy(installation: Installation) -> Document:
     """Which packets may flow; identities are for the AuthorizationPolicies. Out of the pod: DNS, istiod, the
-    mesh's pods for failover, and the laptops' networks that the policy permits. A collector of traces or logs
-    has to be added."""
+    mesh's pods for failover, the laptops' networks that the policy permits, other replicas and what they
+    share. A collector of traces or logs has to be added."""
     mesh = [DATA_PORT, CONTROL_PORT, HBONE_PORT]
     monitoring = {"namespaceSelector": _named(installation.monitoring_namespace)}
     istiod = {"namespaceSelector": _named(installation.istio_namespace)}
+    replicas = {"podSelector": {"matchLabels": installation.selector}}
     spec = {
         "podSelector": {"matchLabels": installation.selector},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
             {"from": [{"namespaceSelector": {}}], "ports": [_tcp(port) for port in mesh]},
             {"from": [monitoring], "ports": [_tcp(ADMIN_PORT)]},
+            *([{"from": [replicas], "ports": [_tcp(PEER_PORT)]}] if installation.is_shared else []),
         ],
         "egress": [
             {
@@ -135,6 +142,13 @@ def network_policy(installation: Installation) -> Document:
             },
             {"to": [istiod], "ports": [_tcp(ISTIOD_PORT)]},
             *([{"to": [{"namespaceSelector": {}}]}] if installation.mesh_egress else []),
+            # The data port too: a replica dials it to learn whether another has ended.
+            *(
+                [{"to": [replicas], "ports": [_tcp(PEER_PORT), _tcp(DATA_PORT)]}]
+                if installation.is_shared
+                else []
+            ),
+            *_to_registry(installation),
             *_to_laptops(installation),
         ],
     }
@@ -149,6 +163,25 @@ def _dns(installation: Installation) -> list[Document]:
         "podSelector": {"matchExpressions": [{"key": "k8s-app", "operator": "In", "values": list(DNS_APPS)}]},
     }
     return [pods, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}]
+
+
+def _to_registry(installation: Installation) -> list[Document]:
+    """What replicas share: a Service's namespace, addresses, or the networks that were named."""
+    if installation.valkey:
+        return [{"to": [{"podSelector": {"matchLabels": valkey.SELECTOR}}], "ports": [_tcp(valkey.PORT)]}]
+    registry = installation.registry
+    if registry is None:
+        return []
+    to: list[Document] = [{"ipBlock": {"cidr": each}} for each in registry.networks]
+    for host in dict(registry.places):
+        namespace = namespace_of(host, installation.proxy.namespace)
+        if is_address(host):
+            address = ipaddress.ip_address(host)
+            to.append({"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}})
+        elif namespace is not None and not registry.networks:
+            to.append({"namespaceSelector": _named(namespace)})
+    unique = [each for index, each in enumerate(to) if each not in to[:index]]
+    return [{"to": unique} | ({} if registry.port is None else {"ports": [_tcp(registry.port)]})]
 
 
 def _to_laptops(installation: Installation) -> list[Document]:

@@ -11,6 +11,10 @@ from devroute.mesh.manifests.model import Document, WorkloadScope, manifest, met
 #: The service whose requests the ambient example detours, and its port.
 AMBIENT_SERVICE, AMBIENT_PORT = WorkloadScope("shop", "b"), 8080
 
+#: The proxy's metric of requests in flight, and how many a replica may have on average before there is one
+#: more: each may buffer 1 MiB, of a container's 1 GiB.
+IN_FLIGHT, MAX_IN_FLIGHT = "devroute_requests_in_flight", 500
+
 
 def gateway(installation: Installation) -> list[Document]:
     """HTTPS for laptops at the ingress gateway: the tunnel and the API, nothing else of the control port."""
@@ -98,15 +102,16 @@ def _reference_grant(installation: Installation, scope: WorkloadScope) -> Docume
 
 
 def autoscaler(installation: Installation) -> Document:
-    """By CPU, of which a replica uses one core. Slow to scale down: a replica that ends cuts its tunnels."""
+    """By CPU, of which a replica uses one core, and by requests in flight, which take memory while they wait.
+    Slow to scale down: laptops of a replica that ends connect to another."""
     spec = {
         "scaleTargetRef": {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
             "name": installation.proxy.name,
         },
-        "minReplicas": 2,
-        "maxReplicas": 6,
+        "minReplicas": max(2, installation.replicas),
+        "maxReplicas": max(6, 2 * installation.replicas),
         "metrics": [
             {
                 "type": "ContainerResource",
@@ -115,7 +120,14 @@ def autoscaler(installation: Installation) -> Document:
                     "name": "cpu",
                     "target": {"type": "AverageValue", "averageValue": "700m"},
                 },
-            }
+            },
+            {
+                "type": "Pods",
+                "pods": {
+                    "metric": {"name": IN_FLIGHT},
+                    "target": {"type": "AverageValue", "averageValue": str(MAX_IN_FLIGHT)},
+                },
+            },
         ],
         "behavior": {
             "scaleDown": {

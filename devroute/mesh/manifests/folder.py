@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from devroute.mesh.manifests import access, examples, workload
+from devroute.mesh.manifests import access, examples, valkey, workload
 from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import Document
 from devroute.mesh.manifests.outlier_detection import outlier_filter
+from devroute.mesh.manifests.registry import SECRET, secret_command
 from devroute.mesh.manifests.render import to_yaml
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 
@@ -50,8 +51,7 @@ def base(installation: Installation) -> list[File]:
             "deployment",
             "The pods wait for a Secret, never kept in git, with hashes of the laptops' tokens:\n"
             "  devroute token new alice --file tokens.yaml\n"
-            f"  {tokens} --from-file=tokens.yaml\n"
-            "A replica knows only the laptops connected to it: of several, some find no tunnel.",
+            f"  {tokens} --from-file=tokens.yaml\n" + _about_registry(installation),
             workload.deployment(installation),
         ),
         _file("service", "", workload.service(installation)),
@@ -86,6 +86,15 @@ def base(installation: Installation) -> list[File]:
             envoy_filter(installation.scope, installation.proxy),
         ),
     ]
+    if installation.valkey:
+        files.append(
+            _file(
+                "valkey",
+                "What the replicas share. It keeps nothing on a disk: when it has restarted, they write all\n"
+                "of it again within a second, and no request waits for it.",
+                *valkey.documents(installation),
+            )
+        )
     if installation.outlier_detection:
         files.append(
             _file(
@@ -102,6 +111,22 @@ def base(installation: Installation) -> list[File]:
         "resources": [each.path.removeprefix("base/") for each in files],
     }
     return [*files, _file("kustomization", "kubectl apply -k base", kustomization)]
+
+
+def registry_secret(installation: Installation) -> str | None:
+    """Commands for a shell that create the Secret of a registry that replicas share."""
+    namespace, registry = installation.proxy.namespace, installation.registry
+    if installation.valkey:
+        return valkey.secret_command(namespace)
+    return None if registry is None else secret_command(namespace, registry)
+
+
+def _about_registry(installation: Installation) -> str:
+    command = registry_secret(installation)
+    if command is None:
+        return "A replica knows only the laptops connected to it: of several, some find no tunnel."
+    indented = command.replace("\n", "\n  ")
+    return f"and for {SECRET}, with the URL of what the replicas share, and its password:\n  {indented}"
 
 
 def example_files(installation: Installation) -> list[File]:
@@ -127,8 +152,9 @@ def example_files(installation: Installation) -> list[File]:
         ),
         File(
             "examples/autoscaler.yaml",
-            "Only if laptops are reached directly (policy.yaml lists their networks): a tunnel ends at one\n"
-            "replica, and the others do not know it. Remove `replicas` from the Deployment then.",
+            "Only with a registry that replicas share (--registry, --valkey). The second metric needs an\n"
+            "adapter of Prometheus' metrics: without one remove it, since nothing would be scaled down.\n"
+            "Remove `replicas` from the Deployment then.",
             (examples.autoscaler(installation),),
         ),
         File(

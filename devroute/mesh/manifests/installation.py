@@ -19,13 +19,14 @@ from devroute.mesh.manifests.model import (
     manifest,
 )
 from devroute.mesh.manifests.outlier_detection import Protected
+from devroute.mesh.manifests.registry import Registry
 from devroute.policy.policy import Policy
 from devroute.proxy.settings import ProxySettings
 from devroute.quoting import quote
 
 #: Ports that the proxy's container listens on: the defaults of `devroute proxy`.
-DATA_PORT, CONTROL_PORT, ADMIN_PORT = (
-    ProxySettings.model_fields[f"{name}_port"].default for name in ("data", "control", "admin")
+DATA_PORT, CONTROL_PORT, ADMIN_PORT, PEER_PORT = (
+    ProxySettings.model_fields[f"{name}_port"].default for name in ("data", "control", "admin", "peer")
 )
 #: Where the proxy's sidecar takes requests for services of the mesh: on loopback, so from the proxy alone.
 EGRESS_PORT = 15080
@@ -62,7 +63,8 @@ class Installation:
     """What may differ between clusters. Raises ConfigInvalid naming the field.
 
     `networks` and `ports` are where laptops are reached without a tunnel (none: by tunnels only), `services`
-    those that may be detoured. One replica by default: a replica knows only the laptops connected to it.
+    those that may be detoured. Several replicas need a registry that they share: `registry`, or a `valkey` of
+    their own.
     """
 
     proxy: ProxyService = field(default_factory=ProxyService)
@@ -70,6 +72,8 @@ class Installation:
     ingress: IngressGateway = field(default_factory=IngressGateway)
     image: str = IMAGE
     replicas: int = 1
+    registry: Registry | None = None
+    valkey: bool = False
     #: Istio's revision (`istio.io/rev`); None is the default revision (`istio-injection: enabled`).
     revision: str | None = None
     #: The namespace of istiod, which every sidecar needs to reach.
@@ -111,6 +115,14 @@ class Installation:
             raise ConfigInvalid(f"image: {quote(self.image)} is not the name of an image")
         if not 1 <= self.replicas <= MAX_REPLICAS:
             raise ConfigInvalid(f"replicas: {self.replicas} is not a number from 1 to {MAX_REPLICAS}")
+        if self.registry is not None and self.valkey:
+            raise ConfigInvalid("valkey: there is a registry already", hint="write --registry or --valkey")
+        if self.replicas > 1 and not self.is_shared:
+            raise ConfigInvalid(
+                f"replicas: without a registry that they share, each of {self.replicas} would know only the"
+                " laptops connected to it",
+                hint="add --registry redis://HOST:6379/0, or --valkey for a small one of their own",
+            )
         Policy.from_mapping(self.policy_file, "policy")
 
     @property
@@ -123,6 +135,11 @@ class Installation:
     @property
     def policy(self) -> Policy:
         return Policy.from_mapping(self.policy_file, "policy")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there may be several replicas, which share a registry."""
+        return self.valkey or self.registry is not None
 
     @property
     def host(self) -> str:

@@ -5,10 +5,12 @@ from devroute.mesh.manifests.installation import (
     CONTROL_PORT,
     DATA_PORT,
     EGRESS_PORT,
+    PEER_PORT,
     USER_ID,
     Installation,
 )
 from devroute.mesh.manifests.model import PART_OF, Document
+from devroute.mesh.manifests.registry import SECRET, URL_KEY
 from devroute.mesh.manifests.render import to_yaml
 from devroute.proxy.settings import ProxySettings
 
@@ -76,7 +78,10 @@ def deployment(installation: Installation) -> Document:
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "selector": {"matchLabels": installation.selector},
         "template": {
-            "metadata": {"labels": installation.metadata()["labels"], "annotations": _annotations()},
+            "metadata": {
+                "labels": installation.metadata()["labels"],
+                "annotations": _annotations(installation),
+            },
             "spec": _pod(installation),
         },
     }
@@ -102,7 +107,7 @@ def _pod(installation: Installation) -> Document:
             {"name": "tokens", "secret": {"secretName": installation.tokens_secret}},
         ],
     }
-    if installation.replicas > 1:
+    if installation.is_shared:
         pod["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
@@ -114,24 +119,27 @@ def _pod(installation: Installation) -> Document:
     return pod
 
 
-def _annotations() -> dict[str, str]:
+def _annotations(installation: Installation) -> dict[str, str]:
     """For the proxy's sidecar: it starts first, ends last, and does not capture the proxy's own connections.
 
     A sidecar would take a laptop's address with a Host that the mesh knows for a call of that service, and
     send it back to where it came from. The kubelet and Prometheus, which read the admin port, have no
-    identity.
+    identity. Replicas prove to each other who they are by certificates of their own.
     """
+    outside = [ADMIN_PORT, PEER_PORT] if installation.is_shared else [ADMIN_PORT]
     config = {"holdApplicationUntilProxyStarts": True, "terminationDrainDuration": f"{SIDECAR_DRAIN_S}s"}
     return {
         "kubectl.kubernetes.io/default-container": "proxy",
         "proxy.istio.io/config": to_yaml(config),
         "traffic.sidecar.istio.io/includeOutboundIPRanges": "",
-        "traffic.sidecar.istio.io/excludeInboundPorts": str(ADMIN_PORT),
+        "traffic.sidecar.istio.io/excludeInboundPorts": ",".join(map(str, outside)),
     }
 
 
 def _container(installation: Installation) -> Document:
     ports = {"data": DATA_PORT, "control": CONTROL_PORT, "admin": ADMIN_PORT}
+    if installation.is_shared:
+        ports["peer"] = PEER_PORT
     return {
         "name": "proxy",
         "image": installation.image,
@@ -146,6 +154,7 @@ def _container(installation: Installation) -> Document:
             *(f"--entry-url={each}" for each in installation.entry_urls),
             *(["--entry-links"] if installation.entry_links else []),
         ],
+        **({"env": _environment()} if installation.is_shared else {}),
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -165,6 +174,18 @@ def _container(installation: Installation) -> Document:
             {"name": "tokens", "mountPath": TOKENS_FOLDER, "readOnly": True},
         ],
     }
+
+
+def _environment() -> list[Document]:
+    """The URL may hold a password. The address is the one by which sidecars know the pod as a host of the
+    Service, and other replicas its peer port."""
+    return [
+        {
+            "name": "DEVROUTE_REGISTRY",
+            "valueFrom": {"secretKeyRef": {"name": SECRET, "key": URL_KEY}},
+        },
+        {"name": "DEVROUTE_ADVERTISE_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ]
 
 
 def _probe(path: str, **times: int) -> Document:

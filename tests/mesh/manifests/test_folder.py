@@ -18,9 +18,11 @@ from devroute.mesh.manifests.folder import base, example_files, files, install
 from devroute.mesh.manifests.installation import IngressGateway, Installation
 from devroute.mesh.manifests.model import Document, NamespaceScope, ProxyService, WorkloadScope
 from devroute.mesh.manifests.outlier_detection import Protected
+from devroute.mesh.manifests.registry import Registry
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.settings import ProxySettings
+from devroute.replicas.redis_url import TIMEOUT_SECONDS
 from tests.support.paths import ROOT
 
 FOLDER = ROOT / "manifests"
@@ -36,6 +38,7 @@ INSTALLATIONS = {
         ingress=IngressGateway("ingress", "gateway", host="laptops.corp.example"),
         image="images.example/devroute:1",
         replicas=3,
+        registry=Registry("redis://:secret@redis.data:6380/0"),
         revision="canary",
         istio_namespace="mesh",
         dns_namespace="names",
@@ -166,13 +169,16 @@ def test_the_container_keeps_the_restricted_profile() -> None:
     assert {kind for volume in spec["volumes"] for kind in volume} == {"name", "configMap", "secret"}
 
 
-def test_no_request_is_cut_off_while_the_proxy_drains() -> None:
-    template = one(Installation(), "Deployment")["spec"]["template"]
+@pytest.mark.parametrize("installation", INSTALLATIONS.values(), ids=INSTALLATIONS)
+def test_no_request_is_cut_off_while_the_proxy_drains(installation: Installation) -> None:
+    template = one(installation, "Deployment")["spec"]["template"]
     spec = template["spec"]
     leave = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     config = yaml.safe_load(template["metadata"]["annotations"]["proxy.istio.io/config"])
     sidecar = int(config["terminationDrainDuration"].removesuffix("s"))
-    assert leave + ProxySettings().drain_timeout < sidecar < spec["terminationGracePeriodSeconds"]
+    drained, killed = leave + ProxySettings().drain_timeout, spec["terminationGracePeriodSeconds"]
+    assert drained < sidecar < killed
+    assert drained + 2 * TIMEOUT_SECONDS < killed, "it withdraws from a Redis that hangs, in two attempts"
 
 
 # --- the proxy and its manifests agree ----------------------------------------------------------------------
@@ -363,6 +369,8 @@ def test_the_ambient_lua_fits_into_its_field() -> None:
         ({"ingress": IngressGateway(host="https://x")}, "ingress.host: 'https://x' is neither"),
         ({"image": "two words"}, "image: 'two words' is not the name of an image"),
         ({"replicas": 0}, "replicas: 0 is not a number from 1 to 100"),
+        ({"replicas": 2}, "replicas: without a registry that they share, each of 2 would know only"),
+        ({"registry": Registry("redis://redis"), "valkey": True}, "valkey: there is a registry already"),
         ({"networks": ("10.0.0.1/8",)}, "policy: direct.networks.0: .* write 10.0.0.0/8"),
         ({"ports": ("http",)}, "policy: direct.ports.0"),
         ({"services": ("Foo",)}, "policy: services.0"),
