@@ -40,6 +40,11 @@ def shell_word(text: str, shell: Shell) -> str:
     return '"' + re.sub(r"(\\+)\Z", r"\1\1", escaped) + '"'
 
 
+def visible(text: str) -> str:
+    """Untrusted text for a terminal, with `?` for whatever it would obey or could not show."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+
+
 def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 

@@ -195,7 +195,7 @@ end
 -- Responds to a contract, of a header or of baggage, that is invalid: it was sent with this request, unlike a cookie. Returns
 -- whether it has. What is repeated, or cannot be judged here, is left to the sidecars.
 local function refuse_invalid(gate)
-  local contract = gate.contract
+  local contract = gate.contract and split_trace(gate.contract) -- what is remembered has no entry for each trace
   if contract == nil or is_plain(contract) or looks_signed(contract) or not can_be_sent(contract) then
     return false
   end

@@ -13,6 +13,8 @@ from dataclasses import fields
 from pathlib import PurePath
 from typing import IO, Final
 
+from pydantic import TypeAdapter
+
 from devroute.agent.api_client import fetch
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.settings import ClientSettings
@@ -21,6 +23,7 @@ from devroute.agent.trace_report import TraceResult, is_complete
 from devroute.contract.trace_id import ID_PREFIX
 from devroute.errors import ConfigInvalid, DevrouteError, ServerUnreachable
 from devroute.headers import TRACE, TRACEPARENT
+from devroute.quoting import visible
 from devroute.routing.trace import Hop
 
 #: Seconds between two queries for hops, and the number of equal responses after which the trace is complete.
@@ -35,6 +38,7 @@ _PROGRAMS: Final = {
     **dict.fromkeys(("http", "https", "xh"), ("NAME:VALUE",)),
 }
 _HOP_FIELDS: Final = {field.name for field in fields(Hop)}
+_HOP: Final = TypeAdapter(Hop)
 
 
 def new_trace() -> str:
@@ -114,7 +118,7 @@ async def _reported(settings: ClientSettings, trace: str) -> tuple[list[Hop], li
     known = [str(each) for each in services] if isinstance(services, list) else None
     try:
         hops = [_hop(each) for each in listed] if isinstance(listed, list) else []
-    except (TypeError, AttributeError):
+    except (ValueError, AttributeError):
         raise ServerUnreachable(
             "the server's response is not understood: does it run another release?"
         ) from None
@@ -122,6 +126,13 @@ async def _reported(settings: ClientSettings, trace: str) -> tuple[list[Hop], li
 
 
 def _hop(document: dict[str, object]) -> Hop:
-    given = {name: value for name, value in document.items() if name in _HOP_FIELDS}
-    names = given.pop("names", ())
-    return Hop(**given, names=tuple(names) if isinstance(names, list) else ())  # type: ignore[arg-type]
+    """Any workload can report: its texts are made fit for a terminal. Raises ValidationError, which is a
+    ValueError."""
+    given = {name: _visible(value) for name, value in document.items() if name in _HOP_FIELDS}
+    return _HOP.validate_python(given)
+
+
+def _visible(value: object) -> object:
+    if isinstance(value, list):
+        return [_visible(each) for each in value]
+    return visible(value.replace("\t", " ")) if isinstance(value, str) else value

@@ -22,6 +22,8 @@ from devroute.routing.trace import RELAYED, Hop
 #: Who responds if it is not a laptop or a version: the mesh's own service; no one, where there was an error.
 SERVICE: Final = "service"
 NONE: Final = "none"
+#: Who responds if a laptop got the request, and the proxy has not had the end of its response.
+PENDING: Final = "pending"
 
 #: Why a service that the contract names was not reached.
 CONTRACT_LOST: Final = "contract-lost"
@@ -75,13 +77,15 @@ def is_at(hop: Hop, key: str) -> bool:
 
 
 def responder(hop: Hop, entries: Mapping[str, Entry]) -> str:
-    """The laptop's name or the address that responded, `version:NAME`, `service` or `none`."""
+    """The laptop's name or the address that responded, `version:NAME`, `service`, `none` or `pending`."""
     if hop.result == "error":
         return NONE
     if hop.result not in ("laptop", "version"):
         return SERVICE
     if hop.target is not None:
         return hop.target
+    if hop.result == "laptop":
+        return PENDING
     entry = next((entry for key, entry in entries.items() if is_at(hop, key)), None)
     return hop.result if entry is None else str(entry.target)
 
@@ -159,6 +163,8 @@ def _line(hop: Hop, who: str, width: int) -> str:
     if hop.took_ms is not None:
         answered = f"{hop.target} answered {hop.status} after {hop.took_ms:.0f} ms"
         what = f"{answered}: {reason}" if reason else answered
+    elif who == PENDING:
+        what = "the laptop's response has not ended"
     elif hop.result in ("laptop", "version"):
         what = f"{who} answered: {reason}" if reason and who not in reason else reason or f"{who} answered"
     result = hop.result if hop.contract or hop.result else "no contract"
@@ -199,6 +205,8 @@ def _phrase(hop: Hop, entry: Entry, who: str) -> str:
         return "the mesh's own service answered"
     if who == NONE:
         return "an error was the response"
+    if who == PENDING:
+        return f"the response of {entry.target} has not ended"
     if hop.result == "version":
         return f"{who} answered"
     named = isinstance(entry.target, Laptop) and not isinstance(entry.target, Address)

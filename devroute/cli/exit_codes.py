@@ -24,6 +24,7 @@ from devroute.errors import (
     TokenInvalid,
 )
 from devroute.platforms import INTERRUPTED
+from devroute.quoting import visible
 
 FAILURE: Final = 1
 #: `devroute curl --expect`: another one answered. No exit code of curl.
@@ -70,7 +71,7 @@ def exit_code_for(error: DevrouteError) -> int:
 
 
 def print_error(error: DevrouteError) -> None:
-    """What was wrong, and what to do about it, on standard error."""
-    typer.echo(f"devroute: {error.message}", err=True)
+    """What was wrong, and what to do about it, on standard error. A server may have written it."""
+    typer.echo(f"devroute: {visible(error.message)}", err=True)
     if error.hint:
-        typer.echo("  hint: " + error.hint.replace("\n", "\n        "), err=True)
+        typer.echo("  hint: " + "\n        ".join(map(visible, error.hint.split("\n"))), err=True)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from devroute.quoting import visible
+
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows of the same keys as aligned columns under their names in capitals."""
@@ -24,4 +26,4 @@ def cell(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(cell(inner) for inner in value)
     text = str(value) if not isinstance(value, bool) else ("yes" if value else "no")
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return visible(text)

@@ -17,8 +17,9 @@ MAX_TRACES: Final = 256
 MAX_BYTES: Final = 16 * 1024 * 1024
 #: Bytes of a reported contract, the most that a sidecar accepts; a longer one is cut off.
 MAX_CONTRACT: Final = 8192
-#: Bytes that a report costs besides its texts.
+#: Bytes that a report, and each of its names, costs besides the texts.
 _HOP_BYTES: Final = 512
+_NAME_BYTES: Final = 64
 #: Hops and responses of one trace: a chain of services, or a fan of retries.
 MAX_HOPS: Final = 128
 #: Characters of one reported value.
@@ -217,7 +218,9 @@ class Traces:
 
     def _add(self, trace: _Trace, reports: list[Hop], hop: Hop) -> None:
         reports.append(hop)
-        size = _HOP_BYTES + len(hop.contract) + len(hop.reason) + len(hop.service) + len(hop.request_id)
+        texts = (hop.service, hop.namespace, hop.result, hop.reason, hop.request_id, hop.contract)
+        size = _HOP_BYTES + sum(map(len, texts)) + len(hop.target or "")
+        size += sum(len(name) + _NAME_BYTES for name in hop.names)
         trace.size += size
         self.size += size
         while self.size > MAX_BYTES and len(self._traces) > 1:

@@ -63,6 +63,10 @@ def no_contract(service: str) -> Hop:
             "'b' was not called, or 'c' passes on neither x-devroute nor baggage nor traceparent;"
             " the mesh's own service answered at 'c'",
         ),
+        (
+            [hop("b", "laptop"), hop("c")],
+            "the response of alice has not ended at 'b'; the mesh's own service answered at 'c'",
+        ),
         ([], "no service on the way had a sidecar that saw the contract"),
     ],
 )
@@ -122,12 +126,13 @@ def test_a_trace_is_complete_once_all_have_reported() -> None:
         (("d", "service"), False),
         (("e", "alice"), False),
         (("f", "service"), False),
+        (("g", "alice"), False),
     ],
 )
 def test_an_expectation_is_met_only_if_every_response_is_from_there(
     expected: tuple[str, str], met: bool
 ) -> None:
-    mixed = [by_laptop("e"), hop("e"), hop("f", "error")]
+    mixed = [by_laptop("e"), hop("e"), hop("f", "error"), hop("g", "laptop", '{"g": "alice"}')]
     found = [hop("a"), by_laptop("b"), hop("c", "version"), *mixed]
     assert (unmet_expectations(found, [expected]) == []) is met
 

@@ -326,6 +326,12 @@ def test_a_gateway_passes_the_trace_in_a_contract_but_keeps_none_in_a_cookie(cas
     assert passed(cookie=cookie).sent("x-devroute") == case["contract"]
     assert [each["x-devroute"] for each in gate.asked] == [case["contract"]]
 
+    gate.asked.clear()
+    for trace in ("1" * 32, "2" * 32):  # not in plain form: the proxy is asked, but not for each trace
+        marked = with_trace('{"foo": "al\\u0069ce"}', trace)
+        assert passed(contract=marked).sent("x-devroute") == marked
+    assert [each["x-devroute"] for each in gate.asked] == ['{"foo": "al\\u0069ce"}']
+
 
 @examples(300)
 @given(MARKED)

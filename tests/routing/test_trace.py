@@ -144,6 +144,17 @@ def test_a_flood_of_large_contracts_is_bounded_in_bytes() -> None:
     assert {len(hop.contract) for hop in kept} == {trace.MAX_CONTRACT}
 
 
+def test_a_flood_of_long_texts_is_bounded_in_bytes() -> None:
+    traces, long = Traces(), "t" * trace.MAX_TEXT
+    names = {"x-devroute-candidates": " ".join(f"{number}{long}" for number in range(trace.MAX_NAMES))}
+    texts = dict.fromkeys(("x-devroute-namespace", "x-devroute-result", "x-request-id"), long)
+    for number in range(9000):
+        traces.add_hop(report("foo", trace=f"{number % MAX_TRACES:032x}") | names | texts, 1.0)
+    kept = [hop for number in range(MAX_TRACES) for hop in traces.hops(f"{number:032x}")]
+    size = sum(len(text) for hop in kept for text in (*hop.names, hop.namespace, hop.result, hop.request_id))
+    assert trace.MAX_BYTES / 2 < size <= trace.MAX_BYTES
+
+
 def test_a_malformed_contract_names_no_services() -> None:
     traces = Traces()
     traces.add_hop(report("foo") | {"x-devroute": "nonsense"}, 1.0)

@@ -13,6 +13,7 @@ from devroute.agent.invitation import Invitation
 from devroute.agent.ui.layout import printable
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError
+from devroute.quoting import visible
 from devroute.tunnel.agent_link import Finished, OpenRequest
 from devroute.tunnel.protocol.handshake import Notice, OtherProcess
 
@@ -219,7 +220,8 @@ class Reporter(ABC):
         self.show(Event("shadow", _differences(result), fields))
 
     def _report(self, event: str, text: str, /, **fields: object) -> None:
-        self.show(Event(event, text, fields))
+        lines = text.split("\n")
+        self.show(Event(event, "\n".join(map(visible, lines)), fields))  # the server writes reasons
         self.flush()
 
 

@@ -70,14 +70,25 @@ def _check_paths(key: str, value: object, source: str) -> None:
 
 
 def check_rules(rules: Iterable[RuleSettings], source: str) -> None:
-    """Raises ConfigInvalid for a response from a file that is not in the folder of the repository's file."""
+    """Raises ConfigInvalid for a response from a file that is not in the folder of the repository's file, or
+    is hidden: .env and .git/config hold secrets of the user's, not of the repository."""
+    here = Path.cwd().resolve()
     for rule in rules:
         file = None if rule.respond is None else rule.respond.body_file
-        if file is not None and not file.resolve().is_relative_to(Path.cwd().resolve()):
+        if file is None:
+            continue
+        real = file.resolve()
+        if not real.is_relative_to(here):
             raise ConfigInvalid(
                 f"{source}: rules: '{file}' is not in this folder, and a file that comes with a repository"
                 " may have no other sent to callers",
                 hint="copy it here, or write the rule into ~/.config/devroute/config.yaml",
+            )
+        if any(part.startswith(".") for part in real.relative_to(here).parts):
+            raise ConfigInvalid(
+                f"{source}: rules: '{file}' is hidden, and a file that comes with a repository may have no"
+                " hidden file sent to callers",
+                hint="rename it, or write the rule into ~/.config/devroute/config.yaml",
             )
 
 

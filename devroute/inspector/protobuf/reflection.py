@@ -83,6 +83,8 @@ class _Reflection:
                 file.ParseFromString(data)
             except DecodeError:
                 continue
+            if not all(isinstance(name, str) for name in (file.name, *file.dependency)):
+                continue  # the library has bytes for what is not UTF-8
             if file.name not in self._known:
                 self._found[file.name] = data
             wanted |= set(file.dependency)

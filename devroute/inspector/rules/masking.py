@@ -24,6 +24,7 @@ HIDDEN: Final = FRAMING | {"te", "via", "expect"}
 _MARKER: Final = re.compile(rb'"\[redacted\]"|\[redacted\]|%5Bredacted%5D')
 _PLACEHOLDER: Final = re.compile(rb'("?)\[redacted-([0-9]{1,6})\]("?)')
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_DECODER: Final = json.JSONDecoder()
 _SCALAR: Final = re.compile(rb'[^\s"{}\[\],:]++')
 
 
@@ -54,9 +55,11 @@ class Mask:
         if not markers or not original.startswith(pieces[0]):
             return None
         at = len(pieces[0])
+        text = original.decode("latin-1")
         found: list[bytes] = []
         for number, (marker, piece) in enumerate(zip(markers, pieces[1:], strict=True), 1):
-            end = _secret_end(original, at, piece, quoted=marker[0][:1] == b'"', last=number == len(markers))
+            quoted, last = marker[0][:1] == b'"', number == len(markers)
+            end = _secret_end(original, text, at, piece, quoted=quoted, last=last)
             if end < 0:
                 return None
             found.append(original[at:end])
@@ -92,10 +95,11 @@ def _is_json(value: bytes) -> bool:
     return True
 
 
-def _secret_end(original: bytes, at: int, piece: bytes, *, quoted: bool, last: bool) -> int:
-    """Where the secret ends that begins at `at` and is followed by `piece`; -1 if that cannot be found."""
+def _secret_end(original: bytes, text: str, at: int, piece: bytes, *, quoted: bool, last: bool) -> int:
+    """Where the secret ends that begins at `at` and is followed by `piece`; -1 if that cannot be found.
+    `text`: the original as Latin-1."""
     if quoted:
-        end = _json_end(original, at)
+        end = _json_end(original, text, at)
         if end >= 0 and original.startswith(piece, end) and (not last or end + len(piece) == len(original)):
             return end
     if last:
@@ -104,11 +108,11 @@ def _secret_end(original: bytes, at: int, piece: bytes, *, quoted: bool, last: b
     return original.find(piece, at) if piece else -1
 
 
-def _json_end(data: bytes, at: int) -> int:
+def _json_end(data: bytes, text: str, at: int) -> int:
     """Where the JSON value ends that begins at `at`; -1 if there is none."""
     if data[at : at + 1] in (b"{", b"["):
         try:
-            return json.JSONDecoder().raw_decode(data.decode("latin-1"), at)[1]
+            return _DECODER.raw_decode(text, at)[1]
         except (ValueError, RecursionError):
             return -1
     match = _STRING.match(data, at) or _SCALAR.match(data, at)

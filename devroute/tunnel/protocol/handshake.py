@@ -130,7 +130,7 @@ class Welcome(_Greeting):
     outside send requests into the mesh, by name; `entry_links`: whether `?devroute=` works there."""
 
     server: str
-    name: str
+    name: Annotated[str, AfterValidator(partial(check_label, what="a laptop's name"))]
     features: tuple[str, ...] = ()
     expires_in: float | None = None
     taken_over: tuple[OtherProcess, ...] = ()

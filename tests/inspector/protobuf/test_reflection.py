@@ -171,6 +171,10 @@ async def test_imports_that_an_app_does_not_send_along_are_asked_for() -> None:
     [
         (lambda request: [], "the app's reflection does not know shop.Orders"),
         (lambda request: [b"\xff\xff"], "the app's reflection does not know shop.Orders"),
+        (
+            lambda request: [b"\x0a\x01a\x1a\x02\xff\xfe\x1a\x01b"],
+            "the app's reflection does not know shop.Orders",
+        ),
         (lambda request: [bytes(3_000_000)] * 3, "the app's descriptors have more than 8 MiB"),
         (lambda request: 1 // 0, "the app's reflection failed with gRPC status 2"),
     ],

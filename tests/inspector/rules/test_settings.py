@@ -118,6 +118,18 @@ def test_a_repository_has_no_file_sent_that_is_not_in_its_folder(
     read_file("rules: [{respond: {body_file: orders.json}}]", "devroute.yaml", own=False)
 
 
+@pytest.mark.parametrize("file", [".env", ".git/config", "src/.npmrc", "link.json"])
+def test_a_repository_has_no_hidden_file_sent(
+    file: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.json").symlink_to(tmp_path / ".env")
+    text = f"rules: [{{respond: {{body_file: {file}}}}}]"
+    read_file(text, "config.yaml")
+    with pytest.raises(ConfigInvalid, match="is hidden"):
+        read_file(text, "devroute.yaml", own=False)
+
+
 @pytest.mark.parametrize(
     ("more", "problem"),
     [

@@ -34,6 +34,12 @@ def test_entries_that_cannot_be_printed_are_ignored(entries: object) -> None:
     assert "a" not in decode(Welcome, json.dumps(body).encode()).entries
 
 
+@pytest.mark.parametrize("name", ["x & calc.exe", "a\x1b]0;b", "Alice", ""])
+def test_no_name_of_a_server_gets_into_a_command_that_people_paste(name: str) -> None:
+    with pytest.raises(ProtocolError, match="WELCOME: name"):
+        decode(Welcome, json.dumps({"version": 1, "server": "9", "name": name}).encode())
+
+
 def test_what_a_newer_peer_adds_is_ignored() -> None:
     assert decode(Hello, json.dumps(GOOD | {"colour": "red"}).encode()).services[0].service == "foo"
 
