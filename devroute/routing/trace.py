@@ -37,6 +37,10 @@ RELAYED: Final = ("laptop", "mirror")
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
+def is_trace_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Hop:
     """One service that received a traced request; `contract` is what it had of one, without the trace's id.
@@ -208,7 +212,7 @@ class Traces:
         """None where no more is kept: the id is malformed, or the trace is full."""
         trace = self._traces.get(trace_id)
         if trace is None:
-            if _ID.fullmatch(trace_id) is None:
+            if not is_trace_id(trace_id):
                 return None
             self._make_room(now)
             trace = self._traces[trace_id] = _Trace(now, [], [])

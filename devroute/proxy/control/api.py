@@ -38,7 +38,7 @@ from devroute.routing.resolve_codec import encode
 from devroute.routing.shadow.assignment import assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, parse_service_response
 from devroute.routing.shadow.traffic import ShadowTraffic
-from devroute.routing.trace import MAX_NAMES, KnownServices, Reports, Traces
+from devroute.routing.trace import MAX_NAMES, KnownServices, Reports, Traces, is_trace_id
 
 log = structlog.stdlib.get_logger("devroute.control")
 
@@ -160,9 +160,12 @@ class Control:
         return web.Response(status=204)
 
     async def trace(self, request: web.Request) -> web.Response:
-        """GET /api/traces/ID: the hops that were reported, and the services whose sidecars are known."""
+        """GET /api/traces/ID: the hops that were reported, and the services whose sidecars are known. Raises
+        RequestMalformed."""
         await self._authorise(request)
         trace_id, others = request.match_info["id"], list[Reports]()
+        if not is_trace_id(trace_id):  # it is about to stand in the head of a request to other replicas
+            raise RequestMalformed("a trace's id is 32 hexadecimal digits in lower case")
         self.traces.announce(trace_id, time.monotonic())
         if self.shared_reports is not None:
             others = await self.shared_reports.traces(trace_id)

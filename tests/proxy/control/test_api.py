@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.tokens import Tokens, new_token
@@ -221,6 +222,17 @@ async def test_the_api_needs_a_token_and_lists_the_laptops_that_are_online(serve
             ["10.0.0.0/8"],
         )
         assert status["you_may_register"] == ["*"]
+
+
+@pytest.mark.parametrize("name", ["x", "A" * 32, "a" * 33, "%C4%80" * 32, "a" * 32 + "%0D%0Ax-evil:%201"])
+async def test_only_the_id_of_a_trace_gets_into_a_question_to_other_replicas(
+    name: str, server: Server
+) -> None:
+    url = URL(f"{server.url}/api/traces/{name}", encoded=True)
+    async with server.session.get(url, headers=AUTHORISED) as response:
+        assert (response.status, (await response.json())["code"]) == (400, "request-malformed")
+    async with server.session.get(f"{server.url}/api/traces/{'a' * 32}", headers=AUTHORISED) as response:
+        assert (response.status, await response.json()) == (200, {"hops": [], "services": []})
 
 
 async def test_unknown_paths_and_methods_get_a_json_error(server: Server) -> None:
