@@ -149,9 +149,16 @@ def edit_response(
         phrase = head.reason if status == head.status else REASON_PHRASES.get(b"%d" % status, b"Edited")
         lines = b"".join(b"%b: %b\r\n" % pair for pair in [*fields, *hidden])
         raw = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, phrase, lines)
-        return EditedResponse(parse_response_head(raw, method), None, changed)
+        return EditedResponse(_response_head(raw, method), None, changed)
     except UpstreamInvalid as error:
         raise RequestMalformed(error.message) from None
+
+
+def _response_head(raw: bytes, method: bytes) -> ResponseHead:
+    """Raises RequestMalformed, UpstreamInvalid."""
+    if len(raw) > MAX_HEAD_BYTES:
+        raise RequestMalformed(f"the head is longer than {MAX_HEAD_BYTES} bytes")
+    return parse_response_head(raw, method)
 
 
 def written_response(method: bytes, edits: Mapping[str, Any]) -> Made:

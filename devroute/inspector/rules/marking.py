@@ -1,8 +1,9 @@
 """Reports what a rule did: on the response's head, and to a recorder on the way."""
 
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
-from devroute.errors import DevrouteError
+from devroute.errors import DevrouteError, UpstreamInvalid
 from devroute.http.message import Headers, ResponseHead
 from devroute.inspector.rules.responses import marked
 from devroute.upstream.interface import ResponseSink
@@ -41,7 +42,8 @@ class MarkingSink:
 
     def on_head(self, head: ResponseHead) -> None:
         if self._done:
-            head = marked(head, self._method, f"rule '{self._label}' {' and '.join(self._done)}")
+            with suppress(UpstreamInvalid):  # a head that is as long as one may be has no room for the mark
+                head = marked(head, self._method, f"rule '{self._label}' {' and '.join(self._done)}")
         self._sink.on_head(head)
 
     def on_end(self, trailers: Headers) -> None:

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from devroute.errors import FaultInjected
+from devroute.errors import FaultInjected, UpstreamInvalid
 from devroute.headers import RULE
 from devroute.http.error_response import error_body
 from devroute.http.grpc import CODES, UNKNOWN, status_trailers
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import REASON_PHRASES, Framing, Headers, RequestHead, ResponseHead, without_rule
+from devroute.inspector.rules.settings import MAX_FIELD_BYTES, MAX_FIELDS
 from devroute.quoting import printable
 from devroute.upstream.interface import DiscardedRequest, ResponseSink, UpstreamStream
+from devroute.upstream.quota import RefusedStream
 
 #: Statuses whose responses have no body (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
 BODYLESS: Final = frozenset((204, 205, 304))
@@ -36,7 +38,12 @@ def make_response(
 ) -> Made:
     """`fields` without those that frame the body, which are added: none for a status without a body, the
     length that GET would have for HEAD, chunks where there are trailers. Raises UpstreamInvalid."""
-    lines = b"".join(b"%b: %b\r\n" % field for field in fields)
+    listed = [b"%b: %b\r\n" % field for field in fields]
+    lines = b"".join(listed)
+    if len(listed) > MAX_FIELDS or len(lines) > MAX_FIELD_BYTES + 4 * MAX_FIELDS:
+        raise UpstreamInvalid(
+            f"the response has more than {MAX_FIELDS} fields or {MAX_FIELD_BYTES >> 10} KiB of them"
+        )
     if status in BODYLESS:
         body, trailers = b"", []
         framing = b"content-length: 0\r\n" if status == 205 else b""
@@ -79,7 +86,10 @@ class RespondUpstream:
         self._make = make
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return MadeStream(self._make(head), sink)
+        try:
+            return MadeStream(self._make(head), sink)
+        except UpstreamInvalid as error:
+            return RefusedStream(sink, error)
 
 
 class MadeStream(DiscardedRequest):

@@ -26,6 +26,10 @@ MAX_NAME: Final = 60
 #: Bytes of a rule's response body: it stays in memory.
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 
+#: Header fields of a response, or its trailers, and bytes of them: less than the tunnel accepts of either.
+MAX_FIELDS: Final = 100
+MAX_FIELD_BYTES: Final = 12 * 1024
+
 #: Headers that frame a message: devroute derives them from the body.
 FRAMING: Final = frozenset((
     "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade",
@@ -92,6 +96,8 @@ def _fields(value: object) -> Fields:
             if FIELD_VALUE.fullmatch(text) is None or not _is_latin1(text):
                 raise ValueError(f"the value of {name} has characters that a header cannot have")
             found.append((name, text))
+    if len(found) > MAX_FIELDS or sum(len(name) + len(text) for name, text in found) > MAX_FIELD_BYTES:
+        raise ValueError(f"write at most {MAX_FIELDS} fields of {MAX_FIELD_BYTES >> 10} KiB together")
     return tuple(found)
 
 

@@ -79,6 +79,8 @@ def test_the_example_of_the_documentation_is_read() -> None:
         ("{respond: {status: 99}}", "respond.status: write an HTTP status from 200 to 599, such as 503"),
         ("{respond: down}", "respond: write a mapping, such as {status: 503}"),
         ("{respond: {body: 5}}", "respond.body: write text, or a list or mapping that is sent as JSON"),
+        (f"{{respond: {{headers: {{a: [{', '.join('b' * 101)}]}}}}}}", "headers: write at most 100 fields"),
+        (f"{{respond: {{trailers: {{a: {'b' * 33_000}}}}}}}", "respond.trailers: write at most 100 fields"),
         ("{respond: {body: a, body_file: b}}", "respond: body and body_file exclude each other"),
         ("{respond: {headers: {content-length: 3}}}", "content-length: leave it out"),
         ("{respond: {headers: {x-devroute-result: laptop}}}", "headers that start with x-devroute are"),

@@ -182,6 +182,16 @@ async def test_a_large_response_waits_for_its_caller() -> None:
     assert bytes(client.body) == bytes(3_000_000)
 
 
+async def test_a_response_of_as_many_fields_as_one_may_have_passes_without_the_mark() -> None:
+    async def app(asked: web.Request) -> web.Response:
+        return web.Response(text="x", headers=[(f"h{number}", "v") for number in range(196)])
+
+    async with serving(app) as port, laptop(port, **rules({"delay": "1ms"})) as it:
+        client = await it.ask(get())
+        assert (client.heads[0].status, client.heads[0].by_rule, client.error) == (200, "", None)
+        assert (await it.newest()).rules == ["rule '*' delayed it by 0.001 s"]
+
+
 async def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "orders.json"
     rule = {"respond": {"headers": {"content-type": "application/json"}, "body_file": str(file)}}
