@@ -668,9 +668,21 @@ async def test_the_page_is_accessible_and_fits_a_phone(scene: Scene) -> None:
                 await browser.picture("phone")
                 await browser.press("Esc", "Esc", "j")
                 await browser.shows(".frame h2", "/")
+            await browser.shows(".body-section .bar", "Save")
+            assert await browser.js(BEYOND_THE_WINDOW) == []
+            await browser.click("button.back", "List")  # a real click: a phone has no Esc
+            await browser.until("document.body.dataset.view === 'list'")
         finally:
             await browser.size(1440, 900)
     await browser.complaints()
+
+
+#: Parts of the details that a phone cannot show: the pane does not scroll to the side.
+BEYOND_THE_WINDOW = """
+return [...document.querySelectorAll(".detail :is(button, a, h2, h3)")]
+  .filter((each) => each.checkVisibility() && each.getBoundingClientRect().right > innerWidth)
+  .map((each) => each.textContent)
+"""
 
 
 def completed(target: str, started: float) -> Capture:
