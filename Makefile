@@ -27,8 +27,8 @@ help:
 # A stamp for each set of extras: a change of pyproject.toml or constraints.txt installs it again.
 $(VENV)/.%-installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "devroute needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing devroute[$*] into $(VENV), once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(if $(filter demo,$*),--progress-bar on,--quiet) --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@
 

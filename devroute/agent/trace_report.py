@@ -221,6 +221,8 @@ def _why(hop: Hop) -> str:
 def _of_hops(hops: Sequence[Hop]) -> str:
     """Where the contract could not be read."""
     hop = hops[0]
+    if hop.result == "error":
+        return f"'{hop.service}' refused the contract{_why(hop)}"
     return f"the result at '{hop.service}' is {hop.result or 'no contract'}{_why(hop)}"
 
 

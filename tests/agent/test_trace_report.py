@@ -67,6 +67,10 @@ def no_contract(service: str) -> Hop:
             [hop("b", "laptop"), hop("c")],
             "the response of alice has not ended at 'b'; the mesh's own service answered at 'c'",
         ),
+        (
+            [hop("a", "error", contract="b=alice", reason="not valid JSON at character 1")],
+            "'a' refused the contract (not valid JSON at character 1)",
+        ),
         ([], "no service on the way had a sidecar that saw the contract"),
     ],
 )

@@ -393,6 +393,10 @@ async def test_curl_goes_to_the_local_app_or_through_the_mesh(monkeypatch: pytes
         inside = await opened.get("/api/exchanges/1/curl?to=mesh")
         assert inside["to"] == "http://foo"
         assert """-H 'X-devroute: {"foo": "alice"}'""" in inside["command"]
+        traced = '{"foo": "bob","devroute-trace":"de7e0a7e000000000000000000000001"}'
+        opened.store.add(capture("/traced", request_headers=[("x-devroute", traced)]))
+        again = (await opened.get("/api/exchanges/2/curl?to=mesh"))["command"]
+        assert """-H 'X-devroute: {"foo": "bob"}'""" in again, "not one more request of the recorded trace"
         monkeypatch.setitem(ABOUT.entries, "shop", "https://shop.example")
         assert (await opened.get("/api/exchanges/1/curl?to=mesh"))["to"] == "https://shop.example"
         monkeypatch.setitem(ABOUT.entries, "foo", "https://foo.example")

@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
+from devroute.contract.trace_id import split_trace
 from devroute.errors import RequestMalformed
 from devroute.headers import CONTRACT
 from devroute.inspector.api.body import json_object
@@ -84,9 +85,9 @@ class Captures:
         about = self._inspection.about
         if request.query.get("to") == "mesh":
             base = about.entry_of(capture.service)
-            contract = value_of(capture.request_headers, CONTRACT) or json.dumps(
-                {capture.service: about.name}
-            )
+            received = value_of(capture.request_headers, CONTRACT)
+            # A request of its own: not one more of the trace that was recorded.
+            contract = split_trace(received)[0] if received else json.dumps({capture.service: about.name})
             made = as_curl(capture, base, contract)
         else:
             base = about.services.get(capture.service, f"http://{capture.service}")

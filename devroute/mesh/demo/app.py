@@ -53,7 +53,7 @@ async def run(keep: bool, service: str = "b") -> int:
     except asyncio.CancelledError:
         print("\n  Interrupted; all processes have ended.", file=sys.stderr)
         return INTERRUPTED
-    print(f"\n  {time.monotonic() - began:.0f} s, and all processes have ended.")
+    print(text.ended(time.monotonic() - began, None if keep else _own_command()))
     return status
 
 

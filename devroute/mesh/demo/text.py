@@ -113,5 +113,11 @@ def next_steps(mesh: Mesh, program: str, page: str) -> Text:
     return text
 
 
+def ended(seconds: float, program: str | None) -> str:
+    """The last lines. `program`: what to type for devroute, unless the user's own code was in this mesh."""
+    onward = f"\n  Next, with your own code: {program} demo --keep" if program else ""
+    return f"\n  {seconds:.0f} s, and all processes have ended.{onward}"
+
+
 def curl(url: str, contract: Mapping[str, str]) -> str:
     return f"curl -i {url}/ -H '{CONTRACT}: {json.dumps(contract)}'"

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from devroute.mesh.demo.mesh import Mesh
 from devroute.mesh.demo.scenes import Reply, Scene
-from devroute.mesh.demo.text import heading, next_steps, row, title
+from devroute.mesh.demo.text import ended, heading, next_steps, row, title
 
 GOOD = Reply(("mesh", "alice", "mesh"), "laptop", "b answered by alice (tunnel)")
 FALLBACK = Reply(("mesh", "mesh", "mesh"), "fallback", "word " * 40)
@@ -29,6 +29,13 @@ def test_each_line_fits_into_80_columns(service: str) -> None:
         texts.append(next_steps(mesh, "devroute", url))
     for line in "\n".join(text.plain for text in texts).splitlines():
         assert cell_len(line) <= 80, line
+
+
+def test_the_end_says_how_to_go_on_unless_that_was_done() -> None:
+    assert ended(7.2, "devroute").endswith(
+        " 7 s, and all processes have ended.\n  Next, with your own code: devroute demo --keep"
+    )
+    assert ended(7.2, None).endswith("ended.")
 
 
 def test_columns_stand_below_their_names() -> None:
