@@ -238,13 +238,18 @@ def _text(raw: bytes) -> str:
 
 
 class _Failures:
-    """Turns what redis-py raises into RegistryUnavailable."""
+    """Turns what redis-py raises into RegistryUnavailable, and raises a cancellation that got lost: redis-py
+    sends by asyncio.wait_for, which before Python 3.12 returns if one arrives when all is sent
+    (https://github.com/python/cpython/issues/86296)."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         from redis.exceptions import RedisClusterException, RedisError
 
+        task = asyncio.current_task()
+        if error is None and task is not None and task.cancelling():
+            raise asyncio.CancelledError
         if isinstance(error, RedisError | RedisClusterException | OSError | asyncio.TimeoutError):
             text = str(error) or type(error).__name__
             raise RegistryUnavailable(f"Redis: {text}") from None

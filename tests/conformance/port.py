@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import h11
 
-from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
-from devroute.contract.target import Address
 from devroute.errors import LaptopOffline
 from devroute.policy.policy import Policy
 from devroute.proxy.downstream.context import CompletedExchange, Timeouts
 from devroute.proxy.downstream.listener import Listener
+from devroute.routing.decision import LaptopService
 from devroute.routing.router import ContractRouter
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
@@ -149,22 +148,13 @@ class App(asyncio.Protocol):
             self.transport.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Laptop:
-    upstream: Upstream | None
-    address: Address | None = None
-    options: OfferOptions = DEFAULT_OPTIONS
-    quota: None = None
-    tell: None = None
-
-
 class _Directory:
     """alice is online."""
 
     def __init__(self, upstream: Upstream) -> None:
-        self._alice = _Laptop(upstream)
+        self._alice = LaptopService(upstream, None)
 
-    def lookup(self, name: str, service: str) -> _Laptop:
+    def lookup(self, name: str, service: str) -> LaptopService:
         if name != "alice":
             raise LaptopOffline(f"laptop '{name}' is not online")
         return self._alice

@@ -139,7 +139,7 @@ async def test_a_signed_contract_that_was_altered_is_refused(way: Way) -> None:
             "the contract in the cookie does not count: the c"
         )
         response, body = await way.get(path=f"/?devroute={token}", **TYPED)
-        assert (response.status, "set-cookie" in response.headers) == (400, False)
+        assert (response.status, "set-cookie" in response.headers) == (403, False)
 
 
 async def test_a_replay_after_its_time_reaches_the_service_with_the_reason(way: Way) -> None:
