@@ -1,4 +1,4 @@
-"""What replicas write about themselves and their laptops, as JSON in Redis. Pure.
+"""What replicas write about themselves and their laptops, as JSON in Redis (REGISTRY.md). Pure.
 
 Redis is shared: what another program has put there, or a newer release, is read strictly and ignored where it
 does not fit. Nothing in a record is secret; a ticket lets its bearer send copies of ordinary requests, no
@@ -8,7 +8,7 @@ more.
 import base64
 import binascii
 import ipaddress
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
@@ -66,7 +66,9 @@ class _Record(BaseModel):
 
 class ReplicaRecord(_Record):
     """A replica: `data` and `peer` are the addresses of its ports, `certificate` (DER) is that of the key
-    which it made for this start, `started` seconds since the epoch."""
+    which it made for this start, `started` seconds since the epoch. With another `format` it is none."""
+
+    format: Literal[1] = 1
 
     id: Annotated[str, Field(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
     data: Annotated[str, AfterValidator(_place)]

@@ -1,4 +1,5 @@
-"""The registry's keys in Redis, and the scripts that change them. Knows no laptop: values are bytes.
+"""The registry's keys in Redis (REGISTRY.md), and the scripts that change them. Knows no laptop: values are
+bytes.
 
 PREFIX:replicas       set of replica ids
 PREFIX:replica:ID     hash that expires unless its replica refreshes it: `@` the replica itself, `v` a version

@@ -1,6 +1,9 @@
 """What replicas write about themselves and their laptops: read as written, or refused."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,6 +25,7 @@ from devroute.replicas.record import (
 from devroute.routing.registration import Registration
 from devroute.tunnel.protocol.handshake import Hello, Offer
 from tests.support.examples import examples
+from tests.support.paths import VECTORS
 
 REPLICA = ReplicaRecord(
     id="0123456789abcdef",
@@ -51,9 +55,53 @@ def test_a_process_is_read_as_it_was_written_with_its_terms() -> None:
     assert read.tickets == {"foo": "a" * 32}
 
 
+RECORDS = {
+    "replica": json.loads(REPLICA.encode()),
+    "processes": json.loads(
+        encode_processes(
+            [
+                process(
+                    Offer(service="foo", direct=Address("10.0.0.5", 8001), terms=OfferOptions(shadow=25.0)),
+                    Offer(service="bar.shop", scheme="grpc"),
+                    tickets={"foo": "a" * 32},
+                )
+            ]
+        )
+    ),
+}
+
+
+def with_more(value: Any) -> Any:
+    """As a newer release may write it: with members that this one does not know, but for terms."""
+    if isinstance(value, list):
+        return [with_more(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    closed = ("terms", "tickets")
+    return {key: each if key in closed else with_more(each) for key, each in value.items()} | {"newer": [1]}
+
+
+def test_records_are_written_as_the_vectors_have_them() -> None:
+    """REGISTRY.md; a change that replicas of before would refuse takes another `format`."""
+    assert json.loads((VECTORS / "registry.json").read_text()) == RECORDS
+
+
+@pytest.mark.parametrize("file", sorted(VECTORS.glob("**/registry.json")), ids=lambda each: each.parent.name)
+@pytest.mark.parametrize("change", [lambda value: value, with_more], ids=["as it is", "with more"])
+def test_records_of_this_release_and_the_one_before_are_read(
+    file: Path, change: Callable[[Any], Any]
+) -> None:
+    found = change(json.loads(file.read_text()))
+    assert decode_replica(json.dumps(found["replica"]).encode()) == REPLICA
+    (read,) = decode_processes("alice", json.dumps(found["processes"]).encode())
+    assert [each.service for each in read.hello.services] == ["foo", "bar.shop"]
+    assert (read.subject, read.generation, read.tickets) == ("alice", 7, {"foo": "a" * 32})
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        {"format": 2},
         {"id": "x"},
         {"data": "proxy.devroute:8080"},
         {"data": "10.0.3.7"},
