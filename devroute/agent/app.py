@@ -1,17 +1,15 @@
 """`devroute up`: keeps a laptop online, and runs the app as a child process.
 
-Owns the life of the link (dial, register, dial again) and the order of the shutdown. link_monitor.py finds
-out whether a link still works; requests pass through tunnel/agent_link.py and never through here.
+Owns the first registration and the order of the shutdown. link_keeper.py keeps the link; requests pass
+through tunnel/agent_link.py and never through here.
 """
 
 import asyncio
-import random
 import signal
 import sys
-from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
 from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.app_upstreams import app_upstreams
@@ -20,10 +18,10 @@ from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.inspection import captures_for, inspection_of
 from devroute.agent.invitation import invitation
+from devroute.agent.link_keeper import LinkKeeper, first_result
 from devroute.agent.link_monitor import LinkMonitor
-from devroute.agent.notices import NoticeReceiver
+from devroute.agent.notices import MoveReceiver, NoticeReceiver
 from devroute.agent.open_requests import OpenRequestWatch
-from devroute.agent.registration import Registrar, rejection
 from devroute.agent.rule_switch import RuleSwitch
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
@@ -31,21 +29,6 @@ from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.page import PageReporter, can_draw
 from devroute.agent.ui.reporter import Reporter
 from devroute.agent.ui.writer import TerminalWriter
-from devroute.errors import (
-    DevrouteError,
-    FailoverUnavailable,
-    LinkReplaced,
-    NameNotOwned,
-    NameTaken,
-    NotSupported,
-    RegistrationDenied,
-    ServerUnreachable,
-    ShadowDenied,
-    SubjectInvalid,
-    TargetDenied,
-    TokenExpired,
-    TokenInvalid,
-)
 from devroute.inspector import history
 from devroute.inspector import server as inspector
 from devroute.inspector.access import AccessControl
@@ -58,51 +41,15 @@ from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.state import InspectorState
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, shell_in_use, typed_keys
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
-from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink, Finished
-from devroute.tunnel.protocol.handshake import NOTICE_SERVICE, Notice, Welcome
+from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice
 from devroute.tunnel.protocol.websocket import WebSocket
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
-#: The longest delays before the first and before later attempts to dial again, in seconds.
-FIRST_DELAY: Final = 0.2
-LAST_DELAY: Final = 15.0
-
-#: While a server that cannot be reached may be restarting: the longest delay, and how long it counts. Cheap
-#: for a server that is not there, and jitter spreads the laptops of one that is back.
-EAGER_DELAY: Final = 0.4
-EAGER_SECONDS: Final = 60.0
-
-#: A link that lasted this long, in seconds, ended for a new reason: delays start again from the first.
-STEADY_SECONDS: Final = 10.0
-
-#: How long open requests may continue after a Ctrl-C, in seconds.
-LEAVE_SECONDS: Final = 2.0
-
 #: Least time between two flushes of the reporter, in seconds.
 REPORT_SECONDS: Final = 0.02
-
-#: Another attempt would end with the same error.
-FINAL: Final = (
-    TokenInvalid,
-    NameNotOwned,
-    NameTaken,
-    RegistrationDenied,
-    TargetDenied,
-    LinkReplaced,
-    FailoverUnavailable,
-    NotSupported,
-    ShadowDenied,
-    SubjectInvalid,
-)
-
-
-def delay_before(attempt: int, draw: float, longest: float = LAST_DELAY) -> float:
-    """Full jitter: `draw`, from 0 to 1, of a ceiling that doubles with each attempt. The first attempt is
-    0."""
-    return draw * min(longest, FIRST_DELAY * 2.0 ** min(attempt, 10))
 
 
 async def run(settings: AgentSettings, state_folder: Path | None = None) -> int:
@@ -160,18 +107,17 @@ class Agent:
         self.access: AccessControl | None = None
         served = {spec.service: spec for spec in settings.services}
         self._advisor = AppAdvisor(served, settings.host_header, self._advised)
-        self._source = TokenSource(settings)
-        self._registrar = Registrar(
-            settings, self._source, self._make_link, self._dialled, reporter.not_renewed
-        )
-        self._link: AgentLink | None = None
         self._child: ChildProcess | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._flushing: asyncio.TimerHandle | None = None
         self._monitor = LinkMonitor(reporter, self._loop)
+        source = TokenSource(settings)
+        self._keeper = LinkKeeper(settings, source, self._make_link, self._monitor, reporter)
         report = partial(reporter.app, started=bool(settings.command))
         self._watch = AppWatch(settings.services, report)
-        self._open_requests = OpenRequestWatch(lambda: self._link, self._reporter.open, self._redaction)
+        self._open_requests = OpenRequestWatch(
+            lambda: self._keeper.links, self._reporter.open, self._redaction
+        )
 
     def _all_upstreams(self, recorder: Recorder | None) -> dict[str, App]:
         """Of the services, and of what the proxy sends to the agent itself."""
@@ -182,6 +128,7 @@ class Agent:
                 IgnoreRules.parse(settings.ignore), self._redaction, self._compared, recorder
             )
         found[NOTICE_SERVICE] = NoticeReceiver(self._noticed)
+        found[MOVE_SERVICE] = MoveReceiver(lambda move: self._keeper.asked_to_move(move))
         return found
 
     async def run(self) -> int:
@@ -198,15 +145,15 @@ class Agent:
         self._open_requests.start()
         if not self._settings.command:
             self._watch.start(patience=0.0)
-            await self._stay(link)
+            await self._keeper.stay(link)
         self._child = await ChildProcess.start(self._settings.command)
         self._watch.start(patience=START_SECONDS)
-        return await first_result(self._stay(link), self._child.wait())
+        return await first_result(self._keeper.stay(link), self._child.wait())
 
     # --- the link
 
     async def _first(self) -> AgentLink:
-        link, welcome = await self._registrar.register()
+        link, welcome = await self._keeper.registrar.register()
         about, invited = self.about, invitation(welcome, self._settings.services, shell_in_use())
         name = about.name = welcome.name
         about.entries, about.command, about.link = welcome.entries, invited.command, invited.link
@@ -224,58 +171,11 @@ class Agent:
     def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         return AgentLink(websocket, loop, self._upstreams, self._observe)
 
-    def _dialled(self, link: AgentLink) -> None:
-        self._link = link
-        self._monitor.follow(link)
-
-    async def _stay(self, link: AgentLink) -> NoReturn:
-        """Keep the laptop online; ends only by an error of FINAL."""
-        attempt = 0
-        while True:
-            since = self._loop.time()
-            error = await asyncio.shield(link.close_reason)
-            if link.goaway is not None:
-                error = rejection(link)
-            if isinstance(error, TokenInvalid) and self._source.renewable:
-                self._source.forget()
-            elif isinstance(error, TokenExpired) and self._settings.client_cert is not None:
-                pass  # its file may hold a newer one; if not, the next attempt raises the error
-            elif isinstance(error, FINAL):
-                raise error
-            self._reporter.offline(error.message)
-            attempt = 0 if self._loop.time() - since > STEADY_SECONDS else attempt + 1
-            link, welcome, attempt = await self._again(attempt)
-            self._reporter.back(welcome.name)
-
-    async def _again(self, attempt: int) -> tuple[AgentLink, Welcome, int]:
-        eager_until = self._loop.time() + EAGER_SECONDS
-        longest = LAST_DELAY
-        while True:
-            delay = delay_before(max(0, attempt - 1), random.random(), longest)
-            await self._unless_woken(asyncio.sleep(delay))
-            try:
-                made = await self._unless_woken(self._registrar.register())
-                if isinstance(made, tuple):
-                    return *made, attempt
-            except FINAL:
-                raise
-            except DevrouteError as error:
-                attempt += 1
-                eager = isinstance(error, ServerUnreachable) and self._loop.time() < eager_until
-                longest = EAGER_DELAY if eager else LAST_DELAY
-                self._reporter.retry(error, delay_before(attempt - 1, 1.0, longest))
-
-    async def _unless_woken(self, awaited: Coroutine[Any, Any, _T]) -> _T | bool:
-        """True once the laptop wakes up or its network changes: then a delay is pointless, as a network is
-        likely to be back, and an attempt over the old one would only time out."""
-        self._monitor.woken.clear()
-        return await first_result(awaited, self._monitor.woken.wait())
-
     # --- what is reported
 
     def _noticed(self, notice: Notice) -> None:
         if notice.event == "taken-over":
-            self._registrar.drop(notice.services)
+            self._keeper.registrar.drop(notice.services)
         self._reporter.noticed(self.about.name, notice)
 
     def _observe(self, finished: Finished) -> None:
@@ -309,8 +209,8 @@ class Agent:
     def _signalled(self, number: int) -> None:
         if not self._ending.done():
             self._ending.set_result(INTERRUPTED if number == signal.SIGINT else 0)
-        elif self._link is not None:
-            self._link.close_with(DevrouteError("a second signal ended devroute up at once"))
+        else:
+            self._keeper.end_at_once()
 
     async def _close(self) -> None:
         self._monitor.stop()
@@ -318,14 +218,8 @@ class Agent:
         await self._watch.close()
         if self._flushing is not None:
             self._flushing.cancel()
-        await self._registrar.close()
         await self._advisor.close()
-        link = self._link
-        if link is not None:
-            link.drain("leaving", "devroute up has ended")
-            await asyncio.wait({link.close_reason}, timeout=LEAVE_SECONDS)
-            link.close_with(DevrouteError("the agent has ended"))
-            await asyncio.wait({link.disconnected}, timeout=LEAVE_SECONDS)
+        await self._keeper.close()
         if self._child is not None:
             await self._child.stop()
         self.replayer.close()
@@ -335,14 +229,3 @@ class Agent:
             await upstream.close()
         if self._recorder is not None:
             self._recorder.flush()  # for the history
-
-
-async def first_result(first: Coroutine[Any, Any, _T], second: Coroutine[Any, Any, _U]) -> _T | _U:
-    """The result or error of what is done first; the other one is cancelled, and has ended on return."""
-    owner = TaskOwner()
-    tasks = owner.start(first), owner.start(second)
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[0].result() if tasks[0].done() else tasks[1].result()
-    finally:
-        await owner.close()

@@ -1,7 +1,7 @@
 """Whether the laptop's link still works after the laptop has slept or changed its network.
 
-Probes the link at once, and wakes the dialler where waiting has become pointless. Never dials (app.py does),
-and ends a link only if its local address is gone.
+Probes the link at once, and wakes the dialler where waiting has become pointless. Never dials
+(link_keeper.py does), and ends a link only if its local address is gone.
 """
 
 import asyncio

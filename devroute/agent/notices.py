@@ -1,11 +1,13 @@
-"""What the proxy reports of other processes of this laptop: they joined, or took services over."""
+"""What the proxy says to the agent itself: other processes of this laptop joined or took services over; or
+the proxy is about to stop.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from devroute.agent.message_receiver import MessageReceiver
 from devroute.http.message import RequestHead
-from devroute.tunnel.protocol.handshake import Notice, decode
+from devroute.tunnel.protocol.handshake import Move, Notice, decode
 
 
 @dataclass(eq=False)
@@ -16,3 +18,13 @@ class NoticeReceiver(MessageReceiver):
 
     def receive(self, head: RequestHead, document: bytes) -> None:
         self.noticed(decode(Notice, document))
+
+
+@dataclass(eq=False)
+class MoveReceiver(MessageReceiver):
+    """Each Move goes to `asked`."""
+
+    asked: Callable[[Move], None]
+
+    def receive(self, head: RequestHead, document: bytes) -> None:
+        self.asked(decode(Move, document))

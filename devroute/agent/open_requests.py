@@ -18,16 +18,16 @@ MAX_OPEN: Final = 100
 
 
 class OpenRequestWatch:
-    """`link` returns the current link, if any. `report` gets the open requests with each look, as long as
-    there are some, and once an empty list."""
+    """`links` returns the open links, the newest last. `report` gets the open requests with each look, as
+    long as there are some, and once an empty list."""
 
     def __init__(
         self,
-        link: Callable[[], AgentLink | None],
+        links: Callable[[], Sequence[AgentLink]],
         report: Callable[[Sequence[OpenRequest]], None],
         redaction: Redaction,
     ) -> None:
-        self._link = link
+        self._links = links
         self._report = report
         self._redaction = redaction
         self._timer: asyncio.TimerHandle | None = None
@@ -42,10 +42,9 @@ class OpenRequestWatch:
 
     def _look(self) -> None:
         self.start()
-        link = self._link()
-        found = [] if link is None else link.open_requests(LEAST_AGE, MAX_OPEN)
+        found = [each for link in self._links() for each in link.open_requests(LEAST_AGE, MAX_OPEN)]
         if not found and not self._some:
             return
         self._some = bool(found)
-        shown = [each for each in found if not each.service.startswith("@")]  # devroute's own
+        shown = [each for each in found[:MAX_OPEN] if not each.service.startswith("@")]  # devroute's own
         self._report([each._replace(target=self._redaction.target_text(each.target)) for each in shown])

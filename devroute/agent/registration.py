@@ -1,8 +1,8 @@
 """Registers a laptop: dials the server, sends HELLO with its offers, and waits for WELCOME.
 
 Owns the renewal of the newest link's token: a newer one is fetched before the old one expires, and sent on
-the link itself, so that no request is interrupted. Makes one attempt at a time; app.py decides when to try
-again.
+the link itself, so that no request is interrupted. Makes one attempt at a time; link_keeper.py decides when
+to try again.
 """
 
 import asyncio

@@ -130,6 +130,7 @@ class Proxy:
             read=self._read_contract,
             record=record,
             shared_reports=self._replication.reports,
+            replicas=self._replication.count,
         )
         self._control = http.create_runner(api.create_app(control))
         self._control_listener = ControlListener(
@@ -196,7 +197,8 @@ class Proxy:
         )
 
     async def stop(self) -> None:
-        """Accept nothing new, let requests in flight finish for `drain_timeout` seconds, then abort them."""
+        """Accept nothing new, let requests in flight finish and laptops dial other replicas for
+        `drain_timeout` seconds, then abort what is left."""
         self._draining = True
         log.info("proxy.draining", in_flight=self._data.in_flight)
         self._data.drain()
@@ -206,7 +208,8 @@ class Proxy:
             await self._tls.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
-                await self._data.drained.wait()
+                moved = self._replication.hand_over(self._settings.drain_timeout)
+                await asyncio.gather(self._data.drained.wait(), moved)
         if self._timer is not None:
             self._timer.cancel()
         for connection in list(self._data.connections):

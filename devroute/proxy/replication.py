@@ -5,7 +5,7 @@ does nothing, and costs nothing.
 import asyncio
 import ipaddress
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from devroute.errors import ConfigInvalid
 from devroute.proxy.control.tunnels import Tunnels
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from devroute.replicas.reports import SharedReports
     from devroute.replicas.shared_registry import SharedRegistry
 
+#: Seconds of which each laptop that is to dial another replica adds as many to the time in which all do: a
+#: registration costs the other replica some milliseconds.
+DIAL_PACE: Final = 0.005
+
 
 class Replication:
     """`shared` is None with the registry in memory."""
@@ -27,6 +31,7 @@ class Replication:
     def __init__(self, settings: ProxySettings, pools: Pools, reported: Reported, tunnels: Tunnels) -> None:
         """Raises ConfigInvalid."""
         self._settings = settings
+        self._tunnels = tunnels
         self._laptops = LocalLaptops(tunnels.registry, pools)
         self.peer_port = 0
         self.shared: SharedRegistry | None = None
@@ -38,12 +43,16 @@ class Replication:
                 settings.registry_prefix,
                 self._laptops,
                 reported,
-                tunnels.notify_others,
+                tunnels.succession.notify_others,
             )
 
     @property
     def reports(self) -> "SharedReports | None":
         return None if self.shared is None else self.shared.reports
+
+    def count(self) -> int | None:
+        """How many replicas there are, None with the registry in memory."""
+        return None if self.shared is None else self.shared.replicas
 
     async def start(self, data_port: int) -> None:
         """Raises ConfigInvalid."""
@@ -53,6 +62,13 @@ class Replication:
         host = await _advertised(settings)
         self.peer_port = await self.shared.listen(settings.peer_host, settings.peer_port)
         await self.shared.start(format_place(host, data_port), format_place(host, self.peer_port))
+
+    async def hand_over(self, seconds: float) -> None:
+        """Before the stop: have the laptops dial the other replicas, if there are any; returns once they
+        have. `seconds`: that there are for it, of which the laptops spread their dialling over a part."""
+        if self.shared is not None and self.shared.replicas > 1:
+            within = min(seconds / 4, len(self._tunnels.links) * DIAL_PACE)
+            await self._tunnels.hand_over(within)
 
     async def stop(self) -> None:
         if self.shared is not None:

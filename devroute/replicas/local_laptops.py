@@ -6,6 +6,7 @@ import asyncio
 import re
 from typing import Final, Protocol
 
+from devroute.bounded_cache import BoundedCache
 from devroute.errors import (
     DevrouteError,
     LaptopOffline,
@@ -27,6 +28,9 @@ from devroute.upstream.quota import QuotaUpstream, RefusedStream
 #: Bytes of a question that are kept: a reported response, in base64.
 MAX_QUESTION: Final = 128 * 1024
 
+#: Of the cache of registrations that have ended here: some 10,000.
+MAX_LEFT_BYTES: Final = 4 * 1024 * 1024
+
 _LINE: Final = re.compile(re.escape(LINE) + rb"[a-z0-9-]+ [0-9]{1,19} [@a-z0-9.-]+")
 _REACHABLE: Final = re.compile(re.escape(REACHABLE) + rb"([0-9]\.[0-9]{3})")
 
@@ -39,28 +43,53 @@ class LocalLaptops:
         self.pools = pools
         self.forwarded = 0
         self.tasks = TaskOwner()
+        self._left = BoundedCache[tuple[str, int], str](MAX_LEFT_BYTES)  # instances by name and generation
+        registry.observers.append(self)
+
+    def registered(self, registration: Registration) -> None: ...
+
+    def unregistered(self, registration: Registration) -> None:
+        """Implements RegistryObserver."""
+        name, instance = registration.name, registration.hello.instance
+        if not registration.remote and instance is not None:
+            self._left.put((name, registration.generation), instance, len(name) + len(instance))
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         """Requests for laptops; implements Upstream."""
         self.forwarded += 1
         try:
             line, head = take_line(head)
-            upstream = self._upstream(*self.find(line))
+            upstream = self._upstream(*self.find_newest(line))
         except DevrouteError as error:
             return RefusedStream(sink, error)
         return upstream.open(head, sink)
 
     def find(self, line: bytes) -> tuple[Registration, str]:
         """The process and the service that a request is for. Raises LaptopOffline."""
-        name, generation, service = line.decode("ascii").split(" ")
+        name, generation, service = _parts(line)
         for each in self.registry.processes(name):
-            if not each.remote and each.generation == int(generation):
+            if not each.remote and each.generation == generation:
                 return each, service
         raise LaptopOffline(f"laptop '{name}' is not online at this replica any more")
 
+    def find_newest(self, line: bytes) -> tuple[Registration, str]:
+        """The same, or where that process has just registered again, maybe at another replica: its newer
+        registration. Never another process, whose terms were not judged; and each step leads to a later
+        generation, so a request cannot go round in circles. Raises LaptopOffline."""
+        try:
+            return self.find(line)
+        except LaptopOffline:
+            name, generation, service = _parts(line)
+            instance = self._left.get((name, generation))
+            for each in self.registry.processes(name):
+                same = instance is not None and each.hello.instance == instance
+                if same and each.generation > generation and service in each.services:
+                    return each, service
+            raise
+
     def _upstream(self, registration: Registration, service: str) -> Upstream:
         """Raises ServiceNotServed."""
-        if service.startswith("@"):
+        if service.startswith("@") or registration.remote:
             return registration.link.upstream(service)
         laptop = registration.services.get(service)
         if laptop is None:
@@ -74,7 +103,7 @@ class LocalLaptops:
     async def check_reachable(self, registration: Registration, service: str, seconds: float) -> None:
         """Raises LaptopOffline, TargetUnreachable or TargetDenied."""
         laptop = registration.services.get(service)
-        if laptop is None or laptop.address is None:
+        if laptop is None or laptop.address is None or registration.remote:
             await registration.link.upstream(service).check_reachable(seconds)
             return
         try:
@@ -121,11 +150,10 @@ class Questions:
         if head.target.startswith(REPORTS):
             return self._reports.answer(head.target.removeprefix(REPORTS).decode("latin-1"), body)
         line, _ = take_line(head)
-        registration, service = self._laptops.find(line)
         if (seconds := _REACHABLE.fullmatch(head.target)) is not None:
-            await self._laptops.check_reachable(registration, service, float(seconds[1]))
+            await self._laptops.check_reachable(*self._laptops.find_newest(line), float(seconds[1]))
         elif head.target == END:
-            registration.link.reject(
+            self._laptops.find(line)[0].link.reject(
                 UpstreamReset("the laptop does not respond, and has come back elsewhere")
             )
         else:
@@ -153,6 +181,12 @@ class _Question(DiscardedRequest):
     def cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+
+def _parts(line: bytes) -> tuple[str, int, str]:
+    """Name, generation and service."""
+    name, generation, service = line.decode("ascii").split(" ")
+    return name, int(generation), service
 
 
 def take_line(head: RequestHead) -> tuple[bytes, RequestHead]:

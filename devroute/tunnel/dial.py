@@ -1,6 +1,7 @@
 """How the agent makes a link: connect to the control port, upgrade, hand the connection to an AgentLink.
 
-Every failure becomes an error with a hint. Dials again only past used connections; agent/app.py retries.
+Every failure becomes an error with a hint. Dials again only past used connections; agent/link_keeper.py
+retries.
 """
 
 import asyncio

@@ -23,8 +23,8 @@ from pydantic import SecretStr
 
 from devroute.agent import app as agent
 from devroute.agent import link_monitor
-from devroute.agent.app import EAGER_DELAY, LAST_DELAY, delay_before
 from devroute.agent.child_process import ChildProcess
+from devroute.agent.link_keeper import EAGER_DELAY, LAST_DELAY, delay_before
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.settings import AgentSettings
 from devroute.agent.ui.lines import LineReporter

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from devroute.agent import app as agent
-from devroute.agent.app import EAGER_DELAY
+from devroute.agent.link_keeper import EAGER_DELAY
 from devroute.agent.link_monitor import WATCH_SECONDS, LinkMonitor
 from devroute.errors import AppUnreachable, CircuitOpen, DevrouteError, TargetUnreachable
 from devroute.routing.decision import FALLBACK_TTL_MS, LAPTOP_TTL_MS

@@ -36,7 +36,7 @@ async def test_requests_are_seen_while_they_are_open_the_oldest_first() -> None:
         assert link.open_requests(60.0, 10) == []
 
         reports: list[list[OpenRequest]] = []
-        watch = OpenRequestWatch(lambda: link, lambda found: reports.append(list(found)), redaction(()))
+        watch = OpenRequestWatch(lambda: [link], lambda found: reports.append(list(found)), redaction(()))
         watch.start()
         await eventually(lambda: reports, "a report")
         assert "hunter2" not in str(reports)

@@ -96,7 +96,7 @@ async def replicas(
             site.registry.observers.append(shadow)
             services = KnownServices()
             reported = Reported(traces, services, shadow.comparisons)
-            shared = SharedRegistry(url, prefix, laptops, reported, site.tunnels.notify_others)
+            shared = SharedRegistry(url, prefix, laptops, reported, site.tunnels.succession.notify_others)
             site.tunnels.claims = shared
             data = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
             replica = Replica(site, shared, data, reported, shadow, policies)

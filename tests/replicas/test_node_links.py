@@ -67,14 +67,16 @@ async def test_a_replica_dials_only_the_key_that_stands_in_redis(redis_server: R
             await dial(peer_url(one), "", two.shared._links._make_link, tls=wrong)
 
 
-async def test_a_forwarded_request_is_forwarded_no_further(redis_server: RedisServer) -> None:
-    """The owner serves only links that end there: a laptop that has left it is an error, not a way on."""
+async def test_a_forwarded_request_reaches_no_other_process(redis_server: RedisServer) -> None:
+    """The process that was chosen has ended: another one of the laptop is no way on."""
     async with replicas(redis_server, 3) as (one, two, three):
         link = await one.connect({"foo": App(answer(b"hello"))}, instance="a1")
         await eventually(lambda: two.names() == ["alice"])
         stale = two.upstream()
-        await three.connect({"foo": App(answer(b"moved"))}, instance="a1")
+        link.drain("leaving", "it ends")
         await asyncio.wait_for(link.disconnected, 5)
+        await three.connect({"foo": App(answer(b"another"))}, instance="b2")
+        await eventually(lambda: one.registry.processes("alice"), "the other process")
         sink = Client()
         stale.open(get(), sink)
         await asyncio.wait_for(sink.done.wait(), 5)

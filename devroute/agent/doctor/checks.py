@@ -26,6 +26,7 @@ from devroute.errors import ConfigInvalid, DevrouteError, LaptopOffline, ServerU
 from devroute.headers import CONTRACT, REASON, RESULT
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import connect, server_place, unreachable
+from devroute.tunnel.protocol.handshake import Welcome, decode
 
 #: Seconds by which clocks may differ before tokens and signed contracts fail.
 MAX_SKEW: Final = 30.0
@@ -207,8 +208,10 @@ async def _round_trip(link: AgentLink) -> Finding:
             "tunnel", ServerUnreachable("the tunnel opens, but does not answer a ping", hint=NETWORK)
         )
     took = (link.heartbeat.round_trip or 0) * 1000
+    welcome = decode(Welcome, link.welcome.result())
+    one = "" if welcome.replica is None else f"; to the replica {welcome.replica}, one of {welcome.replicas}"
     return Finding(
-        "tunnel", "ok", f"opens; its round trip takes {f'{took:.0f}' if took >= 1 else 'under 1'} ms"
+        "tunnel", "ok", f"opens; its round trip takes {f'{took:.0f}' if took >= 1 else 'under 1'} ms{one}"
     )
 
 

@@ -146,6 +146,10 @@ class Reporter(ABC):
     def back(self, name: str) -> None:
         self._report("back", f"{name} is online again", name=name)
 
+    def moved(self, name: str) -> None:
+        """From a replica that stops to another one; nothing that people have to know."""
+        self._report("moved", "", name=name)
+
     def took_over(self, name: str, other: OtherProcess) -> None:
         """With --takeover, at the first registration."""
         text = f"{_listed(other)} of {name} taken over from another devroute up {_had(other)}"

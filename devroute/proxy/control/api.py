@@ -81,6 +81,7 @@ class Control:
     read: Callable[[str], Contract] = parse
     record: RecordEvent = discard_event
     shared_reports: SharedReports | None = None
+    replicas: Callable[[], int | None] = lambda: None
     started: float = field(default_factory=time.monotonic)
 
     async def resolve(self, request: web.Request) -> web.Response:
@@ -191,6 +192,7 @@ class Control:
                 "token_expires_s": None if expires_in is None else round(expires_in),
                 "uptime_s": round(time.monotonic() - self.started, 1),
                 "laptops": len(self.directory.listing()),
+                **({} if (replicas := self.replicas()) is None else {"replicas": replicas}),
                 "policy": {
                     "networks": [str(network) for network in policy.networks],
                     "ports": [str(a) if a == b else f"{a}-{b}" for a, b in policy.ports],

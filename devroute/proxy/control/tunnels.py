@@ -17,15 +17,14 @@ from devroute.auth.identity import Authenticate, Identity
 from devroute.errors import (
     DevrouteError,
     LaptopOffline,
-    LinkReplaced,
     NameNotOwned,
     ProtocolError,
     UpstreamReset,
 )
+from devroute.proxy.control.succession import DIAL_AGAIN, Succession
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, refusal_fields
 from devroute.routing.registration import Displaced, Link, Registration
 from devroute.routing.registry import Registry
-from devroute.routing.shadow.notifier import Notifier
 from devroute.tasks import TaskOwner
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol import handshake
@@ -47,7 +46,13 @@ log = structlog.stdlib.get_logger("devroute.tunnel")
 
 
 class Claims(Protocol):
-    """The registry that several replicas share (devroute/replicas/shared_registry.py)."""
+    """The registry that several replicas share (devroute/replicas/shared_registry.py). `id`: of this one."""
+
+    id: str
+
+    @property
+    def replicas(self) -> int:
+        """That are known, this one included."""
 
     async def register(
         self, name: str, draft: Callable[[], Registration]
@@ -91,12 +96,17 @@ class Tunnels:
         self._checked_against: object = None
         self._next_expiry = math.inf
         self._tasks = TaskOwner()
+        self.succession = Succession(self.registry, self._take_offline)
+
+    async def hand_over(self, within: float) -> None:
+        """Have every laptop dial another replica within so many seconds, and return once all have."""
+        await self.succession.hand_over(list(self.links), within)
 
     async def close(self) -> None:
         """Ask every agent to dial again, end all links, and return once their connections are closed."""
         links = list(self.links)
         for link in links:
-            link.drain("draining", "the server is stopping", "dial again")
+            link.drain(*DIAL_AGAIN)
             link.close_with(UpstreamReset("the server is stopping"))
         for link in links:
             await link.disconnected
@@ -179,7 +189,7 @@ class Tunnels:
     def _welcome(
         self, link: ProxyLink, member: _Member, registration: Registration, displaced: list[Displaced]
     ) -> None:
-        self.notify_others(registration, displaced)
+        self.succession.notify_others(registration, displaced)
         others = self.registry.others(registration)
         welcome = handshake.Welcome(
             server=__version__,
@@ -190,6 +200,8 @@ class Tunnels:
             others=tuple(each.described() for each in others),
             entries=dict(self.entries),
             entry_links=self.entry_links,
+            replica=None if self.claims is None else self.claims.id,
+            replicas=1 if self.claims is None else self.claims.replicas,
         )
         link.send_welcome(welcome.encode())
         subject = registration.subject
@@ -208,29 +220,6 @@ class Tunnels:
         log.warning("laptop.refused", subject=subject, code=error.code, reason=error.message)
         self.record_refusal(error, subject, link.transport)
         link.reject(error)
-
-    def notify_others(self, registration: Registration, displaced: list[Displaced]) -> None:
-        """End the links that have lost all their services to a newer process, and notify the others of the
-        laptop. Links to other replicas are theirs to end and notify: they learn of the process, too."""
-        partly: dict[Link, tuple[str, ...]] = {}
-        for each in displaced:
-            if each.before.remote:
-                continue
-            if each.remaining is not None:
-                partly[each.before.link] = each.services
-                continue
-            what = f"took over {', '.join(each.services)}" if not each.again else "took its place"
-            name = f"laptop '{registration.name}'"
-            each.before.link.reject(LinkReplaced(f"another devroute up of {name} {what}"))
-        if any(each.again for each in displaced):
-            return  # the others know it
-        for other in self.registry.others(registration):
-            if other.hello.instance is not None and not other.remote:
-                services = partly.get(other.link)
-                event = "joined" if services is None else "taken-over"
-                newer = registration.described(services).model_dump()
-                notice = handshake.Notice(event=event, **newer)
-                Notifier(other.link.upstream(handshake.NOTICE_SERVICE), b"/notice").notify(notice.encode())
 
     def _permit_all(self, identity: Identity, hello: handshake.Hello) -> None:
         for offer in hello.services:
@@ -310,6 +299,7 @@ class Tunnels:
     # --- the end
 
     def _on_gone(self, link: ProxyLink) -> None:
+        self.succession.gone(link)
         if link.quota is not None:
             self.quotas.leave(link.quota.subject, link)
         error = link.close_error

@@ -3,6 +3,7 @@ of devroute's own. The stream's credit bounds what waits, so an agent that does 
 is sent once.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError
@@ -17,11 +18,18 @@ MAX_UNACKNOWLEDGED: Final = 64
 
 
 class Notifier:
-    """Notifies one agent. `lost` counts what was dropped since the last document that was sent."""
+    """Notifies one agent. `lost` counts what was dropped since the last document that was sent. `refused` is
+    called for each that the agent did not take."""
 
-    def __init__(self, agent: Upstream, path: bytes = b"/comparison") -> None:
+    def __init__(
+        self,
+        agent: Upstream,
+        path: bytes = b"/comparison",
+        refused: Callable[[DevrouteError], None] = lambda error: None,
+    ) -> None:
         self._agent = agent
         self._path = path
+        self.refused = refused
         self.unacknowledged: set[_Message] = set()
         self.lost = 0
 
@@ -54,6 +62,7 @@ class _Message:
 
     def on_error(self, error: DevrouteError) -> None:
         self._notifier.unacknowledged.discard(self)
+        self._notifier.refused(error)
 
     def on_informational(self, head: ResponseHead) -> None: ...
     def on_head(self, head: ResponseHead) -> None: ...

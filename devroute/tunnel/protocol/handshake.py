@@ -1,4 +1,4 @@
-"""The JSON bodies of HELLO, WELCOME and RENEWED. Pure.
+"""The JSON bodies of HELLO, WELCOME and RENEWED, and of what the proxy sends to the agent itself. Pure.
 
 They arrive from the network, so pydantic validates them. Fields that this version does not know are ignored:
 a newer peer may add some, as long as the protocol's version is the same.
@@ -115,6 +115,17 @@ class Notice(OtherProcess):
     event: str
 
 
+#: The agent's service that receives a Move. Older agents refuse the request, as one for an unknown service.
+MOVE_SERVICE: Final = "@move"
+
+
+class Move(_Message):
+    """From a proxy that is about to stop, as a request to MOVE_SERVICE: dial another replica, at a moment of
+    the agent's choice within so many seconds, and let go of this link only then."""
+
+    within: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = 0.0
+
+
 def _entries(value: object) -> dict[str, str]:
     """Those that can be shown: a newer proxy may permit more, and no laptop goes offline over them."""
     try:
@@ -127,7 +138,8 @@ class Welcome(_Greeting):
     """From the proxy. `name`: of the laptop from now on. `features`: what the proxy supports beyond the
     protocol's version. `expires_in`: seconds until the token expires, None for never. `taken_over`: services,
     by the process that had them; `others`: the other processes of this laptop. `entries`: where people
-    outside send requests into the mesh, by name; `entry_links`: whether `?devroute=` works there."""
+    outside send requests into the mesh, by name; `entry_links`: whether `?devroute=` works there. `replica`:
+    random id of this start of the proxy, None where it is the only one; `replicas`: how many there are."""
 
     server: str
     name: Annotated[str, AfterValidator(partial(check_label, what="a laptop's name"))]
@@ -137,6 +149,8 @@ class Welcome(_Greeting):
     others: tuple[OtherProcess, ...] = ()
     entries: Annotated[dict[str, str], BeforeValidator(_entries)] = {}
     entry_links: bool = False
+    replica: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
+    replicas: Annotated[int, Field(ge=1, le=1_000_000)] = 1
 
 
 class Refusal(_Message):
@@ -154,7 +168,7 @@ class Renewed(_Message):
     error: Refusal | None = None
 
 
-_M = TypeVar("_M", Hello, Welcome, Renewed, Notice)
+_M = TypeVar("_M", Hello, Welcome, Renewed, Notice, Move)
 
 
 def decode(kind: type[_M], body: bytes) -> _M:

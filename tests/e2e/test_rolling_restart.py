@@ -1,0 +1,142 @@
+"""Replicas are restarted one after the other, as a Deployment does it: real processes and a real Redis."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import aiohttp.web
+
+from devroute.agent import app as agent
+from devroute.agent.settings import AgentSettings
+from devroute.auth.tokens import new_token
+from devroute.contract.service_spec import ServiceSpec
+from devroute.mesh import testbed
+from tests.support.eventually import eventually
+from tests.support.laptop import serving
+from tests.support.redis_server import needs_redis, running_redis
+
+HEADERS = {"x-devroute": json.dumps({"foo": "alice"}), "x-devroute-matched": "foo"}
+
+
+class Balancer:
+    """A Service: each connection goes to the next of `ports`."""
+
+    def __init__(self) -> None:
+        self.ports: list[int] = []
+        self._turns = itertools.count()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = self.ports[next(self._turns) % len(self.ports)]
+        with contextlib.suppress(OSError):
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(_copy(reader, back), _copy(there, writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def balancer() -> AsyncIterator[tuple[Balancer, str]]:
+    service = Balancer()
+    async with await asyncio.start_server(service.serve, "127.0.0.1", 0) as server:
+        yield service, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+class Load:
+    """Requests one after the other, each on a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.answered = 0
+        self.failed: list[str] = []
+        self._url = url
+
+    async def run(self) -> None:
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=connector, headers=HEADERS) as client:
+            while True:
+                async with client.get(self._url) as response:
+                    found = response.headers.get("x-devroute-result"), await response.text()
+                    if found == ("laptop", "from the laptop"):
+                        self.answered += 1
+                    else:
+                        self.failed.append(f"{response.status} {found} {dict(response.headers)}")
+                await asyncio.sleep(0.01)
+
+    async def more(self, count: int = 10) -> None:
+        wanted = self.answered + count
+        await eventually(lambda: self.answered >= wanted or self.failed, "more answers")
+
+
+def has_laptop(proxy: testbed.RunningProxy) -> bool:
+    return any(event.get("event") == "laptop.online" for event in proxy.command.events())
+
+
+@needs_redis
+async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path) -> None:
+    secret, record = new_token("alice")
+    async with AsyncExitStack() as stack:
+        redis = stack.enter_context(running_redis(tmp_path))
+        data, data_url = await stack.enter_async_context(balancer())
+        control, control_url = await stack.enter_async_context(balancer())
+
+        async def start(name: str) -> testbed.RunningProxy:
+            (tmp_path / name).mkdir()
+            environment = {"DEVROUTE_REGISTRY": redis.url, "DEVROUTE_PEER_PORT": "0"}
+            proxy = testbed.proxy(tmp_path / name, [record], environment=environment)
+            started = await stack.enter_async_context(proxy)
+            data.ports.append(started.data.port)
+            control.ports.append(started.control.port)
+            return started
+
+        async def restart(old: testbed.RunningProxy) -> None:
+            """What Kubernetes does: no new connections to it, then the signal."""
+            data.ports.remove(old.data.port)
+            control.ports.remove(old.control.port)
+            old.command.process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(old.command.process.wait(), 15)
+
+        one, two = await start("one"), await start("two")
+
+        async def respond(request: object) -> aiohttp.web.Response:
+            return aiohttp.web.Response(text="from the laptop")
+
+        port = await stack.enter_async_context(serving(respond))
+        settings = AgentSettings.model_validate(
+            {
+                "server": control_url,
+                "token": secret,
+                "services": (ServiceSpec("foo", "127.0.0.1", port),),
+                "output": "json",
+                "inspector": "off",
+            }
+        )
+        load = Load(data_url)
+        async with asyncio.TaskGroup() as tasks:
+            laptop = tasks.create_task(agent.run(settings))
+            await eventually(
+                lambda: "laptop.online" in one.command.log.read_text() + two.command.log.read_text()
+            )
+            running = tasks.create_task(load.run())
+            await load.more()
+            first, second = (one, two) if has_laptop(one) else (two, one)
+            await restart(first)
+            await load.more()
+            await start("three")
+            await restart(second)
+            await load.more()
+            assert not laptop.done()
+            running.cancel()
+            laptop.cancel()
+        assert load.failed == []
+        assert has_laptop(second)
