@@ -20,15 +20,15 @@ const span = (seconds) =>
 const WHO = {
   laptop: "a laptop answered",
   version: "another version answered",
-  mirror: "the mesh's own answered, a laptop got a copy",
-  fallback: "the mesh's own answered instead of the laptop",
+  mirror: "the mesh's own service answered, a laptop got a copy",
+  fallback: "the mesh's own service answered instead of the laptop",
   error: "an error",
 };
 
 const describeHop = (hop) => {
   if (hop.ended === null) return ["open", `open for ${span(now() - hop.began)}`];
   if (hop.status === null && !hop.app) return ["error", "no response"];
-  return [hop.result, WHO[hop.result] ?? "the mesh's own answered"];
+  return [hop.result, WHO[hop.result] ?? "the mesh's own service answered"];
 };
 
 const drawHop = (hop) => {
