@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -29,13 +30,17 @@ class Balancer:
 
     def __init__(self) -> None:
         self.ports: list[int] = []
+        self.open = Counter[int]()  # connections by port
         self._turns = itertools.count()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self.ports[next(self._turns) % len(self.ports)]
-        with contextlib.suppress(OSError):
+        self.open[port] += 1
+        try:
             there, back = await asyncio.open_connection("127.0.0.1", port)
             await asyncio.gather(_copy(reader, back), _copy(there, writer))
+        finally:
+            self.open[port] -= 1
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,6 +87,12 @@ def has_laptop(proxy: testbed.RunningProxy) -> bool:
     return any(event.get("event") == "laptop.online" for event in proxy.command.events())
 
 
+async def forwards(proxy: testbed.RunningProxy) -> bool:
+    url = f"http://127.0.0.1:{proxy.data.port}/"
+    async with aiohttp.ClientSession(headers=HEADERS) as client, client.get(url) as response:
+        return response.status == 200
+
+
 @needs_redis
 async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path) -> None:
     secret, record = new_token("alice")
@@ -95,17 +106,22 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
             environment = {"DEVROUTE_REGISTRY": redis.url, "DEVROUTE_PEER_PORT": "0"}
             proxy = testbed.proxy(tmp_path / name, [record], environment=environment)
             started = await stack.enter_async_context(proxy)
+            if laptops:  # a new replica forwards nothing before the owner has dialled it
+                await eventually(lambda: forwards(started), "the link to it")
             data.ports.append(started.data.port)
             control.ports.append(started.control.port)
             return started
 
         async def restart(old: testbed.RunningProxy) -> None:
-            """What Kubernetes does: no new connections to it, then the signal."""
+            """What Kubernetes does: no new connections to it, a pause for those on their way, then the
+            signal."""
             data.ports.remove(old.data.port)
             control.ports.remove(old.control.port)
+            await eventually(lambda: not data.open[old.data.port], "the connections on their way")
             old.command.process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(old.command.process.wait(), 15)
 
+        laptops: list[object] = []
         one, two = await start("one"), await start("two")
 
         async def respond(request: object) -> aiohttp.web.Response:
@@ -127,6 +143,7 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
             await eventually(
                 lambda: "laptop.online" in one.command.log.read_text() + two.command.log.read_text()
             )
+            laptops.append(laptop)
             running = tasks.create_task(load.run())
             await load.more()
             first, second = (one, two) if has_laptop(one) else (two, one)
