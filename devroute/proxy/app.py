@@ -290,7 +290,7 @@ class Proxy:
 
     def _readiness(self) -> dict[str, object]:
         return {
-            "ready": not self._draining,
+            "ready": not self._draining and self._replication.ready,
             "draining": self._draining,
             "tls_problem": None if self._tls is None else self._tls.problem,
             "tls_age_s": None if self._tls is None else self._tls.age_s,

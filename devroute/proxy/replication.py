@@ -81,6 +81,11 @@ class Replication:
             return {}
         return {"registry_problem": self.shared.problem, "replicas": self.shared.replicas}
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests that meet this replica reach the laptops of the others."""
+        return self.shared is None or self.shared.ready
+
     def gauges(self) -> dict[str, int]:
         if self.shared is None:
             return {}

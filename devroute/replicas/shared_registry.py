@@ -34,6 +34,8 @@ REFRESH_SECONDS: Final = 1.0
 #: Seconds that a replica is known for without a key and without a link: Redis was emptied, and it is about to
 #: write its key again.
 MISSING_SECONDS: Final = 3.0
+#: Seconds that a replica which starts waits for the others to dial it, before it takes requests.
+LINKED_SECONDS: Final = 5.0
 #: Attempts to take a name that others change at the same time.
 MAX_CLAIMS: Final = 16
 
@@ -68,6 +70,7 @@ class SharedRegistry:
         self._behind = False  # something could not be written
         self._others = asyncio.Lock()  # what is known of the others; taken after that of `_own`
         self._tasks = TaskOwner()
+        self._started: float | None = None
 
     async def listen(self, host: str, port: int) -> int:
         """The port for other replicas. Raises ConfigInvalid."""
@@ -86,6 +89,7 @@ class SharedRegistry:
             certificate=self._certificate.der,
         )
         await self._try(self._refresh())
+        self._started = time.monotonic()
         self._tasks.start(self._keep_refreshed())
         self._tasks.start(self._listen())
 
@@ -105,6 +109,15 @@ class SharedRegistry:
     def replicas(self) -> int:
         """That are known, this one included."""
         return 1 + sum(not known.node.dead for known in self.remote.known.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests for the others' laptops can be forwarded: the others dial, so a replica that has
+        just started cannot yet. One that another does not reach is ready after LINKED_SECONDS."""
+        if self._started is None:
+            return False
+        linked = all(node.link is not None or node.dead for node in self._nodes())
+        return linked or time.monotonic() - self._started > LINKED_SECONDS
 
     def _nodes(self) -> list[Node]:
         return [known.node for known in self.remote.known.values()]

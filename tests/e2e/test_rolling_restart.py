@@ -87,9 +87,9 @@ def has_laptop(proxy: testbed.RunningProxy) -> bool:
     return any(event.get("event") == "laptop.online" for event in proxy.command.events())
 
 
-async def forwards(proxy: testbed.RunningProxy) -> bool:
-    url = f"http://127.0.0.1:{proxy.data.port}/"
-    async with aiohttp.ClientSession(headers=HEADERS) as client, client.get(url) as response:
+async def is_ready(proxy: testbed.RunningProxy) -> bool:
+    url = f"http://127.0.0.1:{proxy.admin.port}/readyz"
+    async with aiohttp.ClientSession() as client, client.get(url) as response:
         return response.status == 200
 
 
@@ -106,8 +106,7 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
             environment = {"DEVROUTE_REGISTRY": redis.url, "DEVROUTE_PEER_PORT": "0"}
             proxy = testbed.proxy(tmp_path / name, [record], environment=environment)
             started = await stack.enter_async_context(proxy)
-            if laptops:  # a new replica forwards nothing before the owner has dialled it
-                await eventually(lambda: forwards(started), "the link to it")
+            await eventually(lambda: is_ready(started), "readiness")
             data.ports.append(started.data.port)
             control.ports.append(started.control.port)
             return started
@@ -121,7 +120,6 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
             old.command.process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(old.command.process.wait(), 15)
 
-        laptops: list[object] = []
         one, two = await start("one"), await start("two")
 
         async def respond(request: object) -> aiohttp.web.Response:
@@ -143,7 +141,6 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
             await eventually(
                 lambda: "laptop.online" in one.command.log.read_text() + two.command.log.read_text()
             )
-            laptops.append(laptop)
             running = tasks.create_task(load.run())
             await load.more()
             first, second = (one, two) if has_laptop(one) else (two, one)

@@ -1,6 +1,7 @@
 """Lines whose reader stalls or is gone, or whose disk is full: none of it blocks, and it is counted."""
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -32,11 +33,11 @@ async def read_until_quiet(descriptor: int, writer: BackgroundWriter) -> bytes:
     read = bytearray()
 
     def everything() -> bool:
-        while True:
-            try:
+        is_last = writer.waiting == 0  # asked before the pipe is emptied, which may be filled meanwhile
+        with contextlib.suppress(BlockingIOError):
+            while True:
                 read.extend(os.read(descriptor, 65536))
-            except BlockingIOError:
-                return writer.waiting == 0
+        return is_last
 
     await eventually(everything)
     return bytes(read)
