@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from devroute.errors import NotReplayable, NotSupported, RequestMalformed
 from devroute.http.http1.request import parse_request_head
-from devroute.http.message import MAX_HEAD_BYTES, Framing, RequestHead
+from devroute.http.message import MAX_HEAD_BYTES, Framing, InboundRequest, RequestHead
 from devroute.inspector.capture import (
     FIELD_NAME,
     FIELD_VALUE,
@@ -153,10 +153,15 @@ def _head(capture: Capture, method: str, target: str, headers: Fields, length: i
         wire = text.encode("latin-1")
     except UnicodeEncodeError:
         wire = text.encode()
+    parsed = read_head(wire)
+    return RequestHead(parsed.method, parsed.target, framing, length, wire)
+
+
+def read_head(wire: bytes) -> InboundRequest:
+    """The head of a request that the user has written. Raises RequestMalformed."""
     if len(wire) > MAX_HEAD_BYTES:
         raise RequestMalformed(f"the head is longer than {MAX_HEAD_BYTES} bytes")
     try:
-        parsed = parse_request_head(wire)
+        return parse_request_head(wire)
     except NotSupported as error:
         raise RequestMalformed(error.message) from None
-    return RequestHead(parsed.method, parsed.target, framing, length, wire)

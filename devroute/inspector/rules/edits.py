@@ -7,8 +7,7 @@ again, one that is replaced or deleted does not.
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from devroute.errors import NotSupported, RequestMalformed, UpstreamInvalid
-from devroute.http.http1.request import parse_request_head
+from devroute.errors import RequestMalformed, UpstreamInvalid
 from devroute.http.http1.response import parse_response_head
 from devroute.http.http2.headers import is_grpc
 from devroute.http.message import (
@@ -21,7 +20,13 @@ from devroute.http.message import (
     split_fields,
 )
 from devroute.inspector.redaction import Redaction
-from devroute.inspector.replay_request import METHODS_WITHOUT_LENGTH, read_body, read_headers, read_text
+from devroute.inspector.replay_request import (
+    METHODS_WITHOUT_LENGTH,
+    read_body,
+    read_head,
+    read_headers,
+    read_text,
+)
 from devroute.inspector.rules.masking import HIDDEN, Shown, show
 from devroute.inspector.rules.responses import BODYLESS, Made, make_response
 
@@ -58,12 +63,7 @@ def edit_request(
         hidden = [*line, *hidden]
     lines = b"".join(b"%b: %b\r\n" % pair for pair in [*fields, *hidden])
     wire = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, lines)
-    if len(wire) > MAX_HEAD_BYTES:
-        raise RequestMalformed(f"the head is longer than {MAX_HEAD_BYTES} bytes")
-    try:
-        parsed = parse_request_head(wire)
-    except NotSupported as error:
-        raise RequestMalformed(error.message) from None
+    parsed = read_head(wire)
     changed = _changed(
         method=method != head.method,
         target=target != head.target,
