@@ -36,7 +36,8 @@ const drawHop = (hop) => {
   const box = node("li", "", "hop");
   box.dataset.state = kind;
   box.append(node("b", hop.service), " ", node("span", who, "who"));
-  if (hop.reason) box.append(node("small", hop.reason));
+  // That the contract names others is to be seen here.
+  if (hop.reason && !hop.reason.startsWith("names ")) box.append(node("small", hop.reason));
   if (hop.status !== null) box.append(node("small", `status ${hop.status} after ${span(hop.ended - hop.began)}`));
   return box;
 };
