@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 CASES = {
     "no contract": Case(None, SERVICE, None),
-    "empty": Case({}, SERVICE, "service"),
+    "empty": Case({}, frozenset(), "error", status=400),
     "for another service": Case({"c": "alice"}, SERVICE, "service"),
     "a laptop by its tunnel": Case({"b": "alice"}, LAPTOP, "laptop", "alice"),
     "another person's laptop": Case({"b": "bob"}, frozenset({"laptop-bob"}), "laptop", "bob"),
