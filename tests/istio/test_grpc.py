@@ -36,7 +36,7 @@ def call(mesh: Rig, contract: object, mark: str, text: str = "hello") -> str:
 async def test_grpc_follows_the_contract(mesh: Rig) -> None:
     async with mesh.laptop("bob", f"b={LOCAL}", "--name", "bob--grpc"):
         assert call(mesh, None, "none").startswith("b-v")
-        assert call(mesh, {}, "empty").startswith("b-v")
+        assert call(mesh, {"c": "alice"}, "others").startswith("b-v")
         assert call(mesh, {"b": "bob--grpc"}, "laptop") == "laptop-bob: hello laptop-bob"
         assert call(mesh, {"b": "version:v2"}, "version") == "b-v2: hello b-v2"
 

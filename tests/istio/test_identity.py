@@ -121,6 +121,6 @@ async def test_a_plaintext_caller_has_no_identity(mesh: Rig) -> None:
 async def test_a_port_without_a_protocol_s_name_is_detoured(mesh: Rig) -> None:
     """By the ALPN protocol of Istio's own build of Envoy; the sidecars of the rig do not announce it."""
     context = context_of(mesh, "a", TLS["1.3"])
-    assert ask_sidecar(mesh, "web", context, {}).result == "service"
+    assert ask_sidecar(mesh, "web", context, {"b": "alice"}).result == "service"
     contract = {"web": {"to": f"{LAPTOPS['alice']}:{APP_PORT}", "from": ["shop/a"]}}
     assert ask_sidecar(mesh, "web", context, contract).result == "laptop"
