@@ -9,16 +9,13 @@ from typing import Final
 
 from devroute.errors import DevrouteError, FaultInjected, TargetOverloaded, UpstreamTimeout
 from devroute.http.error_response import error_body
-from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.deferred import DeferredStream
-from devroute.upstream.interface import DiscardedRequest, Reservable, ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import Reservable, ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.made_response import BODYLESS, MadeStream, made
 from devroute.upstream.quota import RefusedStream
 
 _UPGRADE: Final = Framing.UPGRADE
-_NONE: Final = Framing.NONE
-#: Statuses whose responses have no body (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
-_BODYLESS: Final = frozenset((204, 205, 304))
 
 
 class DelayUpstream:
@@ -137,32 +134,12 @@ class AbortUpstream:
     """Responds to every request with one status, and sends it nowhere."""
 
     def __init__(self, status: int, service: str) -> None:
-        self._status = status
         error = FaultInjected(
             f"answered {status} as the contract asks", hint="its entry has 'abort'", service=service
         )
-        self._body = b"" if status in _BODYLESS else error_body(error)
+        body = self._body = b"" if status in BODYLESS else error_body(error)
+        fields = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) if body else b""
+        self._head = b"HTTP/1.1 %d Injected\r\n%b\r\n" % (status, fields)
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return _AbortedStream(self._status, self._body, head.method, sink)
-
-
-class _AbortedStream(DiscardedRequest):
-    """Responds once open() has returned; discards the request's body."""
-
-    def __init__(self, status: int, body: bytes, method: bytes, sink: ResponseSink) -> None:
-        fields = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) if body else b""
-        raw = b"HTTP/1.1 %d Injected\r\n%b\r\n" % (status, fields)
-        self._head = parse_response_head(raw, method)
-        self._body = body
-        self._sink = sink
-        self._handle = asyncio.get_running_loop().call_soon(self._respond)
-
-    def _respond(self) -> None:
-        self._sink.on_head(self._head)
-        if self._body and self._head.framing is not _NONE:
-            self._sink.on_data(self._body)
-        self._sink.on_end([])
-
-    def cancel(self) -> None:
-        self._handle.cancel()
+        return MadeStream(made(self._head, head.method, self._body, []), sink)

@@ -4,7 +4,7 @@ settings     one rule as devroute.yaml and the page write it: pydantic, strict
 pattern      which requests a rule matches                                             pure
 book         the rules of one `devroute up`, in order of precedence
 upstream     the upstream around an app that applies them
-responses    responses that a rule makes, and the stream that sends one
+responses    responses that a rule makes
 marking      reports what a rule did, on the response and to the recorder
 breakpoints  what is held until the page, a timeout or the caller ends the wait
 held         the streams that hold requests and responses

@@ -13,7 +13,7 @@ from devroute.http.http2.headers import is_grpc
 from devroute.http.message import Headers, RequestHead
 from devroute.inspector.rules.breakpoints import Breakpoints
 from devroute.inspector.rules.pattern import Condition
-from devroute.inspector.rules.responses import Made, failure, make_response
+from devroute.inspector.rules.responses import failure, make_response
 from devroute.inspector.rules.settings import (
     MAX_BODY_BYTES,
     MAX_RULES,
@@ -21,6 +21,7 @@ from devroute.inspector.rules.settings import (
     RuleSettings,
     read_rule,
 )
+from devroute.upstream.made_response import Made
 
 Source = Literal["settings", "page"]
 #: Of a rule without a response of its own.

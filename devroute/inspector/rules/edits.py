@@ -28,7 +28,8 @@ from devroute.inspector.replay_request import (
     read_text,
 )
 from devroute.inspector.rules.masking import HIDDEN, Shown, show
-from devroute.inspector.rules.responses import BODYLESS, Made, make_response
+from devroute.inspector.rules.responses import make_response
+from devroute.upstream.made_response import BODYLESS, Made
 
 _EDITS: Final = frozenset(("method", "target", "status", "headers", "body", "body_base64"))
 

@@ -15,9 +15,10 @@ from devroute.inspector.rules import edits
 from devroute.inspector.rules.breakpoints import MAX_HELD_BYTES, Breakpoints, Held, Side
 from devroute.inspector.rules.marking import MarkingSink
 from devroute.inspector.rules.masking import Shown, show
-from devroute.inspector.rules.responses import MadeStream, RespondUpstream
+from devroute.inspector.rules.responses import RespondUpstream
 from devroute.upstream.deferred import DeferredStream
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.made_response import MadeStream
 from devroute.upstream.quota import RefusedStream
 
 _NONE: Final = Framing.NONE
