@@ -12,7 +12,7 @@ from devroute.http.grpc import timeout_of
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.rules import edits
-from devroute.inspector.rules.breakpoints import MAX_HELD_BYTES, Breakpoints, Held, Side
+from devroute.inspector.rules.breakpoints import MAX_HELD_BYTES, Breakpoints, Held
 from devroute.inspector.rules.marking import MarkingSink
 from devroute.inspector.rules.masking import Shown, show
 from devroute.inspector.rules.responses import RespondUpstream
@@ -37,7 +37,9 @@ def caller_waits(head: RequestHead) -> float | None:
     return min(found, default=None)
 
 
-class _RefusingUpstream:
+class RefusingUpstream:
+    """Fails each request with this error; implements Upstream."""
+
     def __init__(self, error: DevrouteError) -> None:
         self._error = error
 
@@ -55,6 +57,23 @@ class Breaking:
         self.redact = redact
         self.label = label
         self.service = service
+
+    def release(self, held: Held, mark: MarkingSink, changed: list[str], why: str) -> None:
+        """It waits no more: mark the response with how long it did, what was edited, and what ended it."""
+        seconds = self.breakpoints.drop(held)
+        text = f"held the {held.side} for {seconds:.1f} s"
+        if changed:
+            text += f" (edited: {', '.join(changed)})"
+        mark.add(f"{text} until {why}" if why else text)
+
+    def summary(self, request: RequestHead, size: int, *, complete: bool) -> dict[str, Any]:
+        return {
+            "method": request.method.decode("latin-1"),
+            "target": self.redact.target(request.target).decode("latin-1"),
+            "received": size,
+            "complete": complete,
+            "caller_waits_s": caller_waits(request),
+        }
 
 
 class HeldRequest(DeferredStream, Held):
@@ -93,14 +112,7 @@ class HeldRequest(DeferredStream, Held):
         return self._head.framing in (_NONE, _UPGRADE) or self._trailers is not None
 
     def summary(self) -> dict[str, Any]:
-        redact = self._how.redact
-        return {
-            "method": self._head.method.decode("latin-1"),
-            "target": redact.target(self._head.target).decode("latin-1"),
-            "received": self._size,
-            "complete": self._complete,
-            "caller_waits_s": caller_waits(self._head),
-        }
+        return self._how.summary(self._head, self._size, complete=self._complete)
 
     def detail(self) -> dict[str, Any]:
         head, body = self._head, b"".join(self._buffered)
@@ -110,7 +122,7 @@ class HeldRequest(DeferredStream, Held):
     def proceed(self, given: Mapping[str, Any], why: str = "") -> None:
         head, body = self._head, b"".join(self._buffered)
         edited = edits.edit_request(self._how.redact, head, body, given, complete=self._complete)
-        self._released(edited.changed, why)
+        self._how.release(self, self._mark, edited.changed, why)
         self._head = edited.head
         if edited.body is not None:
             self._buffered = [edited.body] if edited.body else []
@@ -122,17 +134,13 @@ class HeldRequest(DeferredStream, Held):
 
     def respond(self, given: Mapping[str, Any]) -> None:
         made = edits.written_response(self._head.method, given)
-        self._released([], "")
+        self._how.release(self, self._mark, [], "")
         self._mark.add("sent a response that was written by hand")
         self.begin(RespondUpstream(lambda _: made))
 
     def abort(self) -> None:
-        self._released([], "")
-        self.begin(_RefusingUpstream(_aborted(self.label)))
-
-    def _released(self, changed: list[str], why: str) -> None:
-        seconds = self._how.breakpoints.drop(self)
-        self._mark.add(_held("request", seconds, changed, why))
+        self._how.release(self, self._mark, [], "")
+        self.begin(RefusingUpstream(_aborted(self.label)))
 
 
 class ResponseBreak:
@@ -233,14 +241,9 @@ class HeldResponse(Held):
 
     def summary(self) -> dict[str, Any]:
         assert self._head is not None
-        return {
-            "method": self._request.method.decode("latin-1"),
-            "target": self._how.redact.target(self._request.target).decode("latin-1"),
+        return self._how.summary(self._request, self._size, complete=self._complete) | {
             "status": self._head.status,
-            "received": self._size,
-            "complete": self._complete,
             "broken": self._end.message if isinstance(self._end, DevrouteError) else None,
-            "caller_waits_s": caller_waits(self._request),
         }
 
     def detail(self) -> dict[str, Any]:
@@ -262,8 +265,7 @@ class HeldResponse(Held):
             given,
             complete=self._complete,
         )
-        seconds = self._how.breakpoints.drop(self)
-        self._sink.add(_held("response", seconds, edited.changed, why))
+        self._how.release(self, self._sink, edited.changed, why)
         kept, self._kept = self._kept, []
         if edited.made is not None:
             self._replace(MadeStream(edited.made, self._sink))
@@ -280,14 +282,12 @@ class HeldResponse(Held):
 
     def respond(self, given: Mapping[str, Any]) -> None:
         made = edits.written_response(self._request.method, given)
-        seconds = self._how.breakpoints.drop(self)
-        self._sink.add(_held("response", seconds, [], ""))
+        self._how.release(self, self._sink, [], "")
         self._sink.add("sent a response that was written by hand")
         self._replace(MadeStream(made, self._sink))
 
     def abort(self) -> None:
-        seconds = self._how.breakpoints.drop(self)
-        self._sink.add(_held("response", seconds, [], ""))
+        self._how.release(self, self._sink, [], "")
         self._replace(RefusedStream(self._sink, _aborted(self.label)))
 
     def _replace(self, stream: UpstreamStream) -> None:
@@ -307,13 +307,6 @@ def _detail(shown: Shown) -> dict[str, Any]:
         "note": shown.note,
         "redacted": bool(shown.mask),
     }
-
-
-def _held(side: Side, seconds: float, changed: list[str], why: str) -> str:
-    text = f"held the {side} for {seconds:.1f} s"
-    if changed:
-        text += f" (edited: {', '.join(changed)})"
-    return f"{text} until {why}" if why else text
 
 
 def _aborted(label: str) -> UpstreamReset:

@@ -11,12 +11,11 @@ from devroute.http.message import RequestHead
 from devroute.inspector.recorder import App
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.rules.book import Rule, RuleBook
-from devroute.inspector.rules.held import Breaking, HeldRequest, ResponseBreak
+from devroute.inspector.rules.held import Breaking, HeldRequest, RefusingUpstream, ResponseBreak
 from devroute.inspector.rules.marking import MarkingSink
 from devroute.inspector.rules.responses import RespondUpstream
 from devroute.upstream.faults import Delayed, DelayUpstream
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
-from devroute.upstream.quota import RefusedStream
 
 #: Requests of a service that rules delay; further ones are refused.
 MAX_DELAYED: Final = 2048
@@ -53,7 +52,8 @@ class RulesUpstream:
             doing = "responded" if settings.fail is None else f"failed it with {settings.fail}"
         elif settings.fail is not None:
             doing = "ended the connection"
-            upstream = _Reset(rule.label)
+            text = f"the connection was ended by rule '{rule.label}' of the laptop"
+            upstream = RefusingUpstream(UpstreamReset(text, hint="the rule has 'fail: reset'"))
         else:
             doing = ""
             if settings.break_ is not None:
@@ -88,14 +88,3 @@ class _RequestBreak:
             sink.note(f"did not hold the request: {obstacle}")
             return self._app.open(head, sink)
         return HeldRequest(self._how, self._app, head, sink)
-
-
-class _Reset:
-    """Fails each request as an app does that closes the connection; implements Upstream."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-
-    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        text = f"the connection was ended by rule '{self._label}' of the laptop"
-        return RefusedStream(sink, UpstreamReset(text, hint="the rule has 'fail: reset'"))
