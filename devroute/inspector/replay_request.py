@@ -28,7 +28,7 @@ _NOT_COPIED: Final = frozenset((
     "connection", "keep-alive", "proxy-connection", "transfer-encoding", "content-length", "upgrade",
     "expect",
 ))  # fmt: skip
-METHODS_WITHOUT_LENGTH: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "DELETE"))
+_WITHOUT_LENGTH: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "DELETE"))
 _EDITS: Final = frozenset(("method", "target", "headers", "body", "body_base64"))
 
 
@@ -139,22 +139,27 @@ def read_body(edits: Mapping[str, Any]) -> bytes | None:
 
 def _head(capture: Capture, method: str, target: str, headers: Fields, length: int) -> RequestHead:
     """The head, checked by the parser of all requests."""
-    framing = Framing.LENGTH if length else Framing.NONE
-    if capture.kind == "grpc":
-        framing = Framing.CHUNKED
-        extra = "transfer-encoding: chunked\r\n"
-    elif length or method not in METHODS_WITHOUT_LENGTH:
-        extra = f"content-length: {length}\r\n"
-    else:
-        extra = ""
+    framing, length, line = frame(method, length, grpc=capture.kind == "grpc")
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    text = f"{method} {target} HTTP/1.1\r\n{lines}{extra}\r\n"
+    text = f"{method} {target} HTTP/1.1\r\n{lines}"
     try:
         wire = text.encode("latin-1")
     except UnicodeEncodeError:
         wire = text.encode()
+    wire += line + b"\r\n"
     parsed = read_head(wire)
     return RequestHead(parsed.method, parsed.target, framing, length, wire)
+
+
+def frame(method: str, length: int, *, grpc: bool) -> tuple[Framing, int, bytes]:
+    """How a request with a body of this length is framed: framing and length of its RequestHead, and the line
+    of its head that says so, b"" for none."""
+    if grpc:
+        return Framing.CHUNKED, 0, b"transfer-encoding: chunked\r\n"
+    if length or method not in _WITHOUT_LENGTH:
+        framing = Framing.LENGTH if length else Framing.NONE
+        return framing, length, b"content-length: %d\r\n" % length
+    return Framing.NONE, 0, b""
 
 
 def read_head(wire: bytes) -> InboundRequest:

@@ -21,7 +21,7 @@ from devroute.http.message import (
 )
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.replay_request import (
-    METHODS_WITHOUT_LENGTH,
+    frame,
     read_body,
     read_head,
     read_headers,
@@ -31,6 +31,9 @@ from devroute.inspector.rules.masking import HIDDEN, Shown, show
 from devroute.inspector.rules.responses import make_response
 from devroute.upstream.made_response import BODYLESS, Made
 
+#: A new body has none of the old one's.
+_CODING: Final = frozenset((b"content-encoding",))
+_BODY_LENGTH: Final = frozenset((b"content-length", b"transfer-encoding"))
 _EDITS: Final = frozenset(("method", "target", "status", "headers", "body", "body_base64"))
 
 
@@ -55,14 +58,15 @@ def edit_request(
     fields = _fields(edits, shown)
     content = _content(edits, shown)
     old = split_fields(head.wire)
-    hidden = [pair for pair in old if pair[0].lower().decode("latin-1") in HIDDEN]
-    framing, length = head.framing, head.length
+    hidden = _hidden(old)
+    framing, length, line = head.framing, head.length, b""
     if content is not None:
-        fields = [pair for pair in fields if pair[0].lower() != b"content-encoding"]
-        hidden = [pair for pair in hidden if pair[0].lower() not in (b"content-length", b"transfer-encoding")]
-        framing, length, line = _framing(head, method, len(content))
-        hidden = [*line, *hidden]
-    lines = b"".join(b"%b: %b\r\n" % pair for pair in [*fields, *hidden])
+        if framing is Framing.UPGRADE:
+            raise RequestMalformed("a request for an upgrade has no body")
+        fields = _without(fields, _CODING)
+        hidden = _without(hidden, _BODY_LENGTH)
+        framing, length, line = frame(method.decode("latin-1"), len(content), grpc=is_grpc(head.wire))
+    lines = _lines(fields) + line + _lines(hidden)
     wire = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, lines)
     parsed = read_head(wire)
     changed = _changed(
@@ -91,18 +95,6 @@ def _start_line(head: RequestHead, edits: Mapping[str, Any], shown: Shown) -> tu
 
 def _changed(**parts: bool) -> list[str]:
     return [name for name, differs in parts.items() if differs]
-
-
-def _framing(head: RequestHead, method: bytes, length: int) -> tuple[Framing, int, Headers]:
-    if head.framing is Framing.UPGRADE:
-        raise RequestMalformed("a request for an upgrade has no body")
-    if is_grpc(head.wire):
-        return Framing.CHUNKED, 0, [(b"transfer-encoding", b"chunked")]
-    if length:
-        return Framing.LENGTH, length, [(b"content-length", b"%d" % length)]
-    if method.decode("ascii") in METHODS_WITHOUT_LENGTH:
-        return Framing.NONE, 0, []
-    return Framing.NONE, 0, [(b"content-length", b"0")]
 
 
 class EditedResponse(NamedTuple):
@@ -143,13 +135,11 @@ def edit_response(
     try:
         if content is not None or (status in BODYLESS) is not (head.status in BODYLESS):
             if content is not None:
-                fields = [pair for pair in fields if pair[0].lower() != b"content-encoding"]
+                fields = _without(fields, _CODING)
             made = make_response(method, status, fields, body if content is None else content, trailers)
             return EditedResponse(made.head, made, changed)
-        hidden = [pair for pair in old if pair[0].lower().decode("latin-1") in HIDDEN]
         phrase = head.reason if status == head.status else REASON_PHRASES.get(b"%d" % status, b"Edited")
-        lines = b"".join(b"%b: %b\r\n" % pair for pair in [*fields, *hidden])
-        raw = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, phrase, lines)
+        raw = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, phrase, _lines(fields + _hidden(old)))
         return EditedResponse(_response_head(raw, method), None, changed)
     except UpstreamInvalid as error:
         raise RequestMalformed(error.message) from None
@@ -168,7 +158,7 @@ def written_response(method: bytes, edits: Mapping[str, Any]) -> Made:
     fields = [(n.encode("latin-1"), v.encode("utf-8")) for n, v in read_headers(edits.get("headers", []))]
     body = read_body(edits)
     try:
-        return make_response(method, read_status(edits, 200), _without_framing(fields), body or b"", [])
+        return make_response(method, read_status(edits, 200), _without(fields, HIDDEN), body or b"", [])
     except UpstreamInvalid as error:
         raise RequestMalformed(error.message) from None
 
@@ -198,7 +188,7 @@ def _fields(edits: Mapping[str, Any], shown: Shown) -> Headers:
         except UnicodeEncodeError:
             raw = value.encode("utf-8")
         fields.append((name.encode("latin-1"), restored(raw)))
-    return _without_framing(fields) if "headers" in edits else fields
+    return _without(fields, HIDDEN) if "headers" in edits else fields
 
 
 def _content(edits: Mapping[str, Any], shown: Shown) -> bytes | None:
@@ -211,9 +201,17 @@ def _content(edits: Mapping[str, Any], shown: Shown) -> bytes | None:
     return None if content == shown.plain else content
 
 
-def _without_framing(fields: Headers) -> Headers:
-    return [pair for pair in fields if pair[0].lower().decode("latin-1") not in HIDDEN]
+def _lines(fields: Headers) -> bytes:
+    return b"".join(b"%b: %b\r\n" % pair for pair in fields)
+
+
+def _hidden(fields: Headers) -> Headers:
+    return [pair for pair in fields if pair[0].lower() in HIDDEN]
+
+
+def _without(fields: Headers, names: frozenset[bytes]) -> Headers:
+    return [pair for pair in fields if pair[0].lower() not in names]
 
 
 def _shown_only(fields: Headers) -> Headers:
-    return [(name.lower(), value) for name, value in _without_framing(fields)]
+    return [(name.lower(), value) for name, value in _without(fields, HIDDEN)]

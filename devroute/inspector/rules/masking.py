@@ -19,7 +19,7 @@ from devroute.inspector.rules.settings import FRAMING
 MAX_PLAIN_BYTES: Final = 8 * 1024 * 1024
 
 #: Fields of one hop, which are not shown and stay as they are.
-HIDDEN: Final = FRAMING | {"te", "via", "expect"}
+HIDDEN: Final = frozenset(name.encode() for name in FRAMING | {"te", "via", "expect"})
 
 _MARKER: Final = re.compile(rb'"\[redacted\]"|\[redacted\]|%5Bredacted%5D')
 _PLACEHOLDER: Final = re.compile(rb'("?)\[redacted-([0-9]{1,6})\]("?)')
@@ -142,7 +142,7 @@ def show(redact: Redaction, raw: bytes, target: bytes, body: bytes, *, complete:
     headers: Headers = []
     originals, safe_fields = split_fields(raw), split_fields(b"\r" + redacted)
     for (name, value), (_, safe) in zip(originals, safe_fields, strict=True):
-        if name.lower().decode("latin-1") not in HIDDEN:
+        if name.lower() not in HIDDEN:
             value_shown = mask.shown(value, safe)
             headers.append((name, mask.whole(value) if value_shown is None else value_shown))
     text, note, plain = _shown_body(redact, fields, mask, body, complete=complete)
