@@ -74,7 +74,7 @@ def check_rules(rules: Iterable[RuleSettings], source: str) -> None:
     is hidden: .env and .git/config hold secrets of the user's, not of the repository."""
     here = Path.cwd().resolve()
     for rule in rules:
-        file = None if rule.respond is None else rule.respond.body_file
+        file = rule.body_file
         if file is None:
             continue
         real = file.resolve()

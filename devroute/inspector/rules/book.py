@@ -40,7 +40,6 @@ class Rule:
     def read(self, settings: RuleSettings) -> None:
         """Take these settings from now on."""
         self.settings = settings
-        self.enabled = settings.enabled
         self.label = settings.label
         self.condition = Condition(settings.method, settings.path, settings.header)
         respond = settings.respond or _NO_RESPONSE
@@ -54,6 +53,13 @@ class Rule:
             self._fields.insert(0, (b"content-type", b"application/json"))
         self._file = respond.body_file
         self._read: tuple[int, int] | None = None
+
+    @property
+    def enabled(self) -> bool:
+        return self.settings.enabled
+
+    def enable(self, enabled: bool) -> None:
+        self.settings = self.settings.model_copy(update={"enabled": enabled})
 
     def response(self, head: RequestHead) -> Made:
         """The response of `respond` or `fail`."""
@@ -81,9 +87,7 @@ class Rule:
 
     def as_document(self) -> dict[str, Any]:
         """As in devroute.yaml."""
-        document = self.settings.as_document()
-        document.pop("enabled", None)
-        return document if self.enabled else document | {"enabled": False}
+        return self.settings.as_document()
 
     def as_json(self) -> dict[str, Any]:
         """Without the response, which may be long."""
@@ -178,11 +182,8 @@ class RuleBook:
     def _read(self, document: object, before: Rule | None = None) -> RuleSettings:
         """A page cannot name files: it could have any that this process reads sent to a caller."""
         settings = read_rule(document, "the rule")
-        file = None if settings.respond is None else settings.respond.body_file
-        known = (
-            None if before is None or before.settings.respond is None else before.settings.respond.body_file
-        )
-        if file is not None and file != known:
+        known = None if before is None else before.settings.body_file
+        if settings.body_file not in (None, known):
             raise ConfigInvalid("the rule: body_file is for devroute.yaml", hint="write the body itself")
         if settings.service and settings.service not in {each.service for each in self._applied}:
             served = ", ".join(sorted(each.service for each in self._applied))
@@ -193,7 +194,7 @@ class RuleBook:
 
     def enable(self, number: int, enabled: bool) -> Rule:
         rule = self.get(number)
-        rule.enabled = enabled
+        rule.enable(enabled)
         self._update()
         return rule
 

@@ -218,6 +218,10 @@ class RuleSettings(Settings):
         return self.name or f"{'/'.join(self.method)} {self.path}".strip()[:MAX_NAME]
 
     @property
+    def body_file(self) -> Path | None:
+        return None if self.respond is None else self.respond.body_file
+
+    @property
     def does(self) -> str:
         """What happens to a request, in words."""
         parts = [] if self.delay is None else [f"delay {self.delay:g} s"]
