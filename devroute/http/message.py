@@ -1,5 +1,6 @@
 """Parsed heads, and how they are written for the next hop (RFC 9110 §7.6). Pure; parses none itself."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -218,18 +219,15 @@ class ResponseHead:
         self.not_stored: ResponseHead | None = None
 
     def with_outcome(self, result: str, reason: str) -> "ResponseHead":
-        status, phrase, framing, length = self.status, self.reason, self.framing, self.length
-        head = ResponseHead(
-            status, phrase, framing, length, self.keep_alive, self.raw, self.drop, (result, reason)
-        )
-        head.by_rule = self.by_rule
-        return head
+        return self._with(self.drop, (result, reason))
 
     def dropping(self, spans: list[Span]) -> "ResponseHead":
         """The same without the fields at these spans too."""
+        return self._with(sorted({*self.drop, *spans}), self.outcome)
+
+    def _with(self, drop: list[Span], outcome: tuple[str, str] | None) -> "ResponseHead":
         status, phrase, framing, length = self.status, self.reason, self.framing, self.length
-        drop = sorted({*self.drop, *spans})
-        head = ResponseHead(status, phrase, framing, length, self.keep_alive, self.raw, drop, self.outcome)
+        head = ResponseHead(status, phrase, framing, length, self.keep_alive, self.raw, drop, outcome)
         head.by_rule = self.by_rule
         return head
 
@@ -292,6 +290,7 @@ def split_fields(head: bytes) -> Headers:
 
 #: How an agent writes the line of a rule; every other spelling is the app's.
 RULE_LINE: Final = line_start(RULE)
+_RULE_LINES: Final = re.compile(re.escape(RULE_LINE) + rb"[^\r]*")
 
 
 def rule_of(raw: bytes) -> str:
@@ -302,9 +301,7 @@ def rule_of(raw: bytes) -> str:
 
 def without_rule(raw: bytes) -> bytes:
     """A response's head without what its app writes as a rule's line."""
-    while (at := raw.find(RULE_LINE)) >= 0:
-        raw = raw[:at] + raw[raw.index(b"\r", at + 2) :]
-    return raw
+    return _RULE_LINES.sub(b"", raw)
 
 
 def result_lines(result: str, reason: str) -> bytes:
