@@ -7,17 +7,18 @@ names them all.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
 from devroute.contract.grammar import WIDEST_LIMITS, Entry, is_signed, parse
-from devroute.contract.target import Address, Laptop
+from devroute.contract.target import Laptop
 from devroute.contract.verifier import read_unverified
 from devroute.errors import DevrouteError
 from devroute.quoting import NAMES_OTHERS, quote
-from devroute.routing.trace import RELAYED, Hop
+from devroute.routing.trace import Hop
 
 #: Who responds if it is not a laptop or a version: the mesh's own service; no one, where there was an error.
 SERVICE: Final = "service"
@@ -119,16 +120,17 @@ def _missing(key: str, hops: Sequence[Hop], known: set[str] | None) -> Missing:
             " x-devroute nor baggage",
         )
     names = {each for hop in hops for each in (hop.service, *hop.names)} | (known or set())
-    if name not in names and (known is not None or get_close_matches(name, names, 1)):
-        close = get_close_matches(name, sorted(names), 1)
-        guess = (
-            f"did you mean {quote(close[0])}?"
-            if close
-            else "no sidecar of that name has used this server since it started;"
-            " is it called, and does it have a sidecar with devroute's filter?"
-        )
-        joint = "; " if close else ": "
-        return Missing(key, NO_SIDECAR, f"no service on the way was '{key}'{joint}{guess}")
+    if name not in names:
+        none = f"no service on the way was '{key}'"
+        if close := get_close_matches(name, sorted(names), 1):
+            return Missing(key, NO_SIDECAR, f"{none}; did you mean {quote(close[0])}?")
+        if known is not None:
+            return Missing(
+                key,
+                NO_SIDECAR,
+                f"{none}: no sidecar of that name has used this server since it started;"
+                " is it called, and does it have a sidecar with devroute's filter?",
+            )
     last = next((hop.service for hop in reversed(hops) if hop.contract), "the caller")
     return Missing(
         key,
@@ -188,14 +190,9 @@ def summary(hops: Sequence[Hop], known: Iterable[str] | None) -> str:
 
 def _at(key: str, entry: Entry, hops: Sequence[Hop], entries: Mapping[str, Entry]) -> str:
     found = [hop for hop in hops if hop.contract and is_at(hop, key)]
-    phrases: dict[str, int] = {}
-    for hop in found:
-        phrase = _phrase(hop, entry, responder(hop, entries))
-        phrases[phrase] = phrases.get(phrase, 0) + 1
-    if len(phrases) == 1:
-        return f"{next(iter(phrases))} at '{key}'{_why(found[-1])}"
-    counted = ", ".join(f"{phrase} {count}x" for phrase, count in phrases.items())
-    return f"{counted} at '{key}'{_why(found[-1])}"
+    phrases = Counter(_phrase(hop, entry, responder(hop, entries)) for hop in found)
+    counted = [phrase if len(phrases) == 1 else f"{phrase} {count}x" for phrase, count in phrases.items()]
+    return f"{', '.join(counted)} at '{key}'{_why(found[-1])}"
 
 
 def _phrase(hop: Hop, entry: Entry, who: str) -> str:
@@ -209,8 +206,7 @@ def _phrase(hop: Hop, entry: Entry, who: str) -> str:
         return f"the response of {entry.target} has not ended"
     if hop.result == "version":
         return f"{who} answered"
-    named = isinstance(entry.target, Laptop) and not isinstance(entry.target, Address)
-    return f"{who}'s laptop answered" if named else f"{who} answered"
+    return f"{who}'s laptop answered" if isinstance(entry.target, Laptop) else f"{who} answered"
 
 
 def _why(hop: Hop) -> str:
@@ -282,7 +278,7 @@ def _hop_document(hop: Hop, who: str) -> dict[str, object]:
         "at_ms": hop.at_ms,
         "took_ms": hop.took_ms,
         "status": hop.status,
-        "target": hop.target if hop.result in RELAYED or hop.target else None,
+        "target": hop.target,
         "contract": hop.contract,
         "trace_lost": hop.by_traceparent,
         "request_id": hop.request_id,
