@@ -44,10 +44,7 @@ def read_entry_url(text: str) -> str:
         raise Malformed(f"{problem}; {_EXAMPLE}")
     if url.query or url.fragment or "@" in url.netloc or not _PATH.fullmatch(url.path):
         raise Malformed(f"{problem}: it has scheme, host, port and a path of A-Z, a-z, 0-9 and ._~/- alone")
-    host, colon, port = url.netloc.partition(":")
-    return f"{url.scheme}://{parse_host(host)}{colon}{parse_port(port) if colon else ''}{url.path}".rstrip(
-        "/"
-    )
+    return f"{url.scheme}://{_authority(url.netloc)}{url.path}".rstrip("/")
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -57,7 +54,10 @@ def _named(text: str) -> tuple[str, str]:
 
 def _name(text: str) -> str:
     """A label, or a host with its port."""
+    return _authority(text) if "." in text or ":" in text else check_label(text, "an entry's name")
+
+
+def _authority(text: str) -> str:
+    """A host, with its port if it has one."""
     host, colon, port = text.partition(":")
-    if "." in text or colon:
-        return f"{parse_host(host)}{colon}{parse_port(port) if colon else ''}"
-    return check_label(text, "an entry's name")
+    return f"{parse_host(host)}{colon}{parse_port(port) if colon else ''}"
