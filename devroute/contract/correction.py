@@ -126,9 +126,7 @@ class _Reader:
         options, names = JsonObject(), set[str]()
         while self._skip(_BETWEEN) and not self._take_one("}"):
             name = self._quoted_or(_NAME)
-            if self._take(_SEPARATOR) is None:
-                raise _Unclear
-            if name in names:
+            if self._take(_SEPARATOR) is None or name in names:
                 raise _Unclear
             names.add(name)
             options.append((name, self._list() if self._take_one("[") else self._scalar()))
