@@ -6,7 +6,7 @@ Owns the reports and bounds them, since every workload in the mesh can send some
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -39,6 +39,11 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 def is_trace_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
+
+
+def split_names(text: str) -> list[str]:
+    """The names of a service as its sidecar sends them, the most trusted first."""
+    return text.replace(",", " ").split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,7 @@ class Traces:
         trace = self._open(trace_id, now)
         if trace is None:
             return
-        candidates = tuple(text(names.CANDIDATES).replace(",", " ").split()[:MAX_NAMES])
+        candidates = tuple(split_names(text(names.CANDIDATES))[:MAX_NAMES])
         service = text(names.MATCHED) or next(iter(candidates), "")
         self._add(
             trace,
@@ -247,8 +252,9 @@ class KnownServices:
     def __init__(self) -> None:
         self._names: dict[str, None] = {}
 
-    def add(self, candidates: Iterable[str]) -> None:
-        for name in candidates:
+    def add(self, candidates: Sequence[str]) -> None:
+        """The names of one service."""
+        for name in candidates[:MAX_NAMES]:
             if name not in self._names and len(name) <= MAX_TEXT:
                 if len(self._names) >= MAX_SERVICES:
                     del self._names[next(iter(self._names))]

@@ -38,7 +38,7 @@ from devroute.routing.resolve_codec import encode
 from devroute.routing.shadow.assignment import assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, parse_service_response
 from devroute.routing.shadow.traffic import ShadowTraffic
-from devroute.routing.trace import MAX_NAMES, KnownServices, Reports, Traces, is_trace_id
+from devroute.routing.trace import KnownServices, Reports, Traces, is_trace_id, split_names
 
 log = structlog.stdlib.get_logger("devroute.control")
 
@@ -87,8 +87,8 @@ class Control:
     async def resolve(self, request: web.Request) -> web.Response:
         """GET /resolve: the decision for one contract at one service (routing/SIDECAR.md has its format);
         without a contract, which laptops get shadow traffic of the service (routing/shadow/assignment.py)."""
-        candidates = request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()
-        self.services.add(candidates[:MAX_NAMES])
+        candidates = split_names(request.headers.get(headers.CANDIDATES, ""))
+        self.services.add(candidates)
         contracts = request.headers.getall(headers.CONTRACT, [])
         namespace = request.headers.get(headers.NAMESPACE) or None
         if not contracts:
@@ -140,7 +140,7 @@ class Control:
 
     async def traced(self, request: web.Request) -> web.Response:
         """POST /trace: a sidecar's report on a request that `devroute trace` has sent."""
-        self.services.add(request.headers.get(headers.CANDIDATES, "").replace(",", " ").split()[:MAX_NAMES])
+        self.services.add(split_names(request.headers.get(headers.CANDIDATES, "")))
         self.traces.add_hop(
             {name.lower(): value for name, value in request.headers.items()}, time.monotonic()
         )
