@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -90,22 +91,15 @@ def _server(sources: list[Source]) -> ClientSettings | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
 class _Run:
     """One run of curl. `settings`: of the server that reports the hops, if there is one."""
 
-    def __init__(
-        self,
-        program: str,
-        contract: str,
-        settings: ClientSettings | None,
-        expected: Sequence[tuple[str, str]],
-        as_json: bool,
-    ) -> None:
-        self._program = program
-        self._contract = contract
-        self._settings = settings
-        self._expected = expected
-        self._as_json = as_json
+    program: str
+    contract: str
+    settings: ClientSettings | None
+    expected: Sequence[tuple[str, str]]
+    as_json: bool
 
     def __call__(self, arguments: Sequence[str]) -> int:
         """The exit code. Raises what the server has against it, before the request is sent, if the hops are
@@ -114,23 +108,23 @@ class _Run:
 
         with tempfile.TemporaryDirectory(prefix="devroute-") as folder:  # ps would show a signed contract
             header, heads = Path(folder, "contract"), Path(folder, "heads")
-            header.write_text(f"X-devroute: {self._contract}\n", encoding="utf-8")
+            header.write_text(f"X-devroute: {self.contract}\n", encoding="utf-8")
             own = {"-D", "--dump-header"} & set(arguments)
             dump = [] if own else ["--dump-header", str(heads)]
-            command, trace_id = [self._program, *dump, "--header", f"@{header}"], trace.new_trace()
+            command, trace_id = [self.program, *dump, "--header", f"@{header}"], trace.new_trace()
             command = [*trace.with_trace_headers(command, trace_id), *arguments]
             try:
-                traced = asyncio.run(trace.run(self._settings, trace_id, command, capture=self._as_json))
+                traced = asyncio.run(trace.run(self.settings, trace_id, command, capture=self.as_json))
             except DevrouteError as error:  # nothing was sent
-                if self._expected or self._as_json:
+                if self.expected or self.as_json:
                     raise
                 print_error(error)
                 traced = asyncio.run(trace.run(None, trace_id, command))
             text = heads.read_text("latin-1") if heads.exists() else ""
-        unmet = trace_report.unmet_expectations(traced.hops, self._expected)
+        unmet = trace_report.unmet_expectations(traced.hops, self.expected)
         if traced.problem is not None:
             print_error(traced.problem)
-        if self._as_json:
+        if self.as_json:
             print_json(trace_report.as_document(traced) | {"unmet": unmet})
         else:
             lines = trace_report.lines(traced.hops) if traced.hops else []
