@@ -178,11 +178,10 @@ local function send(rule, handle, headers, identity, baggage)
       return fallback("the sidecar cannot copy requests: it has no cluster " .. cluster)
     end
   end
-  if outcome ~= DETOURED then -- whose route has a cluster of its own, and removes these headers
-    set_clusters(rule, handle, headers, cluster, outcome == MIRRORED)
-  end
-  if outcome == DETOURED then
+  if outcome == DETOURED then -- whose route has a cluster of its own, and removes what set_clusters sets
     choose_owner(rule, handle)
+  else
+    set_clusters(rule, handle, headers, cluster, outcome == MIRRORED)
   end
   headers:replace(MATCHED, rule.service)
   local origin = rule.wants_origin and cluster and origin_of(handle, headers, rule, identity)

@@ -63,9 +63,9 @@ local function reason_for_others(names)
   return "names " .. table.concat(shown, ", ") .. (more > 0 and (" and %d more"):format(more) or "") .. NAMES_OTHERS
 end
 
--- Of a contract: whether it `concerns` this service, else the `outcome` of its requests; whether it is `unclear` if it is valid, its `member` for baggage
--- (false if that is too long), and, if it concerns us or is unclear, the last `rule`, which holds from `since` until it
--- `expires`. A signed contract is clear: it concerns every service.
+-- Of a contract: whether it `concerns` this service, else the `outcome` of its requests; whether it is `unclear` if it is
+-- valid; its `member` for baggage (false if that is too long); and, if it concerns us or is unclear, the last `rule`,
+-- which holds from `since` until it `expires`. A signed contract is clear: it concerns every service.
 local function remember(identity, raw)
   local member = percent_encode(compact(raw))
   local entry = { concerns = may_concern(raw, identity.needles), expires = 0 }

@@ -18,7 +18,8 @@ local function parse_report(body)
 end
 
 -- What the proxy reports on a contract: its `problem`, with the error's `code` and `status`, a `hint` and the `corrected`
--- contract; or `entries`, each a sentence, and of a signed one its `signer` and the seconds until it `expires`. nil if the proxy cannot be asked. Yields: header objects become invalid.
+-- contract; or `entries`, each a sentence, and of a signed one its `signer` and the seconds until it `expires`. nil if the
+-- proxy cannot be asked. Yields: header objects become invalid.
 local function report_on(handle, contract)
   local now = tonumber(handle:timestamp())
   local known = reports[contract]

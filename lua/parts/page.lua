@@ -7,12 +7,16 @@ local function escape_html(text)
   return (text:gsub("[&<>\"']", ENTITIES))
 end
 
-local PAGE = table.concat({
+local HEAD = table.concat({
   "<!DOCTYPE html>",
   '<html lang="en">',
   '<meta charset="utf-8">',
   '<meta name="viewport" content="width=device-width">',
   '<meta name="color-scheme" content="light dark">',
+  "",
+}, "\n")
+
+local PAGE = HEAD .. table.concat({
   "<title>devroute: route the requests of this browser?</title>",
   "<h1>Route the requests of this browser?</h1>",
   "<p>%s asks that for up to %s min, of the requests from this browser to %s:</p>",
@@ -24,12 +28,7 @@ local PAGE = table.concat({
   "",
 }, "\n")
 
-local PROBLEM_PAGE = table.concat({
-  "<!DOCTYPE html>",
-  '<html lang="en">',
-  '<meta charset="utf-8">',
-  '<meta name="viewport" content="width=device-width">',
-  '<meta name="color-scheme" content="light dark">',
+local PROBLEM_PAGE = HEAD .. table.concat({
   "<title>devroute: the contract is invalid</title>",
   "<h1>The contract is invalid</h1>",
   "<p>%s</p>",
