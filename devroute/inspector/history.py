@@ -37,7 +37,7 @@ MAX_ID: Final = 2**53
 Redact = Callable[[Capture], Awaitable[None]]
 
 #: The id at the start of each line.
-_ID: Final = re.compile(rb'^\{"id": ([1-9][0-9]{0,15}),', re.MULTILINE)
+_ID: Final = re.compile(rb'\{"id": ([1-9][0-9]{0,15}),')
 
 
 class HistoryFile:
@@ -60,7 +60,7 @@ class HistoryFile:
         if self._lock is not None:
             self._lock.close()
 
-    def read(self) -> bytes:
+    def read(self) -> list[bytes]:
         """The lines of the newest captures in it. Raises HarInvalid if it is no history of this version."""
         if not self._path.exists():
             self.rewrite(())
@@ -71,7 +71,7 @@ class HistoryFile:
             if size > 2 * self._limit:  # written with a larger limit: its end has the newest
                 stream.seek(size - 2 * self._limit)
                 stream.readline()
-            return stream.read()
+            return stream.readlines()
 
     def add(self, captures: Iterable[Capture]) -> bool:
         """Append these; whether the file has become too large."""
@@ -237,13 +237,13 @@ async def keeping(
     where something is in the way."""
     file = HistoryFile(path, store.max_total)
     try:
-        data = await _opened(file, report)
-        if data is None:
+        lines = await _opened(file, report)
+        if lines is None:
             yield
             return
-        store.reserve(max((int(found[1]) for found in _ID.finditer(data)), default=0))
-        history = History(store, file, data.splitlines(), report, redact)
-        del data
+        store.reserve(max((int(found[1]) for found in map(_ID.match, lines) if found), default=0))
+        history = History(store, file, lines, report, redact)
+        del lines
         unsubscribe = store.subscribe(history.changed)
         writing = TaskOwner().start(history.run())
         try:
@@ -256,7 +256,7 @@ async def keeping(
         file.close()
 
 
-async def _opened(file: HistoryFile, report: Callable[[str], None]) -> bytes | None:
+async def _opened(file: HistoryFile, report: Callable[[str], None]) -> list[bytes] | None:
     """The lines of the file, None if no history can be kept."""
     try:
         if not await asyncio.to_thread(file.open):
