@@ -1,4 +1,4 @@
-"""Reads the JSON that requests of the API have as their body."""
+"""Reads the JSON that requests of the API have as their body, and values in it."""
 
 from typing import Any
 
@@ -16,3 +16,11 @@ async def json_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RequestMalformed("the body is not a JSON object")
     return document
+
+
+def truth(document: dict[str, Any], name: str) -> bool:
+    """A value that has to be there, and true or false. Raises RequestMalformed."""
+    value = document.get(name)
+    if not isinstance(value, bool):
+        raise RequestMalformed(f'"{name}" has to be true or false')
+    return value

@@ -8,9 +8,8 @@ from typing import Final
 from aiohttp import web
 
 from devroute.contract.trace_id import split_trace
-from devroute.errors import RequestMalformed
 from devroute.headers import CONTRACT
-from devroute.inspector.api.body import json_object
+from devroute.inspector.api.body import json_object, truth
 from devroute.inspector.api.search import matching
 from devroute.inspector.capture import readable, value_of
 from devroute.inspector.compare import compare_captures
@@ -111,11 +110,8 @@ class Captures:
 
     async def pause(self, request: web.Request) -> web.Response:
         """POST /api/pause {"paused": true}"""
-        paused = (await json_object(request)).get("paused")
-        if not isinstance(paused, bool):
-            raise RequestMalformed('"paused" has to be true or false')
-        self._store.paused = paused
-        return web.json_response({"paused": paused})
+        self._store.paused = truth(await json_object(request), "paused")
+        return web.json_response({"paused": self._store.paused})
 
     async def clear(self, request: web.Request) -> web.Response:
         """DELETE /api/exchanges"""

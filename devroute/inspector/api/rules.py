@@ -5,8 +5,8 @@ from typing import Any
 
 from aiohttp import web
 
-from devroute.errors import NotReplayable, RequestMalformed
-from devroute.inspector.api.body import json_object
+from devroute.errors import NotReplayable
+from devroute.inspector.api.body import json_object, truth
 from devroute.inspector.capture import REDACTED, Capture, is_readable, readable, text_of
 from devroute.inspector.inspection import Inspection
 from devroute.inspector.rules.settings import FRAMING, MAX_BODY_BYTES
@@ -61,14 +61,14 @@ class Rules:
 
     async def switch(self, request: web.Request) -> web.Response:
         """PUT /api/rules {"on": false}: all rules off, or on again."""
-        self._book.switch(_truth(await json_object(request), "on"))
+        self._book.switch(truth(await json_object(request), "on"))
         return web.json_response({"on": self._book.on})
 
     async def change(self, request: web.Request) -> web.Response:
         """PUT /api/rules/ID with a whole rule, or {"enabled": false} alone."""
         number, document = int(request.match_info["id"]), await json_object(request)
         if list(document) == ["enabled"]:
-            rule = self._book.enable(number, _truth(document, "enabled"))
+            rule = self._book.enable(number, truth(document, "enabled"))
         else:
             rule = self._book.replace(number, document)
         return web.json_response(rule.as_json())
@@ -143,10 +143,3 @@ def recorded_response(capture: Capture) -> dict[str, Any]:
     if capture.trailers:
         found["trailers"] = [[name, value] for name, value in capture.trailers if REDACTED not in value]
     return found
-
-
-def _truth(document: dict[str, Any], name: str) -> bool:
-    value = document.get(name)
-    if not isinstance(value, bool):
-        raise RequestMalformed(f'"{name}" has to be true or false')
-    return value
