@@ -56,10 +56,15 @@ class Inspection:
 
     def capture(self, number: str) -> Capture:
         """The capture with this id. Raises NotFound."""
-        known = number.isdecimal() and number.isascii() and len(number) < 12
-        found = self.store.get(int(number)) if known else None
+        known = number_of(number)
+        found = None if known is None else self.store.get(known)
         if found is None:
             raise NotFound(
                 f"there is no capture {number[:12]}", hint="it may have been dropped for newer ones"
             )
         return found
+
+
+def number_of(text: str) -> int | None:
+    """A number of at most 11 digits in a URL, None for any other text."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else None

@@ -341,6 +341,8 @@ async def test_the_same_query_searches_lists_and_exports() -> None:
         ("/api/search?ids=1,x", "request-malformed"),
         ("/api/search?ids=" + "1," * 2000, "request-malformed"),
         ("/api/query/switched?q=&field=nope&value=1", "query-invalid"),
+        ("/api/rules.yaml?id=x", "request-malformed"),
+        ("/api/rules.yaml?id=" + "9" * 5000, "request-malformed"),
     ],
 )
 async def test_a_query_that_cannot_be_read_is_explained(path: str, code: str) -> None:

@@ -14,7 +14,7 @@ from devroute.inspector.api.search import matching
 from devroute.inspector.capture import readable, value_of
 from devroute.inspector.compare import compare_captures
 from devroute.inspector.curl import as_curl
-from devroute.inspector.inspection import Inspection
+from devroute.inspector.inspection import Inspection, number_of
 from devroute.inspector.query.query import Query
 from devroute.inspector.views import as_detail, as_summary
 
@@ -59,8 +59,7 @@ class Captures:
         capture = await self._inspection.shown(request.match_info["id"])
         side = request.match_info["side"]
         body, headers = getattr(capture, f"{side}_body"), getattr(capture, f"{side}_headers")
-        since = request.query.get("from", "0")
-        start = int(since) if since.isdecimal() and len(since) < 12 else 0
+        start = number_of(request.query.get("from", "")) or 0
         data = readable(body, headers, MAX_DECODED) if "decoded" in request.query else body.redacted
         return web.Response(
             body=data[start:],

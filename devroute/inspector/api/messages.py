@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from devroute.inspector.inspection import Inspection
+from devroute.inspector.inspection import Inspection, number_of
 
 
 class Messages:
@@ -18,8 +18,7 @@ class Messages:
         """GET /api/exchanges/ID/messages?from=N: the decoded messages from number N on, as far as they are
         listed, and which schema was used. `first`: the number of the first of them."""
         capture = await self._inspection.shown(request.match_info["id"])
-        since = request.query.get("from", "0")
-        wanted = int(since) if since.isdecimal() and len(since) < 12 else 0
+        wanted = number_of(request.query.get("from", "")) or 0
         dropped = capture.messages_dropped
         decoded = await self._inspection.decoder.call(capture, max(0, wanted - dropped))
         return web.json_response(decoded.as_dict() | {"first": dropped + decoded.first})

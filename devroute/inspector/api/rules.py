@@ -5,10 +5,10 @@ from typing import Any
 
 from aiohttp import web
 
-from devroute.errors import NotReplayable
+from devroute.errors import NotReplayable, RequestMalformed
 from devroute.inspector.api.body import json_object, truth
 from devroute.inspector.capture import REDACTED, Capture, is_readable, readable, text_of
-from devroute.inspector.inspection import Inspection
+from devroute.inspector.inspection import Inspection, number_of
 from devroute.inspector.rules.settings import FRAMING, MAX_BODY_BYTES
 
 _NOT_RECORDED = FRAMING | {"date", "x-devroute-rule"}
@@ -46,8 +46,10 @@ class Rules:
 
     async def yaml(self, request: web.Request) -> web.Response:
         """GET /api/rules.yaml?id=1&id=2: these rules, or all, as `rules:` of devroute.yaml."""
-        numbers = [int(each) for each in request.query.getall("id", []) if each.isdecimal()]
-        return web.Response(text=self._book.as_yaml(numbers))
+        numbers = [number_of(each) for each in request.query.getall("id", [])]
+        if not all(numbers):
+            raise RequestMalformed('"id" has to be the number of a rule')
+        return web.Response(text=self._book.as_yaml(filter(None, numbers)))
 
     async def add(self, request: web.Request) -> web.Response:
         """POST /api/rules with a rule as in devroute.yaml, or `respond: {"capture": ID}`: as recorded."""

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from devroute.errors import RequestMalformed
 from devroute.inspector.capture import Capture
-from devroute.inspector.inspection import Inspection
+from devroute.inspector.inspection import Inspection, number_of
 from devroute.inspector.query.edit import suggestions, switched
 from devroute.inspector.query.query import Query
 
@@ -56,12 +56,10 @@ class Search:
         return web.json_response({"query": switched(query, field, value, negated="negated" in request.query)})
 
     def _named(self, ids: str) -> Iterable[Capture]:
-        numbers = ids.split(",", MAX_IDS)
-        if len(numbers) > MAX_IDS or not all(
-            each.isascii() and each.isdigit() and len(each) < 12 for each in numbers
-        ):
+        numbers = [number_of(each) for each in ids.split(",", MAX_IDS)]
+        if len(numbers) > MAX_IDS or None in numbers:
             raise RequestMalformed(f'"ids" must be at most {MAX_IDS} numbers, separated by commas')
-        found = (self._store.get(int(each)) for each in numbers)
+        found = (self._store.get(each) for each in numbers if each is not None)
         return [each for each in found if each is not None]
 
 
