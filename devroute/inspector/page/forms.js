@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-export const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
 export const labelled = (id, words, field, note) =>
   h("div", { class: "field" }, h("label", { for: id }, words), field, note ? h("small", {}, note) : null);
@@ -16,6 +16,9 @@ export const area = (id, value, rows, attributes = {}) =>
 export const select = (id, options, value) =>
   h("select", { id }, options.map(([name, words]) => h("option", { value: name, selected: name === value }, words)));
 
+// The methods that a field with this `list` suggests.
+export const methods = (id) => h("datalist", { id }, METHODS.map((each) => h("option", { value: each })));
+
 // Headers as the user writes them. Throws an Error that names a line without a colon.
 export function parseHeaders(text) {
   return text.split("\n").filter((line) => line.trim()).map((line) => {
@@ -27,17 +30,25 @@ export function parseHeaders(text) {
 
 export const headerLines = (headers) => headers.map(([name, value]) => `${name}: ${value}`).join("\n");
 
-// Runs `action` when the form is sent, and shows its error in the dialog instead of closing it.
+// Where a form says what went wrong.
+export const problemLine = () => h("p", { class: "problem", role: "alert", hidden: true });
+
+// Runs `action`, and shows its error in the dialog instead of closing it.
+export async function trying(trouble, action) {
+  trouble.hidden = true;
+  try {
+    await action();
+  } catch (error) {
+    trouble.textContent = error.message;
+    trouble.hidden = false;
+  }
+}
+
+// Runs `action` when the form is sent.
 export function submitting(form, trouble, action) {
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    trouble.hidden = true;
-    try {
-      await action();
-    } catch (error) {
-      trouble.textContent = error.message;
-      trouble.hidden = false;
-    }
+    trying(trouble, action);
   });
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();

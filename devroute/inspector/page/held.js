@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { byId, dialog, h, notice } from "./dom.js";
 import { clock, plural, size } from "./format.js";
-import { METHODS, area, headerLines, input, labelled, parseHeaders, submitting } from "./forms.js";
+import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, submitting, trying } from "./forms.js";
 
 let held = [];
 let shown = "";
@@ -69,25 +69,16 @@ async function edit(message) {
   const body = area("held-body", detail.body ?? "", 10, { disabled: detail.body === null });
   const waits = h("p", { class: "facts" });
   const note = h("small", {}, bodyNote(message, detail));
-  const trouble = h("p", { class: "problem", role: "alert", hidden: true });
-  const trying = async (action) => {
-    trouble.hidden = true;
-    try {
-      await action();
-    } catch (error) {
-      trouble.textContent = error.message;
-      trouble.hidden = false;
-    }
-  };
+  const trouble = problemLine();
   const { form, box, close } = dialog(`Held ${side} · ${service}`, [
     h("div", { class: "fields" },
-      h("div", { class: "startline" }, response ? labelled("held-status", "Status", first) : labelled("held-method", "Method", [first, h("datalist", { id: "held-methods" }, METHODS.map((each) => h("option", { value: each })))]), labelled("held-target", "Path and query", target)),
+      h("div", { class: "startline" }, response ? labelled("held-status", "Status", first) : labelled("held-method", "Method", [first, methods("held-methods")]), labelled("held-target", "Path and query", target)),
       labelled("held-headers", "Headers", headers, detail.redacted ? "[redacted-1] stands for a secret: leave it, and the original value is sent" : "one per line; devroute sets length and framing"),
       labelled("held-body", "Body", body), note),
     waits,
     trouble,
   ], [
-    h("button", { type: "button", id: "held-abort", title: "End it, as if the app had closed the connection", onclick: () => trying(() => send("abort", {})) }, "Abort"),
+    h("button", { type: "button", id: "held-abort", title: "End it, as if the app had closed the connection", onclick: () => trying(trouble, () => send("abort", {})) }, "Abort"),
     h("span", { class: "push facts" }, `Rule '${rule}'`),
     response ? null : h("button", { type: "button", id: "held-respond", title: "Write a response in place of the app's", onclick: () => write(message) }, "Respond…"),
     h("button", { id: "held-continue", class: "primary" }, "Continue"),
@@ -135,7 +126,7 @@ function write(message) {
   const status = input("held-status", 200, { inputmode: "numeric", autofocus: true });
   const headers = area("held-headers", "content-type: application/json", 4);
   const body = area("held-body", "", 10);
-  const trouble = h("p", { class: "problem", role: "alert", hidden: true });
+  const trouble = problemLine();
   const { form, box, close } = dialog(`Respond to ${message.method} ${message.target}`, [
     h("div", { class: "fields" }, labelled("held-status", "Status", status), labelled("held-headers", "Headers", headers), labelled("held-body", "Body", body)),
     trouble,

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { asText } from "./body.js";
 import { dialog, h, notice } from "./dom.js";
 import { size } from "./format.js";
-import { METHODS, headerLines, labelled, parseHeaders, submitting } from "./forms.js";
+import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, submitting } from "./forms.js";
 
 // Headers that devroute derives from the body.
 const FRAMING = ["content-length", "transfer-encoding"];
@@ -13,14 +13,14 @@ export async function openEdit(id, send) {
   const exchange = await api.detail(id);
   const editable = exchange.kind === "grpc" ? await messagesOf(exchange) : await bodyOf(exchange);
   const { text } = editable;
-  const method = h("input", { id: "edit-method", list: "edit-methods", value: exchange.method, required: true, autocomplete: "off", spellcheck: "false" });
-  const target = h("input", { id: "edit-target", value: exchange.target, required: true, autofocus: true, autocomplete: "off", spellcheck: "false" });
-  const headers = h("textarea", { id: "edit-headers", rows: "8", spellcheck: "false", value: headerLines(exchange.request_headers.filter(([name]) => !FRAMING.includes(name.toLowerCase()))) });
-  const body = h("textarea", { id: "edit-body", rows: "8", spellcheck: "false", value: text ?? "", disabled: text === undefined });
-  const trouble = h("p", { class: "problem", role: "alert", hidden: true });
+  const method = input("edit-method", exchange.method, { list: "edit-methods", required: true });
+  const target = input("edit-target", exchange.target, { required: true, autofocus: true });
+  const headers = area("edit-headers", headerLines(exchange.request_headers.filter(([name]) => !FRAMING.includes(name.toLowerCase()))), 8);
+  const body = area("edit-body", text, 8, { disabled: text === undefined });
+  const trouble = problemLine();
   const { form, close } = dialog(`Edit and replay #${id}`, [
     h("div", { class: "fields" },
-      h("div", { class: "startline" }, labelled("edit-method", "Method", [method, h("datalist", { id: "edit-methods" }, METHODS.map((each) => h("option", { value: each })))]), labelled("edit-target", "Path and query", target)),
+      h("div", { class: "startline" }, labelled("edit-method", "Method", [method, methods("edit-methods")]), labelled("edit-target", "Path and query", target)),
       labelled("edit-headers", "Headers", headers, exchange.redacted.length ? `Redacted before storage: ${exchange.redacted.join(", ")}. Enter the values again if the app needs them.` : "one per line; devroute sets length and framing"),
       labelled("edit-body", editable.label, body, editable.note)),
     trouble,

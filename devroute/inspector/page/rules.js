@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { byId, copy, dialog, h, notice, setText } from "./dom.js";
 import { plural } from "./format.js";
-import { METHODS, area, headerLines, input, labelled, parseHeaders, select, submitting } from "./forms.js";
+import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, select, submitting } from "./forms.js";
 
 let state = { on: true, rules: [] };
 let services = [];
@@ -116,11 +116,11 @@ function openRule(rule, id = null, without = []) {
   const choose = () => shown.replaceChildren(...parts[fields.action.value]);
   fields.action.addEventListener("change", choose);
   choose();
-  const trouble = h("p", { class: "problem", role: "alert", hidden: true });
+  const trouble = problemLine();
   const { form } = dialog(id === null ? "New rule" : "Edit rule", [
     h("div", { class: "fields" },
       h("div", { class: "columns-2" }, labelled("rule-name", "Name", fields.name), labelled("rule-service", "Service", fields.service)),
-      h("div", { class: "startline" }, labelled("rule-method", "Methods", [fields.method, h("datalist", { id: "rule-methods" }, METHODS.map((each) => h("option", { value: each })))]), labelled("rule-path", "Path, without the query", fields.path, "/api/ is all below it; * is any text")),
+      h("div", { class: "startline" }, labelled("rule-method", "Methods", [fields.method, methods("rule-methods")]), labelled("rule-path", "Path, without the query", fields.path, "/api/ is all below it; * is any text")),
       labelled("rule-header", "Only with these headers", fields.header),
       h("div", { class: "columns-2" }, labelled("rule-action", "What happens", fields.action), labelled("rule-delay", "Delay before that", fields.delay))),
     shown,
