@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { openCompare } from "./compare.js";
 import { Detail } from "./detail.js";
-import { byId, copy, dialog, h, notice, setText } from "./dom.js";
+import { byId, copy, dialog, guarded, h, notice, setText } from "./dom.js";
 import { empty } from "./empty.js";
 import { Exchanges } from "./exchanges.js";
 import { Filters } from "./filters.js";
@@ -22,15 +22,6 @@ const exchanges = new Exchanges();
 let about = {};
 let paused = false;
 let locked = null; // the dialog that says so
-
-// Shows the error if an action fails.
-const guarded = (action) => async (...values) => {
-  try {
-    return await action(...values);
-  } catch (error) {
-    notice(error.message, "bad");
-  }
-};
 
 async function send(id, edits) {
   const { id: made } = await api.replay(id, edits);

@@ -33,6 +33,15 @@ export function notice(text, kind = "") {
   fading = setTimeout(() => place.classList.remove("shown"), kind === "bad" ? 8000 : 3500);
 }
 
+// The action as a function that shows its error.
+export const guarded = (action) => async (...values) => {
+  try {
+    return await action(...values);
+  } catch (error) {
+    notice(error.message, "bad");
+  }
+};
+
 export async function copy(text, what, more = "") {
   try {
     await navigator.clipboard.writeText(text);

@@ -2,7 +2,7 @@
 // switch terms of it on and off.
 
 import * as api from "./api.js";
-import { byId, h, notice, setText } from "./dom.js";
+import { byId, guarded, h, notice, setText } from "./dom.js";
 import { shadowed } from "./format.js";
 import { Suggestions } from "./suggestions.js";
 
@@ -37,13 +37,9 @@ export class Filters {
   }
 
   // Adds the term to the query, or takes it out.
-  async toggle(field, value, negated = false) {
-    try {
-      this.set(await api.switched(this.field.value, field, value, negated));
-    } catch (error) {
-      notice(error.message, "bad");
-    }
-  }
+  toggle = guarded(async (field, value, negated = false) => {
+    this.set(await api.switched(this.field.value, field, value, negated));
+  });
 
   set(text) {
     this.field.value = text;

@@ -1,7 +1,7 @@
 // Requests and responses that are held at breakpoints: the strip above the list, and the form of one.
 
 import * as api from "./api.js";
-import { byId, dialog, h, notice } from "./dom.js";
+import { byId, dialog, guarded, h, notice } from "./dom.js";
 import { clock, plural, size } from "./format.js";
 import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, submitting, trying } from "./forms.js";
 
@@ -42,25 +42,12 @@ function entry(message) {
     h("span", {}, `${what} · ${method} `, h("code", {}, target)),
     h("time", { "data-until": until, title: "until it continues by itself" }, minutes(left(message))),
     h("button", { type: "button", class: "quiet", onclick: () => edit(message) }, "Edit"),
-    h("button", { type: "button", class: "quiet", onclick: () => decide(id, "continue", {}) }, "Continue"));
+    h("button", { type: "button", class: "quiet", onclick: guarded(() => api.decide(id, "continue", {})) }, "Continue"));
 }
 
-async function decide(id, action, document) {
-  try {
-    await api.decide(id, action, document);
-  } catch (error) {
-    notice(error.message, "bad");
-  }
-}
-
-async function edit(message) {
+const edit = guarded(async (message) => {
   const { id, side, rule, service } = message;
-  let detail;
-  try {
-    detail = await api.held(id);
-  } catch (error) {
-    return notice(error.message, "bad");
-  }
+  let detail = await api.held(id);
   const response = side === "response";
   const first = response ? input("held-status", detail.status, { inputmode: "numeric" }) : input("held-method", detail.method, { list: "held-methods" });
   const target = input("held-target", detail.target ?? message.target, { disabled: response });
@@ -119,7 +106,7 @@ async function edit(message) {
     if (!body.disabled && body.value !== (detail.body ?? "")) edits.body = body.value;
     await send("continue", edits);
   });
-}
+});
 
 // The form of a response that is sent in place of the app's.
 function write(message) {

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { asText } from "./body.js";
-import { dialog, h, notice } from "./dom.js";
+import { dialog, guarded, h, notice } from "./dom.js";
 import { size } from "./format.js";
 import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, submitting } from "./forms.js";
 
@@ -56,16 +56,12 @@ async function messagesOf({ id, messages_dropped: dropped }) {
 
 export function importFile(input) {
   input.value = "";
-  input.onchange = async () => {
+  input.onchange = guarded(async () => {
     const [file] = input.files;
     if (!file) return;
-    try {
-      const { imported, skipped, reasons } = await api.load(file);
-      const without = skipped ? `; ${skipped} skipped: ${reasons.join("; ")}` : "";
-      notice(`${imported} requests imported from ${file.name}${without}`, skipped ? "bad" : undefined);
-    } catch (error) {
-      notice(error.message, "bad");
-    }
-  };
+    const { imported, skipped, reasons } = await api.load(file);
+    const without = skipped ? `; ${skipped} skipped: ${reasons.join("; ")}` : "";
+    notice(`${imported} requests imported from ${file.name}${without}`, skipped ? "bad" : undefined);
+  });
   input.click();
 }

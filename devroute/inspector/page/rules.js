@@ -1,7 +1,7 @@
 // The rules of this laptop: the button that shows whether they are on, the dialog that lists them, and the form of one.
 
 import * as api from "./api.js";
-import { byId, copy, dialog, h, notice, setText } from "./dom.js";
+import { byId, copy, dialog, guarded, h, notice, setText } from "./dom.js";
 import { plural } from "./format.js";
 import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, select, submitting } from "./forms.js";
 
@@ -39,20 +39,20 @@ export function openRules() {
   draw();
 }
 
-const yaml = async () => copy(await api.rulesYaml(), "all rules, as YAML,");
+const yaml = guarded(async () => copy(await api.rulesYaml(), "all rules, as YAML,"));
 
 function draw() {
   const { rules, on } = state;
-  const all = h("label", { class: "switch" }, h("input", { type: "checkbox", id: "rules-on", checked: on, onchange: guard(switchRules) }), on ? "All rules are on" : "All rules are off");
+  const all = h("label", { class: "switch" }, h("input", { type: "checkbox", id: "rules-on", checked: on, onchange: guarded(switchRules) }), on ? "All rules are on" : "All rules are off");
   const rows = rules.map((rule) => h("tr", { "data-off": !on || !rule.enabled },
-    h("td", {}, h("input", { type: "checkbox", checked: rule.enabled, "aria-label": `${rule.label} on`, onchange: guard((event) => api.enableRule(rule.id, event.target.checked)) })),
+    h("td", {}, h("input", { type: "checkbox", checked: rule.enabled, "aria-label": `${rule.label} on`, onchange: guarded((event) => api.enableRule(rule.id, event.target.checked)) })),
     h("th", { scope: "row" }, rule.label, rule.service ? h("small", {}, rule.service) : null),
     h("td", {}, rule.does),
     h("td", { class: "num", title: "requests that it has matched" }, plural(rule.hits, "request")),
     h("td", {}, rule.source === "page" ? "this page" : "settings"),
     h("td", { class: "tools" },
-      h("button", { type: "button", class: "quiet", onclick: guard(async () => openRule(await api.rule(rule.id), rule.id)) }, "Edit"),
-      h("button", { type: "button", class: "quiet", "aria-label": `Delete ${rule.label}`, onclick: guard(() => api.deleteRule(rule.id)) }, "Delete"))));
+      h("button", { type: "button", class: "quiet", onclick: guarded(async () => openRule(await api.rule(rule.id), rule.id)) }, "Edit"),
+      h("button", { type: "button", class: "quiet", "aria-label": `Delete ${rule.label}`, onclick: guarded(() => api.deleteRule(rule.id)) }, "Delete"))));
   listing.replaceChildren(
     rules.length || !on ? all : "",
     rules.length
@@ -60,14 +60,6 @@ function draw() {
       : h("p", { class: "none" }, "No rules. A rule responds in place of your app, delays or fails requests, or holds them so that you can edit them."),
     rules.length > 1 ? h("p", { class: "facts" }, "The first rule that matches a request applies.") : "");
 }
-
-const guard = (action) => async (event) => {
-  try {
-    await action(event);
-  } catch (error) {
-    notice(error.message, "bad");
-  }
-};
 
 // A new rule for requests like this one, with its response if it was recorded as a whole.
 export async function ruleFor({ id, service, method, target }) {
