@@ -20,8 +20,10 @@ async function call(path, options = {}) {
 }
 
 const json = async (path, options) => (await call(path, options)).json();
-const post = (path, body) =>
-  json(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+// `body`: JSON, as text or a file.
+const send = (method, path, body) => json(path, { method, headers: { "content-type": "application/json" }, body });
+const post = (path, body) => send("POST", path, JSON.stringify(body));
+const put = (path, body) => send("PUT", path, JSON.stringify(body));
 
 export const detail = (id) => json(`/api/exchanges/${id}`);
 export const curl = (id, to) => json(`/api/exchanges/${id}/curl?to=${to}`);
@@ -34,10 +36,9 @@ export const compare = (a, b) => json(`/api/compare?a=${a}&b=${b}`);
 export const replay = (id, edits = {}) => post(`/api/exchanges/${id}/replay`, edits);
 export const pause = (paused) => post("/api/pause", { paused });
 export const clear = () => json("/api/exchanges", { method: "DELETE" });
-export const load = (file) => json("/api/har", { method: "POST", headers: { "content-type": "application/json" }, body: file });
+export const load = (file) => send("POST", "/api/har", file);
 
 // The rules, and what they hold.
-const put = (path, body) => json(path, { method: "PUT", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 export const rule = (id) => json(`/api/rules/${id}`);
 export const rulesYaml = async () => (await call("/api/rules.yaml")).text();
 export const recordedRule = (id) => json(`/api/exchanges/${id}/rule`);

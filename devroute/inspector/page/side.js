@@ -3,6 +3,7 @@
 import { BodyView } from "./body.js";
 import { copy, h, setText } from "./dom.js";
 import { size } from "./format.js";
+import { headerLines } from "./forms.js";
 
 export class SideView {
   // `side` is "request" or "response".
@@ -44,10 +45,9 @@ export class SideView {
 
 function fields(title, headers) {
   const rows = headers.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { "data-redacted": value.includes("[redacted]") }, value)));
-  const text = () => headers.map(([name, value]) => `${name}: ${value}`).join("\n");
   return [
     h("div", { class: "bar" }, h("h3", {}, title), h("span", { class: "facts" }, headers.length ? String(headers.length) : ""), h("span", { class: "push" }),
-      headers.length ? h("button", { type: "button", class: "quiet", onclick: () => copy(text(), title.toLowerCase()) }, "Copy") : null),
+      headers.length ? h("button", { type: "button", class: "quiet", onclick: () => copy(headerLines(headers), title.toLowerCase()) }, "Copy") : null),
     headers.length ? h("table", {}, h("tbody", {}, rows)) : h("p", { class: "none" }, "None yet."),
   ];
 }
