@@ -44,8 +44,7 @@ class InspectorState:
         """The file of the history, in a folder that exists. None where there can be none; raises OSError."""
         if self._folder is None:
             return None
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return self._folder / f"history-{self._key}.jsonl"
+        return _made(self._folder) / f"history-{self._key}.jsonl"
 
     def secret(self) -> bytes:
         """The secret of this user's inspectors."""
@@ -58,8 +57,7 @@ class InspectorState:
                 return found
         made = secrets.token_bytes(SECRET_BYTES)
         with suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            private_files.replace(file, made)
+            private_files.replace(_made(self._folder) / file.name, made)
         return made
 
     def ports(self, candidates: Iterable[int]) -> list[int]:
@@ -83,8 +81,13 @@ class InspectorState:
         """Remember the port that this one has now. Only the process that has a port writes its file."""
         if self._folder is not None:
             with suppress(OSError):
-                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                private_files.replace(self._folder / f"port-{port}", self._key.encode())
+                private_files.replace(_made(self._folder) / f"port-{port}", self._key.encode())
+
+
+def _made(folder: Path) -> Path:
+    """A folder, which is made for its owner only if there is none. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
 
 
 def _own(file: Path) -> bytes | None:
