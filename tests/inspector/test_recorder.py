@@ -94,7 +94,7 @@ async def test_a_cancelled_request_is_recorded_as_cancelled() -> None:
 
     async def slow(asked: web.Request) -> web.StreamResponse:
         seen.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()  # until its connection is closed
         return web.Response()
 
     async with serving(slow) as port, laptop(port) as it:
