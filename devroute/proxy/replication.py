@@ -7,11 +7,11 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING, Final
 
+from devroute.contract.target import Address
 from devroute.errors import ConfigInvalid
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.settings import MEMORY, ProxySettings
 from devroute.replicas.local_laptops import LocalLaptops
-from devroute.replicas.record import format_place
 from devroute.replicas.redis_url import places
 from devroute.replicas.reports import Reported
 from devroute.upstream.pools import Pools
@@ -61,7 +61,7 @@ class Replication:
             return
         host = await _advertised(settings)
         self.peer_port = await self.shared.listen(settings.peer_host, settings.peer_port)
-        await self.shared.start(format_place(host, data_port), format_place(host, self.peer_port))
+        await self.shared.start(str(Address(host, data_port)), str(Address(host, self.peer_port)))
 
     async def hand_over(self, seconds: float) -> None:
         """Before the stop: have the laptops dial the other replicas, if there are any; returns once they

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from devroute.auth.tokens import owns
-from devroute.contract.target import check_label, check_subject
+from devroute.contract.target import Address, check_label, check_subject
 from devroute.routing.registration import Registration
 from devroute.routing.registry import MAX_LINKS_PER_SUBJECT
 from devroute.tunnel.protocol.frames import MAX_GREETING
@@ -36,17 +36,13 @@ def _place(text: str) -> str:
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") else host
     canonical = ipaddress.ip_address(bare)
-    if format_place(str(canonical), int(port)) != text or not 0 < int(port) < 65536:
+    if str(Address(str(canonical), int(port))) != text or not 0 < int(port) < 65536:
         raise ValueError("not an IP address and a port")
     return text
 
 
-def format_place(host: str, port: int) -> str:
-    """The other direction of `split_place`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def split_place(place: str) -> tuple[str, int]:
+    """Host and port of what `str` makes of an Address."""
     host, _, port = place.rpartition(":")
     return host.strip("[]"), int(port)
 

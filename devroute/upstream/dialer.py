@@ -62,13 +62,14 @@ class Dialer:
         retry_refused: float = 0.0,
         resolver: Resolver | None = None,
     ) -> None:
-        self.label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = Address(host, port)
+        self.label = str(address)
         self.connect_timeout = connect_timeout
         self._retry_refused = retry_refused
         self._host = host
         self._port = port
         self._resolver = Resolver() if resolver is None else resolver
-        self._literal = Address(host, port).is_literal
+        self._literal = address.is_literal
         self._answered: str | None = None  # the loopback address that a name led to
         self._unreachable = unreachable
         self._permit = permit

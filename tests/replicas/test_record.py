@@ -19,7 +19,6 @@ from devroute.replicas.record import (
     decode_processes,
     decode_replica,
     encode_processes,
-    format_place,
     split_place,
 )
 from devroute.routing.registration import Registration
@@ -160,5 +159,5 @@ def test_any_bytes_are_records_or_refused(raw: bytes) -> None:
 
 @pytest.mark.parametrize(("host", "place"), [("10.0.3.7", "10.0.3.7:80"), ("fd00::7", "[fd00::7]:80")])
 def test_a_place_has_the_form_in_which_envoy_knows_hosts(host: str, place: str) -> None:
-    assert format_place(host, 80) == place
+    assert str(Address(host, 80)) == place
     assert split_place(place) == (host, 80)
