@@ -32,6 +32,20 @@ DATA_PORT, CONTROL_PORT, ADMIN_PORT, PEER_PORT = (
 EGRESS_PORT = 15080
 #: The user in the image (Dockerfile): not 0, and outside of the range that distributions give to people.
 USER_ID = 65532
+#: What the profile `restricted` of Pod Security demands of a pod and of a container, and a file system that
+#: cannot be written to.
+POD_SECURITY: Document = {
+    "runAsNonRoot": True,
+    "runAsUser": USER_ID,
+    "runAsGroup": USER_ID,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Document = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 #: The name of the Dockerfile's image until it is in a registry.
 IMAGE = f"devroute:{__version__}"
 #: The ranges of kubeadm and kind. A cluster's own have to be given, so that they are no targets.

@@ -5,7 +5,7 @@ own again within a second, and requests do not wait for it (docs/ha.md). Its pod
 the proxy's connections bypass the proxy's sidecar: a password and a NetworkPolicy protect it.
 """
 
-from devroute.mesh.manifests.installation import USER_ID, Installation
+from devroute.mesh.manifests.installation import CONTAINER_SECURITY, POD_SECURITY, Installation
 from devroute.mesh.manifests.model import PART_OF, Document, manifest
 from devroute.mesh.manifests.registry import SECRET, URL_KEY
 
@@ -67,12 +67,7 @@ def _deployment(installation: Installation) -> Document:
             "spec": {
                 "automountServiceAccountToken": False,
                 "enableServiceLinks": False,
-                "securityContext": {
-                    "runAsNonRoot": True,
-                    "runAsUser": USER_ID,
-                    "runAsGroup": USER_ID,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
+                "securityContext": POD_SECURITY,
                 "containers": [_container()],
                 "volumes": [
                     {
@@ -98,12 +93,7 @@ def _container() -> Document:
         # Not the image's entry point, which would change a folder's owner, as root.
         "command": list(COMMAND),
         "ports": [{"name": "valkey", "containerPort": PORT}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONTAINER_SECURITY,
         # Above its own limit, for what replicas have not read yet.
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
         "livenessProbe": {**probe, "periodSeconds": 10, "timeoutSeconds": 5},

@@ -2,11 +2,12 @@
 
 from devroute.mesh.manifests.installation import (
     ADMIN_PORT,
+    CONTAINER_SECURITY,
     CONTROL_PORT,
     DATA_PORT,
     EGRESS_PORT,
     PEER_PORT,
-    USER_ID,
+    POD_SECURITY,
     Installation,
 )
 from devroute.mesh.manifests.model import PART_OF, Document
@@ -95,12 +96,7 @@ def _pod(installation: Installation) -> Document:
         # A Service devroute-data would set DEVROUTE_DATA_PORT=tcp://..., which the proxy takes for a setting.
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_S,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "containers": [_container(installation)],
         "volumes": [
             {"name": "policy", "configMap": {"name": "devroute-policy"}},
@@ -156,12 +152,7 @@ def _container(installation: Installation) -> Document:
         ],
         **({"env": _environment()} if installation.is_shared else {}),
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONTAINER_SECURITY,
         # One asyncio process uses one core; a CPU limit would only delay requests. Memory is for streams:
         # each may buffer 1 MiB.
         "resources": {"requests": {"cpu": "250m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
