@@ -34,6 +34,10 @@ REPORTS: Final = b"/reports/"
 MARGIN_SECONDS: Final = 0.1
 
 
+def _line(name: str, generation: int, service: str) -> bytes:
+    return b"%b%b\r\n" % (LINE, f"{name} {generation} {service}".encode("ascii"))
+
+
 class Node:
     """Another replica. `link`: the one that it has dialled, None while there is none. `dead`: its data port
     refuses connections, so that it has ended although its key has not expired."""
@@ -57,7 +61,7 @@ class NodeUpstream:
 
     def __init__(self, node: Node, name: str, generation: int, service: str) -> None:
         self._node = node
-        self._line = b"%b%b\r\n" % (LINE, f"{name} {generation} {service}".encode("ascii"))
+        self._line = _line(name, generation, service)
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         link = self._node.link
@@ -104,8 +108,7 @@ class NodeLink:
     def reject(self, error: DevrouteError) -> None:
         """Have the owner close it, if it finds that the laptop is gone; it cannot be waited for."""
         if self.node.link is not None:
-            line = b"%b%b\r\n" % (LINE, f"{self._name} {self._generation} @".encode("ascii"))
-            _Question(self.node.link, END, line)
+            _Question(self.node.link, END, _line(self._name, self._generation, "@"))
 
 
 async def ask(link: ProxyLink, target: bytes, line: bytes = b"", body: bytes = b"") -> bytes:
