@@ -25,6 +25,7 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.tunnel.proxy_link import FRESH_SECONDS
 from tests.support.eventually import eventually
+from tests.support.relay import relay
 
 SECRET, RECORD = new_token("alice")
 
@@ -255,18 +256,14 @@ async def delay_line(to: str) -> AsyncIterator[tuple[str, list[float]]]:
     seconds = [0.0]
     host, port = to.removeprefix("http://").split(":")
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                await asyncio.sleep(seconds[0])
-                writer.write(data)
-        writer.close()
+    async def late(data: bytes) -> bytes:
+        await asyncio.sleep(seconds[0])
+        return data
 
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward_reader, onward = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(pump(reader, onward), pump(onward_reader, writer))
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await relay(reader, writer, host, int(port), late)
 
-    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seconds
         server.close()
 

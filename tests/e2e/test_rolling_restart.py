@@ -1,7 +1,6 @@
 """Replicas are restarted one after the other, as a Deployment does it: real processes and a real Redis."""
 
 import asyncio
-import contextlib
 import itertools
 import json
 import signal
@@ -21,6 +20,7 @@ from devroute.mesh import testbed
 from tests.support.eventually import eventually
 from tests.support.laptop import serving
 from tests.support.redis_server import needs_redis, running_redis
+from tests.support.relay import relay
 
 HEADERS = {"x-devroute": json.dumps({"foo": "alice"}), "x-devroute-matched": "foo"}
 
@@ -37,18 +37,9 @@ class Balancer:
         port = self.ports[next(self._turns) % len(self.ports)]
         self.open[port] += 1
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", port)
-            await asyncio.gather(_copy(reader, back), _copy(there, writer))
+            await relay(reader, writer, "127.0.0.1", port)
         finally:
             self.open[port] -= 1
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from devroute import __version__
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from tests.support.authority import Authority, Pair
+from tests.support.relay import relay
 from tests.support.shell import devroute, listening
 
 SECRET, RECORD = new_token("alice")
@@ -136,15 +137,11 @@ async def in_front_of(server: testbed.RunningProxy, version: str, seconds: float
     ours, theirs = f'"version": "{__version__}"'.encode(), f'"version": "{version}"'.encode()
     assert len(ours) == len(theirs)  # content-length stays true
 
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(re.sub(rb"(?i)\bdate: [^\r]+", date, data.replace(ours, theirs)))
-            await writer.drain()
-        writer.close()
+    async def change(data: bytes) -> bytes:
+        return re.sub(rb"(?i)\bdate: [^\r]+", date, data.replace(ours, theirs))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, onward = await asyncio.open_connection(server.control.host, server.control.port)
-        await asyncio.gather(copy(reader, onward), copy(there, writer), return_exceptions=True)
+        await relay(reader, writer, server.control.host, server.control.port, change)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as front:
         yield f"http://127.0.0.1:{front.sockets[0].getsockname()[1]}"
