@@ -17,7 +17,7 @@ import pytest_asyncio
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from tests.support.eventually import eventually
-from tests.support.redis_server import SERVER, running_redis
+from tests.support.redis_server import NEEDED, SERVER, running_redis
 from tests.support.resolve_reader import decode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -38,10 +38,14 @@ class Way:
     app_port: int
     handler: Handler | None = None
 
+    def forwarding(self) -> testbed.RunningProxy:
+        """The other replica; skips the test where there is none."""
+        if self.other is None:
+            pytest.skip(NEEDED)
+        return self.other
+
     async def dial(self, way: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        proxy = self.other if way == "forwarded" else self.proxy
-        if proxy is None:
-            pytest.skip("needs redis-server (apt-get install redis-server)")
+        proxy = self.forwarding() if way == "forwarded" else self.proxy
         return await asyncio.open_connection(proxy.data.host, proxy.data.port)
 
     def head(self, way: str, method: str = "GET", fields: str = "") -> bytes:
@@ -90,8 +94,8 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Way
     app.close()
 
 
-async def is_served(way: Way) -> bool:
-    """Whether the other replica forwards requests."""
+async def forwarded_head(way: Way, fields: str = "") -> bytes:
+    """The head of the response to a request that the other replica forwards; the app responds 204."""
 
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_head(reader)
@@ -99,42 +103,40 @@ async def is_served(way: Way) -> bool:
 
     way.handler = app
     reader, writer = await way.dial("forwarded")
-    writer.write(way.head("forwarded"))
+    writer.write(way.head("forwarded", fields=fields))
     head = await read_head(reader)
     writer.close()
+    return head
+
+
+async def is_served(way: Way) -> bool:
+    """Whether the other replica forwards requests."""
+    head = await forwarded_head(way)
     return head.startswith(b"HTTP/1.1 204")
 
 
 async def test_a_forwarded_request_stands_in_one_log_with_the_replica_of_the_laptop(running: Way) -> None:
-    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_head(reader)
-        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
-
-    running.handler = app
-    reader, writer = await running.dial("forwarded")
-    writer.write(running.head("forwarded", fields="x-request-id: only-once\r\n"))
-    head = await read_head(reader)
-    writer.close()
+    head = await forwarded_head(running, "x-request-id: only-once\r\n")
     assert b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by alice (tunnel)\r\n" in head
-    (line,) = await eventually(lambda: lines_of(running.other, "only-once"), "a line of the access log")
+    (line,) = await eventually(
+        lambda: lines_of(running.forwarding(), "only-once"), "a line of the access log"
+    )
     assert line["replica"] == f"{running.proxy.data.host}:{running.proxy.data.port}"
     assert not lines_of(running.proxy, "only-once")
 
 
 async def test_every_replica_names_the_one_that_has_the_laptop(running: Way) -> None:
-    if running.other is None:
-        pytest.skip("needs redis-server (apt-get install redis-server)")
+    replicas = running.proxy, running.forwarding()
     sent = {"x-devroute": '{"foo": "alice"}', "x-devroute-candidates": "foo"}
     async with aiohttp.ClientSession(headers=sent) as session:
-        for replica in (running.proxy, running.other):
+        for replica in replicas:
             async with session.get(f"{replica.server}/resolve") as response:
                 lines = decode(await response.read())
             assert lines["decision"] == ["detour"]
             assert lines["owner"] == [f"{running.proxy.data.host}:{running.proxy.data.port}"]
 
 
-def lines_of(proxy: testbed.RunningProxy | None, request_id: str) -> list[dict[str, object]]:
-    assert proxy is not None
+def lines_of(proxy: testbed.RunningProxy, request_id: str) -> list[dict[str, object]]:
     found = [each for each in proxy.command.events() if each.get("request_id") == request_id]
     return [each for each in found if each.get("event") == "request"]
 

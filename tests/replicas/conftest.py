@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.redis_server import SERVER, RedisServer, running_redis
+from tests.support.redis_server import RedisServer, running_redis
 
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if SERVER is None:
-        pytest.skip("needs redis-server (apt-get install redis-server)")
     with running_redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -25,7 +23,5 @@ def redis_server(shared_server: RedisServer) -> RedisServer:
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """That the test may stop, start and freeze."""
-    if SERVER is None:
-        pytest.skip("needs redis-server (apt-get install redis-server)")
     with running_redis(tmp_path) as server:
         yield server

@@ -11,7 +11,8 @@ import pytest
 import redis
 
 SERVER = shutil.which("redis-server")
-needs_redis = pytest.mark.skipif(SERVER is None, reason="needs redis-server (apt-get install redis-server)")
+NEEDED = "needs redis-server (apt-get install redis-server)"
+needs_redis = pytest.mark.skipif(SERVER is None, reason=NEEDED)
 
 
 class RedisServer:
@@ -67,6 +68,9 @@ class RedisServer:
 
 @contextmanager
 def running_redis(folder: Path, *arguments: str) -> Iterator[RedisServer]:
+    """Skips the test where there is none."""
+    if SERVER is None:
+        pytest.skip(NEEDED)
     server = RedisServer(folder, *arguments)
     try:
         server.start()
