@@ -63,7 +63,7 @@ class AccessControl:
         """Check that a request comes from this machine, with its Host. Raises InspectorDenied."""
         if not is_loopback(peer):
             raise InspectorDenied("the inspector accepts requests from this machine only")
-        if host not in self._hosts():
+        if not is_own_host(host, self.port):
             raise InspectorDenied(
                 f"the Host of this request is not the inspector's; open http://127.0.0.1:{self.port}/"
             )
@@ -95,9 +95,11 @@ class AccessControl:
         self.renewed(self.url)
         return self.session
 
-    def _hosts(self) -> tuple[str, ...]:
-        named = tuple(f"{host}:{self.port}" for host in HOSTS)
-        return named + HOSTS if self.port == 80 else named
+
+def is_own_host(host: str | None, port: int) -> bool:
+    """Whether a request's Host is that of a server on this port of a loopback address."""
+    named = tuple(f"{each}:{port}" for each in HOSTS)
+    return host in (named + HOSTS if port == 80 else named)
 
 
 def is_loopback(peer: str | None) -> bool:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from devroute.inspector.access import HOSTS, is_loopback
+from devroute.inspector.access import is_loopback, is_own_host
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -21,9 +21,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     peer, here = (
         transport.get_extra_info(name) if transport is not None else None for name in ("peername", "sockname")
     )
-    if not (peer and here and is_loopback(peer[0])) or request.headers.get("host") not in {
-        f"{host}:{here[1]}" for host in HOSTS
-    }:
+    own = peer and here and is_loopback(peer[0]) and is_own_host(request.headers.get("host"), here[1])
+    if not own:
         return web.Response(status=403, text="the demo takes requests to 127.0.0.1 only\n")
     return await handler(request)
 
