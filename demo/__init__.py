@@ -1,1 +1,1 @@
-"""What `devroute demo` runs with (devroute/mesh/demo.py): installed as the package devroute.demo_files."""
+"""What `devroute demo` runs with (devroute/mesh/demo): installed as the package devroute.demo_files."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import WSMsgType, web
 
+from devroute.mesh import testbed
 from devroute.mesh.istio.sidecar import Endpoint
 
 #: A text that must reach no client but the poisoned app's own.
@@ -56,13 +57,8 @@ async def honest(who: str) -> AsyncIterator[Endpoint]:
 
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{nonce}", answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield Endpoint(*runner.addresses[0][:2])
-    finally:
-        await runner.cleanup()
+    async with testbed.app(app) as at:
+        yield at
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A small real mesh on loopback, as child processes: sidecars, the proxy, laptops.
+"""A small real mesh on loopback, as child processes: sidecars, the proxy, laptops; and apps in this process.
 
 Owns their start, readiness and end, for the demo and the tests with real Envoys. Each part is started as a
 platform team or an engineer would start it, by a context manager: nothing outlives the block.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
+from aiohttp import web
 
 from devroute.auth.tokens import TokenRecord
 from devroute.errors import DevrouteError
@@ -30,6 +31,9 @@ PROXY = ProxyService()
 
 #: The proxy's listeners, as its log names them.
 LISTENERS = ("data", "control", "admin")
+
+#: Seconds that open requests have at an app's end.
+CLOSE_SECONDS = 0.5
 
 T = TypeVar("T")
 
@@ -138,6 +142,18 @@ async def sidecar(folder: Path, description: Sidecar, serving: RunningProxy) -> 
     environment = {"ISTIO_META_WORKLOAD_NAME": description.service, "POD_NAMESPACE": description.namespace}
     async with running(configuration, folder, description.service, environment) as envoy:
         yield envoy
+
+
+@asynccontextmanager
+async def app(application: web.Application) -> AsyncIterator[Endpoint]:
+    """An app's server in this process, on a port that the system chooses."""
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=CLOSE_SECONDS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield Endpoint(*runner.addresses[0][:2])
+    finally:
+        await runner.cleanup()
 
 
 async def _ports(proxy: Command) -> dict[str, int] | None:

@@ -6,11 +6,9 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from devroute.inspector.access import is_loopback, is_own_host
+from devroute.mesh import testbed
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-#: Seconds that open requests have at the end.
-CLOSE_SECONDS = 0.5
 
 
 @web.middleware
@@ -32,10 +30,5 @@ async def served(add_routes: Callable[[web.UrlDispatcher], object]) -> AsyncIter
     """The server's URL without a final slash, on a port that the system chooses."""
     application = web.Application(middlewares=[_guard])
     add_routes(application.router)
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_SECONDS)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with testbed.app(application) as at:
+        yield f"http://{at.host}:{at.port}"

@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from devroute.headers import CONTRACT, PREFIX, REASON, RESULT
+from devroute.mesh import testbed
 from devroute.mesh.demo.journal import Journal, trace_of
 from devroute.mesh.istio.sidecar import Endpoint
 
@@ -77,14 +78,11 @@ class DemoApp:
     async def serving(self) -> AsyncIterator[Endpoint]:
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self.answer)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-        async with aiohttp.ClientSession(timeout=PATIENT, auto_decompress=False) as self.session:
-            await runner.setup()
-            try:
-                await web.TCPSite(runner, "127.0.0.1", 0).start()
-                yield Endpoint(*runner.addresses[0][:2])
-            finally:
-                await runner.cleanup()
+        async with (
+            aiohttp.ClientSession(timeout=PATIENT, auto_decompress=False) as self.session,
+            testbed.app(application) as at,
+        ):
+            yield at
 
 
 @asynccontextmanager
