@@ -25,12 +25,22 @@ WINDOWS: Final = sys.platform == "win32"
 def config_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) -> Path | None:
     """The folder of the user's own settings: ~/.config/devroute, or %APPDATA%\\devroute on Windows. None
     without a home, as in a container."""
-    base = environment.get("APPDATA" if windows else "XDG_CONFIG_HOME")
+    return _own_folder(environment, "APPDATA" if windows else "XDG_CONFIG_HOME", ".config", windows)
+
+
+def state_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) -> Path | None:
+    """The folder of what the user need not keep: ~/.local/state/devroute, or %LOCALAPPDATA%\\devroute on
+    Windows. None without a home."""
+    return _own_folder(environment, "LOCALAPPDATA" if windows else "XDG_STATE_HOME", ".local/state", windows)
+
+
+def _own_folder(environment: Mapping[str, str], variable: str, in_home: str, windows: bool) -> Path | None:
+    base = environment.get(variable)
     home = environment.get("USERPROFILE" if windows else "HOME")
     # The XDG base directory specification: relative paths are ignored.
     if base and (windows or base.startswith("/")):
         return Path(base, "devroute")
-    return Path(home, ".config", "devroute") if home else None
+    return Path(home, in_home, "devroute") if home else None
 
 
 def shell_in_use() -> Shell:
@@ -42,16 +52,6 @@ def shell_in_use() -> Shell:
     except (OSError, RuntimeError, subprocess.SubprocessError):
         return "cmd" if WINDOWS else "posix"
     return "powershell" if name in ("powershell", "pwsh") else "cmd" if name == "cmd" else "posix"
-
-
-def state_folder(environment: Mapping[str, str], *, windows: bool = WINDOWS) -> Path | None:
-    """The folder of what the user need not keep: ~/.local/state/devroute, or %LOCALAPPDATA%\\devroute on
-    Windows. None without a home."""
-    base = environment.get("LOCALAPPDATA" if windows else "XDG_STATE_HOME")
-    home = environment.get("USERPROFILE" if windows else "HOME")
-    if base and (windows or base.startswith("/")):
-        return Path(base, "devroute")
-    return Path(home, ".local", "state", "devroute") if home else None
 
 
 def lock(descriptor: int, *, windows: bool = WINDOWS) -> bool:
