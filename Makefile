@@ -29,8 +29,11 @@ $(VENV)/.%-installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "devroute needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	@echo "Installing devroute[$*] into $(VENV), once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(if $(filter demo,$*),--progress-bar on,--quiet) --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
-	@touch $@
+	@rm -f $@
+	@($(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$*]' && touch $@) \
+		| sed -n -e 's/^Obtaining .*/  Collecting what it needs/p' -e 's/^Installing collected.*/  Installing it/p' \
+		-e 's/^ *Downloading \([^-]*\)-.* \(([0-9.]* MB)\).*/  Downloading \1 \2/p'
+	@test -e $@
 
 demo: $(VENV)/.demo-installed
 	@$(BIN)/devroute demo $(if $(KEEP),--keep) $(if $(SERVICE),--service $(SERVICE))
