@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -34,12 +33,6 @@ SLOW = {"go", "java"}
 NOT_RUN = {"csharp"}
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 async def answers(port: int) -> bool:
     with suppress(OSError):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -51,7 +44,7 @@ async def answers(port: int) -> bool:
 @pytest.mark.parametrize(
     "language", [pytest.param(each, marks=pytest.mark.slow) if each in SLOW else each for each in SERVICES]
 )
-async def test_a_service_passes_the_contract_on(language: str, tmp_path: Path) -> None:
+async def test_a_service_passes_the_contract_on(language: str, tmp_path: Path, unused_tcp_port: int) -> None:
     name, command = SERVICES[language]
     if shutil.which(command[0]) is None:
         pytest.skip(f"there is no {command[0]}")
@@ -65,20 +58,22 @@ async def test_a_service_passes_the_contract_on(language: str, tmp_path: Path) -
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\nconnection: close\r\n\r\nc")
         writer.close()
 
-    port = free_port()
     async with await asyncio.start_server(downstream, "127.0.0.1", 0) as server:
         process = await asyncio.create_subprocess_exec(
-            *(word.format(port=port) for word in command),
+            *(word.format(port=unused_tcp_port) for word in command),
             cwd=tmp_path,
             env=os.environ
-            | {"PORT": str(port), "DOWNSTREAM": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"},
+            | {
+                "PORT": str(unused_tcp_port),
+                "DOWNSTREAM": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/",
+            },
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            await eventually(lambda: answers(port), f"{name} listens", within=120)
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await eventually(lambda: answers(unused_tcp_port), f"{name} listens", within=120)
+            reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
             request = f"GET / HTTP/1.1\r\nHost: b\r\nX-devroute: {CONTRACT}\r\nbaggage: {BAGGAGE}\r\n"
             writer.write(f"{request}Connection: close\r\n\r\n".encode())
             response = await asyncio.wait_for(reader.read(), 20)
