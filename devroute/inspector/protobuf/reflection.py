@@ -16,6 +16,7 @@ from devroute.http.http1.request import parse_request_head
 from devroute.http.message import Headers, RequestHead, ResponseHead
 from devroute.inspector.protobuf import frames
 from devroute.inspector.protobuf.schema import unknown_fields, well_known_files
+from devroute.inspector.protobuf.wire import LEN, varint
 from devroute.upstream.interface import Upstream
 
 #: Seconds for all that is asked at a time, and bytes of all its responses.
@@ -178,12 +179,8 @@ def _head(service: str, authority: str) -> RequestHead:
 
 def _request(number: int, text: str) -> bytes:
     """A ServerReflectionRequest with one field."""
-    data, size = text.encode(), b""
-    length = len(data)
-    while length > 0x7F:
-        size += bytes((length & 0x7F | 0x80,))
-        length >>= 7
-    return bytes((number << 3 | 2,)) + size + bytes((length,)) + data
+    data = text.encode()
+    return varint(number << 3 | LEN) + varint(len(data)) + data
 
 
 def _values(message: bytes, number: int) -> list[bytes]:

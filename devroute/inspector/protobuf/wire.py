@@ -90,7 +90,7 @@ class _Reader:
     def message(self, at: int, end: int, depth: int) -> None:
         indent = "  " * depth
         while at < end:
-            tag, at = _varint(self._data, at, end)
+            tag, at = _read_varint(self._data, at, end)
             number, wire_type = tag >> 3, tag & 7
             self._limit -= 1
             if self._limit < 0:
@@ -98,12 +98,12 @@ class _Reader:
             if not 1 <= number <= _MAX_NUMBER or wire_type not in _NAMES:
                 raise _NotProtobuf  # groups have been deprecated since proto3, and are not followed
             if wire_type == VARINT:
-                value, at = _varint(self._data, at, end)
+                value, at = _read_varint(self._data, at, end)
                 self.lines.append(indent + describe_field(number, wire_type, value))
                 continue
             size = _SIZES.get(wire_type)
             if size is None:
-                size, at = _varint(self._data, at, end)
+                size, at = _read_varint(self._data, at, end)
             start, at = at, at + size
             if at > end:
                 raise _NotProtobuf
@@ -130,7 +130,16 @@ class _Reader:
         self.texts.append((start, end))
 
 
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def varint(value: int) -> bytes:
+    """A number, zero or more, as a varint."""
+    made = b""
+    while value > 0x7F:
+        made += bytes((value & 0x7F | 0x80,))
+        value >>= 7
+    return made + bytes((value,))
+
+
+def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:

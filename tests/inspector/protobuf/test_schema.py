@@ -17,6 +17,7 @@ from devroute.inspector.protobuf.parser import parse_document
 from devroute.inspector.protobuf.printer import MAX_VALUES, Printer, TooLarge
 from devroute.inspector.protobuf.redactor import Redactor
 from devroute.inspector.protobuf.schema import MAX_FILES, Schema, parse
+from devroute.inspector.protobuf.wire import varint
 from devroute.inspector.redaction import redaction
 from tests.support import grpc_shop
 from tests.support.examples import examples
@@ -136,8 +137,8 @@ def test_any_in_any_and_large_messages_are_bounded() -> None:
     data = b""
     for _ in range(300):
         inner = b"\x0a" + bytes((len(b"x/google.protobuf.Any"),)) + b"x/google.protobuf.Any"
-        data = inner + b"\x12" + _varint(len(data)) + data
-    text = json.dumps(shown(b"\x3a" + _varint(len(data)) + data))
+        data = inner + b"\x12" + varint(len(data)) + data
+    text = json.dumps(shown(b"\x3a" + varint(len(data)) + data))
     assert text.count("@type") == 9
     with pytest.raises(TooLarge):
         shown(b"\x1a\x00" * (MAX_VALUES + 1))
@@ -341,11 +342,3 @@ def test_only_methods_that_there_are_are_found() -> None:
         "\xff",
     ):
         assert SCHEMA.method(path) is None
-
-
-def _varint(value: int) -> bytes:
-    made = b""
-    while value > 0x7F:
-        made += bytes((value & 0x7F | 0x80,))
-        value >>= 7
-    return made + bytes((value,))

@@ -67,17 +67,9 @@ def test_many_fields_and_deep_ones_are_bounded() -> None:
     assert many.endswith("… more fields")
     deep = b"\x08\x01\x12\x01\xff"
     for _ in range(1000):
-        deep = b"\x0a" + _varint(len(deep)) + deep
+        deep = b"\x0a" + wire.varint(len(deep)) + deep
     shown = wire.describe(deep)
     assert shown is not None
     assert shown.count("{") == wire.MAX_DEPTH
-    long = wire.describe(b"\x0a" + _varint(5000) + b"x" * 5000)
+    long = wire.describe(b"\x0a" + wire.varint(5000) + b"x" * 5000)
     assert long == '1 len: "' + "x" * wire.MAX_SHOWN + '" …'
-
-
-def _varint(value: int) -> bytes:
-    made = b""
-    while value > 0x7F:
-        made += bytes((value & 0x7F | 0x80,))
-        value >>= 7
-    return made + bytes((value,))
