@@ -118,7 +118,11 @@ class _Cleaner:
             payload, _ = self.message(before)
             part.lost = part.lost or bool(payload.problem)
             end = part.consumed + frames.PREFIX_BYTES + len(data)
-            clean.append(part.data[part.consumed : end] if payload is before else _frame(payload))
+            clean.append(
+                part.data[part.consumed : end]
+                if payload is before
+                else frames.frame(payload.data, compressed=bool(payload.encoding))
+            )
             part.consumed = end
         rest = part.data[part.consumed :]
         if rest and ended:
@@ -153,10 +157,6 @@ class _Cleaner:
         if self._redactor is None or self._method is None:
             return False
         return self._redactor.may_hold_secrets(self._method.request if from_client else self._method.response)
-
-
-def _frame(payload: Payload) -> bytes:
-    return bytes((bool(payload.encoding),)) + len(payload.data).to_bytes(4, "big") + payload.data
 
 
 def _overwritten(data: bytes) -> bytes:

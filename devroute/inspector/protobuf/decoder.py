@@ -18,7 +18,7 @@ from devroute.inspector.capture import Capture, value_of
 from devroute.inspector.compare import Documents
 from devroute.inspector.masks import Masks
 from devroute.inspector.protobuf import frames, wire
-from devroute.inspector.protobuf.catalogue import Catalogue, Found
+from devroute.inspector.protobuf.catalogue import Catalogue, Found, library_problem
 from devroute.inspector.protobuf.cleaner import clean, is_clean
 from devroute.inspector.protobuf.frames import Payload
 from devroute.inspector.redaction import redaction
@@ -194,8 +194,6 @@ def _masked(text: str, masks: Masks) -> str:
 
 def _status(call: DecodedCall, details: str, masks: Masks) -> str | None:
     """google.rpc.Status, which grpc-status-details-bin has in base64, without padding or with it."""
-    from devroute.inspector.protobuf.catalogue import library_problem
-
     if library_problem():
         return None
     from devroute.inspector.protobuf.error_details import STATUS

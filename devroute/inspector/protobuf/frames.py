@@ -47,7 +47,12 @@ class Payload(NamedTuple):
 
 def join(messages: Iterable[bytes]) -> bytes:
     """A body with these messages, not compressed."""
-    return b"".join(b"\0" + len(each).to_bytes(4, "big") + each for each in messages)
+    return b"".join(frame(each) for each in messages)
+
+
+def frame(message: bytes, *, compressed: bool = False) -> bytes:
+    """A message as a body has it."""
+    return bytes((compressed,)) + len(message).to_bytes(4, "big") + message
 
 
 def split(body: bytes | bytearray) -> Iterator[tuple[bool, bytes]]:

@@ -49,7 +49,7 @@ class Laptop:
         body = frames.join(message("Order", each).SerializeToString() for each in orders)
         if encoding:
             packed = [gzip.compress(each) for _, each in frames.split(body)]
-            body = b"".join(b"\1" + len(each).to_bytes(4, "big") + each for each in packed)
+            body = b"".join(frames.frame(each, compressed=True) for each in packed)
         stream.send_data(body)
         stream.send_end([])
         async with asyncio.timeout(5):
