@@ -19,7 +19,7 @@ from devroute.errors import RequestMalformed
 from devroute.inspector.capture import REDACTED
 from devroute.inspector.json_path import Location, format_path
 from devroute.inspector.protobuf.printer import ANY, TYPE, UNKNOWN, VALUE, WITH_OWN_FORM
-from devroute.inspector.protobuf.schema import Schema, new
+from devroute.inspector.protobuf.schema import Schema, map_entry, new
 
 #: Levels of nesting; the library has the same limit.
 MAX_DEPTH: Final = 100
@@ -134,10 +134,10 @@ class _Check:
             return  # absent
         if not field.is_repeated:
             self._value(field, value, at, depth)
-        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+        elif (entry := map_entry(field)) is not None:
             if not isinstance(value, dict):
                 raise _expected(at, "an object (map)", value)
-            key_of, value_of = (field.message_type.fields_by_name[each] for each in ("key", "value"))
+            key_of, value_of = (entry.fields_by_name[each] for each in ("key", "value"))
             for key, each in value.items():
                 self._key(key_of, key, (*at, key))
                 self._value(value_of, each, (*at, key), depth)

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from devroute.http.secret_names import SecretNames
 from devroute.inspector.capture import REDACTED
-from devroute.inspector.protobuf.schema import Schema, parse, unknown_fields
+from devroute.inspector.protobuf.schema import Schema, map_entry, parse, unknown_fields
 from devroute.inspector.protobuf.wire import describe_field
 
 #: The key of fields that the schema does not have; no field of a .proto can have this name.
@@ -83,8 +83,8 @@ class Printer:
                 printed[name] = REDACTED
             elif not field.is_repeated:
                 printed[name] = self._value(field, value)
-            elif field.message_type is not None and field.message_type.GetOptions().map_entry:
-                of = field.message_type.fields_by_name["value"]
+            elif (entry := map_entry(field)) is not None:
+                of = entry.fields_by_name["value"]
                 printed[name] = {_key(key): self._entry(of, key, value[key]) for key in value}
             else:
                 printed[name] = [self._value(field, each) for each in value]

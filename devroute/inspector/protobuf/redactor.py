@@ -12,7 +12,7 @@ from devroute.inspector.json_path import Location, format_path
 from devroute.inspector.masks import Masks
 from devroute.inspector.patterns import might_have_patterns, overwritten
 from devroute.inspector.protobuf.printer import ANY, MAX_ANY_DEPTH, MAX_VALUES, TooLarge
-from devroute.inspector.protobuf.schema import Schema, parse
+from devroute.inspector.protobuf.schema import Schema, map_entry, parse
 
 #: Types that are JSON: places in them are those of the JSON.
 _JSON: Final = frozenset(("google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"))
@@ -87,8 +87,8 @@ class Redactor:
                 changed = True
             elif not field.is_repeated:
                 changed = self._single(message, field, value, here) or changed
-            elif field.message_type is not None and field.message_type.GetOptions().map_entry:
-                changed = self._map(field.message_type.fields_by_name["value"], value, here) or changed
+            elif (entry := map_entry(field)) is not None:
+                changed = self._map(entry.fields_by_name["value"], value, here) or changed
             else:
                 changed = self._list(field, value, here) or changed
         return changed

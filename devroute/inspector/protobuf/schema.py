@@ -114,6 +114,12 @@ def new(kind: Descriptor) -> Message:
     return made
 
 
+def map_entry(field: FieldDescriptor) -> Descriptor | None:
+    """The type of a map's entries, with the fields `key` and `value`; None for a field that is no map."""
+    kind = field.message_type
+    return kind if kind is not None and kind.GetOptions().map_entry else None
+
+
 def unknown_fields(message: Message) -> Iterator[tuple[int, int, int | bytes | None]]:
     """Number, wire type and value of each field that the message's type does not have; None for a group."""
     found: Any = UnknownFieldSet(message)
