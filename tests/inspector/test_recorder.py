@@ -21,7 +21,7 @@ from devroute.inspector.recorder import MAX_WAITING, Recorder, RecordingUpstream
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import CaptureStore
 from tests.support import grpc_shop
-from tests.support.laptop import laptop, relayed, request, serving
+from tests.support.laptop import laptop, relayed, request, serving, two_events
 from tests.support.loopback import App, AppStream, BulkApp, Client, get, post, site
 
 pytestmark = pytest.mark.asyncio
@@ -108,16 +108,7 @@ async def test_a_cancelled_request_is_recorded_as_cancelled() -> None:
 
 async def test_server_sent_events_are_recorded_as_they_arrive() -> None:
     go_on = asyncio.Event()
-
-    async def events(asked: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(asked)
-        await response.write(b"data: 1\n\n")
-        await go_on.wait()
-        await response.write(b"data: 2\n\n")
-        return response
-
-    async with serving(events) as port, laptop(port) as it:
+    async with serving(two_events(go_on)) as port, laptop(port) as it:
         client = Client()
         asking = asyncio.get_running_loop().create_task(it.ask(get(), client=client))
         capture = await it.newest(lambda each: each.response_body.size > 0)

@@ -79,6 +79,20 @@ async def serving(handler: Callable[[web.Request], Any]) -> AsyncIterator[int]:
         await runner.cleanup()
 
 
+def two_events(more: asyncio.Event) -> Callable[[web.Request], Any]:
+    """The handler of an app that sends one event, and another one once `more` is set."""
+
+    async def events(asked: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(asked)
+        await response.write(b"data: 1\n\n")
+        await more.wait()
+        await response.write(b"data: 2\n\n")
+        return response
+
+    return events
+
+
 def request(method: str, target: str, fields: dict[str, str], body: bytes = b"") -> RequestHead:
     lines = "".join(f"{name}: {value}\r\n" for name, value in {"host": "foo", **fields}.items())
     if body:

@@ -22,7 +22,7 @@ from devroute.inspector.rules import breakpoints
 from devroute.inspector.rules.breakpoints import MAX_HELD, MAX_HELD_BYTES
 from devroute.inspector.rules.settings import read_rules
 from tests.support.eventually import eventually
-from tests.support.laptop import Laptop, laptop, relayed, request, serving
+from tests.support.laptop import Laptop, laptop, relayed, request, serving, two_events
 from tests.support.loopback import Client, get
 
 pytestmark = pytest.mark.asyncio
@@ -434,16 +434,7 @@ async def test_a_body_beyond_the_limit_is_not_buffered_and_passes_unedited(side:
 
 async def test_a_stream_that_never_ends_passes_on_once_it_is_continued() -> None:
     more = asyncio.Event()
-
-    async def events(asked: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(asked)
-        await response.write(b"data: 1\n\n")
-        await more.wait()
-        await response.write(b"data: 2\n\n")
-        return response
-
-    async with inspected(events, {"break": "response"}) as (it, inspector):
+    async with inspected(two_events(more), {"break": "response"}) as (it, inspector):
         client = Client()
         it.where.upstream().open(get(), client)
         held = await eventually(lambda: next(iter(it.rules.breakpoints.held.values()), None))
