@@ -176,7 +176,7 @@ def find_server(text: str, given: Mapping[str, object], *, sends_token: bool) ->
     scheme, _, place = settings.server.partition("://")
     if not named and not is_exposed(f"http://{place}"):
         scheme = "http"
-    servers = [f"{each}://{place}" for each in (scheme, _OTHER.get(scheme, scheme))]
+    servers = [f"{each}://{place}" for each in (scheme, _OTHER.get(scheme)) if each]
     errors = asyncio.run(probe(settings, servers))
     server = next((each for each, error in errors.items() if error is None), servers[0])
     if (error := errors[servers[0]]) is not None and (named or server == servers[0]):
