@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Each process that tests start would compile the whole package again.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-firefox test-compiled test-istio test-slow compiled envoys istio package zipapp lint bench \
 	fuzz soak screenshots clean

@@ -40,7 +40,7 @@ class Outages:
 #: The name of outages in which a process was ready to run and was not scheduled.
 MACHINE = "the machine"
 #: Failures that it can explain: the sidecar waited too long for the proxy, or the client for everything.
-LATE = ("did not answer within", "hung")
+LATE = ("did not respond within", "hung")
 
 
 #: In the reason of a request whose laptop does not respond to pings.

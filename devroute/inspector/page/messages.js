@@ -79,7 +79,8 @@ export class MessagesView {
 
   take(found) {
     for (const [n, message] of found.messages.entries()) this.shown[found.first + n - this.first]?.decode(message);
-    this.decoded = found.first + found.messages.length;
+    // The server may know messages whose event has not arrived yet: they are asked for again when their rows stand.
+    this.decoded = Math.min(found.first + found.messages.length, this.next);
     this.explain(found);
   }
 
