@@ -110,13 +110,12 @@ async def fetch(where: Site, name: str = "alice") -> Client:
 # --- requests -----------------------------------------------------------------------------------------
 
 
-async def test_a_request_is_answered_by_the_laptop_and_printed_as_one_line(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+async def test_a_request_is_answered_by_the_laptop_and_printed_as_one_line(said: Said) -> None:
     async with site() as where, app() as port, up(settings(where.url, f"foo=127.0.0.1:{port}")) as task:
         await online(where, task)
         assert (await fetch(where)).body == b"from the laptop"
-    lines = capsys.readouterr().out.splitlines()
+        await eventually(lambda: said("GET"))
+    lines = said.output.splitlines()
     assert lines[0] == f"alice is online at {where.url}"
     assert lines[1] == f"  foo -> http://127.0.0.1:{port}"
     assert """  X-devroute: {"foo": "alice"}""" in lines
@@ -128,7 +127,7 @@ async def test_a_request_is_answered_by_the_laptop_and_printed_as_one_line(
 
 
 async def test_a_command_and_a_link_that_work_are_printed_where_the_proxy_knows_its_entries(
-    capsys: pytest.CaptureFixture[str],
+    said: Said,
 ) -> None:
     entries = {"shop": "https://shop.example", "foo": "https://foo.example/x"}
     async with (
@@ -138,15 +137,14 @@ async def test_a_command_and_a_link_that_work_are_printed_where_the_proxy_knows_
     ):
         await online(where, task)
         assert (await fetch(where)).body == b"from the laptop"
-    lines = capsys.readouterr().out.splitlines()
+        await eventually(lambda: said("GET"))
+    lines = said.output.splitlines()
     assert """  curl -H 'X-devroute: {"foo": "alice"}' https://foo.example/x""" in lines
     assert "  also by shop: https://shop.example" in lines
     assert "Browser: https://foo.example/x?devroute=%7B%22foo%22%3A%22alice%22%7D" in lines
 
 
-async def test_an_open_inspector_and_its_history_survive_a_restart(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+async def test_an_open_inspector_and_its_history_survive_a_restart(said: Said, tmp_path: Path) -> None:
     async with (
         site() as where,
         app() as port,
@@ -156,7 +154,8 @@ async def test_an_open_inspector_and_its_history_survive_a_restart(
         async with up(wanted, tmp_path) as task:
             await online(where, task)
             await fetch(where)
-            found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", capsys.readouterr().out)
+            await eventually(lambda: said("GET"))
+            found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", said.output)
             assert found is not None
             async with browser.get(found[0]) as opened:
                 page = str(opened.url)
@@ -171,9 +170,7 @@ async def test_an_open_inspector_and_its_history_survive_a_restart(
     assert (kept["id"], kept["target"]) == (1, "/path?q=1")
 
 
-async def test_with_output_json_each_event_is_one_object(
-    capsys: pytest.CaptureFixture[str], unused_tcp_port: int
-) -> None:
+async def test_with_output_json_each_event_is_one_object(said: Said, unused_tcp_port: int) -> None:
     json_form = {"output": "json", "name": "alice--2", "inspector": unused_tcp_port}
     async with (
         site() as where,
@@ -182,7 +179,8 @@ async def test_with_output_json_each_event_is_one_object(
     ):
         await online(where, task, "alice--2")
         await fetch(where, "alice--2")
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        await eventually(lambda: said("/path?q=1"))
+    events = [json.loads(line) for line in said.output.splitlines()]
     assert [event["event"] for event in events][:2] == ["online", "request"]
     assert events[0]["contract"] == '{"foo": "alice--2"}'
     assert events[0]["inspector"].startswith(f"http://127.0.0.1:{unused_tcp_port}/?token=")
@@ -199,7 +197,7 @@ async def test_with_output_json_each_event_is_one_object(
 
 
 async def test_an_app_that_does_not_listen_is_the_caller_s_502_and_the_engineer_s_hint(
-    capsys: pytest.CaptureFixture[str], unused_tcp_port: int
+    said: Said, unused_tcp_port: int
 ) -> None:
     async with site() as where, up(settings(where.url, f"foo=127.0.0.1:{unused_tcp_port}")) as task:
         await online(where, task)
@@ -207,9 +205,8 @@ async def test_an_app_that_does_not_listen_is_the_caller_s_502_and_the_engineer_
             error = (await fetch(where)).error
             assert isinstance(error, AppUnreachable)
             assert error.status == 502
-    out = capsys.readouterr().out
-    assert out.count("app-unreachable") == 3
-    assert out.count("start the app of 'foo'") == 1
+        await eventually(lambda: said.count("app-unreachable") == 3)
+    assert said.count("start the app of 'foo'") == 1
 
 
 async def test_a_direct_address_is_registered_and_nothing_is_tunnelled() -> None:
@@ -336,9 +333,7 @@ async def test_takeover_of_all_services_ends_the_first_with_the_reason() -> None
 # --- dialling again -----------------------------------------------------------------------------------
 
 
-async def test_after_a_restart_of_the_server_the_laptop_is_back(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+async def test_after_a_restart_of_the_server_the_laptop_is_back(said: Said) -> None:
     where = await start_site()
     async with app() as port, up(settings(where.url, f"foo=127.0.0.1:{port}")) as task:
         await online(where, task)
@@ -347,11 +342,10 @@ async def test_after_a_restart_of_the_server_the_laptop_is_back(
         try:
             await online(again, task)
             assert (await fetch(again)).body == b"from the laptop"
+            await eventually(lambda: said("alice is online again"))
         finally:
             await again.stop()
-    out = capsys.readouterr().out
-    assert "the tunnel is down: the server is stopping" in out
-    assert "alice is online again" in out
+    assert said("the tunnel is down: the server is stopping")
 
 
 async def test_a_revoked_token_ends_the_agent() -> None:
@@ -382,27 +376,22 @@ def expire_tokens(where: Site) -> None:
 
 
 async def test_a_laptop_whose_token_has_expired_is_back_as_soon_as_there_is_another(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, said: Said
 ) -> None:
-    file, shown = tmp_path / "token", ""
+    file = tmp_path / "token"
     file.write_text("alice-token")
-
-    def is_shown(text: str) -> bool:
-        nonlocal shown
-        shown += capsys.readouterr().out
-        return text in shown
 
     command = {"token": "", "token_command": ("cat", str(file))}
     async with site() as where, up(settings(where.url, output="json", **command)) as task:
         await online(where, task)
         file.write_text("")
         expire_tokens(where)
-        await eventually(lambda: is_shown("did not print a token"))
+        await eventually(lambda: said("did not print a token"))
         assert not where.registry.listing()
         file.write_text("alice-token")
         await online(where, task)
-        await eventually(lambda: is_shown('"back"'))
-    assert "alice-token" not in shown
+        await eventually(lambda: said('"back"'))
+    assert not said("alice-token")
 
 
 async def test_an_expired_token_without_a_command_ends_the_agent_with_a_hint() -> None:
