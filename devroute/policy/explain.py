@@ -27,6 +27,8 @@ def explain(policy: Policy) -> list[str]:
         _shadow(policy),
         "Limits:",
         *_limits(policy),
+        "Administrators:",
+        _admins(policy),
     ]
 
 
@@ -85,6 +87,11 @@ def _limits(policy: Policy) -> Iterator[str]:
         yield f"  {name.replace('_', ' ')}: {value}"
     if not limits:
         yield "  as in the proxy's settings"
+
+
+def _admins(policy: Policy) -> str:
+    who = [*policy.admins.subjects, *(f"members of {group}" for group in policy.admins.groups)]
+    return f"  {_list(who)}" if who else "  none: everyone changes only what is their own"
 
 
 def _list(items: Iterable[object]) -> str:

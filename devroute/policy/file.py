@@ -158,6 +158,13 @@ class RegisterSection(_Section):
         return not groups.isdisjoint(self.groups) or any_matches(self.subjects, subject)
 
 
+class AdminSection(_Section):
+    """These subjects, and the members of these groups, may change what others own."""
+
+    subjects: tuple[Annotated[str, BeforeValidator(_subject)], ...] = ()
+    groups: tuple[Annotated[str, BeforeValidator(_group)], ...] = ()
+
+
 class CallerSection(_Section):
     """Requests from these callers for these services may be detoured to these targets. `*` matches all."""
 
@@ -204,6 +211,7 @@ class PolicyFile(_Section):
     callers: tuple[CallerSection, ...] | None = None
     require: Literal["signed"] | None = None
     limits: LimitsSection = LimitsSection()
+    admins: AdminSection = AdminSection()
 
 
 # --- parsing ------------------------------------------------------------------------------------------------

@@ -14,7 +14,14 @@ from devroute.contract.target import Address
 from devroute.contract.validity import check_time
 from devroute.errors import CallerDenied, ContractUnsigned, RegistrationDenied, ShadowDenied, TargetDenied
 from devroute.policy import file
-from devroute.policy.file import DEFAULT_PORTS, CallerSection, LimitsSection, PolicyFile, RegisterSection
+from devroute.policy.file import (
+    DEFAULT_PORTS,
+    AdminSection,
+    CallerSection,
+    LimitsSection,
+    PolicyFile,
+    RegisterSection,
+)
 from devroute.policy.ranges import SPECIAL, NamedRange, Network, effective_addresses
 from devroute.policy.rules import AddressRule, Ports, Refusal, any_matches, is_caller
 from devroute.quoting import quote
@@ -37,6 +44,7 @@ class Policy:
     callers: tuple[CallerSection, ...] | None = None
     require_signed: bool = False
     limits: LimitsSection = field(default_factory=LimitsSection)
+    admins: AdminSection = field(default_factory=AdminSection)
 
     @classmethod
     def parse(cls, text: str, source: str = "policy.yaml") -> "Policy":
@@ -70,6 +78,7 @@ class Policy:
             callers=file.callers,
             require_signed=file.require == "signed",
             limits=file.limits,
+            admins=file.admins,
         )
 
     @property
@@ -157,6 +166,10 @@ class Policy:
             return self.services
         rules = [rule for rule in self.registrations if rule.applies_to(subject, groups)]
         return tuple(dict.fromkeys(pattern for rule in rules for pattern in rule.services))
+
+    def is_admin(self, subject: str, groups: frozenset[str]) -> bool:
+        """Whether a subject may change what others own."""
+        return not groups.isdisjoint(self.admins.groups) or any_matches(self.admins.subjects, subject)
 
     def _registration_denied(self, subject: str, service: str, rule: str, missing: str) -> RegistrationDenied:
         return RegistrationDenied(

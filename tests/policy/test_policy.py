@@ -339,12 +339,22 @@ def test_signatures_and_limits_are_read() -> None:
     assert Policy().limits.streams_per_link is None
 
 
+def test_administrators_are_subjects_by_pattern_and_groups_in_full() -> None:
+    policy = Policy.parse("admins: {subjects: [dana, ops-*], groups: [platform]}")
+    found = {
+        who: policy.is_admin(who, frozenset(groups))
+        for who, groups in [("dana", ()), ("ops-1", ()), ("eve", ("platform",)), ("mallory", ("platforms",))]
+    }
+    assert found == {"dana": True, "ops-1": True, "eve": True, "mallory": False}
+    assert not Policy().is_admin("dana", frozenset({"platform"}))
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("services: [a]\nservices: [b]", "p.yaml:2: 'services' appears twice"),
         ("direct:\n  networks: [10.0.0.0/8]\n  port: [1]", "p.yaml:3: direct.port: there is no such field"),
-        ("a: 1", "the fields here are direct, cluster, services, shadow, register, callers, require, limits"),
+        ("a: 1", "direct, cluster, services, shadow, register, callers, require, limits, admins"),
         ("register:\n- subjects: [a]\n- services: [b]", "p.yaml:3: register.1: the rule applies to no one"),
         ("register: [{subjects: [a], group: [b]}]", "the fields here are subjects, groups, services"),
         ("register: [{subjects: [A]}]", "register.0.subjects.0: 'A' is not a subject"),
