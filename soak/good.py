@@ -14,7 +14,7 @@ import aiohttp
 from devroute.mesh.istio.sidecar import Endpoint
 
 from .apps import POISON, body_of
-from .ledger import Ledger
+from .ledger import HUNG, Ledger
 
 SERVICE = "the service"
 DIRECT = "direct"
@@ -114,7 +114,7 @@ async def _send(request: Request, method: str, size: int, body: bytes | None = N
         ):
             await request.judge(response, size)
     except TimeoutError:
-        request.failed("hung", f"{method} of {size} bytes after {PATIENCE_S:g} s")
+        request.failed(HUNG, f"{method} of {size} bytes after {PATIENCE_S:g} s")
     except (aiohttp.ClientError, ConnectionError) as error:
         request.failed("cut off", f"{method} {type(error).__name__}: {error}")
 
@@ -171,7 +171,7 @@ async def chat(request: Request) -> None:
                     return
             request.ledger.fine("WebSockets, each message answered by the right app")
     except TimeoutError:
-        request.failed("WebSocket hung", "")
+        request.failed(f"WebSocket {HUNG}", "")
     except aiohttp.WSServerHandshakeError as error:
         request.failed(f"WebSocket refused with {error.status}", str(error))
     except (aiohttp.ClientError, ConnectionError) as error:

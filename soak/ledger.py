@@ -39,8 +39,11 @@ class Outages:
 
 #: The name of outages in which a process was ready to run and was not scheduled.
 MACHINE = "the machine"
-#: Failures that it can explain: the sidecar waited too long for the proxy, or the client for everything.
-LATE = ("did not respond within", "hung")
+#: What a request that took too long for its client is called.
+HUNG = "hung"
+#: Failures that it can explain, in the words of the product: the sidecar waited too long for the proxy, the
+#: proxy for a connection, or the client for everything.
+LATE = ("did not respond within", "did not answer within", HUNG)
 
 
 #: In the reason of a request whose laptop does not respond to pings.

@@ -61,7 +61,7 @@ def _expiry(value: object) -> str:
 class TokenRecord(BaseModel):
     """A token in the file. `created`: a date, for people to read. `expires`: a time in UTC."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     subject: Annotated[str, BeforeValidator(str), AfterValidator(check_subject)]
     sha256: Annotated[str, BeforeValidator(_digest)]

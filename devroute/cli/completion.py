@@ -5,13 +5,10 @@ _DEVROUTE_COMPLETE set. It reads no configuration and asks no server: Tab has to
 from typing import Annotated, Any, Final
 
 import typer
-from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
+from typer.completion import shell_complete
 
 SHELLS: Final = ("bash", "zsh", "fish")
 VARIABLE: Final = "_DEVROUTE_COMPLETE"
-
-# Typer's add_completion does the same, and adds two flags beside our command.
-completion_init()
 
 
 def one_of(*values: str) -> dict[str, Any]:

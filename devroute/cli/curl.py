@@ -12,7 +12,8 @@ from typing import Annotated, Final
 import typer
 
 from devroute.agent.settings import ClientSettings
-from devroute.cli.config.sources import ENV_PREFIX, Source, client_settings, given_settings
+from devroute.cli.config.names import ENV_PREFIX
+from devroute.cli.config.sources import Source, client_settings, given_settings
 from devroute.cli.connection import Server, connecting
 from devroute.cli.exit_codes import NOT_AS_EXPECTED, exits_with_code, print_error
 from devroute.cli.help import option

@@ -14,9 +14,8 @@ import typer
 from devroute.agent.settings import ClientSettings
 from devroute.auth.tls import is_exposed
 from devroute.cli.config import project_file
+from devroute.cli.config.names import COMMAND_LINE, ENV_PREFIX
 from devroute.cli.config.sources import (
-    COMMAND_LINE,
-    ENV_PREFIX,
     Source,
     check_not_exposed,
     client_settings,

@@ -1,6 +1,7 @@
 """A command's environment and configuration files, and the files that commands read and write.
 
-Never interprets settings: cli/config/sources.py does.
+Never interprets settings: cli/config/sources.py does, which is imported where settings are read: it takes
+longer to import than `devroute --help` may take.
 """
 
 import contextlib
@@ -8,15 +9,17 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import typer
 
 from devroute import private_files
-from devroute.cli.config.sources import COMMAND_LINE, Source, read_environment, read_file
-from devroute.cli.config.yaml_edit import with_settings
+from devroute.cli.config.names import COMMAND_LINE
 from devroute.errors import ConfigInvalid, ServerNotConfirmed
 from devroute.platforms import config_folder, state_folder
+
+if TYPE_CHECKING:
+    from devroute.cli.config.sources import Source
 
 S = TypeVar("S")
 
@@ -43,9 +46,11 @@ class Invocation:
         """The folder of what commands remember, whether or not it exists."""
         return state_folder(self.environment)
 
-    def sources(self, parameters: Mapping[str, object]) -> list[Source]:
+    def sources(self, parameters: Mapping[str, object]) -> "list[Source]":
         """Where settings come from, in order of precedence: first the parameters of the command (the `params`
         of its context), of which those that have a setting's name count. Raises ConfigInvalid."""
+        from devroute.cli.config.sources import Source, read_environment, read_file
+
         given = {name: value for name, value in parameters.items() if value != ()}  # (): a list without items
         files = [PROJECT_FILE, *([self.home_file] if self.home_file else [])]
         found = [
@@ -55,7 +60,7 @@ class Invocation:
         ]
         return [Source(COMMAND_LINE, given), read_environment(self.environment), *found]
 
-    def settings(self, read: Callable[[list[Source]], S], parameters: Mapping[str, object]) -> S:
+    def settings(self, read: "Callable[[list[Source]], S]", parameters: Mapping[str, object]) -> S:
         """What `read` makes of the sources. Asks once about a server that only a repository names. Raises
         what `read` does."""
         try:
@@ -73,6 +78,9 @@ class Invocation:
         print(f"devroute: {question.message}.", file=sys.stderr)
         if not typer.confirm("Do you trust this server, from now on?", err=True):
             return False
+        from devroute.cli.config.sources import read_file
+        from devroute.cli.config.yaml_edit import with_settings
+
         known = read_text(file) or ""
         listed = read_file(known, str(file)).values.get("servers")
         servers = {**(listed if isinstance(listed, Mapping) else {}), question.server: {}}

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from devroute.cli.completion import one_of
+from devroute.cli.edge import edge
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import Commands, argument, option
 from devroute.cli.invocation import read_input, read_labels
+from devroute.cli.manifests_check import check
 from devroute.contract.offer_options import read_percent
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
@@ -298,3 +300,7 @@ def _write(file: Path, text: str) -> None:
         file.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise ConfigInvalid(f"{file}: cannot be written: {error.strerror}") from error
+
+
+manifests_app.command("check")(check)
+manifests_app.command("edge")(edge)

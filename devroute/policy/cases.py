@@ -37,7 +37,7 @@ class Case(BaseModel):
     registration of `service` (at the address `target`, if given). `resolves`: the addresses of a target that
     is a name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: _Text | None = None
     action: Literal["detour", "register"] | None = None

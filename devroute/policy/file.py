@@ -121,7 +121,7 @@ _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class DirectRule(_Section):

@@ -57,7 +57,7 @@ def _certificate(value: object) -> object:
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class ReplicaRecord(_Record):

@@ -8,7 +8,8 @@ import typer
 from pydantic import SecretStr
 
 from devroute.agent.settings import AgentSettings
-from devroute.cli.config.sources import ENV_PREFIX, Source, agent_settings
+from devroute.cli.config.names import ENV_PREFIX
+from devroute.cli.config.sources import Source, agent_settings
 from devroute.cli.exit_codes import EXIT_CODES, NOT_AS_EXPECTED, exits_with_code
 from devroute.cli.main import app
 from devroute.errors import DevrouteError

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from soak.ledger import HUNG, LATE
 from tests.support.paths import ROOT
 
 pytest.importorskip("envoy")
@@ -25,3 +26,10 @@ async def test_some_seconds_of_the_soak_pass() -> None:
     assert soak.returncode == 0, output
     assert "delivered to a wrong requester: 0\nunexplained errors: 0\n" in output
     assert "answered by a laptop, as asked" in output
+
+
+def test_the_soak_knows_what_the_product_says_when_the_machine_is_overloaded() -> None:
+    sources = [
+        path.read_text() for folder in ("lua", "devroute") for path in (ROOT / folder).rglob("*.[lp][uy]*")
+    ]
+    assert [words for words in LATE if words != HUNG and not any(words in text for text in sources)] == []

@@ -16,6 +16,7 @@ from devroute.auth.tls import is_exposed
 from devroute.cli.config import project_file
 from devroute.cli.config.credentials import Source as Source
 from devroute.cli.config.credentials import bind, check_confirmed
+from devroute.cli.config.names import COMMAND_LINE, ENV_PREFIX, ENVIRONMENT
 from devroute.contract.service_spec import with_direct
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
@@ -25,11 +26,6 @@ from devroute.quoting import quote
 from devroute.settings import Settings
 from devroute.yaml_text import line_of, read_document
 
-#: Prefix of the environment variables.
-ENV_PREFIX = "DEVROUTE_"
-#: The names of two sources; the others have those of their files.
-COMMAND_LINE = "command line"
-ENVIRONMENT = "the environment"
 #: Settings that no single variable can hold; DEVROUTE_SERVICES is a list.
 _NOT_A_VARIABLE = frozenset({"command", "rules", "services", "servers"})
 

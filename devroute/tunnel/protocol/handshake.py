@@ -43,7 +43,7 @@ def _version(version: int) -> int:
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True, arbitrary_types_allowed=True)
 
     def encode(self) -> bytes:
         return self.model_dump_json().encode()

@@ -1,0 +1,73 @@
+"""The commands of `devroute`, and the modules that make them."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from devroute.cli.help import LazyCommand
+
+#: Unknown options are curl's, and stay in their order.
+_FOR_CURL: Final = {
+    "ignore_unknown_options": True,
+    "allow_extra_args": True,
+    "allow_interspersed_args": False,
+}
+
+_TRACE: Final = {
+    "context_settings": {"allow_extra_args": True, "allow_interspersed_args": False},
+    "options_metavar": "[OPTIONS] -- COMMAND...",
+    "epilog": "COMMAND may be curl, wget, http, https or xh, with its arguments.",
+}
+
+#: The main list of --help: by user, in the order of first use.
+SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
+    "On a laptop": {
+        "init": LazyCommand(
+            "Set up this laptop: ask for server and token, check them, and save them", "init:init"
+        ),
+        "up": LazyCommand("Receive requests for services on this laptop", "up:up"),
+        "curl": LazyCommand(
+            "Send a request by curl with a contract for your services, and report who answered at every hop",
+            "curl:curl",
+            {"context_settings": _FOR_CURL, "options_metavar": "[OPTIONS] URL [CURL OPTIONS]"},
+        ),
+        "ls": LazyCommand("List the laptops that are online", "query:ls"),
+        "status": LazyCommand("Show your identity at the server, and its rules", "query:status"),
+        "trace": LazyCommand(
+            "Send one request, and show which services saw its contract and who answered",
+            "query:trace_",
+            _TRACE,
+        ),
+        "doctor": LazyCommand(
+            "Check everything that this laptop's first request needs, and print what to do about each fault",
+            "doctor:doctor",
+        ),
+        "replay": LazyCommand(
+            "Send recorded requests to the local app, and compare its responses with the recorded ones",
+            "replay:replay",
+        ),
+        "contract": LazyCommand(
+            "Explain what a contract means, or what is wrong with it", "sign:contract_app"
+        ),
+        "demo": LazyCommand(
+            "Run a small mesh with real Envoy on this machine, and send requests through it", "demo:demo"
+        ),
+        "completion": LazyCommand(
+            "Print the script that completes devroute's commands and options in a shell",
+            "completion:completion",
+        ),
+        "version": LazyCommand(
+            "Print the version, and that of the server if it can be reached", "query:version"
+        ),
+    },
+    "For the platform": {
+        "proxy": LazyCommand("Run the proxy in the mesh", "proxy:proxy"),
+        "policy": LazyCommand("Explain what a policy permits, and test it by cases", "policy:policy_app"),
+        "token": LazyCommand("Create, list and revoke tokens for laptops", "token:token_app"),
+        "sign": LazyCommand("Sign a contract, and print the value to send as X-devroute", "sign:sign"),
+        "sign-key": LazyCommand("Create keys that sign contracts", "sign:sign_key_app"),
+        "manifests": LazyCommand(
+            "Print the EnvoyFilter for a mesh, a namespace or a workload, as YAML for kubectl",
+            "manifests:manifests_app",
+        ),
+    },
+}
