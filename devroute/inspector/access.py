@@ -15,16 +15,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from devroute.errors import InspectorDenied, InspectorLocked
+from devroute.pages.origin import is_own_origin, is_same
 
 #: Host names of loopback addresses. With DNS rebinding, the Host is the name of the attacking site.
 HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
 
 #: Random bytes of the token and of the cookie. With 16, the link fits into a line of 80 columns.
 SECRET_BYTES: Final = 16
-
-
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
 def _secret() -> str:
@@ -70,7 +67,7 @@ class AccessControl:
 
     def check_session(self, cookies: Mapping[str, str]) -> None:
         """Check the session cookie. Raises InspectorLocked."""
-        if not _same(cookies.get(self.cookie, ""), self.session):
+        if not is_same(cookies.get(self.cookie, ""), self.session):
             raise InspectorLocked(
                 "this browser has not opened the inspector's link, or did so more than a week ago"
             )
@@ -78,18 +75,12 @@ class AccessControl:
     def check_origin(self, host: str | None, headers: Mapping[str, str], changes: bool) -> None:
         """Check that no other site sent the request. Browsers send Origin with requests that may change
         something (`changes`), so these need one. Raises InspectorDenied."""
-        origin = headers.get("origin")
-        site = headers.get("sec-fetch-site", "same-origin")
-        if (
-            (origin is None and changes)
-            or (origin is not None and origin != f"http://{host}")
-            or site not in ("same-origin", "none")
-        ):
+        if not is_own_origin(headers, f"http://{host}", changes=changes):
             raise InspectorDenied("other sites may not use the inspector")
 
     def redeem(self, token: str) -> str:
         """The cookie's value for a token, which is then no longer valid. Raises InspectorLocked."""
-        if not _same(token, self.token):
+        if not is_same(token, self.token):
             raise InspectorLocked("this link was used before, or is out of date")
         self.token = _secret()
         self.renewed(self.url)

@@ -5,7 +5,6 @@ inspector/api/ owns the API. The agent owns the captures.
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib import resources
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -23,6 +22,7 @@ from devroute.inspector.access import AccessControl
 from devroute.inspector.api import add_api
 from devroute.inspector.inspection import Inspection
 from devroute.inspector.state import InspectorState
+from devroute.pages.files import HEADERS, PageFiles
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 4040
@@ -34,23 +34,6 @@ MAX_UPLOAD: Final = 64 * 1024 * 1024
 #: Seconds that open pages have to close their connections.
 CLOSE_SECONDS: Final = 0.5
 
-#: No inline scripts or styles, nothing from other origins, no frames; Trusted Types forbid innerHTML.
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
-)
-HEADERS: Final = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
-TYPES: Final = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
-
 
 class Inspector:
     """The page, and the access control of page and API."""
@@ -58,7 +41,7 @@ class Inspector:
     def __init__(self, inspection: Inspection, access: AccessControl) -> None:
         self._inspection = inspection
         self._access = access
-        self._files = _page_files()
+        self._files = PageFiles("devroute.inspector")
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._guarded], client_max_size=MAX_UPLOAD)
@@ -106,7 +89,7 @@ class Inspector:
         token = request.query.get("token")
         if token is None:
             self._access.check_session(request.cookies)
-            return self._file("index.html")
+            return self._files.response("index.html")
         try:
             session = self._access.redeem(token)
         except InspectorLocked:
@@ -122,14 +105,7 @@ class Inspector:
         return response
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        return self._file(request.match_info["file"])
-
-    def _file(self, name: str) -> web.Response:
-        try:
-            data = self._files[name]
-        except KeyError:
-            raise NotFound(f"the page has no {name}") from None
-        return web.Response(body=data, content_type=TYPES[name.rpartition(".")[2]], charset="utf-8")
+        return self._files.response(request.match_info["file"])
 
 
 _GO_ON: Final = "<!doctype html><title>devroute inspector</title><p><a href='/'>Open the inspector</a>"
@@ -206,15 +182,6 @@ async def _listen(runner: web.AppRunner, ports: Sequence[int]) -> int:
         else f"inspector: ports {min(ports)} to {max(ports)} are in use",
         hint="choose another port with inspector: PORT, or turn it off with inspector: false",
     )
-
-
-def _page_files() -> dict[str, bytes]:
-    folder = resources.files("devroute.inspector") / "page"
-    return {
-        file.name: file.read_bytes()
-        for file in folder.iterdir()
-        if file.is_file() and file.name.rpartition(".")[2] in TYPES
-    }
 
 
 async def _protect(request: web.Request, response: web.StreamResponse) -> None:

@@ -1,7 +1,6 @@
 """The changes of captures as server-sent events, and what the page shows of this laptop."""
 
 import asyncio
-import json
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -10,13 +9,10 @@ from aiohttp import web
 from devroute import __version__
 from devroute.inspector.feed import Feed
 from devroute.inspector.inspection import Inspection
+from devroute.pages.events import KEEP_ALIVE, QUIET_SECONDS, RETRY, as_event, is_set_within
 
 #: Seconds between two batches of events for one page.
 BATCH_SECONDS: Final = 0.1
-#: After so many seconds without events, a comment is sent, so that both sides notice a broken connection.
-QUIET_SECONDS: Final = 15.0
-#: Milliseconds after which a page reconnects.
-RETRY_MS: Final = 1000
 
 
 class Events:
@@ -68,16 +64,16 @@ class Events:
         shown = rules.version
         unsubscribe = rules.subscribe(feed.awake.set)
         try:
-            await response.write(b"retry: %d\n\n" % RETRY_MS + _event("hello", self._hello()))
+            await response.write(RETRY + as_event("hello", self._hello()))
             while not self._ending.is_set():
                 for name, document in feed.take():
-                    await response.write(_event(name, document))
+                    await response.write(as_event(name, document))
                 if rules.version != shown:
                     shown = rules.version
-                    await response.write(_event("rules", rules.as_json()))
-                await _wait(self._ending, BATCH_SECONDS)
-                if not await _wait(feed.awake, QUIET_SECONDS):
-                    await response.write(b": keep-alive\n\n")
+                    await response.write(as_event("rules", rules.as_json()))
+                await is_set_within(self._ending, BATCH_SECONDS)
+                if not await is_set_within(feed.awake, QUIET_SECONDS):
+                    await response.write(KEEP_ALIVE)
         except ConnectionError:
             pass  # the page was closed
         finally:
@@ -90,16 +86,3 @@ class Events:
 def laptop(inspection: Inspection) -> dict[str, Any]:
     """What the page shows besides captures."""
     return {"about": asdict(inspection.about), "version": __version__, "paused": inspection.store.paused}
-
-
-def _event(name: str, document: dict[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event is set, now or within this time."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False

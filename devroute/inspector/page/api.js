@@ -1,27 +1,8 @@
 // The server's API. A failure throws an Error with a message for the user.
 
-async function call(path, options = {}) {
-  let response;
-  try {
-    response = await fetch(path, { credentials: "same-origin", ...options });
-  } catch (error) {
-    if (options.signal?.aborted) throw error;
-    throw new Error("devroute up does not respond; is it still running?");
-  }
-  if (response.ok) return response;
-  let text = `${response.status} ${response.statusText}`;
-  let code;
-  try {
-    const error = await response.json();
-    code = error.code;
-    text = error.hint ? `${error.message} (${error.hint})` : error.message;
-  } catch { /* no JSON error in the body */ }
-  throw Object.assign(new Error(text), { status: response.status, code });
-}
+import { follow as followEvents, requests } from "./server.js";
 
-const json = async (path, options) => (await call(path, options)).json();
-// `body`: JSON, as text or a file.
-const send = (method, path, body) => json(path, { method, headers: { "content-type": "application/json" }, body });
+const { call, json, send } = requests("devroute up does not respond; is it still running?");
 const post = (path, body) => send("POST", path, JSON.stringify(body));
 const put = (path, body) => send("PUT", path, JSON.stringify(body));
 
@@ -55,25 +36,5 @@ export async function body(id, side, from = 0) {
   return new Uint8Array(await (await call(`${bodyUrl(id, side)}?decoded=1&from=${from}`)).arrayBuffer());
 }
 
-const RETRY_MS = 1000;
-
-// Events as they happen, for as long as the page is open: it goes on when devroute up was restarted. After each (re)connection, the server sends all captures again.
-export function follow({ hello, batch, rules, synced, state }) {
-  const source = new EventSource("/api/events");
-  source.addEventListener("hello", (event) => hello(JSON.parse(event.data)));
-  source.addEventListener("batch", (event) => batch(JSON.parse(event.data)));
-  source.addEventListener("rules", (event) => rules(JSON.parse(event.data)));
-  source.addEventListener("synced", () => synced());
-  source.addEventListener("open", () => state("live"));
-  source.addEventListener("error", async () => {
-    if (source.readyState !== EventSource.CLOSED) return state("lost");
-    // An error response ends the EventSource: find out whether to reconnect or to ask for a new link.
-    try {
-      await json("/api/status");
-      state("lost");
-    } catch (error) {
-      state(error.status === 401 ? "locked" : "lost");
-    }
-    setTimeout(() => follow({ hello, batch, rules, synced, state }), RETRY_MS);
-  });
-}
+// Events as they happen. After each (re)connection, the server sends all captures again.
+export const follow = ({ state, ...on }) => followEvents("/api/events", on, state, () => json("/api/status"));

@@ -2,9 +2,10 @@
 
 import * as api from "./api.js";
 import { copy, h, notice } from "./dom.js";
-import { header, plural, size } from "./format.js";
+import { plural, size } from "./format.js";
 import * as json from "./json.js";
 import { Rows } from "./rows.js";
+import { header } from "./words.js";
 
 const TEXT_AT_ONCE = 200_000; // characters; the rest on request
 const HEX_ROW = 20;

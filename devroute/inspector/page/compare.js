@@ -3,8 +3,9 @@
 import * as api from "./api.js";
 import { asJson, asText } from "./body.js";
 import { dialog, h } from "./dom.js";
-import { duration, plural, size, verb } from "./format.js";
+import { duration, plural, size } from "./format.js";
 import { pretty } from "./json.js";
+import { verb } from "./words.js";
 
 const MAX_LINES = 1500; // that are aligned; the time grows with the square of their number
 

@@ -2,8 +2,9 @@
 
 import * as api from "./api.js";
 import { byId, h, notice, setText } from "./dom.js";
-import { KINDS, clock, verb } from "./format.js";
+import { clock } from "./format.js";
 import { timing } from "./timing.js";
+import { KINDS, verb } from "./words.js";
 
 const REFRESH_MS = 250; // between two updates of a request in flight
 

@@ -3,8 +3,8 @@
 
 import * as api from "./api.js";
 import { byId, guarded, h, notice, setText } from "./dom.js";
-import { shadowed } from "./format.js";
 import { Suggestions } from "./suggestions.js";
+import { shadowed } from "./words.js";
 
 const CLASSES = ["2xx", "3xx", "4xx", "5xx", "failed", "open"];
 const TYPING_MS = 120; // after the last keystroke

@@ -1,8 +1,9 @@
 // The list, newest first. The list itself has the keyboard focus (aria-activedescendant).
 
 import { byId, h, setText } from "./dom.js";
-import { KINDS, clock, duration, plural, shadowed, size, verb } from "./format.js";
+import { clock, duration, plural, size } from "./format.js";
 import { Rows } from "./rows.js";
+import { KINDS, shadowed, verb } from "./words.js";
 
 const ROW = 32;
 

@@ -3,16 +3,16 @@ nothing on it that a request could change, and no token.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
-from importlib import resources
 from typing import Final
 
 from aiohttp import web
 
-from devroute.inspector.server import HEADERS, TYPES
+from devroute.errors import NotFound
 from devroute.mesh.demo.journal import Journal
+from devroute.pages.events import as_event
+from devroute.pages.files import HEADERS, PageFiles
 
 #: Between two looks at the journal, and the longest time without an event, in seconds: a page that has gone
 #: is found when it is written to.
@@ -29,9 +29,7 @@ class JournalPage:
         self._journal = journal
         self._about = about
         self._open = 0
-        folder = resources.files("devroute.mesh.demo").joinpath("page")
-        icon = resources.files("devroute.inspector").joinpath("page", "icon.svg")
-        self._files = {each.name: each.read_bytes() for each in (*folder.iterdir(), icon)}
+        self._files = PageFiles("devroute.mesh.demo")
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/", self.file)
@@ -39,11 +37,12 @@ class JournalPage:
         router.add_get("/events", self.events)
 
     async def file(self, request: web.Request) -> web.Response:
-        name = request.match_info.get("file", "index.html")
-        if name not in self._files:
-            raise web.HTTPNotFound
-        kind = TYPES[name.rpartition(".")[2]]
-        return web.Response(body=self._files[name], content_type=kind, charset="utf-8", headers=HEADERS)
+        try:
+            response = self._files.response(request.match_info.get("file", "index.html"))
+        except NotFound:
+            raise web.HTTPNotFound from None
+        response.headers.update(HEADERS)
+        return response
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: "about" once, then "requests" with each change, as JSON."""
@@ -53,7 +52,7 @@ class JournalPage:
         await response.prepare(request)
         self._open += 1
         try:
-            await response.write(_event("about", self._about))
+            await response.write(as_event("about", self._about))
             await self._follow(response)
         except ConnectionError:
             pass  # the page was closed
@@ -66,10 +65,6 @@ class JournalPage:
         while True:
             version, now = self._journal.version, time.time()
             if version != sent or now - last > SILENT_SECONDS:
-                await response.write(_event("requests", {"now": now, "requests": self._journal.as_json()}))
+                await response.write(as_event("requests", {"now": now, "requests": self._journal.as_json()}))
                 sent, last = version, now
             await asyncio.sleep(POLL_SECONDS)
-
-
-def _event(name: str, document: Mapping[str, object]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()

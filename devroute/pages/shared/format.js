@@ -1,4 +1,4 @@
-// Formats numbers, times and statuses.
+// Formats numbers and times.
 
 export function duration(ms) {
   if (ms === null || ms === undefined) return "";
@@ -24,16 +24,3 @@ export function clock(seconds, exact = false) {
 }
 
 export const plural = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
-
-export function shadowed({ differences }) {
-  return differences === null || differences === undefined ? "" : differences ? "different" : "same";
-}
-
-// What stands in the place of a method: a gRPC call is always a POST, a WebSocket always a GET.
-export const verb = ({ kind, method }) => ({ grpc: "gRPC", websocket: "WS" })[kind] ?? method;
-
-export const KINDS = { http: "HTTP", grpc: "gRPC", websocket: "WebSocket", upgrade: "upgrade", sse: "event stream" };
-
-export function header(headers, name) {
-  return headers?.find(([each]) => each.toLowerCase() === name)?.[1] ?? "";
-}
