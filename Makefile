@@ -10,10 +10,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 takes your own code, SERVICE=NAME)"
-	@echo "make test          run all tests"
+	@echo "make test          run the tests (test-istio and test-slow have more)"
 	@echo "make test-istio    run the tests on a real Istio (as root; needs Go, etcd, iptables)"
 	@echo "make test-firefox  run the tests of the inspector's page in Firefox"
-	@echo "make test-slow     build, install and run all that is published (needs a package index); services in Go and Java"
+	@echo "make test-slow     run what is published; services in Go and Java; a short soak; older Envoys (needs a package index)"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
 	@echo "make istio         build Istio and kube-apiserver for test-istio, once (8 minutes on two cores)"
 	@echo "make lint          ruff, mypy, import-linter, and the project's own checks of layout, tasks and words"
@@ -78,7 +78,7 @@ istio: $(VENV)/.test-installed
 OLDEST = $(VENV)/envoys/$(firstword $(ENVOYS))
 test-istio: istio
 	$(MAKE) $(OLDEST)
-	$(BIN)/python -m pytest tests/istio -m 'istio or not istio' $(ARGS)
+	$(BIN)/python -m pytest tests/istio tests/mesh/preflight -m istio $(ARGS)
 	$(BIN)/python -m pytest $(ON_THE_OLDEST:%=tests/istio/test_%.py) -m istio --envoy $(OLDEST)/envoy/_bin/envoy $(ARGS)
 ON_THE_OLDEST := main_job policies identity edge
 
@@ -98,8 +98,8 @@ zipapp: $(VENV)/.package-installed
 		&& cp -rn build/zipapp/$$python/. build/zipapp/all || exit; done
 	$(BIN)/shiv --console-script devroute --site-packages build/zipapp/all --output-file dist/devroute.pyz \
 		--preamble package/preamble.py --reproducible
-test-slow: $(VENV)/.test-installed package zipapp
-	$(BIN)/python -m pytest tests/packaging tests/docs -m slow $(ARGS)
+test-slow: $(VENV)/.test-installed package zipapp envoys
+	$(BIN)/python -m pytest tests/packaging tests/docs tests/e2e tests/envoy -m 'slow or releases' $(ARGS)
 
 # What the image installs, with hashes; needs uv. Again after a change of pyproject.toml or constraints.txt.
 image-requirements:

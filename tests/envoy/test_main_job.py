@@ -134,6 +134,8 @@ async def test_200_requests_at_once_for_20_contracts_each_get_their_own_response
             async with job.request({"foo": target}, f"/?id={number}", method="POST", data=body) as response:
                 seen = await response.json()
                 result = response.headers["x-devroute-result"]
+                if result != "laptop":
+                    result += f": {response.headers.get('x-devroute-reason')}"
             return result, seen["who"], seen["id"], seen["body"] == body
 
         everybody = list(targets.items())

@@ -17,7 +17,8 @@ from tests.istio.rig import Rig, rig, with_laptops
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests on the rig run on its event loop."""
     for item in items:
-        if item.get_closest_marker("istio"):
+        function = getattr(item, "function", None)
+        if item.get_closest_marker("istio") and asyncio.iscoroutinefunction(function):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 

@@ -1,6 +1,6 @@
 """`istioctl validate` of everything that devroute ships or prints: what Istio's webhook would refuse.
 
-It needs no cluster. `make test` runs it where istioctl is built (`make test-istio` builds it).
+It needs no cluster, only istioctl, which `make test-istio` builds.
 """
 
 import contextlib
@@ -16,9 +16,12 @@ from devroute.cli.main import run
 from tests.istio.binaries import ISTIO, folder_of, is_built
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.skipif(
-    not is_built(ISTIO), reason="istioctl is not built: python -m tests.istio.binaries istio"
-)
+pytestmark = [
+    pytest.mark.istio,
+    pytest.mark.skipif(
+        not is_built(ISTIO), reason="istioctl is not built: python -m tests.istio.binaries istio"
+    ),
+]
 
 SCOPES = (
     ("--scope", "mesh"),

@@ -44,6 +44,7 @@ def test_the_check_says_what_is_wrong(case: Case) -> None:
         assert case.says in found[0]
 
 
+@pytest.mark.istio
 @needs_istioctl
 @every_case
 def test_istioctl_agrees_as_the_table_says(case: Case, tmp_path: Path) -> None:
@@ -65,6 +66,7 @@ def test_what_is_shipped_has_no_error(file: Path) -> None:
     assert errors(file.read_text()) == []
 
 
+@pytest.mark.istio
 @needs_istioctl
 def test_the_schemas_are_those_of_the_pinned_istio() -> None:
     assert FILE.read_text() == schemas(folder_of(ISTIO)), "run python -m tests.istio.schemas"
