@@ -1,4 +1,4 @@
--- parts: text, path, random, settings, caller, identity, baggage, trace, plain, cache, cluster, lines, resolve, rule, loop, destination
+-- parts: text, path, random, settings, caller, identity, baggage, trace, plain, cache, cluster, lines, retry, resolve, rule, loop, destination
 --
 -- devroute's sidecar filter: decides for one request with a contract whether it is detoured at this service.
 --

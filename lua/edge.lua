@@ -1,4 +1,4 @@
--- parts: text, network, baggage, trace, plain, fields, cookie, set_cookie, edge_baggage, admission, lines, contract_report, page
+-- parts: text, network, baggage, trace, plain, fields, cookie, set_cookie, edge_baggage, admission, lines, retry, contract_report, page
 --
 -- devroute's gateway filter: which contracts from outside enter the mesh, and how a plain browser sends one.
 --

@@ -1,4 +1,4 @@
--- parts: text, path, random, settings, caller, baggage, cluster, lines, resolve
+-- parts: text, path, random, settings, caller, baggage, cluster, lines, retry, resolve
 --
 -- devroute's sidecar filter for shadow traffic: ordinary requests, without a contract, of a workload that takes part
 -- in `--shadow-share`.

@@ -31,6 +31,8 @@ local function report_on(handle, contract)
     [":path"] = "/contract",
     [":authority"] = "devroute-proxy",
     [CONTRACT] = contract,
+    ["x-envoy-retry-on"] = RETRY_ON,
+    ["x-envoy-max-retries"] = RETRIES,
   }, nil, REPORT_TIMEOUT_MS)
   local report = called and headers[":status"] == "200" and parse_report(body) or nil
   if reports_size >= MAX_REPORTS then

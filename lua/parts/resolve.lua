@@ -9,6 +9,8 @@ local function call_resolve(handle, contract, names, namespace, timeout_ms)
     [CONTRACT] = contract,
     [CANDIDATES] = names,
     [NAMESPACE] = namespace,
+    ["x-envoy-retry-on"] = RETRY_ON,
+    ["x-envoy-max-retries"] = RETRIES,
   }, nil, timeout_ms)
   return called and headers[":status"] or nil, body
 end

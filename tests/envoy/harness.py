@@ -124,6 +124,7 @@ async def sidecar_of_foo(
     control: Endpoint | None = None,
     data: Endpoint | None = None,
     replicas: Sequence[Endpoint] = (),
+    gone: Endpoint | None = None,
     port: int | None = None,
     clusters: bool = True,
     code: str | None = None,
@@ -138,8 +139,9 @@ async def sidecar_of_foo(
 
     `hurried`: it waits for /resolve as long as shipped; else longer, see `patient`.
     `teams` are EnvoyFilters of others. `control` and `data` replace the fake proxy's ports, `replicas` its
-    data port by several; `port` is that of the app and of the listener, as Istio has it; `front` and `code`
-    replace the Lua of the first and last filter; without `clusters` the sidecar does not know the proxy.
+    data port by several; `gone` is one more endpoint of both, at which nothing listens; `port` is that of the
+    app and of the listener, as Istio has it; `front` and `code` replace the Lua of the first and last filter;
+    without `clusters` the sidecar does not know the proxy.
     """
     proxy = FakeProxy()
     async with AsyncExitStack() as stack:
@@ -156,9 +158,13 @@ async def sidecar_of_foo(
         if port is not None:
             listener = configuration["static_resources"]["listeners"][0]
             listener["address"]["socket_address"]["port_value"] = port
+        several = {PROXY.data_cluster: [*replicas], PROXY.control_cluster: []}
+        if gone is not None:
+            several[PROXY.data_cluster].append(gone)
+            several[PROXY.control_cluster] += [gone, control or fake_control]
         for each in configuration["static_resources"]["clusters"]:
-            if replicas and each["name"] == PROXY.data_cluster:
-                hosts = [{"endpoint": {"address": address(place)}} for place in replicas]
+            if places := several.get(each["name"]):
+                hosts = [{"endpoint": {"address": address(place)}} for place in places]
                 each["load_assignment"]["endpoints"] = [{"lb_endpoints": hosts}]
         if code is not None:
             decide = configuration[extension_configs.KEY]["devroute"]["typed_config"]

@@ -1,5 +1,5 @@
 """A detour goes straight to the replica that /resolve names: the shipped filter on a real Envoy, with three
-replicas of the proxy's data port."""
+replicas of the proxy's data port, and one that has just gone."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,9 +31,10 @@ def replica(number: int) -> Handler:
 async def running(folder: Path) -> AsyncIterator[tuple[Mesh, list[Endpoint]]]:
     async with AsyncExitStack() as stack:
         places = [await stack.enter_async_context(serving(replica(number))) for number in range(3)]
-        sidecar = sidecar_of_foo(folder, MeshScope(), replicas=places, port=free_port())
+        gone = Endpoint("127.0.0.1", free_port())
+        sidecar = sidecar_of_foo(folder, MeshScope(), replicas=places, gone=gone, port=free_port())
         mesh = await stack.enter_async_context(sidecar)
-        yield mesh, places
+        yield mesh, [*places, gone]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -58,6 +59,14 @@ async def test_every_request_reaches_the_replica_that_is_named(
     mesh, places = three
     mesh.proxy.says("detour", service="foo", owner=f"{places[number].host}:{places[number].port}", ttl=0)
     assert await responders(mesh) == [str(number)] * REQUESTS
+
+
+async def test_where_the_owner_has_gone_another_replica_gets_the_request(
+    three: tuple[Mesh, list[Endpoint]],
+) -> None:
+    mesh, (*_, gone) = three
+    mesh.proxy.says("detour", service="foo", owner=f"{gone.host}:{gone.port}", ttl=0)
+    assert set(await responders(mesh)) <= {"0", "1", "2"}
 
 
 @pytest.mark.parametrize("lines", [{}, {"owner": "192.0.2.9:8080"}], ids=["nobody", "not-a-host"])

@@ -49,6 +49,10 @@ ELSEWHERE = ("mirror", "version")
 #: The denominator of a share: fine enough for any percentage.
 MILLION = 1_000_000
 ROUTER = "envoy.filters.http.router"
+#: Of a detour. A replica that has just gone is an endpoint for a moment yet: another one gets the request if
+#: no byte of it has been sent, and never later, since the laptop may have seen it.
+RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+RETRIES = 2
 
 
 class Names(NamedTuple):
@@ -247,8 +251,27 @@ def _detour_route(proxy: ProxyService) -> Document:
     return {
         "name": "devroute-detour",
         "match": _match(_carries_contract(), _exactly(lua.SENT_TO_PROXY)),
-        "route": {"cluster": proxy.data_cluster, "timeout": "0s", "idle_timeout": "0s"},
+        "route": {
+            "cluster": proxy.data_cluster,
+            "timeout": "0s",
+            "idle_timeout": "0s",
+            "retry_policy": _on_another_replica(),
+        },
         "request_headers_to_remove": [headers.CLUSTER, headers.SHADOW],
+    }
+
+
+def _on_another_replica() -> Document:
+    """Where the owner cannot be reached, the request goes by balancing: Envoy forgets the host that the Lua
+    chose."""
+    predicate = "envoy.retry_host_predicates.previous_hosts"
+    kind = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+    return {
+        "retry_on": RETRY_ON,
+        "num_retries": RETRIES,
+        "retry_host_predicate": [{"name": predicate, "typed_config": {"@type": kind}}],
+        "host_selection_retry_max_attempts": 3,
+        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
     }
 
 
