@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-firefox test-compiled test-istio test-slow compiled envoys istio package zipapp lint bench \
-	fuzz soak screenshots clean
+	fuzz soak ha screenshots clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 takes your own code, SERVICE=NAME)"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint          ruff, mypy, import-linter, and the project's own checks of layout, tasks and words"
 	@echo "make fuzz          property tests at random, then the parsers with mutated input, for FUZZ_SECONDS (600)"
 	@echo "make soak          mix good, bad and hostile traffic while laptops come and go, for SOAK_SECONDS (600)"
+	@echo "make ha            show with figures that several replicas lose no request, in 6 minutes (QUICK=1: in one; needs redis-server)"
 	@echo "make package       build the source distribution and the wheel into dist/"
 	@echo "make zipapp        build dist/devroute.pyz, one file with all that it needs but Python"
 	@echo "make compiled      compile the data path to C, into build/compiled"
@@ -130,6 +131,10 @@ fuzz: $(VENV)/.test-installed
 SOAK_SECONDS ?= 600
 soak: $(VENV)/.test-installed
 	@$(BIN)/python -m soak $(SOAK_SECONDS)
+
+# Three replicas, a Redis and an Envoy under load while they are restarted, killed, stopped and cut off (docs/ha.md).
+ha: $(VENV)/.test-installed
+	@$(BIN)/python -m ha $(if $(QUICK),--quick) $(ARGS)
 
 bench: $(VENV)/.bench-installed compiled
 	@$(WITH_COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(RECORD),--record) $(ARGS)

@@ -6,6 +6,7 @@ cannot be set up raises CannotRun with the reason.
 
 import getpass
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -41,6 +42,11 @@ DIRECT, REFERENCE = "straight to the app", "Go ReverseProxy (reference)"
 NGINX, ENVOY = "nginx, 1 worker", "Envoy, 1 worker"
 RELAY, TUNNEL = "devroute, direct", "devroute, tunnel"
 TUNNEL_TLS, TUNNEL_BARE = "devroute, tunnel over TLS", "devroute, tunnel without WebSocket"
+#: The same tunnel with two replicas: requests go to the one that has it, or to the other.
+PINNED, FORWARDED = (
+    "devroute, tunnel, of two replicas: pinned",
+    "devroute, tunnel, of two replicas: forwarded",
+)
 SSH, SSH_TTY = "ssh -N -R", "ssh -tt -R"
 #: The floor is the best of these.
 TUNNELS = ("chisel", "frp", "yamux + Go ReverseProxy", "rathole")
@@ -379,7 +385,11 @@ def _tunnel(
     stage.until_listening(proxy.control, proxy.process)
     services = (f"foo=127.0.0.1:{apps.app}", f"bulk=127.0.0.1:{apps.bulk}")
     agent = stage.run(
-        name.replace(" ", "-"), *command, "up", *services, env=proxy.agent_environment() | dict(env or {})
+        re.sub(r"[^a-z]+", "-", name),
+        *command,
+        "up",
+        *services,
+        env=proxy.agent_environment() | dict(env or {}),
     )
     doors = (Door(proxy.data, through_tunnel(each)) for each in ("foo", "bulk"))
     return _ready(stage, Peer(name, *doors, (proxy.process, *ingress), (agent,)))
@@ -387,6 +397,34 @@ def _tunnel(
 
 def devroute_tunnel(stage: Stage, apps: Apps) -> Peer:
     return _tunnel(stage, apps, TUNNEL, mesh(stage, "proxy-tunnel"))
+
+
+def _two_replicas(stage: Stage, name: str) -> tuple[Mesh, Mesh]:
+    """The replica that the agent dials, and another one; they share a Redis of their own."""
+    (port, *peers) = free_ports(3)
+    redis = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning")
+    process = stage.run(f"redis-{name}", stage.program("redis-server"), *redis)
+    stage.until_listening(port, process)
+    shared = {"DEVROUTE_REGISTRY": f"redis://127.0.0.1:{port}/0", "DEVROUTE_PEER_HOST": "127.0.0.1"}
+    owner, other = (
+        mesh(stage, f"proxy-{name}-{number}", env=shared | {"DEVROUTE_PEER_PORT": str(peer)})
+        for number, peer in enumerate(peers)
+    )
+    stage.until_listening(other.control, other.process)
+    return owner, other
+
+
+def devroute_pinned(stage: Stage, apps: Apps) -> Peer:
+    owner, _ = _two_replicas(stage, "pinned")
+    return _tunnel(stage, apps, PINNED, owner)
+
+
+def devroute_forwarded(stage: Stage, apps: Apps) -> Peer:
+    """Both replicas count as the proxy."""
+    owner, other = _two_replicas(stage, "forwarded")
+    tunnel = _tunnel(stage, apps, FORWARDED, owner)
+    doors = (Door(other.data, each.headers) for each in (tunnel.app, tunnel.bulk))
+    return _ready(stage, Peer(FORWARDED, *doors, (other.process, owner.process), tunnel.agent))
 
 
 def devroute_bare(stage: Stage, apps: Apps) -> Peer:
@@ -436,6 +474,8 @@ ALL: dict[str, Callable[[Stage, Apps], Peer]] = {
     "rathole": rathole,
     "yamux + Go ReverseProxy": yamux,
     TUNNEL: devroute_tunnel,
+    PINNED: devroute_pinned,
+    FORWARDED: devroute_forwarded,
     TUNNEL_BARE: devroute_bare,
     TUNNEL_TLS: devroute_tls,
 }

@@ -9,7 +9,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench import peers
-from bench.peers import DIRECT, ENVOY, NGINX, REFERENCE, RELAY, SSH, SSH_TTY, TUNNEL, TUNNEL_BARE, TUNNEL_TLS
+from bench.peers import (
+    DIRECT,
+    ENVOY,
+    FORWARDED,
+    NGINX,
+    PINNED,
+    REFERENCE,
+    RELAY,
+    SSH,
+    SSH_TTY,
+    TUNNEL,
+    TUNNEL_BARE,
+    TUNNEL_TLS,
+)
 
 #: Shown for a missing figure.
 NONE = "-"
@@ -145,6 +158,8 @@ def floors(run: Run) -> list[Floor]:
         Floor("tunnel ÷ ssh -tt -R, its best case", run.against(TUNNEL, SSH_TTY, "rate"), 0.85),
         Floor("tunnel ÷ ssh -N -R", run.against(TUNNEL, SSH, "rate"), 5),
         Floor("tunnel over TLS ÷ tunnel", run.against(TUNNEL_TLS, TUNNEL, "rate"), 0.75),
+        Floor("pinned to the owner of two replicas ÷ one replica", run.against(PINNED, TUNNEL, "rate"), 0.97),
+        Floor("forwarded to the owner ÷ one replica", run.against(FORWARDED, TUNNEL, "rate"), 0.5),
         Floor("WebSocket framing ÷ bare stream", run.against(TUNNEL, TUNNEL_BARE, "rate"), 0.9),
         Floor("p50 added at one connection, direct, µs", run.added(RELAY), 45, least=False),
         Floor("p50 added at one connection, tunnel, µs", run.added(TUNNEL), 80, least=False),

@@ -41,7 +41,7 @@ _PATTERNS = [
     (re.compile(rf"\b(?:{pattern})\b".replace(" ", r"\s+"), re.IGNORECASE), advice)
     for pattern, advice in RETIRED.items()
 ]
-_FOLDERS = ("devroute", "lua", "tests", "bench", "soak", "fuzz", "demo", "docs", "checks", ".ci")
+_FOLDERS = ("devroute", "lua", "tests", "bench", "soak", "ha", "fuzz", "demo", "docs", "checks", ".ci")
 #: This file and its tests hold the words, and the changelog and the bench's records quote history.
 _EXEMPT = ("checks/words.py", "tests/checks/test_words.py", "CHANGELOG.md", "bench/README.md")
 _HASH = {".toml", ".yaml", ".yml", ".sh"}

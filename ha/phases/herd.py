@@ -1,0 +1,45 @@
+"""All agents lose their replica at the same moment, and come back to the others."""
+
+import asyncio
+from pathlib import Path
+
+from bench.processes import cpu_seconds
+from devroute.mesh.istio.sidecar import Endpoint
+from ha import apps
+from ha.figures import Report
+from ha.mesh import mesh
+from ha.phases.kill import NOTICED_S, links
+from ha.scale import Scale
+from tests.support.eventually import eventually
+
+NAME = "all dial again"
+ONLINE_SECONDS = 120.0
+#: Seconds within which all agents are back.
+BACK_S = 10.0
+#: CPU seconds of the other replicas for each agent: its registration, and that all learn of it.
+CPU_S = 0.02
+
+
+async def run(folder: Path, scale: Scale, report: Report, wanted: list[str]) -> None:
+    loop = asyncio.get_running_loop()
+    service = await apps.serve("the service")
+    async with service, mesh(folder, app=Endpoint("127.0.0.1", apps.port_of(service))) as ours:
+        victim, *others = ours.exposed
+        pids = [each.process.pid for each in others]
+        ours.set_endpoints([victim])
+        async with ours.program("laptops", ours.server, str(scale.herd)) as laptops:
+            await ours.line(laptops, ONLINE_SECONDS)
+            ours.set_endpoints([victim, *others])
+            before = cpu_seconds(pids)
+            _, gone = await victim.kill()
+            await asyncio.sleep(NOTICED_S)
+            ours.withdraw(victim)
+
+            async def are_back() -> bool:
+                return await links(ours, others) >= scale.herd
+
+            await eventually(are_back, "all agents", within=3 * BACK_S)
+            report.add(NAME, "agents", scale.herd)
+            report.at_most(NAME, "all are online again after", loop.time() - gone, BACK_S, "s")
+            spent = (cpu_seconds(pids) - before) / scale.herd
+            report.at_most(NAME, "CPU of the other replicas, for each", spent * 1e3, CPU_S * 1e3, "ms")
