@@ -96,6 +96,18 @@ class ContractInvalid(DevrouteError, code="contract-invalid", status=400):
     corrected: str | None = None
 
 
+class ContractUnknown(DevrouteError, code="contract-unknown", status=400):
+    """No contract is saved under this name; the message says so, and the hint who to ask."""
+
+    default_hint = "devroute contract list shows all names"
+
+
+class ContractsUnavailable(DevrouteError, code="contracts-unavailable", status=503):
+    """The saved contracts are not known yet, or cannot be changed: the replicas' registry is not reached."""
+
+    default_hint = "try again in a few seconds; /readyz on the proxy's admin port shows the problem"
+
+
 class ContractUntrusted(DevrouteError, code="contract-untrusted", status=403):
     """The contract's signature does not verify with a key that the server trusts."""
 
@@ -273,6 +285,16 @@ class NameNotOwned(DevrouteError, code="name-not-owned", status=403):
 
 class RegistrationDenied(DevrouteError, code="not-permitted", status=403):
     """Policy does not permit this subject to register this service, or no longer does."""
+
+
+class ContractNotOwned(DevrouteError, code="contract-not-owned", status=403):
+    """Another subject has saved a contract under this name; administrators may change it, too."""
+
+
+class TooManyContracts(DevrouteError, code="too-many-contracts", status=429):
+    """The subject, or all of them together, have as many saved contracts as there may be."""
+
+    default_hint = "delete some: devroute contract list, devroute contract delete NAME"
 
 
 class NameTaken(DevrouteError, code="name-taken", status=409):

@@ -61,7 +61,7 @@ class Missing:
 def entries_in(hops: Iterable[Hop]) -> dict[str, Entry]:
     """The entries of all contracts that were reported, by key; their signatures are not verified."""
     found: dict[str, Entry] = {}
-    for raw in dict.fromkeys(hop.contract for hop in hops if hop.contract):
+    for raw in dict.fromkeys(hop.stands_for or hop.contract for hop in hops if hop.contract):
         try:
             contract = read_unverified(raw) if is_signed(raw) else parse(raw, WIDEST_LIMITS)
         except DevrouteError:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from devroute.contract.correction import correct
+from devroute.contract.name import is_named
 from devroute.contract.options import OPTIONS, Fallback
 from devroute.contract.strict_json import JsonObject, json_type, load
 from devroute.contract.target import Malformed, Target, check_service, parse_target
@@ -65,6 +66,16 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """Of a contract that was found by its name: who saved it, and until when it is kept, in seconds since the
+    epoch."""
+
+    name: str
+    owner: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """A parsed contract: `raw` as received but for a trace's id, `entries` by key as written. A `signature`
     was verified, but not its time."""
@@ -72,6 +83,7 @@ class Contract:
     raw: str
     entries: Mapping[str, Entry]
     signature: Signature | None = None
+    saved: Saved | None = None
 
     def find(self, names: Sequence[str], namespace: str | None = None) -> Entry | None:
         """The entry for the first of `names` that has one; the most trusted name comes first.
@@ -113,8 +125,9 @@ def is_signed(raw: str) -> bool:
 
 
 def parse(raw: str, limits: ContractLimits = DEFAULT_LIMITS) -> Contract:
-    """The contract in the value of an `X-devroute` header, without a trace's id; signed ones are refused.
-    Raises ContractInvalid naming the place, with the contract that was likely meant."""
+    """The contract in the value of an `X-devroute` header, without a trace's id; signed ones, and names of
+    saved ones, are refused. Raises ContractInvalid naming the place, with the contract that was likely
+    meant."""
     raw, _ = split_trace(raw)
     limits.check_size(raw)
     try:
@@ -151,6 +164,11 @@ def _parse(raw: str, limits: ContractLimits) -> Contract:
         raise ContractInvalid(
             "this is a signed contract, and this server does not accept signed contracts",
             hint='send the contract as JSON: {"SERVICE": "TARGET"}',
+        )
+    if is_named(raw):
+        raise ContractInvalid(
+            f"{quote(raw)} is the name of a saved contract, which only the server knows",
+            hint="devroute contract show NAME shows it; devroute contract list shows all",
         )
     if not raw.strip(" \t"):
         raise ContractInvalid('the contract is empty; write {"SERVICE": "TARGET"}')

@@ -2,9 +2,10 @@
 lua/parts/trace.lua is its twin, with the same vectors.
 
 In JSON it is a member that older readers take for one more service, by which no one is called; in a signed
-contract it stands behind the signature, outside what is signed:
+contract it stands behind the signature, outside what is signed, and behind the name of a saved one:
 
     {"foo": "alice","devroute-trace":"de7e0a7e…"}        eyJ….eyJ….c2ln-devroute-trace-de7e0a7e…
+    @checkout-devroute-trace-de7e0a7e…
 
 Readers remove it before anything else, so that no cache has an entry for each trace.
 """
@@ -23,6 +24,8 @@ _MEMBER: Final = re.compile(rf'"{MEMBER}"[ \t]*:[ \t]*"([0-9a-f]{{32}})"[ \t]*(?
 _SUFFIX: Final = re.compile(rf"-{MEMBER}-([0-9a-f]{{32}})[ \t]*")
 _MEMBER_BYTES: Final = MEMBER.encode("ascii")
 _SPACE: Final = " \t"
+#: What a signed contract begins with, and the name of a saved one: the id is a suffix there.
+_SUFFIXED: Final = ("ey", "@")
 
 
 def split_trace(text: str) -> tuple[str, str | None]:
@@ -30,7 +33,7 @@ def split_trace(text: str) -> tuple[str, str | None]:
     at = text.find(MEMBER)
     if at < 0:
         return text, None
-    if text.startswith("ey"):
+    if text.startswith(_SUFFIXED):
         suffix = _SUFFIX.fullmatch(text, at - 1)
         return (text, None) if suffix is None else (text[: at - 1], suffix[1])
     member = _MEMBER.match(text, at - 1)
@@ -51,9 +54,9 @@ def without_trace(raw: bytes) -> bytes:
 
 
 def with_trace(contract: str, trace: str) -> str:
-    """The contract with a trace's id, or unchanged where it is neither an object nor signed."""
+    """The contract with a trace's id, or unchanged where it is neither an object, nor signed, nor a name."""
     if contract.startswith("{") and contract.endswith("}"):
         return f'{contract[:-1]},"{MEMBER}":"{trace}"}}'
-    if contract.startswith("ey"):
+    if contract.startswith(_SUFFIXED):
         return f"{contract}-{MEMBER}-{trace}"
     return contract

@@ -4,6 +4,8 @@ data     requests that a sidecar detoured, and nothing else (proxy/downstream)
 control  /resolve and reports for sidecars, the laptops' tunnels, the JSON API (proxy/control)
 peer     other replicas, where the registry is shared (proxy/replication.py)
 admin    health, readiness, metrics (proxy/admin.py)
+
+Longer than 350 lines: it joins all parts of the process, each in a few lines.
 """
 
 import asyncio
@@ -39,6 +41,7 @@ from devroute.proxy.telemetry.audit_file import OFF, STDOUT
 from devroute.proxy.telemetry.background_writer import BackgroundWriter
 from devroute.proxy.telemetry.telemetry import Telemetry, report_loop_error, standard_error
 from devroute.replicas.reports import Reported
+from devroute.routing.named_contracts import ContractReader, NamedContracts
 from devroute.routing.registry import Registry
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.traffic import ShadowTraffic
@@ -87,12 +90,14 @@ class Proxy:
             retry_refused=settings.retry_refused,
         )
         self._mesh = mesh_upstream(settings)
-        self._read_contract = Verifier(
+        verifier = Verifier(
             config.signing_keys.current,
             settings.contract_max_ttl,
             config.signing_keys.look_again,
             ContractLimits(settings.max_contract_bytes, settings.max_contract_entries),
         )
+        self.named_contracts = NamedContracts()
+        self._read_contract = ContractReader(verifier, self.named_contracts, time.time)
         self._router = ContractRouter(
             self.registry,
             config.policy,
@@ -102,6 +107,7 @@ class Proxy:
             shadow=self._shadow,
             cacheable=settings.cacheable_responses,
         )
+        self.named_contracts.observers.append(lambda _: self._router.forget())
 
     def _create_listeners(self) -> None:
         settings, config = self._settings, self._config
@@ -117,7 +123,7 @@ class Proxy:
             entry_links=settings.entry_links,
         )
         reported = Reported(self._telemetry.traces, KnownServices(), self._shadow.comparisons)
-        self._replication = Replication(settings, self._pools, reported, self._tunnels)
+        self._replication = Replication(settings, self._pools, reported, self._tunnels, self.named_contracts)
         control = api.Control(
             directory=self.registry,
             policy=config.policy,
@@ -129,6 +135,8 @@ class Proxy:
             shadow=self._shadow,
             read=self._read_contract,
             record=record,
+            names=self.named_contracts,
+            contracts=self._replication.contracts,
             shared_reports=self._replication.reports,
             replicas=self._replication.count,
         )
@@ -137,6 +145,9 @@ class Proxy:
             http=lambda: http.connections(self._control)(), tunnels=self._tunnels
         )
         self._tls: TlsListener | None = None
+        self._create_admin()
+
+    def _create_admin(self) -> None:
         self._admin = web.AppRunner(
             admin.create_app(self._telemetry, self._gauges, self._readiness, self._replication.counters),
             access_log=None,
@@ -231,6 +242,7 @@ class Proxy:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._data.tick(self._loop.time())
         self._shadow.comparisons.expire()
+        self.named_contracts.expire(time.time())
         self._ticks += 1
         if self._ticks % PRUNE_TICKS == 0:
             self._pools.prune()

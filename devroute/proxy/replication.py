@@ -14,10 +14,12 @@ from devroute.proxy.settings import MEMORY, ProxySettings
 from devroute.replicas.local_laptops import LocalLaptops
 from devroute.replicas.redis_url import places
 from devroute.replicas.reports import Reported
+from devroute.routing.named_contracts import NamedContracts
 from devroute.upstream.pools import Pools
 
 if TYPE_CHECKING:
     from devroute.replicas.reports import SharedReports
+    from devroute.replicas.shared_contracts import SharedContracts
     from devroute.replicas.shared_registry import SharedRegistry
 
 #: Seconds of which each laptop that is to dial another replica adds as many to the time in which all do: a
@@ -28,7 +30,14 @@ DIAL_PACE: Final = 0.005
 class Replication:
     """`shared` is None with the registry in memory."""
 
-    def __init__(self, settings: ProxySettings, pools: Pools, reported: Reported, tunnels: Tunnels) -> None:
+    def __init__(
+        self,
+        settings: ProxySettings,
+        pools: Pools,
+        reported: Reported,
+        tunnels: Tunnels,
+        names: NamedContracts,
+    ) -> None:
         """Raises ConfigInvalid."""
         self._settings = settings
         self._tunnels = tunnels
@@ -44,11 +53,16 @@ class Replication:
                 self._laptops,
                 reported,
                 tunnels.succession.notify_others,
+                names,
             )
 
     @property
     def reports(self) -> "SharedReports | None":
         return None if self.shared is None else self.shared.reports
+
+    @property
+    def contracts(self) -> "SharedContracts | None":
+        return None if self.shared is None else self.shared.contracts
 
     def count(self) -> int | None:
         """How many replicas there are, None with the registry in memory."""

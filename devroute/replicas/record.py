@@ -1,4 +1,4 @@
-"""What replicas write about themselves and their laptops, as JSON in Redis (REGISTRY.md). Pure.
+"""What replicas write about themselves, laptops and saved contracts, as JSON in Redis (REGISTRY.md). Pure.
 
 Redis is shared: what another program has put there, or a newer release, is read strictly and ignored where it
 does not fit. Nothing in a record is secret; a ticket lets its bearer send copies of ordinary requests, no
@@ -13,7 +13,11 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from devroute.auth.tokens import owns
+from devroute.contract.grammar import MAX_BYTES as MAX_CONTRACT
+from devroute.contract.name import check_name
 from devroute.contract.target import Address, check_label, check_subject
+from devroute.errors import DevrouteError
+from devroute.routing.named_contracts import NamedContract
 from devroute.routing.registration import Registration
 from devroute.routing.registry import MAX_LINKS_PER_SUBJECT
 from devroute.tunnel.protocol.frames import MAX_GREETING
@@ -27,6 +31,8 @@ MAX_REPLICA: Final = 8 * 1024
 #: may have links, unless the settings say otherwise.
 MAX_PROCESSES: Final = 1024
 MAX_VALUE: Final = MAX_LINKS_PER_SUBJECT * MAX_GREETING
+#: Bytes of a saved contract's record: its text with escapes, and little else.
+MAX_CONTRACT_RECORD: Final = 2 * MAX_CONTRACT + 1024
 #: Bytes of a certificate; ours have some 350.
 _MAX_CERTIFICATE: Final = 4096
 
@@ -78,12 +84,15 @@ class ReplicaRecord(_Record):
         return self.model_copy(update={"certificate": certificate}).model_dump_json(warnings=False).encode()
 
 
+_Time = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+
+
 class ProcessRecord(_Record):
     """A process of a laptop, with what its HELLO said."""
 
     subject: Annotated[str, AfterValidator(check_subject)]
     generation: Annotated[int, Field(ge=0, lt=1 << 62)]
-    since: Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+    since: _Time
     hello: Hello
     tickets: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]] = {}
 
@@ -128,3 +137,34 @@ def decode_replica(raw: bytes) -> ReplicaRecord:
     if len(raw) > MAX_REPLICA:
         raise ValueError("too long")
     return ReplicaRecord.model_validate_json(raw)
+
+
+class ContractRecord(_Record):
+    """A saved contract: `text` as it may stand in X-devroute, times in seconds since the epoch."""
+
+    text: Annotated[str, Field(max_length=MAX_CONTRACT)]
+    owner: Annotated[str, AfterValidator(check_subject)]
+    saved: _Time
+    expires: _Time
+
+
+def encode_contract(contract: NamedContract) -> bytes:
+    return (
+        ContractRecord(
+            text=contract.text, owner=contract.owner, saved=contract.saved, expires=contract.expires
+        )
+        .model_dump_json()
+        .encode()
+    )
+
+
+def decode_contract(name: str, raw: bytes) -> NamedContract:
+    """Raises ValueError for anything that no replica would write."""
+    check_name(name)
+    if len(raw) > MAX_CONTRACT_RECORD:
+        raise ValueError("too long")
+    record = ContractRecord.model_validate_json(raw)
+    try:
+        return NamedContract.of(name, record.text, record.owner, record.saved, record.expires)
+    except DevrouteError as error:
+        raise ValueError(error.message) from None

@@ -18,6 +18,7 @@ import structlog
 from devroute import __version__
 from devroute.errors import NameTaken, TooManyLinks
 from devroute.replicas.certificate import Certificate
+from devroute.replicas.contract_store import SENDER
 from devroute.replicas.local_laptops import LocalLaptops
 from devroute.replicas.node import Node
 from devroute.replicas.node_links import NodeLinks
@@ -25,7 +26,9 @@ from devroute.replicas.own_laptops import AT_ONCE, OwnLaptops
 from devroute.replicas.record import ID_LENGTH, ReplicaRecord, decode_replica
 from devroute.replicas.remote_laptops import Arrived, Known, RemoteLaptops
 from devroute.replicas.reports import Reported, SharedReports
+from devroute.replicas.shared_contracts import SharedContracts
 from devroute.replicas.store import MAX_REPLICAS, Absent, Change, RegistryUnavailable, Store
+from devroute.routing.named_contracts import NamedContracts
 from devroute.routing.registration import Displaced, Registration
 from devroute.tasks import TaskOwner
 
@@ -54,6 +57,7 @@ class SharedRegistry:
         laptops: LocalLaptops,
         reported: Reported,
         arrived: Arrived,
+        names: NamedContracts,
     ) -> None:
         """Raises ConfigInvalid."""
         registry = laptops.registry
@@ -62,6 +66,7 @@ class SharedRegistry:
         self._registry = registry
         self._laptops = laptops
         self._store = Store(url, prefix, self.id)
+        self.contracts = SharedContracts(names, self._store)
         self._certificate = Certificate(self.id)
         self.remote = RemoteLaptops(registry, arrived)
         self.reports = SharedReports(reported, self._nodes)
@@ -211,6 +216,7 @@ class SharedRegistry:
             there_before = self.remote.known.get(id_)
             if id_ != self.id and (there_before is None or there_before.version != version):
                 await self._read(id_)
+        await self.contracts.refresh()
 
     async def _listen(self) -> None:
         while True:
@@ -221,6 +227,9 @@ class SharedRegistry:
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def _apply(self, change: Change) -> None:
+        if change.id == SENDER:
+            await self.contracts.apply(change)
+            return
         if change.id == self.id:
             return
         known = self.remote.known.get(change.id)

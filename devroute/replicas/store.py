@@ -5,6 +5,7 @@ PREFIX:replicas       set of replica ids
 PREFIX:replica:ID     hash that expires unless its replica refreshes it: `@` the replica itself, `v` a version
                       that grows with each change, `n:NAME` the processes of the laptop NAME at this replica
 PREFIX:changes        channel; a message is id, version, name and value, in lines
+PREFIX:contracts      saved contracts (contract_store.py)
 
 One key holds all of a replica, so that all of it expires at once. The prefix has braces, so that a cluster
 keeps all keys in one slot, where one script can see them.
@@ -147,6 +148,24 @@ class Store:
             key = f"{self._prefix}:replica:{self._own}"
             return await self._client.eval(script, 1, key, self._prefix, self._own, *arguments)
 
+    async def run(self, script: str, key: str, *arguments: bytes | str | int) -> Any:
+        """Run a script on a key of the registry; it gets the prefix as its first argument."""
+        with _Failures():
+            return await self._client.eval(script, 1, f"{self._prefix}:{key}", self._prefix, *arguments)
+
+    async def scan(self, key: str, start: str) -> dict[str, bytes]:
+        """The fields of a hash that begin with `start`, without that; in pieces, so that requests go on
+        meanwhile."""
+        found, cursor = dict[str, bytes](), 0
+        with _Failures():
+            while True:
+                cursor, fields = await self._client.hscan(
+                    f"{self._prefix}:{key}", cursor, match=f"{start}*", count=_PIECE
+                )
+                found.update((_text(name[len(start) :]), value) for name, value in fields.items())
+                if not cursor:
+                    return found
+
     async def refresh(self) -> tuple[bool, dict[str, int]]:
         """Keep the own key; whether it was there, and the version of each replica, by id."""
         there, *found = await self._run(_REFRESH)
@@ -183,14 +202,9 @@ class Store:
     async def read(self, id_: str) -> Whole | None:
         """All that a replica has; None if it is gone. In pieces, so that requests go on meanwhile: what is
         changed after the first one has a later version, whether it is in the others or not."""
-        key, names, cursor = f"{self._prefix}:replica:{id_}", dict[str, bytes](), 0
         with _Failures():
-            version, record = await self._client.hmget(key, "v", "@")
-            while True:
-                cursor, fields = await self._client.hscan(key, cursor, match="n:*", count=_PIECE)
-                names.update((_text(name[2:]), value) for name, value in fields.items())
-                if not cursor:
-                    break
+            version, record = await self._client.hmget(f"{self._prefix}:replica:{id_}", "v", "@")
+        names = await self.scan(f"replica:{id_}", "n:")
         return None if version is None else Whole(record or b"", _version(version), names)
 
     @asynccontextmanager

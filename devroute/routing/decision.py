@@ -12,7 +12,7 @@ from devroute.contract.grammar import Contract, Entry, parse
 from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.target import Address, Version
 from devroute.contract.validity import SKEW_S
-from devroute.errors import DevrouteError, NotSupported, ServiceNotServed
+from devroute.errors import ContractsUnavailable, DevrouteError, NotSupported, ServiceNotServed
 from devroute.policy.policy import Policy, permit_contract
 from devroute.quoting import reason_for_others
 from devroute.upstream.interface import ProbedUpstream
@@ -92,17 +92,31 @@ def decide(
     """The decision for one contract at one service. Never raises DevrouteError: errors become decisions.
 
     `candidates` are the names that the service may have, in order of trust. `read` parses contracts, signed
-    ones too where keys are configured; `now`, in seconds since the epoch, is for their lifetime.
+    ones too where keys are configured, and named ones; `now`, in seconds since the epoch, is for their
+    lifetime.
     """
     try:
         contract = read(raw)
+    except ContractsUnavailable as error:
+        return Decision("fallback", reason=error.message, error=error, ttl_ms=FALLBACK_TTL_MS)
     except DevrouteError as error:
         return Decision("error", reason=error.message, error=error)
     decision = _decide_parsed(contract, candidates, namespace, policy, directory, now)
-    if contract.signature is None:
+    remaining = seconds_left(contract, now)
+    if remaining is None:
         return decision
-    remaining = contract.signature.expires + SKEW_S - now
-    return replace(decision, ttl_ms=min(decision.ttl_ms, max(0, int(remaining * 1000))))
+    return replace(decision, ttl_ms=min(decision.ttl_ms, int(remaining * 1000)))
+
+
+def seconds_left(contract: Contract, now: float) -> float | None:
+    """For how long a decision on the contract may hold: until its signature, or what a name stands for,
+    expires. None if neither does."""
+    ends = []
+    if contract.signature is not None:
+        ends.append(contract.signature.expires + SKEW_S)
+    if contract.saved is not None:
+        ends.append(contract.saved.expires)
+    return max(0.0, min(ends) - now) if ends else None
 
 
 def _decide_parsed(

@@ -97,7 +97,7 @@ class ContractRouter:
         )
 
     def forget(self) -> None:
-        """Clear the cache, after a change of policy or of signing keys."""
+        """Clear the cache, after a change of policy, of signing keys or of a saved contract."""
         self._decisions.clear()
 
     def __call__(self, request: InboundRequest) -> Route:

@@ -51,7 +51,8 @@ class Hop:
     """One service that received a traced request; `contract` is what it had of one, without the trace's id.
     `at_ms` counts from the trace's first report. `took_ms`, `status` and `target` are set where the proxy
     relayed the response. `names` are all of the service's, `service` among them; `by_traceparent`: neither
-    the contract nor a header of devroute had the trace's id."""
+    the contract nor a header of devroute had the trace's id. `stands_for`: what a named contract is, for
+    clients; replicas leave it out."""
 
     service: str
     namespace: str
@@ -65,6 +66,7 @@ class Hop:
     target: str | None = None
     names: tuple[str, ...] = ()
     by_traceparent: bool = False
+    stands_for: str = ""
 
 
 def _joined(hop: Hop, response: Hop) -> Hop:
@@ -94,7 +96,10 @@ class Reports:
         return [replace(hop, at_ms=round(hop.at_ms + late, 1)) if late else hop for hop in hops]
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        document = asdict(self)
+        for hop in (*document["hops"], *document["responses"]):
+            del hop["stands_for"]  # a replica of the release before would not understand the report
+        return json.dumps(document, separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, body: bytes) -> "Reports":

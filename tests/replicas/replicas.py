@@ -10,6 +10,7 @@ from devroute.policy.policy import Policy
 from devroute.replicas.local_laptops import LocalLaptops
 from devroute.replicas.reports import Reported
 from devroute.replicas.shared_registry import SharedRegistry
+from devroute.routing.named_contracts import NamedContracts
 from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.routing.trace import KnownServices, Traces
 from devroute.tunnel.agent_link import AgentLink
@@ -32,10 +33,12 @@ class Replica:
         reported: Reported,
         shadow: ShadowTraffic,
         policies: list[Policy],
+        contracts: NamedContracts,
     ) -> None:
         self.policies = policies
         self.traces, self.services, _ = reported
         self.shadow = shadow
+        self.contracts = contracts
         self.site = site
         self.registry = site.registry
         self.shared = shared
@@ -96,10 +99,12 @@ async def replicas(
             site.registry.observers.append(shadow)
             services = KnownServices()
             reported = Reported(traces, services, shadow.comparisons)
-            shared = SharedRegistry(url, prefix, laptops, reported, site.tunnels.succession.notify_others)
+            names = NamedContracts()
+            arrived = site.tunnels.succession.notify_others
+            shared = SharedRegistry(url, prefix, laptops, reported, arrived, names)
             site.tunnels.claims = shared
             data = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
-            replica = Replica(site, shared, data, reported, shadow, policies)
+            replica = Replica(site, shared, data, reported, shadow, policies, names)
             peer_port = await shared.listen("127.0.0.1", 0)
             await replica.start(peer_port)
             started.append(replica)

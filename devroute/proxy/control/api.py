@@ -8,7 +8,7 @@ listens, and proxy/control/listener.py takes GET /tunnel before it gets here.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -18,6 +18,7 @@ from devroute import __version__, headers
 from devroute.auth.identity import Authenticate, Identity
 from devroute.contract.grammar import Contract, parse
 from devroute.contract.mesh_identity import sender_namespace
+from devroute.contract.name import SIGN
 from devroute.contract.target import Address
 from devroute.errors import (
     BodyTooLarge,
@@ -30,15 +31,17 @@ from devroute.errors import (
     TargetUnreachable,
 )
 from devroute.policy.policy import Policy
+from devroute.proxy.control.contracts import ContractsApi, ContractStore, LocalContracts
 from devroute.proxy.control.http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
 from devroute.proxy.telemetry.audit_events import REFUSAL_STATUSES, RecordEvent, discard_event, refusal_fields
 from devroute.routing.contract_report import report_contract
 from devroute.routing.decision import TTL_MS, Decision, Directory, decide
+from devroute.routing.named_contracts import NamedContracts
 from devroute.routing.resolve_codec import encode
 from devroute.routing.shadow.assignment import assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, parse_service_response
 from devroute.routing.shadow.traffic import ShadowTraffic
-from devroute.routing.trace import KnownServices, Reports, Traces, is_trace_id, split_names
+from devroute.routing.trace import Hop, KnownServices, Reports, Traces, is_trace_id, split_names
 
 log = structlog.stdlib.get_logger("devroute.control")
 
@@ -68,7 +71,8 @@ Probe = Callable[[Address, str], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class Control:
     """What the application depends on. `policy()` is called for each request, so that a reload takes effect;
-    `probe` may take `probe_timeout` seconds."""
+    `probe` may take `probe_timeout` seconds. `names` are the saved contracts, `contracts` changes them;
+    `read` reads contracts, also by those names."""
 
     directory: Listing
     policy: Callable[[], Policy]
@@ -80,8 +84,11 @@ class Control:
     shadow: ShadowTraffic = field(default_factory=lambda: ShadowTraffic(time.monotonic))
     read: Callable[[str], Contract] = parse
     record: RecordEvent = discard_event
+    names: NamedContracts = field(default_factory=NamedContracts)
+    contracts: ContractStore | None = None
     shared_reports: SharedReports | None = None
     replicas: Callable[[], int | None] = lambda: None
+    clock: Callable[[], float] = time.time
     started: float = field(default_factory=time.monotonic)
 
     async def resolve(self, request: web.Request) -> web.Response:
@@ -103,7 +110,7 @@ class Control:
             self.policy(),
             self.directory,
             read=self.read,
-            now=time.time(),
+            now=self.clock(),
         )
         decision = await self._probed(decision)
         if (error := decision.error) is not None and error.status in REFUSAL_STATUSES:
@@ -136,7 +143,7 @@ class Control:
     async def contract(self, request: web.Request) -> web.Response:
         """GET /contract: what a contract says, for a gateway that keeps it in a browser's cookie."""
         raw = ", ".join(request.headers.getall(headers.CONTRACT, []))
-        return _lines(report_contract(raw, self.read, self.policy(), time.time()))
+        return _lines(report_contract(raw, self.read, self.policy(), self.clock()))
 
     async def traced(self, request: web.Request) -> web.Response:
         """POST /trace: a sidecar's report on a request that `devroute trace` has sent."""
@@ -163,7 +170,7 @@ class Control:
     async def trace(self, request: web.Request) -> web.Response:
         """GET /api/traces/ID: the hops that were reported, and the services whose sidecars are known. Raises
         RequestMalformed."""
-        await self._authorise(request)
+        await self.authorise(request)
         trace_id, others = request.match_info["id"], list[Reports]()
         if not is_trace_id(trace_id):  # it is about to stand in the head of a request to other replicas
             raise RequestMalformed("a trace's id is 32 hexadecimal digits in lower case")
@@ -172,16 +179,23 @@ class Control:
             others = await self.shared_reports.traces(trace_id)
         hops = self.traces.hops(trace_id, time.monotonic(), others)
         services = {*self.services, *(name for each in others for name in each.services)}
-        return web.json_response({"hops": [asdict(hop) for hop in hops], "services": sorted(services)})
+        expanded = [self._expanded(hop) for hop in hops]
+        return web.json_response({"hops": [asdict(hop) for hop in expanded], "services": sorted(services)})
+
+    def _expanded(self, hop: Hop) -> Hop:
+        """With what a name stands for, so that clients know the services and targets."""
+        name = hop.contract.removeprefix(SIGN)
+        found = self.names.get(name, self.clock()) if name != hop.contract else None
+        return hop if found is None else replace(hop, stands_for=found.text)
 
     async def laptops(self, request: web.Request) -> web.Response:
         """GET /api/laptops: the laptops that are online, with their services."""
-        await self._authorise(request)
+        await self.authorise(request)
         return web.json_response({"laptops": list(self.directory.listing())})
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /api/status: version, policy and uptime; `you` is the token's subject."""
-        identity = await self._authorise(request)
+        identity = await self.authorise(request)
         policy = self.policy()
         expires_in = identity.expires_in(time.time())
         return web.json_response(
@@ -206,7 +220,8 @@ class Control:
     def _refused(self, at: str, error: DevrouteError, request: web.Request) -> None:
         self.record("refusal", at=at, **refusal_fields(error, peer=request.remote))
 
-    async def _authorise(self, request: web.Request) -> Identity:
+    async def authorise(self, request: web.Request) -> Identity:
+        """Raises what is wrong with the token, once that is in the audit trail."""
         transport = request.transport
         certificate = None if transport is None else transport.get_extra_info("peercert")
         try:
@@ -226,6 +241,15 @@ def create_app(control: Control) -> web.Application:
     app.router.add_get("/api/laptops", control.laptops)
     app.router.add_get("/api/status", control.status)
     app.router.add_get("/tunnel", _late_tunnel)
+    ContractsApi(
+        control.names,
+        control.contracts or LocalContracts(control.names, control.clock),
+        control.policy,
+        control.read,
+        control.authorise,
+        control.record,
+        control.clock,
+    ).add_routes(app.router)
     return app
 
 
