@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import fork_server
 from tests.support.examples import register_profiles
 from tests.support.secret_watch import pytest_configure
 
 __all__ = ["pytest_configure"]
 
 register_profiles()
+fork_server.install()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
