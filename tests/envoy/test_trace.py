@@ -107,7 +107,7 @@ async def test_whatever_routes_also_traces(chain: Chain, passed_on: list[str], f
         contract = sign(parse(contract), KEY, "qa", time.time(), 600)
     found = await chain.traced(contract, *passed_on)
     assert (found.exit_code, found.output) == (0, "hello\n")
-    assert [(hop.service, hop.result) for hop in found.hops] == [
+    assert sorted((hop.service, hop.result) for hop in found.hops) == [
         ("a", "service"),
         ("b", "laptop"),
         ("c", "fallback"),
@@ -150,7 +150,7 @@ async def test_an_app_that_writes_the_contract_again_loses_the_id_and_traceparen
         ("b", True),
         ("c", True),
     ]
-    assert found.hops[1].result == "laptop"
+    assert [hop.result for hop in found.hops if hop.service == "b"] == ["laptop"]
 
 
 async def test_a_typo_differs_from_a_service_without_a_sidecar(chain: Chain) -> None:
