@@ -1,20 +1,16 @@
 """The admin port: liveness, readiness and metrics, for the kubelet and Prometheus. Changes nothing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from devroute.proxy.telemetry.telemetry import Telemetry
-
 
 def create_app(
-    telemetry: Telemetry,
-    gauges: Callable[[], Mapping[str, int]],
+    metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
     readiness: Callable[[], Mapping[str, object]],
-    counters: Callable[[], Mapping[str, int]],
 ) -> web.Application:
-    """`counters` are added to those of `telemetry`. `readiness` returns the body of /readyz; its status is
-    200 if `ready` in it is true."""
+    """`metrics(accept)` returns the body of /metrics and its Content-Type, `readiness` the body of /readyz,
+    whose status is 200 if `ready` in it is true."""
 
     async def healthz(request: web.Request) -> web.Response:
         return web.json_response({"alive": True})
@@ -24,10 +20,8 @@ def create_app(
         return web.json_response(details, status=200 if details["ready"] else 503)
 
     async def metrics_text(request: web.Request) -> web.Response:
-        return web.Response(
-            text=telemetry.metrics.as_text(gauges(), {**telemetry.counters(), **counters()}),
-            headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+        body, content_type = await metrics(", ".join(request.headers.getall("accept", [])))
+        return web.Response(body=body, headers={"content-type": content_type})
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)

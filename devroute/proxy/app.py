@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -25,13 +26,14 @@ from devroute.contract.verifier import Verifier
 from devroute.errors import ConfigInvalid, FailoverUnavailable
 from devroute.http.message import HeadLimits
 from devroute.log import configure
+from devroute.metrics import table
+from devroute.metrics.table import Metric
 from devroute.platforms import freeze_heap, handle_signals, loop_factory
 from devroute.proxy import admin
 from devroute.proxy.control import api, http
 from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import Tunnels
-from devroute.proxy.downstream.context import Timeouts
 from devroute.proxy.downstream.listener import Listener
 from devroute.proxy.mesh_egress import mesh_upstream
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
@@ -57,6 +59,10 @@ PRUNE_TICKS: Final = 120
 IN_FORCE_TICKS: Final = 2
 #: Ticks between two reports of what log and audit trail left out.
 LOSS_TICKS: Final = 20
+#: Ticks between two searches for metrics of what is not requested any more: ten minutes.
+METRICS_TICKS: Final = 1200
+#: Ticks whose delays devroute_event_loop_lag_seconds is about: 30 s, the interval of scrapes.
+LAG_TICKS: Final = 60
 
 log = structlog.stdlib.get_logger("devroute.proxy")
 
@@ -72,6 +78,7 @@ class Proxy:
         self._config = LiveConfig(settings)
         self._draining = False
         self._ticks = 0
+        self._lags = deque([0.0], LAG_TICKS)  # how late the last ticks were, in seconds
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[asyncio.Server] = []
         self.data_port = self.control_port = self.admin_port = self.tls_port = 0
@@ -82,7 +89,7 @@ class Proxy:
     def _create_routing(self) -> None:
         settings, config = self._settings, self._config
         self._shadow = ShadowTraffic(self._loop.time)
-        self.registry = Registry([self._shadow])
+        self.registry = Registry([self._shadow, self._telemetry.control])
         self._pools = Pools(
             config.policy,
             connect_timeout=settings.connect_timeout,
@@ -113,7 +120,7 @@ class Proxy:
         settings, config = self._settings, self._config
         now, limits = self._loop.time(), HeadLimits(settings.max_head_bytes, settings.max_header_fields)
         observer, record = self._telemetry.observer, self._telemetry.record
-        self._data = Listener(self._router, _timeouts(settings), observer.completed, now, limits)
+        self._data = Listener(self._router, settings.timeouts, observer.completed, now, limits)
         self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
             registry=self.registry,
@@ -121,6 +128,7 @@ class Proxy:
             record=record,
             entries=settings.entry_url,
             entry_links=settings.entry_links,
+            round_trip=self._telemetry.control.round_trips.observe,
         )
         reported = Reported(self._telemetry.traces, KnownServices(), self._shadow.comparisons)
         self._replication = Replication(settings, self._pools, reported, self._tunnels, self.named_contracts)
@@ -139,6 +147,7 @@ class Proxy:
             contracts=self._replication.contracts,
             shared_reports=self._replication.reports,
             replicas=self._replication.count,
+            resolved=self._telemetry.control.resolved,
         )
         self._control = http.create_runner(api.create_app(control))
         self._control_listener = ControlListener(
@@ -148,11 +157,8 @@ class Proxy:
         self._create_admin()
 
     def _create_admin(self) -> None:
-        self._admin = web.AppRunner(
-            admin.create_app(self._telemetry, self._gauges, self._readiness, self._replication.counters),
-            access_log=None,
-            handle_signals=False,
-        )
+        app = admin.create_app(self._metrics, self._readiness)
+        self._admin = web.AppRunner(app, access_log=None, handle_signals=False)
 
     # --- start and end
 
@@ -239,8 +245,11 @@ class Proxy:
     # --- periodic work
 
     def _tick(self) -> None:
+        now = self._loop.time()
+        if self._timer is not None:
+            self._lags.append(now - self._timer.when())
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        self._data.tick(self._loop.time())
+        self._data.tick(now)
         self._shadow.comparisons.expire()
         self.named_contracts.expire(time.time())
         self._ticks += 1
@@ -248,6 +257,8 @@ class Proxy:
             self._pools.prune()
         if self._ticks % LOSS_TICKS == 0:
             self._telemetry.report_losses()
+        if self._ticks % METRICS_TICKS == 0:
+            self._telemetry.metrics.requests.prune()
         if self._ticks % IN_FORCE_TICKS == 0:
             identities = self._config.identities
             self._tunnels.review_identities(identities.check_current, time.time(), identities.tokens)
@@ -292,13 +303,18 @@ class Proxy:
             problem = "failover is not possible: the proxy has no mesh egress"
             raise FailoverUnavailable(f"service '{offer.service}': {problem}", service=offer.service)
 
-    def _gauges(self) -> dict[str, int]:
-        return {
-            "requests_in_flight": self._data.in_flight,
-            "sidecar_connections": len(self._data.connections),
-            "laptops_online": sum(not each.remote for each in self.registry.registrations()),
-            **self._replication.gauges(),
+    async def _metrics(self, accept: str) -> tuple[bytes, str]:
+        state: dict[Metric, float] = {
+            table.IN_FLIGHT: self._data.in_flight,
+            table.SIDECARS: len(self._data.connections),
+            table.LAPTOPS: sum(not each.remote for each in self.registry.registrations()),
+            table.LINKS: len(self._tunnels.links),
+            table.POLICY_SUCCESS: int(self._config.policy_problem is None),
+            table.POLICY_TIME: self._config.policy_loaded_at,
+            table.LOOP_LAG: max(self._lags),
+            **self._replication.metrics(),
         }
+        return await self._telemetry.exposed(accept, state)
 
     def _readiness(self) -> dict[str, object]:
         return {
@@ -310,17 +326,6 @@ class Proxy:
             **self._config.status(),
             **self._replication.status(),
         }
-
-
-def _timeouts(settings: ProxySettings) -> Timeouts:
-    return Timeouts(
-        head=settings.head_timeout,
-        body=settings.body_timeout,
-        first_byte=settings.first_byte_timeout,
-        idle=settings.idle_timeout,
-        keep_alive=settings.keep_alive_timeout,
-        total=settings.total_timeout,
-    )
 
 
 async def serve(settings: ProxySettings, log_writer: BackgroundWriter) -> int:

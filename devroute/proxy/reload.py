@@ -40,6 +40,16 @@ class LiveConfig:
     def policy(self) -> Policy:
         return self._policy.current
 
+    @property
+    def policy_problem(self) -> str | None:
+        """Why the policy file could not be read the last time, None if it was."""
+        return self._policy.problem
+
+    @property
+    def policy_loaded_at(self) -> float:
+        """When the policy in force was read, in seconds since the epoch."""
+        return self._policy.loaded_at
+
     def start(self, record: RecordEvent) -> None:
         for source in self._fetched:
             source.start()

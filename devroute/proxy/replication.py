@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from devroute.contract.target import Address
 from devroute.errors import ConfigInvalid
+from devroute.metrics import table
+from devroute.metrics.table import Metric
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.settings import MEMORY, ProxySettings
 from devroute.replicas.local_laptops import LocalLaptops
@@ -100,13 +102,16 @@ class Replication:
         """Whether requests that meet this replica reach the laptops of the others."""
         return self.shared is None or self.shared.ready
 
-    def gauges(self) -> dict[str, int]:
+    def metrics(self) -> dict[Metric, float]:
+        """Those that only a shared registry has."""
         if self.shared is None:
             return {}
-        return {"replicas": self.shared.replicas, "registry_available": int(self.shared.problem is None)}
-
-    def counters(self) -> dict[str, int]:
-        return {} if self.shared is None else {"requests_from_replicas_total": self._laptops.forwarded}
+        return {
+            table.REPLICAS: self.shared.replicas,
+            table.REGISTRY_UP: int(self.shared.problem is None),
+            table.REGISTRY_LAG: self.shared.lag,
+            table.FORWARDED: self._laptops.forwarded,
+        }
 
 
 async def _advertised(settings: ProxySettings) -> str:

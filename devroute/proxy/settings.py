@@ -12,6 +12,7 @@ from devroute.auth.tls import is_exposed
 from devroute.contract.entry_urls import read_entry_urls
 from devroute.contract.grammar import MAX_BYTES, MAX_CONFIGURABLE_ENTRIES, MAX_ENTRIES
 from devroute.contract.target import Address, parse_address
+from devroute.proxy.downstream.context import Timeouts
 from devroute.quoting import quote
 from devroute.replicas.redis_url import SCHEMES
 from devroute.settings import Settings
@@ -136,6 +137,11 @@ class ProxySettings(Settings):
     audit: Annotated[str, BeforeValidator(_audit)] = "off"
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    #: The share of the requests that did not fail which have a line in the log. One that failed has a line,
+    #: as a warning.
+    log_sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    #: Whether devroute_requests_total and devroute_fallbacks_total have the laptop's name as a label.
+    metrics_by_laptop: bool = False
     #: How often policy, token and key files are checked for changes.
     reload_interval: _Seconds = 1.0
     #: How long a client may take for its request's head, and between two chunks of its body.
@@ -180,3 +186,15 @@ class ProxySettings(Settings):
     max_streams_per_link: Annotated[int, Field(ge=1, le=MAX_STREAMS)] = MAX_STREAMS
     #: Laptops that one subject may have online.
     max_links_per_subject: Annotated[int, Field(ge=1)] = 16
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Those of the data port."""
+        return Timeouts(
+            head=self.head_timeout,
+            body=self.body_timeout,
+            first_byte=self.first_byte_timeout,
+            idle=self.idle_timeout,
+            keep_alive=self.keep_alive_timeout,
+            total=self.total_timeout,
+        )

@@ -32,6 +32,8 @@ class WatchedFile(Generic[T]):
         self._stamp: Stamp | None = None  # of the version in force
         self._invalid: Stamp | None = None  # of one that was read whole and need not be parsed again
         self._confirmed = clock()
+        #: When what is in force was read, in seconds since the epoch.
+        self.loaded_at = time.time()
         self.problem: str | None = None
         self.current = default
         if path is not None:
@@ -64,6 +66,7 @@ class WatchedFile(Generic[T]):
             return False
         if changed or self.problem is not None:
             log.info("file.loaded", path=str(path))
+            self.loaded_at = time.time()
         self._stamp, self._invalid, self.problem, self._confirmed = stamp, None, None, self._clock()
         return changed
 

@@ -76,6 +76,7 @@ class SharedRegistry:
         self._others = asyncio.Lock()  # what is known of the others; taken after that of `_own`
         self._tasks = TaskOwner()
         self._started: float | None = None
+        self._refreshed = time.monotonic()  # when _refresh last found Redis
 
     async def listen(self, host: str, port: int) -> int:
         """The port for other replicas. Raises ConfigInvalid."""
@@ -114,6 +115,11 @@ class SharedRegistry:
     def replicas(self) -> int:
         """That are known, this one included."""
         return 1 + sum(not known.node.dead for known in self.remote.known.values())
+
+    @property
+    def lag(self) -> float:
+        """Seconds since this replica last compared all that it knows with Redis."""
+        return time.monotonic() - self._refreshed
 
     @property
     def ready(self) -> bool:
@@ -217,6 +223,7 @@ class SharedRegistry:
             if id_ != self.id and (there_before is None or there_before.version != version):
                 await self._read(id_)
         await self.contracts.refresh()
+        self._refreshed = time.monotonic()
 
     async def _listen(self) -> None:
         while True:

@@ -26,13 +26,18 @@ def encode(resolved: Decision | Assignment) -> bytes:
     return lines(_decision(resolved) if isinstance(resolved, Decision) else _assignment(resolved))
 
 
+def decision_word(resolved: Decision | Assignment) -> str:
+    """The value of `decision`: one of a few words."""
+    return resolved.kind if isinstance(resolved, Decision) else "copy" if resolved.laptops else "service"
+
+
 def lines(fields: Fields) -> bytes:
     """Lines of "key value" in ASCII, each ended by LF, after the line of the version."""
     return "\n".join([VERSION_LINE, *(f"{key} {value}" for key, value in fields), ""]).encode("ascii")
 
 
 def _decision(decision: Decision) -> Fields:
-    fields = [("decision", decision.kind), ("ttl", str(decision.ttl_ms)), ("trace", "yes")]
+    fields = [("decision", decision_word(decision)), ("ttl", str(decision.ttl_ms)), ("trace", "yes")]
     if decision.service:
         fields.append(("service", decision.service))
     if decision.reason:
@@ -97,8 +102,7 @@ def _version(entry: Entry) -> Fields:
 def _assignment(assignment: Assignment) -> Fields:
     """A `copy` line for each laptop: ticket, percentage of all requests, methods, and the prefixes of its
     paths unless it offers all. Lines that do not fit are left out."""
-    decision = "copy" if assignment.laptops else "service"
-    fields = [("decision", decision), ("ttl", str(TTL_MS))]
+    fields = [("decision", decision_word(assignment)), ("ttl", str(TTL_MS))]
     if assignment.laptops:
         fields.append(("service", assignment.service))
     room = MAX_COPY_BYTES

@@ -5,10 +5,21 @@ from typing import Final, Protocol
 from devroute import headers
 from devroute.headers import line_start
 from devroute.http.message import InboundRequest, result_lines
+from devroute.metrics.requests import Results
 from devroute.upstream.interface import Upstream
 
 #: The mesh identity that the caller has proved to the sidecar, which writes this line for every detour.
 CALLER: Final = line_start(headers.CALLER)
+
+#: Codes of the reason why a response is what it is, for logs and metrics; that of an error is its own code.
+TUNNEL: Final = "tunnel"  # a laptop responds by its link
+ADDRESS: Final = "address"  # a laptop, or what the contract names, responds at an address
+RULE: Final = "rule"  # a rule of the laptop did something
+FAILOVER: Final = "failover"  # the laptop declined, and the service responds
+MIRROR: Final = "mirror"  # a copy that the contract asks for
+SHADOW: Final = "shadow"  # a copy of shadow traffic
+FAULT: Final = "fault"  # the contract's abort
+REASON_CODES: Final = (TUNNEL, ADDRESS, RULE, FAILOVER, MIRROR, SHADOW, FAULT)
 
 _NO_STORE: Final = b"cache-control: no-store\r\n"
 
@@ -20,15 +31,18 @@ class Route:
     `result` and `reason` are the values of the response headers of that name; `response_headers` are both as
     whole lines. `signer` is who signed the contract. `replica`: the address of the one that the request is
     forwarded to, None if the laptop's link ends here. `no_store`: no cache may keep a response, since it
-    would serve a laptop's to others. `log_members` and `audit_members` belong to
-    proxy/telemetry, which renders there, on first use, what all requests of a route have in common.
+    would serve a laptop's to others. `log_members`, `audit_members` and `metrics` belong to proxy/telemetry,
+    which keeps there, from first use on, what all requests of a route have in common.
     """
 
     __slots__ = (
         "audit_members",
+        "laptop",
         "log_members",
+        "metrics",
         "no_store",
         "reason",
+        "reason_code",
         "replica",
         "response_headers",
         "result",
@@ -47,6 +61,8 @@ class Route:
         reason: str,
         signer: str | None = None,
         *,
+        reason_code: str = TUNNEL,
+        laptop: str = "",
         no_store: bool = False,
         replica: str | None = None,
     ) -> None:
@@ -56,13 +72,16 @@ class Route:
         self.target = target
         self.result = result
         self.reason = reason
+        self.reason_code = reason_code
+        self.laptop = laptop
         self.signer = signer
         self.no_store = no_store
         self.response_headers = result_lines(result, reason) + (_NO_STORE if no_store else b"")
         self.log_members = b""
         self.audit_members = b""
+        self.metrics: Results | None = None
 
-    def with_outcome(self, result: str, reason: str) -> "Route":
+    def with_outcome(self, result: str, reason: str, reason_code: str) -> "Route":
         """The same for one request, whose response came about in another way (after a failover)."""
         no_store = self.no_store and result != "service"
         return Route(
@@ -72,6 +91,8 @@ class Route:
             result,
             reason,
             self.signer,
+            reason_code=reason_code,
+            laptop=self.laptop,
             no_store=no_store,
             replica=self.replica,
         )

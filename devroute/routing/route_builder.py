@@ -7,7 +7,7 @@ from devroute.contract.grammar import Entry, Signature
 from devroute.contract.offer_options import DEFAULT_OPTIONS
 from devroute.contract.target import Address
 from devroute.routing.decision import LaptopService
-from devroute.routing.route import Route
+from devroute.routing.route import ADDRESS, FAULT, MIRROR, SHADOW, TUNNEL, Route
 from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.upstream.address_pool import MAX_IN_FLIGHT
 from devroute.upstream.failover import FailoverUpstream
@@ -41,7 +41,7 @@ class RouteBuilder:
         if entry.delay_s is not None:
             abort = DelayUpstream(abort, entry.delay_s, self._delayed)
         reason = f"answered {entry.abort_status} as the contract asks"
-        return self._route(abort, entry, signature, "error", reason)
+        return self._route(abort, entry, signature, "error", reason, FAULT)
 
     def route(
         self,
@@ -72,15 +72,17 @@ class RouteBuilder:
             service = "" if contract else entry.service
             upstream = MirrorUpstream(upstream, self._copies, entry.timeout_s, watch, service)
             reason = f"{entry.key} copied to {who}"
-            return self._route(upstream, entry, signature, "mirror", reason, laptop)
+            code = MIRROR if options.shadow is None else SHADOW
+            return self._route(upstream, entry, signature, "mirror", reason, code, laptop)
         reason = f"{entry.key} answered by {who}"
+        code = TUNNEL if laptop is not None and laptop.address is None else ADDRESS
         if options.except_status and self._mesh is not None:
             upstream = FailoverUpstream(upstream, self._mesh, options, entry.key, target, reason)
         if entry.delay_s is not None:
             upstream = DelayUpstream(upstream, entry.delay_s, counting)
         if entry.timeout_s is not None:  # it includes the delay
             upstream = TimeoutUpstream(upstream, entry.timeout_s, target)
-        return self._route(upstream, entry, signature, "laptop", reason, laptop)
+        return self._route(upstream, entry, signature, "laptop", reason, code, laptop)
 
     def _route(
         self,
@@ -89,6 +91,7 @@ class RouteBuilder:
         signature: Signature | None,
         result: str,
         reason: str,
+        reason_code: str,
         laptop: LaptopService | None = None,
     ) -> Route:
         return Route(
@@ -98,6 +101,8 @@ class RouteBuilder:
             result,
             reason,
             None if signature is None else signature.subject,
+            reason_code=reason_code,
+            laptop="" if laptop is None else str(entry.target),
             no_store=self._no_store,
             replica=laptop.owner if laptop is not None and laptop.remote else None,
         )

@@ -37,6 +37,7 @@ class Heartbeat:
         "_send_ping",
         "_timer",
         "last_received",
+        "observe",
         "ping_outstanding",
         "pinged_at",
         "round_trip",
@@ -53,6 +54,7 @@ class Heartbeat:
         self.ping_outstanding = False
         self.pinged_at = 0.0  # when the newest PING was sent, by the loop's clock; 0: never
         self.round_trip: float | None = None  # of the newest PING that was answered, in seconds
+        self.observe: Callable[[float], object] | None = None  # called with each round trip
         self._loop = loop
         self._limits = limits
         self._send_ping = send_ping
@@ -88,6 +90,8 @@ class Heartbeat:
     def pong_received(self) -> None:
         if self._pong is not None and not self._pong.done():
             self.round_trip = self._loop.time() - self.pinged_at
+            if self.observe is not None:
+                self.observe(self.round_trip)
             self._resolve()
 
     def probe(self, within: float) -> None:

@@ -25,7 +25,7 @@ from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.routing import router
 from devroute.routing.registry import LaptopService
-from devroute.routing.route import Route
+from devroute.routing.route import FAILOVER, Route
 from devroute.routing.router import ContractRouter
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from devroute.upstream.mirror import MirrorUpstream
@@ -87,7 +87,7 @@ async def test_no_cache_may_keep_a_detoured_response_unless_the_proxy_is_set_so(
     route = desk.route(b'{"foo": "192.168.1.12:8001"}')
     assert route.no_store is (b"\r\ncache-control: no-store\r\n" in route.response_headers) is not cacheable
     assert desk.route(b'{"foo": {"to": "192.168.1.12:8001", "abort": 503}}').no_store is not cacheable
-    assert not route.with_outcome("service", "foo: failover").no_store
+    assert not route.with_outcome("service", "foo: failover", FAILOVER).no_store
 
 
 async def test_an_address_is_reached_directly_by_one_pool_for_each_service(desk: Desk) -> None:

@@ -38,7 +38,7 @@ from devroute.routing.contract_report import report_contract
 from devroute.routing.decision import TTL_MS, Decision, Directory, decide
 from devroute.routing.named_contracts import NamedContracts
 from devroute.routing.resolve_codec import encode
-from devroute.routing.shadow.assignment import assign_shadow_traffic
+from devroute.routing.shadow.assignment import Assignment, assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, parse_service_response
 from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.routing.trace import Hop, KnownServices, Reports, Traces, is_trace_id, split_names
@@ -71,8 +71,8 @@ Probe = Callable[[Address, str], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class Control:
     """What the application depends on. `policy()` is called for each request, so that a reload takes effect;
-    `probe` may take `probe_timeout` seconds. `names` are the saved contracts, `contracts` changes them;
-    `read` reads contracts, also by those names."""
+    `probe` may take `probe_timeout` seconds. `resolved` is called with each decision and its duration.
+    `names` are the saved contracts, `contracts` changes them; `read` reads contracts, also by those names."""
 
     directory: Listing
     policy: Callable[[], Policy]
@@ -89,19 +89,25 @@ class Control:
     shared_reports: SharedReports | None = None
     replicas: Callable[[], int | None] = lambda: None
     clock: Callable[[], float] = time.time
+    resolved: Callable[[Decision | Assignment, float], None] = lambda resolved, seconds: None
     started: float = field(default_factory=time.monotonic)
 
     async def resolve(self, request: web.Request) -> web.Response:
         """GET /resolve: the decision for one contract at one service (routing/SIDECAR.md has its format);
         without a contract, which laptops get shadow traffic of the service (routing/shadow/assignment.py)."""
+        started = time.monotonic()
+        resolved = await self._resolved(request)
+        self.resolved(resolved, time.monotonic() - started)
+        return _lines(encode(resolved))
+
+    async def _resolved(self, request: web.Request) -> Decision | Assignment:
         candidates = split_names(request.headers.get(headers.CANDIDATES, ""))
         self.services.add(candidates)
         contracts = request.headers.getall(headers.CONTRACT, [])
         namespace = request.headers.get(headers.NAMESPACE) or None
         if not contracts:
             sender = _sender_namespace(request)
-            assigned = assign_shadow_traffic(candidates, self.policy(), self.shadow, namespace, sender)
-            return _lines(encode(assigned))
+            return assign_shadow_traffic(candidates, self.policy(), self.shadow, namespace, sender)
         decision = decide(
             # A repeated field is one list (RFC 9110 §5.3), which the parser rejects as two contracts.
             ", ".join(contracts),
@@ -115,7 +121,7 @@ class Control:
         decision = await self._probed(decision)
         if (error := decision.error) is not None and error.status in REFUSAL_STATUSES:
             self._refused("resolve", error, request)
-        return _lines(encode(decision))
+        return decision
 
     async def _probed(self, decision: Decision) -> Decision:
         """The decision, or the one instead of a detour whose target cannot be reached."""

@@ -75,12 +75,14 @@ class Tunnels:
     """`permit(subject, groups, offer)` is asked about each service that a laptop registers, and again about
     all of them by `review_policy`; it raises RegistrationDenied, or TargetDenied for an address of the
     laptop's own. `authenticate` is for the tokens of upgrades and of RENEW. `claims`: where several replicas
-    share the registry. `entries` and `entry_links` are for WELCOME."""
+    share the registry. `round_trip(seconds)` is called for each ping that a laptop has answered.
+    `entries` and `entry_links` are for WELCOME."""
 
     authenticate: Authenticate
     registry: Registry
     permit: Permit
     record: RecordEvent = discard_event
+    round_trip: Callable[[float], object] | None = None
     entries: Mapping[str, str] = field(default_factory=dict)
     entry_links: bool = False
     liveness: Liveness = PROXY_LIVENESS
@@ -115,6 +117,7 @@ class Tunnels:
     def create_link(self, identity: Identity, loop: asyncio.AbstractEventLoop) -> ProxyLink:
         websocket = WebSocket(client=False, random=os.urandom)
         link = ProxyLink(websocket, loop, self._on_hello, self._on_gone, self._on_renew, self.liveness)
+        link.heartbeat.observe = self.round_trip
         late = ProtocolError(f"no HELLO within {self.hello_seconds:g} s")
         self.links[link] = _Member(identity, loop.call_later(self.hello_seconds, link.reject, late))
         self._checked_against = None

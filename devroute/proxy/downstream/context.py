@@ -25,7 +25,11 @@ class Timeouts:
 
 class CompletedExchange(Protocol):
     """An exchange after its end, as metrics, logs and traces see it. `error` is why it failed; `status` is 0
-    if the client got no response head."""
+    if the client got no response head.
+
+    Times by time.monotonic(): `started`, its request's head was complete; `opened`, it was sent upstream (0:
+    never); `ended`, the upstream's response was complete or has failed; `finished`, the client's was written.
+    """
 
     request: InboundRequest
     request_id: bytes
@@ -34,9 +38,10 @@ class CompletedExchange(Protocol):
     status: int
     bytes_in: int
     bytes_out: int
-
-    def elapsed(self) -> float:
-        """Seconds since the request's head was complete."""
+    started: float
+    opened: float
+    ended: float
+    finished: float
 
 
 class ServerConnection(Protocol):

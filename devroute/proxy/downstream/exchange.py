@@ -15,7 +15,7 @@ from devroute.http.http1.response import without_cache_fields
 from devroute.http.message import Headers, InboundRequest, ResponseHead
 from devroute.proxy.downstream.context import Context
 from devroute.quoting import MAX_REQUEST_ID
-from devroute.routing.route import Route
+from devroute.routing.route import FAILOVER, RULE, Route
 from devroute.upstream.interface import DiscardedRequest, UpstreamStream
 
 #: Interim responses (1xx) to one request; uploads that report their progress send some (104). They have no
@@ -45,7 +45,10 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "completed",
+        "ended",
         "error",
+        "finished",
+        "opened",
         "request",
         "request_id",
         "route",
@@ -58,6 +61,7 @@ class Exchange:
         self.request = request
         self.request_id = request.request_id[:MAX_REQUEST_ID]
         self.started = monotonic()
+        self.opened = self.ended = self.finished = 0.0
         self.route: Route | None = None
         self.error: DevrouteError | None = None
         self.status = 0
@@ -76,6 +80,7 @@ class Exchange:
             self.on_error(error)
             return
         self.route = route
+        self.opened = monotonic()
         self._stream = route.upstream.open(self.request.forward(), self)
 
     def elapsed(self) -> float:
@@ -160,10 +165,11 @@ class Exchange:
         assert route is not None
         if head.outcome is not None:
             result, reason = head.outcome
-            self.route = route = route.with_outcome(result, reason)
+            code = FAILOVER if result == "service" else route.reason_code
+            self.route = route = route.with_outcome(result, reason, code)
         if head.by_rule:
             reason = f"{route.reason}, where {head.by_rule}"
-            self.route = route = route.with_outcome(route.result, reason)
+            self.route = route = route.with_outcome(route.result, reason, RULE)
         if route.no_store:
             head = without_cache_fields(head)
         lines = route.response_headers
@@ -202,9 +208,11 @@ class Exchange:
         self._stream = _NO_STREAM  # breaks the reference cycle, which would wait for the garbage collector
         if not self.completed:
             self.completed = True
+            self.ended = monotonic()
             READ_TURN.after_flush(self._observe)
 
     def _observe(self) -> None:
+        self.finished = monotonic()
         self._context.observe(self)
 
     # --- timeouts

@@ -2,9 +2,14 @@
 or a body.
 
 The lines have the form that structlog gives all others (log.py), but are put together by hand and written in
-batches: an event through structlog costs 25 µs, half as much as relaying a request; a line here costs 2 µs.
+batches: an event through structlog costs 25 µs, half as much as relaying a request; a line here costs some
+2 µs (bench/telemetry_cost.py).
+
+A request that failed, with an error of devroute or a status of 500 or more, is logged as a warning, always;
+of the others the setting log_sample may choose a share.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -12,8 +17,10 @@ from typing import Final
 import structlog
 
 from devroute.errors import DevrouteError
+from devroute.http.trace_context import trace_parent
 from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, members, quoted
+from devroute.proxy.telemetry.metrics import ERROR
 from devroute.routing.route import Route
 
 log = structlog.stdlib.get_logger("devroute.request")
@@ -27,90 +34,126 @@ _BACKSLASH: Final = 0x5C
 
 
 class AccessLog(LineWriter):
-    """JSON lines."""
+    """JSON lines. `share`: of the requests that did not fail, which have a line; `failed_only`: none of these
+    has."""
+
+    def __init__(
+        self, write: Callable[[bytes], None], share: float = 1.0, *, failed_only: bool = False
+    ) -> None:
+        super().__init__(write)
+        self._share = 0.0 if failed_only else share
+        self._due = 0.0  # a line is, from 1 on
+        self._outcomes: dict[tuple[str, str], bytes] = {}  # both are of a few that devroute names
 
     def completed(self, exchange: CompletedExchange) -> None:
+        """Longer than 40 lines: the members of a line stand one below the other."""
+        failed = has_failed(exchange)
+        if not failed and self._share < 1.0:
+            self._due += self._share
+            if self._due < 1.0:
+                return
+            self._due -= 1.0
         request = exchange.request
         error = exchange.error
         route = exchange.route
         path = request.target.partition(b"?")[0][:MAX_PATH]
         if _QUOTE in path or _BACKSLASH in path:
             path = quoted(path)
-        tenths = int(exchange.elapsed() * 10_000)  # of a millisecond
-        line = b"".join(
-            (
-                b'{"method": "',
-                request.method,
-                b'", "path": "',
-                path,
-                b'", "status": ',
-                digits(exchange.status),
-                b', "ms": ',
-                digits(tenths // 10),
-                b".",
-                digits(tenths % 10),
-                b", ",
-                _service(error) if route is None else route.log_members or _render(route),
-                b', "code": null' if error is None else b', "code": "%b"' % error.code.encode(),
-                b', "bytes_in": ',
-                digits(exchange.bytes_in),
-                b', "bytes_out": ',
-                digits(exchange.bytes_out),
-                b', "request_id": "',
-                identifier(exchange.request_id),
-                b'", "event": "request", "level": "info", "timestamp": "',
-                self.timestamp(time.time()),
-                b'"}\n',
+        tenths = int((exchange.finished - exchange.started) * 10_000)  # of a millisecond
+        trace = trace_parent(request.raw)
+        result, reason = ERROR, "" if error is None else error.code
+        if error is None and route is not None:
+            result, reason = route.result, route.reason_code
+        self.add(
+            b"".join(
+                (
+                    b'{"method": "',
+                    request.method,
+                    b'", "path": "',
+                    path,
+                    b'", "status": ',
+                    digits(exchange.status),
+                    b', "ms": ',
+                    digits(tenths // 10),
+                    b".",
+                    digits(tenths % 10),
+                    b", ",
+                    _about_error(error) if route is None else route.log_members or _about_route(route),
+                    self._outcomes.get((result, reason)) or self._outcome(result, reason),
+                    b', "bytes_in": ',
+                    digits(exchange.bytes_in),
+                    b', "bytes_out": ',
+                    digits(exchange.bytes_out),
+                    b', "trace_id": ',
+                    b"null" if trace is None else b'"%b"' % trace.trace_id,
+                    b', "request_id": "',
+                    identifier(exchange.request_id),
+                    b'", "event": "request", "level": "warning", "timestamp": "'
+                    if failed
+                    else b'", "event": "request", "level": "info", "timestamp": "',
+                    self.timestamp(time.time()),
+                    b'"}\n',
+                )
             )
         )
-        self.add(line)
+
+    def _outcome(self, result: str, reason: str) -> bytes:
+        """Members that many requests have in common."""
+        rendered = self._outcomes[result, reason] = b", " + members({"result": result, "reason": reason})
+        return rendered
 
 
-def _render(route: Route) -> bytes:
+def has_failed(exchange: CompletedExchange) -> bool:
+    return exchange.error is not None or exchange.status >= 500
+
+
+def _about_route(route: Route) -> bytes:
     """What all requests of a route have in common; rendered once for each."""
-    route.log_members = _service(route)
+    route.log_members = members(_names(route))
     return route.log_members
 
 
-def _service(source: Route | DevrouteError | None) -> bytes:
-    """Service and target, of a route or of the error in its place."""
-    service, target = (None, None) if source is None else (source.service, source.target)
-    if isinstance(source, DevrouteError):
-        body = source.as_dict()
-        service, target = body["service"], body["target"]
-    named: dict[str, object] = {"service": service, "target": target}
-    if isinstance(source, Route) and source.replica is not None:
-        named["replica"] = source.replica
-    return members(named)
+def _names(route: Route) -> dict[str, object]:
+    named: dict[str, object] = {
+        "service": route.service,
+        "laptop": route.laptop or None,
+        "target": route.target,
+    }
+    return named if route.replica is None else named | {"replica": route.replica}
+
+
+def _about_error(error: DevrouteError | None) -> bytes:
+    """The same of a request that has no route."""
+    body = {"service": None, "target": None} if error is None else error.as_dict()
+    return members({"service": body["service"], "laptop": None, "target": body["target"]})
 
 
 def log_exchange(exchange: CompletedExchange) -> None:
     """The same through structlog, for the console, where people read a few coloured lines."""
-    request = exchange.request
-    error = exchange.error
-    source = exchange.route or error
-    log.info(
+    request, error, route = exchange.request, exchange.error, exchange.route
+    trace = trace_parent(request.raw)
+    names = {"service": None if error is None else error.service} if route is None else _names(route)
+    log.log(
+        logging.WARNING if has_failed(exchange) else logging.INFO,
         f"{request.method.decode('ascii')} {request.target.partition(b'?')[0][:MAX_PATH].decode('latin-1')}",
         status=exchange.status,
-        ms=round(exchange.elapsed() * 1000, 1),
-        service=None if source is None else source.service,
-        target=None if source is None else source.target,
-        code=None if error is None else error.code,
-        **(
-            {}
-            if exchange.route is None or exchange.route.replica is None
-            else {"replica": exchange.route.replica}
-        ),
+        ms=round((exchange.finished - exchange.started) * 1000, 1),
+        result=ERROR if error is not None or route is None else route.result,
+        reason=error.code if error is not None else "" if route is None else route.reason_code,
+        trace_id=None if trace is None else trace.trace_id.decode("ascii"),
+        request_id=exchange.request_id.decode("latin-1"),
+        **names,
     )
 
 
 def request_log(
-    form: str, level: str, write: Callable[[bytes], None]
+    form: str, level: str, share: float, write: Callable[[bytes], None]
 ) -> tuple[Callable[[CompletedExchange], None] | None, Callable[[], None]]:
-    """What to call with each exchange, or None, and what to call at the end. `write` takes lines of JSON."""
-    if level in ("warning", "error"):
+    """What to call with each exchange, or None, and what to call at the end. `share`: of the requests that
+    did not fail, which are logged; from level `warning` on none of them is. `write` takes lines of JSON."""
+    if level == "error":
         return None, lambda: None
     if form == "console":
         return log_exchange, lambda: None
-    access = AccessLog(write)
+    access = AccessLog(write, share, failed_only=level == "warning")
     return access.completed, access.flush

@@ -1,5 +1,7 @@
 """Reports each completed exchange to metrics, access log, audit trail and `devroute trace`. An error in one
 of them never fails the connection that is being read: it may be a whole tunnel.
+
+The one place where a request's end is observed; what else wants to know of it is called here.
 """
 
 from collections.abc import Callable
@@ -37,8 +39,8 @@ class Observer:
         self._clock = clock
 
     def completed(self, exchange: CompletedExchange) -> None:
-        self._metrics.count(exchange)
         try:
+            self._metrics.count(exchange)
             if self._audit is not None:
                 self._audit.completed(exchange)
             if self._log is not None:
@@ -54,7 +56,7 @@ class Observer:
         if route is None:
             return
         error = "" if exchange.error is None else exchange.error.message
-        took, result = exchange.elapsed(), route.result if not error else "error"
+        took, result = exchange.finished - exchange.started, route.result if not error else "error"
         self._traces.add_response(
             trace_id, route.service, route.target, exchange.status, result, error, took, self._clock()
         )

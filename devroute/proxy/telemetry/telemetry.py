@@ -3,19 +3,24 @@ writers, and reports how many lines those have lost.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
 
+from devroute.metrics import table
+from devroute.metrics.exposition import expose
+from devroute.metrics.table import Metric
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.access_log import request_log
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event
 from devroute.proxy.telemetry.audit_file import OFF, AuditFile
 from devroute.proxy.telemetry.background_writer import BackgroundWriter, LineFile
+from devroute.proxy.telemetry.control_metrics import ControlMetrics
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.proxy.telemetry.observer import Observer
+from devroute.proxy.telemetry.scrape import all_series
 from devroute.routing.trace import Traces
 from devroute.token_bucket import TokenBucket
 
@@ -41,7 +46,8 @@ def standard_error() -> BackgroundWriter:
 
 
 class Telemetry:
-    """`record` writes to the audit trail, if there is one; `observer` is called with each exchange."""
+    """`record` writes to the audit trail, if there is one; `observer` is called with each exchange; `control`
+    counts what happens at the control port."""
 
     def __init__(
         self, settings: ProxySettings, clock: Callable[[], float], log_writer: BackgroundWriter | None
@@ -52,9 +58,12 @@ class Telemetry:
         self._log_writer = log_writer = log_writer or standard_error()
         self._audit = None if settings.audit == OFF else Audit(AuditFile(settings.audit))
         self.record: RecordEvent = discard_event if self._audit is None else self._audit.record
-        self.metrics = Metrics()
+        self.control = ControlMetrics(by_laptop=settings.metrics_by_laptop)
+        self.metrics = Metrics(self.control.requests, by_laptop=settings.metrics_by_laptop)
         self.traces = Traces()
-        log_exchange, self._flush_log = request_log(settings.log_format, settings.log_level, log_writer.write)
+        log_exchange, self._flush_log = request_log(
+            settings.log_format, settings.log_level, settings.log_sample, log_writer.write
+        )
         self.observer = Observer(self.metrics, log_exchange, self._audit, self.traces, clock)
         self._reported: dict[str, int] = {}
 
@@ -74,12 +83,14 @@ class Telemetry:
         self._reported[name] = lost = writer.lost
         return lost - before
 
-    def counters(self) -> dict[str, int]:
-        """For the metrics."""
-        lost = {"log_lines_lost_total": self._log_writer.lost}
-        if self._audit is not None:
-            lost["audit_lines_lost_total"] = self._audit.writer.lost
-        return lost
+    async def exposed(self, accept: str, state: Mapping[Metric, float]) -> tuple[bytes, str]:
+        """The body of /metrics for an Accept, and its Content-Type; `state`: metrics without labels."""
+        lost: dict[Metric, float] = {
+            table.LOG_DROPPED: self._log_writer.lost,
+            table.AUDIT_DROPPED: 0 if self._audit is None else self._audit.writer.lost,
+        }
+        series = all_series(self.metrics, self.control, {**state, **lost})
+        return await expose(accept, series, by_laptop=self.metrics.by_laptop)
 
     def status(self) -> dict[str, object]:
         """For /readyz."""

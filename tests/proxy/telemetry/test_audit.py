@@ -30,7 +30,7 @@ from devroute.mesh import testbed
 from devroute.proxy.telemetry.audit import MAX_CACHED_BYTES, REFUSAL_BURST, Audit
 from devroute.proxy.telemetry.audit_events import MAX_CALLER, refusal_fields
 from devroute.proxy.telemetry.audit_file import AuditFile
-from devroute.routing.route import Route
+from devroute.routing.route import FAILOVER, Route
 from devroute.upstream.interface import Upstream
 from tests.support.eventually import eventually
 from tests.support.paths import ROOT
@@ -68,9 +68,10 @@ class Over:
     status: int = 200
     bytes_in: int = 0
     bytes_out: int = 0
-
-    def elapsed(self) -> float:
-        return 0.1
+    started: float = 1.0
+    opened: float = 1.0
+    ended: float = 1.1
+    finished: float = 1.1
 
 
 def request(*fields: bytes) -> InboundRequest:
@@ -185,7 +186,7 @@ async def test_a_flood_of_refusals_is_cut_short_and_hides_no_other(kept: Kept) -
 
 
 async def test_a_request_after_failover_belongs_to_the_service(kept: Kept) -> None:
-    route = routed(Nowhere(), "qa").with_outcome("service", "foo: failover from laptop alice (404)")
+    route = routed(Nowhere(), "qa").with_outcome("service", "foo: failover from laptop alice (404)", FAILOVER)
     kept.audit.completed(Over(request(), route=route))
     (event,) = kept.events()
     assert (event["decision"], event["target"], event["signer"]) == ("service", "alice", "qa")

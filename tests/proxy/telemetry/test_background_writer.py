@@ -141,9 +141,9 @@ async def test_a_proxy_whose_output_is_not_read_goes_on(tmp_path: Path) -> None:
             assert response.status == 200
             return await response.text()
 
-    async def lost() -> int:
-        name = "devroute_log_lines_lost_total "
-        return int(
+    async def lost() -> float:
+        name = "devroute_log_dropped_total "
+        return float(
             next(line for line in (await get("/metrics")).splitlines() if line.startswith(name))[len(name) :]
         )
 

@@ -1,0 +1,70 @@
+"""What is counted of the control port: decisions of /resolve, fallbacks, links, and what laptops offer."""
+
+from collections import Counter
+from typing import Final
+
+from devroute.bounded_cache import BoundedCache
+from devroute.contract.target import Laptop
+from devroute.metrics.instruments import Histogram
+from devroute.metrics.requests import RequestSeries
+from devroute.metrics.table import RESOLVE_SECONDS, RTT
+from devroute.routing.decision import Decision
+from devroute.routing.registration import Registration
+from devroute.routing.resolve_codec import decision_word
+from devroute.routing.shadow.assignment import Assignment
+
+#: Of the cache of processes that have registered: some 10,000.
+MAX_PROCESSES_BYTES: Final = 1024 * 1024
+
+
+class ControlMetrics:
+    """Implements RegistryObserver. `resolves` are durations by decision; their number is bounded, since the
+    decisions are a few words. `requests`: the data port's, which know by `offers` what laptops offer."""
+
+    def __init__(self, *, by_laptop: bool) -> None:
+        self.by_laptop = by_laptop
+        self.requests = RequestSeries(self.offers)
+        self.resolves: dict[str, Histogram] = {}
+        self.round_trips = Histogram(list(RTT.buckets))
+        self.reconnects = 0
+        self._offered: Counter[str] = Counter()
+        self._processes = BoundedCache[tuple[str, str], int](MAX_PROCESSES_BYTES)  # newest generations
+
+    def resolved(self, resolved: Decision | Assignment, seconds: float) -> None:
+        word = decision_word(resolved)
+        histogram = self.resolves.get(word)
+        if histogram is None:
+            histogram = self.resolves[word] = Histogram(list(RESOLVE_SECONDS))
+        histogram.observe(seconds)
+        if not isinstance(resolved, Decision) or resolved.kind != "fallback" or resolved.error is None:
+            return
+        laptop = resolved.target if self.by_laptop and _names_laptop(resolved) else ""
+        service = self.requests.service(resolved.service, contracted=True)
+        service.fallbacks_for(resolved.error.code, laptop).count += 1
+
+    def offers(self, service: str) -> bool:
+        """Whether a laptop offers a service, as a contract names it: `b` or `b.namespace`."""
+        return service in self._offered or ("." in service and service.partition(".")[0] in self._offered)
+
+    def registered(self, registration: Registration) -> None:
+        self._offered.update(registration.services.keys())
+        instance, generation = registration.hello.instance, registration.generation
+        if instance is None:
+            return
+        process = (registration.name, instance)
+        before = self._processes.get(process)
+        if before is not None and before != generation and not registration.remote:
+            self.reconnects += 1
+        if before != generation:
+            self._processes.put(process, generation, len(registration.name) + len(instance))
+
+    def unregistered(self, registration: Registration) -> None:
+        self._offered.subtract(registration.services.keys())
+        for name in registration.services:
+            if not self._offered[name]:
+                del self._offered[name]
+
+
+def _names_laptop(decision: Decision) -> bool:
+    """Not an address: that may be a laptop's, too."""
+    return decision.entry is not None and isinstance(decision.entry.target, Laptop)
