@@ -54,6 +54,9 @@ NO_RETRY: Final = "x-envoy-ratelimited"
 
 # --- between sidecar, proxy and laptop ---------------------------------------------------------------------
 
+#: On the 101 for a laptop's link: the id of the replica (tunnel/PROTOCOL.md).
+REPLICA: Final = "x-devroute-replica"
+
 #: The names by which a sidecar's service may stand in the contract, the most trusted first; its namespace.
 CANDIDATES: Final = "x-devroute-candidates"
 NAMESPACE: Final = "x-devroute-namespace"

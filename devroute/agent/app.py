@@ -23,6 +23,7 @@ from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.notices import MoveReceiver, NoticeReceiver
 from devroute.agent.open_requests import OpenRequestWatch
 from devroute.agent.rule_switch import RuleSwitch
+from devroute.agent.second_link import Held
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
 from devroute.agent.ui.lines import LineReporter
@@ -110,6 +111,7 @@ class Agent:
         self._child: ChildProcess | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
         self._flushing: asyncio.TimerHandle | None = None
+        self._last_notice: Notice | None = None
         self._monitor = LinkMonitor(reporter, self._loop)
         source = TokenSource(settings)
         self._keeper = LinkKeeper(settings, source, self._make_link, self._monitor, reporter)
@@ -128,7 +130,6 @@ class Agent:
                 IgnoreRules.parse(settings.ignore), self._redaction, self._compared, recorder
             )
         found[NOTICE_SERVICE] = NoticeReceiver(self._noticed)
-        found[MOVE_SERVICE] = MoveReceiver(lambda move: self._keeper.asked_to_move(move))
         return found
 
     async def run(self) -> int:
@@ -140,20 +141,21 @@ class Agent:
 
     async def _serve(self) -> int:
         """Stay online until the app ends; returns its exit code."""
-        link = await self._first()
+        first = await self._first()
         self._monitor.start()
         self._open_requests.start()
         if not self._settings.command:
             self._watch.start(patience=0.0)
-            await self._keeper.stay(link)
+            await self._keeper.stay(first)
         self._child = await ChildProcess.start(self._settings.command)
         self._watch.start(patience=START_SECONDS)
-        return await first_result(self._keeper.stay(link), self._child.wait())
+        return await first_result(self._keeper.stay(first), self._child.wait())
 
     # --- the link
 
-    async def _first(self) -> AgentLink:
-        link, welcome = await self._keeper.registrar.register()
+    async def _first(self) -> Held:
+        first = await self._keeper.first()
+        welcome = first.welcome
         about, invited = self.about, invitation(welcome, self._settings.services, shell_in_use())
         name = about.name = welcome.name
         about.entries, about.command, about.link = welcome.entries, invited.command, invited.link
@@ -166,14 +168,19 @@ class Agent:
         for each in welcome.others:
             self._reporter.shares(name, each)
         freeze_heap()
-        return link
+        return first
 
     def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
-        return AgentLink(websocket, loop, self._upstreams, self._observe)
+        moves = MoveReceiver(lambda move: self._keeper.asked_to_move(link, move))
+        link = AgentLink(websocket, loop, {**self._upstreams, MOVE_SERVICE: moves}, self._observe)
+        return link
 
     # --- what is reported
 
     def _noticed(self, notice: Notice) -> None:
+        if notice == self._last_notice:
+            return  # each link's server sends it
+        self._last_notice = notice
         if notice.event == "taken-over":
             self._keeper.registrar.drop(notice.services)
         self._reporter.noticed(self.about.name, notice)

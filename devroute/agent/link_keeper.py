@@ -1,16 +1,18 @@
-"""Keeps a laptop's link: dials again when it has ended and, where the server says that it is about to stop,
-before that, so that no request falls in between.
+"""Keeps a laptop online: dials again when its link has ended and, where the server says that it is about to
+stop, before that, so that no request falls in between.
 
+second_link.py keeps a link to another replica, which carries all requests when the first one is lost.
 link_monitor.py finds out whether a link still works; registration.py makes one attempt.
 """
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, Final, NoReturn, TypeVar
 
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.registration import Registrar, rejection
+from devroute.agent.second_link import MOVED, Held, SecondLink, dial_next, let_go
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
 from devroute.agent.ui.reporter import Reporter
@@ -32,7 +34,7 @@ from devroute.errors import (
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import MakeLink
-from devroute.tunnel.protocol.handshake import Move, Welcome
+from devroute.tunnel.protocol.handshake import Move
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -51,10 +53,6 @@ STEADY_SECONDS: Final = 10.0
 
 #: How long open requests may continue after a Ctrl-C, in seconds.
 LEAVE_SECONDS: Final = 2.0
-
-#: Seconds after which an agent lets go of a link that it has replaced; its server does so as soon as it
-#: learns of the newer one.
-LET_GO_SECONDS: Final = 5.0
 
 #: Another attempt would end with the same error.
 FINAL: Final = (
@@ -78,7 +76,7 @@ def delay_before(attempt: int, draw: float, longest: float = LAST_DELAY) -> floa
 
 
 class LinkKeeper:
-    """`links`: the open ones, the newest last; those before it only finish their requests."""
+    """Keeps the first link; second_link.py does another one."""
 
     def __init__(
         self,
@@ -89,54 +87,77 @@ class LinkKeeper:
         reporter: Reporter,
     ) -> None:
         self.registrar = Registrar(settings, source, make_link, self._dialled, reporter.not_renewed)
-        self.links: list[AgentLink] = []
+        self._moves: dict[AgentLink, asyncio.Future[Move]] = {}
+        self._second = SecondLink(self._dial, reporter, self._ended)
         self._settings = settings
         self._source = source
         self._monitor = monitor
         self._reporter = reporter
         self._loop = asyncio.get_running_loop()
-        self._move: asyncio.Future[Move] = self._loop.create_future()
         self._tasks = TaskOwner()
 
-    def asked_to_move(self, move: Move) -> None:
-        """The server of the newest link is about to stop."""
-        if not self._move.done():
-            self._move.set_result(move)
+    @property
+    def links(self) -> list[AgentLink]:
+        """The open ones, the newest last; some of them only finish their requests."""
+        return [each for each in self._moves if each.close_error is None]
 
-    async def stay(self, link: AgentLink) -> NoReturn:
+    def asked_to_move(self, link: AgentLink, move: Move) -> None:
+        """The server of a link is about to stop."""
+        asked = self._moves.get(link)
+        if asked is not None and not asked.done():
+            asked.set_result(move)
+
+    async def first(self) -> Held:
+        """The first link of all. Raises the reason that there is none."""
+        return await self._dial(0, beside=False, other_than=())
+
+    async def stay(self, first: Held) -> NoReturn:
         """Keep the laptop online; ends only by an error of FINAL."""
         attempt = 0
         while True:
             since = self._loop.time()
-            either: list[asyncio.Future[Any]] = [link.close_reason, self._move]
+            self._second.beside(first)
+            either: list[asyncio.Future[Any]] = [first.link.close_reason, first.move]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not link.close_reason.done():
-                link = await self._moved(link, self._move.result()) or link
+            if not first.link.close_reason.done():
+                first = await self._moved(first)
                 continue
-            error = link.close_reason.result()
-            if link.goaway is not None:
-                error = rejection(link)
-            if isinstance(error, TokenInvalid) and self._source.renewable:
-                self._source.forget()
-            elif isinstance(error, TokenExpired) and self._settings.client_cert is not None:
-                pass  # its file may hold a newer one; if not, the next attempt raises the error
-            elif isinstance(error, FINAL):
+            error = self._ended(first.link)
+            if (second := await self._second.take()) is not None:
+                self._reporter.links(1, error.message)
+                first = second
+                continue
+            if self._is_final(error):
                 raise error
             self._reporter.offline(error.message)
             attempt = 0 if self._loop.time() - since > STEADY_SECONDS else attempt + 1
-            link, welcome, attempt = await self._again(attempt)
-            self._reporter.back(welcome.name)
+            first, attempt = await self._again(attempt)
+            self._reporter.back(first.welcome.name)
 
-    async def _again(self, attempt: int) -> tuple[AgentLink, Welcome, int]:
+    def _ended(self, link: AgentLink) -> DevrouteError:
+        """Why a link has ended."""
+        error = link.close_reason.result() if link.goaway is None else rejection(link)
+        if isinstance(error, TokenInvalid) and self._source.renewable:
+            self._source.forget()
+        return error
+
+    def _is_final(self, error: DevrouteError) -> bool:
+        if isinstance(error, TokenInvalid) and self._source.renewable:
+            return False
+        if isinstance(error, TokenExpired) and self._settings.client_cert is not None:
+            return False  # its file may hold a newer one; if not, the next attempt raises the error
+        return isinstance(error, FINAL)
+
+    async def _again(self, attempt: int) -> tuple[Held, int]:
         eager_until = self._loop.time() + EAGER_SECONDS
         longest = LAST_DELAY
         while True:
             delay = delay_before(max(0, attempt - 1), random.random(), longest)
             await self._unless_woken(asyncio.sleep(delay))
             try:
-                made = await self._unless_woken(self.registrar.register())
-                if isinstance(made, tuple):
-                    return *made, attempt
+                made = await self._unless_woken(self.first())
+                if isinstance(made, Held):
+                    return made, attempt
             except FINAL:
                 raise
             except DevrouteError as error:
@@ -151,29 +172,25 @@ class LinkKeeper:
         self._monitor.woken.clear()
         return await first_result(awaited, self._monitor.woken.wait())
 
-    # --- from one replica to another
+    async def _moved(self, old: Held) -> Held:
+        """The link in the place of `old`, which its server ends soon; `old` if it ended first."""
+        made = await dial_next(old, self._dial, lambda: self._second.replica)
+        if made is not None:
+            self._reporter.moved(made.welcome.name)
+            self._tasks.start(let_go(old.link))
+            return made
+        if not old.link.close_reason.done() and (second := await self._second.take()) is not None:
+            old.link.drain(*MOVED)
+            return second
+        return old
 
-    async def _moved(self, old: AgentLink, move: Move) -> AgentLink | None:
-        """A link in the place of `old`, which its server ends soon; None if it ended first."""
-        attempt, delay = 0, random.random() * move.within
-        while True:
-            await asyncio.wait({old.close_reason}, timeout=delay)
-            if old.close_reason.done():
-                return None
-            try:
-                link, welcome = await self.registrar.register()
-            except DevrouteError:  # what is final is raised once the old link has ended, too
-                self._dialled(old)
-                attempt += 1
-                delay = delay_before(attempt, random.random(), EAGER_DELAY)
-            else:
-                self._reporter.moved(welcome.name)
-                self._tasks.start(_let_go(old))
-                return link
+    async def _dial(self, number: int, *, beside: bool, other_than: Collection[str]) -> Held:
+        link, welcome = await self.registrar.register(number, beside=beside, other_than=other_than)
+        return Held(link, welcome, number, self._moves[link])
 
     def _dialled(self, link: AgentLink) -> None:
-        self.links = [*(each for each in self.links if each.close_error is None and each is not link), link]
-        self._move = self._loop.create_future()
+        self._moves = {each: move for each, move in self._moves.items() if each.close_error is None}
+        self._moves[link] = self._loop.create_future()
         self._monitor.follow(link)
 
     # --- the end
@@ -185,22 +202,18 @@ class LinkKeeper:
 
     async def close(self) -> None:
         """Let open requests finish, for LEAVE_SECONDS."""
+        await self._second.close()
         await self._tasks.close()
         await self.registrar.close()
-        if not self.links:
+        links = self.links
+        if not links:
             return
-        for link in self.links:
+        for link in links:
             link.drain("leaving", "devroute up has ended")
-        await asyncio.wait([link.close_reason for link in self.links], timeout=LEAVE_SECONDS)
-        for link in self.links:
+        await asyncio.wait([link.close_reason for link in links], timeout=LEAVE_SECONDS)
+        for link in links:
             link.close_with(DevrouteError("the agent has ended"))
-        await asyncio.wait([link.disconnected for link in self.links], timeout=LEAVE_SECONDS)
-
-
-async def _let_go(link: AgentLink) -> None:
-    """Requests that are open on it go on."""
-    await asyncio.wait({link.close_reason}, timeout=LET_GO_SECONDS)
-    link.drain("leaving", "the laptop has a newer link")
+        await asyncio.wait([link.disconnected for link in links], timeout=LEAVE_SECONDS)
 
 
 async def first_result(first: Coroutine[Any, Any, _T], second: Coroutine[Any, Any, _U]) -> _T | _U:

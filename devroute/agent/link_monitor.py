@@ -1,6 +1,6 @@
 """Whether the laptop's link still works after the laptop has slept or changed its network.
 
-Probes the link at once, and wakes the dialler where waiting has become pointless. Never dials
+Probes the links at once, and wakes the dialler where waiting has become pointless. Never dials
 (link_keeper.py does), and ends a link only if its local address is gone.
 """
 
@@ -49,14 +49,14 @@ class LinkMonitor:
         self._reporter = reporter
         self._loop = loop
         self._wall_clock = wall_clock
-        self._link: AgentLink | None = None
+        self._links: list[AgentLink] = []
         self._network = Network(self._changed, self._disturbed)
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = 0
 
     def follow(self, link: AgentLink) -> None:
-        """Watch this link from now on, and the route to its server."""
-        self._link = link
+        """Watch this link from now on, too, and the route to its server."""
+        self._links = [*self._open(), link]
         self._network.follow(link.transport.get_extra_info("peername")[:2])
 
     def on_the_network(self) -> AbstractContextManager[None]:
@@ -80,35 +80,38 @@ class LinkMonitor:
         slept = max(now_wall - wall, now_steady - steady) - WATCH_SECONDS
         if slept > SLEPT_SECONDS:
             self.woken.set()
-            if self._link is not None and self._link.close_error is None:
+            for link in self._open():
                 if slept > LOST_SECONDS:
                     error = UpstreamReset(f"the laptop has slept for {slept:.0f} s")
-                    self._link.close_with(error, send_close=False)
+                    link.close_with(error, send_close=False)
                 else:
-                    self._link.heartbeat.probe(PROBE_SECONDS)
+                    link.heartbeat.probe(PROBE_SECONDS)
         self._network.check()
         self._ticks += 1
-        if self._ticks % ROUND_TRIP_TICKS == 1 and self._link is not None and self._link.close_error is None:
-            self._link.heartbeat.ping().add_done_callback(self._show_round_trip)
+        if self._ticks % ROUND_TRIP_TICKS == 1 and (links := self._open()):
+            links[0].heartbeat.ping().add_done_callback(self._show_round_trip)
         self._timer = self._loop.call_later(WATCH_SECONDS, self._tick, now_wall, now_steady)
 
     def _show_round_trip(self, asked: asyncio.Future[None]) -> None:
-        if self._link is not None:
-            self._reporter.round_trip(self._link.heartbeat.round_trip)
+        if links := self._open():
+            self._reporter.round_trip(links[0].heartbeat.round_trip)
             self._reporter.flush()
+
+    def _open(self) -> list[AgentLink]:
+        """The links that have not ended, the oldest first."""
+        return [link for link in self._links if link.close_error is None]
 
     # --- the network
 
     def _changed(self, before: str | None, now: str | None) -> None:
-        """The route to the server has changed: wake the dialler, and probe the link.
+        """The route to the server has changed: wake the dialler, and probe the links.
 
         A connection from an address that the laptop no longer has is lost. Without any network it may only be
         roaming, and return with the same address."""
-        link = self._link
         self._reporter.network(before, now)
         if now is not None:
             self.woken.set()
-        if link is not None and link.close_error is None:
+        for link in self._open():
             ours = link.transport.get_extra_info("sockname")[0]
             if now is not None and not is_local_address(ours):
                 link.close_with(UpstreamReset("the network has changed"), send_close=False)
@@ -117,8 +120,8 @@ class LinkMonitor:
 
     def _disturbed(self) -> None:
         """A cable or an interface: the route is the same, and may have stopped or started to work."""
-        link = self._link
-        if link is not None and link.close_error is None:
+        links = self._open()
+        for link in links:
             link.heartbeat.probe(DISTURBED_SECONDS)
-        else:
+        if not links:
             self.woken.set()

@@ -1,13 +1,13 @@
 """Registers a laptop: dials the server, sends HELLO with its offers, and waits for WELCOME.
 
-Owns the renewal of the newest link's token: a newer one is fetched before the old one expires, and sent on
-the link itself, so that no request is interrupted. Makes one attempt at a time; link_keeper.py decides when
-to try again.
+Owns the renewal of each link's token: a newer one is fetched before the old one expires, and sent on the
+link itself, so that no request is interrupted. `register` makes one attempt; link_keeper.py decides when to
+try again.
 """
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,9 +74,13 @@ class Registrar:
         kept = tuple(offer for offer in self._hello.services if offer.service not in services)
         self._hello = self._hello.model_copy(update={"services": kept})
 
-    async def register(self) -> tuple[AgentLink, handshake.Welcome]:
-        """A link that the server has welcomed, with its WELCOME. Raises the reason that there is none."""
-        link = await self._dial()
+    async def register(
+        self, number: int = 0, *, beside: bool = False, other_than: Collection[str] = ()
+    ) -> tuple[AgentLink, handshake.Welcome]:
+        """A link that the server has welcomed, with its WELCOME; it replaces the one with the same `number`
+        or, unless it is to stand `beside` the other one, all. Raises the reason that there is none,
+        SameReplica if it would lead to one of `other_than`."""
+        link = await self._dial({"link": number, "beside": beside}, other_than)
         self.dialled(link)
         try:
             welcome = handshake.decode(handshake.Welcome, await receive_welcome(link, DIAL_SECONDS))
@@ -90,35 +94,49 @@ class Registrar:
             link.close_with(DevrouteError("the agent is ending"))
             raise
         if self.source.renewable and "renew" in welcome.features:
-            renewing = keep_renewed(link, self.source, welcome.expires_in, self.not_renewed)
-            self._renewals.start(renewing)
+            renewing = self._renewals.start(
+                keep_renewed(link, self.source, welcome.expires_in, self.not_renewed)
+            )
+            link.close_reason.add_done_callback(lambda _: renewing.cancel())
         # Once: what another process takes over later is not taken back when this one dials again.
         self._hello = self._hello.model_copy(update={"takeover": False})
         return link, welcome
 
-    async def _dial(self) -> AgentLink:
+    async def _dial(self, which: Mapping[str, object], other_than: Collection[str]) -> AgentLink:
         """A link; if a cached token is refused, with a newer one."""
-        await self.close()
         if self.settings.client_cert is not None:
             self._tls = tls_for_server(self.settings)  # short-lived certificates are replaced
         token = await self.source.get()
         try:
-            return await self._dial_with(token)
+            return await self._dial_with(token, which, other_than)
         except TokenInvalid:
             if self.source.fresh or not self.source.renewable:
                 raise
         self.source.forget()
         token = await self.source.get()
-        return await self._dial_with(token)
+        return await self._dial_with(token, which, other_than)
 
-    async def _dial_with(self, token: str) -> AgentLink:
+    async def _dial_with(
+        self, token: str, which: Mapping[str, object], other_than: Collection[str]
+    ) -> AgentLink:
         settings = self.settings
+
+        def greeting(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
+            link = self.make_link(websocket, loop)
+            link.send_hello(self._hello.model_copy(update=which).encode())
+            return link
+
         return await dial(
-            settings.server, token, self._greeting, tls=self._tls, proxy=settings.proxy_for_server()
+            settings.server,
+            token,
+            greeting,
+            tls=self._tls,
+            proxy=settings.proxy_for_server(),
+            other_than=other_than,
         )
 
     async def close(self) -> None:
-        """End the renewal of the last link's token."""
+        """End the renewal of all links' tokens."""
         await self._renewals.close()
 
     def _check_supported(self, welcome: handshake.Welcome) -> None:
@@ -134,11 +152,6 @@ class Registrar:
             hint=f"{remedy}, or ask the platform team for an upgrade",
         )
 
-    def _greeting(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
-        link = self.make_link(websocket, loop)
-        link.send_hello(self._hello.encode())
-        return link
-
 
 async def keep_renewed(
     link: AgentLink,
@@ -148,12 +161,12 @@ async def keep_renewed(
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
     """Until cancelled. `expires_in` is WELCOME's; `failed` is called for each attempt that failed."""
-    lifetime = expires_in
+    lifetime, token = expires_in, source.kept
     while True:
         await sleep(renewal_delay(UNKNOWN_LIFETIME if lifetime is None else lifetime))
         try:
-            source.forget()
-            lifetime = await _renew(link, await source.get())
+            token = await source.newer(token)
+            lifetime = await _renew(link, token)
         except DevrouteError as error:
             failed(error)
             left = RETRY_SECONDS if lifetime is None else min(RETRY_SECONDS, lifetime / 5)

@@ -50,6 +50,7 @@ class TokenSource:
         self._now = now
         self._kept = ""
         self._good_until = 0.0
+        self._lock = asyncio.Lock()
         self.fresh = False
 
     @property
@@ -60,18 +61,31 @@ class TokenSource:
         """Make the next `get` run the command: the token is to be renewed, or was refused."""
         self._kept = ""
 
+    @property
+    def kept(self) -> str:
+        """What the command has printed last, "" if that is to be renewed."""
+        return self._kept
+
+    async def newer(self, than: str) -> str:
+        """As `get`, but not `than`: the token that another link has fetched since, or another one of the
+        command."""
+        if self._kept == than:
+            self.forget()
+        return await self.get()
+
     async def get(self) -> str:
         """A token, "" if none is configured. Raises ConfigInvalid and TokenCommandFailed."""
         if not self._command:
             return self._given
-        self.fresh = not self._kept or self._now() >= self._good_until
-        if self.fresh:
-            token = await run_command(self._command)
-            now = self._now()
-            expires = expiry(token)
-            self._kept = token
-            self._good_until = now + renewal_delay(UNKNOWN_LIFETIME if expires is None else expires - now)
-        return self._kept
+        async with self._lock:
+            self.fresh = not self._kept or self._now() >= self._good_until
+            if self.fresh:
+                token = await run_command(self._command)
+                now = self._now()
+                expires = expiry(token)
+                self._kept = token
+                self._good_until = now + renewal_delay(UNKNOWN_LIFETIME if expires is None else expires - now)
+            return self._kept
 
 
 async def with_fetched_token(settings: ClientSettings) -> ClientSettings:

@@ -307,7 +307,7 @@ class Proxy:
         state: dict[Metric, float] = {
             table.IN_FLIGHT: self._data.in_flight,
             table.SIDECARS: len(self._data.connections),
-            table.LAPTOPS: sum(not each.remote for each in self.registry.registrations()),
+            table.LAPTOPS: self.registry.owned(),
             table.LINKS: len(self._tunnels.links),
             table.POLICY_SUCCESS: int(self._config.policy_problem is None),
             table.POLICY_TIME: self._config.policy_loaded_at,

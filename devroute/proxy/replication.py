@@ -54,7 +54,7 @@ class Replication:
                 settings.registry_prefix,
                 self._laptops,
                 reported,
-                tunnels.succession.notify_others,
+                tunnels.succession.arrived,
                 names,
             )
 

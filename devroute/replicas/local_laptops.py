@@ -73,9 +73,10 @@ class LocalLaptops:
         raise LaptopOffline(f"laptop '{name}' is not online at this replica any more")
 
     def find_newest(self, line: bytes) -> tuple[Registration, str]:
-        """The same, or where that process has just registered again, maybe at another replica: its newer
-        registration. Never another process, whose terms were not judged; and each step leads to a later
-        generation, so a request cannot go round in circles. Raises LaptopOffline."""
+        """The same, or where that link has just ended: another one of the same process that ends here, or one
+        that it has registered since, maybe at another replica. Never another process, whose terms were not
+        judged; and each step leads to a later generation, so a request cannot go round in circles. Raises
+        LaptopOffline."""
         try:
             return self.find(line)
         except LaptopOffline:
@@ -83,7 +84,8 @@ class LocalLaptops:
             instance = self._left.get((name, generation))
             for each in self.registry.processes(name):
                 same = instance is not None and each.hello.instance == instance
-                if same and each.generation > generation and service in each.services:
+                ahead = not each.remote or each.generation > generation
+                if same and ahead and service in each.services:
                     return each, service
             raise
 

@@ -47,6 +47,11 @@ class Node:
         self.link: ProxyLink | None = None
         self.dead = False
 
+    @property
+    def usable(self) -> bool:
+        """Whether requests can be forwarded to it, as far as is known."""
+        return self.link is not None and not self.dead
+
     def unreachable(self) -> TargetUnreachable:
         return TargetUnreachable(
             f"the replica that has the laptop, {self.record.data}, has no connection to this one",
@@ -101,6 +106,10 @@ class NodeLink:
         self.node = node
         self._name = name
         self._generation = generation
+
+    @property
+    def usable(self) -> bool:
+        return self.node.usable
 
     def upstream(self, service: str) -> NodeUpstream:
         return NodeUpstream(self.node, self._name, self._generation, service)

@@ -141,11 +141,12 @@ class SharedRegistry:
         """Register what `draft` makes, if the registry permits it as it is when the name is written: `draft`
         is called again if that has changed. Without Redis it is registered here, and written later.
 
-        Raises what `draft` raises, and LinkReplaced.
+        Raises what `draft` raises, LinkReplaced, and TooManyLinks if others have registered meanwhile.
         """
         async with self._own.lock:
             try:
                 registration = await self._claim(name, draft)
+                self._registry.check_room(registration)
                 return registration, self._registry.add(registration)
             finally:
                 self._own.write_soon(name)  # if it is not what was written

@@ -53,13 +53,17 @@ class Directory(Protocol):
         """`service` as a contract names it, `b` or `b.namespace`: a laptop that offers `b` serves both.
         Raises LaptopOffline or ServiceNotServed."""
 
+    def lookup_other(self, name: str, service: str, failed: LaptopService) -> LaptopService | None:
+        """By another link of the laptop than that which has failed; None if it has none. Raises as
+        `lookup`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the sidecar is to do. `service` is the contract's key, `target` what the contract names there.
     `callers` are patterns of the callers that policy permits, None for all: the sidecar knows each request's
     caller, so that one decision serves all of them. `owner`: of a detour, the address of the replica at which
-    the laptop's link ends."""
+    the laptop's link ends, and `laptop` what was found there."""
 
     kind: Kind
     service: str = ""
@@ -73,6 +77,28 @@ class Decision:
     callers: tuple[str, ...] | None = None
     options: OfferOptions = DEFAULT_OPTIONS
     owner: str = ""
+    laptop: LaptopService | None = None
+
+    def by_other_link(self, directory: Directory, policy: Policy) -> "Decision | None":
+        """The same by another link of the laptop; None if it has none."""
+        if self.laptop is None or self.entry is None or isinstance(self.entry.target, Address):
+            return None
+        try:
+            other = directory.lookup_other(self.target, self.service, self.laptop)
+            if other is None:
+                return None
+            route = destination_of(self.entry, other, policy)
+        except DevrouteError:
+            return None
+        return self.through(route, other)
+
+    def through(self, route: Address | ProbedUpstream, laptop: LaptopService) -> "Decision":
+        """The decision for a laptop, by one of its links."""
+        # In Envoy no filter can choose the host of a mirrored request.
+        owner = laptop.owner if self.kind == "detour" else ""
+        if isinstance(route, Address):
+            return replace(self, address=route, upstream=None, owner=owner, laptop=laptop)
+        return replace(self, address=None, upstream=route, owner=owner, laptop=laptop)
 
     def unreachable(self, error: DevrouteError, ttl_ms: int = FALLBACK_TTL_MS) -> "Decision":
         """The decision instead of a detour whose target cannot be reached, or is not permitted."""
@@ -151,11 +177,7 @@ def _decide_parsed(
     laptop = Decision(
         kind, entry.key, target, ttl_ms=LAPTOP_TTL_MS, entry=entry, callers=callers, options=options
     )
-    if kind == "detour":  # in Envoy no filter can choose the host of a mirrored request
-        laptop = replace(laptop, owner=served.owner)
-    if isinstance(route, Address):
-        return replace(laptop, address=route)
-    return replace(laptop, upstream=route)
+    return laptop.through(route, served)
 
 
 def select_target(

@@ -2,13 +2,13 @@
 
 A laptop is one or more processes of its subject that share its name: their services differ, since a process
 takes a service over only if it asks for that. Their links end here or, where replicas share a registry
-(devroute/replicas), at others. Never awaits: the links that lost something are returned, for the caller to
-notify or end.
+(devroute/replicas), at others; a process may have a link at each of two. Never awaits: the links that lost
+something are returned, for the caller to notify or end.
 """
 
 import secrets
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 from devroute.auth.tokens import owns
@@ -24,7 +24,7 @@ from devroute.errors import (
 )
 from devroute.quoting import quote
 from devroute.routing.decision import LaptopService
-from devroute.routing.registration import Displaced, Link, Registration, displaced_by, settle
+from devroute.routing.registration import Displaced, Link, Registration, displaced_by, one_of_each, settle
 from devroute.tunnel.protocol.handshake import Hello
 from devroute.upstream.quota import Quota
 
@@ -42,16 +42,20 @@ class RegistryObserver(Protocol):
 
 
 class _Laptop:
-    """The processes with one name, the oldest first, and the services of all of them."""
+    """The links of the processes with one name, the oldest first. `services`: by which links each is served,
+    those that end here first."""
 
     def __init__(self, processes: list[Registration]) -> None:
         self.processes = processes
-        self.services = {name: each for process in processes for name, each in process.services.items()}
+        self.services: dict[str, list[tuple[Link, LaptopService]]] = {}
+        for process in sorted(processes, key=lambda each: each.remote):
+            for name, served in process.services.items():
+                self.services.setdefault(name, []).append((process.link, served))
 
 
 class Registry:
-    """Implements devroute.routing.decision.Directory. `max_links`: of one subject. `owner`: the address of
-    this replica's data port, "" where there is one replica."""
+    """Implements devroute.routing.decision.Directory. `max_links`: processes of one subject. `owner`: the
+    address of this replica's data port, "" where there is one replica."""
 
     def __init__(self, observers: Sequence[RegistryObserver] = ()) -> None:
         self.max_links = MAX_LINKS_PER_SUBJECT
@@ -59,7 +63,8 @@ class Registry:
         self.observers = list(observers)
         self._by_name: dict[str, _Laptop] = {}
         self._by_link: dict[Link, Registration] = {}
-        self._links: Counter[str] = Counter()  # by subject
+        # By subject: how many links each of its processes has.
+        self._processes: defaultdict[str, Counter[Hashable]] = defaultdict(Counter)
 
     def register(
         self, subject: str, hello: Hello, link: Link, now: float, quota: Quota | None = None
@@ -86,20 +91,22 @@ class Registry:
         taken = [each for each in displaced if not each.again]
         if taken and not hello.takeover:
             raise _taken(name, subject, taken[0])
-        gone = sum(each.remaining is None for each in displaced)
-        if not gone and self._links[subject] >= self.max_links:
-            raise TooManyLinks(
-                f"'{subject}' has {self.max_links} laptops online already",
-                hint="end one of them; devroute ls shows them",
-            )
+        again = any(each.is_same_process(hello) for each in processes)
+        ended = any(each.remaining is None for each in displaced)
+        if not again and not ended and len(self._processes.get(subject, ())) >= self.max_links:
+            raise self.too_many(subject)
         services = {
             offer.service: LaptopService(link.upstream(offer.service), None, offer.terms, owner=self.owner)
             if offer.direct is None
             else LaptopService(None, offer.direct, offer.terms, quota, self.owner)
             for offer in hello.services
         }
+        beside = [
+            each for each in processes if each.is_same_process(hello) and not each.is_earlier_link_of(hello)
+        ]
+        known = {service: ticket for each in beside for service, ticket in each.tickets.items()}
         tickets = {
-            offer.service: secrets.token_hex(TICKET_LENGTH // 2)
+            offer.service: known.get(offer.service) or secrets.token_hex(TICKET_LENGTH // 2)
             for offer in hello.services
             if offer.terms.shadow is not None
         }
@@ -131,15 +138,58 @@ class Registry:
         return [
             each.link
             for each in processes
-            if each.subject == subject and each.shared(hello) and not each.is_earlier_link_of(hello)
+            if each.subject == subject and each.shared(hello) and not each.is_same_process(hello)
         ]
 
     def others(self, registration: Registration) -> list[Registration]:
-        """The other processes of the same laptop."""
-        return [each for each in self.processes(registration.name) if each.link is not registration.link]
+        """The links of other processes of the same laptop."""
+        processes = self.processes(registration.name)
+        return [each for each in processes if each.process != registration.process]
+
+    def siblings(self, registration: Registration) -> list[Registration]:
+        """The other links of the same process."""
+        return [
+            each
+            for each in self.processes(registration.name)
+            if each.process == registration.process and each.link is not registration.link
+        ]
+
+    def excess(self, arrived: Registration) -> list[Registration]:
+        """What this replica has to end because `arrived` has registered at another one at the same time, and
+        neither knew of the other: the processes beyond `max_links` that are newer. All replicas find the same
+        ones. What is older stays, also if the limit has been lowered since."""
+        if len(self._processes.get(arrived.subject, ())) <= self.max_links:
+            return []
+        newest = self._by_age(arrived.subject)[self.max_links :]
+        ended = {each.process for each in newest if _age(each) > _age(arrived)}
+        return [each for each in self._by_link.values() if each.process in ended and not each.remote]
+
+    def check_room(self, registration: Registration) -> None:
+        """For a draft that has waited: others may have registered meanwhile. Raises TooManyLinks if it would
+        exceed the limit, and those that are there are older."""
+        if len(self._processes.get(registration.subject, ())) < self.max_links:
+            return
+        processes = self.processes(registration.name)
+        replaced = any(each.remaining is None for each in displaced_by(registration.hello, processes))
+        if replaced or any(each.process == registration.process for each in processes):
+            return
+        older = [each for each in self._by_age(registration.subject) if _age(each) < _age(registration)]
+        if len(older) >= self.max_links:
+            raise self.too_many(registration.subject)
+
+    def _by_age(self, subject: str) -> list[Registration]:
+        """One link of each of its processes."""
+        all_links = [each for each in self._by_link.values() if each.subject == subject]
+        return one_of_each(sorted(all_links, key=_age))
+
+    def too_many(self, subject: str) -> TooManyLinks:
+        return TooManyLinks(
+            f"'{subject}' has {self.max_links} laptops online already",
+            hint="end one of them; devroute ls shows them",
+        )
 
     def processes(self, name: str) -> list[Registration]:
-        """Those of one laptop, the oldest first."""
+        """The links of one laptop's processes, the oldest first."""
         laptop = self._by_name.get(name)
         return [] if laptop is None else laptop.processes
 
@@ -154,23 +204,30 @@ class Registry:
         for link, old in before.items():
             if after.get(link) is not old:
                 del self._by_link[link]
-                self._links[old.subject] -= 1
-                if not self._links[old.subject]:
-                    del self._links[old.subject]
+                self._count(old, -1)
                 for observer in self.observers:
                     observer.unregistered(old)
         for link, new in after.items():
             if before.get(link) is not new:
                 self._by_link[link] = new
-                self._links[new.subject] += 1
+                self._count(new, 1)
                 for observer in self.observers:
                     observer.registered(new)
+
+    def _count(self, registration: Registration, links: int) -> None:
+        processes = self._processes[registration.subject]
+        processes[registration.process] += links
+        if not processes[registration.process]:
+            del processes[registration.process]
+        if not processes:
+            del self._processes[registration.subject]
 
     def unregister(self, link: Link) -> Registration | None:
         """End a link's registration. None if it has none, or a newer link has replaced it."""
         registration = self._by_link.get(link)
         if registration is not None:
-            self._replace(registration.name, self.others(registration))
+            processes = self.processes(registration.name)
+            self._replace(registration.name, [each for each in processes if each.link is not link])
         return registration
 
     def registration_of(self, link: Link) -> Registration | None:
@@ -180,7 +237,20 @@ class Registry:
         return list(self._by_link.values())
 
     def lookup(self, name: str, service: str) -> LaptopService:
-        """Raises LaptopOffline or ServiceNotServed."""
+        """By the link that ends here, if one does; else by the oldest that can be used. Raises LaptopOffline
+        or ServiceNotServed."""
+        found = self._served(name, service)
+        if len(found) == 1:
+            return found[0][1]
+        return next((served for link, served in found if link.usable), found[0][1])
+
+    def lookup_other(self, name: str, service: str, failed: LaptopService) -> LaptopService | None:
+        """By another link than that which has failed; None if there is none. Raises as `lookup`."""
+        found = self._served(name, service)
+        others = [(link, served) for link, served in found if served is not failed]
+        return next((served for link, served in others if link.usable), None)
+
+    def _served(self, name: str, service: str) -> list[tuple[Link, LaptopService]]:
         laptop = self._by_name.get(name)
         if laptop is None:
             raise _missing(LaptopOffline, f"laptop '{name}' is not online", name, service)
@@ -193,8 +263,18 @@ class Registry:
         return found
 
     def listing(self) -> list[dict[str, object]]:
-        """The processes of the registered laptops as JSON objects, by name, the oldest first."""
-        return [each.as_dict() for name in sorted(self._by_name) for each in self.processes(name)]
+        """The processes of the registered laptops as JSON objects, by name, the oldest first; `links`: how
+        many each has."""
+        return [
+            {**each.as_dict(), "links": self._processes[each.subject][each.process]}
+            for name in sorted(self._by_name)
+            for each in one_of_each(self.processes(name))
+        ]
+
+    def owned(self) -> int:
+        """The processes that this replica counts as its own: their oldest link ends here."""
+        laptops = self._by_name.values()
+        return sum(not each.remote for laptop in laptops for each in one_of_each(laptop.processes))
 
 
 _T = TypeVar("_T")
@@ -204,6 +284,11 @@ def offer_for(offers: Mapping[str, _T], service: str) -> _T | None:
     """The offer for a service as a contract names it: the one for its namespace first."""
     found = offers.get(service)
     return found if found is not None or "." not in service else offers.get(service.partition(".")[0])
+
+
+def _age(registration: Registration) -> tuple[int, str]:
+    """Sorts the oldest first, on all replicas alike."""
+    return registration.generation, registration.name
 
 
 def _taken(name: str, subject: str, by: Displaced) -> NameTaken:

@@ -226,8 +226,7 @@ class _RefusedStream(LinkStream):
 
 class AgentLink(Link):
     """`welcome` gets the body of the proxy's WELCOME, and is cancelled if the link ends before it.
-    `close_reason` gets the error that ended the link. `goaway` is the reason of the proxy's GOAWAY, None
-    without one."""
+    `close_reason` gets the error that ended the link."""
 
     def __init__(
         self,
@@ -241,7 +240,6 @@ class AgentLink(Link):
         self.time = loop.time
         self.welcome: asyncio.Future[bytes] = loop.create_future()
         self.close_reason: asyncio.Future[DevrouteError] = loop.create_future()
-        self.goaway: Reason | None = None
         self._rare[Welcome] = self._on_welcome
         self._rare[Renewed] = self._on_renewed
         self._renewed: asyncio.Future[bytes] | None = None
@@ -283,9 +281,6 @@ class AgentLink(Link):
     def _on_renewed(self, event: Renewed) -> None:
         if self._renewed is not None and not self._renewed.done():
             self._renewed.set_result(event.body)
-
-    def on_goaway(self, reason: Reason) -> None:
-        self.goaway = reason
 
     def on_closed(self, error: DevrouteError) -> None:
         if self._renewed is not None:

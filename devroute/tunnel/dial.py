@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final, cast
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from devroute.errors import (
     ServerUnreachable,
     TokenInvalid,
 )
+from devroute.headers import REPLICA
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.forward_proxy import ForwardProxy
 from devroute.tunnel.protocol.websocket import (
@@ -54,6 +55,11 @@ _CERTIFICATE_HINTS: Final = {
     64: "it is for another address: check the server's URL (devroute init)",
 }
 
+
+class SameReplica(DevrouteError, code="same-replica", status=503):
+    """The connection leads to a replica to which there is a link already."""
+
+
 MakeLink = Callable[[WebSocket, asyncio.AbstractEventLoop], AgentLink]
 
 
@@ -65,15 +71,17 @@ async def dial(
     tls: ssl.SSLContext | None = None,
     seconds: float = DIAL_SECONDS,
     proxy: ForwardProxy | None = None,
+    other_than: Collection[str] = (),
 ) -> AgentLink:
     """Connect to `server` (an http, https, ws or wss URL), within `seconds` per attempt. `tls` replaces the
-    system's certificate authorities. `proxy`: a forward proxy in between.
+    system's certificate authorities. `proxy`: a forward proxy in between. `other_than`: replicas to which no
+    link is wanted.
 
-    Raises ServerUnreachable, TokenInvalid, or the error in the server's response.
+    Raises ServerUnreachable, TokenInvalid, SameReplica, or the error in the server's response.
     """
     for _ in range(MAX_USED_CONNECTIONS):
         try:
-            return await _attempt(server, token, make_link, tls, seconds, proxy)
+            return await _attempt(server, token, make_link, tls, seconds, proxy, other_than)
         except ConnectionUsed:
             continue
     raise ServerUnreachable(
@@ -89,6 +97,7 @@ async def _attempt(
     tls: ssl.SSLContext | None,
     seconds: float,
     proxy: ForwardProxy | None,
+    other_than: Collection[str],
 ) -> AgentLink:
     url = urlsplit(server)
     if not token.isascii() or not token.isprintable():
@@ -99,7 +108,7 @@ async def _attempt(
     request, key = request_upgrade(url.netloc, url.path.rstrip("/") + "/tunnel", fields, os.urandom(16))
     loop = asyncio.get_running_loop()
 
-    handshake = _Handshake(request, key, make_link, loop)
+    handshake = _Handshake(request, key, make_link, loop, other_than)
     try:
         async with asyncio.timeout(seconds):
             await connect(server, lambda: handshake, tls=tls, proxy=proxy)
@@ -164,13 +173,19 @@ class _Handshake(asyncio.Protocol):
     """The connection until the server's response is complete. `outcome` gets the link, or the error."""
 
     def __init__(
-        self, request: bytes, key: bytes, make_link: MakeLink, loop: asyncio.AbstractEventLoop
+        self,
+        request: bytes,
+        key: bytes,
+        make_link: MakeLink,
+        loop: asyncio.AbstractEventLoop,
+        other_than: Collection[str] = (),
     ) -> None:
         self.outcome: asyncio.Future[AgentLink] = loop.create_future()
         self._request = request
         self._key = key
         self._make_link = make_link
         self._loop = loop
+        self._other_than = other_than
         self._read = b""
         self._transport: asyncio.Transport | None = None
 
@@ -212,6 +227,9 @@ class _Handshake(asyncio.Protocol):
                 return  # its body is not complete
             raise _error_in(head, rest)
         check_upgraded(head, self._key)
+        replica = head.fields.get(REPLICA.encode("ascii"), b"").decode("latin-1")
+        if replica and replica in self._other_than:
+            raise SameReplica(f"the replica {replica} again")
         assert self._transport is not None
         link = self._make_link(WebSocket(client=True, random=os.urandom), self._loop)
         self._transport.set_protocol(link)

@@ -45,7 +45,8 @@ FEW_STREAMS: Final = 2
 
 class Link(Connection):
     """`write_paused`: the connection takes no more for now. `sources`: owners that send large bodies, least
-    recently active first. `close_error`: why the link ended, None while it is open."""
+    recently active first. `close_error`: why the link ended, None while it is open. `goaway`: the reason of
+    the peer's GOAWAY, None without one."""
 
     def __init__(
         self, session: Session, websocket: WebSocket, loop: asyncio.AbstractEventLoop, liveness: Liveness
@@ -54,6 +55,7 @@ class Link(Connection):
         self.write_paused = False
         self.sources: dict[LinkStream, None] = {}
         self.close_error: DevrouteError | None = None
+        self.goaway: Reason | None = None
         self.disconnected: asyncio.Future[None] = loop.create_future()
         self.heartbeat = Heartbeat(loop, liveness, self._send_ping, self._dead)
         self._session = session
@@ -66,7 +68,7 @@ class Link(Connection):
             Reset: lambda event: event.stream.owner.receive_reset(event.reason),
             Writable: lambda event: self._start_source(event.stream.owner),
             Pong: lambda event: self.heartbeat.pong_received(),
-            GoAway: lambda event: self.on_goaway(event.reason),
+            GoAway: self._received_goaway,
             Broken: lambda event: self.close_with(event.error),
         }
 
@@ -76,7 +78,7 @@ class Link(Connection):
         """The peer opened a stream."""
         raise NotImplementedError
 
-    def on_goaway(self, reason: Reason) -> None:
+    def on_goaway(self) -> None:
         """The peer takes no new streams, and will close when the open ones have ended."""
 
     def on_closed(self, error: DevrouteError) -> None:
@@ -280,7 +282,21 @@ class Link(Connection):
         self.transport.abort()
         self._finish(error)
 
+    @property
+    def usable(self) -> bool:
+        """Whether it has not ended."""
+        return self.close_error is None
+
+    @property
+    def left(self) -> bool:
+        """Whether the peer has said that it ends."""
+        return self.goaway is not None and self.goaway.code == "leaving"
+
     # --- the end
+
+    def _received_goaway(self, event: GoAway) -> None:
+        self.goaway = event.reason
+        self.on_goaway()
 
     def drain(self, code: str, message: str, hint: str = "") -> None:
         """Send GOAWAY, take no new streams, and close when the open ones have ended."""

@@ -274,7 +274,7 @@ class ProxyLink(Link):
             self._session.goaway(error.code, error.message, error.hint)
             self.close_with(error)
 
-    def on_goaway(self, reason: Reason) -> None:
+    def on_goaway(self) -> None:
         self._gone(self)
 
     def on_closed(self, error: DevrouteError) -> None:

@@ -1,12 +1,9 @@
 """Replicas are restarted one after the other, as a Deployment does it: real processes and a real Redis."""
 
 import asyncio
-import itertools
 import json
 import signal
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -17,36 +14,12 @@ from devroute.agent.settings import AgentSettings
 from devroute.auth.tokens import new_token
 from devroute.contract.service_spec import ServiceSpec
 from devroute.mesh import testbed
+from tests.support.balancer import balancer
 from tests.support.eventually import eventually
 from tests.support.laptop import serving
 from tests.support.redis_server import needs_redis, running_redis
-from tests.support.relay import relay
 
 HEADERS = {"x-devroute": json.dumps({"foo": "alice"}), "x-devroute-matched": "foo"}
-
-
-class Balancer:
-    """A Service: each connection goes to the next of `ports`."""
-
-    def __init__(self) -> None:
-        self.ports: list[int] = []
-        self.open = Counter[int]()  # connections by port
-        self._turns = itertools.count()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        port = self.ports[next(self._turns) % len(self.ports)]
-        self.open[port] += 1
-        try:
-            await relay(reader, writer, "127.0.0.1", port)
-        finally:
-            self.open[port] -= 1
-
-
-@asynccontextmanager
-async def balancer() -> AsyncIterator[tuple[Balancer, str]]:
-    service = Balancer()
-    async with await asyncio.start_server(service.serve, "127.0.0.1", 0) as server:
-        yield service, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 class Load:

@@ -70,6 +70,11 @@ class Replica:
         for link in list(self.shared._links._links):
             link.transport.abort()
 
+    def drop_agents(self) -> None:
+        """The agents' side of that: their connections are reset."""
+        for link in list(self.site.tunnels.links):
+            link.transport.abort()
+
     async def stop(self) -> None:
         self._data.close()
         await self.site.stop()
@@ -100,7 +105,7 @@ async def replicas(
             services = KnownServices()
             reported = Reported(traces, services, shadow.comparisons)
             names = NamedContracts()
-            arrived = site.tunnels.succession.notify_others
+            arrived = site.tunnels.succession.arrived
             shared = SharedRegistry(url, prefix, laptops, reported, arrived, names)
             site.tunnels.claims = shared
             data = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)

@@ -37,7 +37,9 @@ REPLICA = ReplicaRecord(
 
 
 def process(*services: Offer, name: str = "alice", tickets: dict[str, str] | None = None) -> Registration:
-    hello = Hello(agent="1", name=name, services=services or (Offer(service="foo"),), instance="ff")
+    hello = Hello(
+        agent="1", name=name, services=services or (Offer(service="foo"),), instance="ff", link=1, beside=True
+    )
     link = None
     return Registration("alice", "alice", link, hello, 1.5, generation=7, tickets=tickets or {})  # type: ignore[arg-type]
 

@@ -202,6 +202,7 @@ def test_the_listing_names_each_laptops_services_and_how_they_are_reached() -> N
             "services": [
                 {"service": "bar", "scheme": "grpc", "via": "direct", "address": "10.0.0.1:9000", "terms": {}}
             ],
+            "links": 1,
         },
         {
             "name": "bob",
@@ -209,5 +210,6 @@ def test_the_listing_names_each_laptops_services_and_how_they_are_reached() -> N
             "since": "2023-11-14T22:13:20Z",
             "agent": "1",
             "services": [{"service": "foo", "scheme": "http", "via": "tunnel", "address": None, "terms": {}}],
+            "links": 1,
         },
     ]

@@ -107,16 +107,16 @@ async def connect(
     observed: list[Finished] | None = None,
     liveness: Liveness = AGENT_LIVENESS,
     tls: ssl.SSLContext | None = None,
-    instance: str | None = None,
+    **hello: Any,
 ) -> AgentLink:
     """A link that has sent HELLO and may not have received its WELCOME yet. `offered`: the names in HELLO, if
-    they are not those of `services`."""
+    they are not those of `services`; `hello`: other members of it."""
 
     def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         observe = observed.append if observed is not None else (lambda finished: None)
         link = AgentLink(websocket, loop, services, observe, liveness)
         offers = tuple(handshake.Offer(service=service, direct=direct) for service in offered or services)
-        link.send_hello(handshake.Hello(agent="test", name=name, services=offers, instance=instance).encode())
+        link.send_hello(handshake.Hello(agent="test", name=name, services=offers, **hello).encode())
         return link
 
     return await dial(where.url, token, make, tls=tls)

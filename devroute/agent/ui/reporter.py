@@ -150,6 +150,10 @@ class Reporter(ABC):
         """From a replica that stops to another one; nothing that people have to know."""
         self._report("moved", "", name=name)
 
+    def links(self, count: int, reason: str = "") -> None:
+        """How many links there are, and why there are not two; nothing that people have to know."""
+        self._report("links", "", links=count, **({"reason": reason} if reason else {}))
+
     def took_over(self, name: str, other: OtherProcess) -> None:
         """With --takeover, at the first registration."""
         text = f"{_listed(other)} of {name} taken over from another devroute up {_had(other)}"

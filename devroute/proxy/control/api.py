@@ -124,17 +124,25 @@ class Control:
         return decision
 
     async def _probed(self, decision: Decision) -> Decision:
-        """The decision, or the one instead of a detour whose target cannot be reached."""
+        """The decision, by another of the laptop's links if the first one does not lead to it; or the one
+        instead of a detour whose target cannot be reached."""
+        other = decision.by_other_link(self.directory, self.policy())
+        if other is None:
+            return await self._probed_within(decision, self.probe_timeout)
+        found = await self._probed_within(decision, self.probe_timeout / 2)
+        return found if found is decision else await self._probed_within(other, self.probe_timeout / 2)
+
+    async def _probed_within(self, decision: Decision, seconds: float) -> Decision:
         address, upstream = decision.address, decision.upstream
         try:
             if address is not None:
-                async with asyncio.timeout(self.probe_timeout):
+                async with asyncio.timeout(seconds):
                     await self.probe(address, decision.service)
             elif upstream is not None:
-                await upstream.check_reachable(self.probe_timeout)
+                await upstream.check_reachable(seconds)
         except TimeoutError:
             late = TargetUnreachable(
-                f"service '{decision.service}': {address} did not answer within {self.probe_timeout:g} s",
+                f"service '{decision.service}': {address} did not answer within {seconds:g} s",
                 hint="is the app running, and is the laptop on the network (VPN, firewall)?",
                 service=decision.service,
                 target=decision.target,

@@ -106,7 +106,7 @@ class FirstHead(asyncio.Protocol):
                 self._hand_over(self._listener.http(), read)
                 return
             head = split_head(read[:end])
-            response = accept_upgrade(head)
+            response = accept_upgrade(head, self._listener.tunnels.upgrade_fields)
         except DevrouteError as error:
             self._refuse(error)
             return

@@ -28,7 +28,8 @@ class Succession:
 
     def notify_others(self, registration: Registration, displaced: list[Displaced]) -> None:
         """End the links that have lost all their services to a newer process, and notify the others of the
-        laptop. Links to other replicas are theirs to end and notify: they learn of the process, too."""
+        laptop, of which an agent with two links may hear twice. Links to other replicas are theirs to end and
+        notify: they learn of the process, too. A process that dials again, or its second link, is no news."""
         partly: dict[Link, tuple[str, ...]] = {}
         for each in displaced:
             if each.before.remote:
@@ -42,15 +43,20 @@ class Succession:
             what = f"took over {', '.join(each.services)}" if not each.again else "took its place"
             name = f"laptop '{registration.name}'"
             each.before.link.reject(LinkReplaced(f"another devroute up of {name} {what}"))
-        if any(each.again for each in displaced):
-            return  # the others know it
+        known = any(each.again for each in displaced) or bool(self._registry.siblings(registration))
         for other in self._registry.others(registration):
-            if other.hello.instance is not None and not other.remote:
-                services = partly.get(other.link)
+            services = partly.get(other.link)
+            if other.hello.instance is not None and not other.remote and not (known and services is None):
                 event = "joined" if services is None else "taken-over"
                 newer = registration.described(services).model_dump()
                 notice = handshake.Notice(event=event, **newer)
                 Notifier(other.link.upstream(handshake.NOTICE_SERVICE), b"/notice").notify(notice.encode())
+
+    def arrived(self, registration: Registration, displaced: list[Displaced]) -> None:
+        """A process has registered at another replica."""
+        self.notify_others(registration, displaced)
+        for each in self._registry.excess(registration):
+            each.link.reject(self._registry.too_many(each.subject))
 
     async def hand_over(self, links: Sequence[ProxyLink], within: float) -> None:
         """Ask every laptop to dial another replica within so many seconds, and return once their links, and

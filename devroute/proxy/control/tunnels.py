@@ -21,9 +21,10 @@ from devroute.errors import (
     ProtocolError,
     UpstreamReset,
 )
+from devroute.headers import REPLICA
 from devroute.proxy.control.succession import DIAL_AGAIN, Succession
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, refusal_fields
-from devroute.routing.registration import Displaced, Link, Registration
+from devroute.routing.registration import Displaced, Link, Registration, one_of_each
 from devroute.routing.registry import Registry
 from devroute.tasks import TaskOwner
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
@@ -99,6 +100,11 @@ class Tunnels:
         self._next_expiry = math.inf
         self._tasks = TaskOwner()
         self.succession = Succession(self.registry, self._take_offline)
+
+    @property
+    def upgrade_fields(self) -> bytes:
+        """Field lines of a 101: an agent that has a link to this replica already dials again."""
+        return b"" if self.claims is None else f"{REPLICA}: {self.claims.id}\r\n".encode("ascii")
 
     async def hand_over(self, within: float) -> None:
         """Have every laptop dial another replica within so many seconds, and return once all have."""
@@ -193,13 +199,15 @@ class Tunnels:
         self, link: ProxyLink, member: _Member, registration: Registration, displaced: list[Displaced]
     ) -> None:
         self.succession.notify_others(registration, displaced)
-        others = self.registry.others(registration)
+        others = one_of_each(self.registry.others(registration))
+        taken = {each.before.process: each for each in displaced if not each.again}
+        further = bool(self.registry.siblings(registration))
         welcome = handshake.Welcome(
             server=__version__,
             name=registration.name,
             features=handshake.FEATURES,
             expires_in=member.identity.expires_in(time.time()),
-            taken_over=tuple(each.before.described(each.services) for each in displaced if not each.again),
+            taken_over=tuple(each.before.described(each.services) for each in taken.values()),
             others=tuple(each.described() for each in others),
             entries=dict(self.entries),
             entry_links=self.entry_links,
@@ -209,14 +217,16 @@ class Tunnels:
         link.send_welcome(welcome.encode())
         subject = registration.subject
         services = list(registration.services)
-        log.info("laptop.online", laptop=registration.name, subject=subject, services=services)
-        self.record(
-            "takeover" if displaced else "registration",
-            subject=subject,
-            laptop=registration.name,
-            services=registration.as_dict()["services"],
-            peer=_peer(link.transport),
-        )
+        number = registration.hello.link
+        log.info("laptop.online", laptop=registration.name, subject=subject, services=services, link=number)
+        if taken or not further:  # else the trail has it already
+            self.record(
+                "takeover" if displaced else "registration",
+                subject=subject,
+                laptop=registration.name,
+                services=registration.as_dict()["services"],
+                peer=_peer(link.transport),
+            )
 
     def _refuse(self, link: ProxyLink, member: _Member, error: DevrouteError) -> None:
         subject = member.identity.subject
@@ -308,7 +318,7 @@ class Tunnels:
         error = link.close_error
         reason = "it is leaving" if error is None else error.message
         if (registration := self._take_offline(link, reason)) is not None:
-            log.info("laptop.offline", laptop=registration.name, reason=reason)
+            log.info("laptop.offline", laptop=registration.name, reason=reason, link=registration.hello.link)
         # After a GOAWAY alone, the deadline stays.
         if error is not None and (member := self.links.pop(link, None)) is not None:
             member.deadline.cancel()
@@ -316,10 +326,14 @@ class Tunnels:
                 member.renewal.cancel()
 
     def _take_offline(self, link: ProxyLink, reason: str) -> Registration | None:
-        """None if the laptop is not online, or online by another link."""
-        registration = self.registry.unregister(link)
+        """None if the laptop is not online by this link."""
+        registration = self.registry.registration_of(link)
         if registration is not None:
-            self.record("leave", subject=registration.subject, laptop=registration.name, reason=reason)
+            others = [each.hello.link for each in self.registry.siblings(registration)]
+            self.registry.unregister(link)
+            # An agent that ends leaves by all its links at once: one of them counts.
+            if not others or (link.left and min(others) > registration.hello.link):
+                self.record("leave", subject=registration.subject, laptop=registration.name, reason=reason)
         return registration
 
     def record_refusal(

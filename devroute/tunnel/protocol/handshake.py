@@ -82,10 +82,15 @@ def _unique(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
 NOTICE_SERVICE: Final = "@notices"
 
 
+#: Links that one process may have at the same time: each at another replica.
+MAX_LINKS: Final = 2
+
+
 class Hello(_Greeting):
     """From the agent. `name`: of the laptop, None for the token's subject. `instance`: random, the same each
     time that one process registers, None from agents that do not know it. `takeover`: take services over
-    from other processes with this name."""
+    from other processes with this name. `link`: which one of the process's links this is; it replaces the
+    earlier one of that number or, unless it is to stand `beside` the other one, all earlier ones."""
 
     agent: Annotated[str, Field(max_length=64, pattern=r"^[!-~]*$")]
     name: Annotated[str, AfterValidator(partial(check_label, what="a laptop's name"))] | None = None
@@ -94,10 +99,12 @@ class Hello(_Greeting):
     ]
     instance: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
     takeover: bool = False
+    link: Annotated[int, Field(ge=0, lt=MAX_LINKS)] = 0
+    beside: bool = False
 
 
 #: What this version of the proxy supports and older ones ignore without an error.
-FEATURES = ("terms", "renew", "shadow")
+FEATURES = ("terms", "renew", "shadow", "links")
 
 
 class OtherProcess(_Message):

@@ -243,8 +243,8 @@ def is_upgrade(head: HeadLines) -> bool:
     return b"websocket" in head.options(b"upgrade") and b"upgrade" in head.options(b"connection")
 
 
-def accept_upgrade(head: HeadLines) -> bytes:
-    """The 101 for a client's request. Raises ProtocolError."""
+def accept_upgrade(head: HeadLines, more: bytes = b"") -> bytes:
+    """The 101 for a client's request; `more`: field lines, each with its CRLF. Raises ProtocolError."""
     key = head.fields.get(b"sec-websocket-key", b"")
     if not is_upgrade(head):
         raise ProtocolError("not a WebSocket upgrade", hint="an ingress in between may not pass upgrades on")
@@ -258,7 +258,7 @@ def accept_upgrade(head: HeadLines) -> bytes:
         raise ProtocolError("a Sec-WebSocket-Key that is not 16 bytes in base64")
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
-        b"sec-websocket-accept: " + _accept(key) + b"\r\n\r\n"
+        b"sec-websocket-accept: " + _accept(key) + b"\r\n" + more + b"\r\n"
     )
 
 

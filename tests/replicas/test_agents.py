@@ -1,0 +1,104 @@
+"""`devroute up` with several replicas behind a balancer: it has a link to each of two, and keeps them."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from devroute.agent import second_link
+from tests.agent.conftest import Said
+from tests.agent.test_app import app, settings, up
+from tests.replicas.replicas import Replica, replicas
+from tests.replicas.test_shared_registry import body
+from tests.support.balancer import Balancer, balancer
+from tests.support.eventually import eventually, quiet
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    return Said(capsys)
+
+
+@contextlib.asynccontextmanager
+async def laptop(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, count: int
+) -> AsyncIterator[tuple[list[Replica], Balancer, list[dict[str, Any]]]]:
+    """An agent, so many replicas, and their audit trails in one."""
+    monkeypatch.setattr(second_link, "SPREAD_SECONDS", 0.05)
+    audit: list[dict[str, Any]] = []
+    async with replicas(redis_server, count) as all_of_them, balancer() as (service, url), app() as port:
+        for each in all_of_them:
+            each.site.tunnels.record = lambda event, **fields: audit.append({"event": event, **fields})
+        service.ports = [each.site.port for each in all_of_them]
+        async with up(settings(url, f"foo=127.0.0.1:{port}", output="json")) as running:
+            await eventually(lambda: running.done() or all_of_them[0].names() == ["alice"])
+            yield all_of_them, service, audit
+
+
+def owners(found: list[Replica]) -> list[Replica]:
+    """The replicas with a link of the laptop."""
+    return [each for each in found if any(not link.remote for link in each.registry.registrations())]
+
+
+async def two_links(*found: Replica) -> list[Replica]:
+    """The replicas with one, once all know of both."""
+
+    def known() -> list[Replica] | None:
+        listed = [[each["links"] for each in replica.registry.listing()] for replica in found]
+        with_one = owners(list(found))
+        return with_one if all(each == [2] for each in listed) and len(with_one) == 2 else None
+
+    return await eventually(known, "two links, known everywhere")
+
+
+async def test_a_laptop_has_two_links_and_loses_one_after_the_other_without_being_offline(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    async with laptop(redis_server, monkeypatch, 3) as (found, service, audit):
+        for turn in itertools.count():
+            first, second = await two_links(*found)
+            (third,) = [each for each in found if each not in (first, second)]
+            assert [await body(each) for each in found] == [b"from the laptop"] * 3
+            if turn == 2:
+                break
+            lost, stays = ((first, second), (second, first))[turn]
+            service.ports = [each.site.port for each in (stays, third)]
+            lost.drop_agents()
+            await eventually(lambda lost=lost: lost not in owners(found))
+            assert [await body(each) for each in found] == [b"from the laptop"] * 3
+            assert stays in await two_links(*found)
+        service.ports = [third.site.port]
+        moving = asyncio.get_running_loop().create_task(first.site.tunnels.hand_over(0))
+        await asyncio.wait_for(moving, 10)
+        assert await two_links(*found) == [each for each in found if each is not first]
+        assert [await body(each) for each in found] == [b"from the laptop"] * 3
+        assert [each["event"] for each in audit] == ["registration"]
+    assert not said('"offline"')
+    await eventually(lambda: audit[1:], "the end")
+    assert [each["event"] for each in audit[1:]] == ["leave"]
+
+
+async def test_where_no_connection_leads_to_another_replica_there_is_one_link(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    monkeypatch.setattr(second_link, "LAST_DELAY", 0.05)
+    async with laptop(redis_server, monkeypatch, 2) as (found, service, audit):
+        (one,) = owners(found)
+        service.ports = [one.site.port]
+        await eventually(lambda: said("no connection led to another replica"))
+        assert [each.registry.listing()[0]["links"] for each in found] == [1, 1]
+        assert [each["event"] for each in audit] == ["registration"]
+        one.drop_agents()
+        await eventually(lambda: said('"back"'))
+
+
+async def test_where_there_is_one_replica_nothing_else_is_dialled(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with laptop(redis_server, monkeypatch, 1) as ((one,), service, _):
+        await quiet(lambda: sum(service.open.values()))
+        assert one.registry.listing()[0]["links"] == 1
