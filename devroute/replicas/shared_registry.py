@@ -240,15 +240,23 @@ class SharedRegistry:
             return
         if change.id == self.id:
             return
-        known = self.remote.known.get(change.id)
-        if known is not None and not change.version:
-            self._remove(change.id)
-        elif known is None or not change.name or known.version + 1 != change.version:
+        if not change.version:
+            if change.id in self.remote.known:
+                self._remove(change.id)
+        elif not await self._follows(change):
             await self._read(change.id)
-        else:
-            async with self._others:
+
+    async def _follows(self, change: Change) -> bool:
+        """Whether all is known with this change, which is put in if it is the next one. Those before it were
+        in what has been read since they were sent: after thousands of registrations there are as many."""
+        async with self._others:
+            known = self.remote.known.get(change.id)
+            if known is None or not change.name or change.version > known.version + 1:
+                return False
+            if change.version == known.version + 1:
                 known.version = change.version
                 self.remote.put(known, change.name, change.value)
+            return True
 
     async def _read(self, id_: str) -> None:
         """All that a replica has written."""

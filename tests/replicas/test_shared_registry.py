@@ -68,6 +68,22 @@ async def test_meshes_with_other_prefixes_share_a_redis_but_no_laptop(redis_serv
         assert (one.names(), two.names()) == (["alice"], ["bob"])
 
 
+async def test_changes_that_arrive_after_all_was_read_change_nothing_and_have_nothing_read_again(
+    redis_server: RedisServer,
+) -> None:
+    async with replicas(redis_server) as (one, two):
+        await one.connect(APP)
+        await known(two, names=["alice"])
+        version = two.shared.remote.known[one.shared.id].version
+        reads = redis_server.client.info("commandstats")["cmdstat_hscan"]["calls"]
+        for late in range(version - 20, version + 1):
+            change = f"{one.shared.id}\n{late}\nalice\n"
+            redis_server.client.publish("{test}:changes", change.encode())
+        await one.connect(APP, token="bob-token")
+        await known(two, names=["alice", "bob"])
+        assert redis_server.client.info("commandstats")["cmdstat_hscan"]["calls"] == reads
+
+
 # --- taking a name ------------------------------------------------------------------------------------------
 
 
