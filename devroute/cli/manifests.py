@@ -129,6 +129,20 @@ def _share(text: str | None) -> float | None:
         raise typer.BadParameter(str(error), param_hint="--shadow-share") from None
 
 
+@manifests_app.command("dashboard")
+def grafana_dashboard(
+    job: Annotated[str, option("Prometheus' job of the proxies", "JOB")] = "devroute-proxy",
+) -> None:
+    """Print the dashboard for Grafana, as JSON for its import.
+
+    \b
+    Example: devroute manifests dashboard > devroute.json
+    """
+    from devroute.mesh.manifests.dashboard import dashboard_json
+
+    typer.echo(dashboard_json(job), nl=False)
+
+
 @manifests_app.command("install")
 @exits_with_code
 def installation(

@@ -7,13 +7,17 @@ from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, request_authentication
 from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import Document, WorkloadScope, manifest, metadata_of
+from devroute.metrics.table import IN_FLIGHT
 
 #: The service whose requests the ambient example detours, and its port.
 AMBIENT_SERVICE, AMBIENT_PORT = WorkloadScope("shop", "b"), 8080
 
-#: The proxy's metric of requests in flight, and how many a replica may have on average before there is one
-#: more: each may buffer 1 MiB, of a container's 1 GiB.
-IN_FLIGHT, MAX_IN_FLIGHT = "devroute_requests_in_flight", 500
+#: How many requests a replica may have in flight on average before there is one more: each may buffer 1 MiB,
+#: of a container's 1 GiB.
+MAX_IN_FLIGHT = 500
+
+#: What the overlay takes for Prometheus and Grafana.
+MONITORING = ("servicemonitor.yaml", "prometheusrule.yaml", "dashboard.yaml")
 
 
 def gateway(installation: Installation) -> list[Document]:
@@ -124,7 +128,7 @@ def autoscaler(installation: Installation) -> Document:
             {
                 "type": "Pods",
                 "pods": {
-                    "metric": {"name": IN_FLIGHT},
+                    "metric": {"name": IN_FLIGHT.name},
                     "target": {"type": "AverageValue", "averageValue": str(MAX_IN_FLIGHT)},
                 },
             },
@@ -154,6 +158,6 @@ def overlay() -> Document:
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": ["../base", "gateway.yaml", "servicemonitor.yaml"],
+        "resources": ["../base", "gateway.yaml", *MONITORING],
         "images": [{"name": "devroute", "newName": "images.example/platform/devroute"}],
     }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from devroute.mesh.manifests import access, examples, valkey, workload
+from devroute.mesh.manifests import access, alerts, dashboard, examples, valkey, workload
 from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import Document
 from devroute.mesh.manifests.outlier_detection import outlier_filter
@@ -130,6 +130,7 @@ def _about_registry(installation: Installation) -> str:
 
 
 def example_files(installation: Installation) -> list[File]:
+    """Longer than 40 lines: a list."""
     scope, port = examples.AMBIENT_SERVICE, examples.AMBIENT_PORT
     return [
         File(
@@ -161,6 +162,18 @@ def example_files(installation: Installation) -> list[File]:
             "examples/servicemonitor.yaml",
             "For the Prometheus operator. The NetworkPolicy lets the monitoring namespace in.",
             (examples.service_monitor(installation),),
+        ),
+        File(
+            "examples/prometheusrule.yaml",
+            "For the Prometheus operator: the alerts of docs/runbook.md. Replace https://devroute.example\n"
+            "by where these pages are read.",
+            (alerts.prometheus_rule(installation),),
+        ),
+        File(
+            "examples/dashboard.yaml",
+            "For a Grafana whose sidecar loads dashboards by this label; `devroute manifests dashboard`\n"
+            "prints it for Grafana's import.",
+            (dashboard.dashboard_config(installation),),
         ),
         File(
             "examples/kustomization.yaml",

@@ -116,7 +116,8 @@ if shutil.which("kubectl"):  # no skip: without kubectl the three tests above ha
         kinds = sorted(document["kind"] for document in yaml.load_all(built, yaml.CSafeLoader))
         base_kinds = [document["kind"] for document in documents(Installation(), "base/")]
         base_kinds.remove("Kustomization")
-        more = ["Gateway", "ServiceMonitor", "VirtualService"] if folder == "examples" else []
+        extra = ["ConfigMap", "Gateway", "PrometheusRule", "ServiceMonitor", "VirtualService"]
+        more = extra if folder == "examples" else []
         assert kinds == sorted(base_kinds + more)
         assert ("image: images.example/platform/devroute:" in built) == (folder == "examples")
 
