@@ -9,8 +9,9 @@ import sys
 
 from devroute import descriptors
 from devroute.agent.registration import receive_welcome
+from devroute.errors import ServerUnreachable
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.dial import dial
+from devroute.tunnel.dial import DIAL_SECONDS, dial
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
 
@@ -18,15 +19,19 @@ from .laptops import SERVICE, name_of
 
 #: That register at the same time.
 AT_ONCE = 30
-WELCOME_SECONDS = 30.0
+#: Of a registration while thousands are on their way; an agent would try again without end.
+ATTEMPTS = 5
 
 
-async def register(server: str, token: str, name: str, *, takeover: bool = False) -> AgentLink:
-    """A link that has been sent HELLO, as another process than all before. Raises DevrouteError."""
+def hello_of(name: str, *, takeover: bool = False) -> handshake.Hello:
+    """Of another process than all before."""
     offer = handshake.Offer(service=SERVICE, scheme="http", direct=None)
-    hello = handshake.Hello(
-        agent="ha", name=name, services=(offer,), instance=secrets.token_hex(16), takeover=takeover
-    )
+    instance = secrets.token_hex(16)
+    return handshake.Hello(agent="ha", name=name, services=(offer,), instance=instance, takeover=takeover)
+
+
+async def register(server: str, token: str, hello: handshake.Hello) -> AgentLink:
+    """A link that has been sent HELLO. Raises DevrouteError."""
 
     def make(websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         link = AgentLink(websocket, loop, {}, lambda finished: None)
@@ -38,8 +43,16 @@ async def register(server: str, token: str, name: str, *, takeover: bool = False
 
 async def online(server: str, token: str, name: str) -> AgentLink:
     """A link that is registered. Raises DevrouteError."""
-    link = await register(server, token, name)
-    await receive_welcome(link, WELCOME_SECONDS)
+    hello = hello_of(name)
+    for attempt in range(ATTEMPTS):
+        try:
+            link = await register(server, token, hello)
+            await receive_welcome(link, DIAL_SECONDS)
+        except ServerUnreachable:
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            break
     return link
 
 

@@ -32,6 +32,10 @@ from .redis_path import RedisPath
 #: The listener of Envoy by which laptops reach any replica, in the place of an ingress.
 LAPTOPS = "laptops"
 TCP_PROXY_TYPE = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+#: As istiod has it: without a DestinationRule that says otherwise there are none.
+NO_LIMITS = dict.fromkeys(
+    ("max_connections", "max_pending_requests", "max_requests", "max_retries"), 2**32 - 1
+)
 #: Seconds for a replica to end after SIGTERM: drain_timeout, and some.
 END_SECONDS = 30.0
 #: Seconds for a program of ours to end after its input has.
@@ -170,6 +174,12 @@ class Mesh:
         async with self.session.get(f"{replica.proxy.server}/api/status", headers=headers) as response:
             return int((await response.json())["laptops"])
 
+    async def links(self, replica: Replica) -> int:
+        """How many links a replica knows that all laptops have, at any replica."""
+        headers = {"authorization": f"Bearer {self.secret}"}
+        async with self.session.get(f"{replica.proxy.server}/api/laptops", headers=headers) as response:
+            return sum(each.get("links", 1) for each in (await response.json())["laptops"])
+
     async def metric(self, replica: Replica, name: str) -> float:
         async with self.session.get(f"{_url(replica.proxy.admin)}/metrics") as response:
             lines = (await response.text()).splitlines()
@@ -255,7 +265,7 @@ def configuration(app: Endpoint, data: Endpoints, control: Endpoints) -> Documen
         for name, endpoints in ((PROXY.data_cluster, data), (PROXY.control_cluster, control)):
             if each["name"] == name:
                 del each["load_assignment"]
-                each |= endpoints.cluster
+                each |= endpoints.cluster | {"circuit_breakers": {"thresholds": [NO_LIMITS]}}
     tcp = {"@type": TCP_PROXY_TYPE, "stat_prefix": LAPTOPS, "cluster": PROXY.control_cluster}
     entrance = listener(LAPTOPS, "INBOUND", {}) | {"listener_filters": []}
     entrance["filter_chains"] = [

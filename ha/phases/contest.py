@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from devroute.agent.registration import receive_welcome, rejection
 from devroute.errors import DevrouteError, LinkReplaced, NameTaken
 from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.dial import DIAL_SECONDS
 from ha.figures import Report
-from ha.links import WELCOME_SECONDS, register
+from ha.links import hello_of, register
 from ha.mesh import Mesh, Replica
 from ha.scale import Scale
 from tests.support.eventually import eventually
@@ -45,9 +46,11 @@ async def _contest(ours: Mesh, number: int) -> Result:
     """Every other one with `--takeover`, where the newer one wins, and without, where it is refused."""
     name = CONTESTED.format(number)
     places = [ours.exposed[number % 3], ours.exposed[(number + 1) % 3]]
-    attempts = [register(each.proxy.server, ours.secret, name, takeover=number % 2 == 0) for each in places]
+    attempts = [
+        register(each.proxy.server, ours.secret, hello_of(name, takeover=number % 2 == 0)) for each in places
+    ]
     links = await asyncio.gather(*attempts)
-    await asyncio.gather(*(receive_welcome(each, WELCOME_SECONDS) for each in links), return_exceptions=True)
+    await asyncio.gather(*(receive_welcome(each, DIAL_SECONDS) for each in links), return_exceptions=True)
     try:
         await eventually(lambda: sum(map(_is_open, links)) == 1, "one holder")
         holder = places[[_is_open(each) for each in links].index(True)]

@@ -8,7 +8,7 @@ from devroute.mesh.istio.sidecar import Endpoint
 from ha import apps
 from ha.figures import Report
 from ha.mesh import mesh
-from ha.phases.kill import NOTICED_S, links
+from ha.phases.kill import NOTICED_S, have_two_links
 from ha.scale import Scale
 from tests.support.eventually import eventually
 
@@ -36,10 +36,13 @@ async def run(folder: Path, scale: Scale, report: Report, wanted: list[str]) -> 
             ours.withdraw(victim)
 
             async def are_back() -> bool:
-                return await links(ours, others) >= scale.herd
+                online = [await ours.metric(each, "devroute_laptops_online") for each in others]
+                return sum(online) >= scale.herd
 
             await eventually(are_back, "all agents", within=3 * BACK_S)
             report.add(NAME, "agents", scale.herd)
             report.at_most(NAME, "all are online again after", loop.time() - gone, BACK_S, "s")
             spent = (cpu_seconds(pids) - before) / scale.herd
             report.at_most(NAME, "CPU of the other replicas, for each", spent * 1e3, CPU_S * 1e3, "ms")
+            await have_two_links(ours, scale.herd)
+            report.add(NAME, "each has two links again after", loop.time() - gone, "s")

@@ -1,4 +1,5 @@
-"""A rolling restart of all replicas, as a Deployment does it: one more, then one less."""
+"""A rolling restart of all replicas, as a Deployment does it: one more, then one less. It waits for no laptop
+to have two links again."""
 
 import asyncio
 

@@ -1,6 +1,5 @@
 """Laptops whose requests go on while replicas are restarted and killed, and while Redis fails."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -32,7 +31,7 @@ async def run(folder: Path, scale: Scale, report: Report, wanted: list[str]) -> 
         await ours.line(laptops, ONLINE_SECONDS)
         load_ = Load(ours.entry, scale.laptops, scale.rate)
         async with load.running(load_, ours.pids):
-            await asyncio.sleep(scale.settle)
+            await kill.have_two_links(ours, scale.laptops)
             for name in wanted:
                 await PHASES[name](ours, load_, scale, report)
         last = wanted[-1]

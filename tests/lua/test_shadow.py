@@ -58,7 +58,7 @@ def test_the_proxy_is_asked_by_the_services_name_and_without_a_contract() -> Non
             "x-devroute-candidates": "foo",
             "x-devroute-namespace": "shop",
             "x-envoy-retry-on": "connect-failure,refused-stream,reset",
-            "x-envoy-max-retries": "2",
+            "x-envoy-max-retries": "4",
             "timeout": 250,
         }
     ]
