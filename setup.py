@@ -33,6 +33,7 @@ COMPILED = [
     "proxy.downstream.http2_exchange",
     "proxy.downstream.listener",
     "proxy.telemetry.access_log",
+    "proxy.telemetry.activity",
     "proxy.telemetry.audit",
     "proxy.telemetry.line_writer",
     "proxy.telemetry.metrics",

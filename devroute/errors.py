@@ -309,6 +309,18 @@ class TooManyLinks(DevrouteError, code="too-many-links", status=429):
     """The subject has as many links as it may have."""
 
 
+class SubjectBlocked(DevrouteError, code="subject-blocked", status=403):
+    """An administrator has blocked this subject for a time."""
+
+    default_hint = "ask the administrator, or wait; the message has both"
+
+
+class RegistrationEnded(DevrouteError, code="registration-ended", status=403):
+    """An administrator has ended this registration."""
+
+    default_hint = "ask the administrator before you start devroute up again"
+
+
 class ConnectionUsed(DevrouteError, code="connection-used", status=503):
     """A tunnel has to be the first request on its connection; an ingress may have used this one before."""
 
@@ -329,6 +341,39 @@ class NotFound(DevrouteError, code="not-found", status=404):
 
 class MethodNotAllowed(DevrouteError, code="method-not-allowed", status=405):
     """The path does not support this method."""
+
+
+# --- the team's page ----------------------------------------------------------------------------------------
+
+
+class SessionEnded(DevrouteError, code="session-ended", status=401):
+    """The browser has no session, or it has ended: its time is over, or its token is not valid any more."""
+
+    default_hint = "open the page again: devroute dashboard"
+
+
+class LoginLinkInvalid(DevrouteError, code="login-link-invalid", status=401):
+    """A link to the page that was used before, is older than a minute, or was never made."""
+
+    default_hint = "make another one: devroute dashboard"
+
+
+class OriginDenied(DevrouteError, code="origin-denied", status=403):
+    """A request with a session that another site sent, or that came by another name of the server."""
+
+    default_hint = "open the page by the link that devroute dashboard prints"
+
+
+class AdminRequired(DevrouteError, code="admin-required", status=403):
+    """Only those that the policy lists in `admins` may do this."""
+
+    default_hint = "the platform team can add you to admins in the policy"
+
+
+class TooManyPages(DevrouteError, code="too-many-pages", status=429):
+    """As many pages and `devroute ls --watch` are open as may be."""
+
+    default_hint = "close one of them"
 
 
 # --- the laptop ---------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -20,6 +21,8 @@ from devroute.tunnel.forward_proxy import HINT as PROXY_HINT
 
 #: Seconds for the whole request.
 TIMEOUT: Final = 10.0
+#: Seconds without a byte after which events have ended: the server sends something every 15.
+QUIET: Final = 40.0
 #: Bytes of a response: room for thousands of laptops.
 MAX_RESPONSE: Final = 8 * 1024 * 1024
 
@@ -29,12 +32,43 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
 
     Raises ConfigInvalid, ServerUnreachable, or the error in the server's response.
     """
+    return await _request(settings, "GET", path, await _authorization(settings))
+
+
+async def change(
+    settings: ClientSettings, method: str, path: str, document: Mapping[str, object]
+) -> dict[str, object]:
+    """Send a JSON object to `path`; returns the one in the response. Raises as `fetch`."""
+    return await _request(settings, method, path, await _authorization(settings), document)
+
+
+async def follow(settings: ClientSettings, path: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """The server-sent events at `path`, by name, until the server ends them. Raises as `fetch`."""
+    headers = await _authorization(settings)
+    url = web_url(settings) + path
+    async with (
+        _failures(settings),
+        _session(None) as session,
+        session.get(url, headers=headers, **_options(settings)) as response,
+    ):
+        if response.status != 200:
+            raise _error(settings.server, response.status, await _read(response.content))
+        name = ""
+        async for line in response.content:
+            field, _, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(": ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                yield name, _document(settings.server, 200, value.encode())
+
+
+async def _authorization(settings: ClientSettings) -> dict[str, str]:
     if not settings.has_credential:
         raise ConfigInvalid("no token is configured", hint=TokenInvalid.default_hint)
     secret = await TokenSource(settings).get()
     if not secret.isascii() or not secret.isprintable():
         raise TokenInvalid("the token contains characters that no token may contain")
-    return await _get(settings, path, {"Authorization": f"Bearer {secret}"} if secret else {})
+    return {"Authorization": f"Bearer {secret}"} if secret else {}
 
 
 async def probe(settings: ClientSettings, servers: Sequence[str]) -> dict[str, ServerUnreachable | None]:
@@ -45,7 +79,7 @@ async def probe(settings: ClientSettings, servers: Sequence[str]) -> dict[str, S
 
 async def _try(settings: ClientSettings) -> ServerUnreachable | None:
     try:
-        await _get(settings, "/api/status", {})
+        await _request(settings, "GET", "/api/status", {})
     except ServerUnreachable as error:
         return error
     except DevrouteError:  # the server's: it wants a token
@@ -53,22 +87,50 @@ async def _try(settings: ClientSettings) -> ServerUnreachable | None:
     return None
 
 
-async def _get(settings: ClientSettings, path: str, headers: Mapping[str, str]) -> dict[str, object]:
+def web_url(settings: ClientSettings) -> str:
+    """The server's URL as a browser has it."""
+    server = settings.server
+    return server.replace("ws", "http", 1) if server.startswith("ws") else server
+
+
+async def _request(
+    settings: ClientSettings,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    document: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    url = web_url(settings) + path
+    async with (
+        _failures(settings),
+        _session(TIMEOUT) as session,
+        session.request(method, url, headers=headers, json=document, **_options(settings)) as response,
+    ):
+        body = await _read(response.content)
+        status = response.status
+    return _document(settings.server, status, body)
+
+
+def _session(seconds: float | None) -> aiohttp.ClientSession:
+    """`seconds`: for all of a request; without, for its response to begin, and between two parts of it."""
+    connect = aiohttp.ClientTimeout(total=seconds, sock_connect=TIMEOUT, sock_read=seconds or QUIET)
+    return aiohttp.ClientSession(timeout=connect, read_bufsize=MAX_RESPONSE)
+
+
+def _options(settings: ClientSettings) -> dict[str, Any]:
     tls = tls_for_server(settings)
-    url = settings.server.replace("ws", "http", 1) if settings.server.startswith("ws") else settings.server
+    return {
+        "allow_redirects": False,
+        "ssl": tls if tls is not None else True,
+        **through_proxy(settings),
+    }
+
+
+@asynccontextmanager
+async def _failures(settings: ClientSettings) -> AsyncIterator[None]:
+    """Turns what a request may fail with into ServerUnreachable."""
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
-            session.get(
-                url + path,
-                headers=headers,
-                allow_redirects=False,
-                ssl=tls if tls is not None else True,
-                **through_proxy(settings),
-            ) as response,
-        ):
-            body = await _read(response.content)
-            status = response.status
+        yield
     except TimeoutError:
         raise ServerUnreachable(
             f"{settings.server} did not respond within {TIMEOUT:g} s", hint=_HINT
@@ -79,7 +141,6 @@ async def _get(settings: ClientSettings, path: str, headers: Mapping[str, str]) 
         hint = CA_HINT if isinstance(error, aiohttp.ClientConnectorCertificateError) else _HINT
         reason = failure_in_words(error)
         raise ServerUnreachable(f"{settings.server} cannot be reached: {reason}", hint=hint) from error
-    return _document(settings.server, status, body)
 
 
 def through_proxy(settings: ClientSettings) -> dict[str, Any]:
@@ -149,7 +210,16 @@ def _document(server: str, status: int, body: bytes) -> dict[str, object]:
         document = None
     if isinstance(document, dict) and status == 200:
         return document
+    raise _error(server, status, body)
+
+
+def _error(server: str, status: int, body: bytes) -> DevrouteError:
+    """The error in a response."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
     if isinstance(document, dict) and isinstance(document.get("code"), str):
         kind = BY_CODE.get(document["code"], DevrouteError)
-        raise kind(str(document.get("message", "")), hint=str(document.get("hint") or "") or None)
-    raise ServerUnreachable(f"{server} (status {status}) is not devroute's control port", hint=_HINT)
+        return kind(str(document.get("message", "")), hint=str(document.get("hint") or "") or None)
+    return ServerUnreachable(f"{server} (status {status}) is not devroute's control port", hint=_HINT)

@@ -5,10 +5,9 @@ Pure.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlsplit
 
+from devroute.contract.entry_urls import entry_for, join_link, requested_url
 from devroute.contract.service_spec import ServiceSpec
-from devroute.headers import PARAMETER
 from devroute.quoting import Shell, shell_word
 from devroute.tunnel.protocol.handshake import Welcome
 
@@ -37,12 +36,12 @@ def invitation(welcome: Welcome, services: Sequence[ServiceSpec], shell: Shell) 
     preferred, then the first."""
     contract = json.dumps({spec.service: welcome.name for spec in services})
     entries = welcome.entries
-    chosen = next((spec.service for spec in services if spec.service in entries), next(iter(entries), None))
+    chosen = entry_for([spec.service for spec in services], entries)
     if chosen is None:
         return Invitation(contract, command(contract, UNKNOWN_URL, shell))
-    url = entries[chosen] if urlsplit(entries[chosen]).path else entries[chosen] + "/"
-    link = f"{url}?{PARAMETER}={quote(contract.replace(' ', ''), safe='')}" if welcome.entry_links else None
-    return Invitation(contract, command(contract, url, shell), entries[chosen], link, entries)
+    link = join_link(entries[chosen], contract) if welcome.entry_links else None
+    shown = command(contract, requested_url(entries[chosen]), shell)
+    return Invitation(contract, shown, entries[chosen], link, entries)
 
 
 def command(contract: str, url: str, shell: Shell) -> str:

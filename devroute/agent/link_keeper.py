@@ -24,8 +24,10 @@ from devroute.errors import (
     NameTaken,
     NotSupported,
     RegistrationDenied,
+    RegistrationEnded,
     ServerUnreachable,
     ShadowDenied,
+    SubjectBlocked,
     SubjectInvalid,
     TargetDenied,
     TokenExpired,
@@ -66,6 +68,8 @@ FINAL: Final = (
     NotSupported,
     ShadowDenied,
     SubjectInvalid,
+    SubjectBlocked,
+    RegistrationEnded,
 )
 
 

@@ -31,6 +31,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
             {"context_settings": _FOR_CURL, "options_metavar": "[OPTIONS] URL [CURL OPTIONS]"},
         ),
         "ls": LazyCommand("List the laptops that are online", "query:ls"),
+        "dashboard": LazyCommand(
+            "Open your team's page in a browser: who is on what, live", "dashboard:dashboard"
+        ),
         "status": LazyCommand("Show your identity at the server, and its rules", "query:status"),
         "trace": LazyCommand(
             "Send one request, and show which services saw its contract and who answered",
@@ -61,6 +64,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
     },
     "For the platform": {
         "proxy": LazyCommand("Run the proxy in the mesh", "proxy:proxy"),
+        "admin": LazyCommand(
+            "End registrations, and block people for a time; for administrators", "dashboard:admin_app"
+        ),
         "policy": LazyCommand("Explain what a policy permits, and test it by cases", "policy:policy_app"),
         "token": LazyCommand("Create, list and revoke tokens for laptops", "token:token_app"),
         "sign": LazyCommand("Sign a contract, and print the value to send as X-devroute", "sign:sign"),

@@ -7,6 +7,7 @@ from typing import Final, ParamSpec
 import typer
 
 from devroute.errors import (
+    AdminRequired,
     CallerDenied,
     ConfigInvalid,
     DevrouteError,
@@ -16,8 +17,10 @@ from devroute.errors import (
     NameTaken,
     NotFound,
     RegistrationDenied,
+    RegistrationEnded,
     ServerUnreachable,
     ShadowDenied,
+    SubjectBlocked,
     SubjectInvalid,
     TargetDenied,
     TokenCommandFailed,
@@ -41,6 +44,9 @@ EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     TargetDenied: 30,
     CallerDenied: 30,
     ShadowDenied: 30,
+    AdminRequired: 30,
+    SubjectBlocked: 30,
+    RegistrationEnded: 30,
     ServerUnreachable: 40,
     KeysUnavailable: 40,
     NotFound: 50,

@@ -3,6 +3,8 @@ request, and of itself."""
 
 import asyncio
 import shlex
+import sys
+from typing import Annotated
 
 import typer
 
@@ -10,6 +12,7 @@ from devroute import __version__
 from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exits_with_code
+from devroute.cli.help import option
 from devroute.cli.output import Output, print_json
 from devroute.cli.status import describe_status
 from devroute.cli.table import table
@@ -18,15 +21,27 @@ from devroute.errors import DevrouteError
 
 @exits_with_code
 @connecting
-def ls(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
+def ls(
+    context: typer.Context,
+    watch: Annotated[bool, option("Follow who is on what, live, with requests and fallbacks")] = False,
+    server: Server = None,
+    token: Token = None,
+    output: Output = None,
+) -> None:
     """List the laptops that are online.
 
     \b
     Example: devroute ls --output json
+    Example: devroute ls --watch
     """
     from devroute.agent.api_client import fetch
 
     settings = context.obj.settings(client_settings, context.params)
+    if watch:
+        from devroute.cli.watch import watch as follow
+
+        asyncio.run(follow(settings, sys.stdout))
+        return
     document = asyncio.run(fetch(settings, "/api/laptops"))
     if settings.output == "json":
         print_json(document)

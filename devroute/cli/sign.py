@@ -94,7 +94,7 @@ def sign(
     from devroute.contract.verifier import MAX_TTL_S
 
     as_json = wants_json(output)
-    seconds = _seconds(ttl)
+    seconds = seconds_of(ttl, "--ttl")
     if grammar.is_signed(text):
         raise typer.BadParameter("this contract is signed already", param_hint="CONTRACT")
     parsed = grammar.parse(text, grammar.WIDEST_LIMITS)  # the proxy judges how many it takes
@@ -202,10 +202,11 @@ def _private(file: Path) -> "SigningKey":
     return SigningKey.parse(text, str(file))
 
 
-def _seconds(text: str) -> int:
+def seconds_of(text: str, flag: str) -> int:
+    """A span of time such as 30m. Raises BadParameter."""
     match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
     if match is None:
-        raise typer.BadParameter(f"'{text}' is not a time; write it like 30m, 2h or 1d", param_hint="--ttl")
+        raise typer.BadParameter(f"'{text}' is not a time; write it like 30m, 2h or 1d", param_hint=flag)
     return int(match[1]) * _UNITS[match[2]]
 
 

@@ -5,11 +5,13 @@ on to laptops so that they print a command that works. Pure.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
+from urllib.parse import quote as percent_encoded
 from urllib.parse import urlsplit
 
 from devroute.contract.target import Malformed, check_label, parse_host, parse_port
+from devroute.headers import PARAMETER
 from devroute.quoting import quote
 
 #: A mesh has a few entries; each name and URL is a line in WELCOME.
@@ -45,6 +47,23 @@ def read_entry_url(text: str) -> str:
     if url.query or url.fragment or "@" in url.netloc or not _PATH.fullmatch(url.path):
         raise Malformed(f"{problem}: it has scheme, host, port and a path of A-Z, a-z, 0-9 and ._~/- alone")
     return f"{url.scheme}://{_authority(url.netloc)}{url.path}".rstrip("/")
+
+
+def entry_for(services: Sequence[str], entries: Mapping[str, str]) -> str | None:
+    """The name of the entry for these services: that of a service itself, else the first. None if there is
+    none."""
+    return next((service for service in services if service in entries), next(iter(entries), None))
+
+
+def requested_url(entry: str) -> str:
+    """The URL of an entry as a request has it: with a path."""
+    return entry if urlsplit(entry).path else f"{entry}/"
+
+
+def join_link(entry: str, contract: str) -> str:
+    """What sets a contract in a browser that opens it, at a gateway with the edge's filter."""
+    encoded = percent_encoded(contract.replace(" ", ""), safe="")
+    return f"{requested_url(entry)}?{PARAMETER}={encoded}"
 
 
 def _named(text: str) -> tuple[str, str]:

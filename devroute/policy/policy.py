@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from devroute.contract.grammar import Contract, Entry
 from devroute.contract.target import Address
 from devroute.contract.validity import check_time
-from devroute.errors import CallerDenied, ContractUnsigned, RegistrationDenied, ShadowDenied, TargetDenied
+from devroute.errors import (
+    AdminRequired,
+    CallerDenied,
+    ContractUnsigned,
+    RegistrationDenied,
+    ShadowDenied,
+    TargetDenied,
+)
 from devroute.policy import file
 from devroute.policy.file import (
     DEFAULT_PORTS,
@@ -170,6 +177,11 @@ class Policy:
     def is_admin(self, subject: str, groups: frozenset[str]) -> bool:
         """Whether a subject may change what others own."""
         return not groups.isdisjoint(self.admins.groups) or any_matches(self.admins.subjects, subject)
+
+    def permit_admin(self, subject: str, groups: frozenset[str]) -> None:
+        """Raises AdminRequired."""
+        if not self.is_admin(subject, groups):
+            raise AdminRequired(f"'{subject}' is no administrator")
 
     def _registration_denied(self, subject: str, service: str, rule: str, missing: str) -> RegistrationDenied:
         return RegistrationDenied(

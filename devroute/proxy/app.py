@@ -34,6 +34,7 @@ from devroute.proxy.control import api, http
 from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import Tunnels
+from devroute.proxy.dashboard.dashboard import Dashboard
 from devroute.proxy.downstream.listener import Listener
 from devroute.proxy.mesh_egress import mesh_upstream
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
@@ -82,14 +83,14 @@ class Proxy:
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[asyncio.Server] = []
         self.data_port = self.control_port = self.admin_port = self.tls_port = 0
-        self._telemetry = Telemetry(settings, self._loop.time, log_writer)
+        self.telemetry = Telemetry(settings, self._loop.time, log_writer)
         self._create_routing()
         self._create_listeners()
 
     def _create_routing(self) -> None:
         settings, config = self._settings, self._config
         self._shadow = ShadowTraffic(self._loop.time)
-        self.registry = Registry([self._shadow, self._telemetry.control])
+        self.registry = Registry([self._shadow, self.telemetry.control])
         self._pools = Pools(
             config.policy,
             connect_timeout=settings.connect_timeout,
@@ -119,7 +120,7 @@ class Proxy:
     def _create_listeners(self) -> None:
         settings, config = self._settings, self._config
         now, limits = self._loop.time(), HeadLimits(settings.max_head_bytes, settings.max_header_fields)
-        observer, record = self._telemetry.observer, self._telemetry.record
+        observer, record = self.telemetry.observer, self.telemetry.record
         self._data = Listener(self._router, settings.timeouts, observer.completed, now, limits)
         self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
@@ -128,28 +129,20 @@ class Proxy:
             record=record,
             entries=settings.entry_url,
             entry_links=settings.entry_links,
-            round_trip=self._telemetry.control.round_trips.observe,
+            round_trip=self.telemetry.control.round_trips.observe,
         )
-        reported = Reported(self._telemetry.traces, KnownServices(), self._shadow.comparisons)
-        self._replication = Replication(settings, self._pools, reported, self._tunnels, self.named_contracts)
-        control = api.Control(
-            directory=self.registry,
-            policy=config.policy,
-            authenticate=config.identities.authenticate,
-            probe=self._pools.probe,
-            probe_timeout=settings.probe_timeout,
-            traces=reported.traces,
-            services=reported.services,
-            shadow=self._shadow,
-            read=self._read_contract,
-            record=record,
-            names=self.named_contracts,
-            contracts=self._replication.contracts,
-            shared_reports=self._replication.reports,
-            replicas=self._replication.count,
-            resolved=self._telemetry.control.resolved,
+        reported = Reported(self.telemetry.traces, KnownServices(), self._shadow.comparisons)
+        self._dashboard = Dashboard(config, self._tunnels, self.telemetry, self.named_contracts)
+        self._replication = Replication(
+            settings,
+            self._pools,
+            reported,
+            self._tunnels,
+            self.named_contracts,
+            self._dashboard.answers,
         )
-        self._control = http.create_runner(api.create_app(control))
+        self._dashboard.join(self._replication.peers, self._replication.count)
+        self._control = self._create_control(reported)
         self._control_listener = ControlListener(
             http=lambda: http.connections(self._control)(), tunnels=self._tunnels
         )
@@ -159,6 +152,26 @@ class Proxy:
     def _create_admin(self) -> None:
         app = admin.create_app(self._metrics, self._readiness)
         self._admin = web.AppRunner(app, access_log=None, handle_signals=False)
+
+    def _create_control(self, reported: Reported) -> web.AppRunner:
+        control = api.Control(
+            directory=self.registry,
+            policy=self._config.policy,
+            authenticate=self._config.identities.authenticate,
+            probe=self._pools.probe,
+            probe_timeout=self._settings.probe_timeout,
+            traces=reported.traces,
+            services=reported.services,
+            shadow=self._shadow,
+            read=self._read_contract,
+            record=self.telemetry.record,
+            names=self.named_contracts,
+            contracts=self._replication.contracts,
+            shared_reports=self._replication.reports,
+            replicas=self._replication.count,
+            resolved=self.telemetry.resolved,
+        )
+        return http.create_runner(api.create_app(control, self._dashboard.routes))
 
     # --- start and end
 
@@ -177,7 +190,7 @@ class Proxy:
         self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
         await self._listen_tls()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        self._config.start(self._telemetry.record)
+        self._config.start(self.telemetry.record)
         log.info(
             "proxy.ready",
             version=__version__,
@@ -217,6 +230,7 @@ class Proxy:
         """Accept nothing new, let requests in flight finish and laptops dial other replicas for
         `drain_timeout` seconds, then abort what is left."""
         self._draining = True
+        self._dashboard.end_pages()
         log.info("proxy.draining", in_flight=self._data.in_flight)
         self._data.drain()
         for listener in self._listeners:
@@ -233,13 +247,14 @@ class Proxy:
             connection.abort()
         await self._config.stop()
         await self._control_listener.close()
+        await self._dashboard.close()
         await self._replication.stop()
         await self._pools.close()
         if self._mesh is not None:
             await self._mesh.close()
         await self._control.cleanup()
         await self._admin.cleanup()
-        self._telemetry.close()
+        self.telemetry.close()
         log.info("proxy.stopped")
 
     # --- periodic work
@@ -250,20 +265,21 @@ class Proxy:
             self._lags.append(now - self._timer.when())
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._data.tick(now)
+        self._dashboard.tick()
         self._shadow.comparisons.expire()
         self.named_contracts.expire(time.time())
         self._ticks += 1
         if self._ticks % PRUNE_TICKS == 0:
             self._pools.prune()
         if self._ticks % LOSS_TICKS == 0:
-            self._telemetry.report_losses()
+            self.telemetry.report_losses()
         if self._ticks % METRICS_TICKS == 0:
-            self._telemetry.metrics.requests.prune()
+            self.telemetry.metrics.requests.prune()
         if self._ticks % IN_FORCE_TICKS == 0:
             identities = self._config.identities
             self._tunnels.review_identities(identities.check_current, time.time(), identities.tokens)
         if self._ticks % max(1, round(self._settings.reload_interval / TICK_SECONDS)) == 0:
-            self._apply(self._config.refresh(self._telemetry.record))
+            self._apply(self._config.refresh(self.telemetry.record))
 
     def _apply(self, changed: set[str]) -> None:
         """Put new policy and keys into force for what was decided by the old ones."""
@@ -287,7 +303,7 @@ class Proxy:
 
     def reopen_audit(self) -> None:
         """The audit trail's file was moved away (SIGHUP, as log rotation sends it)."""
-        self._telemetry.reopen_audit()
+        self.telemetry.reopen_audit()
 
     # --- asked by the listeners
 
@@ -314,7 +330,7 @@ class Proxy:
             table.LOOP_LAG: max(self._lags),
             **self._replication.metrics(),
         }
-        return await self._telemetry.exposed(accept, state)
+        return await self.telemetry.exposed(accept, state)
 
     def _readiness(self) -> dict[str, object]:
         return {
@@ -322,7 +338,7 @@ class Proxy:
             "draining": self._draining,
             "tls_problem": None if self._tls is None else self._tls.problem,
             "tls_age_s": None if self._tls is None else self._tls.age_s,
-            **self._telemetry.status(),
+            **self.telemetry.status(),
             **self._config.status(),
             **self._replication.status(),
         }

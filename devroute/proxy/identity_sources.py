@@ -4,10 +4,13 @@ Whether a token is valid is decided in auth/authenticator.py.
 """
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 from devroute.auth.authenticator import Authenticator, Issuer
+from devroute.auth.blocks import Blocks
+from devroute.auth.identity import Identity, PeerCertificate
 from devroute.auth.jwks import RemoteKeys
 from devroute.auth.oidc import IssuerKeys, TokenRules
 from devroute.auth.tls import client_context
@@ -18,7 +21,8 @@ from devroute.proxy.watched_file import WatchedFile
 
 
 class IdentitySources:
-    """`keys` are the issuer's, to be started and stopped; `files` are to be refreshed periodically."""
+    """`keys` are the issuer's, to be started and stopped; `files` are to be refreshed periodically. `blocks`
+    are the subjects that administrators have blocked."""
 
     def __init__(self, settings: ProxySettings) -> None:
         """Raises ConfigInvalid for a file that cannot be used."""
@@ -28,9 +32,19 @@ class IdentitySources:
         if settings.oidc_issuer is not None:
             self.keys = PublicKeySource("oidc-keys", _issuer_keys(settings, settings.oidc_issuer))
             issuer = Issuer(_rules(settings, settings.oidc_issuer), self.keys.keys)
-        authenticator = Authenticator(lambda: self._tokens.current, issuer, settings.tls_client_subject)
-        self.authenticate = authenticator.authenticate
-        self.check_current = authenticator.check_current
+        self.blocks = Blocks()
+        self._authenticator = Authenticator(lambda: self._tokens.current, issuer, settings.tls_client_subject)
+
+    async def authenticate(self, authorization: str, certificate: PeerCertificate | None) -> Identity:
+        """Raises what Authenticator.authenticate raises, and SubjectBlocked."""
+        identity = await self._authenticator.authenticate(authorization, certificate)
+        self.blocks.check(identity.subject, time.time())
+        return identity
+
+    def check_current(self, identity: Identity, now: float) -> None:
+        """Raises TokenExpired, TokenInvalid or SubjectBlocked."""
+        self._authenticator.check_current(identity, now)
+        self.blocks.check(identity.subject, now)
 
     @property
     def tokens(self) -> Tokens:

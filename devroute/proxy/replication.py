@@ -5,6 +5,7 @@ does nothing, and costs nothing.
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from devroute.contract.target import Address
@@ -20,6 +21,7 @@ from devroute.routing.named_contracts import NamedContracts
 from devroute.upstream.pools import Pools
 
 if TYPE_CHECKING:
+    from devroute.replicas.peers import Answer, Peers
     from devroute.replicas.reports import SharedReports
     from devroute.replicas.shared_contracts import SharedContracts
     from devroute.replicas.shared_registry import SharedRegistry
@@ -39,8 +41,9 @@ class Replication:
         reported: Reported,
         tunnels: Tunnels,
         names: NamedContracts,
+        answers: Mapping[bytes, "Answer"],
     ) -> None:
-        """Raises ConfigInvalid."""
+        """`answers`: to questions of other replicas, by their prefix. Raises ConfigInvalid."""
         self._settings = settings
         self._tunnels = tunnels
         self._laptops = LocalLaptops(tunnels.registry, pools)
@@ -56,7 +59,12 @@ class Replication:
                 reported,
                 tunnels.succession.arrived,
                 names,
+                answers,
             )
+
+    @property
+    def peers(self) -> "Peers | None":
+        return None if self.shared is None else self.shared.peers
 
     @property
     def reports(self) -> "SharedReports | None":

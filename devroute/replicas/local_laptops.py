@@ -3,11 +3,14 @@ questions. It looks at no contract: the replica that forwards a request has judg
 """
 
 import asyncio
+import json
 import re
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final
 
 from devroute.bounded_cache import BoundedCache
 from devroute.errors import (
+    BY_CODE,
     DevrouteError,
     LaptopOffline,
     ProtocolError,
@@ -17,7 +20,8 @@ from devroute.errors import (
 )
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Headers, RequestHead
-from devroute.replicas.node import END, LINE, REACHABLE, REPORTS
+from devroute.replicas.node import END, LINE, REACHABLE
+from devroute.replicas.peers import Answer
 from devroute.routing.registration import Registration
 from devroute.routing.registry import Registry
 from devroute.tasks import TaskOwner
@@ -115,19 +119,13 @@ class LocalLaptops:
             raise TargetUnreachable(f"{laptop.address} did not answer within {seconds:g} s") from None
 
 
-class Reports(Protocol):
-    """The sidecars' reports that have come here (reports.py)."""
-
-    def answer(self, question: str, body: bytes) -> bytes:
-        """Raises NotFound."""
-
-
 class Questions:
-    """What replicas ask each other; implements Upstream."""
+    """What replicas ask each other; implements Upstream. `answers`: by the first part of the path, such as
+    `/reports/`; the questions about laptops are answered here."""
 
-    def __init__(self, laptops: LocalLaptops, reports: Reports) -> None:
+    def __init__(self, laptops: LocalLaptops, answers: Mapping[bytes, Answer]) -> None:
         self._laptops = laptops
-        self._reports = reports
+        self._answers = answers
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         return _Question(self, head, sink)
@@ -149,15 +147,14 @@ class Questions:
 
     async def _answer(self, head: RequestHead, body: bytes) -> bytes:
         """Raises DevrouteError."""
-        if head.target.startswith(REPORTS):
-            return self._reports.answer(head.target.removeprefix(REPORTS).decode("latin-1"), body)
+        prefix = head.target[: head.target.find(b"/", 1) + 1]
+        if (answer := self._answers.get(prefix)) is not None:
+            return answer(head.target.removeprefix(prefix).decode("latin-1"), body)
         line, _ = take_line(head)
         if (seconds := _REACHABLE.fullmatch(head.target)) is not None:
             await self._laptops.check_reachable(*self._laptops.find_newest(line), float(seconds[1]))
         elif head.target == END:
-            self._laptops.find(line)[0].link.reject(
-                UpstreamReset("the laptop does not respond, and has come back elsewhere")
-            )
+            self._laptops.find(line)[0].link.reject(_error_in(body))
         else:
             raise ProtocolError("a question of a newer release")
         return b""
@@ -183,6 +180,16 @@ class _Question(DiscardedRequest):
     def cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+
+def _error_in(body: bytes) -> DevrouteError:
+    """The error that a link is to be ended with. Older replicas, which ask only where a laptop has come back
+    to them, send none."""
+    try:
+        document = json.loads(body)
+        return BY_CODE[document["code"]](str(document["message"]), hint=str(document["hint"]))
+    except (ValueError, KeyError, TypeError):
+        return UpstreamReset("the laptop does not respond, and has come back elsewhere")
 
 
 def _parts(line: bytes) -> tuple[str, int, str]:

@@ -10,6 +10,7 @@ import asyncio
 from typing import Final
 
 from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, TargetUnreachable
+from devroute.http.error_response import error_body
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.replicas.record import ReplicaRecord
 from devroute.tunnel.proxy_link import ProxyLink
@@ -24,11 +25,13 @@ ASKED: Final = "@replica"
 LINE: Final = b"x-devroute-link: "
 
 #: What replicas ask each other about a laptop: whether it responds within so many seconds, as `0.300` behind
-#: the path; that its link be closed.
+#: the path; that its link be closed, with the error that the laptop gets as JSON.
 REACHABLE: Final = b"/reachable/"
 END: Final = b"/end"
-#: Questions about sidecars' reports begin with this (reports.py).
+#: Questions about sidecars' reports begin with this (reports.py), those of the team's page with this
+#: (proxy/dashboard/shared.py).
 REPORTS: Final = b"/reports/"
+TEAM: Final = b"/team/"
 
 #: Seconds beyond what the owner may take, for the way to it.
 MARGIN_SECONDS: Final = 0.1
@@ -115,9 +118,10 @@ class NodeLink:
         return NodeUpstream(self.node, self._name, self._generation, service)
 
     def reject(self, error: DevrouteError) -> None:
-        """Have the owner close it, if it finds that the laptop is gone; it cannot be waited for."""
+        """Have the owner close it; it cannot be waited for."""
         if self.node.link is not None:
-            _Question(self.node.link, END, _line(self._name, self._generation, "@"))
+            line = _line(self._name, self._generation, "@")
+            _Question(self.node.link, END, line, error_body(error))
 
 
 async def ask(link: ProxyLink, target: bytes, line: bytes = b"", body: bytes = b"") -> bytes:

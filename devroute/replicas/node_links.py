@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 import structlog
@@ -17,8 +17,9 @@ import structlog
 from devroute import descriptors
 from devroute.errors import ConfigInvalid, DevrouteError, UpstreamReset
 from devroute.replicas.certificate import Certificate, trust
-from devroute.replicas.local_laptops import LocalLaptops, Questions, Reports
+from devroute.replicas.local_laptops import LocalLaptops, Questions
 from devroute.replicas.node import ASKED, FORWARDED, Node
+from devroute.replicas.peers import Answer
 from devroute.replicas.record import split_place
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink, Finished
@@ -51,11 +52,11 @@ class NodeLinks:
         self,
         certificate: Certificate,
         laptops: LocalLaptops,
-        reports: Reports,
+        answers: Mapping[bytes, Answer],
         ended: Callable[[Node], None],
     ) -> None:
         self._certificate = certificate
-        self._services: dict[str, Upstream] = {FORWARDED: laptops, ASKED: Questions(laptops, reports)}
+        self._services: dict[str, Upstream] = {FORWARDED: laptops, ASKED: Questions(laptops, answers)}
         self._ended = ended
         self._nodes: dict[bytes, Node] = {}  # by certificate
         self._dialling: dict[bytes, asyncio.Task[None]] = {}

@@ -6,22 +6,19 @@ replica expects the report, and takes it when it is passed on. If not, that repl
 laptop has responded.
 """
 
-import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from devroute.errors import DevrouteError, NotFound
-from devroute.replicas.node import REPORTS, Node, ask
+from devroute.errors import NotFound
+from devroute.replicas.node import REPORTS
+from devroute.replicas.peers import Peers
 from devroute.routing.shadow.comparison import ComparedResponse, PendingComparisons, decode_response
 from devroute.routing.trace import KnownServices, Reports, Traces
 from devroute.tasks import TaskOwner
-from devroute.tunnel.proxy_link import ProxyLink
 
-#: Seconds for the other replicas to respond.
-ASK_SECONDS: Final = 1.0
 #: Reports that are passed on or asked for at the same time; further ones stay where they are.
 MAX_ASKING: Final = 64
 
@@ -39,12 +36,11 @@ class Reported(NamedTuple):
 
 
 class SharedReports:
-    """Implements devroute.proxy.control.api.SharedReports. `reported` is what has been reported here, and
-    `nodes()` are the other replicas."""
+    """Implements devroute.proxy.control.api.SharedReports. `reported` is what has been reported here."""
 
-    def __init__(self, reported: Reported, nodes: Callable[[], Iterable[Node]]) -> None:
+    def __init__(self, reported: Reported, peers: Peers) -> None:
         self._traces, self._services, self._comparisons = reported
-        self._nodes = nodes
+        self._peers = peers
         self._tasks = TaskOwner()
         self._comparisons.missing = self.fetch
 
@@ -91,11 +87,7 @@ class SharedReports:
             work.close()
 
     async def _ask_all(self, question: str, body: bytes = b"") -> list[bytes]:
-        """What the others respond that know something of it."""
-        links = [node.link for node in self._nodes() if node.link is not None]
-        target = REPORTS + question.encode("latin-1")
-        found = await asyncio.gather(*(_asked(link, target, body) for link in links))
-        return [each for each in found if each]
+        return await self._peers.ask_all(REPORTS + question.encode("latin-1"), body)
 
     # --- from other replicas
 
@@ -127,12 +119,3 @@ class SharedReports:
 
 def _encoded(response: ComparedResponse) -> bytes:
     return json.dumps(response.as_dict(), separators=(",", ":")).encode()
-
-
-async def _asked(link: ProxyLink, target: bytes, body: bytes) -> bytes:
-    """b"" if that replica knows nothing of it, or does not respond in time."""
-    try:
-        async with asyncio.timeout(ASK_SECONDS):
-            return await ask(link, target, body=body)
-    except (TimeoutError, DevrouteError):
-        return b""

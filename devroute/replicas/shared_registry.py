@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, TypeVar
 
 import structlog
@@ -20,9 +20,10 @@ from devroute.errors import NameTaken, TooManyLinks
 from devroute.replicas.certificate import Certificate
 from devroute.replicas.contract_store import SENDER
 from devroute.replicas.local_laptops import LocalLaptops
-from devroute.replicas.node import Node
+from devroute.replicas.node import REPORTS, Node
 from devroute.replicas.node_links import NodeLinks
 from devroute.replicas.own_laptops import AT_ONCE, OwnLaptops
+from devroute.replicas.peers import Answer, Peers
 from devroute.replicas.record import ID_LENGTH, ReplicaRecord, decode_replica
 from devroute.replicas.remote_laptops import Arrived, Known, RemoteLaptops
 from devroute.replicas.reports import Reported, SharedReports
@@ -48,7 +49,8 @@ log = structlog.stdlib.get_logger("devroute.replicas")
 
 
 class SharedRegistry:
-    """`problem`: why Redis cannot be used, None while it can."""
+    """`problem`: why Redis cannot be used, None while it can. `answers`: to questions of the other replicas,
+    beside those about laptops and reports, by their prefix."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class SharedRegistry:
         reported: Reported,
         arrived: Arrived,
         names: NamedContracts,
+        answers: Mapping[bytes, Answer] = {},
     ) -> None:
         """Raises ConfigInvalid."""
         registry = laptops.registry
@@ -69,8 +72,10 @@ class SharedRegistry:
         self.contracts = SharedContracts(names, self._store)
         self._certificate = Certificate(self.id)
         self.remote = RemoteLaptops(registry, arrived)
-        self.reports = SharedReports(reported, self._nodes)
-        self._links = NodeLinks(self._certificate, laptops, self.reports, self._ended)
+        self.peers = Peers(self._nodes)
+        self.reports = SharedReports(reported, self.peers)
+        answers = {REPORTS: self.reports.answer, **answers}
+        self._links = NodeLinks(self._certificate, laptops, answers, self._ended)
         self._own = OwnLaptops(registry, self._store, self._try)
         self._behind = False  # something could not be written
         self._others = asyncio.Lock()  # what is known of the others; taken after that of `_own`

@@ -24,6 +24,17 @@ REASON_CODES: Final = (TUNNEL, ADDRESS, RULE, FAILOVER, MIRROR, SHADOW, FAULT)
 _NO_STORE: Final = b"cache-control: no-store\r\n"
 
 
+class Tally:
+    """The requests to one target of a service, and the failed ones among them. `used`: it is still read."""
+
+    __slots__ = ("failed", "requests", "used")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.failed = 0
+        self.used = True
+
+
 # No dataclass: mypyc cannot compile an __init__ that is made at run time.
 class Route:
     """An upstream, and what responses, log and audit trail report about requests to it.
@@ -31,8 +42,8 @@ class Route:
     `result` and `reason` are the values of the response headers of that name; `response_headers` are both as
     whole lines. `signer` is who signed the contract. `replica`: the address of the one that the request is
     forwarded to, None if the laptop's link ends here. `no_store`: no cache may keep a response, since it
-    would serve a laptop's to others. `log_members`, `audit_members` and `metrics` belong to proxy/telemetry,
-    which keeps there, from first use on, what all requests of a route have in common.
+    would serve a laptop's to others. `log_members`, `audit_members`, `metrics` and `tally` belong to
+    proxy/telemetry, which keeps there, from first use on, what all requests of a route have in common.
     """
 
     __slots__ = (
@@ -48,6 +59,7 @@ class Route:
         "result",
         "service",
         "signer",
+        "tally",
         "target",
         "upstream",
     )
@@ -80,6 +92,7 @@ class Route:
         self.log_members = b""
         self.audit_members = b""
         self.metrics: Results | None = None
+        self.tally: Tally | None = None
 
     def with_outcome(self, result: str, reason: str, reason_code: str) -> "Route":
         """The same for one request, whose response came about in another way (after a failover)."""

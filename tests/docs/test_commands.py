@@ -46,6 +46,7 @@ ELSEWHERE = {
     ),
     "make demo": ("tests/mesh/demo/test_demo.py::test_an_app_of_one_s_own_joins_the_demo_in_two_lines"),
     "devroute curl --expect": "tests/envoy/test_trace.py::test_curl_fails_if_another_one_answered",
+    "devroute admin": "tests/cli/test_dashboard.py::test_an_administrator_ends_blocks_lists_and_unblocks",
     "make test-istio": "tests/istio/test_main_job.py",  # by .ci/run
     "python -m tests.istio": "tests/istio/test_main_job.py",  # the same rig
 }
@@ -126,6 +127,8 @@ class Reader:
     async def devroute(self, argv: list[str], _: str) -> str:
         if argv[0] == "up" and "--" not in argv:
             return await self.until(argv, "X-devroute: ")
+        if argv == ["ls", "--watch"]:
+            return await self.until(argv, "online")
         if argv[0] == "proxy":
             # /var is not ours; everything else is as the page has it.
             argv = [each.replace("/var/log/devroute", str(self.folder)) for each in argv]

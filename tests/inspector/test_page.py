@@ -29,6 +29,7 @@ from devroute.inspector.store import CaptureStore
 from devroute.mesh import testbed
 from tests.inspector.browser import Browser, chromium, firefox, needed
 from tests.inspector.protobuf.laptop import laptop
+from tests.proxy.dashboard import browser_cases
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needed]
 
@@ -625,6 +626,13 @@ async def check_accessibility(browser: Browser) -> list[str]:
     return list(await browser.js("return window.found"))
 
 
+async def check_page(browser: Browser) -> list[str]:
+    """The same, for a page that has no axe-core yet."""
+    if not await browser.js("return Boolean(window.axe)"):
+        await browser.js(f"{AXE}; window.axe = axe")
+    return await check_accessibility(browser)
+
+
 async def test_the_page_is_accessible_and_fits_a_phone(scene: Scene) -> None:
     browser = scene.browser
     store = CaptureStore()
@@ -825,3 +833,16 @@ async def test_grpc_and_shadow_differences_are_shown(scene: Scene) -> None:
         await browser.click(ROW, "≠ 1")
         await browser.click("[role=tab]", "Shadow")
         await browser.shows(".differences", "<b>404</b>")
+
+
+# --- the team's page, in the same browser -----------------------------------------------------------------
+
+
+async def test_the_teams_page_is_live_and_everything_in_it_stays_text(scene: Scene, tmp_path: Path) -> None:
+    await browser_cases.live_and_text(scene.browser, tmp_path)
+
+
+async def test_an_administrator_acts_on_the_teams_page_which_is_accessible_on_a_phone(
+    scene: Scene, tmp_path: Path
+) -> None:
+    await browser_cases.administrator(scene.browser, tmp_path, check_page)

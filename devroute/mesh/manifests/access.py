@@ -25,12 +25,12 @@ from devroute.policy.policy import Policy
 from devroute.policy.ranges import Network, is_inside
 from devroute.proxy.settings import ProxySettings
 
-#: Paths of the control port, as devroute/proxy/control/api.py and devroute/proxy/control/listener.py serve
-#: them.
+#: Paths of the control port, as devroute/proxy/control/api.py, devroute/proxy/control/listener.py and
+#: devroute/proxy/dashboard/handlers.py serve them.
 QUESTION_PATHS = ("/resolve", "/contract")
 REPORT_PATHS = ("/trace", "/compare")
 SIDECAR_PATHS = (*QUESTION_PATHS, *REPORT_PATHS)
-LAPTOP_PATHS = ("/tunnel", "/api/*")
+LAPTOP_PATHS = ("/tunnel", "/api/*", "/dashboard/*")
 
 #: The port by which pods of an ambient mesh are reached (HBONE), whatever the port inside.
 HBONE_PORT = 15008

@@ -21,15 +21,17 @@ MONITORING = ("servicemonitor.yaml", "prometheusrule.yaml", "dashboard.yaml")
 
 
 def gateway(installation: Installation) -> list[Document]:
-    """HTTPS for laptops at the ingress gateway: the tunnel and the API, nothing else of the control port."""
+    """HTTPS for laptops at the ingress gateway: the tunnel, the API and the team's page, nothing else of the
+    control port."""
     ingress = installation.ingress
     tls = {"mode": "SIMPLE", "credentialName": ingress.credential, "minProtocolVersion": "TLSV1_2"}
     port = {"number": 443, "name": "https", "protocol": "HTTPS"}
     destination = {"host": installation.host, "port": {"number": installation.proxy.control_port}}
-    # A tunnel stays open for hours: no timeout is none in Istio, whose CRD refuses 0s.
+    # Tunnels and pages stay open for hours: no timeout is none in Istio, whose CRD refuses 0s.
     routes = [
         _http_route("tunnel", {"exact": "/tunnel"}, destination),
         _http_route("api", {"prefix": "/api/"}, destination, timeout="10s"),
+        _http_route("dashboard", {"prefix": "/dashboard/"}, destination),
     ]
     servers = [{"port": port, "hosts": [ingress.host], "tls": tls}]
     opened = {"selector": {"istio": ingress.selector}, "servers": servers}

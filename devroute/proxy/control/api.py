@@ -7,9 +7,9 @@ listens, and proxy/control/listener.py takes GET /tunnel before it gets here.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from aiohttp import web
@@ -32,7 +32,7 @@ from devroute.errors import (
 )
 from devroute.policy.policy import Policy
 from devroute.proxy.control.contracts import ContractsApi, ContractStore, LocalContracts
-from devroute.proxy.control.http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response
+from devroute.proxy.control.http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response, peer_certificate
 from devroute.proxy.telemetry.audit_events import REFUSAL_STATUSES, RecordEvent, discard_event, refusal_fields
 from devroute.routing.contract_report import report_contract
 from devroute.routing.decision import TTL_MS, Decision, Directory, decide
@@ -62,6 +62,9 @@ class SharedReports(Protocol):
     def pass_on(self, key: str) -> None:
         """A service's response has been reported here, and the copy of its request is not known here."""
 
+
+#: Paths whose responses last as long as the client reads them.
+STREAMS: Final = ("/dashboard/events",)
 
 #: Connects to a direct target for a service: an IP address, or a name whose addresses policy has to permit.
 #: Raises TargetUnreachable or TargetDenied.
@@ -236,17 +239,19 @@ class Control:
 
     async def authorise(self, request: web.Request) -> Identity:
         """Raises what is wrong with the token, once that is in the audit trail."""
-        transport = request.transport
-        certificate = None if transport is None else transport.get_extra_info("peercert")
         try:
-            return await self.authenticate(request.headers.get("authorization", ""), certificate)
+            return await self.authenticate(
+                request.headers.get("authorization", ""), peer_certificate(request)
+            )
         except DevrouteError as error:
             self._refused("api", error, request)
             raise
 
 
-def create_app(control: Control) -> web.Application:
+def create_app(control: Control, more: Iterable[web.RouteDef] = ()) -> web.Application:
+    """`more`: routes beside the API's own."""
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app.router.add_routes(more)
     app.router.add_get("/resolve", _for_sidecars(control.resolve))
     app.router.add_get("/contract", _for_sidecars(control.contract))
     app.router.add_post("/trace", _for_sidecars(control.traced))
@@ -304,7 +309,7 @@ async def _late_tunnel(request: web.Request) -> web.Response:
 async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The only place of this application where errors become responses."""
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
+        async with asyncio.timeout(None if request.path in STREAMS else REQUEST_SECONDS):
             return await handler(request)
     except TimeoutError:
         late = RequestTimeout(f"the request was not complete after {REQUEST_SECONDS:g} s")

@@ -173,7 +173,7 @@ class ContractsApi:
             peer=request.remote,
             contract=contract.name,
             owner=None if before is None else before.owner,
-            expires=_moment(contract.expires),
+            expires=moment(contract.expires),
         )
 
 
@@ -185,8 +185,8 @@ def summary(contract: NamedContract, now: float) -> dict[str, object]:
         "owner": contract.owner,
         "services": contract.services,
         "signed": signature is not None,
-        "saved": _moment(contract.saved),
-        "expires": _moment(contract.expires),
+        "saved": moment(contract.saved),
+        "expires": moment(contract.expires),
         "expires_in_s": max(0, round(contract.expires - now)),
     }
 
@@ -199,5 +199,6 @@ def _whole(contract: NamedContract, now: float) -> dict[str, object]:
     }
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """Seconds since the epoch as RFC 3339, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

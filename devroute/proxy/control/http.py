@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
+from devroute.auth.identity import PeerCertificate
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
 from devroute.http.error_response import error_body, error_headers, http1_error
 from devroute.http.http1.request import check_partial_head
@@ -157,6 +158,12 @@ class _Connection(web.RequestHandler):
             log.error("control.failed", exc_info=exc)
             error = DevrouteError("devroute made a mistake; its log says more")
         return error_response(error, close=True)
+
+
+def peer_certificate(request: web.Request) -> PeerCertificate | None:
+    """The client certificate of a request's connection, where TLS has verified one."""
+    transport = request.transport
+    return None if transport is None else transport.get_extra_info("peercert")
 
 
 def error_response(error: DevrouteError, *, close: bool = False) -> web.Response:

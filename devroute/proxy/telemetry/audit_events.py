@@ -15,7 +15,18 @@ from devroute.routing.route import Route
 #: Version of the schema: another once a field changes its meaning or is removed, not for a new field.
 VERSION: Final = 1
 
-Event = Literal["change", "contract", "detour", "leave", "omission", "refusal", "registration", "takeover"]
+Event = Literal[
+    "admin",
+    "change",
+    "contract",
+    "detour",
+    "leave",
+    "login",
+    "omission",
+    "refusal",
+    "registration",
+    "takeover",
+]
 
 #: Statuses of refusals: what was not permitted, as against what failed (5xx).
 REFUSAL_STATUSES: Final = range(400, 500)

@@ -12,6 +12,7 @@ import structlog
 from devroute.headers import TRACE, line_start
 from devroute.http.message import header_value
 from devroute.proxy.downstream.context import CompletedExchange
+from devroute.proxy.telemetry.activity import Activity
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.routing.trace import Traces
@@ -31,8 +32,10 @@ class Observer:
         audit: Audit | None,
         traces: Traces,
         clock: Callable[[], float],
+        activity: Activity,
     ) -> None:
         self._metrics = metrics
+        self._activity = activity
         self._log = log
         self._audit = audit
         self._traces = traces
@@ -41,6 +44,7 @@ class Observer:
     def completed(self, exchange: CompletedExchange) -> None:
         try:
             self._metrics.count(exchange)
+            self._activity.count(exchange)
             if self._audit is not None:
                 self._audit.completed(exchange)
             if self._log is not None:

@@ -3,6 +3,7 @@ writers, and reports how many lines those have lost.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from devroute.metrics.exposition import expose
 from devroute.metrics.table import Metric
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.access_log import request_log
+from devroute.proxy.telemetry.activity import Activity
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event
 from devroute.proxy.telemetry.audit_file import OFF, AuditFile
@@ -21,6 +23,8 @@ from devroute.proxy.telemetry.control_metrics import ControlMetrics
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.proxy.telemetry.observer import Observer
 from devroute.proxy.telemetry.scrape import all_series
+from devroute.routing.decision import Decision
+from devroute.routing.shadow.assignment import Assignment
 from devroute.routing.trace import Traces
 from devroute.token_bucket import TokenBucket
 
@@ -60,12 +64,19 @@ class Telemetry:
         self.record: RecordEvent = discard_event if self._audit is None else self._audit.record
         self.control = ControlMetrics(by_laptop=settings.metrics_by_laptop)
         self.metrics = Metrics(self.control.requests, by_laptop=settings.metrics_by_laptop)
+        self.activity = Activity()
         self.traces = Traces()
         log_exchange, self._flush_log = request_log(
             settings.log_format, settings.log_level, settings.log_sample, log_writer.write
         )
-        self.observer = Observer(self.metrics, log_exchange, self._audit, self.traces, clock)
+        self.observer = Observer(self.metrics, log_exchange, self._audit, self.traces, clock, self.activity)
         self._reported: dict[str, int] = {}
+
+    def resolved(self, resolved: Decision | Assignment, seconds: float) -> None:
+        """A sidecar has got this decision, after so many seconds."""
+        self.control.resolved(resolved, seconds)
+        if isinstance(resolved, Decision) and resolved.kind == "fallback" and resolved.error is not None:
+            self.activity.fell_back(resolved.service, resolved.target, resolved.error, time.time())
 
     def report_losses(self) -> None:
         """Log and record what was left out and lost since the last call; to be called periodically."""

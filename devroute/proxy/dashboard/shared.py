@@ -1,0 +1,130 @@
+"""What the page needs of the other replicas, and they of this one: codes and sessions, blocks, and activity.
+It goes over the links between replicas and stays in memory; nothing of it is written to Redis.
+
+A code stays where it was made, and is taken from there once. A session is known where it began and, at once,
+to all replicas that are linked; others ask for it when a browser brings its cookie.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from devroute.auth.blocks import Block, Blocks
+from devroute.auth.sessions import Session, SessionTable, decode_session
+from devroute.errors import NotFound
+from devroute.replicas.node import TEAM
+from devroute.tasks import TaskOwner
+from devroute.token_bucket import TokenBucket
+
+#: Unknown codes and cookies for which the other replicas are asked at once, and further ones a second: anyone
+#: may send some.
+ASK_BURST: Final = 50
+ASKS_PER_SECOND: Final = 10
+
+_ACTIVITY: Final = "activity"
+_BLOCKS: Final = "blocks"
+_CODE: Final = "code/"
+_FIND: Final = "session/"
+_PUT: Final = "put/"
+_END: Final = "end/"
+
+
+class Peers(Protocol):
+    """The other replicas (devroute/replicas/peers.py)."""
+
+    @property
+    def linked(self) -> frozenset[str]: ...
+
+    async def ask_all(self, question: bytes, body: bytes = b"") -> list[bytes]: ...
+
+
+class SharedTeam:
+    """Implements access.SharedSessions. `activity()` encodes that of this replica; `blocked(block)` is called
+    for each block that another replica has made. `peers` is None where there is one replica."""
+
+    def __init__(
+        self, blocks: Blocks, activity: Callable[[], bytes], blocked: Callable[[Block], None]
+    ) -> None:
+        self.codes = SessionTable()
+        self.sessions = SessionTable()
+        self.peers: Peers | None = None
+        self._blocks = blocks
+        self._activity = activity
+        self._blocked = blocked
+        self._linked: frozenset[str] = frozenset()
+        self._allowance = TokenBucket(ASK_BURST, ASKS_PER_SECOND, time.monotonic())
+        self._tasks = TaskOwner()
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    # --- to other replicas
+
+    async def take_code(self, key: str) -> Session | None:
+        return await self._session(_CODE, key)
+
+    async def find_session(self, key: str) -> Session | None:
+        return await self._session(_FIND, key)
+
+    async def _session(self, question: str, key: str) -> Session | None:
+        if self.peers is None or not self._allowance.spend(time.monotonic()):
+            return None
+        found = await self._ask_all(question + key)
+        return next(filter(None, map(decode_session, found)), None)
+
+    def publish(self, key: str, session: Session) -> None:
+        self._tasks.start(self._ask_all(_PUT + key, session.encode()))
+
+    def end(self, key: str) -> None:
+        self._tasks.start(self._ask_all(_END + key))
+
+    async def activities(self) -> list[bytes]:
+        return await self._ask_all(_ACTIVITY)
+
+    def spread_blocks(self) -> None:
+        """They have changed here."""
+        self._tasks.start(self._exchange_blocks())
+
+    def exchange_if_newly_linked(self) -> None:
+        """With replicas that have just been linked; to be called periodically."""
+        linked = frozenset[str]() if self.peers is None else self.peers.linked
+        if not linked <= self._linked:
+            self._tasks.start(self._exchange_blocks())
+        self._linked = linked
+
+    async def _exchange_blocks(self) -> None:
+        self._take_over(await self._ask_all(_BLOCKS, self._blocks.encode()))
+
+    async def _ask_all(self, question: str, body: bytes = b"") -> list[bytes]:
+        return [] if self.peers is None else await self.peers.ask_all(TEAM + question.encode(), body)
+
+    # --- from other replicas
+
+    def answer(self, question: str, body: bytes) -> bytes:
+        """Raises NotFound."""
+        now = time.time()
+        kind, _, key = question.partition("/")
+        found: Session | None = None
+        match f"{kind}/" if key else kind:
+            case "activity":
+                return self._activity()
+            case "blocks":
+                self._take_over([body])
+                return self._blocks.encode()
+            case "code/":
+                found = self.codes.take(key, now)
+            case "session/":
+                found = self.sessions.get(key, now)
+            case "put/" if (session := decode_session(body)) is not None:
+                self.sessions.put(key, session, now)
+                return b"kept"
+            case "end/":
+                found = self.sessions.take(key, now)
+        if found is None:
+            raise NotFound("this replica does not know it")
+        return found.encode()
+
+    def _take_over(self, blocks: Iterable[bytes]) -> None:
+        for raw in blocks:
+            for block in self._blocks.merge(raw, time.time()):
+                self._blocked(block)
