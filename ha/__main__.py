@@ -15,7 +15,7 @@ from devroute import descriptors
 from tests.support.redis_server import NEEDED, SERVER
 
 from .figures import Report
-from .phases import contest, directory, herd, kill, redis, restart, throughput, under_load
+from .phases import contest, directory, herd, kill, redis, restart, second_link, throughput, under_load
 from .scale import FULL, QUICK, Scale
 
 Part = Callable[[Path, Scale, Report, list[str]], Awaitable[None]]
@@ -24,6 +24,7 @@ Part = Callable[[Path, Scale, Report, list[str]], Awaitable[None]]
 PARTS: list[tuple[Part, list[str]]] = [
     (under_load.run, [restart.NAME, kill.NAME, redis.NAME]),
     (herd.run, [herd.NAME]),
+    (second_link.run, [second_link.NAME]),
     (throughput.run, [throughput.NAME]),
     (directory.run, [directory.NAME, contest.NAME]),
 ]
@@ -68,7 +69,7 @@ def _reason(error: BaseException) -> str:
 def main() -> int:
     every = [name for _, names in PARTS for name in names]
     parser = argparse.ArgumentParser(prog="ha", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="some 40 s, with few laptops and wide bounds")
+    parser.add_argument("--quick", action="store_true", help="a minute, with few laptops and wide bounds")
     parser.add_argument("--only", nargs="+", choices=every, metavar="PHASE", help=", ".join(every))
     parser.add_argument("--into", type=Path, default=Path("artefacts/ha.json"))
     options = parser.parse_args()

@@ -21,13 +21,19 @@ from devroute.tunnel.protocol.handshake import Move, Welcome
 #: The longest delay before the first attempt, in seconds: all laptops of a replica that was killed look for
 #: another one.
 SPREAD_SECONDS: Final = 4.0
-#: Attempts in a row, and the longest delays before the second and before later ones; they double.
-TRIES: Final = 8
+#: Attempts in a row: of two replicas, 1 in 65,536 rows leads only to the same one. And of later rows, where
+#: something always leads there.
+TRIES: Final = 16
+LATER_TRIES: Final = 4
+#: The longest delay between two of them, in seconds; it doubles with each that fails, up to the last.
 FIRST_DELAY: Final = 0.2
 LAST_DELAY: Final = 2.0
 #: Seconds, at least half of them, until another replica is looked for again; they double.
 FIRST_PAUSE: Final = 30.0
 LAST_PAUSE: Final = 600.0
+
+#: While a link is about to end.
+MOVING_DELAY: Final = 0.4
 
 #: What the agent says to the server of a link that it ends because it has another one.
 MOVED: Final = ("moved", "the laptop has another link")
@@ -60,16 +66,16 @@ class Dial(Protocol):
     async def __call__(self, number: int, *, beside: bool, other_than: Collection[str]) -> Held: ...
 
 
-def delay_before(attempt: int, draw: float) -> float:
-    """Seconds before an attempt to find another replica, the first being 0. Full jitter: `draw`, from 0 to 1,
-    of a ceiling."""
-    return draw * (SPREAD_SECONDS if not attempt else min(LAST_DELAY, FIRST_DELAY * 2.0 ** (attempt - 1)))
+def delay_after(failures: int, draw: float, last: float = LAST_DELAY) -> float:
+    """Seconds between two attempts. Full jitter: `draw`, from 0 to 1, of a ceiling. That a connection led to
+    the same replica is no failure: the next one may lead elsewhere at once."""
+    return draw * min(last, FIRST_DELAY * 2.0**failures)
 
 
 async def dial_next(held: Held, dial: Dial, other: Callable[[], str]) -> Held | None:
     """A link in the place of `held`, whose server is about to stop. `other()`: the replica of the laptop's
     other link, "" without one. None if `held` ended first, or connections lead only to `other()`."""
-    attempt, same = 0, 0
+    failures, same = 0, 0
     delay = random.random() * held.move.result().within
     while True:
         await asyncio.wait({held.link.close_reason}, timeout=delay)
@@ -83,9 +89,8 @@ async def dial_next(held: Held, dial: Dial, other: Callable[[], str]) -> Held | 
             if same >= TRIES and other():
                 return None
         except DevrouteError:  # what is final is raised once the link has ended, too
-            pass
-        attempt += 1
-        delay = delay_before(min(attempt, 2), random.random())
+            failures += 1
+        delay = delay_after(failures, random.random(), MOVING_DELAY)
 
 
 class SecondLink:
@@ -127,14 +132,15 @@ class SecondLink:
         await self._tasks.close()
 
     async def _keep(self, first: Held) -> None:
-        pause, tries = FIRST_PAUSE, TRIES if first.welcome.replicas > 1 else 0
+        several = first.welcome.replicas > 1
+        pause, tries, later = FIRST_PAUSE, TRIES if several else 0, LATER_TRIES if several else 1
         while True:
             held = self._held = await self._search(tries)
             if held is None:
                 if tries:
                     self._reporter.links(1, "no connection led to another replica")
                 await asyncio.sleep(random.uniform(pause / 2, pause))
-                pause, tries = min(2 * pause, LAST_PAUSE), max(tries, 1)
+                pause, tries = min(2 * pause, LAST_PAUSE), later
                 continue
             self._reporter.links(2)
             pause, tries = FIRST_PAUSE, TRIES
@@ -143,17 +149,21 @@ class SecondLink:
             self._reporter.links(1, reason.message)
 
     async def _search(self, tries: int) -> Held | None:
-        for attempt in range(tries):
-            await asyncio.sleep(delay_before(attempt, random.random()))
+        delay, failures = random.random() * SPREAD_SECONDS, 0
+        for _ in range(tries):
+            await asyncio.sleep(delay)
             assert self._first is not None
             first = self._first
             try:
                 held = await self._dial(1 - first.number, beside=True, other_than={first.replica})
+                if held.replica != self._first.replica:
+                    return held
+                held.link.drain(*MOVED)
+            except SameReplica:
+                pass
             except DevrouteError:  # what is final is raised once the first link has ended, too
-                continue
-            if held.replica != self._first.replica:
-                return held
-            held.link.drain(*MOVED)
+                failures += 1
+            delay = delay_after(failures, random.random())
         return None
 
     def _beside_which(self) -> str:

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from devroute.agent import second_link
+from devroute.agent.doctor.tunnel import Echo, examine_replicas, open_tunnel
+from devroute.errors import LinkReplaced
 from tests.agent.conftest import Said
 from tests.agent.test_app import app, settings, up
 from tests.replicas.replicas import Replica, replicas
 from tests.replicas.test_shared_registry import body
 from tests.support.balancer import Balancer, balancer
 from tests.support.eventually import eventually, quiet
+from tests.support.loopback import App, answer
 from tests.support.redis_server import RedisServer
 
 
@@ -25,18 +28,27 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 
 @contextlib.asynccontextmanager
 async def laptop(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, count: int
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, count: int, reachable: int = 3
 ) -> AsyncIterator[tuple[list[Replica], Balancer, list[dict[str, Any]]]]:
-    """An agent, so many replicas, and their audit trails in one."""
+    """An agent, so many replicas, of which some can be reached, and their audit trails in one."""
     monkeypatch.setattr(second_link, "SPREAD_SECONDS", 0.05)
     audit: list[dict[str, Any]] = []
     async with replicas(redis_server, count) as all_of_them, balancer() as (service, url), app() as port:
         for each in all_of_them:
             each.site.tunnels.record = lambda event, **fields: audit.append({"event": event, **fields})
-        service.ports = [each.site.port for each in all_of_them]
+        service.ports = [each.site.port for each in all_of_them[:reachable]]
         async with up(settings(url, f"foo=127.0.0.1:{port}", output="json")) as running:
             await eventually(lambda: running.done() or all_of_them[0].names() == ["alice"])
             yield all_of_them, service, audit
+
+
+async def diagnosis(service: Balancer) -> tuple[str, str]:
+    """What `devroute doctor` says."""
+    of = settings(service.url)
+    async with open_tunnel(of, "alice--doctor", "doctor", Echo(b"")) as link:
+        finding = await examine_replicas(of, link)
+    assert finding is not None
+    return finding.result, finding.text.partition(":")[0]
 
 
 def owners(found: list[Replica]) -> list[Replica]:
@@ -67,7 +79,11 @@ async def test_a_laptop_has_two_links_and_loses_one_after_the_other_without_bein
                 break
             lost, stays = ((first, second), (second, first))[turn]
             service.ports = [each.site.port for each in (stays, third)]
-            lost.drop_agents()
+            if turn:
+                lost.drop_agents()
+            else:  # as a proxy of before does, for which the newer link replaces the older one
+                (link,) = lost.site.tunnels.links
+                link.reject(LinkReplaced("another devroute up took its place"))
             await eventually(lambda lost=lost: lost not in owners(found))
             assert [await body(each) for each in found] == [b"from the laptop"] * 3
             assert stays in await two_links(*found)
@@ -77,21 +93,41 @@ async def test_a_laptop_has_two_links_and_loses_one_after_the_other_without_bein
         assert await two_links(*found) == [each for each in found if each is not first]
         assert [await body(each) for each in found] == [b"from the laptop"] * 3
         assert [each["event"] for each in audit] == ["registration"]
+        joined = await third.connect({"bar": App()}, instance="b2")
+        await eventually(lambda: said('"joined"'))
+        joined.drain("leaving", "the test goes on")
+        await eventually(lambda: len(audit) == 3)
+        assert said.count('"joined"') == 1
+        del audit[1:]
     assert not said('"offline"')
     await eventually(lambda: audit[1:], "the end")
     assert [each["event"] for each in audit[1:]] == ["leave"]
+
+
+async def test_a_process_that_takes_both_links_over_ends_devroute_up(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with laptop(redis_server, monkeypatch, 3) as (found, service, audit):
+        await two_links(*found)
+        await found[0].connect({"foo": App(answer(b"another laptop"))}, instance="b2", takeover=True)
+        await eventually(lambda: [each["event"] for each in audit] == ["registration", "takeover"])
+        await eventually(lambda: sum(service.open.values()) == 0, "the end of its links")
+        await quiet(lambda: sum(service.open.values()))
+        assert [await body(each) for each in found] == [b"another laptop"] * 3
 
 
 async def test_where_no_connection_leads_to_another_replica_there_is_one_link(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, said: Said
 ) -> None:
     monkeypatch.setattr(second_link, "LAST_DELAY", 0.05)
-    async with laptop(redis_server, monkeypatch, 2) as (found, service, audit):
-        (one,) = owners(found)
-        service.ports = [one.site.port]
+    async with laptop(redis_server, monkeypatch, 2, reachable=1) as (found, service, audit):
+        one = found[0]
         await eventually(lambda: said("no connection led to another replica"))
         assert [each.registry.listing()[0]["links"] for each in found] == [1, 1]
         assert [each["event"] for each in audit] == ["registration"]
+        assert await diagnosis(service) == ("warn", "16 connections led to the same one of 2 replicas")
+        service.ports = [each.site.port for each in found]
+        assert await diagnosis(service) == ("ok", "a second link leads to another one of 2 replicas")
         one.drop_agents()
         await eventually(lambda: said('"back"'))
 

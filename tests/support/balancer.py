@@ -14,6 +14,7 @@ class Balancer:
 
     def __init__(self) -> None:
         self.ports: list[int] = []
+        self.url = ""
         self.open = Counter[int]()  # connections by port
         self._turns = itertools.count()
 
@@ -32,4 +33,5 @@ class Balancer:
 async def balancer() -> AsyncIterator[tuple[Balancer, str]]:
     service = Balancer()
     async with await asyncio.start_server(service.serve, "127.0.0.1", 0) as server:
-        yield service, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        service.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield service, service.url

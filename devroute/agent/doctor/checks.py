@@ -17,7 +17,7 @@ from devroute import __version__
 from devroute.agent.api_client import failure_in_words, fetch, through_proxy
 from devroute.agent.doctor.apps import examine_app
 from devroute.agent.doctor.finding import Finding, failure
-from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, open_tunnel
+from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, examine_replicas, open_tunnel
 from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import with_fetched_token
@@ -153,6 +153,8 @@ class Doctor:
         try:
             async with open_tunnel(self._settings, name, self._service, echo) as link:
                 yield await _round_trip(link)
+                if (replicas := await examine_replicas(self._settings, link)) is not None:
+                    yield replicas
                 async for finding in listening:
                     yield finding
                 if self._url is not None:

@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from devroute import __version__
+from devroute.agent.doctor.finding import Finding, failure
 from devroute.agent.registration import receive_welcome
+from devroute.agent.second_link import TRIES
 from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.errors import DevrouteError
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import RequestHead
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.dial import dial
+from devroute.tunnel.dial import SameReplica, dial
 from devroute.tunnel.protocol import handshake
 from devroute.upstream.interface import DiscardedRequest, ResponseSink
 
@@ -56,6 +58,37 @@ async def open_tunnel(
         link.drain("leaving", "devroute doctor has ended")
         link.close_with(DevrouteError("devroute doctor has ended"))
         await asyncio.wait({link.disconnected}, timeout=STEP_SECONDS)
+
+
+async def examine_replicas(settings: AgentSettings, link: AgentLink) -> Finding | None:
+    """Whether `devroute up` finds another replica for its second link; None where there is one replica."""
+    welcome = handshake.decode(handshake.Welcome, link.welcome.result())
+    if welcome.replica is None or welcome.replicas == 1 or "links" not in welcome.features:
+        return None
+    for _ in range(TRIES):
+        try:
+            other = await dial(
+                settings.server,
+                settings.token.get_secret_value(),
+                lambda websocket, loop: AgentLink(websocket, loop, {}, lambda finished: None),
+                tls=tls_for_server(settings),
+                seconds=STEP_SECONDS,
+                proxy=settings.proxy_for_server(),
+                other_than={welcome.replica},
+            )
+        except SameReplica:
+            continue
+        except DevrouteError as error:
+            return failure("replicas", error)
+        other.close_with(DevrouteError("devroute doctor registers once"))
+        await asyncio.wait({other.disconnected}, timeout=STEP_SECONDS)
+        return Finding("replicas", "ok", f"a second link leads to another one of {welcome.replicas} replicas")
+    return Finding(
+        "replicas",
+        "warn",
+        f"{TRIES} connections led to the same one of {welcome.replicas} replicas: this laptop has one link",
+        "let what is in front of the control port balance connections, without session affinity",
+    )
 
 
 class Echo(DiscardedRequest):
