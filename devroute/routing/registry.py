@@ -271,6 +271,10 @@ class Registry:
             for each in one_of_each(self.processes(name))
         ]
 
+    def count(self) -> int:
+        """The processes that are registered."""
+        return sum(map(len, self._processes.values()))
+
     def owned(self) -> int:
         """The processes that this replica counts as its own: their oldest link ends here."""
         laptops = self._by_name.values()

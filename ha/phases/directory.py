@@ -40,9 +40,10 @@ async def run(folder: Path, scale: Scale, report: Report, wanted: list[str]) -> 
             took = loop.time() - since
             if NAME in wanted:
                 report.add(NAME, f"{count:,} laptops are known everywhere after", took, "s")
-                for number, (pid, before) in enumerate(zip(pids, empty, strict=True), 1):
-                    grown = (resident_kib(pid) - before) / 1024
-                    report.add(NAME, f"memory of replica {number} (of it without laptops +)", grown, "MiB")
+                grown = [resident_kib(pid) - before for pid, before in zip(pids, empty, strict=True)]
+                for number, (more, before) in enumerate(zip(grown, empty, strict=True), 1):
+                    report.add(NAME, f"memory of replica {number}", (before + more) / 1024, "MiB")
+                report.add(NAME, "of it for each of all laptops", max(grown) / count, "KiB")
                 await _idle(ours, pids, scale, report)
                 await _newcomers(ours, scale, report)
             if contest.NAME in wanted:

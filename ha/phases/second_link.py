@@ -53,11 +53,6 @@ async def run(folder: Path, scale: Scale, report: Report, wanted: list[str]) -> 
             report.at_most(NAME, "laptops that were offline meanwhile", events.get("offline", 0), 0)
 
 
-async def links(ours: Mesh, replicas: list[Replica]) -> float:
-    """That end at these replicas."""
-    return sum([await ours.metric(each, "devroute_links") for each in replicas])
-
-
 async def _listed(ours: Mesh, replica: Replica) -> set[int]:
     """How many links laptops have, as this replica knows them."""
     headers = {"authorization": f"Bearer {ours.secret}"}

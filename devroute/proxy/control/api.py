@@ -52,6 +52,9 @@ class Listing(Directory, Protocol):
     def listing(self) -> Sequence[Mapping[str, object]]:
         """A JSON object for each laptop. The registry chooses its keys; one is `name`."""
 
+    def count(self) -> int:
+        """How many objects `listing` has."""
+
 
 class SharedReports(Protocol):
     """Reports of sidecars that have reached other replicas, or are for them (replicas/reports.py)."""
@@ -222,7 +225,7 @@ class Control:
                 "groups": sorted(identity.groups),
                 "token_expires_s": None if expires_in is None else round(expires_in),
                 "uptime_s": round(time.monotonic() - self.started, 1),
-                "laptops": len(self.directory.listing()),
+                "laptops": self.directory.count(),
                 **({} if (replicas := self.replicas()) is None else {"replicas": replicas}),
                 "policy": {
                     "networks": [str(network) for network in policy.networks],

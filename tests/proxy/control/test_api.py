@@ -57,6 +57,9 @@ class Nobody:
     def listing(self) -> Sequence[Mapping[str, object]]:
         return [{"name": "alice", "services": ["foo"]}]
 
+    def count(self) -> int:
+        return len(self.listing())
+
 
 @dataclass
 class Server:
