@@ -225,7 +225,7 @@ end
 -- Whether the id may stand in the contract: readers that do not know of it take one in JSON for a further service, but
 -- refuse a signed contract with a suffix. So that gets it only if the proxy has stated that it understands it.
 local function may_carry_trace(identity, raw)
-  if raw:byte(1) == OPENING then
+  if raw:byte(1) == TRACE_ID.opening then
     return true
   end
   local entry = identity.known[raw]

@@ -192,7 +192,7 @@ local function admit_baggage(gate)
   return true
 end
 
--- Responds to a contract, of a header or of baggage, that is invalid: it was sent with this request, unlike a cookie. Returns
+-- Responds to a contract, of a header or of baggage, that is invalid, or a name of none: it was sent with this request, unlike a cookie. Returns
 -- whether it has. What is repeated, or cannot be judged here, is left to the sidecars.
 local function refuse_invalid(gate)
   local contract = gate.contract and split_trace(gate.contract) -- what is remembered has no entry for each trace
@@ -200,7 +200,7 @@ local function refuse_invalid(gate)
     return false
   end
   local report = report_on(gate.handle, contract)
-  if report == nil or report.code ~= CONTRACT_INVALID.code then
+  if report == nil or (report.code ~= CONTRACT_INVALID.code and report.code ~= CONTRACT_UNKNOWN.code) then
     return false
   end
   respond_problem(gate.handle, report)

@@ -21,8 +21,14 @@ local function looks_signed(text)
   return #text <= MAX_CONTRACT and text:find("^ey[%w_%-]+%.[%w_%-]+%.[%w_%-]+$") ~= nil
 end
 
+-- The name of a saved contract, which the proxy knows. Names can be guessed: unlike a signature, one is no right to enter.
+local function looks_named(text)
+  local name = text:match("^@([a-z0-9][a-z0-9%-]*)$")
+  return name ~= nil and #name <= PLAIN.label and name:sub(-1) ~= "-" and not name:find(BAGGAGE_TRACE, 1, true)
+end
+
 local function is_contract(text)
-  return looks_like_object(text) or looks_signed(text)
+  return looks_like_object(text) or looks_signed(text) or looks_named(text)
 end
 
 -- Whether a claim grants the right: it is true or, if a value is wanted, that text, alone, in a list or among words.

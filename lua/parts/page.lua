@@ -65,6 +65,12 @@ local function problem_page_of(message, hint, corrected, location)
   return PROBLEM_PAGE:format(escape_html(message), escape_html(hint), address or "", without or "")
 end
 
+local function provenance_of(report)
+  local signed = report.signer and "Signed by " .. escape_html(report.signer) .. "." or "Not signed."
+  local saved = report["saved-by"]
+  return saved and "Saved by " .. escape_html(saved) .. ". " .. signed or signed
+end
+
 -- `report` is the proxy's; `location` is the address without the contract, `confirmation` the one that sets the cookie.
 local function page_of(report, seconds, host, origin, location, confirmation)
   local items = {}
@@ -79,7 +85,7 @@ local function page_of(report, seconds, host, origin, location, confirmation)
     math.ceil(seconds / 60),
     escape_html(host),
     table.concat(items, "\n"),
-    report.signer and "Signed by " .. escape_html(report.signer) .. "." or "Not signed.",
+    provenance_of(report),
     escape_html(confirmation),
     escape_html(location)
   )

@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.contract.trace_id import with_trace
+from devroute.errors import ContractUnknown
 from devroute.http.baggage import member_value
 from devroute.mesh.manifests import lua
 from devroute.policy.rules import is_caller, matches
 from devroute.quoting import MAX_REASON, reason_for_others
+from devroute.routing.decision import Decision
+from devroute.routing.resolve_codec import encode
 from tests.lua import worker as envoy
 from tests.lua.worker import DATA, OWN, SETTINGS, Handle, exports
 from tests.support.examples import examples
@@ -30,6 +33,40 @@ class Worker(envoy.Worker):
 @pytest.fixture
 def worker() -> Worker:
     return Worker({"ISTIO_META_WORKLOAD_NAME": "foo", "POD_NAMESPACE": "shop"})
+
+
+# --- named contracts ----------------------------------------------------------------------------------------
+
+
+def test_a_name_is_asked_about_once_for_as_long_as_the_proxy_says(worker: Worker) -> None:
+    carriers = [
+        {"x_devroute": "@checkout"},
+        {"baggage": "devroute=@checkout"},
+        {"baggage": "devroute=%40checkout"},
+    ]
+    for carrier in carriers * 3:
+        handle = worker.request(**carrier)
+        assert handle["decision"] == "detour"
+        assert handle.sent("x-devroute") == "@checkout"
+        assert member_value((handle.sent("baggage") or "").encode(), b"devroute") in (
+            b"@checkout",
+            b"%40checkout",
+        )
+    assert [each["x-devroute"] for each in worker.asked] == ["@checkout"]
+    worker.now += 1000
+    worker.request("@checkout")
+    assert len(worker.asked) == 2
+
+
+def test_an_unknown_name_is_an_error_until_it_is_saved(worker: Worker) -> None:
+    unknown = ContractUnknown("no contract is saved as '@checkout'")
+    error = encode(Decision("error", reason=unknown.message, error=unknown)).decode()
+    worker.response = worker.responds(error)
+    responded = worker.request("@checkout").responded
+    assert responded is not None
+    assert (responded[0][":status"], json.loads(responded[1])["code"]) == ("400", "contract-unknown")
+    worker.response, worker.now = worker.responds(DETOUR), worker.now + 1000
+    assert worker.request("@checkout")["decision"] == "detour"
 
 
 # --- the service's own name --------------------------------------------------------------------------------
@@ -746,7 +783,7 @@ def test_a_traced_request_is_reported_and_stays_traced(worker: Worker, mark: dic
 
 
 @pytest.mark.parametrize("carrier", ["x_devroute", "baggage"])
-@pytest.mark.parametrize("contract", ['{"foo":"x"}', '{"bar":"x"}', "eyJh.e30.c2ln"])
+@pytest.mark.parametrize("contract", ['{"foo":"x"}', '{"bar":"x"}', "eyJh.e30.c2ln", "@checkout"])
 def test_each_carrier_of_a_contract_carries_the_trace_too(
     worker: Worker, carrier: str, contract: str
 ) -> None:
@@ -805,7 +842,9 @@ def test_many_traces_of_a_contract_share_its_decision(worker: Worker) -> None:
     assert (len(worker.asked), len(worker.reported)) == (1, 600)
 
 
-@pytest.mark.parametrize(("contract", "carries"), [('{"foo":"x"}', True), ("eyJh.e30.c2ln", False)])
+@pytest.mark.parametrize(
+    ("contract", "carries"), [('{"foo":"x"}', True), ("eyJh.e30.c2ln", False), ("@checkout", False)]
+)
 def test_a_proxy_that_knows_no_marks_gets_none_that_it_would_refuse(
     worker: Worker, contract: str, carries: bool
 ) -> None:

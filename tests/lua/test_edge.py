@@ -1,6 +1,7 @@
 """The edge filter's pure parts alone, under LuaJIT: addresses, texts and fields, against Python's own."""
 
 import ipaddress
+import json
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -8,13 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devroute.errors import ConfigInvalid
+from devroute.contract.name import parse_name
+from devroute.errors import ConfigInvalid, ContractInvalid
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, edge_source
 from tests.lua.worker import Worker, runtime
 from tests.support.examples import examples
+from tests.support.paths import VECTORS
 
-TESTED = ("in_networks", "percent_encode", "decode_strictly", "parameter_of", "looks_signed", "grants")
+NAMED: dict[str, list[str]] = json.loads((VECTORS / "sidecar" / "named.json").read_text())
+TESTED = (
+    "is_contract",
+    "in_networks",
+    "percent_encode",
+    "decode_strictly",
+    "parameter_of",
+    "looks_signed",
+    "looks_named",
+    "grants",
+)
 SOURCE = edge_source(EdgeSettings())
 LUA, EDGE = runtime(f"{SOURCE}return {{ {', '.join(f'{name} = {name}' for name in TESTED)} }}")
 
@@ -77,6 +90,24 @@ def test_what_is_not_an_address_is_in_no_network(address: str) -> None:
 def test_what_is_not_a_network_contains_no_address(network: str) -> None:
     assert not listed("10.0.0.1:80", network)
     assert not listed("[::1]:80", network)
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMED["valid"])
+def test_the_gateway_knows_each_name_of_a_saved_contract(name: str) -> None:
+    assert EDGE.looks_named(name)
+    assert EDGE.is_contract(name)
+    assert parse_name(name) == name[1:]
+
+
+@pytest.mark.parametrize("name", NAMED["invalid"])
+def test_the_gateway_takes_nothing_else_for_a_name(name: str) -> None:
+    assert not EDGE.looks_named(name)
+    assert not EDGE.is_contract(name)
+    with pytest.raises(ContractInvalid):
+        parse_name(name)
 
 
 # --- texts -------------------------------------------------------------------------------------------------

@@ -17,7 +17,14 @@ from devroute.contract.conditions import MAX_LIST, MAX_TEXT
 from devroute.contract.grammar import MAX_BYTES, MAX_ENTRIES
 from devroute.contract.options import MAX_DURATION_S
 from devroute.contract.target import MAX_HOST, MAX_LABEL
-from devroute.errors import CallerDenied, ContractInvalid, DevrouteError, LoopDetected, VersionMissing
+from devroute.errors import (
+    CallerDenied,
+    ContractInvalid,
+    ContractUnknown,
+    DevrouteError,
+    LoopDetected,
+    VersionMissing,
+)
 from devroute.http.baggage import MAX_READ_BYTES
 from devroute.quoting import MAX_REASON, MAX_SHOWN_NAMES, NAMES_OTHERS
 from devroute.routing import resolve_codec
@@ -68,6 +75,7 @@ _SHARED: Final[dict[str, Constant]] = {
     "MAX_COMPARED_BODY": MAX_BODY,
     "MAX_CALLER": MAX_TEXT,
     "CONTRACT_INVALID": _error(ContractInvalid),
+    "CONTRACT_UNKNOWN": _error(ContractUnknown),
     "CALLER_DENIED": _error(CallerDenied),
     "LOOP_DETECTED": _error(LoopDetected),
     "VERSION_MISSING": _error(VersionMissing),
