@@ -36,9 +36,9 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
 
 
 async def change(
-    settings: ClientSettings, method: str, path: str, document: Mapping[str, object]
+    settings: ClientSettings, method: str, path: str, document: Mapping[str, object] | None = None
 ) -> dict[str, object]:
-    """Send a JSON object to `path`; returns the one in the response. Raises as `fetch`."""
+    """Send a JSON object, if there is one, to `path`; returns the one in the response. Raises as `fetch`."""
     return await _request(settings, method, path, await _authorization(settings), document)
 
 
@@ -208,7 +208,7 @@ def _document(server: str, status: int, body: bytes) -> dict[str, object]:
         document = json.loads(body)
     except (ValueError, RecursionError):
         document = None
-    if isinstance(document, dict) and status == 200:
+    if isinstance(document, dict) and status in (200, 201):
         return document
     raise _error(server, status, body)
 

@@ -48,9 +48,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
             "Send recorded requests to the local app, and compare its responses with the recorded ones",
             "replay:replay",
         ),
-        "contract": LazyCommand(
-            "Explain what a contract means, or what is wrong with it", "sign:contract_app"
-        ),
+        "contract": LazyCommand("Explain contracts, and save them under a name", "contract:contract_app"),
         "demo": LazyCommand(
             "Run a small mesh with real Envoy on this machine, and send requests through it", "demo:demo"
         ),

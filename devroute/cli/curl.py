@@ -29,6 +29,10 @@ Detoured = Annotated[
     list[str] | None,
     option("Service to detour; repeatable; default: all of yours that are online", "SERVICE"),
 ]
+Contract = Annotated[
+    str | None,
+    option("What to send instead: @NAME of a saved contract, JSON, or a signed one", "CONTRACT"),
+]
 Expected = Annotated[
     list[str] | None,
     option("Who has to answer: a laptop, version:NAME or service; repeatable", "SERVICE=WHO"),
@@ -43,6 +47,7 @@ Format = Annotated[
 def curl(
     context: typer.Context,
     service: Detoured = None,
+    contract: Contract = None,
     expect: Expected = None,
     server: Server = None,
     output: Format = None,
@@ -50,11 +55,12 @@ def curl(
     """Send a request by curl with a contract for your services, and report who answered at every hop.
 
     All other arguments and the exit code are curl's; it is 110 if another one answered than --expect names.
-    If DEVROUTE_CONTRACT is set, for example to a signed contract, that one is sent. With --output json,
+    If --contract is given or DEVROUTE_CONTRACT is set, that contract is sent. With --output json,
     standard output is the report alone; the response's body is in its member "output".
 
     \b
     Example: devroute curl http://a.qa.example/
+    Example: devroute curl --contract @checkout http://a.qa.example/
     Example: devroute curl --service b -i -X POST http://a.qa.example/orders -d '{}'
     Example: devroute curl --expect b=alice -sf http://a.qa.example/
     """
@@ -64,13 +70,15 @@ def curl(
         raise ConfigInvalid("curl is not installed", hint="install it in a folder of PATH")
     if not context.args:
         raise typer.BadParameter("give a URL, and any of curl's options")
+    if contract and service:
+        raise typer.BadParameter("name the services in --contract, or leave that out", param_hint="--service")
     expected = [_expectation(each) for each in expect or []]
     parameters, arguments = context.params, list(context.args)
     if output not in (None, "text", "json"):
         parameters, arguments = {**parameters, "output": None}, ["--output", str(output), *arguments]
     sources = invocation.sources(parameters)
     as_json = given_settings(sources).output == "json"
-    settings, contract = _server(sources), invocation.environment.get(CONTRACT_VARIABLE)
+    settings, contract = _server(sources), contract or invocation.environment.get(CONTRACT_VARIABLE)
     if settings is None and (contract is None or expected or as_json):
         client_settings(sources)  # raises what is missing
     contract = contract or asyncio.run(_my_contract(sources, service or []))

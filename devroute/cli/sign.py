@@ -22,7 +22,6 @@ from devroute.errors import ConfigInvalid, ContractInvalid, DevrouteError
 if TYPE_CHECKING:
     from devroute.contract.signer import SigningKey
 
-contract_app = group("Explain what a contract means, or what is wrong with it.")
 sign_key_app = group("Create keys that sign contracts.")
 
 #: Default files of a private key, and of the public keys that a proxy trusts.
@@ -35,7 +34,6 @@ Ttl = Annotated[str, option("Lifetime of the signature, such as 30m, 2h or 1d", 
 KeyFile = Annotated[Path, option("Private key, as JWK or PEM", "FILE")]
 
 
-@contract_app.command("check")
 @exits_with_code
 def check(
     text: Text,

@@ -1,0 +1,168 @@
+"""`devroute contract`: explains contracts, and saves them under a name at the server."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from devroute.cli.connection import Server, Token, connecting
+from devroute.cli.exit_codes import exits_with_code
+from devroute.cli.help import argument, group, option
+from devroute.cli.output import Output, print_json
+from devroute.cli.sign import check, seconds_of
+from devroute.cli.status import in_words
+from devroute.cli.table import cell, table
+from devroute.contract import grammar
+from devroute.contract.name import SIGN, parse_name
+
+contract_app = group("Explain contracts, and save them under a name.")
+contract_app.command("check")(check)
+
+#: Where the server has them.
+_PATH = "/api/contracts"
+
+Name = Annotated[str, argument("Name of a saved contract, with or without @", "NAME")]
+Text = Annotated[str, argument("Value of the header X-devroute", "CONTRACT")]
+Ttl = Annotated[str, option("How long it is kept, such as 30m, 8h or 7d; at most 30d", "TIME")]
+
+
+@contract_app.command("save")
+@exits_with_code
+@connecting
+def save(
+    context: typer.Context,
+    name: Name,
+    text: Text,
+    ttl: Ttl = "8h",
+    server: Server = None,
+    token: Token = None,
+    output: Output = None,
+) -> None:
+    """Save a contract under a name, which can be sent in its place.
+
+    A name of your own that is in use gets the new contract. Others may use it; what its targets permit holds
+    for each of them.
+
+    \b
+    Example: devroute contract save checkout '{"b": "alice", "c": "version:v2"}' --ttl 8h
+    Example: devroute contract save checkout "$(devroute sign '{"b": "alice"}' --ttl 8h)"
+    """
+    name, seconds = parse_name(name), seconds_of(ttl, "--ttl")
+    if not grammar.is_signed(text):  # a mistake is explained here, as contract check does
+        grammar.parse(text, grammar.WIDEST_LIMITS)
+    document = _ask(context, "PUT", name, {"contract": text, "ttl_s": seconds})
+    if context.params["output"] == "json":
+        print_json(document)
+        return
+    verb = "replaced" if document.get("replaced") else "saved"
+    typer.echo(f"{verb} {SIGN}{name}, for {_left(document)}")
+    typer.echo("\n".join(_sentences(document)))
+    typer.echo(f"send it: -H 'X-devroute: {SIGN}{name}', or devroute curl --contract {SIGN}{name}")
+
+
+@contract_app.command("list")
+@exits_with_code
+@connecting
+def list_(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
+    """List the saved contracts of everyone.
+
+    \b
+    Example: devroute contract list --output json
+    """
+    document = _ask(context, "GET")
+    if context.params["output"] == "json":
+        print_json(document)
+        return
+    listed = document.get("contracts")
+    rows = [_row(each) for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    none = "no contract is saved; save one with: devroute contract save NAME CONTRACT"
+    typer.echo(table(rows) if rows else none)
+
+
+@contract_app.command("show")
+@exits_with_code
+@connecting
+def show(
+    context: typer.Context, name: Name, server: Server = None, token: Token = None, output: Output = None
+) -> None:
+    """Show what a name stands for, who saved it, and for how long.
+
+    \b
+    Example: devroute contract show checkout
+    """
+    name = parse_name(name)
+    document = _ask(context, "GET", name)
+    if context.params["output"] == "json":
+        print_json(document)
+        return
+    signed = ", signed" if document.get("signed") else ""
+    typer.echo(f"{SIGN}{name}, saved by {cell(document.get('owner'))}{signed}; expires in {_left(document)}")
+    typer.echo(cell(document.get("contract")))
+    typer.echo("\n".join(_sentences(document)))
+
+
+@contract_app.command("delete")
+@exits_with_code
+@connecting
+def delete(
+    context: typer.Context, name: Name, server: Server = None, token: Token = None, output: Output = None
+) -> None:
+    """Delete a saved contract of your own.
+
+    Administrators (admins in the policy) may delete those of others.
+
+    \b
+    Example: devroute contract delete checkout
+    """
+    name = parse_name(name)
+    document = _ask(context, "DELETE", name)
+    if context.params["output"] == "json":
+        print_json(document)
+        return
+    typer.echo(
+        f"deleted {SIGN}{name} of {cell(document.get('owner'))}; requests with it get an error within 1 s"
+    )
+
+
+# --- the server ---------------------------------------------------------------------------------------------
+
+
+def _ask(
+    context: typer.Context, method: str, name: str = "", body: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """The server's response. `context.params` gets the output that the configuration names."""
+    from devroute.agent.api_client import change, fetch
+    from devroute.cli.config.sources import client_settings
+
+    settings = context.obj.settings(client_settings, context.params)
+    context.params["output"] = settings.output
+    path = f"{_PATH}/{quote(name)}" if name else _PATH
+    return asyncio.run(fetch(settings, path) if method == "GET" else change(settings, method, path, body))
+
+
+# --- showing ------------------------------------------------------------------------------------------------
+
+
+def _left(document: Mapping[str, object]) -> str:
+    seconds = document.get("expires_in_s")
+    return in_words(seconds) if isinstance(seconds, int | float) else "an unknown time"
+
+
+def _sentences(document: Mapping[str, object]) -> Iterator[str]:
+    lines = document.get("explanation")
+    for each in lines if isinstance(lines, list) else []:
+        yield f"  {cell(each)}"
+
+
+def _row(contract: dict[str, object]) -> dict[str, object]:
+    services = contract.get("services")
+    targets = [f"{key}={target}" for key, target in services.items()] if isinstance(services, dict) else []
+    return {
+        "name": f"{SIGN}{contract.get('name')}",
+        "owner": contract.get("owner"),
+        "services": targets,
+        "expires_in": _left(contract),
+        "signed": contract.get("signed"),
+    }
