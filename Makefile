@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 # Each process that tests start would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-firefox test-compiled test-istio test-slow compiled envoys istio package zipapp lint bench \
-	fuzz soak ha screenshots clean
+.PHONY: help demo test test-firefox test-compiled test-istio test-helm test-slow compiled envoys istio package \
+	zipapp image sbom image-requirements lint bench sizing fuzz soak ha screenshots clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 takes your own code, SERVICE=NAME)"
 	@echo "make test          run the tests (test-istio and test-slow have more)"
 	@echo "make test-istio    run the tests on a real Istio (as root; needs Go, etcd, iptables)"
+	@echo "make test-helm     render the chart with Helm, and compare it with the kustomize base (builds Helm once; needs Go)"
 	@echo "make test-firefox  run the tests of the inspector's page in Firefox"
 	@echo "make test-slow     run what is published; services in Go and Java; a short soak; older Envoys (needs a package index)"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
@@ -22,8 +23,11 @@ help:
 	@echo "make ha            show with figures that several replicas lose no request, in 6 minutes (QUICK=1: in one; needs redis-server)"
 	@echo "make package       build the source distribution and the wheel into dist/"
 	@echo "make zipapp        build dist/devroute.pyz, one file with all that it needs but Python"
+	@echo "make image         build the proxy's image (BUILDER, docker by default; BASE and IMAGE name base and result)"
+	@echo "make sbom          write what the image has installed into dist/, as CycloneDX"
 	@echo "make compiled      compile the data path to C, into build/compiled"
 	@echo "make bench         compare speed with other programs, in minutes (QUICK=1: in one; RECORD=1: keep the result)"
+	@echo "make sizing        measure what a replica takes per laptop and request, and the filter per sidecar (docs/sizing.md)"
 	@echo "make screenshots   take the pictures of the pages again, in light and dark (needs chromium)"
 	@echo "make clean         remove .venv and caches"
 
@@ -83,6 +87,11 @@ test-istio: istio
 	$(BIN)/python -m pytest $(ON_THE_OLDEST:%=tests/istio/test_%.py) -m istio --envoy $(OLDEST)/envoy/_bin/envoy $(ARGS)
 ON_THE_OLDEST := main_job policies identity edge
 
+# Helm lies in a cache folder: nothing to do when it is there.
+test-helm: $(VENV)/.test-installed
+	$(BIN)/python -m tests.istio.binaries helm
+	$(BIN)/python -m pytest tests/mesh/manifests/test_chart_helm.py -m helm $(ARGS)
+
 # What is published. The wheel is plain Python. The single file has compiled dependencies, for each of these versions of
 # Python side by side, and for the kind of machine that made it.
 PYTHONS := 3.11 3.12 3.13 3.14
@@ -108,6 +117,22 @@ image-requirements:
 	uv pip compile $(LOCKED) image/build.in -o image/build.txt
 LOCKED := --quiet -c constraints.txt --generate-hashes --python-version 3.13 --python-platform linux --no-header \
 	--no-annotate
+
+# The image, by whatever builds Dockerfiles here; BASE may have a digest (python:3.13-slim@sha256:...).
+BUILDER ?= docker
+BASE ?= python:3.13-slim
+IMAGE ?= devroute:$(VERSION)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' devroute/__init__.py)
+EPOCH = $(shell git log -1 --format=%ct)
+image:
+	$(BUILDER) build --build-arg PYTHON=$(BASE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
+		--build-arg CREATED=$(shell git log -1 --format=%cI) --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --tag $(IMAGE) .
+
+# What is installed with devroute, as CycloneDX: of the packages that the image has.
+sbom: $(VENV)/.package-installed
+	rm -rf build/sbom && mkdir -p dist
+	$(PIP) install --no-compile --target build/sbom --constraint constraints.txt '.[uvloop,redis]'
+	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python image/sbom.py build/sbom > dist/devroute-$(VERSION).cdx.json
 
 # The inspector's page once more, in Firefox; needs firefox-esr and geckodriver (cargo install geckodriver).
 test-firefox: $(VENV)/.test-installed
@@ -138,6 +163,10 @@ ha: $(VENV)/.test-installed
 
 bench: $(VENV)/.bench-installed compiled
 	@$(WITH_COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(RECORD),--record) $(ARGS)
+
+# The figures of docs/sizing.md, on this machine.
+sizing: $(VENV)/.bench-installed compiled
+	@$(WITH_COMPILED) $(BIN)/python -m bench.sizing $(ARGS)
 
 # Look at them before they are committed.
 screenshots: $(VENV)/.test-installed

@@ -1,9 +1,10 @@
-"""Istio's and Kubernetes' programs, built from Go modules once and kept in a cache.
+"""Istio's and Kubernetes' programs, and Helm, built from Go modules once and kept in a cache.
 
 Each folder of `go/` has a go.mod that pins what is built. Its build lies in a cache folder whose name has a
 digest of go.mod and go.sum, so that a run with the same pins builds nothing.
 
-`python -m tests.istio.binaries [NAME...]` builds what is missing and prints the folders.
+`python -m tests.istio.binaries [NAME...]` builds what is missing, by default for `make test-istio`, and
+prints the folders.
 """
 
 import hashlib
@@ -46,7 +47,11 @@ _ISTIO_FILES = (
 )
 ISTIO = Build("istio", _ISTIO_PACKAGES, _ISTIO_FILES)
 KUBERNETES = Build("kubernetes", ("k8s.io/kubernetes/cmd/kube-apiserver",))
-BUILDS = {each.name: each for each in (ISTIO, KUBERNETES)}
+#: For `make test-helm`.
+HELM = Build("helm", ("helm.sh/helm/v3/cmd/helm",))
+BUILDS = {each.name: each for each in (ISTIO, KUBERNETES, HELM)}
+#: What is built where no name is given.
+FOR_ISTIO = (ISTIO.name, KUBERNETES.name)
 
 
 def folder_of(build: Build) -> Path:
@@ -109,7 +114,7 @@ def _go(build: Build, *arguments: str) -> str:
 
 
 def main(names: list[str]) -> None:
-    for name in names or BUILDS:
+    for name in names or FOR_ISTIO:
         print(built(BUILDS[name]), flush=True)
 
 

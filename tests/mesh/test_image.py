@@ -1,17 +1,26 @@
-"""What the Dockerfile has in common with other files: user, ports, command, Python, and what it copies.
+"""What the Dockerfile has in common with other files: user, ports, command, Python, labels, and what it
+copies.
 
 No builder runs here. By hand, buildah has built the image, from a Debian with Python under the base's name.
 """
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
-from typing import NamedTuple
+from importlib import metadata
+from importlib.resources import files
+from typing import Any, NamedTuple
 
+import jsonschema
 import pytest
+from referencing import Registry
 from typer.main import get_command
 
+from devroute import __version__
 from devroute.cli.main import app
 from devroute.mesh.manifests.installation import (
     ADMIN_PORT,
@@ -43,7 +52,7 @@ def values(stage: list[Step], word: str) -> list[str]:
 
 def copied() -> list[str]:
     first, _ = stages()
-    return [path for copy in values(first, "COPY") for path in copy.split()[:-1]]
+    return [path for copy in values(first, "COPY") for path in copy.split()[:-1] if not path.startswith("--")]
 
 
 def test_both_stages_have_the_same_python_which_the_project_admits_and_a_digest_may_pin() -> None:
@@ -129,3 +138,86 @@ def test_what_is_copied_exists_and_is_not_ignored(path: str) -> None:
     assert ignored == "*", "nothing is sent to the builder by accident"
     assert (ROOT / path).exists()
     assert f"!{path}" in lines
+
+
+# --- labels and the bill of materials -----------------------------------------------------------------------
+
+
+def labels() -> dict[str, str]:
+    _, last = stages()
+    found = [word.partition("=") for text in values(last, "LABEL") for word in shlex.split(text)]
+    return {name.removeprefix("org.opencontainers.image."): value for name, _, value in found}
+
+
+def test_the_labels_are_those_of_the_project() -> None:
+    about, project = labels(), PROJECT["project"]
+    assert (about["title"], about["description"]) == (project["name"], project["description"])
+    assert about["licenses"] == project["license"]
+    _, last = stages()
+    defaults = dict(each.partition("=")[::2] for each in values(last, "ARG"))
+    assert defaults["VERSION"] == __version__
+    for label, argument in [("version", "VERSION"), ("revision", "REVISION"), ("created", "CREATED")]:
+        assert about[label] == f"${{{argument}}}"
+    assert about["base.name"] == "${PYTHON}"
+    assert "PYTHON" in defaults, "an argument before FROM is unknown after it"
+
+
+def test_the_make_target_gives_every_argument() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = re.search(r"^image:\n((?:\t.*\n)+)", makefile, flags=re.MULTILINE)
+    assert recipe is not None
+    declared = {each.partition("=")[0] for stage in stages() for each in values(stage, "ARG")}
+    assert set(re.findall(r"--build-arg (\w+)=", recipe[1])) == declared
+
+
+def test_what_is_installed_comes_from_the_file_that_the_base_s_python_runs() -> None:
+    """No shell form where it matters, no secret, no remote file, and no cache of packages that stays."""
+    first, last = stages()
+    text = (ROOT / "Dockerfile").read_text()
+    assert not re.search(r"^ADD ", text, flags=re.MULTILINE)
+    assert not values(last, "RUN"), "the last stage runs nothing"
+    assert not re.search(r"(?i)(password|secret|token)=", text)
+    for line in values(first, "RUN"):
+        if "pip" in line and ("install" in line or "wheel" in line):
+            assert line.count("--no-cache-dir") == line.count(" pip ")
+        if "apt-get install" in line:
+            assert "--no-install-recommends" in line
+            assert "apt-get update &&" in line
+
+
+@pytest.fixture(scope="module")
+def bill() -> dict[str, Any]:
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1767225600"}
+    command = [sys.executable, ROOT / "image" / "sbom.py"]
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(made.stdout)
+
+
+def test_the_bill_of_materials_conforms_to_cyclonedx(bill: dict[str, Any]) -> None:
+    folder = files("cyclonedx.schema") / "_res"
+    name = f"bom-{bill['specVersion']}"
+    schemas = {
+        f"{each}.SNAPSHOT.schema.json": json.loads((folder / f"{each}.SNAPSHOT.schema.json").read_text())
+        for each in (name, "spdx", "jsf-0.82", "cryptography-defs")
+    }
+    schema = schemas[f"{name}.SNAPSHOT.schema.json"]
+    base = schema["$id"].rpartition("/")[0]
+    registry = Registry().with_contents((f"{base}/{file}", each) for file, each in schemas.items())
+    validator = jsonschema.Draft7Validator(schema, registry=registry)
+    assert [error.message for error in validator.iter_errors(bill)] == []
+    broken = {**bill, "components": [{"name": "x"}]}
+    assert not validator.is_valid(broken)
+
+
+def test_the_bill_has_all_that_the_image_installs_and_nothing_that_only_tests_need(
+    bill: dict[str, Any],
+) -> None:
+    listed = {each["name"]: each for each in bill["components"] if each["type"] == "library"}
+    assert required([*PROJECT["project"]["dependencies"], "cryptography"]) <= listed.keys()
+    for name, each in listed.items():
+        assert each["version"] == metadata.version(name)
+        assert each["purl"] == f"pkg:pypi/{name}@{each['version']}"
+    known = {each["bom-ref"] for each in bill["components"]} | {bill["metadata"]["component"]["bom-ref"]}
+    assert {each["ref"] for each in bill["dependencies"]} < known
+    assert {it for each in bill["dependencies"] for it in each["dependsOn"]} < known
+    assert bill["metadata"]["timestamp"] == "2026-01-01T00:00:00+00:00"

@@ -148,7 +148,7 @@ def network_policy(installation: Installation) -> Document:
                 if installation.is_shared
                 else []
             ),
-            *_to_registry(installation),
+            *registry_egress(installation),
             *_to_laptops(installation),
         ],
     }
@@ -165,7 +165,7 @@ def _dns(installation: Installation) -> list[Document]:
     return [pods, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}]
 
 
-def _to_registry(installation: Installation) -> list[Document]:
+def registry_egress(installation: Installation) -> list[Document]:
     """What replicas share: a Service's namespace, addresses, or the networks that were named."""
     if installation.valkey:
         return [{"to": [{"podSelector": {"matchLabels": valkey.SELECTOR}}], "ports": [_tcp(valkey.PORT)]}]

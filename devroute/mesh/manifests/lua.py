@@ -9,6 +9,7 @@ what it does and where its source is, and a TrafficExtension holds 64 KiB.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import resources
 from typing import Final
 
@@ -121,6 +122,7 @@ def _is_entry(name: str) -> bool:
     return resources.files("devroute.lua").joinpath(f"{name}.lua").is_file()
 
 
+@cache
 def _read(file: str) -> str:
     return resources.files("devroute.lua").joinpath(*file.split("/")).read_text(encoding="utf-8")
 
@@ -142,6 +144,7 @@ def _preface(text: str) -> str:
     )
 
 
+@cache
 def _without_comments(text: str) -> str:
     """Code without comments, except for headings (`--- Traces`). Sources have no long brackets."""
     lines: list[str] = []
