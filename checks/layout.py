@@ -24,7 +24,19 @@ LEAVES = {
     "yaml_text",
 }
 #: Folders of tests that mirror no package: whole systems, attacks, documents, packages, and what tests share.
-TIERS = {"abuse", "checks", "conformance", "docs", "e2e", "envoy", "istio", "lua", "packaging", "support"}
+TIERS = {
+    "abuse",
+    "checks",
+    "conformance",
+    "docs",
+    "e2e",
+    "envoy",
+    "istio",
+    "lua",
+    "packaging",
+    "sso",
+    "support",
+}
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 40
 #: How a docstring or a comment in the function gives the reason: "Longer than 40 lines: ...".

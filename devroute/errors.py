@@ -267,6 +267,18 @@ class TokenCommandFailed(DevrouteError, code="token-command-failed", status=500)
     default_hint = "run the command by hand; you may have to log in"
 
 
+class LoginRequired(TokenInvalid, code="login-required"):
+    """The login of this laptop has ended: its refresh token is not accepted any more, or there is none."""
+
+    default_hint = "log in again: devroute login"
+
+
+class LoginFailed(DevrouteError, code="login-failed", status=500):
+    """`devroute login` got no token of the issuer; the message has the issuer's own reason."""
+
+    default_hint = "docs/sso.md has what an issuer needs"
+
+
 class SubjectInvalid(DevrouteError, code="subject-invalid", status=403):
     """The token is valid, but its subject cannot be a laptop's name."""
 

@@ -71,6 +71,12 @@ async def _authorization(settings: ClientSettings) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"} if secret else {}
 
 
+async def fetch_public(settings: ClientSettings, path: str) -> dict[str, object]:
+    """The JSON object at a path that needs no token. Raises ServerUnreachable, or the error in the
+    response."""
+    return await _request(settings, "GET", path, {})
+
+
 async def probe(settings: ClientSettings, servers: Sequence[str]) -> dict[str, ServerUnreachable | None]:
     """Each of these URLs, with None if a control port responds there, else the error. Sends no token."""
     found = await asyncio.gather(*(_try(settings.model_copy(update={"server": each})) for each in servers))

@@ -168,6 +168,8 @@ class ServerCredentials(Settings):
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
+    #: What `devroute login` has saved for this server; set by the command line, not by people.
+    login: Path | None = None
 
 
 class ClientSettings(ServerCredentials):
@@ -199,7 +201,7 @@ class ClientSettings(ServerCredentials):
     @property
     def has_credential(self) -> bool:
         """Whether there is anything that proves an identity."""
-        return bool(self.token.get_secret_value() or self.token_command or self.client_cert)
+        return bool(self.token.get_secret_value() or self.token_command or self.login or self.client_cert)
 
 
 class AgentSettings(ClientSettings):

@@ -1,8 +1,8 @@
-"""The laptop's token: the configured one, or the output of `token_command`, cached until it is about to
-expire.
+"""The laptop's token: the configured one, the output of `token_command`, or that of `devroute login`, cached
+until it is about to expire.
 
 Runs the command without a shell. Reads the expiry of a JWT without verifying it, which the server does. The
-token stays in memory and is never written to a file.
+command's token stays in memory and is never written to a file.
 """
 
 import asyncio
@@ -12,13 +12,16 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
 from devroute.agent.child_process import start_process
-from devroute.agent.settings import ClientSettings, ServerCredentials
+from devroute.agent.settings import ClientSettings
 from devroute.errors import TokenCommandFailed
+
+if TYPE_CHECKING:
+    from devroute.agent.login.stored_login import LoginTokens
 
 #: Seconds for the command, which may query a server.
 COMMAND_SECONDS: Final = 30.0
@@ -42,9 +45,10 @@ def renewal_delay(lifetime: float) -> float:
 
 
 class TokenSource:
-    """`fresh`: the last `get` ran the command. `renewable`: there is a command."""
+    """`fresh`: the last `get` ran the command, or took a newer token of the login. `renewable`: there is one
+    of the two."""
 
-    def __init__(self, settings: ServerCredentials, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: ClientSettings, now: Callable[[], float] = time.time) -> None:
         self._given = settings.token.get_secret_value()
         self._command = settings.token_command
         self._now = now
@@ -52,14 +56,21 @@ class TokenSource:
         self._good_until = 0.0
         self._lock = asyncio.Lock()
         self.fresh = False
+        self._login: LoginTokens | None = None
+        self._forgotten = False
+        if settings.login is not None:
+            from devroute.agent.login import stored_login  # most users have a token
+
+            self._login = stored_login.LoginTokens(settings.login, settings, now)
 
     @property
     def renewable(self) -> bool:
-        return bool(self._command)
+        return bool(self._command) or self._login is not None
 
     def forget(self) -> None:
-        """Make the next `get` run the command: the token is to be renewed, or was refused."""
+        """Make the next `get` fetch another token: this one is to be renewed, or was refused."""
         self._kept = ""
+        self._forgotten = True
 
     @property
     def kept(self) -> str:
@@ -74,7 +85,12 @@ class TokenSource:
         return await self.get()
 
     async def get(self) -> str:
-        """A token, "" if none is configured. Raises ConfigInvalid and TokenCommandFailed."""
+        """A token, "" if none is configured. Raises ConfigInvalid, TokenCommandFailed, and what
+        LoginTokens.get does."""
+        if self._login is not None:
+            token, self.fresh = await self._login.get(newer=self._forgotten)
+            self._forgotten = False
+            return token
         if not self._command:
             return self._given
         async with self._lock:
@@ -89,12 +105,13 @@ class TokenSource:
 
 
 async def with_fetched_token(settings: ClientSettings) -> ClientSettings:
-    """The settings with the command's token in place of the command, which then runs once for several
-    requests. Raises what `get` does."""
-    if not settings.token_command:
+    """The settings with the token in place of the command or login that it is of, for several requests.
+    Raises what `get` does."""
+    source = TokenSource(settings)
+    if not source.renewable:
         return settings
-    token = await TokenSource(settings).get()
-    return settings.model_copy(update={"token": SecretStr(token), "token_command": ()})
+    found = {"token": SecretStr(await source.get()), "token_command": (), "login": None}
+    return settings.model_copy(update=found)
 
 
 def expiry(token: str) -> float | None:

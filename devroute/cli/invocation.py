@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import typer
 
 from devroute import private_files
-from devroute.cli.config.names import COMMAND_LINE
+from devroute.cli.config.names import COMMAND_LINE, LOGIN
 from devroute.errors import ConfigInvalid, ServerNotConfirmed
 from devroute.platforms import config_folder, state_folder
 
@@ -26,6 +26,8 @@ S = TypeVar("S")
 #: A repository's settings for all who work on it. Its author is not trusted with their tokens
 #: (cli/config/credentials.py).
 PROJECT_FILE: Final = Path("devroute.yaml")
+#: The folder of logins, in that of the state.
+LOGINS: Final = "logins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ class Invocation:
         """The folder of what commands remember, whether or not it exists."""
         return state_folder(self.environment)
 
+    @property
+    def login_folder(self) -> Path | None:
+        """The folder of what `devroute login` saves, whether or not it exists."""
+        return self.state_folder / LOGINS if self.state_folder else None
+
     def sources(self, parameters: Mapping[str, object]) -> "list[Source]":
         """Where settings come from, in order of precedence: first the parameters of the command (the `params`
         of its context), of which those that have a setting's name count. Raises ConfigInvalid."""
@@ -58,7 +65,17 @@ class Invocation:
             for file in files
             if (text := read_text(file)) is not None
         ]
-        return [Source(COMMAND_LINE, given), read_environment(self.environment), *found]
+        logins = Source(LOGIN, {"servers": self.logins()})
+        return [Source(COMMAND_LINE, given), read_environment(self.environment), *found, logins]
+
+    def logins(self) -> dict[str, dict[str, object]]:
+        """The servers that `devroute login` knows, as entries of `servers:`."""
+        folder = self.login_folder
+        if folder is None or not folder.is_dir():  # most users have a token
+            return {}
+        from devroute.agent.login.stored_login import all_logins
+
+        return {login.server: {"login": file} for file, login in all_logins(folder)}
 
     def settings(self, read: "Callable[[list[Source]], S]", parameters: Mapping[str, object]) -> S:
         """What `read` makes of the sources. Asks once about a server that only a repository names. Raises

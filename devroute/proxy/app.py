@@ -36,6 +36,7 @@ from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.dashboard.dashboard import Dashboard
 from devroute.proxy.downstream.listener import Listener
+from devroute.proxy.identity_sources import login_settings
 from devroute.proxy.mesh_egress import mesh_upstream
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.replication import Replication
@@ -170,6 +171,7 @@ class Proxy:
             shared_reports=self._replication.reports,
             replicas=self._replication.count,
             resolved=self.telemetry.resolved,
+            login=login_settings(self._settings),
         )
         return http.create_runner(api.create_app(control, self._dashboard.routes))
 

@@ -64,6 +64,21 @@ class IdentitySources:
         }
 
 
+def login_settings(settings: ProxySettings) -> dict[str, object] | None:
+    """What `devroute login` needs to know; None without a client for it. The secret is none, as for every
+    program that people install (RFC 8252 §8.5)."""
+    if settings.oidc_client_id is None:
+        return None
+    secret = settings.oidc_client_secret
+    return {
+        "issuer": settings.oidc_issuer,
+        "client_id": settings.oidc_client_id,
+        **({} if secret is None else {"client_secret": secret}),
+        "scopes": list(settings.oidc_scopes),
+        "token": settings.oidc_login_token,
+    }
+
+
 def _rules(settings: ProxySettings, issuer: str) -> TokenRules:
     return TokenRules(
         issuer=issuer,

@@ -125,6 +125,13 @@ class ProxySettings(Settings):
     oidc_audience: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
     oidc_jwks: Annotated[str, BeforeValidator(_jwks)] | None = None
     oidc_ca_file: Path | None = None
+    #: The client that `devroute login` is at the issuer, published at /api/login together with its secret,
+    #: which is none: for issuers that give one to programs that people install. The scopes, and the token
+    #: that is sent here.
+    oidc_client_id: str | None = None
+    oidc_client_secret: str | None = None
+    oidc_scopes: Annotated[tuple[str, ...], BeforeValidator(_list)] = ("openid", "email", "offline_access")
+    oidc_login_token: Literal["id_token", "access_token"] = "id_token"
     #: The claim that holds the subject, a DNS label; of `email` it is the part before @`oidc_email_domain`.
     oidc_subject_claim: str = "sub"
     oidc_email_domain: str | None = None

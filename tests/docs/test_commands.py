@@ -40,6 +40,9 @@ ELSEWHERE = {
     "devroute doctor http://a.qa.example/": (
         "tests/envoy/test_doctor.py::test_the_round_trip_passes_the_mesh_or_reports_where_it_ended"
     ),
+    "devroute login": (
+        "tests/sso/test_login.py::test_a_login_is_used_by_every_command_until_logout_ends_it_everywhere"
+    ),
     "devroute init": "tests/cli/test_init.py::test_a_prompt_is_repeated_after_a_refusal_and_shows_no_token",
     "python3 devroute.pyz": (
         "tests/packaging/test_package.py::test_the_single_file_runs_from_another_folder"
@@ -102,6 +105,7 @@ class Reader:
             "devroute": self.devroute,
             "curl": self.curl,
             "kubectl": self.kubectl,
+            "helm": self.helm,
             "make": self.make,
             "pip": self.install,
             "pipx": self.install,
@@ -199,6 +203,17 @@ class Reader:
                 assert labels in argv, argv
             case _:
                 raise AssertionError(f"no case for kubectl {argv}")
+        return ""
+
+    async def helm(self, argv: list[str], _: str) -> str:
+        """What Helm would look at first; tests/mesh/manifests/test_chart_helm.py renders it."""
+        assert argv[:2] == ["install", "devroute"], argv
+        chart = self.folder / argv[2]
+        assert yaml.safe_load((chart / "Chart.yaml").read_text())["name"] == "devroute"
+        options = dict(zip(argv[3::2], argv[4::2], strict=True))
+        values = yaml.safe_load((chart / "values.yaml").read_text())
+        own_namespace = options["--namespace"] == values["namespace"]
+        assert own_namespace is (options.get("--set") == "createNamespace=false"), argv
         return ""
 
     def deployment(self) -> dict[str, Any]:

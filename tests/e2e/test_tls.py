@@ -24,7 +24,7 @@ from devroute.auth.client_certificate import SubjectPart, identity_of
 from devroute.auth.identity import Identity
 from devroute.auth.tls import ServerFiles, client_context
 from devroute.auth.tokens import Tokens, new_token
-from devroute.cli.config.sources import Source, client_settings, proxy_settings, read_file
+from devroute.cli.config.sources import Source, client_settings, given_settings, proxy_settings, read_file
 from devroute.errors import ConfigInvalid, ServerUnreachable, SubjectInvalid, TokenExpired
 from devroute.mesh import testbed
 from devroute.proxy.control.tls import RECEIVE_BYTES, TlsListener
@@ -475,6 +475,12 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
             {"oidc_issuer": "https://i.example", "oidc_audience": "a", "oidc_subject_claim": "email"},
             "oidc_email_domain is missing",
         ),
+        ({"oidc_client_id": "c"}, "no effect without oidc_issuer"),
+        ({"oidc_client_secret": "s"}, "oidc_client_secret has no effect without oidc_client_id"),
+        (
+            {"oidc_issuer": "https://i.example", "oidc_audience": "a", "oidc_client_id": "c"},
+            "oidc_audience lacks the client of devroute login, 'c'",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(values: dict[str, object], problem: str) -> None:
@@ -489,6 +495,16 @@ def test_settings_that_agree_are_accepted() -> None:
     assert (settings.oidc_issuer, settings.oidc_audience) == ("https://i.example/", ("a", "b"))
     assert ProxySettings().tls_cert is None
     assert tls_for_server(ClientSettings(server="http://localhost:1")) is None
+
+
+def test_the_settings_of_each_provider_of_the_sso_page_are_valid() -> None:
+    text = (ROOT / "docs" / "sso.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    proxies = [read_file(example, "sso.md") for example in examples if example.startswith("proxy:")]
+    issuers = {proxy_settings([source]).oidc_issuer for source in proxies}
+    assert len(issuers) == len(proxies) == 6
+    laptops = [read_file(example, "sso.md") for example in examples if "token_command:" in example]
+    assert [len(given_settings([source]).token_command) > 3 for source in laptops] == [True, True]
 
 
 def test_the_documented_settings_are_valid() -> None:

@@ -9,7 +9,8 @@ user's token. So, where ./devroute.yaml names the server:
 - a token in ./devroute.yaml itself is used with that server once the user has confirmed the server, by an
   entry of `servers:` or by naming it; else the file's author would have a way to the user's apps.
 
-Anything else is refused. `token` and `token_command` are one choice: that of the first source with either.
+Anything else is refused. `token`, `token_command` and what `devroute login` has saved are one choice: that of
+the first source with one of them. A login is an entry for the server that the user logged in to.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ from devroute.errors import ConfigInvalid, ServerNotConfirmed
 from devroute.quoting import quote
 
 #: Settings that belong together: the first source that has one of a pair decides both.
-_TOKEN: Final = ("token", "token_command")
+_TOKEN: Final = ("token", "token_command", "login")
 _CERTIFICATE: Final = ("client_cert", "client_key")
 _PAIRS: Final = (_TOKEN, _CERTIFICATE)
 
@@ -115,6 +116,12 @@ def same_server(one: str, other: str) -> bool:
         return _canonical(one) == _canonical(other)
     except ValueError:
         return False
+
+
+def server_key(url: str) -> str:
+    """One spelling for all URLs of a server. Raises ValueError where it is none."""
+    scheme, host, port, path = _canonical(url)
+    return f"{scheme}://{host}:{port}{path}"
 
 
 def _canonical(url: str) -> tuple[str, str, int, str]:

@@ -4,6 +4,7 @@ from typing import Final
 
 #: Prefix of the environment variables.
 ENV_PREFIX: Final = "DEVROUTE_"
-#: The names of two sources; the others have those of their files.
+#: The names of three sources; the others have those of their files.
 COMMAND_LINE: Final = "command line"
 ENVIRONMENT: Final = "the environment"
+LOGIN: Final = "devroute login"

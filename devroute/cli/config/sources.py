@@ -27,7 +27,9 @@ from devroute.settings import Settings
 from devroute.yaml_text import line_of, read_document
 
 #: Settings that no single variable can hold; DEVROUTE_SERVICES is a list.
-_NOT_A_VARIABLE = frozenset({"command", "rules", "services", "servers"})
+_NOT_A_VARIABLE = frozenset({"command", "login", "rules", "services", "servers"})
+#: Settings that commands make themselves.
+_NOT_IN_A_FILE = frozenset({"command", "login"})
 
 
 # --- where settings come from -------------------------------------------------------------------------------
@@ -40,7 +42,7 @@ def read_file(text: str, source: str, *, own: bool = True) -> Source:
         return Source(source, {})
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise ConfigInvalid(f"{source}: write one setting per line, such as server: https://devroute.example")
-    known = {*AgentSettings.model_fields, "proxy"} - {"command"}
+    known = {*AgentSettings.model_fields, "proxy"} - _NOT_IN_A_FILE
     for key in document:
         if key not in known:
             raise ConfigInvalid(
@@ -75,6 +77,20 @@ _S = TypeVar("_S", bound=Settings)
 def given_settings(sources: Iterable[Source]) -> AgentSettings:
     """For commands that need no complete settings. Raises ConfigInvalid."""
     return _bound(AgentSettings, sources)
+
+
+def server_settings(sources: Iterable[Source]) -> ClientSettings:
+    """For `login` and `logout`, which need a server and no token. Raises ConfigInvalid and
+    ServerNotConfirmed."""
+    sources = list(sources)
+    settings = _bound(ClientSettings, sources)
+    if not settings.server:
+        raise ConfigInvalid(
+            "which server? none is set up yet", hint="devroute login --server https://devroute.example"
+        )
+    check_confirmed(sources)
+    check_not_exposed(settings)
+    return settings
 
 
 def client_settings(sources: Iterable[Source]) -> ClientSettings:
@@ -129,7 +145,8 @@ def _check_rules(settings: AgentSettings) -> None:
 #: What to do about each missing setting.
 _REMEDIES: Mapping[str, str] = {
     "server": "server: in a script, set DEVROUTE_SERVER=https://devroute.example",
-    "token": "token: in a script, set DEVROUTE_TOKEN; the platform team creates one: devroute token new NAME",
+    "token": "token: devroute login, where there is single sign-on; in a script, set DEVROUTE_TOKEN; the"
+    " platform team creates one: devroute token new NAME",
     "services": "services: devroute up b=8001, or for this folder: devroute init --project b=8001",
 }
 
@@ -157,8 +174,10 @@ def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
     if settings.tls_client_subject != "off" and settings.tls_client_ca is None:
         raise ConfigInvalid("tls_client_subject has no effect without tls_client_ca")
     if settings.oidc_issuer is None:
-        if settings.oidc_audience or settings.oidc_jwks:
-            raise ConfigInvalid("oidc_audience and oidc_jwks have no effect without oidc_issuer")
+        if settings.oidc_audience or settings.oidc_jwks or settings.oidc_client_id:
+            raise ConfigInvalid(
+                "oidc_audience, oidc_jwks and oidc_client_id have no effect without oidc_issuer"
+            )
     elif not settings.oidc_audience:
         raise ConfigInvalid(
             "oidc_audience is missing: tokens that the issuer made for other services would be accepted"
@@ -167,7 +186,20 @@ def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
         raise ConfigInvalid(
             "oidc_email_domain is missing: with oidc_subject_claim: email, it names the domain of the users"
         )
+    _check_login(settings)
     return settings
+
+
+def _check_login(settings: ProxySettings) -> None:
+    client = settings.oidc_client_id
+    if client is None:
+        if settings.oidc_client_secret is not None:
+            raise ConfigInvalid("oidc_client_secret has no effect without oidc_client_id")
+    elif settings.oidc_login_token == "id_token" and client not in settings.oidc_audience:
+        raise ConfigInvalid(
+            f"oidc_audience lacks the client of devroute login, {quote(client)}, for which its ID tokens are",
+            hint="add it to oidc_audience, or set oidc_login_token: access_token",
+        )
 
 
 _C = TypeVar("_C", bound=ClientSettings)
@@ -177,7 +209,7 @@ def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
     settings = _build(model, project_file.restrict_recording(bind(list(sources))))
     if (settings.client_cert is None) is not (settings.client_key is None):
         raise ConfigInvalid("client_cert and client_key belong together; one of them is missing")
-    if settings.token.get_secret_value() or settings.token_command:
+    if settings.token.get_secret_value() or settings.token_command or settings.login:
         check_not_exposed(settings)
     return settings
 

@@ -96,6 +96,8 @@ class Control:
     replicas: Callable[[], int | None] = lambda: None
     clock: Callable[[], float] = time.time
     resolved: Callable[[Decision | Assignment, float], None] = lambda resolved, seconds: None
+    #: What GET /api/login responds with; None if there is no login.
+    login: Mapping[str, object] | None = None
     started: float = field(default_factory=time.monotonic)
 
     async def resolve(self, request: web.Request) -> web.Response:
@@ -237,6 +239,14 @@ class Control:
             }
         )
 
+    async def login_settings(self, request: web.Request) -> web.Response:
+        """GET /api/login: how `devroute login` gets a token, for everyone. Raises NotFound."""
+        if self.login is None:
+            raise NotFound(
+                "this server has no login", hint="ask the platform team for a token, or for oidc_client_id"
+            )
+        return web.json_response(self.login)
+
     def _refused(self, at: str, error: DevrouteError, request: web.Request) -> None:
         self.record("refusal", at=at, **refusal_fields(error, peer=request.remote))
 
@@ -262,6 +272,7 @@ def create_app(control: Control, more: Iterable[web.RouteDef] = ()) -> web.Appli
     app.router.add_get("/api/traces/{id}", control.trace)
     app.router.add_get("/api/laptops", control.laptops)
     app.router.add_get("/api/status", control.status)
+    app.router.add_get("/api/login", control.login_settings)
     app.router.add_get("/tunnel", _late_tunnel)
     ContractsApi(
         control.names,

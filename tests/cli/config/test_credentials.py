@@ -192,6 +192,7 @@ def test_every_setting_is_permitted_or_refused_in_a_repository_s_file() -> None:
         "direct",
         "forward_proxy",
         "inspector_history",
+        "login",
         "takeover",
     }
 
@@ -262,6 +263,47 @@ def test_the_first_source_decides_between_a_token_and_a_command() -> None:
         settled(home="token: one\ntoken_command: print it")
     with pytest.raises(ConfigInvalid, match=r"token_command: .*No closing quotation"):
         settled(home="""token_command: 'print "'""")
+
+
+def with_login(**given: str) -> AgentSettings:
+    """With a login for OURS, as `devroute login` leaves it."""
+    repo, home, env = (given.get(each, "") for each in ("repo", "home", "env"))
+    return given_settings(
+        [
+            read_environment({"DEVROUTE_TOKEN": env}),
+            read_file(repo, "devroute.yaml", own=False),
+            read_file(home, "config.yaml"),
+            Source("devroute login", {"servers": {f"{OURS}:443": {"login": "/state/ours.json"}}}),
+        ]
+    )
+
+
+@pytest.mark.parametrize("where", ["home", "repo"])
+def test_a_login_is_used_with_its_server_from_either_file(where: str) -> None:
+    assert str(with_login(**{where: f"server: {OURS}"}).login) == "/state/ours.json"
+    other = with_login(**{where: f"server: {THEIRS}"})
+    assert (other.login, other.has_credential) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"env": "mine"},
+        {"home": f"server: {OURS}\ntoken: mine"},
+        {"home": f"server: {OURS}\nservers: {{{OURS}: {{token: mine}}}}"},
+        {"home": f"server: {OURS}\ntoken_command: print-mine"},
+    ],
+)
+def test_a_token_that_is_set_takes_precedence_over_a_login(given: dict[str, str]) -> None:
+    settings = with_login(**({"home": f"server: {OURS}"} | given))
+    assert settings.login is None
+    assert token(settings) == "mine" or settings.token_command == ("print-mine",)
+
+
+def test_no_file_names_a_login() -> None:
+    with pytest.raises(ConfigInvalid, match="there is no setting 'login'"):
+        read_file("login: /etc/passwd", "config.yaml")
+    assert "login" not in read_environment({"DEVROUTE_LOGIN": "/etc/passwd"}).values
 
 
 def test_a_certificate_without_its_key_is_refused() -> None:

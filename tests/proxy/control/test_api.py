@@ -6,17 +6,21 @@ from dataclasses import dataclass, field
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
 from devroute.auth.authenticator import Authenticator
+from devroute.auth.identity import Identity, PeerCertificate
 from devroute.auth.tokens import Tokens, new_token
 from devroute.contract.offer_options import OfferOptions
 from devroute.contract.target import Address
-from devroute.errors import LaptopOffline, TargetDenied, TargetUnreachable
+from devroute.errors import LaptopOffline, TargetDenied, TargetUnreachable, TokenInvalid
 from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import Control, create_app
 from devroute.proxy.control.http import create_runner
+from devroute.proxy.identity_sources import login_settings
+from devroute.proxy.settings import ProxySettings
 from devroute.routing.decision import LaptopService
 from devroute.routing.registry import Registry
 from devroute.routing.shadow.traffic import ShadowTraffic
@@ -225,6 +229,33 @@ async def test_the_api_needs_a_token_and_lists_the_laptops_that_are_online(serve
             ["10.0.0.0/8"],
         )
         assert status["you_may_register"] == ["*"]
+
+
+async def test_how_to_log_in_is_said_to_everyone_and_only_where_there_is_a_client(server: Server) -> None:
+    status, text, _ = await server.get("/api/login")
+    assert (status, json.loads(text)["code"]) == (404, "not-found")
+    issuer = {"oidc_issuer": "https://id.example", "oidc_audience": "devroute"}
+    assert login_settings(ProxySettings.model_validate(issuer)) is None
+    settings = ProxySettings.model_validate(
+        issuer | {"oidc_client_id": "devroute", "oidc_scopes": "openid email"}
+    )
+    control = Control(
+        server.directory, Policy, refuse, server.network.probe, 1.0, login=login_settings(settings)
+    )
+    response = await control.login_settings(make_mocked_request("GET", "/api/login"))
+    assert response.text is not None
+    assert json.loads(response.text) == {
+        "issuer": "https://id.example",
+        "client_id": "devroute",
+        "scopes": ["openid", "email"],
+        "token": "id_token",
+    }
+    secret = settings.model_copy(update={"oidc_client_secret": "published"})
+    assert (login_settings(secret) or {})["client_secret"] == "published"
+
+
+async def refuse(authorization: str, certificate: PeerCertificate | None) -> Identity:
+    raise TokenInvalid("no token")
 
 
 @pytest.mark.parametrize("name", ["x", "A" * 32, "a" * 33, "%C4%80" * 32, "a" * 32 + "%0D%0Ax-evil:%201"])
