@@ -127,7 +127,8 @@ class LinkKeeper:
                 first = await self._moved(first)
                 continue
             error = self._ended(first.link)
-            if (second := await self._second.take()) is not None:
+            ended = isinstance(error, RegistrationEnded | SubjectBlocked)
+            if not ended and (second := await self._second.take()) is not None:
                 self._reporter.links(1, error.message)
                 first = second
                 continue

@@ -33,6 +33,9 @@ END: Final = b"/end"
 REPORTS: Final = b"/reports/"
 TEAM: Final = b"/team/"
 
+#: Seconds without a byte after which another replica is preferred, if the laptop has a link there, too: links
+#: between replicas are pinged once a second (node_links.py).
+SILENT_SECONDS: Final = 1.5
 #: Seconds beyond what the owner may take, for the way to it.
 MARGIN_SECONDS: Final = 0.1
 
@@ -52,8 +55,9 @@ class Node:
 
     @property
     def usable(self) -> bool:
-        """Whether requests can be forwarded to it, as far as is known."""
-        return self.link is not None and not self.dead
+        """Whether requests can be forwarded to it, as far as is known: a link that is open may be silent."""
+        link = self.link
+        return link is not None and not self.dead and link.heartbeat.idle < SILENT_SECONDS
 
     def unreachable(self) -> TargetUnreachable:
         return TargetUnreachable(

@@ -48,15 +48,15 @@ class ControlMetrics:
 
     def registered(self, registration: Registration) -> None:
         self._offered.update(registration.services.keys())
-        instance, generation = registration.hello.instance, registration.generation
-        if instance is None:
+        hello, generation = registration.hello, registration.generation
+        if hello.instance is None:
             return
-        process = (registration.name, instance)
+        process = (registration.name, f"{hello.instance} {hello.link}")  # a second link is no reconnect
         before = self._processes.get(process)
         if before is not None and before != generation and not registration.remote:
             self.reconnects += 1
         if before != generation:
-            self._processes.put(process, generation, len(registration.name) + len(instance))
+            self._processes.put(process, generation, len(registration.name) + len(hello.instance))
 
     def unregistered(self, registration: Registration) -> None:
         self._offered.subtract(registration.services.keys())

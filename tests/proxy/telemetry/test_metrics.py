@@ -123,6 +123,7 @@ async def test_requests_decisions_and_links_are_counted_and_logged(tmp_path: Pat
         assert "decision fallback" in await it.resolve('{"foo": "bob"}')
         assert "decision error" in await it.resolve("nonsense")
         again = await it.laptop(app, instance="1a")
+        second = await it.laptop(app, instance="1a", link=1, beside=True)
         found = await it.metrics()
         values = {key: each.value for key, each in found.items()}
 
@@ -150,7 +151,7 @@ async def test_requests_decisions_and_links_are_counted_and_logged(tmp_path: Pat
         assert {each.name for each in exemplars} == {SERVER[:-5] + "bucket", CLIENT[:-5] + "bucket"}
         assert {each.exemplar.labels["trace_id"] for each in exemplars} == {TRACE}
         assert {each.labels["http_request_method"] for each in exemplars} == {"GET"}, "the sampled one's"
-        for each in (link, again):
+        for each in (link, again, second):
             each.drain("leaving", "the test is over")
         one, other, missing, _ = await it.lines()
     assert (one["trace_id"], one["request_id"], one["path"], one["status"]) == (TRACE, "one", "/path", 200)

@@ -54,6 +54,8 @@ def test_what_a_newer_peer_adds_is_ignored() -> None:
         ({"agent": "x" * 65}, "agent"),
         ({"agent": "\x1b[31m"}, "agent"),
         ({"services": []}, "services"),
+        ({"link": 2}, "link"),
+        ({"link": -1}, "link"),
         ({"services": [{"service": f"s{n}"} for n in range(65)]}, "services"),
         ({"services": [{"service": "foo"}, {"service": "foo"}]}, "twice"),
         ({"services": [{"service": "no such name"}]}, "services.0.service"),
