@@ -121,6 +121,19 @@ async def test_whatever_routes_also_traces(chain: Chain, passed_on: list[str], f
     assert unmet_expectations(found.hops, [("b", laptop), ("c", "service")]) == []
 
 
+async def test_a_name_that_a_command_has_saved_routes_and_traces_as_what_it_stands_for(chain: Chain) -> None:
+    text, laptop = chain.contract(c="nobody"), f"{chain.laptop.host}:{chain.laptop.port}"
+    code, printed, _ = await chain.command("contract", "save", "checkout", text)
+    assert (code, printed.splitlines()[0]) == (0, "saved @checkout, for 8 hours")
+    found = await chain.traced("@checkout", "baggage")
+    assert [(hop.service, hop.contract, hop.stands_for) for hop in found.hops] == [
+        (service, "@checkout", text) for service in ("a", "b", "c")
+    ]
+    assert summary(found.hops, found.services).startswith(f"{laptop} answered at 'b'; the mesh's own service")
+    sent = ("curl", "--contract", "@checkout", "--expect", f"b={laptop}", "-s", chain.entry)
+    assert (await chain.command(*sent))[:2] == (0, "hello\n")
+
+
 async def test_apps_that_pass_on_trace_headers_alone_lose_the_contract(chain: Chain) -> None:
     found = await chain.traced(chain.contract(), "traceparent", "tracestate")
     assert sorted((hop.service, hop.by_traceparent) for hop in found.hops) == [
