@@ -6,6 +6,7 @@ FROM ${PYTHON} AS build
 ARG SOURCE_DATE_EPOCH=0
 WORKDIR /src
 RUN python -m venv --without-pip /opt/devroute
+# hadolint ignore=DL3008  # the compiler of whichever Debian the base is, and only for this stage
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 COPY image/runtime.txt image/build.txt image/
 # Also for setup.py, which compiles what every request passes through: it has to know the types of what that imports.

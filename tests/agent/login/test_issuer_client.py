@@ -69,7 +69,7 @@ async def test_discovery_needs_the_issuer_s_own_document(server: Server) -> None
     server.responses[path] = web.json_response(
         {"issuer": "https://other.example", "token_endpoint": "https://x"}
     )
-    with pytest.raises(LoginFailed, match="is that of 'https://other.example'"):
+    with pytest.raises(LoginFailed, match=r"is that of 'https://other\.example'"):
         await IssuerClient(SETTINGS).discover(login(server.url))
     server.responses[path] = web.json_response({"issuer": server.url})
     with pytest.raises(LoginFailed, match="token_endpoint"):
