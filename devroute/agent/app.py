@@ -9,7 +9,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.app_upstreams import app_upstreams
@@ -45,6 +45,9 @@ from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tunnel.agent_link import AgentLink, Finished
 from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice
 from devroute.tunnel.protocol.websocket import WebSocket
+
+if TYPE_CHECKING:
+    from devroute.agent.metrics import AgentMetrics
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -115,11 +118,27 @@ class Agent:
         self._monitor = LinkMonitor(reporter, self._loop)
         source = TokenSource(settings)
         self._keeper = LinkKeeper(settings, source, self._make_link, self._monitor, reporter)
+        self._metrics = self._create_metrics()
         report = partial(reporter.app, started=bool(settings.command))
         self._watch = AppWatch(settings.services, report)
         self._open_requests = OpenRequestWatch(
             lambda: self._keeper.links, self._reporter.open, self._redaction
         )
+
+    def _create_metrics(self) -> "AgentMetrics | None":
+        """None unless the settings ask for them: prometheus_client takes a while to import."""
+        if self.inspection is None or not self._settings.metrics:
+            return None
+        from devroute.agent.metrics import AgentMetrics
+
+        counts = self._keeper.registrar.registrations
+        metrics = AgentMetrics(
+            {spec.service for spec in self._settings.services},
+            lambda: self._keeper.links,
+            lambda: sum(counts.values()) - len(counts),
+        )
+        self.inspection.metrics = metrics.exposed
+        return metrics
 
     def _all_upstreams(self, recorder: Recorder | None) -> dict[str, App]:
         """Of the services, and of what the proxy sends to the agent itself."""
@@ -173,6 +192,8 @@ class Agent:
     def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         moves = MoveReceiver(lambda move: self._keeper.asked_to_move(link, move))
         link = AgentLink(websocket, loop, {**self._upstreams, MOVE_SERVICE: moves}, self._observe)
+        if self._metrics is not None:
+            self._metrics.follow(link)
         return link
 
     # --- what is reported
@@ -187,6 +208,8 @@ class Agent:
 
     def _observe(self, finished: Finished) -> None:
         if not finished.service.startswith("@"):
+            if self._metrics is not None:
+                self._metrics.finished(finished)
             self._reporter.request(finished._replace(target=self._redaction.target_text(finished.target)))
             self._flush_soon()
             if (finished.refusal or finished.code) and not finished.rule:

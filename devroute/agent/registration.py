@@ -7,6 +7,7 @@ try again.
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -68,6 +69,8 @@ class Registrar:
         )
         self._tls = tls_for_server(settings)
         self._renewals = TaskOwner()
+        #: How often each link has registered, by its number.
+        self.registrations = Counter[int]()
 
     def drop(self, services: Collection[str]) -> None:
         """Another process has these services: do not offer them again."""
@@ -100,6 +103,7 @@ class Registrar:
             link.close_reason.add_done_callback(lambda _: renewing.cancel())
         # Once: what another process takes over later is not taken back when this one dials again.
         self._hello = self._hello.model_copy(update={"takeover": False})
+        self.registrations[number] += 1
         return link, welcome
 
     async def _dial(self, which: Mapping[str, object], other_than: Collection[str]) -> AgentLink:

@@ -233,6 +233,8 @@ class AgentSettings(ClientSettings):
     inspector_body_mb: Annotated[float, Field(gt=0, le=1024)] = 1
     #: Whether the captures are kept on disk for the next `devroute up` of these services.
     inspector_history: bool = False
+    #: Whether the inspector's port serves /metrics for Prometheus, to anyone on this machine.
+    metrics: bool = False
     #: Names and JSON paths that are redacted in captures, besides those that always are.
     redact: Annotated[tuple[str, ...], BeforeValidator(_redact)] = ()
     #: What happens to requests that match them, before or instead of the app.

@@ -36,13 +36,15 @@ Replay = Callable[[Capture, dict[str, Any]], Awaitable[Capture]]
 @dataclass(slots=True)
 class Inspection:
     """The captures, how to replay them, the laptop they are of, what decodes their gRPC messages, and the
-    laptop's rules."""
+    laptop's rules. `metrics(accept)`: the body of /metrics and its Content-Type, None where it is not
+    served."""
 
     store: CaptureStore
     replay: Replay
     about: About
     decoder: Decoder = field(default_factory=decoder)
     rules: RuleBook = field(default_factory=RuleBook)
+    metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
 
     async def shown(self, number: str) -> Capture:
         """The capture with this id, redacted as far as it is recorded. Raises NotFound."""

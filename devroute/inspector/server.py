@@ -26,6 +26,7 @@ from devroute.pages.files import HEADERS, PageFiles
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 4040
+METRICS_PATH: Final = "/metrics"
 #: Ports that are tried, PORT first: one for each `devroute up` on the laptop.
 PORTS: Final = 10
 
@@ -47,6 +48,8 @@ class Inspector:
         app = web.Application(middlewares=[self._guarded], client_max_size=MAX_UPLOAD)
         app.router.add_get("/", self.page)
         app.router.add_get("/page/{file}", self.file)
+        if self._inspection.metrics is not None:
+            app.router.add_get(METRICS_PATH, self.metrics)
         add_api(app, self._inspection)
         app.on_response_prepare.append(_protect)
         return app
@@ -81,7 +84,8 @@ class Inspector:
         if request.path == "/" and request.method == "GET":
             return  # links from other sites are allowed; `page` checks the cookie
         access.check_origin(host, request.headers, changes=request.method not in ("GET", "HEAD"))
-        if not request.path.startswith("/page/"):
+        open_to_all = request.path == METRICS_PATH and self._inspection.metrics is not None
+        if not open_to_all and not request.path.startswith("/page/"):
             access.check_session(request.cookies)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
@@ -103,6 +107,13 @@ class Inspector:
             response = web.Response(status=303, headers={"location": "/"})
         response.set_cookie(self._access.cookie, session, httponly=True, samesite="Strict", path="/")
         return response
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """GET /metrics: for a Prometheus of this machine, which has no cookie. Nothing of a request is in
+        it."""
+        assert self._inspection.metrics is not None
+        body, content_type = await self._inspection.metrics(", ".join(request.headers.getall("accept", [])))
+        return web.Response(body=body, headers={"content-type": content_type})
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         return self._files.response(request.match_info["file"])

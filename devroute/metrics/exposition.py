@@ -6,7 +6,7 @@ their turn.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -55,17 +55,20 @@ def wants_openmetrics(accept: str) -> bool:
     return False
 
 
-async def expose(accept: str, series: Iterable[Series], *, by_laptop: bool = False) -> tuple[bytes, str]:
-    """The body of a response to a request with this Accept, and its Content-Type. `series`: in any order;
-    process_* is added. `by_laptop`: those of table.BY_LAPTOP have the laptop's name as the last value."""
+async def expose(
+    accept: str, series: Iterable[Series], *, among: Sequence[Metric] = TABLE, by_laptop: bool = False
+) -> tuple[bytes, str]:
+    """The body of a response to a request with this Accept, and its Content-Type. `series`: in any order, of
+    the metrics `among`; process_* is added. `by_laptop`: those of table.BY_LAPTOP have the laptop's name as
+    the last value."""
     process = await asyncio.to_thread(lambda: list(ProcessCollector(registry=None).collect()))
     openmetrics = wants_openmetrics(accept)
     write: Callable[[Collector], bytes] = as_openmetrics if openmetrics else as_text
-    by_name: dict[str, list[Series]] = {metric.name: [] for metric in TABLE}
+    by_name: dict[str, list[Series]] = {metric.name: [] for metric in among}
     for each in series:
         by_name[each[0].name].append(each)
     text = []
-    for metric in TABLE:
+    for metric in among:
         for at, part in enumerate(_parts(metric, by_name[metric.name], by_laptop=by_laptop)):
             text.append(_without_frame(write(_One(part)), first=at == 0))
             await asyncio.sleep(0)

@@ -76,7 +76,9 @@ FALLBACKS: Final = Metric(
     ("service", "reason"),
 )
 LAPTOPS: Final = Metric(
-    "devroute_laptops_online", "gauge", "Processes of laptops whose links end at this replica"
+    "devroute_laptops_online",
+    "gauge",
+    "Processes of laptops whose older link ends at this replica, so that a sum counts each once",
 )
 LINKS: Final = Metric("devroute_links", "gauge", "Open links of tunnels", agent=True)
 RTT: Final = Metric(
@@ -85,7 +87,7 @@ RTT: Final = Metric(
 RECONNECTS: Final = Metric(
     "devroute_reconnects_total",
     "counter",
-    "Registrations of a process that was registered before",
+    "Registrations of a link that was registered before",
     agent=True,
 )
 IN_FLIGHT: Final = Metric(

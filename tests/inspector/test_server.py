@@ -208,6 +208,34 @@ async def test_changes_need_the_cookie_too() -> None:
         assert (status, answer["code"]) == (401, "inspector-locked")
 
 
+@pytest.mark.parametrize(
+    ("served", "headers", "status"),
+    [
+        (True, {}, 200),
+        (True, {"host": "evil.example"}, 403),
+        (True, {"origin": "http://evil.example"}, 403),
+        (True, {"sec-fetch-site": "cross-site"}, 403),
+        (False, {}, 401),
+    ],
+)
+async def test_metrics_are_for_this_machine_without_a_cookie_where_they_are_served(
+    served: bool, headers: dict[str, str], status: int
+) -> None:
+    async def metrics(accept: str) -> tuple[bytes, str]:
+        return accept.encode(), "text/plain"
+
+    inspection = Inspection(CaptureStore(), None, ABOUT, metrics=metrics if served else None)  # type: ignore[arg-type]  # never replays
+    async with (
+        server.serve(inspection, lambda url: None, port=0) as access,
+        aiohttp.ClientSession(headers={"accept": "x/y", **headers}) as session,
+    ):
+        async with session.get(f"http://127.0.0.1:{access.port}/metrics") as response:
+            assert response.status == status
+            assert (await response.read() == b"x/y") is (status == 200)
+        async with session.get(f"http://127.0.0.1:{access.port}/api/exchanges") as response:
+            assert response.status in (401, 403), "only /metrics is open"
+
+
 async def test_other_machines_are_refused_even_if_they_reach_the_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

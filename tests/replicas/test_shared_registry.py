@@ -8,6 +8,7 @@ import pytest
 
 from devroute.errors import LaptopOffline, LinkReplaced, NameTaken, TooManyLinks
 from devroute.replicas.record import MAX_VALUE, encode_processes
+from devroute.replicas.shared_registry import REFRESH_SECONDS
 from devroute.routing.registration import Registration
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol.handshake import Hello, Offer
@@ -179,16 +180,21 @@ async def test_without_redis_everything_known_is_served_and_what_comes_is_writte
     async with replicas(own_redis) as (one, two):
         await one.connect(APP)
         await known(two, names=["alice"])
+        assert one.shared.lag < 10 * REFRESH_SECONDS
         own_redis.stop()
         await eventually(lambda: one.shared.problem and two.shared.problem, "both to say so")
+        without = one.shared.lag
         assert await body(two) == b"hello"
         await two.connect(APP, token="bob-token")
         assert await body(two, "bob") == b"hello"
         assert one.names() == ["alice"]
+        await eventually(lambda: one.shared.lag > without, "the lag to grow")
+        last = one.shared.lag
         own_redis.start()
         await known(one, two, names=["alice", "bob"])
         assert await body(one, "bob") == b"hello"
         assert one.shared.problem is None
+        assert one.shared.lag < last, "it has compared again"
 
 
 async def test_two_that_took_a_name_without_redis_are_one_again_with_it(own_redis: RedisServer) -> None:

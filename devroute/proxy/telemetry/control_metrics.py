@@ -28,7 +28,7 @@ class ControlMetrics:
         self.round_trips = Histogram(list(RTT.buckets))
         self.reconnects = 0
         self._offered: Counter[str] = Counter()
-        self._processes = BoundedCache[tuple[str, str], int](MAX_PROCESSES_BYTES)  # newest generations
+        self._processes = BoundedCache[tuple[str, str, int], int](MAX_PROCESSES_BYTES)  # newest generations
 
     def resolved(self, resolved: Decision | Assignment, seconds: float) -> None:
         word = decision_word(resolved)
@@ -51,7 +51,7 @@ class ControlMetrics:
         hello, generation = registration.hello, registration.generation
         if hello.instance is None:
             return
-        process = (registration.name, f"{hello.instance} {hello.link}")  # a second link is no reconnect
+        process = (registration.name, hello.instance, hello.link)
         before = self._processes.get(process)
         if before is not None and before != generation and not registration.remote:
             self.reconnects += 1

@@ -26,6 +26,7 @@ from tests.support.eventually import eventually
 from tests.support.loopback import App, answer, connect
 from tests.support.paths import ROOT
 from tests.support.prometheus import needs_prometheus, running_prometheus
+from tests.support.redis_server import running_redis
 
 TRACE = "80f198ee56343ba864fe8b2a57d3eff7"
 SAMPLED, UNSAMPLED = (f"traceparent: 00-{TRACE}-e457b5a2e4d86bd1-0{flag}" for flag in (1, 0))
@@ -188,6 +189,22 @@ async def test_from_warning_on_only_requests_that_failed_have_a_line(
         await it.request(MATCHED)
         link.drain("leaving", "the test is over")
         assert [line["reason"] for line in await it.lines()] == reasons
+
+
+async def test_a_registry_that_replicas_share_has_metrics_too(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        own = {"registry": server.url, "peer_host": "127.0.0.1", "peer_port": 0, "drain_timeout": 1}
+        async with running(tmp_path, **own) as it:
+            values = {name: each.value for (name, *_), each in (await it.metrics()).items()}
+            assert (values["devroute_registry_up"], values["devroute_replicas"]) == (1, 1)
+            assert values["devroute_registry_lag_seconds"] < 10
+            assert values["devroute_forwarded_total"] == 0
+            server.stop()
+
+            async def down() -> bool:
+                return (await it.metrics())["devroute_registry_up",].value == 0
+
+            await eventually(down)
 
 
 @needs_prometheus

@@ -1,0 +1,58 @@
+"""What Prometheus reads from `devroute up`, where the setting `metrics` has it: requests, links and pings."""
+
+from collections.abc import Callable, Collection, Iterator
+from time import time
+
+from devroute.http.trace_context import trace_parent
+from devroute.metrics import table
+from devroute.metrics.exposition import Series, build_info, expose
+from devroute.metrics.instruments import Histogram
+from devroute.metrics.requests import RequestSeries
+from devroute.tunnel.agent_link import AgentLink, Finished
+
+#: Those that an agent has.
+METRICS = tuple(metric for metric in table.TABLE if metric.agent)
+
+
+class AgentMetrics:
+    """`links` are the open ones, `reconnects()` counts registrations after the first of each link."""
+
+    def __init__(
+        self,
+        services: Collection[str],
+        links: Callable[[], Collection[AgentLink]],
+        reconnects: Callable[[], int],
+    ) -> None:
+        self._requests = RequestSeries(lambda name: name in services)
+        self._links = links
+        self._reconnects = reconnects
+        self._round_trips = Histogram(list(table.RTT.buckets))
+
+    def follow(self, link: AgentLink) -> None:
+        """Count the round trips of a new link."""
+        link.heartbeat.observe = self._round_trips.observe
+
+    def finished(self, exchange: Finished) -> None:
+        error = exchange.code or (str(exchange.status) if exchange.status >= 500 else "")
+        service = self._requests.service(exchange.service, contracted=False)
+        outcome = service.outcome(exchange.method.encode("latin-1"), exchange.status, error)
+        outcome.server.observe(exchange.duration)
+        trace = trace_parent(exchange.head)
+        if trace is not None and trace.sampled:
+            outcome.server.exemplify(trace.trace_id.decode("ascii"), exchange.duration, time())
+
+    async def exposed(self, accept: str) -> tuple[bytes, str]:
+        """The body of /metrics for an Accept, and its Content-Type."""
+        return await expose(accept, self._series(), among=METRICS)
+
+    def _series(self) -> Iterator[Series]:
+        for service in self._requests.all():
+            for each in service.outcomes.values():
+                labels = (each.method, each.status, each.error_type, service.name)
+                yield table.SERVER_SECONDS, labels, each.server
+        links = self._links()
+        yield table.LINKS, (), len(links)
+        yield table.IN_FLIGHT, (), sum(link.in_flight for link in links)
+        yield table.RTT, (), self._round_trips
+        yield table.RECONNECTS, (), self._reconnects()
+        yield build_info()
