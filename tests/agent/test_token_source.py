@@ -198,6 +198,17 @@ async def test_a_tunnel_outlives_its_tokens_without_an_interruption(tmp_path: Pa
         await owner.close()
 
 
+async def test_a_token_that_one_link_has_fetched_is_new_enough_for_the_other(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    script = f"echo >> {runs}; echo token-$(wc -l < {runs})"
+    source = TokenSource(ClientSettings(token_command=("sh", "-c", script)))
+    first, second = await asyncio.gather(source.get(), source.get())
+    assert first == second == "token-1"
+    assert await source.newer(first) == "token-2"
+    assert await source.newer(second) == "token-2"
+    assert await source.newer("token-2") == "token-3"
+
+
 async def test_the_app_does_not_see_the_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DEVROUTE_TOKEN", "dvr_secret")
     monkeypatch.setenv("OTHER", "kept")

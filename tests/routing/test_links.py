@@ -232,6 +232,23 @@ def test_of_registrations_beyond_the_limit_at_the_same_moment_the_newest_are_end
     assert sorted(found) == ended
 
 
+@pytest.mark.parametrize(("arrived", "fits"), [(3, False), (9, True)])
+def test_a_draft_that_waited_while_others_registered_gives_way_to_those_that_are_older(
+    arrived: int, fits: bool
+) -> None:
+    registry = Registry()
+    registry.max_links = 2
+    registry.add(link_of("a", 0, 1, name="alice--1"))
+    draft = link_of("b", 0, 5, name="alice--5")
+    registry.place("alice--2", [link_of("c", 0, arrived, name="alice--2", remote=True)])
+    if fits:
+        registry.check_room(draft)
+    else:
+        with pytest.raises(TooManyLinks):
+            registry.check_room(draft)
+    registry.check_room(link_of("a", 1, 6, name="alice--1"))  # one more link of what is there
+
+
 def test_a_laptop_with_two_links_takes_shadow_traffic_once_and_by_one_ticket() -> None:
     shadow = ShadowTraffic(lambda: 0.0)
     registry, first, second = Registry([shadow]), Link(), Link()
