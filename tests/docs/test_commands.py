@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from devroute.contract import grammar
+from devroute.contract.name import is_named, parse_name
 from devroute.headers import CONTRACT
 from devroute.mesh.manifests.registry import Registry
 from tests.docs import pages
@@ -175,7 +176,10 @@ class Reader:
         for head in self.heads[seen:]:
             found = re.search(rf"^{CONTRACT}: (.*)\r$", head, re.IGNORECASE | re.MULTILINE)
             assert found, f"no contract: {head}"
-            grammar.parse(found[1])
+            if is_named(found[1]):
+                parse_name(found[1])
+            else:
+                grammar.parse(found[1])
 
     async def kubectl(self, argv: list[str], stdin: str) -> str:
         """What kubectl would look at first; tests/istio applies the manifests to a real API server."""

@@ -17,6 +17,7 @@ from devroute.policy.policy import Policy
 from devroute.routing.contract_report import report_contract
 from devroute.routing.decision import FALLBACK_TTL_MS, TTL_MS, decide
 from devroute.routing.named_contracts import (
+    MAX_BYTES,
     MAX_BYTES_PER_SUBJECT,
     MAX_CONTRACTS,
     MAX_GONE,
@@ -201,6 +202,15 @@ def test_contracts_are_bounded_for_each_subject_and_altogether() -> None:
     assert refusal(names, saved("more", "bob")) is None
     names.remove("c0", NOW)
     assert refusal(names, saved("more")) is None
+    names = NamedContracts()
+    for number in range(MAX_CONTRACTS):
+        names.put(saved(f"c{number}", f"s{number % 100}"))
+    assert "no room" in (refusal(names, saved("more")) or "")
+    assert refusal(names, saved("c0", "s0")) is None
+    names, long = NamedContracts(), '{"foo": "alice"' + " " * 8000 + "}"
+    for number in range(MAX_BYTES // len(long)):
+        names.put(saved(f"c{number}", f"s{number % 100}", long))
+    assert "no room" in (refusal(names, saved("more", text=long)) or "")
 
 
 def test_the_bytes_of_a_subject_are_bounded() -> None:
