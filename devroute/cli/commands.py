@@ -24,9 +24,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
         "init": LazyCommand(
             "Set up this laptop: ask for server and token, check them, and save them", "init:init"
         ),
+        "up": LazyCommand("Receive requests for services on this laptop", "up:up"),
         "login": LazyCommand("Log in by single sign-on, for a token that renews itself", "login:login"),
         "logout": LazyCommand("Forget the login of this laptop, and end it at the issuer", "login:logout"),
-        "up": LazyCommand("Receive requests for services on this laptop", "up:up"),
         "curl": LazyCommand(
             "Send a request by curl with a contract for your services, and report who answered at every hop",
             "curl:curl",

@@ -126,7 +126,7 @@ def test_every_command_has_help_with_an_example_of_itself(path: tuple[str, ...],
     [
         (["contr"], ["contract"]),
         (["comp"], ["completion"]),
-        (["contract", ""], ["check"]),
+        (["contract", "ch"], ["check"]),
         (["up", "--out"], ["--output"]),
         (["up", "--output", "j"], ["json"]),
         (["up", "foo=1", "--", "x"], []),

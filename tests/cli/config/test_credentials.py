@@ -193,6 +193,7 @@ def test_every_setting_is_permitted_or_refused_in_a_repository_s_file() -> None:
         "forward_proxy",
         "inspector_history",
         "login",
+        "metrics",
         "takeover",
     }
 
