@@ -103,6 +103,7 @@ class SecondLink:
         self._first: Held | None = None
         self._held: Held | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._moved = asyncio.Event()  # the first one leads to another replica than before
         self._tasks = TaskOwner()
 
     @property
@@ -112,12 +113,14 @@ class SecondLink:
 
     def beside(self, first: Held) -> None:
         """Have a second link beside this one from now on."""
+        if first is not self._first:
+            self._moved.set()
         self._first = first
         if self._held is not None and self._held.replica == first.replica:  # both have just moved there
             self._held.link.drain(*MOVED)
         running = self._keeping is not None and not self._keeping.done()
         if not running and first.replica and "links" in first.welcome.features:
-            self._keeping = self._tasks.start(self._keep(first))
+            self._keeping = self._tasks.start(self._keep())
 
     async def take(self) -> Held | None:
         """It is to be the first one from now on, and another one is not looked for; None if there is none."""
@@ -131,22 +134,36 @@ class SecondLink:
         """Look for none any more; the links themselves are closed by link_keeper.py."""
         await self._tasks.close()
 
-    async def _keep(self, first: Held) -> None:
-        several = first.welcome.replicas > 1
-        pause, tries, later = FIRST_PAUSE, TRIES if several else 0, LATER_TRIES if several else 1
+    async def _keep(self) -> None:
+        pause, again = FIRST_PAUSE, False
         while True:
+            self._moved.clear()
+            tries = self._tries(again=again)
             held = self._held = await self._search(tries)
-            if held is None:
-                if tries:
-                    self._reporter.links(1, "no connection led to another replica")
-                await asyncio.sleep(random.uniform(pause / 2, pause))
-                pause, tries = min(2 * pause, LAST_PAUSE), later
-                continue
-            self._reporter.links(2)
-            pause, tries = FIRST_PAUSE, TRIES
-            reason = await self._hold(held)
-            self._held = None
-            self._reporter.links(1, reason.message)
+            if held is not None:
+                self._reporter.links(2)
+                reason = await self._hold(held)
+                self._held = None
+                self._reporter.links(1, reason.message)
+            elif tries > 1:
+                self._reporter.links(1, "no connection led to another replica")
+            again = held is None and not await self._moves_within(random.uniform(pause / 2, pause))
+            pause = min(2 * pause, LAST_PAUSE) if again else FIRST_PAUSE
+
+    def _tries(self, *, again: bool) -> int:
+        """Attempts of the next row; `again`: nothing has changed since the last one."""
+        if self._first is None or self._first.welcome.replicas == 1:
+            return int(again)
+        return LATER_TRIES if again else TRIES
+
+    async def _moves_within(self, seconds: float) -> bool:
+        """Whether the first link leads to another replica by then, which may know more of them."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _search(self, tries: int) -> Held | None:
         delay, failures = random.random() * SPREAD_SECONDS, 0

@@ -136,6 +136,16 @@ async def test_where_all_attempts_lead_to_the_same_replica_they_end() -> None:
     assert await looked_for.take() is None
 
 
+async def test_when_the_first_one_moves_another_replica_is_looked_for_at_once() -> None:
+    there, said = Replicas(*["a"] * TRIES, "c"), Said()
+    looked_for = second(there, said)
+    looked_for.beside(held("a"))
+    await eventually(lambda: said.counts == [1])
+    looked_for.beside(held("b"))
+    await eventually(lambda: looked_for.replica == "c")
+    await looked_for.close()
+
+
 async def test_it_is_not_taken_once_it_has_ended_or_is_about_to() -> None:
     for state in ("ended", "leaving"):
         there = Replicas("b")

@@ -246,7 +246,7 @@ def test_a_draft_that_waited_while_others_registered_gives_way_to_those_that_are
     else:
         with pytest.raises(TooManyLinks):
             registry.check_room(draft)
-    registry.check_room(link_of("a", 1, 6, name="alice--1"))  # one more link of what is there
+    registry.check_room(link_of("a", 1, 6, name="alice--1"))  # another link of a process that is online
 
 
 def test_a_laptop_with_two_links_takes_shadow_traffic_once_and_by_one_ticket() -> None:
