@@ -175,7 +175,7 @@ sizing: $(VENV)/.bench-installed compiled
 
 # Look at them before they are committed.
 screenshots: $(VENV)/.test-installed
-	$(BIN)/python -m tests.docs.screenshots
+	$(BIN)/python -m tests.docs.screenshots $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -134,7 +134,7 @@ class Proxy:
         )
         reported = Reported(self.telemetry.traces, KnownServices(), self._shadow.comparisons)
         self._dashboard = Dashboard(config, self._tunnels, self.telemetry, self.named_contracts)
-        self._replication = Replication(
+        self.replication = Replication(
             settings,
             self._pools,
             reported,
@@ -142,7 +142,7 @@ class Proxy:
             self.named_contracts,
             self._dashboard.answers,
         )
-        self._dashboard.join(self._replication.peers, self._replication.count)
+        self._dashboard.join(self.replication.peers, self.replication.count)
         self._control = self._create_control(reported)
         self._control_listener = ControlListener(
             http=lambda: http.connections(self._control)(), tunnels=self._tunnels
@@ -167,9 +167,9 @@ class Proxy:
             read=self._read_contract,
             record=self.telemetry.record,
             names=self.named_contracts,
-            contracts=self._replication.contracts,
-            shared_reports=self._replication.reports,
-            replicas=self._replication.count,
+            contracts=self.replication.contracts,
+            shared_reports=self.replication.reports,
+            replicas=self.replication.count,
             resolved=self.telemetry.resolved,
             login=login_settings(self._settings),
         )
@@ -185,7 +185,7 @@ class Proxy:
         assert self._admin.server is not None
         self._apply_limits()
         self.data_port = await self._listen(self._data.accept, settings.data_host, settings.data_port)
-        await self._replication.start(self.data_port)
+        await self.replication.start(self.data_port)
         self.control_port = await self._listen(
             self._control_listener, settings.control_host, settings.control_port
         )
@@ -200,7 +200,7 @@ class Proxy:
             control_port=self.control_port,
             admin_port=self.admin_port,
             tls_port=self.tls_port or None,
-            peer_port=self._replication.peer_port or None,
+            peer_port=self.replication.peer_port or None,
         )
 
     async def _listen(
@@ -241,7 +241,7 @@ class Proxy:
             await self._tls.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
-                moved = self._replication.hand_over(self._settings.drain_timeout)
+                moved = self.replication.hand_over(self._settings.drain_timeout)
                 await asyncio.gather(self._data.drained.wait(), moved)
         if self._timer is not None:
             self._timer.cancel()
@@ -250,7 +250,7 @@ class Proxy:
         await self._config.stop()
         await self._control_listener.close()
         await self._dashboard.close()
-        await self._replication.stop()
+        await self.replication.stop()
         await self._pools.close()
         if self._mesh is not None:
             await self._mesh.close()
@@ -330,19 +330,19 @@ class Proxy:
             table.POLICY_SUCCESS: int(self._config.policy_problem is None),
             table.POLICY_TIME: self._config.policy_loaded_at,
             table.LOOP_LAG: max(self._lags),
-            **self._replication.metrics(),
+            **self.replication.metrics(),
         }
         return await self.telemetry.exposed(accept, state)
 
     def _readiness(self) -> dict[str, object]:
         return {
-            "ready": not self._draining and self._replication.ready,
+            "ready": not self._draining and self.replication.ready,
             "draining": self._draining,
             "tls_problem": None if self._tls is None else self._tls.problem,
             "tls_age_s": None if self._tls is None else self._tls.age_s,
             **self.telemetry.status(),
             **self._config.status(),
-            **self._replication.status(),
+            **self.replication.status(),
         }
 
 

@@ -1,5 +1,6 @@
 """`make screenshots`: the pictures of the pages, each in light and dark, of running programs: the inspector
-of a real `devroute up` behind a real proxy, and the page of a real demo. Look at them before you commit them.
+of a real `devroute up` behind a real proxy, the page of a real demo, and the team's page; or those that are
+named (`make screenshots ARGS=team`). Look at them before you commit them.
 """
 
 import asyncio
@@ -22,6 +23,9 @@ from devroute.mesh.demo.loopback import served
 from devroute.mesh.demo.mesh import ALICE, BOB, YOU, mesh
 from devroute.mesh.demo.server import JournalPage
 from tests.inspector.browser import Browser, chromium
+from tests.proxy.dashboard.browser_cases import open_page
+from tests.proxy.dashboard.browser_cases import requests as requests_to
+from tests.proxy.dashboard.team import JSON, team
 from tests.support.grpc_shop import SERVICE, V1, message, reflecting, serving
 from tests.support.paths import ROOT
 
@@ -149,11 +153,36 @@ async def picture_demo(browser: Browser, folder: Path) -> None:
             await browser.leave()
 
 
+async def picture_team(browser: Browser, folder: Path) -> None:
+    settings = {"entry_url": "https://qa.example", "entry_links": True}
+    async with team(folder, **settings) as here:
+        await here.laptop("alice", "shop", "cart")
+        await here.laptop("alice--pay", "payments")
+        await here.laptop("bob", "shop")
+        for service, target, count, failed in (("shop", "bob", 340, 4), ("cart", "alice", 26, 0)):
+            requests_to(here, service, target, count, failed)
+        for target in ("dora", "dora", "emil"):
+            asked = {"x-devroute": f'{{"shop": "{target}"}}', "x-devroute-candidates": "shop"}
+            await here.ask("GET", "/resolve", asked)
+        body = {"contract": '{"shop": "alice", "payments": "alice--pay"}'}
+        await here.ask("PUT", "/api/contracts/checkout", here.token("alice") | JSON, body)
+        await open_page(browser, here, "carol")
+        await browser.shows("#services", "340/min")
+        await browser.until("document.querySelectorAll('#laptops [title^=round]').length === 3")
+        await take(browser, "dashboard")
+        await browser.scheme("light")
+        await browser.size(360, 740)
+        await browser.save(FOLDER / "dashboard-360.png")
+        await browser.leave()
+
+
 async def main() -> None:
     with TemporaryDirectory(prefix="devroute-screenshots-") as name:
         folder = Path(name)
         async with chromium(folder / "profile") as browser:
-            for each, height in ((picture_inspector, 760), (picture_demo, 640)):
+            for each, height in ((picture_inspector, 760), (picture_demo, 640), (picture_team, 640)):
+                if sys.argv[1:] and each.__name__.removeprefix("picture_") not in sys.argv[1:]:
+                    continue
                 (parts := folder / each.__name__).mkdir()
                 await browser.size(WIDTH, height)
                 await each(browser, parts)

@@ -45,9 +45,7 @@ class Dashboard:
         self._loop = asyncio.get_running_loop()
         self._next_tick = 0.0
         self._replicas: Callable[[], int | None] = lambda: None
-        self._shared = SharedTeam(
-            self._blocks, lambda: self._own().encode(), lambda each: admin.enforce(each)
-        )
+        self._shared = SharedTeam(self._blocks, self._report, lambda each: admin.enforce(each))
         access = Access(identities.authenticate, identities.check_current, self._shared, telemetry.record)
         admin = Admin(access, config.policy, tunnels, self._blocks, self._shared, telemetry.record)
         self._live = Live(self._shared, self._own, self._rows, lambda: measure(tunnels, self._loop.time()))
@@ -77,6 +75,11 @@ class Dashboard:
 
     def _about(self) -> dict[str, object]:
         return {"replicas": self._replicas() or 1, "signed_contracts_only": self._policy().require_signed}
+
+    def _report(self) -> bytes:
+        """For another replica, at which a page is open."""
+        measure(self._tunnels, self._loop.time())
+        return self._own().encode()
 
     def _own(self) -> ReplicaActivity:
         activity = self._activity

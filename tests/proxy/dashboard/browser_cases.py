@@ -9,22 +9,12 @@ from typing import Any
 from devroute.proxy.telemetry.activity import Activity
 from devroute.routing.route import Route
 from tests.inspector.browser import Browser
-from tests.proxy.dashboard.team import Team, team
+from tests.proxy.dashboard.team import Exchange, Team, team
 
 ENTRY = {"entry_url": "https://qa.example", "entry_links": True}
 #: A page that inserts it as HTML would run this.
 HOSTILE = "<img src=x onerror=window.owned=1>"
 LIVE = "document.querySelector('#live')?.dataset.state === 'live'"
-
-
-class Exchange:
-    """A completed one."""
-
-    error = None
-
-    def __init__(self, route: Route, status: int) -> None:
-        self.route = route
-        self.status = status
 
 
 def activity_of(here: Team) -> Activity:

@@ -10,8 +10,10 @@ from typing import Any
 import aiohttp
 
 from devroute.auth.tokens import new_token
+from devroute.errors import DevrouteError
 from devroute.proxy.app import Proxy
 from devroute.proxy.settings import ProxySettings
+from devroute.routing.route import Route
 from devroute.tunnel.agent_link import AgentLink
 from tests.support.loopback import connect
 
@@ -65,9 +67,10 @@ class Team:
                 response.headers,
             )
 
-    async def code(self, subject: str, origin: str | None = None) -> str:
+    async def code(self, subject: str, origin: str | None = None, host: str | None = None) -> str:
+        headers = self.token(subject) | JSON | ({} if host is None else {"host": host})
         body = {"origin": origin or self.url}
-        status, answer, _ = await self.ask("POST", "/api/login", self.token(subject) | JSON, body)
+        status, answer, _ = await self.ask("POST", "/api/login", headers, body)
         assert status == 200, answer
         return str(answer["code"])
 
@@ -144,16 +147,33 @@ class Stream:
         return [each for each in self.rows.values() if each["kind"] == kind]
 
 
-@asynccontextmanager
-async def team(folder: Path, **settings: Any) -> AsyncIterator[Team]:
+class Exchange:
+    """A completed one, as far as Activity reads it."""
+
+    def __init__(self, route: Route | None, status: int = 200, error: DevrouteError | None = None) -> None:
+        self.route = route
+        self.status = status
+        self.error = error
+
+
+def _write_files(folder: Path, like: Team | None) -> dict[str, str]:
+    """Policy and tokens, those of `like` or new ones. Returns the secrets by subject."""
+    folder.mkdir(exist_ok=True)
     made = {subject: new_token(subject) for subject in PEOPLE}
+    tokens = "".join(record.as_yaml() for _, record in made.values())
     (folder / "policy.yaml").write_text(POLICY)
-    (folder / "tokens.yaml").write_text("".join(record.as_yaml() for _, record in made.values()))
+    (folder / "tokens.yaml").write_text(tokens if like is None else (like.folder / "tokens.yaml").read_text())
+    return {subject: secret for subject, (secret, _) in made.items()} if like is None else like.secrets
+
+
+@asynccontextmanager
+async def team(folder: Path, like: Team | None = None, **settings: Any) -> AsyncIterator[Team]:
+    """`like`: of another replica."""
+    secrets = _write_files(folder, like)
     files = {each: str(folder / f"{each}.yaml") for each in ("policy", "tokens")}
     options = {**LOCAL, **PORTS, **files, "audit": str(folder / "audit"), "drain_timeout": 1.0, **settings}
     proxy = Proxy(ProxySettings.model_validate(options))
     await proxy.start()
-    secrets = {subject: secret for subject, (secret, _) in made.items()}
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
         running = Team(proxy, folder, secrets, client)
         try:
