@@ -53,9 +53,9 @@ class Outcome:
 class Results:
     """Requests to one service with one result, reason and laptop, or fallbacks with one reason. `outcomes`
     caches those of the service, by method and status of requests without an error. `ended`: it is exposed no
-    more, and must not be counted with."""
+    more, and must not be counted with. `own`: the proxy itself responds, in the app's place."""
 
-    __slots__ = ("count", "ended", "idle", "laptop", "outcomes", "reason", "result", "seen", "service")
+    __slots__ = ("count", "ended", "idle", "laptop", "outcomes", "own", "reason", "result", "seen", "service")
 
     def __init__(self, service: "ServiceSeries", result: str, reason: str, laptop: str) -> None:
         self.service = service
@@ -63,6 +63,7 @@ class Results:
         self.reason = reason
         self.laptop = laptop
         self.count = 0
+        self.own = False
         self.ended = False
         self.outcomes: dict[bytes, dict[int, Outcome]] = {}
         self.seen = 0

@@ -3,6 +3,7 @@
 from typing import Final, Protocol
 
 from devroute import headers
+from devroute.errors import FaultInjected
 from devroute.headers import line_start
 from devroute.http.message import InboundRequest, result_lines
 from devroute.metrics.requests import Results
@@ -18,7 +19,7 @@ RULE: Final = "rule"  # a rule of the laptop did something
 FAILOVER: Final = "failover"  # the laptop declined, and the service responds
 MIRROR: Final = "mirror"  # a copy that the contract asks for
 SHADOW: Final = "shadow"  # a copy of shadow traffic
-FAULT: Final = "fault"  # the contract's abort
+FAULT: Final = FaultInjected.code  # the contract's abort
 REASON_CODES: Final = (TUNNEL, ADDRESS, RULE, FAILOVER, MIRROR, SHADOW, FAULT)
 
 _NO_STORE: Final = b"cache-control: no-store\r\n"

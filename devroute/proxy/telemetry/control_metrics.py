@@ -8,6 +8,7 @@ from devroute.contract.target import Laptop
 from devroute.metrics.instruments import Histogram
 from devroute.metrics.requests import RequestSeries
 from devroute.metrics.table import RESOLVE_SECONDS, RTT
+from devroute.proxy.telemetry.audit_events import REFUSAL_STATUSES
 from devroute.routing.decision import Decision
 from devroute.routing.registration import Registration
 from devroute.routing.resolve_codec import decision_word
@@ -39,7 +40,8 @@ class ControlMetrics:
         if not isinstance(resolved, Decision) or resolved.kind != "fallback" or resolved.error is None:
             return
         laptop = resolved.target if self.by_laptop and _names_laptop(resolved) else ""
-        service = self.requests.service(resolved.service, contracted=True)
+        permitted = resolved.error.status not in REFUSAL_STATUSES
+        service = self.requests.service(resolved.service, contracted=permitted)
         service.fallbacks_for(resolved.error.code, laptop).count += 1
 
     def offers(self, service: str) -> bool:

@@ -5,12 +5,11 @@ results are looked up once, and an exemplar is looked for at most once a second 
 import time
 from typing import Final
 
-from devroute.errors import FaultInjected
 from devroute.http.trace_context import trace_parent
 from devroute.metrics.requests import Outcome, RequestSeries, Results
 from devroute.metrics.table import OTHER
 from devroute.proxy.downstream.context import CompletedExchange
-from devroute.routing.route import Route
+from devroute.routing.route import FAULT, Route
 
 #: Seconds for which a bucket keeps its exemplar at least.
 EXEMPLAR_SECONDS: Final = 1.0
@@ -38,6 +37,7 @@ class Metrics:
         results = route.metrics
         if results is None or results.ended:
             results = self._results(route, route.result, route.reason_code)
+            results.own = route.reason_code == FAULT
             route.metrics = results
         results.count += 1
         request, status = exchange.request, exchange.status
@@ -45,7 +45,7 @@ class Metrics:
         outcome = None if by_status is None else by_status.get(status)
         if outcome is None:
             outcome = results.service.cached_outcome(results, request.method, status)
-        self._observe(exchange, outcome, exchange.opened)
+        self._observe(exchange, outcome, 0.0 if results.own else exchange.opened)
 
     def _observe(self, exchange: CompletedExchange, outcome: Outcome, opened: float) -> None:
         """`opened` as in the exchange; 0 also where the proxy itself has responded."""
@@ -67,8 +67,8 @@ class Metrics:
         else:
             results = self._results(route, ERROR, code)
         results.count += 1
-        opened = 0.0 if isinstance(error, FaultInjected) else exchange.opened
-        self._observe(exchange, results.service.outcome(request.method, exchange.status, code), opened)
+        outcome = results.service.outcome(request.method, exchange.status, code)
+        self._observe(exchange, outcome, exchange.opened)
 
     def _results(self, route: Route, result: str, reason: str) -> Results:
         laptop = route.laptop if self.by_laptop else ""

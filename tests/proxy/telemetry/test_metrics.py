@@ -120,6 +120,7 @@ async def test_requests_decisions_and_links_are_counted_and_logged(tmp_path: Pat
         assert b" 200 " in await it.request(CONTRACT, MATCHED, UNSAMPLED, method="PROPFIND")
         assert b" 400 " in await it.request("x-devroute-matched: invented")
         assert b" 400 " in await it.request('x-devroute: {"foo": "alice"}', "x-devroute-matched: invented")
+        assert b" 503 " in await it.request('x-devroute: {"foo": {"to": "alice", "abort": 503}}', MATCHED)
         assert "decision detour" in await it.resolve('{"foo": "alice"}')
         assert "decision fallback" in await it.resolve('{"foo": "bob"}')
         assert "decision error" in await it.resolve("nonsense")
@@ -133,6 +134,10 @@ async def test_requests_decisions_and_links_are_counted_and_logged(tmp_path: Pat
         assert values[SERVER, *http(200, "", method="_OTHER")] == 1
         assert values[SERVER, *http(400, "contract-missing", service="_OTHER")] == 1
         assert values[SERVER, *http(400, "service-not-in-contract", service="_OTHER")] == 1
+        clients = [key for key in values if key[0] == CLIENT]
+        assert len(clients) == 2, "what never went to a laptop took none of its time"
+        aborted = ("reason=fault-injected", "result=error", "service=foo")
+        assert values["devroute_requests_total", *aborted] == 1
         assert not any("invented" in part for key in values for part in key)
         total = "devroute_requests_total"
         assert values[total, "reason=tunnel", "result=laptop", "service=foo"] == 2
@@ -154,7 +159,7 @@ async def test_requests_decisions_and_links_are_counted_and_logged(tmp_path: Pat
         assert {each.labels["http_request_method"] for each in exemplars} == {"GET"}, "the sampled one's"
         for each in (link, again, second):
             each.drain("leaving", "the test is over")
-        one, other, missing, _ = await it.lines()
+        one, other, missing, *_ = await it.lines()
     assert (one["trace_id"], one["request_id"], one["path"], one["status"]) == (TRACE, "one", "/path", 200)
     names = ("service", "laptop", "target", "result", "reason", "level")
     assert [one[each] for each in names] == ["foo", "alice", "alice", "laptop", "tunnel", "info"]
