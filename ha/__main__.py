@@ -54,6 +54,10 @@ async def run(options: argparse.Namespace, folder: Path) -> Report:
         try:
             async with asyncio.timeout(QUICK_LIMIT_S if options.quick else LIMIT_S):
                 await part(folder / str(number), scale, report, wanted)
+        except asyncio.CancelledError:  # by a signal: what was found until then is shown
+            task.uncancel()
+            report.broken[wanted[0]] = "ended by a signal"
+            break
         except Exception as error:  # noqa: BLE001  # the others show their figures all the same
             report.broken[wanted[0]] = _reason(error)
     report.machine["load_after"] = os.getloadavg()[0]
