@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Literal
 
+from devroute.bounded_cache import BoundedCache
 from devroute.contract.explain import explain
 from devroute.contract.grammar import WIDEST_LIMITS, Contract, Saved, is_signed, parse
 from devroute.contract.name import SIGN, is_named, parse_name
@@ -30,8 +31,10 @@ MAX_TTL_S: Final = 30 * 24 * 3600
 #: Names that were deleted or have expired, for errors that say so, and seconds that they are remembered for.
 MAX_GONE: Final = 256
 GONE_SECONDS: Final = 24 * 3600.0
-#: Names that are compared with one that is unknown, and what is similar to it.
-MAX_COMPARED: Final = 32
+#: Names that are compared with one that is unknown (some 100 µs each), what is similar to it, and bytes of
+#: such results that are remembered: every sidecar asks again each second.
+MAX_COMPARED: Final = 16
+_MAX_NEAR_BYTES: Final = 256 * 1024
 _SIMILAR: Final = 0.7
 
 
@@ -80,6 +83,7 @@ class NamedContracts:
         self._count: Counter[str] = Counter()  # by owner
         self._size: Counter[str] = Counter()  # bytes, by owner
         self._gone: OrderedDict[str, _Gone] = OrderedDict()
+        self._near = BoundedCache[str, list[str]](_MAX_NEAR_BYTES)  # of unknown names
         self._next_expiry = float("inf")
 
     def get(self, name: str, now: float) -> NamedContract | None:
@@ -174,6 +178,7 @@ class NamedContracts:
         self._next_expiry = min((each.expires for each in self._by_name.values()), default=float("inf"))
 
     def _take(self, name: str) -> NamedContract | None:
+        self._near.clear()
         before = self._by_name.pop(name, None)
         if before is not None:
             self._count[before.owner] -= 1
@@ -195,7 +200,11 @@ class NamedContracts:
                 f"the contract '{SIGN}{name}' of {gone.owner} {gone.how} {duration(now - gone.at)} ago",
                 hint=f"ask {gone.owner} to save it again: devroute contract save {name} CONTRACT",
             )
-        near = [self._by_name[each] for each in _near(name, self._by_name)]
+        names = self._near.get(name)
+        if names is None:
+            names = _near(name, self._by_name)
+            self._near.put(name, names, sum(map(len, (name, *names))))
+        near = [self._by_name[each] for each in names]
         meant = " or ".join(f"{SIGN}{each.name} (of {each.owner})" for each in near)
         return ContractUnknown(
             f"no contract is saved as '{SIGN}{name}'",

@@ -41,6 +41,7 @@ class Way:
     closed: str
     inside: str
     proxy: testbed.RunningProxy
+    other: str
 
     async def get(self, url: str, path: str = "/", **fields: str) -> tuple[ClientResponse, Any]:
         headers = {"host": HOST, **{name.replace("_", "-"): value for name, value in fields.items()}}
@@ -70,6 +71,10 @@ async def from_laptop(request: web.Request) -> web.StreamResponse:
     return await echo(request, "laptop")
 
 
+async def from_other(request: web.Request) -> web.StreamResponse:
+    return await echo(request, "other")
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def way(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Way]:
     folder = tmp_path_factory.mktemp("named")
@@ -85,9 +90,12 @@ async def way(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Way]:
             edge = edge_filter(EdgeSettings(networks=networks))
             gateway = await enter(running(apply([edge], shape, bootstrap(shape)), folder, name, {}))
             places.append(gateway.listeners[LISTENER])
+        other = await enter(serving(from_other))
         client = await enter(ClientSession(timeout=ClientTimeout(total=20)))
         places.append(sidecar.listeners[INBOUND])
-        yield Way(client, *("http://{}:{}".format(*each) for each in places), proxy)
+        yield Way(
+            client, *("http://{}:{}".format(*each) for each in places), proxy, f"{other.host}:{other.port}"
+        )
 
 
 async def test_a_name_stands_wherever_a_contract_may_until_it_is_deleted(way: Way) -> None:
@@ -111,6 +119,8 @@ async def test_a_name_stands_wherever_a_contract_may_until_it_is_deleted(way: Wa
     assert "all requests for foo go to the laptop alice" in page
     assert "Saved by alice. Not signed." in page
 
+    await way.change("PUT", "checkout", json.dumps({"foo": way.other}))
+    await way.turns_into("other", x_devroute="@checkout")  # the proxy has forgotten its decision, too
     await way.change("PUT", "checkout", '{"bar": "alice"}')
     await way.turns_into("app", x_devroute="@checkout")
     await way.change("DELETE", "checkout")

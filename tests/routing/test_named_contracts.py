@@ -100,6 +100,16 @@ def test_an_unknown_name_is_no_fault_of_the_caller_while_not_all_names_are_known
         names.find("other", NOW)
 
 
+def test_what_is_saved_later_is_proposed_too(names: NamedContracts) -> None:
+    proposed = []
+    for _ in range(2):
+        with pytest.raises(ContractUnknown) as caught:
+            names.find("payment", NOW)
+        proposed.append("@payments (of bob)" in caught.value.hint)
+        names.put(saved("payments", "bob"))
+    assert proposed == [False, True]
+
+
 def test_unknown_names_cost_little_however_many_are_saved() -> None:
     names = NamedContracts()
     for number in range(MAX_CONTRACTS):

@@ -21,6 +21,7 @@ from devroute.proxy.control.http import create_runner
 from devroute.routing.named_contracts import MAX_TTL_S, ContractReader, NamedContracts
 from devroute.routing.registry import Registry
 from devroute.routing.trace import Traces
+from tests.proxy.telemetry.test_audit import VALIDATOR
 
 TEXT = '{"foo": "version:v2", "bar": "alice"}'
 TOKENS = {name: new_token(name) for name in ("alice", "bob", "dana")}
@@ -149,6 +150,8 @@ async def test_only_the_owner_and_administrators_change_it(server: Server) -> No
         ("saved", "dana", "alice"),
         ("deleted", "dana", "dana"),
     ]
+    for event in server.events:
+        VALIDATOR.validate({"audit": 1, "time": "2026-01-01T00:00:00.000000Z", **event})
     assert "version:v2" not in json.dumps(server.events), "the trail names no content of a contract"
 
 
