@@ -117,7 +117,7 @@ test-slow: $(VENV)/.test-installed package zipapp envoys
 
 # What the image installs, with hashes; needs uv. Again after a change of pyproject.toml or constraints.txt.
 image-requirements:
-	uv pip compile $(LOCKED) pyproject.toml --extra uvloop --extra redis -o image/runtime.txt
+	uv pip compile $(LOCKED) pyproject.toml --extra uvloop --extra redis --extra otel -o image/runtime.txt
 	uv pip compile $(LOCKED) image/build.in -o image/build.txt
 LOCKED := --quiet -c constraints.txt --generate-hashes --python-version 3.13 --python-platform linux --no-header \
 	--no-annotate

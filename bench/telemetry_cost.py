@@ -1,4 +1,4 @@
-"""`python -m bench.telemetry_cost`: what metrics and the access log cost a request, in nanoseconds.
+"""`python -m bench.telemetry_cost`: what metrics, the access log and traces cost a request, in nanoseconds.
 
 Each figure is the least of several rounds, so that other work of the machine affects it little, minus that of
 an empty call. With the compiled package: `make compiled`, then
@@ -12,24 +12,36 @@ from collections.abc import Callable
 from time import perf_counter_ns, process_time_ns
 
 from devroute.http.http1.request import parse_request_head
-from devroute.http.message import RequestHead
+from devroute.http.message import Framing, RequestHead
+from devroute.http.spans import AgentSpan
 from devroute.metrics.exposition import expose
 from devroute.metrics.requests import RequestSeries
 from devroute.proxy.downstream.context import CompletedExchange, Context, Timeouts
 from devroute.proxy.downstream.exchange import Exchange
+from devroute.proxy.downstream.sampling import Sampler
 from devroute.proxy.telemetry import metrics as compiled_or_not
 from devroute.proxy.telemetry.access_log import AccessLog
 from devroute.proxy.telemetry.control_metrics import ControlMetrics
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.proxy.telemetry.scrape import all_series
+from devroute.proxy.telemetry.spans import Batch, sampled_request
 from devroute.routing.route import Route
 from devroute.upstream.interface import DiscardedRequest, ResponseSink, UpstreamStream
 
 ROUNDS, REQUESTS = 400, 200
 SCRAPES, OUTCOMES = 5, 200
+#: Requests whose spans make a batch.
+IN_BATCH = 16
 
 #: What a request may cost, in nanoseconds, compiled.
-BUDGETS = {"metrics": 1_000, "log": 4_000}
+BUDGETS = {
+    "metrics": 1_000,
+    "log": 4_000,
+    "traces, request not sampled": 500,
+    "traces, request sampled, on its way": 6_000,
+    "traces, request sampled, at its end": 6_000,
+    "traces, request sampled, its spans later": 40_000,
+}
 
 #: As a sidecar sends it.
 HEAD = (
@@ -62,16 +74,53 @@ def exchange(milliseconds: float) -> Exchange:
     return made
 
 
-def cost(call: Callable[[CompletedExchange], None], done: CompletedExchange) -> float:
+def cost(
+    call: Callable[[CompletedExchange], object], done: CompletedExchange, calls: int = REQUESTS
+) -> float:
     """Nanoseconds of a call."""
-    numbers = range(REQUESTS)
+    numbers = range(calls)
     least = float("inf")
     for _ in range(ROUNDS):
         before = perf_counter_ns()
         for _ in numbers:
             call(done)
         least = min(least, perf_counter_ns() - before)
-    return least / REQUESTS
+    return least / calls
+
+
+def tracing_costs() -> dict[str, Callable[[CompletedExchange], object]]:
+    """The parts of what traces cost: a look at the head; ids and a new head; what is kept of the request; and
+    its three spans, with their part of a batch's bytes."""
+    agents: list[AgentSpan] = []
+    sampler = Sampler(agents.append)
+    route = exchange(12.0).route
+    assert route is not None
+    plain = parse_request_head(HEAD.replace(b"-01\r\n", b"-00\r\n"))
+
+    def begin(done: CompletedExchange) -> None:
+        ids = sampler.sample(done.request)
+        assert ids is not None
+        sampler.pass_on(ids, RequestHead(b"GET", b"/", Framing.NONE, 0, done.request.raw), route)
+
+    ids = sampler.sample(parse_request_head(HEAD))
+    assert ids is not None
+    kept = sampled_request(exchange(12.0), ids)
+    agent = AgentSpan(ids.parent, "b", "alice", agents.append)
+    agent.opened, agent.ended = kept.opened, kept.ended
+
+    def build(done: CompletedExchange) -> None:
+        batch = Batch(0, "bench")
+        for _ in range(IN_BATCH):
+            batch.add(kept)
+            batch.add(agent)
+        batch.body()
+
+    return {
+        "traces, request not sampled": lambda done: sampler.sample(plain),
+        "traces, request sampled, on its way": begin,
+        "traces, request sampled, at its end": lambda done: sampled_request(done, ids),
+        "traces, request sampled, its spans later": build,
+    }
 
 
 def measured() -> dict[str, float]:
@@ -83,7 +132,11 @@ def measured() -> dict[str, float]:
         empty = cost(lambda one: None, done)
         metrics = Metrics(RequestSeries(lambda service: True), by_laptop=False)
         log = AccessLog(lambda lines: None)
-        return {"metrics": cost(metrics.count, done) - empty, "log": cost(log.completed, done) - empty}
+        found = {"metrics": cost(metrics.count, done) - empty, "log": cost(log.completed, done) - empty}
+        for name, call in tracing_costs().items():
+            found[name] = cost(call, done, 10 if "later" in name else REQUESTS) - empty
+        found["traces, request sampled, its spans later"] /= IN_BATCH
+        return found
     finally:
         gc.enable()
 

@@ -116,6 +116,9 @@ def _installation(
     entry_links: Annotated[
         bool, option("The gateway at these URLs has the edge's filter", None, "--entry-links")
     ] = False,
+    otlp_endpoint: Annotated[
+        str | None, option("Collector that gets the spans of sampled requests, by OTLP/HTTP", "URL")
+    ] = None,
     ingress: Annotated[
         str | None, option("Gateway through which laptops connect", "NAMESPACE/SERVICEACCOUNT")
     ] = None,
@@ -154,6 +157,7 @@ def _installation(
         mesh_egress=mesh_egress,
         entry_urls=tuple(entry_url or ()),
         entry_links=entry_links,
+        otlp_endpoint=otlp_endpoint,
         outlier_detection=tuple(map(read_protected, outlier_detection or ())),
         services=tuple(service or ("*",)),
         pod_networks=tuple(pod_network or POD_NETWORKS),

@@ -38,6 +38,9 @@ def proxy(
     audit: Annotated[
         str | None, option("Audit trail: who was admitted, refused, and sent where", "-|FILE|off")
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None, option("Collector that gets the spans of sampled requests, by OTLP/HTTP", "URL")
+    ] = None,
     log_format: Annotated[str | None, option("Format of the log", **one_of("json", "console"))] = None,
     log_level: Annotated[
         str | None, option("Lowest level that is logged", **one_of("debug", "info", "warning", "error"))

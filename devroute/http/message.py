@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from devroute.headers import REASON, RESULT, RULE, line_start
+from devroute.http.spans import AgentSpan
 from devroute.quoting import printable
 
 #: Field lines in order, names as received (compare with .lower()).
@@ -60,10 +61,11 @@ class RequestHead:
     """A request as an upstream gets it: without hop-by-hop fields, framing decided.
 
     `wire` is the head as sent on an HTTP/1.1 connection or in an OPEN frame, final CRLF CRLF included.
-    `length` is the body's length in bytes where framing is LENGTH, else 0.
+    `length` is the body's length in bytes where framing is LENGTH, else 0. `span`: for what a tunnel
+    observes of a sampled request, None for all others.
     """
 
-    __slots__ = ("framing", "length", "method", "target", "wire")
+    __slots__ = ("framing", "length", "method", "span", "target", "wire")
 
     def __init__(
         self,
@@ -72,12 +74,14 @@ class RequestHead:
         framing: Framing,
         length: int,
         wire: bytes,
+        span: AgentSpan | None = None,
     ) -> None:
         self.method = method
         self.target = target
         self.framing = framing
         self.length = length
         self.wire = wire
+        self.span = span
 
     def __eq__(self, other: object) -> bool:
         return (

@@ -123,6 +123,13 @@ AUDIT_DROPPED: Final = Metric(
 LOG_DROPPED: Final = Metric(
     "devroute_log_dropped_total", "counter", "Lines of the log that could not be written"
 )
+SPANS_EXPORTED: Final = Metric("devroute_spans_exported_total", "counter", "Spans that the collector took")
+SPANS_DROPPED: Final = Metric(
+    "devroute_spans_dropped_total",
+    "counter",
+    "Spans of sampled requests that the collector did not take, or that were never sent",
+    ("reason",),
+)
 LOOP_LAG: Final = Metric(
     "devroute_event_loop_lag_seconds", "gauge", "The longest delay of a timer within the last 30 s"
 )
@@ -132,7 +139,7 @@ BUILD: Final = Metric("devroute_build_info", "gauge", "1, with the version", ("v
 TABLE: Final = (
     SERVER_SECONDS, CLIENT_SECONDS, REQUESTS, RESOLVE_SECONDS_TAKEN, RESOLVES, FALLBACKS, LAPTOPS, LINKS, RTT,
     RECONNECTS, IN_FLIGHT, BODY_BYTES, SIDECARS, REPLICAS, REGISTRY_UP, REGISTRY_LAG, FORWARDED,
-    POLICY_SUCCESS, POLICY_TIME, AUDIT_DROPPED, LOG_DROPPED, LOOP_LAG, BUILD,
+    POLICY_SUCCESS, POLICY_TIME, AUDIT_DROPPED, LOG_DROPPED, SPANS_EXPORTED, SPANS_DROPPED, LOOP_LAG, BUILD,
 )  # fmt: skip
 
 #: What the setting metrics_by_laptop splits by laptop.

@@ -44,6 +44,7 @@ from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_file import OFF, STDOUT
 from devroute.proxy.telemetry.background_writer import BackgroundWriter
 from devroute.proxy.telemetry.telemetry import Telemetry, report_loop_error, standard_error
+from devroute.replicas.local_laptops import LocalLaptops
 from devroute.replicas.reports import Reported
 from devroute.routing.named_contracts import ContractReader, NamedContracts
 from devroute.routing.registry import Registry
@@ -121,22 +122,22 @@ class Proxy:
     def _create_listeners(self) -> None:
         settings, config = self._settings, self._config
         now, limits = self._loop.time(), HeadLimits(settings.max_head_bytes, settings.max_header_fields)
-        observer, record = self.telemetry.observer, self.telemetry.record
-        self._data = Listener(self._router, settings.timeouts, observer.completed, now, limits)
+        telemetry, observe = self.telemetry, self.telemetry.observer.completed
+        self._data = Listener(self._router, settings.timeouts, observe, now, limits, telemetry.sampler)
         self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
             registry=self.registry,
             permit=self._permit_registration,
-            record=record,
+            record=telemetry.record,
             entries=settings.entry_url,
             entry_links=settings.entry_links,
-            round_trip=self.telemetry.control.round_trips.observe,
+            round_trip=telemetry.control.round_trips.observe,
         )
-        reported = Reported(self.telemetry.traces, KnownServices(), self._shadow.comparisons)
-        self._dashboard = Dashboard(config, self._tunnels, self.telemetry, self.named_contracts)
+        reported = Reported(telemetry.traces, KnownServices(), self._shadow.comparisons)
+        self._dashboard = Dashboard(config, self._tunnels, telemetry, self.named_contracts)
         self.replication = Replication(
             settings,
-            self._pools,
+            LocalLaptops(self.registry, self._pools, telemetry.report_span),
             reported,
             self._tunnels,
             self.named_contracts,
@@ -193,6 +194,7 @@ class Proxy:
         await self._listen_tls()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._config.start(self.telemetry.record)
+        self.telemetry.start()
         log.info(
             "proxy.ready",
             version=__version__,
@@ -256,7 +258,7 @@ class Proxy:
             await self._mesh.close()
         await self._control.cleanup()
         await self._admin.cleanup()
-        self.telemetry.close()
+        await self.telemetry.stop()
         log.info("proxy.stopped")
 
     # --- periodic work

@@ -18,7 +18,6 @@ from devroute.replicas.local_laptops import LocalLaptops
 from devroute.replicas.redis_url import places
 from devroute.replicas.reports import Reported
 from devroute.routing.named_contracts import NamedContracts
-from devroute.upstream.pools import Pools
 
 if TYPE_CHECKING:
     from devroute.replicas.peers import Answer, Peers
@@ -37,7 +36,7 @@ class Replication:
     def __init__(
         self,
         settings: ProxySettings,
-        pools: Pools,
+        laptops: LocalLaptops,
         reported: Reported,
         tunnels: Tunnels,
         names: NamedContracts,
@@ -46,7 +45,7 @@ class Replication:
         """`answers`: to questions of other replicas, by their prefix. Raises ConfigInvalid."""
         self._settings = settings
         self._tunnels = tunnels
-        self._laptops = LocalLaptops(tunnels.registry, pools)
+        self._laptops = laptops
         self.peer_port = 0
         self.shared: SharedRegistry | None = None
         if settings.registry != MEMORY:

@@ -19,6 +19,9 @@ from devroute.settings import Settings
 from devroute.tunnel.protocol.frames import MAX_STREAMS
 from devroute.upstream.dialer import RETRY_REFUSED_SECONDS
 
+#: Where a collector takes traces, below its base URL (OTLP/HTTP).
+TRACES_PATH: Final = "/v1/traces"
+
 #: The registry of a single replica.
 MEMORY: Final = "memory"
 
@@ -77,6 +80,18 @@ def _registry(value: object) -> str:
             f"write '{MEMORY}', or a URL that starts with {', '.join(f'{s}://' for s in SCHEMES)}"
         )
     return text
+
+
+def read_collector_url(value: object) -> str:
+    """The URL that traces are sent to: the given one, or OTLP's below it where it has no path. Raises
+    ValueError."""
+    text = str(value)
+    parts = urlsplit(text)
+    if "@" in parts.netloc:
+        raise ValueError("a collector's URL holds no password; let one beside the proxy add it")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{quote(text)} is not a URL; write it like http://collector.observability:4318")
+    return text.rstrip("/") + TRACES_PATH if parts.path in ("", "/") and not parts.query else text
 
 
 def _list(value: object) -> object:
@@ -149,6 +164,8 @@ class ProxySettings(Settings):
     log_sample: Annotated[float, Field(ge=0, le=1)] = 1.0
     #: Whether devroute_requests_total and devroute_fallbacks_total have the laptop's name as a label.
     metrics_by_laptop: bool = False
+    #: The collector that gets the spans of sampled requests, by OTLP/HTTP (docs/tracing.md).
+    otlp_endpoint: Annotated[str, BeforeValidator(read_collector_url)] | None = None
     #: How often policy, token and key files are checked for changes.
     reload_interval: _Seconds = 1.0
     #: How long a client may take for its request's head, and between two chunks of its body.

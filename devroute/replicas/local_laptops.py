@@ -5,7 +5,7 @@ questions. It looks at no contract: the replica that forwards a request has judg
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from devroute.bounded_cache import BoundedCache
@@ -20,6 +20,7 @@ from devroute.errors import (
 )
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Headers, RequestHead
+from devroute.http.spans import AgentSpan, sampled_parent
 from devroute.replicas.node import END, LINE, REACHABLE
 from devroute.replicas.peers import Answer
 from devroute.routing.registration import Registration
@@ -42,10 +43,14 @@ _REACHABLE: Final = re.compile(re.escape(REACHABLE) + rb"([0-9]\.[0-9]{3})")
 class LocalLaptops:
     """`forwarded` counts the requests that other replicas sent."""
 
-    def __init__(self, registry: Registry, pools: Pools) -> None:
+    def __init__(
+        self, registry: Registry, pools: Pools, report: Callable[[AgentSpan], None] | None = None
+    ) -> None:
+        """`report` gets the laptops' spans of sampled requests."""
         self.registry = registry
         self.pools = pools
         self.forwarded = 0
+        self._report = report
         self.tasks = TaskOwner()
         self._left = BoundedCache[tuple[str, int], str](MAX_LEFT_BYTES)  # instances by name and generation
         registry.observers.append(self)
@@ -63,9 +68,12 @@ class LocalLaptops:
         self.forwarded += 1
         try:
             line, head = take_line(head)
-            upstream = self._upstream(*self.find_newest(line))
+            registration, service = self.find_newest(line)
+            upstream = self._upstream(registration, service)
         except DevrouteError as error:
             return RefusedStream(sink, error)
+        if self._report is not None and (parent := sampled_parent(head.wire)) is not None:
+            head.span = AgentSpan(parent, service, registration.name, self._report)
         return upstream.open(head, sink)
 
     def find(self, line: bytes) -> tuple[Registration, str]:

@@ -1,23 +1,21 @@
-"""The proxy's end of a tunnel: an Upstream for each service of a laptop.
-
-It does not trust the agent: response heads are parsed again and bodies are counted.
-"""
+"""The proxy's end of a tunnel: an Upstream for each service of a laptop."""
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
-from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, UpstreamInvalid, UpstreamReset
+from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, UpstreamReset
 from devroute.http.http1.response import ResponseHeadParser
-from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, rule_of
+from devroute.http.message import Framing, RequestHead
 from devroute.tunnel.link import Link
-from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol.events import Hello, Opened, Renew
-from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, MAX_STREAM_ID, WINDOW, Flag, Reason
+from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, MAX_STREAM_ID, WINDOW, Flag
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import CLOSED, Stream
 from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.tunnel.proxy_stream import ProxyStream, SampledStream
 from devroute.upstream.interface import ResponseSink
 from devroute.upstream.quota import Quota
 
@@ -25,130 +23,9 @@ from devroute.upstream.quota import Quota
 _NONE: Final = Framing.NONE
 _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
-_UPGRADE: Final = Framing.UPGRADE
 _FLAG_END: Final = int(Flag.END)
 _FLAG_CHUNKED: Final = int(Flag.CHUNKED)
 _FLAG_UPGRADE: Final = int(Flag.UPGRADE)
-_FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
-
-
-class ProxyStream(LinkStream):
-    """One request through the tunnel; implements devroute.upstream.interface.UpstreamStream."""
-
-    __slots__ = ("_method", "_response_parser", "_sink", "_upgradable", "_upgraded", "answered")
-
-    def __init__(self, link: "ProxyLink", head: RequestHead, sink: ResponseSink) -> None:
-        super().__init__(link)
-        self._response_parser = link.response_parser
-        self._method = head.method
-        self._upgradable = head.framing is _UPGRADE
-        self._sink = sink
-        self._consume = sink.on_data
-        self._upgraded = False
-        self.answered = False  # something of the response has arrived
-
-    # --- the request
-
-    def send_data(self, data: bytes) -> None:
-        self.link.send_data(self, data)
-
-    def send_end(self, trailers: Headers) -> None:
-        self.link.send_end(self, trailers)
-
-    def cancel(self) -> None:
-        self.done = True
-        if not self.stream.closed:
-            self.link.send_reset(self, "cancelled", "the client has gone away")
-
-    def pause_response(self) -> None:
-        self.hold()
-
-    def resume_response(self) -> None:
-        self.release()
-
-    # --- the response
-
-    def receive_head(self, raw: bytes, flags: int) -> None:
-        if self.done:
-            return
-        self.answered = True
-        try:
-            head = self._checked(raw, flags)
-        except UpstreamInvalid as error:
-            self.reset(error)
-            self.broken(error)
-            return
-        if flags & _FLAG_INFORMATIONAL:
-            self._sink.on_informational(head)
-            return
-        framing = head.framing
-        if framing is _LENGTH:
-            self.left = head.length
-        elif framing is not _NONE:
-            self.left = UNBOUNDED
-            self._upgraded = framing is _UPGRADE
-        self._sink.on_head(head)
-        if flags & _FLAG_END:
-            self.receive_end([])
-
-    def _checked(self, raw: bytes, flags: int) -> ResponseHead:
-        """The parsed head. Raises UpstreamInvalid, also where the frame's flags contradict it."""
-        if raw[-4:] != b"\r\n\r\n":
-            raise UpstreamInvalid("the laptop's response has no whole head")
-        head = self._response_parser.parse(raw, self._method)
-        if head.drop:
-            head.by_rule = rule_of(raw)
-        status = head.status
-        if (status == 101) is not bool(flags & _FLAG_UPGRADE) or (
-            (status < 200 and status != 101) is not bool(flags & _FLAG_INFORMATIONAL)
-        ):
-            raise UpstreamInvalid(
-                f"the laptop's response has status {status}, which its frame's flags contradict"
-            )
-        if status == 101 and not self._upgradable:
-            # The sidecar would take it for a whole response, and send the next request into the pipe.
-            raise UpstreamInvalid("the laptop's response switches protocols (101) without a request for it")
-        return head
-
-    def complete(self, trailers: Headers) -> None:
-        self.done = True
-        self._sink.on_end(trailers)
-        if not self._upgraded and not self.stream.closed:
-            # The response is complete before its request: the rest will not be sent.
-            self.link.send_reset(self, "cancelled", "the response was complete before its request")
-
-    def broken(self, error: DevrouteError) -> None:
-        if not self.done:
-            self.done = True
-            self._sink.on_error(error)
-
-    def wrong_length(self, message: str) -> DevrouteError:
-        return UpstreamReset(f"the laptop's response: {message}")
-
-    def receive_reset(self, reason: Reason) -> None:
-        self.link.dismiss(self)
-        self._end_abruptly(reason.as_error(UpstreamReset))
-
-    def link_lost(self, error: DevrouteError) -> None:
-        self._end_abruptly(UpstreamReset(error.message, hint=error.hint))
-
-    def _end_abruptly(self, error: DevrouteError) -> None:
-        """Also ends an upgrade of which only the request's half is open: no one would receive it."""
-        if self._upgraded and self.done:
-            self._upgraded = False
-            self._sink.on_error(error)
-        else:
-            self.broken(error)
-
-    # --- flow control
-
-    def stop_source(self) -> None:
-        if not self.done or self._upgraded:
-            self._sink.pause_request()
-
-    def start_source(self) -> None:
-        if not self.done or self._upgraded:
-            self._sink.resume_request()
 
 
 # Not Final, which compiled code would not read again: tests wait less.
@@ -187,7 +64,8 @@ class TunnelUpstream:
 
     def open(self, head: RequestHead, sink: ResponseSink) -> ProxyStream:
         link = self._link
-        stream = ProxyStream(link, head, sink)
+        span = head.span
+        stream = ProxyStream(link, head, sink) if span is None else SampledStream(link, head, sink, span)
         framing = head.framing
         if framing is _NONE:
             flags = _FLAG_END
@@ -204,6 +82,9 @@ class TunnelUpstream:
             link.open_stream(stream, self._service, head.wire, flags, head.length)
         except ValueError:
             link.refuse(stream)
+            return stream
+        if span is not None:
+            span.opened = monotonic()
         return stream
 
     def reserve(self) -> DevrouteError | None:

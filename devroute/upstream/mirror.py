@@ -97,7 +97,7 @@ class MirrorUpstream:
         via = member_value(baggage, _MEMBER)
         baggage = with_member(baggage, _MEMBER, b"%b~%b" % (via, self._service) if via else self._service)
         wire = b"%bbaggage: %b\r\n\r\n" % (_BAGGAGE.sub(b"", head.wire)[:-2], baggage)
-        return RequestHead(head.method, head.target, head.framing, head.length, wire)
+        return RequestHead(head.method, head.target, head.framing, head.length, wire, head.span)
 
 
 class _AcceptingStream(DiscardedRequest):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from devroute.http.spans import AgentSpan
 from devroute.policy.policy import Policy
 from devroute.replicas.local_laptops import LocalLaptops
 from devroute.replicas.reports import Reported
@@ -23,7 +24,7 @@ from tests.support.redis_server import RedisServer
 
 class Replica:
     """One of several replicas; `data` is a port on which nothing but accepting happens, `policies` the one in
-    force."""
+    force, `spans` what it reports of sampled requests that others forward to it."""
 
     def __init__(
         self,
@@ -34,7 +35,9 @@ class Replica:
         shadow: ShadowTraffic,
         policies: list[Policy],
         contracts: NamedContracts,
+        spans: list[AgentSpan],
     ) -> None:
+        self.spans = spans
         self.policies = policies
         self.traces, self.services, _ = reported
         self.shadow = shadow
@@ -98,7 +101,8 @@ async def replicas(
             site = await start_site()
             policies = [Policy()]
             pools = Pools(lambda found=policies: found[0], connect_timeout=2, max_in_flight=100)  # type: ignore[misc]
-            laptops = LocalLaptops(site.registry, pools)
+            spans: list[AgentSpan] = []
+            laptops = LocalLaptops(site.registry, pools, spans.append)
             url = server if isinstance(server, str) else server.url
             traces, shadow = Traces(), ShadowTraffic(loop.time)
             site.registry.observers.append(shadow)
@@ -109,7 +113,7 @@ async def replicas(
             shared = SharedRegistry(url, prefix, laptops, reported, arrived, names)
             site.tunnels.claims = shared
             data = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
-            replica = Replica(site, shared, data, reported, shadow, policies, names)
+            replica = Replica(site, shared, data, reported, shadow, policies, names, spans)
             peer_port = await shared.listen("127.0.0.1", 0)
             await replica.start(peer_port)
             started.append(replica)

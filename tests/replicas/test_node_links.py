@@ -8,6 +8,7 @@ import pytest
 from devroute.contract.target import Address
 from devroute.errors import DevrouteError, LaptopOffline, ProtocolError, TargetUnreachable, UpstreamReset
 from devroute.http.message import Framing, RequestHead
+from devroute.http.spans import AgentSpan, SampledParent
 from devroute.policy.policy import Policy
 from devroute.replicas.certificate import Certificate
 from devroute.replicas.local_laptops import take_line
@@ -65,6 +66,28 @@ async def test_a_replica_dials_only_the_key_that_stands_in_redis(redis_server: R
         wrong = two.shared._certificate.client(Certificate("other").der)
         with pytest.raises(DevrouteError, match="not trusted"):
             await dial(peer_url(one), "", two.shared._links._make_link, tls=wrong)
+
+
+@pytest.mark.parametrize(("flags", "spans"), [("01", 1), ("00", 0)])
+async def test_the_owner_reports_the_laptops_span_of_a_sampled_request(
+    redis_server: RedisServer, flags: str, spans: int
+) -> None:
+    trace_id, client_span = b"4bf92f3577b34da6a3ce929d0e0e4736", b"c1c1c1c1c1c1c1c1"
+    line = b"traceparent: 00-%b-%b-%b\r\n\r\n" % (trace_id, client_span, flags.encode())
+    async with replicas(redis_server) as (one, two):
+        await one.connect({"foo": App(answer(b"hello"))})
+        await eventually(lambda: two.names() == ["alice"])
+        head = RequestHead(b"GET", b"/", Framing.NONE, 0, get().wire[:-2] + line)
+        reported: list[AgentSpan] = []
+        head.span = AgentSpan(SampledParent(trace_id, client_span, 1), "foo", "alice", reported.append)
+        sink = Client()
+        two.upstream().open(head, sink)
+        await asyncio.wait_for(sink.done.wait(), 5)
+        assert (bytes(sink.body), reported, len(one.spans), two.spans) == (b"hello", [], spans, [])
+        for span in one.spans:
+            assert (span.service, span.laptop, span.status, span.code) == ("foo", "alice", 200, "")
+            assert (span.parent.trace_id, span.parent.span_id) == (trace_id, client_span)
+            assert 0 < span.opened <= span.ended
 
 
 async def test_a_forwarded_request_reaches_no_other_process(redis_server: RedisServer) -> None:

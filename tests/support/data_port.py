@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.context import Timeouts
+from devroute.proxy.downstream.context import CompletedExchange, Timeouts
 from devroute.proxy.downstream.listener import Listener
+from devroute.proxy.downstream.sampling import Sampler
 from devroute.routing.route import Route
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.interface import Upstream
@@ -27,10 +28,14 @@ def always(upstream: Upstream, *, no_store: bool = False) -> Router:
 
 
 @asynccontextmanager
-async def data_port(router: Router) -> AsyncIterator[tuple[int, Listener]]:
+async def data_port(
+    router: Router,
+    observe: Callable[[CompletedExchange], None] = lambda exchange: None,
+    sampler: Sampler | None = None,
+) -> AsyncIterator[tuple[int, Listener]]:
     """Its number, and the listener. Connections that are left are cut at the end."""
     loop = asyncio.get_running_loop()
-    server = Listener(router, TIMEOUTS, lambda exchange: None, loop.time())
+    server = Listener(router, TIMEOUTS, observe, loop.time(), sampler=sampler)
     listening = await loop.create_server(server.accept, "127.0.0.1", 0)
     try:
         yield listening.sockets[0].getsockname()[1], server

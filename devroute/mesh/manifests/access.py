@@ -8,6 +8,7 @@ peer     no identity of the mesh, since the pod's connections are not captured: 
 """
 
 import ipaddress
+from urllib.parse import urlsplit
 
 from devroute.mesh.manifests import valkey
 from devroute.mesh.manifests.installation import (
@@ -122,7 +123,7 @@ def _allow(installation: Installation, name: str, principals: list[str], *operat
 def network_policy(installation: Installation) -> Document:
     """Which packets may flow; identities are for the AuthorizationPolicies. Out of the pod: DNS, istiod, the
     mesh's pods for failover, the laptops' networks that the policy permits, other replicas and what they
-    share. A collector of traces or logs has to be added."""
+    share. A collector of logs, or one of traces outside of the cluster, has to be added."""
     mesh = [DATA_PORT, CONTROL_PORT, HBONE_PORT]
     monitoring = {"namespaceSelector": _named(installation.monitoring_namespace)}
     istiod = {"namespaceSelector": _named(installation.istio_namespace)}
@@ -149,6 +150,7 @@ def network_policy(installation: Installation) -> Document:
                 else []
             ),
             *registry_egress(installation),
+            *collector_egress(installation),
             *_to_laptops(installation),
         ],
     }
@@ -182,6 +184,20 @@ def registry_egress(installation: Installation) -> list[Document]:
             to.append({"namespaceSelector": _named(namespace)})
     unique = [each for index, each in enumerate(to) if each not in to[:index]]
     return [{"to": unique} | ({} if registry.port is None else {"ports": [_tcp(registry.port)]})]
+
+
+def collector_egress(installation: Installation) -> list[Document]:
+    """The collector's namespace or address. One elsewhere has to be added by the operator."""
+    url = urlsplit(installation.otlp_endpoint or "")
+    host = url.hostname or ""
+    if is_address(host):
+        address = ipaddress.ip_address(host)
+        to: Document = {"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}
+    elif host and (namespace := namespace_of(host, installation.proxy.namespace)) is not None:
+        to = {"namespaceSelector": _named(namespace)}
+    else:
+        return []
+    return [{"to": [to], "ports": [_tcp(url.port or (443 if url.scheme == "https" else 80))]}]
 
 
 def _to_laptops(installation: Installation) -> list[Document]:

@@ -44,7 +44,7 @@ def _object(**properties: Any) -> Document:
 
 def _values(installation: Installation) -> Document:
     """The defaults: what the installation has."""
-    scope, ingress = installation.scope, installation.ingress
+    scope, ingress, endpoint = installation.scope, installation.ingress, installation.otlp_endpoint
     is_mesh = isinstance(scope, MeshScope)
     registry = access.registry_egress(installation) if installation.registry is not None else []
     (container,) = workload.deployment(installation)["spec"]["template"]["spec"]["containers"]
@@ -65,12 +65,12 @@ def _values(installation: Installation) -> Document:
         "policy": {"services": list(installation.services)},
         "contractKeys": json.loads(workload.NO_KEYS),
         "tokensSecret": installation.tokens_secret,
-        "settings": {},
+        "settings": {"otlp_endpoint": endpoint} if endpoint is not None else {},
         "meshEgress": installation.mesh_egress,
         "entryUrls": list(installation.entry_urls),
         "entryLinks": installation.entry_links,
         "ingress": {"namespace": ingress.namespace, "serviceAccount": ingress.service_account},
-        "extraEgress": [],
+        "extraEgress": access.collector_egress(installation),
         "resources": container["resources"],
         "istioNamespace": installation.istio_namespace,
         "dnsNamespace": installation.dns_namespace,

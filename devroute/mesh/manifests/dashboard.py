@@ -106,6 +106,14 @@ def _rows(job: str) -> dict[str, list[Panel]]:
                     (f"count({table.POLICY_SUCCESS.name} == 0)", "policies refused"),
                 ],
             ),
+            (
+                "Spans of traces",
+                "short",
+                [
+                    (_rate(table.SPANS_EXPORTED), "exported"),
+                    (_rate(table.SPANS_DROPPED, "reason"), "dropped: {{reason}}"),
+                ],
+            ),
             ("Policy in force since", "dateTimeAsIso", [(f"{table.POLICY_TIME.name} * 1000", "{{pod}}")]),
             ("Versions", "short", [(f"count by (version) ({table.BUILD.name})", "{{version}}")]),
         ],

@@ -21,7 +21,7 @@ from devroute.mesh.manifests.model import (
 from devroute.mesh.manifests.outlier_detection import Protected
 from devroute.mesh.manifests.registry import Registry
 from devroute.policy.policy import Policy
-from devroute.proxy.settings import ProxySettings
+from devroute.proxy.settings import ProxySettings, read_collector_url
 from devroute.quoting import quote
 
 #: Ports that the proxy's container listens on: the defaults of `devroute proxy`.
@@ -106,6 +106,8 @@ class Installation:
     #: filter is there.
     entry_urls: tuple[str, ...] = ()
     entry_links: bool = False
+    #: The collector of traces; the proxy's setting of this name.
+    otlp_endpoint: str | None = None
     #: Ports of services whose callers have outlier detection.
     outlier_detection: tuple[Protected, ...] = ()
     #: The cluster's own ranges, which are no targets.
@@ -125,6 +127,11 @@ class Installation:
             read_entry_urls(self.entry_urls)
         except Malformed as problem:
             raise ConfigInvalid(f"entry_urls: {problem}") from None
+        if self.otlp_endpoint is not None:
+            try:
+                read_collector_url(self.otlp_endpoint)
+            except ValueError as problem:
+                raise ConfigInvalid(f"otlp_endpoint: {problem}") from None
         if not self.image or self.image != "".join(self.image.split()):
             raise ConfigInvalid(f"image: {quote(self.image)} is not the name of an image")
         if not 1 <= self.replicas <= MAX_REPLICAS:

@@ -149,6 +149,7 @@ def _container(installation: Installation) -> Document:
             *([f"--mesh-egress=http://127.0.0.1:{EGRESS_PORT}"] if installation.mesh_egress else []),
             *(f"--entry-url={each}" for each in installation.entry_urls),
             *(["--entry-links"] if installation.entry_links else []),
+            *([f"--otlp-endpoint={installation.otlp_endpoint}"] if installation.otlp_endpoint else []),
         ],
         **({"env": _environment()} if installation.is_shared else {}),
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],

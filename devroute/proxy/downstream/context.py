@@ -7,6 +7,8 @@ from typing import Protocol
 
 from devroute.errors import DevrouteError
 from devroute.http.message import HEAD_LIMITS, HeadLimits, InboundRequest
+from devroute.http.spans import SpanIds
+from devroute.proxy.downstream.sampling import Sampler
 from devroute.routing.route import Route, Router
 
 
@@ -25,7 +27,7 @@ class Timeouts:
 
 class CompletedExchange(Protocol):
     """An exchange after its end, as metrics, logs and traces see it. `error` is why it failed; `status` is 0
-    if the client got no response head.
+    if the client got no response head. `spans`: None unless the request is sampled.
 
     Times by time.monotonic(): `started`, its request's head was complete; `opened`, it was sent upstream (0:
     never); `ended`, the upstream's response was complete or has failed; `finished`, the client's was written.
@@ -34,6 +36,7 @@ class CompletedExchange(Protocol):
     request: InboundRequest
     request_id: bytes
     route: Route | None
+    spans: SpanIds | None
     error: DevrouteError | None
     status: int
     bytes_in: int
@@ -71,12 +74,15 @@ class Context:
         observe: Callable[[CompletedExchange], None],
         now: float,
         head_limits: HeadLimits = HEAD_LIMITS,
+        sampler: Sampler | None = None,
     ) -> None:
+        """`sampler`: None without traces."""
         self.router = router
         self.timeouts = timeouts
         self.observe = observe
         self.now = now
         self.head_limits = head_limits
+        self.sampler = sampler
         self.draining = False
         self.drained = asyncio.Event()  # draining, and no request is in flight any more
         self.connections: set[ServerConnection] = set()

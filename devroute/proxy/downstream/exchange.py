@@ -13,6 +13,7 @@ from devroute.headers import NO_RETRY
 from devroute.http.aio.connection import READ_TURN
 from devroute.http.http1.response import without_cache_fields
 from devroute.http.message import Headers, InboundRequest, ResponseHead
+from devroute.http.spans import SpanIds
 from devroute.proxy.downstream.context import Context
 from devroute.quoting import MAX_REQUEST_ID
 from devroute.routing.route import FAILOVER, RULE, Route
@@ -52,6 +53,7 @@ class Exchange:
         "request",
         "request_id",
         "route",
+        "spans",
         "started",
         "status",
     )
@@ -63,6 +65,7 @@ class Exchange:
         self.started = monotonic()
         self.opened = self.ended = self.finished = 0.0
         self.route: Route | None = None
+        self.spans: SpanIds | None = None
         self.error: DevrouteError | None = None
         self.status = 0
         self.bytes_in = 0
@@ -74,6 +77,9 @@ class Exchange:
         self._interim = 0
 
     def start(self) -> None:
+        sampler = self._context.sampler
+        if sampler is not None:
+            self.spans = sampler.sample(self.request)
         try:
             route = self._context.router(self.request)
         except DevrouteError as error:
@@ -81,7 +87,10 @@ class Exchange:
             return
         self.route = route
         self.opened = monotonic()
-        self._stream = route.upstream.open(self.request.forward(), self)
+        head = self.request.forward()
+        if sampler is not None and self.spans is not None:
+            sampler.pass_on(self.spans, head, route)
+        self._stream = route.upstream.open(head, self)
 
     def elapsed(self) -> float:
         """Seconds since the request's head was complete."""

@@ -5,7 +5,7 @@ The one place where a request's end is observed; what else wants to know of it i
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -17,13 +17,17 @@ from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.metrics import Metrics
 from devroute.routing.trace import Traces
 
+if TYPE_CHECKING:
+    from devroute.proxy.telemetry.tracing import Tracing
+
 log = structlog.stdlib.get_logger("devroute.observer")
 
 _TRACED: Final = line_start(TRACE)
 
 
 class Observer:
-    """`log` and `audit` are None where the settings turn them off; `clock` gives seconds, for `traces`."""
+    """`log`, `audit` and `tracing` are None where the settings turn them off; `clock` gives seconds, for
+    `traces`."""
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class Observer:
         traces: Traces,
         clock: Callable[[], float],
         activity: Activity,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._metrics = metrics
         self._activity = activity
@@ -40,6 +45,7 @@ class Observer:
         self._audit = audit
         self._traces = traces
         self._clock = clock
+        self._tracing = tracing
 
     def completed(self, exchange: CompletedExchange) -> None:
         try:
@@ -49,6 +55,8 @@ class Observer:
                 self._audit.completed(exchange)
             if self._log is not None:
                 self._log(exchange)
+            if self._tracing is not None and exchange.spans is not None:
+                self._tracing.add(exchange)
             trace_id = header_value(exchange.request.raw, _TRACED)
             if trace_id is not None:
                 self._trace(exchange, trace_id.decode("latin-1"))

@@ -5,13 +5,16 @@ writers, and reports how many lines those have lost.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from devroute.errors import ConfigInvalid
+from devroute.http.spans import AgentSpan
 from devroute.metrics import table
 from devroute.metrics.exposition import expose
 from devroute.metrics.table import Metric
+from devroute.proxy.downstream.sampling import Sampler
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.access_log import request_log
 from devroute.proxy.telemetry.activity import Activity
@@ -27,6 +30,9 @@ from devroute.routing.decision import Decision
 from devroute.routing.shadow.assignment import Assignment
 from devroute.routing.trace import Traces
 from devroute.token_bucket import TokenBucket
+
+if TYPE_CHECKING:
+    from devroute.proxy.telemetry.tracing import Tracing
 
 STDERR: Final = 2
 
@@ -57,7 +63,7 @@ class Telemetry:
         self, settings: ProxySettings, clock: Callable[[], float], log_writer: BackgroundWriter | None
     ) -> None:
         """`clock` gives seconds; without `log_writer` it has its own. Raises ConfigInvalid for an audit trail
-        that cannot be opened."""
+        that cannot be opened, and for traces without their libraries."""
         self._owns_writer = log_writer is None
         self._log_writer = log_writer = log_writer or standard_error()
         self._audit = None if settings.audit == OFF else Audit(AuditFile(settings.audit))
@@ -69,7 +75,10 @@ class Telemetry:
         log_exchange, self._flush_log = request_log(
             settings.log_format, settings.log_level, settings.log_sample, log_writer.write
         )
-        self.observer = Observer(self.metrics, log_exchange, self._audit, self.traces, clock, self.activity)
+        self.tracing = None if settings.otlp_endpoint is None else _tracing(settings.otlp_endpoint)
+        self.observer = Observer(
+            self.metrics, log_exchange, self._audit, self.traces, clock, self.activity, self.tracing
+        )
         self._reported: dict[str, int] = {}
 
     def resolved(self, resolved: Decision | Assignment, seconds: float) -> None:
@@ -78,20 +87,32 @@ class Telemetry:
         if isinstance(resolved, Decision) and resolved.kind == "fallback" and resolved.error is not None:
             self.activity.fell_back(resolved.service, resolved.target, resolved.error, time.time())
 
+    @property
+    def sampler(self) -> Sampler | None:
+        """For the data port."""
+        return None if self.tracing is None else self.tracing.sampler
+
+    @property
+    def report_span(self) -> Callable[[AgentSpan], None] | None:
+        """For the spans of requests that other replicas forward."""
+        return None if self.tracing is None else self.tracing.add_agent
+
     def report_losses(self) -> None:
         """Log and record what was left out and lost since the last call; to be called periodically."""
-        if (lines := self._newly_lost("log", self._log_writer)) > 0:
+        if (lines := self._more("log", self._log_writer.lost)) > 0:
             log.error("log.lost", lines=lines, problem=self._log_writer.problem)
+        if (tracing := self.tracing) is not None and (spans := self._more("spans", tracing.lost)) > 0:
+            log.warning("traces.lost", spans=spans, problem=tracing.problem)
         if (audit := self._audit) is None:
             return
         audit.record_omitted()
-        if (lines := self._newly_lost("audit", audit.writer)) > 0:
+        if (lines := self._more("audit", audit.writer.lost)) > 0:
             log.error("audit.lost", lines=lines, problem=audit.writer.problem)
             audit.record("omission", at="trail", code="lines-lost", count=lines)
 
-    def _newly_lost(self, name: str, writer: BackgroundWriter) -> int:
+    def _more(self, name: str, lost: int) -> int:
         before = self._reported.get(name, 0)
-        self._reported[name] = lost = writer.lost
+        self._reported[name] = lost
         return lost - before
 
     async def exposed(self, accept: str, state: Mapping[Metric, float]) -> tuple[bytes, str]:
@@ -99,8 +120,11 @@ class Telemetry:
         lost: dict[Metric, float] = {
             table.LOG_DROPPED: self._log_writer.lost,
             table.AUDIT_DROPPED: 0 if self._audit is None else self._audit.writer.lost,
+            table.SPANS_EXPORTED: 0 if self.tracing is None else self.tracing.exported,
         }
-        series = all_series(self.metrics, self.control, {**state, **lost})
+        series = [*all_series(self.metrics, self.control, {**state, **lost})]
+        if self.tracing is not None:
+            series += self.tracing.series()
         return await expose(accept, series, by_laptop=self.metrics.by_laptop)
 
     def status(self) -> dict[str, object]:
@@ -108,16 +132,35 @@ class Telemetry:
         return {
             "log_problem": self._log_writer.problem,
             "audit_problem": None if self._audit is None else self._audit.writer.problem,
+            "traces_problem": None if self.tracing is None else self.tracing.problem,
         }
 
     def reopen_audit(self) -> None:
         if self._audit is not None:
             self._audit.reopen()
 
-    def close(self) -> None:
-        """Write what waits, in bounded time."""
+    def start(self) -> None:
+        if self.tracing is not None:
+            self.tracing.start()
+
+    async def stop(self) -> None:
+        """Send and write what waits, in bounded time."""
+        if self.tracing is not None:
+            await self.tracing.close()
         self._flush_log()
         if self._audit is not None:
             self._audit.close()
         if self._owns_writer:
             self._log_writer.close()
+
+
+def _tracing(endpoint: str) -> "Tracing":
+    """Raises ConfigInvalid."""
+    try:
+        from devroute.proxy.telemetry.collector import Collector
+        from devroute.proxy.telemetry.tracing import Tracing
+    except ImportError as error:
+        raise ConfigInvalid(
+            "otlp_endpoint: what sends traces is not installed", hint="pip install 'devroute[otel]'"
+        ) from error
+    return Tracing(Collector(endpoint))

@@ -242,6 +242,37 @@ def test_the_proxy_sends_what_laptops_decline_to_a_listener_that_only_it_reaches
     assert "mesh-egress" not in str(without)
 
 
+@pytest.mark.parametrize(
+    ("url", "to", "port"),
+    [
+        ("http://otel.observability:4318", {"kubernetes.io/metadata.name": "observability"}, 4318),
+        (
+            "http://otel.observability.svc.cluster.local/v1/traces",
+            {"kubernetes.io/metadata.name": "observability"},
+            80,
+        ),
+        ("https://192.0.2.7", "192.0.2.7/32", 443),
+        ("https://otlp.vendor.example", None, 443),
+    ],
+)
+def test_the_proxy_may_send_traces_to_the_collector_that_it_is_given(url: str, to: object, port: int) -> None:
+    chosen = Installation(otlp_endpoint=url, mesh_egress=False)
+    (container,) = one(chosen, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert f"--otlp-endpoint={url}" in container["args"]
+    egress = one(chosen, "NetworkPolicy")["spec"]["egress"]
+    added = [
+        each
+        for each in egress
+        if each not in one(Installation(mesh_egress=False), "NetworkPolicy")["spec"]["egress"]
+    ]
+    if to is None:
+        assert added == [], "its addresses are not known"
+        return
+    ((rule),) = added
+    assert rule["ports"] == [{"protocol": "TCP", "port": port}]
+    assert str(to) in str(rule["to"])
+
+
 def test_the_filter_can_be_tried_with_one_workload_or_namespace_first() -> None:
     for scope in (NamespaceScope("shop"), WorkloadScope("shop", "foo")):
         filters = [
@@ -367,6 +398,8 @@ def test_the_ambient_lua_fits_into_its_field() -> None:
     [
         ({"istio_namespace": ""}, "istio_namespace: a namespace consists of"),
         ({"entry_urls": ("shop",)}, "entry_urls: 'shop' is no URL of an entry"),
+        ({"otlp_endpoint": "collector:4318"}, "otlp_endpoint: 'collector:4318' is not a URL"),
+        ({"otlp_endpoint": "http://a:b@collector"}, "otlp_endpoint: a collector's URL holds no password"),
         ({"ingress": IngressGateway(host="https://x")}, "ingress.host: 'https://x' is neither"),
         ({"image": "two words"}, "image: 'two words' is not the name of an image"),
         ({"replicas": 0}, "replicas: 0 is not a number from 1 to 100"),
