@@ -170,9 +170,8 @@ async def picture_team(browser: Browser, folder: Path) -> None:
         await browser.shows("#services", "340/min")
         await browser.until("document.querySelectorAll('#laptops [title^=round]').length === 3")
         await take(browser, "dashboard")
-        await browser.scheme("light")
-        await browser.size(360, 740)
-        await browser.save(FOLDER / "dashboard-360.png")
+        await browser.size(360, 640)
+        await take(browser, "dashboard_phone")
         await browser.leave()
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
+import structlog
+
 from devroute.errors import TooManyPages
 from devroute.proxy.dashboard.activity import ReplicaActivity, TotalActivity, decode_activity
 from devroute.proxy.dashboard.feed import Board, Feed
@@ -18,6 +20,9 @@ ASK_EVERY: Final = 6
 #: Pages and `devroute ls --watch` at one replica, and of one subject.
 MAX_PAGES: Final = 64
 MAX_PAGES_OF_SUBJECT: Final = 8
+
+
+log = structlog.stdlib.get_logger("devroute.dashboard")
 
 
 class Live:
@@ -82,6 +87,9 @@ class Live:
                 self._measure()
                 self._others = list(map(decode_activity, await self._shared.activities()))
             looks += 1
-            self._refresh()
+            try:
+                self._refresh()
+            except Exception as error:  # the last resort: pages would stay as they are without a word
+                log.error("dashboard.not_refreshed", exc_info=error)
             await asyncio.sleep(REFRESH_SECONDS)
         self._others = []
