@@ -1,6 +1,7 @@
 """The set of saved contracts, and reading a contract by its name."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -218,8 +219,9 @@ def test_contracts_are_bounded_for_each_subject_and_altogether() -> None:
     assert "no room" in (refusal(names, saved("more")) or "")
     assert refusal(names, saved("c0", "s0")) is None
     names, long = NamedContracts(), '{"foo": "alice"' + " " * 8000 + "}"
+    one = saved(text=long)
     for number in range(MAX_BYTES // len(long)):
-        names.put(saved(f"c{number}", f"s{number % 100}", long))
+        names.put(replace(one, name=f"c{number}", owner=f"s{number % 100}"))
     assert "no room" in (refusal(names, saved("more", text=long)) or "")
 
 
