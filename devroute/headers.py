@@ -48,6 +48,9 @@ RESULT: Final = "x-devroute-result"
 #: Why, as one line of printable ASCII.
 REASON: Final = "x-devroute-reason"
 
+#: From the proxy's own sidecar to the caller's: nothing of the request has reached the proxy, and why.
+UNSENT: Final = "x-devroute-unsent"
+
 #: Envoy's own: a response with it is not asked for again by the retries of the caller's sidecar, Istio's
 #: default ones among them, unless they name `envoy-ratelimited`. (x-envoy-overloaded has no such effect.)
 NO_RETRY: Final = "x-envoy-ratelimited"

@@ -38,7 +38,7 @@ end
 -- Returns whose laptops get copies (nil: none) and the milliseconds for which that holds; false for a response that
 -- is not understood.
 local function assignment_of(body)
-  local values, copies, ttl = parse_response(body)
+  local values, copies, ttl = parse_lines(body, "copy")
   if values == nil then
     return false
   elseif values.decision == "service" then

@@ -45,13 +45,17 @@ def _line(name: str, generation: int, service: str) -> bytes:
 
 
 class Node:
-    """Another replica. `link`: the one that it has dialled, None while there is none. `dead`: its data port
-    refuses connections, so that it has ended although its key has not expired."""
+    """Another replica. `link`: the one that it has dialled, None while there is none. `dead_since`, by the
+    loop's clock: it was found to have ended, or to be frozen or lost, although its key has not expired."""
 
     def __init__(self, record: ReplicaRecord) -> None:
         self.record = record
         self.link: ProxyLink | None = None
-        self.dead = False
+        self.dead_since: float | None = None
+
+    @property
+    def dead(self) -> bool:
+        return self.dead_since is not None
 
     @property
     def usable(self) -> bool:

@@ -1,8 +1,8 @@
 """The links between replicas: each dials every other one, and offers it the laptops whose links end here.
 
 Both prove by TLS that they have the key of the certificate in their record. When the link of a replica ends,
-its data port is dialled: if that refuses, the replica has ended, and its laptops are gone before its key in
-Redis expires.
+its peer port is dialled: if that refuses, the replica has ended, and its laptops are gone before its key in
+Redis expires. (Not the data port: there a sidecar accepts connections, whether the replica runs or not.)
 """
 
 import asyncio
@@ -36,7 +36,7 @@ DIAL_SECONDS: Final = 2.0
 #: Seconds before the second attempt, and the longest before a later one.
 FIRST_PAUSE: Final = 0.05
 LAST_PAUSE: Final = 2.0
-#: Seconds before each attempt to learn that a data port refuses: a process that is killed closes its sockets
+#: Seconds before each attempt to learn that a peer port refuses: a process that is killed closes its sockets
 #: one after the other.
 PROBE_PAUSES: Final = (0.0, 0.1, 0.3, 1.0, 2.0)
 #: Bytes of an upgrade's head; ours have 200.
@@ -46,7 +46,8 @@ log = structlog.stdlib.get_logger("devroute.replicas")
 
 
 class NodeLinks:
-    """`ended(node)` is called when a replica's data port is found to refuse connections."""
+    """`ended(node)` is called when a replica's peer port is found to refuse connections, `linked(node)` when
+    one has dialled."""
 
     def __init__(
         self,
@@ -54,10 +55,12 @@ class NodeLinks:
         laptops: LocalLaptops,
         answers: Mapping[bytes, Answer],
         ended: Callable[[Node], None],
+        linked: Callable[[Node], None],
     ) -> None:
         self._certificate = certificate
         self._services: dict[str, Upstream] = {FORWARDED: laptops, ASKED: Questions(laptops, answers)}
         self._ended = ended
+        self._linked = linked
         self._nodes: dict[bytes, Node] = {}  # by certificate
         self._dialling: dict[bytes, asyncio.Task[None]] = {}
         self._links: set[ProxyLink | AgentLink] = set()
@@ -155,6 +158,7 @@ class NodeLinks:
             lambda link: self._gone(node, link),
             lambda link, token: link.send_renewed(b"{}"),
             LIVENESS,
+            "replica that has the laptop",
         )
         self._links.add(link)
         transport.set_protocol(link)
@@ -166,6 +170,7 @@ class NodeLinks:
         before, node.link = node.link, link
         if before is not None:
             before.close_with(UpstreamReset("the replica has dialled again"))
+        self._linked(node)
 
     def _gone(self, node: Node, link: ProxyLink) -> None:
         self._links.discard(link)
@@ -176,7 +181,7 @@ class NodeLinks:
 
     async def _find_out(self, node: Node) -> None:
         """Whether a replica whose link has ended has ended itself."""
-        host, port = split_place(node.record.data)
+        host, port = split_place(node.record.peer)
         for pause in PROBE_PAUSES:
             await asyncio.sleep(pause)
             if node.link is not None or self.node_of(node.record.certificate) is not node:

@@ -98,9 +98,17 @@ class RemoteLaptops:
         for name in list(self.known.pop(id_).values):
             self._place(name, [])
 
-    def bury(self, node: Node) -> None:
+    def bury(self, node: Node, now: float) -> None:
         """The same, while its key may still be there."""
-        node.dead = True
+        node.dead_since = now
+        self._place_all(node)
+
+    def revive(self, node: Node) -> None:
+        """It was not dead, or is not any more."""
+        node.dead_since = None
+        self._place_all(node)
+
+    def _place_all(self, node: Node) -> None:
         for known in self.known.values():
             if known.node is node:
                 for name in list(known.values):

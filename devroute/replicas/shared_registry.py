@@ -38,6 +38,9 @@ REFRESH_SECONDS: Final = 1.0
 #: Seconds that a replica is known for without a key and without a link: Redis was emptied, and it is about to
 #: write its key again.
 MISSING_SECONDS: Final = 3.0
+#: Seconds without a refresh of its key, after which a replica without a link is frozen or lost: it refreshes
+#: every second, and waits 2 s for Redis.
+LOST_SECONDS: Final = 4.0
 #: Seconds that a replica which starts waits for the others to dial it, before it takes requests.
 LINKED_SECONDS: Final = 5.0
 #: Attempts to take a name that others change at the same time.
@@ -75,7 +78,7 @@ class SharedRegistry:
         self.peers = Peers(self._nodes)
         self.reports = SharedReports(reported, self.peers)
         answers = {REPORTS: self.reports.answer, **answers}
-        self._links = NodeLinks(self._certificate, laptops, answers, self._ended)
+        self._links = NodeLinks(self._certificate, laptops, answers, self._ended, self._linked)
         self._own = OwnLaptops(registry, self._store, self._try)
         self._behind = False  # something could not be written
         self._others = asyncio.Lock()  # what is known of the others; taken after that of `_own`
@@ -213,23 +216,35 @@ class SharedRegistry:
             await self._try(self._refresh())
 
     async def _refresh(self) -> None:
-        there, versions = await self._store.refresh()
+        now = time.monotonic()  # before Redis looks, so that no refresh seems newer than it is
+        there, seen = await self._store.refresh()
         if self._behind or not there:
             async with self._own.lock:
                 await self._own.announce()
             self._behind = False
-        now = time.monotonic()
         for id_, known in list(self.remote.known.items()):
-            known.missing_since = None if id_ in versions else known.missing_since or now
-            missing = known.missing_since is not None and now - known.missing_since > MISSING_SECONDS
-            if missing and known.node.link is None:
+            if id_ in seen:
+                known.missing_since = None
+                self._judge(known.node, now, seen[id_].age)
+                continue
+            known.missing_since = known.missing_since or now
+            if now - known.missing_since > MISSING_SECONDS and known.node.link is None:
                 self._remove(id_)
-        for id_, version in versions.items():
+        for id_, key in seen.items():
             there_before = self.remote.known.get(id_)
-            if id_ != self.id and (there_before is None or there_before.version != version):
+            if id_ != self.id and (there_before is None or there_before.version != key.version):
                 await self._read(id_)
         await self.contracts.refresh()
         self._refreshed = time.monotonic()
+
+    def _judge(self, node: Node, now: float, age: float) -> None:
+        """Whether a replica lives whose key was refreshed `age` seconds ago."""
+        if node.dead_since is None:
+            if node.link is None and age > LOST_SECONDS:
+                log.warning("replica.lost", replica=node.record.id, address=node.record.data)
+                self.remote.bury(node, now)
+        elif now - age > node.dead_since:
+            self._back(node)
 
     async def _listen(self) -> None:
         while True:
@@ -301,8 +316,18 @@ class SharedRegistry:
         log.info("replica.left", replica=id_, address=node.record.data)
 
     def _ended(self, node: Node) -> None:
+        """Its peer port refuses connections. If a rule of the network does that, it goes on refreshing its
+        key."""
         log.warning("replica.ended", replica=node.record.id, address=node.record.data)
-        self.remote.bury(node)
+        self.remote.bury(node, time.monotonic())
+
+    def _linked(self, node: Node) -> None:
+        if node.dead:
+            self._back(node)
+
+    def _back(self, node: Node) -> None:
+        log.info("replica.back", replica=node.record.id, address=node.record.data)
+        self.remote.revive(node)
 
     # --- whether Redis can be used
 

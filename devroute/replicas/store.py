@@ -13,6 +13,7 @@ keeps all keys in one slot, where one script can see them.
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
@@ -30,6 +31,10 @@ _VERSION_DIGITS: Final = 16
 _PIECE: Final = 200
 #: Names in one write.
 _BATCH: Final = 200
+
+#: Seconds without a change, after which the connection is tested, and after which it counts as lost. Not
+#: Final, since tests wait less.
+LISTEN_SECONDS = 5.0
 
 # All scripts take the key of the replica, and the prefix first.
 _IDS: Final = f"""
@@ -51,7 +56,8 @@ local function change(name, value)
   redis.call('PUBLISH', prefix .. ':changes', table.concat({{own, version, name, value}}, '\\n'))
 end
 """
-#: Refreshes the own key; returns whether it was there, then the id and version of each replica.
+#: Refreshes the own key; returns whether it was there, then of each replica id, version and the milliseconds
+#: until its key expires.
 _REFRESH: Final = f"""{_IDS}
 local found = {{redis.call('EXPIRE', KEYS[1], {TTL_SECONDS})}}
 for _, id in ipairs(ids) do
@@ -59,6 +65,7 @@ for _, id in ipairs(ids) do
   if version then
     found[#found + 1] = id
     found[#found + 1] = version
+    found[#found + 1] = redis.call('PTTL', prefix .. ':replica:' .. id)
   else
     redis.call('SREM', prefix .. ':replicas', id)
   end
@@ -118,6 +125,13 @@ class Change(NamedTuple):
     value: bytes
 
 
+class Seen(NamedTuple):
+    """The key of a replica: its version, and the seconds since the replica has refreshed it."""
+
+    version: int
+    age: float
+
+
 class Whole(NamedTuple):
     """All that a replica has: its record, its version, and values by name."""
 
@@ -166,10 +180,13 @@ class Store:
                 if not cursor:
                     return found
 
-    async def refresh(self) -> tuple[bool, dict[str, int]]:
-        """Keep the own key; whether it was there, and the version of each replica, by id."""
+    async def refresh(self) -> tuple[bool, dict[str, Seen]]:
+        """Keep the own key; whether it was there, and what there is of each replica, by id."""
         there, *found = await self._run(_REFRESH)
-        return bool(there), {id_: _version(raw) for id_, raw in _by_replica(found).items()}
+        keys = zip(found[::3], found[1::3], found[2::3], strict=True)
+        return bool(there), {
+            _text(id_): Seen(_version(version), TTL_SECONDS - left / 1000) for id_, version, left in keys
+        }
 
     async def announce(self, record: bytes, version: int, names: Mapping[str, bytes]) -> None:
         """Write all of this replica, instead of what its key held."""
@@ -216,19 +233,21 @@ class Store:
                 yield self._changes(subscription)
 
     async def _changes(self, subscription: Any) -> AsyncIterator[Change]:
+        pinged = False
         with _Failures():
             while True:
                 message = await subscription.get_message(
-                    ignore_subscribe_messages=True, timeout=_LISTEN_SECONDS
+                    ignore_subscribe_messages=True, timeout=LISTEN_SECONDS
                 )
-                if message is None:
+                if message is not None:
+                    pinged = False
+                    if message["type"] == "message" and (change := _parsed(message["data"])) is not None:
+                        yield change
+                elif pinged:
+                    raise RegistryUnavailable(f"Redis has sent nothing for {2 * LISTEN_SECONDS:g} s")
+                else:
+                    pinged = True
                     await subscription.ping()
-                elif message["type"] == "message" and (change := _parsed(message["data"])) is not None:
-                    yield change
-
-
-#: Seconds without a change, after which the connection is tested.
-_LISTEN_SECONDS: Final = 5.0
 
 
 def _parsed(data: bytes) -> Change | None:
@@ -266,5 +285,17 @@ class _Failures:
         if error is None and task is not None and task.cancelling():
             raise asyncio.CancelledError
         if isinstance(error, RedisError | RedisClusterException | OSError | asyncio.TimeoutError):
-            text = str(error) or type(error).__name__
-            raise RegistryUnavailable(f"Redis: {text}") from None
+            raise RegistryUnavailable(f"Redis: {_in_words(error)}") from None
+
+
+def _in_words(error: BaseException) -> str:
+    """redis-py's own words, which name host and port, except for a certificate."""
+    reason: BaseException | None = error
+    while reason is not None:
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted: {reason.verify_message}; for a private CA, name its file in"
+                " the URL: ?ssl_ca_certs=FILE"
+            )
+        reason = reason.__cause__ or reason.__context__
+    return str(error) or type(error).__name__

@@ -47,6 +47,10 @@ PONG_SECONDS: Final = 1.0
 SLOWEST: Final = 256 * 1024
 
 
+#: What may be wrong with a laptop.
+_ASLEEP: Final = "is it asleep, or without a network? It comes back by itself"
+
+
 def pong_seconds(usual: float | None, queued: int) -> float:
     """How long a PONG may take: `usual` is the round trip before, `queued` the bytes under way."""
     least = PONG_SECONDS if usual is None else max(PONG_SECONDS, usual * SLOWER)
@@ -112,16 +116,14 @@ class TunnelUpstream:
         except TimeoutError:
             waited = heartbeat.idle
             if waited > GONE_SECONDS or (usual is not None and usual * SLOWER < seconds):
-                raise LaptopOffline(
-                    f"the laptop has not responded for {waited:.0f} s",
-                    hint="is it asleep, or without a network? It comes back by itself",
-                ) from None
+                message = f"the laptop has not responded for {waited:.0f} s"
+                raise LaptopOffline(message, hint=_ASLEEP) from None
 
 
 class ProxyLink(Link):
     """A laptop's link. `hello(link, body)` is called once, and has to call `send_welcome` or `reject`;
     `renew(link, token)` has to call `send_renewed`. `gone(link)` is called when the link takes no more
-    requests: once, or twice if a GOAWAY came before the end."""
+    requests: once, or twice if a GOAWAY came before the end. `peer`: what errors call the other end."""
 
     def __init__(
         self,
@@ -131,9 +133,11 @@ class ProxyLink(Link):
         gone: Callable[["ProxyLink"], None],
         renew: Callable[["ProxyLink", bytes], None],
         liveness: Liveness = PROXY_LIVENESS,
+        peer: str = "laptop",
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness)
         self.quota: Quota | None = None  # from its registration on
+        self._peer = peer
         self.delayed = 0  # requests that are to be sent later, and count already
         self._silence_check: asyncio.TimerHandle | None = None
         self.response_parser = ResponseHeadParser()
@@ -199,12 +203,8 @@ class ProxyLink(Link):
         for each in waiting:
             if not each.done:
                 self.send_reset(each, "cancelled", "no reply to a ping")
-                each.broken(
-                    UpstreamReset(
-                        f"the laptop has not responded for {idle:.0f} s",
-                        hint="is it asleep, or without a network? It comes back by itself",
-                    )
-                )
+                message = f"the {self._peer} has not responded for {idle:.0f} s"
+                each.broken(UpstreamReset(message, hint=_ASLEEP if self._peer == "laptop" else None))
 
     @property
     def in_flight(self) -> int:

@@ -26,14 +26,14 @@ local function report_on(handle, contract)
   if known and now < known.until_ms then
     return known.report
   end
-  local called, headers, body = pcall(handle.httpCall, handle, SETTINGS.control, {
+  local question = {
     [":method"] = "GET",
     [":path"] = "/contract",
     [":authority"] = "devroute-proxy",
     [CONTRACT] = contract,
-    ["x-envoy-retry-on"] = RETRY_ON,
-    ["x-envoy-max-retries"] = RETRIES,
-  }, nil, REPORT_TIMEOUT_MS)
+  }
+  question = with_retries(question, REPORT_TIMEOUT_MS)
+  local called, headers, body = pcall(handle.httpCall, handle, SETTINGS.control, question, nil, REPORT_TIMEOUT_MS)
   local report = called and headers[":status"] == "200" and parse_report(body) or nil
   if reports_size >= MAX_REPORTS then
     reports, reports_size = {}, 0

@@ -91,7 +91,7 @@ end
 
 -- Returns a rule and the milliseconds that it holds, or nil for a response that is not understood.
 local function rule_of(body)
-  local values, _, ttl = parse_response(body)
+  local values, _, ttl = parse_lines(body, "copy")
   local decide = values and DECISIONS[values.decision]
   local rule = decide and decide(values)
   if not rule then

@@ -25,7 +25,7 @@ KINDS: dict[str, type[Hello] | type[Welcome] | type[Renewed] | type[Notice]] = {
     "Renewed": Renewed,
     "Notice": Notice,
 }
-_, RULE = exports("text, path, random, caller, identity, lines, resolve, rule", "rule_of", "parse_response")
+_, RULE = exports("text, path, random, caller, identity, lines, resolve, rule", "rule_of", "parse_lines")
 
 
 def load(file: str) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_a_link_with_the_previous_release_is_a_link_with_this_one() -> None:
 
 @pytest.mark.parametrize("body", RESPONSES)
 def test_a_sidecar_understands_the_proxy_of_before(body: str) -> None:
-    values, _, _ = RULE.parse_response(body)
+    values, _, _ = RULE.parse_lines(body, "copy")
     assert {key: [value] for key, value in values.items()} == decode_lines(body.encode())
     assert RULE.rule_of(body)[0].decision == values.decision
 

@@ -22,6 +22,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PROXY = ProxyService()
 #: How the filter spells its wait for /resolve (lua/parts/rule.lua).
 WAIT = "RESOLVE_TIMEOUT_MS = 500"
+#: Of a question that no replica responds to (lua/parts/retry.lua).
+ATTEMPTS = 3
 #: Variables that istiod sets in the container of a sidecar.
 ENVIRONMENT = {"ISTIO_META_WORKLOAD_NAME": "foo", "POD_NAMESPACE": "default"}
 
@@ -108,12 +110,12 @@ async def from_proxy(request: web.Request) -> web.StreamResponse:
     return await echo(request, "proxy")
 
 
-def patient(configuration: Document) -> Document:
+def patient(configuration: Document, wait_ms: int = 10_000) -> Document:
     """The configuration with a filter that waits 10 s for /resolve, and not half a second: on a machine whose
     cores are all in use the proxy may take longer than that, and every decision would be a fallback."""
     text = json.dumps(configuration)
     assert WAIT in text or "RESOLVE_TIMEOUT_MS" not in text
-    changed: Document = json.loads(text.replace(WAIT, "RESOLVE_TIMEOUT_MS = 10000"))
+    changed: Document = json.loads(text.replace(WAIT, f"RESOLVE_TIMEOUT_MS = {wait_ms}"))
     return changed
 
 
@@ -125,6 +127,7 @@ async def sidecar_of_foo(
     data: Endpoint | None = None,
     replicas: Sequence[Endpoint] = (),
     gone: Endpoint | None = None,
+    controls: Sequence[Endpoint] = (),
     port: int | None = None,
     clusters: bool = True,
     code: str | None = None,
@@ -133,15 +136,16 @@ async def sidecar_of_foo(
     permissive: bool = False,
     environment: Mapping[str, str] = ENVIRONMENT,
     hurried: bool = False,
+    wait_ms: int = 10_000,
     teams: Sequence[Document] = (),
 ) -> AsyncIterator[Mesh]:
     """The shipped EnvoyFilters applied to an Istio-shaped sidecar.
 
     `hurried`: it waits for /resolve as long as shipped; else longer, see `patient`.
-    `teams` are EnvoyFilters of others. `control` and `data` replace the fake proxy's ports, `replicas` its
-    data port by several; `gone` is one more endpoint of both, at which nothing listens; `port` is that of the
-    app and of the listener, as Istio has it; `front` and `code` replace the Lua of the first and last filter;
-    without `clusters` the sidecar does not know the proxy.
+    `teams` are EnvoyFilters of others. `control` and `data` replace the fake proxy's ports, `controls` and
+    `replicas` its control and data port by several; `gone` is one more endpoint of both, at which nothing
+    listens; `port` is that of the app and of the listener, as Istio has it; `front` and `code` replace the
+    Lua of the first and last filter; without `clusters` the sidecar does not know the proxy.
     """
     proxy = FakeProxy()
     async with AsyncExitStack() as stack:
@@ -158,7 +162,7 @@ async def sidecar_of_foo(
         if port is not None:
             listener = configuration["static_resources"]["listeners"][0]
             listener["address"]["socket_address"]["port_value"] = port
-        several = {PROXY.data_cluster: [*replicas], PROXY.control_cluster: []}
+        several = {PROXY.data_cluster: [*replicas], PROXY.control_cluster: [*controls]}
         if gone is not None:
             several[PROXY.data_cluster].append(gone)
             several[PROXY.control_cluster] += [gone, control or fake_control]
@@ -173,7 +177,7 @@ async def sidecar_of_foo(
             text = json.dumps(configuration).replace(json.dumps(lua.source("front")), json.dumps(front))
             configuration = json.loads(text)
         elif not hurried:
-            configuration = patient(configuration)
+            configuration = patient(configuration, wait_ms)
         envoy = await stack.enter_async_context(running(configuration, folder, "foo", environment))
         client = await stack.enter_async_context(
             ClientSession(timeout=ClientTimeout(total=20), max_field_size=1 << 16, max_line_size=1 << 16)

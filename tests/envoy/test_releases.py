@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import yaml
 from aiohttp import ClientSession, web
 
+from devroute.headers import UNSENT
 from devroute.mesh import envoy
 from devroute.mesh.envoy import envoy_binary, running, validate, version_of
 from devroute.mesh.istio.envoy_filter import apply
@@ -183,6 +185,30 @@ async def test_the_proxys_own_sidecar_requests_no_decision(tmp_path: Path, with_
                 assert (await response.json())["who"] == "app"
                 assert ("x-devroute-result" in response.headers) == (not with_own)
     assert len(proxy.asked) == (0 if with_own else 1), "without its own routes, it would ask itself"
+
+
+@pytest.mark.usefixtures("extreme")
+async def test_the_proxys_own_sidecar_says_that_a_request_has_not_reached_the_proxy(tmp_path: Path) -> None:
+    """And no laptop can say so."""
+
+    async def respond(request: web.Request) -> web.Response:
+        return web.Response(text="a laptop's", headers={UNSENT: "its own word"})
+
+    installation = Installation()
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(AsyncExitStack())
+        app = await proxy.enter_async_context(serving(respond))
+        labels = installation.selector
+        own = Sidecar(PROXY.name, app, namespace=PROXY.namespace, labels=labels, port=PROXY.data_port)
+        configuration = apply([own_sidecar(installation)], own, bootstrap(own))
+        envoy = await stack.enter_async_context(running(configuration, tmp_path, "own", ENVIRONMENT))
+        client = await stack.enter_async_context(ClientSession())
+        url = "http://{}:{}/".format(*envoy.listeners[INBOUND])
+        async with client.get(url) as response:
+            assert (response.status, UNSENT in response.headers) == (200, False)
+        await proxy.aclose()
+        async with client.get(url) as response:
+            assert (response.status, "refused" in response.headers[UNSENT]) == (503, True)
 
 
 @pytest.mark.usefixtures("extreme")

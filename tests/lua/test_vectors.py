@@ -31,9 +31,7 @@ def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
     return cases
 
 
-DECIDE, RULE = exports(
-    "text, path, random, caller, identity, lines, resolve, rule", "rule_of", "parse_response"
-)
+DECIDE, RULE = exports("text, path, random, caller, identity, lines, resolve, rule", "rule_of", "parse_lines")
 _, PATH = exports("text, path", "path_of")
 SHADOW_SOURCE = lua.source("shadow", SETTINGS=SETTINGS) + "return { assignment_of = assignment_of }"
 _, SHADOW = runtime(SHADOW_SOURCE)
@@ -47,7 +45,7 @@ def test_a_response_of_resolve_means_the_same_to_the_lua(case: dict[str, Any]) -
     if "error" in case:
         assert result is (False if is_copy else None)
         return
-    values, copies, ttl = RULE.parse_response(case["lines"])
+    values, copies, ttl = RULE.parse_lines(case["lines"], "copy")
     means = dict(case["means"])
     assert list(copies.values()) == means.pop("copy", [])
     assert {key: [value] for key, value in values.items()} == means

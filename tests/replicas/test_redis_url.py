@@ -8,9 +8,13 @@ from devroute.errors import ConfigInvalid
 from devroute.replicas.redis_url import connect, places
 from tests.envoy.real import free_port
 from tests.replicas.replicas import replicas
+from tests.support.authority import Authority
 from tests.support.eventually import eventually
 from tests.support.loopback import App, answer
 from tests.support.redis_server import RedisServer, needs_redis, running_redis
+
+#: Of a user in Redis, whose registry has the prefix "test".
+RIGHTS = "~{test}:* &{test}:* +@connection +@read +@write +@scripting +@pubsub -@dangerous"
 
 
 async def shares_a_laptop(url: str) -> None:
@@ -54,6 +58,35 @@ async def test_a_password_of_the_url(tmp_path: Path) -> None:
         async with replicas(server.url, 1) as (one,):
             assert one.shared.problem is not None
             assert "only-redis-knows" not in one.shared.problem
+
+
+@needs_redis
+async def test_tls_and_a_user_who_may_use_the_registrys_keys_alone(tmp_path: Path) -> None:
+    """As docs/ha.md has the user's rights."""
+    ours, other = Authority(tmp_path), Authority(tmp_path, "other")
+    pair, port = ours.server(), free_port()
+    options = {"port": "0", "tls-port": str(port), "tls-auth-clients": "no", "bind": "127.0.0.1"}
+    options |= {
+        "tls-cert-file": str(pair.certificate),
+        "tls-key-file": str(pair.key),
+        "tls-ca-cert-file": str(ours.file),
+    }
+    with running_redis(
+        tmp_path, *(part for name, text in options.items() for part in (f"--{name}", text))
+    ) as server:
+        server.client.execute_command("ACL", "SETUSER", "mesh", "on", ">only-redis-knows", *RIGHTS.split())
+        server.client.execute_command("ACL", "SETUSER", "default", "off")
+        url = f"rediss://mesh:only-redis-knows@localhost:{port}/0"
+        await shares_a_laptop(f"{url}?ssl_ca_certs={ours.file}")
+        wrong = {
+            f"{url}?ssl_ca_certs={other.file}": "its certificate is not trusted",
+            url.replace("//mesh", "//nobody") + f"?ssl_ca_certs={ours.file}": "username-password",
+        }
+        for each, said in wrong.items():
+            async with replicas(each, 1) as (one,):
+                assert one.shared.problem is not None
+                assert said in one.shared.problem
+                assert "only-redis-knows" not in one.shared.problem
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,23 @@
 import asyncio
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
 from devroute.errors import LaptopOffline, LinkReplaced, NameTaken, TooManyLinks
+from devroute.replicas import store
 from devroute.replicas.record import MAX_VALUE, encode_processes
 from devroute.replicas.shared_registry import REFRESH_SECONDS
 from devroute.routing.registration import Registration
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol.handshake import Hello, Offer
+from tests.envoy.real import free_port
 from tests.replicas.replicas import Replica, replicas
 from tests.support.eventually import eventually, quiet
 from tests.support.loopback import App, Client, answer, connect, get
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, running_redis
+from tests.support.relay import wire
 
 APP = {"foo": App(answer(b"hello"))}
 
@@ -224,6 +228,32 @@ async def test_a_redis_that_hangs_delays_no_request_and_registrations_once(own_r
         finally:
             own_redis.signal(signal.SIGCONT)
         await known(one, names=["alice", "bob"])
+
+
+async def test_a_subscription_is_lost_where_nothing_comes_of_a_ping_and_only_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packets that are lost end no connection, and without a change there is nothing to send."""
+    monkeypatch.setattr(store, "LISTEN_SECONDS", 0.5)
+    port = free_port()
+    with running_redis(tmp_path, "--port", str(port), "--bind", "127.0.0.1") as server:
+        async with wire(("127.0.0.1", port)) as way:
+            listener = store.Store(f"redis://127.0.0.1:{way.port}", "test", "0" * 16)
+            async with listener.changes() as changes:
+                first = asyncio.ensure_future(anext(changes))
+                await eventually(lambda: first.done() or pings(server) > 3)
+                assert not first.done()
+                server.client.publish("{test}:changes", b"id\n1\nalice\nvalue")
+                assert (await first).name == "alice"
+                way.silence()
+                with pytest.raises(store.RegistryUnavailable, match="has sent nothing"):
+                    await anext(changes)
+            await listener.close()
+
+
+def pings(server: RedisServer) -> int:
+    commands = server.client.info("commandstats")
+    return int(commands.get("cmdstat_ping", {}).get("calls", 0))  # type: ignore[union-attr]
 
 
 # --- replicas end -------------------------------------------------------------------------------------------

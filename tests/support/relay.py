@@ -1,8 +1,10 @@
-"""A relay of connections, for tests that put something between two processes."""
+"""A relay of connections, for tests that put something between two processes, and networks that fail."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 #: What becomes of the bytes of one read.
 Change = Callable[[bytes], Awaitable[bytes]]
@@ -30,3 +32,62 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chan
             writer.write(await change(data))
             await writer.drain()
     writer.close()
+
+
+class Wire:
+    """A port that leads to `targets`, each connection to the next one, unless it is cut."""
+
+    def __init__(self, host: str, port: int, *targets: tuple[str, int]) -> None:
+        """`port` may be 0 until it is open."""
+        self.targets = list(targets)
+        self._turns = itertools.count()
+        self.host, self.port = host, port
+        self._flows = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def heal(self) -> None:
+        """What was held goes on; what was refused is accepted again."""
+        self._flows.set()
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, self.host, self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    def silence(self) -> None:
+        """No byte arrives any more, and no connection ends: packets are lost."""
+        self._flows.clear()
+
+    async def refuse(self) -> None:
+        """All connections end, and new ones are refused."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for each in self._connections:
+            each.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                target = self.targets[next(self._turns) % len(self.targets)]
+                await relay(reader, writer, *target, self._held)
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _held(self, data: bytes) -> bytes:
+        await self._flows.wait()
+        return data
+
+
+@asynccontextmanager
+async def wire(*targets: tuple[str, int], host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Wire]:
+    made = Wire(host, port, *targets)
+    await made.heal()
+    try:
+        yield made
+    finally:
+        await made.refuse()

@@ -10,6 +10,7 @@ peer     no identity of the mesh, since the pod's connections are not captured: 
 import ipaddress
 from urllib.parse import urlsplit
 
+from devroute import headers
 from devroute.mesh.manifests import valkey
 from devroute.mesh.manifests.installation import (
     ADMIN_PORT,
@@ -43,6 +44,8 @@ NODE_LOCAL_DNS = "169.254.20.10/32"
 ISTIOD_PORT = 15012
 #: Below the proxy's own keep-alive: if the proxy closed first, a request sent meanwhile would be lost.
 IDLE_S = round(ProxySettings.model_fields["keep_alive_timeout"].default) - 20
+#: Seconds to connect to a pod, which may be gone with its node, until another one is tried. Istio has 10.
+CONNECT_S = 1
 
 
 def destination_rule(installation: Installation) -> Document:
@@ -53,12 +56,13 @@ def destination_rule(installation: Installation) -> Document:
     Never give it an outlierDetection: a laptop's 502 to 504 would eject the proxy for everyone.
     """
     idle = {"idleTimeout": f"{IDLE_S}s"}
+    tcp = {"connectTimeout": f"{CONNECT_S}s"}
     # Of a port's settings all count, and none of those above.
     data = {
         "port": {"number": installation.proxy.data_port},
-        "connectionPool": {"http": {"useClientProtocol": True, **idle}},
+        "connectionPool": {"tcp": tcp, "http": {"useClientProtocol": True, **idle}},
     }
-    policy = {"connectionPool": {"http": idle}, "portLevelSettings": [data]}
+    policy = {"connectionPool": {"tcp": tcp, "http": idle}, "portLevelSettings": [data]}
     spec = {"host": installation.host, "trafficPolicy": policy}
     return installation.manifest("networking.istio.io/v1", "DestinationRule", spec)
 
@@ -143,12 +147,7 @@ def network_policy(installation: Installation) -> Document:
             },
             {"to": [istiod], "ports": [_tcp(ISTIOD_PORT)]},
             *([{"to": [{"namespaceSelector": {}}]}] if installation.mesh_egress else []),
-            # The data port too: a replica dials it to learn whether another has ended.
-            *(
-                [{"to": [replicas], "ports": [_tcp(PEER_PORT), _tcp(DATA_PORT)]}]
-                if installation.is_shared
-                else []
-            ),
+            *([{"to": [replicas], "ports": [_tcp(PEER_PORT)]}] if installation.is_shared else []),
             *registry_egress(installation),
             *collector_egress(installation),
             *_to_laptops(installation),
@@ -258,10 +257,18 @@ def own_sidecar(installation: Installation) -> Document:
 
 
 def _straight_in(port: int, container_port: int) -> Document:
-    """All requests of one port to the app, as by Istio's own route."""
+    """All requests of one port to the app, as by Istio's own route. Where the sidecar finds the port closed,
+    its response says so, that the caller's sidecar may try another replica."""
     unlimited = {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"}
     route = {"cluster": f"inbound|{container_port}||", "timeout": "0s", "max_stream_duration": unlimited}
-    value = {"name": "devroute-proxy", "match": {"prefix": "/"}, "route": route}
+    unsent = {"header": {"key": headers.UNSENT, "value": "%UPSTREAM_TRANSPORT_FAILURE_REASON%"}}
+    value = {
+        "name": "devroute-proxy",
+        "match": {"prefix": "/"},
+        "route": route,
+        "response_headers_to_remove": [headers.UNSENT],  # a laptop's
+        "response_headers_to_add": [unsent],  # not where it is empty
+    }
     inserted = patch("SIDECAR_INBOUND", "HTTP_ROUTE", "INSERT_FIRST", value)
     inserted["match"]["routeConfiguration"] = {"vhost": {"name": f"inbound|http|{port}"}}
     return inserted

@@ -50,9 +50,12 @@ ELSEWHERE = ("mirror", "version")
 MILLION = 1_000_000
 ROUTER = "envoy.filters.http.router"
 #: Of a detour. A replica that has just gone is an endpoint for a moment yet: another one gets the request if
-#: no byte of it has been sent, and never later, since the laptop may have seen it.
-RETRY_ON = "connect-failure,refused-stream,reset-before-request"
-RETRIES = 2
+#: no byte of it has been sent, and never later, since the laptop may have seen it. The last: the sidecar of
+#: the replica's pod is there, and has sent it no byte (`own_sidecar`).
+RETRY_ON = "connect-failure,refused-stream,reset-before-request,retriable-headers"
+RETRIES = 3
+#: Hosts that are drawn until one comes up that was not tried before.
+HOST_DRAWS = 16
 
 
 class Names(NamedTuple):
@@ -258,6 +261,7 @@ def _detour_route(proxy: ProxyService) -> Document:
             "retry_policy": _on_another_replica(),
         },
         "request_headers_to_remove": [headers.CLUSTER, headers.SHADOW],
+        "response_headers_to_remove": [headers.UNSENT],
     }
 
 
@@ -268,9 +272,10 @@ def _on_another_replica() -> Document:
     kind = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
     return {
         "retry_on": RETRY_ON,
+        "retriable_headers": [{"name": headers.UNSENT, "present_match": True}],
         "num_retries": RETRIES,
         "retry_host_predicate": [{"name": predicate, "typed_config": {"@type": kind}}],
-        "host_selection_retry_max_attempts": 3,
+        "host_selection_retry_max_attempts": HOST_DRAWS,
         "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
     }
 

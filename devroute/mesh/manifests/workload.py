@@ -28,6 +28,8 @@ DRAIN_S = round(ProxySettings.model_fields["drain_timeout"].default)
 #: Seconds: the sidecar has to outlive the proxy, and the kubelet's patience both.
 SIDECAR_DRAIN_S = LEAVE_S + DRAIN_S + 2
 GRACE_S = SIDECAR_DRAIN_S + 8
+#: Seconds that a process has to end which does not answer its liveness probe.
+FROZEN_GRACE_S = 10
 
 
 def namespace(installation: Installation) -> Document:
@@ -158,7 +160,10 @@ def _container(installation: Installation) -> Document:
         # each may buffer 1 MiB.
         "resources": {"requests": {"cpu": "250m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "startupProbe": _probe("/healthz", periodSeconds=1, failureThreshold=60),
-        "livenessProbe": _probe("/healthz", periodSeconds=10, timeoutSeconds=5),
+        # A frozen process does not leave by itself: no use to wait for it as long as for one that drains.
+        "livenessProbe": _probe(
+            "/healthz", periodSeconds=10, timeoutSeconds=5, terminationGracePeriodSeconds=FROZEN_GRACE_S
+        ),
         "readinessProbe": _probe("/readyz", periodSeconds=2, timeoutSeconds=2, failureThreshold=2),
         "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}},
         "volumeMounts": [

@@ -14,7 +14,7 @@ import yaml
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import examples, valkey
 from devroute.mesh.manifests.folder import base, files, registry_secret
-from devroute.mesh.manifests.installation import DATA_PORT, PEER_PORT, Installation
+from devroute.mesh.manifests.installation import PEER_PORT, Installation
 from devroute.mesh.manifests.model import Document
 from devroute.mesh.manifests.registry import Registry
 from devroute.mesh.preflight.check import check
@@ -79,8 +79,7 @@ def test_only_the_proxy_s_own_pods_reach_the_peer_port_outside_of_the_mesh() -> 
         each["from"] for each in spec["ingress"] if {"protocol": "TCP", "port": PEER_PORT} in each["ports"]
     ]
     assert open_to == [[PROXY]]
-    dialled = [{"protocol": "TCP", "port": port} for port in (PEER_PORT, DATA_PORT)]
-    assert {"to": [PROXY], "ports": dialled} in spec["egress"]
+    assert {"to": [PROXY], "ports": [{"protocol": "TCP", "port": PEER_PORT}]} in spec["egress"]
     annotations = pod(SHARED)["metadata"]["annotations"]
     assert annotations["traffic.sidecar.istio.io/excludeInboundPorts"].split(",") == ["9090", str(PEER_PORT)]
     assert annotations["traffic.sidecar.istio.io/includeOutboundIPRanges"] == ""
