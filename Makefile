@@ -135,7 +135,7 @@ image:
 # What is installed with devroute, as CycloneDX: of the packages that the image has.
 sbom: $(VENV)/.package-installed
 	rm -rf build/sbom && mkdir -p dist
-	$(PIP) install --no-compile --target build/sbom --constraint constraints.txt '.[uvloop,redis]'
+	$(PIP) install --no-compile --target build/sbom --constraint constraints.txt '.[uvloop,redis,otel]'
 	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python image/sbom.py build/sbom > dist/devroute-$(VERSION).cdx.json
 
 # The inspector's page once more, in Firefox; needs firefox-esr and geckodriver (cargo install geckodriver).
