@@ -111,7 +111,7 @@ async def test_on_a_terminal_it_draws_in_place_and_ctrl_c_restores_it(tmp_path: 
                 seen.extend(os.read(ours, 65536))
             return text in seen.decode("utf-8", "replace")
 
-        await eventually(lambda: has("bob"))
+        await eventually(lambda: has("bob"), within=60)  # a process starts
         await here.laptop("alice", "cart")
         await eventually(lambda: has("alice"))
         process.send_signal(signal.SIGINT)
