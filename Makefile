@@ -21,7 +21,7 @@ help:
 	@echo "make lint          ruff, mypy, import-linter, hadolint, and the project's own checks of layout, tasks and words"
 	@echo "make fuzz          property tests at random, then the parsers with mutated input, for FUZZ_SECONDS (600)"
 	@echo "make soak          mix good, bad and hostile traffic while laptops come and go, for SOAK_SECONDS (600)"
-	@echo "make ha            show with figures that several replicas lose no request, in 6 minutes (QUICK=1: in one; needs redis-server)"
+	@echo "make ha            show with figures that several replicas lose no request, in 7 minutes (QUICK=1: in one; needs redis-server)"
 	@echo "make package       build the source distribution and the wheel into dist/"
 	@echo "make zipapp        build dist/devroute.pyz, one file with all that it needs but Python"
 	@echo "make image         build the proxy's image (BUILDER, docker by default; BASE and IMAGE name base and result)"

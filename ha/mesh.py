@@ -86,6 +86,7 @@ class Mesh:
     envoy: Envoy | None = None
     replicas: list[Replica] = field(default_factory=list)
     exposed: list[Replica] = field(default_factory=list)
+    programs: list[asyncio.subprocess.Process] = field(default_factory=list)
     record: TokenRecord | None = None
 
     @property
@@ -103,8 +104,8 @@ class Mesh:
         return self.envoy.listeners[name]
 
     def pids(self) -> list[int]:
-        """Of this process, of Envoy, and of the replicas that have not ended."""
-        processes = [each.process for each in self.replicas]
+        """Of this process, of Envoy, and of the replicas and programs that have not ended."""
+        processes = [*(each.process for each in self.replicas), *self.programs]
         if self.envoy is not None:
             processes.append(self.envoy.process)
         return [os.getpid(), *(each.pid for each in processes if each.returncode is None)]
@@ -202,6 +203,7 @@ class Mesh:
                 stderr=errors,
                 start_new_session=True,
             )
+        self.programs.append(process)
         try:
             yield process
         finally:
