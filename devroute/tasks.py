@@ -1,4 +1,5 @@
-"""Tasks that outlive the call that starts them, kept by the object that they belong to."""
+"""Tasks that outlive the call that starts them, kept by the object that they belong to; and a wait with a
+limit, for what such tasks wait for."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -36,3 +37,12 @@ class TaskOwner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event is set, now or within this time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

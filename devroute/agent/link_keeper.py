@@ -10,6 +10,7 @@ import random
 from collections.abc import Collection, Coroutine
 from typing import Any, Final, NoReturn, TypeVar
 
+from devroute.agent.backoff import jittered_delay
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.registration import Registrar, rejection
 from devroute.agent.second_link import MOVED, Held, SecondLink, dial_next, let_go
@@ -41,8 +42,7 @@ from devroute.tunnel.protocol.handshake import Move
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
-#: The longest delays before the first and before later attempts to dial again, in seconds.
-FIRST_DELAY: Final = 0.2
+#: The longest delay between two attempts to dial again, in seconds.
 LAST_DELAY: Final = 15.0
 
 #: While a server that cannot be reached may be restarting: the longest delay, and how long it counts. Cheap
@@ -71,12 +71,6 @@ FINAL: Final = (
     SubjectBlocked,
     RegistrationEnded,
 )
-
-
-def delay_before(attempt: int, draw: float, longest: float = LAST_DELAY) -> float:
-    """Full jitter: `draw`, from 0 to 1, of a ceiling that doubles with each attempt. The first attempt is
-    0."""
-    return draw * min(longest, FIRST_DELAY * 2.0 ** min(attempt, 10))
 
 
 class LinkKeeper:
@@ -157,7 +151,7 @@ class LinkKeeper:
         eager_until = self._loop.time() + EAGER_SECONDS
         longest = LAST_DELAY
         while True:
-            delay = delay_before(max(0, attempt - 1), random.random(), longest)
+            delay = jittered_delay(max(0, attempt - 1), random.random(), longest)
             await self._unless_woken(asyncio.sleep(delay))
             try:
                 made = await self._unless_woken(self.first())
@@ -169,7 +163,7 @@ class LinkKeeper:
                 attempt += 1
                 eager = isinstance(error, ServerUnreachable) and self._loop.time() < eager_until
                 longest = EAGER_DELAY if eager else LAST_DELAY
-                self._reporter.retry(error, delay_before(attempt - 1, 1.0, longest))
+                self._reporter.retry(error, jittered_delay(attempt - 1, 1.0, longest))
 
     async def _unless_woken(self, awaited: Coroutine[Any, Any, _T]) -> _T | bool:
         """True once the laptop wakes up or its network changes: then a delay is pointless, as a network is

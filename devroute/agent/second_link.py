@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from devroute.agent.backoff import jittered_delay
 from devroute.agent.ui.reporter import Reporter
 from devroute.errors import DevrouteError
-from devroute.tasks import TaskOwner
+from devroute.tasks import TaskOwner, is_set_within
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import SameReplica
 from devroute.tunnel.protocol.handshake import Move, Welcome
@@ -25,15 +26,18 @@ SPREAD_SECONDS: Final = 4.0
 #: something always leads there.
 TRIES: Final = 16
 LATER_TRIES: Final = 4
-#: The longest delay between two of them, in seconds; it doubles with each that fails, up to the last.
-FIRST_DELAY: Final = 0.2
+#: The longest delay between two of them, in seconds. That a connection led to the same replica is no failure:
+#: the next one may lead elsewhere at once.
 LAST_DELAY: Final = 2.0
 #: Seconds, at least half of them, until another replica is looked for again; they double.
 FIRST_PAUSE: Final = 30.0
 LAST_PAUSE: Final = 600.0
 
-#: While a link is about to end.
+#: The same, while a link is about to end.
 MOVING_DELAY: Final = 0.4
+#: Seconds after which an agent lets go of a link that it has replaced; its server does so as soon as it
+#: learns of the newer one.
+LET_GO_SECONDS: Final = 5.0
 
 #: What the agent says to the server of a link that it ends because it has another one.
 MOVED: Final = ("moved", "the laptop has another link")
@@ -66,12 +70,6 @@ class Dial(Protocol):
     async def __call__(self, number: int, *, beside: bool, other_than: Collection[str]) -> Held: ...
 
 
-def delay_after(failures: int, draw: float, last: float = LAST_DELAY) -> float:
-    """Seconds between two attempts. Full jitter: `draw`, from 0 to 1, of a ceiling. That a connection led to
-    the same replica is no failure: the next one may lead elsewhere at once."""
-    return draw * min(last, FIRST_DELAY * 2.0**failures)
-
-
 async def dial_next(held: Held, dial: Dial, other: Callable[[], str]) -> Held | None:
     """A link in the place of `held`, whose server is about to stop. `other()`: the replica of the laptop's
     other link, "" without one. None if `held` ended first, or connections lead only to `other()`."""
@@ -90,7 +88,7 @@ async def dial_next(held: Held, dial: Dial, other: Callable[[], str]) -> Held | 
                 return None
         except DevrouteError:  # what is final is raised once the link has ended, too
             failures += 1
-        delay = delay_after(failures, random.random(), MOVING_DELAY)
+        delay = jittered_delay(failures, random.random(), MOVING_DELAY)
 
 
 class SecondLink:
@@ -147,7 +145,8 @@ class SecondLink:
                 self._reporter.links(1, reason.message)
             elif tries > 1:
                 self._reporter.links(1, "no connection led to another replica")
-            again = held is None and not await self._moves_within(random.uniform(pause / 2, pause))
+            # Once the first link leads to another replica, which may know more of them, at once.
+            again = held is None and not await is_set_within(self._moved, random.uniform(pause / 2, pause))
             pause = min(2 * pause, LAST_PAUSE) if again else FIRST_PAUSE
 
     def _tries(self, *, again: bool) -> int:
@@ -155,15 +154,6 @@ class SecondLink:
         if self._first is None or self._first.welcome.replicas == 1:
             return int(again)
         return LATER_TRIES if again else TRIES
-
-    async def _moves_within(self, seconds: float) -> bool:
-        """Whether the first link leads to another replica by then, which may know more of them."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._moved.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def _search(self, tries: int) -> Held | None:
         delay, failures = random.random() * SPREAD_SECONDS, 0
@@ -180,7 +170,7 @@ class SecondLink:
                 pass
             except DevrouteError:  # what is final is raised once the first link has ended, too
                 failures += 1
-            delay = delay_after(failures, random.random())
+            delay = jittered_delay(failures, random.random(), LAST_DELAY)
         return None
 
     def _beside_which(self) -> str:
@@ -200,11 +190,6 @@ class SecondLink:
             elif not held.link.close_reason.done():
                 held.link.drain(*MOVED)
                 await asyncio.wait({held.link.close_reason})
-
-
-#: Seconds after which an agent lets go of a link that it has replaced; its server does so as soon as it
-#: learns of the newer one.
-LET_GO_SECONDS: Final = 5.0
 
 
 async def let_go(link: AgentLink) -> None:

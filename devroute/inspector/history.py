@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -20,7 +20,7 @@ from devroute.inspector.capture import Capture
 from devroute.inspector.inspection import Inspection
 from devroute.inspector.state import InspectorState
 from devroute.inspector.store import CaptureStore
-from devroute.tasks import TaskOwner
+from devroute.tasks import TaskOwner, is_set_within
 
 #: The first line.
 HEADER: Final = b'{"devroute-history": 1}\n'
@@ -176,11 +176,8 @@ class History:
             ending = False
             while not ending:
                 await self._due.wait()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(WRITE_SECONDS):
-                        await self._ending.wait()
+                ending = await is_set_within(self._ending, WRITE_SECONDS)
                 self._due.clear()
-                ending = self._ending.is_set()
                 while self._cleared or self._waiting:
                     await self._write_batch()
         except OSError as error:

@@ -1,6 +1,5 @@
-"""Server-sent events: their form, and waiting for the next."""
+"""The form of server-sent events."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Final
@@ -14,12 +13,3 @@ RETRY: Final = b"retry: 1000\n\n"
 
 def as_event(name: str, document: Mapping[str, object]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
-
-
-async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event is set, now or within this time."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False

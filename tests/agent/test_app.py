@@ -17,14 +17,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from devroute.agent import app as agent
 from devroute.agent import link_monitor
 from devroute.agent.child_process import ChildProcess
-from devroute.agent.link_keeper import EAGER_DELAY, LAST_DELAY, delay_before
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.settings import AgentSettings
 from devroute.agent.ui.lines import LineReporter
@@ -431,15 +428,6 @@ async def test_a_laptop_that_wakes_up_probes_its_link_and_stops_waiting(
         monitor.stop()
         theirs.transport.abort()
     writer.close()
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1))
-async def test_the_delay_has_full_jitter_between_bounds(attempt: int, draw: float) -> None:
-    assert 0 <= delay_before(attempt, draw) <= LAST_DELAY
-    assert delay_before(0, 1.0) == 0.2
-    assert delay_before(attempt, draw, EAGER_DELAY) <= EAGER_DELAY
-    assert delay_before(attempt, draw) == draw * delay_before(attempt, 1.0)
-    assert delay_before(attempt + 1, 1.0) >= delay_before(attempt, 1.0)
 
 
 # --- the child ----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import pytest
 
 from devroute.agent import second_link
-from devroute.agent.second_link import MOVED, TRIES, Held, SecondLink, delay_after, dial_next
+from devroute.agent.second_link import MOVED, TRIES, Held, SecondLink, dial_next
 from devroute.errors import DevrouteError, ServerUnreachable
 from devroute.tunnel.dial import SameReplica
 from devroute.tunnel.protocol.frames import Reason
@@ -69,7 +69,7 @@ class Said:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SPREAD_SECONDS", "LAST_DELAY", "FIRST_DELAY"):
+    for name in ("SPREAD_SECONDS", "LAST_DELAY"):
         monkeypatch.setattr(second_link, name, 0.001)
 
 
@@ -195,9 +195,3 @@ async def test_a_link_that_has_ended_is_not_dialled_as_one_that_is_about_to() ->
     old.link.end()  # type: ignore[attr-defined]
     assert await dial_next(old, there, lambda: "") is None
     assert there.dialled == []
-
-
-async def test_delays_have_full_jitter_and_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    assert [delay_after(failures, 1.0) for failures in range(6)] == [0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
-    assert delay_after(3, 0.0) == 0

@@ -9,7 +9,8 @@ from aiohttp import web
 from devroute import __version__
 from devroute.inspector.feed import Feed
 from devroute.inspector.inspection import Inspection
-from devroute.pages.events import KEEP_ALIVE, QUIET_SECONDS, RETRY, as_event, is_set_within
+from devroute.pages.events import KEEP_ALIVE, QUIET_SECONDS, RETRY, as_event
+from devroute.tasks import is_set_within
 
 #: Seconds between two batches of events for one page.
 BATCH_SECONDS: Final = 0.1

@@ -12,12 +12,13 @@ from devroute import __version__
 from devroute.auth.identity import Identity
 from devroute.auth.sessions import CODE_SECONDS, Session
 from devroute.errors import DevrouteError, LoginLinkInvalid, OriginDenied, RequestMalformed, SessionEnded
-from devroute.pages.events import KEEP_ALIVE, QUIET_SECONDS, RETRY, as_event, is_set_within
+from devroute.pages.events import KEEP_ALIVE, QUIET_SECONDS, RETRY, as_event
 from devroute.pages.files import HEADERS, PageFiles
 from devroute.proxy.dashboard.access import SECRET, Access, cookie_name
 from devroute.proxy.dashboard.admin import Admin
 from devroute.proxy.dashboard.live import Live
 from devroute.proxy.telemetry.audit_events import RecordEvent
+from devroute.tasks import is_set_within
 
 #: Seconds between two checks whether the identity of an open page is still valid.
 CHECK_SECONDS: Final = 1.0

@@ -29,7 +29,7 @@ from devroute.proxy.telemetry.collector import (
     Delivery,
 )
 from devroute.proxy.telemetry.spans import Batch, SampledRequest, sampled_request
-from devroute.tasks import TaskOwner
+from devroute.tasks import TaskOwner, is_set_within
 
 #: Sampled requests, and agents' spans, that wait: some 2 KiB each at most.
 MAX_WAITING: Final = 4096
@@ -115,7 +115,7 @@ class Tracing:
     async def _run(self) -> None:
         while not self._closing.is_set() or self._waiting:
             await self._some.wait()
-            await _within(self._due, self._interval)
+            await is_set_within(self._due, self._interval)
             batch = Batch(time.time_ns() - time.monotonic_ns(), self._instance)
             try:
                 await self._fill(batch)
@@ -148,7 +148,7 @@ class Tracing:
             if not delivery.again or attempt == ATTEMPTS - 1 or self._closing.is_set():
                 break
             pause = self._backoff * 2**attempt if delivery.after is None else delivery.after
-            await _within(self._closing, pause)
+            await is_set_within(self._closing, pause)
         lost = batch.spans if delivery.reason else 0
         if delivery.reason == REJECTED:
             lost = min(delivery.rejected, batch.spans)
@@ -156,12 +156,3 @@ class Tracing:
         if lost:
             self.dropped[delivery.reason] += lost
         self.problem = delivery.problem or None
-
-
-async def _within(event: asyncio.Event, seconds: float) -> None:
-    """Wait for the event, at most so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
