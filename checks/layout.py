@@ -20,6 +20,7 @@ LEAVES = {
     "quoting",
     "settings",
     "tasks",
+    "timestamps",
     "token_bucket",
     "yaml_text",
 }

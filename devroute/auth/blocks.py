@@ -6,13 +6,13 @@ replica brings it back.
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from devroute.contract.target import check_subject
 from devroute.errors import RequestMalformed, SubjectBlocked
+from devroute.timestamps import rfc3339
 
 #: The shortest and the longest block, in seconds. Longer than a month: revoke the token.
 MIN_SECONDS: Final = 60
@@ -37,7 +37,7 @@ class Block:
     @property
     def ends(self) -> str:
         """RFC 3339, in UTC."""
-        return f"{datetime.fromtimestamp(self.until, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return rfc3339(self.until)
 
     def as_dict(self) -> dict[str, object]:
         """For the API."""

@@ -8,10 +8,11 @@ from urllib.parse import quote
 import typer
 
 from devroute.cli.connection import Server, Token, connecting
+from devroute.cli.durations import seconds_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, group, option
 from devroute.cli.output import Output, print_json
-from devroute.cli.sign import check, seconds_of
+from devroute.cli.sign import check
 from devroute.cli.status import in_words
 from devroute.cli.table import cell, table
 from devroute.contract import grammar

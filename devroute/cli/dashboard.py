@@ -9,10 +9,10 @@ import typer
 
 from devroute.cli.config.sources import client_settings
 from devroute.cli.connection import Server, Token, connecting
+from devroute.cli.durations import seconds_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, group, option
 from devroute.cli.output import Output, print_json
-from devroute.cli.sign import seconds_of
 from devroute.cli.table import table
 
 admin_app = group("End registrations, and block people for a time; for administrators")

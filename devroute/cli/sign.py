@@ -1,15 +1,14 @@
 """`devroute contract check`, `sign` and `sign-key`: explains contracts, signs them, makes keys."""
 
 import json
-import re
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from devroute.cli.durations import seconds_of
 from devroute.cli.exit_codes import FAILURE, exits_with_code, print_error
 from devroute.cli.help import argument, group, option
 from devroute.cli.invocation import read_text, replace_file, require_text
@@ -18,6 +17,7 @@ from devroute.contract import grammar
 from devroute.contract.explain import explain
 from devroute.contract.grammar import Contract, Signature
 from devroute.errors import ConfigInvalid, ContractInvalid, DevrouteError
+from devroute.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from devroute.contract.signer import SigningKey
@@ -27,7 +27,6 @@ sign_key_app = group("Create keys that sign contracts.")
 #: Default files of a private key, and of the public keys that a proxy trusts.
 KEY_FILE, KEYS_FILE = Path("sign-key.json"), Path("contract-keys.json")
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 Text = Annotated[str, argument("Value of the header X-devroute", "CONTRACT")]
 Ttl = Annotated[str, option("Lifetime of the signature, such as 30m, 2h or 1d", "TIME")]
@@ -106,7 +105,7 @@ def sign(
         print_json({"token": token} | _signature(made) | details)
     else:
         typer.echo(token)
-        typer.echo(f"signed by {name}, until {_moment(made.expires)}; send it as X-devroute", err=True)
+        typer.echo(f"signed by {name}, until {rfc3339(made.expires)}; send it as X-devroute", err=True)
         if seconds > MAX_TTL_S:
             typer.echo(
                 "that is more than a day: only a proxy with a larger contract_max_ttl accepts it", err=True
@@ -200,14 +199,6 @@ def _private(file: Path) -> "SigningKey":
     return SigningKey.parse(text, str(file))
 
 
-def seconds_of(text: str, flag: str) -> int:
-    """A span of time such as 30m. Raises BadParameter."""
-    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
-    if match is None:
-        raise typer.BadParameter(f"'{text}' is not a time; write it like 30m, 2h or 1d", param_hint=flag)
-    return int(match[1]) * _UNITS[match[2]]
-
-
 # --- showing ------------------------------------------------------------------------------------------------
 
 
@@ -215,21 +206,17 @@ def _signature(signature: Signature) -> dict[str, object]:
     return {
         "subject": signature.subject,
         "key": signature.key,
-        "valid_from": _moment(signature.starts),
-        "expires": _moment(signature.expires),
+        "valid_from": rfc3339(signature.starts),
+        "expires": rfc3339(signature.expires),
     }
 
 
 def _provenance(signature: Signature, keys: Path | None) -> str:
     over = " (expired)" if keys is None and signature.expires < time.time() else ""
-    who = f"signed by {signature.subject}, until {_moment(signature.expires)}{over}"
+    who = f"signed by {signature.subject}, until {rfc3339(signature.expires)}{over}"
     if keys is None:
         return f"{who}, but not verified here; --keys FILE verifies it"
     return f"{who}; verified with {keys}"
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _json(document: object) -> str:

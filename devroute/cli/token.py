@@ -3,7 +3,6 @@
 The file holds only hashes, and its comments stay. A running proxy reads it again by itself.
 """
 
-import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,6 +11,7 @@ import typer
 
 from devroute.auth.tokens import TokenRecord, Tokens, new_token
 from devroute.cli.config.yaml_edit import without_items
+from devroute.cli.durations import parse_duration
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, group, option
 from devroute.cli.invocation import read_text, replace_file, require_text
@@ -24,7 +24,6 @@ token_app = group("Create, list and revoke tokens for laptops.")
 File = Annotated[Path, option("Token file of the proxy", "FILE")]
 DEFAULT_FILE: Final = Path("tokens.yaml")
 
-_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 #: A hundred years: later dates are more than YAML can hold.
 MAX_TTL: Final = timedelta(days=36_500)
 
@@ -116,8 +115,7 @@ def _row(record: TokenRecord, now: float) -> dict[str, object]:
 
 
 def _duration(text: str) -> timedelta:
-    match = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
-    span = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
-    if span is None or span > MAX_TTL:
+    seconds = parse_duration(text)
+    if seconds is None or (span := timedelta(seconds=seconds)) > MAX_TTL:
         raise ConfigInvalid(f"--ttl: '{text}' is not a time; write it like 30d, 12h or 90m")
     return span

@@ -7,11 +7,11 @@ may carry a request.
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Protocol
 
 from devroute.errors import DevrouteError
 from devroute.routing.decision import LaptopService
+from devroute.timestamps import rfc3339
 from devroute.tunnel.protocol.handshake import Hello, OtherProcess
 from devroute.upstream.interface import ProbedUpstream
 
@@ -53,7 +53,7 @@ class Registration:
     @property
     def since_when(self) -> str:
         """RFC 3339, in UTC."""
-        return datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return rfc3339(self.since)
 
     def as_dict(self) -> dict[str, object]:
         """For the API."""

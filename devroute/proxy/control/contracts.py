@@ -7,7 +7,6 @@ replicas/shared_contracts.py where replicas keep them.
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Final, Protocol
 
 from aiohttp import web
@@ -21,6 +20,7 @@ from devroute.errors import ContractInvalid, ContractUntrusted, DevrouteError, R
 from devroute.policy.policy import Policy, permit_contract
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
 from devroute.routing.named_contracts import DEFAULT_TTL_S, MAX_TTL_S, NamedContract, NamedContracts
+from devroute.timestamps import rfc3339
 
 #: The paths, for the application and for its clients.
 PATH: Final = "/api/contracts"
@@ -173,7 +173,7 @@ class ContractsApi:
             peer=request.remote,
             contract=contract.name,
             owner=None if before is None else before.owner,
-            expires=moment(contract.expires),
+            expires=rfc3339(contract.expires),
         )
 
 
@@ -185,8 +185,8 @@ def summary(contract: NamedContract, now: float) -> dict[str, object]:
         "owner": contract.owner,
         "services": contract.services,
         "signed": signature is not None,
-        "saved": moment(contract.saved),
-        "expires": moment(contract.expires),
+        "saved": rfc3339(contract.saved),
+        "expires": rfc3339(contract.expires),
         "expires_in_s": max(0, round(contract.expires - now)),
     }
 
@@ -197,8 +197,3 @@ def _whole(contract: NamedContract, now: float) -> dict[str, object]:
         "contract": contract.text,
         "explanation": contract.explanation(),
     }
-
-
-def moment(seconds: float) -> str:
-    """Seconds since the epoch as RFC 3339, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -12,11 +12,11 @@ from typing import Any
 from devroute.auth.blocks import Block
 from devroute.contract.entry_urls import entry_for, join_link
 from devroute.contract.name import SIGN
-from devroute.proxy.control.contracts import moment
 from devroute.proxy.dashboard.activity import TotalActivity, as_row
 from devroute.routing.named_contracts import NamedContract
 from devroute.routing.registration import Registration
 from devroute.routing.registry import offer_for
+from devroute.timestamps import rfc3339
 
 Row = Mapping[str, Any]
 
@@ -74,7 +74,7 @@ def _contract(saved: NamedContract, entries: Entries) -> Row:
         "kind": "contract",
         "name": name,
         "owner": saved.owner,
-        "until": moment(saved.expires),
+        "until": rfc3339(saved.expires),
         "contract": name,
         "targets": saved.services,
         "join": entries.join(list(saved.services), name),
