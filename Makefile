@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Each process that tests start would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-firefox test-compiled test-istio test-helm test-sso test-slow compiled envoys istio package \
+.PHONY: help demo test test-firefox test-compiled test-istio test-helm test-jaeger test-sso test-slow compiled envoys istio package \
 	zipapp image sbom image-requirements lint bench sizing fuzz soak ha screenshots clean
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test          run the tests (test-istio and test-slow have more)"
 	@echo "make test-istio    run the tests on a real Istio (as root; needs Go, etcd, iptables)"
 	@echo "make test-helm     render the chart with Helm, and compare it with the kustomize base (builds Helm once; needs Go)"
+	@echo "make test-jaeger   send one trace of Envoy, proxy, agent and app to a Jaeger (builds Jaeger once; needs Go)"
 	@echo "make test-sso      log in at a real OIDC provider, whole (installs it once; needs node and npm)"
 	@echo "make test-firefox  run the tests of the inspector's page in Firefox"
 	@echo "make test-slow     run what is published; services in Go and Java; a short soak; older Envoys (needs a package index)"
@@ -88,10 +89,13 @@ test-istio: istio
 	$(BIN)/python -m pytest $(ON_THE_OLDEST:%=tests/istio/test_%.py) -m istio --envoy $(OLDEST)/envoy/_bin/envoy $(ARGS)
 ON_THE_OLDEST := main_job policies identity edge
 
-# Helm and the OIDC provider lie in a cache folder: nothing to do when they are there.
+# Helm, Jaeger and the OIDC provider lie in a cache folder: nothing to do when they are there.
 test-helm: $(VENV)/.test-installed
 	$(BIN)/python -m tests.istio.binaries helm
 	$(BIN)/python -m pytest tests/mesh/manifests/test_chart_helm.py -m helm $(ARGS)
+test-jaeger: $(VENV)/.test-installed
+	$(BIN)/python -m tests.istio.binaries jaeger
+	$(BIN)/python -m pytest tests/envoy/test_tracing_jaeger.py -m jaeger $(ARGS)
 test-sso: $(VENV)/.test-installed
 	$(BIN)/python -m tests.sso.packages
 	$(BIN)/python -m pytest tests/sso -m sso $(ARGS)

@@ -1,4 +1,4 @@
-"""Istio's and Kubernetes' programs, and Helm, built from Go modules once and kept in a cache.
+"""Istio's and Kubernetes' programs, Helm and Jaeger, built from Go modules once and kept in a cache.
 
 Each folder of `go/` has a go.mod that pins what is built. Its build lies in a cache folder whose name has a
 digest of go.mod and go.sum, so that a run with the same pins builds nothing.
@@ -49,7 +49,9 @@ ISTIO = Build("istio", _ISTIO_PACKAGES, _ISTIO_FILES)
 KUBERNETES = Build("kubernetes", ("k8s.io/kubernetes/cmd/kube-apiserver",))
 #: For `make test-helm`.
 HELM = Build("helm", ("helm.sh/helm/v3/cmd/helm",))
-BUILDS = {each.name: each for each in (ISTIO, KUBERNETES, HELM)}
+#: For `make test-jaeger`.
+JAEGER = Build("jaeger", ("github.com/jaegertracing/jaeger/cmd/all-in-one",))
+BUILDS = {each.name: each for each in (ISTIO, KUBERNETES, HELM, JAEGER)}
 #: What is built where no name is given.
 FOR_ISTIO = (ISTIO.name, KUBERNETES.name)
 
