@@ -128,4 +128,7 @@ async def test_jaeger_has_one_trace_of_envoy_proxy_agent_and_app(tmp_path: Path)
     assert {chains[-1][0], chains[-2][0]} == {"devroute-agent", "foo-on-laptop"}
     tags = {tag["key"]: tag["value"] for span in spans.values() for tag in span["tags"]}
     assert tags["devroute.laptop"] == "alice"
-    assert [span.get("warnings") or [] for span in spans.values()] == [[]] * len(spans), "clocks agree"
+    # Jaeger warns of clocks that differ, and of a parent that it has not got: that is the client's.
+    inside = [span for key, span in spans.items() if parents.get(key) in spans]
+    assert len(inside) == len(spans) - 1
+    assert [span.get("warnings") or [] for span in inside] == [[]] * len(inside)

@@ -19,6 +19,8 @@ from tests.istio import binaries
 
 pytestmark = pytest.mark.helm
 
+#: A Helm that was built from its module takes Kubernetes 1.20 for the newest one.
+KUBERNETES = ("--kube-version", "1.33.0")
 REGISTRY = Registry("redis://:secret@redis.data:6380/0", ("10.7.0.0/16",))
 #: Options together, so that each is in some of them, and those that meet in one file in several.
 INSTALLATIONS = {
@@ -96,7 +98,7 @@ def of_kustomize(installation: Installation) -> dict[tuple[str, str, str], dict[
 
 
 def rendered(helm: Path, chart: Path, *options: str | Path) -> dict[tuple[str, str, str], dict[str, Any]]:
-    done = run(helm, "template", "devroute", chart, "--namespace", "default", *options)
+    done = run(helm, "template", "devroute", chart, *KUBERNETES, "--namespace", "default", *options)
     assert done.returncode == 0, done.stderr
     return parsed([each for each in yaml.safe_load_all(done.stdout) if each])
 
@@ -106,7 +108,7 @@ def test_a_chart_renders_to_what_kustomize_applies(
     helm: Path, installation: Installation, tmp_path: Path
 ) -> None:
     chart = written(installation, tmp_path / "devroute")
-    linted = run(helm, "lint", "--strict", chart)
+    linted = run(helm, "lint", "--strict", chart, *KUBERNETES)
     assert linted.returncode == 0, linted.stdout + linted.stderr
     assert rendered(helm, chart) == of_kustomize(installation)
 
@@ -169,7 +171,7 @@ def test_settings_policy_keys_and_rules_are_added(helm: Path, chart: Path) -> No
 def test_mistakes_are_refused_with_a_message(
     helm: Path, chart: Path, options: list[str], message: str
 ) -> None:
-    done = run(helm, "template", "devroute", chart, *options)
+    done = run(helm, "template", "devroute", chart, *KUBERNETES, *options)
     assert done.returncode != 0
     assert message in done.stderr
 
