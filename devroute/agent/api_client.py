@@ -35,6 +35,12 @@ async def fetch(settings: ClientSettings, path: str) -> dict[str, object]:
     return await _request(settings, "GET", path, await _authorization(settings))
 
 
+async def fetch_public(settings: ClientSettings, path: str) -> dict[str, object]:
+    """The JSON object at a path that needs no token. Raises ServerUnreachable, or the error in the
+    response."""
+    return await _request(settings, "GET", path, {})
+
+
 async def change(
     settings: ClientSettings, method: str, path: str, document: Mapping[str, object] | None = None
 ) -> dict[str, object]:
@@ -62,21 +68,6 @@ async def follow(settings: ClientSettings, path: str) -> AsyncIterator[tuple[str
                 yield name, _document(settings.server, 200, value.encode())
 
 
-async def _authorization(settings: ClientSettings) -> dict[str, str]:
-    if not settings.has_credential:
-        raise ConfigInvalid("no token is configured", hint=TokenInvalid.default_hint)
-    secret = await TokenSource(settings).get()
-    if not secret.isascii() or not secret.isprintable():
-        raise TokenInvalid("the token contains characters that no token may contain")
-    return {"Authorization": f"Bearer {secret}"} if secret else {}
-
-
-async def fetch_public(settings: ClientSettings, path: str) -> dict[str, object]:
-    """The JSON object at a path that needs no token. Raises ServerUnreachable, or the error in the
-    response."""
-    return await _request(settings, "GET", path, {})
-
-
 async def probe(settings: ClientSettings, servers: Sequence[str]) -> dict[str, ServerUnreachable | None]:
     """Each of these URLs, with None if a control port responds there, else the error. Sends no token."""
     found = await asyncio.gather(*(_try(settings.model_copy(update={"server": each})) for each in servers))
@@ -91,6 +82,15 @@ async def _try(settings: ClientSettings) -> ServerUnreachable | None:
     except DevrouteError:  # the server's: it wants a token
         return None
     return None
+
+
+async def _authorization(settings: ClientSettings) -> dict[str, str]:
+    if not settings.has_credential:
+        raise ConfigInvalid("no token is configured", hint=TokenInvalid.default_hint)
+    secret = await TokenSource(settings).get()
+    if not secret.isascii() or not secret.isprintable():
+        raise TokenInvalid("the token contains characters that no token may contain")
+    return {"Authorization": f"Bearer {secret}"} if secret else {}
 
 
 def web_url(settings: ClientSettings) -> str:
@@ -118,9 +118,9 @@ async def _request(
 
 
 def _session(seconds: float | None) -> aiohttp.ClientSession:
-    """`seconds`: for all of a request; without, for its response to begin, and between two parts of it."""
-    connect = aiohttp.ClientTimeout(total=seconds, sock_connect=TIMEOUT, sock_read=seconds or QUIET)
-    return aiohttp.ClientSession(timeout=connect, read_bufsize=MAX_RESPONSE)
+    """`seconds`: for a whole request. None: no limit but TIMEOUT to connect and QUIET between two reads."""
+    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=TIMEOUT, sock_read=seconds or QUIET)
+    return aiohttp.ClientSession(timeout=timeout, read_bufsize=MAX_RESPONSE)
 
 
 def _options(settings: ClientSettings) -> dict[str, Any]:
@@ -210,22 +210,24 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 
 
 def _document(server: str, status: int, body: bytes) -> dict[str, object]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    if isinstance(document, dict) and status in (200, 201):
+    document = _json_object(body)
+    if document is not None and status in (200, 201):
         return document
     raise _error(server, status, body)
 
 
-def _error(server: str, status: int, body: bytes) -> DevrouteError:
-    """The error in a response."""
+def _json_object(body: bytes) -> dict[str, object] | None:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        document = None
-    if isinstance(document, dict) and isinstance(document.get("code"), str):
-        kind = BY_CODE.get(document["code"], DevrouteError)
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _error(server: str, status: int, body: bytes) -> DevrouteError:
+    """The error in a response."""
+    document = _json_object(body)
+    if document is not None and isinstance(document.get("code"), str):
+        kind = BY_CODE.get(str(document["code"]), DevrouteError)
         return kind(str(document.get("message", "")), hint=str(document.get("hint") or "") or None)
     return ServerUnreachable(f"{server} (status {status}) is not devroute's control port", hint=_HINT)

@@ -25,8 +25,8 @@ from devroute.routing.registration import one_of_each
 
 
 class Dashboard:
-    """`answers` are for other replicas, `contracts` those that people have saved. `tick` is
-    to be called about twice a second."""
+    """`answers` are for other replicas, `contracts` those that people have saved. `tick` is to be called
+    about twice a second."""
 
     def __init__(
         self,

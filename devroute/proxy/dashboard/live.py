@@ -21,7 +21,6 @@ ASK_EVERY: Final = 6
 MAX_PAGES: Final = 64
 MAX_PAGES_OF_SUBJECT: Final = 8
 
-
 log = structlog.stdlib.get_logger("devroute.dashboard")
 
 

@@ -21,12 +21,16 @@ from devroute.token_bucket import TokenBucket
 ASK_BURST: Final = 50
 ASKS_PER_SECOND: Final = 10
 
-_ACTIVITY: Final = "activity"
-_BLOCKS: Final = "blocks"
-_CODE: Final = "code/"
-_FIND: Final = "session/"
-_PUT: Final = "put/"
-_END: Final = "end/"
+
+class _Question:
+    """What one replica asks another; the last four are followed by the digest of a code or cookie."""
+
+    ACTIVITY: Final = "activity"
+    BLOCKS: Final = "blocks"
+    CODE: Final = "code/"
+    FIND: Final = "session/"
+    PUT: Final = "put/"
+    END: Final = "end/"
 
 
 class Peers(Protocol):
@@ -61,10 +65,10 @@ class SharedTeam:
     # --- to other replicas
 
     async def take_code(self, key: str) -> Session | None:
-        return await self._session(_CODE, key)
+        return await self._session(_Question.CODE, key)
 
     async def find_session(self, key: str) -> Session | None:
-        return await self._session(_FIND, key)
+        return await self._session(_Question.FIND, key)
 
     async def _session(self, question: str, key: str) -> Session | None:
         if self.peers is None or not self._allowance.spend(time.monotonic()):
@@ -73,13 +77,13 @@ class SharedTeam:
         return next(filter(None, map(decode_session, found)), None)
 
     def publish(self, key: str, session: Session) -> None:
-        self._tasks.start(self._ask_all(_PUT + key, session.encode()))
+        self._tasks.start(self._ask_all(_Question.PUT + key, session.encode()))
 
     def end(self, key: str) -> None:
-        self._tasks.start(self._ask_all(_END + key))
+        self._tasks.start(self._ask_all(_Question.END + key))
 
     async def activities(self) -> list[bytes]:
-        return await self._ask_all(_ACTIVITY)
+        return await self._ask_all(_Question.ACTIVITY)
 
     def spread_blocks(self) -> None:
         """They have changed here."""
@@ -93,7 +97,7 @@ class SharedTeam:
         self._linked = linked
 
     async def _exchange_blocks(self) -> None:
-        self._take_over(await self._ask_all(_BLOCKS, self._blocks.encode()))
+        self._take_over(await self._ask_all(_Question.BLOCKS, self._blocks.encode()))
 
     async def _ask_all(self, question: str, body: bytes = b"") -> list[bytes]:
         return [] if self.peers is None else await self.peers.ask_all(TEAM + question.encode(), body)
@@ -106,19 +110,19 @@ class SharedTeam:
         kind, _, key = question.partition("/")
         found: Session | None = None
         match f"{kind}/" if key else kind:
-            case "activity":
+            case _Question.ACTIVITY:
                 return self._activity()
-            case "blocks":
+            case _Question.BLOCKS:
                 self._take_over([body])
                 return self._blocks.encode()
-            case "code/":
+            case _Question.CODE:
                 found = self.codes.take(key, now)
-            case "session/":
+            case _Question.FIND:
                 found = self.sessions.get(key, now)
-            case "put/" if (session := decode_session(body)) is not None:
+            case _Question.PUT if (session := decode_session(body)) is not None:
                 self.sessions.put(key, session, now)
                 return b"kept"
-            case "end/":
+            case _Question.END:
                 found = self.sessions.take(key, now)
         if found is None:
             raise NotFound("this replica does not know it")
