@@ -48,7 +48,8 @@ RESULT: Final = "x-devroute-result"
 #: Why, as one line of printable ASCII.
 REASON: Final = "x-devroute-reason"
 
-#: From the proxy's own sidecar to the caller's: nothing of the request has reached the proxy, and why.
+#: From the proxy's own sidecar to the caller's: nothing of the request has reached the proxy, and why. The
+#: caller's sidecar sends such a request again, so an upstream's own ends at agent and proxy.
 UNSENT: Final = "x-devroute-unsent"
 
 #: Envoy's own: a response with it is not asked for again by the retries of the caller's sidecar, Istio's

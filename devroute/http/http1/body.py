@@ -7,7 +7,7 @@ import re
 from typing import Final, Protocol
 
 from devroute.errors import DevrouteError
-from devroute.headers import CONTRACT, FAILOVER, HOST, MATCHED, REASON, RESULT, RULE
+from devroute.headers import CONTRACT, FAILOVER, HOST, MATCHED, REASON, RESULT, RULE, UNSENT
 from devroute.http.message import Framing, Headers
 
 #: A chunk-size line has a few digits; the rest is room for extensions, which are ignored (RFC 9112 §7.1.1).
@@ -36,7 +36,7 @@ _NOT_IN_TRAILERS: Final = frozenset(
         b"trailer",
         b"upgrade",
         b"expect",
-        *(name.encode() for name in (CONTRACT, MATCHED, FAILOVER, HOST, RESULT, REASON, RULE)),
+        *(name.encode() for name in (CONTRACT, MATCHED, FAILOVER, HOST, RESULT, REASON, RULE, UNSENT)),
     )
 )
 

@@ -31,7 +31,7 @@ REQUEST_FIELDS = _pattern(
 )
 RESPONSE_FIELDS = _pattern(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"),
-    *(headers.RESULT, headers.REASON, headers.RULE),
+    *(headers.RESULT, headers.REASON, headers.RULE, headers.UNSENT),
 )
 
 _NO_FIELDS: Final[dict[bytes, bytes]] = {}
@@ -118,7 +118,7 @@ REQUEST_HOP: Final = frozenset((
 MATCHED: Final = headers.MATCHED.encode()
 RESPONSE_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade",
-    headers.RESULT.encode(), headers.REASON.encode(), headers.RULE.encode(),
+    headers.RESULT.encode(), headers.REASON.encode(), headers.RULE.encode(), headers.UNSENT.encode(),
 ))  # fmt: skip
 NO_BODY_HOP: Final = RESPONSE_HOP | {b"content-length"}  # RFC 9110 §8.6: 1xx and 204 have none
 SWITCHING_HOP: Final = NO_BODY_HOP - {b"upgrade"}

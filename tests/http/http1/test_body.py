@@ -135,7 +135,7 @@ def test_malformed_chunks_are_refused_with_the_given_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     ["Content-Length", "transfer-encoding", "Host", "TE", "Connection", "trailer", "upgrade", "expect",
-     "X-Devroute", "X-Devroute-Matched", "x-devroute-result", "Keep-Alive"],
+     "X-Devroute", "X-Devroute-Matched", "x-devroute-result", "X-Devroute-Unsent", "Keep-Alive"],
 )  # fmt: skip
 def test_fields_that_frame_or_route_are_refused_in_trailers(name: str) -> None:
     with pytest.raises(RequestMalformed, match="in a trailer section"):

@@ -24,12 +24,14 @@ def test_a_valid_response_is_forwarded_with_exactly_its_end_to_end_fields(
         *fields,
         (b"Connection", b",".join(options)),
         (b"X-Devroute-Result", b"x"),
+        (b"X-Devroute-Unsent", b"delayed connect error"),  # on which a sidecar would send the request again
         (b"Upgrade", b"h2c"),
     ]
     lines = [as_line(field, before, after) for field in fields]
     response = parse_response_head(head(*lines, b"content-length: 2", start=b"HTTP/1.1 200 Fine"), b"GET")
 
     here = {b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"x-devroute-result"}
+    here |= {b"x-devroute-unsent"}
     named = {option.lower() for option in options} - PROTECTED - {b"te"}
     kept = [(name.lower(), value) for name, value in fields if name.lower() not in here | named]
     assert response.end_to_end() == [*kept, (b"content-length", b"2")]
