@@ -23,15 +23,18 @@ MAX_REASON: Final = 200
 MAX_BLOCKS: Final = 100
 
 
+_Time = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """`until`, `changed`: seconds since the epoch. `by`: the administrator. `lifted`: it is none any more."""
 
     subject: Annotated[str, AfterValidator(check_subject)]
-    until: float
+    until: _Time
     by: Annotated[str, AfterValidator(check_subject)]
     reason: Annotated[str, Field(max_length=MAX_REASON)]
-    changed: float
+    changed: _Time
     lifted: bool = False
 
     @property

@@ -84,5 +84,5 @@ def trust(context: ssl.SSLContext, certificate: bytes) -> None:
     try:
         x509.load_der_x509_certificate(certificate)
         context.load_verify_locations(cadata=certificate)
-    except ssl.SSLError as error:
+    except (ssl.SSLError, x509.InvalidVersion) as error:
         raise ValueError(str(error)) from None

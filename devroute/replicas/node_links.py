@@ -101,8 +101,11 @@ class NodeLinks:
     # --- the other replicas
 
     def add(self, node: Node) -> None:
-        """Trust a replica, and dial it until it is removed. Raises ValueError for what is no certificate."""
+        """Trust a replica, and dial it until it is removed. Raises ValueError for what is no certificate, or
+        that of another replica, whose links would count as this one's."""
         certificate = node.record.certificate
+        if certificate in self._nodes or certificate == self._certificate.der:
+            raise ValueError("the certificate of another replica")
         context = self._certificate.client(certificate)
         trust(self._context, certificate)
         self._nodes[certificate] = node

@@ -4,6 +4,8 @@ is put into this one's registry, whole, in memory. No request and no /resolve wa
 Changes arrive by pub/sub. What counts is the keys: every second each replica refreshes its own, compares the
 others' versions with what it knows, and reads again those that differ. If its own key has gone (Redis was
 emptied, or has come back), it writes all of it again.
+
+Longer than 350 lines: all that changes what this replica knows of Redis, and its order, stand in one place.
 """
 
 import asyncio
@@ -102,7 +104,7 @@ class SharedRegistry:
             started=time.time(),
             certificate=self._certificate.der,
         )
-        await self._try(self._refresh())
+        await self._surviving(self._try(self._refresh()))
         self._started = time.monotonic()
         self._tasks.start(self._keep_refreshed())
         self._tasks.start(self._listen())
@@ -213,7 +215,7 @@ class SharedRegistry:
     async def _keep_refreshed(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            await self._try(self._refresh())
+            await self._surviving(self._try(self._refresh()))
 
     async def _refresh(self) -> None:
         now = time.monotonic()  # before Redis looks, so that no refresh seems newer than it is
@@ -251,7 +253,7 @@ class SharedRegistry:
             with contextlib.suppress(RegistryUnavailable):  # _refresh reports it
                 async with self._store.changes() as changes:
                     async for change in changes:
-                        await self._apply(change)
+                        await self._surviving(self._apply(change))
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def _apply(self, change: Change) -> None:
@@ -330,6 +332,16 @@ class SharedRegistry:
         self.remote.revive(node)
 
     # --- whether Redis can be used
+
+    async def _surviving(self, work: Coroutine[None, None, None]) -> None:
+        """In tasks that have to go on: others may write to Redis what no test has thought of. Raises
+        RegistryUnavailable."""
+        try:
+            await work
+        except RegistryUnavailable:
+            raise
+        except Exception as error:  # the last resort: without a refresh, this replica would be gone for all
+            log.error("registry.failed", exc_info=error)
 
     async def _try(self, work: Coroutine[None, None, T]) -> T | None:
         """What `work` returns; None if Redis cannot be used, which is reported once."""

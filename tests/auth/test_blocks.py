@@ -55,6 +55,8 @@ def test_replicas_agree_in_whatever_order_changes_arrive() -> None:
         *(b"", b"{}", b"[7]", b"[" + b"{}," * 100_000 + b"{}]"),
         b'[{"subject": "A B", "until": 9e9, "by": "carol", "reason": "", "changed": 1}]',
         b'[{"subject": "bob", "until": 9e9, "by": "carol", "reason": "%b", "changed": 1}]' % (b"x" * 201),
+        b'[{"subject": "bob", "until": 1e300, "by": "carol", "reason": "", "changed": 1}]',
+        b'[{"subject": "bob", "until": 9e9, "by": "carol", "reason": "", "changed": 1e999}]',
     ],
     ids=lambda raw: raw[:60].decode(),
 )

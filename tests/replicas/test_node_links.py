@@ -10,7 +10,7 @@ from devroute.errors import DevrouteError, LaptopOffline, ProtocolError, TargetU
 from devroute.http.message import Framing, RequestHead
 from devroute.http.spans import AgentSpan, SampledParent
 from devroute.policy.policy import Policy
-from devroute.replicas.certificate import Certificate
+from devroute.replicas.certificate import Certificate, trust
 from devroute.replicas.local_laptops import take_line
 from devroute.replicas.node import LINE, Node, NodeUpstream
 from devroute.replicas.record import ReplicaRecord
@@ -49,6 +49,25 @@ async def test_only_replicas_that_stand_in_redis_may_dial(
         writer.write(b"GET /tunnel HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n\r\n")
         assert not (await reader.read()).startswith(b"HTTP")
         writer.close()
+
+
+@pytest.mark.parametrize("version", [0, 1, 3, 4, 255])
+def test_a_certificate_of_no_known_version_is_none(version: int) -> None:
+    der = Certificate("stranger").der
+    marked = b"\xa0\x03\x02\x01"  # the tag of the version (RFC 5280 §4.1)
+    changed = der.replace(marked + b"\x02", marked + bytes([version]), 1)
+    with pytest.raises(ValueError):  # noqa: PT011  # of two libraries
+        trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), changed)
+
+
+async def test_a_replica_has_no_other_ones_certificate(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (one, two):
+        await eventually(lambda: one.shared.replicas == 2)
+        links, record = one.shared._links, two.shared._own.record
+        for certificate in (two.shared._certificate.der, one.shared._certificate.der):
+            changed = record.model_copy(update={"id": "f" * 16, "certificate": certificate})
+            with pytest.raises(ValueError, match="of another replica"):
+                links.add(Node(changed))
 
 
 async def test_a_replica_that_has_ended_may_dial_no_more(redis_server: RedisServer) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from devroute.errors import LaptopOffline, LinkReplaced, NameTaken, TooManyLinks
 from devroute.replicas import store
-from devroute.replicas.record import MAX_VALUE, encode_processes
+from devroute.replicas.certificate import Certificate
+from devroute.replicas.record import MAX_VALUE, ReplicaRecord, encode_processes
 from devroute.replicas.shared_registry import REFRESH_SECONDS
 from devroute.routing.registration import Registration
 from devroute.tunnel.agent_link import AgentLink
@@ -303,12 +304,25 @@ def value(name: str = "alice", subject: str = "alice") -> bytes:
     return encode_processes([Registration(name, subject, link, hello, 1.0, generation=1)])  # type: ignore[arg-type]
 
 
+def replica(number: int, certificate: bytes) -> bytes:
+    return ReplicaRecord(
+        id=f"{number:016}",
+        data="127.0.0.1:1",
+        peer="127.0.0.1:1",
+        version="1",
+        started=1.0,
+        certificate=certificate,
+    ).encode()
+
+
 async def test_a_foreign_replica_is_ignored(redis_server: RedisServer) -> None:
     foreign: list[dict[str, str | bytes]] = [
         {"@": "not json", "v": "5"},
         {"@": json.dumps({"id": "0000000000000001"}), "v": "5"},
         {"v": "9" * 400},
         {"x": b"\xff\x00"},
+        {"@": replica(4, certificate=Certificate("x").der.replace(b"\2\1\2", b"\2\1\1", 1)), "v": "5"},
+        {"@": replica(5, certificate=b"\0"), "v": "5"},
     ]
     client = redis_server.client
     for number, fields in enumerate(foreign):

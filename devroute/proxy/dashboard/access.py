@@ -87,9 +87,12 @@ class Access:
             identity = await self._by_token(request)
         if not is_origin(origin) or not isinstance(origin, str):
             raise RequestMalformed("origin is to be the server's URL as the browser has it, without a path")
+        host = request.headers.get("host", "")
+        if not is_origin(f"http://{host}"):
+            raise RequestMalformed("the Host of this request is none that a browser would send")
         now = time.time()
         code = new_code()
-        session = Session(identity, origin, request.headers.get("host", ""), now + CODE_SECONDS)
+        session = Session(identity, origin, host, now + CODE_SECONDS)
         self._shared.codes.put(digest(code), session, now)
         return code
 

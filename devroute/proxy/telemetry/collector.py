@@ -100,7 +100,7 @@ def judge(status: int, content_type: str, body: bytes, retry_after: str) -> Deli
         else:
             success = ExportTraceServiceResponse.FromString(body).partial_success
             rejected, message = success.rejected_spans, success.error_message
-    except (ValueError, TypeError, AttributeError, RecursionError, DecodeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, DecodeError):
         return Delivery(INVALID, f"the collector responded {status}, but not as OTLP specifies")
     if rejected > 0:
         return Delivery(REJECTED, f"the collector rejected spans: {printable(message, 200)}", rejected)

@@ -60,6 +60,40 @@ async def test_a_link_of_another_site_asks_before_it_opens_a_session(here: Team,
     assert (await here.ask("POST", "/dashboard/", form | {"origin": here.url}, body))[0] == 303
 
 
+FORM = "application/x-www-form-urlencoded"
+PARTS = "multipart/form-data; boundary=a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (f"{FORM}; charset=nope", b"code=x"),
+        (FORM, b"code=\xff"),
+        (FORM, b"code=%ff&code=x"),
+        (FORM, b"a=&" * 2000),
+        ("multipart/form-data", b"x"),
+        (PARTS, b"x"),
+        (PARTS, b"--a\r\n\r\nx\r\n--a--\r\n"),
+        (PARTS, b"--a\r\ncontent-disposition: form-data; name=code\r\n"
+                b"content-transfer-encoding: nope\r\n\r\nx\r\n--a--\r\n"),
+    ],
+)  # fmt: skip
+async def test_a_form_that_no_browser_would_send_is_an_invalid_code(
+    here: Team, kind: str, body: bytes
+) -> None:
+    headers = {"content-type": kind, "origin": here.url}
+    status, text, _ = await here.ask("POST", "/dashboard/", headers, body)
+    assert (status, "no valid code" in text) == (401, True)
+
+
+@pytest.mark.parametrize("host", ["", "\udcff\udcfe", "a b", "x" * 400, "a/b"])
+async def test_a_link_is_for_a_host_that_browsers_can_name(here: Team, host: str) -> None:
+    status, answer, _ = await here.ask(
+        "POST", "/api/login", here.token("alice") | {"host": host}, {"origin": here.url}
+    )
+    assert (status, answer["code"]) == (400, "request-malformed")
+
+
 async def test_a_code_in_a_link_stays_text(here: Team) -> None:
     path = "/dashboard/?code=%22%3E%3Cscript%3Ewindow.owned=1%3C/script%3E"
     status, text, _ = await here.ask("GET", path, {"sec-fetch-site": "cross-site"})

@@ -27,6 +27,8 @@ RESPONSES: list[tuple[int, str, bytes, str, str, int]] = [
     (200, JSON, b'{"partialSuccess": null}', "", "", 0),
     (200, JSON, partial_json("7"), "", REJECTED, 7),
     (200, JSON, partial_json([]), "", INVALID, 0),
+    (200, JSON, b'{"partialSuccess": {"rejectedSpans": 1e999}}', "", INVALID, 0),
+    (200, JSON, b'{"partialSuccess": {"rejectedSpans": -1e999}}', "", INVALID, 0),
     (200, JSON, b"[]", "", INVALID, 0),
     (200, JSON, b"", "", INVALID, 0),
     (200, JSON, b"[" * 60_000, "", INVALID, 0),
