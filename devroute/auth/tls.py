@@ -92,11 +92,15 @@ def _no_password() -> str:
 
 def is_exposed(server: str) -> bool:
     """Whether others can read what is sent to this URL: plain HTTP to any host but this machine."""
-    parts = urlsplit(server)
-    host = (parts.hostname or "").lower()
-    if parts.scheme not in ("http", "ws") or host == "localhost":
-        return False
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
+    return urlsplit(server).scheme in ("http", "ws") and not is_local(server)
+
+
+def is_local(server: str) -> bool:
+    """Whether this URL is one of this machine."""
+    host = (urlsplit(server).hostname or "").lower()
+    if host == "localhost":
         return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

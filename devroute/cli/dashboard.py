@@ -13,7 +13,8 @@ from devroute.cli.durations import seconds_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, group, option
 from devroute.cli.output import Output, print_json
-from devroute.cli.table import table
+from devroute.cli.table import cell, table
+from devroute.quoting import visible
 
 admin_app = group("End registrations, and block people for a time; for administrators")
 
@@ -45,7 +46,7 @@ def dashboard(
     url = web_url(settings)
     origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
     made = asyncio.run(change(settings, "POST", "/api/login", {"origin": origin}))
-    link = f"{url}{made.get('path')}?code={made.get('code')}"
+    link = visible(f"{url}{made.get('path')}?code={made.get('code')}")
     if settings.output == "json":
         print_json({"url": link, "expires_s": made.get("expires_s")})
         return
@@ -103,7 +104,7 @@ def block(
     if settings.output == "json":
         print_json(made)
     else:
-        typer.echo(f"{subject} is blocked until {made.get('until')}")
+        typer.echo(f"{subject} is blocked until {cell(made.get('until'))}")
 
 
 @admin_app.command("unblock")

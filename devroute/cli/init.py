@@ -27,6 +27,7 @@ from devroute.cli.connection import CONNECTION_OPTIONS, connecting
 from devroute.cli.exit_codes import exits_with_code, print_error
 from devroute.cli.help import option
 from devroute.cli.invocation import PROJECT_FILE, Invocation, read_text, replace_file
+from devroute.cli.status import you_are
 from devroute.errors import ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
 
 T = TypeVar("T")
@@ -200,7 +201,7 @@ def _check(settings: ClientSettings) -> None:
     from devroute.agent.api_client import fetch
 
     status = asyncio.run(fetch(settings, "/api/status"))
-    typer.echo(f"you are {status.get('you')} at {settings.server} (devroute {status.get('version')})")
+    typer.echo(you_are(settings.server, status))
 
 
 def _short(file: Path, environment: Mapping[str, str]) -> str:

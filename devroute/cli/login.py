@@ -17,6 +17,7 @@ from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
 from devroute.cli.init import find_server
 from devroute.cli.invocation import Invocation, read_text, replace_file
+from devroute.cli.status import you_are
 from devroute.errors import ConfigInvalid
 from devroute.quoting import visible
 
@@ -48,7 +49,7 @@ def login(context: typer.Context, server: _Server = None) -> None:
     found = asyncio.run(session.log_in(settings, _ask))
     status = asyncio.run(session.whoami(settings, found))
     stored_login.save(stored_login.file_of(folder, server_key(settings.server)), found)
-    typer.echo(f"you are {status.get('you')} at {settings.server} (devroute {status.get('version')})")
+    typer.echo(you_are(settings.server, status))
     if found.refresh_token is None:
         typer.echo("note: the issuer gave no refresh token: log in again when this one has expired", err=True)
     _remember(invocation, settings.server)

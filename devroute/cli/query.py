@@ -15,7 +15,7 @@ from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
 from devroute.cli.output import Output, print_json
 from devroute.cli.status import describe_status
-from devroute.cli.table import table
+from devroute.cli.table import cell, table
 from devroute.errors import DevrouteError
 
 
@@ -114,7 +114,7 @@ def version(context: typer.Context, server: Server = None, token: Token = None) 
 
     try:
         document = asyncio.run(fetch(settings, "/api/status"))
-        typer.echo(f"server   {document.get('version')} at {settings.server}")
+        typer.echo(f"server   {cell(document.get('version'))} at {settings.server}")
     except DevrouteError as error:
         typer.echo(f"server   unknown: {error.message}")
 

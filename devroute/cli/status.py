@@ -1,5 +1,6 @@
 """What `devroute status` says to people: the server's document in sentences. Pure."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 from devroute.cli.table import cell
@@ -12,6 +13,11 @@ def describe_status(server: str, document: Mapping[str, object]) -> list[str]:
     rows = list(_rows(server, dict(document)))
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {text}" for name, text in rows]
+
+
+def you_are(server: str, document: Mapping[str, object]) -> str:
+    """The same in one line, for commands that try a token."""
+    return f"you are {cell(document.get('you'))} at {server} (devroute {cell(document.get('version'))})"
 
 
 def _rows(server: str, rest: dict[str, object]) -> Iterator[tuple[str, str]]:
@@ -30,7 +36,7 @@ def _rows(server: str, rest: dict[str, object]) -> Iterator[tuple[str, str]]:
     if isinstance(policy, Mapping):
         yield from _policy(policy)
     for key, value in rest.items():
-        yield key.replace("_", " "), cell(value)
+        yield cell(key.replace("_", " ")), cell(value)
 
 
 def _policy(policy: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -54,6 +60,8 @@ def _services(patterns: object) -> str:
 
 def in_words(seconds: float) -> str:
     """A span of time in its largest unit, rounded down: 3 days."""
+    if not math.isfinite(seconds):  # JSON of Python's may hold such numbers
+        return "an unknown time"
     unit, length = next((each for each in _UNITS if seconds >= each[1]), _UNITS[-1])
     count = int(seconds // length)
     return f"{count} {unit}{'' if count == 1 else 's'}"

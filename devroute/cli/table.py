@@ -22,7 +22,7 @@ def cell(value: object) -> str:
     if value is None or value == [] or value == "":
         return "-"
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {cell(inner)}" for key, inner in value.items())
+        return "; ".join(f"{cell(key)}: {cell(inner)}" for key, inner in value.items())
     if isinstance(value, list):
         return ", ".join(cell(inner) for inner in value)
     text = str(value) if not isinstance(value, bool) else ("yes" if value else "no")

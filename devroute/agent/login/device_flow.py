@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from devroute.auth.tls import is_exposed
+from devroute.auth.tls import is_exposed, is_local
 from devroute.errors import LoginFailed, LoginRequired, ServerUnreachable
 from devroute.quoting import printable, quote
 
@@ -50,6 +50,14 @@ class LoginSettings(_Foreign):
     scopes: tuple[str, ...] = ("openid",)
     token: Literal["id_token", "access_token"] = "id_token"
 
+    def check(self) -> None:
+        """Raises LoginFailed for an issuer that others could be."""
+        _check_url(self.issuer, f"the issuer {quote(self.issuer)}")
+
+    def check_named_by(self, server: str) -> None:
+        """Raises LoginFailed for an issuer that `server` may not name."""
+        _check_url(self.issuer, f"{server} names the issuer {quote(self.issuer)}", named_by=server)
+
 
 class Provider(_Foreign):
     """The issuer's discovery document (OpenID Connect Discovery 1.0 §3, RFC 8628 §4)."""
@@ -63,12 +71,12 @@ class Provider(_Foreign):
 
     def check(self, issuer: str) -> None:
         """Raises LoginFailed for the document of another issuer (§4.3), and for endpoints that others could
-        read."""
+        read, or that are programs of this laptop: an issuer elsewhere has none there."""
         if self.issuer != issuer:
             raise LoginFailed(f"the discovery document of '{issuer}' is that of {quote(self.issuer)}")
         for url in (self.token_endpoint, self.device_authorization_endpoint, self.revocation_endpoint):
-            if url is not None and (not url.startswith(("https://", "http://")) or is_exposed(url)):
-                raise LoginFailed(f"the issuer '{issuer}' names {quote(url)}, which is not https")
+            if url is not None:
+                _check_url(url, f"the issuer {quote(issuer)} names {quote(url)}", named_by=issuer)
 
 
 class DeviceAuthorization(_Foreign):
@@ -91,6 +99,19 @@ class TokenResponse(_Foreign):
     access_token: str | None = Field(None, repr=False)
     refresh_token: str | None = Field(None, repr=False)
     expires_in: Annotated[float, Field(gt=0)] | None = None
+
+
+def _check_url(url: str, what: str, named_by: str | None = None) -> None:
+    """Raises LoginFailed for a URL that others could read, and for one of this laptop's that something
+    elsewhere has named: it would have devroute send requests to the programs here."""
+    try:
+        exposed, local = is_exposed(url), is_local(url)
+    except ValueError:
+        raise LoginFailed(f"{what}, which is no URL") from None
+    if not url.startswith(("https://", "http://")) or exposed:
+        raise LoginFailed(f"{what}, which is not https")
+    if local and named_by is not None and not is_local(named_by):
+        raise LoginFailed(f"{what}, which is a program of this laptop")
 
 
 _D = TypeVar("_D", bound=_Foreign)

@@ -12,7 +12,7 @@ import aiohttp
 from devroute.agent.api_client import failure_in_words, through_proxy
 from devroute.agent.login.device_flow import LoginSettings, Provider, read
 from devroute.agent.settings import ClientSettings
-from devroute.auth.tls import client_context, is_exposed
+from devroute.auth.tls import client_context
 from devroute.errors import LoginFailed, ServerUnreachable
 
 #: Seconds for one request.
@@ -37,8 +37,7 @@ class IssuerClient:
     async def discover(self, login: LoginSettings) -> Provider:
         """Where the issuer's endpoints are. Raises LoginFailed and ServerUnreachable."""
         issuer = login.issuer
-        if not issuer.startswith(("https://", "http://")) or is_exposed(issuer):
-            raise LoginFailed(f"the issuer '{issuer}' is not https")
+        login.check()
         url = issuer.rstrip("/") + _DISCOVERY
         status, document = await self._send("GET", url, None)
         if status != 200:

@@ -24,6 +24,7 @@ async def log_in(settings: ClientSettings, ask: Callable[[DeviceAuthorization], 
             hint="use a token (devroute init), or ask the platform team for oidc_client_id (docs/sso.md)",
         ) from None
     login = read(LoginSettings, document, f"{settings.server}/api/login")
+    login.check_named_by(settings.server)
     client = IssuerClient(settings)
     provider = await client.discover(login)
     started = await start(provider, login, client.post)

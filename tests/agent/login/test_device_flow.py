@@ -271,6 +271,10 @@ async def test_an_issuer_without_the_grant_is_named() -> None:
         ({"token_endpoint": "http://id.example/token"}, "not https"),
         ({"device_authorization_endpoint": "ftp://id.example/"}, "not https"),
         ({"revocation_endpoint": "javascript:1"}, "not https"),
+        ({"token_endpoint": "http://127.0.0.1:2375/containers/create"}, "program of this laptop"),
+        ({"device_authorization_endpoint": "https://localhost:8443/"}, "program of this laptop"),
+        ({"revocation_endpoint": "http://[::1]:4040/"}, "program of this laptop"),
+        ({"token_endpoint": "https://[x/"}, "no URL"),
     ],
 )
 async def test_a_discovery_document_of_another_or_with_open_endpoints_is_refused(
@@ -279,6 +283,29 @@ async def test_a_discovery_document_of_another_or_with_open_endpoints_is_refused
     with pytest.raises(LoginFailed, match=message):
         PROVIDER.model_copy(update=change).check(ISSUER)
     PROVIDER.check(ISSUER)
+
+
+@pytest.mark.parametrize(
+    ("server", "issuer", "message"),
+    [
+        ("https://devroute.example", "https://id.example", None),
+        ("http://127.0.0.1:8081", "http://127.0.0.1:5556/dex", None),
+        ("https://devroute.example", "http://127.0.0.1:5556/x?", "program of this laptop"),
+        ("http://devroute.devroute-system:8081", "http://localhost:5556", "program of this laptop"),
+        ("https://devroute.example", "http://id.example", "not https"),
+        ("https://devroute.example", "https://[x", "no URL"),
+        ("https://devroute.example", "file:///\x1b[31m", r"'file:///\\x1b\[31m', which is not https"),
+    ],
+)
+async def test_a_server_names_no_issuer_that_is_a_program_of_the_laptop(
+    server: str, issuer: str, message: str | None
+) -> None:
+    settings = SETTINGS.model_copy(update={"issuer": issuer})
+    if message is None:
+        settings.check_named_by(server)
+        return
+    with pytest.raises(LoginFailed, match=message):
+        settings.check_named_by(server)
 
 
 # --- renewal ------------------------------------------------------------------------------------------------
