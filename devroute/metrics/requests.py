@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Final
 
 from devroute.metrics.instruments import Histogram
-from devroute.metrics.table import HTTP_SECONDS, OTHER
+from devroute.metrics.table import HTTP_BUCKETS, OTHER
 
 #: Services that have a value of their own: those that a laptop has registered, and others that a permitted
 #: contract names, so that no flood of invented names displaces the first.
@@ -30,7 +30,7 @@ METHODS: Final[dict[bytes, str]] = {
 }
 #: 499: a client that left (errors.ClientClosed).
 STATUSES: Final = frozenset({*(int(status) for status in HTTPStatus), 499})
-_BOUNDS: Final = list(HTTP_SECONDS)
+_BOUNDS: Final = list(HTTP_BUCKETS)
 
 
 class Outcome:

@@ -11,11 +11,11 @@ from typing import Final, Literal
 Kind = Literal["counter", "gauge", "histogram"]
 
 #: The bucket boundaries that OpenTelemetry's HTTP metrics advise, in seconds.
-HTTP_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+HTTP_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 #: A sidecar waits 500 ms for /resolve.
-RESOLVE_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+RESOLVE_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 #: From the same office to a phone's network.
-RTT_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+RTT_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 #: The value of a label for all that has no value of its own.
 OTHER: Final = "_OTHER"
@@ -45,7 +45,7 @@ SERVER_SECONDS: Final = Metric(
     "histogram",
     "Seconds from a request's head to the end of its response",
     _HTTP,
-    HTTP_SECONDS,
+    HTTP_BUCKETS,
     agent=True,
 )
 CLIENT_SECONDS: Final = Metric(
@@ -53,7 +53,7 @@ CLIENT_SECONDS: Final = Metric(
     "histogram",
     "Seconds that laptop or address took, from the request sent to the end of the response",
     (*_HTTP, "server_address"),
-    HTTP_SECONDS,
+    HTTP_BUCKETS,
 )
 REQUESTS: Final = Metric(
     "devroute_requests_total",
@@ -61,12 +61,12 @@ REQUESTS: Final = Metric(
     "Detoured requests by result (laptop, mirror, service, error) and the code of the reason",
     ("service", "result", "reason"),
 )
-RESOLVE_SECONDS_TAKEN: Final = Metric(
+RESOLVE_SECONDS: Final = Metric(
     "devroute_resolve_duration_seconds",
     "histogram",
     "Seconds that /resolve took, connecting to an address or pinging a laptop included",
     ("decision",),
-    RESOLVE_SECONDS,
+    RESOLVE_BUCKETS,
 )
 RESOLVES: Final = Metric("devroute_resolve_total", "counter", "Responses of /resolve", ("decision",))
 FALLBACKS: Final = Metric(
@@ -82,7 +82,7 @@ LAPTOPS: Final = Metric(
 )
 LINKS: Final = Metric("devroute_links", "gauge", "Open links of tunnels", agent=True)
 RTT: Final = Metric(
-    "devroute_tunnel_rtt_seconds", "histogram", "Round trips of pings on links", (), RTT_SECONDS, agent=True
+    "devroute_tunnel_rtt_seconds", "histogram", "Round trips of pings on links", (), RTT_BUCKETS, agent=True
 )
 RECONNECTS: Final = Metric(
     "devroute_reconnects_total",
@@ -137,7 +137,7 @@ BUILD: Final = Metric("devroute_build_info", "gauge", "1, with the version", ("v
 
 #: In the order in which they are exposed. `process_*` of prometheus_client comes after them.
 TABLE: Final = (
-    SERVER_SECONDS, CLIENT_SECONDS, REQUESTS, RESOLVE_SECONDS_TAKEN, RESOLVES, FALLBACKS, LAPTOPS, LINKS, RTT,
+    SERVER_SECONDS, CLIENT_SECONDS, REQUESTS, RESOLVE_SECONDS, RESOLVES, FALLBACKS, LAPTOPS, LINKS, RTT,
     RECONNECTS, IN_FLIGHT, BODY_BYTES, SIDECARS, REPLICAS, REGISTRY_UP, REGISTRY_LAG, FORWARDED,
     POLICY_SUCCESS, POLICY_TIME, AUDIT_DROPPED, LOG_DROPPED, SPANS_EXPORTED, SPANS_DROPPED, LOOP_LAG, BUILD,
 )  # fmt: skip

@@ -12,7 +12,7 @@ from devroute import __version__
 from devroute.metrics import table
 from devroute.metrics.exposition import Series, build_info, expose, wants_openmetrics
 from devroute.metrics.instruments import Histogram
-from devroute.metrics.table import BY_LAPTOP, HTTP_SECONDS, PROCESS, TABLE, labels_of
+from devroute.metrics.table import BY_LAPTOP, HTTP_BUCKETS, PROCESS, TABLE, labels_of
 from tests.support.prometheus import needs_promtool
 
 TRACE = "80f198ee56343ba864fe8b2a57d3eff7"
@@ -21,7 +21,7 @@ ACCEPT = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=
 
 
 def seconds(*values: float) -> Histogram:
-    histogram = Histogram(list(HTTP_SECONDS))
+    histogram = Histogram(list(HTTP_BUCKETS))
     for value in values:
         histogram.observe(value)
     return histogram
@@ -68,7 +68,7 @@ def test_buckets_are_cumulative_and_a_value_on_a_bound_belongs_below_it() -> Non
     text = text_of("", [(table.SERVER_SECONDS, ("GET", "200", "", "foo"), observed)])
     (family,) = [each for each in parse_text(text) if each.name == table.SERVER_SECONDS.name]
     buckets = {each.labels["le"]: each.value for each in family.samples if each.name.endswith("_bucket")}
-    assert [*map(float, buckets)] == [*HTTP_SECONDS, float("inf")]
+    assert [*map(float, buckets)] == [*HTTP_BUCKETS, float("inf")]
     assert [buckets[each] for each in ("0.005", "0.01", "0.5", "10.0", "+Inf")] == [1, 2, 3, 3, 4]
     (total,) = [each.value for each in family.samples if each.name.endswith("_sum")]
     assert total == pytest.approx(99.3101)

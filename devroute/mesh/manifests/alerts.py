@@ -18,7 +18,7 @@ from devroute.metrics.table import (
     REGISTRY_UP,
     REPLICAS,
     REQUESTS,
-    RESOLVE_SECONDS_TAKEN,
+    RESOLVE_SECONDS,
     RESOLVES,
 )
 
@@ -80,7 +80,7 @@ ALERTS: Final = (
     ),
     Alert(
         "DevrouteResolveSlow",
-        f"histogram_quantile(0.99, sum by (le) (rate({RESOLVE_SECONDS_TAKEN.name}_bucket[5m]))) > 0.25",
+        f"histogram_quantile(0.99, sum by (le) (rate({RESOLVE_SECONDS.name}_bucket[5m]))) > 0.25",
         10,
         "warning",
         "1% of /resolve takes more than {{ $value | humanizeDuration }}.",

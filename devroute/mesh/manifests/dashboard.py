@@ -67,7 +67,7 @@ def _rows(job: str) -> dict[str, list[Panel]]:
         "Decisions": [
             ("/resolve by decision", "reqps", [(_rate(table.RESOLVES, "decision"), "{{decision}}")]),
             ("Fallbacks by reason", "reqps", [(_rate(table.FALLBACKS, "reason", service), "{{reason}}")]),
-            ("Duration of /resolve", "s", _quantiles(table.RESOLVE_SECONDS_TAKEN)),
+            ("Duration of /resolve", "s", _quantiles(table.RESOLVE_SECONDS)),
         ],
         "Laptops": [
             (

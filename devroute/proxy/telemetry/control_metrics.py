@@ -7,7 +7,7 @@ from devroute.bounded_cache import BoundedCache
 from devroute.contract.target import Laptop
 from devroute.metrics.instruments import Histogram
 from devroute.metrics.requests import RequestSeries
-from devroute.metrics.table import RESOLVE_SECONDS, RTT
+from devroute.metrics.table import RESOLVE_BUCKETS, RTT
 from devroute.proxy.telemetry.audit_events import REFUSAL_STATUSES
 from devroute.routing.decision import Decision
 from devroute.routing.registration import Registration
@@ -35,7 +35,7 @@ class ControlMetrics:
         word = decision_word(resolved)
         histogram = self.resolves.get(word)
         if histogram is None:
-            histogram = self.resolves[word] = Histogram(list(RESOLVE_SECONDS))
+            histogram = self.resolves[word] = Histogram(list(RESOLVE_BUCKETS))
         histogram.observe(seconds)
         if not isinstance(resolved, Decision) or resolved.kind != "fallback" or resolved.error is None:
             return

@@ -15,7 +15,7 @@ def all_series(metrics: Metrics, control: ControlMetrics, state: Mapping[Metric,
     for service in metrics.requests.all():
         yield from _service(service, by_laptop=metrics.by_laptop)
     for word, histogram in control.resolves.items():
-        yield table.RESOLVE_SECONDS_TAKEN, (word,), histogram
+        yield table.RESOLVE_SECONDS, (word,), histogram
         yield table.RESOLVES, (word,), histogram.total
     yield table.RTT, (), control.round_trips
     yield table.RECONNECTS, (), control.reconnects
