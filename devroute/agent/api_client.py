@@ -210,13 +210,14 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 
 
 def _document(server: str, status: int, body: bytes) -> dict[str, object]:
-    document = _json_object(body)
+    document = json_object(body)
     if document is not None and status in (200, 201):
         return document
     raise _error(server, status, body)
 
 
-def _json_object(body: bytes) -> dict[str, object] | None:
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """None if it is anything else."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -226,8 +227,8 @@ def _json_object(body: bytes) -> dict[str, object] | None:
 
 def _error(server: str, status: int, body: bytes) -> DevrouteError:
     """The error in a response."""
-    document = _json_object(body)
+    document = json_object(body)
     if document is not None and isinstance(document.get("code"), str):
-        kind = BY_CODE.get(str(document["code"]), DevrouteError)
+        kind = BY_CODE.get(document["code"], DevrouteError)
         return kind(str(document.get("message", "")), hint=str(document.get("hint") or "") or None)
     return ServerUnreachable(f"{server} (status {status}) is not devroute's control port", hint=_HINT)

@@ -1,11 +1,13 @@
-"""The flags of every command that connects to a server: URL, credentials, trusted certificates.
+"""The flags of every command that connects to a server (URL, credentials, trusted certificates), and its
+requests.
 
 `connecting` adds all but --server and --token to a command's own flags; their values are in
 `context.params`.
 """
 
+import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -64,3 +66,17 @@ def connecting(command: Callable[..., T]) -> Callable[..., T]:
     )
     wrapper.__annotations__ = {**command.__annotations__, **CONNECTION_OPTIONS}
     return wrapper
+
+
+def ask(
+    context: typer.Context, method: str, path: str, document: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """The JSON object in the server's response to a request with the user's token; `document` is its body.
+    `context.params["output"]` becomes what the configuration names. Raises as api_client.fetch."""
+    from devroute.agent.api_client import change, fetch
+    from devroute.cli.config.sources import client_settings
+
+    settings = context.obj.settings(client_settings, context.params)
+    context.params["output"] = settings.output
+    request = fetch(settings, path) if method == "GET" else change(settings, method, path, document)
+    return asyncio.run(request)

@@ -1,13 +1,12 @@
 """`devroute contract`: explains contracts, and saves them under a name at the server."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from devroute.cli.connection import Server, Token, connecting
+from devroute.cli.connection import Server, Token, ask, connecting
 from devroute.cli.durations import seconds_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, group, option
@@ -53,7 +52,7 @@ def save(
     name, seconds = parse_name(name), seconds_of(ttl, "--ttl")
     if not grammar.is_signed(text):  # a mistake is explained here, as contract check does
         grammar.parse(text, grammar.WIDEST_LIMITS)
-    document = _ask(context, "PUT", name, {"contract": text, "ttl_s": seconds})
+    document = ask(context, "PUT", _path(name), {"contract": text, "ttl_s": seconds})
     if context.params["output"] == "json":
         print_json(document)
         return
@@ -72,7 +71,7 @@ def list_(context: typer.Context, server: Server = None, token: Token = None, ou
     \b
     Example: devroute contract list --output json
     """
-    document = _ask(context, "GET")
+    document = ask(context, "GET", _PATH)
     if context.params["output"] == "json":
         print_json(document)
         return
@@ -94,7 +93,7 @@ def show(
     Example: devroute contract show checkout
     """
     name = parse_name(name)
-    document = _ask(context, "GET", name)
+    document = ask(context, "GET", _path(name))
     if context.params["output"] == "json":
         print_json(document)
         return
@@ -118,7 +117,7 @@ def delete(
     Example: devroute contract delete checkout
     """
     name = parse_name(name)
-    document = _ask(context, "DELETE", name)
+    document = ask(context, "DELETE", _path(name))
     if context.params["output"] == "json":
         print_json(document)
         return
@@ -127,20 +126,8 @@ def delete(
     )
 
 
-# --- the server ---------------------------------------------------------------------------------------------
-
-
-def _ask(
-    context: typer.Context, method: str, name: str = "", body: Mapping[str, object] | None = None
-) -> dict[str, Any]:
-    """The server's response. `context.params` gets the output that the configuration names."""
-    from devroute.agent.api_client import change, fetch
-    from devroute.cli.config.sources import client_settings
-
-    settings = context.obj.settings(client_settings, context.params)
-    context.params["output"] = settings.output
-    path = f"{_PATH}/{quote(name)}" if name else _PATH
-    return asyncio.run(fetch(settings, path) if method == "GET" else change(settings, method, path, body))
+def _path(name: str) -> str:
+    return f"{_PATH}/{quote(name)}"
 
 
 # --- showing ------------------------------------------------------------------------------------------------

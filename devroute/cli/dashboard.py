@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 import typer
 
 from devroute.cli.config.sources import client_settings
-from devroute.cli.connection import Server, Token, connecting
+from devroute.cli.connection import Server, Token, ask, connecting
 from devroute.cli.durations import seconds_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, group, option
@@ -73,9 +73,8 @@ def end(
     \b
     Example: devroute admin end alice --reason 'the demo begins'
     """
-    settings = context.obj.settings(client_settings, context.params)
-    ended = _change(settings, "DELETE", f"/api/laptops/{quote(laptop, safe='')}", {"reason": reason})
-    if settings.output == "json":
+    ended = ask(context, "DELETE", f"/api/laptops/{quote(laptop, safe='')}", {"reason": reason})
+    if context.params["output"] == "json":
         print_json(ended)
     else:
         typer.echo(f"the registration of {laptop} is ended")
@@ -98,10 +97,9 @@ def block(
     \b
     Example: devroute admin block bob --for 2h
     """
-    settings = context.obj.settings(client_settings, context.params)
     wanted: dict[str, object] = {"seconds": seconds_of(time, "--for"), "reason": reason}
-    made = _change(settings, "PUT", f"/api/blocks/{quote(subject, safe='')}", wanted)
-    if settings.output == "json":
+    made = ask(context, "PUT", f"/api/blocks/{quote(subject, safe='')}", wanted)
+    if context.params["output"] == "json":
         print_json(made)
     else:
         typer.echo(f"{subject} is blocked until {cell(made.get('until'))}")
@@ -122,9 +120,8 @@ def unblock(
     \b
     Example: devroute admin unblock bob
     """
-    settings = context.obj.settings(client_settings, context.params)
-    _change(settings, "DELETE", f"/api/blocks/{quote(subject, safe='')}", {})
-    if settings.output == "json":
+    ask(context, "DELETE", f"/api/blocks/{quote(subject, safe='')}", {})
+    if context.params["output"] == "json":
         print_json({})
     else:
         typer.echo(f"{subject} is no longer blocked")
@@ -139,21 +136,10 @@ def blocks(context: typer.Context, server: Server = None, token: Token = None, o
     \b
     Example: devroute admin blocks
     """
-    from devroute.agent.api_client import fetch
-
-    settings = context.obj.settings(client_settings, context.params)
-    document = asyncio.run(fetch(settings, "/api/blocks"))
+    document = ask(context, "GET", "/api/blocks")
     listed = document.get("blocks")
     rows = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-    if settings.output == "json":
+    if context.params["output"] == "json":
         print_json(document)
     else:
         typer.echo(table(rows) if rows else "no one is blocked")
-
-
-def _change(settings: object, method: str, path: str, document: dict[str, object]) -> dict[str, object]:
-    from devroute.agent.api_client import change
-    from devroute.agent.settings import ClientSettings
-
-    assert isinstance(settings, ClientSettings)
-    return asyncio.run(change(settings, method, path, document))

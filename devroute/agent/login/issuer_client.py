@@ -2,14 +2,13 @@
 knows nothing of grants. Never retries, and follows no redirect: forms hold secrets.
 """
 
-import json
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
 
-from devroute.agent.api_client import failure_in_words, through_proxy
+from devroute.agent.api_client import failure_in_words, json_object, through_proxy
 from devroute.agent.login.device_flow import LoginSettings, Provider, read
 from devroute.agent.settings import ClientSettings
 from devroute.auth.tls import client_context
@@ -73,16 +72,8 @@ class IssuerClient:
                     body += piece
                     if len(body) > MAX_RESPONSE:
                         raise LoginFailed(f"{url}: the response is longer than {MAX_RESPONSE} bytes")
-                return response.status, _object(bytes(body))
+                return response.status, json_object(bytes(body)) or {}
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ServerUnreachable(
                 f"the issuer cannot be reached at {url}: {failure_in_words(error)}", hint=_HINT
             ) from error
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
