@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.tunnel.proxy_link import FRESH_SECONDS
 from tests.support.eventually import eventually
+from tests.support.loopback import free_port
 from tests.support.relay import relay
 
 SECRET, RECORD = new_token("alice")
@@ -176,7 +176,7 @@ async def proxy(folder: Path, host: str, *more: str) -> AsyncIterator[Mesh]:
 @contextlib.asynccontextmanager
 async def laptop(folder: Path, mesh: Mesh, inside: tuple[str, ...], server: str = "") -> AsyncIterator[None]:
     """The app and `devroute up` in the namespace, online."""
-    port = 8001 if inside else _free_port()
+    port = 8001 if inside else free_port()
     app = await asyncio.create_subprocess_exec(*inside, sys.executable, "-c", APP, str(port))
     log = folder / "up.log"
     try:
@@ -206,12 +206,6 @@ async def laptop(folder: Path, mesh: Mesh, inside: tuple[str, ...], server: str 
     finally:
         app.kill()
         await app.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 @contextlib.asynccontextmanager

@@ -28,6 +28,7 @@ from tests.support.eventually import eventually
 from tests.support.laptop import serving
 from tests.support.redis_server import RedisServer, needs_redis, running_redis
 from tests.support.relay import Wire, wire
+from tests.support.resolve_reader import decode
 
 pytestmark = [needs_redis, pytest.mark.asyncio(loop_scope="module")]
 
@@ -146,8 +147,7 @@ class Mesh:
         asked = {"x-devroute": json.dumps({"foo": laptop}), "x-devroute-candidates": "foo"}
         url = f"http://127.0.0.1:{side.proxy.control.port}/resolve"
         async with self.client.get(url, headers=asked) as response:
-            lines = dict(line.split(" ", 1) for line in (await response.text()).splitlines())
-        return lines["decision"]
+            return decode(await response.read())["decision"][0]
 
     async def status(self, side: Side) -> tuple[int, dict[str, Any]]:
         """Of /readyz."""

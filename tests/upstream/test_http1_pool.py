@@ -3,7 +3,6 @@
 import asyncio
 import http.server
 import random
-import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +19,7 @@ from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
 from tests.support.eventually import eventually
-from tests.support.loopback import Client, get, post
+from tests.support.loopback import Client, free_port, get, post
 
 PATIENCE = 10.0
 
@@ -207,12 +206,6 @@ async def test_a_request_that_waits_long_closes_no_connection_that_others_use() 
 
 
 # --- an app that is about to start --------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("head", [get(), post(1)], ids=["GET", "POST"])

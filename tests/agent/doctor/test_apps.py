@@ -8,7 +8,8 @@ import pytest
 
 from devroute.agent.doctor.apps import examine_app
 from devroute.contract.service_spec import ServiceSpec
-from tests.upstream.test_http1_pool import closing_port, free_port, two_addresses
+from tests.support.loopback import free_port
+from tests.upstream.test_http1_pool import closing_port, two_addresses
 
 
 @asynccontextmanager
