@@ -50,6 +50,10 @@ def save(
     Example: devroute contract save checkout "$(devroute sign '{"b": "alice"}' --ttl 8h)"
     """
     name, seconds = parse_name(name), seconds_of(ttl, "--ttl")
+    from devroute.routing.named_contracts import MAX_TTL_S
+
+    if seconds > MAX_TTL_S:
+        raise typer.BadParameter(f"'{ttl}' is too long: at most {MAX_TTL_S // 86_400}d", param_hint="--ttl")
     if not grammar.is_signed(text):  # a mistake is explained here, as contract check does
         grammar.parse(text, grammar.WIDEST_LIMITS)
     document = ask(context, "PUT", _path(name), {"contract": text, "ttl_s": seconds})

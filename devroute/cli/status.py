@@ -35,6 +35,8 @@ def _rows(server: str, rest: dict[str, object]) -> Iterator[tuple[str, str]]:
     policy = rest.pop("policy", None)
     if isinstance(policy, Mapping):
         yield from _policy(policy)
+    if rest.pop("registry", None) == "unavailable":
+        yield "registry", "unavailable: a laptop that dials now is known to its own replica alone"
     for key, value in rest.items():
         yield cell(key.replace("_", " ")), cell(value)
 
@@ -59,9 +61,14 @@ def _services(patterns: object) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """A span of time in its largest unit, rounded down: 3 days."""
+    """A span of time, rounded down: 12 days; with the next unit where the first is below ten, since
+    8 hours of which a second has passed are not 7: 7 hours 59 minutes."""
     if not math.isfinite(seconds):  # JSON of Python's may hold such numbers
         return "an unknown time"
-    unit, length = next((each for each in _UNITS if seconds >= each[1]), _UNITS[-1])
-    count = int(seconds // length)
-    return f"{count} {unit}{'' if count == 1 else 's'}"
+    place = next((place for place, (_, length) in enumerate(_UNITS) if seconds >= length), len(_UNITS) - 1)
+    (unit, length), following = _UNITS[place], _UNITS[place + 1 : place + 2]
+    count, rest = divmod(int(seconds), length)
+    smaller = [(rest // each, name) for name, each in following if count < 10 and rest >= each]
+    return " ".join(
+        f"{number} {name}{'' if number == 1 else 's'}" for number, name in [(count, unit), *smaller]
+    )

@@ -170,7 +170,7 @@ class Proxy:
             names=self.named_contracts,
             contracts=self.replication.contracts,
             shared_reports=self.replication.reports,
-            replicas=self.replication.count,
+            replicas=self.replication.for_laptops,
             resolved=self.telemetry.resolved,
             login=login_settings(self._settings),
         )

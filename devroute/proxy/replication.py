@@ -78,6 +78,16 @@ class Replication:
     def contracts(self) -> "SharedContracts | None":
         return None if self.shared is None else self.shared.contracts
 
+    def for_laptops(self) -> dict[str, object]:
+        """For GET /api/status: what all who have a token may know of the replicas, so no address of Redis."""
+        if self.shared is None:
+            return {}
+        available = self.shared.problem is None
+        return {
+            "replicas": self.shared.replicas,
+            "registry": "available" if available else "unavailable",
+        }
+
     def count(self) -> int | None:
         """How many replicas there are, None with the registry in memory."""
         return None if self.shared is None else self.shared.replicas

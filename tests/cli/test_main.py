@@ -18,7 +18,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.tokens import Tokens, new_token
 from devroute.cli.main import run
-from devroute.cli.status import describe_status
+from devroute.cli.status import describe_status, in_words
 from devroute.cli.table import table
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, NameTaken
@@ -352,6 +352,8 @@ def test_a_status_of_another_release_is_shown_as_far_as_it_is_understood() -> No
         "token_expires_s": 7300,
         "you_may_register": ["b", "c"],
         "laptops": 1,
+        "replicas": 2,
+        "registry": "unavailable",
         "policy": {
             "networks": ["10.0.0.0/8"],
             "ports": ["80"],
@@ -363,13 +365,36 @@ def test_a_status_of_another_release_is_shown_as_far_as_it_is_understood() -> No
     assert describe_status("http://s", document) == [
         "server            http://s (devroute -)",
         "you               ci, in the groups qa, dev",
-        "token             expires in 2 hours",
+        "token             expires in 2 hours 1 minute",
         "you may register  b, c",
         "laptops           1 is online",
         "contracts         may name no service, and must be signed",
         "without a tunnel  10.0.0.0/8; ports 80",
+        "registry          unavailable: a laptop that dials now is known to its own replica alone",
+        "replicas          2",
         "new thing         a: yes",
     ]
+    shown = describe_status("http://s", {"replicas": 2, "registry": "available"})
+    assert not any(line.startswith("registry") for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.4, "0 seconds"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (61, "1 minute 1 second"),
+        (600, "10 minutes"),
+        (659, "10 minutes"),
+        (8 * 3600, "8 hours"),
+        (8 * 3600 - 1, "7 hours 59 minutes"),
+        (2 * 86_400 - 1, "1 day 23 hours"),
+        (12.9 * 86_400, "12 days"),
+    ],
+)
+def test_a_span_of_time_is_not_rounded_down_by_much(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
 
 
 def test_a_table_shows_no_control_characters() -> None:

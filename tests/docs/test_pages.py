@@ -55,6 +55,16 @@ def test_every_picture_is_made_by_the_script_and_shown() -> None:
     assert {each.name for each in (ROOT / "docs").glob("*.png")} == made <= shown
 
 
+@pytest.mark.parametrize("page", LINKED, ids=name)
+def test_each_table_has_a_head(page: Path) -> None:
+    """A row that a blank line parts from its table is shown as text with bars."""
+    without_blocks = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    tables = re.findall(r"(?:^\|.*\n?)+", without_blocks, flags=re.MULTILINE)
+    assert [table for table in tables if not re.match(r".*\n\|[ :|-]+\|$", table, flags=re.MULTILINE)] == []
+
+
 @pytest.mark.parametrize("page", pages.PAGES, ids=name)
 def test_a_fenced_block_says_what_it_is(page: Path) -> None:
     """Without a language, or as shell, its commands would escape the test that runs them."""

@@ -382,6 +382,8 @@ async def test_a_failure_is_what_the_table_says(mesh: Mesh, row: Row) -> None:
         assert await mesh.resolve(two, one.laptop) == row.decision
         for side in (mesh.sides[number] for number in row.problem):
             await eventually(lambda side=side: has_problem(mesh, side), "the problem in /readyz")
+            told = await fetch(mesh.settings("two-links", side.control), "/api/status")
+            assert told["registry"] == "unavailable"
         code, status = await mesh.status(two)
         assert (code, status["replicas"]) == (200, row.replicas)
         assert await mesh.gauges(two) == {

@@ -34,6 +34,15 @@ MAX_SKEW: Final = 30.0
 #: A certificate that expires sooner is reported, in days.
 CERTIFICATE_DAYS: Final = 14
 
+#: Where the replica that was asked has lost what it shares with the others.
+UNSHARED: Final = Finding(
+    "registry",
+    "warn",
+    "the server's replicas do not learn of each other's new laptops: one that dials now is known to its own"
+    " replica alone, and gets only some of its requests",
+    "inform the platform team: /readyz on the proxy's admin port has the problem",
+)
+
 #: The service that is offered where none is configured.
 PLACEHOLDER: Final = "devroute-doctor"
 
@@ -155,6 +164,8 @@ class Doctor:
                 yield await _round_trip(link)
                 if (replicas := await examine_replicas(self._settings, link)) is not None:
                     yield replicas
+                if self._status.get("registry") == "unavailable":
+                    yield UNSHARED
                 async for finding in listening:
                     yield finding
                 if self._url is not None:

@@ -93,7 +93,7 @@ class Control:
     names: NamedContracts = field(default_factory=NamedContracts)
     contracts: ContractStore | None = None
     shared_reports: SharedReports | None = None
-    replicas: Callable[[], int | None] = lambda: None
+    replicas: Callable[[], Mapping[str, object]] = dict
     clock: Callable[[], float] = time.time
     resolved: Callable[[Decision | Assignment, float], None] = lambda resolved, seconds: None
     #: What GET /api/login responds with; None if there is no login.
@@ -228,7 +228,7 @@ class Control:
                 "token_expires_s": None if expires_in is None else round(expires_in),
                 "uptime_s": round(time.monotonic() - self.started, 1),
                 "laptops": self.directory.count(),
-                **({} if (replicas := self.replicas()) is None else {"replicas": replicas}),
+                **self.replicas(),
                 "policy": {
                     "networks": [str(network) for network in policy.networks],
                     "ports": [str(a) if a == b else f"{a}-{b}" for a, b in policy.ports],

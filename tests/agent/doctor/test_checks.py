@@ -131,13 +131,20 @@ async def test_a_certificate_that_has_expired_or_is_for_another_name_has_its_own
 
 
 @asynccontextmanager
-async def in_front_of(server: testbed.RunningProxy, version: str, seconds: float) -> AsyncIterator[str]:
-    """A relay behind which the server has another version and another time."""
+async def in_front_of(
+    server: testbed.RunningProxy, version: str, seconds: float, more: bytes = b""
+) -> AsyncIterator[str]:
+    """A relay behind which the server has another version and another time, and `more` in its status."""
     date = f"Date: {email.utils.formatdate(time.time() + seconds, usegmt=True)}".encode()
     ours, theirs = f'"version": "{__version__}"'.encode(), f'"version": "{version}"'.encode()
     assert len(ours) == len(theirs)  # content-length stays true
 
     async def change(data: bytes) -> bytes:
+        if b"200 OK" in data and ours in data:
+            length = re.search(rb"(?i)\bcontent-length: (\d+)", data)
+            assert length is not None
+            data = data.replace(length[0], b"Content-Length: %d" % (int(length[1]) + len(more)))
+            data = data.replace(ours, more + ours)
         return re.sub(rb"(?i)\bdate: [^\r]+", date, data.replace(ours, theirs))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,14 +154,16 @@ async def in_front_of(server: testbed.RunningProxy, version: str, seconds: float
         yield f"http://127.0.0.1:{front.sockets[0].getsockname()[1]}"
 
 
-async def test_a_clock_that_differs_and_an_older_devroute_are_warnings(tmp_path: Path) -> None:
+async def test_a_clock_that_differs_an_older_devroute_and_a_lost_registry_are_warnings(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "site").mkdir()
     other = re.sub(r"^\d", "9", __version__)
     token = {"DEVROUTE_TOKEN": SECRET}
     async with (
         testbed.proxy(tmp_path / "site", [RECORD]) as proxy,
         in_front_of(proxy, other, 300) as later,
-        in_front_of(proxy, __version__, -300) as earlier,
+        in_front_of(proxy, __version__, -300, b'"registry": "unavailable", ') as earlier,
     ):
         (code, found), (_, behind) = await asyncio.gather(
             examined(tmp_path, DEVROUTE_SERVER=later, **token),
@@ -168,3 +177,5 @@ async def test_a_clock_that_differs_and_an_older_devroute_are_warnings(tmp_path:
     )  # the test itself takes time
     assert re.search(r"clock is 3\d\d s ahead of", behind["clock"]["text"])
     assert behind["version"]["result"] == "ok"
+    assert ("registry" in found, behind["registry"]["result"]) == (False, "warn")
+    assert "known to its own replica alone" in behind["registry"]["text"]
