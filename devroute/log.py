@@ -5,11 +5,13 @@ libraries' loggers; the command that runs calls it once.
 import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from io import TextIOBase
-from typing import Literal, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 import structlog
+
+from devroute.quoting import visible
 
 
 def _write_now(line: bytes) -> None:
@@ -31,6 +33,17 @@ class _Lines(TextIOBase):
         return len(text)
 
 
+def _visible(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """For a terminal: no value has anything to obey or a second line. A traceback has further ones, which are
+    indented: what it quotes cannot look like an event."""
+    for key, value in event.items():
+        if key in ("exception", "stack"):
+            event[key] = "\n".join(f"  {visible(line)}" for line in str(value).split("\n"))
+        elif isinstance(value, str):
+            event[key] = visible(value)
+    return event
+
+
 def configure(
     form: Literal["json", "console"], level: str = "info", write: Callable[[bytes], None] = _write_now
 ) -> None:
@@ -44,11 +57,11 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    if form == "json":
+        renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        shared.append(_visible)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

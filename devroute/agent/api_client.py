@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from devroute.agent.settings import ClientSettings
 from devroute.agent.tls import tls_for_server
@@ -141,6 +142,8 @@ async def _failures(settings: ClientSettings) -> AsyncIterator[None]:
         raise ServerUnreachable(
             f"{settings.server} did not respond within {TIMEOUT:g} s", hint=_HINT
         ) from None
+    except (ValueError, HttpProcessingError) as error:  # a line that is too long
+        raise ServerUnreachable(f"{settings.server} is not devroute's control port", hint=_HINT) from error
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, aiohttp.ClientError) and (of_proxy := _proxy_error(settings, error)) is not None:
             raise ServerUnreachable(f"{settings.server}: {of_proxy}", hint=PROXY_HINT) from error

@@ -73,15 +73,25 @@ class Followed:
         async for name, event in follow(settings, "/dashboard/events"):
             if name != "rows":
                 continue
+            try:
+                arriving = self._take(event, arriving)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                problem = f"{settings.server} sends rows that this release of devroute cannot show"
+                raise ServerUnreachable(problem, hint="is the server of another release?") from None
             self.connected = True
-            changed = {str(each["id"]): each for each in event["changed"]}
-            if arriving is None:
-                self._replace({k: v for k, v in self._rows.items() if k not in event["gone"]} | changed)
-                continue
-            arriving |= changed
-            if event["synced"]:
-                self._replace(arriving)
-                arriving = None
+
+    def _take(self, event: Row, arriving: dict[str, Row] | None) -> dict[str, Row] | None:
+        """The rows that have arrived while not all have; None once they are shown. Raises whatever rows
+        raise that no server of this release would send."""
+        changed = {str(each["id"]): each for each in event["changed"]}
+        if arriving is None:
+            self._replace({k: v for k, v in self._rows.items() if k not in event["gone"]} | changed)
+            return None
+        arriving |= changed
+        if not event["synced"]:
+            return arriving
+        self._replace(arriving)
+        return None
 
     def _replace(self, rows: dict[str, Row]) -> None:
         before, self._rows = self._rows, rows

@@ -1,15 +1,21 @@
 """Commands that show what a server sends, with one that sends what terminals obey."""
 
 import asyncio
+import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from pydantic import SecretStr
 
+from devroute.agent.api_client import MAX_RESPONSE
+from devroute.agent.settings import ClientSettings
 from devroute.cli.main import run
+from devroute.cli.watch import Followed, Row, View, page
+from devroute.errors import ServerUnreachable
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,12 +34,41 @@ DOCUMENT = ROW | {
 }
 
 
+LAPTOP = {"id": "1", "kind": "laptop", "laptop": "a", "agent": "1", "round_trip_ms": 1, "services": []}
+SERVICE = {"service": "b", "requests": math.inf, "failed": 0}
+FALLBACK = {"id": "1", "kind": "fallback", "service": "b", "target": "a", "reason": "", "times": 1}
+
+
+def rows(*changed: object, **more: object) -> str:
+    document = {"changed": changed, "gone": [], "synced": True} | more
+    return f"event: rows\ndata: {json.dumps(document)}\n\n"
+
+
+EVENTS = {
+    "none": "event: rows\ndata: {}\n\n",
+    "shape": rows(1),
+    "field": rows({"id": "1"}),
+    "changed": rows(changed=7),
+    "time": rows(LAPTOP | {"since": "long ago"}),
+    "number": rows(LAPTOP | {"since": "2026-01-01T00:00:00Z", "services": [SERVICE]}),
+    "text": rows(LAPTOP | {"since": "2026-01-01T00:00:00Z", "laptop": 7}),
+    "order": rows(FALLBACK | {"last": "x"}, FALLBACK | {"id": "2", "last": 1}),
+    "epoch": rows(FALLBACK | {"last": 1e300}),
+    "line": "data: " + "x" * (2 * MAX_RESPONSE),
+    "json": "event: rows\ndata: [\n\n",
+}
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def url() -> AsyncIterator[str]:
     async def respond(_: web.Request) -> web.Response:
         return web.json_response(DOCUMENT)
 
+    async def stream(request: web.Request) -> web.Response:
+        return web.Response(text=EVENTS[request.path.split("/")[1]], content_type="text/event-stream")
+
     app = web.Application()
+    app.router.add_get("/{of}/dashboard/events", stream)
     app.router.add_route("*", "/{path:.*}", respond)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -68,3 +103,22 @@ async def test_nothing_that_a_server_sends_reaches_the_terminal_as_it_is(
     shown = "".join(capsys.readouterr())
     assert (code, bool(shown)) == (0, True), shown
     assert all(each.isprintable() for each in shown.splitlines()), ascii(shown)
+
+
+class Drawn(View):
+    """What a terminal would get."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def show(self, rows: Mapping[str, Row], changed: Iterable[Row], gone: Iterable[Row]) -> None:
+        self.lines = page(rows.values(), "here", 80, 24, 1.8e9)
+
+    def interrupted(self, problem: str) -> None: ...
+
+
+@pytest.mark.parametrize("of", EVENTS)
+async def test_rows_that_no_server_would_send_are_an_error(url: str, of: str) -> None:
+    settings = ClientSettings(server=f"{url}/{of}", token=SecretStr("devroute_x"))
+    with pytest.raises(ServerUnreachable):
+        await Followed(Drawn()).connect(settings)

@@ -54,6 +54,23 @@ def test_the_console_form_is_for_people(capsys: pytest.CaptureFixture[str]) -> N
     assert "\x1b" not in error
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_others_wrote_is_one_line_that_no_terminal_obeys(
+    capsys: pytest.CaptureFixture[str], form: Literal["json", "console"]
+) -> None:
+    configure(form, "warning")
+    evil = "x\x1b[2J\r\n\x9b31m\u2028forged\nforged"
+    structlog.get_logger().warning("refused", reason=evil)
+    logging.getLogger("aiohttp.server").warning("refused %s", evil)
+    try:
+        raise ValueError(evil)
+    except ValueError as error:
+        structlog.get_logger().error("failed", exc_info=error)
+    lines = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert len([line for line in lines if not line.startswith("  ")]) == 3
+    assert all(line.isprintable() for line in lines)
+
+
 async def answers_300_requests(form: str = "json", writer: BackgroundWriter | None = None) -> None:
     """A proxy does, on one connection. The log has a hundred of their lines in a batch."""
     own = {"data_host", "control_host", "admin_host"}
