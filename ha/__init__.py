@@ -2,7 +2,7 @@
 
 ledger.py, figures.py   what became of each request; what a phase found, and what it has to find. Pure
 scale.py                how many and for how long: the whole run, and the quick one
-endpoints.py, redis_path.py, mesh.py   a Service's endpoints, the way to Redis, and all processes of a run
+endpoints.py, mesh.py   a Service's endpoints, and all processes of a run
 load.py                 requests at a fixed rate through a real Envoy, each for a laptop of its own
 apps.py, laptops.py     many agents with their apps, in a process of their own
 links.py                links without an agent, for thousands of registrations

@@ -23,11 +23,11 @@ from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from devroute.mesh.testbed import PROXY
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer, running_redis
+from tests.support.relay import Wire, wire
 from tests.support.resolve_reader import decode
 
 from .endpoints import Endpoints
 from .laptops import SERVICE, SUBJECT
-from .redis_path import RedisPath
 
 #: The listener of Envoy by which laptops reach any replica, in the place of an ingress.
 LAPTOPS = "laptops"
@@ -74,12 +74,13 @@ class Replica:
 
 @dataclass(eq=False)
 class Mesh:
-    """`exposed`: the replicas that are endpoints. `secret`: the token of all laptops."""
+    """`exposed`: the replicas that are endpoints. `secret`: the token of all laptops. `path`: the way
+    from the replicas to Redis."""
 
     folder: Path
     secret: str
     redis: RedisServer
-    path: RedisPath
+    path: Wire
     session: aiohttp.ClientSession
     data: Endpoints
     control: Endpoints
@@ -236,7 +237,7 @@ async def mesh(folder: Path, *, app: Endpoint | None = None, replicas: int = 3) 
     folder.mkdir()  # noqa: ASYNC240
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(running_redis(folder))
-        path = await stack.enter_async_context(RedisPath(redis.url.removeprefix("unix://")).serving())
+        path = await stack.enter_async_context(wire(redis.url.removeprefix("unix://")))
         connector = aiohttp.TCPConnector(limit=0)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         secret, record = new_token(SUBJECT)

@@ -32,9 +32,9 @@ async def run(ours: Mesh, load: Load, scale: Scale, report: Report) -> None:
     stopped()
     await _requests(load, scale.paused, report, f"stopped (SIGSTOP) for {scale.paused:g} s")
     continued()
-    path.cut()
+    path.silence()
     await _requests(load, scale.partitioned, report, f"cut off for {scale.partitioned:g} s")
-    path.mend()
+    await path.heal()
     await _ratio(load, scale, report, stopped, continued)
 
 

@@ -255,7 +255,7 @@ async def delay_line(to: str) -> AsyncIterator[tuple[str, list[float]]]:
         return data
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await relay(reader, writer, host, int(port), late)
+        await relay(reader, writer, (host, int(port)), late)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seconds

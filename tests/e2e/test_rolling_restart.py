@@ -14,10 +14,10 @@ from devroute.agent.settings import AgentSettings
 from devroute.auth.tokens import new_token
 from devroute.contract.service_spec import ServiceSpec
 from devroute.mesh import testbed
-from tests.support.balancer import balancer
 from tests.support.eventually import eventually
 from tests.support.laptop import serving
 from tests.support.redis_server import needs_redis, running_redis
+from tests.support.relay import wire
 
 HEADERS = {"x-devroute": json.dumps({"foo": "alice"}), "x-devroute-matched": "foo"}
 
@@ -62,8 +62,8 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
     secret, record = new_token("alice")
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(running_redis(tmp_path))
-        data, data_url = await stack.enter_async_context(balancer())
-        control, control_url = await stack.enter_async_context(balancer())
+        data = await stack.enter_async_context(wire())
+        control = await stack.enter_async_context(wire())
 
         async def start(name: str) -> testbed.RunningProxy:
             (tmp_path / name).mkdir()
@@ -71,16 +71,16 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
             proxy = testbed.proxy(tmp_path / name, [record], environment=environment)
             started = await stack.enter_async_context(proxy)
             await eventually(lambda: is_ready(started), "readiness")
-            data.ports.append(started.data.port)
-            control.ports.append(started.control.port)
+            data.targets.append(tuple(started.data))
+            control.targets.append(tuple(started.control))
             return started
 
         async def restart(old: testbed.RunningProxy) -> None:
             """What Kubernetes does: no new connections to it, a pause for those on their way, then the
             signal."""
-            data.ports.remove(old.data.port)
-            control.ports.remove(old.control.port)
-            await eventually(lambda: not data.open[old.data.port], "the connections on their way")
+            data.targets.remove(tuple(old.data))
+            control.targets.remove(tuple(old.control))
+            await eventually(lambda: not data.open[tuple(old.data)], "the connections on their way")
             old.command.process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(old.command.process.wait(), 15)
 
@@ -92,14 +92,14 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
         port = await stack.enter_async_context(serving(respond))
         settings = AgentSettings.model_validate(
             {
-                "server": control_url,
+                "server": control.url,
                 "token": secret,
                 "services": (ServiceSpec("foo", "127.0.0.1", port),),
                 "output": "json",
                 "inspector": "off",
             }
         )
-        load = Load(data_url)
+        load = Load(data.url)
         async with asyncio.TaskGroup() as tasks:
             laptop = tasks.create_task(agent.run(settings))
             await eventually(

@@ -1,4 +1,4 @@
-"""`devroute up` with several replicas behind a balancer: it has a link to each of two, and keeps them."""
+"""`devroute up` with several replicas behind one address: it has a link to each of two, and keeps them."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ from tests.agent.conftest import Said
 from tests.agent.test_app import app, settings, up
 from tests.replicas.replicas import Replica, replicas
 from tests.replicas.test_shared_registry import body
-from tests.support.balancer import Balancer, balancer
 from tests.support.eventually import eventually, quiet
 from tests.support.loopback import App, answer
 from tests.support.redis_server import RedisServer
+from tests.support.relay import Wire, wire
 
 
 @pytest.fixture
@@ -29,20 +29,24 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 @contextlib.asynccontextmanager
 async def laptop(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, count: int, reachable: int = 3
-) -> AsyncIterator[tuple[list[Replica], Balancer, list[dict[str, Any]]]]:
+) -> AsyncIterator[tuple[list[Replica], Wire, list[dict[str, Any]]]]:
     """An agent, so many replicas, of which some can be reached, and their audit trails in one."""
     monkeypatch.setattr(second_link, "SPREAD_SECONDS", 0.05)
     audit: list[dict[str, Any]] = []
-    async with replicas(redis_server, count) as all_of_them, balancer() as (service, url), app() as port:
+    async with replicas(redis_server, count) as all_of_them, wire() as service, app() as port:
         for each in all_of_them:
             each.site.tunnels.record = lambda event, **fields: audit.append({"event": event, **fields})
-        service.ports = [each.site.port for each in all_of_them[:reachable]]
-        async with up(settings(url, f"foo=127.0.0.1:{port}", output="json")) as running:
+        lead_to(service, *all_of_them[:reachable])
+        async with up(settings(service.url, f"foo=127.0.0.1:{port}", output="json")) as running:
             await eventually(lambda: running.done() or all_of_them[0].names() == ["alice"])
             yield all_of_them, service, audit
 
 
-async def diagnosis(service: Balancer) -> tuple[str, str]:
+def lead_to(service: Wire, *found: Replica) -> None:
+    service.targets = [("127.0.0.1", each.site.port) for each in found]
+
+
+async def diagnosis(service: Wire) -> tuple[str, str]:
     """What `devroute doctor` says."""
     of = settings(service.url)
     async with open_tunnel(of, "alice--doctor", "doctor", Echo(b"")) as link:
@@ -78,7 +82,7 @@ async def test_a_laptop_has_two_links_and_loses_one_after_the_other_without_bein
             if turn == 2:
                 break
             lost, stays = ((first, second), (second, first))[turn]
-            service.ports = [each.site.port for each in (stays, third)]
+            lead_to(service, stays, third)
             if turn:
                 lost.drop_agents()
             else:  # as a proxy of before does, for which the newer link replaces the older one
@@ -87,7 +91,7 @@ async def test_a_laptop_has_two_links_and_loses_one_after_the_other_without_bein
             await eventually(lambda lost=lost: lost not in owners(found))
             assert [await body(each) for each in found] == [b"from the laptop"] * 3
             assert stays in await two_links(*found)
-        service.ports = [third.site.port]
+        lead_to(service, third)
         moving = asyncio.get_running_loop().create_task(first.site.tunnels.hand_over(0))
         await asyncio.wait_for(moving, 10)
         assert await two_links(*found) == [each for each in found if each is not first]
@@ -126,7 +130,7 @@ async def test_where_no_connection_leads_to_another_replica_there_is_one_link(
         assert [each.registry.listing()[0]["links"] for each in found] == [1, 1]
         assert [each["event"] for each in audit] == ["registration"]
         assert await diagnosis(service) == ("warn", "16 connections led to the same one of 2 replicas")
-        service.ports = [each.site.port for each in found]
+        lead_to(service, *found)
         assert await diagnosis(service) == ("ok", "a second link leads to another one of 2 replicas")
         one.drop_agents()
         await eventually(lambda: said('"back"'))

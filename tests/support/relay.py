@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+#: A host and a port, or the path of a Unix socket.
+Target = tuple[str, int] | str
 #: What becomes of the bytes of one read.
 Change = Callable[[bytes], Awaitable[bytes]]
 
@@ -17,12 +20,15 @@ async def unchanged(data: bytes) -> bytes:
 async def relay(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    host: str,
-    port: int,
+    target: Target,
     change: Change = unchanged,
 ) -> None:
-    """Connect a client to a server, until both directions have ended."""
-    there, onward = await asyncio.open_connection(host, port)
+    """Connect a client to a server, until both directions have ended. Raises OSError if the server cannot be
+    reached."""
+    if isinstance(target, str):
+        there, onward = await asyncio.open_unix_connection(target)
+    else:
+        there, onward = await asyncio.open_connection(*target)
     await asyncio.gather(_copy(reader, onward, change), _copy(there, writer, change))
 
 
@@ -35,16 +41,22 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chan
 
 
 class Wire:
-    """A port that leads to `targets`, each connection to the next one, unless it is cut."""
+    """A port that leads to `targets`, each connection to the next one, as a Service of Kubernetes, unless it
+    is cut. `open` counts the connections to each."""
 
-    def __init__(self, host: str, port: int, *targets: tuple[str, int]) -> None:
+    def __init__(self, host: str, port: int, *targets: Target) -> None:
         """`port` may be 0 until it is open."""
         self.targets = list(targets)
+        self.open = Counter[Target]()
         self._turns = itertools.count()
         self.host, self.port = host, port
         self._flows = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
 
     async def heal(self) -> None:
         """What was held goes on; what was refused is accepted again."""
@@ -69,13 +81,15 @@ class Wire:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        target = self.targets[next(self._turns) % len(self.targets)]
         self._connections.add(task)
+        self.open[target] += 1
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                target = self.targets[next(self._turns) % len(self.targets)]
-                await relay(reader, writer, *target, self._held)
+                await relay(reader, writer, target, self._held)
         finally:
             self._connections.discard(task)
+            self.open[target] -= 1
             writer.transport.abort()
 
     async def _held(self, data: bytes) -> bytes:
@@ -84,7 +98,7 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(*targets: tuple[str, int], host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Wire]:
+async def wire(*targets: Target, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Wire]:
     made = Wire(host, port, *targets)
     await made.heal()
     try:

@@ -148,7 +148,7 @@ async def in_front_of(
         return re.sub(rb"(?i)\bdate: [^\r]+", date, data.replace(ours, theirs))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await relay(reader, writer, server.control.host, server.control.port, change)
+        await relay(reader, writer, (server.control.host, server.control.port), change)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as front:
         yield f"http://127.0.0.1:{front.sockets[0].getsockname()[1]}"
