@@ -18,6 +18,7 @@ from devroute.contract.trace_id import split_trace
 from devroute.contract.validity import duration
 from devroute.contract.verifier import read_unverified
 from devroute.errors import ContractNotOwned, ContractsUnavailable, ContractUnknown, TooManyContracts
+from devroute.token_bucket import TokenBucket
 
 #: Contracts, and bytes of all of them: one listing and one reading of Redis carry them all.
 MAX_CONTRACTS: Final = 2048
@@ -31,9 +32,13 @@ MAX_TTL_S: Final = 30 * 24 * 3600
 #: Names that were deleted or have expired, for errors that say so, and seconds that they are remembered for.
 MAX_GONE: Final = 256
 GONE_SECONDS: Final = 24 * 3600.0
-#: Names that are compared with one that is unknown (some 100 µs each), what is similar to it, and bytes of
-#: such results that are remembered: every sidecar asks again each second.
+#: Names that are compared with one that is unknown, and bytes of such results that are remembered: every
+#: sidecar asks again each second.
 MAX_COMPARED: Final = 16
+#: Unknown names that are compared at once, and further ones a second. Anyone can send some, and people can
+#: save names for which each takes some 6 ms.
+COMPARE_BURST: Final = 20
+COMPARED_PER_SECOND: Final = 5
 _MAX_NEAR_BYTES: Final = 256 * 1024
 _SIMILAR: Final = 0.7
 
@@ -84,6 +89,7 @@ class NamedContracts:
         self._size: Counter[str] = Counter()  # bytes, by owner
         self._gone: OrderedDict[str, _Gone] = OrderedDict()
         self._near = BoundedCache[str, list[str]](_MAX_NEAR_BYTES)  # of unknown names
+        self._allowance = TokenBucket(COMPARE_BURST, COMPARED_PER_SECOND, 0.0)
         self._next_expiry = float("inf")
 
     def get(self, name: str, now: float) -> NamedContract | None:
@@ -201,7 +207,9 @@ class NamedContracts:
                 hint=f"ask {gone.owner} to save it again: devroute contract save {name} CONTRACT",
             )
         names = self._near.get(name)
-        if names is None:
+        if names is None and not self._allowance.spend(now):
+            names = []
+        elif names is None:
             names = _near(name, self._by_name)
             self._near.put(name, names, sum(map(len, (name, *names))))
         near = [self._by_name[each] for each in names]

@@ -18,6 +18,7 @@ from devroute.policy.policy import Policy
 from devroute.routing.contract_report import report_contract
 from devroute.routing.decision import FALLBACK_TTL_MS, TTL_MS, decide
 from devroute.routing.named_contracts import (
+    COMPARE_BURST,
     MAX_BYTES,
     MAX_BYTES_PER_SUBJECT,
     MAX_CONTRACTS,
@@ -123,6 +124,22 @@ def test_unknown_names_cost_little_however_many_are_saved() -> None:
 
 
 # --- decisions ----------------------------------------------------------------------------------------------
+
+
+def test_a_flood_of_unknown_names_is_not_compared_with_names_that_were_made_for_it() -> None:
+    names = NamedContracts()
+    for number in range(MAX_PER_SUBJECT):
+        names.put(NamedContract.of("a" * 58 + f"{number:05}", '{"b": "mallory"}', "mallory", NOW, NOW + 60))
+
+    def hint(name: str, now: float) -> str:
+        with pytest.raises(ContractUnknown) as caught:
+            names.find(name, now)
+        return caught.value.hint
+
+    proposed = ["did you mean" in hint("a" * 57 + f"{number:06}", NOW) for number in range(1000, 1200)]
+    assert proposed == [True] * COMPARE_BURST + [False] * (200 - COMPARE_BURST)
+    assert "did you mean" in hint("a" * 57 + "001000", NOW)  # as before
+    assert "did you mean" in hint("a" * 57 + "001199", NOW + 1)  # later again
 
 
 def test_a_named_contract_decides_as_if_it_were_written_out(names: NamedContracts) -> None:
