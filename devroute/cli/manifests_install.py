@@ -15,6 +15,7 @@ from devroute.cli.completion import one_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
 from devroute.cli.invocation import read_labels
+from devroute.cli.proxy_options import ENTRY_LINKS, EntryUrls, OtlpEndpoint
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests.installation import (
     IMAGE,
@@ -109,16 +110,9 @@ def _installation(
     host: Annotated[
         str | None, option("Host name under which laptops connect, for the examples", "HOST")
     ] = None,
-    entry_url: Annotated[
-        list[str] | None,
-        option("Where people call the mesh, for what laptops print; repeatable", "[NAME=]URL"),
-    ] = None,
-    entry_links: Annotated[
-        bool, option("The gateway at these URLs has the edge's filter", None, "--entry-links")
-    ] = False,
-    otlp_endpoint: Annotated[
-        str | None, option("Collector that gets the spans of sampled requests, by OTLP/HTTP", "URL")
-    ] = None,
+    entry_url: EntryUrls = None,
+    entry_links: Annotated[bool, ENTRY_LINKS] = False,
+    otlp_endpoint: OtlpEndpoint = None,
     ingress: Annotated[
         str | None, option("Gateway through which laptops connect", "NAMESPACE/SERVICEACCOUNT")
     ] = None,

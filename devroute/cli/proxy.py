@@ -9,6 +9,7 @@ from devroute.cli.completion import one_of
 from devroute.cli.config.sources import proxy_settings
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
+from devroute.cli.proxy_options import ENTRY_LINKS, EntryUrls, OtlpEndpoint
 
 
 @exits_with_code
@@ -28,19 +29,12 @@ def proxy(
     mesh_egress: Annotated[
         str | None, option("URL of the proxy's own sidecar, for up --except-status", "URL")
     ] = None,
-    entry_url: Annotated[
-        list[str] | None,
-        option("Where people call the mesh, for what laptops print; repeatable", "[NAME=]URL"),
-    ] = None,
-    entry_links: Annotated[
-        bool | None, option("The gateway at these URLs has the edge's filter", None, "--entry-links")
-    ] = None,
+    entry_url: EntryUrls = None,
+    entry_links: Annotated[bool | None, ENTRY_LINKS] = None,
     audit: Annotated[
         str | None, option("Audit trail: who was admitted, refused, and sent where", "-|FILE|off")
     ] = None,
-    otlp_endpoint: Annotated[
-        str | None, option("Collector that gets the spans of sampled requests, by OTLP/HTTP", "URL")
-    ] = None,
+    otlp_endpoint: OtlpEndpoint = None,
     log_format: Annotated[str | None, option("Format of the log", **one_of("json", "console"))] = None,
     log_level: Annotated[
         str | None, option("Lowest level that is logged", **one_of("debug", "info", "warning", "error"))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from devroute.errors import InspectorDenied, InspectorLocked
-from devroute.pages.origin import is_own_origin, is_same
+from devroute.pages.origin import is_own_origin
 
 #: Host names of loopback addresses. With DNS rebinding, the Host is the name of the attacking site.
 HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -26,6 +26,11 @@ SECRET_BYTES: Final = 16
 
 def _secret() -> str:
     return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def _is_same(given: str, expected: str) -> bool:
+    """In a time that does not depend on where they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
 @dataclass(slots=True)
@@ -67,7 +72,7 @@ class AccessControl:
 
     def check_session(self, cookies: Mapping[str, str]) -> None:
         """Check the session cookie. Raises InspectorLocked."""
-        if not is_same(cookies.get(self.cookie, ""), self.session):
+        if not _is_same(cookies.get(self.cookie, ""), self.session):
             raise InspectorLocked(
                 "this browser has not opened the inspector's link, or did so more than a week ago"
             )
@@ -80,7 +85,7 @@ class AccessControl:
 
     def redeem(self, token: str) -> str:
         """The cookie's value for a token, which is then no longer valid. Raises InspectorLocked."""
-        if not is_same(token, self.token):
+        if not _is_same(token, self.token):
             raise InspectorLocked("this link was used before, or is out of date")
         self.token = _secret()
         self.renewed(self.url)

@@ -1,6 +1,5 @@
-"""Whether a browser's request comes from the page itself, and comparison of secrets. Pure."""
+"""Whether a browser's request comes from the page itself. Pure."""
 
-import hmac
 from collections.abc import Mapping
 
 
@@ -12,8 +11,3 @@ def is_own_origin(headers: Mapping[str, str], origin: str, *, changes: bool) -> 
     if sent is None and changes:
         return False
     return (sent is None or sent == origin) and site in ("same-origin", "none")
-
-
-def is_same(given: str, expected: str) -> bool:
-    """In a time that does not depend on where they differ."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())

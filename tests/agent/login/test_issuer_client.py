@@ -10,6 +10,7 @@ from devroute.agent.login.device_flow import LoginSettings
 from devroute.agent.login.issuer_client import MAX_RESPONSE, IssuerClient
 from devroute.agent.settings import ClientSettings
 from devroute.errors import ConfigInvalid, LoginFailed, ServerUnreachable
+from tests.support.laptop import serving
 
 pytestmark = pytest.mark.asyncio
 
@@ -32,14 +33,9 @@ class Server:
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     server = Server()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.respond)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield server
-    await runner.cleanup()
+    async with serving(server.respond) as port:
+        server.url = f"http://127.0.0.1:{port}"
+        yield server
 
 
 def login(issuer: str) -> LoginSettings:
