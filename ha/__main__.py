@@ -12,11 +12,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from devroute import descriptors
+from ha.figures import Report
+from ha.phases import contest, directory, herd, kill, redis, restart, second_link, throughput, under_load
+from ha.scale import FULL, QUICK, Scale
 from tests.support.redis_server import NEEDED, SERVER
-
-from .figures import Report
-from .phases import contest, directory, herd, kill, redis, restart, second_link, throughput, under_load
-from .scale import FULL, QUICK, Scale
 
 Part = Callable[[Path, Scale, Report, list[str]], Awaitable[None]]
 

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from .ledger import quantile
+from ha.ledger import quantile
 
 
 class Client(asyncio.Protocol):

@@ -17,8 +17,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.agent.ui.reporter import Event, Reporter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.tunnel.agent_link import Finished, OpenRequest
-
-from .apps import port_of, serve
+from ha.apps import port_of, serve
 
 #: The owner of all laptops; their names are this with a number.
 SUBJECT = "ha"

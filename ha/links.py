@@ -14,8 +14,7 @@ from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import DIAL_SECONDS, dial
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
-
-from .laptops import SERVICE, name_of
+from ha.laptops import SERVICE, name_of
 
 #: That register at the same time.
 AT_ONCE = 30

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from ha import stalls
+from ha.laptops import SERVICE, name_of
+from ha.ledger import Kind, Outcome, Span, hindered, judge
 from tests.support.eventually import eventually
-
-from . import stalls
-from .laptops import SERVICE, name_of
-from .ledger import Kind, Outcome, Span, hindered, judge
 
 #: Seconds for a response; a request without one has failed.
 PATIENCE_S = 10.0

@@ -21,13 +21,12 @@ from devroute.mesh.istio.sidecar import ANY_PORT, INBOUND, Document, Endpoint, S
 from devroute.mesh.manifests.model import MeshScope
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from devroute.mesh.testbed import PROXY
+from ha.endpoints import Endpoints
+from ha.laptops import SERVICE, SUBJECT
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.relay import Wire, wire
 from tests.support.resolve_reader import decode
-
-from .endpoints import Endpoints
-from .laptops import SERVICE, SUBJECT
 
 #: The listener of Envoy by which laptops reach any replica, in the place of an ingress.
 LAPTOPS = "laptops"

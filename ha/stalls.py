@@ -5,9 +5,8 @@ nothing about devroute.
 import asyncio
 from collections.abc import Callable, Iterable
 
+from ha.ledger import Span
 from soak.watch import BEAT_S, STALL_S, STARVED, Watched
-
-from .ledger import Span
 
 
 async def watch(spans: list[Span], pids: Callable[[], Iterable[int]]) -> None:
