@@ -103,6 +103,11 @@ def block(
         print_json(made)
     else:
         typer.echo(f"{subject} is blocked until {cell(made.get('until'))}")
+        if made.get("laptops") == 0:
+            typer.echo(
+                f"{subject} had no laptop online: if that surprises you, compare the name with devroute ls",
+                err=True,
+            )
 
 
 @admin_app.command("unblock")

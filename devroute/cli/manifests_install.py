@@ -206,7 +206,7 @@ def install(
         written = manifests.files(installation)
         write_files(folder, written)
         typer.echo(f"wrote {len(written)} files; next: kubectl apply -k {folder / 'base'}", err=True)
-    _mention_secret(installation)
+    _mention_secrets(installation)
 
 
 @exits_with_code
@@ -233,16 +233,22 @@ def chart(
     typer.echo(
         f"wrote {len(written)} files; next: helm install devroute {folder} --namespace {namespace}", err=True
     )
-    _mention_secret(installation)
+    _mention_secrets(installation)
 
 
-def _mention_secret(installation: Installation) -> None:
+def _mention_secrets(installation: Installation) -> None:
     from devroute.mesh.manifests.folder import registry_secret
 
+    namespace, tokens = installation.proxy.namespace, installation.tokens_secret
+    lines = [
+        "devroute token new alice --file tokens.yaml",
+        f"kubectl --namespace {namespace} create secret generic {tokens} --from-file=tokens.yaml",
+    ]
     if secret := registry_secret(installation):
-        typer.echo(
-            f"the pods wait for a Secret with the registry's URL, to be created by:\n{secret}", err=True
-        )
+        if "$DEVROUTE_REGISTRY" in secret:
+            lines.append("# with the whole URL in DEVROUTE_REGISTRY, its password and options included:")
+        lines.append(secret)
+    typer.echo("\n".join(["the pods wait for Secrets, to be created by:", *lines]), err=True)
 
 
 def write_files(folder: Path, texts: dict[str, str]) -> None:

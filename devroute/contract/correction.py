@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
+from devroute.contract.name import SIGN, check_name
 from devroute.contract.strict_json import JsonObject
 from devroute.contract.target import Malformed, check_service, parse_target
 
@@ -67,7 +68,8 @@ def correct(raw: str) -> Correction:
     name, value = entries[0]
     if value is _NOTHING:
         target = _target(name) if _is_target(name) else "TARGET"
-        return Correction(f'name the service, too: X-devroute: {{"SERVICE": "{target}"}}')
+        saved = f"; a saved contract is written {SIGN}{name}" if _is_name(name) else ""
+        return Correction(f'name the service, too: X-devroute: {{"SERVICE": "{target}"}}{saved}')
     document = {_service(name): _value(value) for name, value in entries}
     proposed = json.dumps(document)
     if len(document) < len(entries) or len(proposed) > MAX_PROPOSED:
@@ -194,6 +196,14 @@ def _target(value: object) -> object:
     authority = value.strip().rpartition("://")[2].partition("/")[0].lower()
     likely = (value, authority, authority.replace("_", "-"))
     return next((each for each in likely if _is_target(each)), value)
+
+
+def _is_name(text: str) -> bool:
+    try:
+        check_name(text)
+    except Malformed:
+        return False
+    return True
 
 
 def _is_target(text: str) -> bool:

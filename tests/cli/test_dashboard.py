@@ -53,7 +53,9 @@ async def test_an_administrator_ends_blocks_lists_and_unblocks(tmp_path: Path, c
         assert link.goaway.code == RegistrationEnded.code
         assert await devroute(here, "carol", "admin", "end", "alice") == 50
         assert await devroute(here, "carol", "admin", "block", "bob", "--for", "2h") == 0
-        assert "bob is blocked until 2" in capsys.readouterr().out
+        said = capsys.readouterr()
+        assert "bob is blocked until 2" in said.out
+        assert "bob had no laptop online" in said.err
         assert await devroute(here, "bob", "ls") == 30
         assert "'carol' has blocked 'bob' until" in capsys.readouterr().err
         assert await devroute(here, "carol", "admin", "blocks") == 0

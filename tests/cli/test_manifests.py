@@ -89,6 +89,7 @@ def test_install_writes_the_folder(tmp_path: Path, capsys: Output) -> None:
     assert written == files(Installation())
     said = capsys.readouterr()
     assert (said.out, f"kubectl apply -k {folder}/base" in said.err) == ("", True)
+    assert said.err.endswith("create secret generic devroute-tokens --from-file=tokens.yaml\n")
 
 
 def test_install_says_how_to_create_the_secret_of_a_registry_and_repeats_no_password(capsys: Output) -> None:
@@ -97,7 +98,9 @@ def test_install_says_how_to_create_the_secret_of_a_registry_and_repeats_no_pass
     assert f"{command}redis://redis.tools:6379/0" in capsys.readouterr().err
     assert devroute("install", "--replicas", "3", "--registry", "rediss://me:hunter2@redis.tools") == 0
     said = capsys.readouterr()
-    assert f'{command}"$DEVROUTE_REGISTRY"' in said.err
+    assert (
+        f'in DEVROUTE_REGISTRY, its password and options included:\n{command}"$DEVROUTE_REGISTRY"' in said.err
+    )
     assert "hunter2" not in said.out + said.err
 
 

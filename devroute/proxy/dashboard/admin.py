@@ -94,16 +94,18 @@ class Admin:
 
     async def block(self, request: web.Request) -> web.Response:
         """PUT /api/blocks/SUBJECT, with `seconds` and `reason`: its tokens are refused, and its laptops and
-        pages end."""
+        pages end. `laptops`: how many of its processes were online, at all replicas; none may mean that the
+        name is mistyped."""
         identity = await self._authorise(request, changes=True)
         subject, wanted = _subject(request), await _read(request, _BlockWanted)
+        laptops = sum(each.get("subject") == subject for each in self._tunnels.registry.listing())
         if subject == identity.subject:
             raise RequestMalformed("you would lock yourself out", hint="another administrator can block you")
         block = self._blocks.add(subject, wanted.seconds, identity.subject, wanted.reason, time.time())
         self.enforce(block)
         self._shared.spread_blocks()
         self._recorded(request, identity, "block", subject, wanted.reason, until=block.ends)
-        return web.json_response(block.as_dict())
+        return web.json_response(block.as_dict() | {"laptops": laptops})
 
     async def unblock(self, request: web.Request) -> web.Response:
         """DELETE /api/blocks/SUBJECT"""

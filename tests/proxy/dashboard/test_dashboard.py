@@ -346,7 +346,7 @@ async def test_a_blocked_subject_is_gone_and_may_not_come_back_until_it_is_unblo
         status, answer, _ = await here.ask(
             "PUT", "/api/blocks/alice", carol, {"seconds": 3600, "reason": "the audit"}
         )
-        assert (status, answer["by"]) == (200, "carol")
+        assert (status, answer["by"], answer["laptops"]) == (200, "carol", 1)
         await link.close_reason
         assert link.goaway is not None
         assert link.goaway.code == SubjectBlocked.code
