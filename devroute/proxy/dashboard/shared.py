@@ -56,7 +56,9 @@ class SharedTeam:
         self._activity = activity
         self._blocked = blocked
         self._linked: frozenset[str] = frozenset()
-        self._allowance = TokenBucket(ASK_BURST, ASKS_PER_SECOND, time.monotonic())
+        # One for each, so that a flood of invented cookies does not keep people from opening links.
+        self._codes_allowed = TokenBucket(ASK_BURST, ASKS_PER_SECOND, time.monotonic())
+        self._sessions_allowed = TokenBucket(ASK_BURST, ASKS_PER_SECOND, time.monotonic())
         self._tasks = TaskOwner()
 
     async def close(self) -> None:
@@ -65,13 +67,13 @@ class SharedTeam:
     # --- to other replicas
 
     async def take_code(self, key: str) -> Session | None:
-        return await self._session(_Question.CODE, key)
+        return await self._session(_Question.CODE, key, self._codes_allowed)
 
     async def find_session(self, key: str) -> Session | None:
-        return await self._session(_Question.FIND, key)
+        return await self._session(_Question.FIND, key, self._sessions_allowed)
 
-    async def _session(self, question: str, key: str) -> Session | None:
-        if self.peers is None or not self._allowance.spend(time.monotonic()):
+    async def _session(self, question: str, key: str, allowed: TokenBucket) -> Session | None:
+        if self.peers is None or not allowed.spend(time.monotonic()):
             return None
         found = await self._ask_all(question + key)
         return next(filter(None, map(decode_session, found)), None)

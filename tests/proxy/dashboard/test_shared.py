@@ -73,10 +73,12 @@ async def test_a_replica_that_has_just_started_asks_for_a_session() -> None:
 
 
 async def test_a_flood_of_invented_cookies_does_not_flood_the_other_replicas() -> None:
-    one, _ = replicas()
+    one, other = replicas()
     for number in range(3 * ASK_BURST):
         assert await one.team.find_session(digest(str(number))) is None
     assert one.asked < 2 * ASK_BURST
+    other.team.codes.put(digest("code"), session(), time.time())
+    assert await one.team.take_code(digest("code")) is not None
 
 
 async def test_blocks_reach_other_replicas_at_once_and_new_ones_when_they_are_linked() -> None:
