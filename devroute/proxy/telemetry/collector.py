@@ -5,6 +5,7 @@ is what OTLP specifies.
 """
 
 import json
+import os
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -77,7 +78,7 @@ class Collector:
         except aiohttp.ClientResponseError as error:
             return Delivery(INVALID, f"the collector's response is not HTTP: {printable(error.message, 200)}")
         except (aiohttp.ClientError, OSError) as error:
-            problem = printable(f"the collector cannot be reached: {error or type(error).__name__}", 300)
+            problem = printable(f"the collector cannot be reached: {_cause(error)}", 300)
         return Delivery(UNREACHABLE, problem, again=True)
 
     async def close(self) -> None:
@@ -112,3 +113,11 @@ def _seconds(retry_after: str) -> float | None:
     if not retry_after.isascii() or not retry_after.isdigit():
         return None
     return min(float(retry_after[:9]), MAX_RETRY_AFTER)
+
+
+def _cause(error: Exception) -> str:
+    """Of a connection that failed, without the TLS context and the call that aiohttp's own texts name."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name '{error.host}' does not resolve"
+    errno = getattr(getattr(error, "os_error", error), "errno", None)
+    return os.strerror(errno) if errno is not None and errno > 0 else str(error) or type(error).__name__
