@@ -25,8 +25,8 @@ CHECK_SECONDS: Final = 1.0
 #: Where the page is; everything else of it is below.
 PATH: Final = "/dashboard/"
 
-#: What a browser gets for a link of another site, which opens nothing before its reader agrees. A link that another
-#: program opens, such as a chat's own app, looks to a browser as one of `devroute dashboard` does.
+#: What a browser gets for a link of another site, which opens nothing before its reader agrees. A link that
+#: another program opens, such as a chat's own app, looks to a browser like one of `devroute dashboard`.
 _ASK: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>devroute: the team's page</title>
 <link rel="stylesheet" href="page/style.css"><form method="post" action="./" class="alone">
 <h1>Open devroute's page for your team?</h1>
