@@ -20,6 +20,7 @@ from devroute.metrics.table import (
     REQUESTS,
     RESOLVE_SECONDS,
     RESOLVES,
+    SPANS_DROPPED,
 )
 
 #: Where the page of an alert is, followed by its heading.
@@ -141,6 +142,14 @@ ALERTS: Final = (
         "critical",
         "{{ $value }} events of the audit trail are lost.",
         "The audit trail has a gap, which it states itself.",
+    ),
+    Alert(
+        "DevrouteSpansDropped",
+        f"sum without (reason) (increase({SPANS_DROPPED.name}[10m])) > 0",
+        10,
+        "warning",
+        "{{ $value | humanize }} spans of 10 minutes did not reach the collector.",
+        "Traces lack the proxy's and the laptops' spans; requests go on.",
     ),
 )
 

@@ -212,6 +212,11 @@ def service(installation: Installation) -> Document:
 
 
 def disruption_budget(installation: Installation) -> Document:
-    """One pod at a time; `minAvailable` would keep a node from being drained if there is one replica."""
-    spec = {"maxUnavailable": 1, "selector": {"matchLabels": installation.selector}}
+    """One pod at a time; `minAvailable` would keep a node from being drained if there is one replica. A pod
+    that is not ready serves no one, and keeps no node from being drained."""
+    spec = {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": installation.selector},
+    }
     return installation.manifest("policy/v1", "PodDisruptionBudget", spec)

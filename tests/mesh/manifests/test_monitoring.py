@@ -202,6 +202,10 @@ FIRES: dict[str, tuple[Given, Given]] = {
         {'devroute_audit_dropped_total{pod="p"}': "0+1x30"},
         {'devroute_audit_dropped_total{pod="p"}': "3x30"},
     ),
+    "DevrouteSpansDropped": (
+        {'devroute_spans_dropped_total{pod="p", reason="unreachable"}': "0+1x30"},
+        {'devroute_spans_dropped_total{pod="p", reason="unreachable"}': "3x30"},
+    ),
 }
 
 
