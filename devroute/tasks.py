@@ -43,6 +43,7 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
     """Whether the event is set, now or within this time."""
     try:
         async with asyncio.timeout(seconds):
-            return await event.wait()
+            await event.wait()
     except TimeoutError:
-        return False
+        pass
+    return event.is_set()  # it may have been set in the turn in which the time was over
