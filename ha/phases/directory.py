@@ -20,7 +20,7 @@ SLOWEST = 50
 #: Seconds within which all replicas know a new laptop, 99 of 100 times.
 SEEN_S = 0.2
 #: Percent of a core that a replica may use while no request comes.
-IDLE_PERCENT = 5.0
+IDLE_PERCENT = 10.0
 #: Of the names of laptops that come later.
 NEWCOMER = "ha--new-{}"
 
