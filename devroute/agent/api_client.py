@@ -142,14 +142,15 @@ async def _failures(settings: ClientSettings) -> AsyncIterator[None]:
         raise ServerUnreachable(
             f"{settings.server} did not respond within {TIMEOUT:g} s", hint=_HINT
         ) from None
-    except (ValueError, HttpProcessingError) as error:  # a line that is too long
-        raise ServerUnreachable(f"{settings.server} is not devroute's control port", hint=_HINT) from error
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, aiohttp.ClientError) and (of_proxy := _proxy_error(settings, error)) is not None:
             raise ServerUnreachable(f"{settings.server}: {of_proxy}", hint=PROXY_HINT) from error
         hint = CA_HINT if isinstance(error, aiohttp.ClientConnectorCertificateError) else _HINT
         reason = failure_in_words(error)
         raise ServerUnreachable(f"{settings.server} cannot be reached: {reason}", hint=hint) from error
+    # A line that is too long. Last, since an error of a certificate is a ValueError too.
+    except (ValueError, HttpProcessingError) as error:
+        raise ServerUnreachable(f"{settings.server} is not devroute's control port", hint=_HINT) from error
 
 
 def through_proxy(settings: ClientSettings) -> dict[str, Any]:
