@@ -27,6 +27,7 @@ class Scale:
     round: float
     pinned_ratio: float
     forwarded_ratio: float
+    later_bad: int  # after a kill, while each attempt of a question may meet the one that has gone
     herd: int
 
 
@@ -50,6 +51,7 @@ FULL = Scale(
     round=1.5,
     pinned_ratio=0.97,
     forwarded_ratio=0.5,
+    later_bad=0,
     herd=500,
 )
 
@@ -73,5 +75,6 @@ QUICK = Scale(
     round=0.5,
     pinned_ratio=0.7,
     forwarded_ratio=0.25,
+    later_bad=4,
     herd=100,
 )

@@ -43,7 +43,7 @@ async def run(ours: Mesh, load: Load, scale: Scale, report: Report) -> None:
         report.note(NAME, examples(unexplained))
     report.add(NAME, "requests", requests)
     report.add(NAME, "failed that were open then", lost)
-    report.at_most(NAME, "failed, wrong or fallback later", bad, 0)
+    report.at_most(NAME, "failed, wrong or fallback later", bad, scale.later_bad)
     report.at_most(NAME, "wrong", count(load.outcomes, Kind.WRONG), 0)
     report.at_most(NAME, "longest later request", max(waits), MAX_WAIT_S, "s")
     report.add(NAME, "a new replica is there, and each laptop has two links, after", back, "s")

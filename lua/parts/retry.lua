@@ -5,7 +5,7 @@
 -- Adds what Envoy's router reads, and removes, to the headers of a question.
 local function with_retries(headers, timeout_ms)
   headers["x-envoy-retry-on"] = "5xx"
-  headers["x-envoy-max-retries"] = "4"
+  headers["x-envoy-max-retries"] = "8" -- each may meet the one that has gone again
   headers["x-envoy-upstream-rq-per-try-timeout-ms"] = ("%d"):format(timeout_ms * 0.4)
   headers["x-envoy-hedge-on-per-try-timeout"] = "true"
   return headers

@@ -58,7 +58,7 @@ def test_the_proxy_is_asked_by_the_services_name_and_without_a_contract() -> Non
             "x-devroute-candidates": "foo",
             "x-devroute-namespace": "shop",
             "x-envoy-retry-on": "5xx",
-            "x-envoy-max-retries": "4",
+            "x-envoy-max-retries": "8",
             "x-envoy-upstream-rq-per-try-timeout-ms": "100",
             "x-envoy-hedge-on-per-try-timeout": "true",
             "timeout": 250,
