@@ -5,6 +5,7 @@ A row has names, counts and reasons; no path, header or body.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,11 +46,16 @@ def rows(
     entries: Entries,
 ) -> dict[str, Row]:
     """All rows by an id of their own."""
-    requests, found = dict(activity.requests), dict[str, Row]()
+    found, left = dict[str, Row](), defaultdict[str, set[str]](set)
+    for service, target in activity.requests:
+        left[target].add(service)
     for each in laptops:
-        found[f"laptop {each.name} {each.generation}"] = _laptop(each, activity, entries, requests)
-    for service, target in requests:  # what is left is of no laptop
-        key = service, target
+        requested = left.get(each.name, set())
+        found[f"laptop {each.name} {each.generation}"] = _laptop(each, activity, entries, requested)
+    for key in activity.requests:
+        service, target = key
+        if service not in left[target]:
+            continue  # in a laptop's row
         found[f"target {service} {target}"] = {
             "kind": "target",
             "service": service,
@@ -85,9 +91,9 @@ def _laptop(
     laptop: Registration,
     activity: TotalActivity,
     entries: Entries,
-    requests: dict[tuple[str, str], int],
+    requested: set[str],
 ) -> Row:
-    """Takes its requests out of `requests`."""
+    """`requested`: services whose requests went to a laptop of this name; takes its own out."""
     services = [
         {
             "service": offer.service,
@@ -101,12 +107,12 @@ def _laptop(
         for offer in laptop.hello.services
     ]
     by_name = {str(each["service"]): each for each in services}
-    for service, target in [each for each in requests if each[1] == laptop.name]:
+    for service in list(requested):
         offer_row = offer_for(by_name, service)
         if offer_row is not None:
-            del requests[service, target]
-            offer_row["requests"] += activity.requests[service, target]
-            offer_row["failed"] += activity.failed[service, target]
+            requested.remove(service)
+            offer_row["requests"] += activity.requests[service, laptop.name]
+            offer_row["failed"] += activity.failed[service, laptop.name]
     return {
         "kind": "laptop",
         "laptop": laptop.name,
