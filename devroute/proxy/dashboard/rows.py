@@ -8,7 +8,8 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from devroute.auth.blocks import Block
 from devroute.contract.entry_urls import entry_for, join_link
@@ -24,10 +25,14 @@ Row = Mapping[str, Any]
 #: Kinds of rows that administrators alone get.
 FOR_ADMINS = ("block",)
 
+#: Invitations that are kept from one refresh of the rows to the next: some 5 MB.
+MAX_INVITATIONS: Final = 8192
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Entries:
-    """Where people outside send requests: `urls` by name; `links`: whether a link sets a contract there."""
+    """Where people outside send requests: `urls` by name; `links`: whether a link sets a contract there. One
+    for each proxy, compared by identity."""
 
     urls: Mapping[str, str]
     links: bool
@@ -102,7 +107,7 @@ def _laptop(
             "shadow": offer.terms.shadow is not None,
             "requests": 0,
             "failed": 0,
-            **_invitation(laptop.name, [offer.service], entries),
+            **_invitation(laptop.name, (offer.service,), entries),
         }
         for offer in laptop.hello.services
     ]
@@ -122,10 +127,11 @@ def _laptop(
         "agent": laptop.hello.agent,
         "round_trip_ms": activity.round_trips.get((laptop.name, laptop.generation)),
         "services": services,
-        **_invitation(laptop.name, list(by_name), entries),
+        **_invitation(laptop.name, tuple(by_name), entries),
     }
 
 
-def _invitation(laptop: str, services: Sequence[str], entries: Entries) -> dict[str, Any]:
+@lru_cache(MAX_INVITATIONS)
+def _invitation(laptop: str, services: tuple[str, ...], entries: Entries) -> Mapping[str, Any]:
     contract = json.dumps(dict.fromkeys(services, laptop))
     return {"contract": contract, "join": entries.join(services, contract)}
