@@ -78,7 +78,7 @@ $(VENV)/envoys/%: | $(VENV)/.test-installed
 
 # Istio and kube-apiserver, built into a cache folder: nothing to do when they are there.
 istio: $(VENV)/.test-installed
-	$(BIN)/python -m tests.istio.binaries
+	$(BIN)/python -m tests.support.go_programs istio kubernetes
 
 # One process, since one rig runs at a time. `make test` leaves these tests out. The second run is the oldest Envoy that
 # is supported, under the same control plane (docs/real-mesh.md).
@@ -91,10 +91,10 @@ ON_THE_OLDEST := main_job policies identity edge
 
 # Helm, Jaeger and the OIDC provider lie in a cache folder: nothing to do when they are there.
 test-helm: $(VENV)/.test-installed
-	$(BIN)/python -m tests.istio.binaries helm
+	$(BIN)/python -m tests.support.go_programs helm
 	$(BIN)/python -m pytest tests/mesh/manifests/test_chart_helm.py -m helm $(ARGS)
 test-jaeger: $(VENV)/.test-installed
-	$(BIN)/python -m tests.istio.binaries jaeger
+	$(BIN)/python -m tests.support.go_programs jaeger
 	$(BIN)/python -m pytest tests/envoy/test_tracing_jaeger.py -m jaeger $(ARGS)
 test-sso: $(VENV)/.test-installed
 	$(BIN)/python -m tests.sso.packages

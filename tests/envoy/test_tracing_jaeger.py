@@ -17,7 +17,7 @@ from devroute.mesh import testbed
 from devroute.mesh.envoy import stop
 from devroute.mesh.istio.sidecar import Endpoint
 from tests.envoy.real import free_port, real_mesh
-from tests.istio import binaries
+from tests.support import go_programs
 from tests.support.eventually import eventually
 from tests.support.otel_app import COLLECTOR, ENVOYS_BATCH, otel_app, tracing_filter
 
@@ -51,7 +51,7 @@ class Jaeger:
 
 @asynccontextmanager
 async def jaeger(folder: Path) -> AsyncIterator[Jaeger]:
-    if not binaries.is_built(binaries.JAEGER):
+    if not go_programs.is_built(go_programs.JAEGER):
         pytest.skip("Jaeger is not built: make test-jaeger (needs Go)")
     port, query, others = free_port(), free_port(), [free_port() for _ in range(7)]
     flags = {
@@ -63,7 +63,7 @@ async def jaeger(folder: Path) -> AsyncIterator[Jaeger]:
         "collector.http-server.host-port": others[3],
         "admin.http.host-port": others[4],
     }
-    program = binaries.folder_of(binaries.JAEGER) / "all-in-one"
+    program = go_programs.folder_of(go_programs.JAEGER) / "all-in-one"
     with (folder / "jaeger.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             program,

@@ -22,7 +22,6 @@ import yaml
 from devroute.mesh.envoy import envoy_binary
 from devroute.mesh.testbed import Command
 from tests.istio import client, topology
-from tests.istio.binaries import ISTIO, KUBERNETES, built
 from tests.istio.control_plane import ROOT_NAMESPACE, ControlPlane, control_plane
 from tests.istio.kubernetes import Document, Kubernetes
 from tests.istio.netns import Namespace, network
@@ -30,6 +29,7 @@ from tests.istio.process import program
 from tests.istio.sidecar import programs_for_everybody, sidecar
 from tests.istio.topology import APP_PORT, APPS, GATEWAY, HOST, HTTP, LAPTOPS, Pod
 from tests.support.eventually import eventually
+from tests.support.go_programs import ISTIO, KUBERNETES, built
 
 _APP = Path(__file__).with_name("app.py")
 _DEVROUTE = (sys.executable, "-m", "devroute")

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from devroute.yaml_text import LOADER
-from tests.istio.binaries import ISTIO, built
+from tests.support.go_programs import ISTIO, built
 from tests.support.paths import ROOT
 
 FILE = ROOT / "devroute" / "mesh" / "preflight" / "schemas.json"

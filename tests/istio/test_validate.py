@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from devroute.cli.main import run
-from tests.istio.binaries import ISTIO, folder_of, is_built
+from tests.support.go_programs import ISTIO, folder_of, is_built
 from tests.support.paths import ROOT
 
 pytestmark = [
     pytest.mark.istio,
     pytest.mark.skipif(
-        not is_built(ISTIO), reason="istioctl is not built: python -m tests.istio.binaries istio"
+        not is_built(ISTIO), reason="istioctl is not built: python -m tests.support.go_programs istio"
     ),
 ]
 

@@ -3,20 +3,17 @@
 `python -m tests.sso.packages` installs what package-lock.json pins, and prints the folder.
 """
 
-import hashlib
-import os
 import shutil
 import subprocess
 from pathlib import Path
+
+from tests.support import program_cache
 
 PROVIDER = Path(__file__).parent / "provider"
 
 
 def folder() -> Path:
-    """Where the packages are, or will be: a folder of its own for each set of pins."""
-    digest = hashlib.sha256((PROVIDER / "package-lock.json").read_bytes()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "devroute-sso" / digest[:16]
+    return program_cache.folder("devroute-sso/", (PROVIDER / "package-lock.json").read_bytes())
 
 
 def missing() -> str | None:
@@ -31,16 +28,11 @@ def install() -> Path:
     npm."""
     target = folder()
     if not target.is_dir():
-        unfinished = target.with_name(f"{target.name}.{os.getpid()}")
-        unfinished.mkdir(parents=True)
-        try:
+        with program_cache.filling(target) as unfinished:
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(PROVIDER / name, unfinished)
             command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
             subprocess.run(command, cwd=unfinished, check=True)
-            unfinished.rename(target)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return target
 
 

@@ -15,7 +15,7 @@ from devroute.mesh.manifests.installation import IngressGateway, Installation
 from devroute.mesh.manifests.model import NamespaceScope, ProxyService, WorkloadScope
 from devroute.mesh.manifests.outlier_detection import Protected
 from devroute.mesh.manifests.registry import Registry
-from tests.istio import binaries
+from tests.support import go_programs
 
 pytestmark = pytest.mark.helm
 
@@ -49,9 +49,9 @@ INSTALLATIONS = {
 
 @pytest.fixture(scope="module")
 def helm() -> Path:
-    if not binaries.is_built(binaries.HELM):
+    if not go_programs.is_built(go_programs.HELM):
         pytest.skip("Helm is not built: make test-helm (needs Go)")
-    return binaries.folder_of(binaries.HELM) / "helm"
+    return go_programs.folder_of(go_programs.HELM) / "helm"
 
 
 def run(helm: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -9,9 +9,9 @@ import yaml
 from devroute.mesh.istio.rules import RELEASES, ManifestFinding
 from devroute.mesh.preflight.check import check
 from devroute.mesh.preflight.schemas import KINDS, by_schema
-from tests.istio.binaries import ISTIO, folder_of, is_built
 from tests.istio.schemas import FILE, schemas
 from tests.istio.test_validate import validate
+from tests.support.go_programs import ISTIO, folder_of, is_built
 from tests.support.istio_cases import ACCEPTED, CASES, REFUSED_BY_ALL, REFUSED_BY_CRD, Case
 from tests.support.paths import ROOT
 
@@ -23,7 +23,7 @@ SHIPPED = [
     if any(f"kind: {kind}\n" in each.read_text() for kind in (*KINDS, "EnvoyFilter", "TrafficExtension"))
 ]
 needs_istioctl = pytest.mark.skipif(
-    not is_built(ISTIO), reason="istioctl is not built: python -m tests.istio.binaries istio"
+    not is_built(ISTIO), reason="istioctl is not built: python -m tests.support.go_programs istio"
 )
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda each: f"{each.kind}-{each.name}")
 

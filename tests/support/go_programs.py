@@ -3,17 +3,17 @@
 Each folder of `go/` has a go.mod that pins what is built. Its build lies in a cache folder whose name has a
 digest of go.mod and go.sum, so that a run with the same pins builds nothing.
 
-`python -m tests.istio.binaries [NAME...]` builds what is missing, by default for `make test-istio`, and
-prints the folders.
+`python -m tests.support.go_programs NAME...` builds what is missing, and prints the folders.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.support import program_cache
 
 GO = Path(__file__).parent / "go"
 #: Part of the digest: change it when what `build` leaves in the folder changes.
@@ -52,17 +52,13 @@ HELM = Build("helm", ("helm.sh/helm/v3/cmd/helm",))
 #: For `make test-jaeger`.
 JAEGER = Build("jaeger", ("github.com/jaegertracing/jaeger/cmd/all-in-one",))
 BUILDS = {each.name: each for each in (ISTIO, KUBERNETES, HELM, JAEGER)}
-#: What is built where no name is given.
-FOR_ISTIO = (ISTIO.name, KUBERNETES.name)
 
 
 def folder_of(build: Build) -> Path:
     """Where the programs and files of a build lie, or will lie."""
-    digest = hashlib.sha256(_LAYOUT)
-    for name in ("go.mod", "go.sum"):
-        digest.update((GO / build.name / name).read_bytes())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "devroute-istio" / f"{build.name}-{digest.hexdigest()[:16]}"
+    pins = [(GO / build.name / name).read_bytes() for name in ("go.mod", "go.sum")]
+    # The first builds were Istio's; another name would have all of them made again.
+    return program_cache.folder(f"devroute-istio/{build.name}-", _LAYOUT, *pins)
 
 
 def is_built(build: Build) -> bool:
@@ -79,20 +75,13 @@ def built(build: Build) -> Path:
 
 
 def _build(build: Build, folder: Path) -> None:
-    """Into a folder beside it first: a build that is stopped leaves nothing that looks complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-    unfinished.mkdir()
-    try:
+    with program_cache.filling(folder) as unfinished:
         # One package after another: the linker of each takes more than a gigabyte.
         for package in build.packages:
             _go(build, "build", "-p", "2", "-trimpath", "-ldflags", "-s -w", "-o", f"{unfinished}/", package)
         # A module has a folder once it was needed.
         for module, path in build.files:
             _copy(Path(_go(build, "list", "-m", "-f", "{{.Dir}}", module)) / path, unfinished)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _copy(source: Path, into: Path) -> None:
@@ -116,7 +105,7 @@ def _go(build: Build, *arguments: str) -> str:
 
 
 def main(names: list[str]) -> None:
-    for name in names or FOR_ISTIO:
+    for name in names:
         print(built(BUILDS[name]), flush=True)
 
 
