@@ -177,8 +177,7 @@ def registry_egress(installation: Installation) -> list[Document]:
     for host in dict(registry.places):
         namespace = namespace_of(host, installation.proxy.namespace)
         if is_address(host):
-            address = ipaddress.ip_address(host)
-            to.append({"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}})
+            to.append(_address(host))
         elif namespace is not None and not registry.networks:
             to.append({"namespaceSelector": _named(namespace)})
     unique = [each for index, each in enumerate(to) if each not in to[:index]]
@@ -190,8 +189,7 @@ def collector_egress(installation: Installation) -> list[Document]:
     url = urlsplit(installation.otlp_endpoint or "")
     host = url.hostname or ""
     if is_address(host):
-        address = ipaddress.ip_address(host)
-        to: Document = {"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}
+        to = _address(host)
     elif host and (namespace := namespace_of(host, installation.proxy.namespace)) is not None:
         to = {"namespaceSelector": _named(namespace)}
     else:
@@ -222,6 +220,11 @@ def _block(block: Network, policy: Policy) -> Document:
 
 def _named(namespace: str) -> Document:
     return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+
+
+def _address(host: str) -> Document:
+    address = ipaddress.ip_address(host)
+    return {"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}
 
 
 def _tcp(port: int) -> Document:
