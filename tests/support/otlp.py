@@ -18,6 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.support.eventually import eventually
+from tests.support.laptop import serving
 
 Value = str | int | bool | float
 
@@ -128,16 +129,10 @@ class Receiver:
 @asynccontextmanager
 async def receiver() -> AsyncIterator[Receiver]:
     found = Receiver()
-    runner = web.ServerRunner(web.Server(found.handle), shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    found.url = "http://{}:{}".format(*runner.addresses[0][:2])
-    try:
+    async with serving(found.handle) as port:
+        found.url = f"http://127.0.0.1:{port}"
         yield found
         assert not found.problems
-    finally:
-        await runner.cleanup()
 
 
 # --- collectors that are none -------------------------------------------------------------------------------
