@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -21,6 +22,7 @@ from devroute.mesh.istio.sidecar import ANY_PORT, INBOUND, Document, Endpoint, S
 from devroute.mesh.manifests.model import MeshScope
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from devroute.mesh.testbed import PROXY
+from ha import apps
 from ha.endpoints import Endpoints
 from ha.laptops import SERVICE, SUBJECT
 from tests.support.eventually import eventually
@@ -171,15 +173,21 @@ class Mesh:
 
     async def count(self, replica: Replica) -> int:
         """How many laptops a replica knows."""
-        headers = {"authorization": f"Bearer {self.secret}"}
-        async with self.session.get(f"{replica.proxy.server}/api/status", headers=headers) as response:
-            return int((await response.json())["laptops"])
+        return int((await self._api(replica, "status"))["laptops"])
 
     async def links(self, replica: Replica) -> int:
         """How many links a replica knows that all laptops have, at any replica."""
+        return sum(await self.links_of_each(replica))
+
+    async def links_of_each(self, replica: Replica) -> list[int]:
+        """The same, of each laptop."""
+        return [each["links"] for each in (await self._api(replica, "laptops"))["laptops"]]
+
+    async def _api(self, replica: Replica, path: str) -> dict[str, Any]:
         headers = {"authorization": f"Bearer {self.secret}"}
-        async with self.session.get(f"{replica.proxy.server}/api/laptops", headers=headers) as response:
-            return sum(each.get("links", 1) for each in (await response.json())["laptops"])
+        async with self.session.get(f"{replica.proxy.server}/api/{path}", headers=headers) as response:
+            found: dict[str, Any] = await response.json()
+        return found
 
     async def metric(self, replica: Replica, name: str) -> float:
         async with self.session.get(f"{_url(replica.proxy.admin)}/metrics") as response:
@@ -215,6 +223,13 @@ class Mesh:
             except TimeoutError:
                 await stop(process)
 
+    @asynccontextmanager
+    async def laptops(self, count: int, seconds: float) -> AsyncIterator[asyncio.subprocess.Process]:
+        """So many agents (laptops.py), once all are online. Raises TimeoutError, or EOFError."""
+        async with self.program("laptops", self.server, str(count)) as process:
+            await self.line(process, seconds)
+            yield process
+
     async def line(self, process: asyncio.subprocess.Process, seconds: float) -> bytes:
         """The next line that a program prints. Raises TimeoutError, and EOFError if it has ended."""
         assert process.stdout is not None
@@ -231,8 +246,8 @@ def _url(place: Endpoint) -> str:
 
 
 @asynccontextmanager
-async def mesh(folder: Path, *, app: Endpoint | None = None, replicas: int = 3) -> AsyncIterator[Mesh]:
-    """So many replicas; all are endpoints. `app`: of the service whose sidecar there is, none without it."""
+async def mesh(folder: Path, *, service: bool = False, replicas: int = 3) -> AsyncIterator[Mesh]:
+    """So many replicas; all are endpoints. `service`: with the service's app and its sidecar."""
     folder.mkdir()  # noqa: ASYNC240
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(running_redis(folder))
@@ -247,9 +262,11 @@ async def mesh(folder: Path, *, app: Endpoint | None = None, replicas: int = 3) 
         async with asyncio.TaskGroup() as starting:
             started = [starting.create_task(run.start()) for _ in range(replicas)]
         run.expose(*(each.result() for each in started))
-        if app is not None:
+        if service:
+            app = await stack.enter_async_context(await apps.serve("the service"))
             environment = {"ISTIO_META_WORKLOAD_NAME": SERVICE, "POD_NAMESPACE": "default"}
-            described = configuration(app, data, control)
+            place = Endpoint("127.0.0.1", apps.port_of(app))
+            described = configuration(place, data, control)
             run.envoy = await stack.enter_async_context(running(described, folder, "sidecar", environment))
         yield run
 

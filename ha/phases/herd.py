@@ -4,11 +4,9 @@ import asyncio
 from pathlib import Path
 
 from bench.processes import cpu_seconds
-from devroute.mesh.istio.sidecar import Endpoint
-from ha import apps
 from ha.figures import Report
 from ha.mesh import mesh
-from ha.phases.kill import NOTICED_S, have_two_links
+from ha.phases.kill import have_two_links, lose
 from ha.scale import Scale
 from tests.support.eventually import eventually
 
@@ -22,18 +20,14 @@ CPU_S = 0.02
 
 async def run(folder: Path, scale: Scale, report: Report, wanted: list[str]) -> None:
     loop = asyncio.get_running_loop()
-    service = await apps.serve("the service")
-    async with service, mesh(folder, app=Endpoint("127.0.0.1", apps.port_of(service))) as ours:
+    async with mesh(folder, service=True) as ours:
         victim, *others = ours.exposed
         pids = [each.process.pid for each in others]
         ours.set_endpoints([victim])
-        async with ours.program("laptops", ours.server, str(scale.herd)) as laptops:
-            await ours.line(laptops, ONLINE_SECONDS)
+        async with ours.laptops(scale.herd, ONLINE_SECONDS):
             ours.set_endpoints([victim, *others])
             before = cpu_seconds(pids)
-            _, gone = await victim.kill()
-            await asyncio.sleep(NOTICED_S)
-            ours.withdraw(victim)
+            _, gone = await lose(ours, victim)
 
             async def are_back() -> bool:
                 online = [await ours.metric(each, "devroute_laptops_online") for each in others]

@@ -5,7 +5,7 @@ import asyncio
 from ha.figures import Report
 from ha.ledger import Kind, count, examples, longest, overlaps, unexcused
 from ha.load import PATIENCE_S, Load
-from ha.mesh import Mesh
+from ha.mesh import Mesh, Replica
 from ha.scale import Scale
 from tests.support.eventually import eventually
 
@@ -24,9 +24,7 @@ async def run(ours: Mesh, load: Load, scale: Scale, report: Report) -> None:
     await have_two_links(ours, scale.laptops)
     for _ in range(scale.kills):
         victim = ours.exposed[0]
-        killed, gone = await victim.kill()
-        await asyncio.sleep(NOTICED_S)
-        ours.withdraw(victim)
+        killed, gone = await lose(ours, victim)
         ours.expose(await ours.start())
         await have_two_links(ours, scale.laptops)
         back = max(back, loop.time() - gone)
@@ -47,6 +45,15 @@ async def run(ours: Mesh, load: Load, scale: Scale, report: Report) -> None:
     report.at_most(NAME, "wrong", count(load.outcomes, Kind.WRONG), 0)
     report.at_most(NAME, "longest later request", max(waits), MAX_WAIT_S, "s")
     report.add(NAME, "a new replica is there, and each laptop has two links, after", back, "s")
+
+
+async def lose(ours: Mesh, victim: Replica) -> tuple[float, float]:
+    """Kill a replica, and take it from the endpoints once that is noticed. When it was killed, and when it
+    was gone."""
+    killed, gone = await victim.kill()
+    await asyncio.sleep(NOTICED_S)
+    ours.withdraw(victim)
+    return killed, gone
 
 
 async def have_two_links(ours: Mesh, laptops: int) -> None:

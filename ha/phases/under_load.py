@@ -3,8 +3,7 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from devroute.mesh.istio.sidecar import Endpoint
-from ha import apps, load
+from ha import load
 from ha.figures import Report
 from ha.load import Load
 from ha.mesh import Mesh, mesh
@@ -22,13 +21,10 @@ PHASES: dict[str, Callable[[Mesh, Load, Scale, Report], Awaitable[None]]] = {
 
 
 async def run(folder: Path, scale: Scale, report: Report, wanted: list[str]) -> None:
-    service = await apps.serve("the service")
     async with (
-        service,
-        mesh(folder, app=Endpoint("127.0.0.1", apps.port_of(service))) as ours,
-        ours.program("laptops", ours.server, str(scale.laptops)) as laptops,
+        mesh(folder, service=True) as ours,
+        ours.laptops(scale.laptops, ONLINE_SECONDS) as laptops,
     ):
-        await ours.line(laptops, ONLINE_SECONDS)
         load_ = Load(ours.entry, scale.laptops, scale.rate)
         async with load.running(load_, ours.pids):
             await kill.have_two_links(ours, scale.laptops)
