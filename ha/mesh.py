@@ -251,7 +251,7 @@ async def mesh(folder: Path, *, service: bool = False, replicas: int = 3) -> Asy
     folder.mkdir()  # noqa: ASYNC240
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(running_redis(folder))
-        path = await stack.enter_async_context(wire(redis.url.removeprefix("unix://")))
+        path = await stack.enter_async_context(wire(redis.socket))
         connector = aiohttp.TCPConnector(limit=0)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         secret, record = new_token(SUBJECT)

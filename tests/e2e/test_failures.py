@@ -84,7 +84,7 @@ class Mesh:
         """`host`: by which others reach it, through its wire."""
         port = free_port()
         enter = self.stack.enter_async_context
-        redis = await enter(wire(("127.0.0.1", int(self.server.url.rpartition(":")[2]))))
+        redis = await enter(wire(self.server.socket))
         peer = await enter(wire(("127.0.0.1", port), host=host, port=port))
         control = await enter(wire())
         side = Side(name, laptop, redis, peer, control)
@@ -187,9 +187,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
         return aiohttp.web.Response(text="laptop")
 
     async with AsyncExitStack() as stack:
-        port = free_port()
-        server = stack.enter_context(running_redis(folder, "--port", str(port), "--bind", "127.0.0.1"))
-        server.url = f"redis://127.0.0.1:{port}"
+        server = stack.enter_context(running_redis(folder))
         timeout = aiohttp.ClientTimeout(total=LONGEST)
         connector = aiohttp.TCPConnector(force_close=True)
         client = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout))

@@ -15,7 +15,6 @@ from devroute.replicas.shared_registry import REFRESH_SECONDS
 from devroute.routing.registration import Registration
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol.handshake import Hello, Offer
-from tests.envoy.real import free_port
 from tests.replicas.replicas import Replica, replicas
 from tests.support.eventually import eventually, quiet
 from tests.support.loopback import App, Client, answer, connect, get
@@ -236,9 +235,8 @@ async def test_a_subscription_is_lost_where_nothing_comes_of_a_ping_and_only_the
 ) -> None:
     """Packets that are lost end no connection, and without a change there is nothing to send."""
     monkeypatch.setattr(store, "LISTEN_SECONDS", 0.5)
-    port = free_port()
-    with running_redis(tmp_path, "--port", str(port), "--bind", "127.0.0.1") as server:
-        async with wire(("127.0.0.1", port)) as way:
+    with running_redis(tmp_path) as server:
+        async with wire(server.socket) as way:
             listener = store.Store(f"redis://127.0.0.1:{way.port}", "test", "0" * 16)
             async with listener.changes() as changes:
                 first = asyncio.ensure_future(anext(changes))

@@ -16,27 +16,27 @@ needs_redis = pytest.mark.skipif(SERVER is None, reason=NEEDED)
 
 
 class RedisServer:
-    """`url` is that of the setting `registry`."""
+    """`url` is that of the setting `registry`, `socket` the path of its socket."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         """`arguments` may have it listen on a port as well."""
         self._arguments = arguments
-        self._socket = folder / "redis.sock"
+        self.socket = str(folder / "redis.sock")
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"unix://{self._socket}"
+        self.url = f"unix://{self.socket}"
         self.client = redis.Redis.from_url(self.url, socket_timeout=10)
 
     def start(self) -> None:
         """Empty; returns once it accepts connections."""
         assert SERVER is not None
-        self._socket.unlink(missing_ok=True)
+        Path(self.socket).unlink(missing_ok=True)
         self._process = subprocess.Popen(
             # In this order: the first of `arguments` may be a file.
             (
                 SERVER,
                 *(self._arguments if self._arguments else ("--port", "0")),
-                *("--unixsocket", str(self._socket), "--save", "", "--loglevel", "warning"),
+                *("--unixsocket", self.socket, "--save", "", "--loglevel", "warning"),
             ),
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
