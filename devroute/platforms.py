@@ -2,10 +2,9 @@
 
 Owns the folders of the configuration and of the state, locks, signals, child processes and the keyboard.
 Windows lacks fcntl, termios, SIGTERM from other processes and signal handlers of the loop. Modules that one
-system lacks are imported inside functions.
+system lacks are imported inside functions, and so is asyncio, which `devroute --help` does not need.
 """
 
-import asyncio
 import contextlib
 import gc
 import os
@@ -15,9 +14,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from devroute.quoting import Shell
+
+if TYPE_CHECKING:
+    import asyncio
 
 WINDOWS: Final = sys.platform == "win32"
 
@@ -77,11 +79,13 @@ def freeze_heap() -> None:
     gc.freeze()
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> "Callable[[], asyncio.AbstractEventLoop]":
     """uvloop where it is installed: a fifth less work for each request. It is optional."""
     try:
         import uvloop
     except ImportError:
+        import asyncio
+
         return asyncio.new_event_loop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
@@ -94,7 +98,7 @@ INTERRUPTED: Final = 130
 
 @contextlib.contextmanager
 def handle_signals(
-    loop: asyncio.AbstractEventLoop,
+    loop: "asyncio.AbstractEventLoop",
     handle: Callable[[int], object],
     *,
     hangup: bool = False,
@@ -167,6 +171,8 @@ def typed_keys(
     if not wanted or stream is None or not stream.isatty():
         yield
         return
+    import asyncio
+
     loop = asyncio.get_running_loop()
     if windows:
         with _polled_keys(loop, handle):
@@ -191,7 +197,7 @@ def typed_keys(
 
 
 @contextlib.contextmanager
-def _polled_keys(loop: asyncio.AbstractEventLoop, handle: Callable[[str], object]) -> Iterator[None]:
+def _polled_keys(loop: "asyncio.AbstractEventLoop", handle: Callable[[str], object]) -> Iterator[None]:
     import msvcrt
 
     timer: asyncio.TimerHandle | None = None
