@@ -12,7 +12,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import SecretStr
 
@@ -22,6 +22,8 @@ from devroute.errors import TokenCommandFailed
 
 if TYPE_CHECKING:
     from devroute.agent.login.stored_login import LoginTokens
+
+_S = TypeVar("_S", bound=ClientSettings)
 
 #: Seconds for the command, which may query a server.
 COMMAND_SECONDS: Final = 30.0
@@ -104,14 +106,18 @@ class TokenSource:
             return self._kept
 
 
-async def with_fetched_token(settings: ClientSettings) -> ClientSettings:
+async def with_fetched_token(settings: _S) -> _S:
     """The settings with the token in place of the command or login that it is of, for several requests.
     Raises what `get` does."""
     source = TokenSource(settings)
     if not source.renewable:
         return settings
-    found = {"token": SecretStr(await source.get()), "token_command": (), "login": None}
-    return settings.model_copy(update=found)
+    return with_token(settings, await source.get())
+
+
+def with_token(settings: _S, token: str) -> _S:
+    """The settings with this token in place of any other, and of what would fetch one."""
+    return settings.model_copy(update={"token": SecretStr(token), "token_command": (), "login": None})
 
 
 def expiry(token: str) -> float | None:

@@ -119,8 +119,7 @@ class Doctor:
         return Finding("tls", "ok", f"the certificate is trusted, and valid for {days:.0f} more days")
 
     async def _token(self) -> Finding:
-        token = (await with_fetched_token(self._settings)).token  # a token_command runs once
-        self._settings = self._settings.model_copy(update={"token": token, "token_command": ()})
+        self._settings = await with_fetched_token(self._settings)  # a token_command runs once
         self._status = await fetch(self._settings, "/api/status")
         return Finding("token", "ok", f"you are {self._status.get('you')}")
 

@@ -9,6 +9,7 @@ from devroute.agent.login.device_flow import DeviceAuthorization, LoginSettings,
 from devroute.agent.login.issuer_client import IssuerClient
 from devroute.agent.login.stored_login import StoredLogin, granted
 from devroute.agent.settings import ClientSettings
+from devroute.agent.token_source import with_token
 from devroute.errors import LoginFailed, NotFound
 from devroute.quoting import quote
 
@@ -39,5 +40,4 @@ async def log_in(settings: ClientSettings, ask: Callable[[DeviceAuthorization], 
 
 async def whoami(settings: ClientSettings, login: StoredLogin) -> dict[str, object]:
     """What the server knows of the person. Raises its error if it does not accept the token."""
-    given = {"token": login.token, "token_command": (), "login": None}
-    return await fetch(type(settings).model_validate(settings.model_dump() | given), "/api/status")
+    return await fetch(with_token(settings, login.token), "/api/status")
