@@ -14,7 +14,7 @@ from typing import Final, cast
 import aiohttp
 
 from devroute import __version__
-from devroute.agent.api_client import failure_in_words, fetch, through_proxy
+from devroute.agent.api_client import failure_in_words, fetch, through_proxy, web_url
 from devroute.agent.doctor.apps import examine_app
 from devroute.agent.doctor.finding import Finding, failure
 from devroute.agent.doctor.tunnel import NETWORK, STEP_SECONDS, Echo, examine_replicas, open_tunnel
@@ -131,13 +131,11 @@ class Doctor:
         return Finding("version", "warn", f"devroute {__version__} here, but {theirs} at the server", remedy)
 
     async def _clock(self) -> Finding:
-        server = self._settings.server
-        url = server.replace("ws", "http", 1) if server.startswith("ws") else server
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=STEP_SECONDS)) as session,
                 session.get(
-                    url + "/api/status",
+                    web_url(self._settings) + "/api/status",
                     ssl=tls_for_server(self._settings) or True,
                     **through_proxy(self._settings),
                 ) as response,
