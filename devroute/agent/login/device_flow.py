@@ -216,6 +216,15 @@ async def refresh(provider: Provider, settings: LoginSettings, token: str, post:
     raise refusal(status, document, provider.issuer, settings)
 
 
+async def revoke_token(provider: Provider, settings: LoginSettings, token: str, post: Post) -> bool:
+    """End a refresh token (RFC 7009), if the issuer can; whether it could. Raises what `post` does."""
+    if provider.revocation_endpoint is None:
+        return False
+    form = _client(settings) | {"token": token, "token_type_hint": "refresh_token"}
+    status, _ = await post(provider.revocation_endpoint, form)
+    return status == 200
+
+
 def _client(settings: LoginSettings) -> dict[str, str]:
     """Who asks (RFC 6749 §2.3.1): a public client has no secret."""
     secret = {} if settings.client_secret is None else {"client_secret": settings.client_secret}

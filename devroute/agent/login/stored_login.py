@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from devroute import private_files
-from devroute.agent.login.device_flow import LoginSettings, TokenResponse, refresh
+from devroute.agent.login.device_flow import LoginSettings, TokenResponse, refresh, revoke_token
 from devroute.agent.login.issuer_client import IssuerClient
 from devroute.agent.settings import ClientSettings
 from devroute.agent.token_source import UNKNOWN_LIFETIME, expiry, renewal_delay
@@ -206,18 +206,9 @@ async def revoke(login: StoredLogin, settings: ClientSettings) -> bool:
     """End the login at the issuer too (RFC 7009), if it can; whether it could."""
     if login.refresh_token is None:
         return False
-    client = IssuerClient(settings)
+    client, granted_by = IssuerClient(settings), login.settings
     try:
-        provider = await client.discover(login.settings)
-        if provider.revocation_endpoint is None:
-            return False
-        form = {
-            "token": login.refresh_token,
-            "token_type_hint": "refresh_token",
-            "client_id": login.client_id,
-        }
-        secret = {} if login.client_secret is None else {"client_secret": login.client_secret}
-        status, _ = await client.post(provider.revocation_endpoint, form | secret)
+        provider = await client.discover(granted_by)
+        return await revoke_token(provider, granted_by, login.refresh_token, client.post)
     except DevrouteError:
         return False
-    return status == 200
