@@ -1,7 +1,6 @@
 """`devroute init`: asks for server and token, checks them, and saves them for later commands."""
 
 import asyncio
-import contextlib
 import getpass
 import shlex
 import sys
@@ -26,7 +25,13 @@ from devroute.cli.config.yaml_edit import with_settings
 from devroute.cli.connection import CONNECTION_OPTIONS, connecting
 from devroute.cli.exit_codes import exits_with_code, print_error
 from devroute.cli.help import option
-from devroute.cli.invocation import PROJECT_FILE, Invocation, read_text, replace_file
+from devroute.cli.invocation import (
+    PROJECT_FILE,
+    Invocation,
+    read_text,
+    replace_file,
+    replace_home_file,
+)
 from devroute.cli.status import you_are
 from devroute.errors import ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
 
@@ -79,10 +84,8 @@ def _init_home(
     before = read_file(known, str(file))
     kept = _ask(server, token_stdin, flags, before)
     text = with_settings(known, kept, str(file))
-    with contextlib.suppress(OSError):  # replace_file says why it cannot be written
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    replace_file(file, text)
-    typer.echo(f"wrote {_short(file, invocation.environment)}, readable by you only")
+    replace_home_file(file, text)
+    typer.echo(f"wrote {short_path(file, invocation.environment)}, readable by you only")
     for name in ("SERVER", "TOKEN"):
         if invocation.environment.get(ENV_PREFIX + name):
             typer.echo(f"note: {ENV_PREFIX}{name} is set, and takes precedence over this file", err=True)
@@ -204,6 +207,6 @@ def _check(settings: ClientSettings) -> None:
     typer.echo(you_are(settings.server, status))
 
 
-def _short(file: Path, environment: Mapping[str, str]) -> str:
+def short_path(file: Path, environment: Mapping[str, str]) -> str:
     home = environment.get("HOME")
     return f"~/{file.relative_to(home)}" if home and file.is_relative_to(home) else shlex.quote(str(file))

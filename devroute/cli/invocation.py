@@ -101,9 +101,7 @@ class Invocation:
         known = read_text(file) or ""
         listed = read_file(known, str(file)).values.get("servers")
         servers = {**(listed if isinstance(listed, Mapping) else {}), question.server: {}}
-        with contextlib.suppress(OSError):  # replace_file says why it cannot be written
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace_file(file, with_settings(known, {"servers": servers}, str(file)))
+        replace_home_file(file, with_settings(known, {"servers": servers}, str(file)))
         return True
 
 
@@ -150,3 +148,10 @@ def replace_file(file: Path, text: str, mode: int = 0o600) -> None:
         private_files.replace(file, text.encode(), mode)
     except OSError as error:
         raise ConfigInvalid(f"{file}: cannot be written: {error.strerror}") from error
+
+
+def replace_home_file(file: Path, text: str) -> None:
+    """The same for the user's own settings file, with its folder if there is none yet."""
+    with contextlib.suppress(OSError):  # replace_file says why it cannot be written
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    replace_file(file, text)

@@ -2,8 +2,6 @@
 ends."""
 
 import asyncio
-import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,8 +13,8 @@ from devroute.cli.config.yaml_edit import with_settings
 from devroute.cli.connection import connecting
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
-from devroute.cli.init import find_server
-from devroute.cli.invocation import Invocation, read_text, replace_file
+from devroute.cli.init import find_server, short_path
+from devroute.cli.invocation import Invocation, read_text, replace_home_file
 from devroute.cli.status import you_are
 from devroute.errors import ConfigInvalid
 from devroute.quoting import visible
@@ -106,10 +104,8 @@ def _remember(invocation: Invocation, server: str) -> None:
     known = read_text(file) or ""
     if given_settings([read_file(known, str(file))]).server:
         return
-    with contextlib.suppress(OSError):  # replace_file says why it cannot be written
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    replace_file(file, with_settings(known, {"server": server}, str(file)))
-    typer.echo(f"wrote {_short(file)}: {server} is the server of later commands")
+    replace_home_file(file, with_settings(known, {"server": server}, str(file)))
+    typer.echo(f"wrote {short_path(file, invocation.environment)}: {server} is the server of later commands")
 
 
 def _mention_other_token(context: typer.Context, settings: ClientSettings) -> None:
@@ -117,9 +113,3 @@ def _mention_other_token(context: typer.Context, settings: ClientSettings) -> No
     chosen = given_settings(context.obj.sources({**context.params, "server": settings.server}))
     if chosen.login is None:
         typer.echo("note: a token that is set elsewhere takes precedence over this login", err=True)
-
-
-def _short(file: Path) -> str:
-    with contextlib.suppress(ValueError, RuntimeError):
-        return f"~/{file.relative_to(Path.home())}"
-    return str(file)
