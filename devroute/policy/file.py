@@ -147,22 +147,24 @@ class ClusterSection(_Section):
     services: Networks = ()
 
 
-class RegisterSection(_Section):
-    """These subjects, and the members of these groups, may register these services."""
+class _People(_Section):
+    """These subjects, and the members of these groups."""
 
     subjects: tuple[Annotated[str, BeforeValidator(_subject)], ...] = ()
     groups: tuple[Annotated[str, BeforeValidator(_group)], ...] = ()
-    services: Services = ("*",)
 
     def applies_to(self, subject: str, groups: frozenset[str]) -> bool:
         return not groups.isdisjoint(self.groups) or any_matches(self.subjects, subject)
 
 
-class AdminSection(_Section):
-    """These subjects, and the members of these groups, may change what others own."""
+class RegisterSection(_People):
+    """Who may register these services."""
 
-    subjects: tuple[Annotated[str, BeforeValidator(_subject)], ...] = ()
-    groups: tuple[Annotated[str, BeforeValidator(_group)], ...] = ()
+    services: Services = ("*",)
+
+
+class AdminSection(_People):
+    """Who may change what others own."""
 
 
 class CallerSection(_Section):

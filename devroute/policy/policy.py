@@ -176,7 +176,7 @@ class Policy:
 
     def is_admin(self, subject: str, groups: frozenset[str]) -> bool:
         """Whether a subject may change what others own."""
-        return not groups.isdisjoint(self.admins.groups) or any_matches(self.admins.subjects, subject)
+        return self.admins.applies_to(subject, groups)
 
     def permit_admin(self, subject: str, groups: frozenset[str]) -> None:
         """Raises AdminRequired."""
