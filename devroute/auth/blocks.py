@@ -37,6 +37,9 @@ class Block:
     changed: _Time
     lifted: bool = False
 
+    def is_in_force(self, now: float) -> bool:
+        return not self.lifted and self.until > now
+
     @property
     def ends(self) -> str:
         """RFC 3339, in UTC."""
@@ -63,13 +66,13 @@ class Blocks:
     def check(self, subject: str, now: float) -> None:
         """Raises SubjectBlocked."""
         block = self._known.get(subject)
-        if block is not None and not block.lifted and block.until > now:
+        if block is not None and block.is_in_force(now):
             raise block.as_error()
 
     def current(self, now: float) -> list[Block]:
         """Those in force, by subject."""
         known = sorted(self._known.items())
-        return [block for _, block in known if not block.lifted and block.until > now]
+        return [block for _, block in known if block.is_in_force(now)]
 
     def add(self, subject: str, seconds: float, by: str, reason: str, now: float) -> Block:
         """Block a subject, or change its block. Raises RequestMalformed."""
@@ -81,7 +84,7 @@ class Blocks:
     def lift(self, subject: str, by: str, now: float) -> Block | None:
         """None if the subject is not blocked."""
         block = self._known.get(subject)
-        if block is None or block.lifted or block.until <= now:
+        if block is None or not block.is_in_force(now):
             return None
         lifted = self._known[subject] = replace(block, by=by, changed=now, lifted=True)
         return lifted
