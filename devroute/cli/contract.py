@@ -11,9 +11,9 @@ from devroute.cli.durations import seconds_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, group, option
 from devroute.cli.output import Output, print_json
-from devroute.cli.sign import check
+from devroute.cli.sign import Text, check
 from devroute.cli.status import in_words
-from devroute.cli.table import cell, table
+from devroute.cli.table import cell, objects, table
 from devroute.contract import grammar
 from devroute.contract.name import SIGN, parse_name
 
@@ -24,7 +24,6 @@ contract_app.command("check")(check)
 _PATH = "/api/contracts"
 
 Name = Annotated[str, argument("Name of a saved contract, with or without @", "NAME")]
-Text = Annotated[str, argument("Value of the header X-devroute", "CONTRACT")]
 Ttl = Annotated[str, option("How long it is kept, such as 30m, 8h or 7d; at most 30d", "TIME")]
 
 
@@ -79,8 +78,7 @@ def list_(context: typer.Context, server: Server = None, token: Token = None, ou
     if context.params["output"] == "json":
         print_json(document)
         return
-    listed = document.get("contracts")
-    rows = [_row(each) for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    rows = [_row(each) for each in objects(document.get("contracts"))]
     none = "no contract is saved; save one with: devroute contract save NAME CONTRACT"
     typer.echo(table(rows) if rows else none)
 

@@ -13,7 +13,7 @@ from devroute.cli.durations import seconds_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, group, option
 from devroute.cli.output import Output, print_json
-from devroute.cli.table import cell, table
+from devroute.cli.table import cell, objects, table
 from devroute.quoting import visible
 
 admin_app = group("End registrations, and block people for a time; for administrators")
@@ -142,8 +142,7 @@ def blocks(context: typer.Context, server: Server = None, token: Token = None, o
     Example: devroute admin blocks
     """
     document = ask(context, "GET", "/api/blocks")
-    listed = document.get("blocks")
-    rows = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    rows = objects(document.get("blocks"))
     if context.params["output"] == "json":
         print_json(document)
     else:

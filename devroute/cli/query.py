@@ -15,7 +15,7 @@ from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
 from devroute.cli.output import Output, print_json
 from devroute.cli.status import describe_status
-from devroute.cli.table import cell, table
+from devroute.cli.table import cell, objects, table
 from devroute.errors import DevrouteError
 
 
@@ -46,8 +46,7 @@ def ls(
     if settings.output == "json":
         print_json(document)
         return
-    laptops = document.get("laptops")
-    rows = [_row(each) for each in laptops if isinstance(each, dict)] if isinstance(laptops, list) else []
+    rows = [_row(each) for each in objects(document.get("laptops"))]
     typer.echo(table(rows) if rows else "no laptop is online; start one with: devroute up SERVICE=PORT")
 
 
@@ -124,6 +123,7 @@ def _row(laptop: dict[str, object]) -> dict[str, object]:
     services = laptop.get("services")
     if not isinstance(services, list):
         return laptop
-    known = [each for each in services if isinstance(each, dict)]
-    served = [f"{each.get('service')} ({each.get('address') or each.get('via')})" for each in known]
+    served = [
+        f"{each.get('service')} ({each.get('address') or each.get('via')})" for each in objects(services)
+    ]
     return laptop | {"services": served}

@@ -17,6 +17,11 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
     )
 
 
+def objects(value: object) -> list[dict[str, object]]:
+    """The objects in a list of a server's document; none if it is no list."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 def cell(value: object) -> str:
     """A JSON value as a person reads it."""
     if value is None or value == [] or value == "":
