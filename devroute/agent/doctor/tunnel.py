@@ -3,7 +3,7 @@ requests go. checks.py interprets its failures.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from devroute.errors import DevrouteError
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import RequestHead
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.dial import SameReplica, dial
+from devroute.tunnel.dial import MakeLink, SameReplica, dial
 from devroute.tunnel.protocol import handshake
 from devroute.upstream.interface import DiscardedRequest, ResponseSink
 
@@ -42,15 +42,7 @@ async def open_tunnel(
         link.send_hello(greeting)
         return link
 
-    secret = settings.token.get_secret_value()
-    link = await dial(
-        settings.server,
-        secret,
-        make,
-        tls=tls_for_server(settings),
-        seconds=STEP_SECONDS,
-        proxy=settings.proxy_for_server(),
-    )
+    link = await _dial(settings, make)
     try:
         await receive_welcome(link, STEP_SECONDS, hint=NETWORK)
         yield link
@@ -67,13 +59,9 @@ async def examine_replicas(settings: AgentSettings, link: AgentLink) -> Finding 
         return None
     for _ in range(TRIES):
         try:
-            other = await dial(
-                settings.server,
-                settings.token.get_secret_value(),
+            other = await _dial(
+                settings,
                 lambda websocket, loop: AgentLink(websocket, loop, {}, lambda finished: None),
-                tls=tls_for_server(settings),
-                seconds=STEP_SECONDS,
-                proxy=settings.proxy_for_server(),
                 other_than={welcome.replica},
             )
         except SameReplica:
@@ -88,6 +76,18 @@ async def examine_replicas(settings: AgentSettings, link: AgentLink) -> Finding 
         "warn",
         f"{TRIES} connections led to the same one of {welcome.replicas} replicas: this laptop has one link",
         "let what is in front of the control port balance connections, without session affinity",
+    )
+
+
+async def _dial(settings: AgentSettings, make_link: MakeLink, other_than: Collection[str] = ()) -> AgentLink:
+    return await dial(
+        settings.server,
+        settings.token.get_secret_value(),
+        make_link,
+        tls=tls_for_server(settings),
+        seconds=STEP_SECONDS,
+        proxy=settings.proxy_for_server(),
+        other_than=other_than,
     )
 
 
