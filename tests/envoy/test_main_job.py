@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from aiohttp import web
 
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
@@ -74,23 +73,12 @@ async def app_process(name: str) -> AsyncIterator[tuple[asyncio.subprocess.Proce
 
 
 @asynccontextmanager
-async def serving(app: web.Application) -> AsyncIterator[Endpoint]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield Endpoint(*runner.addresses[0][:2])
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
 async def playing(folder: Path, people: Sequence[str]) -> AsyncIterator[Job]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         tokens = {who: new_token(who) for who in people}
         proxy = await enter(testbed.proxy(folder, [record for _, record in tokens.values()]))
-        described = Sidecar("foo", await enter(serving(laptop_app.create("mesh"))))
+        described = Sidecar("foo", await enter(testbed.app(laptop_app.create("mesh"))))
         envoy = await enter(testbed.sidecar(folder, described, proxy))
         apps = {who: await enter(app_process(who)) for who in people}
         agents = {}
@@ -126,7 +114,7 @@ async def test_200_requests_at_once_for_20_contracts_each_get_their_own_response
     async with AsyncExitStack() as stack:
         targets = {who: who for who in job.agents}
         for number in range(20 - len(targets)):
-            host, port = await stack.enter_async_context(serving(laptop_app.create(f"direct-{number}")))
+            host, port = await stack.enter_async_context(testbed.app(laptop_app.create(f"direct-{number}")))
             targets[f"direct-{number}"] = f"{host}:{port}"
 
         async def one(number: int, who: str, target: str) -> tuple[object, ...]:
