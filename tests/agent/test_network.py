@@ -24,7 +24,7 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.tunnel.proxy_link import FRESH_SECONDS
 from tests.support.eventually import eventually
-from tests.support.loopback import free_port
+from tests.support.ports import free_port
 from tests.support.relay import relay
 
 SECRET, RECORD = new_token("alice")

@@ -23,9 +23,9 @@ from devroute.auth.tokens import new_token
 from devroute.cli.status import describe_status
 from devroute.contract.service_spec import ServiceSpec
 from devroute.mesh import testbed
-from tests.envoy.real import free_port
 from tests.support.eventually import eventually
 from tests.support.laptop import serving
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, needs_redis, running_redis
 from tests.support.relay import Wire, wire
 from tests.support.resolve_reader import decode

@@ -1,8 +1,5 @@
 """The real proxy behind sidecars that carry the shipped filter, with targets in this process."""
 
-import contextlib
-import random
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,15 +16,7 @@ from devroute.mesh.manifests.model import MeshScope, Scope
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from tests.envoy.harness import PROXY, patient
 from tests.support.istio_security import with_tls
-
-
-def free_port() -> int:
-    """A port that is free now, outside the range that the kernel assigns, so that it stays free for Envoy."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+from tests.support.ports import free_port
 
 
 def at_its_port(sidecar: Sidecar, configuration: Document) -> Document:

@@ -20,9 +20,10 @@ from devroute.mesh.envoy import running
 from devroute.mesh.istio.sidecar import OUTBOUND, Document, Endpoint, Sidecar, bootstrap
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import serving
-from tests.envoy.real import Mesh, free_port, real_mesh
+from tests.envoy.real import Mesh, real_mesh
 from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.paths import VECTORS
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from devroute.mesh.istio.sidecar import Endpoint
 from devroute.mesh.manifests.model import MeshScope
 from tests.envoy.harness import FakeProxy, Handler, Mesh, serving, sidecar_of_foo
-from tests.envoy.real import free_port
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 

@@ -34,8 +34,9 @@ from devroute.mesh.manifests.model import MeshScope, NamespaceScope, WorkloadSco
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from devroute.mesh.preflight.check import check
 from tests.envoy.harness import ENVIRONMENT, PROXY, FakeProxy, from_app, serving, sidecar_of_foo
-from tests.envoy.real import at_its_port, free_port
+from tests.envoy.real import at_its_port
 from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.mesh, pytest.mark.releases]
 

@@ -16,14 +16,24 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.mesh.envoy import stop
 from devroute.mesh.istio.sidecar import Endpoint
-from tests.envoy.real import free_port, real_mesh
+from tests.envoy.real import real_mesh
 from tests.support import go_programs
 from tests.support.eventually import eventually
 from tests.support.otel_app import COLLECTOR, ENVOYS_BATCH, otel_app, tracing_filter
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.jaeger, pytest.mark.mesh]
 
 SECRET, RECORD = new_token("alice")
+#: Jaeger's flags for the addresses at which it listens.
+OTLP, QUERY = "collector.otlp.http.host-port", "query.http-server.host-port"
+OTHERS = (
+    "collector.otlp.grpc.host-port",
+    "query.grpc-server.host-port",
+    "collector.grpc-server.host-port",
+    "collector.http-server.host-port",
+    "admin.http.host-port",
+)
 
 
 @dataclass
@@ -53,28 +63,19 @@ class Jaeger:
 async def jaeger(folder: Path) -> AsyncIterator[Jaeger]:
     if not go_programs.is_built(go_programs.JAEGER):
         pytest.skip("Jaeger is not built: make test-jaeger (needs Go)")
-    port, query, others = free_port(), free_port(), [free_port() for _ in range(7)]
-    flags = {
-        "collector.otlp.http.host-port": port,
-        "query.http-server.host-port": query,
-        "collector.otlp.grpc.host-port": others[0],
-        "query.grpc-server.host-port": others[1],
-        "collector.grpc-server.host-port": others[2],
-        "collector.http-server.host-port": others[3],
-        "admin.http.host-port": others[4],
-    }
+    ports = {name: free_port() for name in (OTLP, QUERY, *OTHERS)}
     program = go_programs.folder_of(go_programs.JAEGER) / "all-in-one"
     with (folder / "jaeger.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             program,
-            *(f"--{name}=127.0.0.1:{value}" for name, value in flags.items()),
+            *(f"--{name}=127.0.0.1:{value}" for name, value in ports.items()),
             cwd=folder,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         try:
             async with aiohttp.ClientSession() as client:
-                found = Jaeger(port, f"http://127.0.0.1:{query}", client)
+                found = Jaeger(ports[OTLP], f"http://127.0.0.1:{ports[QUERY]}", client)
 
                 async def serves() -> bool:
                     assert process.returncode is None, (folder / "jaeger.log").read_text()

@@ -6,11 +6,11 @@ import pytest
 
 from devroute.errors import ConfigInvalid
 from devroute.replicas.redis_url import connect, places
-from tests.envoy.real import free_port
 from tests.replicas.replicas import replicas
 from tests.support.authority import Authority
 from tests.support.eventually import eventually
 from tests.support.loopback import App, answer
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, needs_redis, running_redis
 
 #: Of a user in Redis, whose registry has the prefix "test".

@@ -1,7 +1,6 @@
 """A proxy's listener and an agent's link on loopback, with hand-written apps and clients at the ends."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,13 +23,6 @@ from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 TOKENS = {"alice-token": "alice", "bob-token": "bob"}
-
-
-def free_port() -> int:
-    """A port at which nothing listens; the kernel may give it to others."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 async def authenticate(authorization: str, certificate: PeerCertificate | None) -> Identity:

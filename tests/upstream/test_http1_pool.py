@@ -19,7 +19,8 @@ from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
 from tests.support.eventually import eventually
-from tests.support.loopback import Client, free_port, get, post
+from tests.support.loopback import Client, get, post
+from tests.support.ports import free_port
 
 PATIENCE = 10.0
 

@@ -8,7 +8,7 @@ import pytest
 
 from devroute.agent.doctor.apps import examine_app
 from devroute.contract.service_spec import ServiceSpec
-from tests.support.loopback import free_port
+from tests.support.ports import free_port
 from tests.upstream.test_http1_pool import closing_port, two_addresses
 
 
