@@ -18,7 +18,6 @@ from devroute.tunnel.protocol.handshake import Hello, Offer
 from tests.replicas.replicas import Replica, replicas
 from tests.support.eventually import eventually, quiet
 from tests.support.loopback import App, Client, answer, connect, get
-from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.relay import wire
 
