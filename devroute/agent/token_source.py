@@ -76,12 +76,12 @@ class TokenSource:
 
     @property
     def kept(self) -> str:
-        """What the command has printed last, "" if that is to be renewed."""
+        """The last token of the command or the login, "" if that is to be renewed."""
         return self._kept
 
     async def newer(self, than: str) -> str:
         """As `get`, but not `than`: the token that another link has fetched since, or another one of the
-        command."""
+        command or the login."""
         if self._kept == than:
             self.forget()
         return await self.get()
@@ -90,9 +90,9 @@ class TokenSource:
         """A token, "" if none is configured. Raises ConfigInvalid, TokenCommandFailed, and what
         LoginTokens.get does."""
         if self._login is not None:
-            token, self.fresh = await self._login.get(newer=self._forgotten)
+            self._kept, self.fresh = await self._login.get(newer=self._forgotten)
             self._forgotten = False
-            return token
+            return self._kept
         if not self._command:
             return self._given
         async with self._lock:

@@ -216,6 +216,18 @@ async def test_several_requests_of_one_command_read_it_once(issuer: Issuer, tmp_
     assert (once.token.get_secret_value(), once.login) == (laptop.saved.token, None)
 
 
+async def test_a_token_that_one_link_has_renewed_is_new_enough_for_the_other(
+    issuer: Issuer, tmp_path: Path
+) -> None:
+    source = TokenSource(Laptop(issuer, tmp_path).settings, lambda: issuer.now)
+    first = await source.get()
+    assert source.kept == first
+    second = await source.newer(first)
+    assert await source.newer(first) == second != first
+    assert await source.newer(second) not in (first, second)
+    assert issuer.uses == ["refresh-0", "refresh-1"]
+
+
 async def test_logout_ends_the_login_at_the_issuer(issuer: Issuer, tmp_path: Path) -> None:
     laptop = Laptop(issuer, tmp_path)
     assert await stored_login.revoke(laptop.saved, laptop.settings)
