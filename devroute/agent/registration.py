@@ -116,9 +116,7 @@ class Registrar:
         except TokenInvalid:
             if self.source.fresh or not self.source.renewable:
                 raise
-        self.source.forget()
-        token = await self.source.get()
-        return await self._dial_with(token, which, other_than)
+        return await self._dial_with(await self.source.newer(token), which, other_than)
 
     async def _dial_with(
         self, token: str, which: Mapping[str, object], other_than: Collection[str]
