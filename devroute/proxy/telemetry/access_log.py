@@ -20,7 +20,7 @@ from devroute.errors import DevrouteError
 from devroute.http.trace_context import trace_parent
 from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, members, quoted
-from devroute.proxy.telemetry.metrics import ERROR
+from devroute.proxy.telemetry.metrics import has_failed, result_of
 from devroute.routing.route import Route
 
 log = structlog.stdlib.get_logger("devroute.request")
@@ -61,9 +61,7 @@ class AccessLog(LineWriter):
             path = quoted(path)
         tenths = int((exchange.finished - exchange.started) * 10_000)  # of a millisecond
         trace = trace_parent(request.raw)
-        result, reason = ERROR, "" if error is None else error.code
-        if error is None and route is not None:
-            result, reason = route.result, route.reason_code
+        outcome = result_of(exchange)
         self.add(
             b"".join(
                 (
@@ -79,7 +77,7 @@ class AccessLog(LineWriter):
                     digits(tenths % 10),
                     b", ",
                     _about_error(error) if route is None else route.log_members or _about_route(route),
-                    self._outcomes.get((result, reason)) or self._outcome(result, reason),
+                    self._outcomes.get(outcome) or self._outcome(outcome),
                     b', "bytes_in": ',
                     digits(exchange.bytes_in),
                     b', "bytes_out": ',
@@ -97,14 +95,11 @@ class AccessLog(LineWriter):
             )
         )
 
-    def _outcome(self, result: str, reason: str) -> bytes:
+    def _outcome(self, outcome: tuple[str, str]) -> bytes:
         """Members that many requests have in common."""
-        rendered = self._outcomes[result, reason] = b", " + members({"result": result, "reason": reason})
+        result, reason = outcome
+        rendered = self._outcomes[outcome] = b", " + members({"result": result, "reason": reason})
         return rendered
-
-
-def has_failed(exchange: CompletedExchange) -> bool:
-    return exchange.error is not None or exchange.status >= 500
 
 
 def _about_route(route: Route) -> bytes:
@@ -132,14 +127,15 @@ def log_exchange(exchange: CompletedExchange) -> None:
     """The same through structlog, for the console, where people read a few coloured lines."""
     request, error, route = exchange.request, exchange.error, exchange.route
     trace = trace_parent(request.raw)
+    result, reason = result_of(exchange)
     names = {"service": None if error is None else error.service} if route is None else _names(route)
     log.log(
         logging.WARNING if has_failed(exchange) else logging.INFO,
         f"{request.method.decode('ascii')} {request.target.partition(b'?')[0][:MAX_PATH].decode('latin-1')}",
         status=exchange.status,
         ms=round((exchange.finished - exchange.started) * 1000, 1),
-        result=ERROR if error is not None or route is None else route.result,
-        reason=error.code if error is not None else "" if route is None else route.reason_code,
+        result=result,
+        reason=reason,
         trace_id=None if trace is None else trace.trace_id.decode("ascii"),
         request_id=exchange.request_id.decode("latin-1"),
         **names,

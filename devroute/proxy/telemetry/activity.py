@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from devroute.errors import DevrouteError
 from devroute.proxy.downstream.context import CompletedExchange
+from devroute.proxy.telemetry.metrics import has_failed
 from devroute.quoting import MAX_NAME, shortened
 from devroute.routing.route import Route, Tally
 
@@ -27,8 +28,6 @@ IDLE_TICKS: Final = 120
 MAX_FALLBACKS: Final = 64
 #: Characters of a fallback's reason.
 MAX_REASON: Final = 300
-#: From this status on a response of the app counts as failed.
-FAILED_STATUS: Final = 500
 
 
 class _Counted:
@@ -69,7 +68,7 @@ class Activity:
         if tally is None or not tally.used:
             tally = route.tally = self._tally_of(route)
         tally.requests += 1
-        if exchange.error is not None or exchange.status >= FAILED_STATUS:
+        if has_failed(exchange):
             tally.failed += 1
 
     def _tally_of(self, route: Route) -> Tally:

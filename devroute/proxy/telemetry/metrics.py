@@ -18,6 +18,19 @@ EXEMPLAR_SECONDS: Final = 1.0
 ERROR: Final = "error"
 
 
+def has_failed(exchange: CompletedExchange) -> bool:
+    """With an error of devroute, or by a status of the app's."""
+    return exchange.error is not None or exchange.status >= 500
+
+
+def result_of(exchange: CompletedExchange) -> tuple[str, str]:
+    """The result, and the code of its reason."""
+    error, route = exchange.error, exchange.route
+    if error is not None or route is None:
+        return ERROR, "" if error is None else error.code
+    return route.result, route.reason_code
+
+
 class Metrics:
     """Bytes are those of bodies. `by_laptop`: what has a result counts for each laptop apart."""
 

@@ -20,7 +20,7 @@ from devroute.metrics.requests import METHODS
 from devroute.metrics.table import OTHER
 from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.downstream.sampling import new_span_id
-from devroute.proxy.telemetry.metrics import ERROR
+from devroute.proxy.telemetry.metrics import result_of
 
 #: `service.name` of the proxy's spans, and of those that it sends for agents.
 PROXY_NAME: Final = "devroute-proxy"
@@ -90,8 +90,7 @@ def sampled_request(exchange: CompletedExchange, ids: SpanIds) -> SampledRequest
         exchange.status,
         service or "",
         "" if route is None else route.laptop,
-        ERROR if route is None or code else route.result,
-        code if route is None or code else route.reason_code,
+        *result_of(exchange),
         code,
         exchange.started,
         0.0 if isinstance(error, FaultInjected) else exchange.opened,
