@@ -8,41 +8,24 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.headers import TRACEPARENT, line_start
-from devroute.http.trace_context import trace_parent
+from devroute.http.trace_context import TraceParent, trace_parent
 
 _LINE: Final = line_start(TRACEPARENT)
 _LINE_BYTES: Final = len(_LINE)
 #: Where the second digit of the flags is: 00-<32 digits>-<16 digits>-0?
 _FLAG_AT: Final = _LINE_BYTES + 54
-#: Digits whose lowest bit is set, "sampled" (§3.2.2.3.1), and those with the next one, too ("random").
+#: Digits whose lowest bit is set, "sampled" (§3.2.2.3.1).
 _SAMPLED: Final = b"13579bdf"
-_RANDOM: Final = b"37bf"
 
 
-class SampledParent:
-    """A sampled span, by the `traceparent` of a request: ids in hexadecimal digits, and the flags that are to
-    be passed on."""
-
-    __slots__ = ("flags", "span_id", "trace_id")
-
-    def __init__(self, trace_id: bytes, span_id: bytes, flags: int) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.flags = flags
-
-
-def sampled_parent(raw: bytes) -> SampledParent | None:
+def sampled_parent(raw: bytes) -> TraceParent | None:
     """That of a request's head; None if its `traceparent` is absent or malformed, or not sampled."""
     at = raw.find(_LINE)
     if at < 0 or len(raw) <= at + _FLAG_AT:
         return None
-    digit = raw[at + _FLAG_AT]  # a number: to look for bytes in bytes costs ten times as much
-    if digit not in _SAMPLED:
+    if raw[at + _FLAG_AT] not in _SAMPLED:  # a number: to look for bytes in bytes costs ten times as much
         return None
-    parent = trace_parent(raw)
-    if parent is None:
-        return None
-    return SampledParent(parent.trace_id, parent.span_id, 3 if digit in _RANDOM else 1)
+    return trace_parent(raw)
 
 
 class SpanIds:
@@ -50,7 +33,7 @@ class SpanIds:
 
     __slots__ = ("client_id", "parent", "server_id")
 
-    def __init__(self, parent: SampledParent, server_id: bytes, client_id: bytes) -> None:
+    def __init__(self, parent: TraceParent, server_id: bytes, client_id: bytes) -> None:
         self.parent = parent
         self.server_id = server_id
         self.client_id = client_id
@@ -88,7 +71,7 @@ class AgentSpan:
     )
 
     def __init__(
-        self, parent: SampledParent, service: str, laptop: str, report: "Callable[[AgentSpan], None]"
+        self, parent: TraceParent, service: str, laptop: str, report: "Callable[[AgentSpan], None]"
     ) -> None:
         self.parent = parent
         self.service = service

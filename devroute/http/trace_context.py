@@ -11,19 +11,29 @@ _LINE: Final = line_start(TRACEPARENT)
 _LENGTH: Final = 2 + 1 + 32 + 1 + 16 + 1 + 2
 _DASH: Final = 0x2D
 _HEX: Final = b"0123456789abcdef"
+#: Flags (§3.2.2.3): that the caller may have recorded the trace, and that its id is random.
+_SAMPLED: Final = 1
+_RANDOM: Final = 2
+#: Those that the last digit of a value has.
+_FLAGS: Final = {digit: value & (_SAMPLED | _RANDOM) for value, digit in enumerate(_HEX)}
 _NO_TRACE: Final = b"0" * 32
 _NO_SPAN: Final = b"0" * 16
 
 
 class TraceParent:
-    """Ids in hexadecimal digits, in lower case. `sampled`: the caller may have recorded the trace."""
+    """Ids in hexadecimal digits, in lower case. `flags`: those that are passed on, as a number."""
 
-    __slots__ = ("sampled", "span_id", "trace_id")
+    __slots__ = ("flags", "span_id", "trace_id")
 
-    def __init__(self, trace_id: bytes, span_id: bytes, sampled: bool) -> None:
+    def __init__(self, trace_id: bytes, span_id: bytes, flags: int) -> None:
         self.trace_id = trace_id
         self.span_id = span_id
-        self.sampled = sampled
+        self.flags = flags
+
+    @property
+    def sampled(self) -> bool:
+        """The caller may have recorded the trace."""
+        return bool(self.flags & _SAMPLED)
 
 
 def trace_parent(raw: bytes) -> TraceParent | None:
@@ -49,4 +59,4 @@ def trace_parent(raw: bytes) -> TraceParent | None:
     trace_id, span_id = value[3:35], value[36:52]
     if value.startswith(b"ff") or trace_id == _NO_TRACE or span_id == _NO_SPAN or raw.find(_LINE, end) >= 0:
         return None
-    return TraceParent(trace_id, span_id, value[54] in b"13579bdf")
+    return TraceParent(trace_id, span_id, _FLAGS[value[54]])

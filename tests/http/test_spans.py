@@ -3,7 +3,8 @@
 import pytest
 
 from devroute.http.message import Framing, RequestHead
-from devroute.http.spans import AgentSpan, SampledParent, SpanIds, sampled_parent, with_parent
+from devroute.http.spans import AgentSpan, SpanIds, sampled_parent, with_parent
+from devroute.http.trace_context import TraceParent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CLIENT = b"c1c1c1c1c1c1c1c1"
@@ -76,7 +77,7 @@ def test_two_are_as_bad_as_none() -> None:
 
 
 def test_a_head_without_the_line_stays() -> None:
-    ids = SpanIds(SampledParent(TRACE.encode(), SPAN.encode(), 1), CLIENT, CLIENT)
+    ids = SpanIds(TraceParent(TRACE.encode(), SPAN.encode(), 1), CLIENT, CLIENT)
     assert with_parent(head(), ids) == head(), "the client listed it in Connection"
 
 
@@ -88,7 +89,7 @@ def test_the_laptops_span_is_without_the_way_there_and_back(
     round_trip: float | None, expected: tuple[float, float]
 ) -> None:
     reported: list[AgentSpan] = []
-    span = AgentSpan(SampledParent(b"", b"", 1), "b", "alice", reported.append)
+    span = AgentSpan(TraceParent(b"", b"", 1), "b", "alice", reported.append)
     span.end(9.0, None, "laptop-offline")
     assert reported == [], "it was never sent"
     span.opened = 10.0

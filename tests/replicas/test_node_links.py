@@ -8,7 +8,8 @@ import pytest
 from devroute.contract.target import Address
 from devroute.errors import DevrouteError, LaptopOffline, ProtocolError, TargetUnreachable, UpstreamReset
 from devroute.http.message import Framing, RequestHead
-from devroute.http.spans import AgentSpan, SampledParent
+from devroute.http.spans import AgentSpan
+from devroute.http.trace_context import TraceParent
 from devroute.policy.policy import Policy
 from devroute.replicas.certificate import Certificate, trust
 from devroute.replicas.local_laptops import take_line
@@ -98,7 +99,7 @@ async def test_the_owner_reports_the_laptops_span_of_a_sampled_request(
         await eventually(lambda: two.names() == ["alice"])
         head = RequestHead(b"GET", b"/", Framing.NONE, 0, get().wire[:-2] + line)
         reported: list[AgentSpan] = []
-        head.span = AgentSpan(SampledParent(trace_id, client_span, 1), "foo", "alice", reported.append)
+        head.span = AgentSpan(TraceParent(trace_id, client_span, 1), "foo", "alice", reported.append)
         sink = Client()
         two.upstream().open(head, sink)
         await asyncio.wait_for(sink.done.wait(), 5)

@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable
 
 from devroute.http.message import InboundRequest, RequestHead
-from devroute.http.spans import AgentSpan, SampledParent, SpanIds, sampled_parent, with_parent
+from devroute.http.spans import AgentSpan, SpanIds, sampled_parent, with_parent
+from devroute.http.trace_context import TraceParent
 from devroute.routing.route import Route
 
 
@@ -26,7 +27,7 @@ class Sampler:
         """Put the client span into the head for the upstream."""
         head.wire = with_parent(head.wire, ids)
         if route.laptop:
-            parent = SampledParent(ids.parent.trace_id, ids.client_id, ids.parent.flags)
+            parent = TraceParent(ids.parent.trace_id, ids.client_id, ids.parent.flags)
             head.span = AgentSpan(parent, route.service, route.laptop, self._report)
 
 

@@ -15,14 +15,15 @@ from devroute.errors import (
     UpstreamTimeout,
 )
 from devroute.http.http1.request import parse_request_head
-from devroute.http.spans import AgentSpan, SampledParent, SpanIds
+from devroute.http.spans import AgentSpan, SpanIds
+from devroute.http.trace_context import TraceParent
 from devroute.proxy.telemetry.spans import Batch, sampled_request, server_of
 from devroute.routing.route import Route
 from tests.support.otlp import Received, read
 
 TRACE, CALLER = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
 SERVER, CLIENT = b"5e5e5e5e5e5e5e5e", b"c1c1c1c1c1c1c1c1"
-IDS = SpanIds(SampledParent(TRACE, CALLER, 1), SERVER, CLIENT)
+IDS = SpanIds(TraceParent(TRACE, CALLER, 1), SERVER, CLIENT)
 OFFSET = 1_700_000_000_000_000_000
 
 
@@ -194,7 +195,7 @@ def test_server_of(authority: str, scheme: str, expected: tuple[str, int]) -> No
 @pytest.mark.parametrize(("status", "code"), [(200, ""), (0, "laptop-offline"), (200, "cancelled")])
 def test_the_agents_span_is_internal_below_the_client(status: int, code: str) -> None:
     batch = Batch(OFFSET, "this-process")
-    agent = AgentSpan(SampledParent(TRACE, CLIENT, 1), "b", "alice", batch.add)
+    agent = AgentSpan(TraceParent(TRACE, CLIENT, 1), "b", "alice", batch.add)
     agent.opened, agent.status = 10.0, status
     agent.end(11.0, 0.2, code)
     (span,) = read(batch.body())
