@@ -7,7 +7,7 @@ from devroute.http.trace_context import trace_parent
 from devroute.metrics import table
 from devroute.metrics.exposition import Series, build_info, expose
 from devroute.metrics.instruments import Histogram
-from devroute.metrics.requests import RequestSeries
+from devroute.metrics.requests import RequestSeries, error_type
 from devroute.tunnel.agent_link import AgentLink, Finished
 
 #: Those that an agent has.
@@ -33,7 +33,7 @@ class AgentMetrics:
         link.heartbeat.observe = self._round_trips.observe
 
     def finished(self, exchange: Finished) -> None:
-        error = exchange.code or (str(exchange.status) if exchange.status >= 500 else "")
+        error = error_type(exchange.code, exchange.status)
         service = self._requests.service(exchange.service, contracted=False)
         outcome = service.outcome(exchange.method.encode("latin-1"), exchange.status, error)
         outcome.server.observe(exchange.duration)

@@ -116,7 +116,7 @@ class ServiceSeries:
     def cached_outcome(self, results: Results, method: bytes, status: int) -> Outcome:
         """The outcome of requests without an error, which `results` finds by itself from now on. Clients may
         invent methods, so only those that are known are cached."""
-        found = self.outcome(method, status, str(status) if status >= 500 else "")
+        found = self.outcome(method, status, error_type("", status))
         if method in METHODS:
             results.outcomes.setdefault(method, {})[status] = found
         return found
@@ -182,6 +182,11 @@ class RequestSeries:
                 del self._services[name]
                 if service.contracted:
                     self._contracted -= 1
+
+
+def error_type(code: str, status: int) -> str:
+    """The value of this label: the code of devroute's error, or a status of the app's that is one, or ""."""
+    return code or (str(status) if status >= 500 else "")
 
 
 def _status_label(status: int) -> str:

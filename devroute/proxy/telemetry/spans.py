@@ -16,7 +16,7 @@ from devroute.errors import FaultInjected
 from devroute.headers import line_start
 from devroute.http.message import header_value
 from devroute.http.spans import AgentSpan, SpanIds
-from devroute.metrics.requests import METHODS
+from devroute.metrics.requests import METHODS, error_type
 from devroute.metrics.table import OTHER
 from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.downstream.sampling import new_span_id
@@ -137,7 +137,7 @@ class Batch:
         method = METHODS.get(one.method, OTHER)
         address, port = server_of(one.authority, one.scheme)
         common = self._common(one, method)
-        failed = one.code or (str(one.status) if one.status >= 500 else "")
+        failed = error_type(one.code, one.status)
 
         server = self._span(self._proxy, method, Span.SPAN_KIND_SERVER, one.started, one.finished)
         _identify(server, parent.trace_id, ids.server_id, parent.span_id, flags | _REMOTE_PARENT)
