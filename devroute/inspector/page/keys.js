@@ -1,6 +1,6 @@
 // Keyboard shortcuts. They are inactive in input fields, and with modifier keys.
 
-import { byId, dialog, h } from "./dom.js";
+import { byId, keysDialog } from "./dom.js";
 
 const BEFORE = [
   ["j k ↓ ↑", "next and previous request"], ["g G", "newest and oldest request"], ["Enter", "move the focus to the details"],
@@ -56,6 +56,5 @@ function escape(event, { list, actions }) {
 }
 
 export function help(commands) {
-  const all = [...BEFORE, ...commands.map(({ key, words }) => [key, words]), ...AFTER];
-  dialog("Keys", h("dl", { class: "keys" }, all.map(([keys, words]) => h("div", {}, h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, words)))), [h("button", { class: "primary", autofocus: true }, "Close")]);
+  keysDialog([...BEFORE, ...commands.map(({ key, words }) => [key, words]), ...AFTER]);
 }

@@ -62,3 +62,8 @@ export function dialog(title, content, buttons, wide = false) {
   if (!box.open) box.showModal();
   return { box, form, close: () => box.close() };
 }
+
+// `all`: keys, separated by spaces, and what they do.
+export function keysDialog(all) {
+  dialog("Keys", h("dl", { class: "keys" }, all.map(([keys, words]) => h("div", {}, h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, words)))), [h("button", { class: "primary", autofocus: true }, "Close")]);
+}

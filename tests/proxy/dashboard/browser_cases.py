@@ -66,6 +66,10 @@ async def live_and_text(browser: Browser, tmp_path: Path) -> None:
             == "https://qa.example/?devroute=%7B%22shop%22%3A%22alice--dev%22%2C%22cart%22%3A%22alice--dev%22%7D"
         )
         assert await browser.js("return document.querySelectorAll('[data-do=end]').length") == 0
+        await browser.press("?")
+        await browser.shows("dialog[open]", "filter by name")
+        await browser.press("Esc")
+        await browser.until("!document.querySelector('dialog').open")
         await browser.press("/", *"shop")
         await browser.until("document.querySelectorAll('#services > li').length === 1")
         await browser.press("Esc")

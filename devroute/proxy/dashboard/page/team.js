@@ -3,7 +3,7 @@
 
 import { adminTools, unblock } from "./admin.js";
 import * as api from "./api.js";
-import { byId, copy, dialog, guarded, h, setText } from "./dom.js";
+import { byId, copy, dialog, guarded, h, keysDialog, setText } from "./dom.js";
 import { clock, plural } from "./format.js";
 import { show } from "./lists.js";
 
@@ -194,9 +194,7 @@ const KEYS = [
   ["/", "filter by name"], ["Esc", "close the dialog, or clear the filter"], ["?", "show these keys"],
 ];
 
-function help() {
-  dialog("Keys", h("dl", { class: "keys" }, KEYS.map(([keys, words]) => h("div", {}, h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, words)))), [h("button", { class: "primary", autofocus: true }, "Close")]);
-}
+const help = () => keysDialog(KEYS);
 
 const ON = { j: () => move(1), k: () => move(-1), c: () => act("copy"), o: () => act("join"), "/": () => byId("search").focus(), "?": help };
 
