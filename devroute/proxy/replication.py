@@ -66,11 +66,6 @@ class Replication:
         return None if self.shared is None else self.shared.peers
 
     @property
-    def linked(self) -> frozenset[str]:
-        """The ids of the replicas that this one can ask."""
-        return frozenset() if self.shared is None else self.shared.peers.linked
-
-    @property
     def reports(self) -> "SharedReports | None":
         return None if self.shared is None else self.shared.reports
 

@@ -23,9 +23,8 @@ async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
         settings = {"registry": server.url, "advertise_host": "127.0.0.1"}
         async with team(folder / "one", **settings) as one, team(folder / "two", like=one, **settings) as two:
             for each in (one, two):
-                await eventually(
-                    lambda each=each: len(each.proxy.replication.linked) == 1, "a link to the other one"
-                )
+                peers = each.proxy.replication.peers
+                await eventually(lambda peers=peers: len(peers.linked) == 1, "a link to the other one")
             yield one, two, server
 
 
