@@ -5,6 +5,7 @@ from typing import Final
 
 from devroute.bounded_cache import BoundedCache
 from devroute.contract.target import Laptop
+from devroute.errors import DevrouteError
 from devroute.metrics.instruments import Histogram
 from devroute.metrics.requests import RequestSeries
 from devroute.metrics.table import RESOLVE_BUCKETS, RTT
@@ -37,12 +38,13 @@ class ControlMetrics:
         if histogram is None:
             histogram = self.resolves[word] = Histogram(list(RESOLVE_BUCKETS))
         histogram.observe(seconds)
-        if not isinstance(resolved, Decision) or resolved.kind != "fallback" or resolved.error is None:
-            return
-        laptop = resolved.target if self.by_laptop and _names_laptop(resolved) else ""
-        permitted = resolved.error.status not in REFUSAL_STATUSES
-        service = self.requests.service(resolved.service, contracted=permitted)
-        service.fallbacks_for(resolved.error.code, laptop).count += 1
+
+    def fell_back(self, decision: Decision, error: DevrouteError) -> None:
+        """The decision is that a service responds in its target's place."""
+        laptop = decision.target if self.by_laptop and _names_laptop(decision) else ""
+        permitted = error.status not in REFUSAL_STATUSES
+        service = self.requests.service(decision.service, contracted=permitted)
+        service.fallbacks_for(error.code, laptop).count += 1
 
     def offers(self, service: str) -> bool:
         """Whether a laptop offers a service, as a contract names it: `b` or `b.namespace`."""

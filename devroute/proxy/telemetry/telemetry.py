@@ -85,6 +85,7 @@ class Telemetry:
         """A sidecar has got this decision, after so many seconds."""
         self.control.resolved(resolved, seconds)
         if isinstance(resolved, Decision) and resolved.kind == "fallback" and resolved.error is not None:
+            self.control.fell_back(resolved, resolved.error)
             self.activity.fell_back(resolved.service, resolved.target, resolved.error, time.time())
 
     @property
