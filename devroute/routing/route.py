@@ -48,6 +48,7 @@ class Route:
     """
 
     __slots__ = (
+        "_varied",
         "audit_members",
         "laptop",
         "log_members",
@@ -94,11 +95,16 @@ class Route:
         self.audit_members = b""
         self.metrics: Results | None = None
         self.tally: Tally | None = None
+        self._varied: Route | None = None
 
     def with_outcome(self, result: str, reason: str, reason_code: str) -> "Route":
-        """The same for one request, whose response came about in another way (after a failover)."""
+        """The same for requests whose response came about in another way (after a failover). The last one is
+        kept: many responses in a row have the same."""
+        kept = self._varied
+        if kept is not None and (kept.result, kept.reason, kept.reason_code) == (result, reason, reason_code):
+            return kept
         no_store = self.no_store and result != "service"
-        return Route(
+        self._varied = varied = Route(
             self.upstream,
             self.service,
             self.target,
@@ -110,6 +116,7 @@ class Route:
             no_store=no_store,
             replica=self.replica,
         )
+        return varied
 
 
 class Router(Protocol):

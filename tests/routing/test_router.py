@@ -87,7 +87,11 @@ async def test_no_cache_may_keep_a_detoured_response_unless_the_proxy_is_set_so(
     route = desk.route(b'{"foo": "192.168.1.12:8001"}')
     assert route.no_store is (b"\r\ncache-control: no-store\r\n" in route.response_headers) is not cacheable
     assert desk.route(b'{"foo": {"to": "192.168.1.12:8001", "abort": 503}}').no_store is not cacheable
-    assert not route.with_outcome("service", "foo: failover", FAILOVER).no_store
+    failed_over = route.with_outcome("service", "foo: failover", FAILOVER)
+    assert not failed_over.no_store
+    assert route.with_outcome("service", "foo: failover", FAILOVER) is failed_over
+    assert route.with_outcome("service", "foo: another", FAILOVER).reason == "foo: another"
+    assert (route.result, failed_over.reason) == ("laptop", "foo: failover"), "neither has changed"
 
 
 async def test_an_address_is_reached_directly_by_one_pool_for_each_service(desk: Desk) -> None:
