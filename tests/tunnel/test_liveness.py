@@ -1,6 +1,6 @@
 """When a link's ends send PING, and when they count each other as dead, by a clock of the test's own."""
 
-from devroute.tunnel.liveness import AGENT_LIVENESS, PROXY_LIVENESS, Heartbeat, Liveness
+from devroute.tunnel.liveness import AGENT_LIVENESS, EARLY, PROXY_LIVENESS, Heartbeat, Liveness
 from tests.support.clock import Clock
 
 
@@ -63,6 +63,21 @@ def test_a_link_that_is_in_use_sends_no_ping() -> None:
         clock.pass_time(AGENT_LIVENESS.ping_after / 2)
         agent.received()
     assert agent.pings == 0
+
+
+def test_the_loop_looks_at_many_idle_links_at_once_and_pings_none_of_them_late() -> None:
+    clock, after = Clock(), PROXY_LIVENESS.ping_after
+    links: list[float] = []
+    pinged: list[float] = []
+    for _ in range(300):
+        clock.pass_time(0.005)
+        links.append(clock.time())
+        Heartbeat(clock, PROXY_LIVENESS, lambda: pinged.append(clock.time()), lambda _: None).start()
+    clock.pass_time(after)
+    assert all(
+        after * (1 - EARLY) - 1e-6 <= ping - since <= after for ping, since in zip(pinged, links, strict=True)
+    )
+    assert len(set(pinged)) < len(links) / 4
 
 
 def test_a_probe_pings_at_once_and_waits_no_longer_than_its_limit() -> None:
