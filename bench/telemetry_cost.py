@@ -11,14 +11,14 @@ import sys
 from collections.abc import Callable
 from time import perf_counter_ns, process_time_ns
 
+from devroute.downstream.context import CompletedExchange, Context, Timeouts
+from devroute.downstream.exchange import Exchange
+from devroute.downstream.sampling import Sampler
 from devroute.http.http1.request import parse_request_head
 from devroute.http.message import Framing, RequestHead
 from devroute.http.spans import AgentSpan
 from devroute.metrics.exposition import expose
 from devroute.metrics.requests import RequestSeries
-from devroute.proxy.downstream.context import CompletedExchange, Context, Timeouts
-from devroute.proxy.downstream.exchange import Exchange
-from devroute.proxy.downstream.sampling import Sampler
 from devroute.proxy.telemetry import metrics as compiled_or_not
 from devroute.proxy.telemetry.access_log import AccessLog
 from devroute.proxy.telemetry.control_metrics import ControlMetrics

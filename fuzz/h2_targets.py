@@ -11,12 +11,12 @@ from typing import Any, Final, cast
 import hpack
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
+from devroute.downstream.http2 import Http2ServerConnection
+from devroute.downstream.listener import Listener
 from devroute.errors import DevrouteError, LaptopOffline
 from devroute.http.http2.hpack import Decoder
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, Headers, InboundRequest, RequestHead, ResponseHead
-from devroute.proxy.downstream.http2 import Http2ServerConnection
-from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
 from devroute.upstream.http2_connection import Http2UpstreamConnection, Http2UpstreamStream
 from devroute.upstream.interface import ResponseSink

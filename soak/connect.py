@@ -16,9 +16,9 @@ import os
 import signal
 import sys
 
+from devroute.downstream.context import Timeouts
+from devroute.downstream.listener import Listener
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.context import Timeouts
-from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.interface import Upstream

@@ -1,6 +1,6 @@
 """`devroute proxy`: its listeners and what they share. Owns their start, periodic work and end.
 
-data     requests that a sidecar detoured, and nothing else (proxy/downstream)
+data     requests that a sidecar detoured, and nothing else (downstream)
 control  /resolve and reports for sidecars, the laptops' tunnels, the JSON API (proxy/control)
 peer     other replicas, where the registry is shared (proxy/replication.py)
 admin    health, readiness, metrics (proxy/admin.py)
@@ -23,6 +23,7 @@ from devroute import __version__, descriptors
 from devroute.auth.tls import ServerFiles
 from devroute.contract.grammar import ContractLimits
 from devroute.contract.verifier import Verifier
+from devroute.downstream.listener import Listener
 from devroute.errors import ConfigInvalid, FailoverUnavailable
 from devroute.http.message import HeadLimits
 from devroute.log import configure
@@ -35,7 +36,6 @@ from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.dashboard.dashboard import Dashboard
-from devroute.proxy.downstream.listener import Listener
 from devroute.proxy.identity_sources import login_settings
 from devroute.proxy.mesh_egress import mesh_upstream
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig

@@ -12,7 +12,7 @@ from devroute.auth.tls import is_exposed
 from devroute.contract.entry_urls import read_entry_urls
 from devroute.contract.grammar import MAX_BYTES, MAX_CONFIGURABLE_ENTRIES, MAX_ENTRIES
 from devroute.contract.target import Address, parse_address
-from devroute.proxy.downstream.context import Timeouts
+from devroute.downstream.context import Timeouts
 from devroute.quoting import quote
 from devroute.replicas.redis_url import SCHEMES
 from devroute.settings import Settings

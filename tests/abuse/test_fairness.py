@@ -6,8 +6,8 @@ import pytest
 from hpack import Encoder
 from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
 
+from devroute.downstream.http1 import MAX_AT_ONCE
 from devroute.http.http2.protocol import MAX_EVENTS, PREFACE, Http2Protocol
-from devroute.proxy.downstream.http1 import MAX_AT_ONCE
 from tests.conformance.port import PATIENCE, data_port
 
 FIELDS = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"foo")]

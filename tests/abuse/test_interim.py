@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from devroute.proxy.downstream.exchange import MAX_INTERIM
+from devroute.downstream.exchange import MAX_INTERIM
 from tests.conformance.port import data_port
 
 HINT = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, cast
 
+from devroute.downstream.context import CompletedExchange, Timeouts
+from devroute.downstream.http1 import Http1ServerConnection
+from devroute.downstream.listener import Listener
 from devroute.errors import LaptopOffline
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, InboundRequest, RequestHead
-from devroute.proxy.downstream.context import CompletedExchange, Timeouts
-from devroute.proxy.downstream.http1 import Http1ServerConnection
-from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
 from devroute.upstream.interface import ResponseSink
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import h11
 
+from devroute.downstream.context import CompletedExchange, Timeouts
+from devroute.downstream.listener import Listener
 from devroute.errors import LaptopOffline
 from devroute.policy.policy import Policy
-from devroute.proxy.downstream.context import CompletedExchange, Timeouts
-from devroute.proxy.downstream.listener import Listener
 from devroute.routing.decision import LaptopService
 from devroute.routing.router import ContractRouter
 from devroute.upstream.dialer import Dialer

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from devroute.downstream.context import CompletedExchange, Timeouts
+from devroute.downstream.listener import Listener
+from devroute.downstream.sampling import Sampler
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.context import CompletedExchange, Timeouts
-from devroute.proxy.downstream.listener import Listener
-from devroute.proxy.downstream.sampling import Sampler
 from devroute.routing.route import Route
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.interface import Upstream

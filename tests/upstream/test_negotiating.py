@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import h2.events
 import pytest
 
-from devroute.proxy.downstream.listener import Listener
+from devroute.downstream.listener import Listener
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer

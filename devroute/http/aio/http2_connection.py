@@ -1,6 +1,6 @@
 """One HTTP/2 connection, client or server: frames to streams and back, one write a turn, fairness, floods.
 
-Knows nothing of requests: proxy/downstream/http2.py and upstream/http2_connection.py do. It never awaits.
+Knows nothing of requests: downstream/http2.py and upstream/http2_connection.py do. It never awaits.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The h2 library's connection, adapted to a gateway: settings, windows, a GOAWAY that lets streams finish,
 and short paths for the frames that are most frequent. Pure: bytes in, events out.
 
-Each limit is here with its reason; tests/proxy/downstream/test_http2.py attacks each.
+Each limit is here with its reason; tests/downstream/test_http2.py attacks each.
 """
 
 import struct

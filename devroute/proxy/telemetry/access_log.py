@@ -16,9 +16,9 @@ from typing import Final
 
 import structlog
 
+from devroute.downstream.context import CompletedExchange
 from devroute.errors import DevrouteError
 from devroute.http.trace_context import trace_parent
-from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, members, quoted
 from devroute.proxy.telemetry.metrics import has_failed, result_of
 from devroute.routing.route import Route

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from devroute.downstream.context import CompletedExchange
 from devroute.errors import DevrouteError
-from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.metrics import has_failed
 from devroute.quoting import MAX_NAME, shortened
 from devroute.routing.route import Route, Tally

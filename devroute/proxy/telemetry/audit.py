@@ -10,9 +10,9 @@ import time
 from typing import Final
 
 from devroute.bounded_cache import BoundedCache
+from devroute.downstream.context import CompletedExchange
 from devroute.errors import DevrouteError
 from devroute.http.message import header_value
-from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.audit_events import (
     MAX_CALLER,
     VERSION,

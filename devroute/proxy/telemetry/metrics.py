@@ -5,10 +5,10 @@ results are looked up once, and an exemplar is looked for at most once a second 
 import time
 from typing import Final
 
+from devroute.downstream.context import CompletedExchange
 from devroute.http.trace_context import trace_parent
 from devroute.metrics.requests import Outcome, RequestSeries, Results
 from devroute.metrics.table import OTHER
-from devroute.proxy.downstream.context import CompletedExchange
 from devroute.routing.route import FAULT, Route
 
 #: Seconds for which a bucket keeps its exemplar at least.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from devroute.downstream.context import CompletedExchange
 from devroute.headers import TRACE, line_start
 from devroute.http.message import header_value
-from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.telemetry.activity import Activity
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.metrics import Metrics

@@ -12,14 +12,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
 
 from devroute import __version__
+from devroute.downstream.context import CompletedExchange
+from devroute.downstream.sampling import new_span_id
 from devroute.errors import FaultInjected
 from devroute.headers import line_start
 from devroute.http.message import header_value
 from devroute.http.spans import AgentSpan, SpanIds
 from devroute.metrics.requests import METHODS, error_type
 from devroute.metrics.table import OTHER
-from devroute.proxy.downstream.context import CompletedExchange
-from devroute.proxy.downstream.sampling import new_span_id
 from devroute.proxy.telemetry.metrics import result_of
 
 #: `service.name` of the proxy's spans, and of those that it sends for agents.

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from devroute.downstream.sampling import Sampler
 from devroute.errors import ConfigInvalid
 from devroute.http.spans import AgentSpan
 from devroute.metrics import table
 from devroute.metrics.exposition import expose
 from devroute.metrics.table import Metric
-from devroute.proxy.downstream.sampling import Sampler
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.access_log import request_log
 from devroute.proxy.telemetry.activity import Activity

@@ -14,11 +14,11 @@ from typing import Final
 
 import structlog
 
+from devroute.downstream.context import CompletedExchange
+from devroute.downstream.sampling import Sampler
 from devroute.http.spans import AgentSpan
 from devroute.metrics import table
 from devroute.metrics.exposition import Series
-from devroute.proxy.downstream.context import CompletedExchange
-from devroute.proxy.downstream.sampling import Sampler
 from devroute.proxy.telemetry.collector import (
     INVALID,
     QUEUE_FULL,

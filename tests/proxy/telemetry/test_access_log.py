@@ -9,9 +9,9 @@ from typing import Literal
 import pytest
 import structlog
 
+from devroute.downstream.context import CompletedExchange
 from devroute.log import configure
 from devroute.proxy.app import Proxy
-from devroute.proxy.downstream.context import CompletedExchange
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.background_writer import BackgroundWriter, LineFile
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from devroute.proxy.downstream.context import CompletedExchange
+from devroute.downstream.context import CompletedExchange
 from devroute.proxy.telemetry import tracing as module
 from devroute.proxy.telemetry.collector import (
     INVALID,

@@ -8,13 +8,13 @@ import uuid
 from time import monotonic
 from typing import Final
 
+from devroute.downstream.context import Context
 from devroute.errors import ClientClosed, DevrouteError, RequestTimeout, UpstreamInvalid, UpstreamTimeout
 from devroute.headers import NO_RETRY
 from devroute.http.aio.connection import READ_TURN
 from devroute.http.http1.response import without_cache_fields
 from devroute.http.message import Headers, InboundRequest, ResponseHead
 from devroute.http.spans import SpanIds
-from devroute.proxy.downstream.context import Context
 from devroute.quoting import MAX_REQUEST_ID
 from devroute.routing.route import FAILOVER, RULE, Route
 from devroute.upstream.interface import DiscardedRequest, UpstreamStream

@@ -1,7 +1,7 @@
 """The HTTP/1.1 connections of clients, with requests one after the other.
 
 Reads requests and passes each to an Http1Exchange. Never buffers a body. A connection that begins with
-HTTP/2's preface is passed to proxy/downstream/http2.py.
+HTTP/2's preface is passed to downstream/http2.py.
 """
 
 import asyncio
@@ -9,6 +9,9 @@ import re
 from typing import Final
 
 from devroute import descriptors
+from devroute.downstream.context import Context
+from devroute.downstream.http1_exchange import Downstream, Http1Exchange
+from devroute.downstream.http2 import Http2ServerConnection
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
 from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, MAX_LINGER_SECONDS
 from devroute.http.error_response import http1_error
@@ -18,9 +21,6 @@ from devroute.http.http1.request import check_partial_head, parse_request_head
 from devroute.http.http2.headers import may_be_silent
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, InboundRequest
-from devroute.proxy.downstream.context import Context
-from devroute.proxy.downstream.http1_exchange import Downstream, Http1Exchange
-from devroute.proxy.downstream.http2 import Http2ServerConnection
 
 #: Requests of one connection in one turn of the loop, if all get their (error) responses at once: one read
 #: may hold thousands of them, while all other connections wait.

@@ -1,13 +1,13 @@
-"""The data port: accepts connections, enforces their timeouts, and drains them."""
+"""Accepts connections of clients, enforces their timeouts, and drains them: the data port of the proxy."""
 
 import asyncio
 
-from devroute.proxy.downstream.context import Context
-from devroute.proxy.downstream.http1 import Http1ServerConnection
+from devroute.downstream.context import Context
+from devroute.downstream.http1 import Http1ServerConnection
 
 
 class Listener(Context):
-    """A data port, apart from its socket."""
+    """What accepts connections, apart from its socket."""
 
     def accept(self) -> Http1ServerConnection:
         """The protocol of a new connection, of either HTTP version, which its first bytes show."""

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import h2.events
 import pytest
 
+from devroute.downstream.listener import Listener
 from devroute.errors import TargetUnreachable
 from devroute.http.aio.connection import MAX_LINGER_SECONDS
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
 from tests.support import h2_peer
 from tests.support.data_port import Router, always, app_behind, data_port

@@ -24,11 +24,11 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from devroute.downstream.context import CompletedExchange, Timeouts
+from devroute.downstream.listener import Listener
 from devroute.errors import AppUnreachable, DevrouteError, LaptopOffline, TargetDenied
 from devroute.http.http2 import flood_guard, protocol
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.context import CompletedExchange, Timeouts
-from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http2_pool import Http2Pool

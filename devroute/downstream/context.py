@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from devroute.downstream.sampling import Sampler
 from devroute.errors import DevrouteError
 from devroute.http.message import HEAD_LIMITS, HeadLimits, InboundRequest
 from devroute.http.spans import SpanIds
-from devroute.proxy.downstream.sampling import Sampler
 from devroute.routing.route import Route, Router
 
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from devroute.downstream.context import CompletedExchange, Timeouts
+from devroute.downstream.listener import Listener
 from devroute.errors import DevrouteError, LaptopOffline
 from devroute.http.message import InboundRequest
-from devroute.proxy.downstream.context import CompletedExchange, Timeouts
-from devroute.proxy.downstream.listener import Listener
 from devroute.routing.route import Route
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool

@@ -6,6 +6,8 @@ from typing import Final
 
 from h2.errors import ErrorCodes
 
+from devroute.downstream.context import Context
+from devroute.downstream.exchange import Exchange
 from devroute.errors import DevrouteError, RequestMalformed, UpstreamInvalid
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.error_response import error_body, http2_error_head
@@ -19,8 +21,6 @@ from devroute.http.http2.headers import (
     write_trailers,
 )
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead, split_fields
-from devroute.proxy.downstream.context import Context
-from devroute.proxy.downstream.exchange import Exchange
 
 _NONE: Final = Framing.NONE
 _UPGRADE: Final = Framing.UPGRADE

@@ -2,13 +2,13 @@
 
 from typing import Final
 
+from devroute.downstream.context import Context
+from devroute.downstream.exchange import Exchange
 from devroute.errors import DevrouteError, RequestMalformed, RequestTimeout
 from devroute.http.aio.connection import Connection
 from devroute.http.error_response import error_body, http1_error_head
 from devroute.http.http1.body import encode_last_chunk
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead
-from devroute.proxy.downstream.context import Context
-from devroute.proxy.downstream.exchange import Exchange
 
 _CHUNKED: Final = Framing.CHUNKED
 _CLOSE: Final = Framing.CLOSE
@@ -17,7 +17,7 @@ _UPGRADE: Final = Framing.UPGRADE
 
 # A base class rather than a Protocol: mypyc calls its methods directly.
 class Downstream(Connection):
-    """The client's connection, as its exchange uses it (proxy/downstream/http1.py)."""
+    """The client's connection, as its exchange uses it (downstream/http1.py)."""
 
     __slots__ = ()
 

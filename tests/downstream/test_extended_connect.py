@@ -11,6 +11,7 @@ import h2.settings
 import pytest
 from aiohttp import web
 
+from devroute.downstream.listener import Listener
 from devroute.mesh import envoy
 from devroute.mesh.istio.sidecar import (
     ANY_PORT,
@@ -21,7 +22,6 @@ from devroute.mesh.istio.sidecar import (
     listener,
     route_to,
 )
-from devroute.proxy.downstream.listener import Listener
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.envoy.harness import serving
 from tests.support import h2_peer

@@ -1,6 +1,6 @@
 """The HTTP/2 connections of clients, with many requests at a time on each.
 
-Reads requests and passes each to an Http2Exchange (proxy/downstream/http2_exchange.py).
+Reads requests and passes each to an Http2Exchange (downstream/http2_exchange.py).
 """
 
 import asyncio
@@ -8,13 +8,13 @@ from typing import Final
 
 from h2.errors import ErrorCodes
 
+from devroute.downstream.context import Context
+from devroute.downstream.http2_exchange import Http2Exchange, ServerStream
 from devroute.errors import HeadTooLarge, NotSupported, RequestMalformed
 from devroute.http.aio.http2_connection import Http2Connection
 from devroute.http.error_response import error_body
 from devroute.http.http2.headers import Fields, read_request
 from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Protocol
-from devroute.proxy.downstream.context import Context
-from devroute.proxy.downstream.http2_exchange import Http2Exchange, ServerStream
 
 #: Its acknowledgement shows that the first GOAWAY was received, so that a last stream can be named (RFC 9113
 #: §6.8).
