@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields
 from pathlib import PurePath
 from typing import IO, Final
@@ -37,6 +37,9 @@ _PROGRAMS: Final = {
     **dict.fromkeys(("curl", "wget"), ("--header", "NAME: VALUE")),
     **dict.fromkeys(("http", "https", "xh"), ("NAME:VALUE",)),
 }
+#: The exit code of what sent a request, and what that wrote, None if that was not captured.
+Sent = tuple[int, str | None]
+
 _HOP_FIELDS: Final = {field.name for field in fields(Hop)}
 _HOP: Final = TypeAdapter(Hop)
 
@@ -45,8 +48,13 @@ def new_trace() -> str:
     return ID_PREFIX + secrets.token_hex(16)[len(ID_PREFIX) :]
 
 
+def trace_headers(trace: str) -> dict[str, str]:
+    """For sidecars and for tracing systems."""
+    return {TRACE: trace, TRACEPARENT: f"00-{trace}-{secrets.token_hex(8)}-01"}
+
+
 def with_trace_headers(command: Sequence[str], trace: str) -> list[str]:
-    """The command with the headers of a trace, for sidecars and for tracing systems. Raises ConfigInvalid."""
+    """The command with the headers of a trace. Raises ConfigInvalid."""
     if not command:
         raise ConfigInvalid("no command to trace", hint="devroute trace -- curl -H 'X-devroute: …' http://a/")
     name = PurePath(command[0]).name.removesuffix(".exe")
@@ -55,10 +63,9 @@ def with_trace_headers(command: Sequence[str], trace: str) -> list[str]:
             f"'{name}' is not a program that can be traced: {', '.join(_PROGRAMS)}",
             hint=f"send '{TRACE}: <32 hex digits>' yourself, then look at /api/traces/<the same>",
         )
-    headers = {TRACE: trace, TRACEPARENT: f"00-{trace}-{secrets.token_hex(8)}-01"}
     arguments = [
         part.replace("NAME", key).replace("VALUE", value)
-        for key, value in headers.items()
+        for key, value in trace_headers(trace).items()
         for part in _PROGRAMS[name]
     ]
     return [*command, *arguments]
@@ -67,16 +74,27 @@ def with_trace_headers(command: Sequence[str], trace: str) -> list[str]:
 async def run(
     settings: ClientSettings | None, trace: str, arguments: Sequence[str], *, capture: bool = False
 ) -> TraceResult:
-    """Run a program whose request carries the trace's id, and collect the request's hops; without `settings`
-    none. `capture`: its standard output too, instead of letting it through. Raises ConfigInvalid, or what
-    `fetch` does: before the program runs."""
+    """Run a program whose request carries the trace's id, and collect the request's hops. `capture`: its
+    standard output too, instead of letting it through. Raises ConfigInvalid, and as `send_traced`."""
+
+    async def run_program() -> Sent:
+        with tempfile.TemporaryFile() as output:
+            code = await _ended(arguments, output if capture else None)
+            return code, _text(output) if capture else None
+
+    return await send_traced(settings, trace, run_program)
+
+
+async def send_traced(
+    settings: ClientSettings | None, trace: str, send: Callable[[], Awaitable[Sent]]
+) -> TraceResult:
+    """Have a request sent that carries the trace's id, and collect its hops; without `settings` none. Raises
+    what `send` does, or before it what `fetch` does."""
     if settings is not None:
         settings = await with_fetched_token(settings)
-        await _reported(settings, trace)  # announces it
+        await reported(settings, trace)  # announces it
     began = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        code = await _ended(arguments, output if capture else None)
-        text = _text(output) if capture else None
+    code, text = await send()
     total_ms = round((time.monotonic() - began) * 1000, 1)
     if settings is None:
         return TraceResult(trace, [], None, total_ms, code, text)
@@ -101,18 +119,19 @@ def _text(output: IO[bytes]) -> str:
 
 
 async def _collected(settings: ClientSettings, trace: str) -> tuple[list[Hop], list[str] | None]:
-    hops, services = await _reported(settings, trace)
+    hops, services = await reported(settings, trace)
     quiet = 0
     while quiet < QUIET_POLLS and not is_complete(hops):
         await asyncio.sleep(POLL_SECONDS)
-        reported, services = await _reported(settings, trace)
-        quiet = quiet + 1 if reported == hops else 0
-        hops = reported
+        now, services = await reported(settings, trace)
+        quiet = quiet + 1 if now == hops else 0
+        hops = now
     return hops, services
 
 
-async def _reported(settings: ClientSettings, trace: str) -> tuple[list[Hop], list[str] | None]:
-    """Fields of a later server are left out."""
+async def reported(settings: ClientSettings, trace: str) -> tuple[list[Hop], list[str] | None]:
+    """The hops so far, and the services whose sidecars the server knows, None if it does not state them.
+    Fields of a later server are left out. Raises as `fetch`."""
     document = await fetch(settings, f"/api/traces/{trace}")
     listed, services = document.get("hops"), document.get("services")
     known = [str(each) for each in services] if isinstance(services, list) else None

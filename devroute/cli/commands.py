@@ -42,6 +42,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
             "query:trace_",
             _TRACE,
         ),
+        "expect": LazyCommand(
+            "Wait until a laptop or version responds at the services named, or report who did",
+            "expect:expect",
+        ),
         "doctor": LazyCommand(
             "Check everything that this laptop's first request needs, and print what to do about each fault",
             "doctor:doctor",

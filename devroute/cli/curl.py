@@ -1,7 +1,6 @@
 """`devroute curl`: runs curl with a contract for your services, and reports who answered at every hop."""
 
 import asyncio
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from devroute.cli.exit_codes import NOT_AS_EXPECTED, exits_with_code, print_erro
 from devroute.cli.help import option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import print_json
-from devroute.errors import ConfigInvalid, DevrouteError, NotFound
+from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.headers import REASON, RESULT
 
 #: A contract that is sent unchanged, such as a signed one, also where no server can be asked.
@@ -72,7 +71,7 @@ def curl(
         raise typer.BadParameter("give a URL, and any of curl's options")
     if contract and service:
         raise typer.BadParameter("name the services in --contract, or leave that out", param_hint="--service")
-    expected = [_expectation(each) for each in expect or []]
+    expected = [expectation(each) for each in expect or []]
     parameters, arguments = context.params, list(context.args)
     if output not in (None, "text", "json"):
         parameters, arguments = {**parameters, "output": None}, ["--output", str(output), *arguments]
@@ -81,14 +80,15 @@ def curl(
     settings, contract = _server(sources), contract or invocation.environment.get(CONTRACT_VARIABLE)
     if settings is None and (contract is None or expected or as_json):
         client_settings(sources)  # raises what is missing
-    contract = contract or asyncio.run(_my_contract(sources, service or []))
+    contract = contract or asyncio.run(_own_contract(sources, service or []))
     return _Run(program, contract, settings, expected, as_json)(arguments)
 
 
-def _expectation(text: str) -> tuple[str, str]:
+def expectation(text: str) -> tuple[str, str]:
+    """Who is expected where, of SERVICE=WHO. Raises BadParameter."""
     service, equals, who = text.partition("=")
     if not (service and equals and who):
-        raise typer.BadParameter("write SERVICE=WHO, such as b=alice", param_hint="--expect")
+        raise typer.BadParameter("write SERVICE=WHO, such as b=alice", param_hint="SERVICE=WHO")
     return service, who
 
 
@@ -143,24 +143,10 @@ class _Run:
         return traced.exit_code or (NOT_AS_EXPECTED if unmet else 0)
 
 
-async def _my_contract(sources: list[Source], services: list[str]) -> str:
-    """A contract for the services that this person has online. Raises NotFound where there are none."""
-    from devroute.agent.api_client import fetch
-    from devroute.agent.token_source import with_fetched_token
+async def _own_contract(sources: list[Source], services: list[str]) -> str:
+    from devroute.agent.own_contract import own_contract
 
-    settings = await with_fetched_token(client_settings(sources))
-    name = given_settings(sources).name or str((await fetch(settings, "/api/status")).get("you"))
-    listed = (await fetch(settings, "/api/laptops")).get("laptops")
-    laptops = listed if isinstance(listed, list) else []
-    mine = next((each for each in laptops if each.get("name") == name), None)
-    if mine is None:
-        raise NotFound(f"laptop '{name}' is not online", hint="start it: devroute up SERVICE=PORT")
-    online = [str(each["service"]) for each in mine["services"]]
-    for wanted in services:
-        if wanted not in online:
-            served = f"laptop '{name}' serves {', '.join(online)}, not '{wanted}'"
-            raise NotFound(served, hint=f"run: devroute up {wanted}=PORT")
-    return json.dumps(dict.fromkeys(services or online, name))
+    return await own_contract(client_settings(sources), given_settings(sources).name, services)
 
 
 def responder_in(heads: str) -> str:

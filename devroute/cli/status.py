@@ -35,6 +35,9 @@ def _rows(server: str, rest: dict[str, object]) -> Iterator[tuple[str, str]]:
     policy = rest.pop("policy", None)
     if isinstance(policy, Mapping):
         yield from _policy(policy)
+    entries = rest.pop("entries", None)
+    if isinstance(entries, Mapping) and entries:
+        yield "called at", cell(list(entries.values()))
     if rest.pop("registry", None) == "unavailable":
         yield "registry", "unavailable: a laptop that dials now is known to its own replica alone"
     for key, value in rest.items():

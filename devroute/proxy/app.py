@@ -173,6 +173,7 @@ class Proxy:
             replicas=self.replication.for_laptops,
             resolved=self.telemetry.resolved,
             login=login_settings(self._settings),
+            entries=self._settings.entry_url,
         )
         return http.create_runner(api.create_app(control, self._dashboard.routes))
 

@@ -352,6 +352,7 @@ def test_a_status_of_another_release_is_shown_as_far_as_it_is_understood() -> No
         "token_expires_s": 7300,
         "you_may_register": ["b", "c"],
         "laptops": 1,
+        "entries": {"a": "https://a.qa.example", "shop": "https://shop.qa.example"},
         "replicas": 2,
         "registry": "unavailable",
         "policy": {
@@ -370,12 +371,13 @@ def test_a_status_of_another_release_is_shown_as_far_as_it_is_understood() -> No
         "laptops           1 is online",
         "contracts         may name no service, and must be signed",
         "without a tunnel  10.0.0.0/8; ports 80",
+        "called at         https://a.qa.example, https://shop.qa.example",
         "registry          unavailable: a laptop that dials now is known to its own replica alone",
         "replicas          2",
         "new thing         a: yes",
     ]
-    shown = describe_status("http://s", {"replicas": 2, "registry": "available"})
-    assert not any(line.startswith("registry") for line in shown)
+    shown = describe_status("http://s", {"replicas": 2, "registry": "available", "entries": {}})
+    assert not any(line.startswith(("registry", "called", "entries")) for line in shown)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,9 @@ ELSEWHERE = {
     ),
     "make demo": ("tests/mesh/demo/test_demo.py::test_an_app_of_one_s_own_joins_the_demo_in_two_lines"),
     "devroute curl --expect": "tests/envoy/test_trace.py::test_curl_fails_if_another_one_answered",
+    "devroute expect": (
+        "tests/envoy/test_trace.py::test_expect_waits_for_who_is_named_or_reports_who_responded"
+    ),
     "devroute admin": "tests/cli/test_dashboard.py::test_an_administrator_ends_blocks_lists_and_unblocks",
     "make test-istio": "tests/istio/test_main_job.py",  # by .ci/run
     "python -m tests.istio": "tests/istio/test_main_job.py",  # the same rig

@@ -186,6 +186,23 @@ async def test_with_output_json_standard_output_is_json_alone(chain: Chain) -> N
     assert document["summary"] == f"{laptop} answered at 'b'"
 
 
+async def test_expect_waits_for_who_is_named_or_reports_who_responded(chain: Chain) -> None:
+    chain.passed_on, chain.added = ("x-devroute",), {}
+    laptop = f"{chain.laptop.host}:{chain.laptop.port}"
+    met, unmet = await asyncio.gather(
+        chain.command("expect", f"b={laptop}", "c=service", "--url", chain.entry, "--output", "json"),
+        chain.command("expect", "b=alice", "--url", chain.entry, "--timeout", "0"),
+    )
+    document = json.loads(met[1])
+    assert (met[0], document["unmet"], document["requests"]) == (0, [], 1)
+    assert document["services"] == {"b": {"responders": [laptop], "missing": None}}
+    assert unmet[0] == 110
+    first, *hops, last = unmet[2].splitlines()
+    assert first == "devroute: expected b=alice, but at 'b': service"
+    assert len(hops) == 3
+    assert last.startswith("the mesh's own service answered at 'b' (laptop 'alice' is not online")
+
+
 async def test_curl_fails_if_another_one_answered(chain: Chain) -> None:
     chain.passed_on, chain.added = ("baggage",), {}
     laptop, sent = f"{chain.laptop.host}:{chain.laptop.port}", {"DEVROUTE_CONTRACT": chain.contract()}

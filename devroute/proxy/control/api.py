@@ -78,7 +78,8 @@ Probe = Callable[[Address, str], Awaitable[None]]
 class Control:
     """What the application depends on. `policy()` is called for each request, so that a reload takes effect;
     `probe` may take `probe_timeout` seconds. `resolved` is called with each decision and its duration.
-    `names` are the saved contracts, `contracts` changes them; `read` reads contracts, also by those names."""
+    `names` are the saved contracts, `contracts` changes them; `read` reads contracts, also by those names.
+    `entries`: the entry URLs by name."""
 
     directory: Listing
     policy: Callable[[], Policy]
@@ -98,6 +99,7 @@ class Control:
     resolved: Callable[[Decision | Assignment, float], None] = lambda resolved, seconds: None
     #: What GET /api/login responds with; None if there is no login.
     login: Mapping[str, object] | None = None
+    entries: Mapping[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     async def resolve(self, request: web.Request) -> web.Response:
@@ -236,6 +238,7 @@ class Control:
                     "signed_contracts_only": policy.require_signed,
                 },
                 "you_may_register": list(policy.may_register(identity.subject, identity.groups)),
+                "entries": dict(self.entries),
             }
         )
 
