@@ -44,6 +44,8 @@ COMPILED = [
     "routing.route_builder",
     "routing.router",
     "tunnel.agent_link",
+    "tunnel.agent_stream",
+    "tunnel.exchange_link",
     "tunnel.link",
     "tunnel.link_stream",
     "tunnel.liveness",

@@ -42,7 +42,8 @@ from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.state import InspectorState
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, shell_in_use, typed_keys
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
-from devroute.tunnel.agent_link import AgentLink, Finished
+from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.agent_stream import Finished
 from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice
 from devroute.tunnel.protocol.websocket import WebSocket
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from devroute.inspector.redaction import Redaction
-from devroute.tunnel.agent_link import AgentLink, OpenRequest
+from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.agent_stream import OpenRequest
 
 #: Between two looks, and the least age of what is reported, in seconds.
 LOOK_SECONDS: Final = 0.5

@@ -22,7 +22,8 @@ from devroute.replicas.node import ASKED, FORWARDED, Node
 from devroute.replicas.peers import Answer
 from devroute.replicas.record import split_place
 from devroute.tasks import TaskOwner
-from devroute.tunnel.agent_link import AgentLink, Finished
+from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.agent_stream import Finished
 from devroute.tunnel.dial import dial
 from devroute.tunnel.liveness import Liveness
 from devroute.tunnel.protocol.websocket import WebSocket, accept_upgrade, split_head

@@ -1,230 +1,44 @@
-"""The agent's end of a tunnel: every stream is a request for one of the laptop's services, each an Upstream.
-
-It writes the app's response into the stream as it arrives, and passes each finished exchange to `observe`.
+"""The agent's end of a tunnel: each stream of the proxy is a request for one of the laptop's services, each
+an Upstream. Where the proxy has the feature `reach`, services of the mesh are Upstreams, too.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Mapping
 
-from devroute.errors import DevrouteError, RequestMalformed, ServiceNotServed
-from devroute.http.aio.connection import READ_TURN
-from devroute.http.grpc import read_status
-from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, without_rule
-from devroute.tunnel.link import Link
-from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
+from devroute.errors import DevrouteError, ServerUnreachable, ServiceNotServed, TargetOverloaded
+from devroute.http.message import RequestHead
+from devroute.tunnel.agent_stream import AgentStream, Observe, OpenRequest
+from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import AGENT_LIVENESS, Liveness
 from devroute.tunnel.protocol.events import Opened, Renewed, Welcome
-from devroute.tunnel.protocol.frames import Flag, Reason
+from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.upstream.interface import Upstream, UpstreamStream
-
-_NONE: Final = Framing.NONE
-_UPGRADE: Final = Framing.UPGRADE
-_FLAG_END: Final = int(Flag.END)
-_FLAG_CHUNKED: Final = int(Flag.CHUNKED)
-_FLAG_UPGRADE: Final = int(Flag.UPGRADE)
-_FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
-_GRPC_STATUS: Final = b"\r\ngrpc-status:"
+from devroute.tunnel.proxy_stream import ProxyStream
+from devroute.upstream.interface import ResponseSink, Upstream
 
 
-#: Bytes of the body of a 400 or 403 that are kept: pages of frameworks begin with their styles.
-MAX_REFUSAL: Final = 16 * 1024
+class MeshUpstream:
+    """What a laptop reaches in the mesh over one link, as `c.shop:80` or `tcp://orders-db:5432`; implements
+    devroute.upstream.interface.Upstream. The link's `reach` has to be true."""
+
+    __slots__ = ("_link", "_service")
+
+    def __init__(self, link: "AgentLink", service: str) -> None:
+        self._link = link
+        self._service = service.encode()[:MAX_SERVICE_BYTES]
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> ProxyStream:
+        link = self._link
+        stream = ProxyStream(link, head, sink)
+        try:
+            link.open_stream(stream, self._service, head.wire, open_flags(head.framing), head.length)
+        except ValueError:
+            link.refuse_with(stream, link.reach_refusal())
+        return stream
 
 
-class Finished(NamedTuple):
-    """A finished exchange. Times in seconds; `status` is 0 without a response; `code` is "" on success, else
-    a code of devroute.errors or "cancelled", with its reason. `head` is the request's, as it came. `refusal`
-    is the start of the body of a 400 or 403, which may be the app's server refusing what it was sent.
-    `grpc_status` is None where the response has none. `rule`: what a rule did, "" if none did anything."""
-
-    service: str
-    method: str
-    target: str
-    status: int
-    started: float
-    duration: float
-    size: int
-    code: str
-    reason: str
-    head: bytes = b""
-    refusal: bytes = b""
-    grpc_status: int | None = None
-    rule: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """Whether the caller got an error that the app or its host is to blame for: no whole response, a 5xx,
-        or a gRPC status other than OK."""
-        return bool(self.code or self.status >= 500 or self.grpc_status)
-
-
-class OpenRequest(NamedTuple):
-    """A request that has not finished. `started` by the loop's clock, `age` in seconds; `status` is 0 until
-    there is a response's head."""
-
-    service: str
-    method: str
-    target: str
-    status: int
-    started: float
-    age: float
-
-
-Observe = Callable[[Finished], None]
-
-
-class AgentStream(LinkStream):
-    """One request from the tunnel; implements devroute.upstream.interface.ResponseSink."""
-
-    __slots__ = (
-        "_agent", "_grpc_status", "_head", "_refusal", "_rule", "_service", "_size", "_started", "_status",
-        "_to_app",
-    )  # fmt: skip
-
-    def __init__(self, link: "AgentLink", service: bytes, head: RequestHead) -> None:
-        super().__init__(link)
-        self._agent = link
-        self._service = service
-        self._head = head
-        self._to_app: UpstreamStream
-        self._started = link.time()
-        self._status = 0
-        self._size = 0
-        self._refusal = b""
-        self._rule = ""
-        self._grpc_status: int | None = None
-
-    @property
-    def age(self) -> float:
-        """Seconds since the request came, negative once it has been observed."""
-        return self._agent.time() - self._started if self._started >= 0 else -1.0
-
-    def as_open(self) -> OpenRequest:
-        head = self._head
-        return OpenRequest(
-            self._service.decode("utf-8", "replace"),
-            head.method.decode("latin-1"),
-            head.target.decode("latin-1"),
-            self._status,
-            self._started,
-            self.age,
-        )
-
-    def start(self, upstream: Upstream) -> None:
-        to_app = self._to_app = upstream.open(self._head, self)
-        self._consume = to_app.send_data
-
-    # --- the request
-
-    def complete(self, trailers: Headers) -> None:
-        self.done = True
-        self._to_app.send_end(trailers)
-
-    def broken(self, error: DevrouteError) -> None:
-        self._abandon(error.code, error.message)
-
-    def wrong_length(self, message: str) -> DevrouteError:
-        return RequestMalformed(f"the request: {message}")
-
-    def receive_reset(self, reason: Reason) -> None:
-        self.link.dismiss(self)
-        self._abandon(reason.code, reason.message)
-
-    def _abandon(self, code: str, reason: str) -> None:
-        self.done = True
-        self._to_app.cancel()
-        self._finished(code, reason)
-
-    # --- the response
-
-    def on_informational(self, head: ResponseHead) -> None:
-        self.link.send_head(self.stream, head.raw, _FLAG_INFORMATIONAL)
-
-    def on_head(self, head: ResponseHead) -> None:
-        self._status = head.status
-        if (at := head.raw.find(_GRPC_STATUS)) >= 0:  # without a message, the status is in the head
-            self._grpc_status = read_status(head.raw[at + len(_GRPC_STATUS) : at + len(_GRPC_STATUS) + 8])
-        self._rule = head.by_rule
-        raw = head.raw
-        if head.drop and not head.by_rule:
-            raw = without_rule(raw)
-        self.link.send_head(self.stream, raw, _FLAG_UPGRADE if head.framing is _UPGRADE else 0)
-
-    def on_data(self, data: bytes) -> None:
-        self._size += len(data)
-        if (self._status == 403 or self._status == 400) and len(self._refusal) < MAX_REFUSAL:
-            self._refusal += data[: MAX_REFUSAL - len(self._refusal)]
-        self.link.send_data(self, data)
-
-    def on_end(self, trailers: Headers) -> None:
-        for name, value in trailers:
-            if name == b"grpc-status":
-                self._grpc_status = read_status(value)
-        self.link.send_end(self, trailers)
-        READ_TURN.after_flush(self._succeeded)
-
-    def _succeeded(self) -> None:
-        self._finished("", "")
-
-    def on_error(self, error: DevrouteError) -> None:
-        self.done = True
-        self.reset(error)
-        self._finished(error.code, error.message)
-
-    def _finished(self, code: str, reason: str) -> None:
-        link = self._agent
-        observe, head, started = link.observe, self._head, self._started
-        if started >= 0:
-            self._started = -1.0  # observed
-            observe(
-                Finished(
-                    self._service.decode("utf-8", "replace"),
-                    head.method.decode("latin-1"),
-                    head.target.decode("latin-1"),
-                    self._status,
-                    started,
-                    link.time() - started,
-                    self._size,
-                    code,
-                    reason,
-                    head.wire,
-                    self._refusal,
-                    self._grpc_status,
-                    self._rule,
-                )
-            )
-
-    # --- flow control
-
-    def pause_request(self) -> None:
-        self.hold()
-
-    def resume_request(self) -> None:
-        self.release()
-
-    def stop_source(self) -> None:
-        self._to_app.pause_response()
-
-    def start_source(self) -> None:
-        self._to_app.resume_response()
-
-
-class _RefusedStream(LinkStream):
-    """A request that was reset when it was opened: what had been sent before the proxy learns of that."""
-
-    __slots__ = ()
-
-    def __init__(self, link: "AgentLink") -> None:
-        super().__init__(link)
-        self.done = True
-
-    def receive_reset(self, reason: Reason) -> None: ...
-    def link_lost(self, error: DevrouteError) -> None: ...
-
-
-class AgentLink(Link):
+class AgentLink(ExchangeLink):
     """`welcome` gets the body of the proxy's WELCOME, and is cancelled if the link ends before it.
     `close_reason` gets the error that ended the link."""
 
@@ -236,15 +50,18 @@ class AgentLink(Link):
         observe: Observe,
         liveness: Liveness = AGENT_LIVENESS,
     ) -> None:
-        super().__init__(Session(Role.AGENT), websocket, loop, liveness)
-        self.time = loop.time
+        super().__init__(Session(Role.AGENT), websocket, loop, liveness, "mesh", observe)
         self.welcome: asyncio.Future[bytes] = loop.create_future()
         self.close_reason: asyncio.Future[DevrouteError] = loop.create_future()
         self._rare[Welcome] = self._on_welcome
         self._rare[Renewed] = self._on_renewed
         self._renewed: asyncio.Future[bytes] | None = None
-        self.observe = observe
         self._services = {name.encode(): upstream for name, upstream in services.items()}
+
+    @property
+    def in_flight(self) -> int:
+        """The number of open requests for the laptop's services."""
+        return self._session.accepted
 
     def open_requests(self, least_age: float, most: int) -> list[OpenRequest]:
         """Those that have been open for `least_age` seconds, at most so many, the oldest first."""
@@ -290,37 +107,26 @@ class AgentLink(Link):
             self.close_reason.set_result(error)
 
     def on_opened(self, event: Opened) -> None:
-        stream, service, flags, length, wire = event
         if self.close_error is not None:
             return
-        upstream = self._services.get(service)
-        start = wire[: wire.find(b"\r\n")].split(b" ")
-        if upstream is None or len(start) != 3:
-            self._refuse(event, upstream is None)
+        upstream = self._services.get(event[1])
+        if upstream is not None:
+            self.serve(event, upstream)
             return
-        if flags & (_FLAG_CHUNKED | _FLAG_UPGRADE):
-            framing, left = (_UPGRADE if flags & _FLAG_UPGRADE else Framing.CHUNKED), UNBOUNDED
-        elif flags & _FLAG_END and not length:
-            framing, left = _NONE, 0
-        else:
-            framing, left = Framing.LENGTH, length
-        owner = AgentStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
-        owner.stream = stream
-        owner.left = left
-        stream.owner = owner
-        owner.start(upstream)
-        if flags & _FLAG_END and framing is not _NONE:  # an empty body still has an end
-            owner.receive_end([])
+        own = sorted(name.decode() for name in self._services)
+        served = ", ".join(name for name in own if not name.startswith("@"))
+        name = event.service.decode("utf-8", "replace")
+        message = f"this laptop does not serve '{name}'"
+        self.refuse_opened(event, ServiceNotServed(message, hint=f"it serves {served}"))
 
-    def _refuse(self, event: Opened, unknown: bool) -> None:
-        error: DevrouteError
-        if unknown:
-            own = sorted(name.decode() for name in self._services)
-            served = ", ".join(name for name in own if not name.startswith("@"))
-            name = event.service.decode("utf-8", "replace")
-            error = ServiceNotServed(f"this laptop does not serve '{name}'", hint=f"it serves {served}")
-        else:
-            error = RequestMalformed("the request line is not 'METHOD target HTTP/1.1'")
-        event.stream.owner = _RefusedStream(self)
-        self._session.reset(event.stream, error.code, error.message, error.hint)
-        self.wake()
+    # --- requests of the laptop
+
+    def enable_reach(self) -> None:
+        """The proxy's WELCOME has the feature `reach`, for which the HELLO has asked."""
+        self._session.enable_reach()
+
+    def reach_refusal(self) -> DevrouteError:
+        """Why no stream can be opened."""
+        if self.close_error is None and not self._session.leaving:
+            return TargetOverloaded(f"{self._session.opened} requests of this laptop are open already")
+        return ServerUnreachable("the link to the server has ended", hint="it is dialled again; try again")

@@ -86,11 +86,6 @@ class Link(Connection):
 
     # --- for the owners of streams
 
-    @property
-    def in_flight(self) -> int:
-        """The number of open streams."""
-        return len(self._session.streams)
-
     def limit_streams(self, most: int) -> None:
         """Have at most so many streams open; those that are open already go on."""
         self._session.max_streams = most
@@ -219,7 +214,7 @@ class Link(Connection):
         session, websocket = self._session, self._websocket
         control_frames = session.control_frames + websocket.control_frames
         now = self.heartbeat.last_received
-        flood = self._guard.check(now, control_frames, session.resets, session.last_id)
+        flood = self._guard.check(now, control_frames, session.resets, session.streams_so_far)
         session.control_frames = session.resets = websocket.control_frames = 0
         if flood is not None:
             session.goaway(flood.code, flood.message, flood.hint)

@@ -6,26 +6,20 @@ from time import monotonic
 from typing import Final
 
 from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, UpstreamReset
-from devroute.http.http1.response import ResponseHeadParser
-from devroute.http.message import Framing, RequestHead
-from devroute.tunnel.link import Link
+from devroute.http.message import RequestHead
+from devroute.tunnel.agent_stream import Finished, Observe
+from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol.events import Hello, Opened, Renew
-from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, MAX_STREAM_ID, WINDOW, Flag
+from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, WINDOW
 from devroute.tunnel.protocol.session import Role, Session
-from devroute.tunnel.protocol.stream import CLOSED, Stream
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.proxy_stream import ProxyStream, SampledStream
-from devroute.upstream.interface import ResponseSink
+from devroute.upstream.interface import ResponseSink, Upstream
 from devroute.upstream.quota import Quota
 
-# Looked up once: an enum's member costs as much as a method call.
-_NONE: Final = Framing.NONE
-_LENGTH: Final = Framing.LENGTH
-_CHUNKED: Final = Framing.CHUNKED
-_FLAG_END: Final = int(Flag.END)
-_FLAG_CHUNKED: Final = int(Flag.CHUNKED)
-_FLAG_UPGRADE: Final = int(Flag.UPGRADE)
+#: The Upstream of what a laptop wants to reach, as `c.shop:80`; one that refuses all where it may not.
+Egress = Callable[[bytes], Upstream]
 
 
 # Not Final, which compiled code would not read again: tests wait less.
@@ -70,20 +64,13 @@ class TunnelUpstream:
         link = self._link
         span = head.span
         stream = ProxyStream(link, head, sink) if span is None else SampledStream(link, head, sink, span)
-        framing = head.framing
-        if framing is _NONE:
-            flags = _FLAG_END
-        elif framing is _LENGTH:
-            flags = 0
-        else:
-            flags = _FLAG_CHUNKED if framing is _CHUNKED else _FLAG_UPGRADE
         quota = link.quota
         shared = quota is not None and (len(quota.links) > 1 or quota.pools) and quota.full
         if shared or (link.delayed and link.full):
             link.refuse(stream)
             return stream
         try:
-            link.open_stream(stream, self._service, head.wire, flags, head.length)
+            link.open_stream(stream, self._service, head.wire, open_flags(head.framing), head.length)
         except ValueError:
             link.refuse(stream)
             return stream
@@ -120,7 +107,7 @@ class TunnelUpstream:
                 raise LaptopOffline(message, hint=_ASLEEP) from None
 
 
-class ProxyLink(Link):
+class ProxyLink(ExchangeLink):
     """A laptop's link. `hello(link, body)` is called once, and has to call `send_welcome` or `reject`;
     `renew(link, token)` has to call `send_renewed`. `gone(link)` is called when the link takes no more
     requests: once, or twice if a GOAWAY came before the end. `peer`: what errors call the other end."""
@@ -135,12 +122,12 @@ class ProxyLink(Link):
         liveness: Liveness = PROXY_LIVENESS,
         peer: str = "laptop",
     ) -> None:
-        super().__init__(Session(Role.PROXY), websocket, loop, liveness)
+        super().__init__(Session(Role.PROXY), websocket, loop, liveness, "laptop", _unobserved)
         self.quota: Quota | None = None  # from its registration on
         self._peer = peer
         self.delayed = 0  # requests that are to be sent later, and count already
         self._silence_check: asyncio.TimerHandle | None = None
-        self.response_parser = ResponseHeadParser()
+        self._egress: Egress | None = None
         self._gone = gone
         self._rare[Hello] = lambda event: hello(self, event.body)
         self._rare[Renew] = lambda event: renew(self, event.token)
@@ -148,6 +135,12 @@ class ProxyLink(Link):
     def send_welcome(self, body: bytes) -> None:
         self._session.send_welcome(body)
         self.wake()
+
+    def enable_reach(self, egress: Egress, observe: Observe) -> None:
+        """Let the agent open streams, too, before `send_welcome`; `observe` gets each that has finished."""
+        self._egress = egress
+        self.observe = observe
+        self._session.enable_reach()
 
     def send_renewed(self, body: bytes) -> None:
         self._session.send_renewed(body)
@@ -171,13 +164,12 @@ class ProxyLink(Link):
         return TunnelUpstream(self, service)
 
     def on_opened(self, event: Opened) -> None:
-        raise AssertionError("a proxy's session does not let the agent open streams")
+        if self.close_error is None and self._egress is not None:
+            self.serve(event, self._egress(event[1]))
 
     def open_stream(self, owner: ProxyStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
         """Start a request. Raises ValueError while the session cannot open a stream."""
-        stream = owner.stream = self._session.open(service, wire, flags, length)
-        stream.owner = owner
-        self.wake()
+        super().open_stream(owner, service, wire, flags, length)
         if self._silence_check is None:
             self._silence_check = self._loop.call_later(QUIET_SECONDS, self._check_silence)
 
@@ -208,8 +200,8 @@ class ProxyLink(Link):
 
     @property
     def in_flight(self) -> int:
-        """The number of open streams, and of requests whose contract delays them."""
-        return len(self._session.streams) + self.delayed
+        """The number of open requests to the laptop, and of those that their contract delays."""
+        return self._session.opened + self.delayed
 
     @property
     def full(self) -> bool:
@@ -223,9 +215,9 @@ class ProxyLink(Link):
 
     def refuse(self, owner: ProxyStream) -> None:
         """End a request that cannot have a stream with an error, once open() has returned."""
-        session = self._session
-        owner.stream = Stream(0, CLOSED, CLOSED)
-        error: DevrouteError | None = None if session.leaving else self.overload()
-        if session.last_id >= MAX_STREAM_ID and not session.leaving:
-            self.drain("ids-used-up", "this link has carried all the requests it can", "dial again")
-        self._loop.call_soon(owner.broken, error or LaptopOffline("the laptop is leaving"))
+        error = None if self._session.leaving else self.overload()
+        self.refuse_with(owner, error or LaptopOffline("the laptop is leaving"))
+
+
+def _unobserved(finished: Finished) -> None:
+    """No agent of this link opens streams."""

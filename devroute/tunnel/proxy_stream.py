@@ -1,6 +1,7 @@
-"""Requests through a tunnel, at the proxy's end of it.
+"""Requests through a tunnel, at the end that opens them: the proxy's, or the agent's for what its laptop
+reaches.
 
-It does not trust the agent: response heads are parsed again and bodies are counted.
+It does not trust the other end: response heads are parsed again and bodies are counted.
 """
 
 from time import monotonic
@@ -14,7 +15,7 @@ from devroute.tunnel.protocol.frames import Flag, Reason
 from devroute.upstream.interface import ResponseSink
 
 if TYPE_CHECKING:
-    from devroute.tunnel.proxy_link import ProxyLink
+    from devroute.tunnel.exchange_link import ExchangeLink
 
 # Looked up once: an enum's member costs as much as a method call.
 _NONE: Final = Framing.NONE
@@ -28,10 +29,11 @@ _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 class ProxyStream(LinkStream):
     """One request through the tunnel; implements devroute.upstream.interface.UpstreamStream."""
 
-    __slots__ = ("_method", "_response_parser", "_sink", "_upgradable", "_upgraded", "answered")
+    __slots__ = ("_method", "_responder", "_response_parser", "_sink", "_upgradable", "_upgraded", "answered")
 
-    def __init__(self, link: "ProxyLink", head: RequestHead, sink: ResponseSink) -> None:
+    def __init__(self, link: "ExchangeLink", head: RequestHead, sink: ResponseSink) -> None:
         super().__init__(link)
+        self._responder = link.responder
         self._response_parser = link.response_parser
         self._method = head.method
         self._upgradable = head.framing is _UPGRADE
@@ -87,7 +89,7 @@ class ProxyStream(LinkStream):
     def _checked(self, raw: bytes, flags: int) -> ResponseHead:
         """The parsed head. Raises UpstreamInvalid, also where the frame's flags contradict it."""
         if raw[-4:] != b"\r\n\r\n":
-            raise UpstreamInvalid("the laptop's response has no whole head")
+            raise UpstreamInvalid(f"the {self._responder}'s response has no whole head")
         head = self._response_parser.parse(raw, self._method)
         if head.drop:
             head.by_rule = rule_of(raw)
@@ -96,11 +98,12 @@ class ProxyStream(LinkStream):
             (status < 200 and status != 101) is not bool(flags & _FLAG_INFORMATIONAL)
         ):
             raise UpstreamInvalid(
-                f"the laptop's response has status {status}, which its frame's flags contradict"
+                f"the {self._responder}'s response has status {status}, which its frame's flags contradict"
             )
         if status == 101 and not self._upgradable:
             # The sidecar would take it for a whole response, and send the next request into the pipe.
-            raise UpstreamInvalid("the laptop's response switches protocols (101) without a request for it")
+            who = self._responder
+            raise UpstreamInvalid(f"the {who}'s response switches protocols (101) without a request for it")
         return head
 
     def complete(self, trailers: Headers) -> None:
@@ -116,7 +119,7 @@ class ProxyStream(LinkStream):
             self._sink.on_error(error)
 
     def wrong_length(self, message: str) -> DevrouteError:
-        return UpstreamReset(f"the laptop's response: {message}")
+        return UpstreamReset(f"the {self._responder}'s response: {message}")
 
     def receive_reset(self, reason: Reason) -> None:
         self.link.dismiss(self)
@@ -149,7 +152,7 @@ class SampledStream(ProxyStream):
 
     __slots__ = ("_heartbeat", "_span")
 
-    def __init__(self, link: "ProxyLink", head: RequestHead, sink: ResponseSink, span: AgentSpan) -> None:
+    def __init__(self, link: "ExchangeLink", head: RequestHead, sink: ResponseSink, span: AgentSpan) -> None:
         super().__init__(link, head, sink)
         self._heartbeat = link.heartbeat
         self._span = span

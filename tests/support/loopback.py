@@ -15,7 +15,8 @@ from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.proxy.control.listener import HEAD_SECONDS, ControlListener
 from devroute.proxy.control.tunnels import Permit, Tunnels
 from devroute.routing.registry import Registry
-from devroute.tunnel.agent_link import AgentLink, Finished
+from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.agent_stream import Finished
 from devroute.tunnel.dial import dial
 from devroute.tunnel.liveness import AGENT_LIVENESS, PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol import handshake

@@ -8,7 +8,7 @@ import pytest
 
 from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.message import Framing, RequestHead
-from devroute.tunnel.agent_link import AgentStream, Finished
+from devroute.tunnel.agent_stream import AgentStream, Finished
 from devroute.tunnel.protocol.frames import OPEN_PREFIX, WINDOW, Flag, FrameType
 from tests.support.eventually import eventually
 from tests.support.loopback import (

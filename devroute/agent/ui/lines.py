@@ -23,7 +23,7 @@ from devroute.agent.ui.reporter import Event, Reporter, Tally
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import AppUnreachable
 from devroute.http.grpc import status_name
-from devroute.tunnel.agent_link import Finished, OpenRequest
+from devroute.tunnel.agent_stream import Finished, OpenRequest
 
 #: Lines of one batch; no one reads more in a fiftieth of a second.
 MAX_LINES: Final = 2048

@@ -14,7 +14,7 @@ from devroute.agent.ui.layout import printable
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError
 from devroute.quoting import visible
-from devroute.tunnel.agent_link import Finished, OpenRequest
+from devroute.tunnel.agent_stream import Finished, OpenRequest
 from devroute.tunnel.protocol.handshake import Notice, OtherProcess
 
 #: Differences of one response that are shown; the inspector has all.

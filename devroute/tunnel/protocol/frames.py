@@ -49,10 +49,14 @@ CREDIT: Final = struct.Struct("!I")
 #: stalled stream.
 WINDOW: Final = 1024 * 1024
 
-#: Streams of one link that may be open at once. A page load has some hundred; each may hold two windows.
+#: Streams of one link that either side may have open at once. A page load has some hundred; each may hold two
+#: windows.
 MAX_STREAMS: Final = 4096
 
 MAX_STREAM_ID: Final = 0xFFFF_FFFF
+
+#: The first id of the streams that an agent opens: those with the top bit set are its own.
+FIRST_AGENT_ID: Final = 0x8000_0000
 
 #: A head of 64 KiB, the limit of the data port, and the fields that are added on the way.
 MAX_HEAD: Final = 128 * 1024

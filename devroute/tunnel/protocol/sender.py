@@ -9,7 +9,7 @@ from typing import Final
 
 from devroute.http.message import Headers
 from devroute.tunnel.protocol import frames
-from devroute.tunnel.protocol.frames import HEADER, MAX_STREAM_ID, MAX_STREAMS, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.frames import HEADER, WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.stream import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT, Stream
 
 # Plain integers: an enum's member costs 0.15 µs to look up, and a request has some ten of them.
@@ -27,10 +27,11 @@ _pack_open = frames.OPEN_HEADER.pack
 
 
 class Sender:
-    """`streams` are the open ones by id, at most `max_streams`; `last_id` the newest one's, so the number of
-    streams so far; `pending` is the number of bytes that data_to_send would return."""
+    """`streams` are the open ones by id; at most `max_streams` are this side's own, and `accepted` the number
+    of the peer's. This side's ids go from `first_id` to `max_id`, and `last_id` is the newest one's.
+    `pending` is the number of bytes that data_to_send would return."""
 
-    def __init__(self, max_streams: int = MAX_STREAMS) -> None:
+    def __init__(self, max_streams: int, max_id: int) -> None:
         self.streams: dict[int, Stream] = {}
         self.pending = 0
         self.greeted = False
@@ -38,9 +39,17 @@ class Sender:
         self.finished = False
         self.renewing = False  # a RENEW has not been answered by RENEWED
         self.max_streams = max_streams
+        self.accepted = 0
+        self.first_id = 1
+        self.max_id = max_id
         self.last_id = 0
         self._out: list[bytes] = []
         self._pong: bytes | None = None
+
+    @property
+    def opened(self) -> int:
+        """The number of open streams that this side has opened."""
+        return len(self.streams) - self.accepted
 
     def data_to_send(self) -> list[bytes]:
         """Everything since the last call, to be joined and sent; empty if there is nothing."""
@@ -82,7 +91,7 @@ class Sender:
         while no stream can be opened."""
         streams = self.streams
         number = self.last_id + 1
-        if not self.greeted or self.leaving or len(streams) >= self.max_streams or number > MAX_STREAM_ID:
+        if not self.greeted or self.leaving or self.opened >= self.max_streams or number > self.max_id:
             raise ValueError("this session cannot open a stream now")
         self.last_id = number
         named = len(service)
@@ -189,7 +198,13 @@ class Sender:
     def _drop(self, stream: Stream) -> None:
         stream.inbound = stream.outbound = CLOSED
         stream.backlog = stream.backlog_end = None
-        del self.streams[stream.id]
+        self._remove(stream.id)
+
+    def _remove(self, number: int) -> None:
+        """Both halves of a stream have ended."""
+        del self.streams[number]
+        if not self.first_id <= number <= self.max_id:
+            self.accepted -= 1
 
     def grant(self, stream: Stream, size: int) -> None:
         """The consumer took `size` bytes. CREDIT is sent once it amounts to half of the window."""
@@ -204,7 +219,7 @@ class Sender:
     def _outbound_closed(self, stream: Stream) -> None:
         stream.outbound = CLOSED
         if stream.inbound == CLOSED:
-            del self.streams[stream.id]
+            self._remove(stream.id)
 
     def ping(self, payload: bytes = b"") -> None:
         self._frame(FrameType.PING, 0, 0, payload)

@@ -59,15 +59,19 @@ _Handler = Callable[[int, int, bytes], None]
 
 
 class Session(Sender):
-    """One end. The proxy's opens streams, the agent's accepts them.
+    """One end. The proxy's opens streams, the agent's accepts them; with `reach` also the reverse.
 
     `control_frames` and `resets` count what tunnel/protocol/flood_guard.py limits; the owner reads and clears
     them.
     """
 
     def __init__(self, role: Role, *, max_streams: int = MAX_STREAMS) -> None:
-        super().__init__(max_streams)
+        super().__init__(max_streams, frames.MAX_STREAM_ID if role is Role.PROXY else 0)
         self.role = role
+        self.reach = False
+        self._max_accepted = max_streams
+        self._last_accepted = 0  # the id of the peer's newest stream
+        self._accepted_so_far = 0
         self.control_frames = 0
         self.resets = 0
         self._broken = False
@@ -99,6 +103,25 @@ class Session(Sender):
             self._handlers |= {FrameType.HEAD: self._on_head, FrameType.RENEW: self._on_renew}
         else:
             self._handlers |= {FrameType.OPEN: self._on_open, FrameType.RENEWED: self._on_renewed}
+        if self.reach:  # at the proxy: an agent learns of it from the WELCOME
+            self._handlers[FrameType.OPEN] = self._on_open
+
+    def enable_reach(self) -> None:
+        """Both sides have the feature: the agent may open streams, too, whose ids have the top bit set. The
+        proxy's side does this before `send_welcome`."""
+        self.reach = True
+        if self.role is Role.PROXY:
+            self.max_id = frames.FIRST_AGENT_ID - 1
+            self._last_accepted = frames.FIRST_AGENT_ID - 1
+        else:
+            self.first_id, self.max_id = frames.FIRST_AGENT_ID, frames.MAX_STREAM_ID
+            self.last_id = frames.FIRST_AGENT_ID - 1
+            self._handlers[FrameType.HEAD] = self._on_head
+
+    @property
+    def streams_so_far(self) -> int:
+        """How many streams both sides have opened."""
+        return self.last_id + 1 - self.first_id + self._accepted_so_far
 
     def send_welcome(self, body: bytes) -> None:
         """Answer a Hello."""
@@ -204,7 +227,8 @@ class Session(Sender):
     def _ended_before(self, number: int) -> None:
         """A frame for a stream that has ended may have crossed our RESET, so it counts as a control frame
         only."""
-        if number > self.last_id:
+        ours = self.first_id <= number <= self.max_id
+        if number > (self.last_id if ours else self._last_accepted):
             raise ProtocolError(f"a frame for stream {number}, which was never opened")
         self.control_frames += 1
 
@@ -232,7 +256,7 @@ class Session(Sender):
     def _inbound_closed(self, stream: Stream) -> None:
         stream.inbound = CLOSED
         if stream.outbound == CLOSED:
-            del self.streams[stream.id]
+            self._remove(stream.id)
 
     def _on_hello(self, flags: int, number: int, payload: bytes) -> None:
         del self._handlers[FrameType.HELLO]  # only GOAWAY may come before WELCOME
@@ -243,12 +267,16 @@ class Session(Sender):
         self._events.append(Welcome(payload))
 
     def _on_open(self, flags: int, number: int, payload: bytes) -> None:
-        if number <= self.last_id:
+        if self.first_id <= number <= self.max_id:
+            raise ProtocolError(f"stream {number} was opened with an id of the other side")
+        if number <= self._last_accepted:
             raise ProtocolError(f"stream {number} was opened before")
-        if len(self.streams) >= self.max_streams:
-            raise ProtocolError(f"more than {self.max_streams} streams are open")
+        if self.accepted >= self._max_accepted:
+            raise ProtocolError(f"more than {self._max_accepted} streams are open")
         length, service, wire = frames.decode_open(payload)
-        self.last_id = number
+        self._last_accepted = number
+        self.accepted += 1
+        self._accepted_so_far += 1
         stream = Stream(number, CLOSED if flags & _END else BODY, HEADLESS)
         self.streams[number] = stream
         self._events.append(_event(Opened, (stream, service, flags, length, wire)))
@@ -275,7 +303,7 @@ class Session(Sender):
         if stream is None:
             self._ended_before(number)
             return
-        if self.role is Role.AGENT:  # the app has worked for it
+        if not self.first_id <= number <= self.max_id:  # this side has worked for it
             self.resets += 1
         self._drop(stream)
         self._events.append(Reset(stream, reason))

@@ -1,0 +1,110 @@
+"""A link whose streams are HTTP exchanges: what the proxy's end and the agent's have in common. Either opens
+streams for requests (tunnel/proxy_stream.py), and serves those that the other end opens
+(tunnel/agent_stream.py), each with an Upstream.
+"""
+
+import asyncio
+from typing import Final
+
+from devroute.errors import DevrouteError, RequestMalformed
+from devroute.http.http1.response import ResponseHeadParser
+from devroute.http.message import Framing, RequestHead
+from devroute.tunnel.agent_stream import AgentStream, Observe, RefusedRequest
+from devroute.tunnel.link import Link
+from devroute.tunnel.link_stream import UNBOUNDED
+from devroute.tunnel.liveness import Liveness
+from devroute.tunnel.protocol.events import Opened
+from devroute.tunnel.protocol.frames import Flag
+from devroute.tunnel.protocol.session import Session
+from devroute.tunnel.protocol.stream import CLOSED, Stream
+from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.tunnel.proxy_stream import ProxyStream
+from devroute.upstream.interface import Upstream
+
+# Looked up once: an enum's member costs as much as a method call.
+_NONE: Final = Framing.NONE
+_LENGTH: Final = Framing.LENGTH
+_CHUNKED: Final = Framing.CHUNKED
+_UPGRADE: Final = Framing.UPGRADE
+_FLAG_END: Final = int(Flag.END)
+_FLAG_CHUNKED: Final = int(Flag.CHUNKED)
+_FLAG_UPGRADE: Final = int(Flag.UPGRADE)
+
+
+def open_flags(framing: Framing) -> int:
+    """The flags of the OPEN of a request with this framing."""
+    if framing is _NONE:
+        return _FLAG_END
+    if framing is _LENGTH:
+        return 0
+    return _FLAG_CHUNKED if framing is _CHUNKED else _FLAG_UPGRADE
+
+
+class ExchangeLink(Link):
+    """`responder`: what errors call the other end, where that responds. `observe` gets each finished exchange
+    that this end has served."""
+
+    def __init__(
+        self,
+        session: Session,
+        websocket: WebSocket,
+        loop: asyncio.AbstractEventLoop,
+        liveness: Liveness,
+        responder: str,
+        observe: Observe,
+    ) -> None:
+        super().__init__(session, websocket, loop, liveness)
+        self.time = loop.time
+        self.responder = responder
+        self.observe = observe
+        self.response_parser = ResponseHeadParser()
+
+    @property
+    def reach(self) -> bool:
+        """Whether the agent may open streams."""
+        return self._session.reach
+
+    # --- requests to the other end
+
+    def open_stream(self, owner: ProxyStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
+        """Start a request. Raises ValueError while the session cannot open a stream."""
+        stream = owner.stream = self._session.open(service, wire, flags, length)
+        stream.owner = owner
+        self.wake()
+
+    def refuse_with(self, owner: ProxyStream, error: DevrouteError) -> None:
+        """End a request that cannot have a stream with an error, once open() has returned."""
+        session = self._session
+        owner.stream = Stream(0, CLOSED, CLOSED)
+        if session.last_id >= session.max_id and not session.leaving:
+            self.drain("ids-used-up", "this link has carried all the requests it can", "dial again")
+        self._loop.call_soon(owner.broken, error)
+
+    # --- requests from it
+
+    def serve(self, event: Opened, upstream: Upstream) -> None:
+        """Pass a request that the other end has opened to `upstream`."""
+        stream, service, flags, length, wire = event
+        start = wire[: wire.find(b"\r\n")].split(b" ")
+        if len(start) != 3:
+            self.refuse_opened(event, RequestMalformed("the request line is not 'METHOD target HTTP/1.1'"))
+            return
+        if flags & (_FLAG_CHUNKED | _FLAG_UPGRADE):
+            framing, left = (_UPGRADE if flags & _FLAG_UPGRADE else _CHUNKED), UNBOUNDED
+        elif flags & _FLAG_END and not length:
+            framing, left = _NONE, 0
+        else:
+            framing, left = _LENGTH, length
+        owner = AgentStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
+        owner.stream = stream
+        owner.left = left
+        stream.owner = owner
+        owner.start(upstream)
+        if flags & _FLAG_END and framing is not _NONE:  # an empty body still has an end
+            owner.receive_end([])
+
+    def refuse_opened(self, event: Opened, error: DevrouteError) -> None:
+        """Reset a stream that the other end has just opened."""
+        event.stream.owner = RefusedRequest(self)
+        self._session.reset(event.stream, error.code, error.message, error.hint)
+        self.wake()
