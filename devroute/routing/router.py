@@ -20,6 +20,8 @@ from devroute.errors import (
     ConditionUnmet,
     ContractInvalid,
     ContractMissing,
+    DevrouteError,
+    LaptopOffline,
     LoopDetected,
     MarkerMissing,
     PathNotOffered,
@@ -129,7 +131,11 @@ class ContractRouter:
             if cached.route is None:
                 cached.route = self._route_builder.static(entry, cached.signature)
             return cached.route
-        laptop = self._directory.lookup(str(entry.target), entry.key)
+        try:
+            laptop = self._directory.lookup(str(entry.target), entry.key)
+        except LaptopOffline:
+            self._shadow.refused(request)
+            raise
         if cached.route is None or cached.laptop is not laptop:
             self._build(cached, laptop, contract=True)
         return _route_if_offered(cached, laptop, request)
@@ -140,6 +146,14 @@ class ContractRouter:
         ticket = None if request.contract else ticket_of(request.raw)
         if ticket is None:
             raise _header_count_error(request)
+        try:
+            return self._route_of_ticket(ticket, request)
+        except DevrouteError:
+            self._shadow.refused(request)
+            raise
+
+    def _route_of_ticket(self, ticket: str, request: InboundRequest) -> Route:
+        """Raises what policy has against it, LaptopOffline, PathNotOffered or ConditionUnmet."""
         target = self._shadow.target(ticket)
         key, laptop = (target.name, target.service), target.laptop
         cached = self._decisions.get(key)

@@ -27,6 +27,8 @@ from devroute.routing import router
 from devroute.routing.registry import LaptopService
 from devroute.routing.route import FAILOVER, Route
 from devroute.routing.router import ContractRouter
+from devroute.routing.shadow.comparison import ComparedResponse
+from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from devroute.upstream.mirror import MirrorUpstream
 from devroute.upstream.negotiating import NegotiatingUpstream
@@ -142,6 +144,16 @@ async def test_shadow_traffic_is_limited_to_the_offered_methods_whatever_the_sid
     )
     with pytest.raises(ConditionUnmet, match="shadow traffic of POST only"):
         desk.route(b'{"foo": "alice"}')
+
+
+@pytest.mark.parametrize("line", [b'x-devroute: {"foo": "alice"}', b"x-devroute-copy: " + b"f" * 32])
+async def test_no_comparison_is_expected_for_a_copy_whose_laptop_has_left(desk: Desk, line: bytes) -> None:
+    shadow = ShadowTraffic(lambda: 0.0)
+    desk.router = ContractRouter(desk, desk.consult, desk.pools, shadow=shadow)
+    with pytest.raises(LaptopOffline):
+        desk.fields(line, b"x-devroute-matched: foo", b"x-devroute-compare: abc1")
+    shadow.comparisons.add_service_response("abc1", ComparedResponse(200))
+    assert len(shadow.comparisons) == 0
 
 
 async def test_a_laptops_own_address_is_subject_to_policy_too(desk: Desk) -> None:

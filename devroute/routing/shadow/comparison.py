@@ -74,9 +74,10 @@ def decode_response(body: bytes) -> ComparedResponse:
     return ComparedResponse(int(found["status"]), headers, bytearray(compared), bool(found["whole"]))
 
 
-def comparison_id(head: RequestHead) -> str | None:
-    """The id that joins a request's two responses; None where the sidecar will not report the service's."""
-    return header_id(head.wire, _FIELD, ID_LENGTH)
+def comparison_id(head: bytes) -> str | None:
+    """The id that joins the two responses to a request with this head; None where the sidecar will not report
+    the service's."""
+    return header_id(head, _FIELD, ID_LENGTH)
 
 
 def parse_service_response(body: bytes, *, whole: bool) -> ComparedResponse:
@@ -120,6 +121,7 @@ class PendingComparisons:
         self.missing: Callable[[str], None] = lambda key: None
         self._clock = clock
         self._pairs: dict[str, _Pair] = {}
+        self._refused: dict[str, None] = {}  # the newest MAX_PENDING keys, in their order
         self.size = 0  # in bytes
 
     def __len__(self) -> int:
@@ -137,7 +139,11 @@ class PendingComparisons:
         return pair
 
     def add_service_response(self, key: str, response: ComparedResponse) -> bool:
-        """It may arrive before the shadow request has, which is then not expected here."""
+        """Returns whether it is expected here. It may arrive before the shadow request has, which then is not
+        known here."""
+        if key in self._refused:
+            del self._refused[key]
+            return True
         pair = self._pair(key)
         expected = pair is not None and pair.notify is not None
         if pair is not None and pair.real is None:
@@ -147,9 +153,9 @@ class PendingComparisons:
         return expected
 
     def expects(self, key: str) -> bool:
-        """Whether the laptop's response comes here, and the service's has not."""
+        """Whether the shadow request came here, and the service's response has not."""
         pair = self._pairs.get(key)
-        return pair is not None and pair.notify is not None and pair.real is None
+        return key in self._refused or (pair is not None and pair.notify is not None and pair.real is None)
 
     def waiting(self, key: str) -> ComparedResponse | None:
         """A service's response whose shadow request has not come here."""
@@ -160,6 +166,16 @@ class PendingComparisons:
         """Another replica has it."""
         if self.waiting(key) is not None:
             self._remove(key, self._pairs[key])
+
+    def refuse(self, key: str) -> None:
+        """The shadow request is sent to no laptop: the service's response, which comes all the same, would
+        wait for nothing, and leave no room for others."""
+        if self.waiting(key) is not None:
+            self._remove(key, self._pairs[key])
+            return
+        self._refused[key] = None
+        if len(self._refused) > MAX_PENDING:
+            del self._refused[next(iter(self._refused))]
 
     def expect(
         self, key: str, service: str, head: RequestHead, notify: Notify

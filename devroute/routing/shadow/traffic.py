@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from devroute.errors import LaptopOffline
-from devroute.http.message import RequestHead
+from devroute.http.message import InboundRequest, RequestHead
 from devroute.routing.decision import LaptopService
 from devroute.routing.registration import Registration
 from devroute.routing.shadow.comparison import LaptopResponseObserver, PendingComparisons, comparison_id
@@ -78,6 +78,12 @@ class ShadowTraffic:
             raise LaptopOffline("the laptop that takes this shadow traffic is no longer online")
         return _first(found).target
 
+    def refused(self, request: InboundRequest) -> None:
+        """The request is sent to no laptop, so that there will be no comparison."""
+        key = comparison_id(request.raw)
+        if key is not None:
+            self.comparisons.refuse(key)
+
     def watch(self, laptop: str, service: str) -> Watch | None:
         """Observes the laptop's responses for comparisons; None where the laptop takes no shadow traffic."""
         takers = self._takers.get((laptop, service))
@@ -88,7 +94,7 @@ class ShadowTraffic:
         notifier = _first(takers).notifier
 
         def observe(head: RequestHead) -> LaptopResponseObserver | None:
-            key = comparison_id(head)
+            key = comparison_id(head.wire)
             return None if key is None else self.comparisons.expect(key, service, head, notifier.notify)
 
         return observe

@@ -83,6 +83,32 @@ def test_pending_comparisons_are_limited_in_number_and_time() -> None:
     assert [each["real"] for each in proxy.sent] == [None] * MAX_PENDING
 
 
+@pytest.mark.parametrize("refused_first", [True, False])
+def test_refused_shadow_requests_leave_room_for_others(refused_first: bool) -> None:
+    proxy = Proxy()
+    for number in range(3 * MAX_PENDING):
+        key = f"k{number}"
+        if refused_first:
+            proxy.pairs.refuse(key)
+            assert proxy.pairs.expects(key)
+        proxy.service(key)
+        if not refused_first:
+            proxy.pairs.refuse(key)
+        assert not proxy.pairs.expects(key)
+    assert (len(proxy.pairs), proxy.pairs.size) == (0, 0)
+    proxy.laptop("a")
+    proxy.service("a")
+    assert len(proxy.sent) == 1
+
+
+def test_refused_shadow_requests_are_remembered_in_bounded_number() -> None:
+    proxy = Proxy()
+    for number in range(3 * MAX_PENDING):
+        proxy.pairs.refuse(f"k{number}")
+    remembered = [number for number in range(3 * MAX_PENDING) if proxy.pairs.expects(f"k{number}")]
+    assert remembered == list(range(2 * MAX_PENDING, 3 * MAX_PENDING))
+
+
 def test_pending_comparisons_are_limited_in_bytes() -> None:
     proxy = Proxy()
     large = b"status 200\n" + b"\n".join(b"x: " + b"y" * 60_000 for _ in range(2)) + b"\n\n" + bytes(60_000)
@@ -130,10 +156,9 @@ def test_a_malformed_report_of_a_sidecar_is_an_error(body: bytes) -> None:
 
 
 def test_the_id_is_what_the_sidecar_wrote() -> None:
-    assert comparison_id(HEAD) == "abc1"
+    assert comparison_id(WIRE) == "abc1"
     for value in (b"", b"a" * 40, b"a b", b"a\xff"):
-        wire = WIRE.replace(b"abc1", value)
-        assert comparison_id(RequestHead(b"GET", b"/a", Framing.NONE, 0, wire)) is None
+        assert comparison_id(WIRE.replace(b"abc1", value)) is None
 
 
 # --- at the laptop ------------------------------------------------------------------------------------------
