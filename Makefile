@@ -47,9 +47,9 @@ $(VENV)/.%-installed: pyproject.toml constraints.txt
 demo: $(VENV)/.demo-installed
 	@$(BIN)/devroute demo $(if $(KEEP),--keep) $(if $(SERVICE),--service $(SERVICE))
 
-# Tests mostly wait for processes: one worker more than the two cores that CI has.
+# Tests mostly wait for processes: twice as many workers as the two cores that CI has.
 test: $(VENV)/.test-installed
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 # A copy of the package whose data path is compiled to C (setup.py). PYTHONPATH selects it; the safe path keeps the
 # current folder from coming first.

@@ -118,8 +118,8 @@ async def test_the_service_responds_and_equal_responses_do_not_differ(party: Par
 
 
 async def test_a_difference_in_json_is_named_by_its_path(party: Party) -> None:
-    await party.ask("alice", "/same")
-    await party.verdict("alice", "/same")
+    await party.ask("alice", "/same?before")
+    await party.verdict("alice", "/same?before")
     status, _, body = await party.ask("alice", "/json")
     assert (status, body["who"]) == (200, "same")
     event = await party.verdict("alice", "/json")
@@ -201,8 +201,9 @@ async def test_a_laptop_that_does_not_respond_in_time_is_reported(party: Party) 
 async def test_captures_have_their_comparison(party: Party) -> None:
     online = next(each for each in party.ups["alice"].events() if each.get("event") == "online")
     link = str(online["inspector"])
-    await party.ask("alice", "/json")
-    await party.verdict("alice", "/json")
+    path = "/json?captured"
+    await party.ask("alice", path)
+    await party.verdict("alice", path)
     async with AsyncExitStack() as stack:
         jar = aiohttp.CookieJar(unsafe=True)
         client = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=jar))
@@ -211,7 +212,7 @@ async def test_captures_have_their_comparison(party: Party) -> None:
         base = link.partition("/?")[0].rstrip("/")
         async with client.get(base + "/api/exchanges") as response:
             listed = await response.json()
-    found = [each for each in listed["exchanges"] if each["target"] == "/json"]
+    found = [each for each in listed["exchanges"] if each["target"] == path]
     assert found
     assert found[0]["differences"] == 1
 

@@ -53,6 +53,8 @@ class Town:
     mesh: Mesh
     urls: dict[str, str] = field(default_factory=dict)
     ups: dict[str, testbed.Command] = field(default_factory=dict)
+    #: The server, the token and the arguments of each laptop.
+    registrations: dict[str, tuple[str, ...]] = field(default_factory=dict)
     copies: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     #: Lets the laptop respond at /held.
@@ -66,6 +68,10 @@ class Town:
         url = self.urls[service] + path
         async with self.mesh.client.request(method, url, headers=sent, data=body) as response:
             return response.status, await response.json(), dict(response.headers)
+
+    async def start(self, person: str) -> None:
+        up = testbed.laptop(self.mesh.folder, person, *self.registrations[person])
+        self.ups[person] = await self.mesh.stack.enter_async_context(up)
 
     def verdict(self, person: str, path: str) -> dict[str, Any] | None:
         """The event of a comparison for a path."""
@@ -140,9 +146,9 @@ async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
         at = {"calls": f"grpc://127.0.0.1:{number}"}
         for name, (services, flags) in laptops.items():
             offered = (f"{each}={at.get(each, app.port)}" for each in services)
-            arguments = (*offered, "--output", "json", *flags)
-            up = testbed.laptop(folder, name, mesh.proxy.server, tokens[name][0], *arguments)
-            found.ups[name] = await mesh.stack.enter_async_context(up)
+            registration = (mesh.proxy.server, tokens[name][0], *offered, "--output", "json", *flags)
+            found.registrations[name] = registration
+            await found.start(name)
         yield found
 
 
@@ -269,6 +275,7 @@ async def test_copies_end_with_the_laptop(town: Town) -> None:
 
     await eventually(ended)
     assert town.copied("/gone") == []
+    await town.start("bob")
 
 
 # --- without a real proxy: what it may send, and whether it is reachable ------------------------------------

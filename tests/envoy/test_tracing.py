@@ -129,5 +129,7 @@ async def test_the_metrics_count_what_was_exported(party: Party) -> None:
     def ours(span: Received) -> bool:
         return span.service.startswith("devroute-")
 
-    await eventually(lambda: exported())
+    trace_id, _, _ = await party.send("01")
+    await party.collector.trace(trace_id, 4)
+    await eventually(exported)
     assert await exported() <= sum(map(ours, party.collector.spans))
