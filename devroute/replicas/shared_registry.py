@@ -86,6 +86,7 @@ class SharedRegistry:
         self._others = asyncio.Lock()  # what is known of the others; taken after that of `_own`
         self._tasks = TaskOwner()
         self._started: float | None = None
+        self._was_ready = False
         self._refreshed = time.monotonic()  # when _refresh last found Redis
 
     async def listen(self, host: str, port: int) -> int:
@@ -134,11 +135,12 @@ class SharedRegistry:
     @property
     def ready(self) -> bool:
         """Whether requests for the others' laptops can be forwarded: the others dial, so a replica that has
-        just started cannot yet. One that another does not reach is ready after LINKED_SECONDS."""
-        if self._started is None:
-            return False
-        linked = all(node.link is not None or node.dead for node in self._nodes())
-        return linked or time.monotonic() - self._started > LINKED_SECONDS
+        just started cannot yet. One that another does not reach is ready after LINKED_SECONDS. Once ready,
+        it stays so: what fails later is no reason to take its laptops' requests away."""
+        if not self._was_ready and self._started is not None:
+            linked = all(node.link is not None or node.dead for node in self._nodes())
+            self._was_ready = linked or time.monotonic() - self._started > LINKED_SECONDS
+        return self._was_ready
 
     def _nodes(self) -> list[Node]:
         return [known.node for known in self.remote.known.values()]
