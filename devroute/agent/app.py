@@ -22,6 +22,7 @@ from devroute.agent.link_keeper import LinkKeeper, first_result
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.notices import MoveReceiver, NoticeReceiver
 from devroute.agent.open_requests import OpenRequestWatch
+from devroute.agent.outgoing import OutgoingRequests
 from devroute.agent.rule_switch import RuleSwitch
 from devroute.agent.second_link import Held
 from devroute.agent.settings import AgentSettings
@@ -101,9 +102,12 @@ class Agent:
         self._rules = RuleBook(settings.rules)
         self.rule_switch = RuleSwitch(self._rules, reporter)
         self._upstreams = self._all_upstreams(recorder)
-        #: Sends captured requests to the apps again.
+        #: What sees the requests from this laptop to services of the mesh.
+        self.outgoing = OutgoingRequests(self._rules, self._redaction, recorder, self._observe)
+        #: Sends captured requests again.
         self.replayer = Replayer(
-            {n: app for n, app in self._upstreams.items() if isinstance(app, RecordingUpstream)}
+            {n: app for n, app in self._upstreams.items() if isinstance(app, RecordingUpstream)},
+            self.outgoing.recorded,
         )
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: What the inspector shows and acts on; None where there is no inspector.
@@ -123,7 +127,7 @@ class Agent:
         report = partial(reporter.app, started=bool(settings.command))
         self._watch = AppWatch(settings.services, report)
         self._open_requests = OpenRequestWatch(
-            lambda: self._keeper.links, self._reporter.open, self._redaction
+            lambda: [*self._keeper.links, self.outgoing], self._reporter.open, self._redaction
         )
 
     def _create_metrics(self) -> "AgentMetrics | None":
@@ -209,11 +213,11 @@ class Agent:
 
     def _observe(self, finished: Finished) -> None:
         if not finished.service.startswith("@"):
-            if self._metrics is not None:
+            if self._metrics is not None and not finished.outgoing:
                 self._metrics.finished(finished)
             self._reporter.request(finished._replace(target=self._redaction.target_text(finished.target)))
             self._flush_soon()
-            if (finished.refusal or finished.code) and not finished.rule:
+            if (finished.refusal or finished.code) and not (finished.rule or finished.outgoing):
                 self._advisor.observe(finished)
 
     def _advised(self, service: str, text: str) -> None:

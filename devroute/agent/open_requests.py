@@ -5,10 +5,9 @@ One timer for all of them: most requests end before it looks, and cost nothing.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from devroute.inspector.redaction import Redaction
-from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.agent_stream import OpenRequest
 
 #: Between two looks, and the least age of what is reported, in seconds.
@@ -18,17 +17,23 @@ LEAST_AGE: Final = 1.0
 MAX_OPEN: Final = 100
 
 
+class HasOpenRequests(Protocol):
+    """A link, or the outgoing requests."""
+
+    def open_requests(self, least_age: float, most: int) -> list[OpenRequest]: ...
+
+
 class OpenRequestWatch:
-    """`links` returns the open links, the newest last. `report` gets the open requests with each look, as
-    long as there are some, and once an empty list."""
+    """`sources` returns the open links, the newest last, and what else has requests. `report` gets the open
+    requests with each look, as long as there are some, and once an empty list."""
 
     def __init__(
         self,
-        links: Callable[[], Sequence[AgentLink]],
+        sources: Callable[[], Sequence[HasOpenRequests]],
         report: Callable[[Sequence[OpenRequest]], None],
         redaction: Redaction,
     ) -> None:
-        self._links = links
+        self._sources = sources
         self._report = report
         self._redaction = redaction
         self._timer: asyncio.TimerHandle | None = None
@@ -43,7 +48,7 @@ class OpenRequestWatch:
 
     def _look(self) -> None:
         self.start()
-        found = [each for link in self._links() for each in link.open_requests(LEAST_AGE, MAX_OPEN)]
+        found = [each for source in self._sources() for each in source.open_requests(LEAST_AGE, MAX_OPEN)]
         if not found and not self._some:
             return
         self._some = bool(found)

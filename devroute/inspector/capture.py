@@ -13,6 +13,8 @@ from devroute.http.message import Headers, split_fields
 
 Kind = Literal["http", "grpc", "websocket", "upgrade", "sse"]
 State = Literal["open", "done", "failed"]
+#: "in": a request to an app of this laptop; "out": one from this laptop to a service of the mesh.
+Direction = Literal["in", "out"]
 Opcode = Literal["text", "binary", "close", "ping", "pong"]
 Fields = list[tuple[str, str]]
 
@@ -121,8 +123,10 @@ class Capture:
     """A recorded request and its response, which changes while the request is in flight. `started` is Unix
     time; `opened`, `sent`, `responded` and `ended` are times of one monotonic clock, None until they happen.
 
-    `comparison`: for shadow traffic, the differences between the real service's response and this one; empty
-    if there are none, None if there was no comparison. `rules`: what rules of this laptop did with it.
+    `service`: that of this laptop's app; of an outgoing request the name and port of the mesh's service, such
+    as "c.shop:80". `comparison`: for shadow traffic, the differences between the real service's response and
+    this one; empty if there are none, None if there was no comparison. `rules`: what rules of this laptop did
+    with it.
     """
 
     service: str
@@ -131,6 +135,7 @@ class Capture:
     started: float
     opened: float
     id: int = 0
+    direction: Direction = "in"
     version: str = "HTTP/1.1"
     kind: Kind = "http"
     sent: float | None = None
@@ -182,8 +187,9 @@ class Capture:
 
     @property
     def caller(self) -> str:
-        """The caller as the mesh has verified it, "" if it has not; see caller_of."""
-        return self.request_head.caller
+        """The caller as the mesh has verified it, "" if it has not; see caller_of. A request from this laptop
+        has none, whatever identity it passes on."""
+        return "" if self.direction == "out" else self.request_head.caller
 
     @property
     def timing(self) -> Timing:

@@ -47,8 +47,9 @@ class CurlCommand(NamedTuple):
 
 
 def as_curl(capture: Capture, base_url: str, contract: str | None = None) -> CurlCommand:
-    """The command for a request to `base_url` (scheme, host, port): that of the app, or with a `contract`
-    that of an entry of the mesh. Raises NotReplayable if the stored request is not complete."""
+    """The command for a request to `base_url` (scheme, host, port): that of the app, for an outgoing request
+    that of the local port which leads to its service, or with a `contract` that of an entry of the mesh.
+    Raises NotReplayable if the stored request is not complete."""
     if capture.kind in ("websocket", "upgrade"):
         raise NotReplayable("curl cannot send a WebSocket or another upgraded connection")
     check_body(capture)
@@ -71,20 +72,25 @@ def as_curl(capture: Capture, base_url: str, contract: str | None = None) -> Cur
     lines = [" ".join((*parts, _with_secrets(base_url.rstrip("/") + capture.target, secrets)))]
     if contract is not None:
         lines.append(f"-H {quote(f'X-devroute: {contract}')}")
-    lines += _headers(capture, urlsplit(base_url).netloc, secrets, through_mesh=contract is not None)
+    # Who listens at the local port of a service names it to the mesh.
+    own_host = None if capture.direction == "out" else urlsplit(base_url).netloc
+    lines += _headers(capture, own_host, secrets, through_mesh=contract is not None)
     if data:
         lines.append(data)
     return CurlCommand(pipe + " \\\n  ".join(lines), list(secrets))
 
 
-def _headers(capture: Capture, authority: str, secrets: dict[str, None], *, through_mesh: bool) -> list[str]:
+def _headers(
+    capture: Capture, own_host: str | None, secrets: dict[str, None], *, through_mesh: bool
+) -> list[str]:
+    """`own_host`: the Host that curl writes by itself, None if it is to write its own in any case."""
     lines: list[str] = []
     names = set()
     has_body = bool(capture.request_body.data)
     for name, value in capture.request_headers:
         low = name.lower()
         names.add(low)
-        if low in _OMITTED or low.startswith("x-envoy-") or (low == "host" and value == authority):
+        if low in _OMITTED or low.startswith("x-envoy-") or (low == "host" and own_host in (None, value)):
             continue
         if low == "content-encoding" and capture.request_body.decoded:
             continue

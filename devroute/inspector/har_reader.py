@@ -97,6 +97,7 @@ def _capture(entry: dict[str, Any], where: str) -> Capture:
     headers = _fields(request, f"{where}: request", host)
     service = _get(ours, "service", str, where, "") or host.partition(":")[0].partition(".")[0]
     capture = Capture(service, method, target, _time(entry, where), 0.0)
+    capture.direction = "out" if ours.get("direction") == "out" else "in"
     capture.version = _get(request, "httpVersion", str, where, "") or "HTTP/1.1"
     capture.request_head = CapturedHead.of(headers)
     capture.request_body = _post(request, f"{where}: request")

@@ -47,6 +47,7 @@ def entry(capture: Capture) -> dict[str, Any]:
         "timings": dict(zip(("send", "wait", "receive"), map(_ms, capture.timing), strict=True)),
         "_devroute": {
             "service": capture.service,
+            "direction": capture.direction,
             "caller": capture.caller,
             "kind": capture.kind,
             "replay_of": capture.replay_of,

@@ -14,14 +14,22 @@ from devroute.inspector.store import CaptureStore
 @dataclass(slots=True)
 class About:
     """This laptop: the URLs of its apps by service, and its name, "" until the proxy has assigned it.
-    `entries`: the URLs by which services are called from outside, by name, as far as the proxy knows them;
-    `command` and `link` send a request to this laptop, by a shell and by a browser."""
+    `reached`: the URLs of the local ports that lead to services of the mesh, by name and port such as
+    "c.shop:80". `entries`: the URLs by which services are called from outside, by name, as far as the proxy
+    knows them; `command` and `link` send a request to this laptop, by a shell and by a browser."""
 
     services: dict[str, str]
     name: str = ""
+    reached: dict[str, str] = field(default_factory=dict)
     entries: dict[str, str] = field(default_factory=dict)
     command: str = ""
     link: str | None = None
+
+    def local_url(self, capture: Capture) -> str:
+        """Where a program on this laptop sends such a request: to the app, or to the port that leads to the
+        service of the mesh."""
+        known = self.reached if capture.direction == "out" else self.services
+        return known.get(capture.service, f"http://{capture.service}")
 
     def entry_of(self, service: str) -> str:
         """Where to send a request for a service through the mesh: its own entry, else the first one, else the

@@ -1,4 +1,5 @@
-"""Records the requests and responses between the tunnel and an app: an upstream that wraps an upstream.
+"""Records requests and responses, those between the tunnel and an app and those from this laptop to a service
+of the mesh: an upstream that wraps an upstream.
 
 Everything is passed on at once, unchanged. On the path of a request, events are only queued (2 µs a request).
 The recorder processes and redacts them a moment later (40 µs a request), at a rate that leaves the event loop
@@ -12,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from devroute.errors import DevrouteError
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.inspector.capture import Capture
+from devroute.inspector.capture import Capture, Direction
 from devroute.inspector.messages import MAX_MESSAGE_BYTES, GrpcMessages, Watcher, WebSocketMessages
 from devroute.inspector.store import CaptureStore
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
@@ -37,7 +38,7 @@ _REQUEST_DATA, _REQUEST_END, _HEAD, _RESPONSE_DATA, _RESPONSE_END, _ERROR, _CANC
 
 
 class App(Upstream, Protocol):
-    """The upstream of a local app."""
+    """The upstream of a local app, or of a service of the mesh."""
 
     async def close(self) -> None: ...
 
@@ -81,11 +82,13 @@ class Recorder:
 
 @dataclass(slots=True, eq=False, repr=False)
 class RecordingUpstream:
-    """An app whose requests and responses are recorded; implements devroute.upstream.Upstream."""
+    """An app whose requests and responses are recorded; implements devroute.upstream.Upstream. `service` and
+    `direction` as of Capture."""
 
     _app: App
-    _service: str
+    service: str
     _recorder: Recorder
+    direction: Direction = "in"
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         recorder = self._recorder
@@ -94,7 +97,7 @@ class RecordingUpstream:
         if recorder.busy:
             recorder.store.skipped += 1
             return self._app.open(head, sink)
-        stream = RecordedStream(recorder, self._service, head, sink)
+        stream = RecordedStream(recorder, self, head, sink)
         stream.stream = self._app.open(head, stream)
         return stream
 
@@ -102,7 +105,7 @@ class RecordingUpstream:
         self, head: RequestHead, sink: ResponseSink, replay_of: int | None
     ) -> tuple[Capture, UpstreamStream]:
         """Open a stream whose capture exists at once, even if recording is paused or busy: for replays."""
-        stream = RecordedStream(self._recorder, self._service, head, sink)
+        stream = RecordedStream(self._recorder, self, head, sink)
         capture = stream.record()
         capture.replay_of = replay_of
         stream.stream = self._app.open(head, stream)
@@ -127,16 +130,18 @@ _NEW: Final = _Direction()
 
 
 class RecordedStream:
-    """One request: the stream for the tunnel, and the sink for the app's response."""
+    """One request: the stream for its sender, and the sink for the app's response."""
 
     __slots__ = (
         "_capture", "_done", "_events", "_half_closed", "_head", "_opened", "_queued_bytes", "_recorder",
-        "_request", "_response", "_scheduled", "_service", "_sink", "_started", "_upgraded", "stream",
+        "_request", "_response", "_scheduled", "_sink", "_started", "_to", "_upgraded", "stream",
     )  # fmt: skip
 
-    def __init__(self, recorder: Recorder, service: str, head: RequestHead, sink: ResponseSink) -> None:
+    def __init__(
+        self, recorder: Recorder, to: RecordingUpstream, head: RequestHead, sink: ResponseSink
+    ) -> None:
         self._recorder = recorder
-        self._service = service
+        self._to = to
         self._head = head
         self._sink = sink
         self._started = time()
@@ -238,7 +243,9 @@ class RecordedStream:
         store = recorder.store
         capture = self._capture
         if capture is None:
-            capture = self._capture = store.begin(self._service, self._head, self._started, self._opened)
+            to = self._to
+            capture = store.begin(to.service, self._head, self._started, self._opened, to.direction)
+            self._capture = capture
             self._request, self._response = _Direction(), _Direction()
             if capture.kind == "grpc":
                 self._request.watcher = GrpcMessages(from_client=True)

@@ -1,5 +1,5 @@
 """Sends recorded requests to local apps, and compares the responses with the recorded ones (`devroute
-replay`).
+replay`). Outgoing requests are no app's: they are skipped.
 
 Owns the order and the concurrency. inspector/replay_request.py builds the requests, inspector/compare.py
 finds the differences.
@@ -151,6 +151,8 @@ class _Player:
 
     def _app_for(self, entry: Capture) -> RecordingUpstream:
         """The app for an entry's request. Raises NotReplayable if it has to be skipped."""
+        if entry.direction == "out":
+            raise NotReplayable("it is an outgoing request, which no app on this laptop received")
         app = self._apps.get(entry.service, self._apps.get(""))
         methods = self._plan.methods
         if app is None:

@@ -1,5 +1,5 @@
-"""Sends captured requests to the local app again, never through the mesh. Owns the streams of these requests
-until they end or `close` cancels them.
+"""Sends captured requests again: to the local app, never through the mesh, and an outgoing one to the service
+of the mesh. Owns the streams of these requests until they end or `close` cancels them.
 """
 
 import asyncio
@@ -15,10 +15,13 @@ from devroute.upstream.interface import UpstreamStream
 
 
 class Replayer:
-    """Replays for the apps of one `devroute up`, by service."""
+    """Replays for one `devroute up`: `apps` and, for outgoing requests, `reached` by service."""
 
-    def __init__(self, apps: Mapping[str, RecordingUpstream]) -> None:
+    def __init__(
+        self, apps: Mapping[str, RecordingUpstream], reached: Mapping[str, RecordingUpstream] | None = None
+    ) -> None:
         self._apps = apps
+        self._reached = {} if reached is None else reached
         self._running: set[Replay] = set()
 
     async def __call__(self, capture: Capture, edits: Mapping[str, Any]) -> Capture:
@@ -30,13 +33,20 @@ class Replayer:
         return replay.capture
 
     def start(self, capture: Capture, edits: Mapping[str, Any]) -> "Replay":
-        app = self._apps.get(capture.service)
-        if app is None:
+        return Replay(self._upstream(capture), capture, edits)
+
+    def _upstream(self, capture: Capture) -> RecordingUpstream:
+        """Raises NotReplayable."""
+        service = capture.service
+        if capture.direction == "out":
+            if (found := self._reached.get(service)) is None:
+                hint = f"start it with --reach {service}"
+                raise NotReplayable(f"this devroute up does not reach '{service}'", hint=hint)
+            return found
+        if (found := self._apps.get(service)) is None:
             served = ", ".join(sorted(self._apps))
-            raise NotReplayable(
-                f"'{capture.service}' is not served here", hint=f"this devroute up serves {served}"
-            )
-        return Replay(app, capture, edits)
+            raise NotReplayable(f"'{service}' is not served here", hint=f"this devroute up serves {served}")
+        return found
 
     def close(self) -> None:
         for replay in list(self._running):

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.inspector.capture import Body, Capture, CapturedHead, Message, as_text
+from devroute.inspector.capture import Body, Capture, CapturedHead, Direction, Message, as_text
 from devroute.inspector.redaction import BodyFields, Redaction, redaction
 from devroute.inspector.subscriptions import Callback, Defer, Subscriptions
 
@@ -135,21 +135,20 @@ class CaptureStore:
 
     # --- recording
 
-    def begin(self, service: str, head: RequestHead, started: float, now: float) -> Capture:
+    def begin(
+        self, service: str, head: RequestHead, started: float, now: float, direction: Direction = "in"
+    ) -> Capture:
         """Store a new request. `started`: Unix time; `now`: the monotonic clock of all later calls."""
         redact = self.redact
         wire = head.wire
         raw, fields = redact.head(wire[wire.find(b"\n") : -2])
-        capture = Capture(
-            service, head.method.decode("latin-1"), redact.target(head.target).decode("latin-1"), started, now
-        )
+        method, target = head.method.decode("latin-1"), redact.target(head.target).decode("latin-1")
+        capture = Capture(service, method, target, started, now, direction=direction)
         capture.request_head = CapturedHead(raw[1:])
         framing = head.framing
         if framing is _UPGRADE:
             capture.kind = "websocket" if b"websocket" in fields.upgrade.lower() else "upgrade"
-            capture.sent = now
-            capture.request_body.complete = True
-        elif framing is _NONE:
+        if framing is _UPGRADE or framing is _NONE:
             capture.sent = now
             capture.request_body.complete = True
         else:

@@ -24,8 +24,8 @@ LISTED_MESSAGES: Final = 500
 
 #: The values of a capture that a row shows as they are.
 _UNCHANGED: Final = (
-    "id", "service", "caller", "method", "target", "kind", "state", "status", "grpc_status", "replay_of",
-    "rules",
+    "id", "direction", "service", "caller", "method", "target", "kind", "state", "status", "grpc_status",
+    "replay_of", "rules",
 )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 Never judges whether a request may go there (routing/router.py).
 """
 
+from functools import partial
+
 from devroute.contract.grammar import Entry, Signature
 from devroute.contract.offer_options import DEFAULT_OPTIONS
 from devroute.contract.target import Address
@@ -11,7 +13,7 @@ from devroute.routing.route import ADDRESS, FAULT, MIRROR, SHADOW, TUNNEL, Route
 from devroute.routing.shadow.traffic import ShadowTraffic
 from devroute.upstream.address_pool import MAX_IN_FLIGHT
 from devroute.upstream.failover import FailoverUpstream
-from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream, TimeoutUpstream
+from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream, TimeoutUpstream, too_long
 from devroute.upstream.interface import Reservable, Upstream
 from devroute.upstream.mirror import MirrorBudget, MirrorUpstream
 from devroute.upstream.pools import Pools
@@ -81,7 +83,7 @@ class RouteBuilder:
         if entry.delay_s is not None:
             upstream = DelayUpstream(upstream, entry.delay_s, counting)
         if entry.timeout_s is not None:  # it includes the delay
-            upstream = TimeoutUpstream(upstream, entry.timeout_s, target)
+            upstream = TimeoutUpstream(upstream, entry.timeout_s, partial(too_long, target, entry.timeout_s))
         return self._route(upstream, entry, signature, "laptop", reason, code, laptop)
 
     def _route(

@@ -29,7 +29,8 @@ class Finished(NamedTuple):
     """A finished exchange. Times in seconds; `status` is 0 without a response; `code` is "" on success, else
     a code of devroute.errors or "cancelled", with its reason. `head` is the request's, as it came. `refusal`
     is the start of the body of a 400 or 403, which may be the app's server refusing what it was sent.
-    `grpc_status` is None where the response has none. `rule`: what a rule did, "" if none did anything."""
+    `grpc_status` is None where the response has none. `rule`: what a rule did, "" if none did anything.
+    `outgoing`: one from this laptop, and `service` that of the mesh (agent/outgoing.py)."""
 
     service: str
     method: str
@@ -44,6 +45,7 @@ class Finished(NamedTuple):
     refusal: bytes = b""
     grpc_status: int | None = None
     rule: str = ""
+    outgoing: bool = False
 
     @property
     def failed(self) -> bool:
@@ -54,7 +56,7 @@ class Finished(NamedTuple):
 
 class OpenRequest(NamedTuple):
     """A request that has not finished. `started` by the loop's clock, `age` in seconds; `status` is 0 until
-    there is a response's head."""
+    there is a response's head. `outgoing` as of Finished."""
 
     service: str
     method: str
@@ -62,6 +64,7 @@ class OpenRequest(NamedTuple):
     status: int
     started: float
     age: float
+    outgoing: bool = False
 
 
 Observe = Callable[[Finished], None]

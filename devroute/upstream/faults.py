@@ -1,10 +1,12 @@
-"""The contract's `delay`, `timeout` and `abort`, as upstreams that wrap an upstream.
+"""The contract's `delay`, `timeout` and `abort`, as upstreams that wrap an upstream. Rules of a laptop use
+the first two as well.
 
 They are here and not in the sidecar because its filters cannot wait, and wrap an upstream so that requests
 without these options pay nothing for them. Timers run only for requests whose contract asked for one.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, FaultInjected, TargetOverloaded, UpstreamTimeout
@@ -76,27 +78,36 @@ class _DelayedStream(DeferredStream):
 
 
 class TimeoutUpstream:
-    """Fails requests without a complete response after `seconds`. An upgraded connection (101) may stay."""
+    """Fails requests without a complete response after `seconds`, each with an error that `timed_out` makes.
+    An upgraded connection (101) may stay."""
 
-    def __init__(self, upstream: Upstream, seconds: float, target: str) -> None:
+    def __init__(self, upstream: Upstream, seconds: float, timed_out: Callable[[], DevrouteError]) -> None:
         self._upstream = upstream
         self._seconds = seconds
-        self._target = target
+        self._error = timed_out
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return _TimedStream(self._upstream, head, sink, self._seconds, self._target)
+        return _TimedStream(self._upstream, head, sink, self._seconds, self._error)
+
+
+def too_long(target: str, seconds: float, limit: str = "the contract's timeout") -> UpstreamTimeout:
+    """The error of a request to `target` without a complete response in time; `limit` is what set that."""
+    return UpstreamTimeout(f"{target} took longer than {seconds:g} s, {limit}", target=target)
 
 
 class _TimedStream:
     """A stream with a deadline. It is the upstream's sink, so that it learns of the response's end."""
 
     def __init__(
-        self, upstream: Upstream, head: RequestHead, sink: ResponseSink, seconds: float, target: str
+        self,
+        upstream: Upstream,
+        head: RequestHead,
+        sink: ResponseSink,
+        seconds: float,
+        error: Callable[[], DevrouteError],
     ) -> None:
         self._sink = sink
-        self._error = UpstreamTimeout(
-            f"{target} took longer than {seconds:g} s, the contract's timeout", target=target
-        )
+        self._error = error
         self._timer = asyncio.get_running_loop().call_later(seconds, self._timed_out)
         self.on_informational = sink.on_informational
         self.on_data = sink.on_data
@@ -110,7 +121,7 @@ class _TimedStream:
 
     def _timed_out(self) -> None:
         self._stream.cancel()
-        self._sink.on_error(self._error)
+        self._sink.on_error(self._error())
 
     def cancel(self) -> None:
         self._timer.cancel()

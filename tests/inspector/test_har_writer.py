@@ -31,6 +31,7 @@ seconds = st.integers(0, 10**7).map(lambda micro: micro / 10**6)
 def captures(draw: st.DrawFn) -> Capture:
     made = Capture("foo", draw(st.sampled_from(["GET", "POST", "M-SEARCH"])), "/" + draw(targets), 1e9, 0.0)
     made.kind = draw(st.sampled_from(["http", "grpc", "websocket", "sse"]))
+    made.direction = draw(st.sampled_from(["in", "out"]))
     made.request_head = CapturedHead.of([("host", "foo"), *draw(fields)])
     made.response_head = CapturedHead.of(draw(fields))
     for body in (made.request_body, made.response_body):
@@ -70,7 +71,7 @@ def look(capture: Capture) -> dict[str, Any]:
         for name in (
             *("service", "method", "target", "kind", "started", "status", "reason", "state", "error"),
             *("request_headers", "response_headers", "trailers", "request_body", "response_body", "messages"),
-            "rules",
+            *("rules", "direction"),
         )
     } | {name: None if value is None else round(value, 6) for name, value in clock.items()}
 

@@ -65,6 +65,7 @@ async def test_captures_are_there_after_a_restart_under_the_same_ids(tmp_path: P
     rpc = capture("/shop.Orders/Place")
     rpc.kind, rpc.trailers = "grpc", [("grpc-status", "5")]
     rpc.messages = [Message(0.001, True, "binary", b"\x08\x2a", 2)]
+    rpc.direction = "out"
     rpc.comparison = [{"where": "status", "left": "200", "right": "404"}]
     before, reports = await run(path, capture("/one"), rpc)
     store, more = await run(path, capture("/three"))
@@ -73,10 +74,20 @@ async def test_captures_are_there_after_a_restart_under_the_same_ids(tmp_path: P
     again, original = store.get(2), before.get(2)
     assert again is not None
     assert original is not None
-    for name in ("kind", "trailers", "comparison", "status", "started", "grpc_status"):
+    for name in ("direction", "kind", "trailers", "comparison", "status", "started", "grpc_status"):
         assert getattr(again, name) == getattr(original, name)
     assert again.messages[0].data == b"\x08\x2a"
     assert [key for key, _ in targets((await run(path))[0])] == [3, 2, 1]
+
+
+async def test_a_history_of_before_there_were_directions_is_all_incoming(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    await run(path, capture("/old"))
+    path.write_bytes(path.read_bytes().replace(b'"direction": "in", ', b""))
+    assert b"direction" not in path.read_bytes()
+    store, reports = await run(path)
+    assert reports == []
+    assert [each.direction for each in store.newest_first()] == ["in"]
 
 
 async def test_only_redacted_text_reaches_the_disk_and_only_for_its_owner(tmp_path: Path) -> None:

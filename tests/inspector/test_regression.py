@@ -166,6 +166,15 @@ async def test_entries_that_cannot_be_read_are_skipped_with_their_reason_and_cou
     assert "(no response was recorded)" in out
 
 
+async def test_outgoing_requests_are_skipped_since_no_app_received_them(play: Run) -> None:
+    out = recorded("/out")
+    out.direction, out.service = "out", "c.shop:80"
+    async with shop() as (it, port):
+        code, text, _ = await play([recorded("/in"), out], "--to", str(port), "--ignore", "$.timestamp")
+        assert (code, [path for _, path, _ in it.seen]) == (0, ["/in"])
+    assert "(it is an outgoing request, which no app on this laptop received)" in text
+
+
 async def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(play: Run) -> None:
     entries = [recorded("/a"), recorded("/b", "POST"), recorded("/c", authorization="[redacted]")]
     async with shop() as (it, port):

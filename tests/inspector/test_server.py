@@ -433,6 +433,22 @@ async def test_curl_goes_to_the_local_app_or_through_the_mesh(monkeypatch: pytes
         assert (await opened.get("/api/exchanges/1/curl?to=mesh"))["to"] == "https://foo.example"
 
 
+async def test_curl_of_an_outgoing_request_goes_through_the_local_port_of_its_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ABOUT.reached, "c.shop:80", "http://127.0.0.1:9002")
+    async with inspector() as opened:
+        headers = [("Host", "c.shop"), ("x-one", "1")]
+        opened.store.add(capture("/a", direction="out", service="c.shop:80", request_headers=headers))
+        local = await opened.get("/api/exchanges/1/curl")
+        assert local["command"] == "curl http://127.0.0.1:9002/a \\\n  -H 'x-one: 1'"
+        async with opened.session.get(f"{opened.origin}/api/exchanges/1/curl?to=mesh") as response:
+            assert (response.status, (await response.json())["code"]) == (409, "not-replayable")
+        assert (await opened.get("/api/exchanges/1/rule"))["rule"]["direction"] == "out"
+        summary = (await opened.get("/api/exchanges?q=direction:out"))["exchanges"][0]
+        assert (summary["direction"], summary["service"], summary["caller"]) == ("out", "c.shop:80", "")
+
+
 async def test_har_is_exported_and_imported() -> None:
     async with inspector() as opened:
         opened.store.add(capture("/1"))

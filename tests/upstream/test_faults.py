@@ -1,11 +1,13 @@
 """The contract's delay, timeout and abort, around a fake upstream."""
 
+from functools import partial
+
 import pytest
 
 from devroute.errors import UpstreamReset, UpstreamTimeout
 from devroute.http.message import Framing
 from devroute.upstream import deferred
-from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream, TimeoutUpstream
+from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream, TimeoutUpstream, too_long
 from tests.upstream.fakes import OK, SWITCHING, RecordingSink, RecordingUpstream, head, timers_fired
 
 # --- delay -------------------------------------------------------------------------------------------------
@@ -53,7 +55,7 @@ async def test_a_request_cancelled_during_its_delay_is_never_sent(
 async def test_a_timeout_cancels_the_request_and_fails_the_response(
     target: RecordingUpstream, sink: RecordingSink, started: bool
 ) -> None:
-    TimeoutUpstream(target, 0.01, "alice").open(head(), sink)
+    TimeoutUpstream(target, 0.01, partial(too_long, "alice", 0.01)).open(head(), sink)
     if started:
         target.sink.on_head(OK)
         target.sink.on_data(b"ha")
@@ -67,7 +69,7 @@ async def test_a_timeout_cancels_the_request_and_fails_the_response(
 async def test_after_the_end_there_is_no_timeout(
     target: RecordingUpstream, sink: RecordingSink, end: str
 ) -> None:
-    stream = TimeoutUpstream(target, 0.01, "alice").open(head(), sink)
+    stream = TimeoutUpstream(target, 0.01, partial(too_long, "alice", 0.01)).open(head(), sink)
     match end:
         case "end":
             target.sink.on_head(OK)

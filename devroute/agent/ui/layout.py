@@ -88,13 +88,13 @@ def row_of(finished: Finished, at: str) -> Row:
     """The row of a request that ended at this time of day. Paths and reasons cannot control the terminal."""
     return Row(
         at,
-        finished.service,
+        "" if finished.outgoing else finished.service,
         finished.method,
-        printable(finished.target),
+        _path_of(finished),
         finished.status,
         duration(finished.duration),
         size(finished.size),
-        way_of(finished.head),
+        "" if finished.outgoing else way_of(finished.head),
         printable(finished.reason or finished.code) if finished.code else grpc_failure(finished),
         finished.rule,
     )
@@ -103,8 +103,19 @@ def row_of(finished: Finished, at: str) -> Row:
 def open_row(request: OpenRequest) -> Row:
     """The row of a request that has not ended; its clock is when it came."""
     came = time.strftime("%H:%M:%S", time.localtime(time.time() - request.age))
-    path, waited = printable(request.target), age(request.age)
-    return Row(came, request.service, request.method, path, request.status or OPEN, waited, "", "", "")
+    service = "" if request.outgoing else request.service
+    path, waited = _path_of(request), age(request.age)
+    return Row(came, service, request.method, path, request.status or OPEN, waited, "", "", "")
+
+
+def outgoing_to(request: Finished | OpenRequest) -> str:
+    """Where an outgoing request goes, as an arrow and the service; "" for any other."""
+    return f"-> {printable(request.service)}" if request.outgoing else ""
+
+
+def _path_of(request: Finished | OpenRequest) -> str:
+    path = printable(request.target)
+    return f"{outgoing_to(request)} {path}" if request.outgoing else path
 
 
 def grpc_failure(finished: Finished) -> str:

@@ -14,6 +14,7 @@ from devroute.agent.ui.layout import (
     detours_before,
     duration,
     grpc_failure,
+    outgoing_to,
     printable,
     sender_of,
     size,
@@ -77,8 +78,10 @@ class LineReporter(Reporter):
                 continue
             minutes = reported[each.started] = int(each.age // 60)
             if self._open.get(each.started) != minutes:
-                text = f"{each.service}  {each.method} {printable(each.target)}  open for {age(each.age)}"
-                what = {"service": each.service, "method": each.method, "path": each.target}
+                to = outgoing_to(each) or each.service
+                text = f"{to}  {each.method} {printable(each.target)}  open for {age(each.age)}"
+                what = {"direction": _direction(each), "service": each.service}
+                what |= {"method": each.method, "path": each.target}
                 self.show(Event("open", text, what | {"seconds": round(each.age, 1)}))
         self._open = reported
         self.flush()
@@ -113,7 +116,10 @@ class LineReporter(Reporter):
     # Without a Row, which costs 2 µs: one line is printed for each request, however many there are.
     def _as_text(self, each: Finished, now: str) -> str:
         service = f"{each.service}  " if self._several else ""
-        notes = (way_of(each.head), grpc_failure(each), each.code, each.rule)
+        if each.outgoing:
+            service = f"{outgoing_to(each)}  "
+        way = "" if each.outgoing else way_of(each.head)
+        notes = (way, grpc_failure(each), each.code, each.rule)
         more = "".join(f"  {text}" for text in notes if text)
         status = each.status or "---"
         took, length = duration(each.duration), size(each.size)
@@ -121,6 +127,8 @@ class LineReporter(Reporter):
 
     def _check_app(self, each: Finished) -> None:
         """Report an app that has stopped, once until it responds again."""
+        if each.outgoing:
+            return
         if each.code != AppUnreachable.code:
             if each.status:
                 self._unreachable.discard(each.service)
@@ -141,6 +149,7 @@ class LineReporter(Reporter):
 
 def _as_fields(each: Finished) -> dict[str, object]:
     return {
+        "direction": _direction(each),
         "service": each.service,
         "method": each.method,
         "path": each.target,
@@ -149,7 +158,11 @@ def _as_fields(each: Finished) -> dict[str, object]:
         "bytes": each.size,
         "code": each.code or None,
         "grpc_status": None if each.grpc_status is None else status_name(each.grpc_status),
-        "caller": sender_of(each.head) or None,
+        "caller": None if each.outgoing else sender_of(each.head) or None,
         "rule": each.rule or None,
-        "detoured_before": detours_before(each.head),
+        "detoured_before": [] if each.outgoing else detours_before(each.head),
     }
+
+
+def _direction(each: Finished | OpenRequest) -> str:
+    return "out" if each.outgoing else "in"

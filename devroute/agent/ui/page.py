@@ -195,6 +195,8 @@ def _unreachable(newest_first: Iterable[Finished]) -> dict[str, str]:
     """What to do about services whose app could not be reached the last time."""
     last: dict[str, str] = {}
     for each in newest_first:
+        if each.outgoing:
+            continue
         if each.service not in last and (each.status or each.code == AppUnreachable.code):
             last[each.service] = each.code
     return {name: "does not listen: start the app" for name, code in last.items() if code}

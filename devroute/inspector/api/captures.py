@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from devroute.contract.trace_id import split_trace
+from devroute.errors import NotReplayable
 from devroute.headers import CONTRACT
 from devroute.inspector.api.body import json_object, truth
 from devroute.inspector.api.search import matching
@@ -77,18 +78,23 @@ class Captures:
         return web.json_response({"differences": [each._asdict() for each in found]})
 
     async def curl(self, request: web.Request) -> web.Response:
-        """GET /api/exchanges/ID/curl?to=mesh: a curl command that sends the request to the local app, or
-        through the mesh; the shell variables that it needs, and the URL that it goes to."""
+        """GET /api/exchanges/ID/curl?to=mesh: a curl command that sends the request to the local app (an
+        outgoing one to the local port of its service), or through the mesh; the shell variables that it
+        needs, and the URL that it goes to."""
         capture = await self._inspection.shown(request.match_info["id"])
         about = self._inspection.about
         if request.query.get("to") == "mesh":
+            if capture.direction == "out":
+                raise NotReplayable(
+                    "an outgoing request goes through the local port of its service", hint="copy it as curl"
+                )
             base = about.entry_of(capture.service)
             received = value_of(capture.request_headers, CONTRACT)
             # A request of its own: not one more of the trace that was recorded.
             contract = split_trace(received)[0] if received else json.dumps({capture.service: about.name})
             made = as_curl(capture, base, contract)
         else:
-            base = about.services.get(capture.service, f"http://{capture.service}")
+            base = about.local_url(capture)
             made = as_curl(capture, base)
         return web.json_response(made._asdict() | {"to": base})
 

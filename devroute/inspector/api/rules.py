@@ -86,6 +86,8 @@ class Rules:
         capture = await self._inspection.shown(request.match_info["id"])
         path = capture.target.partition("?")[0]
         rule = {"service": capture.service, "method": capture.method, "path": path}
+        if capture.direction == "out":
+            rule["direction"] = "out"
         without = [name.lower() for name, value in capture.response_headers if REDACTED in value]
         if REDACTED.encode() in capture.response_body.data:
             without.append("the body")

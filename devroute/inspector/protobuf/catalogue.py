@@ -86,7 +86,7 @@ class Catalogue:
             trouble = f"This method is not in {self._files.words}. "
         app = self._apps.get(service)
         if app is None:
-            found = Found(problem=f"There is no schema: {service} is not served here.{_REMEDY}")
+            found = Found(problem=f"There is no schema: {service} is not served here.{_FILE_REMEDY}")
         else:
             found = await app.find(path)
         return found if found.method is not None else found._replace(problem=trouble + found.problem)
@@ -104,6 +104,7 @@ class Catalogue:
 
 REFLECTION: Final = "the app's server reflection"
 _REMEDY: Final = " Turn on the app's server reflection, or name a descriptor set: --descriptor-set FILE"
+_FILE_REMEDY: Final = " Name a descriptor set: --descriptor-set FILE"
 
 
 class ReflectedApp:

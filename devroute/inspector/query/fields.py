@@ -55,11 +55,24 @@ STATES: Final[dict[str, tuple[str, Test]]] = {
 }
 
 
-def _state(value: str) -> Test:
-    try:
-        return STATES[value.lower()][1]
-    except KeyError:
-        raise ValueError("one of " + ", ".join(STATES)) from None
+#: The values of `direction:`, with what they mean.
+DIRECTIONS: Final[dict[str, tuple[str, Test]]] = {
+    "in": ("to an app of this laptop", lambda each: each.direction == "in"),
+    "out": ("from this laptop to a service of the mesh", lambda each: each.direction == "out"),
+}
+
+#: The fields whose values have words about each.
+_EXPLAINED: Final = {"is": STATES, "direction": DIRECTIONS}
+
+
+def _one_of(tests: dict[str, tuple[str, Test]]) -> Callable[[str], Test]:
+    def test(value: str) -> Test:
+        try:
+            return tests[value.lower()][1]
+        except KeyError:
+            raise ValueError("one of " + ", ".join(tests)) from None
+
+    return test
 
 
 # --- statuses, times and sizes ------------------------------------------------------------------------------
@@ -236,7 +249,8 @@ FIELDS: Final[dict[str, Field]] = {
     "header": Field("text in a header or trailer, as name: value", _header, _always(), deep=True),
     "from": Field("the caller", _contains(lambda each: each.caller), _of("caller")),
     "service": Field("the service", _contains(lambda each: each.service), _of("service")),
-    "is": Field("grpc, websocket, replay, noise, …", _state, _always(*STATES)),
+    "is": Field("grpc, websocket, replay, noise, …", _one_of(STATES), _always(*STATES)),
+    "direction": Field("in: to this laptop, out: from it", _one_of(DIRECTIONS), _always(*DIRECTIONS)),
     "type": Field("text in the content type", _contains(_type), _media_types),
     "time": Field(">500ms, <2s", _time, _always(">100ms", ">1s", ">10s")),
     "size": Field("of the response: >10kb, <1mb", _size, _always(">10kb", ">100kb", ">1mb")),
@@ -247,12 +261,12 @@ OTHER_NAMES: Final = {
     "caller": "from", "source": "from", "code": "status", "grpc-status": "status", "verb": "method",
     "url": "path", "uri": "path", "query": "path", "kind": "is", "protocol": "is", "content": "body",
     "message": "body", "text": "body", "headers": "header", "mime": "type", "content-type": "type",
-    "duration": "time", "svc": "service", "host": "service",
+    "duration": "time", "svc": "service", "host": "service", "dir": "direction", "way": "direction",
 }  # fmt: skip
 
 
 def values_of(field: str, captures: Iterable[Capture]) -> list[tuple[str, str]]:
     """The values of a field in these captures, with words about each, "" without any."""
-    words = {name: meaning for name, (meaning, _) in STATES.items()} if field == "is" else {}
+    words = {name: meaning for name, (meaning, _) in _EXPLAINED.get(field, {}).items()}
     values = dict.fromkeys(chain(FIELDS[field].values(captures)))
     return [(value, words.get(value, "")) for value in values]

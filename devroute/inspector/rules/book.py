@@ -11,6 +11,7 @@ import yaml
 from devroute.errors import ConfigInvalid, NotFound
 from devroute.http.http2.headers import is_grpc
 from devroute.http.message import Headers, RequestHead
+from devroute.inspector.capture import Direction
 from devroute.inspector.rules.breakpoints import Breakpoints
 from devroute.inspector.rules.pattern import Condition
 from devroute.inspector.rules.responses import failure, make_response
@@ -94,6 +95,7 @@ class Rule:
         return {
             "id": self.id,
             "label": self.label,
+            "direction": self.settings.direction,
             "service": self.settings.service,
             "does": self.settings.does,
             "source": self.source,
@@ -103,8 +105,9 @@ class Rule:
 
 
 class Applied(Protocol):
-    """An upstream that applies rules: those of `service`, in `rules`."""
+    """An upstream that applies rules: those of `direction` and `service`, in `rules`."""
 
+    direction: Direction
     service: str
     rules: tuple[Rule, ...]
 
@@ -129,7 +132,12 @@ class RuleBook:
     def apply_to(self, upstream: Applied) -> None:
         """Keep its `rules` up to date."""
         self._applied.append(upstream)
-        self._update()
+        self._choose(upstream)
+
+    def leave(self, upstream: Applied) -> None:
+        """The upstream gets no more requests."""
+        if upstream in self._applied:
+            self._applied.remove(upstream)
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after each change; returns the function that ends that."""
@@ -143,12 +151,18 @@ class RuleBook:
 
     def _update(self) -> None:
         for upstream in self._applied:
-            upstream.rules = tuple(
-                each
-                for each in self.rules
-                if self.on and each.enabled and each.settings.service in ("", upstream.service)
-            )
+            self._choose(upstream)
         self.changed()
+
+    def _choose(self, upstream: Applied) -> None:
+        upstream.rules = tuple(
+            each
+            for each in self.rules
+            if self.on
+            and each.enabled
+            and each.settings.direction == upstream.direction
+            and each.settings.service in ("", upstream.service)
+        )
 
     # --- changes
 
@@ -185,10 +199,11 @@ class RuleBook:
         known = None if before is None else before.settings.body_file
         if settings.body_file not in (None, known):
             raise ConfigInvalid("the rule: body_file is for devroute.yaml", hint="write the body itself")
-        if settings.service and settings.service not in {each.service for each in self._applied}:
-            served = ", ".join(sorted(each.service for each in self._applied))
+        served = sorted(each.service for each in self._applied if each.direction == "in")
+        # A service of the mesh may be called later.
+        if settings.direction == "in" and settings.service and settings.service not in served:
             raise ConfigInvalid(
-                f"the rule: '{settings.service}' is not served here", hint=f"there are {served}"
+                f"the rule: '{settings.service}' is not served here", hint=f"there are {', '.join(served)}"
             )
         return settings
 

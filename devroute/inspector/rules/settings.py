@@ -15,7 +15,7 @@ from devroute.contract.conditions import read_method
 from devroute.contract.options import read_duration
 from devroute.errors import ConfigInvalid
 from devroute.headers import PREFIX
-from devroute.inspector.capture import FIELD_NAME, FIELD_VALUE
+from devroute.inspector.capture import FIELD_NAME, FIELD_VALUE, Direction
 from devroute.inspector.rules.pattern import MAX_PATTERN, MAX_STARS
 from devroute.quoting import quote
 from devroute.settings import Settings
@@ -135,6 +135,12 @@ def _fail(value: object) -> int | Literal["reset"]:
         ) from None
 
 
+def _direction(value: object) -> str:
+    if value in ("in", "out"):
+        return str(value)
+    raise ValueError("write in (requests to this laptop) or out (those from it to services of the mesh)")
+
+
 def _break(value: object) -> str:
     if value in ("request", "response", "both"):
         return str(value)
@@ -187,17 +193,20 @@ class Respond(Settings):
 
 
 class RuleSettings(Settings):
-    """Which requests, and what happens to them: `respond`, `fail` or `break` at most, `delay` besides. Unset
-    conditions match all."""
+    """Which requests, and what happens to them: `respond`, `fail` or `break` at most, `delay` and `timeout`
+    besides. Unset conditions match all requests of the direction."""
 
     name: Annotated[str, BeforeValidator(_name)] = ""
     enabled: bool = True
+    direction: Annotated[Direction, BeforeValidator(_direction)] = "in"
     service: Annotated[str, BeforeValidator(lambda value: _scalar(value, "a service"))] = ""
     method: Annotated[tuple[str, ...], BeforeValidator(_methods)] = ()
     path: Annotated[str, BeforeValidator(_path)] = "*"
     header: Annotated[Fields, BeforeValidator(_header_patterns)] = ()
     #: Seconds before the request goes on.
     delay: Annotated[float, BeforeValidator(read_duration)] | None = None
+    #: Seconds until the response has to be complete, the delay among them.
+    timeout: Annotated[float, BeforeValidator(read_duration)] | None = None
     respond: Respond | None = None
     fail: Annotated[int | Literal["reset"], BeforeValidator(_fail)] | None = None
     break_: Annotated[str, BeforeValidator(_break)] | None = Field(default=None, alias="break")
@@ -208,8 +217,18 @@ class RuleSettings(Settings):
         given = [name for name, value in actions.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other; write two rules")
-        if not given and self.delay is None:
-            raise ValueError("it does nothing; write one of respond, fail, break, delay")
+        if not given and self.delay is None and self.timeout is None:
+            raise ValueError("it does nothing; write one of respond, fail, break, delay, timeout")
+        if self.break_ is not None and self.timeout is not None:
+            raise ValueError("break and timeout exclude each other; what is held has a time of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _known_direction(self) -> "RuleSettings":
+        if self.direction == "in" and ":" in self.service:
+            raise ValueError(
+                f"{quote(self.service)} is a service of the mesh; write direction: out beside it"
+            )
         return self
 
     @property
@@ -225,6 +244,8 @@ class RuleSettings(Settings):
     def does(self) -> str:
         """What happens to a request, in words."""
         parts = [] if self.delay is None else [f"delay {self.delay:g} s"]
+        if self.timeout is not None:
+            parts.append(f"timeout {self.timeout:g} s")
         if self.respond is not None:
             parts.append(f"respond {self.respond.status}")
         if self.fail is not None:
@@ -238,8 +259,8 @@ class RuleSettings(Settings):
     def as_document(self) -> dict[str, Any]:
         """The rule as a user would write it, without defaults; for JSON and YAML."""
         found: dict[str, Any] = {}
-        for key in ("name", "service", "path"):
-            if (value := getattr(self, key)) and (key, value) != ("path", "*"):
+        for key in ("name", "direction", "service", "path"):
+            if (value := getattr(self, key)) and (key, value) not in (("path", "*"), ("direction", "in")):
                 found[key] = value
         if self.method:
             found["method"] = self.method[0] if len(self.method) == 1 else list(self.method)
@@ -247,8 +268,9 @@ class RuleSettings(Settings):
             found["header"] = dict(self.header)
         if not self.enabled:
             found["enabled"] = False
-        if self.delay is not None:
-            found["delay"] = self.delay
+        for key in ("delay", "timeout"):
+            if (seconds := getattr(self, key)) is not None:
+                found[key] = seconds
         if self.respond is not None:
             found["respond"] = _respond_document(self.respond)
         if self.fail is not None:

@@ -1,20 +1,23 @@
-"""The upstream around an app that applies the laptop's rules. Without any it is one test for each request.
+"""The upstream around an app, or around a service of the mesh, that applies the laptop's rules. Without any
+it is one test for each request.
 
 It stands inside the recorder, so that captures show what rules did, and outside everything that is the app's
 own: rules see requests and responses as the mesh does.
 """
 
+from functools import partial
 from typing import Final
 
-from devroute.errors import UpstreamReset
+from devroute.errors import DevrouteError, UpstreamReset
 from devroute.http.message import RequestHead
+from devroute.inspector.capture import Direction
 from devroute.inspector.recorder import App
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.rules.book import Rule, RuleBook
 from devroute.inspector.rules.held import Breaking, HeldRequest, RefusingUpstream, ResponseBreak
 from devroute.inspector.rules.marking import MarkingSink
 from devroute.inspector.rules.responses import RespondUpstream
-from devroute.upstream.faults import Delayed, DelayUpstream
+from devroute.upstream.faults import Delayed, DelayUpstream, TimeoutUpstream, too_long
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: Requests of a service that rules delay; further ones are refused.
@@ -22,10 +25,14 @@ MAX_DELAYED: Final = 2048
 
 
 class RulesUpstream:
-    """Implements recorder.App. `rules`: those that apply now, which the book keeps up to date."""
+    """Implements recorder.App. `rules`: those that apply now, which the book keeps up to date until `close`.
+    `service` and `direction` as of Capture."""
 
-    def __init__(self, app: App, service: str, book: RuleBook, redact: Redaction) -> None:
+    def __init__(
+        self, app: App, service: str, book: RuleBook, redact: Redaction, direction: Direction = "in"
+    ) -> None:
         self.rules: tuple[Rule, ...] = ()
+        self.direction: Direction = direction
         self.service = service
         self._app = app
         self._book = book
@@ -34,6 +41,7 @@ class RulesUpstream:
         book.apply_to(self)
 
     async def close(self) -> None:
+        self._book.leave(self)
         await self._app.close()
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
@@ -61,9 +69,16 @@ class RulesUpstream:
         if settings.delay is not None:
             marking.add(f"delayed it by {settings.delay:g} s")
             upstream = DelayUpstream(upstream, settings.delay, self._delayed)
+        if settings.timeout is not None:
+            late = partial(self._too_long, rule.label, settings.timeout, marking)
+            upstream = TimeoutUpstream(upstream, settings.timeout, late)
         if doing:
             marking.add(doing)
         return upstream.open(head, marking)
+
+    def _too_long(self, label: str, seconds: float, marking: MarkingSink) -> DevrouteError:
+        marking.note(f"ended it after {seconds:g} s")
+        return too_long(self.service, seconds, f"the timeout of rule '{label}' of the laptop")
 
     def _breaking(self, rule: Rule) -> Upstream:
         how = Breaking(self._book.breakpoints, self._redact, rule.label, self.service)

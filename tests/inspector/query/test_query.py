@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from devroute.errors import QueryInvalid
 from devroute.inspector.capture import Capture, CapturedHead, Message
 from devroute.inspector.query.edit import suggestions, switched
-from devroute.inspector.query.fields import FIELDS, STATES
+from devroute.inspector.query.fields import DIRECTIONS, FIELDS, STATES
 from devroute.inspector.query.query import Query
 from devroute.inspector.query.syntax import MAX_LENGTH, MAX_TERMS, terms, written
 from tests.support.paths import ROOT
@@ -76,6 +76,8 @@ SOCKET = [
         ("is:noise", capture(target="/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"), grpc(0)),
         ("is:noise", capture(target="/healthz?full"), capture("POST", "/healthz")),
         ("is:noise", capture(request_headers=[("User-Agent", "kube-probe/1.34")]), capture()),
+        ("direction:out", capture(direction="out"), capture()),
+        ("direction:IN", capture(), capture(direction="out")),
         ("type:json", capture(response_headers=[("content-type", "application/json")]), capture()),
         ("time:>200ms", capture(), capture(ended=10.1)),
         ("time:<1s", capture(), capture(ended=None)),
@@ -168,6 +170,7 @@ def test_the_documentation_lists_the_fields_and_states() -> None:
     rows = dict(re.findall(r"^\| `([a-z]+):` \| (.*) \|$", page, re.MULTILINE))
     assert list(rows) == list(FIELDS)
     assert set(re.findall("`([a-z]+)`", rows["is"])) == set(STATES)
+    assert set(re.findall("`([a-z]+)`", rows["direction"])) == set(DIRECTIONS)
     example = re.search(r"^(status:.*)$", page, re.MULTILINE)
     assert example is not None
     assert len(Query.parse(example[1]).terms) == 6

@@ -50,12 +50,16 @@ def test_the_rules_of_a_file_are_read_and_can_be_written_again() -> None:
 
 
 def test_the_example_of_the_documentation_is_read() -> None:
-    (example,) = code(ROOT / "docs" / "rules.md", "yaml")
+    example, dependency = code(ROOT / "docs" / "rules.md", "yaml")
     rules = read_file(example, "devroute.yaml", own=False).values["rules"]
     assert isinstance(rules, tuple)
     assert [each.does for each in rules] == [
         "respond 503", "respond 200", "delay 2 s", "fail 500", "fail reset", "break on request",
+        "timeout 0.5 s",
     ]  # fmt: skip
+    outgoing = read_file(dependency, "devroute.yaml", own=False).values["rules"]
+    assert isinstance(outgoing, tuple)
+    assert {each.direction for each in outgoing} == {"out"}
 
 
 @pytest.mark.parametrize(
@@ -72,9 +76,12 @@ def test_the_example_of_the_documentation_is_read() -> None:
             "path: '/a?x=1': a path has no query; match a header or the path alone",
         ),
         ("{fail: 200}", "fail: write a status from 400 to 599, or reset"),
+        ("{direction: to, fail: 503}", "direction: write in (requests to this laptop) or out"),
+        ("{service: 'c.shop:80', fail: 503}", "is a service of the mesh; write direction: out beside it"),
+        ("{break: request, timeout: 2s}", "break and timeout exclude each other"),
         ("{break: before}", "break: write request, response or both"),
         ("{delay: soon}", 'delay: write a duration such as "500ms" or "3s", or a number of seconds'),
-        ("{methods: GET, fail: 503}", "there is no 'methods'; there are break, delay, enabled, fail"),
+        ("{methods: GET, fail: 503}", "there is no 'methods'; there are break, delay, direction, enabled"),
         ("{respond: {code: 503}}", "there is no 'code' in respond; there are body, body_base64, body_file"),
         ("{respond: {status: 99}}", "respond.status: write an HTTP status from 200 to 599, such as 503"),
         ("{respond: down}", "respond: write a mapping, such as {status: 503}"),
