@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from devroute.agent.backoff import jittered_delay
 from devroute.agent.link_monitor import LinkMonitor
+from devroute.agent.mesh_links import MeshLinks
 from devroute.agent.registration import Registrar, rejection
 from devroute.agent.second_link import MOVED, Held, SecondLink, dial_next, let_go
 from devroute.agent.settings import AgentSettings
@@ -74,7 +75,8 @@ FINAL: Final = (
 
 
 class LinkKeeper:
-    """Keeps the first link; second_link.py does another one."""
+    """Keeps the first link; second_link.py does another one. `mesh`: the laptop's way into the mesh, over all
+    of them, if `reach` asks the server for that."""
 
     def __init__(
         self,
@@ -83,8 +85,11 @@ class LinkKeeper:
         make_link: MakeLink,
         monitor: LinkMonitor,
         reporter: Reporter,
+        *,
+        reach: bool = False,
     ) -> None:
-        self.registrar = Registrar(settings, source, make_link, self._dialled, reporter.not_renewed)
+        self.registrar = Registrar(settings, source, make_link, self._dialled, reporter.not_renewed, reach)
+        self.mesh = MeshLinks(lambda: self.links)
         self._moves: dict[AgentLink, asyncio.Future[Move]] = {}
         self._second = SecondLink(self._dial, reporter, self._ended)
         self._settings = settings
@@ -185,6 +190,7 @@ class LinkKeeper:
 
     async def _dial(self, number: int, *, beside: bool, other_than: Collection[str]) -> Held:
         link, welcome = await self.registrar.register(number, beside=beside, other_than=other_than)
+        self.mesh.linked()
         return Held(link, welcome, number, self._moves[link])
 
     def _dialled(self, link: AgentLink) -> None:

@@ -41,13 +41,14 @@ RETRY_SECONDS: Final = 15.0
 @dataclass(eq=False)
 class Registrar:
     """`make_link` makes the link of a connection; `dialled` receives each link before its WELCOME;
-    `not_renewed` receives every failed renewal."""
+    `not_renewed` receives every failed renewal. `reach`: the laptop reaches services of the mesh."""
 
     settings: AgentSettings
     source: TokenSource
     make_link: MakeLink
     dialled: Callable[[AgentLink], None]
     not_renewed: Callable[[DevrouteError], None]
+    reach: bool = False
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -66,6 +67,7 @@ class Registrar:
             services=offers,
             instance=secrets.token_hex(16),
             takeover=settings.takeover,
+            reach=self.reach,
         )
         self._tls = tls_for_server(settings)
         self._renewals = TaskOwner()
@@ -96,6 +98,8 @@ class Registrar:
         except asyncio.CancelledError:
             link.close_with(DevrouteError("the agent is ending"))
             raise
+        if self.reach and handshake.REACH in welcome.features:
+            link.enable_reach()
         if self.source.renewable and "renew" in welcome.features:
             renewing = self._renewals.start(
                 keep_renewed(link, self.source, welcome.expires_in, self.not_renewed)

@@ -18,9 +18,10 @@ from devroute.tunnel.protocol.flood_guard import (
     RESET_BURST,
     TINY_BURST,
 )
-from devroute.tunnel.protocol.frames import CREDIT, OPEN_PREFIX, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.frames import CREDIT, FIRST_AGENT_ID, OPEN_PREFIX, WINDOW, Flag, FrameType
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, answer, connect, get, head, post, tunnel
+from tests.support.mesh_way import reaching
 from tests.support.raw_frames import encoded, frame, send
 
 PATIENCE = 30.0
@@ -91,6 +92,23 @@ async def test_a_proxy_that_opens_and_resets_streams_loses_its_agent() -> None:
         assert isinstance(agent.close_reason.result(), TunnelFlooded)
         await eventually(lambda: all(stream.cancelled.is_set() for stream in app.streams))
         assert RESET_BURST <= len(app.streams) < next(numbers)
+
+
+async def test_an_agent_that_opens_and_resets_streams_loses_its_link() -> None:
+    app = App()
+    async with reaching(app) as (_, _links, hostile, _where):
+        opening = OPEN_PREFIX.pack(0, 4) + b"c:80" + get().wire
+        numbers = itertools.count(FIRST_AGENT_ID)
+        async with asyncio.timeout(PATIENCE):
+            while not hostile.close_reason.done():  # as time passes, it permits more
+                for number in itertools.islice(numbers, 100):
+                    reset = frame(FrameType.RESET, number, b"cancelled\n\n")
+                    send(hostile, frame(FrameType.OPEN, number, opening, Flag.END), reset)
+                await asyncio.sleep(0)
+        assert hostile.goaway is not None
+        assert hostile.goaway.code == "tunnel-flood"
+        await eventually(lambda: all(stream.cancelled.is_set() for stream in app.streams))
+        assert RESET_BURST <= len(app.streams) < next(numbers) - FIRST_AGENT_ID
 
 
 async def test_a_proxy_that_floods_the_agent_loses_it() -> None:

@@ -12,14 +12,18 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"
 
 
 class Wire:
-    def __init__(self, *, max_streams: int = 4096, greeted: bool = True) -> None:
+    def __init__(self, *, max_streams: int = 4096, greeted: bool = True, reach: bool = False) -> None:
         self.proxy = Session(Role.PROXY, max_streams=max_streams)
         self.agent = Session(Role.AGENT, max_streams=max_streams)
         if greeted:
             self.agent.send_hello(b"{}")
             assert self.to_proxy() == [events.Hello(b"{}")]
+            if reach:
+                self.proxy.enable_reach()
             self.proxy.send_welcome(b"{}")
             assert self.to_agent() == [events.Welcome(b"{}")]
+            if reach:
+                self.agent.enable_reach()
 
     def to_proxy(self) -> list[Event]:
         return self.proxy.receive(b"".join(self.agent.data_to_send()))

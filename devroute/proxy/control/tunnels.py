@@ -14,15 +14,10 @@ import structlog
 
 from devroute import __version__
 from devroute.auth.identity import Authenticate, Identity
-from devroute.errors import (
-    DevrouteError,
-    LaptopOffline,
-    NameNotOwned,
-    ProtocolError,
-    UpstreamReset,
-)
+from devroute.errors import DevrouteError, LaptopOffline, NameNotOwned, ProtocolError, UpstreamReset
 from devroute.headers import REPLICA
 from devroute.proxy.control.succession import DIAL_AGAIN, Succession
+from devroute.proxy.egress.interface import Reach
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, refusal_fields
 from devroute.routing.registration import Displaced, Link, Registration, one_of_each
 from devroute.routing.registry import Registry
@@ -77,7 +72,7 @@ class Tunnels:
     all of them by `review_policy`; it raises RegistrationDenied, or TargetDenied for an address of the
     laptop's own. `authenticate` is for the tokens of upgrades and of RENEW. `claims`: where several replicas
     share the registry. `round_trip(seconds)` is called for each ping that a laptop has answered.
-    `entries` and `entry_links` are for WELCOME."""
+    `entries` and `entry_links` are for WELCOME. `reach`: None where laptops have no way into the mesh."""
 
     authenticate: Authenticate
     registry: Registry
@@ -86,6 +81,7 @@ class Tunnels:
     round_trip: Callable[[float], object] | None = None
     entries: Mapping[str, str] = field(default_factory=dict)
     entry_links: bool = False
+    reach: Reach | None = None
     liveness: Liveness = PROXY_LIVENESS
     hello_seconds: float = HELLO_SECONDS
     revoked_seconds: float = REVOKED_SECONDS
@@ -205,7 +201,7 @@ class Tunnels:
         welcome = handshake.Welcome(
             server=__version__,
             name=registration.name,
-            features=handshake.FEATURES,
+            features=(*handshake.FEATURES, *([handshake.REACH] if self.reach is not None else [])),
             expires_in=member.identity.expires_in(time.time()),
             taken_over=tuple(each.before.described(each.services) for each in taken.values()),
             others=tuple(each.described() for each in others),
@@ -214,8 +210,10 @@ class Tunnels:
             replica=None if self.claims is None else self.claims.id,
             replicas=1 if self.claims is None else self.claims.replicas,
         )
-        link.send_welcome(welcome.encode())
         subject = registration.subject
+        if self.reach is not None and registration.hello.reach:
+            self.reach.attach(link, registration.name, lambda: member.identity)
+        link.send_welcome(welcome.encode())
         services = list(registration.services)
         number = registration.hello.link
         log.info("laptop.online", laptop=registration.name, subject=subject, services=services, link=number)

@@ -5,7 +5,7 @@ a newer peer may add some, as long as the protocol's version is the same.
 """
 
 from functools import partial
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from devroute.contract.entry_urls import read_entry_urls
@@ -90,21 +91,29 @@ class Hello(_Greeting):
     """From the agent. `name`: of the laptop, None for the token's subject. `instance`: random, the same each
     time that one process registers, None from agents that do not know it. `takeover`: take services over
     from other processes with this name. `link`: which one of the process's links this is; it replaces the
-    earlier one of that number or, unless it is to stand `beside` the other one, all earlier ones."""
+    earlier one of that number or, unless it is to stand `beside` the other one, all earlier ones. `reach`:
+    the agent wants to open streams, too; it may have no services then."""
 
     agent: Annotated[str, Field(max_length=64, pattern=r"^[!-~]*$")]
     name: Annotated[str, AfterValidator(partial(check_label, what="a laptop's name"))] | None = None
-    services: Annotated[
-        tuple[Offer, ...], Field(min_length=1, max_length=MAX_SERVICES), AfterValidator(_unique)
-    ]
+    services: Annotated[tuple[Offer, ...], Field(max_length=MAX_SERVICES), AfterValidator(_unique)]
     instance: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
     takeover: bool = False
     link: Annotated[int, Field(ge=0, lt=MAX_LINKS)] = 0
     beside: bool = False
+    reach: bool = False
+
+    @model_validator(mode="after")
+    def _not_idle(self) -> Self:
+        if not self.services and not self.reach:
+            raise ValueError("services: there is none")
+        return self
 
 
 #: What this version of the proxy supports and older ones ignore without an error.
 FEATURES = ("terms", "renew", "shadow", "links")
+#: The same, of a proxy that has a way into the mesh for what a laptop reaches.
+REACH: Final = "reach"
 
 
 class OtherProcess(_Message):

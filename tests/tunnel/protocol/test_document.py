@@ -11,7 +11,7 @@ from devroute import tunnel
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol import frames
 from devroute.tunnel.protocol.events import Broken
-from devroute.tunnel.protocol.frames import MAX_STREAMS, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.frames import FIRST_AGENT_ID, MAX_STREAMS, WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT
 from tests.support.wire import Wire
@@ -133,6 +133,18 @@ def test_only_the_sides_of_the_table_send_a_frame(row: Row) -> None:
         proxy, agent = wire.proxy, wire.agent
     sender = {(True, True): "both", (True, False): "agent", (False, True): "proxy"}
     assert sender[allows(proxy, row), allows(agent, row)] == row.sender
+
+
+def test_with_reach_both_sides_send_what_opens_a_stream_and_its_response() -> None:
+    both = {
+        row.name
+        for row in ROWS
+        if allows(Wire(reach=True).proxy, row) and allows(Wire(reach=True).agent, row)
+    }
+    text = _section("Reach")
+    assert both == {row.name for row in ROWS if row.sender == "both"} | {"OPEN", "HEAD"}
+    assert "may the agent send OPEN, and the\nproxy HEAD" in text
+    assert f"count up from {FIRST_AGENT_ID}, and the proxy's end at {FIRST_AGENT_ID - 1}" in text
 
 
 # --- streams -----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol import frames
 from devroute.tunnel.protocol.events import Broken, Data, Ended, GoAway, Head, Opened, Pong, Reset, Writable
-from devroute.tunnel.protocol.frames import WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.frames import FIRST_AGENT_ID, MAX_STREAM_ID, WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import BODY, CLOSED, HEADLESS, NEXT, TRANSITIONS, Stream
 from tests.support.examples import examples
@@ -375,6 +375,166 @@ def test_a_long_head_in_single_bytes_is_kept_once() -> None:
     long = b"HTTP/1.1 200 OK\r\nx: " + b"y" * 60_000 + b"\r\n\r\n"
     events = in_pieces(wire.proxy, raw(FrameType.HEAD, 1, 1, long), range(70_000))
     assert [e.raw for e in events] == [long]
+
+
+# --- streams of the agent -----------------------------------------------------------------------------------
+
+FIRST = FIRST_AGENT_ID
+
+
+def test_an_agent_opens_a_stream_and_the_proxy_responds() -> None:
+    wire = Wire(reach=True)
+    ours = wire.agent.open(b"c.shop:80", HEAD, 0, 5)
+    wire.agent.send_data(ours, b"hello")
+    wire.agent.send_end(ours)
+    opened, data = wire.to_proxy()
+    theirs = opened.stream
+    assert (opened, theirs.id) == (Opened(theirs, b"c.shop:80", 0, 5, HEAD), FIRST)
+    assert data == Data(theirs, b"hello", 1)
+    wire.proxy.send_head(theirs, OK)
+    wire.proxy.send_data(theirs, b"hello")
+    wire.proxy.send_end(theirs, [(b"grpc-status", b"0")])
+    assert wire.to_agent() == [
+        Head(ours, OK, 0),
+        Data(ours, b"hello", 0),
+        Ended(ours, [(b"grpc-status", b"0")]),
+    ]
+    for end in (wire.agent, wire.proxy):
+        assert (len(end.streams), end.opened, end.accepted, end.streams_so_far) == (0, 0, 0, 1)
+
+
+def test_streams_of_both_sides_have_ids_credit_and_limits_of_their_own() -> None:
+    wire = Wire(reach=True, max_streams=2)
+    pairs = [(wire.proxy.open(b"b", HEAD, 0, 0), wire.agent.open(b"c", HEAD, 0, 0)) for _ in range(2)]
+    assert [(one.id, other.id) for one, other in pairs] == [(1, FIRST), (2, FIRST + 1)]
+    for end in (wire.proxy, wire.agent):
+        with pytest.raises(ValueError, match="cannot open"):
+            end.open(b"b", HEAD, 0, 0)
+    assert [type(event) for event in wire.to_agent() + wire.to_proxy()] == [Opened] * 4
+    assert (wire.proxy.opened, wire.proxy.accepted) == (wire.agent.opened, wire.agent.accepted) == (2, 2)
+    assert not wire.proxy.send_data(pairs[0][0], b"x" * WINDOW)
+    assert wire.agent.send_data(pairs[0][1], b"x")
+    wire.agent.reset(pairs[0][1], "cancelled", "")
+    wire.to_proxy()
+    assert (wire.proxy.opened, wire.proxy.accepted, wire.proxy.resets) == (2, 1, 1)
+    wire.proxy.reset(pairs[1][0], "cancelled", "")
+    wire.to_agent()
+    assert (wire.agent.opened, wire.agent.accepted, wire.agent.resets) == (1, 1, 1)
+
+
+def test_a_connection_is_two_pipes_that_the_agent_and_the_proxy_close_independently() -> None:
+    wire = Wire(reach=True)
+    ours = wire.agent.open(b"tcp://orders-db:5432", HEAD, Flag.UPGRADE, 0)
+    theirs = wire.to_proxy()[0].stream
+    wire.proxy.send_head(theirs, b"HTTP/1.1 101 Switching Protocols\r\n\r\n", Flag.UPGRADE)
+    wire.to_agent()
+    wire.agent.send_data(ours, b"ping")
+    wire.agent.send_end(ours)
+    assert wire.to_proxy() == [Data(theirs, b"ping", 1)]
+    wire.proxy.send_data(theirs, b"pong")
+    assert wire.to_agent() == [Data(ours, b"pong", 0)]
+    wire.proxy.send_end(theirs)
+    assert wire.to_agent() == [Ended(ours, [])]
+    assert not wire.agent.streams
+
+
+def test_goaway_stops_the_new_streams_of_the_agent_too() -> None:
+    wire = Wire(reach=True)
+    ours = wire.agent.open(b"c", HEAD, NO_BODY, 0)
+    wire.proxy.goaway("draining", "")
+    wire.to_agent()
+    with pytest.raises(ValueError, match="cannot open"):
+        wire.agent.open(b"c", HEAD, NO_BODY, 0)
+    theirs = wire.to_proxy()[0].stream
+    wire.proxy.send_head(theirs, OK, Flag.END)
+    assert wire.to_agent() == [Head(ours, OK, Flag.END)]
+
+
+def opening(number: int) -> bytes:
+    return frames.OPEN_HEADER.pack(3, 1, number, 9 + 1 + len(HEAD), 0, 1) + b"a" + HEAD
+
+
+#: With reach: who breaks a rule, what is sent, and the reason for which the other side ends the link.
+ATTACKS_WITH_REACH = {
+    "an agent opens with an id of the proxy's": ("agent", opening(2), "opened with an id of the other side"),
+    "a proxy opens with an id of the agent's": ("proxy", opening(FIRST + 1), "an id of the other side"),
+    "an agent opens a stream twice": ("agent", opening(FIRST + 1) * 2, f"{FIRST + 1} was opened before"),
+    "an agent opens an older stream": ("agent", opening(FIRST), f"stream {FIRST} was opened before"),
+    "data of an agent for a stream never opened": (
+        "agent", raw(FrameType.DATA, 0, FIRST + 1, b"x"), "which was never opened",
+    ),
+    "data of a proxy for a stream never opened": (
+        "proxy", raw(FrameType.DATA, 0, FIRST + 1, b"x"), "which was never opened",
+    ),
+    "a head of the agent on its own stream": ("agent", raw(FrameType.HEAD, 0, FIRST, OK), "in its body"),
+    "data of the proxy before the head": ("proxy", raw(FrameType.DATA, 0, FIRST, b"x"), "before its HEAD"),
+    "an overrun of the agent": (
+        "agent",
+        raw(FrameType.DATA, 0, FIRST, b"x" * WINDOW) + raw(FrameType.DATA, 0, FIRST, b"x"),
+        "overruns its credit of 0",
+    ),
+    "an agent opens without a whole head": (
+        "agent", raw(FrameType.OPEN, 0, FIRST + 1, b"\0" * 8 + b"\x01a"), "OPEN without a whole head",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTACKS_WITH_REACH)
+def test_a_side_that_breaks_a_rule_of_reach_is_sent_the_reason(name: str) -> None:
+    attacker, attack, reason = ATTACKS_WITH_REACH[name]
+    wire = Wire(reach=True)
+    wire.agent.open(b"c", HEAD, 0, 5)
+    wire.to_proxy()
+    victim = wire.proxy if attacker == "agent" else wire.agent
+    assert reason in broken(victim.receive(attack)).message
+
+
+def test_an_agent_has_a_limit_of_open_streams() -> None:
+    proxy = Wire(reach=True, max_streams=2).proxy
+    events = proxy.receive(b"".join(opening(FIRST + n) for n in range(3)))
+    assert [type(e) for e in events] == [Opened, Opened, Broken]
+    assert broken(events).message == "more than 2 streams are open"
+
+
+def test_ids_that_an_agent_leaves_out_count_as_no_streams() -> None:
+    """Each stream permits some control frames more."""
+    proxy = Wire(reach=True).proxy
+    proxy.receive(opening(MAX_STREAM_ID))
+    assert proxy.streams_so_far == 1
+
+
+@examples(60)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 3 * WINDOW), st.booleans()), max_size=25))
+def test_bodies_arrive_whole_in_both_directions_at_once(steps: list[tuple[bool, int, bool]]) -> None:
+    """Each step: a side opens a stream, sends a body, and its receiver reads to the end, or the sender gives
+    up."""
+    wire = Wire(reach=True)
+    for from_agent, size, gives_up in steps:
+        sender, receiver = (wire.agent, wire.proxy) if from_agent else (wire.proxy, wire.agent)
+        carry = wire.to_proxy if from_agent else wire.to_agent
+        back = wire.to_agent if from_agent else wire.to_proxy
+        ours = sender.open(b"s", HEAD, int(Flag.CHUNKED), 0)
+        sender.send_data(ours, bytes(size))
+        sender.send_end(ours)
+        received, ended = 0, False
+        while not ended:
+            for event in carry():
+                if isinstance(event, Data):
+                    received += len(event.data)
+                    receiver.grant(event.stream, len(event.data))
+                    ended = ended or bool(event.end)
+                ended = ended or isinstance(event, Ended)
+            assert not any(isinstance(event, Broken) for event in back())
+        assert received == size
+        theirs = receiver.streams[ours.id]
+        if gives_up:
+            sender.reset(ours, "cancelled", "")
+        else:
+            receiver.send_head(theirs, OK, Flag.END)
+        assert not any(isinstance(event, Broken) for event in (*carry(), *back()))
+    assert not wire.proxy.streams
+    assert not wire.agent.streams
+    assert wire.proxy.accepted == wire.agent.accepted == 0
 
 
 # --- laws --------------------------------------------------------------------------------------------------
