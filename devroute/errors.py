@@ -40,6 +40,11 @@ class DevrouteError(Exception):
         if self.service is None:
             self.service, self.target = service, target
 
+    def forget_origin(self) -> None:
+        """Forget where and why it was raised, for one that is kept: its frames refer to who keeps it, a
+        circle that would wait for the garbage collector."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+
     def as_dict(self, request_id: str | None = None) -> dict[str, str | None]:
         """The JSON body of an error response, the same keys for every error."""
         return {

@@ -17,7 +17,7 @@ from devroute.http.message import Headers, InboundRequest, ResponseHead
 from devroute.http.spans import SpanIds
 from devroute.quoting import MAX_REQUEST_ID
 from devroute.routing.route import FAILOVER, RULE, Route
-from devroute.upstream.interface import DiscardedRequest, UpstreamStream
+from devroute.upstream.interface import NO_REQUEST, UpstreamStream
 
 #: Interim responses (1xx) to one request; uploads that report their progress send some (104). They have no
 #: flow control, so without a limit they could fill memory.
@@ -71,7 +71,7 @@ class Exchange:
         self.bytes_in = 0
         self.bytes_out = 0
         self.completed = False
-        self._stream: UpstreamStream = _NO_STREAM
+        self._stream: UpstreamStream = NO_REQUEST
         self._active = context.now  # when data last passed in either direction
         self._head_sent = False
         self._interim = 0
@@ -197,6 +197,7 @@ class Exchange:
         self.finish()
 
     def on_error(self, error: DevrouteError) -> None:
+        error.forget_origin()
         self.error = error
         route = self.route
         if route is not None:
@@ -214,7 +215,7 @@ class Exchange:
 
     def _complete(self) -> None:
         """Report the exchange, once, when what was written is flushed."""
-        self._stream = _NO_STREAM  # breaks the reference cycle, which would wait for the garbage collector
+        self._stream = NO_REQUEST  # breaks the reference cycle, which would wait for the garbage collector
         if not self.completed:
             self.completed = True
             self.ended = monotonic()
@@ -242,7 +243,3 @@ class Exchange:
     def _no_response(self, when: str) -> UpstreamTimeout:
         target = "the target" if self.route is None else self.route.target
         return UpstreamTimeout(f"{target} did not answer {when}")
-
-
-#: The upstream stream of an exchange that has none.
-_NO_STREAM: Final = DiscardedRequest()

@@ -182,7 +182,8 @@ class ResponseHead:
     this hop. `outcome` is result and reason, where the route's do not hold for this response (failover).
     `by_rule`: what a rule of the laptop did ("rule 'slow' responded"), "" if none did anything.
     `idle_limit`: seconds for which the sender keeps an idle connection open, NO_LIMIT if it does not say.
-    `not_stored`: what http1/response.py's without_cache_fields has made of this.
+    `not_stored`: what http1/response.py's without_cache_fields has made of this; `never_stored`: it has found
+    nothing to remove.
     """
 
     __slots__ = (
@@ -192,6 +193,7 @@ class ResponseHead:
         "idle_limit",
         "keep_alive",
         "length",
+        "never_stored",
         "not_stored",
         "outcome",
         "raw",
@@ -221,6 +223,7 @@ class ResponseHead:
         self.by_rule = ""
         self.idle_limit = NO_LIMIT
         self.not_stored: ResponseHead | None = None
+        self.never_stored = False
 
     def with_outcome(self, result: str, reason: str) -> "ResponseHead":
         return self._with(self.drop, (result, reason))

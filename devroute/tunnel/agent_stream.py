@@ -11,7 +11,7 @@ from devroute.http.grpc import read_status
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, without_rule
 from devroute.tunnel.link_stream import LinkStream
 from devroute.tunnel.protocol.frames import Flag, Reason
-from devroute.upstream.interface import Upstream, UpstreamStream
+from devroute.upstream.interface import NO_REQUEST, Upstream, UpstreamStream
 
 if TYPE_CHECKING:
     from devroute.tunnel.exchange_link import ExchangeLink
@@ -131,6 +131,11 @@ class AgentStream(LinkStream):
         self.done = True
         self._to_app.cancel()
         self._finished(code, reason)
+        self.settle()
+
+    def let_go(self) -> None:
+        self._to_app = NO_REQUEST
+        self._consume = NO_REQUEST.send_data
 
     # --- the response
 
@@ -167,6 +172,7 @@ class AgentStream(LinkStream):
         self.done = True
         self.reset(error)
         self._finished(error.code, error.message)
+        self.settle()
 
     def _finished(self, code: str, reason: str) -> None:
         link = self._agent

@@ -16,7 +16,7 @@ from devroute.tunnel.liveness import Liveness
 from devroute.tunnel.protocol.events import Opened
 from devroute.tunnel.protocol.frames import Flag
 from devroute.tunnel.protocol.session import Session
-from devroute.tunnel.protocol.stream import CLOSED, Stream
+from devroute.tunnel.protocol.stream import NO_STREAM
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.proxy_stream import ProxyStream
 from devroute.upstream.interface import Upstream
@@ -75,7 +75,7 @@ class ExchangeLink(Link):
     def refuse_with(self, owner: ProxyStream, error: DevrouteError) -> None:
         """End a request that cannot have a stream with an error, once open() has returned."""
         session = self._session
-        owner.stream = Stream(0, CLOSED, CLOSED)
+        owner.stream = NO_STREAM
         if session.last_id >= session.max_id and not session.leaving:
             self.drain("ids-used-up", "this link has carried all the requests it can", "dial again")
         self._loop.call_soon(owner.broken, error)
@@ -98,6 +98,7 @@ class ExchangeLink(Link):
         owner = AgentStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
         owner.stream = stream
         owner.left = left
+        owner.done = framing is _NONE
         stream.owner = owner
         owner.start(upstream)
         if flags & _FLAG_END and framing is not _NONE:  # an empty body still has an end

@@ -66,7 +66,7 @@ class Link(Connection):
         self._rare: dict[type[Event], Callable[..., None]] = {
             Ended: lambda event: event.stream.owner.receive_end(event.trailers),
             Reset: lambda event: event.stream.owner.receive_reset(event.reason),
-            Writable: lambda event: self._start_source(event.stream.owner),
+            Writable: lambda event: self._on_writable(event.stream.owner),
             Pong: lambda event: self.heartbeat.pong_received(),
             GoAway: self._received_goaway,
             Broken: lambda event: self.close_with(event.error),
@@ -110,6 +110,7 @@ class Link(Connection):
     def send_end(self, owner: LinkStream, trailers: Headers) -> None:
         self._session.send_end(owner.stream, trailers)
         self.dismiss(owner)
+        owner.settle()
         self.wake()
 
     def send_reset(self, owner: LinkStream, code: str, message: str, hint: str = "") -> None:
@@ -259,6 +260,10 @@ class Link(Connection):
         if session.has_output and not self.transport.is_closing():
             pieces = session.data_to_send()
             self.transport.write(self._websocket.encode(pieces))
+
+    def _on_writable(self, owner: LinkStream) -> None:
+        self._start_source(owner)
+        owner.settle()
 
     def _start_source(self, owner: LinkStream) -> None:
         stream = owner.stream

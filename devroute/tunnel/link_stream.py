@@ -10,7 +10,7 @@ from devroute.errors import DevrouteError
 from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.message import Headers
 from devroute.tunnel.protocol.frames import Reason
-from devroute.tunnel.protocol.stream import Stream
+from devroute.tunnel.protocol.stream import NO_STREAM, Stream
 
 if TYPE_CHECKING:
     from devroute.tunnel.link import Link
@@ -65,6 +65,17 @@ class LinkStream:
     def start_source(self) -> None:
         raise NotImplementedError
 
+    def let_go(self) -> None:
+        """Refer to nothing that refers to this: consumer and source."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """To be called when either half has ended. Once both have: cut the references in a circle, which
+        would wait for the garbage collector, several objects for each request."""
+        if self.done and self.stream.closed:
+            self.stream = NO_STREAM
+            self.let_go()
+
     # --- from the link
 
     def receive_data(self, data: bytes, end: int) -> None:
@@ -89,6 +100,7 @@ class LinkStream:
             self.violated(f"the body ended {self.left} bytes short of its content-length")
         else:
             self.complete(trailers)
+            self.settle()
 
     def _pass_on(self, data: bytes) -> None:
         if self.left >= 0:

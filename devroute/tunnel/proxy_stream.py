@@ -12,7 +12,7 @@ from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, r
 from devroute.http.spans import AgentSpan
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
 from devroute.tunnel.protocol.frames import Flag, Reason
-from devroute.upstream.interface import ResponseSink
+from devroute.upstream.interface import NO_SINK, ResponseSink
 
 if TYPE_CHECKING:
     from devroute.tunnel.exchange_link import ExchangeLink
@@ -54,6 +54,7 @@ class ProxyStream(LinkStream):
         self.done = True
         if not self.stream.closed:
             self.link.send_reset(self, "cancelled", "the client has gone away")
+        self.settle()
 
     def pause_response(self) -> None:
         self.hold()
@@ -117,6 +118,11 @@ class ProxyStream(LinkStream):
         if not self.done:
             self.done = True
             self._sink.on_error(error)
+        self.settle()
+
+    def let_go(self) -> None:
+        self._sink = NO_SINK
+        self._consume = NO_SINK.on_data
 
     def wrong_length(self, message: str) -> DevrouteError:
         return UpstreamReset(f"the {self._responder}'s response: {message}")
@@ -133,6 +139,7 @@ class ProxyStream(LinkStream):
         if self._upgraded and self.done:
             self._upgraded = False
             self._sink.on_error(error)
+            self.settle()
         else:
             self.broken(error)
 

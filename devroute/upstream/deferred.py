@@ -4,7 +4,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError
 from devroute.http.message import Headers, RequestHead
-from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import NO_SINK, ResponseSink, Upstream, UpstreamStream
 
 #: Bytes that are buffered before the source is paused: as much as a sidecar sends before it waits for us.
 MAX_BUFFERED_BYTES: Final = 64 * 1024
@@ -34,6 +34,7 @@ class DeferredStream:
         if self._cancelled:
             return
         stream = self._stream = upstream.open(self._head, self._sink)
+        self._sink = NO_SINK
         if self._response_paused:
             stream.pause_response()
         buffered, self._buffered = self._buffered, []
@@ -46,7 +47,8 @@ class DeferredStream:
         """There is no upstream."""
         if not self._cancelled:
             self._cancelled = True
-            self._sink.on_error(error)
+            sink, self._sink = self._sink, NO_SINK
+            sink.on_error(error)
 
     def send_data(self, data: bytes) -> None:
         if self._stream is not None:

@@ -60,9 +60,13 @@ class _DelayedStream(DeferredStream):
     ) -> None:
         super().__init__(head, sink)
         self._target: Reservable | None = target
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._send, upstream)
+        # None once it has fired: it refers to this.
+        self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
+            seconds, self._send, upstream
+        )
 
     def _send(self, upstream: Upstream) -> None:
+        self._timer = None
         self._unreserve()
         self.begin(upstream)
 
@@ -72,7 +76,8 @@ class _DelayedStream(DeferredStream):
             target.unreserve()
 
     def cancel(self) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._unreserve()
         super().cancel()
 
@@ -108,7 +113,10 @@ class _TimedStream:
     ) -> None:
         self._sink = sink
         self._error = error
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._timed_out)
+        # None once it has fired: it refers to this.
+        self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
+            seconds, self._timed_out
+        )
         self.on_informational = sink.on_informational
         self.on_data = sink.on_data
         self.pause_request = sink.pause_request
@@ -120,24 +128,29 @@ class _TimedStream:
         self.resume_response = self._stream.resume_response
 
     def _timed_out(self) -> None:
+        self._timer = None
         self._stream.cancel()
         self._sink.on_error(self._error())
 
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
     def cancel(self) -> None:
-        self._timer.cancel()
+        self._stop_timer()
         self._stream.cancel()
 
     def on_head(self, head: ResponseHead) -> None:
         if head.framing is _UPGRADE:
-            self._timer.cancel()
+            self._stop_timer()
         self._sink.on_head(head)
 
     def on_end(self, trailers: Headers) -> None:
-        self._timer.cancel()
+        self._stop_timer()
         self._sink.on_end(trailers)
 
     def on_error(self, error: DevrouteError) -> None:
-        self._timer.cancel()
+        self._stop_timer()
         self._sink.on_error(error)
 
 

@@ -9,7 +9,7 @@ from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead
 from devroute.upstream.address_pool import is_tls
 from devroute.upstream.dialer import CLOSED_HINT
-from devroute.upstream.interface import ResponseSink
+from devroute.upstream.interface import NO_SINK, ResponseSink
 
 if TYPE_CHECKING:
     from devroute.upstream.http1_connection import Http1Connection
@@ -143,7 +143,7 @@ class Http1Stream:
     def cancel(self) -> None:
         if self._state == _DONE:
             return
-        self._state = _DONE
+        self._end()
         self._unsent = None
         connection = self._detach()
         if connection is not None:
@@ -235,7 +235,7 @@ class Http1Stream:
             self._state = _CONNECTING
             self._pool.retry(self)
         elif self._state == _BODY and self._reader.done:
-            self._state = _DONE  # an upgraded connection whose other half ended before
+            self._end()  # an upgraded connection whose other half ended before
             self._pool.ended()
         else:
             self.fail(self._closed_early())
@@ -262,14 +262,14 @@ class Http1Stream:
     def fail(self, error: DevrouteError) -> None:
         if self._state == _DONE:
             return
-        self._state = _DONE
+        sink = self._end()
         connection = self._detach()
         if connection is not None:
             connection.abort()
-        self.sink.on_error(error)
+        sink.on_error(error)
 
     def _finish(self, *, reusable: bool) -> None:
-        self._state = _DONE
+        sink = self._end()
         trailers = self._reader.trailers
         connection = self._detach()
         if connection is not None:
@@ -279,7 +279,13 @@ class Http1Stream:
                 connection.close()
             else:
                 connection.abort()  # closing would wait until the app has read the rest of the request
-        self.sink.on_end(trailers)
+        sink.on_end(trailers)
+
+    def _end(self) -> ResponseSink:
+        """Nothing more is passed on after what the caller of this passes to the sink that it returns."""
+        self._state = _DONE
+        sink, self.sink = self.sink, NO_SINK
+        return sink
 
     def _detach(self) -> "Http1Connection | None":
         connection, self._connection = self._connection, None

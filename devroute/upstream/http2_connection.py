@@ -19,7 +19,7 @@ from devroute.http.http2.headers import Fields, read_response, read_trailers, wr
 from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Protocol
 from devroute.http.message import Framing, Headers, RequestHead
 from devroute.upstream.address_pool import is_tls
-from devroute.upstream.interface import ResponseSink
+from devroute.upstream.interface import NO_SINK, ResponseSink
 
 #: Bytes of a request's body that are kept until the response begins, to be sent once more if the app has not
 #: processed the request (RFC 9113 §8.7). Most unary calls have fewer.
@@ -139,12 +139,12 @@ class Http2UpstreamStream(Http2Stream):
     def complete(self, trailers: Headers) -> None:
         if self.done:
             return
-        self._finish()
+        sink = self._finish()
         if self._sent_end:
             self.close()
         else:
             self.reset(ErrorCodes.NO_ERROR)  # the rest of the request is of no use (RFC 9113 §8.1)
-        self.sink.on_end(trailers)
+        sink.on_end(trailers)
 
     def receive_reset(self, code: int) -> None:
         if self.all_received:
@@ -172,13 +172,16 @@ class Http2UpstreamStream(Http2Stream):
 
     def fail(self, error: DevrouteError) -> None:
         if not self.done:
-            self._finish()
+            sink = self._finish()
             self.reset(ErrorCodes.CANCEL)
-            self.sink.on_error(error)
+            sink.on_error(error)
 
-    def _finish(self) -> None:
+    def _finish(self) -> ResponseSink:
+        """Nothing more is passed on after what the caller of this passes to the sink that it returns."""
         self.done = True
         self._pool.ended()
+        sink, self.sink = self.sink, NO_SINK
+        return sink
 
     # --- flow control
 

@@ -10,7 +10,7 @@ on_end or on_error the upstream calls the sink no more, except for pause and res
 upgraded connection; after cancel() it calls nothing at all.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from devroute.errors import DevrouteError
 from devroute.http.message import Headers, RequestHead, ResponseHead
@@ -69,6 +69,26 @@ class DiscardedRequest:
     def cancel(self) -> None: ...
     def pause_response(self) -> None: ...
     def resume_response(self) -> None: ...
+
+
+class IgnoredResponse:
+    """A sink that ignores its response."""
+
+    __slots__ = ()
+
+    def on_informational(self, head: ResponseHead) -> None: ...
+    def on_head(self, head: ResponseHead) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self, trailers: Headers) -> None: ...
+    def on_error(self, error: DevrouteError) -> None: ...
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+
+
+#: What one side has instead of the other once both have ended: two objects that refer to each other would
+#: wait for the garbage collector, and its pauses delay requests.
+NO_REQUEST: Final = DiscardedRequest()
+NO_SINK: Final = IgnoredResponse()
 
 
 class Upstream(Protocol):

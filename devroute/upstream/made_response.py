@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, ResponseHead
-from devroute.upstream.interface import DiscardedRequest, ResponseSink
+from devroute.upstream.interface import NO_SINK, DiscardedRequest, ResponseSink
 
 #: Statuses whose responses have no body (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
 BODYLESS: Final = frozenset((204, 205, 304))
@@ -41,9 +41,11 @@ class MadeStream(DiscardedRequest):
         self._sent = -1  # bytes of the body; -1 before the head
         self._paused = False
         self._cancelled = False
-        self._handle = asyncio.get_running_loop().call_soon(self._send)
+        # None once it has run: it refers to this.
+        self._handle: asyncio.Handle | None = asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
+        self._handle = None
         head, body, trailers = self._made
         if self._sent < 0:
             self._sent = 0
@@ -56,11 +58,13 @@ class MadeStream(DiscardedRequest):
             self._sink.on_data(piece)
         if not self._cancelled:
             self._cancelled = True
-            self._sink.on_end(trailers)
+            sink, self._sink = self._sink, NO_SINK
+            sink.on_end(trailers)
 
     def cancel(self) -> None:
         self._cancelled = True
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
 
     def pause_response(self) -> None:
         self._paused = True
@@ -68,5 +72,6 @@ class MadeStream(DiscardedRequest):
     def resume_response(self) -> None:
         self._paused = False
         if self._sent >= 0 and not self._cancelled:
-            self._handle.cancel()
+            if self._handle is not None:
+                self._handle.cancel()
             self._handle = asyncio.get_running_loop().call_soon(self._send)

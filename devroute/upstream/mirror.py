@@ -112,6 +112,7 @@ class _AcceptingStream(DiscardedRequest):
             self._handle = asyncio.get_running_loop().call_soon(self._accept)
 
     def _accept(self) -> None:
+        self._handle = None  # it refers to this
         self._sink.on_head(self._head)
         self._sink.on_end([])
 

@@ -82,10 +82,16 @@ class RefusedStream(DiscardedRequest):
     """A request that is not sent: the sink gets `error` once open() has returned."""
 
     def __init__(self, sink: ResponseSink, error: DevrouteError) -> None:
-        self._handle = asyncio.get_running_loop().call_soon(sink.on_error, error)
+        # None once it has run: it refers to the sink.
+        self._handle: asyncio.Handle | None = asyncio.get_running_loop().call_soon(self._refuse, sink, error)
+
+    def _refuse(self, sink: ResponseSink, error: DevrouteError) -> None:
+        self._handle = None
+        sink.on_error(error)
 
     def cancel(self) -> None:
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
 
 
 class Quotas:

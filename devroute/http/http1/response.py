@@ -89,12 +89,16 @@ def _idle_limit(value: bytes) -> float:
 
 def without_cache_fields(head: ResponseHead) -> ResponseHead:
     """The head for a client whose caches may not keep the response. It is made once, as apps repeat heads."""
+    if head.never_stored:
+        return head
     made = head.not_stored
     if made is None:
         low = head.raw.lower()
         spans = [span for name in CACHE_FIELDS for span in field_spans(low, name)]
-        made = head if not spans else head.dropping(spans)
-        head.not_stored = made
+        if not spans:
+            head.never_stored = True
+            return head
+        made = head.not_stored = head.dropping(spans)
     return made
 
 

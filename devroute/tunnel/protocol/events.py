@@ -65,7 +65,7 @@ class Reset(NamedTuple):
 
 
 class Writable(NamedTuple):
-    """Credit arrived for a stream whose send_data has returned False."""
+    """Credit arrived for a stream whose send_data has returned False: it takes more, or has sent its end."""
 
     stream: Stream
 

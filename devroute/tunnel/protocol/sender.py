@@ -208,8 +208,10 @@ class Sender:
 
     def grant(self, stream: Stream, size: int) -> None:
         """The consumer took `size` bytes. CREDIT is sent once it amounts to half of the window."""
+        if stream.inbound == CLOSED:
+            return
         owed = stream.unreturned + size
-        if owed >= _HALF_WINDOW and stream.inbound != CLOSED:
+        if owed >= _HALF_WINDOW:
             self._out.append(frames.CREDIT_FRAME.pack(FrameType.CREDIT, 0, stream.id, 4, owed))
             self.pending += frames.CREDIT_FRAME.size
             stream.room += owed

@@ -320,7 +320,7 @@ class Session(Sender):
         stream.credit += credit
         if stream.credit > WINDOW:
             raise ProtocolError(f"CREDIT on stream {number} for bytes that were never sent")
-        if stopped and self._drain(stream):
+        if stopped and (self._drain(stream) or stream.outbound == CLOSED):
             self._events.append(Writable(stream))
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:

@@ -73,3 +73,7 @@ class Stream:
     @property
     def closed(self) -> bool:
         return self.inbound == CLOSED and self.outbound == CLOSED
+
+
+#: The stream of an owner that has none, or none any more.
+NO_STREAM: Final = Stream(0, CLOSED, CLOSED)

@@ -208,7 +208,8 @@ def test_an_end_waits_behind_data_without_credit() -> None:
     wire.to_agent()
     assert theirs.inbound == BODY
     wire.agent.grant(theirs, WINDOW)
-    assert wire.to_proxy() == [], "its source has ended: nobody waits to write"
+    assert wire.to_proxy() == [Writable(ours)], "its owner learns that the end is sent"
+    assert ours.outbound == CLOSED
     assert wire.to_agent() == [Data(theirs, b"a", 0), Ended(theirs, [(b"t", b"1")])]
 
 
