@@ -612,6 +612,12 @@ SHOWN: tuple[dict[str, Any], ...] = (
     {"target": "/copy", "comparison": [{"where": "status", "left": "200", "right": "<b>404</b>"}]},
     {"target": "/same", "comparison": [], "service": "cart"},
     {"target": "/again", "replay_of": 2},
+    {
+        "target": "/prices/" + "long/" * 30,
+        "direction": "out",
+        "service": "c.shop:80",
+        "rules": ["rule 'x' responded"],
+    },
     {"target": "/down", "status": None, "error": ("app-unreachable", "refused"), "state": "failed"},
 )
 #: axe-core in the page; `window.found` gets what is wrong, each as "rule: element".
@@ -833,6 +839,38 @@ async def test_grpc_and_shadow_differences_are_shown(scene: Scene) -> None:
         await browser.click(ROW, "≠ 1")
         await browser.click("[role=tab]", "Shadow")
         await browser.shows(".differences", "<b>404</b>")
+
+
+async def test_outgoing_requests_say_where_they_go_are_filtered_and_have_rules_of_their_own(
+    scene: Scene,
+) -> None:
+    browser = scene.browser
+    store = CaptureStore()
+    store.add(completed("/in", 1_700_000_000.0))
+    out = completed("/prices?sku=TEA-1", 1_700_000_001.0)
+    out.direction, out.service = "out", "c.shop:80"
+    out.response_body.complete = True
+    store.add(out)
+    async with inspecting(browser, store) as access:
+        await browser.open(access.url)
+        await browser.shows("#direction:not([hidden])", "1 in→ 1 out")
+        await browser.click("#direction button", "out")
+        await browser.until("document.querySelectorAll(arguments[0]).length === 1", ROW)
+        await browser.shows(f"{ROW} .to", "→ c.shop:80")
+        await browser.click(ROW)
+        await browser.shows(".line", "from this laptop to c.shop:80")
+        await browser.shows(".timing", "service")
+        disabled = (
+            "return [...document.querySelectorAll('.detail button:disabled')].map((b) => b.textContent)"
+        )
+        assert await browser.js(disabled) == ["curl for the mesh"]
+        await browser.press("m")
+        await browser.until("document.querySelector('#rule-service')?.value === 'out c.shop:80'")
+        await browser.js("document.querySelector('#rule-timeout').value = '500ms'")
+        await browser.click("#rule-save")
+        await browser.shows(".rule-list", "→ c.shop:80")
+        await browser.shows(".rule-list", "timeout 0.5 s, respond 200")
+        await browser.picture("outgoing")
 
 
 # --- the team's page, in the same browser -----------------------------------------------------------------

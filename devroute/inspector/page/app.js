@@ -13,10 +13,11 @@ import { help, keyboard } from "./keys.js";
 import { List } from "./list.js";
 import { MessagesView } from "./messages.js";
 import { importFile, openEdit } from "./replay.js";
-import { openRules, ruleFor, servedHere, showRules, switchRules } from "./rules.js";
+import { knownServices, openRules, ruleFor, showRules, switchRules } from "./rules.js";
 import { ShadowView } from "./shadow.js";
 import { SideView } from "./side.js";
 import { splitter } from "./splitter.js";
+import { outgoing } from "./words.js";
 
 const exchanges = new Exchanges();
 let about = {};
@@ -61,8 +62,8 @@ const sendable = ({ kind }) => kind !== "websocket" && kind !== "upgrade";
 const commands = [
   { key: "r", words: "replay the request", button: "Replay", applies: sendable, run: guarded((id) => send(id)) },
   { key: "e", words: "edit and replay the request", button: "Edit and replay", applies: sendable, run: guarded((id) => openEdit(id, send)) },
-  { key: "y", words: "copy the request as a curl command, to the app on this laptop", button: "Copy as curl", applies: sendable, run: copyCurl("app") },
-  { key: "Y", words: "copy the request as a curl command, through the mesh", button: "curl for the mesh", applies: sendable, run: copyCurl("mesh") },
+  { key: "y", words: "copy the request as a curl command, to the app or the port on this laptop", button: "Copy as curl", applies: sendable, run: copyCurl("app") },
+  { key: "Y", words: "copy the request as a curl command, through the mesh", button: "curl for the mesh", applies: (exchange) => sendable(exchange) && !outgoing(exchange), run: copyCurl("mesh") },
   { key: "c", words: "mark the request; on another one, compare the two", button: "Compare", run: compare },
   { key: "m", words: "make a rule from the request", button: "Make a rule", run: guarded((id) => ruleFor(exchanges.get(id))) },
   { key: "l", words: "list the rules", forPage: true, run: openRules },
@@ -153,7 +154,7 @@ api.follow({
   hello: (data) => {
     about = data.about;
     setText(byId("who"), about.name ? `${about.name} · ${Object.keys(about.services).join(", ")}` : "");
-    servedHere(Object.keys(about.services));
+    knownServices(Object.keys(about.services), Object.keys(about.reached));
     delete byId("empty").dataset.kind;
     exchanges.resync();
     showSkipped(0);

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { byId, h, notice, setText } from "./dom.js";
 import { clock } from "./format.js";
 import { timing } from "./timing.js";
-import { KINDS, verb } from "./words.js";
+import { ends, KINDS, outgoing, verb } from "./words.js";
 
 const REFRESH_MS = 250; // between two updates of a request in flight
 
@@ -102,7 +102,7 @@ export class Detail {
     setText(target, exchange.target);
     target.title = exchange.target;
     const facts = [
-      exchange.service,
+      outgoing(exchange) ? `from this laptop to ${exchange.service}` : exchange.service,
       exchange.kind !== "http" && (KINDS[exchange.kind] ?? exchange.kind),
       exchange.status && exchange.kind === "grpc" ? `${exchange.version} ${exchange.status}` : `${exchange.version} ${exchange.reason}`.trim(),
       clock(exchange.started, true),
@@ -169,17 +169,19 @@ export class Detail {
 
 const link = (words, action, title) => h("button", { type: "button", class: "link", onclick: action, title }, words);
 
-function closing({ kind, message_list: messages }) {
-  const close = kind === "websocket" && messages.find(({ opcode }) => opcode === "close");
-  return close && `closed by the ${close.from_client ? "caller" : "app"}: ${close.words}`;
+function closing(exchange) {
+  const close = exchange.kind === "websocket" && exchange.message_list.find(({ opcode }) => opcode === "close");
+  const { client, server } = ends(exchange);
+  return close && `closed by the ${close.from_client ? client : server}: ${close.words}`;
 }
 
 // What is wrong with the exchange, in words; null if nothing is known to be.
-function problemOf({ error, kind, state, status, status_text: outcome, grpc_status: grpc, grpc_message: message, message_list: messages, class: outcomeClass }) {
+function problemOf(exchange) {
+  const { error, kind, state, status, status_text: outcome, grpc_status: grpc, grpc_message: message, class: outcomeClass } = exchange;
   if (error) return [h("b", {}, error.code), " ", error.message];
   if (grpc) return [h("b", {}, outcome), " ", message];
   if (kind === "grpc" && state === "done" && grpc === null && outcomeClass === "failed") {
     return [h("b", {}, "no grpc-status"), status === 200 ? " The response ended without one, which clients report as UNKNOWN." : ` The response is one of HTTP ${status}, not of gRPC.`];
   }
-  return outcomeClass === "failed" ? [closing({ kind, message_list: messages })] : null;
+  return outcomeClass === "failed" ? [closing(exchange)] : null;
 }

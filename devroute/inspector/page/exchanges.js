@@ -55,12 +55,13 @@ export class Exchanges extends EventTarget {
     return found;
   }
 
-  // Whether the exchanges have more than one value of a field.
-  varies(field) {
+  // Whether the exchanges have more than one value; `of` returns that of one, undefined for none.
+  varies(of) {
     let first;
     for (const exchange of this.all.values()) {
-      if (first !== undefined && exchange[field] !== first) return true;
-      first = exchange[field];
+      const value = of(exchange);
+      if (first !== undefined && value !== undefined && value !== first) return true;
+      first ??= value;
     }
     return false;
   }

@@ -4,7 +4,7 @@
 import * as api from "./api.js";
 import { byId, guarded, h, notice, setText } from "./dom.js";
 import { Suggestions } from "./suggestions.js";
-import { shadowed } from "./words.js";
+import { outgoing, shadowed } from "./words.js";
 
 const CLASSES = ["2xx", "3xx", "4xx", "5xx", "failed", "open"];
 const TYPING_MS = 120; // after the last keystroke
@@ -17,6 +17,8 @@ export class Filters {
     this.error = byId("query-error");
     this.chips = [
       ...CLASSES.map((name) => this.chip("classes", { field: "status", value: name, words: () => name })),
+      this.chip("direction", { field: "direction", value: "in", words: () => `${exchanges.count((each) => !outgoing(each)).toLocaleString("en")} in` }),
+      this.chip("direction", { field: "direction", value: "out", words: () => `→ ${exchanges.count(outgoing).toLocaleString("en")} out` }),
       this.chip("shadow", { field: "is", value: "same", words: () => `= ${exchanges.count((each) => shadowed(each) === "same").toLocaleString("en")} same` }),
       this.chip("shadow", { field: "is", value: "different", words: () => `≠ ${exchanges.count((each) => shadowed(each) === "different").toLocaleString("en")} different` }),
       this.chip("noise", { field: "is", value: "noise", negated: true, words: () => `Hide noise ${exchanges.count(({ noise }) => noise).toLocaleString("en")}` }),
@@ -121,6 +123,7 @@ export class Filters {
   label() {
     for (const { button, words } of this.chips) setText(button, words());
     const pressed = (place) => byId(place).querySelector("[aria-pressed=true]") !== null;
+    byId("direction").hidden = !pressed("direction") && !this.exchanges.count(outgoing);
     byId("shadow").hidden = !pressed("shadow") && !this.exchanges.count(shadowed);
     byId("noise").hidden = !pressed("noise") && !this.exchanges.count(({ noise }) => noise);
     byId("export").href = `/api/har${this.text && !this.field.hasAttribute("aria-invalid") ? `?${new URLSearchParams({ q: this.text })}` : ""}`;

@@ -3,7 +3,7 @@
 import { byId, h, setText } from "./dom.js";
 import { clock, duration, plural, size } from "./format.js";
 import { Rows } from "./rows.js";
-import { KINDS, shadowed, verb } from "./words.js";
+import { KINDS, outgoing, shadowed, verb } from "./words.js";
 
 const ROW = 32;
 
@@ -37,7 +37,7 @@ export class List {
     const cell = (name) => h("span", { class: name });
     return h("div", { role: "option", class: "row" },
       cell("at"), cell("status"), cell("method"),
-      h("span", { class: "path" }, h("b", { class: "kind" }), h("span")),
+      h("span", { class: "path" }, h("b", { class: "to" }), h("b", { class: "kind" }), h("span")),
       cell("caller"), cell("service"), cell("time num"), cell("size num"));
   }
 
@@ -61,10 +61,13 @@ export class List {
     setText(method, verb(exchange));
     setText(caller, exchange.caller.split("/").at(-1));
     caller.title = exchange.caller;
-    setText(path.firstChild, id === this.marked ? "compare" : badge(exchange));
-    setText(path.lastChild, exchange.target);
+    const [to, kind, target] = path.children;
+    setText(to, outgoing(exchange) ? `→ ${exchange.service}` : "");
+    to.title = outgoing(exchange) ? `from this laptop to ${exchange.service}` : "";
+    setText(kind, id === this.marked ? "compare" : badge(exchange));
+    setText(target, exchange.target);
     path.title = exchange.target;
-    setText(service, exchange.service);
+    setText(service, outgoing(exchange) ? "" : exchange.service);
     setText(time, exchange.state === "open" ? "…" : duration(exchange.duration_ms));
     setText(amount, size(exchange.response_size));
   }
@@ -84,7 +87,7 @@ export class List {
     this.seen();
     rows.soon();
     // Columns that would say nothing are left out.
-    const columns = [exchanges.count(({ caller }) => caller) && "caller", exchanges.varies("service") && "service"];
+    const columns = [exchanges.count(({ caller }) => caller) && "caller", exchanges.varies((each) => (outgoing(each) ? undefined : each.service)) && "service"];
     viewport.parentElement.dataset.columns = columns.filter(Boolean).join(" ");
     const total = exchanges.all.size;
     setText(byId("count"), exchanges.shown.length === total ? plural(total, "request") : `${exchanges.shown.length.toLocaleString("en")} of ${total.toLocaleString("en")}`);

@@ -7,6 +7,7 @@ import { asJson, hex } from "./body.js";
 import { copy, h, setText } from "./dom.js";
 import { duration, plural, size } from "./format.js";
 import { parse, tree } from "./json.js";
+import { ends } from "./words.js";
 
 const PREVIEW = 300; // characters
 
@@ -46,7 +47,7 @@ export class MessagesView {
     for (; this.first < dropped; this.first += 1) this.shown.shift()?.element.remove();
     this.next = Math.max(this.next, dropped);
     for (const message of messages.slice(this.next - dropped)) {
-      const added = new Row(message, exchange.kind === "grpc");
+      const added = new Row(message, exchange);
       this.shown.push(added);
       this.rows.append(added.element);
     }
@@ -95,13 +96,15 @@ export class MessagesView {
 
 // One message. One of gRPC has no text until `decode` is called.
 class Row {
-  constructor(message, grpc) {
+  constructor(message, exchange) {
     const { from_client: out, opcode } = message;
+    const grpc = exchange.kind === "grpc";
     Object.assign(this, { message, grpc, decoded: null });
     this.bytes = message.base64 ? fromBase64(message.text) : new TextEncoder().encode(message.text);
     this.text = grpc || opcode === "binary" || message.base64 ? undefined : message.text;
     const preview = grpc ? "" : message.words || (this.text === undefined ? digits(this.bytes) : this.text.slice(0, PREVIEW)) || "empty";
-    const way = out ? "from the caller" : "from the app";
+    const { client, server } = ends(exchange);
+    const way = `from the ${out ? client : server}`;
     this.preview = h("span", { class: "preview" }, preview);
     this.inside = h("div", { class: "message-body" });
     this.fold = h("details", {}, h("summary", {},

@@ -1,10 +1,11 @@
-// Edit and replay: a form for the request, which devroute then sends to the app.
+// Edit and replay: a form for the request, which devroute then sends to the app, or out again to a service of the mesh.
 
 import * as api from "./api.js";
 import { asText } from "./body.js";
 import { dialog, guarded, h, notice } from "./dom.js";
 import { size } from "./format.js";
 import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, submitting } from "./forms.js";
+import { outgoing } from "./words.js";
 
 // Headers that devroute derives from the body.
 const FRAMING = ["content-length", "transfer-encoding"];
@@ -24,7 +25,7 @@ export async function openEdit(id, send) {
       labelled("edit-headers", "Headers", headers, exchange.redacted.length ? `Redacted before storage: ${exchange.redacted.join(", ")}. Enter the values again if the app needs them.` : "one per line; devroute sets length and framing"),
       labelled("edit-body", editable.label, body, editable.note)),
     trouble,
-  ], [h("span", { class: "push facts" }, `Sent to the app of ${exchange.service} on this laptop, not through the mesh.`), h("button", { type: "button", onclick: () => close() }, "Cancel"), h("button", { class: "primary" }, "Send")], true);
+  ], [h("span", { class: "push facts" }, outgoing(exchange) ? `Sent to ${exchange.service} in the mesh.` : `Sent to the app of ${exchange.service} on this laptop, not through the mesh.`), h("button", { type: "button", onclick: () => close() }, "Cancel"), h("button", { class: "primary" }, "Send")], true);
   submitting(form, trouble, async () => {
     const edits = { method: method.value.trim(), target: target.value.trim(), headers: parseHeaders(headers.value) };
     if (!body.disabled && body.value !== text) edits[editable.edit] = body.value;

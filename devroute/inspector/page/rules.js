@@ -6,7 +6,7 @@ import { plural } from "./format.js";
 import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, select, submitting } from "./forms.js";
 
 let state = { on: true, rules: [] };
-let services = [];
+let places = []; // the services that a rule can be of: "in b", "out c.shop:80", and words
 let listing = null; // the body of the open list
 
 // The server's event: all rules, and whether they are on.
@@ -20,7 +20,13 @@ export function showRules(data) {
   if (listing?.isConnected) draw();
 }
 
-export const servedHere = (names) => (services = names);
+// The services of this laptop's apps, and those of the mesh that it has ports for.
+export function knownServices(served, reached) {
+  places = [["in ", "every service of this laptop"], ...served.map((each) => [`in ${each}`, each]),
+    ["out ", "→ every service of the mesh"], ...reached.map((each) => [`out ${each}`, `→ ${each}`])];
+}
+
+const toMesh = ({ service }) => `→ ${service || "every service"}`;
 
 export async function switchRules() {
   if (!state.rules.length) return openRules();
@@ -46,7 +52,7 @@ function draw() {
   const all = h("label", { class: "switch" }, h("input", { type: "checkbox", id: "rules-on", checked: on, onchange: guarded(switchRules) }), on ? "All rules are on" : "All rules are off");
   const rows = rules.map((rule) => h("tr", { "data-off": !on || !rule.enabled },
     h("td", {}, h("input", { type: "checkbox", checked: rule.enabled, "aria-label": `${rule.label} on`, onchange: guarded((event) => api.enableRule(rule.id, event.target.checked)) })),
-    h("th", { scope: "row" }, rule.label, rule.service ? h("small", {}, rule.service) : null),
+    h("th", { scope: "row" }, rule.label, rule.direction === "out" ? h("small", {}, toMesh(rule)) : rule.service ? h("small", {}, rule.service) : null),
     h("td", {}, rule.does),
     h("td", { class: "num", title: "requests that it has matched" }, plural(rule.hits, "request")),
     h("td", {}, rule.source === "page" ? "this page" : "settings"),
@@ -57,13 +63,13 @@ function draw() {
     rules.length || !on ? all : "",
     rules.length
       ? h("table", {}, h("thead", {}, h("tr", {}, ["On", "Rule", "What it does", "Matched", "From", ""].map((words) => h("th", { scope: "col" }, words)))), h("tbody", {}, rows))
-      : h("p", { class: "none" }, "No rules. A rule responds in place of your app, delays or fails requests, or holds them so that you can edit them."),
+      : h("p", { class: "none" }, "No rules. A rule responds in place of your app, delays or fails requests, or holds them so that you can edit them; also those of your app to services of the mesh."),
     rules.length > 1 ? h("p", { class: "facts" }, "The first rule that matches a request applies.") : "");
 }
 
 // A new rule for requests like this one, with its response if it was recorded as a whole.
-export async function ruleFor({ id, service, method, target }) {
-  const rule = { service, method, path: target.split("?")[0] };
+export async function ruleFor({ id, direction, service, method, target }) {
+  const rule = { direction, service, method, path: target.split("?")[0] };
   try {
     const { rule: recorded, without } = await api.recordedRule(id);
     openRule(recorded, null, without);
@@ -72,7 +78,7 @@ export async function ruleFor({ id, service, method, target }) {
   }
 }
 
-const ACTIONS = [["respond", "Respond instead of the app"], ["break", "Hold (breakpoint)"], ["fail", "Fail"], ["delay", "Only delay"]];
+const ACTIONS = [["respond", "Respond instead of the app"], ["break", "Hold (breakpoint)"], ["fail", "Fail"], ["delay", "Only delay, or a timeout"]];
 const HELD = [["request", "the request"], ["response", "the response"], ["both", "both"]];
 
 // `rule` as in devroute.yaml; `id` of the one that is edited, `without`: the parts of a recorded response that were redacted.
@@ -80,16 +86,19 @@ function openRule(rule, id = null, without = []) {
   const respond = rule.respond ?? {};
   const json = respond.body !== undefined && typeof respond.body !== "string";
   const kept = respond.body_base64 !== undefined || respond.body_file !== undefined;
-  const action = ACTIONS.map(([name]) => name).find((name) => rule[name] !== undefined) ?? "respond";
+  const action = ACTIONS.map(([name]) => name).find((name) => rule[name] !== undefined) ?? (rule.timeout === undefined ? "respond" : "delay");
+  const place = `${rule.direction ?? "in"} ${rule.service ?? ""}`;
+  const listed = places.some(([name]) => name === place) ? places : [...places, [place, rule.direction === "out" ? toMesh(rule) : rule.service]];
   const pairs = (fields) => (Array.isArray(fields) ? fields : Object.entries(fields ?? {})).flatMap(([name, value]) => [value].flat().map((each) => [name, each]));
   const fields = {
     name: input("rule-name", rule.name, { maxlength: "60", placeholder: "optional" }),
-    service: select("rule-service", [["", "every service"], ...services.map((each) => [each, each])], rule.service ?? ""),
+    service: select("rule-service", listed, place),
     method: input("rule-method", [rule.method ?? []].flat().join(" "), { list: "rule-methods", placeholder: "every method" }),
     path: input("rule-path", rule.path ?? "*", { autofocus: true }),
     header: area("rule-header", headerLines(pairs(rule.header)), 2, { placeholder: "x-tenant: acme*" }),
     action: select("rule-action", ACTIONS, action),
     delay: input("rule-delay", rule.delay, { placeholder: "none, or 500ms, 3s" }),
+    timeout: input("rule-timeout", rule.timeout, { placeholder: "none, or 500ms, 3s" }),
     status: input("rule-status", respond.status ?? 200, { inputmode: "numeric" }),
     headers: area("rule-headers", headerLines(pairs(respond.headers)), 5),
     body: area("rule-body", kept ? "" : json ? JSON.stringify(respond.body, null, 2) : respond.body, 8, { disabled: kept }),
@@ -114,7 +123,7 @@ function openRule(rule, id = null, without = []) {
       h("div", { class: "columns-2" }, labelled("rule-name", "Name", fields.name), labelled("rule-service", "Service", fields.service)),
       h("div", { class: "startline" }, labelled("rule-method", "Methods", [fields.method, methods("rule-methods")]), labelled("rule-path", "Path, without the query", fields.path, "/api/ is all below it; * is any text")),
       labelled("rule-header", "Only with these headers", fields.header),
-      h("div", { class: "columns-2" }, labelled("rule-action", "What happens", fields.action), labelled("rule-delay", "Delay before that", fields.delay))),
+      h("div", { class: "columns-2" }, labelled("rule-action", "What happens", fields.action), labelled("rule-delay", "Delay before that", fields.delay), labelled("rule-timeout", "Timeout", fields.timeout))),
     shown,
     trouble,
   ], [h("button", { type: "button", onclick: openRules }, "Back to the rules"), h("span", { class: "push" }), h("button", { class: "primary", id: "rule-save" }, "Save")], true);
@@ -130,10 +139,13 @@ function openRule(rule, id = null, without = []) {
 function read(fields, respond, { json, kept }) {
   const value = (name) => fields[name].value.trim();
   const rule = { path: value("path") || "*" };
-  for (const name of ["name", "service"]) if (value(name)) rule[name] = value(name);
+  if (value("name")) rule.name = value("name");
+  const [direction, service] = fields.service.value.split(" ");
+  if (direction === "out") rule.direction = direction;
+  if (service) rule.service = service;
   if (value("method")) rule.method = value("method").toUpperCase().split(/[\s,]+/);
   if (value("header")) rule.header = parseHeaders(value("header"));
-  if (value("delay")) rule.delay = /^[\d.]+$/.test(value("delay")) ? Number(value("delay")) : value("delay");
+  for (const name of ["delay", "timeout"]) if (value(name)) rule[name] = /^[\d.]+$/.test(value(name)) ? Number(value(name)) : value(name);
   const action = value("action");
   if (action === "break") rule.break = value("held");
   if (action === "fail") rule.fail = value("fail") === "reset" ? "reset" : Number(value("fail"));
