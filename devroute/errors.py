@@ -416,6 +416,24 @@ class ServerUnreachable(DevrouteError, code="server-unreachable", status=502):
     """The proxy's control port cannot be reached."""
 
 
+class LastService(DevrouteError, code="last-service", status=409):
+    """The only service of a `devroute up` cannot be taken away."""
+
+    default_hint = "end it as a whole: devroute down"
+
+
+class ControlDenied(DevrouteError, code="control-denied", status=403):
+    """A request to the control API of a `devroute up` that is not from its own user, or from a browser."""
+
+    default_hint = "use the commands of devroute, or the socket, as the user who runs devroute up"
+
+
+class TooManyFollowers(DevrouteError, code="too-many-followers", status=429):
+    """More clients follow a `devroute up` than it serves."""
+
+    default_hint = "end one of them"
+
+
 class InspectorLocked(DevrouteError, code="inspector-locked", status=401):
     """No cookie, or a token that was used before: the browser did not open the link that `up` printed."""
 

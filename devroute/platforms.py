@@ -20,6 +20,7 @@ from devroute.quoting import Shell
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
 
 WINDOWS: Final = sys.platform == "win32"
 
@@ -70,6 +71,25 @@ def lock(descriptor: int, *, windows: bool = WINDOWS) -> bool:
     except OSError:
         return False
     return True
+
+
+def has_unix_sockets(*, windows: bool = WINDOWS) -> bool:
+    """Whether a socket may be a file that only its owner can open."""
+    import socket
+
+    return not windows and hasattr(socket, "AF_UNIX")
+
+
+def peer_user(connection: "socket.socket") -> int | None:
+    """The user id of the process at the other end of a Unix socket, None where the system does not say."""
+    import socket
+    import struct
+
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    ids = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
+    return int(struct.unpack("3i", ids)[1])
 
 
 def freeze_heap() -> None:

@@ -7,17 +7,19 @@ through tunnel/agent_link.py and never through here.
 import asyncio
 import signal
 import sys
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.app_upstreams import app_upstreams
 from devroute.agent.app_watch import START_SECONDS, AppWatch
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
+from devroute.agent.control.running import identity_of
 from devroute.agent.inspection import captures_for, inspection_of
-from devroute.agent.invitation import invitation
+from devroute.agent.invitation import Invitation, invitation
 from devroute.agent.link_keeper import LinkKeeper, first_result
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.notices import MoveReceiver, NoticeReceiver
@@ -25,18 +27,21 @@ from devroute.agent.open_requests import OpenRequestWatch
 from devroute.agent.outgoing import OutgoingRequests
 from devroute.agent.rule_switch import RuleSwitch
 from devroute.agent.second_link import Held
+from devroute.agent.services import Change, Services
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
+from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.page import PageReporter, can_draw
 from devroute.agent.ui.reporter import Reporter
 from devroute.agent.ui.writer import TerminalWriter
+from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector import history
 from devroute.inspector import server as inspector
 from devroute.inspector.access import AccessControl
 from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.inspection import About
-from devroute.inspector.recorder import App, Recorder, RecordingUpstream
+from devroute.inspector.recorder import App, Recorder
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.rules.book import RuleBook
@@ -45,14 +50,12 @@ from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, shell_i
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.agent_stream import Finished
-from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice
+from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice, Welcome
 from devroute.tunnel.protocol.websocket import WebSocket
 
 if TYPE_CHECKING:
+    from devroute.agent.control.server import ControlServer
     from devroute.agent.metrics import AgentMetrics
-
-_T = TypeVar("_T")
-_U = TypeVar("_U")
 
 #: Least time between two flushes of the reporter, in seconds.
 REPORT_SECONDS: Final = 0.02
@@ -65,8 +68,8 @@ async def run(settings: AgentSettings, state_folder: Path | None = None) -> int:
     Raises any error of the first registration, later only those of FINAL, and ConfigInvalid for an app that
     cannot be started.
     """
-    reporter = _reporter_for(settings)
-    agent = Agent(settings, reporter)
+    reporter = FanOut(_reporter_for(settings))
+    agent = Agent(settings, reporter, state_folder)
     services = [spec.service for spec in settings.services]
     state = InspectorState(state_folder, settings.server, settings.name, services)
     kept = history.keep_as_configured(
@@ -92,43 +95,47 @@ def _reporter_for(settings: AgentSettings) -> Reporter:
 
 
 class Agent:
-    def __init__(self, settings: AgentSettings, reporter: Reporter) -> None:
+    """`state_folder`: where other commands find this process; None for nowhere."""
+
+    def __init__(self, settings: AgentSettings, reporter: Reporter, state_folder: Path | None = None) -> None:
         self._settings = settings
-        self._reporter = reporter
+        self.reporters = self._reporter = reporter if isinstance(reporter, FanOut) else FanOut(reporter)
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
         captures = captures_for(settings, self._redaction, self._loop)
         recorder = self._recorder = None if captures is None else Recorder(captures, self._loop)
         self._rules = RuleBook(settings.rules)
         self.rule_switch = RuleSwitch(self._rules, reporter)
-        self._upstreams = self._all_upstreams(recorder)
+        around = app_upstreams(settings, self._rules, self._redaction, recorder)
+        self.services = Services(settings.services, around, self._services_changed)
+        self._own_upstreams = self._receivers(recorder)
         #: What sees the requests from this laptop to services of the mesh.
         self.outgoing = OutgoingRequests(self._rules, self._redaction, recorder, self._observe)
         #: Sends captured requests again.
-        self.replayer = Replayer(
-            {n: app for n, app in self._upstreams.items() if isinstance(app, RecordingUpstream)},
-            self.outgoing.recorded,
-        )
+        self.replayer = Replayer(self.services.upstreams, self.outgoing.recorded)
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: What the inspector shows and acts on; None where there is no inspector.
         self.inspection = inspection_of(captures, self.replayer, self.about, settings, self._rules)
         #: Access to the inspector, None without one.
         self.access: AccessControl | None = None
-        served = {spec.service: spec for spec in settings.services}
-        self._advisor = AppAdvisor(served, settings.host_header, self._advised)
+        self._advisor = AppAdvisor(self.services.specs, settings.host_header, self._advised)
         self._child: ChildProcess | None = None
-        self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code a signal asks for
+        self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code that was asked for
+        self._ended_by = "app"
         self._flushing: asyncio.TimerHandle | None = None
         self._last_notice: Notice | None = None
         self._monitor = LinkMonitor(reporter, self._loop)
         source = TokenSource(settings)
         self._keeper = LinkKeeper(settings, source, self._make_link, self._monitor, reporter)
         self._metrics = self._create_metrics()
-        report = partial(reporter.app, started=bool(settings.command))
+        report = partial(self._reporter.app, started=bool(settings.command))
         self._watch = AppWatch(settings.services, report)
         self._open_requests = OpenRequestWatch(
             lambda: [*self._keeper.links, self.outgoing], self._reporter.open, self._redaction
         )
+        self._state_folder = state_folder
+        self._control: ControlServer | None = None
+        self._welcome: Welcome | None = None
 
     def _create_metrics(self) -> "AgentMetrics | None":
         """None unless the settings ask for them: prometheus_client takes a while to import."""
@@ -138,17 +145,17 @@ class Agent:
 
         counts = self._keeper.registrar.registrations
         metrics = AgentMetrics(
-            {spec.service for spec in self._settings.services},
+            self.services.specs.keys(),
             lambda: self._keeper.links,
             lambda: sum(counts.values()) - len(counts),
         )
         self.inspection.metrics = metrics.exposed
         return metrics
 
-    def _all_upstreams(self, recorder: Recorder | None) -> dict[str, App]:
-        """Of the services, and of what the proxy sends to the agent itself."""
+    def _receivers(self, recorder: Recorder | None) -> dict[str, App]:
+        """The upstreams of what the proxy sends to the agent itself."""
         settings = self._settings
-        found = app_upstreams(settings, self._rules, self._redaction, recorder)
+        found: dict[str, App] = {}
         if settings.shadow is not None:
             found[COMPARISON_SERVICE] = ComparisonReceiver(
                 IgnoreRules.parse(settings.ignore), self._redaction, self._compared, recorder
@@ -159,7 +166,9 @@ class Agent:
     async def run(self) -> int:
         with handle_signals(self._loop, self._signalled, hangup=True), self._monitor.on_the_network():
             try:
-                return await first_result(self._exit_code(), self._serve())
+                code = await first_result(self._exit_code(), self._serve())
+                self._reporter.ended(self._ended_by, code)
+                return code
             finally:
                 await self._close()
 
@@ -168,6 +177,8 @@ class Agent:
         first = await self._first()
         self._monitor.start()
         self._open_requests.start()
+        if self._state_folder is not None:
+            await self._open_control(self._state_folder)
         if not self._settings.command:
             self._watch.start(patience=0.0)
             await self._keeper.stay(first)
@@ -179,12 +190,10 @@ class Agent:
 
     async def _first(self) -> Held:
         first = await self._keeper.first()
-        welcome = first.welcome
-        about, invited = self.about, invitation(welcome, self._settings.services, shell_in_use())
-        name = about.name = welcome.name
-        about.entries, about.command, about.link = welcome.entries, invited.command, invited.link
+        welcome = self._welcome = first.welcome
+        name, invited = welcome.name, self._invite(welcome)
         page = None if self.access is None else self.access.url
-        mode, services = self._settings.offer_options.in_words(), self._settings.services
+        mode, services = self._settings.offer_options.in_words(), list(self.services.specs.values())
         self._reporter.online(name, self._settings.server, services, invited, page, mode)
         self.rule_switch.start()
         for each in welcome.taken_over:
@@ -194,12 +203,71 @@ class Agent:
         freeze_heap()
         return first
 
+    def _invite(self, welcome: Welcome) -> Invitation:
+        """How to send requests to what is served now; the inspector shows it, too."""
+        served, about = list(self.services.specs.values()), self.about
+        invited = invitation(welcome, served, shell_in_use())
+        about.services = {spec.service: spec.url for spec in served}
+        about.name, about.entries = welcome.name, welcome.entries
+        about.command, about.link = invited.command, invited.link
+        self.contract = invited.contract
+        return invited
+
     def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         moves = MoveReceiver(lambda move: self._keeper.asked_to_move(link, move))
-        link = AgentLink(websocket, loop, {**self._upstreams, MOVE_SERVICE: moves}, self._observe)
+        served = {**self.services.upstreams, **self._own_upstreams, MOVE_SERVICE: moves}
+        link = AgentLink(websocket, loop, served, self._observe)
         if self._metrics is not None:
             self._metrics.follow(link)
         return link
+
+    # --- for other processes of this user (agent/control)
+
+    async def _open_control(self, folder: Path) -> None:
+        from devroute.agent.control.server import ControlServer  # once online: it takes long to import
+
+        settings, welcome = self._settings, self._welcome
+        assert welcome is not None
+        self._control = ControlServer(self, folder)
+        problem = await self._control.start(identity_of(settings), settings.name, welcome.name)
+        if problem:
+            self._reporter.no_control(problem)
+
+    def status(self) -> dict[str, Any]:
+        """What the control API shows of this process."""
+        about = self.about
+        return {
+            "name": about.name,
+            "server": self._settings.server,
+            "online": self._keeper.online,
+            "links": len(self._keeper.links),
+            "services": self.services.as_json(self._watch.listening),
+            "contract": self.contract,
+            "curl": about.command,
+            "link": about.link,
+            "inspector": None if self.access is None else f"http://127.0.0.1:{self.access.port}/",
+        }
+
+    async def add(self, specs: Sequence[ServiceSpec]) -> None:
+        await self.services.add(self._keeper, specs)
+
+    async def remove(self, services: Collection[str]) -> None:
+        await self.services.remove(self._keeper, services)
+
+    def stop(self) -> None:
+        self._end("down", 0)
+
+    async def _services_changed(self, what: Change, specs: Sequence[ServiceSpec]) -> None:
+        assert self._welcome is not None
+        served = list(self.services.specs.values())
+        if self.inspection is not None:
+            await self.inspection.decoder.serve(served)
+        for spec in specs:
+            if what == "added":
+                self._watch.add(spec)
+            else:
+                self._watch.remove(spec.service)
+        self._reporter.changed(what, specs, served, self._invite(self._welcome))
 
     # --- what is reported
 
@@ -209,6 +277,7 @@ class Agent:
         self._last_notice = notice
         if notice.event == "taken-over":
             self._keeper.registrar.drop(notice.services)
+            self.services.taken_over(notice.services)
         self._reporter.noticed(self.about.name, notice)
 
     def _observe(self, finished: Finished) -> None:
@@ -243,9 +312,14 @@ class Agent:
 
     def _signalled(self, number: int) -> None:
         if not self._ending.done():
-            self._ending.set_result(INTERRUPTED if number == signal.SIGINT else 0)
+            self._end("signal", INTERRUPTED if number == signal.SIGINT else 0)
         else:
             self._keeper.end_at_once()
+
+    def _end(self, by: str, code: int) -> None:
+        if not self._ending.done():
+            self._ended_by = by
+            self._ending.set_result(code)
 
     async def _close(self) -> None:
         self._monitor.stop()
@@ -260,7 +334,10 @@ class Agent:
         self.replayer.close()
         if self.inspection is not None:
             await self.inspection.decoder.close()
-        for upstream in self._upstreams.values():
+        await self.services.close()
+        for upstream in self._own_upstreams.values():
             await upstream.close()
         if self._recorder is not None:
             self._recorder.flush()  # for the history
+        if self._control is not None:
+            await self._control.close()  # the last: who has asked for the end waits for it

@@ -1,5 +1,7 @@
 """The upstreams of the laptop's apps, and what stands around each: recorder, rules, rewriting of Host."""
 
+from collections.abc import Callable
+
 from devroute.agent.host_header import HostRewriting
 from devroute.agent.settings import AgentSettings
 from devroute.contract.service_spec import ServiceSpec
@@ -12,8 +14,9 @@ from devroute.upstream.local_app import local_app
 
 def app_upstreams(
     settings: AgentSettings, rules: RuleBook, redact: Redaction, recorder: Recorder | None
-) -> dict[str, App]:
-    """By service. `recorder`: None where there is no inspector, and so no rules beside the settings' own."""
+) -> Callable[[ServiceSpec], App]:
+    """What makes that of a service. `recorder`: None where there is no inspector, and so no rules beside the
+    settings' own."""
 
     def around(spec: ServiceSpec) -> App:
         app: App = local_app(spec, settings.retry_refused)
@@ -23,4 +26,4 @@ def app_upstreams(
             app = RulesUpstream(app, spec.service, rules, redact)
         return app if recorder is None else RecordingUpstream(app, spec.service, recorder)
 
-    return {spec.service: around(spec) for spec in settings.services}
+    return around

@@ -28,13 +28,25 @@ class AppWatch:
         self._services = services
         self._report = report
         self._tasks = TaskOwner()
+        self._watched: dict[str, asyncio.Task[None]] = {}
+        #: Services whose app has accepted a connection.
+        self.listening: set[str] = set()
 
     def start(self, patience: float) -> None:
         """Report what does not listen within `patience` seconds. Apps that the mesh reaches directly are not
         looked at: they may listen on that address alone."""
         for spec in self._services:
-            if spec.direct is None:
-                self._tasks.start(self._watch(spec, patience))
+            self.add(spec, patience)
+
+    def add(self, spec: ServiceSpec, patience: float = 0.0) -> None:
+        """The same for one."""
+        if spec.direct is None:
+            self._watched[spec.service] = self._tasks.start(self._watch(spec, patience))
+
+    def remove(self, service: str) -> None:
+        self.listening.discard(service)
+        if (watching := self._watched.pop(service, None)) is not None:
+            watching.cancel()
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -47,6 +59,7 @@ class AppWatch:
                 reported = True
                 self._report(spec, problem)
             await asyncio.sleep(PAUSE_SECONDS)
+        self.listening.add(spec.service)
         if reported:
             self._report(spec, None)
 

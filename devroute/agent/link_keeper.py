@@ -1,5 +1,5 @@
 """Keeps a laptop online: dials again when its link has ended and, where the server says that it is about to
-stop, before that, so that no request falls in between.
+stop, before that, so that no request falls in between. Other services are offered on a link in its place.
 
 second_link.py keeps a link to another replica, which carries all requests when the first one is lost.
 link_monitor.py finds out whether a link still works; registration.py makes one attempt.
@@ -7,7 +7,8 @@ link_monitor.py finds out whether a link still works; registration.py makes one 
 
 import asyncio
 import random
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
 from devroute.agent.backoff import jittered_delay
@@ -18,6 +19,7 @@ from devroute.agent.second_link import MOVED, Held, SecondLink, dial_next, let_g
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
 from devroute.agent.ui.reporter import Reporter
+from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import (
     DevrouteError,
     FailoverUnavailable,
@@ -39,6 +41,9 @@ from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import MakeLink
 from devroute.tunnel.protocol.handshake import Move
+
+#: How long the server of the second link may take to reply to each of two PINGs, in seconds.
+GIVE_UP_SECONDS: Final = 1.0
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -98,6 +103,13 @@ class LinkKeeper:
         self._reporter = reporter
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskOwner()
+        self._change: asyncio.Future[_Change] = self._loop.create_future()  # gets the next one
+        self._online = False
+
+    @property
+    def online(self) -> bool:
+        """Whether there is a link, and so services may be changed."""
+        return self._online
 
     @property
     def links(self) -> list[AgentLink]:
@@ -120,11 +132,13 @@ class LinkKeeper:
         while True:
             since = self._loop.time()
             self._second.beside(first)
-            either: list[asyncio.Future[Any]] = [first.link.close_reason, first.move]
+            self._online = True
+            either: list[asyncio.Future[Any]] = [first.link.close_reason, first.move, self._change]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not first.link.close_reason.done():
-                first = await self._moved(first)
+                first = await (self._changed(first) if self._change.done() else self._moved(first))
                 continue
+            self._go_offline()
             error = self._ended(first.link)
             ended = isinstance(error, RegistrationEnded | SubjectBlocked)
             if not ended and (second := await self._second.take()) is not None:
@@ -188,6 +202,52 @@ class LinkKeeper:
             return second
         return old
 
+    # --- other services
+
+    async def offer(self, services: Sequence[ServiceSpec]) -> None:
+        """Have the laptop serve these and no others from now on; requests that are open go on. Raises the
+        reason why not, ServerUnreachable without a link; then nothing has changed. One at a time."""
+        if not self._online:
+            raise ServerUnreachable("the tunnel is down", hint="try again once devroute up is online again")
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._change.set_result(_Change(tuple(services), done))
+        await done
+
+    async def _changed(self, first: Held) -> Held:
+        """The link that offers other services in the place of `first`; `first` if the server refuses them."""
+        change = self._change.result()
+        self._change = self._loop.create_future()
+        restore = self.registrar.offer(change.services)
+        try:
+            if "links" not in first.welcome.features:
+                raise NotSupported(
+                    "the server knows no change of services", hint="start another devroute up beside this one"
+                )
+            if (second := await self._second.take()) is not None:
+                await self._give_up(second)
+            made = await self._dial(1 - first.number, beside=True, other_than=())
+            change.end(None)
+        except DevrouteError as error:
+            restore()
+            change.end(error)
+            return first
+        finally:
+            change.end(ServerUnreachable("devroute up has ended"))  # has no effect after an end
+        first.link.leave(*MOVED)
+        return made
+
+    async def _give_up(self, second: Held) -> None:
+        """Return once its server sends no more requests to it: another link of its number would end it."""
+        second.link.leave(*MOVED)
+        for _ in range(2):  # the reply to the second PING follows the server's reading of all before
+            await asyncio.wait({second.link.heartbeat.ping()}, timeout=GIVE_UP_SECONDS)
+
+    def _go_offline(self) -> None:
+        self._online = False
+        if self._change.done():
+            self._change.result().end(ServerUnreachable("the tunnel went down"))
+            self._change = self._loop.create_future()
+
     async def _dial(self, number: int, *, beside: bool, other_than: Collection[str]) -> Held:
         link, welcome = await self.registrar.register(number, beside=beside, other_than=other_than)
         self.mesh.linked()
@@ -219,6 +279,22 @@ class LinkKeeper:
         for link in links:
             link.close_with(DevrouteError("the agent has ended"))
         await asyncio.wait([link.disconnected for link in links], timeout=LEAVE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Change:
+    """Services to offer from now on; `done` once they are."""
+
+    services: tuple[ServiceSpec, ...]
+    done: "asyncio.Future[None]"
+
+    def end(self, error: DevrouteError | None) -> None:
+        if self.done.done():
+            return  # no one waits any more
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
 
 
 async def first_result(first: Coroutine[Any, Any, _T], second: Coroutine[Any, Any, _U]) -> _T | _U:

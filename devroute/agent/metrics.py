@@ -1,6 +1,6 @@
 """What Prometheus reads from `devroute up`, where the setting `metrics` has it: requests, links and pings."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from time import time
 
 from devroute.http.trace_context import trace_parent
@@ -20,7 +20,7 @@ class AgentMetrics:
 
     def __init__(
         self,
-        services: Collection[str],
+        services: Container[str],
         links: Callable[[], Collection[AgentLink]],
         reconnects: Callable[[], int],
     ) -> None:

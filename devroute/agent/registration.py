@@ -8,7 +8,7 @@ try again.
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import LEAST_PAUSE, UNKNOWN_LIFETIME, TokenSource, renewal_delay
 from devroute.contract.offer_options import DEFAULT_OPTIONS
+from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import (
     BY_CODE,
     DevrouteError,
@@ -52,19 +53,10 @@ class Registrar:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        offers = tuple(
-            handshake.Offer(
-                service=spec.service,
-                scheme="grpc" if spec.scheme in ("grpc", "grpcs") else "http",  # TLS ends at the agent
-                direct=spec.direct,
-                terms=settings.offer_options,
-            )
-            for spec in settings.services
-        )
         self._hello = handshake.Hello(
             agent=__version__,
             name=settings.name,
-            services=offers,
+            services=self._offers(settings.services),
             instance=secrets.token_hex(16),
             takeover=settings.takeover,
             reach=self.reach,
@@ -73,6 +65,27 @@ class Registrar:
         self._renewals = TaskOwner()
         #: How often each link has registered, by its number.
         self.registrations = Counter[int]()
+
+    def _offers(self, services: Sequence[ServiceSpec]) -> tuple[handshake.Offer, ...]:
+        return tuple(
+            handshake.Offer(
+                service=spec.service,
+                scheme="grpc" if spec.scheme in ("grpc", "grpcs") else "http",  # TLS ends at the agent
+                direct=spec.direct,
+                terms=self.settings.offer_options,
+            )
+            for spec in services
+        )
+
+    def offer(self, services: Sequence[ServiceSpec]) -> Callable[[], None]:
+        """Links that are made from now on offer these services. The result takes that back."""
+        before = self._hello.services
+        self._hello = self._hello.model_copy(update={"services": self._offers(services)})
+
+        def restore() -> None:
+            self._hello = self._hello.model_copy(update={"services": before})
+
+        return restore
 
     def drop(self, services: Collection[str]) -> None:
         """Another process has these services: do not offer them again."""

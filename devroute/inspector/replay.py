@@ -9,16 +9,17 @@ from typing import Any
 from devroute.errors import DevrouteError, NotReplayable
 from devroute.http.message import Headers, ResponseHead
 from devroute.inspector.capture import Capture
-from devroute.inspector.recorder import RecordingUpstream
+from devroute.inspector.recorder import App, RecordingUpstream
 from devroute.inspector.replay_request import replay_request
 from devroute.upstream.interface import UpstreamStream
 
 
 class Replayer:
-    """Replays for one `devroute up`: `apps` and, for outgoing requests, `reached` by service."""
+    """Replays for one `devroute up`: `apps` and, for outgoing requests, `reached` by service; both may
+    change."""
 
     def __init__(
-        self, apps: Mapping[str, RecordingUpstream], reached: Mapping[str, RecordingUpstream] | None = None
+        self, apps: Mapping[str, App], reached: Mapping[str, RecordingUpstream] | None = None
     ) -> None:
         self._apps = apps
         self._reached = {} if reached is None else reached
@@ -39,11 +40,12 @@ class Replayer:
         """Raises NotReplayable."""
         service = capture.service
         if capture.direction == "out":
-            if (found := self._reached.get(service)) is None:
+            if (reached := self._reached.get(service)) is None:
                 hint = f"start it with --reach {service}"
                 raise NotReplayable(f"this devroute up does not reach '{service}'", hint=hint)
-            return found
-        if (found := self._apps.get(service)) is None:
+            return reached
+        found = self._apps.get(service)
+        if not isinstance(found, RecordingUpstream):
             served = ", ".join(sorted(self._apps))
             raise NotReplayable(f"'{service}' is not served here", hint=f"this devroute up serves {served}")
         return found

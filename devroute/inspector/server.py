@@ -13,13 +13,11 @@ from devroute.errors import (
     ConfigInvalid,
     DevrouteError,
     InspectorLocked,
-    MethodNotAllowed,
-    NotFound,
-    RequestMalformed,
 )
 from devroute.http.error_response import error_body
 from devroute.inspector.access import AccessControl
-from devroute.inspector.api import add_api
+from devroute.inspector.api import MAX_UPLOAD, add_api
+from devroute.inspector.api.refusals import as_errors
 from devroute.inspector.inspection import Inspection
 from devroute.inspector.state import InspectorState
 from devroute.pages.files import HEADERS, PageFiles
@@ -30,8 +28,6 @@ METRICS_PATH: Final = "/metrics"
 #: Ports that are tried, PORT first: one for each `devroute up` on the laptop.
 PORTS: Final = 10
 
-#: Bytes of an imported file: the limit of all captures, plus JSON.
-MAX_UPLOAD: Final = 64 * 1024 * 1024
 #: Seconds that open pages have to close their connections.
 CLOSE_SECONDS: Final = 0.5
 
@@ -61,21 +57,12 @@ class Inspector:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Checks every request, and turns errors into responses."""
-        try:
+
+        async def admitted(request: web.Request) -> web.StreamResponse:
             self._admit(request)
             return await handler(request)
-        except DevrouteError as error:
-            return _refusal(request, error)
-        except web.HTTPMethodNotAllowed as error:
-            response = _refusal(
-                request, MethodNotAllowed(f"{request.path} does not support {request.method}")
-            )
-            response.headers["allow"] = ", ".join(sorted(error.allowed_methods))
-            return response
-        except web.HTTPNotFound:
-            return _refusal(request, NotFound(f"there is no {request.path}"))
-        except web.HTTPRequestEntityTooLarge:
-            return _refusal(request, RequestMalformed(f"the body is larger than {MAX_UPLOAD >> 20} MiB"))
+
+        return await as_errors(request, admitted, _refusal, MAX_UPLOAD)
 
     def _admit(self, request: web.Request) -> None:
         access, peer = self._access, request.transport and request.transport.get_extra_info("peername")

@@ -60,6 +60,7 @@ class Link(Connection):
         self.heartbeat = Heartbeat(loop, liveness, self._send_ping, self._dead)
         self._session = session
         self._websocket = websocket
+        self._peer_closes = False
         self._abort_timer: asyncio.TimerHandle | None = None
         self._read_pause: asyncio.TimerHandle | None = None  # reads nothing until then
         self._guard = FloodGuard(loop.time())
@@ -304,7 +305,15 @@ class Link(Connection):
             self._session.goaway(code, message, hint)
             self.wake()
 
+    def leave(self, code: str, message: str) -> None:
+        """Send GOAWAY and have the peer close, for one that has another link: what it opens until it has read
+        this is served, too."""
+        self._peer_closes = True
+        self.drain(code, message)
+
     def _close_if_drained(self) -> None:
+        if self._peer_closes:
+            return
         if self.close_error is None and not self._session.streams and not self.write_paused:
             self.close_with(UpstreamReset("the tunnel was closed cleanly"))
 

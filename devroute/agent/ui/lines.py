@@ -1,6 +1,7 @@
-"""The reporter that prints lines: one for each request and event, as text or as JSON.
+"""The reporter that prints lines: one for each request and event, as text, as JSON, or as JSON that has the
+text, too. events.schema.json describes the JSON.
 
-Lines leave in batches through a TerminalWriter; the number of lines that it does not take is reported.
+Lines leave in batches through a LineWriter; the number of lines that it does not take is reported.
 """
 
 import json
@@ -21,10 +22,13 @@ from devroute.agent.ui.layout import (
     way_of,
 )
 from devroute.agent.ui.reporter import Event, Reporter, Tally
-from devroute.agent.ui.writer import TerminalWriter
+from devroute.agent.ui.writer import LineWriter
 from devroute.errors import AppUnreachable
 from devroute.http.grpc import status_name
 from devroute.tunnel.agent_stream import Finished, OpenRequest
+
+#: Of the JSON lines; grows when a member changes its meaning or disappears.
+VERSION: Final = 1
 
 #: Lines of one batch; no one reads more in a fiftieth of a second.
 MAX_LINES: Final = 2048
@@ -37,9 +41,10 @@ TALLY_SECONDS: Final = 5.0
 
 
 class LineReporter(Reporter):
-    def __init__(self, form: Literal["text", "json"], writer: TerminalWriter) -> None:
+    def __init__(self, form: Literal["text", "json", "both"], writer: LineWriter) -> None:
         super().__init__()
-        self._json = form == "json"
+        self._json = form != "text"
+        self._both = form == "both"
         self._writer = writer
         self._lines: list[str] = []
         self._finished: list[Finished] = []
@@ -56,11 +61,9 @@ class LineReporter(Reporter):
         if len(self._lines) >= MAX_LINES:
             self._lost += 1
         elif self._json:
-            self._print_json(event.name, event.fields)
-        elif event.name == "online":
-            self._lines.append(event.text)
-        elif event.text and event.name != "retry":  # the line of "offline" says that devroute dials again
-            self._lines.append(f"{clock()}  {event.text}")
+            self._print_json(event.name, event.fields, _line_of(event) if self._both else None)
+        elif text := _line_of(event):
+            self._lines.append(text)
             if event.name == "shadow":
                 self._next_tally = 0.0
 
@@ -94,7 +97,9 @@ class LineReporter(Reporter):
         now = clock()
         for each in finished:
             if self._json:
-                self._print_json("request", _as_fields(each))
+                self._print_json(
+                    "request", _as_fields(each), self._as_text(each, now) if self._both else None
+                )
             else:
                 self._lines.append(self._as_text(each, now))
             self._check_app(each)
@@ -143,8 +148,18 @@ class LineReporter(Reporter):
             self._printed_tally, self._next_tally = text, now + TALLY_SECONDS
             self._lines.append(f"{clock()}  {text}")
 
-    def _print_json(self, event: str, fields: Mapping[str, object]) -> None:
-        self._lines.append(json.dumps({"event": event, "time": round(time.time(), 3), **fields}))
+    def _print_json(self, event: str, fields: Mapping[str, object], text: str | None) -> None:
+        document = {"event": event, "version": VERSION, "time": round(time.time(), 3), **fields}
+        self._lines.append(json.dumps(document if text is None else document | {"text": text}))
+
+
+def _line_of(event: Event) -> str:
+    """What is printed of an event for people, "" for nothing."""
+    if event.name == "online":
+        return event.text
+    if event.text and event.name != "retry":  # the line of "offline" says that devroute dials again
+        return f"{clock()}  {event.text}"
+    return ""
 
 
 def _as_fields(each: Finished) -> dict[str, object]:

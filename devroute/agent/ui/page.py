@@ -8,9 +8,9 @@ blocked terminal nor a hundred requests a second slow the tunnel down.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from rich.cells import cell_len
 from rich.console import COLOR_SYSTEMS, Console
@@ -64,14 +64,13 @@ class PageReporter(Reporter):
         match event.name:
             case "online":
                 view.name, view.server, view.inspector = (fields[k] for k in ("name", "server", "inspector"))
-                view.contract, view.curl, view.link, view.services = (
-                    fields["contract"],
-                    fields["curl"],
-                    fields["link"],
-                    places(fields["services"]),
-                )
+                self._show_services(fields, fields["services"])
                 view.mode = fields["mode"]
                 self._thread.start()
+            case "added" | "removed":
+                self._show_services(fields, fields["serving"])
+            case "ended":
+                pass  # `close` leaves a line
             case "offline" | "retry":
                 self._offline = True
                 view.trouble, view.round_trip_ms = event.text, None
@@ -99,6 +98,13 @@ class PageReporter(Reporter):
                 view.shadow = str(self.tally)
             case _:
                 view.warning = event.text
+
+    def _show_services(self, fields: Mapping[str, Any], served: Sequence[Mapping[str, str | None]]) -> None:
+        view = self._view
+        view.contract, view.curl, view.link = (fields[k] for k in ("contract", "curl", "link"))
+        view.services = places(served)
+        names = {name for name, _ in view.services}
+        self._missing = {name: problem for name, problem in self._missing.items() if name in names}
 
     def request(self, finished: Finished) -> None:
         self._view.requests += 1

@@ -6,7 +6,7 @@ Owns the words and the counts of comparisons. Never writes: lines.py prints, pag
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from devroute.agent.comparisons import ComparisonResult
 from devroute.agent.invitation import Invitation
@@ -101,14 +101,7 @@ class Reporter(ABC):
     ) -> None:
         """The first registration. `inspector` is the link that opens it; `mode`, what is unlike an offer of
         all requests."""
-        offers = [
-            {
-                "service": spec.service,
-                "local": spec.place,
-                "direct": str(spec.direct) if spec.direct else None,
-            }
-            for spec in services
-        ]
+        offers = _offers(services)
         lines = [f"{name} is online at {server}"]
         lines += [f"  {service} -> {place}" for service, place in places(offers)]
         lines += [f"  {each}" for each in mode]
@@ -130,6 +123,31 @@ class Reporter(ABC):
             "mode": mode,
         }
         self._report("online", "\n".join(lines), name=name, server=server, **fields)
+
+    def changed(
+        self,
+        what: Literal["added", "removed"],
+        services: Sequence[ServiceSpec],
+        serving: Sequence[ServiceSpec],
+        invited: Invitation,
+    ) -> None:
+        """Services were added or removed while `devroute up` runs. `serving`: all that are served now."""
+        for spec in services:
+            text = f"{spec.service} -> {spec.place} is served, too; X-devroute: {invited.contract}"
+            if what == "removed":
+                text = f"{spec.service} is not served any more"
+            fields = {"service": spec.service, "local": spec.place, "serving": _offers(serving)}
+            more = {"contract": invited.contract, "curl": invited.command, "link": invited.link}
+            self._report(what, text, **fields, **more)
+
+    def ended(self, by: str, code: int) -> None:
+        """The last event. `by`: who asked for it, "down", "signal" or "app"; `code`: the exit code."""
+        self._report("ended", "", by=by, code=code)
+
+    def no_control(self, problem: str) -> None:
+        """Other processes of the user cannot control this one."""
+        text = f"devroute status and devroute down do not find this devroute up: {problem}"
+        self._report("no-control", text, reason=problem)
 
     def inspector(self, url: str) -> None:
         """Each link opens the inspector once; this is the next one."""
@@ -237,6 +255,13 @@ def places(offers: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str]]:
     """Each service of the event "online", and where its requests go."""
     return [
         (str(o["service"]), f"{o['direct']} (direct)" if o["direct"] else str(o["local"])) for o in offers
+    ]
+
+
+def _offers(services: Sequence[ServiceSpec]) -> list[dict[str, str | None]]:
+    return [
+        {"service": s.service, "local": s.place, "direct": str(s.direct) if s.direct else None}
+        for s in services
     ]
 
 

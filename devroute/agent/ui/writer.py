@@ -2,13 +2,22 @@
 
 import queue
 import threading
-from typing import Final, TextIO
+from typing import Final, Protocol, TextIO
 
 #: Batches of lines that wait for the terminal.
 MAX_BATCHES: Final = 256
 
 #: How long the last text may take, in seconds: the terminal may be blocked.
 LAST_SECONDS: Final = 1.0
+
+
+class LineWriter(Protocol):
+    """Takes text of whole lines, without waiting for its reader."""
+
+    def put(self, text: str) -> bool:
+        """False if there is no room, and this text is dropped."""
+
+    def close(self) -> None: ...
 
 
 class TerminalWriter:

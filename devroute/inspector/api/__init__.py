@@ -1,8 +1,11 @@
 """The inspector's HTTP API, a module for each part. A new part is a class that gets the Inspection and has
 `routes()`; it is listed in `add_api`.
 
-Called by inspector/server.py only, which controls access and turns each DevrouteError into a response.
+Called by inspector/server.py, and by agent/control/api.py for other processes of the user: they control
+access, and refusals.py turns each DevrouteError into a response.
 """
+
+from typing import Final
 
 from aiohttp import web
 
@@ -13,6 +16,9 @@ from devroute.inspector.api.messages import Messages
 from devroute.inspector.api.rules import Rules
 from devroute.inspector.api.search import Search
 from devroute.inspector.inspection import Inspection
+
+#: Bytes of an imported file: the limit of all captures, plus JSON.
+MAX_UPLOAD: Final = 64 * 1024 * 1024
 
 
 def add_api(app: web.Application, inspection: Inspection) -> None:

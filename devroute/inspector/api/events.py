@@ -22,7 +22,7 @@ class Events:
     def __init__(self, inspection: Inspection) -> None:
         self._inspection = inspection
         self._feeds: dict[Feed, web.Request] = {}
-        inspection.rules.breakpoints.watched = self._watched
+        inspection.rules.breakpoints.watchers.append(self._watched)
         self._ending = asyncio.Event()
 
     def routes(self) -> list[web.RouteDef]:

@@ -57,6 +57,14 @@ class Catalogue:
         self._file_schema: Schema | None = None
         self._read_at: tuple[float, ...] = ()
 
+    async def serve(self, services: Iterable[ServiceSpec]) -> None:
+        """Ask the apps of these services from now on, and no others."""
+        before = self._apps
+        self._apps = {spec.service: before.get(spec.service) or ReflectedApp(spec) for spec in services}
+        for service, app in before.items():
+            if service not in self._apps:
+                await app.close()
+
     async def load(self) -> None:
         """Read the files that the user names, if they are new or have changed. Raises ConfigInvalid."""
         changed = self._files.changed()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
+from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import RequestMalformed
 from devroute.inspector.capture import Capture, value_of
 from devroute.inspector.compare import Documents
@@ -124,6 +125,10 @@ class Decoder:
         if found.method is None or found.schema is None:
             raise RequestMalformed(f"the messages cannot be encoded: {found.problem}")
         return await asyncio.to_thread(_encode, found, text)
+
+    async def serve(self, services: Iterable[ServiceSpec]) -> None:
+        """Messages of the apps of these services are decoded from now on, and of no others."""
+        await self._catalogue.serve(services)
 
     async def load(self) -> None:
         """Read the files with schemas that the settings name. Raises ConfigInvalid."""

@@ -59,19 +59,23 @@ class Held(ABC):
 
 
 class Breakpoints:
-    """`changed` is called when the list of held messages changes. `watched` says whether a page is open."""
+    """`changed` is called when the list of held messages changes. Each of `watchers` says whether a page is
+    open."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self.watched: Callable[[], bool] = lambda: False
+        self.watchers: list[Callable[[], bool]] = []
         self.held: dict[int, Held] = {}
         self._changed = changed
         self._last_id = 0
         self._looking: asyncio.TimerHandle | None = None
         self._seen = 0.0  # when a page was last open
 
+    def _watched(self) -> bool:
+        return any(watches() for watches in self.watchers)
+
     def obstacle(self) -> str:
         """Why nothing can be held now, "" if it can."""
-        if not self.watched():
+        if not self._watched():
             return "no page of the inspector is open"
         return f"{MAX_HELD} are held already" if len(self.held) >= MAX_HELD else ""
 
@@ -119,7 +123,7 @@ class Breakpoints:
         loop = asyncio.get_running_loop()
         now = monotonic()
         self._looking = loop.call_later(LOOK_SECONDS, self._look)
-        if self.watched():
+        if self._watched():
             self._seen = now
         elif now - self._seen >= GONE_SECONDS:
             self.release("the inspector's page was closed")

@@ -1,0 +1,190 @@
+"""The requests of the control API, version 1, and the inspector's API below /v1/inspector.
+
+docs/control-api.md describes them. server.py controls access, and turns each DevrouteError into a response.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from devroute import __version__
+from devroute.agent.control.follower import Follower
+from devroute.agent.control.running import Running
+from devroute.agent.ui.fan_out import FanOut
+from devroute.contract.service_spec import ServiceSpec
+from devroute.contract.target import Malformed
+from devroute.errors import DevrouteError, RequestMalformed, TooManyFollowers
+from devroute.inspector.api import add_api
+from devroute.inspector.api.body import json_object
+from devroute.inspector.inspection import Inspection
+from devroute.tasks import TaskOwner, is_set_within
+
+#: Of the paths; another one stands beside it if a request changes its meaning.
+VERSION: Final = 1
+#: Clients that follow events at a time.
+MAX_FOLLOWERS: Final = 64
+#: Seconds without an event after which an empty line is sent, so that both sides notice a broken connection.
+QUIET_SECONDS: Final = 15.0
+#: Lines are sent so many seconds after the first of them.
+BATCH_SECONDS: Final = 0.05
+
+
+class Controlled(Protocol):
+    """A `devroute up`. `add` and `remove` change its services, and raise why they cannot."""
+
+    reporters: FanOut
+    inspection: Inspection | None
+
+    def status(self) -> dict[str, Any]: ...
+    async def add(self, specs: Sequence[ServiceSpec]) -> None: ...
+    async def remove(self, services: Collection[str]) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Api:
+    def __init__(self, agent: Controlled) -> None:
+        self._agent = agent
+        #: Set once the socket listens.
+        self.about: Running | None = None
+        self._followers: set[Follower] = set()
+        self._leaving = TaskOwner()  # services whose client has gone are being removed
+        self._closing = asyncio.Event()
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_routes(
+            [
+                web.get("/v1", self.status),
+                web.get("/v1/services", self.services),
+                web.post("/v1/services", self.add),
+                web.delete("/v1/services/{service}", self.remove),
+                web.get("/v1/events", self.events),
+                web.post("/v1/stop", self.stop),
+            ]
+        )
+        if self._agent.inspection is not None:
+            inspector = web.Application()
+            add_api(inspector, self._agent.inspection)
+            app.add_subapp("/v1/inspector", inspector)
+        app.on_shutdown.append(self._end)
+
+    async def close(self) -> None:
+        self._closing.set()
+        await self._leaving.close()
+
+    async def _end(self, app: web.Application) -> None:
+        for follower in self._followers:
+            follower.lines.close()
+
+    # --- what runs
+
+    async def status(self, request: web.Request) -> web.Response:
+        """GET /v1"""
+        about = self.about
+        assert about is not None
+        more = {"pid": about.pid, "started": about.started, "log": about.log}
+        return web.json_response(
+            {"version": VERSION, "devroute": __version__, **more, **self._agent.status()}
+        )
+
+    async def stop(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/stop: end as with SIGTERM. The response ends once everything else has ended."""
+        response = web.StreamResponse(headers={"content-type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"stopping": true}\n')
+        self._agent.stop()
+        await self._closing.wait()
+        return response
+
+    # --- services
+
+    async def services(self, request: web.Request) -> web.Response:
+        """GET /v1/services"""
+        return web.json_response({"services": self._agent.status()["services"]})
+
+    async def add(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/services {"services": ["c=8002"], "follow": false}. With `follow`, the response goes on
+        with the events of these services, which are removed when the client closes the connection."""
+        document = await json_object(request)
+        specs, follow = _specs(document), document.get("follow", False)
+        if not isinstance(follow, bool):
+            raise RequestMalformed('"follow" has to be true or false')
+        follower = self._follow([spec.service for spec in specs]) if follow else None
+        try:
+            await self._agent.add(specs)
+        except BaseException:
+            if follower is not None:
+                self._unfollow(follower)
+            raise
+        if follower is None:
+            return web.json_response({"services": self._agent.status()["services"]}, status=201)
+        try:
+            return await self._send(request, follower, status=201)
+        finally:
+            self._leaving.start(self._remove_quietly([spec.service for spec in specs]))
+
+    async def _remove_quietly(self, services: list[str]) -> None:
+        """They may have been removed or taken over meanwhile."""
+        for service in services:
+            try:
+                await self._agent.remove([service])
+            except DevrouteError:
+                continue
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """DELETE /v1/services/SERVICE"""
+        await self._agent.remove([request.match_info["service"]])
+        return web.json_response({"services": self._agent.status()["services"]})
+
+    # --- events
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/events, GET /v1/events?service=b&service=c"""
+        return await self._send(request, self._follow(request.query.getall("service", None)))
+
+    def _follow(self, services: Collection[str] | None) -> Follower:
+        if len(self._followers) >= MAX_FOLLOWERS:
+            raise TooManyFollowers(f"{MAX_FOLLOWERS} clients follow this devroute up already")
+        follower = Follower(services)
+        self._followers.add(follower)
+        self._agent.reporters.add(follower)
+        return follower
+
+    def _unfollow(self, follower: Follower) -> None:
+        self._agent.reporters.remove(follower)
+        self._followers.discard(follower)
+
+    async def _send(self, request: web.Request, follower: Follower, status: int = 200) -> web.StreamResponse:
+        """Lines of JSON until the client or `devroute up` ends."""
+        lines = follower.lines
+        response = web.StreamResponse(status=status, headers={"content-type": "application/x-ndjson"})
+        try:
+            await response.prepare(request)
+            while not lines.closed:
+                if not await is_set_within(lines.awake, QUIET_SECONDS):
+                    await response.write(b"\n")
+                    continue
+                if not lines.closed:
+                    await asyncio.sleep(BATCH_SECONDS)
+                await response.write(lines.take())
+            await response.write(lines.take())  # what came just before the end
+        except ConnectionError:
+            pass  # the client has gone
+        finally:
+            self._unfollow(follower)
+        return response
+
+
+def _specs(document: dict[str, Any]) -> list[ServiceSpec]:
+    """Raises RequestMalformed."""
+    texts = document.get("services")
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise RequestMalformed('"services" has to be a list such as ["c=8002"]')
+    try:
+        specs = [ServiceSpec.parse(text) for text in texts]
+    except Malformed as problem:
+        raise RequestMalformed(str(problem)) from None
+    if len({spec.service for spec in specs}) != len(specs):
+        raise RequestMalformed("a service is given twice")
+    return specs

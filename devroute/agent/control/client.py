@@ -1,0 +1,118 @@
+"""A client of the control API for commands: one request at a time, without an event loop.
+
+Raises ServerUnreachable where the process has ended or does not respond, and the error in its response.
+"""
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from devroute.agent.control.running import Running
+from devroute.errors import BY_CODE, DevrouteError, ServerUnreachable
+
+#: Seconds for a connection, and for a response: a change of services waits for the server.
+CONNECT_SECONDS: Final = 2.0
+RESPONSE_SECONDS: Final = 30.0
+#: Seconds without a byte after which events have ended: an empty line comes every 15.
+QUIET_SECONDS: Final = 40.0
+#: Bytes of a response, and of one event.
+MAX_RESPONSE: Final = 8 * 1024 * 1024
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, running: Running) -> None:
+        super().__init__("127.0.0.1", running.port, timeout=RESPONSE_SECONDS)
+        self._running = running
+
+    def connect(self) -> None:
+        self.sock = self._running.connect(CONNECT_SECONDS)
+        self.sock.settimeout(self.timeout)
+
+
+def request(
+    running: Running, method: str, path: str, document: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """The JSON object in the response; `document` is the request's body."""
+    with _response(running, method, path, document) as response:
+        return _read(response)
+
+
+@contextmanager
+def follow(running: Running, services: Sequence[str]) -> Iterator[Iterator[dict[str, Any]]]:
+    """Have services added, written as c=8002, until the block ends: then they are removed. Its value are
+    their events, until `running` ends."""
+    document = {"services": list(services), "follow": True}
+    with _response(running, "POST", "/v1/services", document) as response:
+        yield _events(response)
+
+
+def stop(running: Running, seconds: float) -> bool:
+    """Have it end; whether it did, within so many seconds."""
+    try:
+        with _response(running, "POST", "/v1/stop", None, seconds) as response:
+            response.read(MAX_RESPONSE)
+    except TimeoutError:
+        return False
+    except ServerUnreachable:  # it has ended meanwhile
+        return True
+    return True
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    with suppress(OSError, http.client.HTTPException):
+        while line := response.readline(MAX_RESPONSE):
+            if line.strip():
+                yield _document(line)
+
+
+@contextmanager
+def _response(
+    running: Running,
+    method: str,
+    path: str,
+    document: Mapping[str, object] | None,
+    quiet: float = QUIET_SECONDS,
+) -> Iterator[http.client.HTTPResponse]:
+    connection = _Connection(running)
+    headers = {"authorization": f"Bearer {running.token}"} if running.token else {}
+    body = None if document is None else json.dumps(document).encode()
+    if body is not None:
+        headers["content-type"] = "application/json"
+    try:
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as problem:
+            raise ServerUnreachable(
+                f"the devroute up of process {running.pid} does not respond: {problem or 'no reason'}",
+                hint="devroute status shows which ones run",
+            ) from None
+        if response.status >= 400:
+            raise _error(_read(response), response.status)
+        if connection.sock is not None:
+            connection.sock.settimeout(quiet)
+        yield response
+    finally:
+        connection.close()
+
+
+def _read(response: http.client.HTTPResponse) -> dict[str, Any]:
+    return _document(response.read(MAX_RESPONSE))
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise ServerUnreachable("the response of devroute up is no JSON object")
+    return document
+
+
+def _error(document: Mapping[str, Any], status: int) -> DevrouteError:
+    kind = BY_CODE.get(str(document.get("code")), DevrouteError)
+    message = str(document.get("message") or f"devroute up responded with {status}")
+    return kind(message, hint=str(document.get("hint") or ""))

@@ -1,0 +1,136 @@
+"""The socket of the control API, and who may use it: the user who runs `devroute up`, and no browser.
+
+A Unix socket in a folder of the user's own; where the system has none, a loopback port and a token, which a
+file of the user's own holds.
+"""
+
+import contextlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from devroute.agent.control import running
+from devroute.agent.control.api import Api, Controlled
+from devroute.errors import ControlDenied, DevrouteError
+from devroute.http.error_response import error_body
+from devroute.inspector.access import is_loopback, is_own_host
+from devroute.inspector.api import MAX_UPLOAD
+from devroute.inspector.api.refusals import as_errors
+from devroute.platforms import has_unix_sockets, peer_user
+
+#: Bytes of a socket's path that every system permits.
+MAX_PATH: Final = 100
+#: Seconds that clients have to read their last events.
+CLOSE_SECONDS: Final = 1.0
+
+
+class ControlServer:
+    """`agent` is the process that is controlled, `state_folder` where others look for it."""
+
+    def __init__(self, agent: Controlled, state_folder: Path) -> None:
+        self._api = Api(agent)
+        self._server = agent.status()["server"]
+        self._state_folder = state_folder
+        self._token = secrets.token_urlsafe(32)
+        self._port: int | None = None
+        self._file: Path | None = None
+        self._runner = web.AppRunner(
+            self._application(agent),
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            shutdown_timeout=CLOSE_SECONDS,
+        )
+
+    async def start(self, identity: str, wanted: str | None, name: str, log: str | None = None) -> str:
+        """Listen, and be found by others. Returns why that is impossible, "" if it is not."""
+        try:
+            folder = running.own_folder(self._state_folder)
+            file = folder / f"{os.getpid()}-{secrets.token_hex(4)}.json"
+            await self._runner.setup()
+            path = await self._listen(file.with_suffix(".sock"))
+            about = running.Running(
+                pid=os.getpid(),
+                server=self._server,
+                wanted=wanted,
+                name=name,
+                identity=identity,
+                started=round(time.time(), 3),
+                socket=path,
+                port=self._port,
+                token="" if path else self._token,
+                log=log,
+            )
+            self._api.about = about
+            running.write(file, about)
+            self._file = file
+        except OSError as error:
+            await self._runner.cleanup()
+            return f"{error.filename or self._state_folder}: {error.strerror}"
+        return ""
+
+    async def _listen(self, path: Path) -> str | None:
+        """The socket's path, None where it is a port."""
+        if has_unix_sockets() and len(os.fsencode(path)) <= MAX_PATH:
+            await web.UnixSite(self._runner, str(path)).start()
+            os.chmod(path, 0o600)
+            return str(path)
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self._port = int(self._runner.addresses[0][1])
+        return None
+
+    async def close(self) -> None:
+        """Not to be found any more, end all events, and close."""
+        if self._file is not None:
+            for each in (self._file, self._file.with_suffix(".sock")):
+                with contextlib.suppress(OSError):
+                    each.unlink()
+        await self._api.close()
+        await self._runner.cleanup()
+
+    # --- access
+
+    def _application(self, agent: Controlled) -> web.Application:
+        app = web.Application(middlewares=[self._guarded], client_max_size=MAX_UPLOAD)  # a HAR file
+        self._api.add_to(app)
+        return app
+
+    @web.middleware
+    async def _guarded(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        async def admitted(request: web.Request) -> web.StreamResponse:
+            self._admit(request)
+            return await handler(request)
+
+        return await as_errors(request, admitted, _refusal, MAX_UPLOAD)
+
+    def _admit(self, request: web.Request) -> None:
+        """Raises ControlDenied."""
+        headers = request.headers
+        if "origin" in headers or "sec-fetch-site" in headers:
+            raise ControlDenied("web pages may not use the control API")
+        transport = request.transport
+        if self._port is None:
+            peer = None if transport is None else peer_user(transport.get_extra_info("socket"))
+            if peer not in (None, os.getuid()):
+                raise ControlDenied("this devroute up is another user's")
+            return
+        address = None if transport is None else transport.get_extra_info("peername")
+        if not is_loopback(address[0] if address else None) or not is_own_host(
+            headers.get("host"), self._port
+        ):
+            raise ControlDenied("the control API accepts requests from this machine only")
+        sent = headers.get("authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(sent, f"Bearer {self._token}".encode()):
+            raise ControlDenied("the token of the control API is missing or wrong")
+
+
+def _refusal(request: web.Request, error: DevrouteError) -> web.Response:
+    return web.Response(body=error_body(error), status=error.status, content_type="application/json")

@@ -1,0 +1,48 @@
+"""One reporter for several: that of this process' own terminal, and those of who follows it by the control
+API (agent/control)."""
+
+from collections.abc import Sequence
+
+from devroute.agent.ui.reporter import Event, Reporter
+from devroute.tunnel.agent_stream import Finished, OpenRequest
+
+
+class FanOut(Reporter):
+    """Passes everything on to `first` and, while there are any, to the others."""
+
+    def __init__(self, first: Reporter) -> None:
+        super().__init__()
+        self.reads_keys = first.reads_keys
+        self._all: tuple[Reporter, ...] = ()
+        self.add(first)
+
+    def add(self, reporter: Reporter) -> None:
+        reporter.tally = self.tally  # counted here, once
+        self._all = (*self._all, reporter)
+
+    def remove(self, reporter: Reporter) -> None:
+        self._all = tuple(each for each in self._all if each is not reporter)
+
+    def show(self, event: Event) -> None:
+        for each in self._all:
+            each.show(event)
+
+    def request(self, finished: Finished) -> None:
+        for each in self._all:
+            each.request(finished)
+
+    def open(self, requests: Sequence[OpenRequest]) -> None:
+        for each in self._all:
+            each.open(requests)
+
+    def round_trip(self, seconds: float | None) -> None:
+        for each in self._all:
+            each.round_trip(seconds)
+
+    def flush(self) -> None:
+        for each in self._all:
+            each.flush()
+
+    def close(self) -> None:
+        for each in self._all:
+            each.close()
