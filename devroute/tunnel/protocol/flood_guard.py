@@ -13,7 +13,7 @@ CONTROL_BURST: Final = 4 * MAX_STREAMS
 CONTROL_PER_SECOND: Final = 1000
 CONTROL_PER_STREAM: Final = 4
 
-#: A CREDIT below it counts as a control frame; an honest receiver grants half a window at once.
+#: A CREDIT below it counts as a control frame; an honest receiver grants an eighth of a window at once.
 SMALL_CREDIT: Final = 16 * 1024
 
 #: Streams that a proxy may reset ("rapid reset", CVE-2023-44487): each made the laptop's app work. A sidecar

@@ -20,7 +20,7 @@ _END: Final = int(Flag.END)
 _DATA_WITH_END: Final = bytes((_DATA, _END))
 _HEADER_SIZE: Final = HEADER.size
 _OPEN_PREFIX_SIZE: Final = frames.OPEN_PREFIX.size
-_HALF_WINDOW: Final = WINDOW // 2
+_CREDIT_AT: Final = WINDOW // frames.CREDITS_PER_WINDOW
 
 _pack = HEADER.pack
 _pack_open = frames.OPEN_HEADER.pack
@@ -207,11 +207,11 @@ class Sender:
             self.accepted -= 1
 
     def grant(self, stream: Stream, size: int) -> None:
-        """The consumer took `size` bytes. CREDIT is sent once it amounts to half of the window."""
+        """The consumer took `size` bytes. CREDIT is sent once it amounts to an eighth of the window."""
         if stream.inbound == CLOSED:
             return
         owed = stream.unreturned + size
-        if owed >= _HALF_WINDOW:
+        if owed >= _CREDIT_AT:
             self._out.append(frames.CREDIT_FRAME.pack(FrameType.CREDIT, 0, stream.id, 4, owed))
             self.pending += frames.CREDIT_FRAME.size
             stream.room += owed

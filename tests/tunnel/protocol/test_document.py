@@ -11,7 +11,14 @@ from devroute import tunnel
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol import frames
 from devroute.tunnel.protocol.events import Broken
-from devroute.tunnel.protocol.frames import FIRST_AGENT_ID, MAX_STREAMS, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.frames import (
+    CREDITS_PER_WINDOW,
+    FIRST_AGENT_ID,
+    MAX_STREAMS,
+    WINDOW,
+    Flag,
+    FrameType,
+)
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT
 from tests.support.wire import Wire
@@ -189,3 +196,5 @@ def test_a_half_takes_the_frames_of_the_grammar_and_no_others(half: str, state: 
 def test_limits_of_streams_and_credit_are_those_of_the_text() -> None:
     assert f"At most {MAX_STREAMS} streams are open at once" in _section("Stream")
     assert f"at most {WINDOW // 1024 // 1024} MiB of DATA payload" in _section("Credit")
+    assert CREDITS_PER_WINDOW == 8
+    assert "once they amount to an eighth of the window" in _section("Credit")

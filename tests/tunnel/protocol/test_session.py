@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol import frames
 from devroute.tunnel.protocol.events import Broken, Data, Ended, GoAway, Head, Opened, Pong, Reset, Writable
-from devroute.tunnel.protocol.frames import FIRST_AGENT_ID, MAX_STREAM_ID, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.frames import (
+    CREDITS_PER_WINDOW,
+    FIRST_AGENT_ID,
+    MAX_STREAM_ID,
+    WINDOW,
+    Flag,
+    FrameType,
+)
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import BODY, CLOSED, HEADLESS, NEXT, TRANSITIONS, Stream
 from tests.support.examples import examples
@@ -182,7 +189,7 @@ def test_goaway_stops_new_streams_and_leaves_open_ones() -> None:
 # --- credit ------------------------------------------------------------------------------------------------
 
 
-def test_a_sender_stops_at_its_credit_and_goes_on_when_half_of_it_was_consumed() -> None:
+def test_a_sender_stops_at_its_credit_and_goes_on_when_an_eighth_of_it_was_consumed() -> None:
     wire = Wire()
     ours = wire.proxy.open(b"foo", HEAD, 0, 3 * WINDOW)
     theirs = wire.to_agent()[0].stream
@@ -191,7 +198,7 @@ def test_a_sender_stops_at_its_credit_and_goes_on_when_half_of_it_was_consumed()
     assert not wire.proxy.send_data(ours, b"efg")
     received = wire.to_agent()
     assert b"".join(e.data for e in received) == b"a" * (WINDOW - 1) + b"b"
-    wire.agent.grant(theirs, WINDOW // 2 - 1)
+    wire.agent.grant(theirs, WINDOW // CREDITS_PER_WINDOW - 1)
     assert wire.to_proxy() == []
     wire.agent.grant(theirs, 1)
     assert wire.to_proxy() == [Writable(ours)]
