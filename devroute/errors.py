@@ -246,6 +246,29 @@ class ShadowDenied(DevrouteError, code="shadow-denied", status=403):
     """`devroute up --shadow` for a service whose requests policy does not permit to be copied."""
 
 
+class ReachDenied(DevrouteError, code="reach-denied", status=403):
+    """Policy does not let this laptop reach this service; the hint has the rule that would."""
+
+
+class ReachUnavailable(DevrouteError, code="reach-unavailable", status=501):
+    """A laptop reaches a service by HTTP, and the proxy has no way into the mesh."""
+
+    default_hint = "the platform team sets the proxy's mesh_egress (devroute manifests install --mesh-egress)"
+
+
+class ReachRefused(DevrouteError, code="reach-refused", status=403):
+    """The service's own sidecar refused a laptop's request: an AuthorizationPolicy of the mesh."""
+
+
+class ServiceUnknown(DevrouteError, code="service-unknown", status=502):
+    """The mesh has no service of this name and port, or none that is ready."""
+
+
+class MeshTlsRequired(DevrouteError, code="mesh-tls-required", status=502):
+    """A laptop's TCP connection was closed at its first bytes, as services do that accept the mesh's TLS
+    only."""
+
+
 class FailoverUnavailable(DevrouteError, code="failover-unavailable", status=501):
     """`devroute up --except-status` with a proxy that has no way to the service."""
 

@@ -3,6 +3,7 @@ result. Owns the format of the file (docs/policy.md) and the comparison. Pure.
 
     - {caller: qa/runner, service: b, target: alice, expect: allow}
     - {subject: bob, groups: [payments], service: b, expect: deny, code: not-permitted}
+    - {subject: bob, reach: "tcp://orders-db.data:5432", expect: deny, code: reach-denied}
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from devroute.contract import grammar
+from devroute.contract.destination import parse_destination
 from devroute.contract.target import Address, Malformed, parse_address
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError
 from devroute.policy.file import load, place_of, problem_of
@@ -34,8 +36,8 @@ _Text = Annotated[str, BeforeValidator(_text)]
 
 class Case(BaseModel):
     """A request from `caller` for `service` whose contract names `target`; or, with a `subject`, the
-    registration of `service` (at the address `target`, if given). `resolves`: the addresses of a target that
-    is a name."""
+    registration of `service` (at the address `target`, if given), or what its laptop wants to `reach`.
+    `resolves`: the addresses of a name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -44,7 +46,8 @@ class Case(BaseModel):
     caller: _Text | None = None
     subject: _Text | None = None
     groups: tuple[_Text, ...] = ()
-    service: _Text
+    service: _Text | None = None
+    reach: _Text | None = None
     target: _Text | None = None
     resolves: tuple[str, ...] = ()
     signed: bool = False
@@ -54,12 +57,15 @@ class Case(BaseModel):
 
     @property
     def registers(self) -> bool:
-        return self.action == "register" or (self.action is None and self.subject is not None)
+        named = self.subject is not None and self.reach is None
+        return self.action == "register" or (self.action is None and named)
 
     @property
     def title(self) -> str:
         if self.name is not None:
             return self.name
+        if self.reach is not None:
+            return f"{self.subject} reaches {self.reach}"
         if self.registers:
             return f"{self.subject} registers {self.service}"
         return f"{self.caller or 'a caller without identity'}: {self.service} to {self.target}"
@@ -115,9 +121,14 @@ def run(policy: Policy, text: str, source: str) -> list[CaseResult]:
 
 
 def _contradiction(case: Case) -> str | None:
-    if case.registers and (case.subject is None or case.caller is not None or case.resolves):
+    if case.reach is not None:
+        if case.subject is None or case.service or case.target or case.caller or case.signed or case.action:
+            return "reach needs a subject, and has only groups and resolves beside it"
+    elif case.service is None:
+        return "service: it is missing"
+    elif case.registers and (case.subject is None or case.caller is not None or case.resolves):
         return "a registration needs a subject, and has no caller and no resolves"
-    if not case.registers and (case.target is None or case.subject is not None or case.groups):
+    elif not case.registers and (case.target is None or case.subject is not None or case.groups):
         return "a request needs a target, and has no subject and no groups"
     if case.expect == "allow" and (case.code is not None or case.reason is not None):
         return "code and reason are for cases with expect: deny"
@@ -127,23 +138,36 @@ def _contradiction(case: Case) -> str | None:
 
 
 def _decision(policy: Policy, case: Case) -> DevrouteError | None:
-    decide = _register if case.registers else _detour
     try:
-        decide(policy, case)
+        if case.reach is not None:
+            _reach(policy, case, case.reach)
+        elif case.registers:
+            _register(policy, case, str(case.service))
+        else:
+            _detour(policy, case)
     except DevrouteError as error:
         return error
     return None
 
 
-def _register(policy: Policy, case: Case) -> None:
-    assert case.subject is not None
-    policy.permit_registration(case.subject, frozenset(case.groups), case.service)
+def _reach(policy: Policy, case: Case, text: str) -> None:
+    try:
+        destination = parse_destination(text)
+    except Malformed as problem:
+        raise ConfigInvalid(f"reach {quote(text)}: {problem}") from None
+    policy.permit_reach(str(case.subject), frozenset(case.groups), destination)
+    for ip in case.resolves:
+        policy.permit_reached_address(ip, destination)
+
+
+def _register(policy: Policy, case: Case, service: str) -> None:
+    policy.permit_registration(str(case.subject), frozenset(case.groups), service)
     if case.target is not None:
         try:
             address = parse_address(case.target)
         except Malformed as problem:
             raise ConfigInvalid(f"target {quote(case.target)}: {problem}") from None
-        policy.permit_target(address, service=case.service)
+        policy.permit_target(address, service=service)
 
 
 def _detour(policy: Policy, case: Case) -> None:

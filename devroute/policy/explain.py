@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from devroute.policy.file import CallerSection, RegisterSection
 from devroute.policy.policy import Policy
 from devroute.policy.ranges import SPECIAL, Network, is_inside
-from devroute.policy.rules import any_matches
+from devroute.policy.rules import Ports, any_matches
 
 #: A network with a prefix shorter than this covers a large part of all addresses, by IP version.
 _WIDE = {4: 4, 6: 6}
@@ -25,6 +25,8 @@ def explain(policy: Policy) -> list[str]:
         *_callers(policy),
         "Shadow traffic:",
         _shadow(policy),
+        "Reach:",
+        *_reach(policy),
         "Limits:",
         *_limits(policy),
         "Administrators:",
@@ -34,7 +36,12 @@ def explain(policy: Policy) -> list[str]:
 
 def remarks(policy: Policy) -> list[str]:
     """Rules that probably do not do what their author meant."""
-    return [*_about_networks(policy), *_about_registrations(policy), *_about_callers(policy)]
+    return [
+        *_about_networks(policy),
+        *_about_registrations(policy),
+        *_about_callers(policy),
+        *_about_reach(policy),
+    ]
 
 
 # --- one section each ---------------------------------------------------------------------------------------
@@ -43,8 +50,7 @@ def remarks(policy: Policy) -> list[str]:
 def _targets(policy: Policy) -> Iterator[str]:
     rules = [rule for rule in policy.rules if rule.networks and rule.ports]
     for rule in rules:
-        ports = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in rule.ports)
-        yield f"  {_services(rule.services)}: {_list(rule.networks)}; ports {ports}"
+        yield f"  {_services(rule.services)}: {_list(rule.networks)}; ports {_ports(rule.ports)}"
     if not rules:
         yield "  none: laptops are reached through tunnels only"
         return
@@ -81,6 +87,18 @@ def _shadow(policy: Policy) -> str:
     return f"  laptops may receive copies of the requests of {_services(policy.shadow)}"
 
 
+def _reach(policy: Policy) -> Iterator[str]:
+    for rule in policy.reach:
+        who = [*rule.subjects, *(f"members of {group}" for group in rule.groups)]
+        services = f"{_services(rule.services)} in {_list(rule.namespaces)}" if rule.namespaces else ""
+        where = " and ".join(each for each in (services, _list(rule.hosts)) if each)
+        yield f"  {_list(who)}: {where}; ports {_ports(rule.ports)}; by {' and '.join(rule.protocols)}"
+    if policy.reach:
+        yield "  never: loopback, link-local, cloud metadata, other special ranges, the proxy's own namespace"
+    else:
+        yield "  none: laptops reach no service of the mesh"
+
+
 def _limits(policy: Policy) -> Iterator[str]:
     limits = policy.limits.model_dump(exclude_none=True)
     for name, value in limits.items():
@@ -92,6 +110,10 @@ def _limits(policy: Policy) -> Iterator[str]:
 def _admins(policy: Policy) -> str:
     who = [*policy.admins.subjects, *(f"members of {group}" for group in policy.admins.groups)]
     return f"  {_list(who)}" if who else "  none: everyone changes only what is their own"
+
+
+def _ports(ports: Ports) -> str:
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
 
 
 def _list(items: Iterable[object]) -> str:
@@ -146,6 +168,12 @@ def _about_callers(policy: Policy) -> Iterator[str]:
         for network in rule.networks:
             if not any(_overlap(network, each) for each in reachable):
                 yield f"{_list(rule.callers)} may use {network}, but direct.networks does not list it"
+
+
+def _about_reach(policy: Policy) -> Iterator[str]:
+    for rule in policy.reach:
+        if "*" in rule.subjects and "*" in rule.namespaces and "*" in rule.services:
+            yield f"every laptop may reach every service by {' and '.join(rule.protocols)}"
 
 
 def _overlap(one: Network, other: Network) -> bool:

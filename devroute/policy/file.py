@@ -4,119 +4,33 @@ the rules.
 docs/policy.md describes the format with an example that a test reads.
 """
 
-import ipaddress
-import re
 from functools import cached_property
-from ipaddress import IPv6Network
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from devroute.contract.conditions import MAX_TEXT
-from devroute.contract.mesh_identity import URI_PATTERN
-from devroute.contract.target import MAX_LABEL, Target
+from devroute.contract.destination import Destination
+from devroute.contract.target import Target
 from devroute.errors import ConfigInvalid
+from devroute.policy import values
 from devroute.policy.ranges import Network
 from devroute.policy.rules import any_matches, matches_target
-from devroute.quoting import quote
 from devroute.yaml_text import read_document
 
 #: Characters of a policy file: more than a thousand rules. The proxy's requests wait while it is parsed, for
 #: 0.1 to 0.2 s at this size.
 MAX_FILE = 64 * 1024
-#: `*` in one pattern. Matching gets slower with each, and useful patterns have one or two.
-MAX_STARS = 4
-
-
-# --- values -------------------------------------------------------------------------------------------------
-
-
-def _network(text: object) -> Network:
-    if not isinstance(text, str):
-        raise ValueError("a network is a string such as 192.168.0.0/16")
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(f"{quote(text)} is not a network; write it like 192.168.0.0/16") from None
-    host = text.partition("/")[0]
-    if ipaddress.ip_address(host) != network.network_address:
-        raise ValueError(f"{quote(text)} has bits set outside its mask; write {network}")
-    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
-        raise ValueError(f"{quote(text)} is IPv4-mapped; list the IPv4 network")
-    return network
-
-
-def _ports(value: object) -> tuple[int, int]:
-    """8001 or "1024-65535", as the first and the last port."""
-    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", str(value))
-    if match and not isinstance(value, bool):
-        first, last = int(match[1]), int(match[2] or match[1])
-        if 1 <= first <= last <= 65535:
-            return first, last
-    raise ValueError(f"{quote(str(value))} is not a port or a range; write 8001 or 1024-65535")
-
-
-def _checked(value: object, grammar: str, max_length: int, what: str) -> str:
-    text = str(value)
-    if not isinstance(value, str | int) or len(text) > max_length or not re.fullmatch(grammar, text):
-        raise ValueError(f"{quote(text)} is not {what}")
-    if text.count("*") > MAX_STARS:
-        raise ValueError(f"{quote(text)} has more than {MAX_STARS} `*`")
-    return text
-
-
-def _service(value: object) -> str:
-    if not isinstance(value, str):
-        value = str(value)
-    return _checked(
-        value, r"[-a-z0-9*]+", MAX_LABEL, 'a service\'s name or a pattern; write b, team-* or "*"'
-    )
-
-
-def _subject(value: object) -> str:
-    return _checked(value, r"[-a-z0-9*]+", MAX_LABEL, 'a subject or a pattern; write alice, ci-* or "*"')
-
-
-def _group(value: object) -> str:
-    text = _checked(value, r"[^\x00-\x1f\x7f]+", MAX_TEXT, "the name of a group")
-    if "*" in text:
-        raise ValueError(f"{quote(text)}: a group is written in full, without `*`")
-    return text
-
-
-def _caller(value: object) -> str:
-    return _checked(
-        value,
-        rf"\*|{URI_PATTERN}|[-a-z0-9*]+/[-.a-z0-9*]+",
-        MAX_TEXT,
-        "a mesh identity or a pattern; write namespace/serviceaccount, namespace/*,"
-        ' spiffe://cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT, or "*" for every caller',
-    )
-
-
-def _target(value: object) -> Network | str:
-    """A network, or a pattern for the names of laptops, hosts or versions."""
-    text = value if isinstance(value, str) else str(value)
-    if "/" in text or ":" in text.removeprefix("version:") or re.fullmatch(r"[0-9.]+", text):
-        return _network(text)
-    host = (
-        r"([-_a-z0-9*]+\.)+(?![0-9*]+$)[-_a-z0-9*]+"  # the last label is not a number, as in an IPv4 address
-    )
-    name = rf"[-a-z0-9*]+|version:[-_.A-Za-z0-9*]+|{host}"
-    return _checked(
-        text, name, MAX_TEXT,
-        "a target; write a laptop's name (alice, ci-*), a network (192.168.0.0/16), a host (*.vpn.example),"
-        ' a version (version:v2) or "*"',
-    )  # fmt: skip
 
 
 # --- the sections -------------------------------------------------------------------------------------------
 
-Networks = tuple[Annotated[Any, BeforeValidator(_network)], ...]
-Ports = tuple[Annotated[Any, BeforeValidator(_ports)], ...]
-Services = tuple[Annotated[str, BeforeValidator(_service)], ...]
+Networks = tuple[Annotated[Any, BeforeValidator(values.network)], ...]
+Ports = tuple[Annotated[Any, BeforeValidator(values.ports)], ...]
+Services = tuple[Annotated[str, BeforeValidator(values.service)], ...]
 DEFAULT_PORTS = ((1024, 65535),)
+#: The rank of a rule of `reach` that permits.
+PERMITTED = 3
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -150,8 +64,14 @@ class ClusterSection(_Section):
 class _People(_Section):
     """These subjects, and the members of these groups."""
 
-    subjects: tuple[Annotated[str, BeforeValidator(_subject)], ...] = ()
-    groups: tuple[Annotated[str, BeforeValidator(_group)], ...] = ()
+    subjects: tuple[Annotated[str, BeforeValidator(values.subject)], ...] = ()
+    groups: tuple[Annotated[str, BeforeValidator(values.group)], ...] = ()
+
+    @property
+    def problem(self) -> str | None:
+        """What makes a rule useless."""
+        anyone = self.subjects or self.groups
+        return None if anyone else "the rule applies to no one; add subjects or groups"
 
     def applies_to(self, subject: str, groups: frozenset[str]) -> bool:
         return not groups.isdisjoint(self.groups) or any_matches(self.subjects, subject)
@@ -170,9 +90,9 @@ class AdminSection(_People):
 class CallerSection(_Section):
     """Requests from these callers for these services may be detoured to these targets. `*` matches all."""
 
-    callers: tuple[Annotated[str, BeforeValidator(_caller)], ...] = Field(alias="from", min_length=1)
+    callers: tuple[Annotated[str, BeforeValidator(values.caller)], ...] = Field(alias="from", min_length=1)
     services: Services = ("*",)
-    targets: tuple[Annotated[Any, BeforeValidator(_target)], ...] = ("*",)
+    targets: tuple[Annotated[Any, BeforeValidator(values.target)], ...] = ("*",)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -188,22 +108,55 @@ class CallerSection(_Section):
         )
 
 
+class ReachSection(_People):
+    """What these people's laptops may reach: services in these namespaces, and hosts outside of the cluster,
+    on these ports."""
+
+    services: Services = ("*",)
+    namespaces: tuple[Annotated[str, BeforeValidator(values.namespace)], ...] = ()
+    hosts: tuple[Annotated[str, BeforeValidator(values.host)], ...] = ()
+    ports: Ports = ((1, 65535),)
+    protocols: tuple[Literal["http", "tcp"], ...] = ("http",)
+
+    @property
+    def problem(self) -> str | None:
+        nothing = not self.namespaces and not self.hosts
+        return "the rule permits nothing; add namespaces or hosts" if nothing else super().problem
+
+    def obstacle(self, destination: Destination) -> tuple[int, str]:
+        """Why it does not permit a destination, and how close it came; PERMITTED if it does."""
+        if destination.namespace:
+            named = any_matches(self.services, destination.name)
+            if not (named and any_matches(self.namespaces, destination.namespace)):
+                return 0, f"no rule of reach lists {destination.name}.{destination.namespace}"
+        elif not any_matches(self.hosts, destination.name):
+            return 0, f"no rule of reach lists the host {destination.name}"
+        if destination.protocol not in self.protocols:
+            return 1, f"the rule lists {' and '.join(self.protocols)}, not {destination.protocol}"
+        if not any(first <= destination.port <= last for first, last in self.ports):
+            return 2, f"port {destination.port} is not listed"
+        return PERMITTED, ""
+
+
 class LimitsSection(_Section):
     """Limits that override the proxy's settings; None leaves the setting in force.
 
     `in_flight_per_target`: concurrent requests to one target. `in_flight_per_subject`: concurrent requests to
     all laptops of one subject. `links_per_subject`: laptops of a subject that may be online.
-    `streams_per_link`: concurrent requests in one tunnel.
+    `streams_per_link`: concurrent requests in one tunnel. `reach_per_subject`: concurrent requests and
+    connections of all laptops of one subject to what they reach.
     """
 
     in_flight_per_target: _Count | None = None
     in_flight_per_subject: _Count | None = None
     links_per_subject: _Count | None = None
     streams_per_link: _Count | None = None
+    reach_per_subject: _Count | None = None
 
 
 class PolicyFile(_Section):
-    """The whole file. An empty `register` or `callers` permits nothing; an absent one permits everything."""
+    """The whole file. An empty `register` or `callers` permits nothing; an absent one permits everything. An
+    absent `reach` permits nothing."""
 
     direct: DirectSection = DirectSection()
     cluster: ClusterSection = ClusterSection()
@@ -211,6 +164,7 @@ class PolicyFile(_Section):
     shadow: Services = ()
     registrations: tuple[RegisterSection, ...] | None = Field(None, alias="register")
     callers: tuple[CallerSection, ...] | None = None
+    reach: tuple[ReachSection, ...] = ()
     require: Literal["signed"] | None = None
     limits: LimitsSection = LimitsSection()
     admins: AdminSection = AdminSection()
@@ -296,8 +250,8 @@ def from_mapping(document: object, source: str, node: yaml.Node | None = None) -
     except ValidationError as error:
         place, problem = problem_of(error, PolicyFile)
         raise ConfigInvalid(f"{place_of(node, place, source)}: {problem}") from None
-    for at, rule in enumerate(file.registrations or ()):
-        if not rule.subjects and not rule.groups:
-            where = place_of(node, ("register", at), source)
-            raise ConfigInvalid(f"{where}: the rule applies to no one; add subjects or groups")
+    for section, rules in (("register", file.registrations or ()), ("reach", file.reach)):
+        for at, rule in enumerate(rules):
+            if rule.problem is not None:
+                raise ConfigInvalid(f"{place_of(node, (section, at), source)}: {rule.problem}")
     return file

@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from devroute.contract.destination import Destination
 from devroute.contract.grammar import Contract, Entry
 from devroute.contract.target import Address
 from devroute.contract.validity import check_time
@@ -16,6 +17,7 @@ from devroute.errors import (
     AdminRequired,
     CallerDenied,
     ContractUnsigned,
+    ReachDenied,
     RegistrationDenied,
     ShadowDenied,
     TargetDenied,
@@ -23,10 +25,12 @@ from devroute.errors import (
 from devroute.policy import file
 from devroute.policy.file import (
     DEFAULT_PORTS,
+    PERMITTED,
     AdminSection,
     CallerSection,
     LimitsSection,
     PolicyFile,
+    ReachSection,
     RegisterSection,
 )
 from devroute.policy.ranges import SPECIAL, NamedRange, Network, effective_addresses
@@ -49,6 +53,7 @@ class Policy:
     cluster: tuple[NamedRange, ...] = ()
     registrations: tuple[RegisterSection, ...] | None = None
     callers: tuple[CallerSection, ...] | None = None
+    reach: tuple[ReachSection, ...] = ()
     require_signed: bool = False
     limits: LimitsSection = field(default_factory=LimitsSection)
     admins: AdminSection = field(default_factory=AdminSection)
@@ -83,6 +88,7 @@ class Policy:
             ),
             registrations=file.registrations,
             callers=file.callers,
+            reach=file.reach,
             require_signed=file.require == "signed",
             limits=file.limits,
             admins=file.admins,
@@ -174,6 +180,39 @@ class Policy:
         rules = [rule for rule in self.registrations if rule.applies_to(subject, groups)]
         return tuple(dict.fromkeys(pattern for rule in rules for pattern in rule.services))
 
+    # --- what laptops reach
+
+    def permit_reach(self, subject: str, groups: frozenset[str], destination: Destination) -> None:
+        """Check what a subject's laptop wants to reach, by its name. Raises ReachDenied."""
+        rules = [rule for rule in self.reach if rule.applies_to(subject, groups)]
+        obstacles = [rule.obstacle(destination) for rule in rules]
+        rank, why = max(obstacles, default=(0, f"no rule of reach is for '{subject}'"))
+        if rank == PERMITTED:
+            return
+        raise ReachDenied(
+            f"'{subject}' may not reach {destination}: denied by policy: {why}",
+            hint=f"the platform team can add to reach in the policy: {_reach_rule(subject, destination)}",
+            service=str(destination),
+        )
+
+    def permit_reached_address(self, host_ip: str, destination: Destination) -> None:
+        """Check an address of what a laptop reaches by TCP, before connecting to it. A host outside of the
+        cluster has none inside. Raises ReachDenied."""
+        try:
+            ips = effective_addresses(ipaddress.ip_address(host_ip))
+        except ValueError:  # a zone id
+            ips = ()
+        never = SPECIAL if destination.namespace else SPECIAL + self.cluster
+        inside = [(ip, name) for ip in ips for network, name in never if ip in network]
+        if ips and not inside:
+            return
+        ip, name = inside[0] if inside else (host_ip, "link-local")
+        raise ReachDenied(
+            f"{destination} leads to {ip}, in the {name} range: no laptop may reach that",
+            hint="the platform team can look at what the name resolves to",
+            service=str(destination),
+        )
+
     def is_admin(self, subject: str, groups: frozenset[str]) -> bool:
         """Whether a subject may change what others own."""
         return self.admins.applies_to(subject, groups)
@@ -249,3 +288,12 @@ def permit_contract(contract: Contract, policy: Policy, now: float) -> None:
         check_time(contract.signature, now)
     elif policy.require_signed:
         raise ContractUnsigned("the contract is not signed, but policy requires it (`require: signed`)")
+
+
+def _reach_rule(subject: str, destination: Destination) -> str:
+    """The narrowest rule that permits a destination."""
+    name, port, protocol = destination.name, destination.port, destination.protocol
+    where = f"services: [{name}], namespaces: [{destination.namespace}]"
+    if not destination.namespace:
+        where = f"hosts: [{name}]"
+    return f"{{subjects: [{subject}], {where}, ports: [{port}], protocols: [{protocol}]}}"

@@ -9,7 +9,14 @@ import pytest
 
 from devroute.cli.main import run
 from devroute.policy import explain
-from devroute.policy.file import CallerSection, ClusterSection, LimitsSection, PolicyFile, RegisterSection
+from devroute.policy.file import (
+    CallerSection,
+    ClusterSection,
+    LimitsSection,
+    PolicyFile,
+    ReachSection,
+    RegisterSection,
+)
 from devroute.policy.policy import Policy
 from tests.support.paths import ROOT
 
@@ -43,14 +50,14 @@ def devroute(*arguments: str) -> int:
 def test_the_documented_policy_has_every_field_that_there_is() -> None:
     text = documented("policy.yaml")
     Policy.parse(text)
-    for section in (PolicyFile, ClusterSection, RegisterSection, CallerSection, LimitsSection):
+    for section in (PolicyFile, ClusterSection, RegisterSection, CallerSection, ReachSection, LimitsSection):
         for name, field in section.model_fields.items():
             assert re.search(rf"\b{field.alias or name}:", text), name
 
 
 def test_the_documented_cases_hold_for_the_documented_policy(files: Path, capsys: Output) -> None:
     assert devroute("test", "policy.yaml", "cases.yaml") == 0, capsys.readouterr().out
-    assert capsys.readouterr().out == "13 cases: 13 passed, 0 failed\n"
+    assert capsys.readouterr().out == "17 cases: 17 passed, 0 failed\n"
 
 
 # --- check -------------------------------------------------------------------------------------------------
@@ -71,6 +78,8 @@ def test_check_explains_what_is_permitted(files: Path, capsys: Output) -> None:
         "  qa/*, shop/web: shop, cart to alice, ci-*, 192.168.0.0/16",
         "  spiffe://cluster.local/ns/qa/sa/runner: pay-* to every permitted target",
         "  laptops may receive copies of the requests of shop, cart",
+        "  alice, ci-*: cart, shop-* in shop; ports 80, 8080; by http",
+        "  members of payments: orders-db in data and *.db.example.com; ports 5432; by tcp",
         "  links per subject: 4",
     ]:
         assert line in said.out.splitlines(), said.out
@@ -94,6 +103,7 @@ def test_check_explains_an_empty_policy(files: Path, capsys: Output) -> None:
         ("direct: {networks: [0.0.0.0/0]}", "0.0.0.0/0 covers most addresses"),
         ("direct: {networks: [127.0.0.1/32]}", "127.0.0.1/32 is in the loopback range"),
         ("services: [a]\nregister: [{subjects: [x], services: [b]}]", "x may register 'b', but services"),
+        ("reach: [{subjects: ['*'], namespaces: ['*']}]", "every laptop may reach every service by http"),
         ("callers: [{from: [a/b], targets: [10.0.0.0/8]}]", "a/b may use 10.0.0.0/8, but direct.networks"),
     ],
 )
@@ -198,6 +208,8 @@ def test_policy_or_cases_may_come_from_standard_input(
         ("- {service: a, target: b, subject: c, caller: d/e, expect: allow}", "no caller and no resolves"),
         ("- {service: a, target: b, expect: deny, code: target-denid}", "no error code 'target-denid'"),
         ("- {service: a, target: b, expect: allow, code: target-denied}", "are for cases with expect: deny"),
+        ("- {target: b, expect: allow}", "cases.yaml:1: 0: service: it is missing"),
+        ("- {reach: 'a:80', service: b, subject: c, expect: allow}", "reach needs a subject, and has only"),
         ("- {service: a, target: b, expect: maybe}", "0.expect: Input should be 'allow' or 'deny'"),
         ("- {service: a, target: b, expect: deny, callers: c}", "the fields here are name, action, "),
         ("- {service: a, service: b}", "'service' appears twice"),

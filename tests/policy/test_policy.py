@@ -2,8 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devroute.contract.destination import parse_destination
 from devroute.contract.grammar import parse
-from devroute.errors import CallerDenied, ConfigInvalid, RegistrationDenied, ShadowDenied, TargetDenied
+from devroute.errors import (
+    CallerDenied,
+    ConfigInvalid,
+    ReachDenied,
+    RegistrationDenied,
+    ShadowDenied,
+    TargetDenied,
+)
 from devroute.policy.explain import explain, remarks
 from devroute.policy.policy import Policy
 from tests.support.examples import examples
@@ -354,7 +362,7 @@ def test_administrators_are_subjects_by_pattern_and_groups_in_full() -> None:
     [
         ("services: [a]\nservices: [b]", "p.yaml:2: 'services' appears twice"),
         ("direct:\n  networks: [10.0.0.0/8]\n  port: [1]", "p.yaml:3: direct.port: there is no such field"),
-        ("a: 1", "direct, cluster, services, shadow, register, callers, require, limits, admins"),
+        ("a: 1", "direct, cluster, services, shadow, register, callers, reach, require, limits, admins"),
         ("register:\n- subjects: [a]\n- services: [b]", "p.yaml:3: register.1: the rule applies to no one"),
         ("register: [{subjects: [a], group: [b]}]", "the fields here are subjects, groups, services"),
         ("register: [{subjects: [A]}]", "register.0.subjects.0: 'A' is not a subject"),
@@ -442,3 +450,82 @@ def test_a_service_of_one_namespace_is_permitted_by_its_name() -> None:
         policy.permit_registration("alice", NONE, "bar.foo")
     with pytest.raises(ShadowDenied):
         policy.permit_shadow("bar.foo")
+
+
+# --- what laptops reach -------------------------------------------------------------------------------------
+
+REACH = Policy.parse("""
+reach:
+- {subjects: [alice, ci-*], services: [c, pay-*], namespaces: [shop], ports: [80, 8000-8999]}
+- {groups: [dba], services: [orders-db], namespaces: ["*"], hosts: ["*.db.example.com"], protocols: [tcp]}
+cluster: {pods: [10.244.0.0/16], services: [10.96.0.0/12]}
+""")
+
+#: Subject, groups, destination, and a part of the reason for which it is denied; "" where it is permitted.
+REACHED = [
+    ("alice", "", "c.shop:80", ""),
+    ("ci-7", "", "pay-in.shop:8080", ""),
+    ("bob", "dba", "tcp://orders-db.data:5432", ""),
+    ("bob", "dba", "tcp://eu.db.example.com:5432", ""),
+    ("bob", "", "c.shop:80", "no rule of reach is for 'bob'"),
+    ("alice", "", "d.shop:80", "no rule of reach lists d.shop"),
+    ("alice", "", "c.other:80", "no rule of reach lists c.other"),
+    ("alice", "", "c:80", "no rule of reach lists c.default"),
+    ("alice", "", "tcp://c.shop:80", "the rule lists http, not tcp"),
+    ("alice", "", "c.shop:443", "port 443 is not listed"),
+    ("bob", "dba", "eu.db.example.com:443", "the rule lists tcp, not http"),
+    ("bob", "dba", "tcp://db.example.com:5432", "no rule of reach lists the host db.example.com"),
+    ("alice", "", "c.shop.example:80", "no rule of reach lists the host c.shop.example"),
+]
+
+
+@pytest.mark.parametrize(("subject", "groups", "text", "reason"), REACHED)
+def test_a_laptop_reaches_what_a_rule_lists_and_nothing_else(
+    subject: str, groups: str, text: str, reason: str
+) -> None:
+    destination, members = parse_destination(text), frozenset(groups.split())
+    if not reason:
+        REACH.permit_reach(subject, members, destination)
+        return
+    with pytest.raises(ReachDenied) as caught:
+        REACH.permit_reach(subject, members, destination)
+    assert reason in caught.value.message
+    rule = caught.value.hint.partition("to reach in the policy: ")[2]
+    Policy.parse(f"reach: [{rule}]").permit_reach(subject, frozenset(), destination)
+
+
+def test_without_a_section_no_laptop_reaches_anything() -> None:
+    with pytest.raises(ReachDenied, match="no rule of reach is for 'alice'"):
+        Policy.parse("").permit_reach("alice", frozenset(), parse_destination("c.shop:80"))
+
+
+@pytest.mark.parametrize("ip", [*SPECIAL, "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe", "fe80::1%eth0"])
+def test_nothing_that_a_laptop_reaches_leads_to_a_special_range(ip: str) -> None:
+    for text in ("tcp://orders-db.data:5432", "tcp://eu.db.example.com:5432"):
+        with pytest.raises(ReachDenied, match="no laptop may reach that"):
+            REACH.permit_reached_address(ip, parse_destination(text))
+
+
+@pytest.mark.parametrize("ip", ["10.96.0.7", "10.244.3.4"])
+def test_a_host_outside_leads_to_no_address_of_the_cluster_but_a_service_does(ip: str) -> None:
+    REACH.permit_reached_address(ip, parse_destination("tcp://orders-db.data:5432"))
+    with pytest.raises(ReachDenied, match="in the cluster's"):
+        REACH.permit_reached_address(ip, parse_destination("tcp://eu.db.example.com:5432"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("{namespaces: [shop]}", "reach.0: the rule applies to no one; add subjects or groups"),
+        ("{subjects: [a]}", "reach.0: the rule permits nothing; add namespaces or hosts"),
+        ("{subjects: [a], namespaces: [a.b]}", "'a.b' is not a namespace or a pattern"),
+        ("{subjects: [a], hosts: [a]}", "'a' is not a host outside of the cluster"),
+        ("{subjects: [a], hosts: [10.0.0.1]}", "'10.0.0.1' is not a host outside of the cluster"),
+        ("{subjects: [a], namespaces: [b], protocols: [udp]}", "Input should be 'http' or 'tcp'"),
+        ("{subjects: [a], namespaces: [b], ports: [0]}", "is not a port or a range"),
+    ],
+)
+def test_a_malformed_rule_of_reach_is_refused_with_its_place(rule: str, problem: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        Policy.parse(f"reach: [{rule}]")
+    assert problem in caught.value.message
