@@ -54,6 +54,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
             "Send recorded requests to the local app, and compare its responses with the recorded ones",
             "replay:replay",
         ),
+        "mcp": LazyCommand(
+            "Let a coding agent read what reached this laptop, by the Model Context Protocol (stdio)",
+            "mcp:mcp",
+        ),
         "contract": LazyCommand("Explain contracts, and save them under a name", "contract:contract_app"),
         "demo": LazyCommand(
             "Run a small mesh with real Envoy on this machine, and send requests through it", "demo:demo"

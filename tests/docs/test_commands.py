@@ -53,6 +53,7 @@ ELSEWHERE = {
     "devroute expect": (
         "tests/envoy/test_trace.py::test_expect_waits_for_who_is_named_or_reports_who_responded"
     ),
+    "devroute mcp": "tests/agent/mcp/test_server.py::test_status_shows_what_runs_here_and_who_the_user_is",
     "devroute admin": "tests/cli/test_dashboard.py::test_an_administrator_ends_blocks_lists_and_unblocks",
     "make test-istio": "tests/istio/test_main_job.py",  # by .ci/run
     "python -m tests.istio": "tests/istio/test_main_job.py",  # the same rig

@@ -16,7 +16,9 @@ import pytest_asyncio
 from aiohttp import web
 
 from devroute.agent import trace
-from devroute.agent.settings import ClientSettings
+from devroute.agent.mcp.laptop_tools import LaptopTools
+from devroute.agent.mcp.mesh_tools import MeshTools
+from devroute.agent.settings import AgentSettings, ClientSettings
 from devroute.agent.trace_report import TraceResult, as_document, summary, unmet_expectations
 from devroute.auth.tokens import new_token
 from devroute.contract.grammar import parse
@@ -201,6 +203,18 @@ async def test_expect_waits_for_who_is_named_or_reports_who_responded(chain: Cha
     assert first == "devroute: expected b=alice, but at 'b': service"
     assert len(hops) == 3
     assert last.startswith("the mesh's own service answered at 'b' (laptop 'alice' is not online")
+
+
+async def test_a_coding_agent_sends_a_request_and_sees_who_responded_at_every_hop(chain: Chain) -> None:
+    chain.passed_on, chain.added = ("x-devroute",), {}
+    settings = ClientSettings(server=chain.mesh.proxy.server, token=SECRET)
+    tools = MeshTools(lambda: settings, AgentSettings, LaptopTools(None), [chain.entry.rstrip("/")], True)
+    found = json.loads(await tools.send_request(contract=chain.contract()))["data_from_outside"]
+    assert (found["response"]["status"], found["response"]["body"]["text"]) == (200, "hello\n")
+    laptop = f"{chain.laptop.host}:{chain.laptop.port}"
+    assert [hop["responder"] for hop in found["trace"]["hops"]] == ["service", laptop, "service"]
+    again = json.loads(await tools.read_trace(found["trace"]["trace"]))["data_from_outside"]
+    assert again["summary"] == found["trace"]["summary"] == f"{laptop} answered at 'b'"
 
 
 async def test_curl_fails_if_another_one_answered(chain: Chain) -> None:

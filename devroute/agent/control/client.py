@@ -39,6 +39,12 @@ def request(
         return _read(response)
 
 
+def data(running: Running, path: str) -> bytes:
+    """The first MAX_RESPONSE bytes at a path."""
+    with _response(running, "GET", path, None) as response:
+        return response.read(MAX_RESPONSE)
+
+
 @contextmanager
 def follow(running: Running, services: Sequence[str]) -> Iterator[Iterator[dict[str, Any]]]:
     """Have services added, written as c=8002, until the block ends: then they are removed. Its value are

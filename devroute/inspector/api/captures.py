@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from devroute.contract.trace_id import split_trace
-from devroute.errors import NotReplayable
+from devroute.errors import NotReplayable, RequestMalformed
 from devroute.headers import CONTRACT
 from devroute.inspector.api.body import json_object, truth
 from devroute.inspector.api.search import matching
@@ -46,10 +46,13 @@ class Captures:
     # --- reading
 
     async def captures(self, request: web.Request) -> web.Response:
-        """GET /api/exchanges?q=QUERY: those that match, newest first."""
+        """GET /api/exchanges?q=QUERY&before=ID&limit=N: those that match, newest first; only N of them, and
+        those older than ID. `matching`: how many match."""
         query = Query.parse(request.query.get("q", ""))
+        before, limit = (_number(request, name) for name in ("before", "limit"))
         found = await matching(query, self._store.newest_first())
-        return web.json_response({"exchanges": [as_summary(each) for each in found]})
+        listed = [each for each in found if before is None or each.id < before][:limit]
+        return web.json_response({"exchanges": [as_summary(each) for each in listed], "matching": len(found)})
 
     async def capture(self, request: web.Request) -> web.Response:
         """GET /api/exchanges/ID"""
@@ -122,3 +125,12 @@ class Captures:
         """DELETE /api/exchanges"""
         self._store.clear()
         return web.json_response({"exchanges": 0})
+
+
+def _number(request: web.Request, name: str) -> int | None:
+    """The number in a query, None if it is not there. Raises RequestMalformed."""
+    if (text := request.query.get(name)) is None:
+        return None
+    if (number := number_of(text)) is None:
+        raise RequestMalformed(f'"{name}" has to be a number')
+    return number
