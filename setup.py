@@ -55,6 +55,7 @@ COMPILED = [
     "tunnel.protocol.session",
     "tunnel.protocol.stream",
     "tunnel.protocol.websocket",
+    "tunnel.protocol.windows",
     "tunnel.proxy_link",
     "tunnel.proxy_stream",
     "upstream.address_pool",

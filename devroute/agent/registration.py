@@ -60,6 +60,7 @@ class Registrar:
             instance=secrets.token_hex(16),
             takeover=settings.takeover,
             reach=self.reach,
+            windows=True,
         )
         self._tls = tls_for_server(settings)
         self._renewals = TaskOwner()
@@ -113,6 +114,8 @@ class Registrar:
             raise
         if self.reach and handshake.REACH in welcome.features:
             link.enable_reach()
+        if "windows" in welcome.features:
+            link.enable_windows()
         if self.source.renewable and "renew" in welcome.features:
             renewing = self._renewals.start(
                 keep_renewed(link, self.source, welcome.expires_in, self.not_renewed)

@@ -18,6 +18,7 @@ from devroute.tunnel.protocol.frames import Flag
 from devroute.tunnel.protocol.session import Session
 from devroute.tunnel.protocol.stream import NO_STREAM
 from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.tunnel.protocol.windows import LINK_GROWTH, PROCESS_GROWTH, WindowBudget
 from devroute.tunnel.proxy_stream import ProxyStream
 from devroute.upstream.interface import Upstream
 
@@ -29,6 +30,8 @@ _UPGRADE: Final = Framing.UPGRADE
 _FLAG_END: Final = int(Flag.END)
 _FLAG_CHUNKED: Final = int(Flag.CHUNKED)
 _FLAG_UPGRADE: Final = int(Flag.UPGRADE)
+
+_PROCESS_BUDGET: Final = WindowBudget(PROCESS_GROWTH)
 
 
 def open_flags(framing: Framing) -> int:
@@ -63,6 +66,10 @@ class ExchangeLink(Link):
     def reach(self) -> bool:
         """Whether the agent may open streams."""
         return self._session.reach
+
+    def enable_windows(self) -> None:
+        """The other end knows windows that grow."""
+        self._session.windows = WindowBudget(LINK_GROWTH, _PROCESS_BUDGET)
 
     # --- requests to the other end
 

@@ -125,6 +125,9 @@ class Link(Connection):
         it."""
         self._session.grant(stream, size)
 
+    def release_window(self, stream: Stream) -> None:
+        self._session.release_window(stream)
+
     def dismiss(self, owner: LinkStream) -> None:
         """This owner sends nothing more."""
         self.sources.pop(owner, None)

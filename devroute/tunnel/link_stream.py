@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from devroute.errors import DevrouteError
 from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.message import Headers
-from devroute.tunnel.protocol.frames import Reason
+from devroute.tunnel.protocol.frames import WINDOW, Reason
 from devroute.tunnel.protocol.stream import NO_STREAM, Stream
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class LinkStream:
         """To be called when either half has ended. Once both have: cut the references in a circle, which
         would wait for the garbage collector, several objects for each request."""
         if self.done and self.stream.closed:
+            if self.stream.window > WINDOW:
+                self.link.release_window(self.stream)
             self.stream = NO_STREAM
             self.let_go()
 

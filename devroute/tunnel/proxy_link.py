@@ -11,7 +11,7 @@ from devroute.tunnel.agent_stream import Finished, Observe
 from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol.events import Hello, Opened, Renew
-from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, WINDOW
+from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.proxy_stream import ProxyStream, SampledStream
@@ -187,7 +187,9 @@ class ProxyLink(ExchangeLink):
         left = QUIET_SECONDS - idle
         if left <= 0:
             heartbeat.ping()
-            queued = self.transport.get_write_buffer_size() + sum(WINDOW - each.credit for each in streams)
+            queued = self.transport.get_write_buffer_size() + sum(
+                each.peer_window - each.credit for each in streams
+            )
             left += pong_seconds(heartbeat.round_trip, queued)
         if left > 0:
             self._silence_check = self._loop.call_later(left, self._check_silence)

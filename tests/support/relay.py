@@ -40,6 +40,25 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chan
     writer.close()
 
 
+@asynccontextmanager
+async def distant(target: Target, round_trip: float) -> AsyncIterator[int]:
+    """A port that leads to a server over a network with this round trip, in seconds, and no other limit."""
+    loop = asyncio.get_running_loop()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection(*target)
+        await asyncio.gather(_copy_late(reader, onward), _copy_late(there, writer))
+
+    async def _copy_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(262144):
+                loop.call_later(round_trip / 2, writer.write, data)
+        loop.call_later(round_trip / 2, writer.close)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
 class Wire:
     """A port that leads to `targets`, each connection to the next one, as a Service of Kubernetes, unless it
     is cut. `open` counts the connections to each."""

@@ -6,13 +6,17 @@ from collections.abc import Iterable
 from devroute.tunnel.protocol import events
 from devroute.tunnel.protocol.events import Event
 from devroute.tunnel.protocol.session import Role, Session
+from devroute.tunnel.protocol.windows import WindowBudget
 
 HEAD = b"GET / HTTP/1.1\r\nhost: foo\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"
 
 
 class Wire:
-    def __init__(self, *, max_streams: int = 4096, greeted: bool = True, reach: bool = False) -> None:
+    def __init__(
+        self, *, max_streams: int = 4096, greeted: bool = True, reach: bool = False, growth: int = 0
+    ) -> None:
+        """`growth`: bytes by which both sides let their windows grow together."""
         self.proxy = Session(Role.PROXY, max_streams=max_streams)
         self.agent = Session(Role.AGENT, max_streams=max_streams)
         if greeted:
@@ -24,6 +28,9 @@ class Wire:
             assert self.to_agent() == [events.Welcome(b"{}")]
             if reach:
                 self.agent.enable_reach()
+
+        if growth:
+            self.proxy.windows, self.agent.windows = WindowBudget(growth), WindowBudget(growth)
 
     def to_proxy(self) -> list[Event]:
         return self.proxy.receive(b"".join(self.agent.data_to_send()))

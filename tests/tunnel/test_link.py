@@ -10,6 +10,7 @@ from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, Upst
 from devroute.http.message import Framing, RequestHead
 from devroute.tunnel.agent_stream import AgentStream, Finished
 from devroute.tunnel.protocol.frames import OPEN_PREFIX, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.windows import LINK_GROWTH, MAX_WINDOW
 from tests.support.eventually import eventually
 from tests.support.loopback import (
     App,
@@ -25,6 +26,7 @@ from tests.support.loopback import (
     tunnel,
 )
 from tests.support.raw_frames import frame, send
+from tests.support.relay import distant
 
 pytestmark = pytest.mark.asyncio
 
@@ -361,6 +363,27 @@ async def test_200_mb_through_one_stream_need_a_few_mb_of_memory() -> None:
     assert client.size == size
     assert client.error is None
     assert peak < 8_000_000
+
+
+async def test_over_a_distance_a_window_grows_and_what_it_grew_by_returns_at_the_end() -> None:
+    async with site() as where, distant(("127.0.0.1", where.port), 0.02) as port:
+        where.url = f"http://127.0.0.1:{port}"
+        link = await connect(where, {"foo": BulkApp()}, windows=True)
+        await link.welcome
+        link.enable_windows()
+        client = Client(keep=False)
+        where.upstream().open(get(b"/%d" % (48 * WINDOW)), client)
+        (proxy_link,) = where.tunnels.links
+        budget = proxy_link._session.windows
+        assert budget is not None
+        await eventually(lambda: budget.left == LINK_GROWTH - MAX_WINDOW + WINDOW)
+        (stream,) = proxy_link._session.streams.values()
+        assert stream.window == MAX_WINDOW
+        async with asyncio.timeout(20):
+            await client.done.wait()
+        assert client.size == 48 * WINDOW
+        assert budget.left == LINK_GROWTH
+        link.close_with(DevrouteError("the test is over"))
 
 
 # --- the end of a link -------------------------------------------------------------------------------------

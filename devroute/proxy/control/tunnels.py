@@ -213,6 +213,8 @@ class Tunnels:
         subject = registration.subject
         if self.reach is not None and registration.hello.reach:
             self.reach.attach(link, registration.name, lambda: member.identity)
+        if registration.hello.windows:
+            link.enable_windows()
         link.send_welcome(welcome.encode())
         services = list(registration.services)
         number = registration.hello.link

@@ -37,6 +37,8 @@ class Flag(IntEnum):
     INFORMATIONAL = 2
     CHUNKED = 4
     UPGRADE = 8
+    SPENT = 16
+    DOUBLED = 32
 
 
 HEADER: Final = struct.Struct("!BBII")
@@ -45,8 +47,8 @@ OPEN_PREFIX: Final = struct.Struct("!QB")
 CREDIT_FRAME: Final = struct.Struct("!BBIII")
 CREDIT: Final = struct.Struct("!I")
 
-#: Bytes in flight per stream and direction: 100 Mbit/s at a round trip of 80 ms. It bounds the memory of a
-#: stalled stream.
+#: Bytes in flight per stream and direction, at first: 100 Mbit/s at a round trip of 80 ms. It bounds the
+#: memory of a stalled stream. protocol/windows.py has how far it may grow.
 WINDOW: Final = 1024 * 1024
 
 #: CREDIT is sent for every such part of the window: at half of it, a stream had 0.53 of a window in a round
@@ -96,11 +98,11 @@ RULES: Final[dict[FrameType, Rule]] = {
     FrameType.WELCOME: Rule(0, MAX_GREETING, False),
     FrameType.OPEN: Rule(Flag.END | Flag.CHUNKED | Flag.UPGRADE, MAX_HEAD, True),
     FrameType.HEAD: Rule(Flag.END | Flag.INFORMATIONAL | Flag.UPGRADE, MAX_HEAD, True),
-    FrameType.DATA: Rule(Flag.END, WINDOW, True),
+    FrameType.DATA: Rule(Flag.END | Flag.SPENT, WINDOW, True),
     FrameType.TRAILERS: Rule(0, MAX_TRAILERS, True),
     FrameType.END: Rule(0, 0, True),
     FrameType.RESET: Rule(0, MAX_REASON, True),
-    FrameType.CREDIT: Rule(0, 4, True),
+    FrameType.CREDIT: Rule(Flag.DOUBLED, 4, True),
     FrameType.PING: Rule(0, MAX_PING, False),
     FrameType.PONG: Rule(0, MAX_PING, False),
     FrameType.GOAWAY: Rule(0, MAX_REASON, False),

@@ -92,7 +92,8 @@ class Hello(_Greeting):
     time that one process registers, None from agents that do not know it. `takeover`: take services over
     from other processes with this name. `link`: which one of the process's links this is; it replaces the
     earlier one of that number or, unless it is to stand `beside` the other one, all earlier ones. `reach`:
-    the agent wants to open streams, too; it may have no services then."""
+    the agent wants to open streams, too; it may have no services then. `windows`: it knows windows that
+    grow."""
 
     agent: Annotated[str, Field(max_length=64, pattern=r"^[!-~]*$")]
     name: Annotated[str, AfterValidator(partial(check_label, what="a laptop's name"))] | None = None
@@ -102,6 +103,7 @@ class Hello(_Greeting):
     link: Annotated[int, Field(ge=0, lt=MAX_LINKS)] = 0
     beside: bool = False
     reach: bool = False
+    windows: bool = False
 
     @model_validator(mode="after")
     def _not_idle(self) -> Self:
@@ -111,7 +113,7 @@ class Hello(_Greeting):
 
 
 #: What this version of the proxy supports and older ones ignore without an error.
-FEATURES = ("terms", "renew", "shadow", "links")
+FEATURES = ("terms", "renew", "shadow", "links", "windows")
 #: The same, of a proxy that has a way into the mesh for what a laptop reaches.
 REACH: Final = "reach"
 

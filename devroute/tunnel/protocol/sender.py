@@ -9,8 +9,9 @@ from typing import Final
 
 from devroute.http.message import Headers
 from devroute.tunnel.protocol import frames
-from devroute.tunnel.protocol.frames import HEADER, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.frames import CREDITS_PER_WINDOW, HEADER, WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.stream import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT, Stream
+from devroute.tunnel.protocol.windows import MAX_WINDOW, WindowBudget
 
 # Plain integers: an enum's member costs 0.15 µs to look up, and a request has some ten of them.
 _OPEN: Final = int(FrameType.OPEN)
@@ -20,7 +21,8 @@ _END: Final = int(Flag.END)
 _DATA_WITH_END: Final = bytes((_DATA, _END))
 _HEADER_SIZE: Final = HEADER.size
 _OPEN_PREFIX_SIZE: Final = frames.OPEN_PREFIX.size
-_CREDIT_AT: Final = WINDOW // frames.CREDITS_PER_WINDOW
+_SPENT: Final = int(Flag.SPENT)
+_DOUBLED: Final = int(Flag.DOUBLED)
 
 _pack = HEADER.pack
 _pack_open = frames.OPEN_HEADER.pack
@@ -40,6 +42,7 @@ class Sender:
         self.renewing = False  # a RENEW has not been answered by RENEWED
         self.max_streams = max_streams
         self.accepted = 0
+        self.windows: WindowBudget | None = None  # once the peer knows windows that grow
         self.first_id = 1
         self.max_id = max_id
         self.last_id = 0
@@ -146,7 +149,8 @@ class Sender:
         stream.credit -= size
         stream.last_out = out
         stream.last_header = len(out)
-        out += (_pack(_DATA, 0, stream.id, size), data)
+        flags = 0 if stream.credit or self.windows is None else _SPENT
+        out += (_pack(_DATA, flags, stream.id, size), data)
         self.pending += _HEADER_SIZE + size
 
     def send_end(self, stream: Stream, trailers: Headers | None = None) -> None:
@@ -211,12 +215,33 @@ class Sender:
         if stream.inbound == CLOSED:
             return
         owed = stream.unreturned + size
-        if owed >= _CREDIT_AT:
-            self._out.append(frames.CREDIT_FRAME.pack(FrameType.CREDIT, 0, stream.id, 4, owed))
+        if owed >= stream.window // CREDITS_PER_WINDOW:
+            flags = _DOUBLED if stream.doubled else 0
+            stream.doubled = False
+            self._out.append(frames.CREDIT_FRAME.pack(FrameType.CREDIT, flags, stream.id, 4, owed))
             self.pending += frames.CREDIT_FRAME.size
             stream.room += owed
             owed = 0
         stream.unreturned = owed
+
+    def _widen(self, stream: Stream) -> None:
+        """The peer has no credit left. If the consumer has taken most of what came, the window is smaller
+        than what the network takes in a round trip: double it."""
+        window = stream.window
+        if stream.uninformed or window >= MAX_WINDOW or self.windows is None:
+            return
+        unconsumed = window - stream.room - stream.unreturned
+        if unconsumed <= window // 2 and self.windows.take(window):
+            stream.window = 2 * window
+            stream.uninformed = stream.room
+            stream.unreturned += window  # goes with the next CREDIT
+            stream.doubled = True
+
+    def release_window(self, stream: Stream) -> None:
+        """All that came on the stream was consumed, or is not wanted."""
+        if stream.window > WINDOW and self.windows is not None:
+            self.windows.give_back(stream.window - WINDOW)
+            stream.window = WINDOW
 
     def _outbound_closed(self, stream: Stream) -> None:
         stream.outbound = CLOSED

@@ -2,6 +2,7 @@
 no socket.
 
 `receive` never raises for what a peer sends: a violation becomes the event Broken, and nothing follows it.
+Longer than 350 lines: it has a few for each frame.
 """
 
 from collections.abc import Callable
@@ -27,9 +28,10 @@ from devroute.tunnel.protocol.events import (
     Writable,
 )
 from devroute.tunnel.protocol.flood_guard import SMALL_CREDIT
-from devroute.tunnel.protocol.frames import HEADER, MAX_STREAMS, WINDOW, Buffer, Flag, FrameType
+from devroute.tunnel.protocol.frames import HEADER, MAX_STREAMS, Buffer, Flag, FrameType
 from devroute.tunnel.protocol.sender import Sender
 from devroute.tunnel.protocol.stream import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT, Stream
+from devroute.tunnel.protocol.windows import MAX_WINDOW
 
 
 class Role(Enum):
@@ -48,6 +50,7 @@ _HEADER_SIZE: Final = HEADER.size
 _HEAD: Final = int(FrameType.HEAD)
 _DATA: Final = int(FrameType.DATA)
 _END: Final = int(Flag.END)
+_SPENT: Final = int(Flag.SPENT)
 _event = tuple.__new__
 _unpack = HEADER.unpack_from
 
@@ -188,6 +191,8 @@ class Session(Sender):
     def _on_data(self, flags: int, number: int, length: int, part: bytes | memoryview) -> None:
         """`part`: the payload as far as it has arrived; `_more_data` passes the rest on."""
         stream = self.streams.get(number)
+        spent = flags & _SPENT
+        flags &= _END
         if stream is None:
             self._ended_before(number)
         else:
@@ -198,6 +203,10 @@ class Session(Sender):
                     f"DATA of {length} bytes on stream {number} overruns its credit of {stream.room}"
                 )
             stream.room -= length
+            if stream.uninformed:
+                stream.uninformed = max(0, stream.uninformed - length)
+            elif spent:
+                self._widen(stream)
         missing = length - len(part)
         if missing:
             self._left, self._left_stream, self._left_end = missing, stream, flags
@@ -317,8 +326,12 @@ class Session(Sender):
             self._ended_before(number)
             return
         stopped = stream.backlog is not None or not stream.credit
+        if flags:
+            if stream.peer_window >= MAX_WINDOW:
+                raise ProtocolError(f"CREDIT on stream {number} for a window of more than {MAX_WINDOW} bytes")
+            stream.peer_window *= 2
         stream.credit += credit
-        if stream.credit > WINDOW:
+        if stream.credit > stream.peer_window:
             raise ProtocolError(f"CREDIT on stream {number} for bytes that were never sent")
         if stopped and (self._drain(stream) or stream.outbound == CLOSED):
             self._events.append(Writable(stream))

@@ -40,20 +40,28 @@ class Stream:
     `owner` is for the session's user; nothing here reads it. `unreturned`: bytes that were consumed, and for
     which no CREDIT has been sent yet. `backlog`: data that wait for the peer's credit, no more than the
     source had in hand when it was paused; `backlog_end`: the trailers that follow them.
+
+    `window`: bytes that our consumer may leave lying; `peer_window`: the same of the peer's. `doubled`:
+    CREDIT is still to say that `window` has. `uninformed`: bytes to come that the peer may send before it
+    knows of that.
     """
 
     __slots__ = (
         "backlog",
         "backlog_end",
         "credit",
+        "doubled",
         "id",
         "inbound",
         "last_header",
         "last_out",
         "outbound",
         "owner",
+        "peer_window",
         "room",
+        "uninformed",
         "unreturned",
+        "window",
     )
 
     def __init__(self, number: int, inbound: int, outbound: int) -> None:
@@ -63,6 +71,10 @@ class Stream:
         self.credit = WINDOW  # bytes we may still send
         self.room = WINDOW  # bytes the peer may still send
         self.unreturned = 0
+        self.window = WINDOW
+        self.peer_window = WINDOW
+        self.doubled = False
+        self.uninformed = 0
         self.backlog: deque[bytes] | None = None
         self.backlog_end: Headers | None = None
         # The position of our newest frame's header in the session's output, for END to be set on it.

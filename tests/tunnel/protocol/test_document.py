@@ -21,6 +21,7 @@ from devroute.tunnel.protocol.frames import (
 )
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT
+from devroute.tunnel.protocol.windows import LINK_GROWTH, MAX_WINDOW, PROCESS_GROWTH
 from tests.support.wire import Wire
 
 assert tunnel.__file__ is not None
@@ -196,5 +197,8 @@ def test_a_half_takes_the_frames_of_the_grammar_and_no_others(half: str, state: 
 def test_limits_of_streams_and_credit_are_those_of_the_text() -> None:
     assert f"At most {MAX_STREAMS} streams are open at once" in _section("Stream")
     assert f"at most {WINDOW // 1024 // 1024} MiB of DATA payload" in _section("Credit")
+    assert f"has at most {MAX_WINDOW // WINDOW} MiB" in _section("Credit")
+    assert f"at most {LINK_GROWTH // WINDOW} MiB beyond 1 MiB each for a link" in _section("Credit")
+    assert f"and {PROCESS_GROWTH // WINDOW} MiB\nfor a process" in _section("Credit")
     assert CREDITS_PER_WINDOW == 8
     assert "once they amount to an eighth of the window" in _section("Credit")
