@@ -24,7 +24,7 @@ from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import Endpoint
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
-from devroute.mesh.manifests.model import Document, MeshScope, ProxyService
+from devroute.mesh.manifests.model import Carriers, Document, MeshScope, ProxyService
 from devroute.mesh.manifests.patches import LUA_ROUTE_TYPE, LUA_TYPE, turned_on
 from devroute.mesh.manifests.sidecar_filter import FILTER, envoy_filter
 
@@ -107,7 +107,9 @@ def gate_b(app: int, control: int) -> Document:
     code = {
         "@type": LUA_TYPE,
         "default_source_code": {
-            "inline_string": lua.source("decide", SETTINGS={"control": PROXY.control_cluster})
+            "inline_string": lua.source(
+                "decide", SETTINGS={"control": PROXY.control_cluster, **Carriers().settings}
+            )
         },
     }
     return _with_filter(

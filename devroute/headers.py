@@ -30,6 +30,8 @@ TRACE: Final = "x-devroute-trace"
 TRACE_SOURCE: Final = "x-devroute-trace-source"
 #: W3C Trace Context: what tracing systems read. Traces of `devroute trace` have ids that sidecars know in it.
 TRACEPARENT: Final = "traceparent"
+#: Beside it, and passed on with it: what tracers of several vendors add.
+TRACESTATE: Final = "tracestate"
 #: The id that pairs the service's and the laptop's responses to one shadow request.
 COMPARE: Final = "x-devroute-compare"
 #: The ticket of the laptop that a shadow request without a contract is for.

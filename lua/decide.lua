@@ -1,4 +1,4 @@
--- parts: text, path, random, settings, caller, identity, baggage, trace, plain, cache, cluster, lines, retry, resolve, rule, loop, destination
+-- parts: text, path, random, settings, caller, identity, baggage, trace_state, carriers, trace, parent, plain, cache, cluster, lines, retry, resolve, rule, loop, destination
 --
 -- devroute's sidecar filter: decides for one request with a contract whether it is detoured at this service.
 --
@@ -38,10 +38,7 @@ local TOO_LONG = error_response(
   "the contract is longer than " .. MAX_CONTRACT .. " bytes",
   "name fewer services"
 )
-local UNREADABLE =
-  error_response(CONTRACT_INVALID, "the contract in baggage is not one line of ASCII", "percent-encode the JSON")
 local UNCHECKED_TTL_MS = 5000 -- between attempts of a proxy that fails, for a contract which may not concern us
-local UNREAD = fallback("baggage of more than " .. MAX_READ_BAGGAGE .. " bytes is not read")
 
 -- The service answers, as it would if the contract were valid.
 local function unchecked(rule)
@@ -50,65 +47,68 @@ end
 
 --- The contract of a request
 
--- In baggage, and the id of its trace: nil if there is none, else false and the outcome if it cannot be one.
-local function contract_in(baggage)
-  if not is_readable(baggage) then
-    return false, UNREAD
-  end
-  local value = member_of(baggage, BAGGAGE_CONTRACT)
-  if value == nil or value == "" then
-    return nil
-  end
+-- As a carrier holds it, decoded, and the id of its trace; else false and the outcome, since it cannot be one.
+local function decoded_contract(value, carrier)
   local raw = decoded[value]
-  if raw == nil then
-    local trace
-    raw, trace = split_trace(percent_decode(value))
-    if #raw > MAX_CONTRACT or raw:find("[^\t\32-\126]") or value:find("[ \t]") then
-      return false, UNREADABLE
-    elseif trace ~= nil then
-      return raw, trace -- forgotten: the value occurs in this trace alone
-    end
+  if raw ~= nil then
+    return raw
+  end
+  local trace
+  raw, trace = split_trace(percent_decode(value))
+  if #raw > MAX_CONTRACT or raw:find("[^\t\32-\126]") or value:find("[ \t]") then
+    local message = "the contract in " .. carrier.contract.header .. " is not one line of ASCII"
+    return false, error_response(CONTRACT_INVALID, message, "percent-encode the JSON")
+  elseif trace == nil then -- else it is forgotten: the value occurs in this trace alone
     remember_decoded(value, raw)
   end
-  return raw
+  return raw, trace
 end
 
--- Makes header and baggage agree; the header wins. Returns the contract without its trace's id, its cache entry and the
--- baggage; or, fourth, the outcome of a request without a usable contract; fifth, the id.
-local function contract_of(headers, identity)
-  local raw, baggage = headers:get(CONTRACT), headers:get("baggage")
-  local trace
-  if raw == nil then
-    if baggage ~= nil then
-      raw, trace = contract_in(baggage)
+-- That of the first carrier that has one, the id of its trace and the carrier: nil if there is none, else false and the
+-- outcome if it cannot be one.
+local function carried_contract(headers)
+  local unread = nil
+  for _, carrier in ipairs(carriers.read) do
+    local value, too_long = carriers.value(headers, carrier.contract)
+    if value ~= nil then
+      local raw, trace = decoded_contract(value, carrier)
+      return raw, trace, carrier
+    elseif too_long then
+      unread = unread or carrier.contract.header
     end
+  end
+  if unread ~= nil then
+    return false, fallback(unread .. " of more than " .. MAX_READ_BAGGAGE .. " bytes is not read")
+  end
+  return nil
+end
+
+-- Makes the header and all carriers that are written agree; the header wins. Returns the contract without its trace's id and
+-- its cache entry; or, third, the outcome of a request without a usable contract; fourth, the id.
+local function contract_of(headers, identity)
+  local raw, trace, carrier = headers:get(CONTRACT), nil, nil
+  local entry = raw and identity.known[raw]
+  if raw == nil then
+    raw, trace, carrier = carried_contract(headers)
     if not raw then
-      return nil, nil, baggage, trace or SILENT
+      return nil, nil, trace or SILENT
     end
     headers:replace(CONTRACT, raw)
-    return raw, identity.known[raw] or remember(identity, raw), baggage, nil, trace
-  end
-  local entry = identity.known[raw]
-  if entry == nil then
+  elseif entry == nil then
     if headers:getNumValues(CONTRACT) > 1 then
-      return nil, nil, baggage, REPEATED
+      return nil, nil, REPEATED
     end
     raw, trace = split_trace(raw)
     if #raw > MAX_CONTRACT then
-      return nil, nil, baggage, TOO_LONG
+      return nil, nil, TOO_LONG
     end
-    entry = identity.known[raw] or remember(identity, raw)
   end
-  local after
-  if baggage == nil then
-    after = entry.member and CONTRACT_MEMBER .. entry.member or nil
-  else
-    after = joined(entry, baggage)
+  entry = entry or identity.known[raw] or remember(identity, raw)
+  carriers.write(headers, entry.values, entry.kept, carrier)
+  if settings.parent ~= nil and headers:get(TRACEPARENT) == nil then
+    add_parent(headers)
   end
-  if after ~= baggage then
-    set_baggage(headers, after)
-  end
-  return raw, entry, after, nil, trace
+  return raw, entry, nil, trace
 end
 
 --- A request that leads elsewhere
@@ -147,8 +147,8 @@ local function choose_owner(rule, handle)
 end
 
 -- Sends the request, or a copy of it, elsewhere; returns the outcome.
-local function send(rule, handle, headers, identity, baggage)
-  local via, passed = via_of(rule, headers, baggage)
+local function send(rule, handle, headers, identity)
+  local via, passed = via_of(rule, headers)
   if passed then
     if rule.version then
       return SILENT -- it has arrived
@@ -194,7 +194,7 @@ local function send(rule, handle, headers, identity, baggage)
   if rule.timeout then
     headers:replace(TIMEOUT, rule.timeout)
   end
-  add_via(rule, headers, via, baggage)
+  add_via(rule, headers, via)
   return outcome
 end
 
@@ -202,8 +202,8 @@ end
 
 -- The id of the trace that the request belongs to (`devroute trace`), else nil; `carried` is the one in its contract.
 -- Second, whether traceparent alone had it: front_traced.lua has left it in the header.
-local function trace_of(headers, baggage, carried)
-  local given = headers:get(TRACE)
+local function trace_of(headers, carried)
+  local given, baggage = headers:get(TRACE), headers:get("baggage")
   local trace = is_trace(given) and given or carried or (baggage and member_of(baggage, BAGGAGE_TRACE))
   if is_trace(trace) then
     return trace, false
@@ -232,7 +232,8 @@ local function may_carry_trace(identity, raw)
   return entry ~= nil and entry.rule ~= nil and entry.rule.understands_trace
 end
 
--- Writes the id beside the contract in header and baggage, and into it where it may stand there.
+-- Writes the id beside the contract in header and baggage, and into it where it may stand there; in a carrier in which it
+-- does not fit, the bare contract stays.
 local function carry_trace(headers, identity, raw, trace)
   local marked = may_carry_trace(identity, raw) and with_trace(raw, trace) or raw
   if #marked > MAX_CONTRACT then
@@ -240,14 +241,21 @@ local function carry_trace(headers, identity, raw, trace)
   end
   headers:replace(CONTRACT, marked)
   headers:replace(TRACE, trace)
-  local baggage = with_member(headers:get("baggage"), BAGGAGE_TRACE, trace)
-  if marked ~= raw then
-    local longer = with_member(baggage, BAGGAGE_CONTRACT, percent_encode(compact(marked)))
-    if longer ~= nil and member_of(longer, BAGGAGE_CONTRACT) ~= nil then -- else it does not fit, and the bare contract stays
-      baggage = longer
+  set_field(headers, "baggage", with_member(headers:get("baggage"), BAGGAGE_TRACE, trace))
+  if marked == raw then
+    return
+  end
+  local longer = carriers.encode(marked)
+  for _, each in ipairs(carriers.written) do
+    local slot = each.contract
+    if longer[slot.kind] then
+      local before = headers:get(slot.header)
+      local after = slot.kind.set(before, slot.key, longer[slot.kind])
+      if slot.kind.read(after or "", slot.key) ~= nil then -- else the header as a whole has no room
+        set_field(headers, slot.header, after)
+      end
     end
   end
-  set_baggage(headers, baggage)
 end
 
 -- Reports the decision to the proxy, without waiting for its response, and marks the request for the next sidecar.
@@ -337,7 +345,7 @@ local function checked(handle, identity, raw, entry, valid)
   return valid
 end
 
-local function outcome_of(handle, info, headers, identity, raw, entry, baggage)
+local function outcome_of(handle, info, headers, identity, raw, entry)
   if has_failed_over(headers, info) then
     return FAILED_OVER
   end
@@ -354,23 +362,23 @@ local function outcome_of(handle, info, headers, identity, raw, entry, baggage)
   local arrived = false
   if rule.version and rule.conditional then -- the sidecar before the version has drawn the percentage already
     local _
-    _, arrived = via_of(rule, headers, baggage)
+    _, arrived = via_of(rule, headers)
   end
   local outcome = nil
   if rule.conditional and not arrived then
     outcome = unmet(rule, handle, headers) or refused(rule, handle)
   end
-  return outcome or rule.outcome or send(rule, handle, headers, identity, baggage)
+  return outcome or rule.outcome or send(rule, handle, headers, identity)
 end
 
 local function decide(handle)
   local info = handle:streamInfo()
   local identity = identity_for(info)
   local headers = handle:headers()
-  local raw, entry, baggage, outcome, carried = contract_of(headers, identity)
-  local trace, by_traceparent = trace_of(headers, baggage, carried)
+  local raw, entry, outcome, carried = contract_of(headers, identity)
+  local trace, by_traceparent = trace_of(headers, carried)
   if outcome == nil then
-    outcome = outcome_of(handle, info, headers, identity, raw, entry, baggage)
+    outcome = outcome_of(handle, info, headers, identity, raw, entry)
   end
   if trace ~= nil then
     report_hop(handle, trace, by_traceparent, identity, raw, outcome)

@@ -187,12 +187,25 @@ local function admit_baggage(gate)
   if is_contract(contract) and member_of(baggage or "", BAGGAGE_CONTRACT) == nil then -- it does not fit
     headers:replace(CONTRACT, contract)
   end
-  set_baggage(headers, baggage)
+  set_field(headers, "baggage", baggage)
   gate.contract = gate.contract or contract
   return true
 end
 
--- Responds to a contract, of a header or of baggage, that is invalid, or a name of none: it was sent with this request, unlike a cookie. Returns
+-- The contract of another carrier enters as the header, from which sidecars write all carriers; after those of header and
+-- baggage, which come first for a sidecar too.
+local function admit_other(gate)
+  local value = gate.contract == nil and gate.taken.other and percent_decode(gate.taken.other)
+  local contract = value and (decode_strictly(value) or value)
+  if not value or not can_be_sent(contract) or not admits(gate, contract) then
+    return false
+  end
+  gate.handle:headers():replace(CONTRACT, contract)
+  gate.contract = contract
+  return true
+end
+
+-- Responds to a contract, of a header or another carrier, that is invalid, or a name of none: it was sent with this request, unlike a cookie. Returns
 -- whether it has. What is repeated, or cannot be judged here, is left to the sidecars.
 local function refuse_invalid(gate)
   local contract = gate.contract and split_trace(gate.contract) -- what is remembered has no entry for each trace
@@ -253,6 +266,7 @@ local function admit(handle, taken)
   gate.reason = ignored
   local entered = admit_headers(gate)
   entered = admit_baggage(gate) or entered
+  entered = admit_other(gate) or entered
   if refuse_invalid(gate) then
     return true
   end
@@ -273,7 +287,7 @@ function envoy_on_request(handle)
     handle:logErr("devroute: " .. tostring(responded))
     local headers = handle:headers()
     headers:remove(CONTRACT)
-    set_baggage(headers, with_member(headers:get("baggage"), BAGGAGE_CONTRACT, nil))
+    set_field(headers, "baggage", with_member(headers:get("baggage"), BAGGAGE_CONTRACT, nil))
     reason = "the devroute filter failed at the gateway; the gateway's log says why"
   end
   if reason ~= nil then

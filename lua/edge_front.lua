@@ -1,9 +1,9 @@
--- parts: text, baggage, fields, cookie, edge_baggage
+-- parts: text, settings, baggage, trace_state, carriers, fields, cookie, edge_baggage
 --
 -- devroute's gateway filter, its front: takes contracts from outside off the request.
 --
--- Routes turn it on (devroute/mesh/manifests/gateway_filter.py) for requests with the contract's header, its member in
--- baggage, its cookie or its query parameter; all other requests pay nothing. It stands in front of all other filters,
+-- Routes turn it on (devroute/mesh/manifests/gateway_filter.py) for requests with the contract's header, one of its
+-- other carriers, its cookie or its query parameter; all other requests pay nothing. It stands in front of all other filters,
 -- moves what it finds into dynamic metadata, and has the route chosen again, so that each of them obeys the
 -- configuration of the app's own route, as without a contract. lua/edge.lua, behind them, decides what comes back.
 --
@@ -40,14 +40,32 @@ local function remove_markers(headers)
   end
 end
 
-local function take_baggage(headers)
-  local whole = table.concat(values_of(headers, "baggage"), ",")
-  if whole == "" then
-    return nil
+-- What a carrier holds, as sidecars read it, percent-encoded; nil if there is nothing of ours. Nothing of ours is left.
+local function take_carried(headers, carrier)
+  local slot = carrier.contract
+  local whole = table.concat(values_of(headers, slot.header), ",")
+  if slot.key ~= nil then
+    remove_parts(headers, slot.header, ",", is_our_member)
+  else
+    headers:remove(slot.header)
+    headers:remove(carrier.via.header)
   end
-  remove_parts(headers, "baggage", ",", is_our_member)
-  local member = member_of(whole, BAGGAGE_CONTRACT) -- as sidecars read it, percent-encoded
-  return member and stored(member)
+  local value = is_readable(whole) and slot.kind.read(whole, slot.key) or ""
+  return value ~= "" and stored(value) or nil
+end
+
+-- In baggage, and in the first of the others.
+local function take_carriers(headers)
+  local baggage, other = nil, nil
+  for _, each in ipairs(carriers.read) do
+    local value = take_carried(headers, each)
+    if each.contract.header == "baggage" then
+      baggage = value
+    else
+      other = other or value
+    end
+  end
+  return baggage, other
 end
 
 -- The values of our cookies by name, nil if there are none.
@@ -77,7 +95,7 @@ local function take(handle)
     contracts = take_contracts(headers),
   }
   remove_markers(headers)
-  taken.baggage = take_baggage(headers)
+  taken.baggage, taken.other = take_carriers(headers)
   taken.cookies = take_cookies(headers)
   return taken
 end
@@ -91,7 +109,10 @@ function envoy_on_request(handle)
     handle:logErr("devroute: " .. tostring(taken))
     local headers = handle:headers()
     headers:remove(CONTRACT)
-    headers:remove("baggage")
+    for _, each in ipairs(carriers.read) do
+      headers:remove(each.contract.header)
+      headers:remove(each.via.header)
+    end
     metadata:set(EDGE_METADATA, "reason", "the devroute filter failed at the gateway; the gateway's log says why")
   end
   metadata:set(EDGE_METADATA, EDGE_DONE, "yes")

@@ -13,11 +13,13 @@ local function has_contract(headers)
   if headers:get(CONTRACT) ~= nil then
     return true
   end
-  local baggage = headers:get("baggage")
-  if baggage == nil or not baggage:find(BAGGAGE_CONTRACT, 1, true) then
-    return false
+  for _, each in ipairs(carriers.read) do
+    local value, too_long = carriers.value(headers, each.contract)
+    if value ~= nil or too_long then
+      return true
+    end
   end
-  return not is_readable(baggage) or member_of(baggage, BAGGAGE_CONTRACT) ~= nil
+  return false
 end
 
 function envoy_on_request(handle)

@@ -74,14 +74,37 @@ local function member_of(baggage, key)
   return value and trimmed(baggage:sub(value, (baggage:find("[,;]", value) or 0) - 1))
 end
 
--- Whether one more member is permitted.
-local function has_room(baggage)
+-- Whether a list with one more member has no more than `most`.
+local function has_room(list, most)
   local members, at = 1, 0
   repeat
-    at = baggage:find(",", at + 1, true)
+    at = list:find(",", at + 1, true)
     members = members + 1
-  until at == nil or members > MAX_MEMBERS
-  return members <= MAX_MEMBERS
+  until at == nil or members > most
+  return members <= most
+end
+
+-- The members of other keys, byte for byte, as a list of texts; and the place of the first of `key` among them, nil if
+-- there is none. `following` finds members, as next_member does.
+local function others_of(list, key, following)
+  local kept, place, behind = {}, nil, 1
+  local first, at = following(list, key, behind)
+  while first ~= nil do
+    if first > behind then
+      kept[#kept + 1] = list:sub(behind, first - 2)
+    end
+    place = place or #kept + 1
+    behind = list:find(",", at, true)
+    first = nil
+    if behind ~= nil then
+      behind = behind + 1
+      first, at = following(list, key, behind)
+    end
+  end
+  if behind ~= nil and list ~= "" then
+    kept[#kept + 1] = list:sub(behind)
+  end
+  return kept, place
 end
 
 -- Baggage with one member set, in place of the first of that key; all others stay byte for byte. Earlier ones go even
@@ -91,25 +114,9 @@ local function with_member(baggage, key, value)
   if not is_readable(baggage) then
     return baggage
   end
-  local kept, place, behind = {}, nil, 1
-  local first, at = next_member(baggage, key, behind)
-  while first ~= nil do
-    if first > behind then
-      kept[#kept + 1] = baggage:sub(behind, first - 2)
-    end
-    place = place or #kept + 1
-    behind = baggage:find(",", at, true)
-    first = nil
-    if behind ~= nil then
-      behind = behind + 1
-      first, at = next_member(baggage, key, behind)
-    end
-  end
-  if behind ~= nil and baggage ~= "" then
-    kept[#kept + 1] = baggage:sub(behind)
-  end
+  local kept, place = others_of(baggage, key, next_member)
   local rest = table.concat(kept, ",")
-  if value ~= nil and (rest == "" or has_room(rest)) then
+  if value and (rest == "" or has_room(rest, MAX_MEMBERS)) then
     table.insert(kept, place or #kept + 1, key .. "=" .. value)
     local joined = table.concat(kept, ",")
     if #joined <= MAX_BAGGAGE then
@@ -119,10 +126,11 @@ local function with_member(baggage, key, value)
   return rest ~= "" and rest or nil
 end
 
-local function set_baggage(headers, value)
+-- nil removes the header.
+local function set_field(headers, name, value)
   if value == nil then
-    headers:remove("baggage")
+    headers:remove(name)
   else
-    headers:replace("baggage", value)
+    headers:replace(name, value)
   end
 end

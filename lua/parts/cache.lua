@@ -1,12 +1,13 @@
 -- What a worker remembers of contracts, all of it together within a bound of bytes: callers choose the contracts, the
 -- baggage beside them, and by the SNI which of the sidecar's services they dial.
 
-local MAX_CACHED = 256 -- contracts per service
-local MAX_IDENTITIES = 16 -- services behind one sidecar; usually it has one
-local MAX_CACHED_BYTES = 4 * 1024 * 1024
-local MAX_KEPT_BAGGAGE = 1024 -- bytes; longer baggage is joined again for each request
-local OVERHEAD = 4096 -- bytes of an entry without its contract: its rule, and baggage, before and after
-local CONTRACT_MEMBER = BAGGAGE_CONTRACT .. "="
+local MOST = {
+  contracts = 256, -- per service
+  identities = 16, -- services behind one sidecar; usually it has one
+  bytes = 4 * 1024 * 1024,
+}
+local OVERHEAD = 2048 -- bytes of an entry without its contract: its rule
+local SLOT_OVERHEAD = 4 * MAX_KEPT + 512 -- bytes of what is kept of each carrier's two slots, before and after
 
 local identities, identities_size = {}, 0
 local decoded, decoded_size = {}, 0
@@ -14,7 +15,7 @@ local cached_bytes = 0
 
 -- Forgets everything before `bytes` more would exceed the bound.
 local function make_room(bytes)
-  if cached_bytes + bytes > MAX_CACHED_BYTES then
+  if cached_bytes + bytes > MOST.bytes then
     identities, identities_size, decoded, decoded_size, cached_bytes = {}, 0, {}, 0, 0
     return true
   end
@@ -36,7 +37,7 @@ local function identity_for(info)
     identity = identities[sni]
   end
   if identity == nil or identity.own ~= own then
-    if identities_size >= MAX_IDENTITIES then
+    if identities_size >= MOST.identities then
       identities, identities_size = {}, 0
     end
     identity = identity_of(settings.service, settings.namespace, sni)
@@ -64,47 +65,33 @@ local function reason_for_others(names)
 end
 
 -- Of a contract: whether it `concerns` this service, else the `outcome` of its requests; whether it is `unclear` if it is
--- valid; its `member` for baggage (false if that is too long); and, if it concerns us or is unclear, the last `rule`,
--- which holds from `since` until it `expires`. A signed contract is clear: it concerns every service.
+-- valid; its `values` for carriers, and the last headers with them, `kept`; and, if it concerns us or is unclear, the last
+-- `rule`, which holds from `since` until it `expires`. A signed contract is clear: it concerns every service.
 local function remember(identity, raw)
-  local member = percent_encode(compact(raw))
-  local entry = { concerns = may_concern(raw, identity.needles), expires = 0 }
+  local entry = { concerns = may_concern(raw, identity.needles), expires = 0, values = carriers.encode(raw), kept = {} }
   local names = plain_services(raw)
   entry.unclear = names == nil and raw:sub(1, 2) ~= "ey"
   if not entry.concerns then
     entry.outcome = { result = "service", reason = reason_for_others(names) }
   end
-  entry.member = #member + #CONTRACT_MEMBER <= MAX_BAGGAGE and member
-  local bytes = #raw + 3 * #(entry.member or "") + OVERHEAD
-  if make_room(bytes) or identity.size >= MAX_CACHED then
+  local bytes = #raw + OVERHEAD
+  for _, each in ipairs(carriers.written) do
+    bytes = bytes + SLOT_OVERHEAD + 2 * #(entry.values[each.contract.kind] or "")
+  end
+  if make_room(bytes) or identity.size >= MOST.contracts then
     identity.known, identity.size = {}, 0
   end
   identity.known[raw], identity.size, cached_bytes = entry, identity.size + 1, cached_bytes + bytes
   return entry
 end
 
--- A member of baggage, decoded.
+-- The value of a carrier, decoded.
 local function remember_decoded(value, raw)
   make_room(#value + #raw)
-  if decoded_size >= MAX_CACHED then
+  if decoded_size >= MOST.contracts then
     decoded, decoded_size = {}, 0
   end
   decoded[value], decoded_size, cached_bytes = raw, decoded_size + 1, cached_bytes + #value + #raw
-end
-
--- Baggage with the contract of the header; the last result is kept.
-local function joined(entry, baggage)
-  if entry.before == baggage then
-    return entry.after
-  end
-  local after = baggage
-  if member_of(baggage, BAGGAGE_CONTRACT) ~= entry.member then
-    after = with_member(baggage, BAGGAGE_CONTRACT, entry.member or nil)
-  end
-  if #baggage <= MAX_KEPT_BAGGAGE then
-    entry.before, entry.after = baggage, after
-  end
-  return after
 end
 
 -- The clock may be set back: what was remembered later is not fresh.

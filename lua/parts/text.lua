@@ -11,9 +11,9 @@ local function trimmed(text)
   return first and text:match("^.*[^ \t]", first) or ""
 end
 
--- Percent-encoded, except for RFC 3986's unreserved characters (§2.3).
-local function percent_encode(text)
-  return (text:gsub("[^%w%-%._~]", function(char)
+-- Percent-encoded: the characters of a set, by default all but RFC 3986's unreserved ones (§2.3).
+local function percent_encode(text, encoded)
+  return (text:gsub(encoded or "[^%w%-%._~]", function(char)
     return ("%%%02X"):format(char:byte())
   end))
 end

@@ -13,8 +13,7 @@ import pytest
 from multidict import CIMultiDict
 
 from devroute.mesh.istio.gateway import LISTENER
-from devroute.mesh.manifests import lua
-from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source, front_source
 from tests.envoy.edge import (
     AUDIENCE,
     CONTRACT,
@@ -35,7 +34,7 @@ from tests.support.istio_security import JwtRule
 
 pytestmark = pytest.mark.mesh
 
-FRONT_SOURCE = lua.source("edge_front")
+FRONT_SOURCE = front_source(EdgeSettings())
 TRACE = ("x-devroute-trace", "0123456789abcdef" * 2)
 
 

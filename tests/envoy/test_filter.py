@@ -54,7 +54,7 @@ async def test_a_request_without_a_contract_is_unchanged(tmp_path: Path, mesh: M
     assert await mesh.envoy.lua("executions") == 0
 
 
-async def test_a_contract_for_others_adds_baggage_and_the_result_and_nothing_else(
+async def test_a_contract_for_others_adds_its_carriers_and_the_result_and_nothing_else(
     tmp_path: Path, mesh: Mesh
 ) -> None:
     (tmp_path / "plain").mkdir()
@@ -64,7 +64,9 @@ async def test_a_contract_for_others_adds_baggage_and_the_result_and_nothing_els
         without, expected = await get(plain, sent)
     assert (seen["who"], verdict(with_filter)) == ("app", ("service", reason_for_others(["bar"])))
     baggage = ("baggage", "devroute=%7B%22bar%22%3A%22192.0.2.1%3A80%22%7D")
-    assert fields(seen) == sorted([*fields(expected), baggage])
+    state = ("tracestate", 'devroute={"bar":"192.0.2.1:80"}')
+    (parent,) = [each for each in fields(seen) if each[0] == "traceparent"]
+    assert fields(seen) == sorted([*fields(expected), baggage, state, parent])
     added = {"x-devroute-result", "x-devroute-reason"}
     assert with_filter.headers.keys() - without.headers.keys() == added
     assert mesh.proxy.asked == []

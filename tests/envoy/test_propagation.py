@@ -17,6 +17,7 @@ from opentelemetry import baggage
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from devroute.mesh.istio.sidecar import Endpoint
 from tests.envoy.harness import serving
@@ -195,3 +196,61 @@ async def test_a_contract_in_baggage_cannot_inject_headers(mesh: Mesh, bar: str)
     async with mesh.client.get(bar, headers={"baggage": f"devroute={value}"}) as response:
         assert (response.status, (await response.json())["code"]) == (400, "contract-invalid")
     assert unquote(value).count("\n") == 1
+
+
+# --- other carriers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("carrier", "value"),
+    [
+        ("tracestate", "congo=t61,devroute={}"),
+        ("tracestate", "congo=t61 , devroute={}"),
+        ("ot-baggage-devroute", "{}"),
+        ("uberctx-devroute", "{}"),
+        ("correlation-context", "a=b, devroute={}"),
+    ],
+)
+async def test_a_contract_in_any_carrier_is_obeyed_and_reaches_the_app_in_all_that_are_written(
+    mesh: Mesh, bar: str, laptop: Endpoint, carrier: str, value: str
+) -> None:
+    contract = f'{{"bar":"{laptop.host}:{laptop.port}"}}'
+    seen, result = await called(mesh, bar, {carrier: value.format(quote(contract, safe=""))})
+    assert (seen["who"], result) == ("laptop", "laptop")
+    headers = seen["headers"]
+    assert headers["x-devroute"] == [contract]
+    assert members(seen)["devroute"] == contract
+    state = headers["tracestate"][0].split(",")
+    assert state[0] == "devroute-via=bar"
+    assert f"devroute={contract}" in state or f"devroute={quote(contract, safe='')}" in map(str.strip, state)
+    assert headers["traceparent"][0].startswith("00-"), "tracers read tracestate only beside it"
+    assert headers["traceparent"][0].endswith("-00")
+
+
+async def test_a_contract_passes_an_app_whose_tracer_knows_trace_context_alone(
+    mesh: Mesh, bar: str, laptop: Endpoint
+) -> None:
+    contract = f'{{"bar":"{laptop.host}:{laptop.port}"}}'
+    seen, _ = await called(mesh, bar, {"x-devroute": '{"baz":"alice"}', "tracestate": "congo=t61"})
+    headers = {name: values[0] for name, values in seen["headers"].items()}
+    assert headers["tracestate"] == 'devroute={"baz":"alice"},congo=t61'
+    propagator = TraceContextTextMapPropagator()
+    onwards: dict[str, str] = {}
+    seen, _ = await called(mesh, bar, {"x-devroute": contract, "tracestate": "congo=t61"})
+    context = propagator.extract({name: values[0] for name, values in seen["headers"].items()})
+    propagator.inject(onwards, set_span_in_context(TRACER.start_span("onwards", context), context))
+    assert onwards.keys() == {"traceparent", "tracestate"}
+    assert onwards["traceparent"][3:35] == seen["headers"]["traceparent"][0][3:35]
+    again, result = await called(mesh, bar, onwards)
+    assert (again["headers"]["x-devroute"], result) == ([contract], "fallback"), "bar has detoured it before"
+
+
+async def test_the_tracestate_of_other_vendors_runs_no_lua(mesh: Mesh, bar: str) -> None:
+    envoy = mesh.envoys["bar"]
+    before = await envoy.lua("executions")
+    for state in ("dd=s:1;o:rum,congo=t61", "devroute-via=foo", "congo=devroute", "xdevroute=1,devroute@x=2"):
+        seen, result = await called(
+            mesh, bar, {"tracestate": state, "traceparent": f"00-{'ab' * 16}-{'c' * 16}-01"}
+        )
+        assert (seen["who"], result, seen["headers"]["tracestate"]) == ("bar", None, [state])
+    assert await envoy.lua("executions") == before

@@ -136,8 +136,14 @@ async def test_a_name_that_a_command_has_saved_routes_and_traces_as_what_it_stan
     assert (await chain.command(*sent))[:2] == (0, "hello\n")
 
 
-async def test_apps_that_pass_on_trace_headers_alone_lose_the_contract(chain: Chain) -> None:
+async def test_apps_that_pass_on_what_w3c_asks_of_a_tracer_keep_the_contract(chain: Chain) -> None:
     found = await chain.traced(chain.contract(), "traceparent", "tracestate")
+    hops = sorted((hop.service, hop.result, hop.by_traceparent) for hop in found.hops)
+    assert hops == [("a", "service", False), ("b", "laptop", False), ("c", "service", False)]
+
+
+async def test_apps_that_pass_on_traceparent_alone_lose_the_contract(chain: Chain) -> None:
+    found = await chain.traced(chain.contract(), "traceparent")
     assert sorted((hop.service, hop.by_traceparent) for hop in found.hops) == [
         ("a", False),
         ("b", True),

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from devroute.contract.name import parse_name
 from devroute.errors import ConfigInvalid, ContractInvalid
-from devroute.mesh.manifests import lua
-from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, edge_source
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter, edge_source, front_source
 from tests.lua.worker import Worker, runtime
 from tests.support.examples import examples
 from tests.support.paths import VECTORS
@@ -203,7 +202,7 @@ def test_the_filter_is_shipped_byte_for_byte() -> None:
     patches = edge_filter()["spec"]["configPatches"]
     values = [each["patch"]["value"] for each in patches if each["applyTo"] == "EXTENSION_CONFIG"]
     code = [each["typed_config"]["default_source_code"] for each in values]
-    assert code == [{"inline_string": lua.source("edge_front")}, {"inline_string": SOURCE}]
+    assert code == [{"inline_string": front_source(EdgeSettings())}, {"inline_string": SOURCE}]
 
 
 # --- what metadata holds -----------------------------------------------------------------------------------
@@ -221,7 +220,7 @@ def test_the_filter_is_shipped_byte_for_byte() -> None:
 )
 def test_no_bytes_of_a_stranger_reach_metadata_that_logs_and_authorities_get(sent: dict[str, str]) -> None:
     # Metadata is protobuf, whose texts are UTF-8: a receiver refuses the whole message otherwise.
-    worker = Worker(lua.source("edge_front"))
+    worker = Worker(front_source(EdgeSettings()))
     handle = worker.request(**sent)
     assert worker.logged == []
     taken = handle.decided["devroute.edge", "taken"]

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from devroute.mesh.manifests import lua
-from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source, front_source
 from tests.lua.worker import Handle, Worker, runtime
 
 SIZE = 60_000
@@ -87,7 +86,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_edge_takes_linear_time(place: str) -> None:
-    front, edge = Worker(lua.source("edge_front")), Worker(edge_source(SETTINGS))
+    front, edge = Worker(front_source(SETTINGS)), Worker(edge_source(SETTINGS))
     edge.response = edge.responds("devroute 1\nttl 1000\nentry all requests\n")
     failed = {}
     for shape, text in SHAPES.items():

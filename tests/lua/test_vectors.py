@@ -15,8 +15,9 @@ from devroute.contract.trace_id import split_trace, with_trace
 from devroute.errors import ContractInvalid
 from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA
 from devroute.http.baggage import MAX_READ_BYTES, member_value, with_member
+from devroute.http.carriers import KNOWN, carried_contract, header_of, read_slot
 from devroute.mesh.manifests import lua
-from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source
+from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source, front_source
 from devroute.routing.decision import Decision
 from devroute.routing.resolve_codec import encode
 from tests.contract.test_path import PATHS
@@ -213,7 +214,7 @@ BAGGAGE_PIECES = st.sampled_from(
     ]
 )
 _, BAGGAGE = exports("text, baggage", "member_of", "with_member")
-FRONT = Worker(lua.source("edge_front"))
+FRONT = Worker(front_source(EdgeSettings()))
 READS = pytest.mark.parametrize("case", vectors("baggage.json", "reads"), ids=lambda case: case["baggage"])
 
 
@@ -228,7 +229,7 @@ def test_the_lua_reads_members_of_baggage(case: dict[str, Any]) -> None:
 
 @READS
 def test_a_waypoint_reads_the_same_contracts_in_baggage(case: dict[str, Any]) -> None:
-    settings = {"control": CONTROL, "service": "other", "namespace": "shop", "domain": "cluster.local"}
+    settings = SETTINGS | {"service": "other", "namespace": "shop", "domain": "cluster.local"}
     handle = Worker(lua.source("waypoint", SETTINGS=settings)).request(baggage=case["baggage"])
     assert handle.sent("x-devroute") == case["contract"]
 
@@ -246,7 +247,7 @@ def test_a_workload_of_shadow_traffic_reads_the_same_services_in_baggage(case: d
 
 @READS
 def test_no_contract_in_baggage_passes_a_closed_gateway(case: dict[str, Any]) -> None:
-    handle = Worker(lua.source("edge_front")).request(baggage=case["baggage"])
+    handle = Worker(front_source(EdgeSettings())).request(baggage=case["baggage"])
     passed = (handle.sent("baggage") or "").encode()
     assert member_value(passed, BAGGAGE_CONTRACT.encode()) is None
     assert member_value(passed, BAGGAGE_VIA.encode()) is None
@@ -271,6 +272,71 @@ def test_lua_and_python_read_and_write_all_baggage_alike_and_the_gateway_removes
     assert member_value(decoded.encode(), b"devroute") is None
 
 
+# --- carriers -----------------------------------------------------------------------------------------------
+
+
+def worker_of(*carriers: str) -> Worker:
+    settings = SETTINGS | {"carriers": carriers}
+    worker = Worker(lua.source("decide", SETTINGS=settings), {"ISTIO_META_WORKLOAD_NAME": "foo"})
+    worker.response = worker.responds("devroute 1\ndecision detour\nservice zoo\nttl 1000\n")
+    return worker
+
+
+EVERY = worker_of(*KNOWN, "x-acme-context")
+
+
+def requested(worker: Worker, fields: dict[str, str], *contracts: str) -> Handle:
+    return worker.request(*contracts, **{name.replace("-", "_"): text for name, text in fields.items()})
+
+
+@pytest.mark.parametrize(
+    "case", vectors("carriers.json", "reads"), ids=lambda case: str(case["headers"])[:60]
+)
+def test_the_lua_reads_the_first_carrier_that_has_a_contract(case: dict[str, Any]) -> None:
+    handle = requested(EVERY, case["headers"])
+    contract = handle.sent("x-devroute")
+    assert (contract and split_trace(contract)[0]) == case["contract"]
+    assert EVERY.logged == []
+    if case["contract"] is None:
+        assert {name: handle.sent(name) for name in case["headers"]} == case["headers"]
+        return
+    via = case["via"]
+    assert handle.sent("x-devroute-via") == (f"{via}, zoo" if via else "zoo")
+    for carrier in (*KNOWN, "x-acme-context"):
+        text = (handle.sent(carrier) or "").encode()
+        if len(text) <= MAX_READ_BYTES:  # else it is passed on as it is
+            assert carried_contract({carrier: text}.get, ["x-acme-context"]) == case["contract"]
+    waypoint = Worker(lua.source("waypoint", SETTINGS=SETTINGS | {"carriers": ("x-acme-context",)}))
+    assert requested(waypoint, case["headers"]).sent("x-devroute") is not None
+
+
+@pytest.mark.parametrize(
+    "case", vectors("carriers.json", "writes"), ids=lambda case: str(case["before"])[:60]
+)
+def test_the_lua_writes_a_contract_to_the_carriers_of_its_settings(case: dict[str, Any]) -> None:
+    worker = worker_of(*case["carriers"])
+    worker.response = worker.responds("devroute 1\ndecision service\nttl 1000\n")
+    for _ in range(2):  # the second one from memory
+        handle = requested(worker, case["before"], case["contract"])
+        fields = dict(handle.fields)
+        names = {*KNOWN, *case["carriers"], *case["before"]}
+        assert {name: fields[name] for name in names & fields.keys()} == case["after"]
+        assert handle.sent("x-devroute") == case["contract"]
+
+
+@pytest.mark.parametrize(
+    "case", vectors("carriers.json", "reads"), ids=lambda case: str(case["headers"])[:60]
+)
+def test_no_contract_in_any_carrier_passes_a_closed_gateway(case: dict[str, Any]) -> None:
+    front = Worker(front_source(EdgeSettings(carriers=("x-acme-context",))))
+    handle = requested(front, case["headers"])
+    fields = dict(handle.fields)
+    for carrier in (*KNOWN, "x-acme-context"):
+        text = fields.get(carrier, "").encode()
+        assert read_slot(carrier, text) is None
+        assert read_slot(carrier, fields.get(header_of(carrier, "via"), "").encode(), "via") is None
+
+
 _, TRACE_ID = exports("text, baggage, trace", "split_trace", "with_trace")
 #: Of marked contracts.
 MARKED = st.lists(
@@ -292,7 +358,7 @@ def test_the_lua_reads_the_trace_in_a_contract(case: dict[str, Any]) -> None:
     contract, trace = TRACE_ID.split_trace(case["text"])
     assert (contract, trace) == (case["contract"], case["trace"])
     worker = Worker(lua.source("decide", SETTINGS=SETTINGS), {"ISTIO_META_WORKLOAD_NAME": "foo"})
-    waypoint = Worker(lua.source("waypoint", SETTINGS={"control": CONTROL, "service": "foo"}))
+    waypoint = Worker(lua.source("waypoint", SETTINGS=SETTINGS | {"service": "foo"}))
     for each in (worker, waypoint):
         each.request(case["text"])
         assert [hop["x-devroute-trace"] for hop in each.reported] == ([trace] if trace else [])
@@ -306,7 +372,7 @@ def test_the_lua_writes_a_trace_into_a_contract(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", vectors("trace_id.json", "reads")[1:3], ids=lambda case: case["text"])
 def test_a_gateway_passes_the_trace_in_a_contract_but_keeps_none_in_a_cookie(case: dict[str, Any]) -> None:
     settings = EdgeSettings(networks=("0.0.0.0/0",), control=CONTROL)
-    front, gate = Worker(lua.source("edge_front")), Worker(edge_source(settings))
+    front, gate = Worker(front_source(EdgeSettings())), Worker(edge_source(settings))
     gate.response = gate.responds("devroute 1\nttl 1000\nentry all requests\n")
 
     def passed(**fields: str) -> Handle:

@@ -3,6 +3,7 @@
 import pytest
 
 from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.model import Carriers
 from tests.lua import worker as envoy
 from tests.lua.worker import CONTROL, Handle
 
@@ -11,7 +12,12 @@ DETOUR = "devroute 1\ndecision detour\nservice foo\nttl 1000\n"
 
 class Worker(envoy.Worker):
     def __init__(self, body: str = DETOUR) -> None:
-        settings = {"control": CONTROL, "service": "foo", "namespace": "shop"}
+        settings = {
+            "control": CONTROL,
+            "service": "foo",
+            "namespace": "shop",
+            **Carriers().settings,
+        }
         super().__init__(lua.source("waypoint", SETTINGS=settings))
         self.response = self.responds(body)
 

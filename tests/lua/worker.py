@@ -8,11 +8,12 @@ from typing import Any
 from lupa.luajit21 import LuaRuntime
 
 from devroute.mesh.manifests import lua
+from devroute.mesh.manifests.model import Carriers
 
 CONTROL, DATA = "control-cluster", "data-cluster"
 OWN = "inbound|8080||"
 #: Of the filters in sidecars.
-SETTINGS = {"control": CONTROL, "data": DATA}
+SETTINGS: dict[str, lua.Constant] = {"control": CONTROL, "data": DATA, **Carriers().settings}
 #: Names of globals that Envoy's own Lua has, and the two that a filter defines.
 PREPARED = """
 local builtin = pairs

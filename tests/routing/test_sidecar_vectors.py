@@ -11,6 +11,7 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from devroute.contract.grammar import parse
 from devroute.contract.trace_id import split_trace, with_trace, without_trace
 from devroute.http.baggage import member_value, with_member
+from devroute.http.carriers import KNOWN, carried_contract, encode_contract, header_of, read_slot, with_slot
 from tests.support.paths import VECTORS
 from tests.support.resolve_reader import decode
 
@@ -71,3 +72,31 @@ def test_python_sets_a_member_as_the_lua_does(case: dict[str, Any]) -> None:
     if case["value"] is not None:
         before, member, value = (case[name].encode() for name in ("before", "member", "value"))
         assert with_member(before, member, value).decode() == case["after"]
+
+
+@pytest.mark.parametrize(
+    "case", vectors("carriers.json", "reads"), ids=lambda case: str(case["headers"])[:60]
+)
+def test_python_finds_the_contract_of_the_first_carrier(case: dict[str, Any]) -> None:
+    fields = {name: text.encode() for name, text in case["headers"].items()}
+    assert carried_contract(fields.get, ["x-acme-context"]) == case["contract"]
+    vias = [
+        read_slot(carrier, fields.get(header_of(carrier, "via"), b""), "via")
+        for carrier in (*KNOWN, "x-acme-context")
+    ]
+    via = next((each.decode().replace("~", ", ") for each in vias if each), None)
+    assert via == case["via"]
+    found = (each for each in (*KNOWN, "x-acme-context") if read_slot(each, fields.get(each, b"")))
+    assert next(found, None) == case["carrier"]
+
+
+@pytest.mark.parametrize(
+    "case", vectors("carriers.json", "writes"), ids=lambda case: str(case["before"])[:60]
+)
+def test_python_writes_a_contract_to_carriers_as_the_lua_does(case: dict[str, Any]) -> None:
+    after = dict(case["before"])
+    for carrier in case["carriers"]:
+        text = after.pop(carrier, "").encode()
+        written = with_slot(carrier, text, encode_contract(carrier, case["contract"]))
+        after |= {carrier: written.decode()} if written else {}
+    assert after == case["after"]

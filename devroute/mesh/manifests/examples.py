@@ -66,6 +66,7 @@ def ambient_lua(installation: Installation, scope: WorkloadScope) -> str:
         "service": scope.service,
         "namespace": scope.namespace,
         "domain": installation.proxy.domain,
+        **installation.carriers.settings,
     }
     return lua.source("waypoint", SETTINGS=settings)
 

@@ -83,7 +83,7 @@ def base(installation: Installation) -> list[File]:
         _file(
             "envoyfilter",
             "The filter. Requests without a contract do not match its routes, and never run it.",
-            envoy_filter(installation.scope, installation.proxy),
+            envoy_filter(installation.scope, installation.proxy, installation.carriers),
         ),
     ]
     if installation.valkey:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from devroute import headers
 from devroute.errors import ConfigInvalid
+from devroute.http import carriers
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.lua import EDGE_DONE
 from devroute.mesh.manifests.model import Document, ProxyService, check_named, manifest, metadata_of
@@ -48,6 +49,7 @@ NEVER_FROM_OUTSIDE = (
     headers.FAILOVER,
     headers.AUTHORIZATION,
     headers.CONTRACT.replace("-", "_"),
+    *(carriers.header_of(each, "via") for each in carriers.KNOWN if not carriers.is_list(each)),
 )
 
 #: Longer than a working day is not "short".
@@ -73,7 +75,8 @@ class EdgeSettings:
     `signed` admits signed contracts of all callers, since the proxy verifies them. `cookie_seconds` is how
     long a browser sends a contract; with a `cookie_domain` it sends the contract to all hosts of that domain,
     and to one host otherwise. `control` is the cluster of the proxy's control port, which reads contracts for
-    browsers.
+    browsers. `carriers` are headers of the mesh's own that sidecars read contracts from: those that all
+    sidecars read (`devroute.http.carriers.KNOWN`) need not be named.
     """
 
     namespace: str = "istio-system"
@@ -88,6 +91,7 @@ class EdgeSettings:
     cookie_domain: str | None = None
     cookie_same_site: SameSite = "Lax"
     control: str = ProxyService().control_cluster
+    carriers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_named("namespace", self.namespace, "a namespace")
@@ -119,7 +123,7 @@ def edge_filter(settings: EdgeSettings | None = None) -> Document:
     """
     settings = settings or EdgeSettings()
     patches = [
-        *discovered_filter(CONTEXT, FRONT, _code(lua.source("edge_front"))),
+        *discovered_filter(CONTEXT, FRONT, _code(front_source(settings))),
         # It does not have the route chosen again: the one that the others obeyed is the one that counts.
         *discovered_filter(
             CONTEXT,
@@ -127,8 +131,8 @@ def edge_filter(settings: EdgeSettings | None = None) -> Document:
             {**_code(edge_source(settings)), "clear_route_cache": False},
             before="envoy.filters.http.router",
         ),
-        *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", route) for route in _routes()),
-        patch(CONTEXT, "VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": list(NEVER_FROM_OUTSIDE)}),
+        *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", route) for route in _routes(settings)),
+        patch(CONTEXT, "VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": _removed(settings)}),
     ]
     metadata = metadata_of("devroute-edge", settings.namespace)
     return envoy_filter_of(metadata, patches, _labels(settings), PRIORITY)
@@ -151,8 +155,17 @@ def request_authentication(settings: EdgeSettings, issuer: str, audience: str, j
     return manifest("security.istio.io/v1", "RequestAuthentication", metadata, spec)
 
 
+def _removed(settings: EdgeSettings) -> list[str]:
+    return [*NEVER_FROM_OUTSIDE, *(carriers.header_of(each, "via") for each in settings.carriers)]
+
+
 def _labels(settings: EdgeSettings) -> Document:
     return dict(sorted(settings.selector.items()))
+
+
+def front_source(settings: EdgeSettings) -> str:
+    """The Lua that takes contracts off requests, with these settings."""
+    return lua.source("edge_front", SETTINGS={"carriers": settings.carriers})
 
 
 def edge_source(settings: EdgeSettings) -> str:
@@ -179,21 +192,33 @@ def _code(source: str) -> Document:
     return {"@type": LUA_TYPE, "default_source_code": {"inline_string": source}}
 
 
-def _routes() -> list[Document]:
+def _routes(settings: EdgeSettings) -> list[Document]:
     """One for each way in which a contract may come.
 
-    Baggage: any spelling of the key that some library may take for ours, beside any bytes. `:path`: cheaper
-    than a match by query parameter, for which Envoy would parse the query of every request.
+    Lists like baggage: any spelling of the key that some library may take for ours, beside any bytes.
+    `:path`: cheaper than a match by query parameter, for which Envoy would parse the query of every request.
     """
-    baggage = {"safe_regex": {"regex": r"(?i)\C*(devroute|%[0-9a-f]{2}[^=,;]*=)\C*"}}
+    member = {"safe_regex": {"regex": r"(?i)\C*(devroute|%[0-9a-f]{2}[^=,;]*=)\C*"}}
     cookie = {"contains": f"{headers.COOKIE}="}
     parameter = {"contains": f"{headers.PARAMETER}="}
     return [
         _route("header", {"name": headers.CONTRACT, "present_match": True}),
-        _route("baggage", {"name": "baggage", "string_match": baggage}),
+        *(_route(each, _carried_by(each, member)) for each in (*carriers.KNOWN, *settings.carriers)),
         _route("cookie", {"name": "cookie", "string_match": cookie}),
         _route("parameter", {"name": ":path", "string_match": parameter}),
     ]
+
+
+def _carried_by(carrier: str, member: Document) -> Document:
+    """`member` is what lists of members match that libraries may decode; tracestate is read as it is."""
+    if not carriers.is_list(carrier):
+        return {"name": carrier, "present_match": True}
+    if carrier == headers.TRACESTATE:
+        return {
+            "name": carrier,
+            "string_match": {"contains": headers.BAGGAGE_CONTRACT, "ignore_case": True},
+        }
+    return {"name": carrier, "string_match": member}
 
 
 def _route(name: str, header: Document) -> Document:

@@ -11,6 +11,7 @@ from devroute.contract.target import Malformed, parse_host
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests.model import (
     PART_OF,
+    Carriers,
     Document,
     MeshScope,
     ProxyService,
@@ -106,6 +107,8 @@ class Installation:
     #: filter is there.
     entry_urls: tuple[str, ...] = ()
     entry_links: bool = False
+    #: What sidecars write contracts to.
+    carriers: Carriers = field(default_factory=Carriers)
     #: The collector of traces; the proxy's setting of this name.
     otlp_endpoint: str | None = None
     #: Ports of services whose callers have outlier detection.

@@ -26,6 +26,7 @@ from devroute.errors import (
     LoopDetected,
     VersionMissing,
 )
+from devroute.http import carriers, trace_state
 from devroute.http.baggage import MAX_READ_BYTES
 from devroute.quoting import MAX_REASON, MAX_SHOWN_NAMES, NAMES_OTHERS
 from devroute.routing import resolve_codec
@@ -73,6 +74,12 @@ _SHARED: Final[dict[str, Constant]] = {
     "NAMES_OTHERS": NAMES_OTHERS,
     "MAX_NAME": MAX_NAME,
     "MAX_READ_BAGGAGE": MAX_READ_BYTES,
+    "CARRIERS": carriers.KNOWN,
+    "TRACE_STATE": {
+        "value": trace_state.MAX_VALUE,
+        "members": trace_state.MAX_MEMBERS,
+        "bytes": trace_state.MAX_BYTES,
+    },
     "MAX_COMPARED_BODY": MAX_BODY,
     "MAX_CALLER": MAX_TEXT,
     "CONTRACT_INVALID": _error(ContractInvalid),

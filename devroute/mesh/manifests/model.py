@@ -1,11 +1,15 @@
 """The values that filters are made from: where the proxy is, and which sidecars get the filter. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from devroute.contract.target import Malformed, check_label
 from devroute.errors import ConfigInvalid
+from devroute.headers import PREFIX, TRACEPARENT, TRACESTATE
+from devroute.http import carriers
+from devroute.quoting import quote
 
 #: A manifest, or a part of an Envoy configuration, as plain data.
 Document = dict[str, Any]
@@ -65,6 +69,51 @@ class ProxyService:
 
     def _cluster(self, port: int) -> str:
         return f"outbound|{port}||{self.name}.{self.namespace}.svc.{self.domain}"
+
+
+#: Headers that a platform team may name: each costs every request a test.
+MAX_NAMED: Final = 8
+_HEADER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+#: Headers that have a meaning of their own.
+_TAKEN: Final = re.compile(
+    r"host|cookie|authorization|connection|te|upgrade|expect|trailer|accept|user-agent|origin|referer|b3|grpc-.*"
+    r"|content-.*|transfer-.*|proxy-.*|x-forwarded-.*|x-envoy-.*|x-b3-.*|x-request-id|x-datadog-.*|uber-trace-id"
+    rf"|{TRACEPARENT}|{PREFIX}(-.*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Carriers:
+    """What sidecars write a contract to, beside its header: names in `devroute.http.carriers.KNOWN`, or
+    headers of the platform team's own, which hold the contract alone. With `tracestate`, a request that has
+    no `traceparent` gets one, since tracers read both or neither; `sampled` asks them to record that trace.
+    Raises ConfigInvalid for what cannot carry a contract."""
+
+    written: tuple[str, ...] = carriers.DEFAULT
+    sampled: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.written:
+            if name not in carriers.KNOWN and (not _HEADER.fullmatch(name) or _TAKEN.fullmatch(name)):
+                raise ConfigInvalid(
+                    f"carrier: {quote(name)} cannot carry a contract",
+                    hint=f"one of {', '.join(carriers.KNOWN)}, or a header of your own in lower case",
+                )
+        if len(self.named) > MAX_NAMED:
+            raise ConfigInvalid(f"carrier: more than {MAX_NAMED} headers are named")
+        if self.sampled and TRACESTATE not in self.written:
+            raise ConfigInvalid("carrier: sampled is for tracestate, which is not among them")
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The headers that only this mesh knows as carriers."""
+        return tuple(name for name in self.written if name not in carriers.KNOWN)
+
+    @property
+    def settings(self) -> dict[str, str | tuple[str, ...]]:
+        """What the filters' Lua has to know of them."""
+        parent = {"parent": "01" if self.sampled else "00"} if TRACESTATE in self.written else {}
+        return {"carriers": self.written, **parent}
 
 
 @dataclass(frozen=True, slots=True)

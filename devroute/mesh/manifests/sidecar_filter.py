@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from devroute import headers
 from devroute.contract.trace_id import ID_PREFIX
+from devroute.http import carriers as known
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.model import (
+    Carriers,
     Document,
     MeshScope,
     NamespaceScope,
@@ -35,6 +37,9 @@ from devroute.mesh.manifests.patches import (
     turned_on,
     undecided,
 )
+
+#: What a filter's Lua finds in SETTINGS, by name.
+Settings = dict[str, lua.Constant]
 
 CONTEXT = "SIDECAR_INBOUND"
 #: Name of the metadata in which the filters leave their result.
@@ -87,14 +92,17 @@ class Names(NamedTuple):
         return f"{self.scope}.result"
 
 
-def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
+def envoy_filter(
+    scope: Scope, proxy: ProxyService | None = None, carriers: Carriers | None = None
+) -> Document:
     """The EnvoyFilter (networking.istio.io/v1alpha3) that puts the filter into the sidecars of a scope."""
-    proxy = proxy or ProxyService()
-    settings = {
+    proxy, carriers = proxy or ProxyService(), carriers or Carriers()
+    settings: Settings = {
         "control": proxy.control_cluster,
         "data": proxy.data_cluster,
         "domain": proxy.domain,
         "proxy": proxy.principal,
+        **carriers.settings,
     }
     name, selector = "devroute", None
     share: float | None = None
@@ -114,19 +122,27 @@ def envoy_filter(scope: Scope, proxy: ProxyService | None = None) -> Document:
         code = _code("shadow", {**settings, "share": f"{share:.6f}"})
         filters += discovered_filter(CONTEXT, names.shadow, code, before=ROUTER)
         routes = [_shadow_route(share, names), _copied_route(names)]
-    routes += [
-        _ask_route("devroute-ask-baggage", _baggage_has_contract(), names),
-        _ask_route("devroute-ask", _carries_contract(), names),
-        _traced_route(names),
-        _decided_route(names),
-        _detour_route(proxy),
-    ]
+    routes += _routes(names, proxy, carriers)
     # Each route is inserted before those above it.
     patches = [*filters, *(patch(CONTEXT, "HTTP_ROUTE", "INSERT_FIRST", each) for each in routes)]
     return envoy_filter_of(metadata_of(name, namespace), patches, selector, PRIORITY)
 
 
-def _filters(names: Names, settings: dict[str, str]) -> list[Document]:
+def _routes(names: Names, proxy: ProxyService, carriers: Carriers) -> list[Document]:
+    """Of requests with a contract. Any carrier is read, whichever are written."""
+    return [
+        *(
+            _ask_route(f"devroute-ask-{carrier}", _carried_by(carrier), names)
+            for carrier in (*known.KNOWN, *carriers.named)
+        ),
+        _ask_route("devroute-ask", _carries_contract(), names),
+        _traced_route(names),
+        _decided_route(names),
+        _detour_route(proxy),
+    ]
+
+
+def _filters(names: Names, settings: Settings) -> list[Document]:
     """`result` has the route chosen, if no other filter has, on which `services` relies."""
     return [
         disabled_filter(CONTEXT, names.front, _front()),
@@ -153,7 +169,7 @@ def _front() -> Document:
     }
 
 
-def _code(entry: str, settings: dict[str, str]) -> Document:
+def _code(entry: str, settings: Settings) -> Document:
     """A filter that runs an entry of `lua/` wherever it is turned on, or `compare` where a route names it."""
     compare = lua.source(COMPARE, SETTINGS={"control": settings["control"]})
     code = lua.source(entry, SETTINGS=settings)
@@ -183,12 +199,20 @@ def _carries_contract() -> list[Document]:
     return [{"name": headers.CONTRACT, "present_match": True}]
 
 
-def _baggage_has_contract() -> list[Document]:
-    """What an app with OpenTelemetry forwards; the Lua makes the header of it. Both tests have to succeed;
-    the first is cheap and fails for others' baggage. The regex takes any byte; `.` would take UTF-8 only."""
-    regex = rf"\C*{headers.BAGGAGE_CONTRACT}[ \t]*=\C*"
-    tests = ({"contains": headers.BAGGAGE_CONTRACT}, {"safe_regex": {"regex": regex}})
-    return [{"name": "baggage", "string_match": each} for each in tests]
+def _carried_by(carrier: str) -> list[Document]:
+    """What an app passes on whose tracer knows the carrier; the Lua makes the header of it.
+
+    Of a list two tests have to succeed; the first is cheap and fails for others' members. The regex takes any
+    byte; `.` would take UTF-8 only.
+    """
+    if not known.is_list(carrier):
+        return [{"name": carrier, "present_match": True}]
+    key, space = headers.BAGGAGE_CONTRACT, "[ \t]"
+    if carrier == headers.TRACESTATE:
+        tests = {"contains": f"{key}="}, {"safe_regex": {"regex": rf"(\C*,)?{space}*{key}=\C*"}}
+    else:
+        tests = {"contains": key}, {"safe_regex": {"regex": rf"\C*{key}{space}*=\C*"}}
+    return [{"name": carrier, "string_match": each} for each in tests]
 
 
 def _ask_route(name: str, carried: list[Document], names: Names) -> Document:

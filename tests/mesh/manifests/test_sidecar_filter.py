@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from devroute.errors import ConfigInvalid
+from devroute.http.carriers import KNOWN
 from devroute.mesh.istio.envoy_filter import apply, selects
 from devroute.mesh.istio.patches import merge
 from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
@@ -43,6 +44,8 @@ CLUSTERS = {
     "data": "outbound|8080||devroute-proxy.devroute.svc.cluster.local",
     "domain": "cluster.local",
     "proxy": "devroute/devroute-proxy",
+    "carriers": ("baggage", "tracestate"),
+    "parent": "00",
 }
 
 
@@ -96,7 +99,8 @@ def test_the_proxys_name_namespace_and_ports_can_be_chosen() -> None:
     document = envoy_filter(MeshScope("mesh"), ProxyService("proxy", "tools", 80, 81, "corp.example"))
     assert settings_of(document) == (
         'local SETTINGS = { control = "outbound|81||proxy.tools.svc.corp.example", '
-        'data = "outbound|80||proxy.tools.svc.corp.example", domain = "corp.example", proxy = "tools/proxy" }'
+        'data = "outbound|80||proxy.tools.svc.corp.example", domain = "corp.example", proxy = "tools/proxy", '
+        'carriers = { "baggage", "tracestate" }, parent = "00" }'
     )
 
 
@@ -121,7 +125,7 @@ def test_patches_reach_the_inbound_side_only() -> None:
         "devroute-decided",
         "devroute-ask-trace",
         "devroute-ask",
-        "devroute-ask-baggage",
+        *(f"devroute-ask-{carrier}" for carrier in reversed(KNOWN)),
         "default",
     ]
     assert before == bootstrap(sidecar), "the given configuration is left alone"

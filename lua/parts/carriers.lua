@@ -1,0 +1,110 @@
+-- The carriers of a contract beside its header: other headers, which apps pass on that know nothing of devroute. Any is
+-- read, in a fixed order, and those of the settings are written. The twin of devroute/http/carriers.py.
+--
+-- A carrier has two slots, `contract` and `via` (loop.lua): members of one header that holds a list, or headers of their
+-- own, which hold the value alone.
+
+local MAX_KEPT = 1024 -- bytes of a header whose last result is kept
+
+local carriers = { read = {}, written = {} }
+do
+  local KINDS = {
+    baggage = { read = member_of, set = with_member, encode = percent_encode, most = MAX_BAGGAGE - #BAGGAGE_CONTRACT - 1 },
+    state = { read = trace_state.value, set = trace_state.with, encode = trace_state.encode, most = TRACE_STATE.value },
+    header = {
+      read = function(text)
+        return trimmed(text)
+      end,
+      set = function(_, _, value)
+        return value or nil
+      end,
+      encode = percent_encode,
+      most = MAX_BAGGAGE,
+    },
+  }
+  local LISTS = { baggage = KINDS.baggage, ["correlation-context"] = KINDS.baggage, tracestate = KINDS.state }
+
+  local function carrier_of(name)
+    local kind = LISTS[name]
+    if kind == nil then
+      local via = name .. BAGGAGE_VIA:sub(#BAGGAGE_CONTRACT + 1)
+      return {
+        contract = { header = name, kind = KINDS.header },
+        via = { header = via, kind = KINDS.header },
+      }
+    end
+    return {
+      contract = { header = name, key = BAGGAGE_CONTRACT, kind = kind },
+      via = { header = name, key = BAGGAGE_VIA, kind = kind },
+    }
+  end
+
+  local known = {}
+  for index, name in ipairs(CARRIERS) do
+    known[name] = carrier_of(name)
+    carriers.read[index] = known[name]
+  end
+  for _, name in ipairs(settings.carriers) do
+    if known[name] == nil then
+      known[name] = carrier_of(name)
+      table.insert(carriers.read, known[name])
+    end
+    table.insert(carriers.written, known[name])
+  end
+end
+
+-- What a slot holds: nil if there is nothing, second whether it is too long to be read.
+function carriers.value(headers, slot)
+  local text = headers:get(slot.header)
+  if text == nil then
+    return nil, false
+  elseif not is_readable(text) then
+    return nil, true
+  end
+  local value = slot.kind.read(text, slot.key)
+  return value ~= "" and value or nil, false
+end
+
+-- Sets a slot, or empties it where the value is false or does not fit. `kept` has the last result, since consecutive
+-- requests resemble each other.
+function carriers.set(headers, slot, value, kept)
+  local before = headers:get(slot.header)
+  local last = kept[slot]
+  local after
+  if last ~= nil and last.before == before and last.value == value then
+    after = last.after
+  else
+    after = before
+    if before == nil or not value or slot.kind.read(before, slot.key) ~= value then
+      after = slot.kind.set(before, slot.key, value)
+    end
+    if #(before or "") <= MAX_KEPT then
+      kept[slot] = { before = before, value = value, after = after }
+    end
+  end
+  if after ~= before then
+    set_field(headers, slot.header, after)
+  end
+end
+
+-- A contract as each kind of carrier holds it: false where it does not fit.
+function carriers.encode(raw)
+  local text, values = compact(raw), {}
+  for _, each in ipairs(carriers.written) do
+    local kind = each.contract.kind
+    if values[kind] == nil then
+      local value = kind.encode(text)
+      values[kind] = #value <= kind.most and value
+    end
+  end
+  return values
+end
+
+-- `but`: the carrier that the contract came by, which stays as it is.
+function carriers.write(headers, values, kept, but)
+  for _, each in ipairs(carriers.written) do
+    if each ~= but then
+      carriers.set(headers, each.contract, values[each.contract.kind], kept)
+    end
+  end
+end
