@@ -115,6 +115,40 @@ async def test_markers_alone_are_removed_without_the_filter(closed: Edge) -> Non
     assert await closed.lua("executions") == 0
 
 
+#: Each carrier beside header and baggage, with a contract, and what else is in it; one is of this mesh alone.
+CARRIERS = {
+    "tracestate": (f"congo=t61, devroute={ENCODED},devroute-via=foo,dd=s:1", "congo=t61,dd=s:1"),
+    "ot-baggage-devroute": (CONTRACT, None),
+    "uberctx-devroute": (ENCODED, None),
+    "correlation-context": (f"a=b, devroute={ENCODED}, devroute-via=foo", "a=b"),
+    "x-acme-context": (ENCODED, None),
+}
+
+
+@pytest.mark.parametrize("networks", [(), EVERYBODY], ids=["closed", "open"])
+async def test_contracts_of_all_carriers_are_taken_off_and_one_that_may_enter_becomes_the_header(
+    tmp_path: Path, networks: tuple[str, ...]
+) -> None:
+    settings = EdgeSettings(networks=networks, carriers=("x-acme-context",))
+    async with gateway(tmp_path, settings) as edge:
+        for carrier, (text, left) in CARRIERS.items():
+            sent = [(carrier, text), ("traceparent", f"00-{'ab' * 16}-{'c' * 16}-01")]
+            if left is None:
+                sent.append((f"{carrier}-via", "foo"))
+            response, seen = await edge.get(sent)
+            assert values(seen, carrier) == ([] if left is None else [left]), carrier
+            found = {
+                key: value
+                for key, value in seen["headers"]
+                if "devroute" in f"{key}{value}" or key.endswith("-via")
+            }
+            assert found == ({"x-devroute": CONTRACT} if networks else {}), carrier
+            assert (verdict(response)[0] == "fallback") is not bool(networks)
+        everywhere = [(carrier, text) for carrier, (text, _) in CARRIERS.items()]
+        _, seen = await edge.get(everywhere)
+        assert values(seen, "x-devroute") == ([CONTRACT] if networks else [])
+
+
 #: A member that some reader takes for ours.
 SPELLINGS = [
     f"devroute={ENCODED}",
