@@ -479,6 +479,14 @@ class InspectorDenied(DevrouteError, code="inspector-denied", status=403):
     """The request came from another machine, by another name for this one, or from another site."""
 
 
+class ReachPageDenied(DevrouteError, code="reach-page-denied", status=403):
+    """A local port for services of the mesh got a request of a web site's page, or by another name."""
+
+
+class ReachOutside(DevrouteError, code="reach-outside", status=403):
+    """The port of `devroute reach` was asked for something that is no service of the mesh."""
+
+
 def _leaves(kind: type[DevrouteError]) -> dict[str, type[DevrouteError]]:
     found = {kind.code: kind}
     for child in kind.__subclasses__():

@@ -18,13 +18,14 @@ from devroute.agent.app_watch import START_SECONDS, AppWatch
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.control.running import identity_of
-from devroute.agent.inspection import captures_for, inspection_of
+from devroute.agent.inspection import captures_for, inspection_of, metrics_of
 from devroute.agent.invitation import Invitation, invitation
 from devroute.agent.link_keeper import LinkKeeper, first_result
 from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.notices import MoveReceiver, NoticeReceiver
 from devroute.agent.open_requests import OpenRequestWatch
 from devroute.agent.outgoing import OutgoingRequests
+from devroute.agent.reach.laptop_reach import reach_of
 from devroute.agent.rule_switch import RuleSwitch
 from devroute.agent.second_link import Held
 from devroute.agent.services import Change, Services
@@ -52,10 +53,10 @@ from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.agent_stream import Finished
 from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice, Welcome
 from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.upstream.interface import Upstream
 
 if TYPE_CHECKING:
     from devroute.agent.control.server import ControlServer
-    from devroute.agent.metrics import AgentMetrics
 
 #: Least time between two flushes of the reporter, in seconds.
 REPORT_SECONDS: Final = 0.02
@@ -95,9 +96,10 @@ def _reporter_for(settings: AgentSettings) -> Reporter:
 
 
 class Agent:
-    """`state_folder`: where other commands find this process; None for nowhere."""
+    """`state_folder`: where other commands find this process, and of what is remembered; None for neither."""
 
     def __init__(self, settings: AgentSettings, reporter: Reporter, state_folder: Path | None = None) -> None:
+        """Longer than 40 lines: it makes all parts of one `devroute up`."""
         self._settings = settings
         self.reporters = self._reporter = reporter if isinstance(reporter, FanOut) else FanOut(reporter)
         self._redaction = redaction(settings.redact)
@@ -125,9 +127,14 @@ class Agent:
         self._flushing: asyncio.TimerHandle | None = None
         self._last_notice: Notice | None = None
         self._monitor = LinkMonitor(reporter, self._loop)
+        make, reaches = self._make_link, settings.reaches
         source = TokenSource(settings)
-        self._keeper = LinkKeeper(settings, source, self._make_link, self._monitor, reporter)
-        self._metrics = self._create_metrics()
+        self._keeper = LinkKeeper(settings, source, make, self._monitor, reporter, reach=reaches)
+        self._metrics = metrics_of(self.inspection, settings, self.services.specs.keys(), self._keeper)
+        mesh, around_reach = self._keeper.mesh, self.outgoing.around
+        self.reach = reach_of(
+            settings, state_folder, mesh, around_reach, self._reporter, lambda: self.contract
+        )
         report = partial(self._reporter.app, started=bool(settings.command))
         self._watch = AppWatch(settings.services, report)
         self._open_requests = OpenRequestWatch(
@@ -136,21 +143,6 @@ class Agent:
         self._state_folder = state_folder
         self._control: ControlServer | None = None
         self._welcome: Welcome | None = None
-
-    def _create_metrics(self) -> "AgentMetrics | None":
-        """None unless the settings ask for them: prometheus_client takes a while to import."""
-        if self.inspection is None or not self._settings.metrics:
-            return None
-        from devroute.agent.metrics import AgentMetrics
-
-        counts = self._keeper.registrar.registrations
-        metrics = AgentMetrics(
-            self.services.specs.keys(),
-            lambda: self._keeper.links,
-            lambda: sum(counts.values()) - len(counts),
-        )
-        self.inspection.metrics = metrics.exposed
-        return metrics
 
     def _receivers(self, recorder: Recorder | None) -> dict[str, App]:
         """The upstreams of what the proxy sends to the agent itself."""
@@ -174,6 +166,9 @@ class Agent:
 
     async def _serve(self) -> int:
         """Stay online until the app ends; returns its exit code."""
+        if self.reach is not None:
+            await self.reach.open()
+            self.about.reached = self.reach.urls
         first = await self._first()
         self._monitor.start()
         self._open_requests.start()
@@ -182,7 +177,8 @@ class Agent:
         if not self._settings.command:
             self._watch.start(patience=0.0)
             await self._keeper.stay(first)
-        self._child = await ChildProcess.start(self._settings.command)
+        variables = {} if self.reach is None else self.reach.environment()
+        self._child = await ChildProcess.start(self._settings.command, variables=variables)
         self._watch.start(patience=START_SECONDS)
         return await first_result(self._keeper.stay(first), self._child.wait())
 
@@ -195,6 +191,8 @@ class Agent:
         page = None if self.access is None else self.access.url
         mode, services = self._settings.offer_options.in_words(), list(self.services.specs.values())
         self._reporter.online(name, self._settings.server, services, invited, page, mode)
+        if self.reach is not None:
+            self.reach.welcomed(welcome.entries)
         self.rule_switch.start()
         for each in welcome.taken_over:
             self._reporter.took_over(name, each)
@@ -215,7 +213,9 @@ class Agent:
 
     def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         moves = MoveReceiver(lambda move: self._keeper.asked_to_move(link, move))
-        served = {**self.services.upstreams, **self._own_upstreams, MOVE_SERVICE: moves}
+        served: dict[str, Upstream] = {**self.services.upstreams, **self._own_upstreams, MOVE_SERVICE: moves}
+        if self.reach is not None:
+            served = {name: self.reach.watched(each) for name, each in served.items()}
         link = AgentLink(websocket, loop, served, self._observe)
         if self._metrics is not None:
             self._metrics.follow(link)
@@ -281,6 +281,8 @@ class Agent:
         self._reporter.noticed(self.about.name, notice)
 
     def _observe(self, finished: Finished) -> None:
+        if self.reach is not None and not finished.outgoing:
+            self.reach.ended(finished.head)
         if not finished.service.startswith("@"):
             if self._metrics is not None and not finished.outgoing:
                 self._metrics.finished(finished)
@@ -331,6 +333,8 @@ class Agent:
         await self._keeper.close()
         if self._child is not None:
             await self._child.stop()
+        if self.reach is not None:
+            await self.reach.close()
         self.replayer.close()
         if self.inspection is not None:
             await self.inspection.decoder.close()

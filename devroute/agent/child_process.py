@@ -5,7 +5,8 @@ Ctrl-C reaches it directly; all that it has started ends with it. Knows nothing 
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import IO, Any, Final
 
 from devroute.agent.process_group import POLL_SECONDS, ProcessGroup, new_group
@@ -47,13 +48,19 @@ class ChildProcess:
         self._group = group
 
     @classmethod
-    async def start(cls, command: Sequence[str], output: IO[bytes] | None = None) -> "ChildProcess":
-        """`output` takes what it writes to standard output; None: this process' own. Raises ConfigInvalid if
-        the command cannot be run. If it is cancelled, what has started meanwhile
-        ends first."""
+    async def start(
+        cls,
+        command: Sequence[str],
+        output: IO[bytes] | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> "ChildProcess":
+        """`output` takes what it writes to standard output; None: this process' own. `variables`: of its
+        environment, besides this process' own. Raises ConfigInvalid if the command cannot be run. If it is
+        cancelled, what has started meanwhile ends first."""
         name, hint = f"cannot run '{command[0]}'", "the words after -- are run as the app"
         group = new_group()
-        creation = start_process(name, command, hint, env=environment(), stdout=output, **group.options())
+        env = environment() | dict(variables)
+        creation = start_process(name, command, hint, env=env, stdout=output, **group.options())
         owner = TaskOwner()
         starting = owner.start(creation)
         try:

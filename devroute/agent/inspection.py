@@ -1,7 +1,10 @@
 """What `devroute up` gives its inspector: a store for captures, a decoder of messages, and the rules."""
 
 import asyncio
+from collections.abc import Set
+from typing import TYPE_CHECKING
 
+from devroute.agent.link_keeper import LinkKeeper
 from devroute.agent.settings import AgentSettings
 from devroute.inspector.inspection import About, Inspection, Replay
 from devroute.inspector.protobuf.catalogue import Catalogue
@@ -9,6 +12,9 @@ from devroute.inspector.protobuf.decoder import decoder
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.store import CaptureStore
+
+if TYPE_CHECKING:
+    from devroute.agent.metrics import AgentMetrics
 
 
 def captures_for(
@@ -37,3 +43,18 @@ def inspection_of(
         return None
     catalogue = Catalogue(settings.services, settings.schema_files)
     return Inspection(captures, replay, about, decoder(catalogue, settings.redact), rules)
+
+
+def metrics_of(
+    inspection: Inspection | None, settings: AgentSettings, services: Set[str], keeper: LinkKeeper
+) -> "AgentMetrics | None":
+    """None unless the settings ask for them: prometheus_client takes a while to import. `services`: those
+    that are served now."""
+    if inspection is None or not settings.metrics:
+        return None
+    from devroute.agent.metrics import AgentMetrics
+
+    counts = keeper.registrar.registrations
+    metrics = AgentMetrics(services, lambda: keeper.links, lambda: sum(counts.values()) - len(counts))
+    inspection.metrics = metrics.exposed
+    return metrics

@@ -77,7 +77,7 @@ class MeshLinks:
     def wait(self, head: RequestHead, sink: ResponseSink, service: str) -> UpstreamStream:
         """A request that is sent once there is a link; without one in time it fails."""
         if self.server_is_older:
-            return RefusedStream(sink, _not_supported())
+            return RefusedStream(sink, not_supported())
         if len(self._waiting) >= MAX_WAITING:
             return RefusedStream(sink, ServerUnreachable(_OFFLINE))
         stream = _WaitingStream(head, sink, service)
@@ -87,7 +87,7 @@ class MeshLinks:
     def _give_up(self, stream: "_WaitingStream") -> None:
         del self._waiting[stream]
         hint = "devroute up connects again by itself; its page shows why it is offline"
-        stream.fail(_not_supported() if self.server_is_older else ServerUnreachable(_OFFLINE, hint=hint))
+        stream.fail(not_supported() if self.server_is_older else ServerUnreachable(_OFFLINE, hint=hint))
 
 
 class ReachUpstream:
@@ -117,7 +117,7 @@ class _WaitingStream(DeferredStream):
         self.begin(mesh.upstream(self._service))
 
 
-def _not_supported() -> NotSupported:
+def not_supported() -> NotSupported:
     return NotSupported(
         "the server does not let laptops reach services of the mesh: it is older, or has no way there",
         hint="ask the platform team for an upgrade, and for mesh_egress",

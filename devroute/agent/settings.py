@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 
+from devroute.agent.reach.destination import Forward, read_forwards
 from devroute.contract.offer_options import (
     IDEMPOTENT_METHODS,
     SAFE_METHODS,
@@ -228,6 +229,16 @@ class AgentSettings(ClientSettings):
     retry_refused: Annotated[float, Field(ge=0, le=60)] = RETRY_REFUSED_SECONDS
     #: Port of the inspector; True is the first free one from 4040, False none.
     inspector: Annotated[bool | int, BeforeValidator(_inspector)] = True
+    #: Services of the mesh with local ports of their own, for programs on this laptop.
+    reach: Annotated[tuple[Forward, ...], BeforeValidator(read_forwards)] = ()
+    #: The port for SOCKS and HTTP proxies; True is the first free one from PROXY_PORT, False none.
+    reach_port: Annotated[bool | int, BeforeValidator(_inspector)] = False
+    #: Whether the child's environment names that port.
+    reach_env: bool = False
+    #: Whether names outside of the mesh go past it, instead of being refused.
+    reach_direct: bool = False
+    #: Whether requests that belong to no contract get the one of this laptop's services.
+    reach_contract: bool = False
     #: MiB of all captures, and of one body.
     inspector_memory_mb: Annotated[float, Field(gt=0, le=4096)] = 50
     inspector_body_mb: Annotated[float, Field(gt=0, le=1024)] = 1
@@ -243,6 +254,11 @@ class AgentSettings(ClientSettings):
     descriptor_set: Annotated[tuple[Path, ...], BeforeValidator(file_paths)] = ()
     proto: Annotated[tuple[Path, ...], BeforeValidator(file_paths)] = ()
     proto_path: Annotated[tuple[Path, ...], BeforeValidator(file_paths)] = ()
+
+    @property
+    def reaches(self) -> bool:
+        """Whether programs on this laptop reach services of the mesh."""
+        return bool(self.reach or self.reach_env or self.reach_port is not False)
 
     @property
     def schema_files(self) -> SchemaFiles:

@@ -25,6 +25,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
             "Set up this laptop: ask for server and token, check them, and save them", "init:init"
         ),
         "up": LazyCommand("Receive requests for services on this laptop", "up:up"),
+        "reach": LazyCommand(
+            "Call services of the mesh from this laptop, by one local port that is a SOCKS and an HTTP proxy",
+            "reach:reach",
+        ),
         "login": LazyCommand("Log in by single sign-on, for a token that renews itself", "login:login"),
         "logout": LazyCommand("Forget the login of this laptop, and end it at the issuer", "login:logout"),
         "curl": LazyCommand(

@@ -11,6 +11,7 @@ from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output
+from devroute.cli.reach_options import ReachContract, ReachDirect
 
 
 @exits_with_code
@@ -34,6 +35,15 @@ def up(
             "Host that the app gets: keep (as it came), app (its own address), or a name", "app|keep|NAME"
         ),
     ] = None,
+    reach: Annotated[
+        list[str] | None,
+        option("Service of the mesh to call from here, at a local port; repeatable", "[PORT=]NAME:PORT"),
+    ] = None,
+    reach_env: Annotated[
+        bool | None, option("Have the app call the mesh by HTTP_PROXY and others", None, "--reach-env")
+    ] = None,
+    reach_direct: ReachDirect = None,
+    reach_contract: ReachContract = None,
     takeover: Annotated[
         bool | None,
         option("Take the services over from another devroute up of yours", None, "--takeover"),
@@ -76,6 +86,7 @@ def up(
 
     \b
     Example: devroute up b=8001 c=grpc://localhost:9000 -- uvicorn app:app
+    Example: devroute up b=8001 --reach c.shop:80 --reach tcp://orders-db:5432 -- ./app
     Example: devroute up b=8001 --only-path /api/ --except-status 404,503
     Example: devroute up b=8001 --shadow 25% --ignore '$.timestamp'
     """

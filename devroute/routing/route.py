@@ -41,10 +41,11 @@ class Route:
     """An upstream, and what responses, log and audit trail report about requests to it.
 
     `result` and `reason` are the values of the response headers of that name; `response_headers` are both as
-    whole lines. `signer` is who signed the contract. `replica`: the address of the one that the request is
-    forwarded to, None if the laptop's link ends here. `no_store`: no cache may keep a response, since it
-    would serve a laptop's to others. `log_members`, `audit_members`, `metrics` and `tally` belong to
-    proxy/telemetry, which keeps there, from first use on, what all requests of a route have in common.
+    whole lines, unless others are given. `signer` is who signed the contract. `replica`: the address of the
+    one that the request is forwarded to, None if the laptop's link ends here. `no_store`: no cache may keep
+    a response, since it would serve a laptop's to others. `log_members`, `audit_members`, `metrics` and
+    `tally` belong to proxy/telemetry, which keeps there, from first use on, what all requests of a route have
+    in common.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Route:
         laptop: str = "",
         no_store: bool = False,
         replica: str | None = None,
+        response_headers: bytes | None = None,
     ) -> None:
         self.replica = replica
         self.upstream = upstream
@@ -90,7 +92,9 @@ class Route:
         self.laptop = laptop
         self.signer = signer
         self.no_store = no_store
-        self.response_headers = result_lines(result, reason) + (_NO_STORE if no_store else b"")
+        if response_headers is None:
+            response_headers = result_lines(result, reason) + (_NO_STORE if no_store else b"")
+        self.response_headers = response_headers
         self.log_members = b""
         self.audit_members = b""
         self.metrics: Results | None = None

@@ -54,6 +54,7 @@ ELSEWHERE = {
         "tests/envoy/test_trace.py::test_expect_waits_for_who_is_named_or_reports_who_responded"
     ),
     "devroute mcp": "tests/agent/mcp/test_server.py::test_status_shows_what_runs_here_and_who_the_user_is",
+    "curl --proxy": "tests/agent/reach/test_clients.py::test_curl_uses_the_proxy_port_in_each_form",
     "devroute admin": "tests/cli/test_dashboard.py::test_an_administrator_ends_blocks_lists_and_unblocks",
     "make test-istio": "tests/istio/test_main_job.py",  # by .ci/run
     "python -m tests.istio": "tests/istio/test_main_job.py",  # the same rig
@@ -136,6 +137,8 @@ class Reader:
     async def devroute(self, argv: list[str], _: str) -> str:
         if argv[0] == "up" and "--" not in argv:
             return await self.until(argv, "X-devroute: ")
+        if argv[0] == "reach":
+            return await self.until(argv, "SOCKS")
         if argv == ["ls", "--watch"]:
             return await self.until(argv, "online")
         if argv[0] == "proxy":

@@ -155,7 +155,7 @@ class LineReporter(Reporter):
 
 def _line_of(event: Event) -> str:
     """What is printed of an event for people, "" for nothing."""
-    if event.name == "online":
+    if event.name in ("online", "reach"):
         return event.text
     if event.text and event.name != "retry":  # the line of "offline" says that devroute dials again
         return f"{clock()}  {event.text}"

@@ -60,6 +60,7 @@ class PageReporter(Reporter):
     # --- what happens, on the loop
 
     def show(self, event: Event) -> None:
+        """Longer than 40 lines: one case for each event."""
         view, fields = self._view, event.fields
         match event.name:
             case "online":
@@ -71,6 +72,8 @@ class PageReporter(Reporter):
                 self._show_services(fields, fields["serving"])
             case "ended":
                 pass  # `close` leaves a line
+            case "reach":
+                view.mode = [*view.mode, "reaches from here:", *fields["lines"]]
             case "offline" | "retry":
                 self._offline = True
                 view.trouble, view.round_trip_ms = event.text, None

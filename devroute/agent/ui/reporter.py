@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from devroute.agent.comparisons import ComparisonResult
 from devroute.agent.invitation import Invitation
+from devroute.agent.reach.reach import LocalPort
 from devroute.agent.ui.layout import printable
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError
@@ -105,11 +106,7 @@ class Reporter(ABC):
         lines = [f"{name} is online at {server}"]
         lines += [f"  {service} -> {place}" for service, place in places(offers)]
         lines += [f"  {each}" for each in mode]
-        lines += ["", "Requests with this header come here:", f"  X-devroute: {invited.contract}"]
-        lines += [f"  {invited.command}"]
-        if invited.url is None:
-            lines += ["  (the proxy's setting entry_url states no URL for it)"]
-        lines += [f"  also by {other}: {url}" for other, url in invited.others.items()]
+        lines += _invitation(invited) if services else []
         lines += [""] if invited.link is None else ["", f"Browser: {invited.link}", ""]
         if inspector is not None:
             lines += [f"Inspector: {inspector}", ""]
@@ -160,6 +157,28 @@ class Reporter(ABC):
     def inspector_history(self, text: str) -> None:
         """Something is in the way of the inspector's history."""
         self._report("inspector-history", text, reason=text)
+
+    def reach(self, ports: Sequence[LocalPort], proxy: int | None) -> None:
+        """What programs on this laptop reach in the mesh, and how."""
+        rows = [(each.to.address, each.address, next(iter(each.variables.items()))) for each in ports]
+        columns = [max((len(row[at]) for row in rows), default=0) for at in (0, 1)]
+        lines = [f"  {to:<{columns[0]}}  {at:<{columns[1]}}  {name}={text}" for to, at, (name, text) in rows]
+        for index, each in enumerate(ports):
+            if each.port != each.wanted:
+                lines[index] += f"  ({each.wanted} is in use)"
+        if proxy is not None:
+            lines += [f"  SOCKS and HTTP proxy: socks5h://127.0.0.1:{proxy}, http://127.0.0.1:{proxy}"]
+        listed = [
+            {"service": str(each.to), "local": each.address, "wanted": each.wanted, **each.variables}
+            for each in ports
+        ]
+        text = "\n".join(["Reached from this laptop:", *lines, ""])
+        self._report("reach", text, ports=listed, proxy=proxy, lines=lines)
+
+    def reach_failed(self, service: str, error: DevrouteError) -> None:
+        """A program of this laptop got no connection into the mesh, and no response that says why."""
+        text = f"-> {printable(service)}  {error.message}" + (f" ({error.hint})" if error.hint else "")
+        self._report("reach-failed", text, service=service, code=error.code, reason=error.message)
 
     def back(self, name: str) -> None:
         self._report("back", f"{name} is online again", name=name)
@@ -249,6 +268,14 @@ class Reporter(ABC):
         lines = text.split("\n")
         self.show(Event(event, "\n".join(map(visible, lines)), fields))  # the server writes reasons
         self.flush()
+
+
+def _invitation(invited: Invitation) -> list[str]:
+    lines = ["", "Requests with this header come here:", f"  X-devroute: {invited.contract}"]
+    lines += [f"  {invited.command}"]
+    if invited.url is None:
+        lines += ["  (the proxy's setting entry_url states no URL for it)"]
+    return lines + [f"  also by {other}: {url}" for other, url in invited.others.items()]
 
 
 def places(offers: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str]]:

@@ -22,7 +22,8 @@ from devroute.quoting import quote
 PERMITTED: Final = frozenset({
     "descriptor_set", "except_methods", "except_status", "host_header", "ignore", "inspector",
     "inspector_body_mb", "inspector_memory_mb", "name", "only_path", "output", "proto", "proto_path",
-    "proxy", "redact", "retry_refused", "rules", "server", "services", "shadow", "shadow_methods", "token",
+    "proxy", "reach", "reach_contract", "reach_env", "reach_port", "redact", "retry_refused", "rules",
+    "server", "services", "shadow", "shadow_methods", "token",
 })  # fmt: skip
 
 #: Files that are read.

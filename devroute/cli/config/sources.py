@@ -108,7 +108,7 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
     ServerNotConfirmed."""
     sources = list(sources)
     settings = _bound(AgentSettings, sources)
-    _require(settings, services=settings.services)
+    _require(settings, services=settings.services or settings.reaches)
     check_confirmed(sources)
     try:
         settings.offer_options.check()
@@ -127,6 +127,32 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
         settings = settings.model_copy(update={"services": services})
     _check_rules(settings)
     return settings
+
+
+def reach_settings(sources: Iterable[Source]) -> AgentSettings:
+    """For `reach`, which offers no service, whatever a file says; sources in order of precedence. Raises
+    ConfigInvalid naming source and field, and ServerNotConfirmed."""
+    sources = list(sources)
+    settings = _bound(AgentSettings, sources)
+    _require(settings)
+    check_confirmed(sources)
+    unset = {name: AgentSettings.model_fields[name].default for name in _OF_SERVICES}
+    settings = settings.model_copy(update=unset | {"reach_port": settings.reach_port or True})
+    _check_rules(settings)
+    return settings
+
+
+#: Settings that concern services which a laptop offers.
+_OF_SERVICES = (
+    "command",
+    "direct",
+    "except_status",
+    "only_path",
+    "reach_env",
+    "services",
+    "shadow",
+    "takeover",
+)
 
 
 def _check_rules(settings: AgentSettings) -> None:

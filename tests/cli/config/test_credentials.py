@@ -194,6 +194,7 @@ def test_every_setting_is_permitted_or_refused_in_a_repository_s_file() -> None:
         "inspector_history",
         "login",
         "metrics",
+        "reach_direct",
         "takeover",
     }
 

@@ -1,0 +1,69 @@
+"""Keeps pages of web sites away from the local ports of forwards: a page may send requests to 127.0.0.1, and
+one whose name resolves to it may read the responses (DNS rebinding). Pure.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from devroute.agent.reach.destination import Destination
+from devroute.errors import ReachPageDenied
+from devroute.http.message import InboundRequest
+from devroute.inspector.access import is_loopback
+
+_LINES: Final = re.compile(rb"\r\n(host|origin|sec-fetch-site):[ \t]*([^\r]*)", re.IGNORECASE)
+#: Names of this machine, the last one as containers on it use it.
+_LOCAL: Final = ("localhost", "host.docker.internal", "host.containers.internal")
+
+
+class BrowserGuard:
+    """Of one destination. `entries()`: the URLs at which people call the mesh, whose pages are its own."""
+
+    def __init__(self, to: Destination, entries: Callable[[], Iterable[str]]) -> None:
+        self._own = (to.host, to.host.split(".")[0])
+        self._entries = entries
+
+    def check(self, request: InboundRequest, is_known: Callable[[bytes], object]) -> None:
+        """`is_known(head)`: the request belongs to one that is being answered here, so that an app has sent
+        it, which may pass on what browsers say. Raises ReachPageDenied."""
+        values = {
+            name.lower(): value.strip().decode("latin-1") for name, value in _LINES.findall(request.raw)
+        }
+        host = values.get(b"host", "")
+        if not self._is_ours(host):
+            raise ReachPageDenied(
+                "the Host of this request names neither this machine nor the service",
+                hint="send it to 127.0.0.1; a web site whose name leads here could read the mesh otherwise",
+            )
+        origin = values.get(b"origin")
+        foreign = values.get(b"sec-fetch-site") == "cross-site" if origin is None else not self._may(origin)
+        if foreign and not is_known(request.raw):
+            raise ReachPageDenied(
+                f"a page of {origin or 'another site'} may not send requests into the mesh",
+                hint="an app that passes on Origin and Sec-Fetch-Site has to pass on traceparent or"
+                " x-request-id too, or leave them out",
+            )
+
+    def _may(self, origin: str) -> bool:
+        if any(origin == _origin(url) for url in self._entries()):
+            return True
+        try:
+            return self._is_ours(urlsplit(origin).netloc)
+        except ValueError:
+            return False
+
+    def _is_ours(self, authority: str) -> bool:
+        """Whether it names this machine, or the service as the mesh does."""
+        host = authority.lower().rpartition(":")[0] if _PORT.search(authority) else authority.lower()
+        if host in _LOCAL or host.endswith(".localhost") or is_loopback(host.strip("[]")):
+            return True
+        return host in self._own
+
+
+_PORT: Final = re.compile(r":[0-9]*\Z")
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

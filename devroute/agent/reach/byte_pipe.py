@@ -1,0 +1,148 @@
+"""A local connection whose bytes go to a port in the mesh and back, each half for itself. Nothing is read
+from the client before the other end is connected, so that nothing is lost, and nothing waits in memory.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from devroute.agent.mesh_links import tcp_request
+from devroute.agent.reach.destination import Destination
+from devroute.errors import DevrouteError, UpstreamInvalid
+from devroute.http.aio.connection import Connection, enable_keepalive
+from devroute.http.message import Framing, Headers, ResponseHead
+from devroute.upstream.interface import DiscardedRequest, Upstream, UpstreamStream
+
+
+class Greeting(Protocol):
+    """What a client expects before the bytes: of SOCKS, of HTTP's CONNECT, or nothing."""
+
+    def connected(self) -> bytes: ...
+    def failed(self, error: DevrouteError) -> bytes: ...
+
+
+class NoGreeting:
+    def connected(self) -> bytes:
+        return b""
+
+    def failed(self, error: DevrouteError) -> bytes:
+        return b""
+
+
+_NO_GREETING: Final = NoGreeting()
+_NO_STREAM: Final = DiscardedRequest()
+
+
+class BytePipe(Connection):
+    """Implements ResponseSink. `pipes`: those that are open; `failed` gets the reason why one
+    could not be connected, or broke off."""
+
+    __slots__ = (
+        "_client_ended", "_connected", "_failed", "_first", "_greeting", "_head", "_pipes", "_reads_paused",
+        "_stream", "_to", "_upstream", "_upstream_ended",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pipes: "set[BytePipe]",
+        upstream: Upstream,
+        to: Destination,
+        failed: Callable[[Destination, DevrouteError], None],
+        greeting: Greeting = _NO_GREETING,
+    ) -> None:
+        super().__init__(loop)
+        self._pipes = pipes
+        self._upstream = upstream
+        self._head = tcp_request(to.address)
+        self._failed = failed
+        self._to = to
+        self._greeting = greeting
+        self._first = b""
+        self._stream: UpstreamStream = _NO_STREAM
+        self._connected = False
+        self._client_ended = False
+        self._upstream_ended = False
+        self._reads_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        enable_keepalive(transport)
+        self._pipes.add(self)
+        self.pause_request()
+        self._stream = self._upstream.open(self._head, self)
+
+    def adopt(self, transport: asyncio.Transport, first: bytes) -> None:
+        """Take over a connection that has sent `first` already."""
+        self._first = first
+        transport.set_protocol(self)
+        self.connection_made(transport)
+
+    # --- from the client
+
+    def received(self, data: bytes) -> None:
+        self._stream.send_data(data)
+
+    def eof_received(self) -> bool:
+        self._client_ended = True
+        self._stream.send_end([])
+        return not self._upstream_ended
+
+    def lost(self, error: Exception | None) -> None:
+        self._pipes.discard(self)
+        if not (self._client_ended and self._upstream_ended):
+            self._stream.cancel()
+        self._stream = _NO_STREAM
+
+    def pause_writing(self) -> None:
+        self._stream.pause_response()
+
+    def resume_writing(self) -> None:
+        self._stream.resume_response()
+
+    # --- from the mesh
+
+    def on_informational(self, head: ResponseHead) -> None: ...
+
+    def on_head(self, head: ResponseHead) -> None:
+        if head.framing is not Framing.UPGRADE:
+            self._stream.cancel()
+            self.on_error(UpstreamInvalid(f"the response is {head.status}, and no connection"))
+            return
+        self._connected = True
+        if greeting := self._greeting.connected():
+            self.write(greeting)
+        if self._first:
+            self._stream.send_data(self._first)
+            self._first = b""
+        self.resume_request()
+
+    def on_data(self, data: bytes) -> None:
+        self.write(data)
+
+    def on_end(self, trailers: Headers) -> None:
+        self._upstream_ended = True
+        self.flush()
+        if self._client_ended or not self.transport.can_write_eof():
+            self.close()
+        else:
+            self.transport.write_eof()
+
+    def on_error(self, error: DevrouteError) -> None:
+        self._stream = _NO_STREAM
+        self._failed(self._to, error)
+        if not self._connected and (refusal := self._greeting.failed(error)):
+            self.write(refusal)
+            self.close()
+        else:
+            self.abort()
+
+    def pause_request(self) -> None:
+        if not self._reads_paused and not self.closed:
+            self._reads_paused = True
+            self.transport.pause_reading()
+
+    def resume_request(self) -> None:
+        if self._reads_paused and not self.closed and self._connected:
+            self._reads_paused = False
+            self.transport.resume_reading()

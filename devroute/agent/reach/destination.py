@@ -1,0 +1,114 @@
+"""Services of the mesh that this laptop's programs call: the grammar of `c.shop:80`, `tcp://orders-db:5432`
+and `9002=c.shop:80`. Pure.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from devroute.contract.target import Address, Malformed, parse_host, parse_port
+from devroute.quoting import quote
+
+#: Services of one agent.
+MAX_FORWARDS: Final = 64
+
+_TCP: Final = "tcp"
+_SCHEMES: Final = ("http", _TCP)
+#: Of names with two labels, those that end so are of the internet, and no service in a namespace.
+_PUBLIC: Final = frozenset(("com", "edu", "gov", "io", "net", "org"))
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A port of a service in the mesh: HTTP, where devroute reads the requests, or bytes (`tcp`)."""
+
+    host: str
+    port: int
+    tcp: bool = False
+
+    def __str__(self) -> str:
+        """As policy and proxy name it."""
+        return f"tcp://{self.address}" if self.tcp else self.address
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """The Host by which the mesh's routes know it."""
+        return self.host if self.port == 80 else self.address
+
+    @classmethod
+    def parse(cls, text: str) -> "Destination":
+        """Raises Malformed."""
+        scheme, separator, rest = text.partition("://")
+        if not separator:
+            scheme, rest = "http", text
+        elif scheme not in _SCHEMES:
+            raise Malformed(f"scheme {quote(scheme)} is not supported; write NAME:PORT, or tcp://NAME:PORT")
+        host, colon, port = rest.removesuffix("/").rpartition(":")
+        if not colon:
+            raise Malformed(f"a port is missing; write {quote(f'{rest}:80')}, as the service's port is named")
+        if "/" in port:
+            raise Malformed("a path has no effect; write NAME:PORT")
+        return cls(parse_name(host), parse_port(port), scheme == _TCP)
+
+
+def parse_name(text: str) -> str:
+    """A DNS name, and no IP address: who may be reached is decided by name. Raises Malformed."""
+    if text.startswith("[") or ":" in text:
+        raise Malformed(f"{quote(text)} is an address; write the service's name, such as c.shop:80")
+    host = parse_host(text)
+    if Address(host, 80).is_literal:
+        raise Malformed(f"{quote(text)} is an address; write the service's name, such as c.shop:80")
+    return host
+
+
+def is_of_the_mesh(host: str) -> bool:
+    """Whether a name can be that of a service: NAME, NAME.NAMESPACE, NAME.NAMESPACE.svc and what follows."""
+    labels = host.split(".")
+    if len(labels) == 2:
+        return labels[1] not in _PUBLIC
+    return len(labels) == 1 or labels[2] == "svc"
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A destination with a local port of its own; None for one that devroute chooses."""
+
+    to: Destination
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Forward":
+        """`c.shop:80`, `9002=c.shop:80` or `tcp://orders-db:5432`. Raises Malformed."""
+        port, equals, rest = text.partition("=")
+        try:
+            if equals:
+                return cls(Destination.parse(rest), parse_port(port))
+            return cls(Destination.parse(text))
+        except Malformed as problem:
+            raise Malformed(f"{quote(text)}: {problem}") from None
+
+
+def read_forwards(value: object) -> tuple[Forward, ...]:
+    """From a list of texts, or from one text of several words. Raises ValueError."""
+    if isinstance(value, str):
+        value = value.replace(",", " ").split()
+    if not isinstance(value, list | tuple):
+        raise ValueError("write a list such as [c.shop:80, tcp://orders-db:5432]")
+    forwards = tuple(each if isinstance(each, Forward) else Forward.parse(str(each)) for each in value)
+    if len(forwards) > MAX_FORWARDS:
+        raise ValueError(f"{len(forwards)} services are given; at most {MAX_FORWARDS} are allowed")
+    _check_unique((str(each.to) for each in forwards), "")
+    _check_unique((str(each.port) for each in forwards if each.port is not None), "local port ")
+    return forwards
+
+
+def _check_unique(names: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{what}{quote(name)} is given twice")
+        seen.add(name)

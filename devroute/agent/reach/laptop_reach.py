@@ -1,0 +1,145 @@
+"""What one `devroute up` reaches in the mesh, put together from its settings."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from devroute.agent.mesh_links import MeshLinks, not_supported
+from devroute.agent.reach.chain import ContractChain
+from devroute.agent.reach.destination import Destination
+from devroute.agent.reach.ports import LocalPorts
+from devroute.agent.reach.reach import LocalPort, Reach
+from devroute.agent.reach.rewriting import RewritingUpstream
+from devroute.agent.reach.variables import proxy_variables
+from devroute.agent.settings import AgentSettings
+from devroute.downstream.context import CompletedExchange
+from devroute.errors import DevrouteError
+from devroute.http.message import RequestHead
+from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+
+#: Puts what sees outgoing requests around the upstream of a service.
+Around = Callable[[str, Upstream], Upstream]
+
+
+class ReachReporter(Protocol):
+    def reach(self, ports: Sequence[LocalPort], proxy: int | None) -> None:
+        """What listens."""
+
+    def reach_failed(self, service: str, error: DevrouteError) -> None:
+        """A connection that got no response of its own."""
+
+
+class LaptopReach:
+    """`around` as of Around; `clock` in seconds; `contract()` names this laptop's services."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        state_folder: Path | None,
+        mesh: MeshLinks,
+        around: Around,
+        reporter: ReachReporter,
+        clock: Callable[[], float],
+        contract: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._mesh = mesh
+        self._around = around
+        self._reporter = reporter
+        self._entries: Mapping[str, str] = {}
+        self._contract = contract
+        self._chain = ContractChain(clock)
+        self._reach = Reach(
+            settings.reach,
+            LocalPorts(state_folder, settings.server),
+            self._chain,
+            self._way,
+            check_ready=self._check_ready,
+            entries=lambda: self._entries.values(),
+            observe=self._observe,
+            failed=lambda to, error: reporter.reach_failed(str(to), error),
+        )
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Of the local ports for HTTP, by service."""
+        return {str(each.to): f"http://{each.address}" for each in self._reach.local if not each.to.tcp}
+
+    async def open(self) -> None:
+        """Raises ConfigInvalid."""
+        await self._reach.open(self._settings.reach_port or self._settings.reach_env)
+
+    def welcomed(self, entries: Mapping[str, str]) -> None:
+        """The first WELCOME, with the URLs at which people call the mesh."""
+        self._entries = entries
+        self._reporter.reach(self._reach.local, self._reach.proxy_port)
+
+    def environment(self) -> dict[str, str]:
+        """For the child."""
+        found: dict[str, str] = {}
+        for each in self._reach.local:
+            found |= each.variables
+        if self._settings.reach_env and self._reach.proxy_port is not None:
+            found |= proxy_variables(self._reach.proxy_port, os.environ)
+        return found
+
+    async def close(self) -> None:
+        await self._reach.close()
+
+    # --- requests to this laptop's apps
+
+    def watched(self, app: Upstream) -> Upstream:
+        """The app, its requests known from their begin to the call of `ended`."""
+        return _Watched(app, self._chain)
+
+    def ended(self, head: bytes) -> None:
+        self._chain.end(head)
+
+    # --- requests from it
+
+    def _way(self, to: Destination) -> Upstream:
+        way = self._mesh.upstream(str(to))
+        if to.tcp:
+            return way
+        return RewritingUpstream(to, self._around(str(to), way), self._chain, self._own_contract)
+
+    def _own_contract(self) -> bytes | None:
+        if not self._settings.reach_contract or not self._settings.services:
+            return None
+        return self._contract().encode()
+
+    def _check_ready(self) -> None:
+        if self._mesh.server_is_older:
+            raise not_supported()
+
+    def _observe(self, exchange: CompletedExchange) -> None:
+        """Report one that was refused here, which nothing else has seen."""
+        if exchange.route is None and exchange.error is not None:
+            self._reporter.reach_failed("reach", exchange.error)
+
+
+def reach_of(
+    settings: AgentSettings,
+    state_folder: Path | None,
+    mesh: MeshLinks,
+    around: Around,
+    reporter: ReachReporter,
+    contract: Callable[[], str],
+) -> LaptopReach | None:
+    """None where programs of this laptop do not reach the mesh. Arguments as of LaptopReach."""
+    if not settings.reaches:
+        return None
+    clock = asyncio.get_running_loop().time
+    return LaptopReach(settings, state_folder, mesh, around, reporter, clock, contract)
+
+
+class _Watched:
+    def __init__(self, app: Upstream, chain: ContractChain) -> None:
+        self._app = app
+        self._chain = chain
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        self._chain.begin(head.wire)
+        return self._app.open(head, sink)

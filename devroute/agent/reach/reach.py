@@ -1,0 +1,254 @@
+"""The laptop's side of what it reaches in the mesh: local ports of forwards, and the one for SOCKS and HTTP
+proxies. All are on loopback, and end with `devroute up`.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from devroute.agent.reach.browsers import BrowserGuard
+from devroute.agent.reach.byte_pipe import BytePipe
+from devroute.agent.reach.chain import ContractChain
+from devroute.agent.reach.destination import Destination, Forward, is_of_the_mesh, parse_name
+from devroute.agent.reach.http_port import Observe, listener, route_to
+from devroute.agent.reach.ports import HOST, LocalPorts
+from devroute.agent.reach.proxy_port import ProxyConnection, split_authority
+from devroute.agent.reach.variables import variables
+from devroute.contract.target import Malformed
+from devroute.downstream.listener import Listener
+from devroute.errors import DevrouteError, NotSupported, ReachOutside, RequestMalformed, TargetOverloaded
+from devroute.http.message import InboundRequest
+from devroute.inspector.recorder import App
+from devroute.routing.route import Route, Router
+from devroute.tasks import TaskOwner
+from devroute.upstream.interface import Upstream
+
+#: Destinations that clients of that port have named.
+MAX_DESTINATIONS: Final = 256
+#: Connections of one forward.
+MAX_CONNECTIONS: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPort:
+    """A forward that listens. `wanted`: the port that it would have, were that free."""
+
+    to: Destination
+    port: int
+    wanted: int
+    variables: Mapping[str, str]
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
+
+
+@dataclass(slots=True)
+class _Way:
+    """To a destination that a client of the proxy port has named."""
+
+    upstream: Upstream
+    route: Route
+    listener: Listener | None = None
+
+
+class Reach:
+    """`way(to)` leads to a destination; `direct(to)` does so past the mesh, None where that is not wanted.
+    `observe` gets each HTTP exchange, `failed` each connection of bytes that could not be made."""
+
+    def __init__(
+        self,
+        forwards: Iterable[Forward],
+        ports: LocalPorts,
+        chain: ContractChain,
+        way: Callable[[Destination], Upstream],
+        *,
+        direct: Callable[[Destination], App] | None = None,
+        check_ready: Callable[[], None],
+        entries: Callable[[], Iterable[str]],
+        observe: Observe,
+        failed: Callable[[Destination, DevrouteError], None],
+    ) -> None:
+        self._forwards = tuple(forwards)
+        self._ports = ports
+        self._chain = chain
+        self._way = way
+        self._direct = direct
+        self._check_ready = check_ready
+        self._entries = entries
+        self._observe = observe
+        self.failed = failed
+        self.local: list[LocalPort] = []
+        self.proxy_port: int | None = None
+        self.pipes: set[BytePipe] = set()
+        self._undecided: set[ProxyConnection] = set()
+        self._named: dict[Destination, _Way] = {}
+        self._past: list[App] = []  # those that go past the mesh
+        self._listeners: list[Listener] = []
+        self._servers: list[asyncio.Server] = []
+        self._tasks = TaskOwner()
+
+    async def open(self, proxy_port: bool | int) -> None:
+        """Listen; for proxy clients at this port, at the first free one from PROXY_PORT on (True), or at none
+        (False). Raises ConfigInvalid."""
+        bound = [(each, *self._ports.bind(each)) for each in self._forwards]
+        places = [(forward.to, sock.getsockname()[1]) for forward, sock, _ in bound]
+        names = variables(places)
+        for (forward, sock, wanted), (to, port), named in zip(bound, places, names, strict=True):
+            await self._serve(sock, self._protocol(forward.to))
+            self.local.append(LocalPort(to, port, wanted, named))
+        if proxy_port is not False:
+            sock = self._ports.bind_proxy(None if proxy_port is True else proxy_port)
+            self.proxy_port = sock.getsockname()[1]
+            requests = self._listen(self._route)
+            await self._serve(
+                sock, lambda: ProxyConnection(self, self._undecided, requests, asyncio.get_running_loop())
+            )
+        if self._servers:
+            self._tasks.start(self._tick())
+
+    async def _serve(self, sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._servers.append(await asyncio.get_running_loop().create_server(protocol, sock=sock))
+
+    def _protocol(self, to: Destination) -> Callable[[], asyncio.BaseProtocol]:
+        upstream = self._way(to)
+        loop = asyncio.get_running_loop()
+        if to.tcp:
+            return lambda: BytePipe(loop, self.pipes, upstream, to, self.failed)
+        route, guard = route_to(upstream, str(to)), BrowserGuard(to, self._entries)
+
+        def routed(request: InboundRequest) -> Route:
+            guard.check(request, self._chain.find)
+            return route
+
+        return self._listen(routed).accept
+
+    def _listen(self, router: Router) -> Listener:
+        made = listener(router, self._observe)
+        self._listeners.append(made)
+        return made
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1.0)
+            now = loop.time()
+            for each in self._listeners:
+                each.tick(now)
+            for connection in list(self._undecided):
+                connection.check(now)
+
+    async def close(self) -> None:
+        """End all connections."""
+        for server in self._servers:
+            server.close()
+        await self._tasks.close()
+        for each in self._listeners:
+            for client in list(each.connections):
+                client.abort()
+        for connection in [*self.pipes, *self._undecided]:
+            connection.abort()
+        for upstream in self._past:
+            await upstream.close()
+
+    # --- clients of the proxy port (proxy_port.Ways)
+
+    @property
+    def connections(self) -> int:
+        return len(self.pipes) + sum(len(each.connections) for each in self._listeners)
+
+    def destination(self, host: str, port: int, *, literal: bool) -> Destination:
+        """Raises ReachOutside."""
+        try:
+            if literal and self._direct is None:
+                raise ReachOutside(
+                    f"{host} is an address, and services of the mesh are reached by name",
+                    hint="let the name be resolved there: socks5h:// in place of socks5://",
+                )
+            to = Destination(host if literal else parse_name(host), port)
+        except Malformed as problem:
+            raise ReachOutside(f"this is no name of a service: {problem}") from None
+        except ReachOutside as error:
+            self.failed(Destination(host, port), error)
+            raise
+        if not self._is_inside(to) and self._direct is None:
+            outside = ReachOutside(
+                f"{to.host} is no service of the mesh",
+                hint="a service is NAME or NAME.NAMESPACE; other names go past the mesh with --reach-direct,"
+                f" and into it with --reach {to}",
+            )
+            self.failed(to, outside)
+            raise outside
+        return to
+
+    def _is_inside(self, to: Destination) -> bool:
+        return is_of_the_mesh(to.host) or any(each.to.host == to.host for each in self._forwards)
+
+    def is_bytes(self, to: Destination) -> bool:
+        if not self._is_inside(to):
+            return True
+        return any(each.to.tcp and each.to.address == to.address for each in self._forwards)
+
+    def check_ready(self, to: Destination) -> None:
+        if self._is_inside(to):
+            self._check_ready()
+
+    def upstream(self, to: Destination) -> Upstream:
+        to = Destination(to.host, to.port, tcp=True)
+        return self._named_way(to).upstream
+
+    def listener(self, to: Destination) -> Listener:
+        way = self._named_way(to)
+        if way.listener is None:
+            way.listener = self._listen(lambda request: way.route)
+        return way.listener
+
+    def _route(self, request: InboundRequest) -> Route:
+        """Of a request in absolute form: one in origin form is meant for this port itself, and a page may
+        have sent it."""
+        form = request.raw.split(b" ", 2)[1][:8].lower()
+        if request.http2 or form[:1] in (b"/", b"*"):
+            raise RequestMalformed(
+                "this port is a proxy, and no service",
+                hint="set it as a SOCKS 5 or HTTP proxy: curl --proxy socks5h://127.0.0.1:PORT http://c.shop/",
+            )
+        if form == b"https://":
+            raise NotSupported(
+                "an https URL goes through a proxy by CONNECT, so that TLS ends at the service"
+            )
+        return self._named_way(self.destination_of(request)).route
+
+    def destination_of(self, request: InboundRequest) -> Destination:
+        """By the URL, with which a Host agrees."""
+        url = request.raw.split(b" ", 2)[1].decode("latin-1")
+        authority = url.partition("://")[2].partition("/")[0].partition("?")[0]
+        host, port, literal = split_authority(authority, 80)
+        return self.destination(host, port, literal=literal)
+
+    def _named_way(self, to: Destination) -> _Way:
+        found = self._named.get(to)
+        if found is None:
+            if len(self._named) >= MAX_DESTINATIONS and not self._forget_idle():
+                raise TargetOverloaded(f"{MAX_DESTINATIONS} destinations are in use at this port")
+            upstream = self._upstream_to(to)
+            found = self._named[to] = _Way(upstream, route_to(upstream, str(to)))
+        return found
+
+    def _upstream_to(self, to: Destination) -> Upstream:
+        if self._direct is None or self._is_inside(to):
+            return self._way(to)
+        past = self._direct(to)
+        self._past.append(past)
+        return past
+
+    def _forget_idle(self) -> bool:
+        """Forget a destination without connections of its own."""
+        for to, way in self._named.items():
+            if way.listener is None or not way.listener.connections:
+                del self._named[to]
+                if way.listener is not None:
+                    self._listeners.remove(way.listener)
+                return True
+        return False

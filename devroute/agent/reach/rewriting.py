@@ -1,0 +1,100 @@
+"""What a request of a local program becomes on its way into the mesh: the mesh's name as its Host, and the
+contract of the request that it belongs to. Pure.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from devroute import headers
+from devroute.agent.reach.chain import Carried, ContractChain
+from devroute.agent.reach.destination import Destination
+from devroute.http.baggage import member_value, with_member
+from devroute.http.message import RequestHead, ResponseHead
+from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+
+#: The fields that are read or written, and all of devroute's own.
+_LINES: Final = re.compile(rb"\r\n(host|baggage|x-devroute[^:]*):[ \t]*([^\r]*)", re.IGNORECASE)
+#: Those of devroute's fields that a program may send: what a caller may send into the mesh at all. All others
+#: are said by sidecars and proxies, which are believed.
+_PASSED: Final = frozenset(name.encode() for name in (headers.CONTRACT, headers.VIA, headers.TRACE))
+#: What of a response is otherwise for the next proxy alone.
+_SHOWN: Final = re.compile(rb"(?:%b|%b):" % (headers.RESULT.encode(), headers.REASON.encode()), re.IGNORECASE)
+
+
+class RewritingUpstream:
+    """Requests to one destination, through `way`; implements Upstream. `own`: the contract for a request that
+    belongs to none, None for no contract."""
+
+    def __init__(
+        self, to: Destination, way: Upstream, chain: ContractChain, own: Callable[[], bytes | None]
+    ) -> None:
+        self._authority = to.authority.encode()
+        self._way = way
+        self._chain = chain
+        self._own = own
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        wire = self._rewritten(head.wire)
+        outgoing = RequestHead(head.method, head.target, head.framing, head.length, wire, head.span)
+        return self._way.open(outgoing, _Sink(sink))
+
+    def _rewritten(self, wire: bytes) -> bytes:
+        given: dict[bytes, bytes] = {}
+        baggage = b""
+        for name, value in _LINES.findall(wire):
+            name = name.lower()
+            if name == b"baggage":
+                baggage = b"%b,%b" % (baggage, value) if baggage else value
+            elif name in _PASSED:
+                given.setdefault(name, value)
+        carried = self._chain.find(wire)
+        if carried is None and (own := self._own()) is not None:
+            carried = Carried(((headers.CONTRACT.encode(), own),), ())
+        lines, baggage = _merged(given, baggage, carried)
+        kept = _LINES.sub(self._line, wire)
+        if baggage:
+            lines += b"baggage: %b\r\n" % baggage
+        return b"%b%b\r\n" % (kept[:-2], lines)
+
+    def _line(self, line: "re.Match[bytes]") -> bytes:
+        name = line[1].lower()
+        if name == b"host":
+            return b"\r\nhost: %b" % self._authority
+        return line[0] if name in _PASSED else b""  # baggage is added again, in one line
+
+
+def _merged(given: dict[bytes, bytes], baggage: bytes, carried: Carried | None) -> tuple[bytes, bytes]:
+    """Lines to be added, and the whole baggage. What the program has passed on itself stays; beside another
+    contract than the one that was found, nothing is added."""
+    if carried is None:
+        return b"", baggage
+    contract, own = headers.CONTRACT.encode(), headers.BAGGAGE_CONTRACT.encode()
+    found = dict(carried.headers)
+    if given.get(contract, found[contract]) != found[contract]:
+        return b"", baggage
+    member = None if contract in given else member_value(baggage, own)
+    if member is not None and member != dict(carried.members).get(own):
+        return b"", baggage
+    lines = b"".join(b"%b: %b\r\n" % each for each in carried.headers if each[0] not in given)
+    for key, value in carried.members:
+        if member_value(baggage, key) is None:
+            baggage = with_member(baggage, key, value)
+    return lines, baggage
+
+
+class _Sink:
+    """Passes a response on, with what it says about who answered."""
+
+    def __init__(self, sink: ResponseSink) -> None:
+        self._sink = sink
+        self.on_informational = sink.on_informational
+        self.on_data = sink.on_data
+        self.on_end = sink.on_end
+        self.on_error = sink.on_error
+        self.pause_request = sink.pause_request
+        self.resume_request = sink.resume_request
+
+    def on_head(self, head: ResponseHead) -> None:
+        head.drop = [span for span in head.drop if _SHOWN.match(head.raw, *span) is None]
+        self._sink.on_head(head)
