@@ -286,7 +286,11 @@ class Agent:
         if not finished.service.startswith("@"):
             if self._metrics is not None and not finished.outgoing:
                 self._metrics.finished(finished)
-            self._reporter.request(finished._replace(target=self._redaction.target_text(finished.target)))
+            if self._reporter.full:
+                self._reporter.skip()
+            else:
+                target = self._redaction.target_text(finished.target)
+                self._reporter.request(finished._replace(target=target))
             self._flush_soon()
             if (finished.refusal or finished.code) and not (finished.rule or finished.outgoing):
                 self._advisor.observe(finished)
@@ -306,6 +310,8 @@ class Agent:
     def _flush(self) -> None:
         self._flushing = None
         self._reporter.flush()
+        if self._reporter.waiting:
+            self._flush_soon()
 
     # --- the shutdown
 

@@ -31,6 +31,18 @@ class FanOut(Reporter):
         for each in self._all:
             each.request(finished)
 
+    @property
+    def full(self) -> bool:
+        return all(each.full for each in self._all)
+
+    def skip(self) -> None:
+        for each in self._all:
+            each.skip()
+
+    @property
+    def waiting(self) -> bool:
+        return any(each.waiting for each in self._all)
+
     def open(self, requests: Sequence[OpenRequest]) -> None:
         for each in self._all:
             each.open(requests)

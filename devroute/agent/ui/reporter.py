@@ -75,6 +75,20 @@ class Reporter(ABC):
     @abstractmethod
     def request(self, finished: Finished) -> None: ...  # on the request path
 
+    @property
+    def full(self) -> bool:
+        """Whether more requests wait than are shown: then `skip` does for the next one."""
+        return False
+
+    def skip(self) -> None:
+        """Count a request that is not shown."""
+        raise NotImplementedError  # never full
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a flush was not enough for all requests."""
+        return False
+
     @abstractmethod
     def open(self, requests: Sequence[OpenRequest]) -> None:
         """Those that have been open for a while, the oldest first; called again as long as there are some,
