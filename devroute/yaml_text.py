@@ -63,13 +63,16 @@ def line_of(root: yaml.Node | None, key: str, index: int) -> int:
     return 1 if found is None else found.start_mark.line + 1
 
 
-def read_documents(text: str, source: str, loader: type[Any] = LOADER) -> list[object]:
-    """All documents of a text without secrets. Raises ConfigInvalid that names `source`."""
+def read_documents(
+    text: str, source: str, loader: type[Any] = LOADER, *, quotes: bool = True
+) -> list[object]:
+    """All documents of a text. Raises ConfigInvalid that names `source`; it may quote the text if that has no
+    secrets (`quotes`)."""
     try:
         _refuse_bombs(text, source)
         return list(yaml.load_all(text, Loader=loader))  # a safe one, or a subclass
     except (yaml.YAMLError, *_WRONG_VALUE) as error:
-        raise _invalid(error, source, True) from None
+        raise _invalid(error, source, quotes) from None
 
 
 def _invalid(error: Exception, source: str, quotes: bool) -> ConfigInvalid:

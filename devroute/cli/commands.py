@@ -54,6 +54,11 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
             "Check everything that this laptop's first request needs, and print what to do about each fault",
             "doctor:doctor",
         ),
+        "env": LazyCommand(
+            "Print the environment that a workload's container has in the mesh, or run a command with it",
+            "env:env",
+            {"options_metavar": "[OPTIONS] [-- COMMAND...]"},
+        ),
         "replay": LazyCommand(
             "Send recorded requests to the local app, and compare its responses with the recorded ones",
             "replay:replay",

@@ -35,7 +35,7 @@ def main() -> None:
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run one command line; returns its exit code. The words after `--` are another command to be run."""
     own = list(arguments)
-    cut = own.index("--") if own[:1] in (["up"], ["trace"]) and "--" in own else len(own)
+    cut = own.index("--") if own[:1] in (["up"], ["trace"], ["env"]) and "--" in own else len(own)
     try:
         app(own[:cut], prog_name="devroute", obj=Invocation(environment, tuple(own[cut + 1 :])))
     except SystemExit as end:
