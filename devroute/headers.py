@@ -32,6 +32,9 @@ TRACE_SOURCE: Final = "x-devroute-trace-source"
 TRACEPARENT: Final = "traceparent"
 #: Beside it, and passed on with it: what tracers of several vendors add.
 TRACESTATE: Final = "tracestate"
+#: On what a laptop reaches in the mesh: its subject, from this proxy. Proves something only together with the
+#: proxy's mesh identity.
+SUBJECT: Final = "x-devroute-subject"
 #: The id that pairs the service's and the laptop's responses to one shadow request.
 COMPARE: Final = "x-devroute-compare"
 #: The ticket of the laptop that a shadow request without a contract is for.

@@ -111,6 +111,13 @@ REGISTRY_LAG: Final = Metric(
 FORWARDED: Final = Metric(
     "devroute_forwarded_total", "counter", "Requests that other replicas forwarded to this one"
 )
+REACH: Final = Metric(
+    "devroute_reach_total",
+    "counter",
+    "Requests and connections of laptops to what they reach in the mesh, by protocol and error (ok without)",
+    ("protocol", "code"),
+)
+REACH_OPEN: Final = Metric("devroute_reach_open", "gauge", "Those that are open")
 POLICY_SUCCESS: Final = Metric(
     "devroute_policy_reload_success", "gauge", "1 if the policy file was last read without an error, else 0"
 )
@@ -139,6 +146,7 @@ BUILD: Final = Metric("devroute_build_info", "gauge", "1, with the version", ("v
 TABLE: Final = (
     SERVER_SECONDS, CLIENT_SECONDS, REQUESTS, RESOLVE_SECONDS, RESOLVES, FALLBACKS, LAPTOPS, LINKS, RTT,
     RECONNECTS, IN_FLIGHT, BODY_BYTES, SIDECARS, REPLICAS, REGISTRY_UP, REGISTRY_LAG, FORWARDED,
+    REACH, REACH_OPEN,
     POLICY_SUCCESS, POLICY_TIME, AUDIT_DROPPED, LOG_DROPPED, SPANS_EXPORTED, SPANS_DROPPED, LOOP_LAG, BUILD,
 )  # fmt: skip
 

@@ -36,8 +36,9 @@ from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.dashboard.dashboard import Dashboard
+from devroute.proxy.egress.egress import Egress
 from devroute.proxy.identity_sources import login_settings
-from devroute.proxy.mesh_egress import mesh_upstream
+from devroute.proxy.mesh_egress import mesh_upstream, reach_upstream
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.replication import Replication
 from devroute.proxy.settings import ProxySettings
@@ -123,6 +124,8 @@ class Proxy:
         settings, config = self._settings, self._config
         now, limits = self._loop.time(), HeadLimits(settings.max_head_bytes, settings.max_header_fields)
         telemetry, observe = self.telemetry, self.telemetry.observer.completed
+        self._reach_mesh = reach_upstream(settings)
+        self._egress = Egress(settings, config.policy, self._reach_mesh, telemetry.record)
         self._data = Listener(self._router, settings.timeouts, observe, now, limits, telemetry.sampler)
         self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
@@ -132,6 +135,7 @@ class Proxy:
             entries=settings.entry_url,
             entry_links=settings.entry_links,
             round_trip=telemetry.control.round_trips.observe,
+            reach=self._egress,
         )
         reported = Reported(telemetry.traces, KnownServices(), self._shadow.comparisons)
         self._dashboard = Dashboard(config, self._tunnels, telemetry, self.named_contracts)
@@ -255,8 +259,10 @@ class Proxy:
         await self._dashboard.close()
         await self.replication.stop()
         await self._pools.close()
-        if self._mesh is not None:
-            await self._mesh.close()
+        await self._egress.close()
+        for mesh in (self._mesh, self._reach_mesh):
+            if mesh is not None:
+                await mesh.close()
         await self._control.cleanup()
         await self._admin.cleanup()
         await self.telemetry.stop()
@@ -270,6 +276,7 @@ class Proxy:
             self._lags.append(now - self._timer.when())
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._data.tick(now)
+        self._egress.tick(now)
         self._dashboard.tick()
         self._shadow.comparisons.expire()
         self.named_contracts.expire(time.time())
@@ -294,6 +301,7 @@ class Proxy:
             self._apply_limits()
             self._pools.close_idle()
             self._tunnels.review_policy()
+            self._egress.review_policy()
 
     def _apply_limits(self) -> None:
         """The policy's limits, or the settings' where it has none."""
@@ -301,6 +309,7 @@ class Proxy:
         per_target = limits.in_flight_per_target or settings.max_in_flight
         self._pools.limit(per_target)
         self.registry.max_links = limits.links_per_subject or settings.max_links_per_subject
+        self._egress.max_per_subject = limits.reach_per_subject or settings.max_reach_per_subject
         self._tunnels.quotas.set_limits(
             per_link=min(per_target, limits.streams_per_link or settings.max_streams_per_link),
             per_subject=limits.in_flight_per_subject or settings.max_in_flight_per_subject,
@@ -335,7 +344,7 @@ class Proxy:
             table.LOOP_LAG: max(self._lags),
             **self.replication.metrics(),
         }
-        return await self.telemetry.exposed(accept, state)
+        return await self.telemetry.exposed(accept, state, self._egress.series())
 
     def _readiness(self) -> dict[str, object]:
         return {

@@ -1,16 +1,28 @@
-"""The way from the proxy to the services of the mesh, for failover."""
+"""The ways from the proxy to the services of the mesh: for failover, and for what laptops reach."""
 
 from devroute.proxy.settings import ProxySettings
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
+from devroute.upstream.negotiating import NegotiatingUpstream
+
+
+def reach_upstream(settings: ProxySettings) -> NegotiatingUpstream | None:
+    """The same listener for what laptops reach: gRPC needs HTTP/2, and others keep the version that they
+    speak."""
+    dialer = _egress_dialer(settings)
+    return None if dialer is None else NegotiatingUpstream(dialer, settings.max_in_flight)
 
 
 def mesh_upstream(settings: ProxySettings) -> Http1Pool | None:
     """The upstream of the real services: a listener of the proxy's own sidecar. Policy does not judge it,
     since the setting accepts loopback addresses only."""
+    dialer = _egress_dialer(settings)
+    return None if dialer is None else Http1Pool(dialer, settings.max_in_flight)
+
+
+def _egress_dialer(settings: ProxySettings) -> Dialer | None:
     if (egress := settings.mesh_egress) is None:
         return None
-    dialer = Dialer(
+    return Dialer(
         egress.host, egress.port, permit=lambda ip, port: None, connect_timeout=settings.connect_timeout
     )
-    return Http1Pool(dialer, settings.max_in_flight)

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from devroute.auth.tls import is_exposed
+from devroute.contract.destination import DEFAULT_DOMAIN, DEFAULT_NAMESPACE
 from devroute.contract.entry_urls import read_entry_urls
 from devroute.contract.grammar import MAX_BYTES, MAX_CONFIGURABLE_ENTRIES, MAX_ENTRIES
-from devroute.contract.target import Address, parse_address
+from devroute.contract.target import Address, check_label, parse_address
 from devroute.downstream.context import Timeouts
 from devroute.quoting import quote
 from devroute.replicas.redis_url import SCHEMES
@@ -39,6 +40,10 @@ def _mesh_egress(value: object) -> Address | None:
     if not address.is_literal or not ipaddress.ip_address(address.host).is_loopback:
         raise ValueError(f"{quote(text)} is not on this machine; write it like http://127.0.0.1:15080")
     return address
+
+
+def _namespace(value: object) -> str:
+    return check_label(str(value), "a namespace's name")
 
 
 def _audit(value: object) -> object:
@@ -185,6 +190,15 @@ class ProxySettings(Settings):
     #: A listener of the proxy's own sidecar that leads into the mesh, for failover (--except-status); without
     #: it failover is not possible.
     mesh_egress: Annotated[Address | None, BeforeValidator(_mesh_egress)] = None
+    #: What laptops reach in the mesh (policy: `reach`): the namespace of names without one, the cluster's
+    #: domain, the namespaces that no rule opens (the proxy's own has its registry), and for how long a
+    #: request or connection may carry nothing.
+    reach_namespace: Annotated[str, BeforeValidator(_namespace)] = DEFAULT_NAMESPACE
+    reach_domain: str = DEFAULT_DOMAIN
+    reach_denied_namespaces: Annotated[tuple[str, ...], BeforeValidator(_list)] = (
+        "devroute", "istio-system", "kube-system",
+    )  # fmt: skip
+    reach_idle_timeout: _Seconds = 3600.0
     #: Where people outside send requests into the mesh, and whether the gateway there has the edge's filter,
     #: so that `?devroute=` works. For what laptops print.
     entry_url: Annotated[Mapping[str, str], BeforeValidator(read_entry_urls)] = {}
@@ -203,13 +217,15 @@ class ProxySettings(Settings):
     #: Bytes of a contract (of a signed one with its signature), and services in it.
     max_contract_bytes: Annotated[int, Field(ge=256, le=MAX_BYTES)] = MAX_BYTES
     max_contract_entries: Annotated[int, Field(ge=1, le=MAX_CONFIGURABLE_ENTRIES)] = MAX_ENTRIES
-    #: Requests in flight to one target. This and the next three can be overridden in the policy (`limits:`).
+    #: Requests in flight to one target. This and the next four can be overridden in the policy (`limits:`).
     max_in_flight: Annotated[int, Field(ge=1)] = 2048
     #: Requests in flight to the laptops of one subject, and by one of its tunnels.
     max_in_flight_per_subject: Annotated[int, Field(ge=1)] = 4096
     max_streams_per_link: Annotated[int, Field(ge=1, le=MAX_STREAMS)] = MAX_STREAMS
     #: Laptops that one subject may have online.
     max_links_per_subject: Annotated[int, Field(ge=1)] = 16
+    #: Requests and connections that the laptops of one subject have open to what they reach.
+    max_reach_per_subject: Annotated[int, Field(ge=1)] = 256
 
     @property
     def timeouts(self) -> Timeouts:

@@ -206,6 +206,11 @@ class ProxyLink(ExchangeLink):
         return self._session.opened + self.delayed
 
     @property
+    def reached(self) -> int:
+        """The number of open streams that the agent has opened."""
+        return self._session.accepted
+
+    @property
     def full(self) -> bool:
         return self.in_flight >= self._session.max_streams
 

@@ -44,7 +44,8 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Dialer:
-    """`label` is the address for messages; `unreachable` the error class for failed or timed-out attempts.
+    """`label` is the address for messages; `unreachable` the error class for failed or timed-out attempts,
+    `unknown` that of names that do not resolve, the same unless it is given.
     Times in seconds. Without `permit` the host is trusted and tried each time: it is the engineer's own app,
     which may be about to start. With `permit` there is a circuit breaker. `tls`: the context for a protocol
     of ALPN, None for clear text; only without `permit`. `retry_refused`: seconds for which a refused
@@ -56,6 +57,7 @@ class Dialer:
         port: int,
         *,
         unreachable: type[DevrouteError] = TargetUnreachable,
+        unknown: type[DevrouteError] | None = None,
         permit: Permit | None = None,
         tls: Callable[[str], ssl.SSLContext] | None = None,
         connect_timeout: float = CONNECT_SECONDS,
@@ -72,6 +74,7 @@ class Dialer:
         self._literal = address.is_literal
         self._answered: str | None = None  # the loopback address that a name led to
         self._unreachable = unreachable
+        self._unknown = unknown or unreachable
         self._permit = permit
         self._tls = tls
         self._breaker = CircuitBreaker() if permit is not None else None
@@ -109,7 +112,7 @@ class Dialer:
             what = "accept a connection" if self._tls is None else "complete a TLS handshake"
             why = f"did not {what} within {self.connect_timeout:g} s"
         except socket.gaierror:
-            why = "is a name that does not resolve"
+            raise self._unknown(f"{self.label} is a name that does not resolve") from None
         except ssl.SSLCertVerificationError as error:
             why = f"has a certificate that is not trusted: {error.verify_message}"
         except ssl.SSLError as error:

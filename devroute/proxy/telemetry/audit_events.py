@@ -23,6 +23,7 @@ Event = Literal[
     "leave",
     "login",
     "omission",
+    "reach",
     "refusal",
     "registration",
     "takeover",

@@ -4,7 +4,7 @@ writers, and reports how many lines those have lost.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -13,7 +13,7 @@ from devroute.downstream.sampling import Sampler
 from devroute.errors import ConfigInvalid
 from devroute.http.spans import AgentSpan
 from devroute.metrics import table
-from devroute.metrics.exposition import expose
+from devroute.metrics.exposition import Series, expose
 from devroute.metrics.table import Metric
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.access_log import request_log
@@ -116,14 +116,16 @@ class Telemetry:
         self._reported[name] = lost
         return lost - before
 
-    async def exposed(self, accept: str, state: Mapping[Metric, float]) -> tuple[bytes, str]:
+    async def exposed(
+        self, accept: str, state: Mapping[Metric, float], further: Iterable[Series] = ()
+    ) -> tuple[bytes, str]:
         """The body of /metrics for an Accept, and its Content-Type; `state`: metrics without labels."""
         lost: dict[Metric, float] = {
             table.LOG_DROPPED: self._log_writer.lost,
             table.AUDIT_DROPPED: 0 if self._audit is None else self._audit.writer.lost,
             table.SPANS_EXPORTED: 0 if self.tracing is None else self.tracing.exported,
         }
-        series = [*all_series(self.metrics, self.control, {**state, **lost})]
+        series = [*all_series(self.metrics, self.control, {**state, **lost}), *further]
         if self.tracing is not None:
             series += self.tracing.series()
         return await expose(accept, series, by_laptop=self.metrics.by_laptop)

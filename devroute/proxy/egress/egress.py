@@ -1,0 +1,240 @@
+"""What laptops reach in the mesh: judges each stream that an agent opens by policy, sends it by HTTP or TCP,
+and records it. The replica that has the laptop's link does all of this.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from devroute.auth.identity import Identity
+from devroute.bounded_cache import BoundedCache
+from devroute.contract.destination import Destination, parse_destination
+from devroute.contract.target import Malformed
+from devroute.errors import (
+    BY_CODE,
+    DevrouteError,
+    HeadTooLarge,
+    NotSupported,
+    ReachDenied,
+    RequestMalformed,
+    ServiceUnknown,
+    TargetOverloaded,
+    TargetUnreachable,
+)
+from devroute.http.message import HeadLimits, RequestHead
+from devroute.metrics.exposition import Series
+from devroute.metrics.table import REACH, REACH_OPEN
+from devroute.policy.policy import Policy
+from devroute.proxy.egress.mesh_http import MeshHttp
+from devroute.proxy.egress.tcp import TcpUpstream
+from devroute.proxy.egress.watched import WatchedStream
+from devroute.proxy.settings import ProxySettings
+from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
+from devroute.tunnel.agent_stream import Finished
+from devroute.tunnel.proxy_link import ProxyLink
+from devroute.upstream.dialer import Dialer
+from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.quota import RefusedStream
+from devroute.upstream.resolver import Resolver
+
+#: Destinations of TCP that are remembered, for their circuit breakers; and of one laptop, once judged.
+MAX_TCP: Final = 1024
+MAX_JUDGED_BYTES: Final = 16 * 1024
+
+#: Errors of streams that were not sent: refusals in the audit trail.
+_NOT_SENT: Final = (ReachDenied, RequestMalformed, HeadTooLarge, NotSupported, TargetOverloaded)
+
+
+class Egress:
+    """Implements devroute.proxy.egress.interface.Reach. `mesh`: the egress listener of the proxy's sidecar,
+    None without one. `now`: the data path's clock, in seconds."""
+
+    def __init__(
+        self,
+        settings: ProxySettings,
+        policy: Callable[[], Policy],
+        mesh: Upstream | None,
+        record: RecordEvent,
+        resolver: Resolver | None = None,
+    ) -> None:
+        self.settings = settings
+        self.policy = policy
+        self.mesh = mesh
+        self.record = record
+        self.open: dict[WatchedStream, None] = {}
+        self.now = asyncio.get_running_loop().time()
+        self.limits = HeadLimits(settings.max_head_bytes, settings.max_header_fields)
+        self.max_per_subject = settings.max_reach_per_subject
+        self.counts: Counter[tuple[str, str]] = Counter()  # by protocol and code
+        self._resolver = Resolver() if resolver is None else resolver
+        self._tcp: dict[Destination, TcpUpstream] = {}
+        self._links: defaultdict[str, set[ProxyLink]] = defaultdict(set)
+
+    def attach(self, link: ProxyLink, laptop: str, identity: Callable[[], Identity]) -> None:
+        links = self._links[identity().subject]
+        links.add(link)
+        link.disconnected.add_done_callback(lambda _: links.discard(link))
+        reaching = _Laptop(self, laptop, identity)
+        link.enable_reach(reaching.upstream, reaching.finished)
+
+    def full(self, subject: str) -> bool:
+        """Whether a subject's laptops have as many streams open as they may, the newest one not counted."""
+        return sum(link.reached for link in self._links[subject]) > self.max_per_subject
+
+    def destination(self, service: bytes) -> Destination:
+        """Raises RequestMalformed."""
+        settings = self.settings
+        try:
+            return parse_destination(service.decode("ascii"), settings.reach_namespace, settings.reach_domain)
+        except (Malformed, UnicodeDecodeError) as problem:
+            raise RequestMalformed(f"what is to be reached is no NAME:PORT: {problem}") from None
+
+    def permit(self, identity: Identity, destination: Destination) -> None:
+        """Raises ReachDenied."""
+        if destination.namespace in self.settings.reach_denied_namespaces:
+            raise ReachDenied(
+                f"{destination} is in a namespace that no laptop may reach, whatever the policy lists",
+                hint="the platform team decides with reach_denied_namespaces",
+                service=str(destination),
+            )
+        self.policy().permit_reach(identity.subject, identity.groups, destination)
+
+    def upstream(self, destination: Destination, subject: str) -> Upstream:
+        """For a destination that is permitted."""
+        if destination.protocol == "tcp":
+            return self._tcp_upstream(destination)
+        host = f"{destination.host(self.settings.reach_domain)}:{destination.port}".encode("ascii")
+        return MeshHttp(self.mesh, destination, host, subject.encode("ascii"), self.limits)
+
+    def _tcp_upstream(self, destination: Destination) -> TcpUpstream:
+        found = self._tcp.get(destination)
+        if found is None:
+            if len(self._tcp) >= MAX_TCP:
+                del self._tcp[next(iter(self._tcp))]
+            dialer = Dialer(
+                f"{destination.host(self.settings.reach_domain)}.",  # absolute: no search domains
+                destination.port,
+                unreachable=TargetUnreachable,
+                unknown=ServiceUnknown,
+                permit=lambda ip, port: self.policy().permit_reached_address(ip, destination),
+                connect_timeout=self.settings.connect_timeout,
+                resolver=self._resolver,
+            )
+            dialer.label = str(destination)
+            found = self._tcp[destination] = TcpUpstream(destination, dialer)
+        return found
+
+    # --- periodic work, and reloads
+
+    def tick(self, now: float) -> None:
+        """End what has been idle for too long."""
+        self.now = now
+        for stream in [each for each in self.open if now - each.active > self.settings.reach_idle_timeout]:
+            stream.idle(self.settings.reach_idle_timeout)
+
+    def review_policy(self) -> None:
+        """Another policy is in force: end what it does not permit."""
+        for stream in list(self.open):
+            try:
+                self.permit(stream.identity(), stream.destination)
+            except ReachDenied as error:
+                stream.end(error)
+
+    def series(self) -> Iterator[Series]:
+        yield REACH_OPEN, (), len(self.open)
+        for labels, count in self.counts.items():
+            yield REACH, labels, count
+
+    async def close(self) -> None:
+        for upstream in self._tcp.values():
+            await upstream.close()
+
+
+class _Laptop:
+    """What the agent of one link reaches. Decisions are kept while policy and identity are the same."""
+
+    def __init__(self, egress: Egress, name: str, identity: Callable[[], Identity]) -> None:
+        self._egress = egress
+        self._name = name
+        self._identity = identity
+        self._judged = BoundedCache[bytes, Upstream](MAX_JUDGED_BYTES)
+        self._judged_by: tuple[Policy, Identity] | None = None
+
+    def upstream(self, service: bytes) -> Upstream:
+        """For a stream that the agent has just opened; one that refuses it where it may not be sent."""
+        egress, identity = self._egress, self._identity()
+        judged_by = (egress.policy(), identity)
+        if self._judged_by != judged_by:
+            self._judged_by = judged_by
+            self._judged = BoundedCache(MAX_JUDGED_BYTES)
+        if egress.full(identity.subject):
+            many = f"'{identity.subject}' has {egress.max_per_subject} requests and connections open already"
+            return _Refusing(
+                TargetOverloaded(many, hint="close some; the policy has limits.reach_per_subject")
+            )
+        found = self._judged.get(service)
+        if found is not None:
+            return found
+        try:
+            destination = egress.destination(service)
+            egress.permit(identity, destination)
+        except DevrouteError as error:
+            return _Refusing(error)
+        found = _Watching(egress, self._identity, destination, egress.upstream(destination, identity.subject))
+        self._judged.put(service, found, len(service) + 64)
+        return found
+
+    def finished(self, finished: Finished) -> None:
+        """A stream has ended."""
+        egress, subject = self._egress, self._identity().subject
+        try:
+            destination = egress.destination(finished.service.encode())
+            service, protocol = str(destination), destination.protocol
+        except RequestMalformed:
+            service, protocol = "", "http"
+        egress.counts[protocol, finished.code or "ok"] += 1
+        kind = BY_CODE.get(finished.code)
+        if kind is not None and issubclass(kind, _NOT_SENT):
+            error = kind(finished.reason, service=service, target=self._name)
+            egress.record("refusal", at="reach", **refusal_fields(error, subject=subject))
+            return
+        egress.record(
+            "reach",
+            subject=subject,
+            laptop=self._name,
+            service=service,
+            status=finished.status or None,
+            code=finished.code or None,
+            bytes=finished.size,
+            seconds=round(finished.duration, 3),
+        )
+
+
+class _Refusing:
+    """Implements Upstream."""
+
+    def __init__(self, error: DevrouteError) -> None:
+        self._error = error
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        return RefusedStream(sink, self._error)
+
+
+class _Watching:
+    """Keeps the open streams of an upstream in sight of `Egress.tick`; implements Upstream."""
+
+    def __init__(
+        self,
+        egress: Egress,
+        identity: Callable[[], Identity],
+        destination: Destination,
+        upstream: Upstream,
+    ) -> None:
+        self._egress = egress
+        self._identity = identity
+        self._destination = destination
+        self._upstream = upstream
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        return WatchedStream(self._egress, self._identity, self._destination, head, sink).send(self._upstream)

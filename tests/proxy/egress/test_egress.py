@@ -1,0 +1,378 @@
+"""What a laptop reaches: policy, limits, audit and TCP, over a real link and real sockets."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from devroute.agent.mesh_links import MeshLinks, tcp_request
+from devroute.contract.destination import parse_destination
+from devroute.errors import (
+    DevrouteError,
+    MeshTlsRequired,
+    ReachDenied,
+    RequestMalformed,
+    ServiceUnknown,
+    TargetOverloaded,
+    TargetUnreachable,
+    UpstreamReset,
+    UpstreamTimeout,
+)
+from devroute.policy import policy as policies
+from devroute.policy.policy import Policy
+from devroute.proxy.egress import egress as egress_module
+from devroute.proxy.egress.egress import Egress
+from devroute.proxy.egress.tcp import is_own_machine
+from devroute.proxy.settings import ProxySettings
+from devroute.upstream.resolver import Resolver
+from tests.support.eventually import eventually
+from tests.support.loopback import App, Client, answer, get, head, site
+from tests.support.mesh_way import welcomed
+
+POLICY = """
+reach:
+- {subjects: [alice], services: [c], namespaces: ["*"]}
+- {subjects: [alice], services: [db], namespaces: ["*"], hosts: ["*.example.com"], protocols: [tcp]}
+"""
+
+#: Another address of this machine than the one that connections to it come from: as another machine's.
+ELSEWHERE = "127.0.0.2"
+
+
+class Names(Resolver):
+    """Takes the place of the cluster's DNS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.addresses: list[str] | None = [ELSEWHERE]
+
+    async def look_up(self, host: str) -> list[str]:
+        self.asked.append(host)
+        if self.addresses is None:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return self.addresses
+
+
+@dataclass
+class Reaching:
+    egress: Egress
+    links: MeshLinks
+    names: Names
+    events: list[dict[str, Any]] = field(default_factory=list)
+    policy: Policy = field(default_factory=lambda: Policy.parse(POLICY))
+
+    async def get(self, service: str) -> Client:
+        client = Client()
+        self.links.upstream(service).open(get(), client)
+        await asyncio.wait_for(client.done.wait(), 10)
+        return client
+
+    async def tcp(self, service: str) -> Client:
+        """Once it is connected, or has failed."""
+        client = Client()
+        client.stream = self.links.upstream(service).open(tcp_request("db:1"), client)  # type: ignore[attr-defined]
+        await asyncio.wait_for(client.first.wait(), 10)
+        return client
+
+
+@asynccontextmanager
+async def reaching(app: App | None = None, **settings: Any) -> AsyncIterator[Reaching]:
+    events: list[dict[str, Any]] = []
+
+    def record(event: str, /, **fields: object) -> None:
+        events.append({"event": event, **fields})
+
+    names = Names()
+    found: Reaching
+    egress = Egress(ProxySettings(**settings), lambda: found.policy, app, record, names)
+    async with site(reach=egress) as where:
+        link = await welcomed(where)
+        found = Reaching(egress, MeshLinks(lambda: [link]), names, events)
+        yield found
+        link.close_with(DevrouteError("the test is over"))
+    await egress.close()
+
+
+# --- policy -------------------------------------------------------------------------------------------------
+
+
+async def test_a_permitted_request_reaches_the_mesh_under_its_own_name_and_is_recorded() -> None:
+    app = App(answer(b"hello"))
+    async with reaching(app, reach_namespace="shop") as found:
+        client = await found.get("c:80")
+        assert (client.error, client.body) == (None, b"hello")
+        assert (
+            b"\r\nhost: c.shop.svc.cluster.local:80\r\nx-devroute-subject: alice\r\n"
+            in app.streams[0].head.wire
+        )
+        await eventually(lambda: found.events)
+        (event,) = found.events
+        seconds = event.pop("seconds")
+        assert 0 <= seconds < 10
+        assert event == {
+            "event": "reach", "subject": "alice", "laptop": "alice", "service": "c.shop:80", "status": 200,
+            "code": None, "bytes": 5,
+        }  # fmt: skip
+        assert found.egress.counts == {("http", "ok"): 1}
+        assert not found.egress.open
+
+
+@pytest.mark.parametrize(
+    ("service", "kind", "reason"),
+    [
+        ("d:80", ReachDenied, "no rule of reach lists d.default"),
+        ("tcp://c:80", ReachDenied, "the rule lists http, not tcp"),
+        ("c.kube-system:80", ReachDenied, "a namespace that no laptop may reach"),
+        ("c.devroute:80", ReachDenied, "a namespace that no laptop may reach"),
+        ("10.0.0.1:80", RequestMalformed, "is an address; write a name"),
+        ("c", RequestMalformed, "a port is missing"),
+    ],
+)
+async def test_what_is_not_permitted_is_refused_and_recorded(
+    service: str, kind: type[DevrouteError], reason: str
+) -> None:
+    app = App()
+    async with reaching(app) as found:
+        client = await found.get(service)
+        assert type(client.error) is kind
+        assert reason in client.error.message
+        await eventually(lambda: found.events)
+        (event,) = found.events
+        assert (event["event"], event["at"], event["subject"], event["code"]) == (
+            "refusal", "reach", "alice", kind.code,
+        )  # fmt: skip
+        assert not app.streams
+
+
+async def test_a_new_policy_applies_to_the_next_request_and_ends_what_it_does_not_permit() -> None:
+    app = App(lambda stream: stream.sink.on_head(head(200)))
+    async with reaching(app) as found:
+        client = Client()
+        found.links.upstream("c:80").open(get(), client)
+        await client.first.wait()
+        found.policy = Policy.parse("")
+        found.egress.review_policy()
+        await asyncio.wait_for(client.done.wait(), 10)
+        assert isinstance(client.error, ReachDenied)
+        await asyncio.wait_for(app.streams[0].cancelled.wait(), 10)
+        assert isinstance((await found.get("c:80")).error, ReachDenied)
+        found.policy = Policy.parse(POLICY)
+        app.serve = answer(b"again")
+        assert (await found.get("c:80")).body == b"again"
+
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+
+async def test_a_subject_has_a_limit_of_open_streams() -> None:
+    app = App(lambda stream: stream.sink.on_head(head(200)))
+    async with reaching(app, max_reach_per_subject=2) as found:
+        clients = [Client() for _ in range(2)]
+        for client in clients:
+            found.links.upstream("c:80").open(get(), client)
+            await client.first.wait()
+        refused = await found.get("c:80")
+        assert isinstance(refused.error, TargetOverloaded)
+        assert refused.error.message == "'alice' has 2 requests and connections open already"
+        app.streams[0].sink.on_end([])
+        await clients[0].done.wait()
+        app.serve = answer(b"there is room")
+        assert (await found.get("c:80")).body == b"there is room"
+
+
+async def test_what_carries_nothing_for_too_long_ends() -> None:
+    app = App(lambda stream: stream.sink.on_head(head(200)))
+    async with reaching(app, reach_idle_timeout=60) as found:
+        client = Client()
+        found.links.upstream("c:80").open(get(), client)
+        await client.first.wait()
+        (stream,) = found.egress.open
+        found.egress.tick(stream.active + 59)
+        app.streams[0].sink.on_data(b"x")  # at second 59
+        found.egress.tick(stream.active + 60)
+        await eventually(lambda: client.body == b"x")
+        assert not client.done.is_set()
+        found.egress.tick(stream.active + 61)
+        await asyncio.wait_for(client.done.wait(), 10)
+        assert isinstance(client.error, UpstreamTimeout)
+        await asyncio.wait_for(app.streams[0].cancelled.wait(), 10)
+        assert not found.egress.open
+
+
+async def test_destinations_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress_module, "MAX_TCP", 2)
+    async with reaching() as found:
+        upstreams = [
+            found.egress.upstream(parse_destination(f"tcp://db{n}:1"), "alice") for n in (1, 2, 3, 1)
+        ]
+        assert upstreams[0] is not upstreams[3]
+        assert found.egress.upstream(parse_destination("tcp://db3:1"), "alice") is upstreams[2]
+
+
+# --- TCP ----------------------------------------------------------------------------------------------------
+
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
+@asynccontextmanager
+async def database(handle: Handle, host: str = ELSEWHERE) -> AsyncIterator[int]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await handle(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, host, 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def break_connection(writer: asyncio.StreamWriter) -> None:
+    """With a reset."""
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
+@pytest.fixture
+def loopback_permitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "SPECIAL", ())
+
+
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_bytes_pass_to_a_database_and_back_and_each_half_ends_by_itself() -> None:
+    async def echo_to_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello ")  # a server may speak first
+        writer.write(await reader.read())
+        await writer.drain()
+
+    async with database(echo_to_the_end) as port, reaching() as found:
+        client = await found.tcp(f"tcp://db.data:{port}")
+        assert client.heads[0].status == 101
+        stream = client.stream  # type: ignore[attr-defined]
+        stream.send_data(b"x" * 300_000)
+        stream.send_end([])
+        await asyncio.wait_for(client.done.wait(), 10)
+        assert (client.error, client.body) == (None, b"hello " + b"x" * 300_000)
+        assert found.names.asked == ["db.data.svc.cluster.local."]
+        await eventually(lambda: found.events and not found.egress.open)
+        (event,) = found.events
+        assert (event["service"], event["status"], event["code"], event["bytes"]) == (
+            f"tcp://db.data:{port}", 101, None, 300_006,
+        )  # fmt: skip
+        assert found.egress.counts == {("tcp", "ok"): 1}
+
+
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_a_service_that_ends_its_half_first_gets_the_rest_of_the_laptop_s() -> None:
+    rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def end_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye")
+        writer.write_eof()
+        rest.set_result(await reader.read())
+
+    async with database(end_first) as port, reaching() as found:
+        client = await found.tcp(f"tcp://db.data:{port}")
+        await asyncio.wait_for(client.done.wait(), 10)
+        assert client.body == b"bye"
+        client.stream.send_data(b"the rest")  # type: ignore[attr-defined]
+        client.stream.send_end([])  # type: ignore[attr-defined]
+        assert await asyncio.wait_for(rest, 10) == b"the rest"
+        await eventually(lambda: not found.egress.open)
+
+
+@pytest.mark.usefixtures("loopback_permitted")
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_service_that_closes_at_the_first_bytes_may_want_the_mesh_s_tls(*, reset: bool) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if reset:
+            break_connection(writer)
+
+    async with database(hang_up) as port, reaching() as found:
+        client = await found.tcp(f"tcp://db.data:{port}")
+        client.stream.send_data(b"select 1")  # type: ignore[attr-defined]
+        await asyncio.wait_for(client.done.wait(), 10)
+        assert isinstance(client.error, MeshTlsRequired)
+        assert "PeerAuthentication STRICT" in client.error.hint
+
+
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_a_connection_that_breaks_later_is_a_reset() -> None:
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(1))
+        await writer.drain()
+        await reader.read(1)
+        break_connection(writer)
+
+    async with database(break_off) as port, reaching() as found:
+        client = await found.tcp(f"tcp://db.data:{port}")
+        client.stream.send_data(b"1")  # type: ignore[attr-defined]
+        await eventually(lambda: client.body == b"1")
+        client.stream.send_data(b"2345")  # type: ignore[attr-defined]
+        await asyncio.wait_for(client.done.wait(), 10)
+        assert isinstance(client.error, UpstreamReset)
+
+
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_a_laptop_that_goes_away_closes_its_connections() -> None:
+    gone = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read()
+        except ConnectionResetError:
+            gone.set()
+
+    async with database(wait) as port, reaching() as found:
+        client = await found.tcp(f"tcp://db.data:{port}")
+        client.stream.cancel()  # type: ignore[attr-defined]
+        await asyncio.wait_for(gone.wait(), 10)
+        await eventually(lambda: [event["code"] for event in found.events] == ["cancelled"])
+
+
+async def test_no_name_leads_to_this_machine_or_its_metadata() -> None:
+    async with database(lambda reader, writer: reader.read(), "127.0.0.1") as port, reaching() as found:
+        for address in ("127.0.0.1", "169.254.169.254", "::1"):
+            found.names.addresses = ["10.9.8.7", address]
+            client = await found.tcp(f"tcp://db.data:{port}")
+            assert isinstance(client.error, ReachDenied)
+            assert "no laptop may reach that" in client.error.message
+
+
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_no_name_leads_to_the_proxy_itself() -> None:
+    async with database(lambda reader, writer: reader.read(), "127.0.0.1") as port, reaching() as found:
+        found.names.addresses = ["127.0.0.1"]  # as its own pod's address: both ends have it
+        client = await found.tcp(f"tcp://db.data:{port}")
+        assert isinstance(client.error, ReachDenied)
+        assert "leads to the proxy itself" in client.error.message
+
+
+def test_two_ends_with_one_address_are_one_machine() -> None:
+    ends: dict[str, object] = {"sockname": ("10.1.2.3", 5), "peername": ("10.1.2.3", 8081)}
+    assert is_own_machine(ends.get)
+    assert not is_own_machine({**ends, "peername": ("10.1.2.4", 8081)}.get)
+
+
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_a_name_that_does_not_resolve_and_a_port_that_is_closed_have_errors_of_their_own() -> None:
+    async with reaching() as found:
+        refused = await found.tcp("tcp://db.data:1")
+        assert isinstance(refused.error, TargetUnreachable)
+        assert refused.error.message == "tcp://db.data:1 refused the connection"
+        found.names.addresses = None
+        unknown = await found.tcp("tcp://db.data:1")
+        assert isinstance(unknown.error, ServiceUnknown)
+        assert unknown.error.message == "tcp://db.data:1 is a name that does not resolve"
+
+
+async def test_tcp_begins_with_an_upgrade() -> None:
+    async with reaching() as found:
+        client = await found.get("tcp://db:1")
+        assert isinstance(client.error, RequestMalformed)
