@@ -10,7 +10,7 @@ from devroute import headers
 from devroute.agent.reach.chain import Carried, ContractChain
 from devroute.agent.reach.destination import Destination
 from devroute.http.baggage import member_value, with_member
-from devroute.http.message import RequestHead, ResponseHead
+from devroute.http.message import RequestHead, ResponseHead, header_value
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: The fields that are read or written, and all of devroute's own.
@@ -20,6 +20,8 @@ _LINES: Final = re.compile(rb"\r\n(host|baggage|x-devroute[^:]*):[ \t]*([^\r]*)"
 _PASSED: Final = frozenset(name.encode() for name in (headers.CONTRACT, headers.VIA, headers.TRACE))
 #: What of a response is otherwise for the next proxy alone.
 _SHOWN: Final = re.compile(rb"(?:%b|%b):" % (headers.RESULT.encode(), headers.REASON.encode()), re.IGNORECASE)
+_RESULT_LINE: Final = headers.line_start(headers.RESULT)
+_REASON_LINE: Final = headers.line_start(headers.REASON)
 
 
 class RewritingUpstream:
@@ -96,5 +98,10 @@ class _Sink:
         self.resume_request = sink.resume_request
 
     def on_head(self, head: ResponseHead) -> None:
-        head.drop = [span for span in head.drop if _SHOWN.match(head.raw, *span) is None]
+        if head.by_rule:  # the exchange writes both lines, with what the rule did
+            result, reason = header_value(head.raw, _RESULT_LINE), header_value(head.raw, _REASON_LINE)
+            if result is not None and reason is not None:
+                head.outcome = result.decode("latin-1"), reason.decode("latin-1")
+        else:
+            head.drop = [span for span in head.drop if _SHOWN.match(head.raw, *span) is None]
         self._sink.on_head(head)

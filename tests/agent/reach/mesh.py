@@ -61,9 +61,14 @@ class Denied:
 
 
 class Mesh:
-    """`apps` by destination; all others are refused."""
+    """`apps` by destination; all others are refused. `around`: what sees requests for HTTP."""
 
-    def __init__(self, apps: dict[str, Upstream] | None = None) -> None:
+    def __init__(
+        self,
+        apps: dict[str, Upstream] | None = None,
+        around: Callable[[str, Upstream], Upstream] = lambda _, app: app,
+    ) -> None:
+        self._around = around
         self.c = App(answer(b"tea"))
         self.apps: dict[str, Upstream] = {"c.shop:80": self.c, **(apps or {})}
         self.chain = ContractChain(lambda: 0.0)
@@ -74,7 +79,9 @@ class Mesh:
 
     def way(self, to: Destination) -> Upstream:
         app = self.apps.get(str(to), Denied())
-        return app if to.tcp else RewritingUpstream(to, app, self.chain, lambda: self.own)
+        if to.tcp:
+            return app
+        return RewritingUpstream(to, self._around(str(to), app), self.chain, lambda: self.own)
 
     def check_ready(self) -> None:
         if self.offline is not None:

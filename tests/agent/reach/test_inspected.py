@@ -1,0 +1,82 @@
+"""Requests through a local port are seen by the inspector and subject to its rules."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from devroute.agent.outgoing import OutgoingRequests
+from devroute.http.http1.response import parse_response_head
+from devroute.inspector.recorder import Recorder
+from devroute.inspector.redaction import redaction
+from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.settings import read_rules
+from devroute.inspector.store import CaptureStore
+from devroute.tunnel.agent_stream import Finished
+from tests.agent.reach.mesh import Mesh, get, say
+from tests.support.loopback import App, AppStream
+
+pytestmark = pytest.mark.asyncio
+
+
+def detoured(stream: AppStream) -> None:
+    """A response from the mesh, where another laptop answered at c."""
+    lines = b"x-devroute-result: laptop\r\nx-devroute-reason: c answered by bob (tunnel)\r\ncontent-length: 3"
+    stream.sink.on_head(parse_response_head(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\n", b"GET"))
+    stream.sink.on_data(b"tea")
+    stream.sink.on_end([])
+
+
+async def asked(*rules: dict[str, Any]) -> tuple[bytes, Any, list[Finished]]:
+    """The response to a request through the port of c.shop:80, its capture, and what was reported."""
+    store, finished = CaptureStore(), list[Finished]()
+    recorder = Recorder(store, asyncio.get_running_loop())
+    seen = OutgoingRequests(RuleBook(read_rules(rules)), redaction(), recorder, finished.append)
+    mesh = Mesh({"c.shop:80": App(detoured)}, seen.around)
+    async with mesh.reached("c.shop:80") as reach:
+        port = reach.local[0].port
+        response = await say(port, get(f"127.0.0.1:{port}", "authorization: Bearer s3cret"), end=False)
+    recorder.flush()
+    (capture,) = store.newest_first()
+    return response, capture, finished
+
+
+async def test_a_capture_has_the_name_of_the_service_and_is_redacted() -> None:
+    response, capture, finished = await asked()
+    assert b"\r\nx-devroute-reason: c answered by bob (tunnel)\r\n" in response
+    assert (capture.direction, capture.service, capture.status) == ("out", "c.shop:80", 200)
+    fields = {name.lower(): value for name, value in capture.request_headers}
+    assert (fields["host"], fields["authorization"]) == ("c.shop", "[redacted]")
+    assert dict(capture.response_headers)["x-devroute-result"] == "laptop"
+    assert [(each.service, each.outgoing) for each in finished] == [("c.shop:80", True)]
+
+
+async def test_what_a_rule_did_stands_once_in_the_reason() -> None:
+    rule = {"name": "slow", "direction": "out", "delay": "1ms"}
+    response, capture, _ = await asked(rule)
+    reason = b"c answered by bob (tunnel), where rule 'slow' delayed it by 0.001 s"
+    assert b"\r\nx-devroute-result: laptop\r\nx-devroute-reason: %b\r\n" % reason in response
+    assert response.lower().count(b"\r\nx-devroute-reason:") == 1
+    assert b"x-devroute-rule" not in response
+    assert capture.rules == ["rule 'slow' delayed it by 0.001 s"]
+
+
+async def test_a_service_that_a_rule_stands_for_is_not_asked() -> None:
+    rule = {
+        "name": "down",
+        "direction": "out",
+        "service": "c.shop:80",
+        "respond": {"status": 503, "body": "no"},
+    }
+    response, capture, _ = await asked(rule)
+    assert response.startswith(b"HTTP/1.1 503 ")
+    assert response.endswith(b"no")
+    assert b"x-devroute-reason: c.shop:80 answered, where rule 'down' responded\r\n" in response
+    assert (capture.status, capture.rules) == (503, ["rule 'down' responded"])
+
+
+async def test_a_timeout_is_a_504_that_names_the_rule() -> None:
+    response, capture, _ = await asked({"name": "late", "direction": "out", "delay": "9s", "timeout": "1ms"})
+    assert response.startswith(b"HTTP/1.1 504 ")
+    assert b"c.shop:80 took longer than 0.001 s, the timeout of rule 'late' of the laptop" in response
+    assert capture.error[0] == "upstream-timeout"
