@@ -9,6 +9,7 @@ from devroute.cli.completion import one_of
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
 from devroute.cli.invocation import read_labels
+from devroute.cli.manifests_install import carriers_of
 from devroute.mesh.manifests.gateway_filter import (
     EdgeSettings,
     SameSite,
@@ -54,6 +55,10 @@ def edge(
     cookie_same_site: Annotated[
         str, option("none sends the cookie with forms of other sites (form_post)", **one_of(*SAME_SITE))
     ] = "lax",
+    carrier: Annotated[
+        list[str] | None,
+        option("Header of your own that carries contracts in the mesh; repeatable", "HEADER"),
+    ] = None,
     proxy_namespace: Annotated[str, option("Namespace of the proxy", "NAMESPACE")] = "devroute",
     domain: Annotated[str, option("DNS domain of the cluster", "DOMAIN")] = "cluster.local",
 ) -> None:
@@ -79,6 +84,7 @@ def edge(
         cookie_domain=cookie_domain,
         cookie_same_site=same_site,
         control=ProxyService(namespace=proxy_namespace, domain=domain).control_cluster,
+        carriers=carriers_of(carrier or ["none"], sampled=False).named,
     )
     documents = [edge_filter(settings), *_rules_for_tokens(settings, issuer, audience, jwks)]
     typer.echo(to_yaml(*documents), nl=False)

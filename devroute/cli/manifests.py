@@ -11,7 +11,7 @@ from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import Commands, argument, option
 from devroute.cli.invocation import read_input
 from devroute.cli.manifests_check import check
-from devroute.cli.manifests_install import chart, install, scope_of
+from devroute.cli.manifests_install import Carried, Sampled, carriers_of, chart, install, scope_of
 from devroute.contract.offer_options import read_percent
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
@@ -41,6 +41,8 @@ def filter_of_a_scope(
     shadow_share: Annotated[
         str | None, option("Share of requests without a contract that up --shadow may copy", "PERCENT")
     ] = None,
+    carrier: Carried = None,
+    sampled: Sampled = False,
     proxy_namespace: Annotated[str, option("Namespace of the proxy", "NAMESPACE")] = "devroute",
     domain: Annotated[str, option("DNS domain of the cluster", "DOMAIN")] = "cluster.local",
 ) -> None:
@@ -57,7 +59,8 @@ def filter_of_a_scope(
                 hint = f"--{name.replace('_', '-')}"
                 raise typer.BadParameter("write it after the command", param_hint=hint)
         return
-    _print_filter(scope, namespace, service, label, shadow_share, proxy_namespace, domain)
+    place = (proxy_namespace, domain)
+    _print_filter(scope, namespace, service, label, shadow_share, carrier, sampled, place)
 
 
 @exits_with_code
@@ -67,16 +70,18 @@ def _print_filter(
     service: str | None,
     label: list[str] | None,
     shadow_share: str | None,
-    proxy_namespace: str,
-    domain: str,
+    carrier: list[str] | None,
+    sampled: bool,
+    place: tuple[str, str],
 ) -> None:
     if shadow_share is not None and scope != "workload":
         raise typer.BadParameter("is for one workload; write --scope workload", param_hint="--shadow-share")
     generated = scope_of(scope, namespace, service, label)
     if isinstance(generated, WorkloadScope):
         generated = replace(generated, shadow_share=_share(shadow_share))
+    proxy_namespace, domain = place
     proxy = ProxyService(namespace=proxy_namespace, domain=domain)
-    typer.echo(to_yaml(envoy_filter(generated, proxy)), nl=False)
+    typer.echo(to_yaml(envoy_filter(generated, proxy, carriers_of(carrier, sampled))), nl=False)
 
 
 def _share(text: str | None) -> float | None:

@@ -17,6 +17,7 @@ from devroute.cli.help import option
 from devroute.cli.invocation import read_labels
 from devroute.cli.proxy_options import ENTRY_LINKS, EntryUrls, OtlpEndpoint
 from devroute.errors import ConfigInvalid
+from devroute.http import carriers
 from devroute.mesh.manifests.installation import (
     IMAGE,
     POD_NETWORKS,
@@ -25,6 +26,7 @@ from devroute.mesh.manifests.installation import (
     Installation,
 )
 from devroute.mesh.manifests.model import (
+    Carriers,
     MeshScope,
     NamespaceScope,
     ProxyService,
@@ -58,6 +60,23 @@ def scope_of(
     if not service:
         raise typer.BadParameter("--scope workload needs a service", param_hint=f"--{prefix}service")
     return WorkloadScope(namespace, service, read_labels(label or [], f"--{prefix}label"))
+
+
+Carried = Annotated[
+    list[str] | None,
+    option(
+        "Header that carries contracts beside x-devroute; repeatable; default: baggage, tracestate", "HEADER"
+    ),
+]
+Sampled = Annotated[
+    bool, typer.Option("--sampled", help="Have traces recorded that a contract begins (traceparent)")
+]
+
+
+def carriers_of(carrier: list[str] | None, sampled: bool) -> Carriers:
+    """What options say of carriers; the name `none` is for no further ones. Raises ConfigInvalid."""
+    written = carriers.DEFAULT if carrier is None else () if carrier == ["none"] else tuple(carrier)
+    return Carriers(tuple(dict.fromkeys(map(str.lower, written))), sampled)
 
 
 def _installation(
@@ -110,6 +129,8 @@ def _installation(
     host: Annotated[
         str | None, option("Host name under which laptops connect, for the examples", "HOST")
     ] = None,
+    carrier: Carried = None,
+    sampled: Sampled = False,
     entry_url: EntryUrls = None,
     entry_links: Annotated[bool, ENTRY_LINKS] = False,
     otlp_endpoint: OtlpEndpoint = None,
@@ -149,6 +170,7 @@ def _installation(
         monitoring_namespace=monitoring_namespace,
         networks=tuple(network or ()),
         mesh_egress=mesh_egress,
+        carriers=carriers_of(carrier, sampled),
         entry_urls=tuple(entry_url or ()),
         entry_links=entry_links,
         otlp_endpoint=otlp_endpoint,
@@ -218,8 +240,9 @@ def chart(
 ) -> None:
     """Write a Helm chart of what `install` writes; the options are its defaults.
 
-    Fixed when the chart is written are --network, --pod-network, --service-network and --outlier-detection;
-    all others are values. --host is for the examples of install, which are no part of the chart.
+    Fixed when the chart is written are --network, --pod-network, --service-network, --outlier-detection,
+    --carrier and --sampled; all others are values. --host is for the examples of install, which are no part
+    of the chart.
 
     \b
     Example: devroute manifests chart --image images.example/devroute:1 --folder chart

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from devroute.cli.main import run
+from devroute.http.carriers import KNOWN
 from devroute.mesh.manifests.folder import files
 from devroute.mesh.manifests.installation import Installation
 
@@ -66,6 +67,30 @@ def test_a_workload_s_share_is_a_route_after_those_of_contracts(
     assert fraction == {"numerator": numerator, "denominator": "MILLION"}
     assert {*routes} - {*_routes(without)} == {"devroute-shadow", "devroute-copied"}
     assert _filters(document) - _filters(without) == {"devroute.shop.foo.shadow"}
+
+
+@pytest.mark.parametrize(
+    ("given", "written", "parent"),
+    [
+        ([], '"baggage", "tracestate"', '"00"'),
+        (["--sampled"], '"baggage", "tracestate"', '"01"'),
+        (["--carrier", "X-Acme", "--carrier", "uberctx-devroute"], '"x-acme", "uberctx-devroute"', None),
+        (["--carrier", "none"], "", None),
+    ],
+)
+def test_carriers_are_chosen_and_all_are_read(
+    given: list[str], written: str, parent: str | None, capsys: Output
+) -> None:
+    for command in ([], ["install"]):
+        assert devroute(*command, *given) == 0
+        text = capsys.readouterr().out
+        assert " ".join(f"carriers = {{ {written} }}".split()) in " ".join(text.split())
+        assert ('parent = "' in text) is (parent is not None)
+        assert parent is None or f"parent = {parent}" in text
+        (document,) = (each for each in yaml.safe_load_all(text) if "devroute-detour" in str(each))
+        named = ["devroute-ask-x-acme"] if "X-Acme" in given else []
+        asks = [name for name in _routes(document) if name.startswith("devroute-ask-")]
+        assert asks == [*(f"devroute-ask-{each}" for each in KNOWN), *named, "devroute-ask-trace"]
 
 
 def _filters(document: dict[str, Any]) -> set[str]:
@@ -133,6 +158,12 @@ def test_install_says_how_to_create_the_secret_of_a_registry_and_repeats_no_pass
             2,
             "at most 100%",
         ),
+        (["--carrier", "cookie"], 20, "'cookie' cannot carry a contract"),
+        (["--carrier", "x-devroute-via"], 20, "'x-devroute-via' cannot carry a contract"),
+        (["--carrier", "a b"], 20, "'a b' cannot carry a contract"),
+        (["--carrier", "baggage", "--sampled"], 20, "tracestate, which is not among them"),
+        (["install", *[f"--carrier=x-{number}" for number in range(9)]], 20, "more than 8 headers"),
+        (["edge", "--carrier", "host"], 20, "'host' cannot carry a contract"),
         (["versions"], 2, "SERVICE"),
         (["versions", "foo"], 20, "write SERVICE=VERSION"),
         (["versions", "-", "foo=v1"], 2, "either - or services"),
