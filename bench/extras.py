@@ -1,4 +1,4 @@
-"""Further measurements: idle tunnels, one stalled stream among others, and gRPC."""
+"""Further measurements: a long way, idle tunnels, one stalled stream among others, and gRPC."""
 
 import argparse
 import contextlib
@@ -9,9 +9,29 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from bench.measure import GIB, wrk
-from bench.peers import HERE, SIDECAR, Apps, Peer, mesh, through_tunnel
-from bench.processes import POLL_SECONDS, CannotRun, Door, Stage, cpu_seconds, free_ports, pause, resident_kib
+from bench.measure import GIB, bulk, wrk
+from bench.peers import (
+    HERE,
+    RATHOLE,
+    SIDECAR,
+    Apps,
+    Peer,
+    devroute_over,
+    mesh,
+    rathole_over,
+    through_tunnel,
+)
+from bench.processes import (
+    POLL_SECONDS,
+    CannotRun,
+    Door,
+    Stage,
+    cpu_seconds,
+    free_ports,
+    pause,
+    resident_kib,
+    stop,
+)
 
 #: Seconds; a link sends a ping after 10 s, so two of them are measured.
 IDLE_SECONDS = 22.0
@@ -23,6 +43,9 @@ STALL_CONNECTIONS = 4
 #: h2load: a few connections with several streams each, as sidecars have them; 64 in flight.
 GRPC_CONNECTIONS, GRPC_STREAMS = 4, 16
 GRPC_ROUNDS = 3
+#: Round trips in milliseconds, and large bodies over each.
+DISTANCES = (20, 50)
+DISTANCE_ROUNDS = 3
 
 Figures = dict[str, float]
 
@@ -77,6 +100,33 @@ def _stalled(door: Door) -> Iterator[None]:
             client.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
         except OSError as error:
             raise CannotRun(f"the stalled stream ended: {error}") from None
+
+
+def distance(stage: Stage, apps: Apps, tunnel: Peer | None, options: argparse.Namespace) -> Figures:
+    """Bytes a second of one large body down, where the round trip between laptop and mesh takes as long."""
+    found: Figures = {}
+    for milliseconds in DISTANCES:
+        for name, over in (("devroute", devroute_over), (RATHOLE, rathole_over)):
+            label = f"{name} at {milliseconds} ms"
+
+            def network(port: int, label: str = label, milliseconds: int = milliseconds) -> int:
+                (far,) = free_ports(1)
+                places = (f"127.0.0.1:{far}", f"127.0.0.1:{port}", str(milliseconds))
+                relay = stage.run(f"distance {label}", stage.program("godistance"), *places)
+                stage.until_listening(far, relay)
+                return far
+
+            try:
+                peer = over(stage, apps, label, network)
+            except CannotRun:
+                if name == RATHOLE:  # it may not be installed
+                    continue
+                raise
+            rates = [bulk(stage, peer, "get", options.size // 4) for _ in range(DISTANCE_ROUNDS)]
+            found[f"distance_{name}_{milliseconds}"] = statistics.median(rates)
+            for process in peer.proxy + peer.agent:
+                stop(process)
+    return found
 
 
 def grpc(stage: Stage, apps: Apps, tunnel: Peer | None, options: argparse.Namespace) -> Figures:
@@ -145,5 +195,6 @@ def _h2load(program: str, message: str, door: Door, seconds: int) -> float:
 ALL: dict[str, Callable[[Stage, Apps, Peer | None, argparse.Namespace], Figures]] = {
     "one stalled stream": stalled_stream,
     "gRPC unary": grpc,
+    "a long way": distance,
     "idle tunnels": idle_tunnels,
 }

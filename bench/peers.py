@@ -48,8 +48,13 @@ PINNED, FORWARDED = (
     "devroute, tunnel, of two replicas: forwarded",
 )
 SSH, SSH_TTY = "ssh -N -R", "ssh -tt -R"
+RATHOLE = "rathole"
 #: The floor is the best of these.
-TUNNELS = ("chisel", "frp", "yamux + Go ReverseProxy", "rathole")
+TUNNELS = ("chisel", "frp", "yamux + Go ReverseProxy", "bore", RATHOLE)
+
+
+#: Another port that leads to this one, over what is between a laptop and the mesh.
+Network = Callable[[int], int]
 
 
 @dataclass(frozen=True)
@@ -297,20 +302,39 @@ def frp(stage: Stage, apps: Apps) -> Peer:
     return _peer(stage, apps, "frp", ports, (server,), (client,))
 
 
+def bore(stage: Stage, apps: Apps) -> Peer:
+    """Its control port is always the same, so one run at a time has it. An agent has one service."""
+    binary = stage.program("bore")
+    ports = free_ports(2)
+    server = stage.run("bore-server", binary, "server", "--bind-addr", "127.0.0.1")
+    pause(server, 0.3)  # an agent that cannot connect ends at once
+    agents = tuple(
+        stage.run(f"bore-{to}", binary, "local", str(to), "--to", "127.0.0.1", "--port", str(port))
+        for port, to in zip(ports, (apps.app, apps.bulk), strict=True)
+    )
+    return _peer(stage, apps, "bore", ports, (server,), agents)
+
+
 def rathole(stage: Stage, apps: Apps) -> Peer:
+    return rathole_over(stage, apps, RATHOLE, lambda port: port)
+
+
+def rathole_over(stage: Stage, apps: Apps, name: str, network: Network) -> Peer:
     binary = stage.program("rathole")
     (port, *ports) = free_ports(3)
+    short = re.sub(r"[^a-z0-9]+", "-", name)
     pairs = list(zip(ports, (apps.app, apps.bulk), strict=True))
     doors = "".join(f'[server.services.s{to}]\nbind_addr = "127.0.0.1:{door}"\n' for door, to in pairs)
     targets = "".join(f'[client.services.s{to}]\nlocal_addr = "127.0.0.1:{to}"\n' for _, to in pairs)
     secret = 'default_token = "bench"\n'
-    server_file = stage.write("rathole-s.toml", f'[server]\nbind_addr = "127.0.0.1:{port}"\n{secret}{doors}')
+    server_file = stage.write(f"{short}-s.toml", f'[server]\nbind_addr = "127.0.0.1:{port}"\n{secret}{doors}')
+    server = stage.run(f"{short}-server", binary, "--server", server_file)
+    stage.until_listening(port, server)
     client_file = stage.write(
-        "rathole-c.toml", f'[client]\nremote_addr = "127.0.0.1:{port}"\n{secret}{targets}'
+        f"{short}-c.toml", f'[client]\nremote_addr = "127.0.0.1:{network(port)}"\n{secret}{targets}'
     )
-    server = stage.run("rathole-server", binary, "--server", server_file)
-    client = stage.run("rathole-client", binary, "--client", client_file)
-    return _peer(stage, apps, "rathole", ports, (server,), (client,))
+    client = stage.run(f"{short}-client", binary, "--client", client_file)
+    return _peer(stage, apps, name, ports, (server,), (client,))
 
 
 def yamux(stage: Stage, apps: Apps) -> Peer:
@@ -385,7 +409,7 @@ def _tunnel(
     stage.until_listening(proxy.control, proxy.process)
     services = (f"foo=127.0.0.1:{apps.app}", f"bulk=127.0.0.1:{apps.bulk}")
     agent = stage.run(
-        re.sub(r"[^a-z]+", "-", name),
+        re.sub(r"[^a-z0-9]+", "-", name),
         *command,
         "up",
         *services,
@@ -397,6 +421,13 @@ def _tunnel(
 
 def devroute_tunnel(stage: Stage, apps: Apps) -> Peer:
     return _tunnel(stage, apps, TUNNEL, mesh(stage, "proxy-tunnel"))
+
+
+def devroute_over(stage: Stage, apps: Apps, name: str, network: Network) -> Peer:
+    proxy = mesh(stage, re.sub(r"[^a-z0-9]+", "-", f"proxy {name}"))
+    stage.until_listening(proxy.control, proxy.process)
+    env = {"DEVROUTE_SERVER": f"http://127.0.0.1:{network(proxy.control)}"}
+    return _tunnel(stage, apps, name, proxy, env=env)
 
 
 def _two_replicas(stage: Stage, name: str) -> tuple[Mesh, Mesh]:
@@ -471,7 +502,8 @@ ALL: dict[str, Callable[[Stage, Apps], Peer]] = {
     SSH_TTY: ssh_tty,
     "chisel": chisel,
     "frp": frp,
-    "rathole": rathole,
+    "bore": bore,
+    RATHOLE: rathole,
     "yamux + Go ReverseProxy": yamux,
     TUNNEL: devroute_tunnel,
     PINNED: devroute_pinned,

@@ -15,6 +15,7 @@ from bench.peers import (
     FORWARDED,
     NGINX,
     PINNED,
+    RATHOLE,
     REFERENCE,
     RELAY,
     SSH,
@@ -103,6 +104,16 @@ def _in_ms(value: float | None) -> float | None:
     return None if value is None else value / 1000
 
 
+def _in_mb(value: float | None) -> float | None:
+    return None if value is None else value / 1e6
+
+
+def _both_ends(run: Run, peer: str) -> float | None:
+    """CPU seconds per 100,000 requests of proxy and agent."""
+    proxy, agent = (run.median(peer, metric) for metric in ("proxy_cpu", "agent_cpu"))
+    return None if proxy is None or agent is None else proxy + agent
+
+
 def _show(value: float | None, form: str) -> str:
     return NONE if value is None else form.format(value)
 
@@ -147,6 +158,7 @@ def floors(run: Run) -> list[Floor]:
     )
     tunnelled = f" (tunnel {extra('grpc_tunnel', 0) / extra('grpc_straight', 1):.2f})" if grpc else ""
     idle_cpu = extra("idle_cpu")
+    ours, theirs = (_both_ends(run, name) for name in (TUNNEL, RATHOLE))
     return [
         Floor("direct relay, req/s ÷ Go reference", run.against(RELAY, REFERENCE, "rate"), 3.0),
         Floor("direct relay ÷ nginx", run.against(RELAY, NGINX, "rate"), 0.5),
@@ -157,6 +169,23 @@ def floors(run: Run) -> list[Floor]:
         ),
         Floor("tunnel ÷ ssh -tt -R, its best case", run.against(TUNNEL, SSH_TTY, "rate"), 0.85),
         Floor("tunnel ÷ ssh -N -R", run.against(TUNNEL, SSH, "rate"), 5),
+        Floor("tunnel ÷ rathole", run.against(TUNNEL, RATHOLE, "rate"), 0.75),
+        Floor("p99 of the tunnel ÷ rathole's", run.against(TUNNEL, RATHOLE, "p99"), 1.2, least=False),
+        Floor(
+            "CPU a request, both ends ÷ rathole's",
+            ours / theirs if ours and theirs else None,
+            1.15,
+            least=False,
+        ),
+        *(
+            Floor(
+                f"one body down at a round trip of {way} ms, MB/s",
+                _in_mb(extra(f"distance_devroute_{way}")),
+                bound,
+                note=f" (rathole {extra(f'distance_rathole_{way}', 0) / 1e6:.0f})",
+            )
+            for way, bound in ((20, 300), (50, 120))
+        ),
         Floor("tunnel over TLS ÷ tunnel", run.against(TUNNEL_TLS, TUNNEL, "rate"), 0.75),
         Floor("pinned to the owner of two replicas ÷ one replica", run.against(PINNED, TUNNEL, "rate"), 0.97),
         Floor("forwarded to the owner ÷ one replica", run.against(FORWARDED, TUNNEL, "rate"), 0.5),

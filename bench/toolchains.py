@@ -27,13 +27,14 @@ def prepare(into: Path) -> dict[str, str]:
     """Build what is missing. Returns the reasons for what could not be built, by program."""
     into.mkdir(parents=True, exist_ok=True)
     problems: dict[str, str] = {}
-    for program in ("goref", "gotunnel", "gobulk"):
+    for program in ("goref", "gotunnel", "gobulk", "godistance"):
         _try(problems, program, ["go", "build", "-o", f"{into}/", f"./{program}"])
     installs = {
         "chisel": ["go", "install", "github.com/jpillora/chisel@latest"],
         "frps": ["go", "install", "github.com/fatedier/frp/cmd/frps@latest"],
         "frpc": ["go", "install", "github.com/fatedier/frp/cmd/frpc@latest"],
         "rathole": ["cargo", "install", "--quiet", "--root", str(into.parent), "rathole"],
+        "bore": ["cargo", "install", "--quiet", "--root", str(into.parent), "bore-cli"],
     }
     for program, command in installs.items():
         if not (into / program).exists():
