@@ -286,11 +286,7 @@ class Agent:
         if not finished.service.startswith("@"):
             if self._metrics is not None and not finished.outgoing:
                 self._metrics.finished(finished)
-            if self._reporter.full:
-                self._reporter.skip()
-            else:
-                target = self._redaction.target_text(finished.target)
-                self._reporter.request(finished._replace(target=target))
+            self._reporter.finished(finished, self._redaction)
             self._flush_soon()
             if (finished.refusal or finished.code) and not (finished.rule or finished.outgoing):
                 self._advisor.observe(finished)

@@ -4,6 +4,7 @@ API (agent/control)."""
 from collections.abc import Sequence
 
 from devroute.agent.ui.reporter import Event, Reporter
+from devroute.inspector.redaction import Redaction
 from devroute.tunnel.agent_stream import Finished, OpenRequest
 
 
@@ -30,6 +31,14 @@ class FanOut(Reporter):
     def request(self, finished: Finished) -> None:
         for each in self._all:
             each.request(finished)
+
+    def finished(self, finished: Finished, redaction: Redaction) -> None:
+        """As `request`, of one whose target is not redacted; at less cost where it would not be shown."""
+        if self.full:
+            self.skip()
+        else:
+            target = redaction.target_text(finished.target)
+            self.request(finished._replace(target=target))
 
     @property
     def full(self) -> bool:
