@@ -1,0 +1,238 @@
+"""What a laptop reaches, for real: a program at a local port of `devroute up --reach`, the tunnel, `devroute
+proxy`, an Envoy as its own sidecar, and Envoys in front of the services, under STRICT mTLS.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from grpc import aio
+
+from devroute.auth.tokens import new_token
+from devroute.contract.destination import parse_destination
+from devroute.errors import MeshTlsRequired
+from devroute.mesh import testbed
+from devroute.mesh.envoy import running
+from devroute.mesh.istio.sidecar import OUTBOUND, Document, Endpoint, Sidecar, bootstrap
+from devroute.proxy.egress.tcp import TcpConnection, TcpStream
+from tests.envoy.certificates import MeshCa
+from tests.envoy.harness import serving
+from tests.envoy.real import Mesh, real_mesh
+from tests.envoy.test_failover import PROXY_IDENTITY, callers_policy
+from tests.support import grpc_app
+from tests.support.eventually import eventually
+from tests.support.loopback import Client
+from tests.support.ports import free_port
+
+pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
+
+NOWHERE = Endpoint("", 0)
+C_IDENTITY = "spiffe://cluster.local/ns/default/sa/c"
+POLICY = """
+reach:
+- {subjects: [alice], services: [c, g, gone, nowhere], namespaces: [default]}
+"""
+
+
+def egress(port: int, services: dict[str, Endpoint], ca: MeshCa) -> Document:
+    """The proxy's own sidecar, as a Sidecar resource with an HTTP_PROXY listener configures it, in a mesh
+    with outboundTrafficPolicy REGISTRY_ONLY."""
+    number = services["c"].port
+    as_client = [f"outbound|{number}||g.default.svc.cluster.local"]
+    described = Sidecar("devroute-proxy", services["c"], port=number, services=services, as_client=as_client)
+    configuration = bootstrap(described)
+    for cluster in configuration["static_resources"]["clusters"]:
+        if cluster["name"] == f"outbound|{number}||c.default.svc.cluster.local":
+            sni = f"outbound_.{number}_._.c.default.svc.cluster.local"
+            cluster["transport_socket"] = ca.for_calling_sidecar(PROXY_IDENTITY, sni)
+    (listener,) = (
+        each for each in configuration["static_resources"]["listeners"] if each["name"] == OUTBOUND
+    )
+    listener["address"]["socket_address"]["port_value"] = port
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["route_config"]["virtual_hosts"].append(
+        {
+            "name": "block_all",
+            "domains": ["*"],
+            "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 502}}],
+        }
+    )
+    return configuration
+
+
+@dataclass
+class Party:
+    """`urls` of the local ports, by service; `seen`: the headers of c's newest request."""
+
+    mesh: Mesh
+    urls: dict[str, str] = field(default_factory=dict)
+    c: Endpoint = NOWHERE
+    seen: list[tuple[str, str]] = field(default_factory=list)
+
+    async def fails(self, service: str, path: str = "/") -> tuple[int, dict[str, Any]]:
+        async with self.mesh.client.get(self.urls[service] + path) as response:
+            return response.status, await response.json()
+
+    def audit(self, event: str) -> list[dict[str, Any]]:
+        return [each for each in self.mesh.proxy.command.events() if each.get("event") == event]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party]:
+    folder, port = tmp_path_factory.mktemp("reach"), free_port()
+    tokens = {name: new_token(name, created="2026-01-01") for name in ("alice", "bob")}
+    records = [record for _, record in tokens.values()]
+    async with real_mesh(folder, *records, policy=POLICY, mesh_egress=f"http://127.0.0.1:{port}") as mesh:
+        found = Party(mesh)
+        enter = mesh.stack.enter_async_context
+
+        async def service(request: web.Request) -> web.StreamResponse:
+            found.seen[:] = [(name.lower(), value) for name, value in request.headers.items()]
+            if request.path == "/socket":
+                socket = web.WebSocketResponse()
+                await socket.prepare(request)
+                async for message in socket:
+                    await socket.send_str(f"c received {message.data}")
+                return socket
+            if request.path == "/events":
+                response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+                await response.prepare(request)
+                async for piece in request.content.iter_any():
+                    await response.write(b"data: " + piece + b"\n\n")
+                return response
+            size = len(await request.read())
+            return web.json_response({"who": "c", "size": size}, status=int(request.query.get("status", 200)))
+
+        async def bobs(request: web.Request) -> web.Response:
+            return web.json_response({"who": "bob"})
+
+        ca = MeshCa(folder)
+        app = await enter(serving(service))
+        url = await mesh.sidecar(
+            "c", app, knows_itself=True, tls=ca.for_sidecar(C_IDENTITY), teams=[callers_policy()]
+        )
+        found.c = Endpoint("127.0.0.1", int(url.rpartition(":")[2]))
+        server, number = await grpc_app.start()
+        mesh.stack.push_async_callback(server.stop, None)
+        g = await mesh.sidecar("g", Endpoint("127.0.0.1", number), as_client=True)
+        inside = Endpoint("127.0.0.1", int(g.rpartition(":")[2]))
+        services = {"c": found.c, "g": inside, "gone": Endpoint("127.0.0.1", free_port())}
+        await enter(running(egress(port, services, ca), folder, "egress", {}))
+        local = {name: free_port() for name in (*services, "nowhere", "denied")}
+        found.urls = {name: f"http://127.0.0.1:{each}" for name, each in local.items()}
+        options = [f"{each}={name}:{found.c.port}" for name, each in local.items()]
+        await enter(
+            testbed.laptop(
+                folder, "alice", mesh.proxy.server, tokens["alice"][0], f"b={app.port}",
+                *(word for each in options for word in ("--reach", each)),
+            )
+        )  # fmt: skip
+        other = await enter(serving(bobs))
+        await enter(testbed.laptop(folder, "bob", mesh.proxy.server, tokens["bob"][0], f"c={other.port}"))
+        yield found
+
+
+async def test_a_request_arrives_by_the_mesh_s_name_with_the_proxy_s_identity_and_the_laptop_s_subject(
+    party: Party,
+) -> None:
+    forged = {
+        "x-devroute-subject": "mallory",
+        "x-forwarded-client-cert": "By=x;URI=spiffe://cluster.local/ns/default/sa/admin",
+        "x-devroute-caller": "spiffe://cluster.local/ns/default/sa/admin",
+    }
+    order = party.mesh.client.post(party.urls["c"] + "/orders", data=bytes(1_000_000), headers=forged)
+    async with order as response:
+        assert (response.status, await response.json()) == (200, {"who": "c", "size": 1_000_000})
+    seen = dict(party.seen)
+    assert seen["host"] == f"c.default.svc.cluster.local:{party.c.port}"
+    assert [value for name, value in party.seen if name == "x-devroute-subject"] == ["alice"]
+    assert f"URI={PROXY_IDENTITY}" in seen["x-forwarded-client-cert"]
+    assert "admin" not in json.dumps(party.seen)
+    await eventually(lambda: party.audit("reach"))
+    event = party.audit("reach")[0]
+    assert (event["subject"], event["service"], event["status"], event["code"]) == (
+        "alice", f"c.default:{party.c.port}", 200, None,
+    )  # fmt: skip
+
+
+async def test_events_arrive_as_they_are_sent_and_a_socket_works(party: Party) -> None:
+    async def numbers() -> AsyncIterator[bytes]:
+        for number in range(3):
+            yield b"%d" % number
+            await arrived.wait()
+            arrived.clear()
+
+    arrived = asyncio.Event()
+    async with party.mesh.client.post(party.urls["c"] + "/events", data=numbers()) as response:
+        for number in range(3):
+            assert await response.content.readuntil(b"\n\n") == b"data: %d\n\n" % number
+            arrived.set()
+    async with party.mesh.client.ws_connect(party.urls["c"] + "/socket") as socket:
+        await socket.send_str("hello")
+        assert await socket.receive_str() == "c received hello"
+
+
+async def test_grpc_passes_with_its_streams_and_trailers(party: Party) -> None:
+    async with aio.insecure_channel(party.urls["g"].removeprefix("http://")) as channel:
+        call = channel.unary_unary("/t/Unary")(b"hello", metadata=[("x-echo-a", "1")])
+        assert await call == b"hello"
+        assert ("x-echo-a", "1") in list(await call.trailing_metadata())
+        echo = channel.stream_stream("/t/Echo")()
+        for piece in (b"1", b"2"):
+            await echo.write(piece)
+            assert await echo.read() == piece
+        await echo.done_writing()
+
+
+async def test_a_contract_goes_on_to_a_colleague_s_laptop(party: Party) -> None:
+    headers = {"x-devroute": '{"c": "bob"}'}
+    async with party.mesh.client.get(party.urls["c"], headers=headers) as response:
+        assert await response.json() == {"who": "bob"}
+        assert response.headers["x-devroute-result"] == "laptop"
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "status", "code", "text"),
+    [
+        ("denied", "/", 403, "reach-denied", "services: [denied], namespaces: [default]"),
+        ("c", "/closed", 403, "reach-refused", "an AuthorizationPolicy does not admit"),
+        ("nowhere", "/", 502, "service-unknown", "kubectl get service -n default"),
+        ("gone", "/", 502, "target-unreachable", "cannot reach gone.default"),
+    ],
+)
+async def test_each_error_says_what_to_do(
+    party: Party, service: str, path: str, status: int, code: str, text: str
+) -> None:
+    got, body = await party.fails(service, path)
+    assert (got, body["code"]) == (status, code), body
+    assert text in body["message"] + body["hint"]
+
+
+async def test_a_502_of_the_service_itself_is_passed_on(party: Party) -> None:
+    status, body = await party.fails("c", "/?status=502")
+    assert (status, body) == (502, {"who": "c", "size": 0})
+
+
+async def test_metrics_count_what_laptops_reach(party: Party) -> None:
+    await party.fails("denied")
+    async with party.mesh.client.get("http://{}:{}/metrics".format(*party.mesh.proxy.admin)) as response:
+        text = await response.text()
+    assert 'devroute_reach_total{code="reach-denied",protocol="http"}' in text
+    assert "\ndevroute_reach_open 0.0\n" in text
+
+
+async def test_tcp_to_a_service_under_strict_mtls_says_so(party: Party) -> None:
+    destination = parse_destination(f"tcp://c:{party.c.port}")
+    client = Client()
+    stream = TcpStream(destination, client)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(lambda: TcpConnection(stream, loop), *party.c)
+    stream.connected(connection)
+    stream.send_data(b"GET / HTTP/1.1\r\nhost: c\r\n\r\n")
+    await asyncio.wait_for(client.done.wait(), 10)
+    assert isinstance(client.error, MeshTlsRequired)
