@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from devroute.agent.reach.destination import Forward, read_forwards
+from devroute.agent.reach.mesh_port import Forward, read_forwards
 from devroute.contract.offer_options import (
     IDEMPOTENT_METHODS,
     SAFE_METHODS,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from devroute.agent.reach.destination import Destination
+from devroute.agent.reach.mesh_port import MeshPort
 from devroute.errors import ReachPageDenied
 from devroute.http.message import InboundRequest
 from devroute.inspector.access import is_loopback
@@ -20,7 +20,7 @@ _LOCAL: Final = ("localhost", "host.docker.internal", "host.containers.internal"
 class BrowserGuard:
     """Of one destination. `entries()`: the URLs at which people call the mesh, whose pages are its own."""
 
-    def __init__(self, to: Destination, entries: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, to: MeshPort, entries: Callable[[], Iterable[str]]) -> None:
         self._own = (to.host, to.host.split(".")[0])
         self._entries = entries
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from devroute.agent.mesh_links import tcp_request
-from devroute.agent.reach.destination import Destination
+from devroute.agent.reach.mesh_port import MeshPort
 from devroute.errors import DevrouteError, UpstreamInvalid
 from devroute.http.aio.connection import Connection, enable_keepalive
 from devroute.http.message import Framing, Headers, ResponseHead
@@ -47,8 +47,8 @@ class BytePipe(Connection):
         loop: asyncio.AbstractEventLoop,
         pipes: "set[BytePipe]",
         upstream: Upstream,
-        to: Destination,
-        failed: Callable[[Destination, DevrouteError], None],
+        to: MeshPort,
+        failed: Callable[[MeshPort, DevrouteError], None],
         greeting: Greeting = _NO_GREETING,
     ) -> None:
         super().__init__(loop)

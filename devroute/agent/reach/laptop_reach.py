@@ -8,7 +8,8 @@ from typing import Protocol
 
 from devroute.agent.mesh_links import MeshLinks, not_supported
 from devroute.agent.reach.chain import ContractChain
-from devroute.agent.reach.destination import Destination
+from devroute.agent.reach.mesh_port import MeshPort
+from devroute.agent.reach.past_mesh import PastTheMesh
 from devroute.agent.reach.ports import LocalPorts
 from devroute.agent.reach.reach import LocalPort, Reach
 from devroute.agent.reach.rewriting import RewritingUpstream
@@ -56,6 +57,7 @@ class LaptopReach:
             LocalPorts(state_folder, settings.server),
             self._chain,
             self._way,
+            direct=PastTheMesh if settings.reach_direct else None,
             check_ready=self._check_ready,
             entries=lambda: self._entries.values(),
             observe=self._observe,
@@ -99,7 +101,7 @@ class LaptopReach:
 
     # --- requests from it
 
-    def _way(self, to: Destination) -> Upstream:
+    def _way(self, to: MeshPort) -> Upstream:
         way = self._mesh.upstream(str(to))
         if to.tcp:
             return way

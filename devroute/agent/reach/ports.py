@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from devroute import private_files
-from devroute.agent.reach.destination import Destination, Forward
+from devroute.agent.reach.mesh_port import Forward, MeshPort
 from devroute.errors import ConfigInvalid
 
 HOST: Final = "127.0.0.1"
@@ -88,7 +88,7 @@ class LocalPorts:
             private_files.replace(self._file, json.dumps(dict(latest), indent=1).encode())
 
 
-def derived(to: Destination) -> int:
+def derived(to: MeshPort) -> int:
     """For bytes the service's own port, which is its clients' default; for HTTP, where that is rarely free,
     one that follows from the name."""
     if to.tcp and to.port >= _LEAST:

@@ -12,14 +12,13 @@ from typing import Final, Protocol
 
 from devroute.agent.reach import socks
 from devroute.agent.reach.byte_pipe import BytePipe, Greeting, NoGreeting
-from devroute.agent.reach.destination import Destination
 from devroute.agent.reach.http_port import adopt
+from devroute.agent.reach.mesh_port import MeshPort
 from devroute.contract.target import Malformed, parse_address, parse_port
 from devroute.downstream.listener import Listener
 from devroute.errors import (
     DevrouteError,
     HeadTooLarge,
-    LaptopOffline,
     NotSupported,
     ReachOutside,
     RequestMalformed,
@@ -60,22 +59,22 @@ class Ways(Protocol):
     def connections(self) -> int:
         """The number of those that have been passed on."""
 
-    def destination(self, host: str, port: int, *, literal: bool) -> Destination:
+    def destination(self, host: str, port: int, *, literal: bool) -> MeshPort:
         """Raises ReachOutside."""
 
-    def check_ready(self, to: Destination) -> None:
+    def check_ready(self, to: MeshPort) -> None:
         """Raises the error of what cannot be reached now, as far as is known."""
 
-    def is_bytes(self, to: Destination) -> bool:
+    def is_bytes(self, to: MeshPort) -> bool:
         """Whether a connection is to be made before the client's first bytes."""
 
-    def upstream(self, to: Destination) -> Upstream:
+    def upstream(self, to: MeshPort) -> Upstream:
         """For bytes."""
 
-    def listener(self, to: Destination) -> Listener:
+    def listener(self, to: MeshPort) -> Listener:
         """For HTTP."""
 
-    def failed(self, to: Destination, error: DevrouteError) -> None: ...
+    def failed(self, to: MeshPort, error: DevrouteError) -> None: ...
 
 
 class SocksGreeting:
@@ -98,7 +97,9 @@ def reply_code(error: DevrouteError) -> int:
     """What SOCKS says of an error (RFC 1928 §6)."""
     if isinstance(error, ReachOutside | TargetDenied) or error.status == 403:
         return socks.NOT_ALLOWED
-    if isinstance(error, ServerUnreachable | LaptopOffline):
+    if isinstance(error, NotSupported):
+        return socks.NO_SUCH_COMMAND
+    if isinstance(error, ServerUnreachable):
         return socks.UNREACHABLE
     if isinstance(error, TargetUnreachable):
         return socks.REFUSED
@@ -127,7 +128,7 @@ class ProxyConnection(Connection):
         self._state = _START
         self._greeting: Greeting = NoGreeting()
         self._greeted = False  # of SOCKS: the methods were read
-        self._to: Destination | None = None
+        self._to: MeshPort | None = None
         self._sniffing: asyncio.TimerHandle | None = None
         self._since = loop.time()
 
@@ -222,7 +223,7 @@ class ProxyConnection(Connection):
 
     # --- what it speaks
 
-    def _go(self, to: Destination) -> None:
+    def _go(self, to: MeshPort) -> None:
         self._to = to
         if self._ways.is_bytes(to):
             self._pass_bytes(self._greeting)
@@ -231,10 +232,17 @@ class ProxyConnection(Connection):
         self.write(self._greeting.connected())
         self._greeting = NoGreeting()
         self._state = _SNIFF
-        self._sniffing = self._loop.call_later(SNIFF_SECONDS, self._sniff)
+        self._sniffing = self._loop.call_later(SNIFF_SECONDS, self._waited)
         self._sniff(waited=False)
 
-    def _sniff(self, *, waited: bool = True) -> None:
+    def _waited(self) -> None:
+        """The client waits for the server's first bytes."""
+        try:
+            self._sniff(waited=True)
+        except DevrouteError as error:
+            self._refuse(error)
+
+    def _sniff(self, *, waited: bool) -> None:
         assert self._to is not None
         http = speaks_http(self._buffer)
         if http is None and not waited:
@@ -242,7 +250,7 @@ class ProxyConnection(Connection):
         if http:
             self._pass_to(self._ways.listener(self._to))
         else:
-            self._to = Destination(self._to.host, self._to.port, tcp=True)
+            self._to = MeshPort(self._to.host, self._to.port, tcp=True)
             self._pass_bytes(NoGreeting())
 
     # --- passed on, or refused

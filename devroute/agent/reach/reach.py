@@ -11,8 +11,8 @@ from typing import Final
 from devroute.agent.reach.browsers import BrowserGuard
 from devroute.agent.reach.byte_pipe import BytePipe
 from devroute.agent.reach.chain import ContractChain
-from devroute.agent.reach.destination import Destination, Forward, is_of_the_mesh, parse_name
 from devroute.agent.reach.http_port import Observe, listener, route_to
+from devroute.agent.reach.mesh_port import Forward, MeshPort, is_of_the_mesh
 from devroute.agent.reach.ports import HOST, LocalPorts
 from devroute.agent.reach.proxy_port import ProxyConnection, split_authority
 from devroute.agent.reach.variables import variables
@@ -27,15 +27,13 @@ from devroute.upstream.interface import Upstream
 
 #: Destinations that clients of that port have named.
 MAX_DESTINATIONS: Final = 256
-#: Connections of one forward.
-MAX_CONNECTIONS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPort:
     """A forward that listens. `wanted`: the port that it would have, were that free."""
 
-    to: Destination
+    to: MeshPort
     port: int
     wanted: int
     variables: Mapping[str, str]
@@ -63,13 +61,13 @@ class Reach:
         forwards: Iterable[Forward],
         ports: LocalPorts,
         chain: ContractChain,
-        way: Callable[[Destination], Upstream],
+        way: Callable[[MeshPort], Upstream],
         *,
-        direct: Callable[[Destination], App] | None = None,
+        direct: Callable[[MeshPort], App] | None = None,
         check_ready: Callable[[], None],
         entries: Callable[[], Iterable[str]],
         observe: Observe,
-        failed: Callable[[Destination, DevrouteError], None],
+        failed: Callable[[MeshPort, DevrouteError], None],
     ) -> None:
         self._forwards = tuple(forwards)
         self._ports = ports
@@ -84,7 +82,7 @@ class Reach:
         self.proxy_port: int | None = None
         self.pipes: set[BytePipe] = set()
         self._undecided: set[ProxyConnection] = set()
-        self._named: dict[Destination, _Way] = {}
+        self._named: dict[MeshPort, _Way] = {}
         self._past: list[App] = []  # those that go past the mesh
         self._listeners: list[Listener] = []
         self._servers: list[asyncio.Server] = []
@@ -112,7 +110,7 @@ class Reach:
     async def _serve(self, sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
         self._servers.append(await asyncio.get_running_loop().create_server(protocol, sock=sock))
 
-    def _protocol(self, to: Destination) -> Callable[[], asyncio.BaseProtocol]:
+    def _protocol(self, to: MeshPort) -> Callable[[], asyncio.BaseProtocol]:
         upstream = self._way(to)
         loop = asyncio.get_running_loop()
         if to.tcp:
@@ -159,7 +157,7 @@ class Reach:
     def connections(self) -> int:
         return len(self.pipes) + sum(len(each.connections) for each in self._listeners)
 
-    def destination(self, host: str, port: int, *, literal: bool) -> Destination:
+    def destination(self, host: str, port: int, *, literal: bool) -> MeshPort:
         """Raises ReachOutside."""
         try:
             if literal and self._direct is None:
@@ -167,11 +165,11 @@ class Reach:
                     f"{host} is an address, and services of the mesh are reached by name",
                     hint="let the name be resolved there: socks5h:// in place of socks5://",
                 )
-            to = Destination(host if literal else parse_name(host), port)
+            to = MeshPort(host, port) if literal else MeshPort.parse(f"{host}:{port}")
         except Malformed as problem:
             raise ReachOutside(f"this is no name of a service: {problem}") from None
         except ReachOutside as error:
-            self.failed(Destination(host, port), error)
+            self.failed(MeshPort(host, port), error)
             raise
         if not self._is_inside(to) and self._direct is None:
             outside = ReachOutside(
@@ -183,23 +181,24 @@ class Reach:
             raise outside
         return to
 
-    def _is_inside(self, to: Destination) -> bool:
+    def _is_inside(self, to: MeshPort) -> bool:
         return is_of_the_mesh(to.host) or any(each.to.host == to.host for each in self._forwards)
 
-    def is_bytes(self, to: Destination) -> bool:
+    def is_bytes(self, to: MeshPort) -> bool:
         if not self._is_inside(to):
             return True
         return any(each.to.tcp and each.to.address == to.address for each in self._forwards)
 
-    def check_ready(self, to: Destination) -> None:
+    def check_ready(self, to: MeshPort) -> None:
         if self._is_inside(to):
             self._check_ready()
+        self._make_room(to)
 
-    def upstream(self, to: Destination) -> Upstream:
-        to = Destination(to.host, to.port, tcp=True)
+    def upstream(self, to: MeshPort) -> Upstream:
+        to = MeshPort(to.host, to.port, tcp=True)
         return self._named_way(to).upstream
 
-    def listener(self, to: Destination) -> Listener:
+    def listener(self, to: MeshPort) -> Listener:
         way = self._named_way(to)
         if way.listener is None:
             way.listener = self._listen(lambda request: way.route)
@@ -220,28 +219,33 @@ class Reach:
             )
         return self._named_way(self.destination_of(request)).route
 
-    def destination_of(self, request: InboundRequest) -> Destination:
+    def destination_of(self, request: InboundRequest) -> MeshPort:
         """By the URL, with which a Host agrees."""
         url = request.raw.split(b" ", 2)[1].decode("latin-1")
         authority = url.partition("://")[2].partition("/")[0].partition("?")[0]
         host, port, literal = split_authority(authority, 80)
         return self.destination(host, port, literal=literal)
 
-    def _named_way(self, to: Destination) -> _Way:
+    def _named_way(self, to: MeshPort) -> _Way:
         found = self._named.get(to)
         if found is None:
-            if len(self._named) >= MAX_DESTINATIONS and not self._forget_idle():
-                raise TargetOverloaded(f"{MAX_DESTINATIONS} destinations are in use at this port")
+            self._make_room(to)
             upstream = self._upstream_to(to)
             found = self._named[to] = _Way(upstream, route_to(upstream, str(to)))
         return found
 
-    def _upstream_to(self, to: Destination) -> Upstream:
+    def _upstream_to(self, to: MeshPort) -> Upstream:
         if self._direct is None or self._is_inside(to):
             return self._way(to)
         past = self._direct(to)
         self._past.append(past)
         return past
+
+    def _make_room(self, to: MeshPort) -> None:
+        """For one more destination. Raises TargetOverloaded."""
+        full = to not in self._named and len(self._named) >= MAX_DESTINATIONS
+        if full and not self._forget_idle():
+            raise TargetOverloaded(f"{MAX_DESTINATIONS} destinations are in use at this port")
 
     def _forget_idle(self) -> bool:
         """Forget a destination without connections of its own."""

@@ -5,14 +5,18 @@ contract of the request that it belongs to. Pure.
 import re
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from devroute import headers
 from devroute.agent.reach.chain import Carried, ContractChain
-from devroute.agent.reach.destination import Destination
+from devroute.agent.reach.mesh_port import MeshPort
+from devroute.contract.trace_id import without_trace
 from devroute.http.baggage import member_value, with_member
-from devroute.http.message import RequestHead, ResponseHead, header_value
+from devroute.http.carriers import KNOWN, carried_contract, encode_contract
+from devroute.http.message import RequestHead, ResponseHead, header_value, split_fields
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
+_CONTRACT: Final = headers.CONTRACT.encode()
 #: The fields that are read or written, and all of devroute's own.
 _LINES: Final = re.compile(rb"\r\n(host|baggage|x-devroute[^:]*):[ \t]*([^\r]*)", re.IGNORECASE)
 #: Those of devroute's fields that a program may send: what a caller may send into the mesh at all. All others
@@ -29,7 +33,7 @@ class RewritingUpstream:
     belongs to none, None for no contract."""
 
     def __init__(
-        self, to: Destination, way: Upstream, chain: ContractChain, own: Callable[[], bytes | None]
+        self, to: MeshPort, way: Upstream, chain: ContractChain, own: Callable[[], bytes | None]
     ) -> None:
         self._authority = to.authority.encode()
         self._way = way
@@ -52,8 +56,8 @@ class RewritingUpstream:
                 given.setdefault(name, value)
         carried = self._chain.find(wire)
         if carried is None and (own := self._own()) is not None:
-            carried = Carried(((headers.CONTRACT.encode(), own),), ())
-        lines, baggage = _merged(given, baggage, carried)
+            carried = Carried(((_CONTRACT, own),), ())
+        lines, baggage = _merged(wire, given, baggage, carried)
         kept = _LINES.sub(self._line, wire)
         if baggage:
             lines += b"baggage: %b\r\n" % baggage
@@ -66,23 +70,34 @@ class RewritingUpstream:
         return line[0] if name in _PASSED else b""  # baggage is added again, in one line
 
 
-def _merged(given: dict[bytes, bytes], baggage: bytes, carried: Carried | None) -> tuple[bytes, bytes]:
+def _merged(
+    wire: bytes, given: dict[bytes, bytes], baggage: bytes, carried: Carried | None
+) -> tuple[bytes, bytes]:
     """Lines to be added, and the whole baggage. What the program has passed on itself stays; beside another
     contract than the one that was found, nothing is added."""
-    if carried is None:
-        return b"", baggage
-    contract, own = headers.CONTRACT.encode(), headers.BAGGAGE_CONTRACT.encode()
-    found = dict(carried.headers)
-    if given.get(contract, found[contract]) != found[contract]:
-        return b"", baggage
-    member = None if contract in given else member_value(baggage, own)
-    if member is not None and member != dict(carried.members).get(own):
+    if carried is None or not _agree(wire, given, dict(carried.headers)):
         return b"", baggage
     lines = b"".join(b"%b: %b\r\n" % each for each in carried.headers if each[0] not in given)
     for key, value in carried.members:
         if member_value(baggage, key) is None:
             baggage = with_member(baggage, key, value)
     return lines, baggage
+
+
+def _agree(wire: bytes, given: dict[bytes, bytes], found: dict[bytes, bytes]) -> bool:
+    """Whether the program has sent no contract, or the one that was found."""
+    contract = found[_CONTRACT]
+    if _CONTRACT in given:
+        return without_trace(given[_CONTRACT]) == without_trace(contract)
+    fields: dict[str, bytes] = {}
+    for raw_name, value in split_fields(wire):
+        name = raw_name.decode("latin-1").lower()
+        fields[name] = b"%b,%b" % (fields[name], value) if name in fields else value
+    sent = carried_contract(fields.get)
+    if sent is None:
+        return True
+    compact = encode_contract(KNOWN[0], without_trace(contract).decode("latin-1"))
+    return sent.encode("latin-1") == unquote_to_bytes(compact)
 
 
 class _Sink:

@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from devroute.agent.reach.destination import Destination
+from devroute.agent.reach.mesh_port import MeshPort
 
 #: What does not go through the proxy port: the app's own other parts.
 _NOT_PROXIED: Final = "localhost,127.0.0.1,::1"
 _NOT_IN_A_VARIABLE: Final = re.compile(r"[^A-Z0-9]+")
 
 
-def variables(places: Iterable[tuple[Destination, int]]) -> list[dict[str, str]]:
+def variables(places: Iterable[tuple[MeshPort, int]]) -> list[dict[str, str]]:
     """The environment variables of each destination, from its local port: C_SHOP_URL for HTTP, else
     ORDERS_DB_ADDR; and for both _HOST and _PORT. Where two have the same name, the later one's has its port
     in it."""

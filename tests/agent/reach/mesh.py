@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from devroute.agent.reach.chain import ContractChain
-from devroute.agent.reach.destination import Destination, Forward
+from devroute.agent.reach.mesh_port import Forward, MeshPort
 from devroute.agent.reach.ports import LocalPorts
 from devroute.agent.reach.reach import Reach
 from devroute.agent.reach.rewriting import RewritingUpstream
@@ -77,7 +77,7 @@ class Mesh:
         self.offline: DevrouteError | None = None
         self.entries = ["https://qa.example"]
 
-    def way(self, to: Destination) -> Upstream:
+    def way(self, to: MeshPort) -> Upstream:
         app = self.apps.get(str(to), Denied())
         if to.tcp:
             return app
@@ -93,7 +93,7 @@ class Mesh:
         *forwards: str,
         proxy: bool = False,
         folder: Path | None = None,
-        direct: Callable[[Destination], Any] | None = None,
+        direct: Callable[[MeshPort], Any] | None = None,
     ) -> AsyncIterator[Reach]:
         reach = Reach(
             [Forward.parse(each) for each in forwards],

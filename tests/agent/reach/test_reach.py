@@ -2,11 +2,17 @@
 
 import asyncio
 import struct
+from contextlib import suppress
 
 import pytest
 
+from devroute.agent.reach import proxy_port
+from devroute.agent.reach import reach as reach_module
+from devroute.agent.reach.past_mesh import PastTheMesh
 from devroute.errors import ServerUnreachable
 from tests.agent.reach.mesh import BytesApp, Mesh, get, heads, say
+from tests.support.eventually import eventually
+from tests.support.loopback import App, answer
 
 pytestmark = pytest.mark.asyncio
 
@@ -16,6 +22,8 @@ def socks(name: str, port: int) -> bytes:
     return b"\x05\x01\x00" + b"\x05\x01\x00\x03" + bytes([len(raw)]) + raw + struct.pack("!H", port)
 
 
+#: What a page could have a form send.
+SMUGGLED = b"POST / HTTP/1.1\r\nhost: c\r\ncontent-length: 28\r\n\r\nCONNECT c.shop:80 HTTP/1.1\r\n\r\n"
 SUCCEEDED = b"\x05\x00" + b"\x05\x00\x00\x01" + bytes(6)
 
 
@@ -107,3 +115,181 @@ async def test_an_offline_laptop_says_so_in_each_form() -> None:
     assert by_socks[2:4] == b"\x05\x03"
     assert by_connect.startswith(b"HTTP/1.1 502 ")
     assert b'"code": "server-unreachable"' in by_connect or b'"code":"server-unreachable"' in by_connect
+
+
+# --- what is not served -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("c.shop",),
+        ("localhost:{port}",),
+        ("127.0.0.1:{port}", "origin: http://localhost:3000"),
+        ("127.0.0.1:{port}", "origin: https://qa.example", "sec-fetch-site: cross-site"),
+        ("127.0.0.1:{port}", "sec-fetch-site: none"),
+        ("127.0.0.1:{port}", "origin: https://evil.example", "x-request-id: 6f1f-11"),
+    ],
+)
+async def test_a_forward_serves_programs_and_pages_of_this_machine_and_of_the_mesh(
+    fields: tuple[str, ...],
+) -> None:
+    mesh = Mesh()
+    mesh.chain.begin(get("b", 'x-devroute: {"c": "bob"}', "x-request-id: 6f1f-11"))
+    async with mesh.reached("c.shop:80") as reach:
+        port = reach.local[0].port
+        host, *lines = (each.format(port=port) for each in fields)
+        assert (await say(port, get(host, *lines), end=False)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("evil.example",),
+        ("c.shop.evil.example",),
+        ("127.0.0.1:{port}", "origin: https://evil.example"),
+        ("127.0.0.1:{port}", "origin: null"),
+        ("127.0.0.1:{port}", "Origin: https://qa.example.evil.example"),
+        ("127.0.0.1:{port}", "sec-fetch-site: cross-site"),
+        ("127.0.0.1:{port}", "origin: https://evil.example", "x-request-id: another"),
+    ],
+)
+async def test_a_page_of_a_web_site_cannot_send_requests_into_the_mesh(fields: tuple[str, ...]) -> None:
+    mesh = Mesh()
+    mesh.chain.begin(get("b", 'x-devroute: {"c": "bob"}', "x-request-id: 6f1f-11"))
+    async with mesh.reached("c.shop:80") as reach:
+        port = reach.local[0].port
+        host, *lines = (each.format(port=port) for each in fields)
+        response = await say(port, get(host, *lines), end=False)
+    assert response.startswith(b"HTTP/1.1 403 ")
+    assert b"reach-page-denied" in response
+    assert b"access-control" not in response.lower()
+    assert not mesh.c.streams
+
+
+@pytest.mark.parametrize(
+    ("opening", "code"),
+    [
+        (get("127.0.0.1:1080"), b"request-malformed"),
+        (get("c.shop", "origin: https://evil.example"), b"request-malformed"),
+        (get("c.shop", "upgrade: websocket"), b"request-malformed"),
+        (SMUGGLED, b"request-malformed"),
+        (get("c.shop", target="https://c.shop/"), b"not-supported"),
+        (get("github.com", target="http://github.com/"), b"reach-outside"),
+        (get("10.0.0.1", target="http://10.0.0.1/"), b"reach-outside"),
+        (get("d.shop", target="http://d.shop/"), b"target-denied"),
+        (b"CONNECT github.com:443 HTTP/1.1\r\n\r\n", b"reach-outside"),
+        (b"CONNECT c.shop HTTP/1.1\r\n\r\n", b"request-malformed"),
+        (b"CONNECT /" + b"x" * 9000, b"head-too-large"),
+    ],
+    ids=range(11),
+)  # fmt: skip
+async def test_the_proxy_port_refuses_what_is_not_for_the_mesh(opening: bytes, code: bytes) -> None:
+    mesh = Mesh()
+    async with mesh.reached(proxy=True) as reach:
+        assert reach.proxy_port is not None
+        response = await say(reach.proxy_port, opening, end=False)
+    assert response.count(b"HTTP/1.1 ") == 1
+    assert code in response
+    assert not mesh.c.streams
+
+
+@pytest.mark.parametrize(
+    ("opening", "response"),
+    [
+        (socks("github.com", 443), b"\x05\x00\x05\x02"),
+        (b"\x05\x01\x00\x05\x01\x00\x01\x0a\x00\x00\x01\x00\x50", b"\x05\x00\x05\x02"),
+        (b"\x05\x01\x00\x05\x01\x00\x04" + bytes(15) + b"\x01\x00\x50", b"\x05\x00\x05\x02"),
+        (b"\x05\x01\x00\x05\x02\x00\x03\x01c\x00\x50", b"\x05\x00\x05\x07"),
+        (b"\x05\x01\x02", b"\x05\xff"),
+        (b"\x04\x01\x00\x50\x0a\x00\x00\x01\x00", b""),
+        (b"\x16\x03\x01\x02\x00", b""),
+    ],
+    ids=["outside", "IPv4", "IPv6", "BIND", "no method", "SOCKS 4", "TLS"],
+)
+async def test_socks_says_what_it_does_not_serve(opening: bytes, response: bytes) -> None:
+    mesh = Mesh()
+    async with mesh.reached(proxy=True) as reach:
+        assert reach.proxy_port is not None
+        assert (await say(reach.proxy_port, opening, end=False))[:4] == response
+
+
+async def test_a_client_may_send_byte_by_byte() -> None:
+    mesh = Mesh()
+    async with mesh.reached(proxy=True) as reach:
+        assert reach.proxy_port is not None
+        opening = socks("c.shop", 80) + get("c.shop")
+        response = await say(
+            reach.proxy_port, *(opening[at : at + 1] for at in range(len(opening))), end=False
+        )
+    assert response.endswith(b"tea")
+
+
+async def test_connections_of_the_proxy_port_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_port, "MAX_CONNECTIONS", 1)
+    mesh = Mesh({"tcp://d:1": BytesApp(b"hello")})
+    async with mesh.reached(proxy=True) as reach:
+        assert reach.proxy_port is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", reach.proxy_port)
+        writer.write(socks("d", 1) + b"\0")
+        await reader.readexactly(len(SUCCEEDED) + 5)
+        refused = b""
+        with suppress(ConnectionResetError):
+            refused = await say(reach.proxy_port, b"\x05\x01\x00", end=False)
+        assert refused == b""
+        writer.close()
+
+
+async def test_a_client_that_does_not_say_where_to_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_port, "HEAD_SECONDS", -1.0)
+    async with Mesh().reached(proxy=True) as reach:
+        assert reach.proxy_port is not None
+        assert await say(reach.proxy_port, b"\x05", end=False) == b""
+
+
+async def test_destinations_of_the_proxy_port_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach_module, "MAX_DESTINATIONS", 1)
+    mesh = Mesh({"d:80": App(answer(b"milk"))})
+    async with mesh.reached(proxy=True) as reach:
+        assert reach.proxy_port is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", reach.proxy_port)
+        writer.write(socks("c.shop", 80) + get("c.shop").replace(b"connection: close\r\n", b""))
+        await reader.readuntil(b"tea")
+        refused = await say(reach.proxy_port, socks("d", 80) + get("d"), end=False)
+        writer.close()
+        await writer.wait_closed()
+        await eventually(lambda: not reach.connections)
+        admitted = await say(reach.proxy_port, socks("d", 80) + get("d"), end=False)
+    assert refused == b"\x05\x00\x05\x01\x00\x01" + bytes(6)
+    assert admitted.endswith(b"milk")
+
+
+# --- past the mesh ------------------------------------------------------------------------------------------
+
+
+async def test_names_outside_go_past_the_mesh_if_that_is_wanted() -> None:
+    mesh = Mesh()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got = await reader.read(100)
+        if got.startswith(b"GET"):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nhere")
+        else:
+            writer.write(got.upper())
+        writer.close()
+
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", 0) as server,
+        mesh.reached(proxy=True, direct=PastTheMesh) as reach,
+    ):
+        assert reach.proxy_port is not None
+        port = server.sockets[0].getsockname()[1]
+        place = f"127.0.0.1:{port}"
+        http = await say(reach.proxy_port, get(place, target=f"http://{place}/"), end=False)
+        raw = await say(reach.proxy_port, f"CONNECT {place} HTTP/1.1\r\n\r\nbytes".encode())
+        server.close()
+        gone = await say(reach.proxy_port, b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
+    assert http.endswith(b"here")
+    assert raw.endswith(b"\r\n\r\nBYTES")
+    assert gone.startswith(b"HTTP/1.1 502 ")
+    assert not mesh.c.streams

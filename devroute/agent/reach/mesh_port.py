@@ -1,34 +1,36 @@
-"""Services of the mesh that this laptop's programs call: the grammar of `c.shop:80`, `tcp://orders-db:5432`
-and `9002=c.shop:80`. Pure.
+"""Services of the mesh as programs on this laptop name them, and their local ports: `c.shop:80`,
+`tcp://orders-db:5432` and `9002=c.shop:80`. Pure; the grammar of names is contract/destination.py's.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from devroute.contract.target import Address, Malformed, parse_host, parse_port
+from devroute.contract.destination import parse_destination
+from devroute.contract.target import Malformed, parse_port
 from devroute.quoting import quote
 
 #: Services of one agent.
 MAX_FORWARDS: Final = 64
 
-_TCP: Final = "tcp"
-_SCHEMES: Final = ("http", _TCP)
+_TCP: Final = "tcp://"
+_SCHEMES: Final = ("http://", _TCP)
 #: Of names with two labels, those that end so are of the internet, and no service in a namespace.
 _PUBLIC: Final = frozenset(("com", "edu", "gov", "io", "net", "org"))
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
-    """A port of a service in the mesh: HTTP, where devroute reads the requests, or bytes (`tcp`)."""
+class MeshPort:
+    """A port of a service in the mesh: HTTP, where devroute reads the requests, or bytes (`tcp`). The name is
+    as it was written: which namespace one without stands for is the proxy's to know."""
 
     host: str
     port: int
     tcp: bool = False
 
     def __str__(self) -> str:
-        """As policy and proxy name it."""
-        return f"tcp://{self.address}" if self.tcp else self.address
+        """As the proxy reads it."""
+        return f"{_TCP if self.tcp else ''}{self.address}"
 
     @property
     def address(self) -> str:
@@ -40,29 +42,16 @@ class Destination:
         return self.host if self.port == 80 else self.address
 
     @classmethod
-    def parse(cls, text: str) -> "Destination":
+    def parse(cls, text: str) -> "MeshPort":
         """Raises Malformed."""
         scheme, separator, rest = text.partition("://")
-        if not separator:
-            scheme, rest = "http", text
-        elif scheme not in _SCHEMES:
+        if separator and f"{scheme}://" not in _SCHEMES:
             raise Malformed(f"scheme {quote(scheme)} is not supported; write NAME:PORT, or tcp://NAME:PORT")
-        host, colon, port = rest.removesuffix("/").rpartition(":")
-        if not colon:
-            raise Malformed(f"a port is missing; write {quote(f'{rest}:80')}, as the service's port is named")
-        if "/" in port:
-            raise Malformed("a path has no effect; write NAME:PORT")
-        return cls(parse_name(host), parse_port(port), scheme == _TCP)
-
-
-def parse_name(text: str) -> str:
-    """A DNS name, and no IP address: who may be reached is decided by name. Raises Malformed."""
-    if text.startswith("[") or ":" in text:
-        raise Malformed(f"{quote(text)} is an address; write the service's name, such as c.shop:80")
-    host = parse_host(text)
-    if Address(host, 80).is_literal:
-        raise Malformed(f"{quote(text)} is an address; write the service's name, such as c.shop:80")
-    return host
+        rest = (rest if separator else text).removesuffix("/")
+        if ":" not in rest:
+            raise Malformed(f"a port is missing; write {quote(f'{rest}:80')}, with the port of the service")
+        to = parse_destination(rest)
+        return cls(rest.rpartition(":")[0].lower(), to.port, f"{scheme}://" == _TCP)
 
 
 def is_of_the_mesh(host: str) -> bool:
@@ -70,14 +59,14 @@ def is_of_the_mesh(host: str) -> bool:
     labels = host.split(".")
     if len(labels) == 2:
         return labels[1] not in _PUBLIC
-    return len(labels) == 1 or labels[2] == "svc"
+    return ":" not in host and (len(labels) == 1 or labels[2] == "svc")
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
     """A destination with a local port of its own; None for one that devroute chooses."""
 
-    to: Destination
+    to: MeshPort
     port: int | None = None
 
     @classmethod
@@ -86,8 +75,8 @@ class Forward:
         port, equals, rest = text.partition("=")
         try:
             if equals:
-                return cls(Destination.parse(rest), parse_port(port))
-            return cls(Destination.parse(text))
+                return cls(MeshPort.parse(rest), parse_port(port))
+            return cls(MeshPort.parse(text))
         except Malformed as problem:
             raise Malformed(f"{quote(text)}: {problem}") from None
 
