@@ -31,11 +31,9 @@ from devroute.agent.second_link import Held
 from devroute.agent.services import Change, Services
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
+from devroute.agent.ui.choice import reporter_for
 from devroute.agent.ui.fan_out import FanOut
-from devroute.agent.ui.lines import LineReporter
-from devroute.agent.ui.page import PageReporter, can_draw
 from devroute.agent.ui.reporter import Reporter
-from devroute.agent.ui.writer import TerminalWriter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector import history
 from devroute.inspector import server as inspector
@@ -69,7 +67,7 @@ async def run(settings: AgentSettings, state_folder: Path | None = None) -> int:
     Raises any error of the first registration, later only those of FINAL, and ConfigInvalid for an app that
     cannot be started.
     """
-    reporter = FanOut(_reporter_for(settings))
+    reporter = FanOut(reporter_for(settings))
     agent = Agent(settings, reporter, state_folder)
     services = [spec.service for spec in settings.services]
     state = InspectorState(state_folder, settings.server, settings.name, services)
@@ -85,14 +83,6 @@ async def run(settings: AgentSettings, state_folder: Path | None = None) -> int:
                 return await agent.run()
     finally:
         reporter.close()
-
-
-def _reporter_for(settings: AgentSettings) -> Reporter:
-    """A page on a terminal, unless lines are asked for or the app writes to the same terminal."""
-    wants_page = settings.output == "auto" and not settings.command
-    if wants_page and can_draw(sys.stdout):
-        return PageReporter(sys.stdout)
-    return LineReporter("json" if settings.output == "json" else "text", TerminalWriter(sys.stdout))
 
 
 class Agent:
