@@ -12,7 +12,7 @@ from devroute.mesh import testbed
 from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
-from devroute.mesh.manifests.model import MeshScope, Scope
+from devroute.mesh.manifests.model import Carriers, MeshScope, Scope
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from tests.envoy.harness import PROXY, patient
 from tests.support.istio_security import with_tls
@@ -50,6 +50,7 @@ class Mesh:
         permissive: bool = False,
         as_client: bool = False,
         teams: Sequence[Document] = (),
+        carriers: Carriers | None = None,
     ) -> str:
         """The URL of a sidecar of `service`; `name` distinguishes several; `teams` are others' EnvoyFilters.
         As in a mesh, each sidecar has a cluster of its own service's name."""
@@ -61,9 +62,8 @@ class Mesh:
         spoken = [PROXY.data_cluster, f"inbound|{port}||"] if as_client else []
         labels = {"app": service}
         described = Sidecar(service, app, labels=labels, port=port, clusters=known, as_client=spoken)
-        configuration = apply(
-            [*map(envoy_filter, scopes), *teams], described, with_tls(bootstrap(described), tls, permissive)
-        )
+        filters = [envoy_filter(scope, carriers=carriers) for scope in scopes]
+        configuration = apply([*filters, *teams], described, with_tls(bootstrap(described), tls, permissive))
         configuration = patient(configuration)
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
         started = running(at_its_port(described, configuration), self.folder, name or service, environment)

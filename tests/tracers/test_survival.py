@@ -11,14 +11,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
 from multidict import CIMultiDict
 
+from devroute.http import carriers
 from devroute.mesh.istio.sidecar import Endpoint
+from devroute.mesh.manifests.model import Carriers
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
 from tests.support.eventually import eventually
@@ -28,8 +29,9 @@ from tests.tracers.middles import MIDDLES, Middle
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
-#: What the sidecars write without being asked to.
-WRITTEN = {"x-devroute", "baggage"}
+#: What the sidecars write without being asked to, and what a platform team may have them write.
+WRITTEN = {"x-devroute", *carriers.DEFAULT}
+ALL = Carriers(carriers.KNOWN)
 #: Of one connection, or of a body that is sent as another one.
 NOT_PASSED = {"connection", "content-length", "host", "transfer-encoding"}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -53,18 +55,6 @@ SPELLINGS = (TRACE, TRACED["x-request-id"], TRACED["x-datadog-trace-id"])
 START_S = 180.0
 
 
-def in_all_carriers(contract: str) -> dict[str, str]:
-    encoded = quote(contract, safe="")
-    return {
-        "x-devroute": contract,
-        "baggage": f"team=qa,devroute={encoded}",
-        "tracestate": "devroute=7B7D,other=1",
-        "uberctx-devroute": encoded,
-        "ot-baggage-devroute": encoded,
-        "correlation-context": f"devroute={encoded}",
-    }
-
-
 def carriers_in(headers: Mapping[str, str]) -> set[str]:
     """Those headers that a contract is in."""
 
@@ -83,20 +73,22 @@ def trace_in(headers: Mapping[str, str]) -> set[str]:
 
 @dataclass
 class Chain:
-    """`middle` is the service's port, `entry` the URL of its sidecar, `recorder` what it calls. The recorder
-    has the last request's headers in `seen`, and sends it `onward`."""
+    """`middle` is the service's port, `entry` the URL of its sidecar, `generous` that of one that writes all
+    carriers, `recorder` what the service calls. The recorder has the last request's headers in `seen`, and
+    sends it `onward`."""
 
     mesh: Mesh
     middle: Endpoint
     laptop: Endpoint
     entry: str = ""
+    generous: str = ""
     recorder: str = ""
     onward: str = ""
     seen: CIMultiDict[str] = field(default_factory=CIMultiDict)
 
     @property
     def contract(self) -> str:
-        return f'{{"b":"{self.laptop.host}:{self.laptop.port}"}}'
+        return f'{{"b":"{self.laptop.host}:{self.laptop.port}","c":"bob"}}'
 
     async def record(self, request: web.Request) -> web.Response:
         self.seen = request.headers.copy()
@@ -104,14 +96,15 @@ class Chain:
         async with self.mesh.client.get(self.onward, headers=headers) as response:
             return web.Response(text=await response.text())
 
-    async def call(self, url: str, headers: Mapping[str, str]) -> str:
+    async def call(self, url: str, headers: Mapping[str, str] = {}) -> str:
+        """Who has answered in place of b."""
+        headers = {"x-devroute": self.contract, **headers}
         async with self.mesh.client.get(url, headers=headers) as response:
             assert response.status == 200, await response.text()
             return await response.text()
 
     @asynccontextmanager
-    async def running(self, middle: Middle) -> AsyncIterator[str]:
-        """The URL of the service itself."""
+    async def running(self, middle: Middle) -> AsyncIterator[None]:
         log = self.mesh.folder / "middle.log"
         port = str(self.middle.port)
         here = {"PORT": port, "SERVER_PORT": port, "DOWNSTREAM": self.recorder}
@@ -140,7 +133,7 @@ class Chain:
 
         try:
             await eventually(listens, f"{middle.tracer} listens", within=START_S)
-            yield f"http://{self.middle.host}:{self.middle.port}/"
+            yield
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -165,6 +158,7 @@ async def chain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chain
         async with serving(found.record) as recorder:
             found.recorder = f"http://{recorder.host}:{recorder.port}/"
             found.entry = await mesh.sidecar("middle", found.middle)
+            found.generous = await mesh.sidecar("middle", found.middle, "generous", carriers=ALL)
             yield found
 
 
@@ -186,12 +180,13 @@ MARKS = {"python": pytest.mark.slow, "node": pytest.mark.slow}
 async def test_what_a_tracer_passes_on(chain: Chain, middle: Middle) -> None:
     if (reason := packages.missing(middle.runtime)) is not None:
         pytest.skip(reason)
-    async with chain.running(middle) as url:
-        await chain.call(url, {**in_all_carriers(chain.contract), **TRACED})
+    async with chain.running(middle):
+        who = await chain.call(chain.generous, TRACED)
         assert carriers_in(chain.seen) == set(middle.passes_on)
         assert trace_in(chain.seen) == set(middle.trace)
+        assert who == ("laptop" if middle.passes_on else "b")
 
-        who = await chain.call(chain.entry, {"x-devroute": chain.contract})
+        who = await chain.call(chain.entry)
         survived = WRITTEN.intersection(middle.passes_on)
         assert survived <= carriers_in(chain.seen)
         assert who == ("laptop" if survived else "b")
