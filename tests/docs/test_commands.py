@@ -55,6 +55,10 @@ ELSEWHERE = {
     ),
     "devroute mcp": "tests/agent/mcp/test_server.py::test_status_shows_what_runs_here_and_who_the_user_is",
     "curl --proxy": "tests/agent/reach/test_clients.py::test_curl_uses_the_proxy_port_in_each_form",
+    "pytest --devroute": (
+        "tests/pytest_plugin/test_plugin.py"
+        "::test_the_tests_requests_have_the_contract_and_the_summary_says_who_answered"
+    ),
     "devroute admin": "tests/cli/test_dashboard.py::test_an_administrator_ends_blocks_lists_and_unblocks",
     "make test-istio": "tests/istio/test_main_job.py",  # by .ci/run
     "python -m tests.istio": "tests/istio/test_main_job.py",  # the same rig

@@ -1,0 +1,206 @@
+"""Each client for real, towards a host that was named and one that was not, also by a redirect."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import aiohttp
+import httpx
+import httpx2
+import pytest
+import requests
+import urllib3
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from devroute.pytest_plugin.sender import Sender, create
+from tests.inspector import browser
+
+CONTRACT = '{"b": "alice"}'
+
+
+class Site:
+    """Responds at two names of this machine, of which `named` is to get the contract."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, str | None]] = []
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                host = self.headers["host"].partition(":")[0]
+                site.seen.append((host, self.path, self.headers["x-devroute"]))
+                away = self.path == "/away"
+                self.send_response(302 if away else 200)
+                if away:
+                    self.send_header("location", f"{site.other}/arrived")
+                self.send_header("x-devroute-result", "laptop")
+                self.send_header("x-devroute-reason", "laptop: alice")
+                body = b"<html><link rel=icon href=data:,>"
+                self.send_header("content-type", "text/html")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self.named, self.other = f"http://localhost:{self.port}", f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> "Site":
+        Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as made:
+        yield made
+
+
+@pytest.fixture
+def sender(site: Site) -> Iterator[Sender]:
+    made = create(CONTRACT, [site.named])
+    yield made
+    made.close()
+
+
+def by_requests(urls: list[str]) -> None:
+    with requests.Session() as session:
+        for url in urls:
+            session.get(url, timeout=5)
+
+
+def by_urllib3(urls: list[str]) -> None:
+    with urllib3.PoolManager() as pool:
+        for url in urls:
+            pool.request("GET", url)
+
+
+def by_httpx(urls: list[str]) -> None:
+    with httpx.Client(follow_redirects=True) as client:
+        for url in urls:
+            client.get(url)
+
+
+def by_httpx2(urls: list[str]) -> None:
+    with httpx2.Client(follow_redirects=True) as client:
+        for url in urls:
+            client.get(url)
+
+
+def concurrently(get_all: Callable[[list[str]], Awaitable[None]]) -> Callable[[list[str]], None]:
+    def run(urls: list[str]) -> None:
+        asyncio.run(get_all(urls))  # type: ignore[arg-type]
+
+    return run
+
+
+async def by_async_httpx(urls: list[str]) -> None:
+    async with httpx.AsyncClient(follow_redirects=True) as client:
+        for url in urls:
+            await client.get(url)
+
+
+async def by_aiohttp(urls: list[str]) -> None:
+    async with aiohttp.ClientSession() as client:
+        for url in urls:
+            async with client.get(url) as response:
+                await response.read()
+
+
+def by_selenium(urls: list[str]) -> None:
+    options = webdriver.ChromeOptions()
+    for flag in browser.FLAGS:
+        options.add_argument(flag)
+    options.binary_location = browser.CHROMIUM or ""
+    driver = webdriver.Chrome(options, Service(browser.DRIVER))
+    try:
+        for url in urls:
+            driver.get(url)
+    finally:
+        driver.quit()
+
+
+def by_playwright(urls: list[str]) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser.CHROMIUM, args=list(browser.FLAGS))
+        page = chromium.new_page()
+        for url in urls:
+            page.goto(url)
+        chromium.close()
+
+
+async def by_async_playwright(urls: list[str]) -> None:
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(
+            executable_path=browser.CHROMIUM, args=list(browser.FLAGS)
+        )
+        page = await (await chromium.new_context()).new_page()
+        for url in urls:
+            await page.goto(url)
+        await chromium.close()
+
+
+CLIENTS: list[Any] = [
+    by_requests,
+    by_urllib3,
+    by_httpx,
+    by_httpx2,
+    pytest.param(concurrently(by_async_httpx), id="by_async_httpx"),
+    pytest.param(concurrently(by_aiohttp), id="by_aiohttp"),
+    pytest.param(by_selenium, marks=browser.needed),
+    pytest.param(by_playwright, marks=[browser.needed, pytest.mark.slow]),
+    pytest.param(
+        concurrently(by_async_playwright),
+        id="by_async_playwright",
+        marks=[browser.needed, pytest.mark.slow],
+    ),
+]
+
+
+@pytest.mark.parametrize("get_all", CLIENTS)
+def test_the_contract_goes_to_the_host_that_was_named_and_follows_no_redirect_to_another(
+    get_all: Callable[[list[str]], None], site: Site, sender: Sender
+) -> None:
+    get_all([f"{site.named}/one", f"{site.other}/two", f"{site.named}/away", f"{site.named}/three"])
+    assert site.seen == [
+        ("localhost", "/one", CONTRACT),
+        ("127.0.0.1", "/two", None),
+        ("localhost", "/away", CONTRACT),
+        ("127.0.0.1", "/arrived", None),
+        ("localhost", "/three", CONTRACT),
+    ]
+    assert sender.report()[1:] == ["     3  localhost  laptop: laptop: alice"]
+    sender.close()
+
+
+@pytest.mark.parametrize("get_all", CLIENTS[:6])
+def test_without_it_the_clients_are_as_they_were(
+    get_all: Callable[[list[str]], None], site: Site, sender: Sender
+) -> None:
+    sender.close()
+    get_all([f"{site.named}/one"])
+    assert site.seen == [("localhost", "/one", None)]
+
+
+def test_a_tests_own_contract_stays(site: Site, sender: Sender) -> None:
+    own = json.dumps({"c": "bob"})
+    requests.get(site.named, headers={"X-Devroute": own}, timeout=5)
+    httpx.get(site.named, headers={"X-Devroute": own})
+    assert [contract for _, _, contract in site.seen] == [own, own]
+    assert sender.report()[1:] == ["no request was sent to these hosts"]
