@@ -7,7 +7,7 @@ through tunnel/agent_link.py and never through here.
 import asyncio
 import signal
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -60,15 +60,17 @@ if TYPE_CHECKING:
 REPORT_SECONDS: Final = 0.02
 
 
-async def run(settings: AgentSettings, state_folder: Path | None = None) -> int:
-    """Stay online until a signal comes or the app ends; returns the exit code. `state_folder`: of what the
-    inspector remembers.
+async def run(
+    settings: AgentSettings, state_folder: Path | None = None, variables: Mapping[str, str] | None = None
+) -> int:
+    """Stay online until a signal comes or the app ends; returns the exit code. Arguments as of Agent.
 
     Raises any error of the first registration, later only those of FINAL, and ConfigInvalid for an app that
     cannot be started.
     """
     reporter = FanOut(reporter_for(settings))
     agent = Agent(settings, reporter, state_folder)
+    agent.variables = variables or {}
     services = [spec.service for spec in settings.services]
     state = InspectorState(state_folder, settings.server, settings.name, services)
     kept = history.keep_as_configured(
@@ -91,6 +93,8 @@ class Agent:
     def __init__(self, settings: AgentSettings, reporter: Reporter, state_folder: Path | None = None) -> None:
         """Longer than 40 lines: it makes all parts of one `devroute up`."""
         self._settings = settings
+        #: Of the app's environment, besides this process' own.
+        self.variables: Mapping[str, str] = {}
         self.reporters = self._reporter = reporter if isinstance(reporter, FanOut) else FanOut(reporter)
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
@@ -167,7 +171,7 @@ class Agent:
         if not self._settings.command:
             self._watch.start(patience=0.0)
             await self._keeper.stay(first)
-        variables = {} if self.reach is None else self.reach.environment()
+        variables = {**self.variables, **({} if self.reach is None else self.reach.environment())}
         self._child = await ChildProcess.start(self._settings.command, variables=variables)
         self._watch.start(patience=START_SECONDS)
         return await first_result(self._keeper.stay(first), self._child.wait())

@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
+from devroute.agent.settings import AgentSettings
 from devroute.cli.config.sources import agent_settings
 from devroute.cli.connection import Server, Token, connecting
+from devroute.cli.env import report, workload_environment
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output
 from devroute.cli.reach_options import ReachContract, ReachDirect
+from devroute.errors import ConfigInvalid
 
 
 @exits_with_code
@@ -78,6 +81,10 @@ def up(
     proto_path: Annotated[
         list[str] | None, option("Folder of the imports of --proto, as protoc's --proto_path", "FOLDER")
     ] = None,
+    env_from: Annotated[
+        str | None,
+        option("Manifests of the first service: the app gets the environment of its workload", "FILE|-"),
+    ] = None,
     output: Output = None,
 ) -> int:
     """Receive requests for services on this laptop.
@@ -87,16 +94,28 @@ def up(
     \b
     Example: devroute up b=8001 c=grpc://localhost:9000 -- uvicorn app:app
     Example: devroute up b=8001 --reach c.shop:80 --reach tcp://orders-db:5432 -- ./app
+    Example: devroute up b=8001 --env-from deployment.yaml -- uvicorn app:app
     Example: devroute up b=8001 --only-path /api/ --except-status 404,503
     Example: devroute up b=8001 --shadow 25% --ignore '$.timestamp'
     """
     # Longer than 40 lines: one parameter per flag.
     invocation: Invocation = context.obj
     settings = invocation.settings(agent_settings, context.params | {"command": invocation.command})
+    variables = {} if env_from is None else _workload_variables(env_from, settings)
     from devroute import log
     from devroute.agent import app
     from devroute.platforms import loop_factory
 
     log.configure("console", "warning")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(app.run(settings, invocation.state_folder))
+        return runner.run(app.run(settings, invocation.state_folder, variables))
+
+
+def _workload_variables(source: str, settings: AgentSettings) -> dict[str, str]:
+    """The environment of the first service's workload, and what is missing of it on standard error. Raises
+    ConfigInvalid."""
+    if not settings.command or not settings.services:
+        raise ConfigInvalid("--env-from needs a service and an app", hint="write the app's command after --")
+    found = workload_environment(source, settings.services[0].service)
+    report(found, runs=True)
+    return found.values

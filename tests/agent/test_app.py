@@ -434,12 +434,18 @@ async def test_a_laptop_that_wakes_up_probes_its_link_and_stops_waiting(
 
 
 @pytest.mark.parametrize(
-    ("code", "script"), [(0, "pass"), (7, "exit(7)"), (137, "import os; os.kill(os.getpid(), 9)")]
+    ("code", "script"),
+    [
+        (0, "pass"),
+        (7, "import os; exit(int(os.environ['FROM_THE_WORKLOAD']))"),
+        (137, "import os; os.kill(os.getpid(), 9)"),
+    ],
 )
-async def test_the_app_s_exit_code_is_passed_on(code: int, script: str) -> None:
+async def test_the_app_gets_its_variables_and_its_exit_code_is_passed_on(code: int, script: str) -> None:
     async with site() as where:
         of = settings(where.url, command=(sys.executable, "-c", script))
-        assert await asyncio.wait_for(agent.run(of), 10) == code
+        running = agent.run(of, variables={"FROM_THE_WORKLOAD": "7"})
+        assert await asyncio.wait_for(running, 10) == code
         assert where.registry.listing() == []
 
 

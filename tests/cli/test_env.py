@@ -72,6 +72,16 @@ def test_a_mistake_is_named(manifest: Path, capsys: Output, arguments: tuple[str
     assert problem in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [("b=8001",), ("--", "./app")])
+def test_up_needs_a_service_and_an_app_for_it(
+    manifest: Path, capsys: Output, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(manifest.parent)
+    own = {"DEVROUTE_SERVER": "http://127.0.0.1:1", "DEVROUTE_TOKEN": "t", "DEVROUTE_REACH": "c.shop:80"}
+    assert run(["up", "--env-from", str(manifest), *arguments], own) == 20
+    assert "--env-from needs a service and an app" in capsys.readouterr().err
+
+
 def test_a_command_gets_the_environment_beside_the_laptop_s_own_and_its_exit_code_counts(
     manifest: Path,
 ) -> None:
