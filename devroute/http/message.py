@@ -183,10 +183,12 @@ class ResponseHead:
     `by_rule`: what a rule of the laptop did ("rule 'slow' responded"), "" if none did anything.
     `idle_limit`: seconds for which the sender keeps an idle connection open, NO_LIMIT if it does not say.
     `not_stored`: what http1/response.py's without_cache_fields has made of this; `never_stored`: it has found
-    nothing to remove.
+    nothing to remove. `repeated`: the app has sent the same once more, so that what `forward` returns is
+    remembered.
     """
 
     __slots__ = (
+        "_forwarded",
         "by_rule",
         "drop",
         "framing",
@@ -198,6 +200,7 @@ class ResponseHead:
         "outcome",
         "raw",
         "reason",
+        "repeated",
         "status",
     )
 
@@ -224,6 +227,8 @@ class ResponseHead:
         self.idle_limit = NO_LIMIT
         self.not_stored: ResponseHead | None = None
         self.never_stored = False
+        self.repeated = False
+        self._forwarded: tuple[bytes, bool, bool, bytes] | None = None
 
     def with_outcome(self, result: str, reason: str) -> "ResponseHead":
         return self._with(self.drop, (result, reason))
@@ -250,12 +255,19 @@ class ResponseHead:
 
     def forward(self, extra: bytes, *, chunked: bool, close: bool) -> bytes:
         """The head for an HTTP/1.1 client. `extra` is whole field lines, each with its CRLF."""
+        last = self._forwarded
+        if last is not None and last[0] == extra and last[1] is chunked and last[2] is close:
+            return last[3]
+        end = extra
         if chunked:
-            extra += b"transfer-encoding: chunked\r\n"
+            end += b"transfer-encoding: chunked\r\n"
         if close:
-            extra += b"connection: close\r\n"
+            end += b"connection: close\r\n"
         start = b"HTTP/1.1 %d %b\r\n" % (self.status, self.reason)
-        return _without(self.raw, self.drop, start, extra + b"\r\n")
+        made = _without(self.raw, self.drop, start, end + b"\r\n")
+        if self.repeated:
+            self._forwarded = (extra, chunked, close, made)
+        return made
 
 
 def _without(raw: bytes, drop: list[Span], start_line: bytes, end: bytes) -> bytes:

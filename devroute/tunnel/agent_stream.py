@@ -20,6 +20,7 @@ _UPGRADE: Final = Framing.UPGRADE
 _FLAG_UPGRADE: Final = int(Flag.UPGRADE)
 _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 _GRPC_STATUS: Final = b"\r\ngrpc-status:"
+_new = tuple.__new__  # a namedtuple's own, in Python, costs 0.4 µs
 
 #: Bytes of the body of a 400 or 403 that are kept: pages of frameworks begin with their styles.
 MAX_REFUSAL: Final = 16 * 1024
@@ -179,23 +180,23 @@ class AgentStream(LinkStream):
         observe, head, started = link.observe, self._head, self._started
         if started >= 0:
             self._started = -1.0  # observed
-            observe(
-                Finished(
-                    self._service.decode("utf-8", "replace"),
-                    head.method.decode("latin-1"),
-                    head.target.decode("latin-1"),
-                    self._status,
-                    started,
-                    link.time() - started,
-                    self._size,
-                    code,
-                    reason,
-                    head.wire,
-                    self._refusal,
-                    self._grpc_status,
-                    self._rule,
-                )
+            fields = (
+                self._service.decode("utf-8", "replace"),
+                head.method.decode("latin-1"),
+                head.target.decode("latin-1"),
+                self._status,
+                started,
+                link.time() - started,
+                self._size,
+                code,
+                reason,
+                head.wire,
+                self._refusal,
+                self._grpc_status,
+                self._rule,
+                False,
             )
+            observe(_new(Finished, fields))
 
     # --- flow control
 

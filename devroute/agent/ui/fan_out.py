@@ -42,7 +42,10 @@ class FanOut(Reporter):
 
     @property
     def full(self) -> bool:
-        return all(each.full for each in self._all)
+        for each in self._all:  # noqa: SIM110  # for each request: all() takes three times as long
+            if not each.full:
+                return False
+        return True
 
     def skip(self) -> None:
         for each in self._all:

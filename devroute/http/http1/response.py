@@ -99,6 +99,7 @@ def without_cache_fields(head: ResponseHead) -> ResponseHead:
             head.never_stored = True
             return head
         made = head.not_stored = head.dropping(spans)
+    made.repeated = head.repeated
     return made
 
 
@@ -169,6 +170,7 @@ class ResponseHeadParser:
         """As parse_response_head. The result may be shared with another exchange: never change it."""
         last = self._last
         if last is not None and last.raw == raw and request_method != b"HEAD":
+            last.repeated = True
             return last
         head = parse_response_head(raw, request_method)
         if len(raw) <= MAX_REMEMBERED_BYTES and request_method != b"HEAD":

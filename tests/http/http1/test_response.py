@@ -1,6 +1,7 @@
 """Response heads: their framing, what is forwarded of them, and the memory of the last one."""
 
 import contextlib
+import itertools
 from time import perf_counter
 
 import h11
@@ -123,3 +124,16 @@ def test_a_large_head_is_not_remembered() -> None:
     response_parser = ResponseHeadParser()
     raw = head(b"x: " + b"a" * MAX_REMEMBERED_BYTES, start=b"HTTP/1.1 200 OK")
     assert response_parser.parse(raw, b"GET") is not response_parser.parse(raw, b"GET")
+
+
+def test_a_repeated_head_is_forwarded_as_a_new_one_would_be() -> None:
+    raw = head(b"content-length: 3", b"connection: x", b"x: y", start=b"HTTP/1.1 200 OK")
+    repeated = ResponseHeadParser()
+    for extra, chunked, close in [*itertools.product((b"", b"a: b\r\n"), (False, True), (False, True))] * 2:
+        expected = parse_response_head(raw, b"GET").forward(extra, chunked=chunked, close=close)
+        for _ in range(3):
+            found = repeated.parse(raw, b"GET").forward(extra, chunked=chunked, close=close)
+            assert found == expected
+    same = [repeated.parse(raw, b"GET").forward(b"", chunked=False, close=False) for _ in range(2)]
+    assert same[0] is same[1], "it is made once"
+    assert repeated.parse(raw, b"GET").dropping([]).forward(b"", chunked=False, close=False) == same[0]
