@@ -4,7 +4,8 @@ proxy`, an Envoy as its own sidecar, and Envoys in front of the services, under 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from grpc import aio
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from devroute.auth.tokens import new_token
 from devroute.contract.destination import parse_destination
@@ -32,6 +36,9 @@ from tests.support.ports import free_port
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 NOWHERE = Endpoint("", 0)
+BOTH = '{"b": "alice", "c": "bob"}'
+TRACE_CONTEXT = TraceContextTextMapPropagator()
+TRACER = TracerProvider().get_tracer("a")
 C_IDENTITY = "spiffe://cluster.local/ns/default/sa/c"
 POLICY = """
 reach:
@@ -67,12 +74,33 @@ def egress(port: int, services: dict[str, Endpoint], ca: MeshCa) -> Document:
 
 @dataclass
 class Party:
-    """`urls` of the local ports, by service; `seen`: the headers of c's newest request."""
+    """`urls` of the local ports, by service; `seen`: the headers of c's newest request. `entry` is a, which
+    calls b, which calls c: a with a tracer, b as alice's app, with no more than the header `passed_on`."""
 
     mesh: Mesh
     urls: dict[str, str] = field(default_factory=dict)
     c: Endpoint = NOWHERE
     seen: list[tuple[str, str]] = field(default_factory=list)
+    entry: str = ""
+    secret: str = ""
+    passed_on: str = ""
+
+    async def alices(self, request: web.Request) -> web.Response:
+        headers = {self.passed_on: request.headers[self.passed_on]} if self.passed_on else {}
+        async with self.mesh.client.get(self.urls["c"], headers=headers) as response:
+            return web.json_response(await response.json(), status=response.status)
+
+    def traced(self, url: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """A service whose tracer knows trace context alone, and which knows of nothing else."""
+
+        async def app(request: web.Request) -> web.Response:
+            context = TRACE_CONTEXT.extract({key.lower(): value for key, value in request.headers.items()})
+            headers: dict[str, str] = {}
+            TRACE_CONTEXT.inject(headers, set_span_in_context(TRACER.start_span("onwards", context), context))
+            async with self.mesh.client.get(url, headers=headers) as response:
+                return web.json_response(await response.json(), status=response.status)
+
+        return app
 
     async def fails(self, service: str, path: str = "/") -> tuple[int, dict[str, Any]]:
         async with self.mesh.client.get(self.urls[service] + path) as response:
@@ -126,9 +154,13 @@ async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party
         local = {name: free_port() for name in (*services, "nowhere", "denied")}
         found.urls = {name: f"http://127.0.0.1:{each}" for name, each in local.items()}
         options = [f"{each}={name}:{found.c.port}" for name, each in local.items()]
+        alices = await enter(serving(found.alices))
+        b = await mesh.sidecar("b", app)
+        found.entry = await mesh.sidecar("a", await enter(serving(found.traced(b))))
+        found.secret = tokens["alice"][0]
         await enter(
             testbed.laptop(
-                folder, "alice", mesh.proxy.server, tokens["alice"][0], f"b={app.port}",
+                folder, "alice", mesh.proxy.server, found.secret, f"b={alices.port}",
                 *(word for each in options for word in ("--reach", each)),
             )
         )  # fmt: skip
@@ -194,6 +226,31 @@ async def test_a_contract_goes_on_to_a_colleague_s_laptop(party: Party) -> None:
     async with party.mesh.client.get(party.urls["c"], headers=headers) as response:
         assert await response.json() == {"who": "bob"}
         assert response.headers["x-devroute-result"] == "laptop"
+
+
+async def test_apps_that_pass_on_headers_of_traces_alone_lead_to_two_laptops(party: Party) -> None:
+    party.passed_on = "traceparent"
+    expected = ("--expect", "a=service", "--expect", "b=alice", "--expect", "c=bob")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "devroute", "curl", *expected, "-s", party.entry),
+        env={"HOME": str(party.mesh.folder), "PATH": "/usr/bin:/bin"}
+        | {"DEVROUTE_SERVER": party.mesh.proxy.server, "DEVROUTE_TOKEN": party.secret}
+        | {"DEVROUTE_CONTRACT": BOTH},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, hops = (each.decode() for each in await process.communicate())
+    assert (process.returncode, json.loads(output)) == (0, {"who": "bob"}), hops
+    assert hops.splitlines()[-1] == "devroute: alice's laptop answered at 'b'; bob's laptop answered at 'c'"
+
+
+@pytest.mark.parametrize(("passed_on", "who"), [("tracestate", "bob"), ("x-request-id", "bob"), ("", "c")])
+async def test_what_the_laptop_s_app_passes_on_decides_who_answers_behind_it(
+    party: Party, passed_on: str, who: str
+) -> None:
+    party.passed_on = passed_on
+    async with party.mesh.client.get(party.entry, headers={"x-devroute": BOTH}) as response:
+        assert (await response.json())["who"] == who
 
 
 @pytest.mark.parametrize(
