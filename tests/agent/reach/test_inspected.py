@@ -1,8 +1,10 @@
 """Requests through a local port are seen by the inspector and subject to its rules."""
 
 import asyncio
+import socket
 from typing import Any
 
+import aiohttp
 import pytest
 
 from devroute.agent.outgoing import OutgoingRequests
@@ -13,7 +15,10 @@ from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.rules.settings import read_rules
 from devroute.inspector.store import CaptureStore
 from devroute.tunnel.agent_stream import Finished
+from tests.agent.conftest import Said
 from tests.agent.reach.mesh import Mesh, get, say
+from tests.agent.reach.test_laptop_reach import laptop
+from tests.support.eventually import eventually
 from tests.support.loopback import App, AppStream
 
 pytestmark = pytest.mark.asyncio
@@ -80,3 +85,38 @@ async def test_a_timeout_is_a_504_that_names_the_rule() -> None:
     assert response.startswith(b"HTTP/1.1 504 ")
     assert b"c.shop:80 took longer than 0.001 s, the timeout of rule 'late' of the laptop" in response
     assert capture.error[0] == "upstream-timeout"
+
+
+async def test_a_real_agent_lists_replays_and_fails_what_leaves_through_its_port(said: Said) -> None:
+    rule = {"name": "down", "direction": "out", "path": "/down", "fail": 503}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        own = free.getsockname()[1]
+    about = {"services": ["foo=1"], "reach": ["c.shop:80"], "rules": [rule], "inspector": own}
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with laptop(said, **about) as running, aiohttp.ClientSession(cookie_jar=jar) as session:
+        port = await running.port()
+        assert (await say(port, get("127.0.0.1", target="/tea"), end=False)).endswith(b"tea")
+        assert (await say(port, get("127.0.0.1", target="/down"), end=False)).startswith(b"HTTP/1.1 503 ")
+        online = await eventually(lambda: running.event("online"))
+        async with session.get(online["inspector"]):
+            pass
+        api = f"http://127.0.0.1:{own}/api/exchanges"
+
+        async def listed() -> list[dict[str, Any]]:
+            async with session.get(api, params={"q": "direction:out"}) as response:
+                found = (await response.json())["exchanges"]
+                return found if all(each["state"] == "done" for each in found) else []
+
+        found = await eventually(listed)
+        assert [(each["service"], each["target"], each["status"]) for each in found] == [
+            ("c.shop:80", "/down", 503),
+            ("c.shop:80", "/tea", 200),
+        ]
+        assert [each["rules"] for each in found] == [["rule 'down' failed it with 503"], []]
+        async with session.get(f"{api}/{found[1]['id']}/curl") as response:
+            assert (await response.json())["command"] == f"curl http://127.0.0.1:{port}/tea"
+        origin = {"origin": f"http://127.0.0.1:{own}"}
+        async with session.post(f"{api}/{found[1]['id']}/replay", json={}, headers=origin) as response:
+            assert response.status == 202
+        await eventually(lambda: len(running.mesh.streams) == 2)
+    assert [stream.head.target for stream in running.mesh.streams] == [b"/tea", b"/tea"]
