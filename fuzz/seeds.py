@@ -7,7 +7,7 @@ from pathlib import Path
 import hpack
 
 from devroute.tunnel.protocol.events import Event, Opened
-from devroute.tunnel.protocol.frames import HEADER, FrameType
+from devroute.tunnel.protocol.frames import FIRST_AGENT_ID, HEADER, OPEN_HEADER, FrameType
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket, request_upgrade
 from tests.conformance import requests, responses
@@ -190,6 +190,11 @@ def seeds(target: str) -> list[bytes]:
             b"\xff\x00" + from_proxy,
             b"\x00\x00" + from_agent,
             b"\xff\xff" + from_proxy[10 + 41 :],
+            *(b"\x00\x40" + HEADER.pack(kind, 1, FIRST_AGENT_ID, 4) + b"abcd" for kind in FrameType),
+            b"\x00\x40"
+            + OPEN_HEADER.pack(FrameType.OPEN, 0, FIRST_AGENT_ID, 34, 3, 1)
+            + b"cPOST / HTTP/1.1\r\n\r\nabc",
+            *(b"\xff\x40" + HEADER.pack(kind, 0, FIRST_AGENT_ID, 0) for kind in FrameType),
             b"\x00\xff" + from_agent[10 + 56 :],
             *(b"\xff\xff" + HEADER.pack(kind, 0, 1, 4) + b"\x00\x00\x00\x05" for kind in FrameType),
             *(b"\x00\xff" + HEADER.pack(kind, 1, 1, 0) for kind in FrameType),

@@ -356,16 +356,24 @@ def tunnel(data: bytes) -> object:
 
 
 def _session(data: bytes) -> Session:
-    """A session in the role and the state that the first two bytes choose; a proxy's has three streams."""
+    """A session in the role and the state that the first two bytes choose; a proxy's has three streams, and
+    so has an agent's with reach."""
+    reach = b"\x40" <= data[1:2] < b"\x60"
     if data[:1] >= b"\x80":
         session = Session(Role.AGENT, max_streams=8)
         session.send_hello(b"{}")
         if data[1:2] >= b"\x20":
             session.receive(frames.HEADER.pack(frames.FrameType.WELCOME, 0, 0, 2) + b"{}")
+        if reach:
+            session.enable_reach()
+            for number in range(3):
+                session.open(b"c", b"GET / HTTP/1.1\r\n\r\n", int(frames.Flag.END) if number else 0, 0)
     else:
         session = Session(Role.PROXY, max_streams=8)
         if data[1:2] >= b"\x20":
             session.receive(frames.HEADER.pack(frames.FrameType.HELLO, 0, 0, 2) + b"{}")
+            if reach:
+                session.enable_reach()
             session.send_welcome(b"{}")
             for number in range(3):
                 session.open(b"foo", b"GET / HTTP/1.1\r\n\r\n", int(frames.Flag.END) if number else 0, 0)
@@ -392,7 +400,8 @@ def _events(data: bytes, parts: list[bytes]) -> tuple[list[Any], dict[int, bytes
             else:
                 values = [value.id if isinstance(value, Stream) else value for value in event]
                 seen.append((type(event).__name__, *values))
-        assert len(session.streams) <= 8
+        assert session.opened <= 8
+        assert session.accepted <= 8
         assert len(session._held) <= frames.HEADER.size + frames.MAX_HEAD
     return seen, bodies
 

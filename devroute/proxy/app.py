@@ -249,7 +249,7 @@ class Proxy:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 moved = self.replication.hand_over(self._settings.drain_timeout)
-                await asyncio.gather(self._data.drained.wait(), moved)
+                await asyncio.gather(self._data.drained.wait(), self._egress.drain(), moved)
         if self._timer is not None:
             self._timer.cancel()
         for connection in list(self._data.connections):

@@ -256,7 +256,7 @@ class Registry:
             raise _missing(LaptopOffline, f"laptop '{name}' is not online", name, service)
         found = offer_for(laptop.services, service)
         if found is None:
-            offered = ", ".join(sorted(laptop.services))
+            offered = ", ".join(sorted(laptop.services)) or "nothing"
             raise _missing(
                 ServiceNotServed, f"laptop '{name}' serves {offered}, not '{service}'", name, service
             )

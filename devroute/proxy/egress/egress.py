@@ -67,6 +67,7 @@ class Egress:
         self.limits = HeadLimits(settings.max_head_bytes, settings.max_header_fields)
         self.max_per_subject = settings.max_reach_per_subject
         self.counts: Counter[tuple[str, str]] = Counter()  # by protocol and code
+        self._drained: asyncio.Event | None = None
         self._resolver = Resolver() if resolver is None else resolver
         self._tcp: dict[Destination, TcpUpstream] = {}
         self._links: defaultdict[str, set[ProxyLink]] = defaultdict(set)
@@ -140,6 +141,17 @@ class Egress:
                 self.permit(stream.identity(), stream.destination)
             except ReachDenied as error:
                 stream.end(error)
+
+    async def drain(self) -> None:
+        """Return once no request is open; connections and upgraded requests may never end."""
+        self._drained = asyncio.Event()
+        self.ended()
+        await self._drained.wait()
+
+    def ended(self) -> None:
+        """A stream is open no more."""
+        if self._drained is not None and all(each.endless for each in self.open):
+            self._drained.set()
 
     def series(self) -> Iterator[Series]:
         yield REACH_OPEN, (), len(self.open)

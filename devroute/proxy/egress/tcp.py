@@ -8,6 +8,7 @@ from typing import Final
 
 from devroute.contract.destination import Destination
 from devroute.errors import (
+    CircuitOpen,
     DevrouteError,
     MeshTlsRequired,
     ReachDenied,
@@ -51,6 +52,8 @@ class TcpUpstream:
         try:
             connection = await self._dialer.connect(lambda: TcpConnection(stream, loop))
         except DevrouteError as error:
+            if isinstance(error, CircuitOpen):
+                error.hint = "it is tried again in a moment"
             stream.fail(error)
             return
         if is_own_machine(connection.transport.get_extra_info):

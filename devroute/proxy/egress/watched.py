@@ -16,6 +16,9 @@ class Watch(Protocol):
     open: "dict[WatchedStream, None]"
     now: float
 
+    def ended(self) -> None:
+        """One of them is open no more."""
+
 
 class WatchedStream:
     """Implements UpstreamStream and ResponseSink. `active`: when something last passed."""
@@ -50,6 +53,11 @@ class WatchedStream:
         self.destination = destination
         self.active = watch.now
 
+    @property
+    def endless(self) -> bool:
+        """Whether it may be open for as long as its two ends like."""
+        return self._head.framing is Framing.UPGRADE
+
     def send(self, upstream: Upstream) -> "WatchedStream":
         self._watch.open[self] = None
         self._stream = upstream.open(self._head, self)
@@ -57,6 +65,7 @@ class WatchedStream:
 
     def _remove(self) -> None:
         self._watch.open.pop(self, None)
+        self._watch.ended()
 
     def end(self, error: DevrouteError) -> None:
         """The proxy ends it."""

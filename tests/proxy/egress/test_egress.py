@@ -205,6 +205,22 @@ async def test_what_carries_nothing_for_too_long_ends() -> None:
         assert not found.egress.open
 
 
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_a_proxy_that_stops_waits_for_requests_and_for_no_connection() -> None:
+    app = App(lambda stream: stream.sink.on_head(head(200)))
+    async with database(lambda reader, writer: reader.read()) as port, reaching(app) as found:
+        await found.tcp(f"tcp://db.data:{port}")
+        await asyncio.wait_for(found.egress.drain(), 10)
+        client = Client()
+        found.links.upstream("c:80").open(get(), client)
+        await client.first.wait()
+        draining = asyncio.ensure_future(found.egress.drain())
+        await asyncio.sleep(0)
+        assert not draining.done()
+        app.streams[0].sink.on_end([])
+        await asyncio.wait_for(draining, 10)
+
+
 async def test_destinations_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(egress_module, "MAX_TCP", 2)
     async with reaching() as found:
