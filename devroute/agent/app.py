@@ -7,37 +7,37 @@ through tunnel/agent_link.py and never through here.
 import asyncio
 import signal
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.app_upstreams import app_upstreams
 from devroute.agent.app_watch import START_SECONDS, AppWatch
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
-from devroute.agent.control.running import identity_of
+from devroute.agent.controlled import ControlledAgent
 from devroute.agent.inspection import captures_for, inspection_of, metrics_of
-from devroute.agent.invitation import Invitation, invitation
 from devroute.agent.link_keeper import LinkKeeper, first_result
 from devroute.agent.link_monitor import LinkMonitor
+from devroute.agent.log_file import keep_small
 from devroute.agent.notices import MoveReceiver, NoticeReceiver
 from devroute.agent.open_requests import OpenRequestWatch
 from devroute.agent.outgoing import OutgoingRequests
 from devroute.agent.reach.laptop_reach import reach_of
+from devroute.agent.readiness import Readiness
 from devroute.agent.rule_switch import RuleSwitch
 from devroute.agent.second_link import Held
-from devroute.agent.services import Change, Services
+from devroute.agent.services import Services
 from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
 from devroute.agent.ui.choice import reporter_for
 from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.reporter import Reporter
-from devroute.contract.service_spec import ServiceSpec
+from devroute.errors import DevrouteError
 from devroute.inspector import history
 from devroute.inspector import server as inspector
-from devroute.inspector.access import AccessControl
 from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.inspection import About
 from devroute.inspector.recorder import App, Recorder
@@ -45,32 +45,35 @@ from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
 from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.state import InspectorState
-from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, shell_in_use, typed_keys
+from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, typed_keys
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.agent_stream import Finished
-from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice, Welcome
+from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.interface import Upstream
-
-if TYPE_CHECKING:
-    from devroute.agent.control.server import ControlServer
 
 #: Least time between two flushes of the reporter, in seconds.
 REPORT_SECONDS: Final = 0.02
 
 
 async def run(
-    settings: AgentSettings, state_folder: Path | None = None, variables: Mapping[str, str] | None = None
+    settings: AgentSettings,
+    state_folder: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    readiness: Readiness | None = None,
+    log: Path | None = None,
 ) -> int:
-    """Stay online until a signal comes or the app ends; returns the exit code. Arguments as of Agent.
+    """Stay online until a signal comes or the app ends; returns the exit code. Arguments as of Agent; `log`:
+    the file of the output of one in the background.
 
-    Raises any error of the first registration, later only those of FINAL, and ConfigInvalid for an app that
-    cannot be started.
+    Raises any error of the first registration, later only those of FINAL, ConfigInvalid for an app that
+    cannot be started, and what `readiness` does.
     """
-    reporter = FanOut(reporter_for(settings))
-    agent = Agent(settings, reporter, state_folder)
+    reporter = reporter_for(settings)
+    agent = Agent(settings, reporter, state_folder, readiness)
     agent.variables = variables or {}
+    agent.controlled.log = log
     services = [spec.service for spec in settings.services]
     state = InspectorState(state_folder, settings.server, settings.name, services)
     kept = history.keep_as_configured(
@@ -80,9 +83,9 @@ async def run(
     try:
         if agent.inspection is not None:
             await agent.inspection.decoder.load()
-        async with kept, inspected as agent.access:
+        async with kept, inspected as agent.controlled.access:
             with typed_keys(sys.stdin, agent.rule_switch.typed, wanted=reporter.reads_keys):
-                return await agent.run()
+                return await (agent.run() if log is None else first_result(agent.run(), keep_small(log)))
     finally:
         reporter.close()
 
@@ -90,12 +93,18 @@ async def run(
 class Agent:
     """`state_folder`: where other commands find this process, and of what is remembered; None for neither."""
 
-    def __init__(self, settings: AgentSettings, reporter: Reporter, state_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        reporter: Reporter,
+        state_folder: Path | None = None,
+        readiness: Readiness | None = None,
+    ) -> None:
         """Longer than 40 lines: it makes all parts of one `devroute up`."""
         self._settings = settings
         #: Of the app's environment, besides this process' own.
         self.variables: Mapping[str, str] = {}
-        self.reporters = self._reporter = reporter if isinstance(reporter, FanOut) else FanOut(reporter)
+        reporter = self._reporter = FanOut(reporter)
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
         captures = captures_for(settings, self._redaction, self._loop)
@@ -103,7 +112,7 @@ class Agent:
         self._rules = RuleBook(settings.rules)
         self.rule_switch = RuleSwitch(self._rules, reporter)
         around = app_upstreams(settings, self._rules, self._redaction, recorder)
-        self.services = Services(settings.services, around, self._services_changed)
+        self.services = Services(settings.services, around, lambda *change: self.controlled.changed(*change))
         self._own_upstreams = self._receivers(recorder)
         #: What sees the requests from this laptop to services of the mesh.
         self.outgoing = OutgoingRequests(self._rules, self._redaction, recorder, self._observe)
@@ -112,8 +121,6 @@ class Agent:
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: What the inspector shows and acts on; None where there is no inspector.
         self.inspection = inspection_of(captures, self.replayer, self.about, settings, self._rules)
-        #: Access to the inspector, None without one.
-        self.access: AccessControl | None = None
         self._advisor = AppAdvisor(self.services.specs, settings.host_header, self._advised)
         self._child: ChildProcess | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code that was asked for
@@ -127,16 +134,26 @@ class Agent:
         self._metrics = metrics_of(self.inspection, settings, self.services.specs.keys(), self._keeper)
         mesh, around_reach = self._keeper.mesh, self.outgoing.around
         self.reach = reach_of(
-            settings, state_folder, mesh, around_reach, self._reporter, lambda: self.contract
+            settings, state_folder, mesh, around_reach, reporter, lambda: self.controlled.contract
         )
-        report = partial(self._reporter.app, started=bool(settings.command))
+        report = partial(reporter.app, started=bool(settings.command))
         self._watch = AppWatch(settings.services, report)
         self._open_requests = OpenRequestWatch(
             lambda: [*self._keeper.links, self.outgoing], self._reporter.open, self._redaction
         )
         self._state_folder = state_folder
-        self._control: ControlServer | None = None
-        self._welcome: Welcome | None = None
+        self._readiness = readiness or Readiness()
+        #: What others see and change of this process.
+        self.controlled = ControlledAgent(
+            settings,
+            reporter,
+            self.services,
+            self._keeper,
+            self._watch,
+            self.about,
+            self.inspection,
+            end=lambda: self._end("down", 0),
+        )
 
     def _receivers(self, recorder: Recorder | None) -> dict[str, App]:
         """The upstreams of what the proxy sends to the agent itself."""
@@ -167,22 +184,28 @@ class Agent:
         self._monitor.start()
         self._open_requests.start()
         if self._state_folder is not None:
-            await self._open_control(self._state_folder)
+            await self.controlled.open(self._state_folder)
         if not self._settings.command:
             self._watch.start(patience=0.0)
+            self._wait_until_ready()
             await self._keeper.stay(first)
         variables = {**self.variables, **({} if self.reach is None else self.reach.environment())}
         self._child = await ChildProcess.start(self._settings.command, variables=variables)
         self._watch.start(patience=START_SECONDS)
+        self._wait_until_ready()
         return await first_result(self._keeper.stay(first), self._child.wait())
+
+    def _wait_until_ready(self) -> None:
+        self._readiness.start(self._settings.services, self._watch, self.controlled.status, self._failed)
 
     # --- the link
 
     async def _first(self) -> Held:
-        first = await self._keeper.first()
-        welcome = self._welcome = first.welcome
-        name, invited = welcome.name, self._invite(welcome)
-        page = None if self.access is None else self.access.url
+        first = await self._readiness.first(self._keeper.first)
+        welcome = first.welcome
+        name, invited = welcome.name, self.controlled.invite(welcome)
+        access = self.controlled.access
+        page = None if access is None else access.url
         mode, services = self._settings.offer_options.in_words(), list(self.services.specs.values())
         self._reporter.online(name, self._settings.server, services, invited, page, mode)
         if self.reach is not None:
@@ -195,16 +218,6 @@ class Agent:
         freeze_heap()
         return first
 
-    def _invite(self, welcome: Welcome) -> Invitation:
-        """How to send requests to what is served now; the inspector shows it, too."""
-        served, about = list(self.services.specs.values()), self.about
-        invited = invitation(welcome, served, shell_in_use())
-        about.services = {spec.service: spec.url for spec in served}
-        about.name, about.entries = welcome.name, welcome.entries
-        about.command, about.link = invited.command, invited.link
-        self.contract = invited.contract
-        return invited
-
     def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         moves = MoveReceiver(lambda move: self._keeper.asked_to_move(link, move))
         served: dict[str, Upstream] = {**self.services.upstreams, **self._own_upstreams, MOVE_SERVICE: moves}
@@ -214,54 +227,6 @@ class Agent:
         if self._metrics is not None:
             self._metrics.follow(link)
         return link
-
-    # --- for other processes of this user (agent/control)
-
-    async def _open_control(self, folder: Path) -> None:
-        from devroute.agent.control.server import ControlServer  # once online: it takes long to import
-
-        settings, welcome = self._settings, self._welcome
-        assert welcome is not None
-        self._control = ControlServer(self, folder)
-        problem = await self._control.start(identity_of(settings), settings.name, welcome.name)
-        if problem:
-            self._reporter.no_control(problem)
-
-    def status(self) -> dict[str, Any]:
-        """What the control API shows of this process."""
-        about = self.about
-        return {
-            "name": about.name,
-            "server": self._settings.server,
-            "online": self._keeper.online,
-            "links": len(self._keeper.links),
-            "services": self.services.as_json(self._watch.listening),
-            "contract": self.contract,
-            "curl": about.command,
-            "link": about.link,
-            "inspector": None if self.access is None else f"http://127.0.0.1:{self.access.port}/",
-        }
-
-    async def add(self, specs: Sequence[ServiceSpec]) -> None:
-        await self.services.add(self._keeper, specs)
-
-    async def remove(self, services: Collection[str]) -> None:
-        await self.services.remove(self._keeper, services)
-
-    def stop(self) -> None:
-        self._end("down", 0)
-
-    async def _services_changed(self, what: Change, specs: Sequence[ServiceSpec]) -> None:
-        assert self._welcome is not None
-        served = list(self.services.specs.values())
-        if self.inspection is not None:
-            await self.inspection.decoder.serve(served)
-        for spec in specs:
-            if what == "added":
-                self._watch.add(spec)
-            else:
-                self._watch.remove(spec.service)
-        self._reporter.changed(what, specs, served, self._invite(self._welcome))
 
     # --- what is reported
 
@@ -314,6 +279,10 @@ class Agent:
         else:
             self._keeper.end_at_once()
 
+    def _failed(self, error: DevrouteError) -> None:
+        if not self._ending.done():
+            self._ending.set_exception(error)
+
     def _end(self, by: str, code: int) -> None:
         if not self._ending.done():
             self._ended_by = by
@@ -322,6 +291,7 @@ class Agent:
     async def _close(self) -> None:
         self._monitor.stop()
         self._open_requests.stop()
+        await self._readiness.close()
         await self._watch.close()
         if self._flushing is not None:
             self._flushing.cancel()
@@ -339,5 +309,4 @@ class Agent:
             await upstream.close()
         if self._recorder is not None:
             self._recorder.flush()  # for the history
-        if self._control is not None:
-            await self._control.close()  # the last: who has asked for the end waits for it
+        await self.controlled.close()  # the last: who has asked for the end waits for it

@@ -48,6 +48,15 @@ class AppWatch:
         if (watching := self._watched.pop(service, None)) is not None:
             watching.cancel()
 
+    def listens(self, spec: ServiceSpec) -> bool:
+        """Whether its app has accepted a connection, or is not looked at."""
+        return spec.direct is not None or spec.service in self.listening
+
+    async def all_listen(self) -> None:
+        """Return once every app that is looked at has accepted a connection."""
+        if self._watched:
+            await asyncio.wait(list(self._watched.values()))
+
     async def close(self) -> None:
         await self._tasks.close()
 

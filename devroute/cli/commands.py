@@ -25,6 +25,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
             "Set up this laptop: ask for server and token, check them, and save them", "init:init"
         ),
         "up": LazyCommand("Receive requests for services on this laptop", "up:up"),
+        "down": LazyCommand(
+            "End devroute up on this machine, and wait until open requests and the app have ended",
+            "down:down",
+        ),
         "reach": LazyCommand(
             "Call services of the mesh from this laptop, by one local port that is a SOCKS and an HTTP proxy",
             "reach:reach",
@@ -40,7 +44,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
         "dashboard": LazyCommand(
             "Open your team's page in a browser: who is on what, live", "dashboard:dashboard"
         ),
-        "status": LazyCommand("Show your identity at the server, and its rules", "query:status"),
+        "status": LazyCommand(
+            "Show what runs on this laptop, your identity at the server, and its rules", "query:status"
+        ),
         "trace": LazyCommand(
             "Send one request, and show which services saw its contract and who answered",
             "query:trace_",

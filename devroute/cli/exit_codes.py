@@ -8,6 +8,7 @@ import typer
 
 from devroute.errors import (
     AdminRequired,
+    AppUnreachable,
     CallerDenied,
     ConfigInvalid,
     DevrouteError,
@@ -52,6 +53,7 @@ EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     ServerUnreachable: 40,
     KeysUnavailable: 40,
     NotFound: 50,
+    AppUnreachable: 60,
 }
 
 P = ParamSpec("P")

@@ -4,7 +4,9 @@ request, and of itself."""
 import asyncio
 import shlex
 import sys
-from typing import Annotated
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +16,7 @@ from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
 from devroute.cli.output import Output, print_json
-from devroute.cli.status import describe_status
+from devroute.cli.status import describe_running, describe_status
 from devroute.cli.table import cell, objects, table
 from devroute.errors import DevrouteError
 
@@ -53,7 +55,7 @@ def ls(
 @exits_with_code
 @connecting
 def status(context: typer.Context, server: Server = None, token: Token = None, output: Output = None) -> None:
-    """Show your identity at the server, and its rules.
+    """Show what runs on this laptop, your identity at the server, and its rules.
 
     \b
     Example: devroute status
@@ -61,11 +63,27 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     from devroute.agent.api_client import fetch
 
     settings = context.obj.settings(client_settings, context.params)
+    running = _running_here(context.obj.state_folder)
+    as_json = settings.output == "json"
+    if running and not as_json:
+        typer.echo("\n".join([*describe_running(running), ""]))
     document = asyncio.run(fetch(settings, "/api/status"))
-    if settings.output == "json":
-        print_json({"server": settings.server} | document)
+    if as_json:
+        print_json({"server": settings.server} | document | {"up": running})
         return
     typer.echo("\n".join(describe_status(settings.server, document)))
+
+
+def _running_here(state_folder: Path | None) -> list[dict[str, Any]]:
+    """What each devroute up of this user says of itself."""
+    from devroute.agent.control.client import request
+    from devroute.agent.control.running import all_running
+
+    found: list[dict[str, Any]] = []
+    for each in all_running(state_folder):
+        with suppress(DevrouteError):  # it has just ended
+            found.append(request(each, "GET", "/v1"))
+    return found
 
 
 @exits_with_code

@@ -1,9 +1,10 @@
 """What `devroute status` says to people: the server's document in sentences. Pure."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from devroute.cli.table import cell
+from devroute.cli.table import cell, objects
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -13,6 +14,23 @@ def describe_status(server: str, document: Mapping[str, object]) -> list[str]:
     rows = list(_rows(server, dict(document)))
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {text}" for name, text in rows]
+
+
+def describe_running(processes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each devroute up on this machine says of itself (GET /v1 of its control API), in lines."""
+    found: list[str] = []
+    for each in processes:
+        state = "online" if each.get("online") else "offline, dialling again"
+        name, server, pid = (cell(each.get(key)) for key in ("name", "server", "pid"))
+        found.append(f"{name} is {state} at {server} (process {pid})")
+        for served in objects(each.get("services")):
+            missing = ", whose app does not listen" if served.get("listening") is False else ""
+            place = cell(served.get("direct") or served.get("local"))
+            found.append(f"  {cell(served.get('service'))} -> {place}{missing}")
+        for name in ("inspector", "log"):
+            if each.get(name):
+                found.append(f"  {name}: {cell(each.get(name))}")
+    return found
 
 
 def you_are(server: str, document: Mapping[str, object]) -> str:

@@ -1,7 +1,10 @@
 """`devroute up`: receives requests for services on this laptop, and runs the app beside it."""
 
 import asyncio
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +15,7 @@ from devroute.cli.env import report, workload_environment
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
-from devroute.cli.output import Output
+from devroute.cli.output import Output, print_json
 from devroute.cli.reach_options import ReachContract, ReachDirect
 from devroute.errors import ConfigInvalid
 
@@ -85,11 +88,22 @@ def up(
         str | None,
         option("Manifests of the first service: the app gets the environment of its workload", "FILE|-"),
     ] = None,
+    detach: Annotated[
+        bool, option("Run in the background, and return once online", None, "--detach")
+    ] = False,
+    wait: Annotated[
+        bool, option("Wait for a server that is starting, and for the apps to listen", None, "--wait")
+    ] = False,
+    timeout: Annotated[float, option("How long to --wait", "SECONDS", min=0, max=3600)] = 60.0,
+    separate: Annotated[
+        bool, option("Register by itself, also beside a devroute up that is alike", None, "--separate")
+    ] = False,
     output: Output = None,
 ) -> int:
     """Receive requests for services on this laptop.
 
-    The command after -- is run as the app, and its exit code is passed on.
+    The command after -- is run as the app, and its exit code is passed on. In a second terminal, the services
+    are added to the devroute up that runs already, unless the settings differ; Ctrl-C takes them away again.
 
     \b
     Example: devroute up b=8001 c=grpc://localhost:9000 -- uvicorn app:app
@@ -97,18 +111,45 @@ def up(
     Example: devroute up b=8001 --env-from deployment.yaml -- uvicorn app:app
     Example: devroute up b=8001 --only-path /api/ --except-status 404,503
     Example: devroute up b=8001 --shadow 25% --ignore '$.timestamp'
+    Example: devroute up b=8001 --detach --wait -- ./app
     """
     # Longer than 40 lines: one parameter per flag.
     invocation: Invocation = context.obj
     settings = invocation.settings(agent_settings, context.params | {"command": invocation.command})
     variables = {} if env_from is None else _workload_variables(env_from, settings)
+    start = partial(_run, settings, invocation.state_folder, variables, timeout if wait else None)
+    if detach:
+        return _in_the_background(settings, invocation.state_folder, start)
+    if not separate and not wait and (code := _beside(settings, invocation.state_folder)) is not None:
+        return code
+    return start()
+
+
+def _beside(settings: AgentSettings, state_folder: Path | None) -> int | None:
+    """The exit code, if another process has served the services until the end."""
+    from devroute.cli.second_terminal import running_alike, serve_with
+
+    running = running_alike(settings, state_folder)
+    return None if running is None else serve_with(running, settings)
+
+
+def _run(
+    settings: AgentSettings,
+    state_folder: Path | None,
+    variables: Mapping[str, str],
+    patience: float | None,
+    ready: Callable[[Mapping[str, Any]], None] = lambda status: None,
+    log_file: Path | None = None,
+) -> int:
     from devroute import log
     from devroute.agent import app
+    from devroute.agent.readiness import Readiness
     from devroute.platforms import loop_factory
 
     log.configure("console", "warning")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(app.run(settings, invocation.state_folder, variables))
+        readiness = Readiness(patience, ready)
+        return runner.run(app.run(settings, state_folder, variables, readiness, log_file))
 
 
 def _workload_variables(source: str, settings: AgentSettings) -> dict[str, str]:
@@ -119,3 +160,28 @@ def _workload_variables(source: str, settings: AgentSettings) -> dict[str, str]:
     found = workload_environment(source, settings.services[0].service)
     report(found, runs=True)
     return found.values
+
+
+def _in_the_background(settings: AgentSettings, state_folder: Path | None, start: Callable[..., int]) -> int:
+    """`start` is _run without its last two arguments."""
+    from devroute.agent.log_file import new_log
+    from devroute.cli.background import run_in_background
+
+    if state_folder is None:
+        raise ConfigInvalid("detach: there is no folder for the log", hint="set HOME or XDG_STATE_HOME")
+    try:
+        log_file = new_log(state_folder / "logs")
+    except OSError as error:
+        raise ConfigInvalid(f"{state_folder / 'logs'}: {error.strerror}") from None
+    status, code = run_in_background(lambda ready: start(ready, log_file), log_file)
+    if status and settings.output == "json":
+        print_json(status)
+    elif status:
+        typer.echo(f"{status['name']} is online at {status['server']}, in the background")
+        for each in status["services"]:
+            typer.echo(f"  {each['service']} -> {each['direct'] or each['local']}")
+        typer.echo(
+            f"Requests with this header come here:\n  X-devroute: {status['contract']}\n  {status['curl']}"
+        )
+        typer.echo(f"Its output is in {log_file}\nEnd it with: devroute down {status['name']}")
+    return code

@@ -122,7 +122,7 @@ def test_up_passes_on_flags_environment_files_and_the_command(
 ) -> None:
     seen: list[AgentSettings] = []
 
-    async def agent(settings: AgentSettings, state_folder: Path | None, variables: object) -> int:
+    async def agent(settings: AgentSettings, *others: object) -> int:
         seen.append(settings)
         return 7
 
@@ -155,7 +155,7 @@ def test_up_passes_on_flags_environment_files_and_the_command(
 def test_errors_of_a_part_become_a_line_a_hint_and_an_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    async def agent(settings: AgentSettings, state_folder: Path | None, variables: object) -> int:
+    async def agent(settings: AgentSettings, *others: object) -> int:
         raise NameTaken("'alice' is taken", hint="use --name alice-2")
 
     replace_part(monkeypatch, "agent.app", agent)
@@ -166,7 +166,7 @@ def test_errors_of_a_part_become_a_line_a_hint_and_an_exit_code(
 def test_a_bug_is_one_line_and_a_traceback_only_on_demand(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    async def agent(settings: AgentSettings, state_folder: Path | None, variables: object) -> int:
+    async def agent(settings: AgentSettings, *others: object) -> int:
         raise ZeroDivisionError("oops")
 
     replace_part(monkeypatch, "agent.app", agent)

@@ -59,6 +59,17 @@ ELSEWHERE = {
         "tests/pytest_plugin/test_plugin.py"
         "::test_the_tests_requests_have_the_contract_and_the_summary_says_who_answered"
     ),
+    "devroute up b=8001 --detach": (
+        "tests/cli/test_background.py"
+        "::test_it_is_online_and_its_app_listens_when_the_command_returns_and_down_ends_both"
+    ),
+    "devroute down": (
+        "tests/cli/test_background.py"
+        "::test_it_is_online_and_its_app_listens_when_the_command_returns_and_down_ends_both"
+    ),
+    "curl --unix-socket": (
+        "tests/agent/control/test_control.py::test_curl_asks_a_running_agent_as_the_page_shows"
+    ),
     "devroute admin": "tests/cli/test_dashboard.py::test_an_administrator_ends_blocks_lists_and_unblocks",
     "make test-istio": "tests/istio/test_main_job.py",  # by .ci/run
     "python -m tests.istio": "tests/istio/test_main_job.py",  # the same rig

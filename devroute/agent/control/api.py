@@ -11,7 +11,6 @@ from aiohttp import web
 
 from devroute import __version__
 from devroute.agent.control.follower import Follower
-from devroute.agent.control.running import Running
 from devroute.agent.ui.fan_out import FanOut
 from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Malformed
@@ -46,8 +45,6 @@ class Controlled(Protocol):
 class Api:
     def __init__(self, agent: Controlled) -> None:
         self._agent = agent
-        #: Set once the socket listens.
-        self.about: Running | None = None
         self._followers: set[Follower] = set()
         self._leaving = TaskOwner()  # services whose client has gone are being removed
         self._closing = asyncio.Event()
@@ -81,12 +78,7 @@ class Api:
 
     async def status(self, request: web.Request) -> web.Response:
         """GET /v1"""
-        about = self.about
-        assert about is not None
-        more = {"pid": about.pid, "started": about.started, "log": about.log}
-        return web.json_response(
-            {"version": VERSION, "devroute": __version__, **more, **self._agent.status()}
-        )
+        return web.json_response({"version": VERSION, "devroute": __version__, **self._agent.status()})
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/stop: end as with SIGTERM. The response ends once everything else has ended."""

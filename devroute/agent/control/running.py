@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from devroute import private_files
-from devroute.agent.settings import ClientSettings
+from devroute.agent.settings import AgentSettings
 
 #: In the state folder.
 FOLDER: Final = "agents"
@@ -59,16 +59,14 @@ class Running:
         return connection
 
 
-def identity_of(settings: ClientSettings) -> str:
-    """A digest of the credential that the settings name, of which nothing can be learned: two processes may
-    be one only if they are the same person's at the same server."""
-    credential = (
-        settings.token.get_secret_value(),
-        list(settings.token_command),
-        str(settings.login),
-        str(settings.client_cert),
-    )
-    text = json.dumps([settings.server, *credential])
+#: Settings in which the services of one process may differ.
+_OF_ITS_OWN: Final = {"services", "command", "takeover", "output"}
+
+
+def identity_of(settings: AgentSettings) -> str:
+    """A digest of all settings but the services, of which nothing can be learned: services with the same one
+    may be served by one process, for the same person at the same server, in the same way."""
+    text = repr((settings.model_dump(exclude=_OF_ITS_OWN), settings.token.get_secret_value()))
     return hashlib.sha256(b"devroute agent\n" + text.encode()).hexdigest()[:32]
 
 

@@ -8,7 +8,6 @@ import contextlib
 import hmac
 import os
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -35,7 +34,7 @@ class ControlServer:
 
     def __init__(self, agent: Controlled, state_folder: Path) -> None:
         self._api = Api(agent)
-        self._server = agent.status()["server"]
+        self._agent = agent
         self._state_folder = state_folder
         self._token = secrets.token_urlsafe(32)
         self._port: int | None = None
@@ -48,26 +47,22 @@ class ControlServer:
             shutdown_timeout=CLOSE_SECONDS,
         )
 
-    async def start(self, identity: str, wanted: str | None, name: str, log: str | None = None) -> str:
+    async def start(self, identity: str, wanted: str | None) -> str:
         """Listen, and be found by others. Returns why that is impossible, "" if it is not."""
         try:
             folder = running.own_folder(self._state_folder)
             file = folder / f"{os.getpid()}-{secrets.token_hex(4)}.json"
             await self._runner.setup()
             path = await self._listen(file.with_suffix(".sock"))
+            status = self._agent.status()
             about = running.Running(
-                pid=os.getpid(),
-                server=self._server,
+                **{name: status[name] for name in ("pid", "server", "name", "started", "log")},
                 wanted=wanted,
-                name=name,
                 identity=identity,
-                started=round(time.time(), 3),
                 socket=path,
                 port=self._port,
                 token="" if path else self._token,
-                log=log,
             )
-            self._api.about = about
             running.write(file, about)
             self._file = file
         except OSError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,6 +55,20 @@ async def test_a_running_agent_is_found_by_its_user_alone_and_says_what_it_serve
         assert (served["service"], served["added"]) == ("foo", False)
     assert all_running(tmp_path) == []
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+async def test_curl_asks_a_running_agent_as_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("devroute.agent.control.server.MAX_PATH", 107)  # pytest's folders are long
+    async with site() as where, running(where, tmp_path) as it:
+        assert it.socket is not None
+        curl = await asyncio.create_subprocess_exec(
+            *("curl", "-sS", "--unix-socket", it.socket, "http://devroute/v1"), stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await curl.communicate()
+        assert json.loads(out)["name"] == "alice"
 
 
 async def test_services_are_added_and_removed_while_requests_go_on(tmp_path: Path, said: Said) -> None:

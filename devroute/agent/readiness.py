@@ -1,0 +1,79 @@
+"""When a `devroute up` is ready: at once when it is online or, with --wait, once its apps listen, too.
+
+Owns the time that this may take, and reports it to the command that started it in the background.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from devroute.agent.app_watch import AppWatch
+from devroute.agent.second_link import Held
+from devroute.contract.service_spec import ServiceSpec
+from devroute.errors import AppUnreachable, DevrouteError, ServerUnreachable
+from devroute.tasks import TaskOwner
+
+#: Between two attempts to reach a server that may be starting, in seconds.
+PAUSE_SECONDS: Final = 0.5
+
+
+class Readiness:
+    """`wait`: seconds for server and apps, None where neither is waited for. `ready(status)` is called once,
+    with what the control API says."""
+
+    def __init__(
+        self, wait: float | None = None, ready: Callable[[Mapping[str, Any]], None] = lambda status: None
+    ) -> None:
+        self._wait = wait
+        self._ready = ready
+        self._deadline = 0.0
+        self._tasks = TaskOwner()
+
+    async def first(self, dial: Callable[[], Awaitable[Held]]) -> Held:
+        """The first link. With `wait`, a server that cannot be reached is tried again. Raises as `dial`."""
+        clock = asyncio.get_running_loop().time
+        self._deadline = clock() + (self._wait or 0.0)
+        while True:
+            try:
+                return await dial()
+            except ServerUnreachable:
+                if clock() + PAUSE_SECONDS >= self._deadline:
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def start(
+        self,
+        services: Sequence[ServiceSpec],
+        watch: AppWatch,
+        status: Callable[[], Mapping[str, Any]],
+        failed: Callable[[DevrouteError], None],
+    ) -> None:
+        """It is online; `watch` looks for the apps. `failed` gets AppUnreachable if they take too long."""
+        if self._wait is None:
+            self._ready(status())
+        else:
+            self._tasks.start(self._until_all_listen(services, watch, status, failed))
+
+    async def _until_all_listen(
+        self,
+        services: Sequence[ServiceSpec],
+        watch: AppWatch,
+        status: Callable[[], Mapping[str, Any]],
+        failed: Callable[[DevrouteError], None],
+    ) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await watch.all_listen()
+        except TimeoutError:
+            missing = [f"'{each.service}' at {each.place}" for each in services if not watch.listens(each)]
+            failed(
+                AppUnreachable(
+                    f"the app of {' and '.join(missing)} did not listen within {self._wait:g} s",
+                    hint="start it, or let devroute up start it: devroute up b=8001 -- COMMAND",
+                )
+            )
+        else:
+            self._ready(status())
+
+    async def close(self) -> None:
+        await self._tasks.close()

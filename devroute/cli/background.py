@@ -1,0 +1,95 @@
+"""`devroute up --detach`: the command returns once its process in the background is ready, or has failed.
+
+The process is a fork of the command, in a session of its own and without a terminal, so that it starts with
+what the command has read. Both ends of a pipe join them until then.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+from devroute.cli.exit_codes import FAILURE, exit_code_for, print_error
+from devroute.errors import ConfigInvalid, DevrouteError
+
+#: Takes what calls it with the status of a process that is ready; returns the exit code.
+Run = Callable[[Callable[[Mapping[str, Any]], None]], int]
+
+#: Bytes of what the process in the background reports.
+MAX_REPORT: Final = 1024 * 1024
+
+
+def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
+    """Fork, and call `run` in the new process, whose output goes to the file `log`. Returns the status with
+    which it is ready and 0, or {} and its exit code once its error is printed. Raises ConfigInvalid where
+    there is no fork."""
+    if not hasattr(os, "fork"):
+        raise ConfigInvalid("detach: this system cannot do that", hint="start devroute up as a service of it")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.close(reading)
+        _be_in_the_background(run, log, writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        report = _document(pipe.readline(MAX_REPORT))
+    if "ready" in report:
+        return report["ready"], 0
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if "error" in report:
+        print_error(DevrouteError(report["error"], hint=report["hint"]))
+    else:
+        typer.echo(f"devroute: it has ended before it was ready; its output is in {log}", err=True)
+    return {}, code if code >= 0 else 128 - code
+
+
+def _be_in_the_background(run: Run, log: Path, writing: int) -> None:
+    """In the new process; does not return."""
+    code = FAILURE
+    try:
+        os.setsid()
+        _use_as_output(log)
+        code = run(lambda status: _report(writing, {"ready": dict(status)}))
+    except DevrouteError as error:
+        print_error(error)
+        _report(writing, {"error": error.message, "hint": error.hint})
+        code = exit_code_for(error)
+    except BaseException:  # noqa: BLE001  # it has no caller
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+def _use_as_output(log: Path) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    for each in (output, nothing):
+        os.close(each)
+
+
+def _report(writing: int, document: Mapping[str, Any]) -> None:
+    """Once: the command ends when it has read it."""
+    try:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(json.dumps(document).encode() + b"\n")
+    except OSError:  # it was ready before it failed, or the command was killed
+        return
+
+
+def _document(line: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(line)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
