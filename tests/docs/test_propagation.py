@@ -95,6 +95,6 @@ def test_every_service_of_the_page_is_run_or_known_not_to_be() -> None:
 
 def test_the_pages_table_of_tracers_is_the_one_that_is_tested() -> None:
     _, _, section = PAGE.read_text(encoding="utf-8").partition("## What survives\n")
-    lines = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    lines = [line for line in section.partition("\n##")[0].splitlines() if line.startswith("| ")]
     rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
     assert [row[:-1] for row in rows[2:]] == [middle.row for middle in MIDDLES]

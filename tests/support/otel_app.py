@@ -42,9 +42,15 @@ async def otel_app(collector: str, name: str) -> AsyncIterator[Endpoint]:
 def tracing_filter(name: str) -> Document:
     """A team's EnvoyFilter: the sidecar's requests have spans of OpenTelemetry."""
     http = {"uri": "http://collector:4318/v1/traces", "cluster": COLLECTOR, "timeout": "5s"}
-    kind = "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig"
-    settings = {"@type": kind, "http_service": {"http_uri": http}, "service_name": name}
-    provider = {"name": "envoy.tracers.opentelemetry", "typed_config": settings}
+    return filter_with_tracer(
+        "opentelemetry", "OpenTelemetry", http_service={"http_uri": http}, service_name=name
+    )
+
+
+def filter_with_tracer(name: str, kind: str, **settings: object) -> Document:
+    """The same with another of Envoy's tracers: its name, the kind of its settings, and those."""
+    typed = {"@type": f"type.googleapis.com/envoy.config.trace.v3.{kind}Config", **settings}
+    provider = {"name": f"envoy.tracers.{name}", "typed_config": typed}
     connections = {
         "@type": HCM_TYPE,
         "tracing": {"provider": provider, "spawn_upstream_span": True},
