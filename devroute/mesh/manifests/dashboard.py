@@ -77,6 +77,8 @@ def _rows(job: str) -> dict[str, list[Panel]]:
             ),
             ("Round trip", "s", _quantiles(table.RTT)),
             ("Reconnects", "cps", [(_rate(table.RECONNECTS), "reconnects")]),
+            ("Reached in the mesh, by error", "reqps", [(_rate(table.REACH, "code"), "{{code}}")]),
+            ("Open to what laptops reach", "short", [(f"sum({table.REACH_OPEN.name})", "open")]),
         ],
         "Replicas": [
             ("Known replicas", "short", [(table.REPLICAS.name, "{{pod}}")]),

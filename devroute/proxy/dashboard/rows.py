@@ -133,5 +133,7 @@ def _laptop(
 
 @lru_cache(MAX_INVITATIONS)
 def _invitation(laptop: str, services: tuple[str, ...], entries: Entries) -> Mapping[str, Any]:
+    if not services:  # it only reaches the mesh
+        return {"contract": "", "join": None}
     contract = json.dumps(dict.fromkeys(services, laptop))
     return {"contract": contract, "join": entries.join(services, contract)}
