@@ -179,7 +179,7 @@ class Agent:
         """Stay online until the app ends; returns its exit code."""
         if self.reach is not None:
             await self.reach.open()
-            self.about.reached = self.reach.urls
+            self.about.reached, self.about.reach_proxy = self.reach.urls, self.reach.proxy_url
         first = await self._first()
         self._monitor.start()
         self._open_requests.start()

@@ -46,10 +46,11 @@ class CurlCommand(NamedTuple):
     secrets: list[str]
 
 
-def as_curl(capture: Capture, base_url: str, contract: str | None = None) -> CurlCommand:
+def as_curl(capture: Capture, base_url: str, contract: str | None = None, proxy: str = "") -> CurlCommand:
     """The command for a request to `base_url` (scheme, host, port): that of the app, for an outgoing request
     that of the local port which leads to its service, or with a `contract` that of an entry of the mesh.
-    Raises NotReplayable if the stored request is not complete."""
+    `proxy`: the URL of the HTTP proxy that it goes through, "" for none. Raises
+    NotReplayable if the stored request is not complete."""
     if capture.kind in ("websocket", "upgrade"):
         raise NotReplayable("curl cannot send a WebSocket or another upgraded connection")
     check_body(capture)
@@ -61,6 +62,8 @@ def as_curl(capture: Capture, base_url: str, contract: str | None = None) -> Cur
         parts.append("--insecure")  # an app on this machine signs its certificate itself
     elif capture.kind == "grpc" and not base_url.startswith("https:"):
         parts.append("--http2-prior-knowledge")
+    if proxy:
+        parts.append(f"--proxytunnel --proxy {quote(proxy)}")
     if re.search(r"[\[\]{}]", capture.target):
         parts.append("--globoff")
     if re.search(r"/\.{1,2}(?:[/?]|\Z)", capture.target):

@@ -15,21 +15,24 @@ from devroute.inspector.store import CaptureStore
 class About:
     """This laptop: the URLs of its apps by service, and its name, "" until the proxy has assigned it.
     `reached`: the URLs of the local ports that lead to services of the mesh, by name and port such as
-    "c.shop:80". `entries`: the URLs by which services are called from outside, by name, as far as the proxy
-    knows them; `command` and `link` send a request to this laptop, by a shell and by a browser."""
+    "c.shop:80"; `reach_proxy`: that of the port which leads to any, by HTTP CONNECT, "" for none. `entries`:
+    the URLs by which services are called from outside, by name, as far as the proxy knows them; `command` and
+    `link` send a request to this laptop, by a shell and by a browser."""
 
     services: dict[str, str]
     name: str = ""
     reached: dict[str, str] = field(default_factory=dict)
+    reach_proxy: str = ""
     entries: dict[str, str] = field(default_factory=dict)
     command: str = ""
     link: str | None = None
 
-    def local_url(self, capture: Capture) -> str:
-        """Where a program on this laptop sends such a request: to the app, or to the port that leads to the
-        service of the mesh."""
-        known = self.reached if capture.direction == "out" else self.services
-        return known.get(capture.service, f"http://{capture.service}")
+    def local_url(self, capture: Capture) -> tuple[str, str]:
+        """Where a program on this laptop sends such a request: to the app, to the port that leads to the
+        service of the mesh, or by its name through the proxy, whose URL is the second."""
+        outgoing, service = capture.direction == "out", capture.service
+        known = (self.reached if outgoing else self.services).get(service)
+        return known or f"http://{service}", self.reach_proxy if outgoing and known is None else ""
 
     def entry_of(self, service: str) -> str:
         """Where to send a request for a service through the mesh: its own entry, else the first one, else the

@@ -442,10 +442,14 @@ async def test_curl_of_an_outgoing_request_goes_through_the_local_port_of_its_se
         opened.store.add(capture("/a", direction="out", service="c.shop:80", request_headers=headers))
         local = await opened.get("/api/exchanges/1/curl")
         assert local["command"] == "curl http://127.0.0.1:9002/a \\\n  -H 'x-one: 1'"
+        monkeypatch.setattr(ABOUT, "reach_proxy", "http://127.0.0.1:1080")
+        opened.store.add(capture("/b", direction="out", service="d.shop:81", request_headers=headers))
+        other = (await opened.get("/api/exchanges/2/curl"))["command"]
+        assert other.startswith("curl --proxytunnel --proxy http://127.0.0.1:1080 http://d.shop:81/b ")
         async with opened.session.get(f"{opened.origin}/api/exchanges/1/curl?to=mesh") as response:
             assert (response.status, (await response.json())["code"]) == (409, "not-replayable")
         assert (await opened.get("/api/exchanges/1/rule"))["rule"]["direction"] == "out"
-        summary = (await opened.get("/api/exchanges?q=direction:out"))["exchanges"][0]
+        summary = (await opened.get("/api/exchanges?q=direction:out"))["exchanges"][1]
         assert (summary["direction"], summary["service"], summary["caller"]) == ("out", "c.shop:80", "")
 
 

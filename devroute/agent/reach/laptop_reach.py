@@ -10,7 +10,7 @@ from devroute.agent.mesh_links import MeshLinks, not_supported
 from devroute.agent.reach.chain import ContractChain
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.agent.reach.past_mesh import PastTheMesh
-from devroute.agent.reach.ports import LocalPorts
+from devroute.agent.reach.ports import HOST, LocalPorts
 from devroute.agent.reach.reach import LocalPort, Reach
 from devroute.agent.reach.rewriting import RewritingUpstream
 from devroute.agent.reach.variables import proxy_variables
@@ -68,6 +68,12 @@ class LaptopReach:
     def urls(self) -> dict[str, str]:
         """Of the local ports for HTTP, by service."""
         return {str(each.to): f"http://{each.address}" for each in self._reach.local if not each.to.tcp}
+
+    @property
+    def proxy_url(self) -> str:
+        """Of the port for HTTP and SOCKS proxies, "" without one."""
+        port = self._reach.proxy_port
+        return "" if port is None else f"http://{HOST}:{port}"
 
     async def open(self) -> None:
         """Raises ConfigInvalid."""

@@ -97,8 +97,8 @@ class Captures:
             contract = split_trace(received)[0] if received else json.dumps({capture.service: about.name})
             made = as_curl(capture, base, contract)
         else:
-            base = about.local_url(capture)
-            made = as_curl(capture, base)
+            base, proxy = about.local_url(capture)
+            made = as_curl(capture, base, proxy=proxy)
         return web.json_response(made._asdict() | {"to": base})
 
     # --- actions

@@ -136,7 +136,7 @@ class HeldRequest(DeferredStream, Held):
         made = edits.written_response(self._head.method, given)
         self._how.release(self, self._mark, [], "")
         self._mark.add("sent a response that was written by hand")
-        self.begin(RespondUpstream(lambda _: made))
+        self.begin(RespondUpstream(lambda _: made, self.service))
 
     def abort(self) -> None:
         self._how.release(self, self._mark, [], "")

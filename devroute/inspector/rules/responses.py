@@ -55,17 +55,21 @@ def marked(head: ResponseHead, method: bytes, text: str) -> ResponseHead:
     line = f"{RULE}: {printable(text)}\r\n\r\n".encode("ascii")
     parsed = parse_response_head(without_rule(head.raw)[:-2] + line, method)
     parsed.by_rule = printable(text)
+    parsed.outcome = head.outcome
     return parsed
 
 
 class RespondUpstream:
-    """Responds to each request with what `make` makes for it, and sends it nowhere."""
+    """Responds to each request for `service` with what `make` makes for it, and sends it nowhere."""
 
-    def __init__(self, make: Callable[[RequestHead], Made]) -> None:
+    def __init__(self, make: Callable[[RequestHead], Made], service: str) -> None:
         self._make = make
+        self._outcome = "laptop", f"{service} answered by this laptop"
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         try:
-            return MadeStream(self._make(head), sink)
+            made = self._make(head)
         except UpstreamInvalid as error:
             return RefusedStream(sink, error)
+        made.head.outcome = self._outcome  # for a program of this laptop; the proxy says so of others
+        return MadeStream(made, sink)

@@ -56,7 +56,7 @@ class RulesUpstream:
         marking = MarkingSink(sink, head.method, rule.label)
         upstream: Upstream = self._app
         if settings.respond is not None or isinstance(settings.fail, int):
-            upstream = RespondUpstream(rule.response)
+            upstream = RespondUpstream(rule.response, self.service)
             doing = "responded" if settings.fail is None else f"failed it with {settings.fail}"
         elif settings.fail is not None:
             doing = "ended the connection"

@@ -76,7 +76,8 @@ async def test_a_service_that_a_rule_stands_for_is_not_asked() -> None:
     response, capture, _ = await asked(rule)
     assert response.startswith(b"HTTP/1.1 503 ")
     assert response.endswith(b"no")
-    assert b"x-devroute-reason: c.shop:80 answered, where rule 'down' responded\r\n" in response
+    outcome = b"x-devroute-result: laptop\r\nx-devroute-reason: c.shop:80 answered by this laptop, where rule"
+    assert outcome + b" 'down' responded\r\n" in response
     assert (capture.status, capture.rules) == (503, ["rule 'down' responded"])
 
 
