@@ -99,7 +99,7 @@ async def send_traced(
     if settings is None:
         return TraceResult(trace, [], None, total_ms, code, text)
     try:
-        hops, services = await _collected(settings, trace)
+        hops, services = await collected(settings, trace)
     except DevrouteError as error:
         return TraceResult(trace, [], None, total_ms, code, text, error)
     return TraceResult(trace, hops, services, total_ms, code, text)
@@ -118,7 +118,8 @@ def _text(output: IO[bytes]) -> str:
     return output.read(MAX_OUTPUT).decode("utf-8", "replace")
 
 
-async def _collected(settings: ClientSettings, trace: str) -> tuple[list[Hop], list[str] | None]:
+async def collected(settings: ClientSettings, trace: str) -> tuple[list[Hop], list[str] | None]:
+    """The same once the trace is complete, or nothing more is reported."""
     hops, services = await reported(settings, trace)
     quiet = 0
     while quiet < QUIET_POLLS and not is_complete(hops):

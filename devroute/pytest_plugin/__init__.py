@@ -59,6 +59,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [] if sender is None else [f"devroute: {sender.contract} to {', '.join(map(str, sender.hosts))}"]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if (sender := item.config.stash.get(_KEY, None)) is not None:
+        sender.next_test()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     sender, output = session.config.stash.get(_KEY, None), getattr(session.config, "workeroutput", None)
     if sender is not None and output is not None:
@@ -70,12 +75,12 @@ def pytest_testnodedown(node: Any) -> None:
     """A worker of pytest-xdist has ended."""
     sender = node.config.stash.get(_KEY, None)
     if sender is not None:
-        sender.add(getattr(node, "workeroutput", {}).get(_OUTPUT, []))
+        sender.add(*getattr(node, "workeroutput", {}).get(_OUTPUT, ([], [])))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     sender = config.stash.get(_KEY, None)
     if sender is not None:
         terminalreporter.section("devroute")
-        for line in sender.report():
+        for line in [*sender.report(), *sender.traced()]:
             terminalreporter.write_line(line)

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from devroute.headers import CONTRACT
 from devroute.pytest_plugin.chromium import Interception
 from devroute.pytest_plugin.sender import Sender
 
@@ -52,7 +51,7 @@ def _sync_playwright(sender: Sender, original: Callable[..., Any]) -> Callable[.
         if "text/event-stream" in request.headers.get("accept", ""):
             route.continue_()
             return
-        headers = {**request.all_headers(), CONTRACT: sender.contract}
+        headers = request.all_headers() | sender.own_headers()
         response = route.fetch(headers=headers, max_redirects=0)
         sender.count(urlsplit(request.url).hostname, response.headers)
         route.fulfill(response=response)
@@ -72,7 +71,7 @@ def _async_playwright(
         if "text/event-stream" in request.headers.get("accept", ""):
             await route.continue_()
             return
-        headers = {**await request.all_headers(), CONTRACT: sender.contract}
+        headers = await request.all_headers() | sender.own_headers()
         response = await route.fetch(headers=headers, max_redirects=0)
         sender.count(urlsplit(request.url).hostname, response.headers)
         await route.fulfill(response=response)

@@ -72,7 +72,7 @@ class Interception:
                 self._sender.count(urlsplit(request["url"]).hostname, fields)
         elif applies:
             headers = {name: value for name, value in request["headers"].items() if name.lower() != CONTRACT}
-            headers[CONTRACT] = self._sender.contract
+            headers |= self._sender.own_headers()
             answer["headers"] = [{"name": name, "value": value} for name, value in headers.items()]
         self._send("Fetch.continueRequest", answer, session)
 

@@ -10,15 +10,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from devroute.agent.trace import new_trace
 from devroute.contract.grammar import WIDEST_LIMITS, is_signed, parse
 from devroute.contract.name import is_named, parse_name
 from devroute.contract.verifier import read_unverified
 from devroute.errors import DevrouteError
-from devroute.headers import CONTRACT, REASON, RESULT
+from devroute.headers import CONTRACT, REASON, RESULT, TRACE
 from devroute.quoting import visible
 
 #: Different outcomes that are reported.
 MAX_LINES: Final = 30
+#: Requests that are traced: the first one of each of so many tests. A server keeps 256 traces, of all people.
+MAX_TRACES: Final = 16
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -55,6 +58,9 @@ class Sender:
         self.contract = contract
         self.hosts = hosts
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        #: The traces of requests, and whether the next request is traced.
+        self.traces: list[str] = []
+        self._trace_next = False
         self._lock = Lock()
         self._patches = ExitStack()
 
@@ -86,10 +92,25 @@ class Sender:
             return False
         applies = self.applies(host, port)
         if applies:
-            headers[CONTRACT] = self.contract
+            given = headers.get(TRACE)
+            headers.update(self.own_headers() if given is None else {CONTRACT: self.contract})
         elif own is not None:
             del headers[CONTRACT]
+            if headers.get(TRACE) in self.traces:
+                del headers[TRACE]
         return applies
+
+    def own_headers(self) -> dict[str, str]:
+        """What one request gets: the contract, and the id of a trace if it is the first one of a test."""
+        with self._lock:
+            if not self._trace_next:
+                return {CONTRACT: self.contract}
+            self._trace_next = False
+            self.traces.append(new_trace())
+            return {CONTRACT: self.contract, TRACE: self.traces[-1]}
+
+    def next_test(self) -> None:
+        self._trace_next = len(self.traces) < MAX_TRACES
 
     def count(self, host: str | None, headers: Mapping[str, str]) -> None:
         """A response to a request with the contract."""
@@ -97,12 +118,15 @@ class Sender:
         with self._lock:
             self._counts[outcome] += 1
 
-    def counts(self) -> list[Counted]:
-        return [(*outcome, count) for outcome, count in self._counts.items()]
+    def counts(self) -> tuple[list[Counted], list[str]]:
+        """And the traces."""
+        return [(*outcome, count) for outcome, count in self._counts.items()], self.traces
 
-    def add(self, counted: Sequence[Counted]) -> None:
+    def add(self, counted: Sequence[Counted], traces: Sequence[str]) -> None:
+        """What another process has counted."""
         for host, result, reason, count in counted:
             self._counts[host, result, reason] += count
+        self.traces += traces
 
     def report(self) -> list[str]:
         """Who responded, the most frequent outcome first."""
@@ -116,6 +140,14 @@ class Sender:
         elif len(self._counts) > MAX_LINES:
             lines.append(f"and {len(self._counts) - MAX_LINES} other outcomes")
         return lines
+
+    def traced(self) -> list[str]:
+        """Who responded at the services that the contract names."""
+        if not self.traces:
+            return []
+        from devroute.pytest_plugin.traces import in_lines, server
+
+        return [visible(line) for line in in_lines(server(), self.traces)]
 
 
 def create(contract: str, hosts: Sequence[str]) -> Sender:

@@ -16,7 +16,7 @@ import urllib3
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from devroute.pytest_plugin.sender import Sender, create
+from devroute.pytest_plugin.sender import MAX_TRACES, Sender, create
 from tests.inspector import browser
 
 CONTRACT = '{"b": "alice"}'
@@ -27,6 +27,7 @@ class Site:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, str | None]] = []
+        self.traces: list[str | None] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,6 +36,7 @@ class Site:
             def do_GET(self) -> None:
                 host = self.headers["host"].partition(":")[0]
                 site.seen.append((host, self.path, self.headers["x-devroute"]))
+                site.traces.append(self.headers["x-devroute-trace"])
                 away = self.path == "/away"
                 self.send_response(302 if away else 200)
                 if away:
@@ -187,6 +189,20 @@ def test_the_contract_goes_to_the_host_that_was_named_and_follows_no_redirect_to
     ]
     assert sender.report()[1:] == ["     3  localhost  laptop: laptop: alice"]
     sender.close()
+
+
+@pytest.mark.parametrize("get_all", CLIENTS[:6])
+def test_the_first_request_of_each_of_a_few_tests_is_traced_and_its_id_follows_no_redirect_away(
+    get_all: Callable[[list[str]], None], site: Site, sender: Sender
+) -> None:
+    for _ in range(2):
+        sender.next_test()
+        get_all([f"{site.other}/not-this", f"{site.named}/away", f"{site.named}/three"])
+    first, second = sender.traces
+    assert site.traces == [None, first, None, None, None, second, None, None]
+    sender.traces *= MAX_TRACES
+    sender.next_test()
+    assert sender.own_headers() == {"x-devroute": CONTRACT}
 
 
 @pytest.mark.parametrize("get_all", CLIENTS[:6])

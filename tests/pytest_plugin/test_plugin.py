@@ -54,8 +54,10 @@ def test_the_tests_requests_have_the_contract_and_the_summary_says_who_answered(
     assert (code, [contract for _, _, contract in site.seen]) == (0, [CONTRACT] * 2)
     assert f"devroute: {CONTRACT} to localhost:{site.port}" in shown
     assert "     2  localhost  laptop: laptop: alice" in shown
+    assert "behind the first service is not known: no server is configured" in shown
 
 
+@pytest.mark.slow
 def test_workers_report_to_the_process_that_started_them(project: Path, site: Site) -> None:
     (project / "pytest.ini").write_text(f"[pytest]\ndevroute_hosts = {site.named}\n")
     code, shown = run(project, "-p", "xdist", "-n", "1", DEVROUTE_CONTRACT=CONTRACT)
