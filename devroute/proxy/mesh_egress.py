@@ -1,16 +1,22 @@
 """The ways from the proxy to the services of the mesh: for failover, and for what laptops reach."""
 
+from typing import Final
+
 from devroute.proxy.settings import ProxySettings
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
+
+#: Requests of all laptops into the mesh: no bound of its own, since each subject has one
+#: (`max_reach_per_subject`).
+MAX_REACHING: Final = 1_000_000
 
 
 def reach_upstream(settings: ProxySettings) -> NegotiatingUpstream | None:
     """The same listener for what laptops reach: gRPC needs HTTP/2, and others keep the version that they
     speak."""
     dialer = _egress_dialer(settings)
-    return None if dialer is None else NegotiatingUpstream(dialer, settings.max_in_flight)
+    return None if dialer is None else NegotiatingUpstream(dialer, MAX_REACHING)
 
 
 def mesh_upstream(settings: ProxySettings) -> Http1Pool | None:

@@ -170,13 +170,13 @@ def _explained(head: ResponseHead, body: bytes, destination: Destination) -> Dev
     if head.status == 403:
         return None
     where = f"kubectl get service -n {destination.namespace}" if destination.namespace else "its ServiceEntry"
-    if not body:
+    if not body and head.status == 502:
         return ServiceUnknown(
             f"the mesh knows no service {service}",
             hint=f"check name, namespace and port: {where}",
             service=service,
         )
-    if body == _NO_PODS:
+    if body == _NO_PODS or not body:  # the response to HEAD has none
         return ServiceUnknown(f"no pod of {service} is ready", hint=f"check {where}", service=service)
     text = body.decode("utf-8", "replace")
     return TargetUnreachable(

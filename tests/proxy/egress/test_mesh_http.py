@@ -144,6 +144,7 @@ EXPLAINED = {
     "a 403 of the service": (sized(403, b"go away, go away!!!", FROM_C), b"go away, go away!!!", None, ""),
     "no such service": (sized(502, b"", ENVOY), b"", ServiceUnknown, "kubectl get service -n shop"),
     "no pods": (sized(503, NO_PODS, ENVOY), NO_PODS, ServiceUnknown, "no pod of c.shop:80 is ready"),
+    "no pods, to HEAD": (sized(503, b"", ENVOY), b"", ServiceUnknown, "no pod of c.shop:80 is ready"),
     "a TLS error": (sized(503, TLS, ENVOY), TLS, TargetUnreachable, "PeerAuthentication contradict"),
     "a 502 of the service": (sized(502, b"", FROM_C), b"", None, ""),
     "a 503 of the service": (sized(503, NO_PODS, FROM_C), NO_PODS, None, ""),
