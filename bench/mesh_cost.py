@@ -26,7 +26,8 @@ from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
 from devroute.mesh.manifests.model import Carriers, Document, MeshScope, ProxyService
 from devroute.mesh.manifests.patches import LUA_ROUTE_TYPE, LUA_TYPE, turned_on
-from devroute.mesh.manifests.sidecar_filter import FILTER, envoy_filter
+from devroute.mesh.manifests.sidecar_filter import envoy_filter
+from devroute.mesh.manifests.sidecar_routes import FILTER
 
 HERE = Path(__file__).parent
 PROXY = ProxyService()

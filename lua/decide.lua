@@ -1,4 +1,4 @@
--- parts: text, path, random, settings, caller, identity, baggage, trace_state, carriers, trace, parent, plain, cache, cluster, lines, retry, resolve, rule, loop, destination
+-- parts: text, path, random, settings, caller, identity, baggage, trace_state, carriers, kept, trace, parent, plain, cache, cluster, lines, retry, resolve, rule, loop, destination
 --
 -- devroute's sidecar filter: decides for one request with a contract whether it is detoured at this service.
 --
@@ -371,6 +371,22 @@ local function outcome_of(handle, info, headers, identity, raw, entry)
   return outcome or rule.outcome or send(rule, handle, headers, identity)
 end
 
+-- All others stay on the service's own route, which the filters of policy have obeyed.
+local function leads_elsewhere(outcome)
+  return outcome == DETOURED or outcome == MIRRORED or outcome.result == "version"
+end
+
+-- Keeps the contract of a request that the app gets, for those that the app sends on its behalf.
+local function keep(handle, outcome)
+  if settings.folder == nil or outcome.status ~= nil or (leads_elsewhere(outcome) and outcome ~= MIRRORED) then
+    return
+  end
+  local done, problem = pcall(kept.keep, handle, handle:headers())
+  if not done then
+    handle:logErr("devroute: " .. tostring(problem))
+  end
+end
+
 local function decide(handle)
   local info = handle:streamInfo()
   local identity = identity_for(info)
@@ -383,12 +399,10 @@ local function decide(handle)
   if trace ~= nil then
     report_hop(handle, trace, by_traceparent, identity, raw, outcome)
   end
+  if raw ~= nil then
+    keep(handle, outcome)
+  end
   return outcome
-end
-
--- All others stay on the service's own route, which the filters of policy have obeyed.
-local function leads_elsewhere(outcome)
-  return outcome == DETOURED or outcome == MIRRORED or outcome.result == "version"
 end
 
 function envoy_on_request(handle)

@@ -9,26 +9,13 @@
 
 local decide_on_request = envoy_on_request
 
-local function has_contract(headers)
-  if headers:get(CONTRACT) ~= nil then
-    return true
-  end
-  for _, each in ipairs(carriers.read) do
-    local value, too_long = carriers.value(headers, each.contract)
-    if value ~= nil or too_long then
-      return true
-    end
-  end
-  return false
-end
-
 function envoy_on_request(handle)
   local headers = handle:headers()
   if headers:get(MATCHED) ~= nil then
     headers:remove(MATCHED)
     handle:clearRouteCache()
   end
-  if has_contract(headers) then
+  if carriers.any(headers) then
     decide_on_request(handle)
   end
 end

@@ -16,7 +16,7 @@ from devroute.contract.offer_options import read_percent
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
 from devroute.mesh.manifests import destination_rules
-from devroute.mesh.manifests.model import ProxyService, WorkloadScope
+from devroute.mesh.manifests.model import SIDECAR_FOLDER, ProxyService, WorkloadScope
 from devroute.mesh.manifests.render import to_yaml
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 
@@ -41,6 +41,13 @@ def filter_of_a_scope(
     shadow_share: Annotated[
         str | None, option("Share of requests without a contract that up --shadow may copy", "PERCENT")
     ] = None,
+    by_trace_id: Annotated[
+        bool,
+        typer.Option(
+            "--by-trace-id",
+            help="Give a sent request the contract of the received one with its trace id",
+        ),
+    ] = False,
     carrier: Carried = None,
     sampled: Sampled = False,
     proxy_namespace: Annotated[str, option("Namespace of the proxy", "NAMESPACE")] = "devroute",
@@ -51,7 +58,9 @@ def filter_of_a_scope(
     \b
     Example: devroute manifests --scope workload --namespace shop --service b | kubectl apply -f -
     Example: devroute manifests --scope workload --namespace shop --service b --shadow-share 25
+    Example: devroute manifests --scope workload --namespace shop --service a --by-trace-id
     """
+    # Longer than 40 lines: one parameter per flag.
     if context.invoked_subcommand is not None:
         for name in context.params:
             source = context.get_parameter_source(name)
@@ -59,8 +68,8 @@ def filter_of_a_scope(
                 hint = f"--{name.replace('_', '-')}"
                 raise typer.BadParameter("write it after the command", param_hint=hint)
         return
-    place = (proxy_namespace, domain)
-    _print_filter(scope, namespace, service, label, shadow_share, carrier, sampled, place)
+    carriers, place = (carrier, sampled), (proxy_namespace, domain)
+    _print_filter(scope, namespace, service, label, shadow_share, by_trace_id, carriers, place)
 
 
 @exits_with_code
@@ -70,18 +79,21 @@ def _print_filter(
     service: str | None,
     label: list[str] | None,
     shadow_share: str | None,
-    carrier: list[str] | None,
-    sampled: bool,
+    by_trace_id: bool,
+    carriers: tuple[list[str] | None, bool],
     place: tuple[str, str],
 ) -> None:
     if shadow_share is not None and scope != "workload":
         raise typer.BadParameter("is for one workload; write --scope workload", param_hint="--shadow-share")
+    if by_trace_id and scope != "workload":
+        raise typer.BadParameter("is for one workload; write --scope workload", param_hint="--by-trace-id")
     generated = scope_of(scope, namespace, service, label)
     if isinstance(generated, WorkloadScope):
-        generated = replace(generated, shadow_share=_share(shadow_share))
+        folder = SIDECAR_FOLDER if by_trace_id else None
+        generated = replace(generated, shadow_share=_share(shadow_share), trace_folder=folder)
     proxy_namespace, domain = place
     proxy = ProxyService(namespace=proxy_namespace, domain=domain)
-    typer.echo(to_yaml(envoy_filter(generated, proxy, carriers_of(carrier, sampled))), nl=False)
+    typer.echo(to_yaml(envoy_filter(generated, proxy, carriers_of(*carriers))), nl=False)
 
 
 def _share(text: str | None) -> float | None:

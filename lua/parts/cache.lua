@@ -5,9 +5,9 @@ local MOST = {
   contracts = 256, -- per service
   identities = 16, -- services behind one sidecar; usually it has one
   bytes = 4 * 1024 * 1024,
+  of_rule = 2048, -- bytes of an entry without its contract
+  of_carrier = 4 * MAX_KEPT + 512, -- bytes of what is kept of a carrier's two slots, before and after
 }
-local OVERHEAD = 2048 -- bytes of an entry without its contract: its rule
-local SLOT_OVERHEAD = 4 * MAX_KEPT + 512 -- bytes of what is kept of each carrier's two slots, before and after
 
 local identities, identities_size = {}, 0
 local decoded, decoded_size = {}, 0
@@ -74,9 +74,9 @@ local function remember(identity, raw)
   if not entry.concerns then
     entry.outcome = { result = "service", reason = reason_for_others(names) }
   end
-  local bytes = #raw + OVERHEAD
+  local bytes = #raw + MOST.of_rule
   for _, each in ipairs(carriers.written) do
-    bytes = bytes + SLOT_OVERHEAD + 2 * #(entry.values[each.contract.kind] or "")
+    bytes = bytes + MOST.of_carrier + 2 * #(entry.values[each.contract.kind] or "")
   end
   if make_room(bytes) or identity.size >= MOST.contracts then
     identity.known, identity.size = {}, 0

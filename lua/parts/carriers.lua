@@ -65,6 +65,20 @@ function carriers.value(headers, slot)
   return value ~= "" and value or nil, false
 end
 
+-- Whether a request has a contract, or a carrier that is too long to be read.
+function carriers.any(headers)
+  if headers:get(CONTRACT) ~= nil then
+    return true
+  end
+  for _, each in ipairs(carriers.read) do
+    local value, too_long = carriers.value(headers, each.contract)
+    if value ~= nil or too_long then
+      return true
+    end
+  end
+  return false
+end
+
 -- Sets a slot, or empties it where the value is false or does not fit. `kept` has the last result, since consecutive
 -- requests resemble each other.
 function carriers.set(headers, slot, value, kept)
@@ -107,4 +121,15 @@ function carriers.write(headers, values, kept, but)
       carriers.set(headers, each.contract, values[each.contract.kind], kept)
     end
   end
+end
+
+-- The services on the way, of the first carrier that has them.
+function carriers.via(headers)
+  for _, each in ipairs(carriers.written) do
+    local via = carriers.value(headers, each.via)
+    if via ~= nil then
+      return (via:gsub("~", ", "))
+    end
+  end
+  return nil
 end

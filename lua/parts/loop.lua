@@ -3,16 +3,6 @@
 
 local MAX_VIA = 1024 -- bytes; a chain of detours that long leads nowhere
 
-function carriers.via(headers)
-  for _, each in ipairs(carriers.written) do
-    local via = carriers.value(headers, each.via)
-    if via ~= nil then
-      return (via:gsub("~", ", "))
-    end
-  end
-  return nil
-end
-
 -- The services so far, and whether the rule's own is one of them.
 local function via_of(rule, headers)
   local via = headers:get(VIA) or carriers.via(headers) or ""

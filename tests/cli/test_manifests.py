@@ -93,6 +93,24 @@ def test_carriers_are_chosen_and_all_are_read(
         assert asks == [*(f"devroute-ask-{each}" for each in KNOWN), *named, "devroute-ask-trace"]
 
 
+def test_the_filter_of_sent_requests_is_there_for_a_workload_that_asks_for_it(capsys: Output) -> None:
+    arguments = ["--scope", "workload", "--namespace", "shop", "--service", "foo"]
+    assert devroute(*arguments) == 0
+    without = yaml.safe_load(capsys.readouterr().out)
+    assert devroute(*arguments, "--by-trace-id") == 0
+    document = yaml.safe_load(capsys.readouterr().out)
+    assert _filters(document) - _filters(without) == {"devroute.shop.foo.outbound"}
+    assert "SIDECAR_OUTBOUND" not in str(without)
+    outbound = [
+        each
+        for each in document["spec"]["configPatches"]
+        if each.get("match", {}).get("context") == "SIDECAR_OUTBOUND"
+    ]
+    assert [each["applyTo"] for each in outbound] == ["EXTENSION_CONFIG", "HTTP_FILTER"]
+    assert outbound[1]["patch"]["value"]["disabled"] is False
+    assert str(document).count('folder = "/etc/istio/proxy"') == 2
+
+
 def _filters(document: dict[str, Any]) -> set[str]:
     patches = document["spec"]["configPatches"]
     return {each["patch"]["value"]["name"] for each in patches if each["applyTo"] == "HTTP_FILTER"}
@@ -158,6 +176,7 @@ def test_install_says_how_to_create_the_secret_of_a_registry_and_repeats_no_pass
             2,
             "at most 100%",
         ),
+        (["--by-trace-id"], 2, "--by-trace-id: is for one workload; write --scope workload"),
         (["--carrier", "cookie"], 20, "'cookie' cannot carry a contract"),
         (["--carrier", "x-devroute-via"], 20, "'x-devroute-via' cannot carry a contract"),
         (["--carrier", "a b"], 20, "'a b' cannot carry a contract"),

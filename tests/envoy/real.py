@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -51,8 +51,10 @@ class Mesh:
         as_client: bool = False,
         teams: Sequence[Document] = (),
         carriers: Carriers | None = None,
+        services: Mapping[str, Endpoint] = {},
     ) -> str:
-        """The URL of a sidecar of `service`; `name` distinguishes several; `teams` are others' EnvoyFilters.
+        """The URL of a sidecar of `service`; `name` distinguishes several; `teams` are others' EnvoyFilters;
+        `services` are those that its app calls through it.
         As in a mesh, each sidecar has a cluster of its own service's name."""
         port = free_port()
         known = {PROXY.data_cluster: self.proxy.data, PROXY.control_cluster: self.proxy.control}
@@ -62,6 +64,7 @@ class Mesh:
         spoken = [PROXY.data_cluster, f"inbound|{port}||"] if as_client else []
         labels = {"app": service}
         described = Sidecar(service, app, labels=labels, port=port, clusters=known, as_client=spoken)
+        described = replace(described, services=services)
         filters = [envoy_filter(scope, carriers=carriers) for scope in scopes]
         configuration = apply([*filters, *teams], described, with_tls(bootstrap(described), tls, permissive))
         configuration = patient(configuration)

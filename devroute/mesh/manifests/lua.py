@@ -41,6 +41,9 @@ COPIED: Final = "copy"
 EDGE_DONE: Final = "done"
 #: The filter state in which a sidecar's filters find the services of the request's own cluster.
 OWN_SERVICES: Final = "devroute.services"
+#: Traces of which a workload keeps the contract for the requests that it sends, and for how many seconds.
+KEPT_TRACES: Final = 4096
+KEPT_SECONDS: Final = 60
 #: Bytes of a service's name (RFC 1035 §2.3.4).
 MAX_NAME: Final = 253
 
@@ -75,6 +78,7 @@ _SHARED: Final[dict[str, Constant]] = {
     "MAX_NAME": MAX_NAME,
     "MAX_READ_BAGGAGE": MAX_READ_BYTES,
     "CARRIERS": carriers.KNOWN,
+    "KEPT": {"traces": KEPT_TRACES, "seconds": KEPT_SECONDS},
     "TRACE_STATE": {
         "value": trace_state.MAX_VALUE,
         "members": trace_state.MAX_MEMBERS,

@@ -71,6 +71,8 @@ class ProxyService:
         return f"outbound|{port}||{self.name}.{self.namespace}.svc.{self.domain}"
 
 
+#: In a sidecar's container, in memory: istiod's injection mounts it, and its agent writes a bootstrap there.
+SIDECAR_FOLDER: Final = "/etc/istio/proxy"
 #: Headers that a platform team may name: each costs every request a test.
 MAX_NAMED: Final = 8
 _HEADER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -139,12 +141,15 @@ class NamespaceScope:
 @dataclass(frozen=True, slots=True)
 class WorkloadScope:
     """The sidecars of one service, whose name is given. Laptops may get copies of `shadow_share` per cent of
-    the requests without a contract; with None there is not even a route for that."""
+    the requests without a contract; with None there is not even a route for that. With a `trace_folder`, in
+    which sidecars may write, a request that the workload sends gets the contract of the received one whose
+    trace id it bears."""
 
     namespace: str
     service: str
     labels: Mapping[str, str] = field(default_factory=dict)
     shadow_share: float | None = None
+    trace_folder: str | None = None
 
     def __post_init__(self) -> None:
         check_named("namespace", self.namespace, "a namespace")

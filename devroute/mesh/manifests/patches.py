@@ -55,15 +55,15 @@ def disabled_filter(context: str, name: str, config: Document, before: str | Non
 
 
 def discovered_filter(
-    context: str, name: str, config: Document, before: str | None = None
+    context: str, name: str, config: Document, before: str | None = None, disabled: bool = True
 ) -> tuple[Document, Document]:
-    """The same, with settings that istiod sends apart from the listener: new ones take effect at once, and
-    drain no connection. The name has to be unique among all filters of a proxy."""
+    """The same, or one that is on, with settings that istiod sends apart from the listener: new ones take
+    effect at once, and drain no connection. The name has to be unique among all filters of a proxy."""
     extension = patch(context, "EXTENSION_CONFIG", "ADD", {"name": name, "typed_config": config})
     # Without a timeout Envoy would start with no settings, and close the connections of such requests.
     source = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
     discovery = {"config_source": source, "type_urls": [config["@type"]]}
-    value = {"name": name, "disabled": True, "config_discovery": discovery}
+    value = {"name": name, "disabled": disabled, "config_discovery": discovery}
     return extension, _insert_filter(context, value, before)
 
 

@@ -9,11 +9,22 @@ from devroute.mesh.istio.rules import MAX_INLINE_LUA
 from devroute.mesh.manifests import lua
 from tests.support.paths import ROOT
 
-ENTRIES = ("front", "front_traced", "decide", "shadow", "compare", "edge_front", "edge", "waypoint")
+ENTRIES = (
+    "front",
+    "front_traced",
+    "decide",
+    "shadow",
+    "compare",
+    "outbound",
+    "edge_front",
+    "edge",
+    "waypoint",
+)
 SOURCES = {name: lua.source(name, SETTINGS={"control": "c", "carriers": ()}) for name in ENTRIES}
 BUILTINS = {
     "assert",
     "collectgarbage",
+    "error",
     "ipairs",
     "next",
     "pairs",
