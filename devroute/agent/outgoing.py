@@ -17,7 +17,7 @@ from devroute.inspector.redaction import Redaction
 from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.rules.upstream import RulesUpstream
 from devroute.tunnel.agent_stream import Finished, Observe, OpenRequest
-from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import NO_REQUEST, ResponseSink, Upstream, UpstreamStream
 
 #: Services that are known at a time: a program may call any name through the local proxy port. Of more, the
 #: one that was asked for longest ago is given up: its rules do not change any more, nor is it replayed.
@@ -183,6 +183,7 @@ class _ObservedStream:
     def cancel(self) -> None:
         self.stream.cancel()
         self._seen_by.ended(self, "cancelled", "the program on this laptop cancelled the request")
+        self.stream = NO_REQUEST
 
     def pause_response(self) -> None:
         self.stream.pause_response()
@@ -209,10 +210,13 @@ class _ObservedStream:
         self._read_grpc_status(trailers)
         self._sink.on_end(trailers)
         self._seen_by.ended(self, "", "")
+        if self._status != 101:  # else the other half may go on
+            self.stream = NO_REQUEST
 
     def on_error(self, error: DevrouteError) -> None:
         self._sink.on_error(error)
         self._seen_by.ended(self, error.code, error.message)
+        self.stream = NO_REQUEST
 
     def _read_grpc_status(self, fields: "Headers | tuple[()]") -> None:
         for name, value in fields:

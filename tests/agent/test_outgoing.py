@@ -14,6 +14,7 @@ from devroute.agent.ui.layout import open_row, row_of
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import DevrouteError, NotReplayable, UpstreamReset, UpstreamTimeout
+from devroute.http.http1.response import parse_response_head
 from devroute.inspector.recorder import Recorder
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
@@ -119,6 +120,32 @@ async def test_a_replay_goes_out_again_and_not_to_the_local_app() -> None:
     capture.service = "d.shop:80"
     with pytest.raises(NotReplayable, match=r"does not reach 'd\.shop:80'"):
         replayer.start(capture, {})
+
+
+async def test_an_outgoing_request_is_held_at_a_breakpoint_and_edited_before_it_leaves() -> None:
+    laptop = Laptop({"direction": "out", "break": "request"})
+    laptop.book.breakpoints.watchers.append(lambda: True)
+    asking = asyncio.get_running_loop().create_task(laptop.ask())
+    await asyncio.sleep(0)
+    (held,) = laptop.book.breakpoints.held.values()
+    assert (held.service, laptop.mesh.streams) == (C, [])
+    held.proceed({"target": "/coffee"})
+    assert (await asking).heads[0].by_rule.startswith("rule '*' held the request for ")
+    assert laptop.mesh.streams[0].head.target == b"/coffee"
+
+
+async def test_an_upgraded_connection_goes_on_after_one_half_has_ended() -> None:
+    laptop = Laptop(serve=None)
+    stream = laptop.outgoing.around(C, laptop.mesh).open(get(), Client())
+    (inner,) = laptop.mesh.streams
+    inner.sink.on_head(parse_response_head(b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n", b"GET"))
+    inner.sink.on_end([])
+    stream.send_data(b"more")
+    assert bytes(inner.body) == b"more"
+    stream.cancel()
+    stream.send_data(b"late")
+    assert bytes(inner.body) == b"more"
+    assert [(each.status, each.code) for each in laptop.finished] == [(101, "")]
 
 
 async def test_only_so_many_services_are_known_and_the_last_used_ones(
