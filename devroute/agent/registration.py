@@ -106,8 +106,8 @@ class Registrar:
             self._check_supported(welcome)
         except DevrouteError as error:
             link.close_with(error)
-            if isinstance(error, ProtocolError) and any("." in each.service for each in self._hello.services):
-                error.hint = "an older server knows no namespaces: leave them out, or ask for an upgrade"
+            if isinstance(error, ProtocolError):
+                error.hint = self._hint_for_older() or error.hint
             raise
         except asyncio.CancelledError:
             link.close_with(DevrouteError("the agent is ending"))
@@ -156,6 +156,14 @@ class Registrar:
             proxy=settings.proxy_for_server(),
             other_than=other_than,
         )
+
+    def _hint_for_older(self) -> str:
+        """What an older server may not understand of the HELLO."""
+        if not self._hello.services:
+            return "an older server lets no laptop reach the mesh: ask the platform team for an upgrade"
+        if any("." in each.service for each in self._hello.services):
+            return "an older server knows no namespaces: leave them out, or ask for an upgrade"
+        return ""
 
     async def close(self) -> None:
         """End the renewal of all links' tokens."""

@@ -5,12 +5,25 @@ hand-written app.
 import asyncio
 
 import pytest
+from pydantic import SecretStr
 
 from devroute.agent import mesh_links
 from devroute.agent.mesh_links import MeshLinks, tcp_request
-from devroute.errors import DevrouteError, NotSupported, ServerUnreachable, TargetDenied, UpstreamReset
+from devroute.agent.registration import Registrar
+from devroute.agent.settings import AgentSettings
+from devroute.agent.token_source import TokenSource
+from devroute.errors import (
+    DevrouteError,
+    NotSupported,
+    ProtocolError,
+    ServerUnreachable,
+    TargetDenied,
+    UpstreamReset,
+)
 from devroute.http.message import Framing, RequestHead
+from devroute.proxy.control.tunnels import Tunnels
 from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.proxy_link import ProxyLink
 from devroute.upstream.interface import Upstream
 from tests.support.eventually import eventually
 from tests.support.loopback import App, AppStream, Client, answer, connect, get, head, post, site
@@ -197,3 +210,23 @@ async def test_a_link_whose_server_is_about_to_stop_carries_no_new_request() -> 
 def test_a_tcp_request_for_what_is_no_name_and_port_is_refused(place: str) -> None:
     with pytest.raises(ValueError, match=r"NAME:PORT|ascii"):
         tcp_request(place)
+
+
+async def test_an_older_server_that_wants_a_service_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(tunnels: Tunnels, link: ProxyLink, body: bytes) -> None:
+        link.reject(ProtocolError("HELLO: services: it is empty"))
+
+    monkeypatch.setattr(Tunnels, "_on_hello", refuse)
+    async with site() as where:
+        settings = AgentSettings(server=where.url, token=SecretStr("alice-token"), reach=["c.shop:80"])
+        registrar = Registrar(
+            settings,
+            TokenSource(settings),
+            lambda websocket, loop: AgentLink(websocket, loop, {}, lambda finished: None),
+            lambda link: None,
+            lambda error: None,
+            reach=True,
+        )
+        with pytest.raises(ProtocolError) as caught:
+            await registrar.register()
+        assert "lets no laptop reach the mesh" in caught.value.hint
