@@ -2,6 +2,7 @@
 detoured (make test-tracers; Python and Node.js in make test-slow).
 
 caller ─► middle's sidecar ─► middle (its tracer) ─► recorder ─► b's sidecar ─► b, or its replacement
+                                                        └─► middle's sidecar, outbound ─┘
 """
 
 import asyncio
@@ -18,8 +19,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from devroute.http import carriers
-from devroute.mesh.istio.sidecar import Endpoint
-from devroute.mesh.manifests.model import Carriers
+from devroute.mesh.istio.sidecar import OUTBOUND, Endpoint
+from devroute.mesh.manifests.model import Carriers, WorkloadScope
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
 from tests.support.eventually import eventually
@@ -34,6 +35,8 @@ WRITTEN = {"x-devroute", *carriers.DEFAULT}
 ALL = Carriers(carriers.KNOWN)
 #: Of one connection, or of a body that is sent as another one.
 NOT_PASSED = {"connection", "content-length", "host", "transfer-encoding"}
+#: Headers by whose trace a sidecar finds a contract, where it is asked to.
+BY_TRACE = {"traceparent", "b3", "x-b3-traceid", "uber-trace-id", "x-datadog-trace-id", "x-request-id"}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
 #: As a mesh with tracing, by whatever protocol, has them.
@@ -75,7 +78,7 @@ def trace_in(headers: Mapping[str, str]) -> set[str]:
 class Chain:
     """`middle` is the service's port, `entry` the URL of its sidecar, `generous` that of one that writes all
     carriers, `recorder` what the service calls. The recorder has the last request's headers in `seen`, and
-    sends it `onward`."""
+    sends it to `b`, or by the sidecar's outbound side, which finds contracts by the trace (`outbound`)."""
 
     mesh: Mesh
     middle: Endpoint
@@ -83,6 +86,8 @@ class Chain:
     entry: str = ""
     generous: str = ""
     recorder: str = ""
+    b: str = ""
+    outbound: str = ""
     onward: str = ""
     seen: CIMultiDict[str] = field(default_factory=CIMultiDict)
 
@@ -93,11 +98,13 @@ class Chain:
     async def record(self, request: web.Request) -> web.Response:
         self.seen = request.headers.copy()
         headers = [(name, value) for name, value in self.seen.items() if name.lower() not in NOT_PASSED]
+        headers.append(("host", "b"))
         async with self.mesh.client.get(self.onward, headers=headers) as response:
             return web.Response(text=await response.text())
 
-    async def call(self, url: str, headers: Mapping[str, str] = {}) -> str:
+    async def call(self, url: str, headers: Mapping[str, str] = {}, onward: str = "") -> str:
         """Who has answered in place of b."""
+        self.onward = onward or self.b
         headers = {"x-devroute": self.contract, **headers}
         async with self.mesh.client.get(url, headers=headers) as response:
             assert response.status == 200, await response.text()
@@ -154,10 +161,17 @@ async def chain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chain
     folder: Path = tmp_path_factory.mktemp("tracers")
     async with real_mesh(folder) as mesh, serving(b) as service, serving(laptop) as replacement:
         found = Chain(mesh, Endpoint("127.0.0.1", free_port()), replacement)
-        found.onward = await mesh.sidecar("b", service)
+        found.b = await mesh.sidecar("b", service)
+        (folder / "traces").mkdir()
         async with serving(found.record) as recorder:
             found.recorder = f"http://{recorder.host}:{recorder.port}/"
-            found.entry = await mesh.sidecar("middle", found.middle)
+            found.entry = await mesh.sidecar(
+                "middle",
+                found.middle,
+                scopes=[WorkloadScope("default", "middle", trace_folder=str(folder / "traces"))],
+                services={"b": Endpoint("127.0.0.1", int(found.b.rpartition(":")[2]))},
+            )
+            found.outbound = "http://{}:{}".format(*mesh.envoys["middle"].listeners[OUTBOUND])
             found.generous = await mesh.sidecar("middle", found.middle, "generous", carriers=ALL)
             yield found
 
@@ -190,3 +204,7 @@ async def test_what_a_tracer_passes_on(chain: Chain, middle: Middle) -> None:
         survived = WRITTEN.intersection(middle.passes_on)
         assert survived <= carriers_in(chain.seen)
         assert who == ("laptop" if survived else "b")
+
+        known = set(middle.trace) & BY_TRACE
+        who = await chain.call(chain.entry, TRACED, chain.outbound)
+        assert who == ("laptop" if survived or known else "b")
