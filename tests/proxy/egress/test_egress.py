@@ -27,7 +27,7 @@ from devroute.policy import policy as policies
 from devroute.policy.policy import Policy
 from devroute.proxy.egress import egress as egress_module
 from devroute.proxy.egress.egress import Egress
-from devroute.proxy.egress.tcp import is_own_machine
+from devroute.proxy.egress.tcp import TcpConnection, TcpStream, is_own_machine
 from devroute.proxy.settings import ProxySettings
 from devroute.upstream.resolver import Resolver
 from tests.support.eventually import eventually
@@ -333,6 +333,38 @@ async def test_a_connection_that_breaks_later_is_a_reset() -> None:
         client.stream.send_data(b"2345")  # type: ignore[attr-defined]
         await asyncio.wait_for(client.done.wait(), 10)
         assert isinstance(client.error, UpstreamReset)
+
+
+async def test_a_side_that_does_not_read_pauses_the_other() -> None:
+    may_read = asyncio.Event()
+    received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await may_read.wait()
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        received.set_result(len(await reader.read()))
+
+    async with database(read_late) as port:
+        client = Client()
+        stream = TcpStream(parse_destination(f"tcp://db:{port}"), client)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: TcpConnection(stream, loop), ELSEWHERE, port)
+        stream.pause_response()
+        stream.connected(connection)
+        assert not connection.transport.is_reading()
+        stream.resume_response()
+        assert connection.transport.is_reading()
+        sent = 0
+        while not client.paused:
+            stream.send_data(bytes(64 * 1024))
+            sent += 64 * 1024
+            await asyncio.sleep(0)
+        may_read.set()
+        await eventually(lambda: not client.paused)
+        stream.send_end([])
+        assert await asyncio.wait_for(received, 10) == sent
+        await asyncio.wait_for(client.done.wait(), 10)
 
 
 @pytest.mark.usefixtures("loopback_permitted")
