@@ -209,7 +209,7 @@ class Agent:
         mode, services = self._settings.offer_options.in_words(), list(self.services.specs.values())
         self._reporter.online(name, self._settings.server, services, invited, page, mode)
         if self.reach is not None:
-            self.reach.welcomed(welcome.entries)
+            self.reach.welcomed(welcome)
         self.rule_switch.start()
         for each in welcome.taken_over:
             self._reporter.took_over(name, each)

@@ -105,6 +105,10 @@ def _init_project(services: list[str]) -> None:
     typer.echo(
         f"wrote {PROJECT_FILE} ({', '.join(places)}); commit it, and devroute up works here without arguments"
     )
+    if "reach" not in before.values:
+        typer.echo(
+            "what your app calls in the mesh may stand there, too: reach: [c.shop:80, tcp://orders-db:5432]"
+        )
 
 
 def _places(services: Iterable[str]) -> dict[str, object]:

@@ -18,6 +18,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.downstream.context import CompletedExchange
 from devroute.errors import DevrouteError
 from devroute.http.message import RequestHead
+from devroute.tunnel.protocol.handshake import REACH, Welcome
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: Puts what sees outgoing requests around the upstream of a service.
@@ -79,10 +80,12 @@ class LaptopReach:
         """Raises ConfigInvalid."""
         await self._reach.open(self._settings.reach_port or self._settings.reach_env)
 
-    def welcomed(self, entries: Mapping[str, str]) -> None:
-        """The first WELCOME, with the URLs at which people call the mesh."""
-        self._entries = entries
+    def welcomed(self, welcome: Welcome) -> None:
+        """The first one: `entries` has the URLs at which people call the mesh."""
+        self._entries = welcome.entries
         self._reporter.reach(self._reach.local, self._reach.proxy_port)
+        if REACH not in welcome.features:
+            self._reporter.reach_failed("mesh", not_supported())
 
     def environment(self) -> dict[str, str]:
         """For the child."""

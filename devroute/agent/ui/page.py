@@ -73,7 +73,7 @@ class PageReporter(Reporter):
             case "ended":
                 pass  # `close` leaves a line
             case "reach":
-                view.mode = [*view.mode, "reaches from here:", *fields["lines"]]
+                view.mode = [*view.mode, *event.text.rstrip().splitlines()]
             case "offline" | "retry":
                 self._offline = True
                 view.trouble, view.round_trip_ms = event.text, None

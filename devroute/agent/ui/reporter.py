@@ -187,7 +187,7 @@ class Reporter(ABC):
             for each in ports
         ]
         text = "\n".join(["Reached from this laptop:", *lines, ""])
-        self._report("reach", text, ports=listed, proxy=proxy, lines=lines)
+        self._report("reach", text, ports=listed, proxy=proxy)
 
     def reach_failed(self, service: str, error: DevrouteError) -> None:
         """A program of this laptop got no connection into the mesh, and no response that says why."""

@@ -154,6 +154,9 @@ async def test_a_server_that_has_no_way_into_the_mesh_is_named(said: Said) -> No
         by_forward = await say(await running.port(), get("127.0.0.1"), end=False)
         proxy_port = (await running.reach())["proxy"]
         by_socks = await say(proxy_port, socks("c.shop", 80), end=False)
+        event = running.event("reach-failed")
+    assert event is not None
+    assert (event["service"], event["code"]) == ("mesh", "not-supported")
     assert by_forward.startswith(b"HTTP/1.1 501 ")
     assert b"ask the platform team for an upgrade" in by_forward
     assert by_socks[:4] == b"\x05\x00\x05\x07"

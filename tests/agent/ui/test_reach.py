@@ -1,0 +1,57 @@
+"""What `devroute up` prints of the local ports that lead into the mesh."""
+
+import io
+import json
+
+from devroute.agent.reach.mesh_port import MeshPort
+from devroute.agent.reach.reach import LocalPort
+from devroute.agent.ui.lines import LineReporter
+from devroute.agent.ui.writer import TerminalWriter
+from devroute.errors import ReachDenied
+
+PORTS = [
+    LocalPort(MeshPort("c.shop", 80), 26510, 26509, {"C_SHOP_URL": "http://127.0.0.1:26510"}),
+    LocalPort(
+        MeshPort("orders-db", 5432, tcp=True),
+        5432,
+        5432,
+        {"ORDERS_DB_ADDR": "127.0.0.1:5432", "ORDERS_DB_PORT": "5432"},
+    ),
+]
+
+
+def test_each_port_is_a_line_that_says_where_it_is_and_which_one_was_taken() -> None:
+    terminal = io.StringIO()
+    reporter = LineReporter("text", TerminalWriter(terminal))
+    reporter.reach(PORTS, 1080)
+    reporter.close()
+    assert terminal.getvalue().splitlines() == [
+        "Reached from this laptop:",
+        "  c.shop:80       127.0.0.1:26510  C_SHOP_URL=http://127.0.0.1:26510  (26509 is in use)",
+        "  orders-db:5432  127.0.0.1:5432   ORDERS_DB_ADDR=127.0.0.1:5432",
+        "  SOCKS and HTTP proxy: socks5h://127.0.0.1:1080, http://127.0.0.1:1080",
+        "",
+    ]
+
+
+def test_a_program_reads_the_same_as_json_and_why_a_connection_failed() -> None:
+    terminal = io.StringIO()
+    reporter = LineReporter("json", TerminalWriter(terminal))
+    reporter.reach(PORTS[1:], None)
+    reporter.reach_failed(
+        "tcp://orders-db:5432\x1b[2J", ReachDenied("no rule of reach lists orders-db", hint="ask")
+    )
+    reporter.close()
+    reach, failed = map(json.loads, terminal.getvalue().splitlines())
+    assert reach["proxy"] is None
+    assert reach["ports"] == [
+        {
+            "service": "tcp://orders-db:5432",
+            "local": "127.0.0.1:5432",
+            "wanted": 5432,
+            "ORDERS_DB_ADDR": "127.0.0.1:5432",
+            "ORDERS_DB_PORT": "5432",
+        }
+    ]
+    assert (failed["event"], failed["code"]) == ("reach-failed", "reach-denied")
+    assert "lines" not in reach
