@@ -183,7 +183,12 @@ class Reporter(ABC):
         if proxy is not None:
             lines += [f"  SOCKS and HTTP proxy: socks5h://127.0.0.1:{proxy}, http://127.0.0.1:{proxy}"]
         listed = [
-            {"service": str(each.to), "local": each.address, "wanted": each.wanted, **each.variables}
+            {
+                "service": str(each.to),
+                "local": each.address,
+                "wanted": each.wanted,
+                "variables": dict(each.variables),
+            }
             for each in ports
         ]
         text = "\n".join(["Reached from this laptop:", *lines, ""])
