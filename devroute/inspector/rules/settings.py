@@ -5,6 +5,7 @@ refuses, with what to write instead. Reads no file; the book does, at the first 
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -36,6 +37,9 @@ FRAMING: Final = frozenset((
 ))  # fmt: skip
 
 Fields = tuple[tuple[str, str], ...]
+
+#: How the services of outgoing requests are named.
+_OUTGOING: Final = re.compile(r"[^:/\s]+:[0-9]{1,5}")
 
 
 def _name(value: object) -> str:
@@ -228,6 +232,11 @@ class RuleSettings(Settings):
         if self.direction == "in" and ":" in self.service:
             raise ValueError(
                 f"{quote(self.service)} is a service of the mesh; write direction: out beside it"
+            )
+        if self.direction == "out" and self.service and _OUTGOING.fullmatch(self.service) is None:
+            raise ValueError(
+                f"{quote(self.service)}: write name and port of an outgoing request's service, as --reach has"
+                " them without tcp://, such as c.shop:80"
             )
         return self
 

@@ -78,6 +78,11 @@ def test_the_example_of_the_documentation_is_read() -> None:
         ("{fail: 200}", "fail: write a status from 400 to 599, or reset"),
         ("{direction: to, fail: 503}", "direction: write in (requests to this laptop) or out"),
         ("{service: 'c.shop:80', fail: 503}", "is a service of the mesh; write direction: out beside it"),
+        (
+            "{direction: out, service: c.shop, fail: 503}",
+            "'c.shop': write name and port of an outgoing request's",
+        ),
+        ("{direction: out, service: 'tcp://db:5432', fail: 503}", "as --reach has them without tcp://"),
         ("{break: request, timeout: 2s}", "break and timeout exclude each other"),
         ("{break: before}", "break: write request, response or both"),
         ("{delay: soon}", 'delay: write a duration such as "500ms" or "3s", or a number of seconds'),
