@@ -48,9 +48,9 @@ from devroute.inspector.state import InspectorState
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, typed_keys
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.agent_stream import Finished
 from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice
 from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.tunnel.served_stream import Finished
 from devroute.upstream.interface import Upstream
 
 #: Least time between two flushes of the reporter, in seconds.

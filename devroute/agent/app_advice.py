@@ -16,7 +16,7 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import UpstreamInvalid, UpstreamReset
 from devroute.quoting import printable
 from devroute.tasks import TaskOwner
-from devroute.tunnel.agent_stream import Finished
+from devroute.tunnel.served_stream import Finished
 
 #: Seconds for a handshake, and least time between two attempts for one service.
 HANDSHAKE_SECONDS: Final = 2.0

@@ -9,7 +9,7 @@ from devroute.metrics.exposition import Series, build_info, expose
 from devroute.metrics.instruments import Histogram
 from devroute.metrics.requests import RequestSeries, error_type
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.agent_stream import Finished
+from devroute.tunnel.served_stream import Finished
 
 #: Those that an agent has.
 METRICS = tuple(metric for metric in table.TABLE if metric.agent)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from devroute.inspector.redaction import Redaction
-from devroute.tunnel.agent_stream import OpenRequest
+from devroute.tunnel.served_stream import OpenRequest
 
 #: Between two looks, and the least age of what is reported, in seconds.
 LOOK_SECONDS: Final = 0.5

@@ -16,7 +16,7 @@ from devroute.inspector.recorder import App, Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.rules.upstream import RulesUpstream
-from devroute.tunnel.agent_stream import Finished, Observe, OpenRequest
+from devroute.tunnel.served_stream import Finished, Observe, OpenRequest
 from devroute.upstream.interface import NO_REQUEST, ResponseSink, Upstream, UpstreamStream
 
 #: Services that are known at a time: a program may call any name through the local proxy port. Of more, the

@@ -23,11 +23,11 @@ from devroute.replicas.peers import Answer
 from devroute.replicas.record import split_place
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.agent_stream import Finished
 from devroute.tunnel.dial import dial
 from devroute.tunnel.liveness import Liveness
 from devroute.tunnel.protocol.websocket import WebSocket, accept_upgrade, split_head
 from devroute.tunnel.proxy_link import ProxyLink
+from devroute.tunnel.served_stream import Finished
 from devroute.upstream.interface import Upstream
 
 #: A replica that is frozen is noticed within seconds; there are few, so pings cost nothing.

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 from devroute.errors import DevrouteError, ServerUnreachable, ServiceNotServed, TargetOverloaded
 from devroute.http.message import RequestHead
-from devroute.tunnel.agent_stream import AgentStream, Observe, OpenRequest
 from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import AGENT_LIVENESS, Liveness
+from devroute.tunnel.opened_stream import OpenedStream
 from devroute.tunnel.protocol.events import Opened, Renewed, Welcome
 from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.tunnel.proxy_stream import ProxyStream
+from devroute.tunnel.served_stream import Observe, OpenRequest, ServedStream
 from devroute.upstream.interface import ResponseSink, Upstream
 
 
@@ -28,9 +28,9 @@ class MeshUpstream:
         self._link = link
         self._service = service.encode()[:MAX_SERVICE_BYTES]
 
-    def open(self, head: RequestHead, sink: ResponseSink) -> ProxyStream:
+    def open(self, head: RequestHead, sink: ResponseSink) -> OpenedStream:
         link = self._link
-        stream = ProxyStream(link, head, sink)
+        stream = OpenedStream(link, head, sink)
         try:
             link.open_stream(stream, self._service, head.wire, open_flags(head.framing), head.length)
         except ValueError:
@@ -68,7 +68,7 @@ class AgentLink(ExchangeLink):
         found: list[OpenRequest] = []
         for stream in self._session.streams.values():  # in the order in which they were opened
             owner = stream.owner
-            if isinstance(owner, AgentStream) and owner.age >= 0:
+            if isinstance(owner, ServedStream) and owner.age >= 0:
                 if owner.age < least_age or len(found) == most:
                     break
                 found.append(owner.as_open())

@@ -1,6 +1,6 @@
 """A link whose streams are HTTP exchanges: what the proxy's end and the agent's have in common. Either opens
-streams for requests (tunnel/proxy_stream.py), and serves those that the other end opens
-(tunnel/agent_stream.py), each with an Upstream.
+streams for requests (tunnel/opened_stream.py), and serves those that the other end opens
+(tunnel/served_stream.py), each with an Upstream.
 """
 
 import asyncio
@@ -9,17 +9,17 @@ from typing import Final
 from devroute.errors import DevrouteError, RequestMalformed
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import Framing, RequestHead
-from devroute.tunnel.agent_stream import AgentStream, Observe, RefusedRequest
 from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED
 from devroute.tunnel.liveness import Liveness
+from devroute.tunnel.opened_stream import OpenedStream
 from devroute.tunnel.protocol.events import Opened
 from devroute.tunnel.protocol.frames import Flag
 from devroute.tunnel.protocol.session import Session
 from devroute.tunnel.protocol.stream import NO_STREAM
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.protocol.windows import LINK_GROWTH, PROCESS_GROWTH, WindowBudget
-from devroute.tunnel.proxy_stream import ProxyStream
+from devroute.tunnel.served_stream import Observe, RefusedRequest, ServedStream
 from devroute.upstream.interface import Upstream
 
 # Looked up once: an enum's member costs as much as a method call.
@@ -73,13 +73,13 @@ class ExchangeLink(Link):
 
     # --- requests to the other end
 
-    def open_stream(self, owner: ProxyStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
+    def open_stream(self, owner: OpenedStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
         """Start a request. Raises ValueError while the session cannot open a stream."""
         stream = owner.stream = self._session.open(service, wire, flags, length)
         stream.owner = owner
         self.wake()
 
-    def refuse_with(self, owner: ProxyStream, error: DevrouteError) -> None:
+    def refuse_with(self, owner: OpenedStream, error: DevrouteError) -> None:
         """End a request that cannot have a stream with an error, once open() has returned."""
         session = self._session
         owner.stream = NO_STREAM
@@ -102,7 +102,7 @@ class ExchangeLink(Link):
             framing, left = _NONE, 0
         else:
             framing, left = _LENGTH, length
-        owner = AgentStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
+        owner = ServedStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
         owner.stream = stream
         owner.left = left
         owner.done = framing is _NONE

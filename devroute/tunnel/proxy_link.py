@@ -7,14 +7,14 @@ from typing import Final
 
 from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, UpstreamReset
 from devroute.http.message import RequestHead
-from devroute.tunnel.agent_stream import Finished, Observe
 from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
+from devroute.tunnel.opened_stream import OpenedStream, SampledStream
 from devroute.tunnel.protocol.events import Hello, Opened, Renew
 from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.tunnel.proxy_stream import ProxyStream, SampledStream
+from devroute.tunnel.served_stream import Finished, Observe
 from devroute.upstream.interface import ResponseSink, Upstream
 from devroute.upstream.quota import Quota
 
@@ -60,10 +60,10 @@ class TunnelUpstream:
         self._link = link
         self._service = service.encode()[:MAX_SERVICE_BYTES]
 
-    def open(self, head: RequestHead, sink: ResponseSink) -> ProxyStream:
+    def open(self, head: RequestHead, sink: ResponseSink) -> OpenedStream:
         link = self._link
         span = head.span
-        stream = ProxyStream(link, head, sink) if span is None else SampledStream(link, head, sink, span)
+        stream = OpenedStream(link, head, sink) if span is None else SampledStream(link, head, sink, span)
         quota = link.quota
         shared = quota is not None and (len(quota.links) > 1 or quota.pools) and quota.full
         if shared or (link.delayed and link.full):
@@ -167,7 +167,7 @@ class ProxyLink(ExchangeLink):
         if self.close_error is None and self._egress is not None:
             self.serve(event, self._egress(event[1]))
 
-    def open_stream(self, owner: ProxyStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
+    def open_stream(self, owner: OpenedStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
         """Start a request. Raises ValueError while the session cannot open a stream."""
         super().open_stream(owner, service, wire, flags, length)
         if self._silence_check is None:
@@ -179,7 +179,7 @@ class ProxyLink(ExchangeLink):
         self._silence_check = None
         streams = self._session.streams.values()
         owners = [stream.owner for stream in streams]
-        waiting = [each for each in owners if isinstance(each, ProxyStream) and not each.answered]
+        waiting = [each for each in owners if isinstance(each, OpenedStream) and not each.answered]
         if self.close_error is not None or not waiting:
             return
         heartbeat = self.heartbeat
@@ -220,7 +220,7 @@ class ProxyLink(ExchangeLink):
             return TargetOverloaded(f"{self.in_flight} requests are open to this laptop already")
         return self.quota.overloaded() if self.quota is not None and self.quota.full else None
 
-    def refuse(self, owner: ProxyStream) -> None:
+    def refuse(self, owner: OpenedStream) -> None:
         """End a request that cannot have a stream with an error, once open() has returned."""
         error = None if self._session.leaving else self.overload()
         self.refuse_with(owner, error or LaptopOffline("the laptop is leaving"))

@@ -12,7 +12,7 @@ from devroute.agent.ui.writer import TerminalWriter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.http.message import Framing, RequestHead
 from devroute.inspector.redaction import redaction
-from devroute.tunnel.agent_stream import Finished, OpenRequest
+from devroute.tunnel.served_stream import Finished, OpenRequest
 from devroute.upstream.local_app import local_app
 from tests.support import grpc_app
 from tests.support.eventually import eventually

@@ -21,7 +21,7 @@ from devroute.inspector.replay import Replayer
 from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.rules.settings import read_rules
 from devroute.inspector.store import CaptureStore
-from devroute.tunnel.agent_stream import Finished
+from devroute.tunnel.served_stream import Finished
 from tests.support.loopback import App, AppStream, Client, answer, get, post
 
 pytestmark = pytest.mark.asyncio

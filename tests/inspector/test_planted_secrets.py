@@ -24,7 +24,7 @@ from devroute.inspector.har_writer import write
 from devroute.inspector.redaction import BodyFields, Redaction, redaction
 from devroute.inspector.store import CaptureStore
 from devroute.inspector.views import as_detail, as_message, as_summary
-from devroute.tunnel.agent_stream import Finished
+from devroute.tunnel.served_stream import Finished
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.%s"
 

@@ -16,11 +16,11 @@ from devroute.proxy.control.listener import HEAD_SECONDS, ControlListener
 from devroute.proxy.control.tunnels import Permit, Tunnels
 from devroute.routing.registry import Registry
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.agent_stream import Finished
 from devroute.tunnel.dial import dial
 from devroute.tunnel.liveness import AGENT_LIVENESS, PROXY_LIVENESS, Liveness
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.tunnel.served_stream import Finished
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 TOKENS = {"alice-token": "alice", "bob-token": "bob"}

@@ -8,9 +8,9 @@ from devroute.agent.mesh_links import MeshLinks
 from devroute.auth.identity import Identity
 from devroute.errors import DevrouteError
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.agent_stream import Finished
 from devroute.tunnel.protocol.handshake import Welcome, decode
 from devroute.tunnel.proxy_link import ProxyLink
+from devroute.tunnel.served_stream import Finished
 from devroute.upstream.interface import Upstream
 from tests.support.loopback import App, Site, connect, site
 

@@ -8,9 +8,9 @@ import pytest
 
 from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.message import Framing, RequestHead
-from devroute.tunnel.agent_stream import AgentStream, Finished
 from devroute.tunnel.protocol.frames import OPEN_PREFIX, WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.windows import LINK_GROWTH, MAX_WINDOW
+from devroute.tunnel.served_stream import Finished, ServedStream
 from tests.support.eventually import eventually
 from tests.support.loopback import (
     App,
@@ -210,7 +210,7 @@ async def test_a_request_that_is_longer_than_its_content_length_is_cancelled_at_
 )
 async def test_a_malformed_response_head_is_not_passed_on(raw: bytes) -> None:
     def serve(stream: AppStream) -> None:
-        assert isinstance(stream.sink, AgentStream)
+        assert isinstance(stream.sink, ServedStream)
         end = stream.sink
         end.link.send_head(end.stream, raw, 0)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.reporter import Event
-from devroute.tunnel.agent_stream import Finished, OpenRequest
+from devroute.tunnel.served_stream import Finished, OpenRequest
 
 #: Bytes of lines that wait for one client. Further ones are dropped, and their number is reported.
 MAX_BYTES: Final = 1024 * 1024

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from devroute.agent.ui.reporter import Event, Reporter
 from devroute.inspector.redaction import Redaction
-from devroute.tunnel.agent_stream import Finished, OpenRequest
+from devroute.tunnel.served_stream import Finished, OpenRequest
 
 
 class FanOut(Reporter):

@@ -15,7 +15,7 @@ from rich.cells import cell_len, set_cell_size
 from devroute.contract.mesh_identity import caller_of
 from devroute.headers import CALLER, VIA, line_start
 from devroute.http.grpc import status_name
-from devroute.tunnel.agent_stream import Finished, OpenRequest
+from devroute.tunnel.served_stream import Finished, OpenRequest
 
 #: A text, and its style as rich names it.
 Piece = tuple[str, str]

@@ -26,7 +26,7 @@ from devroute.agent.ui.reporter import Event, Reporter, Tally
 from devroute.agent.ui.writer import LineWriter
 from devroute.errors import AppUnreachable
 from devroute.http.grpc import status_name
-from devroute.tunnel.agent_stream import Finished, OpenRequest
+from devroute.tunnel.served_stream import Finished, OpenRequest
 
 #: Of the JSON lines; grows when a member changes its meaning or disappears.
 VERSION: Final = 1

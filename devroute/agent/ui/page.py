@@ -21,7 +21,7 @@ from devroute.agent.ui.reporter import Event, Reporter, places
 from devroute.agent.ui.writer import LAST_SECONDS
 from devroute.errors import AppUnreachable
 from devroute.platforms import keyboard_unbuffered
-from devroute.tunnel.agent_stream import Finished, OpenRequest
+from devroute.tunnel.served_stream import Finished, OpenRequest
 
 FRAMES_PER_SECOND: Final = 8
 

@@ -15,8 +15,8 @@ from devroute.agent.ui.layout import printable
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError
 from devroute.quoting import visible
-from devroute.tunnel.agent_stream import Finished, OpenRequest
 from devroute.tunnel.protocol.handshake import Notice, OtherProcess
+from devroute.tunnel.served_stream import Finished, OpenRequest
 
 #: Differences of one response that are shown; the inspector has all.
 MAX_DIFFERENCES: Final = 5

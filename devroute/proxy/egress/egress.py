@@ -31,8 +31,8 @@ from devroute.proxy.egress.tcp import TcpUpstream
 from devroute.proxy.egress.watched import WatchedStream
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
-from devroute.tunnel.agent_stream import Finished
 from devroute.tunnel.proxy_link import ProxyLink
+from devroute.tunnel.served_stream import Finished
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 from devroute.upstream.quota import RefusedStream

@@ -14,7 +14,7 @@ from devroute.inspector.redaction import redaction
 from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.rules.settings import read_rules
 from devroute.inspector.store import CaptureStore
-from devroute.tunnel.agent_stream import Finished
+from devroute.tunnel.served_stream import Finished
 from tests.agent.conftest import Said
 from tests.agent.reach.mesh import Mesh, get, say
 from tests.agent.reach.test_laptop_reach import laptop

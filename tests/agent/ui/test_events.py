@@ -18,8 +18,8 @@ from devroute.agent.ui.lines import VERSION, LineReporter
 from devroute.agent.ui.reporter import Reporter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable, ServerUnreachable
-from devroute.tunnel.agent_stream import Finished, OpenRequest
 from devroute.tunnel.protocol.handshake import Notice, OtherProcess
+from devroute.tunnel.served_stream import Finished, OpenRequest
 from tests.support.paths import ROOT
 
 SCHEMA = json.loads(files("devroute.agent.ui").joinpath("events.schema.json").read_text())

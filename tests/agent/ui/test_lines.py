@@ -5,7 +5,7 @@ import io
 from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.lines import AT_ONCE, MAX_LINES, LineReporter
 from devroute.agent.ui.writer import TerminalWriter
-from devroute.tunnel.agent_stream import Finished
+from devroute.tunnel.served_stream import Finished
 
 DONE = Finished("foo", "GET", "/", 200, 0.0, 0.001, 5, "", "")
 

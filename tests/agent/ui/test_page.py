@@ -25,7 +25,7 @@ from devroute.agent.ui.layout import Line, Row, View, lines, sender_of, way_of
 from devroute.agent.ui.page import PageReporter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.access import AccessControl
-from devroute.tunnel.agent_stream import Finished
+from devroute.tunnel.served_stream import Finished
 from tests.support.loopback import Client, Site, get, site
 
 # --- a terminal ---------------------------------------------------------------------------------------------

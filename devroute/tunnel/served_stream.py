@@ -71,7 +71,7 @@ class OpenRequest(NamedTuple):
 Observe = Callable[[Finished], None]
 
 
-class AgentStream(LinkStream):
+class ServedStream(LinkStream):
     """One request from the tunnel; implements devroute.upstream.interface.ResponseSink."""
 
     __slots__ = (

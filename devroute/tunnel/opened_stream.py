@@ -26,7 +26,7 @@ _FLAG_UPGRADE: Final = int(Flag.UPGRADE)
 _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 
 
-class ProxyStream(LinkStream):
+class OpenedStream(LinkStream):
     """One request through the tunnel; implements devroute.upstream.interface.UpstreamStream."""
 
     __slots__ = ("_method", "_responder", "_response_parser", "_sink", "_upgradable", "_upgraded", "answered")
@@ -154,7 +154,7 @@ class ProxyStream(LinkStream):
             self._sink.resume_request()
 
 
-class SampledStream(ProxyStream):
+class SampledStream(OpenedStream):
     """One whose times become a span of the laptop's."""
 
     __slots__ = ("_heartbeat", "_span")
