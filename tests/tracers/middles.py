@@ -22,7 +22,7 @@ B3 = {"OTEL_PROPAGATORS": "b3multi"}
 DATADOG_ALONE = {"DD_TRACE_PROPAGATION_STYLE": "datadog"}
 DATADOG_TRACECONTEXT = {"DD_TRACE_PROPAGATION_STYLE": "datadog,tracecontext"}
 
-
+#: The folder of what each language needs; a service without a tracer is one in Python.
 _RUNTIMES = {
     "any": "python",
     "Python": "python",
@@ -63,7 +63,6 @@ class Middle:
 
     @property
     def runtime(self) -> str:
-        """The folder of what it needs."""
         return _RUNTIMES[self.language]
 
     def arguments(self) -> list[str]:
