@@ -28,6 +28,7 @@ DOCUMENT = ROW | {
     **{key: [EVIL] for key in ("groups", "explanation", "features")},
     **dict.fromkeys(("uptime_s", "token_expires_s", "expires_in_s"), math.inf),
     "services": {EVIL: EVIL},
+    "entries": {EVIL: EVIL},
     "laptops": [ROW | {"services": [{"service": EVIL, "scheme": EVIL, "via": EVIL, "terms": {EVIL: EVIL}}]}],
     "blocks": [ROW],
     "contracts": [ROW | {"services": {EVIL: EVIL}}],

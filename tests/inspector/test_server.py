@@ -17,6 +17,8 @@ from devroute.inspector import server
 from devroute.inspector.access import AccessControl, is_loopback
 from devroute.inspector.capture import Capture, CapturedHead, Message
 from devroute.inspector.inspection import About, Inspection
+from devroute.inspector.protobuf.catalogue import Found
+from devroute.inspector.protobuf.decoder import DecodedCall, DecodedMessage, Decoder
 from devroute.inspector.store import CaptureStore
 from tests.support.eventually import eventually
 
@@ -338,6 +340,25 @@ async def test_a_body_can_be_fetched_from_an_offset() -> None:
         ]:
             async with opened.session.get(path + query) as response:
                 assert await response.read() == expected
+
+
+async def test_a_list_and_messages_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def call(self: Decoder, of: Capture, first: int = 0) -> DecodedCall:
+        return DecodedCall(Found(), first, [DecodedMessage(True, str(n)) for n in range(first, 5)])
+
+    monkeypatch.setattr(Decoder, "call", call)
+    async with inspector() as opened:
+        for number in range(5):
+            opened.store.add(capture(f"/{number % 2}"))
+        page = await opened.get("/api/exchanges?q=path:/0&before=5&limit=1")
+        assert ([each["id"] for each in page["exchanges"]], page["matching"]) == ([3], 3)
+        for wrong in ("before=x", "limit=-1"):
+            async with opened.session.get(f"{opened.origin}/api/exchanges?{wrong}") as response:
+                assert (response.status, "has to be a number" in await response.text()) == (400, True)
+        page = await opened.get("/api/exchanges/1/messages?from=2&limit=2")
+        shown = [each["json"] for each in page["messages"]]
+        assert (shown, page["first"], page["listed"]) == (["2", "3"], 2, 3)
+        assert len((await opened.get("/api/exchanges/1/messages"))["messages"]) == 5
 
 
 async def test_the_same_query_searches_lists_and_exports() -> None:

@@ -43,6 +43,7 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("read", "read_exchange", {"id": 2}),
     ("gone", "read_exchange", {"id": 77}),
     ("body", "read_body", {"id": 2, "side": "response", "start": 2000}),
+    ("messages", "read_messages", {"id": 2}),
     ("compared", "compare_exchanges", {"older": 1, "newer": 2}),
     ("replayed", "replay_exchange", {"id": 1, "target": "/again", "method": "PUT", "body": '{"is": "JSON"}'}),
     ("laptops", "list_laptops", {}),
@@ -154,6 +155,7 @@ async def test_an_exchange_is_read_redacted_and_its_body_page_by_page(session: S
         "read_body with start = next",
     )
     assert session.outside("body")["next"] is None
+    assert (session["messages"]["next"], session.outside("messages")["messages"]) == (None, [])
     assert "there is no capture 77" in session.errors["gone"]
 
 
