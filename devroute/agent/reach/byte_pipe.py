@@ -48,7 +48,7 @@ class BytePipe(Connection):
         pipes: "set[BytePipe]",
         upstream: Upstream,
         to: MeshPort,
-        failed: Callable[[MeshPort, DevrouteError], None],
+        failed: Callable[[str, DevrouteError], None],
         greeting: Greeting = _NO_GREETING,
     ) -> None:
         super().__init__(loop)
@@ -130,7 +130,7 @@ class BytePipe(Connection):
 
     def on_error(self, error: DevrouteError) -> None:
         self._stream = _NO_STREAM
-        self._failed(self._to, error)
+        self._failed(str(self._to), error)
         if not self._connected and (refusal := self._greeting.failed(error)):
             self.write(refusal)
             self.close()

@@ -1,10 +1,9 @@
 """Local clients of HTTP/1.1 and HTTP/2: listeners of forwards, each for one destination."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
-from devroute.downstream.context import CompletedExchange, Timeouts
+from devroute.downstream.context import Timeouts
 from devroute.downstream.listener import Listener
 from devroute.routing.route import Route, Router
 from devroute.upstream.interface import Upstream
@@ -12,11 +11,10 @@ from devroute.upstream.interface import Upstream
 #: As on the proxy's data port, but for the client's body, which a person may send by hand.
 TIMEOUTS: Final = Timeouts(head=10, body=3600, first_byte=3600, idle=3600, keep_alive=620, total=86_400)
 
-Observe = Callable[[CompletedExchange], None]
 
-
-def listener(router: Router, observe: Observe) -> Listener:
-    return Listener(router, TIMEOUTS, observe, asyncio.get_running_loop().time())
+def listener(router: Router) -> Listener:
+    """What is to be seen of its exchanges, agent/outgoing.py sees."""
+    return Listener(router, TIMEOUTS, lambda exchange: None, asyncio.get_running_loop().time())
 
 
 def route_to(upstream: Upstream, service: str) -> Route:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from devroute.agent.mesh_links import MeshLinks, not_supported
 from devroute.agent.reach.chain import ContractChain
@@ -15,11 +15,14 @@ from devroute.agent.reach.reach import LocalPort, Reach
 from devroute.agent.reach.rewriting import RewritingUpstream
 from devroute.agent.reach.variables import proxy_variables
 from devroute.agent.settings import AgentSettings
-from devroute.downstream.context import CompletedExchange
 from devroute.errors import DevrouteError
 from devroute.http.message import RequestHead
 from devroute.tunnel.protocol.handshake import REACH, Welcome
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+
+#: Seconds in which the same failure is reported once; and the number of different ones that are remembered.
+REPORT_SECONDS: Final = 60.0
+MAX_REPORTED: Final = 256
 
 #: Puts what sees outgoing requests around the upstream of a service.
 Around = Callable[[str, Upstream], Upstream]
@@ -52,6 +55,8 @@ class LaptopReach:
         self._reporter = reporter
         self._entries: Mapping[str, str] = {}
         self._contract = contract
+        self._clock = clock
+        self._reported: dict[tuple[str, str], float] = {}
         self._chain = ContractChain(clock)
         self._reach = Reach(
             settings.reach,
@@ -61,8 +66,7 @@ class LaptopReach:
             direct=PastTheMesh if settings.reach_direct else None,
             check_ready=self._check_ready,
             entries=lambda: self._entries.values(),
-            observe=self._observe,
-            failed=lambda to, error: reporter.reach_failed(str(to), error),
+            failed=self._failed,
         )
 
     @property
@@ -121,14 +125,19 @@ class LaptopReach:
             return None
         return self._contract().encode()
 
+    def _failed(self, name: str, error: DevrouteError) -> None:
+        """Report it, but not each attempt of a program that tries again and again."""
+        key, now = (name, error.code), self._clock()
+        if self._reported.get(key, -REPORT_SECONDS) + REPORT_SECONDS > now:
+            return
+        if len(self._reported) >= MAX_REPORTED:
+            self._reported.clear()
+        self._reported[key] = now
+        self._reporter.reach_failed(name, error)
+
     def _check_ready(self) -> None:
         if self._mesh.server_is_older:
             raise not_supported()
-
-    def _observe(self, exchange: CompletedExchange) -> None:
-        """Report one that was refused here, which nothing else has seen."""
-        if exchange.route is None and exchange.error is not None:
-            self._reporter.reach_failed("reach", exchange.error)
 
 
 def reach_of(

@@ -74,7 +74,8 @@ class Ways(Protocol):
     def listener(self, to: MeshPort) -> Listener:
         """For HTTP."""
 
-    def failed(self, to: MeshPort, error: DevrouteError) -> None: ...
+    def failed(self, name: str, error: DevrouteError) -> None:
+        """Report a connection that was not made; `name` is what was to be reached."""
 
 
 class SocksGreeting:
@@ -113,8 +114,8 @@ class ProxyConnection(Connection):
     listener for the absolute form."""
 
     __slots__ = (
-        "_buffer", "_greeted", "_greeting", "_open", "_requests", "_since", "_sniffing", "_state", "_to",
-        "_ways",
+        "_buffer", "_greeted", "_greeting", "_named", "_open", "_requests", "_since", "_sniffing", "_state",
+        "_to", "_ways",
     )  # fmt: skip
 
     def __init__(
@@ -128,6 +129,7 @@ class ProxyConnection(Connection):
         self._state = _START
         self._greeting: Greeting = NoGreeting()
         self._greeted = False  # of SOCKS: the methods were read
+        self._named = "the proxy port"
         self._to: MeshPort | None = None
         self._sniffing: asyncio.TimerHandle | None = None
         self._since = loop.time()
@@ -204,7 +206,7 @@ class ProxyConnection(Connection):
         if request is not None:
             size, connect = request
             self._buffer = self._buffer[size:]
-            self._go(self._ways.destination(connect.host, connect.port, literal=connect.literal))
+            self._go(connect.host, connect.port, literal=connect.literal)
 
     def _read_connect(self) -> None:
         end = self._buffer.find(END_OF_HEAD) + 4
@@ -219,12 +221,13 @@ class ProxyConnection(Connection):
             )
         self._buffer = self._buffer[end:]
         host, port, literal = split_authority(line[1].decode("latin-1"), None)
-        self._go(self._ways.destination(host, port, literal=literal))
+        self._go(host, port, literal=literal)
 
     # --- what it speaks
 
-    def _go(self, to: MeshPort) -> None:
-        self._to = to
+    def _go(self, host: str, port: int, *, literal: bool) -> None:
+        self._named = f"{host}:{port}"
+        to = self._to = self._ways.destination(host, port, literal=literal)
         if self._ways.is_bytes(to):
             self._pass_bytes(self._greeting)
             return
@@ -270,8 +273,7 @@ class ProxyConnection(Connection):
 
     def _refuse(self, error: DevrouteError) -> None:
         refusal = self._greeting.failed(error)
-        if self._to is not None:
-            self._ways.failed(self._to, error)
+        self._ways.failed(self._named, error)
         if refusal:
             self.write(refusal)
         self._end()

@@ -3,6 +3,7 @@ proxies. All are on loopback, and end with `devroute up`.
 """
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Final
 from devroute.agent.reach.browsers import BrowserGuard
 from devroute.agent.reach.byte_pipe import BytePipe
 from devroute.agent.reach.chain import ContractChain
-from devroute.agent.reach.http_port import Observe, listener, route_to
+from devroute.agent.reach.http_port import listener, route_to
 from devroute.agent.reach.mesh_port import Forward, MeshPort, is_of_the_mesh
 from devroute.agent.reach.ports import HOST, LocalPorts
 from devroute.agent.reach.proxy_port import ProxyConnection, split_authority
@@ -54,7 +55,7 @@ class _Way:
 
 class Reach:
     """`way(to)` leads to a destination; `direct(to)` does so past the mesh, None where that is not wanted.
-    `observe` gets each HTTP exchange, `failed` each connection of bytes that could not be made."""
+    `failed` gets what was refused here, or could not be connected, by its name."""
 
     def __init__(
         self,
@@ -66,8 +67,7 @@ class Reach:
         direct: Callable[[MeshPort], App] | None = None,
         check_ready: Callable[[], None],
         entries: Callable[[], Iterable[str]],
-        observe: Observe,
-        failed: Callable[[MeshPort, DevrouteError], None],
+        failed: Callable[[str, DevrouteError], None],
     ) -> None:
         self._forwards = tuple(forwards)
         self._ports = ports
@@ -76,7 +76,6 @@ class Reach:
         self._direct = direct
         self._check_ready = check_ready
         self._entries = entries
-        self._observe = observe
         self.failed = failed
         self.local: list[LocalPort] = []
         self.proxy_port: int | None = None
@@ -118,13 +117,17 @@ class Reach:
         route, guard = route_to(upstream, str(to)), BrowserGuard(to, self._entries)
 
         def routed(request: InboundRequest) -> Route:
-            guard.check(request, self._chain.find)
+            try:
+                guard.check(request, self._chain.find)
+            except DevrouteError as error:
+                self.failed(str(to), error)
+                raise
             return route
 
         return self._listen(routed).accept
 
     def _listen(self, router: Router) -> Listener:
-        made = listener(router, self._observe)
+        made = listener(router)
         self._listeners.append(made)
         return made
 
@@ -168,17 +171,12 @@ class Reach:
             to = MeshPort(host, port) if literal else MeshPort.parse(f"{host}:{port}")
         except Malformed as problem:
             raise ReachOutside(f"this is no name of a service: {problem}") from None
-        except ReachOutside as error:
-            self.failed(MeshPort(host, port), error)
-            raise
         if not self._is_inside(to) and self._direct is None:
-            outside = ReachOutside(
+            raise ReachOutside(
                 f"{to.host} is no service of the mesh",
                 hint="a service is NAME or NAME.NAMESPACE; other names go past the mesh with --reach-direct,"
                 f" and into it with --reach {to}",
             )
-            self.failed(to, outside)
-            raise outside
         return to
 
     def _is_inside(self, to: MeshPort) -> bool:
@@ -217,14 +215,14 @@ class Reach:
             raise NotSupported(
                 "an https URL goes through a proxy by CONNECT, so that TLS ends at the service"
             )
-        return self._named_way(self.destination_of(request)).route
-
-    def destination_of(self, request: InboundRequest) -> MeshPort:
-        """By the URL, with which a Host agrees."""
         url = request.raw.split(b" ", 2)[1].decode("latin-1")
-        authority = url.partition("://")[2].partition("/")[0].partition("?")[0]
-        host, port, literal = split_authority(authority, 80)
-        return self.destination(host, port, literal=literal)
+        authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
+        try:
+            host, port, literal = split_authority(authority, 80)
+            return self._named_way(self.destination(host, port, literal=literal)).route
+        except DevrouteError as error:
+            self.failed(authority, error)
+            raise
 
     def _named_way(self, to: MeshPort) -> _Way:
         found = self._named.get(to)

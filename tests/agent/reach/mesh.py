@@ -103,8 +103,7 @@ class Mesh:
             direct=direct,
             check_ready=self.check_ready,
             entries=lambda: self.entries,
-            observe=lambda exchange: None,
-            failed=lambda to, error: self.failures.append((str(to), error)),
+            failed=lambda name, error: self.failures.append((name, error)),
         )
         await reach.open(proxy)
         try:

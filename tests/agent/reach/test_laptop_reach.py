@@ -38,10 +38,12 @@ class Running:
         self.task = task
         self.said = said
 
-    def event(self, name: str) -> dict[str, Any] | None:
+    def events(self) -> list[dict[str, Any]]:
         self.said("")
-        lines = re.findall(r"^\{.*\}$", self.said.output, re.MULTILINE)
-        return next((each for each in map(json.loads, lines) if each["event"] == name), None)
+        return [json.loads(line) for line in re.findall(r"^\{.*\}$", self.said.output, re.MULTILINE)]
+
+    def event(self, name: str) -> dict[str, Any] | None:
+        return next((each for each in self.events() if each["event"] == name), None)
 
     async def reach(self) -> dict[str, Any]:
         return await eventually(lambda: self.task.done() or self.event("reach"))
@@ -145,6 +147,15 @@ async def test_what_policy_does_not_permit_is_an_error_with_its_code(said: Said)
     assert response.startswith(b"HTTP/1.1 403 ")
     assert json.loads(response.partition(b"\r\n\r\n")[2])["code"] == "reach-denied"
     assert not running.mesh.streams
+
+
+async def test_what_fails_again_and_again_is_reported_once(said: Said) -> None:
+    async with laptop(said, reach_port=True) as running:
+        proxy_port = (await running.reach())["proxy"]
+        for name in ("github.com", "github.com", "example.org"):
+            await say(proxy_port, socks(name, 443), end=False)
+        failed = [each["service"] for each in running.events() if each["event"] == "reach-failed"]
+    assert failed == ["github.com:443", "example.org:443"]
 
 
 async def test_a_server_that_has_no_way_into_the_mesh_is_named(said: Said) -> None:

@@ -163,6 +163,7 @@ async def test_a_page_of_a_web_site_cannot_send_requests_into_the_mesh(fields: t
         response = await say(port, get(host, *lines), end=False)
     assert response.startswith(b"HTTP/1.1 403 ")
     assert b"reach-page-denied" in response
+    assert [name for name, _ in mesh.failures] == ["c.shop:80"]
     assert b"access-control" not in response.lower()
     assert not mesh.c.streams
 
@@ -191,6 +192,7 @@ async def test_the_proxy_port_refuses_what_is_not_for_the_mesh(opening: bytes, c
         response = await say(reach.proxy_port, opening, end=False)
     assert response.count(b"HTTP/1.1 ") == 1
     assert code in response
+    assert len(mesh.failures) <= 1
     assert not mesh.c.streams
 
 
@@ -212,6 +214,7 @@ async def test_socks_says_what_it_does_not_serve(opening: bytes, response: bytes
     async with mesh.reached(proxy=True) as reach:
         assert reach.proxy_port is not None
         assert (await say(reach.proxy_port, opening, end=False))[:4] == response
+    assert len(mesh.failures) == (response != b"\x05\xff")
 
 
 async def test_a_client_may_send_byte_by_byte() -> None:
