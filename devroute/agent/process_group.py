@@ -72,7 +72,8 @@ class PosixGroup:
         self._others = set() if own else {each.number for each in _running() if each.group == self._group}
 
     def options(self) -> dict[str, Any]:
-        return {"process_group": 0} if self._own else {}
+        # A session of its own is such a group, too. uvloop refuses `process_group`.
+        return {"start_new_session": True} if self._own else {}
 
     def started(self, process: asyncio.subprocess.Process) -> None:
         if self._own:

@@ -170,6 +170,17 @@ async def test_a_daemon_with_a_session_of_its_own_is_left_alone(
         await eventually(lambda: is_free(unused_tcp_port))
 
 
+async def test_a_group_of_its_own_needs_only_what_uvloop_can_do() -> None:
+    """uvloop takes no other options than these, and `devroute up` runs on it where it is installed."""
+    known = {"cwd", "env", "preexec_fn", "restore_signals", "start_new_session", "pass_fds", "close_fds"}
+    options = process_group.PosixGroup(own=True).options()
+    assert set(options) <= known
+    process = await asyncio.create_subprocess_exec("sleep", "60", **options)
+    assert os.getpgid(process.pid) == process.pid
+    process.kill()
+    await process.wait()
+
+
 def test_a_sibling_in_the_same_group_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`devroute up | tee log`: the shell may start the sibling later than devroute."""
     group, parent = os.getpgrp(), os.getppid()

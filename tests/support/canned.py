@@ -8,7 +8,7 @@ import asyncio
 import re
 import struct
 from collections import Counter
-from typing import Final
+from typing import Final, cast
 
 from hpack import Encoder
 
@@ -39,8 +39,7 @@ class _Canned(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def frames(self, data: bytes) -> list[tuple[int, int, int, bytes]]:
         """The complete frames, with SETTINGS and PING acknowledged: kind, flags, stream, payload."""
