@@ -28,6 +28,8 @@ HOST: Final = "x-devroute-host"
 TRACE: Final = "x-devroute-trace"
 #: On a sidecar's report: TRACEPARENT, if that alone had the trace's id.
 TRACE_SOURCE: Final = "x-devroute-trace-source"
+#: On a sidecar's report: what the contract came by, "x-devroute,baggage".
+ARRIVED: Final = "x-devroute-carriers"
 #: W3C Trace Context: what tracing systems read. Traces of `devroute trace` have ids that sidecars know in it.
 TRACEPARENT: Final = "traceparent"
 #: Beside it, and passed on with it: what tracers of several vendors add.

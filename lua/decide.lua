@@ -16,7 +16,6 @@
 collectgarbage("setpause", 400)
 
 local TIMEOUT = "x-envoy-upstream-rq-timeout-ms" -- read by Envoy's router
-local reporting = { most = 20, since = 0, left = 0 } -- a second, of traced requests without a contract, by each worker
 
 local SILENT = { result = "" } -- an empty value becomes no header: another hop reports the decision
 local DETOURED = { result = SENT_TO_PROXY } -- the proxy sets the result of its responses; this stands if it could not
@@ -84,15 +83,18 @@ local function carried_contract(headers)
 end
 
 -- Makes the header and all carriers that are written agree; the header wins. Returns the contract without its trace's id and
--- its cache entry; or, third, the outcome of a request without a usable contract; fourth, the id.
-local function contract_of(headers, identity)
+-- its cache entry; or, third, the outcome of a request without a usable contract; fourth, the id; fifth, where the request
+-- belongs to a trace, also by the header's value `given`, the names of what the contract came by.
+local function contract_of(headers, identity, given)
   local raw, trace, carrier = headers:get(CONTRACT), nil, nil
+  local arrived = nil
   local entry = raw and identity.known[raw]
   if raw == nil then
     raw, trace, carrier = carried_contract(headers)
     if not raw then
       return nil, nil, trace or SILENT
     end
+    arrived = (given or trace) and carriers.names(headers)
     headers:replace(CONTRACT, raw)
   elseif entry == nil then
     if headers:getNumValues(CONTRACT) > 1 then
@@ -104,11 +106,12 @@ local function contract_of(headers, identity)
     end
   end
   entry = entry or identity.known[raw] or remember(identity, raw)
+  arrived = arrived or (given or trace) and carriers.names(headers)
   carriers.write(headers, entry.values, entry.kept, carrier)
   if settings.parent ~= nil and headers:get(TRACEPARENT) == nil then
     add_parent(headers)
   end
-  return raw, entry, nil, trace
+  return raw, entry, nil, trace, arrived
 end
 
 --- A request that leads elsewhere
@@ -202,8 +205,8 @@ end
 
 -- The id of the trace that the request belongs to (`devroute trace`), else nil; `carried` is the one in its contract.
 -- Second, whether traceparent alone had it: front_traced.lua has left it in the header.
-local function trace_of(headers, carried)
-  local given, baggage = headers:get(TRACE), headers:get("baggage")
+local function trace_of(headers, given, carried)
+  local baggage = headers:get("baggage")
   local trace = is_trace(given) and given or carried or (baggage and member_of(baggage, BAGGAGE_TRACE))
   if is_trace(trace) then
     return trace, false
@@ -213,13 +216,19 @@ local function trace_of(headers, carried)
 end
 
 -- Any client may send a traceparent, so those without a contract are reported up to a rate.
-local function may_report(handle)
-  local now = tonumber(handle:timestamp())
-  if now < reporting.since or now >= reporting.since + 1000 then
-    reporting.since, reporting.left = now, reporting.most
+local may_report
+do
+  local MOST = 20 -- a second, by each worker
+  local since, left = 0, 0
+
+  function may_report(handle)
+    local now = tonumber(handle:timestamp())
+    if now < since or now >= since + 1000 then
+      since, left = now, MOST
+    end
+    left = left - 1
+    return left >= 0
   end
-  reporting.left = reporting.left - 1
-  return reporting.left >= 0
 end
 
 -- Whether the id may stand in the contract: readers that do not know of it take one in JSON for a further service, but
@@ -259,7 +268,7 @@ local function carry_trace(headers, identity, raw, trace)
 end
 
 -- Reports the decision to the proxy, without waiting for its response, and marks the request for the next sidecar.
-local function report_hop(handle, trace, by_traceparent, identity, raw, outcome)
+local function report_hop(handle, trace, by_traceparent, identity, raw, outcome, arrived)
   local headers = handle:headers()
   if raw ~= nil then
     carry_trace(headers, identity, raw, trace)
@@ -282,7 +291,9 @@ local function report_hop(handle, trace, by_traceparent, identity, raw, outcome)
     [NAMESPACE] = identity.namespace,
     [RESULT] = relayed or outcome.status and "error" or outcome.result,
     [REASON] = outcome.reason,
+    [ARRIVED] = arrived or nil,
     ["x-request-id"] = headers:get("x-request-id"),
+    ["user-agent"] = headers:get("user-agent"),
   }, nil, RESOLVE_TIMEOUT_MS, true)
 end
 
@@ -391,13 +402,14 @@ local function decide(handle)
   local info = handle:streamInfo()
   local identity = identity_for(info)
   local headers = handle:headers()
-  local raw, entry, outcome, carried = contract_of(headers, identity)
-  local trace, by_traceparent = trace_of(headers, carried)
+  local given = headers:get(TRACE)
+  local raw, entry, outcome, carried, arrived = contract_of(headers, identity, given)
+  local trace, by_traceparent = trace_of(headers, given, carried)
   if outcome == nil then
     outcome = outcome_of(handle, info, headers, identity, raw, entry)
   end
   if trace ~= nil then
-    report_hop(handle, trace, by_traceparent, identity, raw, outcome)
+    report_hop(handle, trace, by_traceparent, identity, raw, outcome, arrived)
   end
   if raw ~= nil then
     keep(handle, outcome)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
+from devroute.agent.trace_advice import PAGE, advice_for
 from devroute.contract.grammar import WIDEST_LIMITS, Entry, is_signed, parse
 from devroute.contract.target import Laptop
 from devroute.contract.verifier import read_unverified
@@ -117,7 +118,7 @@ def _missing(key: str, hops: Sequence[Hop], known: set[str] | None) -> Missing:
             key,
             CONTRACT_LOST,
             f"the contract was lost on the way to '{key}': '{before}' passes on traceparent, but neither"
-            " x-devroute nor baggage",
+            " x-devroute nor baggage nor tracestate",
         )
     names = {each for hop in hops for each in (hop.service, *hop.names)} | (known or set())
     if name not in names:
@@ -156,7 +157,17 @@ def lines(hops: Sequence[Hop]) -> list[str]:
                 f"the trace's id was lost before '{hop.service}', and found in traceparent:"
                 f" does {who} write a contract of its own?"
             )
+        elif before is not None and before.contract and not hop.contract:
+            shown += _how_to_pass_on(before.service, hop.client)
     return shown
+
+
+def _how_to_pass_on(service: str, client: str) -> list[str]:
+    """For the app of the service, which has called the next one without the contract."""
+    advice = advice_for(client)
+    if advice is None:
+        return []
+    return [f"'{service}' calls others as {quote(client)}, so in {advice.language}: {advice.fix} ({PAGE})"]
 
 
 def _line(hop: Hop, who: str, width: int) -> str:
@@ -169,6 +180,8 @@ def _line(hop: Hop, who: str, width: int) -> str:
         what = "the laptop's response has not ended"
     elif hop.result in ("laptop", "version"):
         what = f"{who} answered: {reason}" if reason and who not in reason else reason or f"{who} answered"
+    if hop.carriers:
+        what = f"{what}{'; ' if what else ''}came by {', '.join(hop.carriers)}"
     result = hop.result if hop.contract or hop.result else "no contract"
     return f"{hop.at_ms:+7.0f} ms  {hop.service:<{width}}  {result:<8}  {what}".rstrip()
 
@@ -281,5 +294,7 @@ def _hop_document(hop: Hop, who: str) -> dict[str, object]:
         "target": hop.target,
         "contract": hop.contract,
         "trace_lost": hop.by_traceparent,
+        "carriers": list(hop.carriers),
+        "client": hop.client,
         "request_id": hop.request_id,
     }

@@ -31,6 +31,9 @@ MAX_SERVICES: Final = 4096
 #: Seconds that a trace is kept.
 KEPT_SECONDS: Final = 600.0
 
+#: What replicas send beside hops, since those of the release before know hops without.
+_BESIDE: Final = ("carriers", "client")
+
 #: The results, as sidecars report them, of requests that went to the proxy.
 RELAYED: Final = ("laptop", "mirror")
 
@@ -52,7 +55,8 @@ class Hop:
     `at_ms` counts from the trace's first report. `took_ms`, `status` and `target` are set where the proxy
     relayed the response. `names` are all of the service's, `service` among them; `by_traceparent`: neither
     the contract nor a header of devroute had the trace's id. `stands_for`: what a named contract is, for
-    clients; replicas leave it out."""
+    clients; replicas leave it out. `carriers`: the headers that the contract came by, none if the sidecar is
+    an older one; `client`: the request's `user-agent`, so the program that sent it."""
 
     service: str
     namespace: str
@@ -67,6 +71,8 @@ class Hop:
     names: tuple[str, ...] = ()
     by_traceparent: bool = False
     stands_for: str = ""
+    carriers: tuple[str, ...] = ()
+    client: str = ""
 
 
 def _joined(hop: Hop, response: Hop) -> Hop:
@@ -98,7 +104,9 @@ class Reports:
     def encode(self) -> bytes:
         document = asdict(self)
         for hop in (*document["hops"], *document["responses"]):
-            del hop["stands_for"]  # a replica of the release before would not understand the report
+            for name in ("stands_for", *_BESIDE):
+                del hop[name]  # a replica of the release before would not understand the report
+        document["beside"] = [{name: getattr(hop, name) for name in _BESIDE} for hop in self.hops]
         return json.dumps(document, separators=(",", ":")).encode()
 
     @classmethod
@@ -108,6 +116,13 @@ class Reports:
         hops, responses = (
             tuple(Hop(**{**each, "names": tuple(each["names"])}) for each in found[key])
             for key in ("hops", "responses")
+        )
+        beside = found.get("beside") or [{}] * len(hops)
+        hops = tuple(
+            replace(
+                hop, carriers=tuple(map(str, more.get("carriers", ()))), client=str(more.get("client", ""))
+            )
+            for hop, more in zip(hops, beside, strict=True)
         )
         return cls(float(found["age"]), hops, responses, tuple(map(str, found["services"])))
 
@@ -163,6 +178,8 @@ class Traces:
                 at_ms=round((now - trace.began) * 1000, 1),
                 names=candidates,
                 by_traceparent=by_traceparent,
+                carriers=tuple(split_names(text(names.ARRIVED))),
+                client=text("user-agent"),
             ),
         )
 
@@ -234,7 +251,7 @@ class Traces:
         reports.append(hop)
         texts = (hop.service, hop.namespace, hop.result, hop.reason, hop.request_id, hop.contract)
         size = _HOP_BYTES + sum(map(len, texts)) + len(hop.target or "")
-        size += sum(len(name) + _NAME_BYTES for name in hop.names)
+        size += sum(len(name) + _NAME_BYTES for name in (*hop.names, *hop.carriers, hop.client))
         trace.size += size
         self.size += size
         while self.size > MAX_BYTES and len(self._traces) > 1:

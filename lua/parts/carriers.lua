@@ -79,6 +79,17 @@ function carriers.any(headers)
   return false
 end
 
+-- The names of what has a contract, the header first.
+function carriers.names(headers)
+  local names = headers:get(CONTRACT) ~= nil and { CONTRACT } or {}
+  for _, each in ipairs(carriers.read) do
+    if carriers.value(headers, each.contract) ~= nil then
+      names[#names + 1] = each.contract.header
+    end
+  end
+  return table.concat(names, ",")
+end
+
 -- Sets a slot, or empties it where the value is false or does not fit. `kept` has the last result, since consecutive
 -- requests resemble each other.
 function carriers.set(headers, slot, value, kept)

@@ -56,7 +56,7 @@ def no_contract(service: str) -> Hop:
         (
             [hop("a"), by_laptop("b"), no_contract("c")],
             "alice's laptop answered at 'b'; the contract was lost on the way to 'c':"
-            " 'b' passes on traceparent, but neither x-devroute nor baggage",
+            " 'b' passes on traceparent, but neither x-devroute nor baggage nor tracestate",
         ),
         (
             [hop("a"), hop("c")],
@@ -104,6 +104,49 @@ def test_a_lost_id_differs_from_a_lost_contract() -> None:
         "the trace's id was lost before 'b', and found in traceparent: does 'a' write a contract of its own?"
     )
     assert "no contract" in lines([hop("a"), no_contract("b")])[1]
+
+
+def test_each_hop_names_the_carriers_that_arrived() -> None:
+    found = [hop("a", carriers=("x-devroute",)), by_laptop("b", carriers=("baggage", "tracestate")), hop("c")]
+    first, second, third = lines(found)
+    assert first.endswith("service   came by x-devroute")
+    assert second.endswith("alice answered 200 after 40 ms; came by baggage, tracestate")
+    assert "came by" not in third, "an older sidecar's report does not say"
+    assert '"carriers": ["baggage", "tracestate"]' in json.dumps(
+        as_document(TraceResult("1" * 32, found, KNOWN, 1.0, 0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("client", "language", "fix"),
+    [
+        ("python-requests/2.32.3", "Python", "opentelemetry-instrument"),
+        ("Python/3.11 aiohttp/3.9.5", "Python", "opentelemetry-instrument"),
+        ("node", "Node.js", "auto-instrumentations-node/register"),
+        ("axios/1.7.2", "Node.js", "auto-instrumentations-node/register"),
+        ("Go-http-client/1.1", "Go", "otel.SetTextMapPropagator"),
+        ("grpc-go/1.65.0", "Go", "otel.SetTextMapPropagator"),
+        ("Java-http-client/21.0.3", "Java", "-javaagent"),
+        ("okhttp/4.12.0", "Java", "-javaagent"),
+        ("grpc-dotnet/2.63.0 (.NET 8.0.6)", ".NET", "AddHeaderPropagation"),
+        ("Faraday v2.9.0", "Ruby", "use_all"),
+        ("GuzzleHttp/7", "PHP", "OTEL_PHP_AUTOLOAD_ENABLED"),
+        ("curl/8.5.0", None, ""),
+        ("Mozilla/5.0 (X11; Linux x86_64) node", None, ""),
+        ("", None, ""),
+    ],
+)
+def test_where_the_contract_was_lost_the_client_shows_the_language_and_its_fix(
+    client: str, language: str | None, fix: str
+) -> None:
+    lost = hop("b", "", contract="", by_traceparent=True, client=client)
+    shown = lines([hop("a"), lost, hop("c", "", contract="", by_traceparent=True, client=client)])
+    if language is None:
+        assert len(shown) == 3
+    else:
+        assert shown[-1].startswith(f"'a' calls others as '{client}', so in {language}: ")
+        assert fix in shown[-1]
+        assert len(shown) == 4, "only of the app that dropped it"
 
 
 def test_the_advice_to_trace_is_left_out_of_a_trace() -> None:

@@ -19,7 +19,7 @@ from devroute.agent import trace
 from devroute.agent.mcp.laptop_tools import LaptopTools
 from devroute.agent.mcp.mesh_tools import MeshTools
 from devroute.agent.settings import AgentSettings, ClientSettings
-from devroute.agent.trace_report import TraceResult, as_document, summary, unmet_expectations
+from devroute.agent.trace_report import TraceResult, as_document, lines, summary, unmet_expectations
 from devroute.auth.tokens import new_token
 from devroute.contract.grammar import parse
 from devroute.contract.signer import SigningKey, sign
@@ -140,6 +140,8 @@ async def test_apps_that_pass_on_what_w3c_asks_of_a_tracer_keep_the_contract(cha
     found = await chain.traced(chain.contract(), "traceparent", "tracestate")
     hops = sorted((hop.service, hop.result, hop.by_traceparent) for hop in found.hops)
     assert hops == [("a", "service", False), ("b", "laptop", False), ("c", "service", False)]
+    arrived = {hop.service: hop.carriers for hop in found.hops}
+    assert arrived == {"a": ("x-devroute",), "b": ("tracestate",), "c": ("tracestate",)}
 
 
 async def test_apps_that_pass_on_traceparent_alone_lose_the_contract(chain: Chain) -> None:
@@ -152,6 +154,8 @@ async def test_apps_that_pass_on_traceparent_alone_lose_the_contract(chain: Chai
     document = as_document(found)
     assert document["services"] == {"b": {"responders": [], "missing": "contract-lost"}}
     assert "'a' passes on traceparent, but neither" in str(document["summary"])
+    (advice,) = (line for line in lines(found.hops) if "opentelemetry-instrument" in line)
+    assert advice.startswith("'a' calls others as 'Python/"), "aiohttp, of this test's apps"
     assert found.output == "hello\n"
 
 

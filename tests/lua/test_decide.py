@@ -800,6 +800,23 @@ def test_each_carrier_of_a_contract_carries_the_trace_too(
     assert {each["x-devroute"] for each in worker.asked} <= {contract}
 
 
+@pytest.mark.parametrize(
+    ("sent", "arrived"),
+    [
+        ({"x_devroute": '{"foo":"x"}'}, "x-devroute"),
+        ({"x_devroute": '{"foo":"x"}', "baggage": "a=b,devroute=@y"}, "x-devroute,baggage"),
+        ({"tracestate": "devroute=@y", "uberctx_devroute": "@y"}, "tracestate,uberctx-devroute"),
+        ({"baggage": "a=b"}, None),
+    ],
+)
+def test_a_report_names_what_the_contract_came_by_and_the_client(
+    worker: Worker, sent: dict[str, str], arrived: str | None
+) -> None:
+    worker.request(x_devroute_trace=TRACE, user_agent="okhttp/4", **sent)
+    (told,) = worker.reported
+    assert (told.get("x-devroute-carriers"), told["user-agent"]) == (arrived, "okhttp/4")
+
+
 def test_traceparent_alone_shows_that_the_contract_or_the_id_was_lost(worker: Worker) -> None:
     noted = f"traceparent {TRACE}"
     handle = worker.request(x_devroute_trace=noted, baggage="a=b")

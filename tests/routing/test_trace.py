@@ -1,5 +1,7 @@
 """Reports of traced requests: joined, bounded, and shown as text."""
 
+import json
+
 import pytest
 
 from devroute.agent.trace import with_trace_headers
@@ -93,6 +95,26 @@ def test_a_report_without_a_contract_counts_only_where_a_client_waits_for_the_tr
     traces.add_hop(found, 3.0)
     (hop,) = traces.hops(ID)
     assert (hop.names, hop.contract, hop.by_traceparent, hop.at_ms) == (("foo", "foo-v1"), "", True, 0.0)
+
+
+def test_what_a_contract_came_by_and_the_client_reach_other_replicas_and_harm_no_older_one() -> None:
+    traces = Traces()
+    given = report("foo") | {"x-devroute-carriers": "baggage,tracestate", "user-agent": "Go-http-client/1.1"}
+    traces.add_hop(given, 1.0)
+    traces.add_hop(report("bar"), 1.0)
+    passed = Reports.decode(traces.reports(ID, 2.0).encode())
+    assert [(hop.carriers, hop.client) for hop in passed.hops] == [
+        (("baggage", "tracestate"), "Go-http-client/1.1"),
+        ((), ""),
+    ]
+    document = json.loads(traces.reports(ID, 2.0).encode())
+    assert not {"carriers", "client"} & {*document["hops"][0]}
+    del document["beside"]
+    assert Reports.decode(json.dumps(document).encode()).hops[0].carriers == ()
+    flood = report("foo") | {"x-devroute-carriers": ",".join("x" * 300), "user-agent": "y" * 5000}
+    traces.add_hop(flood, 3.0)
+    assert len(traces.hops(ID)[-1].client) == 256
+    assert len(traces.hops(ID)[-1].carriers) <= 128
 
 
 def test_a_response_that_failed_over_is_the_services() -> None:
