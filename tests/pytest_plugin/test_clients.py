@@ -214,6 +214,28 @@ def test_without_it_the_clients_are_as_they_were(
     assert site.seen == [("localhost", "/one", None)]
 
 
+def test_a_browser_that_cannot_be_watched_is_refused_rather_than_driven_without_the_contract(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = []
+
+    class Driver:
+        def __init__(self, address: str | None) -> None:
+            self.caps = {"goog:chromeOptions": {"debuggerAddress": address}} if address else {}
+
+        def quit(self) -> None:
+            ended.append(self)
+
+    monkeypatch.setattr("selenium.webdriver.remote.webdriver.WebDriver", Driver)
+    sender = create(CONTRACT, ["a.qa.example"])
+    for address, problem in [(None, "Chromium alone"), ("127.0.0.1:1", "127.0.0.1:1 cannot be reached")]:
+        with pytest.raises(pytest.fail.Exception, match=problem):
+            Driver(address)
+    assert len(ended) == 2
+    sender.close()
+    Driver(None)
+
+
 def test_a_tests_own_contract_stays(site: Site, sender: Sender) -> None:
     own = json.dumps({"c": "bob"})
     requests.get(site.named, headers={"X-Devroute": own}, timeout=5)
