@@ -90,7 +90,7 @@ def report(found: "WorkloadEnvironment", *, runs: bool) -> None:
         _say(text)
     for name in _OF_THE_LAPTOP if runs else ():
         if name in found.values:
-            _say(f"{name}: the workload's takes the place of this laptop's; to keep yours: --except {name}")
+            _say(f"{name}: the workload's replaces this laptop's; devroute env --except {name} leaves it out")
     for text in found.missing:
         _say(f"missing: {text}")
     if found.missing:

@@ -85,7 +85,8 @@ def test_up_needs_a_service_and_an_app_for_it(
 def test_a_command_gets_the_environment_beside_the_laptop_s_own_and_its_exit_code_counts(
     manifest: Path,
 ) -> None:
-    manifest.write_text(manifest.read_text() + SECRET)
+    text = manifest.read_text().replace("env:\n", "env:\n                - {name: HOME, value: /app}\n")
+    manifest.write_text(text + SECRET)
     script = 'echo "$C_URL $DB_PASSWORD ${OWN} ${DEVROUTE_TOKEN:-none}"; exit 7'
     command = [
         sys.executable,
@@ -104,4 +105,7 @@ def test_a_command_gets_the_environment_beside_the_laptop_s_own_and_its_exit_cod
     done = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (7, "http://c.shop:80/prices hunter2's $5 mine none\n"), (
         done.stderr
+    )
+    assert (
+        "HOME: the workload's replaces this laptop's; devroute env --except HOME leaves it out" in done.stderr
     )
