@@ -21,7 +21,9 @@ class BrowserGuard:
     """Of one destination. `entries()`: the URLs at which people call the mesh, whose pages are its own."""
 
     def __init__(self, to: MeshPort, entries: Callable[[], Iterable[str]]) -> None:
-        self._own = (to.host, to.host.split(".")[0])
+        labels = to.host.split(".")
+        # c.shop may be a domain of the internet too, whose owner may have it lead here.
+        self._own = {labels[0], *([to.host] if labels[2:3] == ["svc"] else [])}
         self._entries = entries
 
     def check(self, request: InboundRequest, is_known: Callable[[bytes], object]) -> None:
@@ -54,7 +56,7 @@ class BrowserGuard:
             return False
 
     def _is_ours(self, authority: str) -> bool:
-        """Whether it names this machine, or the service as the mesh does."""
+        """Whether it names this machine, or the service as the mesh alone does."""
         host = authority.lower().rpartition(":")[0] if _PORT.search(authority) else authority.lower()
         if host in _LOCAL or host.endswith(".localhost") or is_loopback(host.strip("[]")):
             return True

@@ -216,9 +216,10 @@ class Reporter(ABC):
         self._report("took-over", text, **other.model_dump())
 
     def shares(self, name: str, other: OtherProcess) -> None:
-        """At the first registration: another process of the same laptop."""
+        """At the first registration: another process of the same laptop. One that serves nothing (`devroute
+        reach`) is nothing that people have to know."""
         text = f"{name} has another devroute up, which serves {_listed(other)} {_had(other)}"
-        self._report("shares", text, **other.model_dump())
+        self._report("shares", text if other.services else "", **other.model_dump())
 
     def noticed(self, name: str, notice: Notice) -> None:
         """Another process of the same laptop has registered. Events of newer servers are not shown."""
@@ -227,7 +228,7 @@ class Reporter(ABC):
             text = (
                 f"another devroute up (version {printable(notice.agent)}) joined {name}: it serves {services}"
             )
-            self._report("joined", text, **fields)
+            self._report("joined", text if notice.services else "", **fields)
         elif notice.event == "taken-over":
             text = (
                 f"another devroute up (version {printable(notice.agent)}) took over {services} (--takeover):"

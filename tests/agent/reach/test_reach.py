@@ -123,7 +123,8 @@ async def test_an_offline_laptop_says_so_in_each_form() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        ("c.shop",),
+        ("c",),
+        ("[::1]:{port}",),
         ("localhost:{port}",),
         ("127.0.0.1:{port}", "origin: http://localhost:3000"),
         ("127.0.0.1:{port}", "origin: https://qa.example", "sec-fetch-site: cross-site"),
@@ -146,6 +147,7 @@ async def test_a_forward_serves_programs_and_pages_of_this_machine_and_of_the_me
     "fields",
     [
         ("evil.example",),
+        ("c.shop",),
         ("c.shop.evil.example",),
         ("127.0.0.1:{port}", "origin: https://evil.example"),
         ("127.0.0.1:{port}", "origin: null"),

@@ -8,6 +8,7 @@ from devroute.agent.reach.reach import LocalPort
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import ReachDenied
+from devroute.tunnel.protocol.handshake import Notice, OtherProcess
 
 PORTS = [
     LocalPort(MeshPort("c.shop", 80), 26510, 26509, {"C_SHOP_URL": "http://127.0.0.1:26510"}),
@@ -32,6 +33,19 @@ def test_each_port_is_a_line_that_says_where_it_is_and_which_one_was_taken() -> 
         "  SOCKS and HTTP proxy: socks5h://127.0.0.1:1080, http://127.0.0.1:1080",
         "",
     ]
+
+
+def test_another_process_that_serves_nothing_is_no_news() -> None:
+    terminal = io.StringIO()
+    reporter = LineReporter("text", TerminalWriter(terminal))
+    for services in ((), ("b",)):
+        other = {"services": services, "agent": "1", "since": "2026-11-30T00:00:00Z"}
+        reporter.shares("alice", OtherProcess(**other))
+        reporter.noticed("alice", Notice(event="joined", **other))
+    reporter.close()
+    shown = terminal.getvalue().splitlines()
+    assert len(shown) == 2
+    assert all("'b'" in line for line in shown)
 
 
 def test_a_program_reads_the_same_as_json_and_why_a_connection_failed() -> None:
