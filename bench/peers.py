@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.processes import CannotRun, Door, Stage, free_ports, pause
@@ -47,6 +47,8 @@ PINNED, FORWARDED = (
     "devroute, tunnel, of two replicas: pinned",
     "devroute, tunnel, of two replicas: forwarded",
 )
+#: With a collector, and a sampled `traceparent` on every request.
+TRACED = "devroute, tunnel, every request traced"
 SSH, SSH_TTY = "ssh -N -R", "ssh -tt -R"
 RATHOLE = "rathole"
 #: The floor is the best of these.
@@ -458,6 +460,19 @@ def devroute_forwarded(stage: Stage, apps: Apps) -> Peer:
     return _ready(stage, Peer(FORWARDED, *doors, (other.process, owner.process), tunnel.agent))
 
 
+def devroute_traced(stage: Stage, apps: Apps) -> Peer:
+    """The collector, an nginx that takes everything, counts as none of ours."""
+    (port,) = free_ports(1)
+    takes = "location / { default_type application/x-protobuf; return 200 ''; }"
+    collector = _nginx(stage, "collector", f"server {{ listen 127.0.0.1:{port}; {takes} }}")
+    stage.until_listening(port, collector)
+    proxy = mesh(stage, "proxy-traced", env={"DEVROUTE_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"})
+    tunnel = _tunnel(stage, apps, TRACED, proxy)
+    sampled = {"traceparent": "00-80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-01"}
+    app, bulk = (Door(door.port, {**door.headers, **sampled}) for door in (tunnel.app, tunnel.bulk))
+    return _ready(stage, replace(tunnel, app=app, bulk=bulk))
+
+
 def devroute_bare(stage: Stage, apps: Apps) -> Peer:
     command = (sys.executable, HERE / "programs" / "bare_stream.py")
     return _tunnel(stage, apps, TUNNEL_BARE, mesh(stage, "proxy-bare", command), command)
@@ -508,6 +523,7 @@ ALL: dict[str, Callable[[Stage, Apps], Peer]] = {
     TUNNEL: devroute_tunnel,
     PINNED: devroute_pinned,
     FORWARDED: devroute_forwarded,
+    TRACED: devroute_traced,
     TUNNEL_BARE: devroute_bare,
     TUNNEL_TLS: devroute_tls,
 }
