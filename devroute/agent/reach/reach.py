@@ -17,6 +17,7 @@ from devroute.agent.reach.mesh_port import Forward, MeshPort, is_of_the_mesh
 from devroute.agent.reach.ports import HOST, LocalPorts
 from devroute.agent.reach.proxy_port import ProxyConnection, split_authority
 from devroute.agent.reach.variables import variables
+from devroute.contract.destination import parse_destination
 from devroute.contract.target import Malformed
 from devroute.downstream.listener import Listener
 from devroute.errors import DevrouteError, NotSupported, ReachOutside, RequestMalformed, TargetOverloaded
@@ -162,13 +163,17 @@ class Reach:
 
     def destination(self, host: str, port: int, *, literal: bool) -> MeshPort:
         """Raises ReachOutside."""
+        if literal and self._direct is None:
+            raise ReachOutside(
+                f"{host} is an address, and services of the mesh are reached by name",
+                hint="let the name be resolved there: socks5h:// in place of socks5://",
+            )
+        to = MeshPort(host.lower(), port)
         try:
-            if literal and self._direct is None:
-                raise ReachOutside(
-                    f"{host} is an address, and services of the mesh are reached by name",
-                    hint="let the name be resolved there: socks5h:// in place of socks5://",
-                )
-            to = MeshPort(host, port) if literal else MeshPort.parse(f"{host}:{port}")
+            if "/" in host:  # the client's bytes show what it speaks
+                raise Malformed("a name has no scheme")
+            if not literal:
+                parse_destination(str(to))
         except Malformed as problem:
             raise ReachOutside(f"this is no name of a service: {problem}") from None
         if not self._is_inside(to) and self._direct is None:

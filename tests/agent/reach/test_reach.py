@@ -183,9 +183,12 @@ async def test_a_page_of_a_web_site_cannot_send_requests_into_the_mesh(fields: t
         (get("d.shop", target="http://d.shop/"), b"target-denied"),
         (b"CONNECT github.com:443 HTTP/1.1\r\n\r\n", b"reach-outside"),
         (b"CONNECT c.shop HTTP/1.1\r\n\r\n", b"request-malformed"),
+        (b"CONNECT tcp://c.shop:80 HTTP/1.1\r\n\r\n", b"reach-outside"),
+        (b"CONNECT http://c.shop:80 HTTP/1.1\r\n\r\n", b"reach-outside"),
+        (b"CONNECT a:b@c.shop:80 HTTP/1.1\r\n\r\n", b"reach-outside"),
         (b"CONNECT /" + b"x" * 9000, b"head-too-large"),
     ],
-    ids=range(11),
+    ids=range(14),
 )  # fmt: skip
 async def test_the_proxy_port_refuses_what_is_not_for_the_mesh(opening: bytes, code: bytes) -> None:
     mesh = Mesh()
