@@ -40,9 +40,9 @@ def _prefix(host: str) -> str:
 def proxy_variables(port: int, environment: Mapping[str, str]) -> dict[str, str]:
     """Those that have programs use the proxy port: curl and most libraries, Node from 22.21 on, and the JVM,
     which keeps what JAVA_TOOL_OPTIONS had."""
-    url = f"http://127.0.0.1:{port}"
-    by_http = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), url)
-    found = by_http | {"ALL_PROXY": f"socks5h://127.0.0.1:{port}", "NO_PROXY": _NOT_PROXIED}
+    # ALL_PROXY is not socks5h://, with which httpx fails at its start unless it has its SOCKS extra.
+    found = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), f"http://127.0.0.1:{port}")
+    found["NO_PROXY"] = _NOT_PROXIED
     found |= {name.lower(): value for name, value in found.items()}
     java = [f"-D{scheme}.proxyHost=127.0.0.1 -D{scheme}.proxyPort={port}" for scheme in ("http", "https")]
     java.append(f"-DsocksProxyHost=127.0.0.1 -DsocksProxyPort={port}")

@@ -31,7 +31,7 @@ REQUESTS = st.builds(
 )
 
 
-@examples(300)
+@examples(100)
 @given(REQUESTS)
 def test_a_request_of_socks_is_read_alike_however_its_bytes_arrive(data: bytes) -> None:
     def read(size: int) -> object:
@@ -63,7 +63,7 @@ def test_what_a_client_speaks_does_not_change_with_more_bytes(start: bytes, rest
     assert len(set(known)) <= 1
 
 
-@examples(200)
+@examples(60)
 @given(st.text(max_size=40), st.sampled_from((None, 80)))
 def test_an_authority_is_read_or_refused(text: str, default: int | None) -> None:
     with suppress(RequestMalformed):
@@ -89,7 +89,7 @@ NAMES = st.sampled_from(
 )
 
 
-@examples(300)
+@examples(100)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=8), st.lists(st.tuples(NAMES, VALUES), max_size=8))
 def test_a_rewritten_head_is_valid_and_says_nothing_that_only_sidecars_say(
     answering: list[tuple[str, str]], fields: list[tuple[str, str]]

@@ -95,7 +95,7 @@ def test_a_child_finds_each_service_by_variables_that_do_not_collide() -> None:
 def test_variables_for_proxies_keep_what_the_jvm_was_given() -> None:
     found = proxy_variables(1080, {"JAVA_TOOL_OPTIONS": "-Xmx1g"})
     assert found["http_proxy"] == found["HTTPS_PROXY"] == "http://127.0.0.1:1080"
-    assert found["ALL_PROXY"] == found["all_proxy"] == "socks5h://127.0.0.1:1080"
+    assert found["ALL_PROXY"] == found["all_proxy"] == "http://127.0.0.1:1080"
     assert found["NODE_USE_ENV_PROXY"] == "1"
     assert "localhost" in found["NO_PROXY"]
     assert found["JAVA_TOOL_OPTIONS"].startswith("-Xmx1g -Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=1080 ")
