@@ -56,8 +56,6 @@ def with_slot(carrier: str, text: bytes, value: bytes, slot: Slot = "contract") 
     if carrier in _BAGGAGE:
         return baggage.with_member(text, _KEYS[slot], value)
     if carrier == TRACESTATE:
-        if len(value) > trace_state.MAX_VALUE:
-            value = b"x" * trace_state.MAX_BYTES  # which does not fit
         return trace_state.with_state(text, _KEYS[slot], value)
     return value
 

@@ -3,7 +3,8 @@ lua/parts/trace_state.lua, with the same vectors.
 
 Members are separated by commas; a member is a key, "=" and a value. Unlike in baggage there are no properties
 and no white space around "=", and of members with the same key the first counts, since each writer puts its
-own in front (Trace Context §3.3.1.4, §3.5).
+own in front (Trace Context §3.3.1.4, §3.5). A value that is too long for one member, as most signed contracts
+are, takes two, KEY-1 and KEY-2, of which neither counts alone.
 """
 
 from typing import Final
@@ -20,24 +21,36 @@ _SPACE: Final = b" \t"
 
 
 def state_value(state: bytes, key: bytes) -> bytes | None:
-    """A member's value as it is written; None if there is none."""
+    """A value as it is written, of one member or of both halves; None if there is none."""
     if len(state) > MAX_READ_BYTES:
         return None
+    whole = _member(state, key)
+    if whole is not None:
+        return whole
+    first, second = _member(state, key + b"-1"), _member(state, key + b"-2")
+    return None if first is None or second is None else first + second
+
+
+def with_state(state: bytes, key: bytes, value: bytes) -> bytes:
+    """tracestate with one value set. Others stay byte for byte. Where it does not fit, the earlier ones go
+    nevertheless, since they would be believed."""
+    if len(state) > MAX_READ_BYTES:
+        return state
+    ours = tuple(each + b"=" for each in (key, key + b"-1", key + b"-2"))
+    kept = [each for each in state.split(b",") if not each.strip(_SPACE).startswith(ours)] if state else []
+    rest = b",".join(kept)
+    if len(value) > MAX_VALUE:
+        first = [b"%b-1=%b" % (key, value[:MAX_VALUE]), b"%b-2=%b" % (key, value[MAX_VALUE:])]
+    else:
+        first = [b"%b=%b" % (key, value)]
+    joined = b",".join([*first, rest] if rest else first)
+    return joined if joined.count(b",") < MAX_MEMBERS and len(joined) <= MAX_BYTES else rest
+
+
+def _member(state: bytes, key: bytes) -> bytes | None:
     start = key + b"="
     for member in state.split(b","):
         text = member.strip(_SPACE)
         if text.startswith(start):
             return text[len(start) :]
     return None
-
-
-def with_state(state: bytes, key: bytes, value: bytes) -> bytes:
-    """tracestate with one member set. Others stay byte for byte. Where the member does not fit, the earlier
-    ones go nevertheless, since they would be believed."""
-    if len(state) > MAX_READ_BYTES:
-        return state
-    start = key + b"="
-    kept = [each for each in state.split(b",") if not each.strip(_SPACE).startswith(start)] if state else []
-    rest = b",".join(kept)
-    joined = b"%b%b%b%b" % (start, value, b"," if rest else b"", rest)
-    return joined if len(kept) < MAX_MEMBERS and len(joined) <= MAX_BYTES else rest

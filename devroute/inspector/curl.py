@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from devroute.errors import NotReplayable
-from devroute.headers import BAGGAGE_CONTRACT, CONTRACT, PREFIX
+from devroute.headers import BAGGAGE_CONTRACT, CONTRACT, PREFIX, TRACESTATE
+from devroute.http.carriers import KNOWN, header_of, is_list
 from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Capture
 from devroute.inspector.replay_request import check_body
 
@@ -29,6 +30,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _OF_THE_WAY: Final = frozenset((
     "host", CONTRACT, "forwarded", "x-request-id", "traceparent", "tracestate", "b3",
 ))  # fmt: skip
+_CARRIED_WAYS: Final = frozenset(header_of(each, "via") for each in KNOWN if not is_list(each))
 _OF_THE_WAY_PREFIXES: Final = (f"{PREFIX}-", "x-forwarded-", "x-b3-")
 _REDACTION = re.compile(f"{re.escape(REDACTED)}|{REDACTED_QUERY}")
 #: The name of a value in a header, a query, a form or JSON, backwards from the value; a header may have a
@@ -109,9 +111,11 @@ def _headers(
 
 
 def _is_of_the_way(name: str, value: str) -> bool:
-    if name == "baggage":
+    if name in KNOWN and not is_list(name):
+        return True
+    if name in KNOWN and name != TRACESTATE:
         return any(member.strip().startswith(BAGGAGE_CONTRACT) for member in value.split(","))
-    return name in _OF_THE_WAY or name.startswith(_OF_THE_WAY_PREFIXES)
+    return name in _OF_THE_WAY or name in _CARRIED_WAYS or name.startswith(_OF_THE_WAY_PREFIXES)
 
 
 def _data(body: bytes, secrets: dict[str, None]) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 -- a member of it. The twin of devroute/http/trace_state.py, with the same vectors. Linear in the length of the header.
 --
 -- Unlike in baggage there are no properties, no white space around "=", and of members with the same key the first counts,
--- since each writer puts its own in front (Trace Context §3.3.1.4, §3.5).
+-- since each writer puts its own in front (Trace Context §3.3.1.4, §3.5). A value that is too long for one member, as most
+-- signed contracts are, takes two, KEY-1 and KEY-2, of which neither counts alone.
 
 local trace_state = {}
 do
@@ -26,28 +27,44 @@ do
     end
   end
 
-  -- A member's value as it is written; nil if there is none.
-  function trace_state.value(state, key)
-    if not is_readable(state) then
-      return nil
-    end
+  local function member(state, key)
     local _, at = next_state(state, key, 1)
     return at and trimmed(state:sub(at, (state:find(",", at, true) or 0) - 1))
   end
 
-  -- tracestate with one member set, in front of all others, which stay byte for byte. Earlier ones of that key go even if
+  -- A value as it is written, of one member or of both halves; nil if there is none.
+  function trace_state.value(state, key)
+    if not is_readable(state) then
+      return nil
+    end
+    local whole = member(state, key)
+    if whole ~= nil then
+      return whole
+    end
+    local first, second = member(state, key .. "-1"), member(state, key .. "-2")
+    return first and second and first .. second
+  end
+
+  -- tracestate with one value set, in front of all others, which stay byte for byte. Earlier ones of that key go even if
   -- `value` is nil or does not fit, since they would be believed. nil if nothing is left.
   function trace_state.with(state, key, value)
-    state = state or ""
-    if not is_readable(state) then
-      return state
+    local rest = state or ""
+    if not is_readable(rest) then
+      return rest
     end
-    local rest = table.concat(others_of(state, key, next_state), ",")
-    if value and (rest == "" or has_room(rest, TRACE_STATE.members)) then
-      local joined = key .. "=" .. value .. (rest ~= "" and "," .. rest or "")
-      if #joined <= TRACE_STATE.bytes then
-        return joined
-      end
+    for _, each in ipairs({ key, key .. "-1", key .. "-2" }) do
+      rest = table.concat(others_of(rest, each, next_state), ",")
+    end
+    local joined = value and key .. "=" .. value
+    if value and #value > TRACE_STATE.value then
+      local first, second = value:sub(1, TRACE_STATE.value), value:sub(TRACE_STATE.value + 1)
+      joined = ("%s-1=%s,%s-2=%s"):format(key, first, key, second)
+    end
+    if joined and rest ~= "" then
+      joined = joined .. "," .. rest
+    end
+    if joined and #joined <= TRACE_STATE.bytes and has_room(joined, TRACE_STATE.members + 1) then
+      return joined
     end
     return rest ~= "" and rest or nil
   end

@@ -136,8 +136,13 @@ async def test_a_name_that_a_command_has_saved_routes_and_traces_as_what_it_stan
     assert (await chain.command(*sent))[:2] == (0, "hello\n")
 
 
-async def test_apps_that_pass_on_what_w3c_asks_of_a_tracer_keep_the_contract(chain: Chain) -> None:
-    found = await chain.traced(chain.contract(), "traceparent", "tracestate")
+@pytest.mark.parametrize("form", ["plain", "signed"])
+async def test_apps_that_pass_on_what_w3c_asks_of_a_tracer_keep_the_contract(chain: Chain, form: str) -> None:
+    contract = chain.contract()
+    if form == "signed":
+        contract = sign(parse(contract), KEY, "qa", time.time(), 600)
+        assert len(contract) > 256, "which takes two members of tracestate"
+    found = await chain.traced(contract, "traceparent", "tracestate")
     hops = sorted((hop.service, hop.result, hop.by_traceparent) for hop in found.hops)
     assert hops == [("a", "service", False), ("b", "laptop", False), ("c", "service", False)]
     arrived = {hop.service: hop.carriers for hop in found.hops}

@@ -59,7 +59,7 @@ HEADERS = (
         "x-devroute-host",
     ),
     *("x-devroute-matched", "x-devroute-caller", ":path", ":method", ":authority", "cookie", "upgrade"),
-    *("content-length", "content-type", "x-request-id", "x-forwarded-client-cert"),
+    *("content-length", "content-type", "x-request-id", "x-forwarded-client-cert", "tracestate", "b3"),
 )
 
 
@@ -90,7 +90,7 @@ def failures(
 
 def request(worker: Worker, place: str, text: str) -> Handle:
     fields = {":method": "GET", ":path": "/", ":authority": "foo:8080"}
-    if place != "baggage":
+    if place not in ("baggage", "tracestate"):
         fields["x-devroute"] = '{"foo": "x"}'
     if place in HEADERS:
         fields[place] = text

@@ -113,7 +113,7 @@ def _carried_by(carrier: str) -> list[Document]:
         return [{"name": carrier, "present_match": True}]
     key, space = headers.BAGGAGE_CONTRACT, "[ \t]"
     if carrier == headers.TRACESTATE:
-        tests = {"contains": f"{key}="}, {"safe_regex": {"regex": rf"(\C*,)?{space}*{key}=\C*"}}
+        tests = {"contains": key}, {"safe_regex": {"regex": rf"(\C*,)?{space}*{key}(-1)?=\C*"}}
     else:
         tests = {"contains": key}, {"safe_regex": {"regex": rf"\C*{key}{space}*=\C*"}}
     return [{"name": carrier, "string_match": each} for each in tests]
