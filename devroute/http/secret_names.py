@@ -53,10 +53,11 @@ _MAX_REMEMBERED: Final = 1024 * 1024
 
 def might_have_secret(low: bytes) -> bool:
     """A cheap test: False means that a text, in lower case, has no secret name of the defaults."""
+    find = low.find  # `in` raises and catches an exception each time
     for hint in HINTS:  # any() costs five times as much
-        if hint in low:
+        if find(hint) >= 0:
             return True
-    return _KEY in low and _KEYS.search(low) is not None
+    return find(_KEY) >= 0 and _KEYS.search(low) is not None
 
 
 class SecretNames:

@@ -75,10 +75,11 @@ class Masks:
     def might_be_in(self, data: bytes) -> bool:
         """A cheap test: False means that the body has no field to redact."""
         low = data.lower()
-        if self._always or b"\\u" in low or b"%" in low:
+        find = low.find  # `in` raises and catches an exception each time
+        if self._always or find(b"%") >= 0 or (find(b"\\") >= 0 and find(b"\\u") >= 0):
             return True
         for hint in self._hints:  # any() costs five times as much
-            if hint in low:
+            if find(hint) >= 0:
                 return True
         return might_have_secret(low)
 

@@ -79,11 +79,12 @@ class Redaction:
         fields = [b"", b"", b"", b""]
         pieces: list[bytes] = []
         at = 0
+        known, plain = self._kinds.get, _PLAIN
         for match in _FIELD.finditer(raw):
-            kind = self._kinds.get(match[1])
+            kind = known(match[1])
             if kind is None:
                 kind = self._kind(match[1])
-            if kind == _PLAIN:
+            if kind == plain:
                 continue
             start, end = match.span(2)
             if kind >= 0:
@@ -98,7 +99,7 @@ class Redaction:
             pieces.append(raw[at:])
             raw = b"".join(pieces)
         raw = without_patterns(raw, _REDACTED)
-        if b"?" in raw or b"#" in raw:
+        if raw.find(b"?") >= 0 or raw.find(b"#") >= 0:
             raw = self._query(raw)
         return raw, BodyFields(*fields)
 
@@ -112,7 +113,7 @@ class Redaction:
         return kind
 
     def target(self, target: bytes) -> bytes:
-        if b"?" in target or b"#" in target:
+        if target.find(b"?") >= 0 or target.find(b"#") >= 0:
             target = self._query(target)
         return without_patterns(target, _REDACTED_QUERY)
 
@@ -220,8 +221,11 @@ class WholeBodyRedactor:
     def _has_fields(self, data: bytes) -> bool:
         """Whether the body's media type, or else its first bytes, are those of a format with fields."""
         media_type = self._media_type
-        if any(each in media_type for each in _FIELD_TYPES) or self._boundary:
+        if self._boundary:
             return True
+        for each in _FIELD_TYPES:  # any() costs five times as much
+            if media_type.find(each) >= 0:
+                return True
         begins = data.lstrip(b" \t\r\n\0\xff\xfe\xef\xbb\xbf")[:1]
         return media_type in _TEXT_TYPES and (bool(self._coding) or begins in (b"{", b"["))
 
