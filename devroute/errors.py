@@ -211,6 +211,10 @@ class AppUnreachable(DevrouteError, code="app-unreachable", status=502):
     default_hint = "start the app on the laptop, then send the request again"
 
 
+class AppNotListening(AppUnreachable, code="app-not-listening"):
+    """`devroute up --wait` has waited too long for an app."""
+
+
 class UpstreamReset(DevrouteError, code="upstream-reset", status=502):
     """The connection or stream to the target ended before the response was complete."""
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.app_upstreams import app_upstreams
@@ -25,7 +25,6 @@ from devroute.agent.log_file import keep_small
 from devroute.agent.notices import MoveReceiver, NoticeReceiver
 from devroute.agent.open_requests import OpenRequestWatch
 from devroute.agent.outgoing import OutgoingRequests
-from devroute.agent.reach.laptop_reach import reach_of
 from devroute.agent.readiness import Readiness
 from devroute.agent.rule_switch import RuleSwitch
 from devroute.agent.second_link import Held
@@ -35,11 +34,10 @@ from devroute.agent.token_source import TokenSource
 from devroute.agent.ui.choice import reporter_for
 from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.reporter import Reporter
-from devroute.errors import DevrouteError
 from devroute.inspector import history
-from devroute.inspector import server as inspector
 from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.inspection import About
+from devroute.inspector.port import taken_as_configured
 from devroute.inspector.recorder import App, Recorder
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
@@ -47,11 +45,15 @@ from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.state import InspectorState
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, typed_keys
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
+from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.served_stream import Finished
 from devroute.upstream.interface import Upstream
+
+if TYPE_CHECKING:
+    from devroute.agent.reach.laptop_reach import LaptopReach
 
 #: Least time between two flushes of the reporter, in seconds.
 REPORT_SECONDS: Final = 0.02
@@ -70,7 +72,7 @@ async def run(
     Raises any error of the first registration, later only those of FINAL, ConfigInvalid for an app that
     cannot be started, and what `readiness` does.
     """
-    reporter = reporter_for(settings)
+    reporter = FanOut(reporter_for(settings))
     agent = Agent(settings, reporter, state_folder, readiness)
     agent.variables = variables or {}
     agent.controlled.log = log
@@ -79,11 +81,11 @@ async def run(
     kept = history.keep_as_configured(
         agent.inspection, state, settings.inspector_history, reporter.inspector_history
     )
-    inspected = inspector.serve_as_configured(agent.inspection, settings.inspector, reporter, state)
+    port = taken_as_configured(agent.inspection, settings.inspector, reporter, state)
     try:
         if agent.inspection is not None:
             await agent.inspection.decoder.load()
-        async with kept, inspected as agent.controlled.access:
+        async with kept, port as agent.controlled.inspector:
             with typed_keys(sys.stdin, agent.rule_switch.typed, wanted=reporter.reads_keys):
                 return await (agent.run() if log is None else first_result(agent.run(), keep_small(log)))
     finally:
@@ -104,7 +106,7 @@ class Agent:
         self._settings = settings
         #: Of the app's environment, besides this process' own.
         self.variables: Mapping[str, str] = {}
-        reporter = self._reporter = FanOut(reporter)
+        reporter = self._reporter = reporter if isinstance(reporter, FanOut) else FanOut(reporter)
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
         captures = captures_for(settings, self._redaction, self._loop)
@@ -126,16 +128,14 @@ class Agent:
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code that was asked for
         self._ended_by = "app"
         self._flushing: asyncio.TimerHandle | None = None
+        self._tasks = TaskOwner()
         self._last_notice: Notice | None = None
         self._monitor = LinkMonitor(reporter, self._loop)
         make, reaches = self._make_link, settings.reaches
         source = TokenSource(settings)
         self._keeper = LinkKeeper(settings, source, make, self._monitor, reporter, reach=reaches)
         self._metrics = metrics_of(self.inspection, settings, self.services.specs.keys(), self._keeper)
-        mesh, around_reach = self._keeper.mesh, self.outgoing.around
-        self.reach = reach_of(
-            settings, state_folder, mesh, around_reach, reporter, lambda: self.controlled.contract
-        )
+        self.reach = self._reach_of(state_folder) if settings.reaches else None
         report = partial(reporter.app, started=bool(settings.command))
         self._watch = AppWatch(settings.services, report)
         self._open_requests = OpenRequestWatch(
@@ -153,6 +153,20 @@ class Agent:
             self.about,
             self.inspection,
             end=lambda: self._end("down", 0),
+        )
+
+    def _reach_of(self, state_folder: Path | None) -> "LaptopReach":
+        from devroute.agent.reach.laptop_reach import LaptopReach  # takes long to import
+
+        mesh, around, clock = self._keeper.mesh, self.outgoing.around, self._loop.time
+        return LaptopReach(
+            self._settings,
+            state_folder,
+            mesh,
+            around,
+            self._reporter,
+            clock,
+            lambda: self.controlled.contract,
         )
 
     def _receivers(self, recorder: Recorder | None) -> dict[str, App]:
@@ -183,17 +197,25 @@ class Agent:
         first = await self._first()
         self._monitor.start()
         self._open_requests.start()
-        if self._state_folder is not None:
-            await self.controlled.open(self._state_folder)
         if not self._settings.command:
             self._watch.start(patience=0.0)
-            self._wait_until_ready()
+            self._open_to_others()
             await self._keeper.stay(first)
         variables = {**self.variables, **({} if self.reach is None else self.reach.environment())}
         self._child = await ChildProcess.start(self._settings.command, variables=variables)
         self._watch.start(patience=START_SECONDS)
-        self._wait_until_ready()
+        self._open_to_others()
         return await first_result(self._keeper.stay(first), self._child.wait())
+
+    def _open_to_others(self) -> None:
+        """Beside the requests, which come already."""
+
+        def opened(opening: asyncio.Task[None]) -> None:
+            if not opening.cancelled() and (error := opening.exception()) is not None:
+                self._failed(error)
+
+        opening = self._tasks.start(self.controlled.open(self._state_folder, self._wait_until_ready))
+        opening.add_done_callback(opened)
 
     def _wait_until_ready(self) -> None:
         self._readiness.start(self._settings.services, self._watch, self.controlled.status, self._failed)
@@ -204,8 +226,7 @@ class Agent:
         first = await self._readiness.first(self._keeper.first)
         welcome = first.welcome
         name, invited = welcome.name, self.controlled.invite(welcome)
-        access = self.controlled.access
-        page = None if access is None else access.url
+        page = None if self.controlled.inspector is None else self.controlled.inspector.access.url
         mode, services = self._settings.offer_options.in_words(), list(self.services.specs.values())
         self._reporter.online(name, self._settings.server, services, invited, page, mode)
         if self.reach is not None:
@@ -279,7 +300,7 @@ class Agent:
         else:
             self._keeper.end_at_once()
 
-    def _failed(self, error: DevrouteError) -> None:
+    def _failed(self, error: BaseException) -> None:
         if not self._ending.done():
             self._ending.set_exception(error)
 
@@ -291,6 +312,7 @@ class Agent:
     async def _close(self) -> None:
         self._monitor.stop()
         self._open_requests.stop()
+        await self._tasks.close()
         await self._readiness.close()
         await self._watch.close()
         if self._flushing is not None:

@@ -1,5 +1,7 @@
 """What other processes of the same user can see and change of a `devroute up`: its side of agent/control."""
 
+import asyncio
+import importlib
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -15,9 +17,9 @@ from devroute.agent.services import Change, Services
 from devroute.agent.settings import AgentSettings
 from devroute.agent.ui.fan_out import FanOut
 from devroute.contract.service_spec import ServiceSpec
-from devroute.inspector.access import AccessControl
 from devroute.inspector.inspection import About, Inspection
-from devroute.platforms import shell_in_use
+from devroute.inspector.port import InspectorPort
+from devroute.platforms import freeze_heap, shell_in_use
 from devroute.tunnel.protocol.handshake import Welcome
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class ControlledAgent:
-    """Implements devroute.agent.control.api.Controlled. `end()` ends the process as SIGTERM does. `access` is
-    that to the inspector's page, None without one; `log` the file of its output if it is detached."""
+    """Implements devroute.agent.control.api.Controlled. `end()` ends the process as SIGTERM does. `inspector`
+    is None where there is none; `log` the file of its output if it is detached."""
 
     settings: AgentSettings
     reporters: FanOut
@@ -37,21 +39,26 @@ class ControlledAgent:
     about: About
     inspection: Inspection | None
     end: Callable[[], None]
-    access: AccessControl | None = None
+    inspector: InspectorPort | None = None
     log: Path | None = None
     contract: str = ""
     started: float = field(default_factory=lambda: round(time.time(), 3))  # seconds since the epoch
     _welcome: Welcome | None = None
     _server: "ControlServer | None" = None
 
-    async def open(self, state_folder: Path) -> None:
-        """Be found by others from now on; once online."""
-        from devroute.agent.control.server import ControlServer  # takes long to import
-
-        self._server = ControlServer(self, state_folder)
-        problem = await self._server.start(identity_of(self.settings), self.settings.name)
-        if problem:
-            self.reporters.no_control(problem)
+    async def open(self, state_folder: Path | None, opened: Callable[[], None]) -> None:
+        """Serve the inspector and, unless there is no `state_folder`, be found by others; then call `opened`.
+        Once online, since what serves takes long to import."""
+        if self.inspector is not None:
+            await self.inspector.start()
+        if state_folder is not None:
+            module = await asyncio.to_thread(importlib.import_module, "devroute.agent.control.server")
+            self._server = server = module.ControlServer(self, state_folder)
+            problem = await server.start(identity_of(self.settings), self.settings.name)
+            if problem:
+                self.reporters.no_control(problem)
+        freeze_heap()
+        opened()
 
     async def close(self) -> None:
         if self._server is not None:
@@ -82,7 +89,9 @@ class ControlledAgent:
             "contract": self.contract,
             "curl": about.command,
             "link": about.link,
-            "inspector": None if self.access is None else f"http://127.0.0.1:{self.access.port}/",
+            "inspector": None
+            if self.inspector is None
+            else f"http://127.0.0.1:{self.inspector.access.port}/",
         }
 
     async def add(self, specs: Sequence[ServiceSpec]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from devroute.agent.app_watch import AppWatch
 from devroute.agent.second_link import Held
 from devroute.contract.service_spec import ServiceSpec
-from devroute.errors import AppUnreachable, DevrouteError, ServerUnreachable
+from devroute.errors import AppNotListening, DevrouteError, ServerUnreachable
 from devroute.tasks import TaskOwner
 
 #: Between two attempts to reach a server that may be starting, in seconds.
@@ -48,7 +48,7 @@ class Readiness:
         status: Callable[[], Mapping[str, Any]],
         failed: Callable[[DevrouteError], None],
     ) -> None:
-        """It is online; `watch` looks for the apps. `failed` gets AppUnreachable if they take too long."""
+        """It is online; `watch` looks for the apps. `failed` gets AppNotListening if they take too long."""
         if self._wait is None:
             self._ready(status())
         else:
@@ -67,7 +67,7 @@ class Readiness:
         except TimeoutError:
             missing = [f"'{each.service}' at {each.place}" for each in services if not watch.listens(each)]
             failed(
-                AppUnreachable(
+                AppNotListening(
                     f"the app of {' and '.join(missing)} did not listen within {self._wait:g} s",
                     hint="start it, or let devroute up start it: devroute up b=8001 -- COMMAND",
                 )

@@ -5,7 +5,6 @@ requests.
 `context.params`.
 """
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -73,6 +72,8 @@ def ask(
 ) -> dict[str, Any]:
     """The JSON object in the server's response to a request with the user's token; `document` is its body.
     `context.params["output"]` becomes what the configuration names. Raises as api_client.fetch."""
+    import asyncio
+
     from devroute.agent.api_client import change, fetch
     from devroute.cli.config.sources import client_settings
 

@@ -31,7 +31,6 @@ def down(
     Example: devroute down
     Example: devroute down alice--ci --timeout 60
     """
-    from devroute.agent.control.client import stop
     from devroute.agent.control.running import all_running
 
     as_json = wants_json(output)
@@ -39,6 +38,8 @@ def down(
     ended: list[Running] = []
     left: list[Running] = []
     for each in found:
+        from devroute.agent.control.client import stop
+
         gone = stop(each, timeout)
         (ended if gone else left).append(each)
         if not as_json:

@@ -8,7 +8,7 @@ import typer
 
 from devroute.errors import (
     AdminRequired,
-    AppUnreachable,
+    AppNotListening,
     CallerDenied,
     ConfigInvalid,
     DevrouteError,
@@ -53,7 +53,7 @@ EXIT_CODES: Final[Mapping[type[DevrouteError], int]] = {
     ServerUnreachable: 40,
     KeysUnavailable: 40,
     NotFound: 50,
-    AppUnreachable: 60,
+    AppNotListening: 60,
 }
 
 P = ParamSpec("P")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import typer
 
 from devroute import private_files
-from devroute.cli.config.names import COMMAND_LINE, LOGIN
+from devroute.cli.config.names import COMMAND_LINE, ENV_PREFIX, LOGIN
 from devroute.errors import ConfigInvalid, ServerNotConfirmed
 from devroute.platforms import config_folder, state_folder
 
@@ -67,6 +67,15 @@ class Invocation:
         ]
         logins = Source(LOGIN, {"servers": self.logins()})
         return [Source(COMMAND_LINE, given), read_environment(self.environment), *found, logins]
+
+    def may_know_a_server(self, parameters: Mapping[str, object]) -> bool:
+        """False where no source can name one; found out without reading any."""
+        files = (PROJECT_FILE, self.home_file, self.login_folder)
+        return bool(
+            parameters.get("server")
+            or self.environment.get(f"{ENV_PREFIX}SERVER")
+            or any(file is not None and file.exists() for file in files)
+        )
 
     def logins(self) -> dict[str, dict[str, object]]:
         """The servers that `devroute login` knows, as entries of `servers:`."""

@@ -1,7 +1,6 @@
 """`devroute ls`, `status`, `trace` and `version`: what the server reports of laptops, of the user, of one
 request, and of itself."""
 
-import asyncio
 import shlex
 import sys
 from contextlib import suppress
@@ -11,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from devroute import __version__
-from devroute.cli.config.sources import client_settings, given_settings
 from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
@@ -36,7 +34,10 @@ def ls(
     Example: devroute ls --output json
     Example: devroute ls --watch
     """
+    import asyncio
+
     from devroute.agent.api_client import fetch
+    from devroute.cli.config.sources import client_settings
 
     settings = context.obj.settings(client_settings, context.params)
     if watch:
@@ -60,7 +61,10 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     \b
     Example: devroute status
     """
+    import asyncio
+
     from devroute.agent.api_client import fetch
+    from devroute.cli.config.sources import client_settings
 
     settings = context.obj.settings(client_settings, context.params)
     running = _running_here(context.obj.state_folder)
@@ -97,7 +101,10 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     \b
     Example: devroute trace -- curl -H 'X-devroute: {"b": "alice"}' http://a.qa.example/
     """
+    import asyncio
+
     from devroute.agent import trace, trace_report
+    from devroute.cli.config.sources import client_settings
 
     if context.args:
         traced_command = shlex.join([*context.args, *context.obj.command])
@@ -124,6 +131,12 @@ def version(context: typer.Context, server: Server = None, token: Token = None) 
     Example: devroute version
     """
     typer.echo(f"devroute {__version__}")
+    if not context.obj.may_know_a_server(context.params):
+        return
+    import asyncio
+
+    from devroute.cli.config.sources import given_settings
+
     settings = given_settings(context.obj.sources(context.params))
     if not settings.server or not settings.has_credential:
         return

@@ -50,6 +50,6 @@ def reach(
     from devroute.agent import app
     from devroute.platforms import loop_factory
 
-    log.configure("console", "warning")
+    log.configure_libraries()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(app.run(settings, invocation.state_folder))

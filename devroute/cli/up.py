@@ -146,7 +146,7 @@ def _run(
     from devroute.agent.readiness import Readiness
     from devroute.platforms import loop_factory
 
-    log.configure("console", "warning")
+    log.configure_libraries()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         readiness = Readiness(patience, ready)
         return runner.run(app.run(settings, state_folder, variables, readiness, log_file))

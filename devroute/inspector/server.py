@@ -2,15 +2,14 @@
 inspector/api/ owns the API. The agent owns the captures.
 """
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, Protocol
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
 
 from aiohttp import web
 
 from devroute.errors import (
-    ConfigInvalid,
     DevrouteError,
     InspectorLocked,
 )
@@ -19,15 +18,11 @@ from devroute.inspector.access import AccessControl
 from devroute.inspector.api import MAX_UPLOAD, add_api
 from devroute.inspector.api.refusals import as_errors
 from devroute.inspector.inspection import Inspection
+from devroute.inspector.port import InspectorPort
 from devroute.inspector.state import InspectorState
 from devroute.pages.files import HEADERS, PageFiles
 
-HOST: Final = "127.0.0.1"
-PORT: Final = 4040
 METRICS_PATH: Final = "/metrics"
-#: Ports that are tried, PORT first: one for each `devroute up` on the laptop.
-PORTS: Final = 10
-
 #: Seconds that open pages have to close their connections.
 CLOSE_SECONDS: Final = 0.5
 
@@ -109,18 +104,8 @@ class Inspector:
 _GO_ON: Final = "<!doctype html><title>devroute inspector</title><p><a href='/'>Open the inspector</a>"
 
 
-@asynccontextmanager
-async def serve(
-    inspection: Inspection,
-    renewed: Callable[[str], None],
-    port: int | None = None,
-    state: InspectorState | None = None,
-) -> AsyncIterator[AccessControl]:
-    """The inspector on `port`, else on that of last time or the first free one from PORT on; the `url` of its
-    access control opens it. `renewed` gets the next URL when one has been used. Raises ConfigInvalid where no
-    port is free."""
-    state = state or InspectorState()
-    access = AccessControl(0, renewed, state.secret())
+async def run(inspection: Inspection, access: AccessControl, listening: socket.socket) -> web.AppRunner:
+    """Serve the inspector on a socket that listens, until the result is cleaned up."""
     runner = web.AppRunner(
         Inspector(inspection, access).application(),
         access_log=None,
@@ -128,58 +113,24 @@ async def serve(
         shutdown_timeout=CLOSE_SECONDS,
     )
     await runner.setup()
-    try:
-        ports = state.ports(range(PORT, PORT + PORTS)) if port is None else [port]
-        access.port = await _listen(runner, ports)
-        state.used(access.port)
-        yield access
-    finally:
-        await runner.cleanup()
-
-
-class InspectorReporter(Protocol):
-    """Shows the inspector's link in the terminal."""
-
-    def inspector(self, url: str) -> None:
-        """The previous link was used; this is the next one."""
-
-    def no_inspector(self, error: DevrouteError) -> None: ...
+    await web.SockSite(runner, listening).start()
+    return runner
 
 
 @asynccontextmanager
-async def serve_as_configured(
-    inspection: Inspection | None,
-    wanted: bool | int,
-    reporter: InspectorReporter,
+async def serve(
+    inspection: Inspection,
+    renewed: Callable[[str], None],
+    port: int | None = None,
     state: InspectorState | None = None,
-) -> AsyncIterator[AccessControl | None]:
-    """The inspector as the settings define it: on port `wanted`, on the first free one (True), or none
-    (False). With True, a lack of free ports is reported, and `devroute up` continues."""
-    async with AsyncExitStack() as stack:
-        access = None
-        if inspection is not None and wanted is not False:
-            port = None if wanted is True else wanted
-            try:
-                access = await stack.enter_async_context(serve(inspection, reporter.inspector, port, state))
-            except ConfigInvalid as error:
-                if port is not None:
-                    raise
-                reporter.no_inspector(error)
-        yield access
-
-
-async def _listen(runner: web.AppRunner, ports: Sequence[int]) -> int:
-    for port in ports:
-        site = web.TCPSite(runner, HOST, port)
-        with contextlib.suppress(OSError):
-            await site.start()
-            return int(runner.addresses[0][1])
-    raise ConfigInvalid(
-        f"inspector: port {ports[0]} is in use"
-        if len(ports) == 1
-        else f"inspector: ports {min(ports)} to {max(ports)} are in use",
-        hint="choose another port with inspector: PORT, or turn it off with inspector: false",
-    )
+) -> AsyncIterator[AccessControl]:
+    """The inspector on a port of its own. Arguments and errors as of InspectorPort."""
+    opened = InspectorPort(inspection, renewed, port, state)
+    try:
+        await opened.start()
+        yield opened.access
+    finally:
+        await opened.close()
 
 
 async def _protect(request: web.Request, response: web.StreamResponse) -> None:

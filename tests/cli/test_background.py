@@ -117,7 +117,7 @@ async def test_a_second_terminal_adds_its_services_to_the_first_and_goes_on_when
     def processes() -> list[list[str]]:
         return [[s["service"] for s in each["services"]] for each in where.registry.listing()]
 
-    async with asyncio.timeout(30), terminal(tmp_path, environment, "up", "foo=9") as first:
+    async with asyncio.timeout(120), terminal(tmp_path, environment, "up", "foo=9") as first:
         await eventually(lambda: all_running(state(tmp_path)))
         async with terminal(tmp_path, environment, "up", "bar=9", "--output", "json") as second:
             added = json.loads(await second.stdout.readline())

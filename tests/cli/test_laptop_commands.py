@@ -104,12 +104,41 @@ def test_the_list_says_what_each_command_s_own_help_says() -> None:
     assert listed == {name: first_sentence(command.help) for name, command in loaded.items()}
 
 
-def test_the_help_imports_no_more_than_it_needs() -> None:
-    """It ran 4 times as long as Python with asyncio, since every command was imported."""
-    script = "import sys, devroute.cli.main as main; main.run(['--help'], {}); print(*sys.modules)"
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert {"typer", "devroute.cli.help"} <= set(out.split())
-    assert not {"aiohttp", "asyncio", "pydantic", "structlog", "yaml"} & set(out.split())
+#: What takes long to import.
+HEAVY = {"aiohttp", "asyncio", "cryptography", "h2", "importlib.metadata", "jwt", "prometheus_client"}
+HEAVY |= {"pydantic", "pygments", "rich.console", "ssl", "structlog", "yaml", "devroute.proxy.settings"}
+#: By what runs: those that it may import. `up` as far as it goes without a server.
+IMPORTS: dict[str, set[str]] = {
+    "run(['--help'], {})": set(),
+    "run(['version'], {})": set(),
+    """run(['contract', 'check', '{"b": "alice"}'], {})""": set(),
+    "run(['down'], {})": set(),
+    "import devroute.cli.up, devroute.agent.app, devroute.log": (
+        {"asyncio", "h2", "importlib.metadata", "pydantic", "ssl", "yaml"}
+    ),
+}
+
+
+@pytest.mark.parametrize("what", IMPORTS)
+def test_a_command_imports_no_more_than_it_needs(what: str, tmp_path: Path) -> None:
+    """`--help` ran 4 times as long as Python with asyncio, and `contract check` as long; half of the start of
+    `up` was aiohttp, structlog and rich."""
+    script = f"import sys\nfrom devroute.cli.main import run\n{what}\nprint('\\n', *sys.modules)"
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
+    imported = set(out.splitlines()[-1].split())
+    assert {"typer", "devroute.cli.help"} <= imported
+    assert HEAVY & imported <= IMPORTS[what]
+
+
+def test_values_are_converted_as_typer_does() -> None:
+    code = (
+        "from devroute.cli.main import run\nimport sys\nsys.exit(run(['down', '--timeout', sys.argv[1]], {}))"
+    )
+    for value, expected in (("2.5", 0), ("x", 2), ("0", 2)):
+        done = subprocess.run([sys.executable, "-c", code, value], capture_output=True, text=True)
+        assert (done.returncode, "Traceback" in done.stderr) == (expected, False)
 
 
 @pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from devroute.errors import AppUnreachable, ConfigInvalid, DevrouteError, InspectorDenied, InspectorLocked
+from devroute.inspector import port as inspector_port
 from devroute.inspector import server
 from devroute.inspector.access import AccessControl, is_loopback
 from devroute.inspector.capture import Capture, CapturedHead, Message
@@ -634,8 +635,8 @@ async def test_an_open_page_does_not_delay_the_shutdown() -> None:
 async def test_the_next_free_port_is_used_unless_one_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setattr(server, "PORT", port)
-        monkeypatch.setattr(server, "PORTS", 50)
+        monkeypatch.setattr(inspector_port, "PORT", port)
+        monkeypatch.setattr(inspector_port, "PORTS", 50)
         async with server.serve(Inspection(CaptureStore(), None, ABOUT), print) as access:  # type: ignore[arg-type]
             assert port < access.port < port + 50
         with pytest.raises(ConfigInvalid, match=f"port {port} is in use"):
@@ -661,14 +662,14 @@ async def test_only_a_configured_port_that_is_in_use_is_an_error(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setattr(server, "PORT", port)
-        monkeypatch.setattr(server, "PORTS", 1)
+        monkeypatch.setattr(inspector_port, "PORT", port)
+        monkeypatch.setattr(inspector_port, "PORTS", 1)
         terminal = Terminal()
         inspection = Inspection(CaptureStore(), None, ABOUT)  # type: ignore[arg-type]  # never replays
         for wanted, given in [(True, inspection), (True, None), (False, inspection)]:
-            async with server.serve_as_configured(given, wanted, terminal) as access:
+            async with inspector_port.taken_as_configured(given, wanted, terminal) as access:
                 assert access is None
         assert terminal.said == [f"inspector: port {port} is in use"]
         with pytest.raises(ConfigInvalid):
-            async with server.serve_as_configured(inspection, port, terminal):
+            async with inspector_port.taken_as_configured(inspection, port, terminal):
                 pass

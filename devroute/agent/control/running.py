@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from devroute import private_files
-from devroute.agent.settings import AgentSettings
+
+if TYPE_CHECKING:  # devroute down needs no settings, and no pydantic
+    from devroute.agent.settings import AgentSettings
 
 #: In the state folder.
 FOLDER: Final = "agents"
@@ -63,7 +65,7 @@ class Running:
 _OF_ITS_OWN: Final = {"services", "command", "takeover", "output"}
 
 
-def identity_of(settings: AgentSettings) -> str:
+def identity_of(settings: "AgentSettings") -> str:
     """A digest of all settings but the services, of which nothing can be learned: services with the same one
     may be served by one process, for the same person at the same server, in the same way."""
     text = repr((settings.model_dump(exclude=_OF_ITS_OWN), settings.token.get_secret_value()))

@@ -1,6 +1,5 @@
 """What one `devroute up` reaches in the mesh, put together from its settings."""
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -138,21 +137,6 @@ class LaptopReach:
     def _check_ready(self) -> None:
         if self._mesh.server_is_older:
             raise not_supported()
-
-
-def reach_of(
-    settings: AgentSettings,
-    state_folder: Path | None,
-    mesh: MeshLinks,
-    around: Around,
-    reporter: ReachReporter,
-    contract: Callable[[], str],
-) -> LaptopReach | None:
-    """None where programs of this laptop do not reach the mesh. Arguments as of LaptopReach."""
-    if not settings.reaches:
-        return None
-    clock = asyncio.get_running_loop().time
-    return LaptopReach(settings, state_folder, mesh, around, reporter, clock, contract)
 
 
 class _Watched:

@@ -6,17 +6,19 @@ Owns the words and the counts of comparisons. Never writes: lines.py prints, pag
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from devroute.agent.comparisons import ComparisonResult
 from devroute.agent.invitation import Invitation
-from devroute.agent.reach.reach import LocalPort
 from devroute.agent.ui.layout import printable
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError
 from devroute.quoting import visible
 from devroute.tunnel.protocol.handshake import Notice, OtherProcess
 from devroute.tunnel.served_stream import Finished, OpenRequest
+
+if TYPE_CHECKING:  # it takes long to import, and is not always used
+    from devroute.agent.reach.reach import LocalPort
 
 #: Differences of one response that are shown; the inspector has all.
 MAX_DIFFERENCES: Final = 5
@@ -172,7 +174,7 @@ class Reporter(ABC):
         """Something is in the way of the inspector's history."""
         self._report("inspector-history", text, reason=text)
 
-    def reach(self, ports: Sequence[LocalPort], proxy: int | None) -> None:
+    def reach(self, ports: "Sequence[LocalPort]", proxy: int | None) -> None:
         """What programs on this laptop reach in the mesh, and how."""
         rows = [(each.to.address, each.address, next(iter(each.variables.items()))) for each in ports]
         columns = [max((len(row[at]) for row in rows), default=0) for at in (0, 1)]

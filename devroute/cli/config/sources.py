@@ -7,7 +7,7 @@ are at the top of a file, the proxy's under `proxy:`. Credentials go only to ser
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -21,10 +21,12 @@ from devroute.contract.service_spec import with_direct
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
 from devroute.inspector.rules.settings import read_rules
-from devroute.proxy.settings import ProxySettings
 from devroute.quoting import quote
 from devroute.settings import Settings
 from devroute.yaml_text import line_of, read_document
+
+if TYPE_CHECKING:
+    from devroute.proxy.settings import ProxySettings
 
 #: Settings that no single variable can hold; DEVROUTE_SERVICES is a list.
 _NOT_A_VARIABLE = frozenset({"command", "login", "rules", "services", "servers"})
@@ -59,10 +61,11 @@ def read_file(text: str, source: str, *, own: bool = True) -> Source:
 
 
 def read_environment(environment: Mapping[str, str]) -> Source:
-    """The DEVROUTE_* variables that name a setting, no others. Empty ones count as absent."""
+    """The DEVROUTE_* variables by the settings that they may name. Empty ones count as absent."""
     found: dict[str, object] = {}
-    for name in {*AgentSettings.model_fields, *ProxySettings.model_fields} - _NOT_A_VARIABLE:
-        if value := environment.get(ENV_PREFIX + name.upper()):
+    for variable, value in environment.items():
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if value and variable == ENV_PREFIX + name.upper() and name not in _NOT_A_VARIABLE:
             found[name] = value
     if services := environment.get(ENV_PREFIX + "SERVICES"):
         found["services"] = services.replace(",", " ").split()
@@ -190,8 +193,10 @@ def _require(settings: ClientSettings, **more: object) -> None:
     raise ConfigInvalid(f"not set up yet: {listed} missing", hint="\n".join(steps))
 
 
-def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
+def proxy_settings(sources: Iterable[Source]) -> "ProxySettings":
     """For `proxy`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
+    from devroute.proxy.settings import ProxySettings  # not for a laptop's commands: it takes 20 ms
+
     settings = _build(ProxySettings, sources)
     if (settings.tls_cert is None) is not (settings.tls_key is None):
         raise ConfigInvalid("tls_cert and tls_key belong together; one of them is missing")
@@ -216,7 +221,7 @@ def proxy_settings(sources: Iterable[Source]) -> ProxySettings:
     return settings
 
 
-def _check_login(settings: ProxySettings) -> None:
+def _check_login(settings: "ProxySettings") -> None:
     client = settings.oidc_client_id
     if client is None:
         if settings.oidc_client_secret is not None:
@@ -279,7 +284,7 @@ def _as_given(field: str, source: str) -> str:
 
 def _section(model: type[_S], name: str, values: Mapping[str, object]) -> Mapping[str, object]:
     """The proxy's settings are under `proxy:` in files, and at the top in flags and environment."""
-    section = values.get("proxy") if model is ProxySettings else None
+    section = None if issubclass(model, ClientSettings) else values.get("proxy")
     if section is None:
         return values
     if not isinstance(section, Mapping):

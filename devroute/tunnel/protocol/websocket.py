@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol.frames import Buffer
+from devroute.tunnel.protocol.masking import find_mask
 
 _CONTINUATION, _TEXT, _BINARY = 0x0, 0x1, 0x2
 _CLOSE, _PING, _PONG = 0x8, 0x9, 0xA
@@ -35,20 +36,8 @@ class CloseCode:
     PROTOCOL_ERROR: Final = 1002
 
 
-def _mask_arithmetically(key: bytes, data: bytearray) -> None:
-    size = len(data)
-    repeated = (key * (size // 4 + 1))[:size]
-    data[:] = (int.from_bytes(data, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
-
-
 #: XORs data in place with a key of 4 bytes (RFC 6455 §5.3).
-mask: Callable[[bytes, bytearray], None]
-try:  # aiohttp's C routine; without it (PyPy, no wheel) arithmetic does the same at a fifth of the speed
-    from aiohttp._websocket.mask import _websocket_mask_cython  # type: ignore[import-not-found]
-
-    mask = _websocket_mask_cython
-except ImportError:
-    mask = _mask_arithmetically
+mask: Callable[[bytes, bytearray], None] = find_mask()
 
 
 def _header(opcode: int, size: int, masked: int) -> bytes:

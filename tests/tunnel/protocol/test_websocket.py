@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol import websocket
-from devroute.tunnel.protocol.websocket import WebSocket, _mask_arithmetically, split_head
+from devroute.tunnel.protocol.masking import mask_arithmetically
+from devroute.tunnel.protocol.websocket import WebSocket, split_head
 from tests.support.examples import examples
 
 KEY = b"\x37\xfa\x21\x3d"
@@ -55,7 +56,7 @@ def test_any_split_gives_the_same_payload(messages: list[bytes], cuts: list[int]
 def test_masking_in_c_and_in_python_agree(key: bytes, data: bytes) -> None:
     one, other = bytearray(data), bytearray(data)
     websocket.mask(key, one)
-    _mask_arithmetically(key, other)
+    mask_arithmetically(key, other)
     assert one == other == bytes(b ^ key[i % 4] for i, b in enumerate(data))
 
 

@@ -1,0 +1,103 @@
+"""The inspector's port on loopback, which is taken before anything is served there: `devroute up` shows the
+link when it is online, and what serves it (aiohttp) takes longer to import than all else. Until then a
+browser waits.
+"""
+
+import asyncio
+import importlib
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from devroute.errors import ConfigInvalid, DevrouteError
+from devroute.inspector.access import AccessControl
+from devroute.inspector.inspection import Inspection
+from devroute.inspector.state import InspectorState
+
+if TYPE_CHECKING:
+    from aiohttp.web import AppRunner
+
+HOST: Final = "127.0.0.1"
+PORT: Final = 4040
+#: Ports that are tried, PORT first: one for each `devroute up` on the laptop.
+PORTS: Final = 10
+
+
+class InspectorReporter(Protocol):
+    """Shows the inspector's link in the terminal."""
+
+    def inspector(self, url: str) -> None:
+        """The previous link was used; this is the next one."""
+
+    def no_inspector(self, error: DevrouteError) -> None: ...
+
+
+class InspectorPort:
+    """The `url` of `access` opens the inspector once it is started. On `port`, else on that of last time or
+    the first free one from PORT on. `renewed` gets the next URL when one has been used. Raises ConfigInvalid
+    where no port is free."""
+
+    def __init__(
+        self,
+        inspection: Inspection,
+        renewed: Callable[[str], None],
+        port: int | None = None,
+        state: InspectorState | None = None,
+    ) -> None:
+        state = state or InspectorState()
+        self.access = AccessControl(0, renewed, state.secret())
+        self._inspection = inspection
+        self._socket = _listen(state.ports(range(PORT, PORT + PORTS)) if port is None else [port])
+        self.access.port = self._socket.getsockname()[1]
+        self._runner: AppRunner | None = None
+        state.used(self.access.port)
+
+    async def start(self) -> None:
+        """Serve page and API."""
+        server = await asyncio.to_thread(importlib.import_module, "devroute.inspector.server")
+        self._runner = await server.run(self._inspection, self.access, self._socket)
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._socket.close()
+
+
+@asynccontextmanager
+async def taken_as_configured(
+    inspection: Inspection | None,
+    wanted: bool | int,
+    reporter: InspectorReporter,
+    state: InspectorState | None = None,
+) -> AsyncIterator[InspectorPort | None]:
+    """The inspector as the settings define it, not started yet: on port `wanted`, on the first free one
+    (True), or none (False). With True, a lack of free ports is reported, and `devroute up` continues."""
+    opened = None
+    if inspection is not None and wanted is not False:
+        port = None if wanted is True else wanted
+        try:
+            opened = InspectorPort(inspection, reporter.inspector, port, state)
+        except ConfigInvalid as error:
+            if port is not None:
+                raise
+            reporter.no_inspector(error)
+    try:
+        yield opened
+    finally:
+        if opened is not None:
+            await opened.close()
+
+
+def _listen(ports: Sequence[int]) -> socket.socket:
+    for port in ports:
+        with suppress(OSError):
+            listening = socket.create_server((HOST, port))
+            listening.setblocking(False)
+            return listening
+    raise ConfigInvalid(
+        f"inspector: port {ports[0]} is in use"
+        if len(ports) == 1
+        else f"inspector: ports {min(ports)} to {max(ports)} are in use",
+        hint="choose another port with inspector: PORT, or turn it off with inspector: false",
+    )
