@@ -13,6 +13,9 @@ from pathlib import Path
 from setuptools import setup
 
 COMPILED = [
+    "agent.reach.byte_pipe",
+    "agent.reach.past_mesh",
+    "agent.reach.proxy_port",
     "downstream.context",
     "downstream.exchange",
     "downstream.http1",
@@ -34,6 +37,7 @@ COMPILED = [
     "http.trace_context",
     "metrics.instruments",
     "metrics.requests",
+    "proxy.egress.tcp",
     "proxy.telemetry.access_log",
     "proxy.telemetry.activity",
     "proxy.telemetry.audit",

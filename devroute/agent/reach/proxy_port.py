@@ -35,12 +35,14 @@ from devroute.upstream.interface import Upstream
 
 #: Bytes of a client before it has said where to.
 MAX_HEAD: Final = 8 * 1024
+# Not Final, which compiled code would not read again: tests change these.
 #: Seconds for that.
-HEAD_SECONDS: Final = 10.0
+HEAD_SECONDS = 10.0
+#: Connections of the port.
+MAX_CONNECTIONS = 512
+
 #: Seconds for the client's first bytes, before the server is taken to speak first.
 SNIFF_SECONDS: Final = 0.3
-#: Connections of the port.
-MAX_CONNECTIONS: Final = 512
 
 _CONNECT: Final = re.compile(rb"CONNECT ([!-~]+) HTTP/1\.[01]\r\n")
 _HTTP1: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE|QUERY) [!-~]")
