@@ -5,6 +5,7 @@ import io
 from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.lines import AT_ONCE, MAX_LINES, LineReporter
 from devroute.agent.ui.writer import TerminalWriter
+from devroute.inspector.redaction import redaction
 from devroute.tunnel.served_stream import Finished
 
 DONE = Finished("foo", "GET", "/", 200, 0.0, 0.001, 5, "", "")
@@ -78,3 +79,14 @@ def test_the_last_lines_are_written_at_the_end() -> None:
         reporter.request(DONE)
     reporter.close()
     assert terminal.getvalue().count("GET /") == 3 * AT_ONCE
+
+
+def test_a_target_is_redacted_before_it_is_shown() -> None:
+    lines = Lines()
+    fan_out = FanOut(LineReporter("text", lines))
+    for target in ("/plain", "/?token=c2VjcmV0c2VjcmV0"):
+        fan_out.finished(DONE._replace(target=target), redaction())
+    fan_out.flush()
+    assert lines.requests[0] == "/plain"
+    assert "c2VjcmV0" not in lines.text
+    assert lines.requests[1].startswith("/?token=")
