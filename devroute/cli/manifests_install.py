@@ -34,6 +34,7 @@ from devroute.mesh.manifests.model import (
     WorkloadScope,
 )
 from devroute.mesh.manifests.outlier_detection import read_protected
+from devroute.mesh.manifests.reach import read_reachable
 from devroute.mesh.manifests.registry import Registry
 
 
@@ -98,8 +99,26 @@ def _installation(
     ] = None,
     mesh_egress: Annotated[
         bool,
-        typer.Option("--mesh-egress/--no-mesh-egress", help="Let --except-status fail over into the mesh"),
+        typer.Option(
+            "--mesh-egress/--no-mesh-egress", help="The proxy's way into the mesh: --except-status, --reach"
+        ),
     ] = True,
+    reach: Annotated[
+        list[str] | None,
+        option(
+            "What all laptops may reach; repeatable; default: nothing", "[tcp://]SERVICE.NAMESPACE[:PORT]"
+        ),
+    ] = None,
+    reach_network: Annotated[
+        list[str] | None,
+        option("Network of --reach hosts outside of the cluster; repeatable", "CIDR"),
+    ] = None,
+    reach_namespace: Annotated[
+        str | None, option("Namespace of what laptops reach by a name without one", "NAMESPACE")
+    ] = None,
+    reach_denied: Annotated[
+        list[str] | None, option("Further namespace that no laptop reaches; repeatable", "NAMESPACE")
+    ] = None,
     namespace: Annotated[str, option("Namespace of the proxy", "NAMESPACE")] = "devroute",
     image: Annotated[str | None, option("Image of the proxy in your registry", "IMAGE")] = None,
     replicas: Annotated[int, option("Replicas of the proxy; several need --registry or --valkey", "N")] = 1,
@@ -170,6 +189,10 @@ def _installation(
         monitoring_namespace=monitoring_namespace,
         networks=tuple(network or ()),
         mesh_egress=mesh_egress,
+        reach=tuple(map(read_reachable, reach or ())),
+        reach_networks=tuple(reach_network or ()),
+        reach_namespace=reach_namespace,
+        reach_denied=tuple(reach_denied or ()),
         carriers=carriers_of(carrier, sampled),
         entry_urls=tuple(entry_url or ()),
         entry_links=entry_links,
@@ -219,6 +242,7 @@ def install(
     Example: devroute manifests install --network 10.8.0.0/16 --folder manifests
     Example: devroute manifests install --replicas 3 --registry redis://redis.tools:6379/0 --folder manifests
     Example: devroute manifests install --scope workload --scope-namespace shop --scope-service b
+    Example: devroute manifests install --reach '*.shop' --reach tcp://orders-db.data:5432 --folder manifests
     """
     from devroute.mesh.manifests import folder as manifests
 

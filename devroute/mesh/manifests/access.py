@@ -8,6 +8,7 @@ peer     no identity of the mesh, since the pod's connections are not captured: 
 """
 
 import ipaddress
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from devroute import headers
@@ -22,6 +23,7 @@ from devroute.mesh.manifests.installation import (
 )
 from devroute.mesh.manifests.model import Document, MeshScope
 from devroute.mesh.manifests.patches import PRIORITY, envoy_filter_of, patch
+from devroute.mesh.manifests.reach import egress_rules
 from devroute.mesh.manifests.registry import is_address, namespace_of
 from devroute.policy.policy import Policy
 from devroute.policy.ranges import Network, is_inside
@@ -126,7 +128,7 @@ def _allow(installation: Installation, name: str, principals: list[str], *operat
 
 def network_policy(installation: Installation) -> Document:
     """Which packets may flow; identities are for the AuthorizationPolicies. Out of the pod: DNS, istiod, the
-    mesh's pods for failover, the laptops' networks that the policy permits, other replicas and what they
+    mesh's pods, what laptops reach, their own networks that the policy permits, other replicas and what they
     share. A collector of logs, or one of traces outside of the cluster, has to be added."""
     mesh = [DATA_PORT, CONTROL_PORT, HBONE_PORT]
     monitoring = {"namespaceSelector": _named(installation.monitoring_namespace)}
@@ -150,6 +152,7 @@ def network_policy(installation: Installation) -> Document:
             *([{"to": [replicas], "ports": [_tcp(PEER_PORT)]}] if installation.is_shared else []),
             *registry_egress(installation),
             *collector_egress(installation),
+            *reach_egress(installation),
             *_to_laptops(installation),
         ],
     }
@@ -197,18 +200,29 @@ def collector_egress(installation: Installation) -> list[Document]:
     return [{"to": [to], "ports": [_tcp(url.port or (443 if url.scheme == "https" else 80))]}]
 
 
+def reach_egress(installation: Installation) -> list[Document]:
+    """To what laptops reach, beyond the mesh's pods."""
+    blocks = _blocks(map(ipaddress.ip_network, installation.reach_networks), installation.policy)
+    return egress_rules(installation.reach, blocks, mesh_egress=installation.mesh_egress)
+
+
 def _to_laptops(installation: Installation) -> list[Document]:
     """The networks and ports of the proxy's policy. Tunnels need none: laptops open them from outside."""
     policy = installation.policy
     if not policy.networks:
         return []
-    networks = ipaddress.collapse_addresses
-    blocks: list[Network] = [
-        *networks(each for each in policy.networks if isinstance(each, ipaddress.IPv4Network)),
-        *networks(each for each in policy.networks if isinstance(each, ipaddress.IPv6Network)),
-    ]
     ports = [_tcp(first) | ({"endPort": last} if last > first else {}) for first, last in policy.ports]
-    return [{"to": [{"ipBlock": _block(block, policy)} for block in blocks], "ports": ports}]
+    return [{"to": _blocks(policy.networks, policy), "ports": ports}]
+
+
+def _blocks(networks: Iterable[Network], policy: Policy) -> list[Document]:
+    """As few as cover them."""
+    listed, collapse = list(networks), ipaddress.collapse_addresses
+    blocks: list[Network] = [
+        *collapse(each for each in listed if isinstance(each, ipaddress.IPv4Network)),
+        *collapse(each for each in listed if isinstance(each, ipaddress.IPv6Network)),
+    ]
+    return [{"ipBlock": _block(block, policy)} for block in blocks]
 
 
 def _block(block: Network, policy: Policy) -> Document:
@@ -232,8 +246,9 @@ def _tcp(port: int) -> Document:
 
 
 def mesh_egress(installation: Installation) -> Document:
-    """Lets the proxy send a request that a laptop declined to the service itself, as any workload would, with
-    the proxy's identity. Only requests that ask for it go this way: nothing of the pod is captured."""
+    """Lets the proxy send a request that a laptop declined, or one of a laptop's own, to a service, as any
+    workload would, with the proxy's identity. Only requests that ask for it go this way: nothing of the pod
+    is captured."""
     listener = {
         "port": {"number": EGRESS_PORT, "protocol": "HTTP_PROXY", "name": "mesh-egress"},
         "bind": "127.0.0.1",

@@ -66,6 +66,10 @@ _LINES: Final = {
         "{indent}  value: {{{{ $value | toString | quote }}}}\n"
         "{{{{- end }}}}"
     ),
+    "value: value-namespace,value-istio,value-dns,value-denied": (
+        "{indent}value: {{{{ concat (list .Values.namespace .Values.istioNamespace .Values.dnsNamespace)"
+        ' .Values.reachDenied | join "," | quote }}}}'
+    ),
     "value-label: value-label": (
         '{{{{- range $key, $value := .Values.scope.labels | default (dict "app" .Values.scope.service) }}}}\n'
         "{indent}{{{{ $key }}}}: {{{{ $value | quote }}}}\n"
@@ -90,7 +94,6 @@ class Case:
     revision: bool = False
     mesh_egress: bool = False
     entry_links: bool = False
-    settings: bool = False
 
 
 Change = Callable[[Case], Case]
@@ -118,12 +121,11 @@ _SWITCHES: Final[dict[str, list[tuple[str, Change]]]] = {
     "revision": [(".Values.revision", _to(revision=True)), ("", _to())],
     "mesh_egress": [(".Values.meshEgress", _to(mesh_egress=True)), ("", _to())],
     "entry_links": [(".Values.entryLinks", _to(entry_links=True)), ("", _to())],
-    "settings": [(".Values.settings", _to(settings=True)), ("", _to())],
 }
 #: The switches that a file of the base depends on; a test tries all others.
 _OF_FILE: Final[dict[str, tuple[str, ...]]] = {
     "namespace": ("revision",),
-    "deployment": ("shared", "valkey", "mesh_egress", "entry_links", "settings"),
+    "deployment": ("shared", "valkey", "mesh_egress", "entry_links"),
     "networkpolicy": ("shared", "valkey", "mesh_egress"),
     "authorization": ("scope",),
     "sidecar": ("mesh_egress",),
@@ -238,6 +240,11 @@ def _with_placeholders(installation: Installation, case: Case) -> Installation:
         mesh_egress=case.mesh_egress,
         entry_urls=("https://value-entry",),
         entry_links=case.entry_links,
+        reach=(),
+        reach_networks=(),
+        reach_namespace=None,
+        reach_denied=("value-denied",),
+        otlp_endpoint=None,
     )
 
 
@@ -252,7 +259,7 @@ def _prepared(document: Document, generated: Installation, case: Case) -> Docume
             return document | {"data": {"policy.yaml": policy, "contract-keys.json": "value-contract-keys"}}
         case "Deployment" if name == generated.proxy.name:
             pod = document["spec"]["template"]["spec"]
-            pod["containers"] = [_container(each, case) for each in pod["containers"]]
+            pod["containers"] = [_container(each) for each in pod["containers"]]
             document["spec"]["replicas"] = "value-replicas"
         case "NetworkPolicy" if name == generated.proxy.name:
             registry = access.registry_egress(generated) if case.registry is not None else []
@@ -263,17 +270,10 @@ def _prepared(document: Document, generated: Installation, case: Case) -> Docume
     return document
 
 
-def _container(container: Document, case: Case) -> Document:
-    """With further settings behind the variables that it has, or after its arguments."""
-    environment = [*container.get("env", ()), *([{"name": "value-settings"}] if case.settings else [])]
-    changed: Document = {}
-    for key, value in container.items():
-        if key == "env":
-            continue
-        changed[key] = "value-resources" if key == "resources" else value
-        if key == "args" and environment:
-            changed["env"] = environment
-    return changed
+def _container(container: Document) -> Document:
+    """With further settings behind the variables that it has."""
+    environment = [*container["env"], {"name": "value-settings"}]
+    return container | {"env": environment, "resources": "value-resources"}
 
 
 def _substituted(block: Block) -> Iterator[str | If]:

@@ -23,6 +23,7 @@ _MADE: Final = frozenset(
     {
         *("policy", "tokens", "contract_keys", "audit", "mesh_egress", "entry_url", "entry_links"),
         *("registry", "advertise_host", "data_port", "control_port", "admin_port", "peer_port"),
+        *("reach_domain", "reach_denied_namespaces"),
     }
 )
 #: The oldest Kubernetes whose pods may wait by themselves before they end (`preStop.sleep`).
@@ -44,7 +45,11 @@ def _object(**properties: Any) -> Document:
 
 def _values(installation: Installation) -> Document:
     """The defaults: what the installation has."""
-    scope, ingress, endpoint = installation.scope, installation.ingress, installation.otlp_endpoint
+    scope, ingress, policy = installation.scope, installation.ingress, installation.policy_file
+    settings = {
+        "otlp_endpoint": installation.otlp_endpoint,
+        "reach_namespace": installation.reach_namespace,
+    }
     is_mesh = isinstance(scope, MeshScope)
     registry = access.registry_egress(installation) if installation.registry is not None else []
     (container,) = workload.deployment(installation)["spec"]["template"]["spec"]["containers"]
@@ -62,15 +67,16 @@ def _values(installation: Installation) -> Document:
             "service": scope.service if isinstance(scope, WorkloadScope) else "",
             "labels": dict(scope.labels) if isinstance(scope, WorkloadScope) else {},
         },
-        "policy": {"services": list(installation.services)},
+        "policy": {key: value for key, value in policy.items() if key not in ("direct", "cluster")},
         "contractKeys": json.loads(workload.NO_KEYS),
         "tokensSecret": installation.tokens_secret,
-        "settings": {"otlp_endpoint": endpoint} if endpoint is not None else {},
+        "settings": {name: value for name, value in settings.items() if value is not None},
         "meshEgress": installation.mesh_egress,
+        "reachDenied": list(installation.reach_denied),
         "entryUrls": list(installation.entry_urls),
         "entryLinks": installation.entry_links,
         "ingress": {"namespace": ingress.namespace, "serviceAccount": ingress.service_account},
-        "extraEgress": access.collector_egress(installation),
+        "extraEgress": [*access.collector_egress(installation), *access.reach_egress(installation)],
         "resources": container["resources"],
         "istioNamespace": installation.istio_namespace,
         "dnsNamespace": installation.dns_namespace,
@@ -100,10 +106,13 @@ devroute manifests chart --network CIDR --pod-network CIDR --service-network CID
     "contractKeys": "JWKS: who may sign contracts. `devroute sign-key public FILE` prints keys.",
     "tokensSecret": "Secret with hashes of the laptops' tokens, as tokens.yaml.",
     "settings": "More settings of `devroute proxy` by name (docs/configuration.md), such as oidc_issuer.",
-    "meshEgress": "Let --except-status fail over into the mesh.",
+    "meshEgress": "The way into the mesh, for --except-status and for what laptops reach (policy.reach).",
+    "reachDenied": "Further namespaces that no laptop reaches, whatever the policy lists.",
     "entryUrls": "Where people call the mesh (URL or NAME=URL), and whether the edge's filter is there.",
     "ingress": "The gateway through which laptops connect.",
-    "extraEgress": "Further rules of the NetworkPolicy: to an OIDC issuer, or to a collector of traces.",
+    "extraEgress": """\
+Further rules of the NetworkPolicy: to an OIDC issuer, a collector of traces, or hosts outside of the cluster
+that laptops reach.""",
     "resources": "Of the proxy's container. One process uses one core (docs/sizing.md).",
     "istioNamespace": "Namespaces of istiod, of the cluster's DNS and of Prometheus, and the DNS domain.",
 }
@@ -147,6 +156,7 @@ def schema() -> str:
             "additionalProperties": {"type": ["string", "number", "boolean"]},
         },
         "meshEgress": _FLAG,
+        "reachDenied": {"type": "array", "items": _LABEL},
         "entryUrls": {"type": "array", "items": {"type": "string"}},
         "entryLinks": _FLAG,
         "ingress": _object(namespace=_LABEL, serviceAccount={"type": "string", "minLength": 1}),

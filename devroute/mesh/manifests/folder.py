@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from devroute.mesh.manifests import access, alerts, dashboard, examples, valkey, workload
+from devroute.mesh.manifests import access, alerts, dashboard, examples, reach, valkey, workload
 from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import Document
 from devroute.mesh.manifests.outlier_detection import outlier_filter
@@ -43,7 +43,7 @@ def base(installation: Installation) -> list[File]:
             "What may be detoured, and where laptops may be without a tunnel. All else is refused:\n"
             "a change takes effect within a minute or so, without a restart. `cluster` has to name the\n"
             "cluster's own ranges (--pod-network, --service-network), which are no targets. docs/policy.md\n"
-            "has all settings, such as who may register what; `devroute policy check` tries them.\n"
+            "has all settings, such as who may register or reach what; `devroute policy check` tries them.\n"
             "Keys that may sign contracts: `devroute sign-key public FILE` prints them.",
             workload.policy_config(installation),
         ),
@@ -75,8 +75,8 @@ def base(installation: Installation) -> list[File]:
         ),
         _file(
             "sidecar",
-            "Keeps the filter away from the proxy's own sidecar, and lets it send to the service what\n"
-            "a laptop declines.",
+            "Keeps the filter away from the proxy's own sidecar, and lets it send to services what laptops\n"
+            "decline, and what they reach.",
             access.own_sidecar(installation),
             *([access.mesh_egress(installation)] if installation.mesh_egress else []),
         ),
@@ -144,6 +144,12 @@ def example_files(installation: Installation) -> list[File]:
             "others are removed (docs/edge.md). Replace issuer and audience. The token comes in the\n"
             "header X-devroute-authorization; Authorization is left to laptops and apps.",
             tuple(examples.edge(installation)),
+        ),
+        File(
+            "examples/reach.yaml",
+            "Where a service that laptops reach has AuthorizationPolicies: admits devroute's proxy there,\n"
+            "for the people who may (docs/reach-platform.md). Replace namespace, labels and people.",
+            (reach.callee_policy(installation.proxy),),
         ),
         File(
             "examples/ambient.yaml",

@@ -20,6 +20,7 @@ from devroute.mesh.manifests.model import (
     manifest,
 )
 from devroute.mesh.manifests.outlier_detection import Protected
+from devroute.mesh.manifests.reach import Reachable, check_reach
 from devroute.mesh.manifests.registry import Registry
 from devroute.policy.policy import Policy
 from devroute.proxy.settings import ProxySettings, read_collector_url
@@ -101,8 +102,15 @@ class Installation:
     networks: tuple[str, ...] = ()
     ports: tuple[str, ...] = ("1024-65535",)
     services: tuple[str, ...] = ("*",)
-    #: Failover into the mesh (`devroute up --except-status`): the proxy may call every service.
+    #: The way into the mesh, for failover (`devroute up --except-status`) and for what laptops reach: the
+    #: proxy may call every service.
     mesh_egress: bool = True
+    #: What all laptops may reach, the networks of those hosts that are outside of the cluster, the namespace
+    #: of names without one (None: the proxy's default), and further namespaces that none may reach.
+    reach: tuple[Reachable, ...] = ()
+    reach_networks: tuple[str, ...] = ()
+    reach_namespace: str | None = None
+    reach_denied: tuple[str, ...] = ()
     #: Where people outside send requests into the mesh, each as URL or NAME=URL, and whether the edge's
     #: filter is there.
     entry_urls: tuple[str, ...] = ()
@@ -147,6 +155,10 @@ class Installation:
                 " laptops connected to it",
                 hint="add --registry redis://HOST:6379/0, or --valkey for a small one of their own",
             )
+        for each in (self.reach_namespace, *self.reach_denied):
+            if each is not None:
+                check_named("reach", each, "a namespace")
+        check_reach(self.reach, self.reach_networks, mesh_egress=self.mesh_egress)
         Policy.from_mapping(self.policy_file, "policy")
 
     @property
@@ -154,11 +166,17 @@ class Installation:
         """The content of the proxy's policy file."""
         direct = {"networks": list(self.networks), "ports": list(self.ports)}
         cluster = {"pods": list(self.pod_networks), "services": list(self.service_networks)}
-        return {"direct": direct, "cluster": cluster, "services": list(self.services)}
+        reach = {"reach": [each.rule for each in self.reach]} if self.reach else {}
+        return {"direct": direct, "cluster": cluster, "services": list(self.services), **reach}
 
     @property
     def policy(self) -> Policy:
         return Policy.from_mapping(self.policy_file, "policy")
+
+    @property
+    def denied_namespaces(self) -> tuple[str, ...]:
+        """Those that no laptop reaches, whatever the policy lists."""
+        return (self.proxy.namespace, self.istio_namespace, self.dns_namespace, *self.reach_denied)
 
     @property
     def is_shared(self) -> bool:

@@ -11,6 +11,7 @@ from devroute.mesh.manifests.installation import (
     Installation,
 )
 from devroute.mesh.manifests.model import PART_OF, Document
+from devroute.mesh.manifests.reach import environment
 from devroute.mesh.manifests.registry import SECRET, URL_KEY
 from devroute.mesh.manifests.render import to_yaml
 from devroute.proxy.settings import ProxySettings
@@ -153,7 +154,7 @@ def _container(installation: Installation) -> Document:
             *(["--entry-links"] if installation.entry_links else []),
             *([f"--otlp-endpoint={installation.otlp_endpoint}"] if installation.otlp_endpoint else []),
         ],
-        **({"env": _environment()} if installation.is_shared else {}),
+        "env": _environment(installation),
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
         "securityContext": CONTAINER_SECURITY,
         # One asyncio process uses one core; a CPU limit would only delay requests. Memory is for streams:
@@ -173,15 +174,21 @@ def _container(installation: Installation) -> Document:
     }
 
 
-def _environment() -> list[Document]:
+def _environment(installation: Installation) -> list[Document]:
     """The URL may hold a password. The address is the one by which sidecars know the pod as a host of the
-    Service, and other replicas its peer port."""
-    return [
+    Service, and other replicas its peer port. The policy may let laptops reach services at any time, so the
+    settings for that are there always."""
+    shared = [
         {
             "name": "DEVROUTE_REGISTRY",
             "valueFrom": {"secretKeyRef": {"name": SECRET, "key": URL_KEY}},
         },
         {"name": "DEVROUTE_ADVERTISE_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ]
+    domain, denied = installation.proxy.domain, installation.denied_namespaces
+    return [
+        *(shared if installation.is_shared else []),
+        *environment(domain, denied, installation.reach_namespace),
     ]
 
 

