@@ -257,7 +257,11 @@ async def test_the_proxy_passes_on_no_failover_of_others(party: Party) -> None:
     url = "http://{}:{}/".format(*party.mesh.proxy.data)
     async with serving(real_service) as target:
         contract = json.dumps({"foo": f"{target.host}:{target.port}"})
-        forged = {"x-devroute-failover": "foo", "X-Devroute-Host": "admin.example"}
+        forged = {
+            "x-devroute-failover": "foo",
+            "X-Devroute-Host": "admin.example",
+            "X-Devroute-Subject": "alice",
+        }
         headers = {
             "x-devroute": contract,
             "x-devroute-matched": "foo",
@@ -267,7 +271,7 @@ async def test_the_proxy_passes_on_no_failover_of_others(party: Party) -> None:
         async with party.mesh.client.get(url, headers=headers) as response:
             seen = (await response.json())["headers"]
     assert "x-devroute" in seen
-    assert not {"x-devroute-failover", "x-devroute-host"} & seen.keys()
+    assert not {"x-devroute-failover", "x-devroute-host", "x-devroute-subject"} & seen.keys()
 
 
 async def test_a_response_that_is_not_declined_is_the_laptops(party: Party) -> None:

@@ -27,7 +27,8 @@ def _pattern(*names: str) -> re.Pattern[bytes]:
 #: Every request field that decides the framing or ends at this hop. An ordinary GET has none of them.
 REQUEST_FIELDS = _pattern(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"),
-    *("proxy-authorization", "te", "upgrade", "expect", headers.FAILOVER, headers.HOST),
+    *("proxy-authorization", "te", "upgrade", "expect"),
+    *(headers.FAILOVER, headers.HOST, headers.SUBJECT),
 )
 RESPONSE_FIELDS = _pattern(
     *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"),
@@ -109,11 +110,11 @@ def known_fault(raw: bytes) -> tuple[str, str]:
 _LINES = re.compile(rb"(?<=\n)([^:\r\n]+):[^\n]*\n")
 
 #: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1). MATCHED, which the sidecar wrote
-#: for this proxy, ends here too, and so do the two that a sidecar believes of this proxy alone: written for a
-#: failover, never passed on.
+#: for this proxy, ends here too, and so do those that sidecars and services believe of this proxy alone:
+#: written for a failover or for what a laptop reaches, never passed on.
 REQUEST_HOP: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"transfer-encoding",
-    b"upgrade", headers.FAILOVER.encode(), headers.HOST.encode(),
+    b"upgrade", headers.FAILOVER.encode(), headers.HOST.encode(), headers.SUBJECT.encode(),
 ))  # fmt: skip
 MATCHED: Final = headers.MATCHED.encode()
 RESPONSE_HOP: Final = frozenset((

@@ -47,6 +47,7 @@ NEVER_FROM_OUTSIDE = (
     headers.ORIGIN,
     headers.HOST,
     headers.FAILOVER,
+    headers.SUBJECT,
     headers.AUTHORIZATION,
     headers.CONTRACT.replace("-", "_"),
     *(carriers.header_of(each, "via") for each in carriers.KNOWN if not carriers.is_list(each)),

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
-OURS = {b"x-devroute-matched", b"x-devroute-failover", b"x-devroute-host"}
+OURS = {b"x-devroute-matched", b"x-devroute-failover", b"x-devroute-host", b"x-devroute-subject"}
 ENDS_HERE = HOP | {b"transfer-encoding"} | OURS
 PROTECTED = {b"host", b"content-length", b"x-devroute", b"x-request-id"}
 
@@ -24,6 +24,7 @@ NAMES = st.one_of(
             b"keep-alive",
             b"x-devroute-matched",
             b"x-devroute-failover",
+            b"x-devroute-subject",
             b"X-Devroute-Host",
             b"Proxy-Connection",
             b"proxy-authorization",
